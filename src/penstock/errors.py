@@ -1,0 +1,245 @@
+"""Everything that Penstock raises on purpose.
+
+```
+PenstockError
+├── UsageError              you did wrong: the call can't work as it stands
+│   ├── ConfigurationError  an option, name or URL is wrong (also a ValueError)
+│   ├── ClosedError         the producer or consumer is closed, or not open yet
+│   ├── BufferFull          nothing more fits, and you asked not to wait
+│   └── SettledError        the message already has another outcome
+└── ServerError             the other side did wrong, or is out of reach
+    ├── ConnectError        no connection could be made
+    ├── ConnectionLost      a connection ended before the reply came
+    ├── AccessError         credentials or permissions were refused
+    ├── CommandError        the server refused a command
+    │   ├── SendFailed      it refused this message: the stream does not hold it
+    │   └── StreamMissing   the stream is not there, and `mkstream=False`
+    ├── SendUnknown         the reply to a send was lost: it is stored once or not
+    └── DecodeError         an entry that can't be read as the payload type
+```
+
+An error carries its facts as attributes and builds its own sentence from them,
+which ends in what to do next. Passwords and payloads are in none of them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessError",
+    "BufferFull",
+    "ClosedError",
+    "CommandError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLost",
+    "DecodeError",
+    "PenstockError",
+    "SendFailed",
+    "SendUnknown",
+    "ServerError",
+    "SettledError",
+    "StreamMissing",
+    "UsageError",
+]
+
+
+class PenstockError(Exception):
+    """The root: catches all that Penstock raises on purpose."""
+
+
+class UsageError(PenstockError):
+    """You did wrong: the call can't work as it stands; nothing was lost by it."""
+
+
+class ConfigurationError(UsageError, ValueError):
+    """An option, a name or a URL is wrong; raised on construction or on opening."""
+
+
+class ClosedError(UsageError):
+    """The producer or consumer is not open (any more).
+
+    Attributes:
+        what: `"producer"` or `"consumer"`.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"this {what} is not open; use it inside `async with`, "
+            f"and open a new one after it was closed"
+        )
+
+
+class BufferFull(UsageError):  # noqa: N818 - the design names it
+    """`enqueue_nowait` found no room.
+
+    Attributes:
+        messages: How many messages wait.
+        size: How many bytes they hold.
+    """
+
+    def __init__(self, messages: int, size: int) -> None:
+        self.messages = messages
+        self.size = size
+        super().__init__(
+            f"the producer's buffer is full ({messages} messages, {size} bytes); "
+            f"await enqueue() to wait for room, or send less"
+        )
+
+
+class SettledError(UsageError):
+    """A message was given a second, different outcome.
+
+    Attributes:
+        id: The entry's id.
+        outcome: What it has already.
+    """
+
+    def __init__(self, id: str, outcome: str) -> None:  # noqa: A002
+        self.id = id
+        self.outcome = outcome
+        super().__init__(
+            f"message {id} is {outcome} already; settle each message once"
+        )
+
+
+class ServerError(PenstockError):
+    """The server, or the way to it, did wrong."""
+
+
+class ConnectError(ServerError):
+    """No connection could be made.
+
+    Attributes:
+        address: `host:port` or the socket's path, never with a password.
+        reason: What the system said.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(
+            f"can't connect to {address}: {reason}; check that a server listens "
+            f"there and that host, port and TLS settings are right"
+        )
+
+
+class ConnectionLost(ServerError):  # noqa: N818 - a state more than an error
+    """A connection ended, or its deadline passed, before the reply came.
+
+    Attributes:
+        address: `host:port` or the socket's path.
+        reason: What the system said.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(
+            f"the connection to {address} was lost: {reason}; "
+            f"Penstock reconnects by itself while it is open"
+        )
+
+
+class AccessError(ServerError):
+    """The server refused the credentials, or the user lacks a permission.
+
+    Attributes:
+        address: `host:port` or the socket's path.
+        reason: The server's words, without the credentials.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(
+            f"{address} refused access: {reason}; check user and password of the "
+            f"URL and the user's ACL"
+        )
+
+
+class CommandError(ServerError):
+    """The server refused a command.
+
+    Attributes:
+        command: The command's name.
+        code: The reply's first word, for example `WRONGTYPE`.
+        reason: The reply, made printable and cut.
+    """
+
+    def __init__(self, command: str, code: str, reason: str, hint: str = "") -> None:
+        self.command = command
+        self.code = code
+        self.reason = reason
+        super().__init__(f"{command} was refused: {reason}{hint and '; '}{hint}")
+
+
+class SendFailed(CommandError):  # noqa: N818 - the outcome's name
+    """The server refused this message: the stream does not hold it.
+
+    Attributes:
+        stream: Where it was sent to.
+    """
+
+    def __init__(self, stream: str, code: str, reason: str) -> None:
+        self.stream = stream
+        super().__init__(
+            "XADD",
+            code,
+            f"{reason} (stream {stream!r})",
+            "the message is not in the stream; send it again once that is mended",
+        )
+
+
+class StreamMissing(CommandError):  # noqa: N818 - a state more than an error
+    """The stream is not there and `mkstream=False` forbids to make it.
+
+    Attributes:
+        stream: Its name.
+    """
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        super().__init__(
+            "XGROUP CREATE",
+            "ERR",
+            f"stream {stream!r} does not exist",
+            "send to it first, or leave mkstream=True",
+        )
+
+
+class SendUnknown(ServerError):  # noqa: N818 - the outcome's name
+    """The message left, and its reply never came: it is stored once, or not.
+
+    Attributes:
+        stream: Where it was sent to.
+        reason: What became of the connection.
+    """
+
+    def __init__(self, stream: str, reason: str) -> None:
+        self.stream = stream
+        self.reason = reason
+        super().__init__(
+            f"a message for stream {stream!r} was written but not confirmed "
+            f"({reason}); it is in the stream once or not at all: look, or send "
+            f"again if a duplicate does no harm"
+        )
+
+
+class DecodeError(ServerError, ValueError):
+    """An entry can't be read as the payload type that was asked for.
+
+    Attributes:
+        stream: Where it came from.
+        id: The entry's id.
+        reason: What does not fit and where, without the payload.
+    """
+
+    def __init__(self, stream: str, id: str, reason: str) -> None:  # noqa: A002
+        self.stream = stream
+        self.id = id
+        self.reason = reason
+        super().__init__(
+            f"entry {id} of stream {stream!r} can't be decoded: {reason}; "
+            f"check the payload type against what is sent"
+        )
