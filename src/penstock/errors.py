@@ -5,15 +5,14 @@ PenstockError
 ├── UsageError              you did wrong: the call can't work as it stands
 │   ├── ConfigurationError  an option, name or URL is wrong (also a ValueError)
 │   ├── ClosedError         the producer or consumer is closed, or not open yet
-│   ├── BufferFull          nothing more fits, and you asked not to wait
-│   └── SettledError        the message already has another outcome
+│   └── BufferFull          nothing more fits, and you asked not to wait
 └── ServerError             the other side did wrong, or is out of reach
     ├── ConnectError        no connection could be made
     ├── ConnectionLost      a connection ended before the reply came
     ├── AccessError         credentials or permissions were refused
     ├── CommandError        the server refused a command
-    │   ├── SendFailed      it refused this message: the stream does not hold it
     │   └── StreamMissing   the stream is not there, and `mkstream=False`
+    ├── SendFailed          a message was not stored, for certain
     ├── SendUnknown         the reply to a send was lost: it is stored once or not
     └── DecodeError         an entry that can't be read as the payload type
 ```
@@ -37,7 +36,6 @@ __all__ = [
     "SendFailed",
     "SendUnknown",
     "ServerError",
-    "SettledError",
     "StreamMissing",
     "UsageError",
 ]
@@ -84,22 +82,6 @@ class BufferFull(UsageError):  # noqa: N818 - the design names it
         super().__init__(
             f"the producer's buffer is full ({messages} messages, {size} bytes); "
             f"await enqueue() to wait for room, or send less"
-        )
-
-
-class SettledError(UsageError):
-    """A message was given a second, different outcome.
-
-    Attributes:
-        id: The entry's id.
-        outcome: What it has already.
-    """
-
-    def __init__(self, id: str, outcome: str) -> None:  # noqa: A002
-        self.id = id
-        self.outcome = outcome
-        super().__init__(
-            f"message {id} is {outcome} already; settle each message once"
         )
 
 
@@ -174,20 +156,23 @@ class CommandError(ServerError):
         super().__init__(f"{command} was refused: {reason}{hint and '; '}{hint}")
 
 
-class SendFailed(CommandError):  # noqa: N818 - the outcome's name
-    """The server refused this message: the stream does not hold it.
+class SendFailed(ServerError):  # noqa: N818 - the outcome's name
+    """A message was not stored, for certain.
 
     Attributes:
         stream: Where it was sent to.
+        code: The server's first word, for example `OOM`, or `CLOSED` when it was
+            never written.
+        reason: Why.
     """
 
     def __init__(self, stream: str, code: str, reason: str) -> None:
         self.stream = stream
+        self.code = code
+        self.reason = reason
         super().__init__(
-            "XADD",
-            code,
-            f"{reason} (stream {stream!r})",
-            "the message is not in the stream; send it again once that is mended",
+            f"a message for stream {stream!r} was not stored: {reason}; "
+            f"send it again once that is mended"
         )
 
 

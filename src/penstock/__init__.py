@@ -1,0 +1,84 @@
+"""Asyncio streaming on Redis Streams and Valkey.
+
+A background reader fills a bounded queue, handlers process, and a committer batches
+the acknowledgements. `Producer` sends, `Consumer` receives.
+"""
+
+from penstock.codecs import Codec, json_codec, msgpack_codec
+from penstock.consumer import Consumer, Statistics
+from penstock.errors import (
+    AccessError,
+    BufferFull,
+    ClosedError,
+    CommandError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    DecodeError,
+    PenstockError,
+    SendFailed,
+    SendUnknown,
+    ServerError,
+    StreamMissing,
+    UsageError,
+)
+from penstock.events import Event
+from penstock.message import EntryId, Fields, Headers, Message, Receipt
+from penstock.options import (
+    EARLIEST,
+    LATEST,
+    LOAD_BALANCED,
+    PROCESSED,
+    REALTIME,
+    ROLLING,
+    AutoCommit,
+    Claim,
+    Commit,
+    Mode,
+    Ordering,
+    Prefetch,
+    Start,
+)
+from penstock.producer import Producer
+
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "LOAD_BALANCED",
+    "PROCESSED",
+    "REALTIME",
+    "ROLLING",
+    "AccessError",
+    "AutoCommit",
+    "BufferFull",
+    "Claim",
+    "ClosedError",
+    "Codec",
+    "CommandError",
+    "Commit",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLost",
+    "Consumer",
+    "DecodeError",
+    "EntryId",
+    "Event",
+    "Fields",
+    "Headers",
+    "Message",
+    "Mode",
+    "Ordering",
+    "PenstockError",
+    "Prefetch",
+    "Producer",
+    "Receipt",
+    "SendFailed",
+    "SendUnknown",
+    "ServerError",
+    "Start",
+    "Statistics",
+    "StreamMissing",
+    "UsageError",
+    "json_codec",
+    "msgpack_codec",
+]

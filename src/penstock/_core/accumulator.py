@@ -1,0 +1,134 @@
+"""The producer's bounded buffer.
+
+What is sent waits here until the flusher takes it, then rides in a batch until the
+reply says what became of it:
+
+    QUEUED ── batch() ──> IN FLIGHT ── confirmed() / lost() ──> gone
+
+Everything counts against the bounds until it is gone, since its bytes are held till
+then. Order is that of the calls: batches are taken from the front, and replies come
+in the order of the writes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from penstock._core.commands import Command
+from penstock.message import Shard
+
+__all__ = ["Accumulator", "Sending"]
+
+K = TypeVar("K")
+
+
+@dataclass(slots=True)
+class Sending(Generic[K]):
+    """One message on its way.
+
+    Attributes:
+        shard: Where it goes.
+        command: Its XADD.
+        size: Its bytes, roughly as they go over the wire.
+        ticket: Whoever waits for the outcome; not looked at here.
+    """
+
+    shard: Shard
+    command: Command
+    size: int
+    ticket: K
+
+
+class Accumulator(Generic[K]):
+    """Holds messages until their outcome is known.
+
+    Args:
+        max_messages: Messages held at most.
+        max_bytes: Bytes held at most; a single larger message is let in when
+            nothing else is held.
+    """
+
+    __slots__ = (
+        "_batches",
+        "_max_bytes",
+        "_max_messages",
+        "_queue",
+        "added",
+        "held",
+        "settled",
+        "size",
+    )
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        # Waiting for the flusher, in the order of the calls.
+        self._queue: deque[Sending[K]] = deque()
+        # Written, without a reply yet, oldest first.
+        self._batches: deque[list[Sending[K]]] = deque()
+        self.held = 0
+        self.size = 0
+        # Totals since the start; a flush waits until `settled` reaches `added`.
+        self.added = 0
+        self.settled = 0
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for the flusher."""
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that are written and not answered."""
+        return len(self._batches)
+
+    def fits(self, size: int) -> bool:
+        """Tell whether a message of that size may be added now."""
+        return not self.held or (
+            self.held < self._max_messages and self.size + size <= self._max_bytes
+        )
+
+    def add(self, sending: Sending[K]) -> None:
+        """Put a message at the end; the caller made sure that it fits."""
+        self._queue.append(sending)
+        self.held += 1
+        self.size += sending.size
+        self.added += 1
+
+    def batch(self, limit: int) -> list[Sending[K]]:
+        """Take up to `limit` messages from the front; they are in flight now."""
+        queue = self._queue
+        if len(queue) <= limit:
+            batch = list(queue)
+            queue.clear()
+        else:
+            batch = [queue.popleft() for _ in range(limit)]
+        self._batches.append(batch)
+        return batch
+
+    def answered(self) -> list[Sending[K]]:
+        """Take the oldest batch out: its replies have come."""
+        batch = self._batches.popleft()
+        self._leave(batch)
+        return batch
+
+    def lost(self) -> list[Sending[K]]:
+        """Take out all that is in flight: its replies will never come."""
+        batch = [sending for batch in self._batches for sending in batch]
+        self._batches.clear()
+        self._leave(batch)
+        return batch
+
+    def abandon(self) -> list[Sending[K]]:
+        """Take out all that waits: it will not be written any more."""
+        batch = list(self._queue)
+        self._queue.clear()
+        self._leave(batch)
+        return batch
+
+    def _leave(self, batch: list[Sending[K]]) -> None:
+        self.held -= len(batch)
+        self.size -= sum(sending.size for sending in batch)
+        self.settled += len(batch)

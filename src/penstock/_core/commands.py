@@ -1,0 +1,125 @@
+"""Redis commands as values: one pure builder per command.
+
+A command is the tuple of its words, ready for `hiredis.pack_command`. Facts about
+the commands are from their pages at https://redis.io/docs/latest/commands/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+__all__ = ["Command", "Word"]
+
+Word: TypeAlias = bytes | str | int
+Command: TypeAlias = tuple[Word, ...]
+
+
+def xadd(key: bytes, fields: Iterable[Word], id: Word = b"*") -> Command:  # noqa: A002
+    """Append an entry; the reply is its id."""
+    return (b"XADD", key, id, *fields)
+
+
+def xread(
+    keys: Sequence[bytes], after: Sequence[Word], count: int, block: int
+) -> Command:
+    """Read what came after an id, per key; waits up to `block` milliseconds."""
+    head = (b"XREAD", b"COUNT", count, b"BLOCK", block, b"STREAMS")
+    return (*head, *keys, *after)
+
+
+def xreadgroup(
+    group: str, consumer: str, keys: Sequence[bytes], count: int, block: int
+) -> Command:
+    """Read entries that the group has delivered to nobody yet.
+
+    COUNT is per key. Waits up to `block` milliseconds for the first one.
+    """
+    head = (b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count)
+    live = (b">",) * len(keys)
+    return (*head, b"BLOCK", block, b"STREAMS", *keys, *live)
+
+
+def xreadgroup_pending(
+    group: str, consumer: str, key: bytes, after: Word, count: int
+) -> Command:
+    """Read again what this consumer was given and has not acknowledged.
+
+    Never waits. Adds one to the delivery count of each entry that it returns; an
+    entry that was deleted from the stream comes without fields.
+    """
+    head = (b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count)
+    return (*head, b"STREAMS", key, after)
+
+
+def xack(key: bytes, group: str, ids: Iterable[bytes]) -> Command:
+    """Acknowledge; the reply is how many were pending."""
+    return (b"XACK", key, group, *ids)
+
+
+def xpending_page(
+    key: bytes, group: str, consumer: str, after: bytes, count: int
+) -> Command:
+    """List a consumer's pending entries above an id: id, owner, idle, deliveries."""
+    # "(" makes the start exclusive, since Redis 6.2.
+    return (b"XPENDING", key, group, b"(" + after, b"+", count, consumer)
+
+
+def xpending_summary(key: bytes, group: str) -> Command:
+    """Ask for a group's number of pending entries and their lowest and highest id."""
+    return (b"XPENDING", key, group)
+
+
+def xclaim_give_back(
+    key: bytes,
+    group: str,
+    consumer: str,
+    ids: Iterable[bytes],
+    *,
+    idle: int,
+    deliveries: int | None,
+) -> Command:
+    """Make entries claimable at once: idle for `idle` milliseconds already.
+
+    They stay in our name until somebody claims them. `deliveries` sets the delivery
+    count; None leaves it. JUSTID keeps bodies off the wire and the count unchanged.
+    """
+    head = (b"XCLAIM", key, group, consumer, 0, *ids, b"IDLE", idle)
+    retry = () if deliveries is None else (b"RETRYCOUNT", deliveries)
+    return (*head, *retry, b"JUSTID")
+
+
+def xgroup_create(key: bytes, group: str, after: Word, *, mkstream: bool) -> Command:
+    """Create a group that will deliver what lies after an id (`$`: only new)."""
+    command = (b"XGROUP", b"CREATE", key, group, after)
+    return (*command, b"MKSTREAM") if mkstream else command
+
+
+def xinfo_stream(key: bytes) -> Command:
+    """Describe a stream; its last generated id among other things."""
+    return (b"XINFO", b"STREAM", key)
+
+
+def xinfo_groups(key: bytes) -> Command:
+    """Describe a stream's groups: consumers, pending, last delivered id, lag."""
+    return (b"XINFO", b"GROUPS", key)
+
+
+def client_id() -> Command:
+    """Ask for this connection's id."""
+    return (b"CLIENT", b"ID")
+
+
+def client_unblock(client: int) -> Command:
+    """Let another connection's blocking read end as if its time were over."""
+    return (b"CLIENT", b"UNBLOCK", client, b"TIMEOUT")
+
+
+def command_info(names: Iterable[str]) -> Command:
+    """Ask which commands there are; the reply has nil for an absent one."""
+    return (b"COMMAND", b"INFO", *names)
+
+
+def command_docs(names: Iterable[str]) -> Command:
+    """Ask for commands' documentation, which lists their arguments."""
+    return (b"COMMAND", b"DOCS", *names)

@@ -1,0 +1,78 @@
+"""Where messages have themselves read and their outcomes recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from penstock._core import envelope
+from penstock._core.ledger import Entry, Ledger
+from penstock.codecs import Codec
+from penstock.errors import ClosedError, DecodeError, UsageError
+from penstock.events import printable
+from penstock.message import Fields, Headers
+
+__all__ = ["FrontDesk"]
+
+T = TypeVar("T")
+
+
+class FrontDesk(Generic[T]):
+    """Serves the messages of one consumer.
+
+    Args:
+        ledger: Its ledger.
+        codec: Decodes payloads; None gives the whole entry as `Fields`.
+        acks: Whether messages can be acknowledged.
+    """
+
+    __slots__ = ("_acks", "_codec", "_ledger")
+
+    def __init__(self, ledger: Ledger, codec: Codec[T] | None, *, acks: bool) -> None:
+        self._ledger = ledger
+        self._codec = codec
+        self._acks = acks
+
+    def payload(self, entry: Entry, fields: Sequence[bytes]) -> Any:
+        """Decode a payload.
+
+        Raises:
+            DecodeError: The entry has none, or it is not of the consumer's type.
+        """
+        if self._codec is None:
+            return Fields(zip(fields[::2], fields[1::2], strict=True))
+        data = envelope.payload(fields)
+        if data is None:
+            raise self._undecodable(entry, "it has no field 'msg'")
+        try:
+            return self._codec.decode(data)
+        except ValueError as error:
+            # Without the cause: a UnicodeDecodeError carries the bytes it met.
+            raise self._undecodable(entry, printable(str(error))) from None
+
+    def key(self, fields: Sequence[bytes]) -> str | None:
+        """Read the key."""
+        return envelope.decode_key(envelope.key(fields))
+
+    def headers(self, fields: Sequence[bytes]) -> Headers:
+        """Read the headers."""
+        return envelope.headers(fields)
+
+    def ack(self, entry: Entry) -> None:
+        """Record an acknowledgement.
+
+        Raises:
+            UsageError: There is nothing to acknowledge in this mode.
+            ClosedError: The entry was given back.
+        """
+        if not self._acks:
+            raise UsageError(
+                "a REALTIME consumer has nothing to acknowledge; leave ack() out, or "
+                "name a group"
+            )
+        if not self._ledger.ack(entry):
+            raise ClosedError("consumer")
+
+    @staticmethod
+    def _undecodable(entry: Entry, reason: str) -> DecodeError:
+        return DecodeError(entry.shard.stream, entry.id.decode(), reason)

@@ -1,0 +1,590 @@
+"""The ledger: state machine and bounded queue of everything a consumer has in hand.
+
+An entry is in exactly one state from the read that brought it to the reply that let
+it go. The states and what moves an entry between them:
+
+    (read) ──> QUEUED ──take──> RUNNING ──ack──> SETTLED ──plan──> COMMITTING
+                  │                │  └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
+                  │                │              │                         v
+                  └────────────release────────────┴──> RELEASED           GONE
+
+- QUEUED: read, and waiting for a worker, or for its lane (see below).
+- RUNNING: in a handler's hands.
+- OPEN: the handler is done with it and gave no outcome: it failed, or its user acks
+  by hand and has not yet. It is pending on the server and ours until the lease ends;
+  then it leaves the books, so that those who never ack cost no memory, and is still
+  OPEN for a user who acks late.
+- SETTLED: to be acknowledged; the committer has not sent it.
+- COMMITTING: sent; the reply has not come. If it never comes, `unsent` goes back:
+  acknowledging twice does no harm.
+- GONE: acknowledged. RELEASED: given back, pending for others.
+
+Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE.
+
+`TRANSITIONS` is that picture as data and all there is to it; an event in a state that
+the table does not list is a bug and raises `IllegalTransition`. Repeating an outcome
+that an entry has is not an event, see `ack`.
+
+Two more things hang on an entry, and are kept apart from its state because they end
+with the handler, not with the outcome: the *room* it takes (from read to handler's
+end), and its *lane*: with an ordering, entries of one lane run one at a time in the
+order of the stream; those behind wait in the lane, which is there only as long as an
+entry of it is. So nothing grows with the number of keys.
+
+The ledger is synchronous and calls out by two plain callables, which must only ring a
+bell: `on_room` when a reader that found no room may look again, `on_outcomes` when the
+first outcome waits for the committer and when as many wait as may.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, TypeAlias
+
+from penstock._core import envelope
+from penstock._core.replies import RawEntry
+from penstock._core.window import Window
+from penstock.message import Shard
+from penstock.options import Ordering
+
+__all__ = ["TRANSITIONS", "Entry", "IllegalTransition", "Ledger", "State"]
+
+
+class State(Enum):
+    """Where an entry is; see the module's docstring."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    OPEN = "left open"
+    SETTLED = "acknowledged"
+    COMMITTING = "acknowledged, being sent"
+    GONE = "acknowledged and gone"
+    RELEASED = "given back"
+
+
+QUEUED: Final = State.QUEUED
+RUNNING: Final = State.RUNNING
+OPEN: Final = State.OPEN
+SETTLED: Final = State.SETTLED
+COMMITTING: Final = State.COMMITTING
+GONE: Final = State.GONE
+RELEASED: Final = State.RELEASED
+
+_Table: TypeAlias = Mapping[State, State]
+
+# One mapping an event, bound to a name of its own: a lookup per message and event is
+# all that the table costs.
+_TAKE: Final[_Table] = {QUEUED: RUNNING}
+_ACK: Final[_Table] = {RUNNING: SETTLED, OPEN: SETTLED}
+_LEAVE: Final[_Table] = {RUNNING: OPEN}
+_FINISH: Final[_Table] = {RUNNING: GONE}
+_PLAN: Final[_Table] = {SETTLED: COMMITTING}
+_CONFIRM: Final[_Table] = {COMMITTING: GONE}
+_UNSENT: Final[_Table] = {COMMITTING: SETTLED}
+_RELEASE: Final[_Table] = {QUEUED: RELEASED, RUNNING: RELEASED, OPEN: RELEASED}
+
+TRANSITIONS: Final[Mapping[str, _Table]] = {
+    "take": _TAKE,
+    "ack": _ACK,
+    "leave": _LEAVE,
+    "finish": _FINISH,
+    "plan": _PLAN,
+    "confirm": _CONFIRM,
+    "unsent": _UNSENT,
+    "release": _RELEASE,
+}
+
+_ACKED: Final = frozenset((SETTLED, COMMITTING, GONE))
+_UNCOMMITTED: Final = frozenset((SETTLED, COMMITTING))
+
+
+class IllegalTransition(AssertionError):  # noqa: N818 - it names what happened
+    """An event met a state that the table has no line for: a bug in Penstock."""
+
+    def __init__(self, event: str, state: State, id: bytes) -> None:  # noqa: A002
+        super().__init__(
+            f"{event} is not possible for entry {id!r:.60}, which is {state.value}; "
+            f"this is a bug in Penstock, please report it"
+        )
+
+
+class Entry:
+    """One entry in hand.
+
+    Attributes:
+        account: The books of its shard.
+        id: Its id as the server wrote it.
+        fields: Its field list; dropped with the outcome.
+        size: Bytes of its fields.
+        deliveries: How often the server has given it to somebody, this time included.
+        read_at: When it was read, by the ledger's clock.
+        state: Where it is.
+        lane: What it has to be run in order with, or None.
+    """
+
+    __slots__ = (
+        "account",
+        "deliveries",
+        "fields",
+        "id",
+        "lane",
+        "read_at",
+        "size",
+        "state",
+    )
+
+    def __init__(  # noqa: PLR0917 - keywords cost a tenth of a microsecond here
+        self,
+        account: Account,
+        id: bytes,  # noqa: A002
+        fields: Sequence[bytes],
+        size: int,
+        deliveries: int,
+        read_at: float,
+    ) -> None:
+        self.account = account
+        self.id = id
+        self.fields = fields
+        self.size = size
+        self.deliveries = deliveries
+        self.read_at = read_at
+        self.state = QUEUED
+        self.lane: Lane | None = None
+
+    @property
+    def shard(self) -> Shard:
+        """The shard it came from."""
+        return self.account.shard
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether it is acknowledged here and not confirmed by the server."""
+        return self.state in _UNCOMMITTED
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.id!r} {self.state.value}>"
+
+
+Lane: TypeAlias = tuple[bytes, bytes | None]
+"""A shard's key, and the message's key where that orders too."""
+
+
+@dataclass(slots=True)
+class Account:
+    """The books of one shard.
+
+    Attributes:
+        shard: The shard.
+        entries: All in hand by id, in the order of reading, so the oldest is first.
+        settled: Those to be acknowledged.
+        ghosts: Ids of pending entries that are deleted from the stream.
+    """
+
+    shard: Shard
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+    settled: list[Entry] = field(default_factory=list)
+    ghosts: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one XACK says.
+
+    Attributes:
+        account: The shard's books.
+        entries: The entries to acknowledge.
+        ghosts: Ids to acknowledge that are no entries any more.
+        repeated: Whether an earlier try may have reached the server, so that a lower
+            count in the reply means nothing.
+    """
+
+    account: Account
+    entries: Sequence[Entry]
+    ghosts: Sequence[bytes]
+    repeated: bool
+
+    @property
+    def ids(self) -> list[bytes]:
+        """All ids."""
+        return [entry.id for entry in self.entries] + list(self.ghosts)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What has happened since the consumer opened.
+
+    Attributes:
+        received: Entries read, those read again for recovery included.
+        acked: Entries whose acknowledgement the server confirmed.
+        left: Times a handler was done with an entry and gave no outcome.
+        ghosts: Pending entries met that were deleted from the stream.
+    """
+
+    received: int = 0
+    acked: int = 0
+    left: int = 0
+    ghosts: int = 0
+
+
+class Ledger:
+    """Holds what a consumer has read until it is acknowledged or given back.
+
+    Args:
+        window: How much may be held.
+        max_pending: Outcomes that are sent without waiting for the interval.
+        lease: Seconds that an entry without an outcome is ours.
+        acks: Whether there is anything to acknowledge (not so in REALTIME).
+        on_room: Rung when there is room again after `room` gave 0.
+        on_outcomes: Rung when outcomes should be looked at.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_acks",
+        "_done",
+        "_lanes",
+        "_lease",
+        "_max_pending",
+        "_on_outcomes",
+        "_on_room",
+        "_order",
+        "_queue",
+        "_swept",
+        "_thirsty",
+        "_unsent",
+        "_wake_at",
+        "_window",
+        "held",
+        "size",
+        "totals",
+        "uncommitted",
+    )
+
+    def __init__(
+        self,
+        window: Window,
+        *,
+        max_pending: int,
+        lease: float,
+        acks: bool,
+        on_room: Callable[[], None],
+        on_outcomes: Callable[[], None],
+    ) -> None:
+        self._window = window
+        self._max_pending = max_pending
+        self._lease = lease
+        self._acks = acks
+        self._on_room = on_room
+        self._on_outcomes = on_outcomes
+        # What an entry becomes when its handler is done with it for good.
+        self._done = _ACK if acks else _FINISH
+        # By the shard's key.
+        self._accounts: dict[bytes, Account] = {}
+        # Entries that a worker may take now, in order.
+        self._queue: deque[Entry] = deque()
+        # Lanes with an entry in the queue or running; those behind it wait here.
+        self._lanes: dict[Lane, deque[Entry]] = {}
+        self._order = Ordering.NONE
+        # The reader found no room and waits to be rung once this few are held.
+        self._thirsty = False
+        self._wake_at = 0
+        # When the books were last searched for ended leases.
+        self._swept = 0.0
+        # Keys of accounts whose last acknowledgement got no reply.
+        self._unsent: set[bytes] = set()
+        # Entries that take room (queued or running) and their bytes.
+        self.held = 0
+        self.size = 0
+        # Entries settled or committing, and ghosts.
+        self.uncommitted = 0
+        self.totals = Totals()
+
+    # -- the reader's side ---------------------------------------------------------
+
+    def room(self) -> int:
+        """Give how many entries may be read now; at 0 `on_room` will ring.
+
+        It is 0 as long as less than half is free and workers have something to do:
+        a read for every freed place would cost a round trip a message. And what is
+        done but not committed is bounded too, for a server that refuses to be told.
+        """
+        capacity = self._window.capacity
+        self._wake_at = capacity // 2
+        enough = (
+            self.held <= self._wake_at or not self._queue
+        ) and self.uncommitted <= capacity + 10 * self._max_pending
+        room = self._window.room(self.held, self.size) if enough else 0
+        self._thirsty = not room
+        return room
+
+    def received(
+        self,
+        shard: Shard,
+        entries: Iterable[RawEntry],
+        now: float,
+        deliveries: Mapping[bytes, int] | None = None,
+    ) -> int:
+        """Book what a read brought; gives how many are new and can be taken.
+
+        An id that is in hand already is not booked twice: a recovery meets what is
+        in flight, and so does a read after the group was set back.
+
+        Args:
+            shard: Where the entries came from.
+            entries: As the server gave them.
+            now: The time.
+            deliveries: Their delivery counts after this read, where not all are 1.
+        """
+        if now - self._swept > self._lease / 3:
+            self._forget(now)
+        account = self._account(shard)
+        known = account.entries
+        queue, order = self._queue, self._order
+        count = size = 0
+        for id_, fields in entries:
+            if id_ in known:
+                continue
+            if fields is None:
+                self._ghost(account, id_)
+                continue
+            length = sum(map(len, fields))
+            times = 1 if deliveries is None else deliveries.get(id_, 1)
+            known[id_] = entry = Entry(account, id_, fields, length, times, now)
+            count += 1
+            size += length
+            if order is Ordering.NONE:
+                queue.append(entry)
+            else:
+                self._file(entry)
+        if count:
+            self.held += count
+            self.size += size
+            self.totals.received += count
+            self._window.learned(count, size)
+        return count
+
+    def _forget(self, now: float) -> None:
+        """Take open entries whose lease has ended out of the books."""
+        self._swept = now
+        for account in self._accounts.values():
+            ended = []
+            for entry in account.entries.values():
+                if entry.read_at > now - self._lease:
+                    break  # the oldest come first
+                if entry.state is OPEN:
+                    ended.append(entry.id)
+            for id_ in ended:
+                del account.entries[id_]
+
+    def _account(self, shard: Shard) -> Account:
+        account = self._accounts.get(shard.key)
+        if account is None:
+            account = self._accounts[shard.key] = Account(shard)
+        return account
+
+    def _ghost(self, account: Account, id_: bytes) -> None:
+        self.totals.ghosts += 1
+        account.ghosts.append(id_)
+        self._outcome()
+
+    # -- the workers' side ---------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Entries that a worker may take now."""
+        return len(self._queue)
+
+    def take(self) -> Entry | None:
+        """Take the next entry that may run, or None."""
+        if not self._queue:
+            return None
+        entry = self._queue.popleft()
+        self._move(entry, _TAKE)
+        return entry
+
+    def ack(self, entry: Entry) -> bool:
+        """Record that an entry is done; False if it was given back before.
+
+        Acknowledging what is acknowledged is no event and changes nothing.
+        """
+        if entry.state in _ACKED:
+            return True
+        if entry.state is RELEASED:
+            return False
+        if entry.state is OPEN:
+            # It may have left the books with its lease.
+            entry.account.entries.setdefault(entry.id, entry)
+        self._settle(entry)
+        return True
+
+    def finish(self, entry: Entry, *, ack: bool) -> None:
+        """Take an entry out of its handler's hands: its room and lane are free.
+
+        Args:
+            entry: The entry; acked by its handler already, or running, or given
+                back meanwhile.
+            ack: Whether to acknowledge it, if it has no outcome.
+        """
+        self.held -= 1
+        self.size -= entry.size
+        if entry.state is RUNNING:
+            if ack or not self._acks:
+                self._settle(entry)
+            else:
+                self._move(entry, _LEAVE)
+                entry.fields = ()
+                self.totals.left += 1
+        if entry.lane is not None:
+            self._free_lane(entry.lane)
+        if self._thirsty and (self.held <= self._wake_at or not self._queue):
+            self._on_room()
+
+    def _settle(self, entry: Entry) -> None:
+        self._move(entry, self._done)
+        # The message keeps the fields as long as its user does.
+        entry.fields = ()
+        account = entry.account
+        if self._acks:
+            account.settled.append(entry)
+            self._outcome()
+        else:
+            del account.entries[entry.id]
+            self.totals.acked += 1
+
+    def _outcome(self) -> None:
+        self.uncommitted += 1
+        if self.uncommitted in (1, self._max_pending):
+            self._on_outcomes()
+
+    # -- order ---------------------------------------------------------------------
+
+    def order_by(self, ordering: Ordering) -> None:
+        """Choose what is kept in order; files what is queued anew."""
+        self._order = ordering
+        waiting = list(self._queue)
+        for lane in self._lanes.values():
+            waiting.extend(lane)
+        self._queue.clear()
+        self._lanes.clear()
+        # Queue and lanes are mixed up now; the books have the order of reading.
+        queued = {id(entry) for entry in waiting}
+        for account in self._accounts.values():
+            for entry in account.entries.values():
+                if id(entry) in queued:
+                    entry.lane = None
+                    self._file(entry)
+
+    def _file(self, entry: Entry) -> None:
+        """Put an entry where a worker finds it once its turn has come."""
+        if self._order is Ordering.NONE:
+            self._queue.append(entry)
+            return
+        shard = entry.account.shard.key
+        by_key = self._order is Ordering.KEY
+        entry.lane = (shard, envelope.key(entry.fields) if by_key else None)
+        behind = self._lanes.get(entry.lane)
+        if behind is None:
+            self._lanes[entry.lane] = deque()
+            self._queue.append(entry)
+        else:
+            behind.append(entry)
+
+    def _free_lane(self, lane: Lane) -> None:
+        behind = self._lanes.get(lane)
+        if behind is None:
+            return  # filed anew by `order_by` while it ran
+        if behind:
+            self._queue.append(behind.popleft())
+        else:
+            del self._lanes[lane]
+
+    # -- the committer's side ------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether as many outcomes wait as may."""
+        return self.uncommitted >= self._max_pending
+
+    def plan(self) -> list[Batch]:
+        """Take all outcomes for sending, a batch per shard."""
+        batches = []
+        for key, account in self._accounts.items():
+            if not account.settled and not account.ghosts:
+                continue
+            for entry in account.settled:
+                self._move(entry, _PLAN)
+            repeated = key in self._unsent
+            batches.append(Batch(account, account.settled, account.ghosts, repeated))
+            account.settled, account.ghosts = [], []
+        return batches
+
+    def committed(self, batch: Batch) -> None:
+        """Let a batch go: the server has answered, or has nothing to be told."""
+        account = batch.account
+        self._unsent.discard(account.shard.key)
+        for entry in batch.entries:
+            self._move(entry, _CONFIRM)
+            # None: its lease had ended, and the books were without it.
+            account.entries.pop(entry.id, None)
+        self.uncommitted -= len(batch.entries) + len(batch.ghosts)
+        self.totals.acked += len(batch.entries)
+        if self._thirsty:
+            self._on_room()
+
+    def unsent(self, batch: Batch) -> None:
+        """Take a batch back: its reply did not come, or asked to try again."""
+        account = batch.account
+        self._unsent.add(account.shard.key)
+        for entry in batch.entries:
+            self._move(entry, _UNSENT)
+        account.settled[:0] = batch.entries
+        account.ghosts[:0] = batch.ghosts
+
+    # -- closing -------------------------------------------------------------------
+
+    def release(self) -> Iterator[tuple[Shard, int, list[bytes]]]:
+        """Let go of all that has no outcome: shard, delivery count, ids.
+
+        The count to be set is one lower for what no handler has seen, so that being
+        queued here is no attempt.
+        """
+        self._queue.clear()
+        self._lanes.clear()
+        for account in self._accounts.values():
+            back: dict[int, list[bytes]] = {}
+            for entry in account.entries.values():
+                if entry.state in _RELEASE:
+                    unseen = entry.state is QUEUED
+                    if unseen:
+                        self.held -= 1
+                        self.size -= entry.size
+                    self._move(entry, _RELEASE)
+                    back.setdefault(entry.deliveries - unseen, []).append(entry.id)
+            for deliveries, ids in back.items():
+                for id_ in ids:
+                    del account.entries[id_]
+                yield account.shard, deliveries, ids
+
+    def knows(self, shard: Shard, id_: bytes) -> bool:
+        """Tell whether an entry is in hand."""
+        account = self._accounts.get(shard.key)
+        return account is not None and id_ in account.entries
+
+    def to_confirm(self) -> list[Entry]:
+        """List what is acknowledged here and not confirmed by the server."""
+        return [
+            entry
+            for account in self._accounts.values()
+            for entry in account.entries.values()
+            if entry.uncommitted
+        ]
+
+    def _move(self, entry: Entry, event: _Table) -> None:
+        try:
+            entry.state = event[entry.state]
+        except KeyError:
+            name = next(name for name, table in TRANSITIONS.items() if table is event)
+            raise IllegalTransition(name, entry.state, entry.id) from None

@@ -1,0 +1,178 @@
+"""Raw RESP replies, 2 or 3, to values; error replies to classes.
+
+What comes in is what hiredis made of the bytes: lists, dicts (RESP3 maps), bytes,
+ints, None, and `ErrorReply` for an error, at any depth, never raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from penstock.events import printable
+
+__all__ = ["ErrorReply", "GroupInfo", "Pending", "RawEntry", "Trouble"]
+
+RawEntry: TypeAlias = Sequence[Any]
+"""`[id, [field, value, ...]]`; None for the fields of a deleted entry."""
+
+
+class Trouble(Enum):
+    """What an error reply calls for."""
+
+    TRANSIENT = "wait and try again"
+    REROUTE = "another node has it"
+    REPAIR = "the stream or the group is gone: make it anew"
+    ISOLATE = "this key can't be used; the others can"
+    FATAL = "the configuration forbids it: tell the user"
+
+
+class ErrorReply:
+    """An error reply as a value.
+
+    Attributes:
+        code: Its first word, for example `NOGROUP`.
+        text: The whole reply, made printable and cut.
+    """
+
+    __slots__ = ("code", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = printable(text)
+        self.code = self.text.partition(" ")[0]
+
+    def __repr__(self) -> str:
+        return f"ErrorReply({self.text!r})"
+
+    @property
+    def trouble(self) -> Trouble:
+        """What it calls for."""
+        if known := _BY_CODE.get(self.code):
+            return known
+        text = self.text.lower()
+        for words, trouble in _BY_TEXT:
+            if words in text:
+                return trouble
+        # What we don't know may pass: a refusal must not end a consumer
+        # (chrisguidry/docket#477).
+        return Trouble.TRANSIENT
+
+
+_BY_CODE: Final = {
+    "MOVED": Trouble.REROUTE,
+    "ASK": Trouble.REROUTE,
+    "NOGROUP": Trouble.REPAIR,
+    "WRONGTYPE": Trouble.ISOLATE,
+    "NOAUTH": Trouble.FATAL,
+    "NOPERM": Trouble.FATAL,
+    "WRONGPASS": Trouble.FATAL,
+    "CROSSSLOT": Trouble.FATAL,
+}
+
+# Redis 7 says "UNBLOCKED the stream key no longer exists" where Valkey 9 says
+# NOGROUP; a demoted primary says UNBLOCKED too, and that passes.
+_BY_TEXT: Final = (
+    ("key no longer exists", Trouble.REPAIR),
+    ("requires the key to exist", Trouble.REPAIR),
+    ("no such key", Trouble.REPAIR),
+    ("unknown command", Trouble.FATAL),
+    ("unknown subcommand", Trouble.FATAL),
+    ("syntax error", Trouble.FATAL),
+    ("wrong number of arguments", Trouble.FATAL),
+)
+
+
+class Pending(NamedTuple):
+    """One line of XPENDING.
+
+    Attributes:
+        id: The entry's id.
+        consumer: Who has it.
+        idle: Milliseconds since it was last given to somebody.
+        deliveries: How often it was.
+    """
+
+    id: bytes
+    consumer: bytes
+    idle: int
+    deliveries: int
+
+
+class GroupInfo(NamedTuple):
+    """One group of XINFO GROUPS.
+
+    Attributes:
+        name: The group's name.
+        consumers: How many consumers it knows.
+        pending: Entries delivered and not acknowledged.
+        last_delivered: The highest id that it has delivered.
+        lag: Entries not delivered yet; None where the server can't tell.
+    """
+
+    name: bytes
+    consumers: int
+    pending: int
+    last_delivered: bytes
+    lag: int | None
+
+
+def streams(reply: Any) -> Iterable[tuple[bytes, Sequence[RawEntry]]]:
+    """Read XREAD's or XREADGROUP's reply: pairs of key and entries."""
+    if reply is None:
+        return ()
+    if isinstance(reply, dict):
+        return reply.items()
+    return ((key, entries) for key, entries in reply)
+
+
+def pending_page(reply: Any) -> list[Pending]:
+    """Read XPENDING's extended reply."""
+    return [Pending(*line) for line in reply]
+
+
+def lowest_pending(reply: Any) -> bytes | None:
+    """Read from XPENDING's summary the lowest pending id, None without any."""
+    return reply[1] if reply[0] else None
+
+
+def mapping(reply: Any) -> dict[bytes, Any]:
+    """Read a map: a dict in RESP3, a flat list in RESP2."""
+    if isinstance(reply, dict):
+        return reply
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def groups(reply: Any) -> Iterator[GroupInfo]:
+    """Read XINFO GROUPS' reply; Redis 6.2 has no lag in it."""
+    for raw in reply:
+        facts = mapping(raw)
+        yield GroupInfo(
+            facts[b"name"],
+            facts[b"consumers"],
+            facts[b"pending"],
+            facts[b"last-delivered-id"],
+            facts.get(b"lag"),
+        )
+
+
+def known_commands(reply: Any) -> list[bool]:
+    """Read COMMAND INFO's reply: which of the commands asked about there are."""
+    return [line is not None for line in reply]
+
+
+def documented_tokens(reply: Any) -> dict[bytes, set[bytes]]:
+    """Read COMMAND DOCS' reply: per command, its arguments' names and tokens."""
+    return {
+        name.lower(): set(_tokens(mapping(doc).get(b"arguments", ())))
+        for name, doc in mapping(reply).items()
+    }
+
+
+def _tokens(arguments: Iterable[Any]) -> Iterator[bytes]:
+    for argument in arguments:
+        facts = mapping(argument)
+        yield facts[b"name"].upper()
+        if token := facts.get(b"token"):
+            yield token.upper()
+        yield from _tokens(facts.get(b"arguments", ()))

@@ -1,0 +1,43 @@
+"""How long to wait before the next try."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Backoff"]
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Exponential waiting with jitter; reset only by real progress.
+
+    The cap stays under the three seconds within which a consumer must be back after
+    an outage of any length.
+
+    Attributes:
+        first: Seconds before the first retry.
+        factor: By how much each further one waits longer.
+        cap: Seconds at most, before jitter.
+        failures: How many tries failed in a row.
+    """
+
+    first: float = 0.05
+    factor: float = 2.0
+    cap: float = 2.0
+    failures: int = 0
+
+    def failed(self, chance: float) -> float:
+        """Count a failure and give the seconds to wait.
+
+        Args:
+            chance: A number from 0 to 1; moves the wait by a quarter either way, so
+                that a fleet does not come back in step.
+        """
+        # 64 doublings are past any cap; the exponent must not grow for ever.
+        delay = min(self.cap, self.first * self.factor ** min(self.failures, 64))
+        self.failures += 1
+        return delay * (0.75 + chance / 2)
+
+    def progress(self) -> None:
+        """Start over: the other side did some real work."""
+        self.failures = 0

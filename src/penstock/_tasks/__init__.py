@@ -1,0 +1,1 @@
+"""The tasks that move things: one coroutine each, told everything by arguments."""

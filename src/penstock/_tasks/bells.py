@@ -1,0 +1,81 @@
+"""How tasks wake each other: one wake-up a batch, none a message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+__all__ = ["Bell", "Queueing", "Rounds"]
+
+
+class Bell:
+    """Wakes the one task that waits for it; remembers a ring until then."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake the task, or the next that comes to wait."""
+        self._event.set()
+
+    def hush(self) -> None:
+        """Forget a ring that nobody has waited for."""
+        self._event.clear()
+
+    async def wait(self) -> None:
+        """Wait for a ring; cancelling leaves the bell as it was."""
+        await self._event.wait()
+        self._event.clear()
+
+
+class Queueing:
+    """Tasks that wait for something to do, woken in the order of their coming."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def wake(self, count: int) -> None:
+        """Wake that many, if as many wait."""
+        waiting = self._waiting
+        while count and waiting:
+            future = waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                count -= 1
+
+    def wake_all(self) -> None:
+        """Wake everybody."""
+        self.wake(len(self._waiting))
+
+    async def wait(self) -> None:
+        """Wait to be woken; a waker's call is passed on by who was cancelled."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.wake(1)
+            raise
+
+
+class Rounds:
+    """Tells everybody who waits that another round is over."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def over(self) -> None:
+        """End a round."""
+        done, self._next = self._next, asyncio.Event()
+        done.set()
+
+    async def wait(self) -> None:
+        """Wait for the end of the round that runs, or of the next."""
+        await self._next.wait()

@@ -1,0 +1,158 @@
+"""The flusher: writes whatever is queued, all streams together, and answers.
+
+What queues while a write is in the air goes out together with the next, so sending
+batches by itself without anybody waiting for company. Several writes are in the air
+at once; replies come in the order of the writes, on the one connection there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import anyio
+
+from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.replies import ErrorReply
+from penstock._link.link import Link
+from penstock._link.wire import Replies, Wire, pack
+from penstock._tasks.bells import Bell
+from penstock.errors import ConnectionLost, PenstockError, SendFailed, SendUnknown
+from penstock.events import Event, OnEvent
+from penstock.message import Receipt
+
+__all__ = ["Flusher", "Ticket"]
+
+Ticket: TypeAlias = "asyncio.Future[Receipt]"
+
+
+class Flusher:
+    """Moves messages from the accumulator to the server.
+
+    Args:
+        wire: Its connection; replaced after an outage.
+        link: Makes new ones.
+        accumulator: What is to be sent.
+        max_batch: Messages in one write at most.
+        max_in_flight: Writes without a reply at most.
+        queued: Rung when there is something to send.
+        on_settled: Called when messages have left the accumulator.
+        on_event: Told how many messages failed or are unknown.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        link: Link,
+        *,
+        accumulator: Accumulator[Ticket],
+        max_batch: int,
+        max_in_flight: int,
+        queued: Bell,
+        on_settled: Callable[[], None],
+        on_event: OnEvent,
+    ) -> None:
+        self._wire = wire
+        self._link = link
+        self._accumulator = accumulator
+        self._max_batch = max_batch
+        self._max_in_flight = max_in_flight
+        self._bell = queued
+        self._on_settled = on_settled
+        self._on_event = on_event
+        # Replies that are on their way, oldest first; one a batch in flight.
+        self._replies: deque[Replies] = deque()
+
+    async def run(self) -> None:
+        """Send until cancelled, over any number of reconnects.
+
+        When cancelled, what is in flight is unknown and what waits was never sent.
+        """
+        try:
+            while True:
+                try:
+                    await self._pump()
+                except ConnectionLost as error:
+                    self._lose(error.reason)
+                    await self._wire.aclose()
+                    self._wire = await self._link.reconnect(error.reason)
+        finally:
+            self._lose("the producer closed")
+            self._abandon()
+            with anyio.CancelScope(shield=True):
+                await self._wire.aclose()
+
+    async def _pump(self) -> None:
+        while True:
+            self._write()
+            while self._replies and self._replies[0].done():
+                self._answer(self._replies.popleft().result())
+                self._write()
+            await self._bell.wait()
+
+    def _write(self) -> None:
+        """Write what is queued, unless enough is in the air."""
+        accumulator = self._accumulator
+        while accumulator.queued and len(self._replies) < self._max_in_flight:
+            # Before anything counts as written that never was.
+            self._wire.check()
+            batch = accumulator.batch(self._max_batch)
+            data = pack([sending.command for sending in batch])
+            replies = self._wire.request(data, len(batch))
+            replies.add_done_callback(self._ring)
+            self._replies.append(replies)
+
+    def _ring(self, _: Any) -> None:
+        self._bell.ring()
+
+    def _answer(self, replies: list[Any]) -> None:
+        refused: list[ErrorReply] = []
+        for sending, reply in zip(self._accumulator.answered(), replies, strict=True):
+            ticket = sending.ticket
+            if type(reply) is bytes:
+                # Done already where the sender gave up waiting.
+                if not ticket.done():
+                    shard = sending.shard
+                    ticket.set_result(Receipt(shard.stream, shard.number, reply))
+            else:
+                refused.append(reply)
+                stream = sending.shard.stream
+                self._fail(ticket, SendFailed(stream, reply.code, reply.text))
+        if refused:
+            facts = {"messages": len(refused), "reply": refused[0].text}
+            self._on_event(Event("send_failed", facts=facts))
+        if len(refused) < len(replies):
+            self._link.progress()
+        self._on_settled()
+
+    def _lose(self, reason: str) -> None:
+        """Settle what is in flight and will never be answered."""
+        self._replies.clear()
+        lost = self._accumulator.lost()
+        for sending in lost:
+            self._fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
+        self._report("send_unknown", lost, reason)
+
+    def _abandon(self) -> None:
+        """Settle what was never written and will not be."""
+        reason = "the producer closed before it was written"
+        left = self._accumulator.abandon()
+        for sending in left:
+            error = SendFailed(sending.shard.stream, "CLOSED", reason)
+            self._fail(sending.ticket, error)
+        self._report("send_failed", left, reason)
+
+    def _report(self, name: str, sendings: list[Sending[Ticket]], reason: str) -> None:
+        if sendings:
+            facts = {"messages": len(sendings), "reason": reason}
+            self._on_event(Event(name, facts=facts))
+            self._on_settled()
+
+    @staticmethod
+    def _fail(ticket: Ticket, error: PenstockError) -> None:
+        if not ticket.done():
+            ticket.set_exception(error)
+            # It was reported as an event; asyncio need not say "never retrieved".
+            ticket.exception()

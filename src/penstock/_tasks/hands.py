@@ -1,0 +1,157 @@
+"""What the user's own loops hold, and when that counts as processed.
+
+A message that a loop got is its to process until it comes back for the next one. A
+loop that was left (`break`, or an exception: it can't be told which) never comes back:
+its message is set aside, and counts as processed only if the consumer is then left
+cleanly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+import anyio
+
+from penstock._core.desk import FrontDesk
+from penstock._core.ledger import Entry, Ledger
+from penstock._tasks.intake import Intake
+from penstock.errors import ClosedError
+from penstock.message import Message
+
+__all__ = ["Hands", "Loop"]
+
+T = TypeVar("T")
+
+
+class Hands(Generic[T]):
+    """Hands messages to the user's loops and to `next`.
+
+    Args:
+        intake: Where entries come from.
+        ledger: Where outcomes go.
+        desk: Serves the messages.
+        ack: Whether coming back acknowledges.
+    """
+
+    def __init__(
+        self, intake: Intake, ledger: Ledger, desk: FrontDesk[T], *, ack: bool
+    ) -> None:
+        self.intake = intake
+        self.ledger = ledger
+        self.desk = desk
+        self.ack = ack
+        # Loops that are alive; each knows what it holds.
+        self._loops: WeakSet[Loop[T]] = WeakSet()
+        # What the tasks that call `next` hold.
+        self._holders: WeakKeyDictionary[asyncio.Task[Any], Entry] = WeakKeyDictionary()
+        # Messages of loops that were left.
+        self._aside: list[Entry] = []
+
+    def loop(self) -> Loop[T]:
+        """Start a loop."""
+        loop = Loop(self)
+        self._loops.add(loop)
+        return loop
+
+    def come_back(self) -> None:
+        """Count as processed what this task got from `next`."""
+        entry = self._holders.pop(_this_task(), None)
+        if entry is not None:
+            self.ledger.finish(entry, ack=self.ack)
+
+    async def next(self, timeout: float | None) -> Message[T] | None:
+        """Wait for a message; None when time is up.
+
+        Raises:
+            ClosedError: The consumer closed.
+        """
+        self.come_back()
+        await self.intake.turn()
+        entry = self.ledger.take() if not self.intake.closed else None
+        if entry is None:
+            with anyio.move_on_after(timeout) as scope:
+                entry = await self.intake.entry()
+            if entry is None:
+                if scope.cancelled_caught:
+                    return None
+                raise ClosedError("consumer")
+        self._holders[_this_task()] = entry
+        return Message(entry, self.desk)
+
+    def set_aside(self, entry: Entry) -> None:
+        """Take over the message of a loop that was left."""
+        self.ledger.finish(entry, ack=False)
+        self._aside.append(entry)
+
+    def let_go(self, *, clean: bool) -> None:
+        """End all holding: the consumer is being left.
+
+        Args:
+            clean: Whether that is without an exception. Then what is held counts as
+                processed, except by a task that failed or is still at work.
+        """
+        held = [(self._holders[task], task) for task in list(self._holders)]
+        self._holders.clear()
+        held += filter(None, [loop.let_go() for loop in list(self._loops)])
+        for entry, task in held:
+            self.ledger.finish(entry, ack=self.ack and clean and _done_well(task))
+        if self.ack and clean:
+            for entry in self._aside:
+                self.ledger.ack(entry)
+        self._aside.clear()
+
+
+class Loop(Generic[T]):
+    """One `async for` over a consumer."""
+
+    __slots__ = ("__weakref__", "_hands", "_held", "_intake", "_ledger", "_task")
+
+    def __init__(self, hands: Hands[T]) -> None:
+        self._hands = hands
+        self._intake = hands.intake
+        self._ledger = hands.ledger
+        # The message that is being processed, and by which task.
+        self._held: Entry | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def __aiter__(self) -> Loop[T]:
+        return self
+
+    async def __anext__(self) -> Message[T]:
+        held = self._held
+        if held is None:
+            self._task = _this_task()
+        else:
+            self._held = None
+            self._ledger.finish(held, ack=self._hands.ack)
+        entry = await self._intake.entry()
+        if entry is None:
+            raise StopAsyncIteration
+        self._held = entry
+        return Message(entry, self._hands.desk)
+
+    def let_go(self) -> tuple[Entry, asyncio.Task[Any]] | None:
+        """Give up what is held, and say by which task."""
+        held, self._held = self._held, None
+        if held is None or self._task is None:
+            return None
+        return held, self._task
+
+    def __del__(self) -> None:
+        if self._held is not None:
+            self._hands.set_aside(self._held)
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - coroutines run in tasks
+    return task
+
+
+def _done_well(task: asyncio.Task[Any]) -> bool:
+    """Tell whether what a task held can be taken as processed."""
+    if task is asyncio.current_task():
+        return True  # it is the one that leaves the consumer
+    return task.done() and not task.cancelled() and task.exception() is None

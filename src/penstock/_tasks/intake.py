@@ -1,0 +1,87 @@
+"""Where workers get entries from."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Final
+
+from penstock._core.ledger import Entry, Ledger
+from penstock._tasks.bells import Queueing
+from penstock.errors import PenstockError
+
+__all__ = ["Intake"]
+
+# A handler that never awaits would keep reader and committer from their work, so a
+# turn of the event loop is due this often. It costs some 3 us.
+_TURN: Final = 0.002
+
+
+class Intake:
+    """Hands entries of the ledger to workers, and holds those up that find none.
+
+    Args:
+        ledger: The consumer's ledger.
+    """
+
+    __slots__ = ("_error", "_idle", "_ledger", "_told", "_turn_ends", "closed")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._idle = Queueing()
+        # Why no more will come, to be raised once the queue has run dry.
+        self._error: PenstockError | None = None
+        self._told = False
+        self._turn_ends = 0.0
+        # Nothing is handed out any more.
+        self.closed = False
+
+    def arrived(self, count: int) -> None:
+        """Wake as many workers as there are new entries."""
+        self._idle.wake(count)
+
+    def close(self) -> None:
+        """Hand nothing out from now on."""
+        self.closed = True
+        self._idle.wake_all()
+
+    def fail(self, error: PenstockError) -> None:
+        """Have workers told, after what is queued, why nothing more comes."""
+        self._error = error
+        self._idle.wake_all()
+
+    def raise_untold(self) -> None:
+        """Raise why nothing more came, unless somebody was told.
+
+        Raises:
+            PenstockError: Reading failed for good, and nobody knows.
+        """
+        if self._error is not None and not self._told:
+            raise self._error
+
+    async def turn(self) -> None:
+        """Give the event loop a turn, if one is due."""
+        if monotonic() >= self._turn_ends:
+            await asyncio.sleep(0)
+            self._turn_ends = monotonic() + _TURN
+
+    async def entry(self) -> Entry | None:
+        """Wait for the next entry; None once closed.
+
+        Cancelling it takes nothing.
+
+        Raises:
+            PenstockError: Reading failed for good, and the queue is empty.
+        """
+        if monotonic() >= self._turn_ends:
+            await self.turn()
+        while not self.closed:
+            entry = self._ledger.take()
+            if entry is not None:
+                return entry
+            if self._error is not None:
+                self._told = True
+                raise self._error
+            await self._idle.wait()
+            self._turn_ends = monotonic() + _TURN
+        return None

@@ -1,0 +1,268 @@
+"""A consumer's life, from the open link to the closed one.
+
+Built in one go, so that nothing in it is ever half there: link, ledger, reader,
+committer, and the order in which they end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+from penstock._core.cursor import Cursor
+from penstock._core.desk import FrontDesk
+from penstock._core.ledger import Ledger
+from penstock._core.window import Window
+from penstock._link.link import Line, Link, open_link
+from penstock._tasks.bells import Bell
+from penstock._tasks.closing import give_back, stop_reading
+from penstock._tasks.committer import Committer
+from penstock._tasks.hands import Hands
+from penstock._tasks.intake import Intake
+from penstock._tasks.lifetime import task_group
+from penstock._tasks.membership import Membership, join, pin
+from penstock._tasks.reader import Reader
+from penstock._tasks.worker import work
+from penstock.codecs import Codec
+from penstock.errors import UsageError
+from penstock.events import Event, OnEvent
+from penstock.message import EntryId, Message, Shard
+from penstock.options import Ordering, Prefetch, Start
+
+__all__ = ["Plan", "Session", "open_session"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[T]):
+    """What a consumer was asked to be; everything checked."""
+
+    url: str | None
+    shards: Sequence[Shard]
+    member: Membership | None
+    start: Start | EntryId
+    codec: Codec[T] | None
+    ack: bool
+    prefetch: Prefetch
+    commit_interval: float
+    commit_max_pending: int
+    lease: float
+    open_timeout: float
+    close_timeout: float
+    on_event: OnEvent
+
+
+class Session(Generic[T]):
+    """The running parts of an open consumer.
+
+    Args:
+        plan: What it is to be.
+        link: The server.
+        line: The command connection.
+    """
+
+    def __init__(self, plan: Plan[T], link: Link, line: Line) -> None:
+        self._plan = plan
+        self._link = link
+        self._line = line
+        self._room = Bell()
+        self._outcomes = Bell()
+        acks = plan.member is not None
+        self.ledger = Ledger(
+            Window(plan.prefetch.max_messages, plan.prefetch.max_bytes),
+            max_pending=plan.commit_max_pending,
+            lease=plan.lease,
+            acks=acks,
+            on_room=self._room.ring,
+            on_outcomes=self._outcomes.ring,
+        )
+        self.intake = Intake(self.ledger)
+        self._desk = FrontDesk(self.ledger, plan.codec, acks=acks)
+        self.hands = Hands(self.intake, self.ledger, self._desk, ack=plan.ack)
+        self._committer = self._make_committer()
+        # The tasks that `run` has handlers in, to see a handler that closes its own
+        # consumer; and an event to wait for their end.
+        self._workers: set[asyncio.Task[Any]] = set()
+        self._runs = 0
+        self._ordering = Ordering.NONE
+        self._idle = anyio.Event()
+        self._closing = False
+        self._closed = anyio.Event()
+
+    def _make_committer(self) -> Committer | None:
+        plan = self._plan
+        if plan.member is None:
+            return None
+        return Committer(
+            self._line,
+            self._link,
+            ledger=self.ledger,
+            group=plan.member.group,
+            interval=plan.commit_interval,
+            outcomes=self._outcomes,
+            on_event=plan.on_event,
+        )
+
+    async def start(self, group: anyio.abc.TaskGroup) -> None:
+        """Fix the position and start the tasks."""
+        plan = self._plan
+        cursor = Cursor(await self._positions(), group=plan.member is not None)
+        self._reader = Reader(
+            await self._link.connect(),
+            self._link,
+            cursor=cursor,
+            ledger=self.ledger,
+            intake=self.intake,
+            member=plan.member,
+            room=self._room,
+            on_event=plan.on_event,
+        )
+        group.start_soon(self._reader.run)
+        if self._committer is not None:
+            group.start_soon(self._committer.run)
+
+    async def _positions(self) -> list[tuple[Shard, bytes]]:
+        plan = self._plan
+        shards, start = plan.shards, plan.start
+        if plan.member is not None:
+            found = await join(self._line, plan.member, shards, _after(start))
+        elif start is Start.LATEST:
+            found = await pin(self._line, shards)
+        else:
+            found = [_after(start)] * len(shards)
+        return list(zip(shards, found, strict=True))
+
+    async def run(
+        self,
+        handler: Callable[[Message[T]], Awaitable[object]],
+        concurrency: int,
+        ordering: Ordering,
+    ) -> None:
+        """Have messages handled until the consumer closes."""
+        if self._runs and ordering is not self._ordering:
+            raise UsageError(
+                f"another run() of this consumer orders by {self._ordering.value!r}; "
+                f"use the same ordering, or a consumer of its own"
+            )
+        self.hands.come_back()
+        if not self._runs:
+            self._idle = anyio.Event()
+            self._ordering = ordering
+            self.ledger.order_by(ordering)
+        self._runs += 1
+        try:
+            async with task_group() as workers:
+                for _ in range(concurrency):
+                    workers.start_soon(self._work, handler)
+        finally:
+            self._runs -= 1
+            if not self._runs:
+                self._idle.set()
+
+    async def _work(self, handler: Callable[[Message[T]], Awaitable[object]]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self._workers.add(task)
+        try:
+            await work(
+                handler,
+                intake=self.intake,
+                ledger=self.ledger,
+                desk=self._desk,
+                ack=self._plan.ack,
+                on_event=self._plan.on_event,
+            )
+        finally:
+            self._workers.discard(task)
+
+    async def commit(self) -> None:
+        """Wait until what is acknowledged by now is on the server."""
+        if self._committer is not None:
+            await self._committer.flush()
+
+    async def close(self, *, clean: bool) -> None:
+        """End everything, in order; further calls wait for the first one.
+
+        Args:
+            clean: Whether what loops hold counts as processed.
+        """
+        self.intake.close()
+        if asyncio.current_task() in self._workers:
+            return  # a handler: `run` returns after it, and the rest follows there
+        if self._closing:
+            await self._closed.wait()
+            return
+        self._closing = True
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._close(clean=clean)
+        finally:
+            self._closed.set()
+
+    async def _close(self, *, clean: bool) -> None:
+        deadline = time.monotonic() + self._plan.close_timeout
+        with anyio.move_on_after(self._plan.close_timeout):
+            await stop_reading(self._reader, self._line)
+            if self._runs:
+                await self._idle.wait()
+        self.hands.let_go(clean=clean)
+        with anyio.move_on_after(max(1.0, deadline - time.monotonic())) as late:
+            await self._end_group()
+        if late.cancelled_caught:
+            facts = {"uncommitted": self.ledger.uncommitted}
+            self._plan.on_event(Event("close_incomplete", facts=facts))
+
+    async def _end_group(self) -> None:
+        plan, committer = self._plan, self._committer
+        if plan.member is None or committer is None:
+            return
+        await committer.flush()
+        await give_back(
+            self._line,
+            self.ledger,
+            plan.member,
+            idle=plan.lease,
+            strays=plan.shards if self._reader.stranded else (),
+            on_event=plan.on_event,
+        )
+
+
+def _after(start: Start | EntryId) -> bytes:
+    """Give the id after which to read, for a start that is inclusive."""
+    if isinstance(start, EntryId):
+        return bytes(start.previous())
+    return b"$" if start is Start.LATEST else b"0-0"
+
+
+@asynccontextmanager
+async def open_session(plan: Plan[T]) -> AsyncIterator[Session[T]]:
+    """Open a consumer's session and close it again.
+
+    Raises:
+        PenstockError: It can't be opened, or reading failed for good and nobody has
+            been told yet.
+    """
+    async with open_link(plan.url, plan.on_event) as link:
+        line = Line(link, await link.first(plan.open_timeout))
+        try:
+            async with task_group() as group:
+                session = Session(plan, link, line)
+                await session.start(group)
+                clean = False
+                try:
+                    yield session
+                    clean = True
+                finally:
+                    await session.close(clean=clean)
+                    group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await line.aclose()
+    session.intake.raise_untold()

@@ -1,0 +1,395 @@
+"""The consumer: what a user holds to receive messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
+
+from anyio import AsyncContextManagerMixin
+
+from penstock._core import sharding
+from penstock._tasks.membership import Membership
+from penstock._tasks.session import Plan, Session, open_session
+from penstock.codecs import Codec, codec_for
+from penstock.errors import ClosedError, ConfigurationError, UsageError
+from penstock.events import OnEvent, log_event
+from penstock.identity import consumer_name
+from penstock.message import EntryId, Fields, Message
+from penstock.options import (
+    AutoCommit,
+    Claim,
+    Commit,
+    Duration,
+    Mode,
+    Ordering,
+    Prefetch,
+    Start,
+    StartAt,
+    choice,
+    count,
+    seconds,
+)
+
+__all__ = ["Consumer", "Statistics"]
+
+T = TypeVar("T")
+
+
+class Options(TypedDict, total=False):
+    """The keyword options of a consumer; `Consumer` tells their meaning."""
+
+    url: str | None
+    group: str | None
+    name: str | None
+    mode: Mode | str | None
+    start: StartAt | str | None
+    auto_commit: AutoCommit | str
+    prefetch: Prefetch
+    commit: Commit
+    claim: Claim
+    mkstream: bool
+    open_timeout: Duration
+    close_timeout: Duration
+    on_event: OnEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A consumer's counts; those of the past since it opened.
+
+    Attributes:
+        received: Entries read, those read again after a reconnect included.
+        acknowledged: Entries that the server confirmed as acknowledged; in
+            REALTIME, entries that were processed.
+        left_open: Entries that a handler was done with and that got no outcome.
+        ghosts: Pending entries that were deleted from the stream; acknowledged
+            without being delivered.
+        queued: Entries that wait for a handler now.
+        in_hand: Entries queued or being handled now.
+        bytes_in_hand: Their bytes.
+        uncommitted: Entries acknowledged here and not yet on the server.
+    """
+
+    received: int
+    acknowledged: int
+    left_open: int
+    ghosts: int
+    queued: int
+    in_hand: int
+    bytes_in_hand: int
+    uncommitted: int
+
+
+class Consumer(AsyncContextManagerMixin, Generic[T]):
+    """Receives the messages of one or more streams.
+
+    Open it with `async with`. That returns once the position is fixed, so whatever
+    is sent afterwards is seen. A background task reads ahead into a bounded queue, and
+    another tells the server what is done, so reading, handling and acknowledging
+    never wait for each other.
+
+    Leaving it stops reading, lets started handlers finish, sends every outcome, and
+    gives back what was not handled, so that others may have it at once. When it is
+    left by an exception or by cancellation, the messages in the loops' hands are
+    not acknowledged.
+
+    Args:
+        *streams: The streams' names.
+        url: `redis://`, `rediss://` or `unix://` with user, password and database,
+            or `embedded://`; default: the environment's `REDIS_URL`.
+        group: The consumer group, for LOAD_BALANCED.
+        name: This consumer's name in the group; default: one that nobody else has.
+            With a fixed one, a restart goes on with what it had not acknowledged.
+        mode: `LOAD_BALANCED` or `REALTIME`; default: the former if a group is named.
+        start: Where a new group begins, or this REALTIME consumer: `EARLIEST`,
+            `LATEST`, an entry id (that entry is included) or an aware `datetime`.
+            Default: `EARLIEST` in a group, `LATEST` without.
+        payload: The payload's type: `bytes` (default), `str`, `Fields` for the whole
+            entry, or any type that msgspec decodes and validates from JSON.
+        codec: Decodes payloads in another way.
+        auto_commit: Who acknowledges, see `AutoCommit`; default `PROCESSED`.
+        prefetch: How much is held, see `Prefetch`.
+        commit: When outcomes are sent, see `Commit`.
+        claim: The lease, see `Claim`.
+        mkstream: Whether a stream that is missing is made, empty; default True. With
+            False, opening raises `StreamMissing`.
+        open_timeout: Seconds for which opening goes on trying while no connection
+            can be made; default 0: one try.
+        close_timeout: Seconds that leaving may take for handlers to finish and
+            outcomes to be sent; default 10.
+        on_event: Told of what happens in the background, see `Event`; default:
+            logged to `penstock`.
+
+    Raises:
+        ConfigurationError: On construction: options that make no sense. On opening:
+            a wrong URL.
+        ConnectError: On opening: there is no way to the server.
+        AccessError: On opening, or from reading: the server refuses this user.
+        CommandError: On opening, or from reading: it refuses a stream, for example
+            because its key is of another type.
+
+    Example:
+        ```python
+        async with Consumer("orders", group="billing") as consumer:
+            async for message in consumer:
+                bill(message.payload)
+        ```
+    """
+
+    @overload
+    def __init__(
+        self: Consumer[bytes], *streams: str, **options: Unpack[Options]
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, *streams: str, payload: type[T], **options: Unpack[Options]
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, *streams: str, codec: Codec[T], **options: Unpack[Options]
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *streams: str,
+        url: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
+        mode: Mode | str | None = None,
+        start: StartAt | str | None = None,
+        payload: Any = bytes,
+        codec: Any = None,
+        auto_commit: AutoCommit | str = AutoCommit.PROCESSED,
+        prefetch: Prefetch = Prefetch(),
+        commit: Commit = Commit(),
+        claim: Claim = Claim(),
+        mkstream: bool = True,
+        open_timeout: Duration = 0,
+        close_timeout: Duration = 10,
+        on_event: OnEvent = log_event,
+    ) -> None:
+        shards = [sharding.single(stream) for stream in streams]
+        if not shards or len(set(shards)) < len(shards):
+            raise ConfigurationError(
+                "name at least one stream, and each one once: Consumer('orders', ...)"
+            )
+        member = _member(_mode(mode, group), group, name, mkstream=mkstream)
+        policy = choice(AutoCommit, auto_commit, "auto_commit")
+        if codec is None and payload is not Fields:
+            codec = codec_for(payload)
+        self._plan: Plan[T] = Plan(
+            url=url,
+            shards=shards,
+            member=member,
+            start=_start(start, grouped=member is not None),
+            codec=codec,
+            ack=policy is AutoCommit.PROCESSED,
+            prefetch=prefetch,
+            commit_interval=seconds(commit.interval, "Commit(interval)"),
+            commit_max_pending=commit.max_pending,
+            lease=seconds(claim.idle, "Claim(idle)"),
+            open_timeout=seconds(open_timeout, "open_timeout"),
+            close_timeout=seconds(close_timeout, "close_timeout"),
+            on_event=on_event,
+        )
+        # The running parts; None before it is open and after it was closed.
+        self._session: Session[T] | None = None
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Consumer[T]]:
+        if self._session is not None:
+            raise UsageError("this consumer is open already; make another one")
+        try:
+            async with open_session(self._plan) as self._session:
+                yield self
+        finally:
+            self._session = None
+
+    @property
+    def group(self) -> str | None:
+        """The group's name; None in REALTIME."""
+        return self._plan.member.group if self._plan.member else None
+
+    @property
+    def name(self) -> str | None:
+        """This consumer's name in the group; None in REALTIME."""
+        return self._plan.member.name if self._plan.member else None
+
+    def __aiter__(self) -> AsyncIterator[Message[T]]:
+        """Iterate over the messages until the consumer closes.
+
+        A message counts as processed when the loop comes back for the next one.
+        Several loops on one consumer, in several tasks, share the messages. Handle a
+        failure inside the loop: a loop that is left can't tell `break` from an
+        exception, and its message counts as processed if the consumer is then left
+        cleanly.
+
+        Raises:
+            ClosedError: The consumer is not open.
+            PenstockError: Reading failed for good, see `Consumer`.
+        """
+        return self._open.hands.loop()
+
+    @overload
+    async def next(self) -> Message[T]: ...
+
+    @overload
+    async def next(self, timeout: None) -> Message[T]: ...
+
+    @overload
+    async def next(self, timeout: Duration) -> Message[T] | None: ...
+
+    async def next(self, timeout: Duration | None = None) -> Message[T] | None:  # noqa: ASYNC109
+        """Wait for one message.
+
+        What this task got from `next` before counts as processed by that. Cancelling
+        it takes no message.
+
+        Args:
+            timeout: Seconds to wait at most; default: for ever. 0 takes what is
+                there.
+
+        Returns:
+            The message; None when the time is up.
+
+        Raises:
+            ClosedError: The consumer is not open, or closed meanwhile.
+            PenstockError: Reading failed for good, see `Consumer`.
+        """
+        if timeout is not None:
+            timeout = seconds(timeout, "timeout")
+        return await self._open.hands.next(timeout)
+
+    async def run(
+        self,
+        handler: Callable[[Message[T]], Awaitable[object]],
+        *,
+        concurrency: int = 1,
+        ordering: Ordering | str = Ordering.NONE,
+    ) -> None:
+        """Have messages handled until the consumer closes.
+
+        A message counts as processed when the handler returns. When it raises, the
+        message is not acknowledged: it stays pending, is reported once, and is given
+        back on closing.
+
+        Cancelling it cancels the handlers; their messages are not acknowledged. To
+        let them finish, close the consumer with `aclose()`.
+
+        Args:
+            handler: An async function of the message.
+            concurrency: Handlers at a time; default 1.
+            ordering: What is handled one at a time in the order of the stream:
+                `"none"` (default), the messages of a `"key"`, or of a `"shard"`.
+
+        Raises:
+            ConfigurationError: The concurrency is less than 1, or the ordering
+                unknown.
+            UsageError: Another run of this consumer orders otherwise.
+            ClosedError: The consumer is not open.
+            PenstockError: Reading failed for good, see `Consumer`.
+        """
+        ordering = choice(Ordering, ordering, "ordering")
+        await self._open.run(handler, count(concurrency, "concurrency"), ordering)
+
+    async def commit(self) -> None:
+        """Wait until all that is acknowledged by now is on the server.
+
+        Cancelling it changes nothing. In REALTIME there is nothing to wait for.
+
+        Raises:
+            ClosedError: The consumer is not open.
+        """
+        await self._open.commit()
+
+    def statistics(self) -> Statistics:
+        """Count what is in hand and what has been done.
+
+        Raises:
+            ClosedError: The consumer is not open.
+        """
+        ledger = self._open.ledger
+        return Statistics(
+            received=ledger.totals.received,
+            acknowledged=ledger.totals.acked,
+            left_open=ledger.totals.left,
+            ghosts=ledger.totals.ghosts,
+            queued=ledger.queued,
+            in_hand=ledger.held,
+            bytes_in_hand=ledger.size,
+            uncommitted=ledger.uncommitted,
+        )
+
+    async def aclose(self) -> None:
+        """Close now, as leaving `async with` cleanly does.
+
+        From another task: loops end, `run` returns once started handlers have
+        finished, and then this does. From a handler of `run`: returns at once, and
+        the rest is done when `run` has returned. On a closed consumer it does
+        nothing.
+        """
+        if self._session is not None:
+            await self._session.close(clean=True)
+
+    @property
+    def _open(self) -> Session[T]:
+        if self._session is None:
+            raise ClosedError("consumer")
+        return self._session
+
+    def __repr__(self) -> str:
+        streams = ", ".join(repr(shard.stream) for shard in self._plan.shards)
+        group = f" group={self.group!r} name={self.name!r}" if self.group else ""
+        state = "closed" if self._session is None else "open"
+        return f"<Consumer {streams}{group} {state}>"
+
+
+_GROUP_HINT: Final = "group='billing'"
+
+
+def _mode(mode: Mode | str | None, group: str | None) -> Mode:
+    if mode is None:
+        return Mode.REALTIME if group is None else Mode.LOAD_BALANCED
+    return choice(Mode, mode, "mode")
+
+
+def _member(
+    mode: Mode, group: str | None, name: str | None, *, mkstream: bool
+) -> Membership | None:
+    if mode is Mode.REALTIME:
+        if group is not None or name is not None:
+            raise ConfigurationError(
+                "REALTIME reads without a group: everyone sees everything; leave "
+                "group and name out, or use LOAD_BALANCED"
+            )
+        return None
+    if not isinstance(group, str) or not group:
+        raise ConfigurationError(
+            f"LOAD_BALANCED shares the messages of a group: name it, {_GROUP_HINT}"
+        )
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ConfigurationError(
+            f"name={name!r:.60} is no consumer name; give a text, or leave it out"
+        )
+    return Membership(group, name or consumer_name(), mkstream)
+
+
+def _start(start: StartAt | str | None, *, grouped: bool) -> Start | EntryId:
+    match start:
+        case None:
+            return Start.EARLIEST if grouped else Start.LATEST
+        case Start() | EntryId():
+            return start
+        case datetime():
+            return EntryId.at(start)
+        case str():
+            return EntryId.parse(start)
+    raise ConfigurationError(
+        f"start={start!r:.60} is no place in a stream; give EARLIEST, LATEST, an "
+        f"entry id or an aware datetime"
+    )

@@ -1,0 +1,330 @@
+"""The values a user holds: ids, receipts, headers and messages.
+
+Nothing here talks to a server. A `Message` reads its entry on demand, so what a
+handler does not look at is never decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+
+from penstock.errors import ConfigurationError
+
+__all__ = ["EntryId", "Fields", "Headers", "Message", "Receipt", "Shard"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_U64_MAX: Final = 2**64 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# ASCII only: `\d` and int() would also take other scripts' digits.
+_ID: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class EntryId:
+    """An entry's id: two unsigned 64-bit numbers, compared as numbers.
+
+    Attributes:
+        ms: Milliseconds since 1970 by the server's clock, unless the sender chose.
+        seq: Tells entries of one millisecond apart.
+
+    Raises:
+        ConfigurationError: A part is no integer from 0 to 2**64 - 1.
+
+    Example:
+        >>> EntryId.parse("1678280595282-7") < EntryId(1678280595283)
+        True
+    """
+
+    ms: int
+    seq: int = 0
+
+    MIN: ClassVar[EntryId]
+    MAX: ClassVar[EntryId]
+
+    def __post_init__(self) -> None:
+        for part in (self.ms, self.seq):
+            if type(part) is not int or not 0 <= part <= _U64_MAX:
+                raise ConfigurationError(
+                    f"{part!r:.40} is no part of an entry id; "
+                    f"both are integers from 0 to 2**64 - 1"
+                )
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> EntryId:
+        """Read `"ms-seq"` or a bare `"ms"`, which means `"ms-0"`.
+
+        Raises:
+            ConfigurationError: The text is no id.
+        """
+        if isinstance(text, bytes):
+            text = text.decode("ascii", "replace")
+        match = _ID.fullmatch(text)
+        if match is None:
+            raise ConfigurationError(
+                f"{text!r:.60} is no entry id; it looks like '1678280595282-7'"
+            )
+        return cls(int(match[1]), int(match[2] or 0))
+
+    @classmethod
+    def at(cls, moment: datetime) -> EntryId:
+        """Give the first id of the millisecond of an aware datetime.
+
+        Raises:
+            ConfigurationError: The datetime is naive, or before 1970.
+        """
+        if moment.utcoffset() is None:
+            raise ConfigurationError(
+                "a naive datetime names no moment; give it a time zone, "
+                "for example datetime.now(UTC)"
+            )
+        return cls((moment - _EPOCH) // timedelta(milliseconds=1))
+
+    @property
+    def timestamp(self) -> datetime:
+        """The id's time, aware, in UTC.
+
+        Raises:
+            OverflowError: The id was chosen beyond the year 9999.
+        """
+        return _EPOCH + timedelta(milliseconds=self.ms)
+
+    def next(self) -> EntryId:
+        """Give the smallest id above this one.
+
+        Raises:
+            ConfigurationError: This is the last id there is.
+        """
+        if self.seq < _U64_MAX:
+            return EntryId(self.ms, self.seq + 1)
+        return EntryId(self.ms + 1, 0)
+
+    def previous(self) -> EntryId:
+        """Give the largest id below this one, or `0-0` for itself."""
+        if self.seq:
+            return EntryId(self.ms, self.seq - 1)
+        return EntryId(self.ms - 1, _U64_MAX) if self.ms else self
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+    def __bytes__(self) -> bytes:
+        return b"%d-%d" % (self.ms, self.seq)
+
+
+EntryId.MIN = EntryId(0, 0)
+EntryId.MAX = EntryId(_U64_MAX, _U64_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One key of a stream.
+
+    Attributes:
+        stream: The stream's name.
+        number: 0 for a stream that is one key; else the number in its key.
+        key: The key on the server.
+    """
+
+    stream: str
+    number: int
+    key: bytes
+
+
+class Receipt:
+    """What the server said about a message that it stored.
+
+    Attributes:
+        stream: The stream's name.
+        shard: The shard's number; 0 for a stream that is one key.
+    """
+
+    __slots__ = ("_raw", "shard", "stream")
+
+    def __init__(self, stream: str, shard: int, raw_id: bytes) -> None:
+        self.stream = stream
+        self.shard = shard
+        self._raw = raw_id
+
+    @property
+    def id(self) -> EntryId:
+        """The entry's id."""
+        return EntryId.parse(self._raw)
+
+    @property
+    def timestamp(self) -> datetime:
+        """The id's time, aware, in UTC."""
+        return self.id.timestamp
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Receipt):
+            return NotImplemented
+        return (self.stream, self.shard, self._raw) == (
+            other.stream,
+            other.shard,
+            other._raw,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.stream, self.shard, self._raw))
+
+    def __repr__(self) -> str:
+        return f"Receipt(stream={self.stream!r}, shard={self.shard}, id={self.id!s})"
+
+
+class Headers(Mapping[str, str]):
+    """A message's headers: the entry's fields besides payload and key.
+
+    Text on both sides. What is not UTF-8 on the wire is kept with Python's
+    `surrogateescape`, so it can be got back. Of fields with one name the first
+    counts; `pairs` has them all.
+    """
+
+    __slots__ = ("_first", "pairs")
+
+    def __init__(self, pairs: Sequence[tuple[str, str]] = ()) -> None:
+        self.pairs = tuple(pairs)
+        self._first = dict(reversed(self.pairs))
+
+    def __getitem__(self, name: str) -> str:
+        return self._first[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.pairs))
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __repr__(self) -> str:
+        # Values may be anybody's data: names only.
+        return f"Headers({', '.join(ascii(name)[:40] for name in self)})"
+
+
+class Fields(tuple[tuple[bytes, bytes], ...]):
+    """A whole entry as it lies in the stream: its field pairs, order kept.
+
+    Asked for with `payload=Fields`, for entries that others wrote.
+
+    Example:
+        >>> Fields([(b"temp", b"21"), (b"temp", b"22")]).get(b"temp")
+        b'21'
+    """
+
+    __slots__ = ()
+
+    def get(self, name: bytes) -> bytes | None:
+        """Give the first value of that name, or None."""
+        return next((value for field, value in self if field == name), None)
+
+    def __repr__(self) -> str:
+        return f"Fields({len(self)} pairs)"
+
+
+class Delivered(Protocol):
+    """What a message needs of the ledger's entry."""
+
+    @property
+    def shard(self) -> Shard: ...
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def deliveries(self) -> int: ...
+    @property
+    def fields(self) -> Sequence[bytes]: ...
+
+
+class Desk(Protocol[T_co]):
+    """Where a message has itself read and its outcome recorded."""
+
+    def payload(self, entry: Any, fields: Sequence[bytes]) -> T_co: ...
+    def key(self, fields: Sequence[bytes]) -> str | None: ...
+    def headers(self, fields: Sequence[bytes]) -> Headers: ...
+    def ack(self, entry: Any) -> None: ...
+
+
+class Message(Generic[T]):
+    """One message in a handler's hands.
+
+    Attributes that cost something (`payload`, `headers`, `key`, `id`) are read
+    when asked for; `payload` is kept.
+    """
+
+    __slots__ = ("_desk", "_entry", "_fields", "_payload")
+
+    def __init__(self, entry: Delivered, desk: Desk[T]) -> None:
+        self._entry = entry
+        self._desk = desk
+        # The ledger drops them with the outcome; a message may be read after it.
+        self._fields = entry.fields
+
+    @property
+    def payload(self) -> T:
+        """The payload, decoded as the consumer's payload type.
+
+        Raises:
+            DecodeError: The entry does not hold such a payload.
+        """
+        try:
+            return self._payload
+        except AttributeError:
+            self._payload: T = self._desk.payload(self._entry, self._fields)
+            return self._payload
+
+    @property
+    def key(self) -> str | None:
+        """The key it was sent with, or None."""
+        return self._desk.key(self._fields)
+
+    @property
+    def headers(self) -> Headers:
+        """The entry's other fields."""
+        return self._desk.headers(self._fields)
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        return self._entry.shard.stream
+
+    @property
+    def shard(self) -> int:
+        """The shard's number; 0 for a stream that is one key."""
+        return self._entry.shard.number
+
+    @property
+    def id(self) -> EntryId:
+        """The entry's id, unique within its shard."""
+        return EntryId.parse(self._entry.id)
+
+    @property
+    def timestamp(self) -> datetime:
+        """The id's time, aware, in UTC."""
+        return self.id.timestamp
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery this is, from 1, as the server counts; 1 in REALTIME."""
+        return self._entry.deliveries
+
+    def ack(self) -> None:
+        """Record that this message is done; the committer tells the server.
+
+        Costs no round trip. Acking twice is the same as once.
+
+        Raises:
+            UsageError: In REALTIME, where nothing is acknowledged.
+            ClosedError: The consumer has closed; the entry was given back.
+        """
+        self._desk.ack(self._entry)
+
+    def __repr__(self) -> str:
+        entry = self._entry
+        return (
+            f"<Message {entry.id.decode('ascii', 'replace')} of "
+            f"{entry.shard.stream!r:.80} shard {entry.shard.number}, "
+            f"attempt {entry.deliveries}>"
+        )

@@ -1,0 +1,206 @@
+"""The options: few, grouped, frozen, and checked when they are made.
+
+Durations are seconds, as a number or a `timedelta`; they are kept as float.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final, TypeAlias, TypeVar
+
+from penstock.errors import ConfigurationError
+from penstock.message import EntryId
+
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "LOAD_BALANCED",
+    "PROCESSED",
+    "REALTIME",
+    "ROLLING",
+    "AutoCommit",
+    "Claim",
+    "Commit",
+    "Duration",
+    "Mode",
+    "Ordering",
+    "Prefetch",
+    "Start",
+    "StartAt",
+]
+
+Duration: TypeAlias = float | timedelta
+
+E = TypeVar("E", bound=Enum)
+
+
+class Mode(Enum):
+    """How a consumer stands to others that read the same stream."""
+
+    REALTIME = "realtime"
+    """Everyone sees everything; the position lives in this process; no acks."""
+    LOAD_BALANCED = "load_balanced"
+    """The consumers of a group share the messages; at least once."""
+
+
+class AutoCommit(Enum):
+    """Who acknowledges a message, and when."""
+
+    PROCESSED = "processed"
+    """Penstock does, once the handler returned, or the loop came back for the
+    next message, or the consumer was left cleanly. Never when it was left by an
+    exception. At least once."""
+    ROLLING = "rolling"
+    """You do, with `message.ack()`. What you don't ack stays pending and is given
+    back on closing. At least once."""
+
+
+class Start(Enum):
+    """Where a new group, or a REALTIME consumer, begins."""
+
+    EARLIEST = "earliest"
+    """With the oldest entry that the stream still has."""
+    LATEST = "latest"
+    """With what is sent after the consumer opened."""
+
+
+REALTIME: Final = Mode.REALTIME
+LOAD_BALANCED: Final = Mode.LOAD_BALANCED
+PROCESSED: Final = AutoCommit.PROCESSED
+ROLLING: Final = AutoCommit.ROLLING
+EARLIEST: Final = Start.EARLIEST
+LATEST: Final = Start.LATEST
+
+StartAt: TypeAlias = Start | EntryId | datetime
+
+
+class Ordering(Enum):
+    """What `run` keeps in stream order at any concurrency."""
+
+    NONE = "none"
+    """Nothing: any free worker takes the next message."""
+    KEY = "key"
+    """Messages of one key (or, without a key, of one shard) run one at a time."""
+    SHARD = "shard"
+    """Messages of one shard run one at a time."""
+
+
+def choice(kind: type[E], value: object, option: str) -> E:
+    """Take an enum's member or its value.
+
+    Raises:
+        ConfigurationError: It is neither; the sentence lists what there is.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(repr(member.value) for member in kind)
+        raise ConfigurationError(
+            f"{option}={value!r:.60} is unknown; choose one of {names}"
+        ) from None
+
+
+def seconds(value: Duration, option: str, *, zero: bool = True) -> float:
+    """Take a duration as seconds.
+
+    Raises:
+        ConfigurationError: It is negative, not finite, no number, or zero where
+            that makes no sense.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not math.isfinite(number)
+        or number < 0
+        or (number == 0 and not zero)
+    ):
+        least = "0 or more" if zero else "more than 0"
+        raise ConfigurationError(
+            f"{option}={value!r:.60} is no duration; give seconds "
+            f"({least}) as a number or a timedelta"
+        )
+    return float(number)
+
+
+def count(value: int, option: str, *, least: int = 1) -> int:
+    """Take a whole number.
+
+    Raises:
+        ConfigurationError: It is less than `least` or no integer.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigurationError(
+            f"{option}={value!r:.60} won't do; give a whole number from {least} up"
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """How much a consumer holds in its queue and its handlers' hands.
+
+    Attributes:
+        max_messages: Messages queued or being handled at most; default 1,000.
+            The reader asks for the free room only, so this also bounds a read.
+            Reading several shards at once may go over it by one a shard, because
+            COUNT is per stream. Lower it when one message takes long: what waits
+            here can't be done by another consumer.
+        max_bytes: Bytes of their fields at most; default 64 MiB. Sizes are known
+            only after a read, so the reader starts with few and asks for no more
+            than fits by the largest it has seen of late.
+
+    Raises:
+        ConfigurationError: A number is less than 1.
+    """
+
+    max_messages: int = 1000
+    max_bytes: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        count(self.max_messages, "max_messages")
+        count(self.max_bytes, "max_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """When outcomes are sent to the server.
+
+    Attributes:
+        interval: Seconds from the first outcome that waits to the write; default
+            0.1. It bounds how much is handled again after a crash. 0 sends at
+            once what there is.
+        max_pending: Outcomes that are sent without waiting longer; default 1,000.
+
+    Raises:
+        ConfigurationError: The interval is negative, or the number less than 1.
+    """
+
+    interval: Duration = 0.1
+    max_pending: int = 1000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "interval", seconds(self.interval, "Commit(interval)"))
+        count(self.max_pending, "Commit(max_pending)")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """When a consumer that does not answer is taken for dead.
+
+    Attributes:
+        idle: The lease in seconds; default 60. On closing, what was not handled
+            is given back with this idle time, so that whoever claims at this
+            limit may have it at once. Give all consumers of a group the same.
+
+    Raises:
+        ConfigurationError: It is not above 0.
+    """
+
+    idle: Duration = 60.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "idle", seconds(self.idle, "Claim(idle)", zero=False))
