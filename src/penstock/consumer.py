@@ -244,7 +244,7 @@ class Consumer(AsyncContextManagerMixin, Generic[T]):
     @overload
     async def next(self, timeout: Duration) -> Message[T] | None: ...
 
-    async def next(self, timeout: Duration | None = None) -> Message[T] | None:  # noqa: ASYNC109
+    async def next(self, timeout: Duration | None = None) -> Message[T] | None:
         """Wait for one message.
 
         What this task got from `next` before counts as processed by that. Cancelling

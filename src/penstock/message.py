@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
+
+from msgspec import UNSET, Struct
 
 from penstock.errors import ConfigurationError
 
@@ -136,7 +138,7 @@ class Shard:
     key: bytes
 
 
-class Receipt:
+class Receipt(Struct, frozen=True):
     """What the server said about a message that it stored.
 
     Attributes:
@@ -144,12 +146,10 @@ class Receipt:
         shard: The shard's number; 0 for a stream that is one key.
     """
 
-    __slots__ = ("_raw", "shard", "stream")
-
-    def __init__(self, stream: str, shard: int, raw_id: bytes) -> None:
-        self.stream = stream
-        self.shard = shard
-        self._raw = raw_id
+    stream: str
+    shard: int
+    # The id as it came; read when asked for, since most are not.
+    _raw: bytes
 
     @property
     def id(self) -> EntryId:
@@ -160,18 +160,6 @@ class Receipt:
     def timestamp(self) -> datetime:
         """The id's time, aware, in UTC."""
         return self.id.timestamp
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Receipt):
-            return NotImplemented
-        return (self.stream, self.shard, self._raw) == (
-            other.stream,
-            other.shard,
-            other._raw,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.stream, self.shard, self._raw))
 
     def __repr__(self) -> str:
         return f"Receipt(stream={self.stream!r}, shard={self.shard}, id={self.id!s})"
@@ -247,20 +235,18 @@ class Desk(Protocol[T_co]):
     def ack(self, entry: Any) -> None: ...
 
 
-class Message(Generic[T]):
-    """One message in a handler's hands.
+class Message(Struct, Generic[T], eq=False, gc=False):
+    """One message in a handler's hands; Penstock makes them, nobody else.
 
     Attributes that cost something (`payload`, `headers`, `key`, `id`) are read
     when asked for; `payload` is kept.
     """
 
-    __slots__ = ("_desk", "_entry", "_fields", "_payload")
-
-    def __init__(self, entry: Delivered, desk: Desk[T]) -> None:
-        self._entry = entry
-        self._desk = desk
-        # The ledger drops them with the outcome; a message may be read after it.
-        self._fields = entry.fields
+    _entry: Delivered
+    _desk: Desk[T]
+    # The ledger drops the entry's with its outcome; a message may be read after it.
+    _fields: Sequence[bytes]
+    _payload: Any = UNSET
 
     @property
     def payload(self) -> T:
@@ -269,11 +255,11 @@ class Message(Generic[T]):
         Raises:
             DecodeError: The entry does not hold such a payload.
         """
-        try:
-            return self._payload
-        except AttributeError:
-            self._payload: T = self._desk.payload(self._entry, self._fields)
-            return self._payload
+        payload = self._payload
+        if payload is UNSET:
+            payload = self._desk.payload(self._entry, self._fields)
+            self._payload = payload
+        return cast("T", payload)
 
     @property
     def key(self) -> str | None:

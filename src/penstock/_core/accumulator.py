@@ -13,8 +13,9 @@ in the order of the writes.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from penstock._core.commands import Command
 from penstock.message import Shard
@@ -24,8 +25,7 @@ __all__ = ["Accumulator", "Sending"]
 K = TypeVar("K")
 
 
-@dataclass(slots=True)
-class Sending(Generic[K]):
+class Sending(Struct, Generic[K], eq=False):
     """One message on its way.
 
     Attributes:

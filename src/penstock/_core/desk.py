@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from penstock._core import envelope
+from penstock._core.envelope import PAYLOAD
 from penstock._core.ledger import Entry, Ledger
 from penstock.codecs import Codec
 from penstock.errors import ClosedError, DecodeError, UsageError
@@ -26,11 +27,11 @@ class FrontDesk(Generic[T]):
         acks: Whether messages can be acknowledged.
     """
 
-    __slots__ = ("_acks", "_codec", "_ledger")
+    __slots__ = ("_acks", "_decode", "_ledger")
 
     def __init__(self, ledger: Ledger, codec: Codec[T] | None, *, acks: bool) -> None:
         self._ledger = ledger
-        self._codec = codec
+        self._decode = None if codec is None else codec.decode
         self._acks = acks
 
     def payload(self, entry: Entry, fields: Sequence[bytes]) -> Any:
@@ -39,13 +40,14 @@ class FrontDesk(Generic[T]):
         Raises:
             DecodeError: The entry has none, or it is not of the consumer's type.
         """
-        if self._codec is None:
+        if self._decode is None:
             return Fields(zip(fields[::2], fields[1::2], strict=True))
-        data = envelope.payload(fields)
+        # Penstock and SeaStreamer write it first, so the search is for strangers.
+        data = fields[1] if fields[0] == PAYLOAD else envelope.payload(fields)
         if data is None:
             raise self._undecodable(entry, "it has no field 'msg'")
         try:
-            return self._codec.decode(data)
+            return self._decode(data)
         except ValueError as error:
             # Without the cause: a UnicodeDecodeError carries the bytes it met.
             raise self._undecodable(entry, printable(str(error))) from None

@@ -42,9 +42,6 @@ def pack(
 
 def payload(fields: Sequence[bytes]) -> bytes | None:
     """Find the payload; None where somebody else wrote the entry."""
-    # Penstock and SeaStreamer write it first, so the search is for strangers.
-    if fields[0] == PAYLOAD:
-        return fields[1]
     return _find(fields, PAYLOAD)
 
 

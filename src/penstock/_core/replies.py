@@ -6,7 +6,7 @@ ints, None, and `ErrorReply` for an error, at any depth, never raised.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -117,13 +117,11 @@ class GroupInfo(NamedTuple):
     lag: int | None
 
 
-def streams(reply: Any) -> Iterable[tuple[bytes, Sequence[RawEntry]]]:
+def streams(reply: Any) -> Collection[tuple[bytes, Sequence[RawEntry]]]:
     """Read XREAD's or XREADGROUP's reply: pairs of key and entries."""
     if reply is None:
         return ()
-    if isinstance(reply, dict):
-        return reply.items()
-    return ((key, entries) for key, entries in reply)
+    return reply.items() if isinstance(reply, dict) else reply
 
 
 def pending_page(reply: Any) -> list[Pending]:

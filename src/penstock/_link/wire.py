@@ -72,6 +72,8 @@ class Wire(asyncio.Protocol):
         self.address = address
         # The server's id for this connection, once asked for; see `Link.connect`.
         self.client_id: int | None = None
+        # Bytes that have come so far.
+        self.received = 0
         self._loop = loop
         self._connection = connection
         # The one place that reaches into redis-py: it offers no way to its transport.
@@ -164,6 +166,7 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Count replies off to those who wait."""
         gets, replies, waiters = self._reader.gets, self._replies, self._waiters
+        self.received += len(data)
         try:
             self._reader.feed(data)
             while (reply := gets(False)) is not _MORE:  # noqa: FBT003 - hiredis' way

@@ -78,7 +78,7 @@ class Hands(Generic[T]):
                     return None
                 raise ClosedError("consumer")
         self._holders[_this_task()] = entry
-        return Message(entry, self.desk)
+        return Message(entry, self.desk, entry.fields)
 
     def set_aside(self, entry: Entry) -> None:
         """Take over the message of a loop that was left."""
@@ -106,12 +106,23 @@ class Hands(Generic[T]):
 class Loop(Generic[T]):
     """One `async for` over a consumer."""
 
-    __slots__ = ("__weakref__", "_hands", "_held", "_intake", "_ledger", "_task")
+    __slots__ = (
+        "__weakref__",
+        "_ack",
+        "_desk",
+        "_hands",
+        "_held",
+        "_intake",
+        "_ledger",
+        "_task",
+    )
 
     def __init__(self, hands: Hands[T]) -> None:
         self._hands = hands
         self._intake = hands.intake
         self._ledger = hands.ledger
+        self._desk = hands.desk
+        self._ack = hands.ack
         # The message that is being processed, and by which task.
         self._held: Entry | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -125,12 +136,12 @@ class Loop(Generic[T]):
             self._task = _this_task()
         else:
             self._held = None
-            self._ledger.finish(held, ack=self._hands.ack)
-        entry = await self._intake.entry()
+            self._ledger.finish(held, ack=self._ack)
+        entry = self._intake.poll() or await self._intake.entry()
         if entry is None:
             raise StopAsyncIteration
         self._held = entry
-        return Message(entry, self._hands.desk)
+        return Message(entry, self._desk, entry.fields)
 
     def let_go(self) -> tuple[Entry, asyncio.Task[Any]] | None:
         """Give up what is held, and say by which task."""

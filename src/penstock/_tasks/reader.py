@@ -69,6 +69,8 @@ class Reader:
         self._stopping = False
         # A read is under way: cancelling now could strand what it brings.
         self._reading = False
+        # Bytes of the last reply.
+        self._size = 0
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
 
@@ -133,7 +135,9 @@ class Reader:
 
     async def _request(self, batch: Sequence[Command], wait: float) -> list[Any]:
         self._reading = True
+        before = self.wire.received
         answers = await self.wire.request(pack(batch), len(batch), wait)
+        self._size = self.wire.received - before
         self._reading = False
         return answers
 
@@ -143,10 +147,14 @@ class Reader:
             await self._refused(reply)
             return
         now = monotonic()
+        came = replies.streams(reply)
+        # Each entry's share of the reply; what an entry holds is not counted out.
+        each = self._size // max(1, sum(len(entries) for _, entries in came))
         count = 0
-        for key, entries in replies.streams(reply):
+        for key, entries in came:
             shard = self._cursor.received(key, entries)
-            count += self._ledger.received(shard, entries, now)
+            size = each * len(entries)
+            count += self._ledger.received(shard, entries, now, size)
         self._intake.arrived(count)
         self._link.progress()
 
@@ -180,7 +188,7 @@ class Reader:
             # Reading them again was one delivery more.
             deliveries = {p.id: p.deliveries + 1 for p in replies.pending_page(counts)}
         self._cursor.recovered(read, entries)
-        new = self._ledger.received(shard, entries, monotonic(), deliveries)
+        new = self._ledger.received(shard, entries, monotonic(), self._size, deliveries)
         self._intake.arrived(new)
         self._link.progress()
 

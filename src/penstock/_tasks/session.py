@@ -80,8 +80,8 @@ class Session(Generic[T]):
             max_pending=plan.commit_max_pending,
             lease=plan.lease,
             acks=acks,
-            on_room=self._room.ring,
-            on_outcomes=self._outcomes.ring,
+            on_room=self._ring_reader,
+            on_outcomes=self._ring_committer,
         )
         self.intake = Intake(self.ledger)
         self._desk = FrontDesk(self.ledger, plan.codec, acks=acks)
@@ -95,6 +95,14 @@ class Session(Generic[T]):
         self._idle = anyio.Event()
         self._closing = False
         self._closed = anyio.Event()
+
+    def _ring_reader(self) -> None:
+        self._room.ring()
+        self.intake.give_way()
+
+    def _ring_committer(self) -> None:
+        self._outcomes.ring()
+        self.intake.give_way()
 
     def _make_committer(self) -> Committer | None:
         plan = self._plan

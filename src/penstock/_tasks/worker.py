@@ -40,9 +40,9 @@ async def work(
         ack: Whether a handler's return acknowledges.
         on_event: Told of each handler that raised.
     """
-    while (entry := await intake.entry()) is not None:
+    while (entry := intake.poll() or await intake.entry()) is not None:
         try:
-            await handler(Message(entry, desk))
+            await handler(Message(entry, desk, entry.fields))
         except Exception as error:  # noqa: BLE001 - any failure of a handler is one
             ledger.finish(entry, ack=False)
             _failed(on_event, entry, error)

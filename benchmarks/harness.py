@@ -1,0 +1,142 @@
+"""What all benchmarks share: a server, rounds in turn, medians, and the printing.
+
+Contenders take turns within a round, so a machine that slows down slows all of them,
+and what is quoted is a ratio of medians of one run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, ConnectionPool, parse_url
+
+from penstock import embedded
+
+PAYLOAD = b"x" * 200
+STREAM = "bench"
+GROUP = "bench"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asked for."""
+
+    url: str
+    messages: int
+    rounds: int
+    as_json: bool
+
+
+@dataclass
+class Contender:
+    """One way to do the job.
+
+    `prepare` is not timed; `job` is, and raises if it did not do all of it.
+    """
+
+    name: str
+    job: Callable[[Settings], Awaitable[None]]
+    seconds: list[float] = field(default_factory=list)
+    commands: list[float] = field(default_factory=list)
+
+    def rate(self, messages: int) -> float:
+        return messages / statistics.median(self.seconds)
+
+
+@asynccontextmanager
+async def server(url: str | None) -> AsyncIterator[str]:
+    """The server named, or an embedded one."""
+    if url:
+        yield url
+        return
+    embedded_server = embedded.acquire()
+    try:
+        yield embedded_server.url
+    finally:
+        embedded.release(embedded_server)
+
+
+@asynccontextmanager
+async def connection(url: str) -> AsyncIterator[Any]:
+    """A bare redis-py connection, as fast as that library goes."""
+    options: dict[str, Any] = dict(parse_url(url))
+    kind = options.pop("connection_class", Connection)
+    made = kind(**options, socket_timeout=None, driver_info=None)
+    await made.connect()
+    try:
+        yield made
+    finally:
+        await made.disconnect()
+
+
+@asynccontextmanager
+async def client(url: str) -> AsyncIterator[Any]:
+    """redis-py's client with its defaults, but no socket timeout: that costs it."""
+    redis = Redis(connection_pool=ConnectionPool.from_url(url, socket_timeout=None))
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+        await redis.connection_pool.disconnect()
+
+
+async def command_calls(redis: Any) -> int:
+    """How many stream commands the server has executed so far."""
+    stats = await redis.info("commandstats")
+    return sum(
+        facts["calls"] for name, facts in stats.items() if name.startswith("cmdstat_x")
+    )
+
+
+async def measure(
+    settings: Settings,
+    contenders: Sequence[Contender],
+    prepare: Callable[[Any, Settings], Awaitable[None]],
+    check: Callable[[Any, Settings], Awaitable[None]],
+) -> None:
+    """Run all contenders in turn, `rounds` times after a warm-up of a tenth."""
+    async with client(settings.url) as redis:
+        for number in range(settings.rounds + 1):
+            for contender in contenders:
+                await prepare(redis, settings)
+                before = await command_calls(redis)
+                start = time.perf_counter()
+                await contender.job(settings)
+                taken = time.perf_counter() - start
+                calls = await command_calls(redis) - before
+                await check(redis, settings)
+                await redis.delete(STREAM)
+                if number:  # round 0 warms up
+                    contender.seconds.append(taken)
+                    contender.commands.append(calls / settings.messages)
+    report(settings, contenders)
+
+
+def report(settings: Settings, contenders: Sequence[Contender]) -> None:
+    """Print a line a contender; the first is what the others are compared with."""
+    raw = contenders[0].rate(settings.messages)
+    for contender in contenders:
+        rate = contender.rate(settings.messages)
+        line = {
+            "name": contender.name,
+            "messages_per_second": round(rate),
+            "ratio_to_raw": round(rate / raw, 3),
+            "commands_per_message": round(statistics.median(contender.commands), 4),
+            "rounds": settings.rounds,
+        }
+        if settings.as_json:
+            print(json.dumps(line), flush=True)
+        else:
+            print(
+                f"{line['name']:<28}{line['messages_per_second']:>10,} msg/s"
+                f"{line['ratio_to_raw']:>8.2f} of raw"
+                f"{line['commands_per_message']:>9.4f} commands a message",
+                flush=True,
+            )
