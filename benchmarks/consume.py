@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import hiredis
-
 from benchmarks.harness import (
     GROUP,
     PAYLOAD,
@@ -15,6 +13,7 @@ from benchmarks.harness import (
     client,
     connection,
     measure,
+    pack_command,
 )
 from penstock import Consumer, Message
 
@@ -23,11 +22,9 @@ COUNT = 500
 
 async def raw(settings: Settings) -> None:
     """The hand-written serial loop on the bare connection: read 500, ack 500."""
-    pack = hiredis.pack_command
-    read = pack(
-        (b"XREADGROUP", b"GROUP", GROUP, b"raw", b"COUNT", COUNT, b"BLOCK", 1000)
-        + (b"STREAMS", STREAM, b">")
-    )
+    pack = pack_command
+    head = (b"XREADGROUP", b"GROUP", GROUP, b"raw", b"COUNT", COUNT)
+    read = pack((*head, b"BLOCK", 1000, b"STREAMS", STREAM, b">"))
     async with connection(settings.url) as conn:
         seen = 0
         while seen < settings.messages:
@@ -89,7 +86,7 @@ async def run_16(settings: Settings) -> None:
 async def prepare(redis: Any, settings: Settings) -> None:
     """Fill the stream and make the group."""
     await redis.delete(STREAM)
-    command = hiredis.pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
+    command = pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
     async with connection(settings.url) as conn:
         left = settings.messages
         while left:

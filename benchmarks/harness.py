@@ -14,10 +14,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, ConnectionPool, parse_url
 
 from penstock import embedded
+
+# hiredis' stubs ask for a tuple of one word.
+pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
 PAYLOAD = b"x" * 200
 STREAM = "bench"

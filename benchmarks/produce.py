@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import hiredis
-
 from benchmarks.harness import (
     PAYLOAD,
     STREAM,
@@ -14,6 +12,7 @@ from benchmarks.harness import (
     client,
     connection,
     measure,
+    pack_command,
 )
 from penstock import Producer
 
@@ -28,7 +27,7 @@ async def raw(settings: Settings) -> None:
             batch = min(left, BATCH)
             data = b"".join(
                 [
-                    hiredis.pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
+                    pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
                     for _ in range(batch)
                 ]
             )
