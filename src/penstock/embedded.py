@@ -11,9 +11,12 @@ it however a process ends. Then the supervisor kills the server and removes the 
 
 The write end must not live on in another process. What `subprocess` starts, and so
 `multiprocessing`'s spawn, never gets it (PEP 446). A child of `os.fork()` does, so a
-hook closes the child's copy. Not covered: a fork in C code without Python's hooks
-delays the end until that child has ended too, and a SIGKILL in the instant between the
-folder's making and the supervisor's start leaves an empty folder.
+hook closes the child's copy.
+
+Not covered: a fork in C code without Python's hooks delays the end until that child has
+ended too; a SIGKILL in the instant between the folder's making and the supervisor's
+start leaves an empty folder; started by a thread that blocks SIGCHLD, the supervisor
+hangs, so stopping takes 2 s, and after a SIGKILL it and the folder stay.
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""A proxy between a client and the server, to cut and to lose things."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from urllib.parse import quote
+
+from redis.asyncio.connection import parse_url
+
+
+class Proxy:
+    """Forwards bytes both ways until told otherwise."""
+
+    def __init__(self, upstream: str) -> None:
+        self._options: dict[str, Any] = dict(parse_url(upstream))
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        # Connections that were accepted so far.
+        self.accepted = 0
+        # XADDs that were passed on so far.
+        self.sends = 0
+        # Bytes from the server are thrown away, as if they were still on their way.
+        self.mute = False
+        # Cut the connection on which the server's next bytes come, before they pass.
+        self.cut_next_reply = False
+        # Only cut when the client's last request had this in it.
+        self.cut_on = b""
+        self.cuts = 0
+
+    @property
+    def url(self) -> str:
+        """The URL by which clients get through the proxy."""
+        user = quote(self._options.get("username") or "", safe="")
+        password = quote(self._options.get("password") or "", safe="")
+        login = f"{user}:{password}@" if user or password else ""
+        return f"redis://{login}127.0.0.1:{self.port}/{self._options.get('db', 0)}"
+
+    async def start(self) -> None:
+        """Listen, on the same port as before if there was one."""
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, reuse_address=True
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuse connections and cut those that are open."""
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def cut(self) -> None:
+        """Cut all connections."""
+        for writer in list(self._links):
+            writer.transport.abort()
+
+    async def _upstream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if path := self._options.get("path"):
+            return await asyncio.open_unix_connection(path)
+        return await asyncio.open_connection(
+            self._options.get("host", "localhost"), self._options.get("port", 6379)
+        )
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.accepted += 1
+        up_reader, up_writer = await self._upstream()
+        self._links |= {writer, up_writer}
+        last = bytearray()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._requests(reader, up_writer, last))
+                group.create_task(self._replies(up_reader, writer, last))
+        finally:
+            self._links -= {writer, up_writer}
+            for end in (writer, up_writer):
+                end.close()
+                with suppress(OSError):
+                    await end.wait_closed()
+
+    async def _requests(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        last: bytearray,
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                last[:] = data
+                self.sends += data.count(b"XADD")
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+    async def _replies(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        last: bytearray,
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.cut_next_reply and self.cut_on in last:
+                    self.cut_next_reply = False
+                    self.cuts += 1
+                    break
+                if not self.mute:
+                    writer.write(data)
+                    await writer.drain()
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxy(upstream: str) -> AsyncIterator[Proxy]:
+    """A proxy that listens, to the server of that URL."""
+    made = Proxy(upstream)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+

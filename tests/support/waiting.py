@@ -1,0 +1,46 @@
+"""Waiting for something to become true, without hoping."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.asyncio import Redis
+
+from penstock import Consumer, Message
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[object]], within: float = 5.0
+) -> float:
+    """Ask until it is true; gives the seconds it took."""
+    start = time.monotonic()
+    while not await condition():
+        if time.monotonic() - start > within:
+            raise AssertionError(f"not true within {within} s")
+        await asyncio.sleep(0.002)
+    return time.monotonic() - start
+
+
+async def pending(redis: Redis, stream: str, group: str) -> int:
+    """How many entries of a group are pending."""
+    return int((await redis.xpending(stream, group))["pending"])
+
+
+async def deliveries(redis: Redis, stream: str, group: str) -> dict[str, int]:
+    """The delivery counts of what is pending."""
+    lines = await redis.xpending_range(stream, group, "-", "+", 10_000)
+    return {line["message_id"].decode(): line["times_delivered"] for line in lines}
+
+
+async def read(consumer: Consumer[Any], count: int, within: float = 20) -> list[Any]:
+    """Read that many messages."""
+    async with asyncio.timeout(within):
+        return [await consumer.next() for _ in range(count)]
+
+
+def numbers(messages: list[Message[bytes]]) -> list[int]:
+    """The decimal payloads of messages."""
+    return [int(message.payload) for message in messages]

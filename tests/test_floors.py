@@ -1,0 +1,112 @@
+"""The house's floors: a module imports only from floors below its own."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "penstock"
+
+# From the ground up. What is not in a list is its folder's floor.
+FLOORS = [
+    ["errors", "events"],
+    ["message", "identity", "embedded"],
+    ["options", "codecs"],
+    ["_core"],
+    ["_link"],
+    ["_tasks"],
+    ["consumer", "producer", "admin"],
+    ["__init__", "testing"],
+    ["cli"],
+]
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+FOLDERS = {"_core", "_link", "_tasks", "cli"}
+
+# Who may know these packages at all.
+ONLY_IN = {
+    "redis": {"_link"},
+    "hiredis": {"_link"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "pytest": {"testing"},
+    "asyncio": {"_link", "_tasks", "producer", "cli", "admin", "consumer"},
+    "anyio": {"_link", "_tasks", "producer", "consumer", "cli", "admin"},
+    "time": {"_link", "_tasks", "embedded", "cli"},
+    "random": {"_link", "cli"},
+}
+
+
+def room(path: Path) -> str:
+    """The name by which the floors know a module."""
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a module imports, those for type checkers included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                if module in {"penstock", "penstock._core", "penstock._link"}:
+                    yield from (f"{module}.{alias.name}" for alias in names)
+                else:
+                    yield module
+            case ast.ImportFrom(level=level) if level:
+                pytest.fail(f"{path} has a relative import; write the whole name")
+
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_module_imports_only_from_floors_below(path: Path) -> None:
+    here = room(path)
+    assert here in FLOOR_OF, f"give {here} a floor in this test"
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package != "penstock":
+            continue
+        there = rest.partition(".")[0] or "__init__"
+        if there not in FLOOR_OF:
+            there = "__init__"  # a public name, taken from the package itself
+        same_folder = here == there and here in FOLDERS
+        below = FLOOR_OF[there] < FLOOR_OF[here]
+        same_words = FLOOR_OF[there] == FLOOR_OF[here] == 0
+        assert below or same_folder or same_words, f"{here} must not import {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_package_is_known_only_where_it_belongs(path: Path) -> None:
+    for name in imports(path):
+        allowed = ONLY_IN.get(name.partition(".")[0])
+        assert allowed is None or room(path) in allowed, f"{room(path)} imports {name}"
+
+
+def test_the_core_calls_no_clock_and_no_chance() -> None:
+    for path in (SOURCE / "_core").rglob("*.py"):
+        for name in imports(path):
+            assert name.partition(".")[0] not in {
+                "asyncio",
+                "anyio",
+                "datetime",
+                "os",
+                "random",
+                "secrets",
+                "socket",
+                "time",
+            }, f"{path.name} imports {name}"
+
+
+def test_private_modules_are_not_public_names() -> None:
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    names = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not {name for name in names if name.startswith("_")}
