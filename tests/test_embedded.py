@@ -789,10 +789,11 @@ def test_a_fork_during_the_start_in_another_thread_does_not_keep_the_server(
         "def spawn(*arguments):\n"
         "    made = make(*arguments)\n"
         # The pipe is there, and nobody else knows of it yet.
-        "    threading.Thread(target=fork).start(); time.sleep(0.2)\n"
+        "    global forking; forking = threading.Thread(target=fork)\n"
+        "    forking.start(); time.sleep(0.2)\n"
         "    return made\n"
         "embedded._spawn = spawn\n"
-        "start()\n"
+        "start(); forking.join()\n"
         "say('ready'); time.sleep(1000)"
     )
     trace = process.trace()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +17,7 @@ from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
 from anyio import AsyncContextManagerMixin
 
 from penstock._core import sharding
+from penstock._tasks.hands import this_task
 from penstock._tasks.membership import Membership
 from penstock._tasks.session import Plan, Session, open_session
 from penstock.codecs import Codec, codec_for
@@ -236,19 +243,18 @@ class Consumer(AsyncContextManagerMixin, Generic[T]):
         return self._open.hands.loop()
 
     @overload
-    async def next(self) -> Message[T]: ...
+    def next(self, timeout: None = None) -> Coroutine[Any, Any, Message[T]]: ...
 
     @overload
-    async def next(self, timeout: None) -> Message[T]: ...
+    def next(self, timeout: Duration) -> Coroutine[Any, Any, Message[T] | None]: ...
 
-    @overload
-    async def next(self, timeout: Duration) -> Message[T] | None: ...
-
-    async def next(self, timeout: Duration | None = None) -> Message[T] | None:
+    def next(
+        self, timeout: Duration | None = None
+    ) -> Coroutine[Any, Any, Message[T] | None]:
         """Wait for one message.
 
-        What this task got from `next` before counts as processed by that. Cancelling
-        it takes no message.
+        What this task got from `next` before counts as processed by that, and so it
+        does when the task ends without an exception. Cancelling it takes no message.
 
         Args:
             timeout: Seconds to wait at most; default: for ever. 0 takes what is
@@ -261,9 +267,10 @@ class Consumer(AsyncContextManagerMixin, Generic[T]):
             ClosedError: The consumer is not open, or closed meanwhile.
             PenstockError: Reading failed for good, see `Consumer`.
         """
+        # Not itself async: it has to be known whose call it is, see `Hands`.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return await self._open.hands.next(timeout)
+        return self._open.hands.next(this_task(), timeout)
 
     async def run(
         self,

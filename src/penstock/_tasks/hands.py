@@ -4,13 +4,17 @@ A message that a loop got is its to process until it comes back for the next one
 loop that was left (`break`, or an exception: it can't be told which) never comes back:
 its message is set aside, and counts as processed only if the consumer is then left
 cleanly.
+
+What `next` gave belongs to the task that called it, even if another one awaits the
+call, as `asyncio.wait_for` has it before Python 3.12. That task comes back by calling
+`next` again, or by ending well.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import anyio
 
@@ -20,7 +24,7 @@ from penstock._tasks.intake import Intake
 from penstock.errors import ClosedError
 from penstock.message import Message
 
-__all__ = ["Hands", "Loop"]
+__all__ = ["Hands", "Loop", "this_task"]
 
 T = TypeVar("T")
 
@@ -44,8 +48,8 @@ class Hands(Generic[T]):
         self.ack = ack
         # Loops that are alive; each knows what it holds.
         self._loops: WeakSet[Loop[T]] = WeakSet()
-        # What the tasks that call `next` hold.
-        self._holders: WeakKeyDictionary[asyncio.Task[Any], Entry] = WeakKeyDictionary()
+        # What the tasks that called `next` hold.
+        self._holders: dict[asyncio.Task[Any], list[Entry]] = {}
         # Messages of loops that were left.
         self._aside: list[Entry] = []
 
@@ -55,19 +59,23 @@ class Hands(Generic[T]):
         self._loops.add(loop)
         return loop
 
-    def come_back(self) -> None:
-        """Count as processed what this task got from `next`."""
-        entry = self._holders.pop(_this_task(), None)
-        if entry is not None:
-            self.ledger.finish(entry, ack=self.ack)
+    def come_back(self, task: asyncio.Task[Any]) -> None:
+        """Count as processed what a task got from `next`."""
+        held = self._holders.get(task)
+        if held:
+            for entry in held:
+                self.ledger.finish(entry, ack=self.ack)
+            held.clear()
 
-    async def next(self, timeout: float | None) -> Message[T] | None:
-        """Wait for a message; None when time is up.
+    async def next(
+        self, task: asyncio.Task[Any], timeout: float | None
+    ) -> Message[T] | None:
+        """Wait for a message for a task; None when time is up.
 
         Raises:
             ClosedError: The consumer closed.
         """
-        self.come_back()
+        self.come_back(task)
         await self.intake.turn()
         entry = self.ledger.take() if not self.intake.closed else None
         if entry is None:
@@ -77,8 +85,19 @@ class Hands(Generic[T]):
                 if scope.cancelled_caught:
                     return None
                 raise ClosedError("consumer")
-        self._holders[_this_task()] = entry
+        self._hold(task, entry)
         return Message(entry, self.desk, entry.fields)
+
+    def _hold(self, task: asyncio.Task[Any], entry: Entry) -> None:
+        held = self._holders.get(task)
+        if held is None:
+            held = self._holders[task] = []
+            task.add_done_callback(self._ended)
+        held.append(entry)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        for entry in self._holders.pop(task, ()):
+            self.ledger.finish(entry, ack=self.ack and _done_well(task))
 
     def set_aside(self, entry: Entry) -> None:
         """Take over the message of a loop that was left."""
@@ -92,7 +111,7 @@ class Hands(Generic[T]):
             clean: Whether that is without an exception. Then what is held counts as
                 processed, except by a task that failed or is still at work.
         """
-        held = [(self._holders[task], task) for task in list(self._holders)]
+        held = [(e, task) for task, held in self._holders.items() for e in held]
         self._holders.clear()
         held += filter(None, [loop.let_go() for loop in list(self._loops)])
         for entry, task in held:
@@ -133,7 +152,7 @@ class Loop(Generic[T]):
     async def __anext__(self) -> Message[T]:
         held = self._held
         if held is None:
-            self._task = _this_task()
+            self._task = this_task()
         else:
             self._held = None
             self._ledger.finish(held, ack=self._ack)
@@ -155,7 +174,8 @@ class Loop(Generic[T]):
             self._hands.set_aside(self._held)
 
 
-def _this_task() -> asyncio.Task[Any]:
+def this_task() -> asyncio.Task[Any]:
+    """Give the task that runs."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - coroutines run in tasks
     return task

@@ -23,7 +23,7 @@ from penstock._link.link import Line, Link, open_link
 from penstock._tasks.bells import Bell
 from penstock._tasks.closing import give_back, stop_reading
 from penstock._tasks.committer import Committer
-from penstock._tasks.hands import Hands
+from penstock._tasks.hands import Hands, this_task
 from penstock._tasks.intake import Intake
 from penstock._tasks.lifetime import task_group
 from penstock._tasks.membership import Membership, join, pin
@@ -159,7 +159,7 @@ class Session(Generic[T]):
                 f"another run() of this consumer orders by {self._ordering.value!r}; "
                 f"use the same ordering, or a consumer of its own"
             )
-        self.hands.come_back()
+        self.hands.come_back(this_task())
         if not self._runs:
             self._idle = anyio.Event()
             self._ordering = ordering
@@ -175,8 +175,7 @@ class Session(Generic[T]):
                 self._idle.set()
 
     async def _work(self, handler: Callable[[Message[T]], Awaitable[object]]) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        task = this_task()
         self._workers.add(task)
         try:
             await work(

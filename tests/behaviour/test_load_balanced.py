@@ -1,0 +1,248 @@
+"""LOAD_BALANCED: the consumers of a group share the messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+from support.waiting import numbers, pending, read
+
+from penstock import (
+    EARLIEST,
+    LATEST,
+    Consumer,
+    DecodeError,
+    EntryId,
+    Fields,
+    Message,
+    Producer,
+    StreamMissing,
+    json_codec,
+)
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+async def send(url: str, stream: str, *values: int) -> list[EntryId]:
+    async with Producer(url) as producer:
+        futures = [await producer.enqueue(stream, b"%d" % n) for n in values]
+        return [receipt.id for receipt in await asyncio.gather(*futures)]
+
+
+async def test_two_consumers_share_and_nothing_is_handled_twice(
+    url: str, stream: str, redis: Redis
+) -> None:
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+
+    async def consume(name: str) -> None:
+        async with Consumer(stream, url=url, group="g", name=name) as consumer:
+            async for message in consumer:
+                seen[name].append(int(message.payload))
+                await asyncio.sleep(0)
+                if sum(map(len, seen.values())) == 3000:
+                    done.set()
+
+    done = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(consume(name)) for name in seen]
+        await send(url, stream, *range(3000))
+        async with asyncio.timeout(20):
+            await done.wait()
+        for task in tasks:
+            task.cancel()
+    assert sorted(seen["a"] + seen["b"]) == list(range(3000))
+    assert seen["a"]
+    assert seen["b"]
+
+
+async def test_a_new_group_starts_with_the_backlog(url: str, stream: str) -> None:
+    await send(url, stream, 1, 2, 3)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        assert numbers(await read(consumer, 3)) == [1, 2, 3]
+
+
+async def test_latest_sees_what_is_sent_after_opening_and_no_more(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, 1, 2, 3)
+    async with Consumer(stream, url=url, group="g", start=LATEST) as consumer:
+        await send(url, stream, 4, 5)
+        assert numbers(await read(consumer, 2)) == [4, 5]
+        assert await consumer.next(timeout=0.05) is None
+
+
+@pytest.mark.parametrize("start", [EARLIEST, LATEST])
+async def test_opened_before_the_first_message_it_misses_nothing(
+    url: str, stream: str, start: object
+) -> None:
+    async with Consumer(stream, url=url, group="g", start=start) as consumer:  # type: ignore[call-overload]
+        await send(url, stream, *range(100))
+        assert numbers(await read(consumer, 100)) == list(range(100))
+
+
+async def test_a_start_is_inclusive_by_id_by_text_and_by_time(
+    url: str, stream: str
+) -> None:
+    async with Producer(url) as producer:
+        early = await producer.send(stream, b"1")
+        while datetime.now(UTC) <= early.timestamp + timedelta(milliseconds=5):
+            await asyncio.sleep(0.001)
+        middle = await producer.send(stream, b"2")
+        await producer.send(stream, b"3")
+    for name, start in {
+        "id": middle.id,
+        "text": str(middle.id),
+        "time": middle.timestamp,
+        "before": middle.timestamp - timedelta(milliseconds=2),
+    }.items():
+        async with Consumer(stream, url=url, group=name, start=start) as consumer:
+            assert numbers(await read(consumer, 2)) == [2, 3], name
+
+
+async def test_an_old_group_goes_on_where_it_was_whatever_start_says(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, 1, 2)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await read(consumer, 2)
+    await send(url, stream, 3)
+    async with Consumer(stream, url=url, group="g", start=EARLIEST) as consumer:
+        assert numbers(await read(consumer, 1)) == [3]
+
+
+async def test_without_mkstream_a_missing_stream_is_an_error_on_opening(
+    url: str, stream: str, redis: Redis
+) -> None:
+    consumer = Consumer(stream, url=url, group="g", mkstream=False)
+    with pytest.raises(StreamMissing, match=stream):
+        async with consumer:
+            pytest.fail("must not open")
+    assert not await redis.exists(stream)
+    await send(url, stream, 0)
+    async with consumer:
+        assert numbers(await read(consumer, 1)) == [0]
+
+
+async def test_several_streams_come_through_one_consumer(
+    url: str, stream: str
+) -> None:
+    names = [f"{stream}:{n}" for n in range(5)]
+    async with Consumer(*names, url=url, group="g") as consumer:
+        for name in names:
+            await send(url, name, 1, 2)
+        messages = await read(consumer, 10)
+    assert Counter(message.stream for message in messages) == dict.fromkeys(names, 2)
+
+
+async def test_several_loops_on_one_consumer_share(url: str, stream: str) -> None:
+    seen: list[int] = []
+
+    async def loop(consumer: Consumer[bytes]) -> None:
+        async for message in consumer:
+            seen.append(int(message.payload))
+            if len(seen) == 500:
+                await consumer.aclose()
+            await asyncio.sleep(0)
+
+    await send(url, stream, *range(500))
+    async with (
+        asyncio.timeout(20),
+        Consumer(stream, url=url, group="g") as consumer,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(4):
+            group.create_task(loop(consumer))
+    assert sorted(seen) == list(range(500))
+
+
+async def test_next_gives_none_when_time_is_up(url: str, stream: str) -> None:
+    async with Consumer(stream, url=url, group="g") as consumer:
+        assert await consumer.next(timeout=0.02) is None
+        assert await consumer.next(timeout=timedelta(milliseconds=1)) is None
+        assert await consumer.next(timeout=0) is None
+        await send(url, stream, 1)
+        message = await consumer.next(timeout=5)
+        assert message is not None
+        assert message.payload == b"1"
+
+
+async def test_next_without_waiting_takes_what_is_there(url: str, stream: str) -> None:
+    await send(url, stream, 1)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        async with asyncio.timeout(5):
+            while (message := await consumer.next(timeout=0)) is None:
+                pass
+        assert message.payload == b"1"
+
+
+async def test_a_cancelled_next_takes_no_message(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """Cancelled at any moment around an arrival, hundreds of times."""
+    got: list[int] = []
+    async with (
+        Producer(url) as producer,
+        Consumer(stream, url=url, group="g") as consumer,
+    ):
+        for number in range(300):
+            task = asyncio.create_task(consumer.next())
+            await producer.send(stream, b"%d" % number)
+            for _ in range(number % 5):
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                got.append(int((await task).payload))
+            except asyncio.CancelledError:
+                pass
+        while len(got) < 300:
+            message = await consumer.next(timeout=5)
+            assert message is not None, f"{len(got)} of 300"
+            got.append(int(message.payload))
+    assert sorted(got) == list(range(300))
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_payloads_are_typed(url: str, stream: str) -> None:
+    async with Producer(url) as producer:
+        await producer.send(stream, Order(5))
+    async with Consumer(stream, url=url, group="a", payload=Order) as orders:
+        assert (await orders.next()).payload == Order(5)
+    async with Consumer(stream, url=url, group="b", payload=str) as texts:
+        assert (await texts.next()).payload == '{"id":5}'
+    async with Consumer(stream, url=url, group="c", codec=json_codec(Order)) as coded:
+        assert (await coded.next()).payload.id == 5
+    async with Consumer(stream, url=url, group="d", payload=Fields) as fields:
+        assert (await fields.next()).payload == ((b"msg", b'{"id":5}'),)
+
+
+async def test_what_can_t_be_decoded_says_why_without_quoting_it(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await redis.xadd(stream, {"msg": '{"id":"canary"}'})
+    await redis.xadd(stream, {"other": "canary"})
+    async with Consumer(stream, url=url, group="g", payload=Order) as consumer:
+        for reason in ("Expected `int`", "no field 'msg'"):
+            message = await consumer.next()
+            with pytest.raises(DecodeError, match=reason) as caught:
+                _ = message.payload
+            assert "canary" not in str(caught.value)
+            assert caught.value.id == str(message.id)
+
+
+async def test_a_message_tells_all_about_itself(url: str, stream: str) -> None:
+    async with Producer(url) as producer:
+        receipt = await producer.send(stream, b"x", key="k", headers={"a": "1"})
+    async with Consumer(stream, url=url, group="g") as consumer:
+        message: Message[bytes] = await consumer.next()
+        assert message.id == receipt.id
+        assert message.timestamp == receipt.timestamp
+        assert (message.stream, message.shard, message.key) == (stream, 0, "k")
+        assert message.headers == {"a": "1"}
+        assert message.attempt == 1
+        assert "x" not in repr(message).replace("0x", "")

@@ -1,0 +1,160 @@
+"""REALTIME: everyone sees everything, and the position lives in the process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+from support.proxy import proxy
+from support.waiting import eventually, numbers, read
+
+from penstock import (
+    EARLIEST,
+    REALTIME,
+    CommandError,
+    Consumer,
+    Producer,
+    UsageError,
+)
+
+
+async def send(url: str, stream: str, *values: int) -> None:
+    async with Producer(url) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
+
+
+async def test_everyone_sees_everything(url: str, stream: str) -> None:
+    async with (
+        Consumer(stream, url=url) as one,
+        Consumer(stream, url=url, mode=REALTIME) as two,
+    ):
+        await send(url, stream, *range(50))
+        assert numbers(await read(one, 50)) == list(range(50))
+        assert numbers(await read(two, 50)) == list(range(50))
+
+
+async def test_half_and_full_history(url: str, stream: str) -> None:
+    """SeaStreamer's `realtime`: one from now on, one from the start, two streams."""
+    a, b = f"{stream}-a", f"{stream}-b"
+    await send(url, a, *range(5))
+    async with Consumer(a, url=url) as half:
+        await send(url, a, *range(5, 10))
+        async with Consumer(a, b, url=url, start=EARLIEST) as full:
+            assert numbers(await read(half, 5)) == [5, 6, 7, 8, 9]
+            assert numbers(await read(full, 10)) == list(range(10))
+            await send(url, a, 10, 11, 12)
+            assert numbers(await read(full, 2)) == [10, 11]
+            await send(url, a, 13, 14)
+            assert numbers(await read(full, 3)) == [12, 13, 14]
+            await send(url, b, *range(15, 20))
+            assert numbers(await read(full, 5)) == [15, 16, 17, 18, 19]
+
+
+async def test_latest_skips_history_and_starves_no_quiet_stream(
+    url: str, stream: str
+) -> None:
+    fast, *quiet = [f"{stream}-{n}" for n in range(4)]
+    for name in (fast, *quiet):
+        await send(url, name, 97, 98, 99)
+    async with Consumer(fast, *quiet, url=url) as consumer:
+        for turn in range(5):
+            await send(url, fast, turn)
+            assert numbers(await read(consumer, 1)) == [turn]
+        for number, name in enumerate(quiet):
+            await send(url, name, 10 + number)
+        await send(url, fast, 5)
+        got = numbers(await read(consumer, 4))
+    assert sorted(got) == [5, 10, 11, 12]
+
+
+async def test_streams_that_do_not_exist_yet_are_seen_from_their_first_message(
+    url: str, stream: str
+) -> None:
+    async with Consumer(f"{stream}-a", f"{stream}-b", url=url) as consumer:
+        for number in range(4):
+            await send(url, f"{stream}-{'ab'[number % 2]}", number)
+        assert sorted(numbers(await read(consumer, 4))) == [0, 1, 2, 3]
+
+
+async def test_a_reconnect_loses_nothing_on_a_quiet_stream_beside_a_busy_one(
+    url: str, stream: str
+) -> None:
+    busy, quiet = f"{stream}-busy", f"{stream}-quiet"
+    async with proxy(url) as between:
+        async with Consumer(busy, quiet, url=between.url) as consumer:
+            await send(url, busy, 0)
+            assert numbers(await read(consumer, 1)) == [0]
+            await between.stop()
+            await send(url, quiet, 1)
+            await send(url, busy, 2)
+            await between.start()
+            assert sorted(numbers(await read(consumer, 2))) == [1, 2]
+
+
+async def test_a_lost_reply_is_read_again(url: str, stream: str) -> None:
+    async with proxy(url) as between:
+        async with Consumer(stream, url=between.url) as consumer:
+            between.cut_on = b"XREAD"
+            between.cut_next_reply = True
+            await send(url, stream, 1, 2, 3)
+            assert numbers(await read(consumer, 3)) == [1, 2, 3]
+            assert between.cuts == 1
+
+
+async def test_there_is_nothing_to_acknowledge(url: str, stream: str) -> None:
+    async with Consumer(stream, url=url) as consumer:
+        await send(url, stream, 1)
+        message = await consumer.next()
+        with pytest.raises(UsageError, match="REALTIME"):
+            message.ack()
+        await consumer.commit()
+
+
+async def test_strangers_entries_do_not_stop_it(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """SeaStreamer's W3: entries without the message field wedged it."""
+    for _ in range(250):
+        await redis.xadd(stream, {"strange": "entry"})
+    await send(url, stream, 7)
+    async with Consumer(stream, url=url, start=EARLIEST) as consumer:
+        messages = await read(consumer, 251)
+    assert messages[-1].payload == b"7"
+
+
+async def test_memory_stays_bounded_by_what_is_in_hand(url: str, stream: str) -> None:
+    """SeaStreamer's W2: an acknowledgement was kept for every message, for ever."""
+    async with Consumer(stream, url=url) as consumer:
+        await send(url, stream, *range(3000))
+        await read(consumer, 3000)
+        await consumer.next(timeout=0)
+        statistics = consumer.statistics()
+    assert statistics.in_hand == 0
+    assert statistics.uncommitted == 0
+    assert statistics.acknowledged == 3000
+
+
+async def test_a_key_of_another_type_is_an_error_from_next(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await redis.set(stream, "a string")
+    with pytest.raises(CommandError, match="WRONGTYPE"):
+        async with asyncio.timeout(5), Consumer(stream, url=url) as consumer:
+            await consumer.next()
+
+
+async def test_an_error_that_nobody_was_told_leaves_the_consumer(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await redis.set(stream, "a string")
+    with pytest.raises(CommandError, match="WRONGTYPE"):
+        async with Consumer(stream, url=url) as consumer:
+            # Wait for the reader to meet the error without asking for a message.
+            intake = consumer._open.intake
+            await eventually(lambda: failed(intake))
+
+
+async def failed(intake: object) -> bool:
+    return getattr(intake, "_error") is not None  # noqa: B009
