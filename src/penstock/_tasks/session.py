@@ -28,7 +28,7 @@ from penstock._tasks.intake import Intake
 from penstock._tasks.lifetime import task_group
 from penstock._tasks.membership import Membership, join, pin
 from penstock._tasks.reader import Reader
-from penstock._tasks.worker import work
+from penstock._tasks.worker import HandlerExit, work
 from penstock.codecs import Codec
 from penstock.errors import UsageError
 from penstock.events import Event, OnEvent
@@ -169,6 +169,8 @@ class Session(Generic[T]):
             async with task_group() as workers:
                 for _ in range(concurrency):
                     workers.start_soon(self._work, handler)
+        except HandlerExit as exit_:
+            raise exit_.error from None
         finally:
             self._runs -= 1
             if not self._runs:

@@ -15,7 +15,22 @@ from penstock._tasks.intake import Intake
 from penstock.events import Event, OnEvent
 from penstock.message import Message
 
-__all__ = ["work"]
+__all__ = ["HandlerExit", "work"]
+
+
+class HandlerExit(Exception):  # noqa: N818 - it is no error of ours
+    """A handler raised SystemExit, KeyboardInterrupt or GeneratorExit.
+
+    Carries it from the worker's task to the one that called `run`: asyncio lets the
+    first two out of a task by stopping the whole event loop.
+
+    Attributes:
+        error: What the handler raised.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        super().__init__()
 
 
 async def work(
@@ -31,6 +46,9 @@ async def work(
 
     An entry whose handler raises is left open; the handler's own cancellation of
     itself counts as raising, ours ends the worker.
+
+    Raises:
+        HandlerExit: The handler wants to end more than itself.
 
     Args:
         handler: Called with each message.
@@ -51,9 +69,9 @@ async def work(
             if _cancelled():
                 raise
             _failed(on_event, entry, error)
-        except BaseException:
+        except BaseException as error:
             ledger.finish(entry, ack=False)
-            raise
+            raise HandlerExit(error) from error
         else:
             ledger.finish(entry, ack=ack)
 

@@ -1,0 +1,424 @@
+"""When a message is acknowledged, and when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from conftest import Events
+from redis.asyncio import Redis
+from support.waiting import deliveries, eventually, numbers, pending, read
+
+from penstock import (
+    ROLLING,
+    ClosedError,
+    Commit,
+    Consumer,
+    Message,
+    Producer,
+)
+
+
+async def send(url: str, stream: str, *values: int) -> None:
+    async with Producer(url) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
+
+
+async def ids(redis: Redis, stream: str, start: int, end: int) -> set[str]:
+    return {id_.decode() for id_, _ in (await redis.xrange(stream))[start:end]}
+
+
+# -- PROCESSED -------------------------------------------------------------------------
+
+
+async def test_a_loop_acknowledges_when_it_comes_back(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1, 2, 3)
+    now = Commit(interval=0)
+    async with Consumer(stream, url=url, group="g", commit=now) as consumer:
+        count = 0
+        async for _ in consumer:
+            count += 1
+            await eventually(lambda: is_pending(redis, stream, 4 - count))
+            if count == 3:
+                break
+
+
+async def is_pending(redis: Redis, stream: str, count: int) -> bool:
+    return await pending(redis, stream, "g") == count
+
+
+async def test_a_message_in_hand_is_never_acknowledged_early(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """Sampled: what is delivered and not pending is in the journal already."""
+    journal: set[str] = set()
+    await send(url, stream, *range(400))
+    sampled = 0
+    done = False
+
+    async def sample() -> None:
+        nonlocal sampled
+        while not done:
+            every = {i.decode() for i, _ in await redis.xrange(stream)}
+            group = (await redis.xinfo_groups(stream))[0]
+            waiting = set(await deliveries(redis, stream, "g"))
+            last = group["last-delivered-id"].decode()
+            delivered = {i for i in every if key(i) <= key(last)}
+            acked = delivered - waiting
+            assert acked <= journal
+            sampled += len(acked)
+
+    def key(id_: str) -> tuple[int, ...]:
+        return tuple(map(int, id_.split("-")))
+
+    async def handle(message: Message[bytes]) -> None:
+        await asyncio.sleep(0.001)
+        journal.add(str(message.id))
+        if len(journal) == 400:
+            await consumer.aclose()
+
+    often = Commit(interval=0.005)
+    async with Consumer(stream, url=url, group="g", commit=often) as consumer:
+        sampler = asyncio.create_task(sample())
+        await consumer.run(handle, concurrency=8)
+        done = True
+        await sampler
+    assert sampled > 100
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_leaving_cleanly_acknowledges_what_the_loop_had(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1, 2, 3)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        async for message in consumer:
+            if message.payload == b"3":
+                break
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_leaving_cleanly_acknowledges_what_next_gave(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1, 2)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await consumer.next()
+        await consumer.next()
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_leaving_by_an_exception_does_not(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1, 2, 3)
+    with pytest.raises(LookupError):
+        async with Consumer(stream, url=url, group="g") as consumer:
+            async for message in consumer:
+                if message.payload == b"2":
+                    raise LookupError
+    assert set(await deliveries(redis, stream, "g")) == await ids(redis, stream, 1, 3)
+
+
+async def test_leaving_by_cancellation_does_not(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1)
+    got = asyncio.Event()
+
+    async def consume() -> None:
+        async with Consumer(stream, url=url, group="g") as consumer:
+            await consumer.next()
+            got.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(consume())
+    await got.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await pending(redis, stream, "g") == 1
+
+
+async def test_a_task_that_ends_well_has_processed_what_next_gave_it(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """A task a message, as some services have it: they must not fill the buffer."""
+
+    async def one(consumer: Consumer[bytes]) -> None:
+        assert (await consumer.next()).payload is not None
+
+    await send(url, stream, *range(50))
+    now = Commit(interval=0)
+    async with Consumer(stream, url=url, group="g", commit=now) as consumer:
+        for _ in range(50):
+            await asyncio.create_task(one(consumer))
+        await eventually(lambda: is_pending(redis, stream, 0))
+        assert consumer.statistics().in_hand == 0
+
+
+async def test_a_task_that_fails_has_not(url: str, stream: str, redis: Redis) -> None:
+    async def one(consumer: Consumer[bytes]) -> None:
+        await consumer.next()
+        raise LookupError
+
+    await send(url, stream, 1, 2)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await asyncio.gather(one(consumer), return_exceptions=True)
+        assert numbers([await consumer.next()]) == [2]
+    assert await deliveries(redis, stream, "g") == dict.fromkeys(
+        await ids(redis, stream, 0, 1), 1
+    )
+
+
+async def test_wait_for_around_next_comes_back_like_next_itself(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """Before Python 3.12 `wait_for` awaits in a task of its own."""
+    await send(url, stream, 1, 2, 3)
+    now = Commit(interval=0)
+    async with Consumer(stream, url=url, group="g", commit=now) as consumer:
+        for done in range(3):
+            await asyncio.wait_for(consumer.next(), 5)
+            await eventually(lambda: is_pending(redis, stream, 3 - done))
+
+
+async def test_a_handler_that_raises_leaves_its_message_unacknowledged(
+    url: str, stream: str, redis: Redis, events: Events
+) -> None:
+    await send(url, stream, *range(10))
+    seen = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        if len(seen) == 10:
+            await consumer.aclose()
+        if int(message.payload) % 5 == 0:
+            raise ValueError("canary " + message.payload.decode())
+
+    async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
+        await consumer.run(handle)
+    assert seen == list(range(10))
+    failed = await ids(redis, stream, 0, 1) | await ids(redis, stream, 5, 6)
+    # Given back as one attempt, since a handler has started.
+    assert await deliveries(redis, stream, "g") == dict.fromkeys(failed, 1)
+    reported = events.named("handler_failed")
+    assert {event.facts["id"] for event in reported} == failed
+    for event in reported:
+        assert event.facts["attempt"] == 1
+        assert event.facts["error"] == "ValueError"
+        assert "canary" not in str(event)
+        assert str(event.facts["at"]).startswith("test_acknowledging.py:")
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError])
+async def test_a_handler_that_cancels_itself_has_failed_and_stops_nothing(
+    url: str, stream: str, redis: Redis, error: type[BaseException]
+) -> None:
+    await send(url, stream, 1, 2, 3)
+    seen = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        if len(seen) == 3:
+            await consumer.aclose()
+        if len(seen) == 1:
+            raise error
+
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await consumer.run(handle)
+    assert seen == [1, 2, 3]
+    assert set(await deliveries(redis, stream, "g")) == await ids(redis, stream, 0, 1)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_an_exit_from_a_handler_leaves_run_and_acknowledges_nothing(
+    url: str, stream: str, redis: Redis, error: type[BaseException]
+) -> None:
+    await send(url, stream, 1)
+
+    async def handle(_: Message[bytes]) -> None:
+        raise error
+
+    consumer = Consumer(stream, url=url, group="g")
+    async with consumer:
+        try:
+            await consumer.run(handle)
+        except BaseException as caught:
+            assert type(caught) is error  # noqa: PT017
+        else:
+            pytest.fail("run() must not swallow it")
+    assert await pending(redis, stream, "g") == 1
+
+
+# -- ROLLING ---------------------------------------------------------------------------
+
+
+async def test_rolling_acknowledges_what_you_ack_and_nothing_else(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(6))
+    rolling = Consumer(stream, url=url, group="g", auto_commit=ROLLING)
+    async with rolling as consumer:
+        messages = await read(consumer, 6)
+        for message in messages[:4]:
+            message.ack()
+        await consumer.commit()
+        assert await pending(redis, stream, "g") == 2
+    assert set(await deliveries(redis, stream, "g")) == await ids(redis, stream, 4, 6)
+
+
+async def test_rolling_acks_work_late_and_twice_and_in_any_order(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(5))
+    async with Consumer(
+        stream, url=url, group="g", auto_commit="rolling"
+    ) as consumer:
+        messages = await read(consumer, 5)
+        for message in reversed(messages):
+            message.ack()
+            message.ack()
+        await consumer.commit()
+        messages[0].ack()
+        assert await pending(redis, stream, "g") == 0
+        assert consumer.statistics().acknowledged == 5
+
+
+async def test_rolling_never_acking_blocks_nothing(url: str, stream: str) -> None:
+    await send(url, stream, *range(3000))
+    async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
+        assert len(await read(consumer, 3000)) == 3000
+
+
+async def test_rolling_in_run_leaves_to_the_handler_what_it_acks(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(10))
+    seen = 0
+
+    async def handle(message: Message[bytes]) -> None:
+        nonlocal seen
+        seen += 1
+        if int(message.payload) % 2:
+            message.ack()
+        if seen == 10:
+            await consumer.aclose()
+
+    async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
+        await consumer.run(handle, concurrency=3)
+    assert await pending(redis, stream, "g") == 5
+
+
+async def test_an_ack_after_closing_says_that_it_is_too_late(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, 1)
+    async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
+        message = await consumer.next()
+    with pytest.raises(ClosedError):
+        message.ack()
+
+
+async def test_an_explicit_ack_under_processed_counts_at_once(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1)
+    with pytest.raises(LookupError):
+        async with Consumer(stream, url=url, group="g") as consumer:
+            (await consumer.next()).ack()
+            raise LookupError
+    assert await pending(redis, stream, "g") == 0
+
+
+# -- the committer ---------------------------------------------------------------------
+
+
+async def test_an_ack_arrives_within_the_interval_while_a_read_is_blocked(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1)
+    commit = Commit(interval=0.1)
+    async with Consumer(
+        stream, url=url, group="g", auto_commit=ROLLING, commit=commit
+    ) as consumer:
+        message = await consumer.next()
+        # The stream is silent now, and the reader sits in a blocking read.
+        start = time.monotonic()
+        message.ack()
+        await eventually(lambda: is_pending(redis, stream, 0))
+        taken = time.monotonic() - start
+    assert 0.09 < taken < 0.15
+
+
+async def test_as_many_as_may_wait_are_sent_at_once(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(100))
+    commit = Commit(interval=60, max_pending=100)
+    async with Consumer(
+        stream, url=url, group="g", auto_commit=ROLLING, commit=commit
+    ) as consumer:
+        messages = await read(consumer, 100)
+        for message in messages[:99]:
+            message.ack()
+        await asyncio.sleep(0.05)  # long enough for a write that should not come
+        assert await pending(redis, stream, "g") == 100
+        messages[99].ack()
+        await eventually(lambda: is_pending(redis, stream, 0))
+
+
+async def test_outcomes_of_a_batch_share_one_command_a_shard(
+    url: str, stream: str, redis: Redis
+) -> None:
+    streams = [f"{stream}-{n}" for n in range(4)]
+    for name in streams:
+        await send(url, name, *range(50))
+    async with Consumer(
+        *streams, url=url, group="g", auto_commit=ROLLING, commit=Commit(interval=60)
+    ) as consumer:
+        messages = await read(consumer, 200)
+        before = await xacks(redis)
+        for message in messages:
+            message.ack()
+        await consumer.commit()
+        assert await xacks(redis) - before == 4
+
+
+async def xacks(redis: Redis) -> int:
+    stats = await redis.info("commandstats")
+    return int(stats.get("cmdstat_xack", {"calls": 0})["calls"])
+
+
+async def test_commit_returns_once_the_server_has_it(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(20))
+    async with Consumer(
+        stream, url=url, group="g", auto_commit=ROLLING, commit=Commit(interval=60)
+    ) as consumer:
+        for number in range(20):
+            (await consumer.next()).ack()
+            await consumer.commit()
+            left = set(await deliveries(redis, stream, "g"))
+            assert not left & await ids(redis, stream, 0, number + 1)
+
+
+async def test_acknowledgements_that_the_server_did_not_know_are_reported(
+    url: str, stream: str, redis: Redis, events: Events
+) -> None:
+    await send(url, stream, 1, 2)
+    async with Consumer(
+        stream, url=url, group="g", auto_commit=ROLLING, on_event=events
+    ) as consumer:
+        one, two = await read(consumer, 2)
+        await redis.xack(stream, "g", str(one.id))
+        one.ack()
+        two.ack()
+        await consumer.commit()
+    [event] = events.named("commit_mismatch")
+    assert (event.facts["sent"], event.facts["acknowledged"]) == (2, 1)

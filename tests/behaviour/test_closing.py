@@ -1,0 +1,283 @@
+"""Closing: nothing finished stays unsaid, nothing taken is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from conftest import Events
+from redis.asyncio import Redis
+from support.proxy import proxy
+from support.waiting import deliveries, numbers, pending, read
+
+from penstock import (
+    ROLLING,
+    Claim,
+    ClosedError,
+    Commit,
+    Consumer,
+    Message,
+    Producer,
+)
+
+
+async def send(url: str, stream: str, *values: int) -> None:
+    async with Producer(url) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
+
+
+@pytest.mark.parametrize("group", ["g", None])
+async def test_an_idle_consumer_closes_at_once(
+    url: str, stream: str, group: str | None
+) -> None:
+    consumer = Consumer(stream, url=url, group=group)
+    async with consumer:
+        assert await consumer.next(timeout=0.05) is None
+        start = time.monotonic()
+    assert time.monotonic() - start < 0.3
+
+
+async def test_closing_right_after_opening_is_quick_too(url: str, stream: str) -> None:
+    """The reader may not have sent its read yet, or the server not have seen it."""
+    for turns in range(20):
+        async with Consumer(stream, url=url, group="g"):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            start = time.monotonic()
+        assert time.monotonic() - start < 0.3
+
+
+async def test_finished_work_is_committed_however_long_the_interval(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(10))
+    slow = Commit(interval=3600)
+    async with Consumer(stream, url=url, group="g", commit=slow) as consumer:
+        await read(consumer, 10)
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_what_was_only_queued_is_given_back_as_if_never_delivered(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(100))
+    lease = Claim(idle=30)
+    async with Consumer(stream, url=url, group="g", claim=lease) as consumer:
+        await read(consumer, 10)
+        assert consumer.statistics().queued > 0
+    counts = await deliveries(redis, stream, "g")
+    assert counts
+    assert set(counts.values()) == {0}
+    # Whoever claims at that lease may have all of it now.
+    reply = await redis.xautoclaim(stream, "g", "other", 30_000, count=1000)
+    assert len(reply[1]) == len(counts)
+
+
+async def test_what_a_handler_had_started_counts_as_an_attempt(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1, 2)
+    async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
+        message = await consumer.next()
+    assert await deliveries(redis, stream, "g") == {str(message.id): 1, **{
+        id_.decode(): 0 for id_, _ in (await redis.xrange(stream))[1:]
+    }}
+
+
+async def test_a_restart_under_the_same_name_gets_its_own_back_first_in_order(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, *range(20))
+    async with Consumer(
+        stream, url=url, group="g", name="me", auto_commit=ROLLING
+    ) as consumer:
+        for message in (await read(consumer, 10))[:4]:
+            message.ack()
+    await send(url, stream, *range(20, 25))
+    async with Consumer(stream, url=url, group="g", name="me") as consumer:
+        messages = await read(consumer, 21)
+        assert numbers(messages) == list(range(4, 25))
+        # 4 to 9 were in a loop's hands once; the rest was only queued.
+        assert [message.attempt for message in messages] == [2] * 6 + [1] * 15
+
+
+async def test_closing_waits_for_started_handlers_and_starts_no_more(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(50))
+    started = []
+    finished = []
+    running = asyncio.Event()
+
+    async def handle(message: Message[bytes]) -> None:
+        started.append(message)
+        if len(started) == 5:
+            running.set()
+        await asyncio.sleep(0.1)
+        finished.append(message)
+
+    async with Consumer(stream, url=url, group="g") as consumer:
+        run = asyncio.create_task(consumer.run(handle, concurrency=5))
+        await running.wait()
+        await consumer.aclose()
+        assert len(finished) == len(started) == 5
+        await run
+    group = (await redis.xinfo_groups(stream))[0]
+    assert group["entries-read"] - group["pending"] == 5
+
+
+async def test_a_handler_that_outlasts_the_deadline_is_left_behind_unacknowledged(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, 1)
+    running = asyncio.Event()
+
+    async def handle(_: Message[bytes]) -> None:
+        running.set()
+        await asyncio.Event().wait()
+
+    async with Consumer(stream, url=url, group="g", close_timeout=0.1) as consumer:
+        run = asyncio.create_task(consumer.run(handle))
+        await running.wait()
+        start = time.monotonic()
+        await consumer.aclose()
+        assert 0.05 < time.monotonic() - start < 1.0
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert list((await deliveries(redis, stream, "g")).values()) == [1]
+
+
+async def test_aclose_ends_loops_and_waiting_calls(url: str, stream: str) -> None:
+    async with Consumer(stream, url=url, group="g") as consumer:
+
+        async def loop() -> str:
+            async for _ in consumer:
+                pass
+            return "ended"
+
+        looping = asyncio.create_task(loop())
+        waiting = asyncio.create_task(consumer.next())
+        await asyncio.sleep(0)
+        await consumer.aclose()
+        assert await looping == "ended"
+        with pytest.raises(ClosedError):
+            await waiting
+        with pytest.raises(ClosedError):
+            await consumer.next(timeout=0)
+        await consumer.aclose()
+
+
+async def test_a_closed_consumer_says_so_and_can_be_opened_again(
+    url: str, stream: str
+) -> None:
+    consumer = Consumer(stream, url=url, group="g")
+    for _ in range(2):
+        with pytest.raises(ClosedError, match="async with"):
+            await consumer.next()
+        with pytest.raises(ClosedError):
+            consumer.statistics()
+        async with consumer:
+            await send(url, stream, 1)
+            assert numbers(await read(consumer, 1)) == [1]
+    await consumer.aclose()
+
+
+async def test_cancelling_run_cancels_its_handlers_and_keeps_their_messages(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(4))
+    running = asyncio.Event()
+    cancelled = 0
+
+    async def handle(_: Message[bytes]) -> None:
+        nonlocal cancelled
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    async with Consumer(stream, url=url, group="g") as consumer:
+        run = asyncio.create_task(consumer.run(handle, concurrency=4))
+        await running.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert cancelled
+    assert await pending(redis, stream, "g") == 4
+
+
+async def test_messages_that_race_with_closing_are_handled_or_given_back(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """XADD against closing, two hundred times: nothing taken and dropped."""
+    handled = []
+    async with Producer(url) as producer:
+        for number in range(200):
+            consumer = Consumer(stream, url=url, group="g", name="me")
+            async with consumer:
+                while (message := await consumer.next(timeout=0)) is not None:
+                    handled.append(int(message.payload))
+                sent = await producer.enqueue(stream, b"%d" % number)
+                for _ in range(number % 10):
+                    await asyncio.sleep(0)
+            await sent
+        async with Consumer(stream, url=url, group="g", name="me") as consumer:
+            while (message := await consumer.next(timeout=0.2)) is not None:
+                handled.append(int(message.payload))
+    assert sorted(handled) == list(range(200))
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_closing_during_an_outage_keeps_its_deadline_and_says_what_is_left(
+    url: str, stream: str, events: Events
+) -> None:
+    await send(url, stream, *range(5))
+    async with proxy(url) as between:
+        async with Consumer(
+            stream, url=between.url, group="g", close_timeout=0.3, on_event=events
+        ) as consumer:
+            await read(consumer, 5)
+            await between.stop()
+            start = time.monotonic()
+        assert time.monotonic() - start < 2.0
+    [event] = events.named("close_incomplete")
+    assert event.facts["uncommitted"] == 5
+
+
+async def test_without_permission_to_unblock_it_closes_and_strands_nothing(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """Then the read is given up, and what it may have brought is looked for."""
+    user, password = f"u-{stream}", "pw"
+    await redis.acl_setuser(
+        user,
+        enabled=True,
+        passwords=[f"+{password}"],
+        keys=["*"],
+        categories=["+@all"],
+        commands=["-client|unblock", "-client|id"],
+    )
+    try:
+        limited = with_login(url, user, password)
+        async with Consumer(stream, url=limited, group="g", name="me") as consumer:
+            assert await consumer.next(timeout=0.05) is None
+            start = time.monotonic()
+        assert time.monotonic() - start < 0.5
+        await send(url, stream, 1)
+        async with Consumer(stream, url=limited, group="g", name="me") as consumer:
+            assert numbers(await read(consumer, 1)) == [1]
+    finally:
+        await redis.acl_deluser(user)
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme == "unix":
+        joint = "&" if "?" in rest else "?"
+        return f"{scheme}://{rest}{joint}username={user}&password={password}"
+    return f"{scheme}://{user}:{password}@{rest.rpartition('@')[2]}"
