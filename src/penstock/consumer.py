@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -12,16 +11,23 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
-
-from anyio import AsyncContextManagerMixin
+from typing import (
+    Any,
+    Final,
+    Generic,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from penstock._core import sharding
 from penstock._tasks.hands import this_task
+from penstock._tasks.lifetime import Openable
 from penstock._tasks.membership import Membership
 from penstock._tasks.session import Plan, Session, open_session
 from penstock.codecs import Codec, codec_for
-from penstock.errors import ClosedError, ConfigurationError, UsageError
+from penstock.errors import ClosedError, ConfigurationError
 from penstock.events import OnEvent, log_event
 from penstock.identity import consumer_name
 from penstock.message import EntryId, Fields, Message
@@ -90,7 +96,7 @@ class Statistics:
     uncommitted: int
 
 
-class Consumer(AsyncContextManagerMixin, Generic[T]):
+class Consumer(Openable, Generic[T]):
     """Receives the messages of one or more streams.
 
     Open it with `async with`. That returns once the position is fixed, so whatever
@@ -208,12 +214,10 @@ class Consumer(AsyncContextManagerMixin, Generic[T]):
         self._session: Session[T] | None = None
 
     @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncGenerator[Consumer[T]]:
-        if self._session is not None:
-            raise UsageError("this consumer is open already; make another one")
+    async def _live(self) -> AsyncIterator[None]:
         try:
             async with open_session(self._plan) as self._session:
-                yield self
+                yield
         finally:
             self._session = None
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-from anyio import AsyncContextManagerMixin
 
 from penstock._core import commands, envelope, sharding
 from penstock._core.accumulator import Accumulator, Sending
 from penstock._link.link import open_link
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.flusher import Flusher, Ticket
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.lifetime import Openable, task_group
 from penstock.codecs import Codec, encode_any
-from penstock.errors import BufferFull, ClosedError, UsageError
+from penstock.errors import BufferFull, ClosedError
 from penstock.events import OnEvent, log_event
 from penstock.message import Receipt, Shard
 from penstock.options import Duration, count, seconds
@@ -29,7 +28,7 @@ __all__ = ["Producer"]
 _OVERHEAD = 64
 
 
-class Producer(AsyncContextManagerMixin):
+class Producer(Openable):
     """Sends messages to streams.
 
     Open it with `async with`. Everything that is queued, over all streams, goes out
@@ -109,9 +108,7 @@ class Producer(AsyncContextManagerMixin):
         self._settled = Rounds()
 
     @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncGenerator[Producer]:
-        if self._open:
-            raise UsageError("this producer is open already; make another one")
+    async def _live(self) -> AsyncIterator[None]:
         self._reset()
         async with open_link(self._url, self._on_event) as link, task_group() as group:
             flusher = Flusher(
@@ -127,7 +124,7 @@ class Producer(AsyncContextManagerMixin):
             group.start_soon(flusher.run)
             self._open = True
             try:
-                yield self
+                yield
             finally:
                 self._open = False
                 with anyio.move_on_after(self._close_timeout, shield=True):

@@ -276,9 +276,7 @@ async def test_rolling_acks_work_late_and_twice_and_in_any_order(
     url: str, stream: str, redis: Redis
 ) -> None:
     await send(url, stream, *range(5))
-    async with Consumer(
-        stream, url=url, group="g", auto_commit="rolling"
-    ) as consumer:
+    async with Consumer(stream, url=url, group="g", auto_commit="rolling") as consumer:
         messages = await read(consumer, 5)
         for message in reversed(messages):
             message.ack()

@@ -81,9 +81,10 @@ async def test_what_a_handler_had_started_counts_as_an_attempt(
     await send(url, stream, 1, 2)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
         message = await consumer.next()
-    assert await deliveries(redis, stream, "g") == {str(message.id): 1, **{
-        id_.decode(): 0 for id_, _ in (await redis.xrange(stream))[1:]
-    }}
+    assert await deliveries(redis, stream, "g") == {
+        str(message.id): 1,
+        **{id_.decode(): 0 for id_, _ in (await redis.xrange(stream))[1:]},
+    }
 
 
 async def test_a_restart_under_the_same_name_gets_its_own_back_first_in_order(

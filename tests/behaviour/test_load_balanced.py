@@ -129,9 +129,7 @@ async def test_without_mkstream_a_missing_stream_is_an_error_on_opening(
         assert numbers(await read(consumer, 1)) == [0]
 
 
-async def test_several_streams_come_through_one_consumer(
-    url: str, stream: str
-) -> None:
+async def test_several_streams_come_through_one_consumer(url: str, stream: str) -> None:
     names = [f"{stream}:{n}" for n in range(5)]
     async with Consumer(*names, url=url, group="g") as consumer:
         for name in names:

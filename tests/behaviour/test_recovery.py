@@ -362,9 +362,10 @@ async def test_a_user_who_may_not_read_is_told_and_not_looped(
     )
     try:
         with pytest.raises(AccessError, match="xreadgroup"):
-            async with asyncio.timeout(5), Consumer(
-                stream, url=limited, group="g"
-            ) as consumer:
+            async with (
+                asyncio.timeout(5),
+                Consumer(stream, url=limited, group="g") as consumer,
+            ):
                 await consumer.next()
     finally:
         await redis.acl_deluser(user)
@@ -444,5 +445,3 @@ async def test_acks_that_are_refused_wait_and_their_messages_do_not_run_again(
     finally:
         await redis.acl_deluser(user)
     assert len(events.named("commit_refused")) < 10
-
-

@@ -130,5 +130,3 @@ async def proxy(upstream: str) -> AsyncIterator[Proxy]:
         yield made
     finally:
         await made.stop()
-
-

@@ -1,14 +1,59 @@
-"""Task groups whose errors come out plain."""
+"""Lifetimes: what is open once at a time, and whose errors come out plain."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
 
-__all__ = ["task_group"]
+from penstock.errors import UsageError
+
+__all__ = ["Openable", "task_group"]
+
+
+class Openable(ABC):
+    """Opened with `async with`, any number of times, once at a time.
+
+    The whole lifetime is one async generator, so that it can be read from top to
+    bottom. (anyio's `AsyncContextManagerMixin` is the same, but what it raises for a
+    second opening is no error of ours.)
+    """
+
+    # Set while it is open, and while it opens.
+    _lifetime: AbstractAsyncContextManager[object] | None = None
+
+    @abstractmethod
+    def _live(self) -> AbstractAsyncContextManager[object]:
+        """Give the lifetime, from opening to closed."""
+
+    async def __aenter__(self) -> Self:
+        if self._lifetime is not None:
+            what = type(self).__name__.lower()
+            raise UsageError(f"this {what} is open already; make another one")
+        self._lifetime = self._live()
+        try:
+            await self._lifetime.__aenter__()
+        except BaseException:
+            self._lifetime = None
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._lifetime is not None  # noqa: S101 - `async with` pairs them
+        try:
+            return await self._lifetime.__aexit__(kind, error, traceback)
+        finally:
+            self._lifetime = None
 
 
 @asynccontextmanager

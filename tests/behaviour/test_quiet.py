@@ -1,0 +1,124 @@
+"""An idle consumer is quiet, and nothing is left behind by opening and closing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from support.waiting import pending
+
+from penstock import Consumer, Producer
+
+
+@pytest.mark.parametrize("group", ["g", None])
+async def test_an_idle_consumer_sends_one_command_a_block(
+    url: str, stream: str, redis: Redis, group: str | None
+) -> None:
+    streams = [f"{stream}-{n}" for n in range(8)]
+    async with Consumer(*streams, url=url, group=group) as consumer:
+        assert await consumer.next(timeout=0.2) is None
+        before = await calls(redis)
+        await asyncio.sleep(4.5)  # the time for which commands are counted
+        after = await calls(redis)
+    # BLOCK is two seconds, for all shards together.
+    assert 1 <= after - before <= 3
+
+
+async def calls(redis: Redis) -> int:
+    """Commands so far, without the INFO that asks."""
+    stats = await redis.info("commandstats")
+    return sum(
+        facts["calls"] for name, facts in stats.items() if name != "cmdstat_info"
+    )
+
+
+async def test_an_idle_producer_sends_nothing(url: str, redis: Redis) -> None:
+    async with Producer(url):
+        before = await calls(redis)
+        await asyncio.sleep(0.3)  # the time for which commands are counted
+        assert await calls(redis) == before
+
+
+async def test_five_hundred_rounds_leave_nothing_behind(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """No task, thread, connection, file or stranded entry."""
+
+    async def once(number: int) -> None:
+        async with (
+            Producer(url) as producer,
+            Consumer(stream, url=url, group="g", name="me") as consumer,
+        ):
+            await producer.send(stream, b"%d" % number)
+            taken = await consumer.next(timeout=5)
+            assert taken is not None
+            handled.append(int(taken.payload))
+            if number % 5:
+                # Some are only queued, and come again in the next round.
+                await producer.enqueue(stream, b"%d" % (1000 + number))
+
+    handled: list[int] = []
+    await once(0)
+    before = await state(redis)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in range(1, 500):
+            await once(number)
+        gc.collect()
+    after = await state(redis)
+    assert after == before
+    async with Consumer(stream, url=url, group="g", name="me") as consumer:
+        while (message := await consumer.next(timeout=0.1)) is not None:
+            handled.append(int(message.payload))
+    assert len(handled) == len(set(handled)) == await redis.xlen(stream)
+    assert await pending(redis, stream, "g") == 0
+    assert len(await redis.xinfo_consumers(stream, "g")) == 1
+
+
+async def state(redis: Redis) -> dict[str, int]:
+    connections = len(await redis.client_list())
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "files": len(list(Path(f"/proc/{os.getpid()}/fd").iterdir())),
+        "connections": connections,
+    }
+
+
+async def test_a_failed_opening_leaves_nothing_behind(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await redis.set(stream, "a string")
+    before = await state(redis)
+    for _ in range(20):
+        with pytest.raises(Exception, match="WRONGTYPE"):
+            async with Consumer(stream, url=url, group="g"):
+                pytest.fail("must not open")
+    gc.collect()
+    assert await state(redis) == before
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing_behind(
+    url: str, stream: str, redis: Redis
+) -> None:
+    async def opened() -> None:
+        async with Consumer(stream, url=url, group="g"):
+            await asyncio.Event().wait()
+
+    await asyncio.gather(asyncio.wait_for(opened(), 0.2), return_exceptions=True)
+    before = await state(redis)
+    for turns in range(100):
+        task = asyncio.create_task(opened())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    gc.collect()
+    assert await state(redis) == before

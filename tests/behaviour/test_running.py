@@ -1,0 +1,274 @@
+"""`run`: concurrency, order, and reading ahead within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+
+import pytest
+from redis.asyncio import Redis
+from support.waiting import eventually, numbers, pending, read
+
+from penstock import Commit, Consumer, Message, Prefetch, Producer, UsageError
+
+
+async def send(url: str, stream: str, *values: int) -> None:
+    async with Producer(url) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
+
+
+async def test_handlers_run_at_the_concurrency_and_not_above(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(60))
+    running = most = done = 0
+
+    async def handle(_: Message[bytes]) -> None:
+        nonlocal running, most, done
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        done += 1
+        if done == 60:
+            await consumer.aclose()
+
+    async with Consumer(stream, url=url, group="g") as consumer:
+        start = time.monotonic()
+        await consumer.run(handle, concurrency=20)
+    assert most == 20
+    assert time.monotonic() - start < 0.4  # 0.6 s one after the other
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_concurrency_one_handles_in_the_order_of_the_stream(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, *range(2000))
+    seen = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        if len(seen) == 2000:
+            await consumer.aclose()
+
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await consumer.run(handle)
+    assert seen == list(range(2000))
+
+
+@pytest.mark.parametrize("ordering", ["key", "shard"])
+async def test_an_ordering_runs_one_of_a_kind_at_a_time_in_stream_order(
+    url: str, stream: str, redis: Redis, ordering: str
+) -> None:
+    streams = [f"{stream}-{n}" for n in range(3)]
+    chance = random.Random(7)
+    async with Producer(url) as producer:
+        for number in range(1500):
+            key = f"k{chance.randrange(20)}" if number % 10 else None
+            await producer.enqueue(chance.choice(streams), b"%d" % number, key=key)
+    running: set[object] = set()
+    seen: dict[object, list[int]] = defaultdict(list)
+    together = done = 0
+
+    async def handle(message: Message[bytes]) -> None:
+        nonlocal together, done
+        kind = (message.stream, message.key if ordering == "key" else None)
+        assert kind not in running
+        running.add(kind)
+        together = max(together, len(running))
+        seen[kind].append(int(message.payload))
+        if chance.random() < 0.5:
+            await asyncio.sleep(chance.random() / 1000)
+        running.discard(kind)
+        done += 1
+        if done == 1500:
+            await consumer.aclose()
+
+    async with Consumer(*streams, url=url, group="g") as consumer:
+        async with asyncio.timeout(30):
+            await consumer.run(handle, concurrency=32, ordering=ordering)
+    assert sum(map(len, seen.values())) == 1500
+    for order in seen.values():
+        assert order == sorted(order)
+    assert together > (10 if ordering == "key" else 2)
+    for name in streams:
+        assert await pending(redis, name, "g") == 0
+
+
+async def test_an_ordering_holds_for_what_was_queued_before_run(
+    url: str, stream: str
+) -> None:
+    async with Producer(url) as producer:
+        for number in range(200):
+            await producer.enqueue(stream, b"%d" % number, key=f"k{number % 4}")
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await eventually(lambda: has_queued(consumer))
+        seen: dict[str | None, list[int]] = defaultdict(list)
+        done = 0
+
+        async def handle(message: Message[bytes]) -> None:
+            nonlocal done
+            seen[message.key].append(int(message.payload))
+            await asyncio.sleep(0)
+            done += 1
+            if done == 200:
+                await consumer.aclose()
+
+        await consumer.run(handle, concurrency=16, ordering="key")
+    assert {key: sorted(order) for key, order in seen.items()} == seen
+
+
+async def has_queued(consumer: Consumer[bytes]) -> bool:
+    return consumer.statistics().queued > 10
+
+
+async def test_a_handler_that_raises_stops_neither_the_others_nor_its_lane(
+    url: str, stream: str
+) -> None:
+    async with Producer(url) as producer:
+        for number in range(100):
+            await producer.enqueue(stream, b"%d" % number, key=f"k{number % 3}")
+    done = 0
+
+    async def handle(message: Message[bytes]) -> None:
+        nonlocal done
+        done += 1
+        if done == 100:
+            await consumer.aclose()
+        if int(message.payload) % 7 == 0:
+            raise ValueError
+
+    async with Consumer(stream, url=url, group="g") as consumer:
+        async with asyncio.timeout(20):
+            await consumer.run(handle, concurrency=8, ordering="key")
+    assert done == 100
+
+
+async def test_two_runs_may_share_but_not_order_differently(
+    url: str, stream: str
+) -> None:
+    started = asyncio.Event()
+
+    async def handle(_: Message[bytes]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with Consumer(stream, url=url, group="g", close_timeout=0) as consumer:
+        run = asyncio.create_task(consumer.run(handle, ordering="key"))
+        await send(url, stream, 1)
+        await started.wait()
+        with pytest.raises(UsageError, match="'key'"):
+            await consumer.run(handle)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+
+# -- reading ahead ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 50])
+async def test_no_more_is_held_than_the_bound(
+    url: str, stream: str, redis: Redis, most: int
+) -> None:
+    await send(url, stream, *range(300))
+    bound = Prefetch(max_messages=most)
+    async with Consumer(stream, url=url, group="g", prefetch=bound) as consumer:
+        highest = 0
+        for _ in range(300):
+            await consumer.next()
+            highest = max(highest, consumer.statistics().in_hand)
+            if _ % 20 == 0:
+                await asyncio.sleep(0.002)  # let the reader fill up
+    assert highest <= most
+
+
+async def test_what_a_slow_consumer_does_not_hold_another_gets(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, *range(10))
+    small = Prefetch(max_messages=3)
+    async with Consumer(stream, url=url, group="g", prefetch=small) as slow:
+        held = numbers(await read(slow, 1))
+        await eventually(lambda: holds(slow, 3))
+        async with Consumer(stream, url=url, group="g") as other:
+            rest = numbers(await read(other, 7))
+    assert held == [0]
+    assert rest == list(range(3, 10))
+
+
+async def holds(consumer: Consumer[bytes], count: int) -> bool:
+    return consumer.statistics().in_hand == count
+
+
+async def test_large_messages_are_bounded_by_their_bytes(url: str, stream: str) -> None:
+    """A hundred of 200 kB under a bound of 2 MB, which the reader has to learn."""
+    async with Producer(url) as producer:
+        for number in range(100):
+            await producer.enqueue(stream, b"%d-" % number + b"x" * 200_000)
+    bound = Prefetch(max_bytes=2_000_000)
+    async with Consumer(stream, url=url, group="g", prefetch=bound) as consumer:
+        highest = 0
+        for number in range(100):
+            message = await consumer.next()
+            assert message.payload.startswith(b"%d-" % number)
+            # The first read, of 16 at most, is made without knowing.
+            if number >= 20:
+                highest = max(highest, consumer.statistics().bytes_in_hand)
+            await asyncio.sleep(0.001)
+    assert 400_000 < highest <= 2_200_000
+
+
+async def test_a_message_larger_than_the_bound_still_comes(
+    url: str, stream: str
+) -> None:
+    async with Producer(url) as producer:
+        for _ in range(5):
+            await producer.enqueue(stream, b"x" * 1_000_000)
+    bound = Prefetch(max_bytes=1000)
+    async with Consumer(stream, url=url, group="g", prefetch=bound) as consumer:
+        assert [len(message.payload) for message in await read(consumer, 5)] == [
+            1_000_000
+        ] * 5
+
+
+async def test_with_quick_handlers_reads_carry_hundreds(
+    url: str, stream: str, redis: Redis
+) -> None:
+    await send(url, stream, *range(10_000))
+    before = await reads(redis)
+    async with Consumer(
+        stream, url=url, group="g", commit=Commit(interval=60)
+    ) as consumer:
+        await read(consumer, 10_000)
+        assert await reads(redis) - before < 35
+
+
+async def reads(redis: Redis) -> int:
+    stats = await redis.info("commandstats")
+    return int(stats.get("cmdstat_xreadgroup", {"calls": 0})["calls"])
+
+
+async def test_a_handler_that_never_awaits_does_not_hold_up_acks(
+    url: str, stream: str, redis: Redis
+) -> None:
+    """The loop gets its turns between messages, so the interval is kept."""
+    await send(url, stream, *range(100))
+    async with Consumer(
+        stream, url=url, group="g", commit=Commit(interval=0.02)
+    ) as consumer:
+        count = 0
+        sizes = []
+        async for _ in consumer:
+            count += 1
+            end = time.perf_counter() + 0.005
+            while time.perf_counter() < end:
+                pass
+            sizes.append(consumer.statistics().uncommitted)
+            if count == 100:
+                break
+    # 0.02 s are four messages; the server's answer takes a turn or two more.
+    assert max(sizes) < 15
