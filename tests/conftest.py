@@ -8,7 +8,8 @@ docs/testing).
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -36,7 +37,7 @@ def stream(penstock_stream: str) -> str:
 
 
 @pytest.fixture
-async def redis(url: str) -> AsyncIterator[Redis]:
+async def redis(url: str) -> AsyncIterator[Any]:
     """redis-py's client, for looking at the server from outside."""
     pool = ConnectionPool.from_url(url, socket_timeout=10)
     client = Redis(connection_pool=pool)
@@ -61,7 +62,6 @@ def events() -> Events:
 
 
 @pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     """Keep Penstock's own log out of a passing run's output."""
     caplog.set_level(logging.DEBUG, "penstock")
-    yield

@@ -674,7 +674,7 @@ def test_nothing_is_left_when_the_parent_is_killed_while_the_server_starts(
         )
         session = int(process.line())
         assert process.end()[0] == -signal.SIGKILL
-        until(lambda: session_is_empty(session), "all processes are gone")  # noqa: B023
+        until(lambda: session_is_empty(session), "all processes are gone")
         until(lambda: not any(temporary.iterdir()), "the folder is gone")
 
 

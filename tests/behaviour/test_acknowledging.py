@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
-from conftest import Events
-from redis.asyncio import Redis
-from support.waiting import deliveries, eventually, numbers, pending, read
 
+from conftest import Events
 from penstock import (
     ROLLING,
     ClosedError,
@@ -18,6 +17,7 @@ from penstock import (
     Message,
     Producer,
 )
+from support.waiting import deliveries, eventually, numbers, pending, read
 
 
 async def send(url: str, stream: str, *values: int) -> None:
@@ -26,7 +26,7 @@ async def send(url: str, stream: str, *values: int) -> None:
             await producer.enqueue(stream, b"%d" % number)
 
 
-async def ids(redis: Redis, stream: str, start: int, end: int) -> set[str]:
+async def ids(redis: Any, stream: str, start: int, end: int) -> set[str]:
     return {id_.decode() for id_, _ in (await redis.xrange(stream))[start:end]}
 
 
@@ -34,7 +34,7 @@ async def ids(redis: Redis, stream: str, start: int, end: int) -> set[str]:
 
 
 async def test_a_loop_acknowledges_when_it_comes_back(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
     now = Commit(interval=0)
@@ -47,12 +47,12 @@ async def test_a_loop_acknowledges_when_it_comes_back(
                 break
 
 
-async def is_pending(redis: Redis, stream: str, count: int) -> bool:
+async def is_pending(redis: Any, stream: str, count: int) -> bool:
     return await pending(redis, stream, "g") == count
 
 
 async def test_a_message_in_hand_is_never_acknowledged_early(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """Sampled: what is delivered and not pending is in the journal already."""
     journal: set[str] = set()
@@ -92,7 +92,7 @@ async def test_a_message_in_hand_is_never_acknowledged_early(
 
 
 async def test_leaving_cleanly_acknowledges_what_the_loop_had(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -103,7 +103,7 @@ async def test_leaving_cleanly_acknowledges_what_the_loop_had(
 
 
 async def test_leaving_cleanly_acknowledges_what_next_gave(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -113,7 +113,7 @@ async def test_leaving_cleanly_acknowledges_what_next_gave(
 
 
 async def test_leaving_by_an_exception_does_not(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
     with pytest.raises(LookupError):
@@ -125,7 +125,7 @@ async def test_leaving_by_an_exception_does_not(
 
 
 async def test_leaving_by_cancellation_does_not(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     got = asyncio.Event()
@@ -145,7 +145,7 @@ async def test_leaving_by_cancellation_does_not(
 
 
 async def test_a_task_that_ends_well_has_processed_what_next_gave_it(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """A task a message, as some services have it: they must not fill the buffer."""
 
@@ -161,7 +161,7 @@ async def test_a_task_that_ends_well_has_processed_what_next_gave_it(
         assert consumer.statistics().in_hand == 0
 
 
-async def test_a_task_that_fails_has_not(url: str, stream: str, redis: Redis) -> None:
+async def test_a_task_that_fails_has_not(url: str, stream: str, redis: Any) -> None:
     async def one(consumer: Consumer[bytes]) -> None:
         await consumer.next()
         raise LookupError
@@ -176,7 +176,7 @@ async def test_a_task_that_fails_has_not(url: str, stream: str, redis: Redis) ->
 
 
 async def test_wait_for_around_next_comes_back_like_next_itself(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """Before Python 3.12 `wait_for` awaits in a task of its own."""
     await send(url, stream, 1, 2, 3)
@@ -188,7 +188,7 @@ async def test_wait_for_around_next_comes_back_like_next_itself(
 
 
 async def test_a_handler_that_raises_leaves_its_message_unacknowledged(
-    url: str, stream: str, redis: Redis, events: Events
+    url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(10))
     seen = []
@@ -217,7 +217,7 @@ async def test_a_handler_that_raises_leaves_its_message_unacknowledged(
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError])
 async def test_a_handler_that_cancels_itself_has_failed_and_stops_nothing(
-    url: str, stream: str, redis: Redis, error: type[BaseException]
+    url: str, stream: str, redis: Any, error: type[BaseException]
 ) -> None:
     await send(url, stream, 1, 2, 3)
     seen = []
@@ -237,7 +237,7 @@ async def test_a_handler_that_cancels_itself_has_failed_and_stops_nothing(
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
 async def test_an_exit_from_a_handler_leaves_run_and_acknowledges_nothing(
-    url: str, stream: str, redis: Redis, error: type[BaseException]
+    url: str, stream: str, redis: Any, error: type[BaseException]
 ) -> None:
     await send(url, stream, 1)
 
@@ -246,12 +246,8 @@ async def test_an_exit_from_a_handler_leaves_run_and_acknowledges_nothing(
 
     consumer = Consumer(stream, url=url, group="g")
     async with consumer:
-        try:
+        with pytest.raises(error):
             await consumer.run(handle)
-        except BaseException as caught:
-            assert type(caught) is error  # noqa: PT017
-        else:
-            pytest.fail("run() must not swallow it")
     assert await pending(redis, stream, "g") == 1
 
 
@@ -259,7 +255,7 @@ async def test_an_exit_from_a_handler_leaves_run_and_acknowledges_nothing(
 
 
 async def test_rolling_acknowledges_what_you_ack_and_nothing_else(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(6))
     rolling = Consumer(stream, url=url, group="g", auto_commit=ROLLING)
@@ -273,7 +269,7 @@ async def test_rolling_acknowledges_what_you_ack_and_nothing_else(
 
 
 async def test_rolling_acks_work_late_and_twice_and_in_any_order(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(5))
     async with Consumer(stream, url=url, group="g", auto_commit="rolling") as consumer:
@@ -294,7 +290,7 @@ async def test_rolling_never_acking_blocks_nothing(url: str, stream: str) -> Non
 
 
 async def test_rolling_in_run_leaves_to_the_handler_what_it_acks(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
     seen = 0
@@ -323,7 +319,7 @@ async def test_an_ack_after_closing_says_that_it_is_too_late(
 
 
 async def test_an_explicit_ack_under_processed_counts_at_once(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     with pytest.raises(LookupError):
@@ -337,7 +333,7 @@ async def test_an_explicit_ack_under_processed_counts_at_once(
 
 
 async def test_an_ack_arrives_within_the_interval_while_a_read_is_blocked(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     commit = Commit(interval=0.1)
@@ -354,7 +350,7 @@ async def test_an_ack_arrives_within_the_interval_while_a_read_is_blocked(
 
 
 async def test_as_many_as_may_wait_are_sent_at_once(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(100))
     commit = Commit(interval=60, max_pending=100)
@@ -371,7 +367,7 @@ async def test_as_many_as_may_wait_are_sent_at_once(
 
 
 async def test_outcomes_of_a_batch_share_one_command_a_shard(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     streams = [f"{stream}-{n}" for n in range(4)]
     for name in streams:
@@ -387,13 +383,13 @@ async def test_outcomes_of_a_batch_share_one_command_a_shard(
         assert await xacks(redis) - before == 4
 
 
-async def xacks(redis: Redis) -> int:
+async def xacks(redis: Any) -> int:
     stats = await redis.info("commandstats")
     return int(stats.get("cmdstat_xack", {"calls": 0})["calls"])
 
 
 async def test_commit_returns_once_the_server_has_it(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(20))
     async with Consumer(
@@ -407,7 +403,7 @@ async def test_commit_returns_once_the_server_has_it(
 
 
 async def test_acknowledgements_that_the_server_did_not_know_are_reported(
-    url: str, stream: str, redis: Redis, events: Events
+    url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1, 2)
     async with Consumer(

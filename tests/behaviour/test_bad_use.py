@@ -114,7 +114,7 @@ async def test_run_checks_its_arguments_before_it_starts(url: str, stream: str) 
     async with consumer:
         for options in ({"concurrency": 0}, {"ordering": "alphabetic"}):
             with pytest.raises(ConfigurationError, match=next(iter(options))):
-                await consumer.run(handle, **options)  # type: ignore[arg-type]
+                await consumer.run(handle, **options)
 
 
 def test_a_repr_shows_state_and_no_secret(stream: str) -> None:

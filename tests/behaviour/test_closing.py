@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
-from conftest import Events
-from redis.asyncio import Redis
-from support.proxy import proxy
-from support.waiting import deliveries, numbers, pending, read
 
+from conftest import Events
 from penstock import (
     ROLLING,
     Claim,
@@ -20,6 +18,8 @@ from penstock import (
     Message,
     Producer,
 )
+from support.proxy import proxy
+from support.waiting import deliveries, numbers, pending, read
 
 
 async def send(url: str, stream: str, *values: int) -> None:
@@ -50,7 +50,7 @@ async def test_closing_right_after_opening_is_quick_too(url: str, stream: str) -
 
 
 async def test_finished_work_is_committed_however_long_the_interval(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
     slow = Commit(interval=3600)
@@ -60,7 +60,7 @@ async def test_finished_work_is_committed_however_long_the_interval(
 
 
 async def test_what_was_only_queued_is_given_back_as_if_never_delivered(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(100))
     lease = Claim(idle=30)
@@ -76,7 +76,7 @@ async def test_what_was_only_queued_is_given_back_as_if_never_delivered(
 
 
 async def test_what_a_handler_had_started_counts_as_an_attempt(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
@@ -105,7 +105,7 @@ async def test_a_restart_under_the_same_name_gets_its_own_back_first_in_order(
 
 
 async def test_closing_waits_for_started_handlers_and_starts_no_more(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(50))
     started = []
@@ -130,7 +130,7 @@ async def test_closing_waits_for_started_handlers_and_starts_no_more(
 
 
 async def test_a_handler_that_outlasts_the_deadline_is_left_behind_unacknowledged(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     running = asyncio.Event()
@@ -187,7 +187,7 @@ async def test_a_closed_consumer_says_so_and_can_be_opened_again(
 
 
 async def test_cancelling_run_cancels_its_handlers_and_keeps_their_messages(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
     running = asyncio.Event()
@@ -213,7 +213,7 @@ async def test_cancelling_run_cancels_its_handlers_and_keeps_their_messages(
 
 
 async def test_messages_that_race_with_closing_are_handled_or_given_back(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """XADD against closing, two hundred times: nothing taken and dropped."""
     handled = []
@@ -251,7 +251,7 @@ async def test_closing_during_an_outage_keeps_its_deadline_and_says_what_is_left
 
 
 async def test_without_permission_to_unblock_it_closes_and_strands_nothing(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """Then the read is given up, and what it may have brought is looked for."""
     user, password = f"u-{stream}", "pw"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
-from redis.asyncio import Redis
-from support.waiting import numbers, pending, read
 
 from penstock import (
     EARLIEST,
@@ -20,9 +20,11 @@ from penstock import (
     Fields,
     Message,
     Producer,
+    Start,
     StreamMissing,
     json_codec,
 )
+from support.waiting import numbers, pending, read
 
 
 class Order(msgspec.Struct):
@@ -36,7 +38,7 @@ async def send(url: str, stream: str, *values: int) -> list[EntryId]:
 
 
 async def test_two_consumers_share_and_nothing_is_handled_twice(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     seen: dict[str, list[int]] = {"a": [], "b": []}
 
@@ -79,9 +81,9 @@ async def test_latest_sees_what_is_sent_after_opening_and_no_more(
 
 @pytest.mark.parametrize("start", [EARLIEST, LATEST])
 async def test_opened_before_the_first_message_it_misses_nothing(
-    url: str, stream: str, start: object
+    url: str, stream: str, start: Start
 ) -> None:
-    async with Consumer(stream, url=url, group="g", start=start) as consumer:  # type: ignore[call-overload]
+    async with Consumer(stream, url=url, group="g", start=start) as consumer:
         await send(url, stream, *range(100))
         assert numbers(await read(consumer, 100)) == list(range(100))
 
@@ -117,7 +119,7 @@ async def test_an_old_group_goes_on_where_it_was_whatever_start_says(
 
 
 async def test_without_mkstream_a_missing_stream_is_an_error_on_opening(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     consumer = Consumer(stream, url=url, group="g", mkstream=False)
     with pytest.raises(StreamMissing, match=stream):
@@ -180,7 +182,7 @@ async def test_next_without_waiting_takes_what_is_there(url: str, stream: str) -
 
 
 async def test_a_cancelled_next_takes_no_message(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """Cancelled at any moment around an arrival, hundreds of times."""
     got: list[int] = []
@@ -194,10 +196,8 @@ async def test_a_cancelled_next_takes_no_message(
             for _ in range(number % 5):
                 await asyncio.sleep(0)
             task.cancel()
-            try:
+            with suppress(asyncio.CancelledError):
                 got.append(int((await task).payload))
-            except asyncio.CancelledError:
-                pass
         while len(got) < 300:
             message = await consumer.next(timeout=5)
             assert message is not None, f"{len(got)} of 300"
@@ -220,7 +220,7 @@ async def test_payloads_are_typed(url: str, stream: str) -> None:
 
 
 async def test_what_can_t_be_decoded_says_why_without_quoting_it(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await redis.xadd(stream, {"msg": '{"id":"canary"}'})
     await redis.xadd(stream, {"other": "canary"})

@@ -8,17 +8,17 @@ import os
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
-from redis.asyncio import Redis
-from support.waiting import pending
 
 from penstock import Consumer, Producer
+from support.waiting import pending
 
 
 @pytest.mark.parametrize("group", ["g", None])
 async def test_an_idle_consumer_sends_one_command_a_block(
-    url: str, stream: str, redis: Redis, group: str | None
+    url: str, stream: str, redis: Any, group: str | None
 ) -> None:
     streams = [f"{stream}-{n}" for n in range(8)]
     async with Consumer(*streams, url=url, group=group) as consumer:
@@ -30,7 +30,7 @@ async def test_an_idle_consumer_sends_one_command_a_block(
     assert 1 <= after - before <= 3
 
 
-async def calls(redis: Redis) -> int:
+async def calls(redis: Any) -> int:
     """Commands so far, without the INFO that asks."""
     stats = await redis.info("commandstats")
     return sum(
@@ -38,7 +38,7 @@ async def calls(redis: Redis) -> int:
     )
 
 
-async def test_an_idle_producer_sends_nothing(url: str, redis: Redis) -> None:
+async def test_an_idle_producer_sends_nothing(url: str, redis: Any) -> None:
     async with Producer(url):
         before = await calls(redis)
         await asyncio.sleep(0.3)  # the time for which commands are counted
@@ -46,7 +46,7 @@ async def test_an_idle_producer_sends_nothing(url: str, redis: Redis) -> None:
 
 
 async def test_five_hundred_rounds_leave_nothing_behind(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """No task, thread, connection, file or stranded entry."""
 
@@ -81,7 +81,7 @@ async def test_five_hundred_rounds_leave_nothing_behind(
     assert len(await redis.xinfo_consumers(stream, "g")) == 1
 
 
-async def state(redis: Redis) -> dict[str, int]:
+async def state(redis: Any) -> dict[str, int]:
     connections = len(await redis.client_list())
     return {
         "tasks": len(asyncio.all_tasks()),
@@ -92,7 +92,7 @@ async def state(redis: Redis) -> dict[str, int]:
 
 
 async def test_a_failed_opening_leaves_nothing_behind(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(stream, "a string")
     before = await state(redis)
@@ -105,7 +105,7 @@ async def test_a_failed_opening_leaves_nothing_behind(
 
 
 async def test_an_opening_that_is_cancelled_leaves_nothing_behind(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async def opened() -> None:
         async with Consumer(stream, url=url, group="g"):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
-from redis.asyncio import Redis
-from support.proxy import proxy
-from support.waiting import eventually, numbers, read
 
 from penstock import (
     EARLIEST,
@@ -17,6 +15,8 @@ from penstock import (
     Producer,
     UsageError,
 )
+from support.proxy import proxy
+from support.waiting import eventually, numbers, read
 
 
 async def send(url: str, stream: str, *values: int) -> None:
@@ -113,7 +113,7 @@ async def test_there_is_nothing_to_acknowledge(url: str, stream: str) -> None:
 
 
 async def test_strangers_entries_do_not_stop_it(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """SeaStreamer's W3: entries without the message field wedged it."""
     for _ in range(250):
@@ -137,7 +137,7 @@ async def test_memory_stays_bounded_by_what_is_in_hand(url: str, stream: str) ->
 
 
 async def test_a_key_of_another_type_is_an_error_from_next(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(stream, "a string")
     with pytest.raises(CommandError, match="WRONGTYPE"):
@@ -146,7 +146,7 @@ async def test_a_key_of_another_type_is_an_error_from_next(
 
 
 async def test_an_error_that_nobody_was_told_leaves_the_consumer(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(stream, "a string")
     with pytest.raises(CommandError, match="WRONGTYPE"):

@@ -6,12 +6,12 @@ import asyncio
 import random
 import time
 from collections import defaultdict
+from typing import Any
 
 import pytest
-from redis.asyncio import Redis
-from support.waiting import eventually, numbers, pending, read
 
 from penstock import Commit, Consumer, Message, Prefetch, Producer, UsageError
+from support.waiting import eventually, numbers, pending, read
 
 
 async def send(url: str, stream: str, *values: int) -> None:
@@ -21,7 +21,7 @@ async def send(url: str, stream: str, *values: int) -> None:
 
 
 async def test_handlers_run_at_the_concurrency_and_not_above(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(60))
     running = most = done = 0
@@ -62,7 +62,7 @@ async def test_concurrency_one_handles_in_the_order_of_the_stream(
 
 @pytest.mark.parametrize("ordering", ["key", "shard"])
 async def test_an_ordering_runs_one_of_a_kind_at_a_time_in_stream_order(
-    url: str, stream: str, redis: Redis, ordering: str
+    url: str, stream: str, redis: Any, ordering: str
 ) -> None:
     streams = [f"{stream}-{n}" for n in range(3)]
     chance = random.Random(7)
@@ -172,7 +172,7 @@ async def test_two_runs_may_share_but_not_order_differently(
 
 @pytest.mark.parametrize("most", [1, 2, 7, 50])
 async def test_no_more_is_held_than_the_bound(
-    url: str, stream: str, redis: Redis, most: int
+    url: str, stream: str, redis: Any, most: int
 ) -> None:
     await send(url, stream, *range(300))
     bound = Prefetch(max_messages=most)
@@ -236,7 +236,7 @@ async def test_a_message_larger_than_the_bound_still_comes(
 
 
 async def test_with_quick_handlers_reads_carry_hundreds(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10_000))
     before = await reads(redis)
@@ -247,13 +247,13 @@ async def test_with_quick_handlers_reads_carry_hundreds(
         assert await reads(redis) - before < 35
 
 
-async def reads(redis: Redis) -> int:
+async def reads(redis: Any) -> int:
     stats = await redis.info("commandstats")
     return int(stats.get("cmdstat_xreadgroup", {"calls": 0})["calls"])
 
 
 async def test_a_handler_that_never_awaits_does_not_hold_up_acks(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """The loop gets its turns between messages, so the interval is kept."""
     await send(url, stream, *range(100))

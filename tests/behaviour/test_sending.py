@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
-from conftest import Events
-from redis.asyncio import Redis
-from support.proxy import proxy
-from support.waiting import eventually
 
+from conftest import Events
 from penstock import (
     BufferFull,
     ClosedError,
@@ -20,6 +18,8 @@ from penstock import (
     SendFailed,
     SendUnknown,
 )
+from support.proxy import proxy
+from support.waiting import eventually
 
 
 class Order(msgspec.Struct):
@@ -28,7 +28,7 @@ class Order(msgspec.Struct):
 
 
 async def test_a_receipt_says_where_the_message_is(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
         receipt = await producer.send(stream, b"paid")
@@ -41,7 +41,7 @@ async def test_a_receipt_says_where_the_message_is(
 
 
 async def test_key_and_headers_are_fields_of_the_entry(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
         await producer.send(stream, "text", key="k-1", headers={"from": "wéb"})
@@ -49,7 +49,7 @@ async def test_key_and_headers_are_fields_of_the_entry(
     assert fields == {b"msg": b"text", b"key": b"k-1", b"from": "wéb".encode()}
 
 
-async def test_other_payloads_go_as_json(url: str, stream: str, redis: Redis) -> None:
+async def test_other_payloads_go_as_json(url: str, stream: str, redis: Any) -> None:
     async with Producer(url) as producer:
         await producer.send(stream, Order(7, "ok"))
         await producer.send(stream, {"a": [1, 2]})
@@ -59,7 +59,7 @@ async def test_other_payloads_go_as_json(url: str, stream: str, redis: Redis) ->
 
 
 async def test_the_order_is_that_of_the_calls(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, max_messages=50, max_batch=7) as producer:
         futures = [await producer.enqueue(stream, b"%d" % n) for n in range(1000)]
@@ -70,7 +70,7 @@ async def test_the_order_is_that_of_the_calls(
 
 
 async def test_senders_that_wait_for_room_keep_their_order(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, max_messages=3) as producer:
         async with asyncio.TaskGroup() as group:
@@ -81,7 +81,7 @@ async def test_senders_that_wait_for_room_keep_their_order(
 
 
 async def test_what_is_queued_goes_out_together(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """A hundred senders to five streams share a handful of writes."""
     async with Producer(url) as producer:
@@ -115,7 +115,7 @@ async def later(value: object) -> object:
 
 
 async def test_one_refused_message_fails_alone(
-    url: str, stream: str, redis: Redis, events: Events
+    url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await redis.set(f"{stream}-string", "no stream")
     async with Producer(url, on_event=events) as producer:
@@ -133,7 +133,7 @@ async def test_one_refused_message_fails_alone(
 
 
 async def test_a_failure_that_nobody_awaits_is_an_event_and_no_warning(
-    url: str, stream: str, redis: Redis, events: Events
+    url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await redis.set(stream, "no stream")
     async with Producer(url, on_event=events) as producer:
@@ -142,7 +142,7 @@ async def test_a_failure_that_nobody_awaits_is_an_event_and_no_warning(
 
 
 async def test_flush_waits_for_all_that_was_queued(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
         for _ in range(2000):
@@ -152,7 +152,7 @@ async def test_flush_waits_for_all_that_was_queued(
 
 
 async def test_leaving_sends_what_is_queued_even_by_an_exception(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     with pytest.raises(LookupError):
         async with Producer(url) as producer:
@@ -163,7 +163,7 @@ async def test_leaving_sends_what_is_queued_even_by_an_exception(
 
 
 async def test_leaving_by_cancellation_sends_what_is_queued(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     queued = asyncio.Event()
 
@@ -211,7 +211,7 @@ async def test_the_buffer_is_bounded_in_bytes(url: str, stream: str) -> None:
 
 
 async def test_a_message_larger_than_the_buffer_goes_alone(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, max_bytes=1000) as producer:
         await producer.send(stream, b"x" * 100_000)
@@ -219,7 +219,7 @@ async def test_a_message_larger_than_the_buffer_goes_alone(
 
 
 async def test_a_lost_reply_is_unknown_and_never_sent_again(
-    url: str, stream: str, redis: Redis, events: Events
+    url: str, stream: str, redis: Any, events: Events
 ) -> None:
     """redis-py's own retry would have added the entry up to eleven times."""
     async with proxy(url) as between:
@@ -238,7 +238,7 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(
 
 
 async def test_what_was_only_queued_is_sent_after_an_outage_in_order(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with proxy(url) as between, Producer(between.url) as producer:
         await producer.send(stream, b"0")
@@ -260,7 +260,7 @@ async def test_what_was_only_queued_is_sent_after_an_outage_in_order(
 
 
 async def test_cancelling_a_send_gives_up_the_wait_and_nothing_else(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     """A thousand sends, cancelled at any moment: once or not at all, nothing mixed."""
     kept: dict[int, str] = {}
@@ -288,7 +288,7 @@ async def test_cancelling_a_send_gives_up_the_wait_and_nothing_else(
 
 
 async def test_bad_messages_are_refused_before_anything_is_sent(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
         for kwargs in (
@@ -320,7 +320,7 @@ async def test_a_closed_producer_says_so(url: str, stream: str) -> None:
 
 
 async def test_a_producer_can_be_opened_again(
-    url: str, stream: str, redis: Redis
+    url: str, stream: str, redis: Any
 ) -> None:
     producer = Producer(url)
     for _ in range(3):

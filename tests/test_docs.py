@@ -1,0 +1,93 @@
+"""Every Python block in the README and the docs runs, against a real server.
+
+A block is run as it stands, with `redis://localhost` read as the server under test and
+`REDIS_URL` set. `Order`, `bill` and `handle` are what the README's reader would have;
+the latter two end the program after the first message.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock import Message, Producer
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+class Handled(Exception):  # noqa: N818
+    """Raised by `bill`, to leave a loop that would go on for ever."""
+
+
+def blocks() -> list[Any]:
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for number, code in enumerate(BLOCK.findall(path.read_text()), 1):
+            found.append(pytest.param(code, id=f"{path.name}-{number}"))
+    return found
+
+
+async def run(code: str, names: dict[str, Any]) -> None:
+    """Run a block, whose `await`s may stand at its top."""
+    compiled = compile(code, "<docs>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    made = eval(compiled, names)  # noqa: S307 - the docs are ours
+    if inspect.iscoroutine(made):
+        await made
+
+
+@pytest.mark.parametrize("code", blocks())
+async def test_a_block_of_the_docs_runs(
+    code: str, url: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    await redis.delete("orders")
+    calls = []
+
+    def bill(payload: object) -> None:
+        calls.append(payload)
+        raise Handled
+
+    async def handle(message: Message[Order]) -> None:
+        calls.append(message.payload)
+        await names["consumer"].aclose()
+
+    names: dict[str, Any] = {
+        "Order": Order,
+        "bill": bill,
+        "handle": handle,
+        "__name__": "docs",
+    }
+    await run("from penstock import *", names)
+    if "Producer(" not in code:
+        async with Producer(url) as producer:
+            await producer.send("orders", Order(1))
+    code = code.replace('"redis://localhost"', repr(url))
+    async with asyncio.timeout(20):
+        with suppress(Handled):
+            await run(code, names)
+    if "bill(" in code or "run(handle" in code:
+        assert len(calls) == 1
+    await redis.delete("orders")
+
+
+def test_there_are_the_three_samples_of_the_readme() -> None:
+    assert len(BLOCK.findall((ROOT / "README.md").read_text())) == 3
+
+
+def test_the_readme_names_the_commands_that_the_makefile_has() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", readme, re.MULTILINE):
+        assert f"\n{target}:" in makefile
