@@ -8,7 +8,8 @@ docs/testing).
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -26,9 +27,33 @@ def _no_server_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REDIS_URL", raising=False)
 
 
+@pytest.fixture(scope="session")
+def container_url() -> Iterator[str]:
+    """A server from the image that PENSTOCK_TEST_IMAGE names, in Docker."""
+    image = os.environ.get("PENSTOCK_TEST_IMAGE")
+    if not image:
+        pytest.skip("PENSTOCK_TEST_IMAGE names no image, for example redis:8")
+    docker = pytest.importorskip("docker")
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException as error:
+        pytest.skip(f"no Docker engine answers: {error}")
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import PortWaitStrategy
+
+    container = DockerContainer(image).with_exposed_ports(6379)
+    with container.waiting_for(PortWaitStrategy(6379)) as running:
+        host = running.get_container_host_ip()
+        yield f"redis://{host}:{running.get_exposed_port(6379)}"
+
+
 @pytest.fixture
-def url(penstock_url: str) -> str:
-    return penstock_url
+def url(request: pytest.FixtureRequest) -> str:
+    """The server under test."""
+    in_docker = "PENSTOCK_TEST_IMAGE" in os.environ
+    return str(
+        request.getfixturevalue("container_url" if in_docker else "penstock_url")
+    )
 
 
 @pytest.fixture
