@@ -28,7 +28,7 @@ from penstock._tasks.membership import Membership
 from penstock._tasks.session import Plan, Session, open_session
 from penstock.codecs import Codec, codec_for
 from penstock.errors import ClosedError, ConfigurationError
-from penstock.events import OnEvent, log_event
+from penstock.events import OnEvent, guarded, log_event
 from penstock.identity import consumer_name
 from penstock.message import EntryId, Fields, Message
 from penstock.options import (
@@ -208,7 +208,7 @@ class Consumer(Openable, Generic[T]):
             lease=seconds(claim.idle, "Claim(idle)"),
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
-            on_event=on_event,
+            on_event=guarded(on_event),
         )
         # The running parts; None before it is open and after it was closed.
         self._session: Session[T] | None = None

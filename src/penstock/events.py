@@ -49,6 +49,19 @@ def log_event(event: Event) -> None:
     _LOGGER.log(event.level, "%s", event)
 
 
+def guarded(on_event: OnEvent) -> OnEvent:
+    """Keep a hook's own failure from the task that reports: it is logged instead."""
+
+    def tell(event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception as error:  # noqa: BLE001 - whatever it is, reading goes on
+            kind = type(error).__name__
+            _LOGGER.error("on_event raised %s for %s", kind, event.name)  # noqa: TRY400
+
+    return tell
+
+
 def printable(text: str | bytes, limit: int = 200) -> str:
     """Make text from outside fit for a log line: escaped, and cut at `limit`."""
     if isinstance(text, bytes):

@@ -18,7 +18,7 @@ from penstock._tasks.flusher import Flusher, Ticket
 from penstock._tasks.lifetime import Openable, task_group
 from penstock.codecs import Codec, encode_any
 from penstock.errors import BufferFull, ClosedError
-from penstock.events import OnEvent, log_event
+from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Receipt, Shard
 from penstock.options import Duration, count, seconds
 
@@ -90,7 +90,7 @@ class Producer(Openable):
         self._max_in_flight = count(max_in_flight, "max_in_flight")
         self._open_timeout = seconds(open_timeout, "open_timeout")
         self._close_timeout = seconds(close_timeout, "close_timeout")
-        self._on_event = on_event
+        self._on_event = guarded(on_event)
         # Streams that were sent to, checked once.
         self._shards: dict[str, Shard] = {}
         self._open = False

@@ -97,12 +97,13 @@ async def test_a_start_is_inclusive_by_id_by_text_and_by_time(
             await asyncio.sleep(0.001)
         middle = await producer.send(stream, b"2")
         await producer.send(stream, b"3")
-    for name, start in {
+    starts: dict[str, EntryId | str | datetime] = {
         "id": middle.id,
         "text": str(middle.id),
         "time": middle.timestamp,
         "before": middle.timestamp - timedelta(milliseconds=2),
-    }.items():
+    }
+    for name, start in starts.items():
         async with Consumer(stream, url=url, group=name, start=start) as consumer:
             assert numbers(await read(consumer, 2)) == [2, 3], name
 

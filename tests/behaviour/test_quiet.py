@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from penstock import Consumer, Producer
+from penstock import EARLIEST, Consumer, Event, Producer
+from penstock._core.ledger import Account
 from support.waiting import pending
 
 
@@ -122,3 +123,34 @@ async def test_an_opening_that_is_cancelled_leaves_nothing_behind(
             await task
     gc.collect()
     assert await state(redis) == before
+
+
+@pytest.mark.parametrize("group", ["g", None])
+async def test_what_was_in_hand_when_it_closed_is_freed(
+    url: str, stream: str, group: str | None
+) -> None:
+    """Entries are hidden from the garbage collector, so cycles would stay for ever."""
+    async with Producer(url) as producer:
+        for _ in range(100):
+            await producer.enqueue(stream, b"x")
+    for _ in range(3):
+        async with Consumer(stream, url=url, group=group, start=EARLIEST) as consumer:
+            await consumer.next()
+            assert consumer.statistics().queued
+    del consumer
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing) is Account]
+
+
+async def test_a_hook_that_raises_disturbs_nothing(
+    url: str, stream: str, redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Event) -> None:
+        raise LookupError
+
+    async with Consumer(stream, url=url, group="g", on_event=broken) as consumer:
+        await redis.delete(stream)
+        async with Producer(url) as producer:
+            await producer.send(stream, b"x")
+        assert (await consumer.next()).payload == b"x"
+    assert "on_event raised LookupError for group_recreated" in caplog.text

@@ -570,10 +570,13 @@ class Ledger:
                     del account.entries[id_]
                 yield account.shard, deliveries, ids
 
-    def knows(self, shard: Shard, id_: bytes) -> bool:
-        """Tell whether an entry is in hand."""
-        account = self._accounts.get(shard.key)
-        return account is not None and id_ in account.entries
+    def close(self) -> None:
+        """Let go of everything; the books must not keep entries alive, see `Entry`."""
+        for _ in self.release():
+            pass
+        for account in self._accounts.values():
+            account.entries.clear()
+            account.settled.clear()
 
     def to_confirm(self) -> list[Entry]:
         """List what is acknowledged here and not confirmed by the server."""

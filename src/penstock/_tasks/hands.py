@@ -113,6 +113,9 @@ class Hands(Generic[T]):
                 processed, except by a task that failed or is still at work.
         """
         held = [(e, task) for task, held in self._holders.items() for e in held]
+        for task in self._holders:
+            # A task that lives on must not keep all this alive.
+            task.remove_done_callback(self._ended)
         self._holders.clear()
         held += filter(None, [loop.let_go() for loop in list(self._loops)])
         for entry, task in held:

@@ -227,6 +227,7 @@ class Session(Generic[T]):
         if late.cancelled_caught:
             facts = {"uncommitted": self.ledger.uncommitted}
             self._plan.on_event(Event("close_incomplete", facts=facts))
+        self.ledger.close()
 
     async def _end_group(self) -> None:
         plan, committer = self._plan, self._committer
