@@ -25,11 +25,15 @@ from penstock.errors import (
 from penstock.events import Event
 from penstock.message import EntryId, Fields, Headers, Message, Receipt
 from penstock.options import (
+    DELAYED,
+    DISABLED,
     EARLIEST,
+    IMMEDIATE,
     LATEST,
     LOAD_BALANCED,
     PROCESSED,
     REALTIME,
+    RESUMABLE,
     ROLLING,
     AutoCommit,
     Claim,
@@ -42,11 +46,15 @@ from penstock.options import (
 from penstock.producer import Producer
 
 __all__ = [
+    "DELAYED",
+    "DISABLED",
     "EARLIEST",
+    "IMMEDIATE",
     "LATEST",
     "LOAD_BALANCED",
     "PROCESSED",
     "REALTIME",
+    "RESUMABLE",
     "ROLLING",
     "AccessError",
     "AutoCommit",

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import (
     Any,
-    Final,
     Generic,
     TypedDict,
     TypeVar,
@@ -29,7 +28,7 @@ from penstock._tasks.session import Plan, Session, open_session
 from penstock.codecs import Codec, codec_for
 from penstock.errors import ClosedError, ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
-from penstock.identity import consumer_name
+from penstock.identity import consumer_name, host_id
 from penstock.message import EntryId, Fields, Message
 from penstock.options import (
     AutoCommit,
@@ -113,10 +112,13 @@ class Consumer(Openable, Generic[T]):
         *streams: The streams' names.
         url: `redis://`, `rediss://` or `unix://` with user, password and database,
             or `embedded://`; default: the environment's `REDIS_URL`.
-        group: The consumer group, for LOAD_BALANCED.
-        name: This consumer's name in the group; default: one that nobody else has.
-            With a fixed one, a restart goes on with what it had not acknowledged.
-        mode: `LOAD_BALANCED` or `REALTIME`; default: the former if a group is named.
+        group: The consumer group; LOAD_BALANCED needs one, RESUMABLE has
+            `<host id>:r` by default, see `penstock.identity`.
+        name: This consumer's name in the group; default: one that nobody else has,
+            in RESUMABLE the group's. With a fixed one, a restart goes on with what it
+            had not acknowledged.
+        mode: `LOAD_BALANCED`, `RESUMABLE` or `REALTIME`, see `Mode`; default: the
+            first if a group is named, else the last.
         start: Where a new group begins, or this REALTIME consumer: `EARLIEST`,
             `LATEST`, an entry id (that entry is included) or an aware `datetime`.
             Default: `EARLIEST` in a group, `LATEST` without.
@@ -191,8 +193,15 @@ class Consumer(Openable, Generic[T]):
             raise ConfigurationError(
                 "name at least one stream, and each one once: Consumer('orders', ...)"
             )
-        member = _member(_mode(mode, group), group, name, mkstream=mkstream)
-        policy = choice(AutoCommit, auto_commit, "auto_commit")
+        mode = _mode(mode, group)
+        policy = _policy(auto_commit, mode)
+        member = _member(
+            mode,
+            group,
+            name,
+            mkstream=mkstream,
+            noack=policy is AutoCommit.IMMEDIATE,
+        )
         if codec is None and payload is not Fields:
             codec = codec_for(payload)
         self._plan: Plan[T] = Plan(
@@ -201,10 +210,11 @@ class Consumer(Openable, Generic[T]):
             member=member,
             start=_start(start, grouped=member is not None),
             codec=codec,
-            ack=policy is AutoCommit.PROCESSED,
+            policy=policy,
             prefetch=prefetch,
             commit_interval=seconds(commit.interval, "Commit(interval)"),
             commit_max_pending=commit.max_pending,
+            commit_delay=seconds(commit.delay, "Commit(delay)"),
             lease=seconds(claim.idle, "Claim(idle)"),
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
@@ -360,9 +370,6 @@ class Consumer(Openable, Generic[T]):
         return f"<Consumer {streams}{group} {state}>"
 
 
-_GROUP_HINT: Final = "group='billing'"
-
-
 def _mode(mode: Mode | str | None, group: str | None) -> Mode:
     if mode is None:
         return Mode.REALTIME if group is None else Mode.LOAD_BALANCED
@@ -370,7 +377,7 @@ def _mode(mode: Mode | str | None, group: str | None) -> Mode:
 
 
 def _member(
-    mode: Mode, group: str | None, name: str | None, *, mkstream: bool
+    mode: Mode, group: str | None, name: str | None, *, mkstream: bool, noack: bool
 ) -> Membership | None:
     if mode is Mode.REALTIME:
         if group is not None or name is not None:
@@ -379,15 +386,31 @@ def _member(
                 "group and name out, or use LOAD_BALANCED"
             )
         return None
+    if mode is Mode.RESUMABLE and group is None:
+        group = f"{host_id()}:r"
     if not isinstance(group, str) or not group:
         raise ConfigurationError(
-            f"LOAD_BALANCED shares the messages of a group: name it, {_GROUP_HINT}"
+            f"group={group!r:.60} is no group's name; LOAD_BALANCED shares the "
+            f"messages of a group: name it, group='billing'"
         )
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigurationError(
             f"name={name!r:.60} is no consumer name; give a text, or leave it out"
         )
-    return Membership(group, name or consumer_name(), mkstream)
+    if name is None:
+        # A resumable consumer must find its own pending entries again.
+        name = group if mode is Mode.RESUMABLE else consumer_name()
+    return Membership(group, name, mkstream, noack)
+
+
+def _policy(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
+    policy = choice(AutoCommit, auto_commit, "auto_commit")
+    if mode is Mode.REALTIME and policy is not AutoCommit.PROCESSED:
+        raise ConfigurationError(
+            f"auto_commit={policy.value!r} needs a group: REALTIME has nothing to "
+            f"acknowledge; leave it out, or name a group"
+        )
+    return policy
 
 
 def _start(start: StartAt | str | None, *, grouped: bool) -> Start | EntryId:

@@ -15,11 +15,15 @@ from penstock.errors import ConfigurationError
 from penstock.message import EntryId
 
 __all__ = [
+    "DELAYED",
+    "DISABLED",
     "EARLIEST",
+    "IMMEDIATE",
     "LATEST",
     "LOAD_BALANCED",
     "PROCESSED",
     "REALTIME",
+    "RESUMABLE",
     "ROLLING",
     "AutoCommit",
     "Claim",
@@ -42,6 +46,10 @@ class Mode(Enum):
 
     REALTIME = "realtime"
     """Everyone sees everything; the position lives in this process; no acks."""
+    RESUMABLE = "resumable"
+    """A group of its own, which goes on where it stopped; at least once. One consumer
+    at a time: two that share host and defaults would read each other's pending
+    messages, so give the second one a group."""
     LOAD_BALANCED = "load_balanced"
     """The consumers of a group share the messages; at least once."""
 
@@ -56,6 +64,16 @@ class AutoCommit(Enum):
     ROLLING = "rolling"
     """You do, with `message.ack()`. What you don't ack stays pending and is given
     back on closing. At least once."""
+    DISABLED = "disabled"
+    """You do, with `message.ack()`, and it is sent only by `await consumer.commit()`
+    and on closing. Until then it is kept in memory. At least once."""
+    DELAYED = "delayed"
+    """Penstock does, `Commit.delay` after it handed the message out, processed or not,
+    as Kafka's auto-commit; on leaving cleanly at once. Neither at least nor at most
+    once: a crash loses what took longer than the delay, and repeats what took less."""
+    IMMEDIATE = "immediate"
+    """The server does, when it delivers (NOACK). At most once: what is queued or being
+    handled in a crash is lost, and so is what is queued when the consumer is left."""
 
 
 class Start(Enum):
@@ -68,9 +86,13 @@ class Start(Enum):
 
 
 REALTIME: Final = Mode.REALTIME
+RESUMABLE: Final = Mode.RESUMABLE
 LOAD_BALANCED: Final = Mode.LOAD_BALANCED
 PROCESSED: Final = AutoCommit.PROCESSED
 ROLLING: Final = AutoCommit.ROLLING
+DISABLED: Final = AutoCommit.DISABLED
+DELAYED: Final = AutoCommit.DELAYED
+IMMEDIATE: Final = AutoCommit.IMMEDIATE
 EARLIEST: Final = Start.EARLIEST
 LATEST: Final = Start.LATEST
 
@@ -174,17 +196,21 @@ class Commit:
             0.1. It bounds how much is handled again after a crash. 0 sends at
             once what there is.
         max_pending: Outcomes that are sent without waiting longer; default 1,000.
+        delay: Under `DELAYED`, seconds from handing a message out to acknowledging
+            it; default 5. Without meaning under the other policies.
 
     Raises:
-        ConfigurationError: The interval is negative, or the number less than 1.
+        ConfigurationError: A duration is negative, or the number less than 1.
     """
 
     interval: Duration = 0.1
     max_pending: int = 1000
+    delay: Duration = 5.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "interval", seconds(self.interval, "Commit(interval)"))
         count(self.max_pending, "Commit(max_pending)")
+        object.__setattr__(self, "delay", seconds(self.delay, "Commit(delay)"))
 
 
 @dataclass(frozen=True, slots=True)

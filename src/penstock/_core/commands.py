@@ -29,15 +29,23 @@ def xread(
 
 
 def xreadgroup(
-    group: str, consumer: str, keys: Sequence[bytes], count: int, block: int
+    group: str,
+    consumer: str,
+    keys: Sequence[bytes],
+    count: int,
+    block: int,
+    *,
+    noack: bool = False,
 ) -> Command:
     """Read entries that the group has delivered to nobody yet.
 
-    COUNT is per key. Waits up to `block` milliseconds for the first one.
+    COUNT is per key. Waits up to `block` milliseconds for the first one. With NOACK
+    the server takes them for acknowledged at once.
     """
     head = (b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count)
+    wait = (b"BLOCK", block, b"NOACK") if noack else (b"BLOCK", block)
     live = (b">",) * len(keys)
-    return (*head, b"BLOCK", block, b"STREAMS", *keys, *live)
+    return (*head, *wait, b"STREAMS", *keys, *live)
 
 
 def xreadgroup_pending(

@@ -77,10 +77,19 @@ class Cursor:
         start: Each shard with the id after which to read it; in a group the server
             knows better, and it is the floor.
         group: Whether a group is read.
+        recover: Whether own pending entries are to be read first; not where the
+            server acknowledges by itself.
     """
 
-    def __init__(self, start: Sequence[tuple[Shard, bytes]], *, group: bool) -> None:
+    def __init__(
+        self,
+        start: Sequence[tuple[Shard, bytes]],
+        *,
+        group: bool,
+        recover: bool | None = None,
+    ) -> None:
         self._group = group
+        self._recover = group if recover is None else recover
         self._positions = {
             shard.key: Position(shard, after, floor=after, recovering=False)
             for shard, after in start
@@ -93,7 +102,7 @@ class Cursor:
 
     def connected(self) -> None:
         """Start over on a new connection: the old one may have lost a reply."""
-        if self._group:
+        if self._recover:
             for position in self._positions.values():
                 position.after = _START
                 position.recovering = True

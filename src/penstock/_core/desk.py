@@ -24,15 +24,18 @@ class FrontDesk(Generic[T]):
     Args:
         ledger: Its ledger.
         codec: Decodes payloads; None gives the whole entry as `Fields`.
-        acks: Whether messages can be acknowledged.
+        no_ack: Why messages can't be acknowledged by hand, and what to do about it;
+            None if they can.
     """
 
-    __slots__ = ("_acks", "_decode", "_ledger")
+    __slots__ = ("_decode", "_ledger", "_no_ack")
 
-    def __init__(self, ledger: Ledger, codec: Codec[T] | None, *, acks: bool) -> None:
+    def __init__(
+        self, ledger: Ledger, codec: Codec[T] | None, *, no_ack: str | None
+    ) -> None:
         self._ledger = ledger
         self._decode = None if codec is None else codec.decode
-        self._acks = acks
+        self._no_ack = no_ack
 
     def payload(self, entry: Entry, fields: Sequence[bytes]) -> Any:
         """Decode a payload.
@@ -64,14 +67,11 @@ class FrontDesk(Generic[T]):
         """Record an acknowledgement.
 
         Raises:
-            UsageError: There is nothing to acknowledge in this mode.
+            UsageError: There is nothing to acknowledge by hand.
             ClosedError: The entry was given back.
         """
-        if not self._acks:
-            raise UsageError(
-                "a REALTIME consumer has nothing to acknowledge; leave ack() out, or "
-                "name a group"
-            )
+        if self._no_ack is not None:
+            raise UsageError(self._no_ack)
         if not self._ledger.ack(entry):
             raise ClosedError("consumer")
 

@@ -225,6 +225,8 @@ class Ledger:
     Args:
         window: How much may be held.
         max_pending: Outcomes that are sent without waiting for the interval.
+        max_uncommitted: Outcomes that may wait before nothing more is read: a server
+            may go on serving reads and refuse to be told. None for no bound.
         lease: Seconds that an entry without an outcome is ours.
         acks: Whether there is anything to acknowledge (not so in REALTIME).
         on_room: Rung when there is room again after `room` gave 0.
@@ -237,6 +239,7 @@ class Ledger:
         "_lanes",
         "_lease",
         "_max_pending",
+        "_max_uncommitted",
         "_on_outcomes",
         "_on_room",
         "_order",
@@ -257,6 +260,7 @@ class Ledger:
         window: Window,
         *,
         max_pending: int,
+        max_uncommitted: int | None = None,
         lease: float,
         acks: bool,
         on_room: Callable[[], None],
@@ -264,6 +268,7 @@ class Ledger:
     ) -> None:
         self._window = window
         self._max_pending = max_pending
+        self._max_uncommitted = max_uncommitted
         self._lease = lease
         self._acks = acks
         self._on_room = on_room
@@ -295,14 +300,12 @@ class Ledger:
         """Give how many entries may be read now; at 0 `on_room` will ring.
 
         It is 0 as long as less than half is free and workers have something to do:
-        a read for every freed place would cost a round trip a message. And what is
-        done but not committed is bounded too, for a server that refuses to be told.
+        a read for every freed place would cost a round trip a message.
         """
-        capacity = self._window.capacity
-        self._wake_at = capacity // 2
-        enough = (
-            self.held <= self._wake_at or not self._queue
-        ) and self.uncommitted <= capacity + 10 * self._max_pending
+        self._wake_at = self._window.capacity // 2
+        enough = self.held <= self._wake_at or not self._queue
+        if self._max_uncommitted is not None:
+            enough = enough and self.uncommitted <= self._max_uncommitted
         room = self._window.room(self.held, self.size) if enough else 0
         self._thirsty = not room
         return room

@@ -30,7 +30,7 @@ class Committer:
         link: Paces what is tried again.
         ledger: Has the outcomes.
         group: The group's name.
-        interval: Seconds that the first outcome may wait.
+        interval: Seconds that the first outcome may wait; None: until it is asked for.
         outcomes: Rung when there is something to look at.
         on_event: Told of acknowledgements that the server did not take.
     """
@@ -42,7 +42,7 @@ class Committer:
         *,
         ledger: Ledger,
         group: str,
-        interval: float,
+        interval: float | None,
         outcomes: Bell,
         on_event: OnEvent,
     ) -> None:
@@ -87,7 +87,8 @@ class Committer:
             self._urgent -= 1
 
     async def _wait(self) -> None:
-        while not self._ledger.uncommitted:
+        on_demand = self._interval is None
+        while not self._ledger.uncommitted or (on_demand and not self._urgent):
             await self._outcomes.wait()
         if self._ledger.full or self._urgent:
             return

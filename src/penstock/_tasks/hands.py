@@ -78,7 +78,7 @@ class Hands(Generic[T]):
         self.come_back(task)
         await self.intake.turn()
         # Taken outside the scope: a timeout of 0 is over at its first turn.
-        entry = None if self.intake.closed else self.ledger.take()
+        entry = self.intake.take()
         if entry is None:
             with anyio.move_on_after(timeout):
                 entry = await self.intake.entry()

@@ -6,8 +6,9 @@ import asyncio
 from time import monotonic
 from typing import Final
 
+from penstock._core.delay import Delay
 from penstock._core.ledger import Entry, Ledger
-from penstock._tasks.bells import Queueing
+from penstock._tasks.bells import Bell, Queueing
 from penstock.errors import PenstockError
 
 __all__ = ["Intake"]
@@ -22,12 +23,27 @@ class Intake:
 
     Args:
         ledger: The consumer's ledger.
+        delay: Under DELAYED, told what is handed out.
+        handed_out: Rung then.
     """
 
-    __slots__ = ("_error", "_idle", "_ledger", "_told", "_turn_ends", "closed")
+    __slots__ = (
+        "_delay",
+        "_error",
+        "_handed_out",
+        "_idle",
+        "_ledger",
+        "_told",
+        "_turn_ends",
+        "closed",
+    )
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(
+        self, ledger: Ledger, delay: Delay | None = None, handed_out: Bell | None = None
+    ) -> None:
         self._ledger = ledger
+        self._delay = delay
+        self._handed_out = handed_out
         self._idle = Queueing()
         # Why no more will come, to be raised once the queue has run dry.
         self._error: PenstockError | None = None
@@ -70,7 +86,17 @@ class Intake:
 
     def poll(self) -> Entry | None:
         """Take an entry if one can be had without waiting and no turn is due."""
-        return self._ledger.take() if monotonic() < self._turn_ends else None
+        return self.take() if monotonic() < self._turn_ends else None
+
+    def take(self) -> Entry | None:
+        """Take an entry if one can be had without waiting; None once closed."""
+        if self.closed:
+            return None
+        entry = self._ledger.take()
+        if self._delay is not None and self._handed_out is not None and entry:
+            self._delay.handed_out(entry, monotonic())
+            self._handed_out.ring()
+        return entry
 
     async def turn(self) -> None:
         """Give the event loop a turn, if one is due."""
@@ -89,7 +115,7 @@ class Intake:
         """
         await self.turn()
         while not self.closed:
-            entry = self._ledger.take()
+            entry = self.take()
             if entry is not None:
                 return entry
             if self._error is not None:

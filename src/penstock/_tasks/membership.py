@@ -24,11 +24,13 @@ class Membership:
         group: The group's name.
         name: The consumer's name in it.
         mkstream: Whether a missing stream may be made.
+        noack: Whether the server takes for acknowledged what it delivers.
     """
 
     group: str
     name: str
     mkstream: bool
+    noack: bool
 
 
 def refusal(server: str, command: str, error: ErrorReply) -> ServerError:

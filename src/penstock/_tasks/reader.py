@@ -165,7 +165,8 @@ class Reader:
             after = [position.after for position in read.positions]
             return commands.xread(keys, after, read.count, block)
         group, name = self._member.group, self._member.name
-        return commands.xreadgroup(group, name, keys, read.count, block)
+        noack = self._member.noack
+        return commands.xreadgroup(group, name, keys, read.count, block, noack=noack)
 
     async def _recover(self, read: Recover) -> None:
         """Read a page of own pending entries, with their delivery counts."""

@@ -7,6 +7,7 @@ committer, and the order in which they end.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from penstock._core.cursor import Cursor
+from penstock._core.delay import Delay
 from penstock._core.desk import FrontDesk
 from penstock._core.ledger import Ledger
 from penstock._core.window import Window
@@ -28,12 +30,13 @@ from penstock._tasks.intake import Intake
 from penstock._tasks.lifetime import task_group
 from penstock._tasks.membership import Membership, join, pin
 from penstock._tasks.reader import Reader
+from penstock._tasks.ripener import ripen
 from penstock._tasks.worker import HandlerExit, work
 from penstock.codecs import Codec
 from penstock.errors import UsageError
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Message, Shard
-from penstock.options import Ordering, Prefetch, Start
+from penstock.options import AutoCommit, Ordering, Prefetch, Start
 
 __all__ = ["Plan", "Session", "open_session"]
 
@@ -49,14 +52,37 @@ class Plan(Generic[T]):
     member: Membership | None
     start: Start | EntryId
     codec: Codec[T] | None
-    ack: bool
+    policy: AutoCommit
     prefetch: Prefetch
     commit_interval: float
     commit_max_pending: int
+    commit_delay: float
     lease: float
     open_timeout: float
     close_timeout: float
     on_event: OnEvent
+
+    @property
+    def noack(self) -> bool:
+        """Whether the server takes for acknowledged what it delivers."""
+        return self.member is not None and self.member.noack
+
+    @property
+    def acks(self) -> bool:
+        """Whether there is anything to acknowledge."""
+        return self.member is not None and not self.noack
+
+    @property
+    def no_ack(self) -> str | None:
+        """Why a message can't be acknowledged by hand; None if it can."""
+        if self.member is None:
+            return "a REALTIME consumer has nothing to acknowledge; " + _NO_ACK
+        if self.policy in {AutoCommit.DELAYED, AutoCommit.IMMEDIATE}:
+            return f"{self.policy.name} acknowledges by itself; " + _NO_ACK
+        return None
+
+
+_NO_ACK = "leave ack() out, or name a group and choose PROCESSED, ROLLING or DISABLED"
 
 
 class Session(Generic[T]):
@@ -74,18 +100,14 @@ class Session(Generic[T]):
         self._line = line
         self._room = Bell()
         self._outcomes = Bell()
-        acks = plan.member is not None
-        self.ledger = Ledger(
-            Window(plan.prefetch.max_messages, plan.prefetch.max_bytes),
-            max_pending=plan.commit_max_pending,
-            lease=plan.lease,
-            acks=acks,
-            on_room=self._ring_reader,
-            on_outcomes=self._ring_committer,
-        )
-        self.intake = Intake(self.ledger)
-        self._desk = FrontDesk(self.ledger, plan.codec, acks=acks)
-        self.hands = Hands(self.intake, self.ledger, self._desk, ack=plan.ack)
+        self.ledger = self._make_ledger()
+        self._handed_out = Bell()
+        delayed = plan.policy is AutoCommit.DELAYED
+        self._delay = Delay(plan.commit_delay) if delayed else None
+        self.intake = Intake(self.ledger, self._delay, self._handed_out)
+        self._desk = FrontDesk(self.ledger, plan.codec, no_ack=plan.no_ack)
+        self._ack = plan.policy is AutoCommit.PROCESSED
+        self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
         self._committer = self._make_committer()
         # The tasks that `run` has handlers in, to see a handler that closes its own
         # consumer; and an event to wait for their end.
@@ -104,16 +126,32 @@ class Session(Generic[T]):
         self._outcomes.ring()
         self.intake.give_way()
 
+    def _make_ledger(self) -> Ledger:
+        plan = self._plan
+        most, pending = plan.prefetch.max_messages, plan.commit_max_pending
+        # Under DISABLED it is the user who decides how much waits.
+        on_demand = plan.policy is AutoCommit.DISABLED
+        return Ledger(
+            Window(most, plan.prefetch.max_bytes),
+            max_pending=pending,
+            max_uncommitted=None if on_demand else most + 10 * pending,
+            lease=plan.lease,
+            acks=plan.acks,
+            on_room=self._ring_reader,
+            on_outcomes=self._ring_committer,
+        )
+
     def _make_committer(self) -> Committer | None:
         plan = self._plan
-        if plan.member is None:
+        if plan.member is None or not plan.acks:
             return None
+        on_demand = plan.policy is AutoCommit.DISABLED
         return Committer(
             self._line,
             self._link,
             ledger=self.ledger,
             group=plan.member.group,
-            interval=plan.commit_interval,
+            interval=None if on_demand else plan.commit_interval,
             outcomes=self._outcomes,
             on_event=plan.on_event,
         )
@@ -121,7 +159,9 @@ class Session(Generic[T]):
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Fix the position and start the tasks."""
         plan = self._plan
-        cursor = Cursor(await self._positions(), group=plan.member is not None)
+        cursor = Cursor(
+            await self._positions(), group=plan.member is not None, recover=plan.acks
+        )
         self._reader = Reader(
             await self._link.connect(),
             self._link,
@@ -135,6 +175,8 @@ class Session(Generic[T]):
         group.start_soon(self._reader.run)
         if self._committer is not None:
             group.start_soon(self._committer.run)
+        if self._delay is not None:
+            group.start_soon(ripen, self._delay, self.ledger, self._handed_out)
 
     async def _positions(self) -> list[tuple[Shard, bytes]]:
         plan = self._plan
@@ -185,7 +227,7 @@ class Session(Generic[T]):
                 intake=self.intake,
                 ledger=self.ledger,
                 desk=self._desk,
-                ack=self._plan.ack,
+                ack=self._ack,
                 on_event=self._plan.on_event,
             )
         finally:
@@ -222,11 +264,18 @@ class Session(Generic[T]):
             if self._runs:
                 await self._idle.wait()
         self.hands.let_go(clean=clean)
+        if self._delay is not None:
+            # Left cleanly, all that was handed out counts as due.
+            for entry in self._delay.ripe(math.inf if clean else time.monotonic()):
+                self.ledger.ack(entry)
         with anyio.move_on_after(max(1.0, deadline - time.monotonic())) as late:
             await self._end_group()
         if late.cancelled_caught:
             facts = {"uncommitted": self.ledger.uncommitted}
             self._plan.on_event(Event("close_incomplete", facts=facts))
+        if self._plan.noack and self.ledger.queued:
+            facts = {"messages": self.ledger.queued}
+            self._plan.on_event(Event("dropped", facts=facts))
         self.ledger.close()
 
     async def _end_group(self) -> None:
