@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 FLOORS = [
     ["errors", "events"],
     ["message", "identity", "embedded"],
-    ["options", "codecs"],
+    ["options", "codecs", "sharding"],
     ["_core"],
     ["_link"],
     ["_tasks"],
@@ -35,7 +35,7 @@ ONLY_IN = {
     "asyncio": {"_link", "_tasks", "producer", "cli", "admin", "consumer"},
     "anyio": {"_link", "_tasks", "producer", "consumer", "cli", "admin"},
     "time": {"_link", "_tasks", "embedded", "cli"},
-    "random": {"_link", "cli"},
+    "random": {"_link", "cli", "sharding"},
 }
 
 

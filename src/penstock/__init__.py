@@ -44,6 +44,7 @@ from penstock.options import (
     Start,
 )
 from penstock.producer import Producer
+from penstock.sharding import KeyHash, Random, RoundRobin, Sharder
 
 __all__ = [
     "DELAYED",
@@ -73,16 +74,20 @@ __all__ = [
     "Event",
     "Fields",
     "Headers",
+    "KeyHash",
     "Message",
     "Mode",
     "Ordering",
     "PenstockError",
     "Prefetch",
     "Producer",
+    "Random",
     "Receipt",
+    "RoundRobin",
     "SendFailed",
     "SendUnknown",
     "ServerError",
+    "Sharder",
     "Start",
     "Statistics",
     "StreamMissing",

@@ -17,10 +17,11 @@ from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.flusher import Flusher, Ticket
 from penstock._tasks.lifetime import Openable, task_group
 from penstock.codecs import Codec, encode_any
-from penstock.errors import BufferFull, ClosedError
+from penstock.errors import BufferFull, ClosedError, ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Receipt, Shard
 from penstock.options import Duration, count, seconds
+from penstock.sharding import KeyHash, Sharder
 
 __all__ = ["Producer"]
 
@@ -42,6 +43,10 @@ class Producer(Openable):
     Args:
         url: `redis://`, `rediss://` or `unix://` with user, password and database,
             or `embedded://`; default: the environment's `REDIS_URL`.
+        shards: Over how many keys each stream is spread, by `KeyHash`; default: a
+            stream is one key.
+        sharder: Spreads streams in another way: `RoundRobin(n)`, `Random(n)` or any
+            callable, see `penstock.sharding`.
         codec: Encodes payloads; default: `bytes` and `str` as they are, anything else
             as JSON by msgspec.
         max_messages: Messages held at most until they are confirmed; default 10,000.
@@ -73,6 +78,8 @@ class Producer(Openable):
         self,
         url: str | None = None,
         *,
+        shards: int | None = None,
+        sharder: Sharder | None = None,
         codec: Codec[Any] | None = None,
         max_messages: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
@@ -83,6 +90,11 @@ class Producer(Openable):
         on_event: OnEvent = log_event,
     ) -> None:
         self._url = url
+        if shards is not None and sharder is not None:
+            raise ConfigurationError(
+                "shards= and sharder= say the same twice; leave one of them out"
+            )
+        self._sharder = sharder if shards is None else KeyHash(shards)
         self._encode = encode_any if codec is None else codec.encode
         self._max_messages = count(max_messages, "max_messages")
         self._max_bytes = count(max_bytes, "max_bytes")
@@ -91,8 +103,8 @@ class Producer(Openable):
         self._open_timeout = seconds(open_timeout, "open_timeout")
         self._close_timeout = seconds(close_timeout, "close_timeout")
         self._on_event = guarded(on_event)
-        # Streams that were sent to, checked once.
-        self._shards: dict[str, Shard] = {}
+        # Shards that were sent to, checked once; the number is None without shards.
+        self._shards: dict[tuple[str, int | None], Shard] = {}
         self._open = False
         self._reset()
 
@@ -248,16 +260,27 @@ class Producer(Openable):
     ) -> Sending[Ticket]:
         if not self._open:
             raise ClosedError("producer")
-        shard = self._shards.get(stream)
-        if shard is None:
-            shard = self._shards[stream] = sharding.single(stream)
-        fields = envelope.pack(self._encode(payload), key, headers)
+        body = self._encode(payload)
+        fields = envelope.pack(body, key, headers)
+        shard = self._shard(stream, key, body)
         return Sending(
             shard,
             commands.xadd(shard.key, fields),
             _OVERHEAD + sum(map(len, fields)),
             asyncio.get_running_loop().create_future(),
         )
+
+    def _shard(self, stream: str, key: str | None, body: bytes) -> Shard:
+        sharder = self._sharder
+        number = None if sharder is None else sharder(stream, key, body)
+        shard = self._shards.get((stream, number))
+        if shard is None:
+            if number is None:
+                shard = sharding.single(stream)
+            else:
+                shard = sharding.numbered(stream, number)
+            self._shards[stream, number] = shard
+        return shard
 
     async def _wait_for_room(self, sending: Sending[Ticket]) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,0 +1,86 @@
+"""How a producer spreads a stream over shards.
+
+Shard `n` of the stream `orders` is the key `orders:n`, as SeaStreamer names it. A
+sharder is any callable that takes the stream's name, the message's key and the encoded
+payload, and gives a shard's number.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import defaultdict
+from typing import Protocol
+
+from penstock.errors import ConfigurationError
+
+__all__ = ["KeyHash", "Random", "RoundRobin", "Sharder"]
+
+
+class Sharder(Protocol):
+    """Chooses a message's shard."""
+
+    def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
+        """Give the shard's number, 0 or more."""
+
+
+class _Counted:
+    """What the sharders have in common: how many shards there are.
+
+    Args:
+        shards: How many; a whole number from 1 up.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+
+    def __init__(self, shards: int) -> None:
+        if type(shards) is not int or shards < 1:
+            raise ConfigurationError(
+                f"shards={shards!r:.60} won't do; give a whole number from 1 up"
+            )
+        self.shards = shards
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shards})"
+
+
+class RoundRobin(_Counted):
+    """One shard after the other, in turn, for each stream: 0, 1, … n-1, 0, …."""
+
+    def __init__(self, shards: int) -> None:
+        super().__init__(shards)
+        self._next: defaultdict[str, int] = defaultdict(int)
+
+    def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
+        """Give the next shard; key and payload do not matter."""
+        number = self._next[stream]
+        self._next[stream] = (number + 1) % self.shards
+        return number
+
+
+class KeyHash(RoundRobin):
+    """Messages of one key go to one shard; those without a key go round.
+
+    The shard is the CRC-32 (the one of zlib, gzip and PNG: polynomial 0x04C11DB7,
+    reflected) of the key's UTF-8 bytes, modulo the number of shards. It is the same in
+    every process, version and language; changing the number of shards moves keys.
+
+    Example:
+        >>> KeyHash(4)("orders", "customer-7", b"")
+        0
+    """
+
+    def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
+        """Give the key's shard."""
+        if key is None:
+            return super().__call__(stream, key, payload)
+        return zlib.crc32(key.encode("utf-8", "surrogateescape")) % self.shards
+
+
+class Random(_Counted):
+    """Any shard, each as likely."""
+
+    def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
+        """Give a shard; nothing of the message matters."""
+        return random.randrange(self.shards)  # noqa: S311 - no secret hangs on it
