@@ -35,7 +35,7 @@ ONLY_IN = {
     "asyncio": {"_link", "_tasks", "producer", "cli", "admin", "consumer"},
     "anyio": {"_link", "_tasks", "producer", "consumer", "cli", "admin"},
     "time": {"_link", "_tasks", "embedded", "cli"},
-    "random": {"_link", "cli", "sharding"},
+    "random": {"_link", "_tasks", "cli", "sharding"},
 }
 
 

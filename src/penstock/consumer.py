@@ -77,6 +77,9 @@ class Statistics:
         acknowledged: Entries that the server confirmed as acknowledged; in
             REALTIME, entries that were processed.
         left_open: Entries that a handler was done with and that got no outcome.
+        claimed: Entries taken over from consumers that did not answer.
+        lost: Entries that others took over, because this process stood still for
+            longer than the lease; what came of them here is dropped.
         ghosts: Pending entries that were deleted from the stream; acknowledged
             without being delivered.
         queued: Entries that wait for a handler now.
@@ -88,6 +91,8 @@ class Statistics:
     received: int
     acknowledged: int
     left_open: int
+    claimed: int
+    lost: int
     ghosts: int
     queued: int
     in_hand: int
@@ -216,6 +221,7 @@ class Consumer(Openable, Generic[T]):
             commit_max_pending=commit.max_pending,
             commit_delay=seconds(commit.delay, "Commit(delay)"),
             lease=seconds(claim.idle, "Claim(idle)"),
+            claim_interval=seconds(claim.interval, "Claim(interval)"),
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=guarded(on_event),
@@ -339,6 +345,8 @@ class Consumer(Openable, Generic[T]):
             received=ledger.totals.received,
             acknowledged=ledger.totals.acked,
             left_open=ledger.totals.left,
+            claimed=ledger.totals.claimed,
+            lost=ledger.totals.lost,
             ghosts=ledger.totals.ghosts,
             queued=ledger.queued,
             in_hand=ledger.held,

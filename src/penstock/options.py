@@ -169,8 +169,9 @@ class Prefetch:
         max_messages: Messages queued or being handled at most; default 1,000.
             The reader asks for the free room only, so this also bounds a read.
             Reading several shards at once may go over it by one a shard, because
-            COUNT is per stream. Lower it when one message takes long: what waits
-            here can't be done by another consumer.
+            COUNT is per stream, and taking over from dead consumers by as many again.
+            Lower it when one message takes long: what waits here can't be done by
+            another consumer.
         max_bytes: Bytes of their fields at most; default 64 MiB. Sizes are known
             only after a read, so the reader starts with few and asks for no more
             than fits by the largest it has seen of late.
@@ -217,16 +218,25 @@ class Commit:
 class Claim:
     """When a consumer that does not answer is taken for dead.
 
+    What a consumer has in hand it renews after a third of the lease, so a handler may
+    take as long as it likes while its process lives.
+
     Attributes:
-        idle: The lease in seconds; default 60. On closing, what was not handled
-            is given back with this idle time, so that whoever claims at this
-            limit may have it at once. Give all consumers of a group the same.
+        idle: The lease in seconds; default 60. What nobody has asked about for that
+            long is taken over by a consumer of the group that has room. On closing,
+            what was not handled is given back as if it had been idle that long. Give
+            all consumers of a group the same.
+        interval: Seconds between two searches for such entries, give or take a
+            quarter; default 30. What is given back on closing is found at once.
 
     Raises:
-        ConfigurationError: It is not above 0.
+        ConfigurationError: A duration is not above 0.
     """
 
     idle: Duration = 60.0
+    interval: Duration = 30.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "idle", seconds(self.idle, "Claim(idle)", zero=False))
+        for name in ("idle", "interval"):
+            value = seconds(getattr(self, name), f"Claim({name})", zero=False)
+            object.__setattr__(self, name, value)

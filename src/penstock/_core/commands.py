@@ -43,7 +43,9 @@ def xreadgroup(
     the server takes them for acknowledged at once.
     """
     head = (b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count)
-    wait = (b"BLOCK", block, b"NOACK") if noack else (b"BLOCK", block)
+    wait: Command = (b"BLOCK", block)
+    if noack:
+        wait += (b"NOACK",)
     live = (b">",) * len(keys)
     return (*head, *wait, b"STREAMS", *keys, *live)
 
@@ -78,6 +80,35 @@ def xpending_summary(key: bytes, group: str) -> Command:
     return (b"XPENDING", key, group)
 
 
+def xpending_between(
+    key: bytes, group: str, consumer: Word, *, low: bytes, high: bytes, count: int
+) -> Command:
+    """List a consumer's pending entries from an id to an id, both included."""
+    return (b"XPENDING", key, group, low, high, count, consumer)
+
+
+def xautoclaim(
+    key: bytes, group: str, consumer: str, *, idle: int, cursor: bytes, count: int
+) -> Command:
+    """Take over what has been idle for `idle` milliseconds, from a cursor on.
+
+    Looks at ten times `count` entries at most. Adds one to the delivery count of each
+    that it takes.
+    """
+    head = (b"XAUTOCLAIM", key, group, consumer, idle, cursor)
+    return (*head, b"COUNT", count)
+
+
+def xclaim_renew(
+    key: bytes, group: str, consumer: str, ids: Iterable[bytes]
+) -> Command:
+    """Start the idle clock of our entries anew; the reply is those still pending.
+
+    JUSTID keeps bodies off the wire and the delivery count as it is.
+    """
+    return (b"XCLAIM", key, group, consumer, 0, *ids, b"JUSTID")
+
+
 def xclaim_give_back(
     key: bytes,
     group: str,
@@ -92,8 +123,8 @@ def xclaim_give_back(
     They stay in our name until somebody claims them. `deliveries` sets the delivery
     count; None leaves it. JUSTID keeps bodies off the wire and the count unchanged.
     """
-    head = (b"XCLAIM", key, group, consumer, 0, *ids, b"IDLE", idle)
-    retry = () if deliveries is None else (b"RETRYCOUNT", deliveries)
+    head: Command = (b"XCLAIM", key, group, consumer, 0, *ids, b"IDLE", idle)
+    retry: Command = () if deliveries is None else (b"RETRYCOUNT", deliveries)
     return (*head, *retry, b"JUSTID")
 
 
@@ -111,6 +142,52 @@ def xinfo_stream(key: bytes) -> Command:
 def xinfo_groups(key: bytes) -> Command:
     """Describe a stream's groups: consumers, pending, last delivered id, lag."""
     return (b"XINFO", b"GROUPS", key)
+
+
+def xinfo_consumers(key: bytes, group: str) -> Command:
+    """Describe a group's consumers: name, pending, idle."""
+    return (b"XINFO", b"CONSUMERS", key, group)
+
+
+def xgroup_delconsumer(key: bytes, group: str, consumer: Word) -> Command:
+    """Remove a consumer, and with it whatever is pending for it."""
+    return (b"XGROUP", b"DELCONSUMER", key, group, consumer)
+
+
+def xclaim_restore(
+    key: bytes, group: str, consumer: str, ids: Iterable[bytes]
+) -> Command:
+    """Make entries pending that are pending for nobody, claimable by the next search.
+
+    FORCE makes them so; their idle time is a year, more than any lease.
+    """
+    head: Command = (b"XCLAIM", key, group, consumer, 0, *ids)
+    return (*head, b"IDLE", 365 * 86_400_000, b"RETRYCOUNT", 0, b"FORCE", b"JUSTID")
+
+
+_REMOVE_EMPTY = b"""
+local key, group, name = KEYS[1], ARGV[1], ARGV[2]
+if #redis.call('XPENDING', key, group, '-', '+', 1, name) > 0 then return -1 end
+return redis.call('XGROUP', 'DELCONSUMER', key, group, name)
+"""
+
+
+def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
+    """Remove a consumer unless it has pending entries, which would go with it.
+
+    A script, so that nothing can be delivered to it in between (redis/redis#9745).
+    """
+    return (b"EVAL", _REMOVE_EMPTY, 1, key, group, consumer)
+
+
+def publish(channel: bytes, message: bytes) -> Command:
+    """Tell those who have subscribed to a channel."""
+    return (b"PUBLISH", channel, message)
+
+
+def subscribe(channels: Sequence[bytes]) -> Command:
+    """Have what is published on channels pushed to this connection."""
+    return (b"SUBSCRIBE", *channels)
 
 
 def client_id() -> Command:

@@ -6,7 +6,8 @@ it go. The states and what moves an entry between them:
     (read) ──> QUEUED ──take──> RUNNING ──ack──> SETTLED ──plan──> COMMITTING
                   │                │  └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
                   │                │              │                         v
-                  └────────────release────────────┴──> RELEASED           GONE
+                  ├────────────release────────────┼──> RELEASED           GONE
+                  └────────lose (SETTLED too)─────┴──> LOST
 
 - QUEUED: read, and waiting for a worker, or for its lane (see below).
 - RUNNING: in a handler's hands.
@@ -18,6 +19,8 @@ it go. The states and what moves an entry between them:
 - COMMITTING: sent; the reply has not come. If it never comes, `unsent` goes back:
   acknowledging twice does no harm.
 - GONE: acknowledged. RELEASED: given back, pending for others.
+- LOST: somebody else has it now, because our lease ended while this process stood
+  still. What its handler makes of it is dropped, and counted.
 
 Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE.
 
@@ -69,6 +72,7 @@ class State(IntEnum):
     COMMITTING = 5
     GONE = 6
     RELEASED = 7
+    LOST = 8
 
 
 QUEUED: Final = State.QUEUED
@@ -78,6 +82,7 @@ SETTLED: Final = State.SETTLED
 COMMITTING: Final = State.COMMITTING
 GONE: Final = State.GONE
 RELEASED: Final = State.RELEASED
+LOST: Final = State.LOST
 
 _Table: TypeAlias = Mapping[State, State]
 
@@ -94,6 +99,7 @@ _PLAN: Final[_Table] = {SETTLED: COMMITTING}
 _CONFIRM: Final[_Table] = {COMMITTING: GONE}
 _UNSENT: Final[_Table] = {COMMITTING: SETTLED}
 _RELEASE: Final[_Table] = {QUEUED: RELEASED, RUNNING: RELEASED, OPEN: RELEASED}
+_LOSE: Final[_Table] = {QUEUED: LOST, RUNNING: LOST, OPEN: LOST, SETTLED: LOST}
 
 TRANSITIONS: Final[Mapping[str, _Table]] = {
     "take": _TAKE,
@@ -104,6 +110,7 @@ TRANSITIONS: Final[Mapping[str, _Table]] = {
     "confirm": _CONFIRM,
     "unsent": _UNSENT,
     "release": _RELEASE,
+    "lose": _LOSE,
 }
 
 _NO_ORDER: Final = Ordering.NONE
@@ -134,7 +141,7 @@ class Entry(Struct, eq=False, gc=False):
         fields: Its field list; dropped with the outcome.
         size: Bytes that it holds: its share of the reply that brought it.
         deliveries: How often the server has given it to somebody, this time included.
-        read_at: When it was read, by the ledger's clock.
+        leased_at: When it was read or its lease last renewed, by the ledger's clock.
         state: Where it is.
         lane: What it has to be run in order with, or None.
     """
@@ -144,7 +151,7 @@ class Entry(Struct, eq=False, gc=False):
     fields: Sequence[bytes]
     size: int
     deliveries: int
-    read_at: float
+    leased_at: float
     state: State = QUEUED
     lane: Lane | None = None
 
@@ -170,13 +177,16 @@ class Account:
         shard: The shard.
         entries: All in hand by id, in the order of reading, so the oldest is first.
         settled: Those to be acknowledged.
-        ghosts: Ids of pending entries that are deleted from the stream.
+        ghosts: Ids of pending entries that are deleted from the stream, to be
+            acknowledged.
+        known_ghosts: The same until the server has confirmed it.
     """
 
     shard: Shard
     entries: dict[bytes, Entry] = field(default_factory=dict)
     settled: list[Entry] = field(default_factory=list)
     ghosts: list[bytes] = field(default_factory=list)
+    known_ghosts: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +212,27 @@ class Batch:
         return [entry.id for entry in self.entries] + list(self.ghosts)
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Leases of one shard to be renewed.
+
+    Attributes:
+        account: The shard's books.
+        entries: The entries.
+        late: Whether some may be others' by now, so that it has to be asked first: a
+            renewal would take them back.
+    """
+
+    account: Account
+    entries: Sequence[Entry]
+    late: bool
+
+    @property
+    def ids(self) -> list[bytes]:
+        """The ids of those that are not lost."""
+        return [entry.id for entry in self.entries if entry.state is not LOST]
+
+
 @dataclass(slots=True)
 class Totals:
     """What has happened since the consumer opened.
@@ -211,12 +242,16 @@ class Totals:
         acked: Entries whose acknowledgement the server confirmed.
         left: Times a handler was done with an entry and gave no outcome.
         ghosts: Pending entries met that were deleted from the stream.
+        claimed: Entries taken over from consumers that did not answer.
+        lost: Entries that others took over from us.
     """
 
     received: int = 0
     acked: int = 0
     left: int = 0
     ghosts: int = 0
+    claimed: int = 0
+    lost: int = 0
 
 
 class Ledger:
@@ -317,6 +352,8 @@ class Ledger:
         now: float,
         size: int,
         deliveries: Mapping[bytes, int] | None = None,
+        *,
+        claimed: bool = False,
     ) -> int:
         """Book what a read brought; gives how many are new and can be taken.
 
@@ -329,6 +366,8 @@ class Ledger:
             now: The time.
             size: Bytes of the reply's part that they are.
             deliveries: Their delivery counts after this read, where not all are 1.
+            claimed: Whether they were taken over because their lease had ended; then
+                one that was left open here is handed out again.
         """
         if now - self._swept > self._lease / 3:
             self._forget(now)
@@ -338,7 +377,7 @@ class Ledger:
         times = 1
         count = 0
         for id_, fields in entries:
-            if id_ in known:
+            if id_ in known and not (claimed and known[id_].state is OPEN):
                 continue
             if fields is None:
                 self._ghost(account, id_)
@@ -362,12 +401,11 @@ class Ledger:
         """Take open entries whose lease has ended out of the books."""
         self._swept = now
         for account in self._accounts.values():
-            ended = []
-            for entry in account.entries.values():
-                if entry.read_at > now - self._lease:
-                    break  # the oldest come first
-                if entry.state is OPEN:
-                    ended.append(entry.id)
+            ended = [
+                entry.id
+                for entry in account.entries.values()
+                if entry.state is OPEN and entry.leased_at <= now - self._lease
+            ]
             for id_ in ended:
                 del account.entries[id_]
 
@@ -378,9 +416,24 @@ class Ledger:
         return account
 
     def _ghost(self, account: Account, id_: bytes) -> None:
+        if id_ in account.known_ghosts:
+            return
         self.totals.ghosts += 1
         account.ghosts.append(id_)
+        account.known_ghosts.add(id_)
         self._outcome()
+
+    def deleted(self, shard: Shard, ids: Iterable[bytes]) -> None:
+        """Count pending entries that a takeover found deleted, and that are gone."""
+        self.totals.ghosts += len(set(ids) - self._account(shard).known_ghosts)
+
+    def spare(self) -> int:
+        """Give how many entries may be taken over now; at 0 `on_room` will ring."""
+        spare = self._window.room(self.held, self.size)
+        if not spare:
+            self._wake_at = self._window.capacity // 2
+            self._thirsty = True
+        return spare
 
     # -- the workers' side ---------------------------------------------------------
 
@@ -403,9 +456,10 @@ class Ledger:
     def ack(self, entry: Entry) -> bool:
         """Record that an entry is done; False if it was given back before.
 
-        Acknowledging what is acknowledged is no event and changes nothing.
+        Acknowledging what is acknowledged is no event and changes nothing, nor does
+        acknowledging what is somebody else's by now.
         """
-        if entry.state in _ACKED:
+        if entry.state in _ACKED or entry.state is LOST:
             return True
         if entry.state is RELEASED:
             return False
@@ -535,6 +589,7 @@ class Ledger:
         for entry in batch.entries:
             # None: its lease had ended, and the books were without it.
             books.pop(entry.id, None)
+        account.known_ghosts.difference_update(batch.ghosts)
         self.uncommitted -= len(batch.entries) + len(batch.ghosts)
         self.totals.acked += len(batch.entries)
         if self._thirsty:
@@ -547,6 +602,76 @@ class Ledger:
         _move_all(batch.entries, _UNSENT)
         account.settled[:0] = batch.entries
         account.ghosts[:0] = batch.ghosts
+
+    # -- leases --------------------------------------------------------------------
+
+    def to_renew(self, now: float) -> list[Renewal]:
+        """List what has used up a third of its lease or more, per shard.
+
+        Entries that are left open are not among them: nobody is at work on them.
+        """
+        third, end = now - self._lease / 3, now - self._lease
+        renewals = []
+        for account in self._accounts.values():
+            due = [
+                entry
+                for entry in account.entries.values()
+                if entry.leased_at <= third and entry.state is not OPEN
+            ]
+            if due:
+                # Past two thirds we may come too late, and must ask first.
+                late = any(entry.leased_at <= (third + end) / 2 for entry in due)
+                renewals.append(Renewal(account, due, late))
+        return renewals
+
+    def lose_all_but(self, renewal: Renewal, ours: Iterable[bytes]) -> int:
+        """Book which of a renewal's entries are ours still; gives how many are not."""
+        kept = set(ours)
+        lost = [
+            entry
+            for entry in renewal.entries
+            if entry.id not in kept and entry.state in _LOSE
+        ]
+        for entry in lost:
+            self._lose(entry)
+        return len(lost)
+
+    def renewed(self, renewal: Renewal, now: float) -> None:
+        """Book that the leases of a renewal began anew.
+
+        Args:
+            renewal: What was renewed; what was lost meanwhile is left out.
+            now: When it was asked for.
+        """
+        for entry in renewal.entries:
+            entry.leased_at = now
+
+    def overdue(self, now: float) -> bool:
+        """Whether what would be taken next may be somebody else's by now.
+
+        So it is after this process stood still for a whole lease; then leases have to
+        be renewed first.
+        """
+        if not (self._acks and self._queue):
+            return False
+        return self._queue[0].leased_at <= now - self._lease
+
+    def _lose(self, entry: Entry) -> None:
+        if entry.state is QUEUED:
+            self.held -= 1
+            self.size -= entry.size
+            if entry in self._queue:
+                self._queue.remove(entry)
+                if entry.lane is not None:
+                    self._free_lane(entry.lane)
+            elif entry.lane is not None:
+                self._lanes[entry.lane].remove(entry)
+        elif entry.state is SETTLED:
+            self.uncommitted -= 1
+            entry.account.settled.remove(entry)
+        _move(entry, _LOSE)
+        self.totals.lost += 1
+        entry.account.entries.pop(entry.id, None)
 
     # -- closing -------------------------------------------------------------------
 

@@ -12,7 +12,15 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from penstock.events import printable
 
-__all__ = ["ErrorReply", "GroupInfo", "Pending", "RawEntry", "Trouble"]
+__all__ = [
+    "Claimed",
+    "ConsumerInfo",
+    "ErrorReply",
+    "GroupInfo",
+    "Pending",
+    "RawEntry",
+    "Trouble",
+]
 
 RawEntry: TypeAlias = Sequence[Any]
 """`[id, [field, value, ...]]`; None for the fields of a deleted entry."""
@@ -39,7 +47,7 @@ class ErrorReply:
     __slots__ = ("code", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = printable(text)
+        self.text = printable(without_arguments(text))
         self.code = self.text.partition(" ")[0]
 
     def __repr__(self) -> str:
@@ -83,6 +91,11 @@ _BY_TEXT: Final = (
 )
 
 
+def without_arguments(text: str) -> str:
+    """Cut what "unknown command" repeats of a command: payloads and passwords."""
+    return text.partition(", with args beginning with")[0]
+
+
 class Pending(NamedTuple):
     """One line of XPENDING.
 
@@ -97,6 +110,35 @@ class Pending(NamedTuple):
     consumer: bytes
     idle: int
     deliveries: int
+
+
+class Claimed(NamedTuple):
+    """XAUTOCLAIM's reply.
+
+    Attributes:
+        cursor: Where to go on; `0-0` when all have been looked at.
+        entries: What was taken over.
+        deleted: Ids of pending entries that the server let go, whoever had them,
+            because they are deleted from the stream; Redis 6.2 does not tell.
+    """
+
+    cursor: bytes
+    entries: Sequence[RawEntry]
+    deleted: Sequence[bytes]
+
+
+class ConsumerInfo(NamedTuple):
+    """One consumer of XINFO CONSUMERS.
+
+    Attributes:
+        name: The consumer's name.
+        pending: Entries it was given and has not acknowledged.
+        idle: Milliseconds since it last asked for anything.
+    """
+
+    name: bytes
+    pending: int
+    idle: int
 
 
 class GroupInfo(NamedTuple):
@@ -132,6 +174,22 @@ def pending_page(reply: Any) -> list[Pending]:
 def lowest_pending(reply: Any) -> bytes | None:
     """Read from XPENDING's summary the lowest pending id, None without any."""
     return reply[1] if reply[0] else None
+
+
+def claimed(reply: Any) -> Claimed:
+    """Read XAUTOCLAIM's reply, of two parts from Redis 6.2, of three from later ones.
+
+    Redis 6.2 gives nil for an entry that is deleted (redis/redis#10198).
+    """
+    cursor, entries = reply[0], [entry for entry in reply[1] if entry is not None]
+    return Claimed(cursor, entries, reply[2] if len(reply) > 2 else ())  # noqa: PLR2004
+
+
+def consumers(reply: Any) -> Iterator[ConsumerInfo]:
+    """Read XINFO CONSUMERS' reply."""
+    for raw in reply:
+        facts = mapping(raw)
+        yield ConsumerInfo(facts[b"name"], facts[b"pending"], facts[b"idle"])
 
 
 def mapping(reply: Any) -> dict[bytes, Any]:

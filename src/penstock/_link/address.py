@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 
 from penstock.errors import ConfigurationError
+from penstock.events import printable
 
 __all__ = ["EMBEDDED", "Address", "find_url", "parse"]
 
@@ -29,8 +30,38 @@ _IGNORED: Final = frozenset(
     )
 )
 
+# What the query of a URL may say. redis-py takes any parameter of its connections
+# there, also those that need an object and fail on text at some later time.
+_KNOWN: Final = frozenset(
+    (
+        "client_name",
+        "db",
+        "password",
+        "protocol",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "socket_read_size",
+        "socket_timeout",
+        "ssl_ca_certs",
+        "ssl_ca_data",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_ciphers",
+        "ssl_exclude_verify_flags",
+        "ssl_include_verify_flags",
+        "ssl_keyfile",
+        "ssl_min_version",
+        "ssl_password",
+        "username",
+    )
+)
+
 _CONNECT_TIMEOUT: Final = 5.0
 _REPLY_TIMEOUT: Final = 10.0
+# Seconds; some event loops refuse timers of many thousand years.
+_LONGEST: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +72,8 @@ class Address:
         name: `host:port` or the socket's path; fit for any log.
         connect_timeout: Seconds for a connection with its handshake; default 5
             (`?socket_connect_timeout=` in the URL).
-        reply_timeout: Seconds for the reply to a command, on top of the time that a
-            blocking one may wait; default 10 (`?socket_timeout=`).
+        reply_timeout: Seconds of silence while a reply is due, on top of the time
+            that a blocking command may wait; default 10 (`?socket_timeout=`).
     """
 
     name: str
@@ -85,70 +116,133 @@ def parse(url: str) -> Address:
             parts may be pieces of a password.
     """
     parts = _split(url)
-    options: dict[str, Any]
-    try:
-        options = dict(parse_url(url))
-    except ValueError as error:
-        # redis-py names the query option only, never its value.
-        raise ConfigurationError(f"the server's URL is wrong: {error}") from None
+    options = _options(url)
     kind = options.pop("connection_class", Connection)
     for name in _IGNORED:
         options.pop(name, None)
     connect = options.pop("socket_connect_timeout", _CONNECT_TIMEOUT)
     reply = options.pop("socket_timeout", _REPLY_TIMEOUT)
-    if connect <= 0 or reply <= 0:
+    # Written so that nan fails, too.
+    if not (0 < connect <= _LONGEST and 0 < reply <= _LONGEST):
         raise ConfigurationError(
-            "socket_connect_timeout and socket_timeout are seconds above 0; "
-            "leave them out of the URL for the defaults"
+            "socket_connect_timeout and socket_timeout are seconds, above 0 and up to "
+            "a day; leave them out of the URL for the defaults"
         )
     # Deadlines are ours, since a blocking read outlasts any socket timeout. Without
     # driver_info a connection costs one round trip less.
-    options |= {"socket_timeout": None, "socket_connect_timeout": None}
-    options.setdefault("driver_info", None)
+    options |= {
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
+        "driver_info": None,
+    }
     address = Address(_name(parts, options), connect, reply, kind, options)
-    try:
-        address.connection()
-    except TypeError:
-        known = "db, protocol, socket_timeout, socket_connect_timeout, ssl_*"
-        raise ConfigurationError(
-            f"the server's URL has an option that there is not; known are {known}"
-        ) from None
-    except Exception as error:
-        raise ConfigurationError(
-            f"the server's URL has options that do not work together "
-            f"({type(error).__name__}); check its ssl_* and protocol settings"
-        ) from error
+    if wrong := _unusable(address):
+        raise ConfigurationError(wrong)
     return address
 
 
-def _split(url: str) -> SplitResult:
+# What fails below is kept out of the errors' `__context__`, too: it quotes the URL.
+# So these give None or a sentence, and their callers raise.
+
+
+def _options(url: str) -> dict[str, Any]:
+    wrong = ""
     try:
+        return dict(parse_url(url))
+    except ValueError as error:
+        # redis-py names the query option only, never its value.
+        wrong = str(error)
+    raise ConfigurationError(f"the server's URL is wrong: {wrong}")
+
+
+def _unusable(address: Address) -> str:
+    try:
+        address.connection()
+    except TypeError:
+        return (
+            "the server's URL has an option that its scheme has not; "
+            "ssl_* are for rediss://, socket_keepalive is not for unix://"
+        )
+    except Exception as error:  # noqa: BLE001 - whatever redis-py checks
+        return (
+            f"the server's URL has options that do not work together "
+            f"({type(error).__name__}); check its ssl_* and protocol settings"
+        )
+    return ""
+
+
+def _try_split(url: str) -> SplitResult | None:
+    try:
+        url.encode()
         parts = urlsplit(url)
         _ = parts.port
     except (ValueError, AttributeError, TypeError):
+        return None
+    # urlsplit drops tabs and newlines silently, also out of a password.
+    return None if any(ch < " " or ch == "\x7f" for ch in url) else parts
+
+
+def _split(url: str) -> SplitResult:
+    parts = _try_split(url)
+    if parts is None:
         raise ConfigurationError(
             "the server's URL has no valid host and port; percent-encode special "
             "characters in user and password"
-        ) from None
+        )
     if parts.scheme not in _SCHEMES:
         raise ConfigurationError(
             f"the server's URL has scheme {parts.scheme!r:.20}; use redis://, "
             f"rediss://, unix:// or embedded://"
         )
+    if parts.fragment or not _query_is_known(parts.query):
+        known = ", ".join(sorted(_KNOWN))
+        raise ConfigurationError(
+            f"the server's URL has an option that there is not, or an unescaped # or "
+            f"? in its password: percent-encode it; options are {known}"
+        )
+    if parts.scheme == "unix":
+        _check_unix(parts)
+    else:
+        _check_tcp(parts)
+    return parts
+
+
+def _query_is_known(query: str) -> bool:
+    return all(
+        equals and (name in _KNOWN or name in _IGNORED)
+        for name, equals, _ in (field.partition("=") for field in query.split("&"))
+        if name or equals
+    )
+
+
+def _check_unix(parts: SplitResult) -> None:
+    # `unix://run/redis.sock` would mean the file /redis.sock of a host `run`.
+    if parts.netloc.rpartition("@")[2] or not parts.path:
+        raise ConfigurationError(
+            "the server's URL has no path, or not three slashes before it; write "
+            "unix:///run/redis.sock, and percent-encode special characters in the "
+            "password"
+        )
+
+
+def _check_tcp(parts: SplitResult) -> None:
+    if not parts.hostname or parts.port == 0:
+        raise ConfigurationError(
+            "the server's URL names no host, or port 0; write redis://host:6379, and "
+            "percent-encode special characters in the password (localhost is never "
+            "assumed: it may be somebody's database)"
+        )
     database = parts.path.strip("/")
-    if parts.scheme != "unix" and database and not database.isdecimal():
+    if database and not database.isdecimal():
         raise ConfigurationError(
             "the server's URL names a database that is no number; write "
             "redis://host:6379/0, and percent-encode special characters in the password"
         )
-    if parts.scheme == "unix" and not parts.path:
-        raise ConfigurationError(
-            "the server's URL has no path; write unix:///run/redis.sock"
-        )
-    return parts
 
 
 def _name(parts: SplitResult, options: dict[str, Any]) -> str:
     if parts.scheme == "unix":
-        return str(options["path"])
-    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        return printable(str(options["path"]))
+    host = str(options["host"])
+    shown = f"[{host}]" if ":" in host else host
+    return printable(f"{shown}:{options.get('port', 6379)}")

@@ -7,10 +7,9 @@ compatibility, and managed servers switch commands off.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from penstock._core import commands, replies
-from penstock._core.replies import ErrorReply
 from penstock._link.wire import Wire
 
 __all__ = ["Capabilities", "probe"]
@@ -49,15 +48,24 @@ async def probe(wire: Wire) -> Capabilities:
     info, docs = await wire.calls(
         [commands.command_info(_COMMANDS), commands.command_docs(_OPTIONS)]
     )
-    known = (
-        [False] * len(_COMMANDS)
-        if isinstance(info, ErrorReply)
-        else replies.known_commands(info)
-    )
-    # COMMAND DOCS came with Redis 7; what we look for in it is younger.
-    tokens = {} if isinstance(docs, ErrorReply) else replies.documented_tokens(docs)
+    known, tokens = _known(info), _documented(docs)
     return Capabilities(
         **dict(zip(_COMMANDS, known, strict=True)),
         read_claim=b"CLAIM" in tokens.get(b"xreadgroup", ()),
         idempotent_add=b"IDMP" in tokens.get(b"xadd", ()),
     )
+
+
+def _known(info: Any) -> list[bool]:
+    if isinstance(info, list) and len(info) == len(_COMMANDS):
+        return replies.known_commands(info)
+    return [False] * len(_COMMANDS)
+
+
+def _documented(docs: Any) -> dict[bytes, set[bytes]]:
+    try:
+        return replies.documented_tokens(docs)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # COMMAND DOCS came with Redis 7, what we look for in it is younger; and a
+        # proxy may say anything.
+        return {}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,10 +15,12 @@ import anyio.to_thread
 from penstock import embedded
 from penstock._core import commands
 from penstock._core.commands import Command
+from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
 from penstock._link import wire as wires
 from penstock._link.address import EMBEDDED, Address, find_url, parse
 from penstock._link.wire import Wire
+from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ServerError
 from penstock.events import Event, OnEvent
 
@@ -43,6 +45,8 @@ class Link:
         self._dialing = asyncio.Lock()
         # When the present outage began, by the monotonic clock; None without one.
         self._outage: float | None = None
+        # Whether this outage's refused credentials have been told of.
+        self._refused = False
 
     async def connect(self) -> Wire:
         """Make a connection; one try.
@@ -58,6 +62,10 @@ class Link:
         except BaseException:
             await wire.aclose()
             raise
+        # RESP2 shakes no hands, so this is the first that is heard of it.
+        if isinstance(reply, ErrorReply) and reply.code == "NOAUTH":
+            await wire.aclose()
+            raise AccessError(self.address.name, reply.text)
         # Refused where an ACL forbids it; then blocked reads end by themselves.
         wire.client_id = reply if isinstance(reply, int) else None
         return wire
@@ -72,7 +80,7 @@ class Link:
         deadline = time.monotonic() + patience
         while True:
             try:
-                return await self.connect()
+                wire = await self.connect()
             except AccessError:
                 raise
             except ServerError as error:
@@ -80,6 +88,9 @@ class Link:
                 if time.monotonic() + delay > deadline:
                     raise
                 self._lost(str(error))
+            else:
+                self._found()
+                return wire
             await asyncio.sleep(delay)
 
     async def reconnect(self, reason: str) -> Wire:
@@ -90,15 +101,16 @@ class Link:
         Args:
             reason: What became of the last connection, for the event.
         """
+        # Before the turn: connections that one outage cut are told of once.
+        self._lost(reason)
         async with self._dialing:
-            self._lost(reason)
             while True:
                 await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
                 try:
                     wire = await self.connect()
                 except ServerError as error:
-                    if isinstance(error, AccessError) and self._backoff.failures == 1:
-                        self._tell("access_refused", logging.ERROR, reason=str(error))
+                    self._lost(str(error))
+                    self._denied(error)
                 else:
                     self._found()
                     return wire
@@ -116,7 +128,13 @@ class Link:
             self._outage = time.monotonic()
             self._tell("connection_lost", logging.WARNING, reason=reason)
 
+    def _denied(self, error: ServerError) -> None:
+        if isinstance(error, AccessError) and not self._refused:
+            self._refused = True
+            self._tell("access_refused", logging.ERROR, reason=str(error))
+
     def _found(self) -> None:
+        self._refused = False
         if self._outage is not None:
             seconds = round(time.monotonic() - self._outage, 3)
             self._outage = None
@@ -137,6 +155,7 @@ class Line:
     def __init__(self, link: Link, wire: Wire) -> None:
         self._link = link
         self._wire = wire
+        self._restoring = asyncio.Lock()
 
     @property
     def server(self) -> str:
@@ -152,13 +171,35 @@ class Line:
         return await self._wire.calls(batch)
 
     async def restore(self, reason: str) -> None:
-        """Replace the connection, trying for ever.
+        """Replace the connection if it is lost, trying for ever.
 
         Args:
             reason: What became of it, for the event.
         """
-        await self._wire.aclose()
-        self._wire = await self._link.reconnect(reason)
+        async with self._restoring:
+            if self._wire.lost:
+                await self._wire.aclose()
+                self._wire = await self._link.reconnect(reason)
+
+    async def listen(
+        self, channels: Sequence[bytes], on_message: Callable[[], None]
+    ) -> bool:
+        """Have messages on channels told, on this connection and not on the next.
+
+        Returns:
+            False if the server or its ACL does not allow it.
+
+        Raises:
+            ConnectionLost: The connection ended before the reply.
+        """
+        wire = self._wire
+        wire.on_message = on_message
+        return await wire.subscribe(channels)
+
+    @property
+    def number(self) -> int:
+        """Changes with every connection."""
+        return id(self._wire)
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -179,9 +220,22 @@ async def open_link(url: str | None, on_event: OnEvent) -> AsyncIterator[Link]:
         yield Link(parse(found), on_event)
         return
     # Starting takes some 50 ms and stopping a few, both blocking.
-    server = await anyio.to_thread.run_sync(embedded.acquire)
+    server = await _acquire()
     try:
         yield Link(parse(server.url), on_event)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(embedded.release, server)
+
+
+async def _acquire() -> EmbeddedServer:
+    starting = asyncio.ensure_future(asyncio.to_thread(embedded.acquire))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # The thread can't be stopped, so what it brings is given back.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                await asyncio.to_thread(embedded.release, starting.result())
+        raise

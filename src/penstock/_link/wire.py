@@ -21,8 +21,9 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from penstock._core import commands
 from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply
+from penstock._core.replies import ErrorReply, without_arguments
 from penstock._link.address import Address
 from penstock.errors import AccessError, ConnectError, ConnectionLost, ServerError
 from penstock.events import printable
@@ -40,9 +41,9 @@ _pack_one: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 _error_reply: Final = cast("Callable[[str], Exception]", ErrorReply)
 
 
-def pack(commands: Iterable[Command]) -> bytes:
+def pack(batch: Iterable[Command]) -> bytes:
     """Pack commands for one write."""
-    return b"".join(map(_pack_one, commands))
+    return b"".join(map(_pack_one, batch))
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class _Waiter:
     count: int
     deadline: float
     future: Replies
+    # Answered by RESP3 pushes, as SUBSCRIBE is, unless it is refused.
+    pushes: bool = False
 
 
 class Wire(asyncio.Protocol):
@@ -72,8 +75,12 @@ class Wire(asyncio.Protocol):
         self.address = address
         # The server's id for this connection, once asked for; see `Link.connect`.
         self.client_id: int | None = None
+        # Told of messages on channels that were subscribed to.
+        self.on_message: Callable[[], None] | None = None
         # Bytes that have come so far.
         self.received = 0
+        # When the last of them came, by the loop's clock.
+        self._heard = 0.0
         self._loop = loop
         self._connection = connection
         # The one place that reaches into redis-py: it offers no way to its transport.
@@ -108,6 +115,22 @@ class Wire(asyncio.Protocol):
         if self._lost is not None:
             raise ConnectionLost(self.address.name, self._lost)
 
+    async def subscribe(self, channels: Sequence[bytes]) -> bool:
+        """Have messages on channels told to `on_message`; False if that can't be.
+
+        It can't be in RESP2, where a connection that has subscribed does nothing
+        else, and where an ACL forbids it.
+
+        Raises:
+            ConnectionLost: The connection ended before the reply.
+        """
+        if str(self._connection.protocol) != "3":
+            return False
+        data = pack([commands.subscribe([channel]) for channel in channels])
+        future = self.request(data, len(channels))
+        self._waiters[-1].pushes = True
+        return not any(isinstance(reply, ErrorReply) for reply in await future)
+
     def request(self, data: bytes, count: int, wait: float = 0.0) -> Replies:
         """Write packed commands; the future brings their replies, errors as values.
 
@@ -123,6 +146,10 @@ class Wire(asyncio.Protocol):
         self.check()
         future: Replies = self._loop.create_future()
         deadline = self._loop.time() + self.address.reply_timeout + wait
+        if self._timer is not None and self._timer.when() > deadline:
+            # It was set for a request that could wait longer.
+            self._timer.cancel()
+            self._timer = None
         self._waiters.append(_Waiter(count, deadline, future))
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
@@ -137,13 +164,13 @@ class Wire(asyncio.Protocol):
         """
         return (await self.request(_pack_one(command), 1))[0]
 
-    async def calls(self, commands: Sequence[Command]) -> list[Any]:
+    async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands in one write and give their replies, errors as values.
 
         Raises:
             ConnectionLost: The connection ended before the last reply.
         """
-        return await self.request(pack(commands), len(commands)) if commands else []
+        return await self.request(pack(batch), len(batch)) if batch else []
 
     def abort(self, reason: str) -> None:
         """Give the connection up; whoever waits gets `ConnectionLost`."""
@@ -151,15 +178,21 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
 
     async def aclose(self) -> None:
-        """Close; whoever still waits gets `ConnectionLost`."""
+        """Close; whoever still waits gets `ConnectionLost`.
+
+        Cancelling it closes at once.
+        """
         self._fail("closed")
         self._transport.close()
-        # TLS says goodbye first, and a black-holed peer never answers.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await asyncio.shield(self._closed)
-        self._transport.abort()
-        await self._connection.disconnect(nowait=True)
+        try:
+            # TLS says goodbye first, and a black-holed peer never answers.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.shield(self._closed)
+        finally:
+            self._transport.abort()
+            # Waits for nothing.
+            await self._connection.disconnect(nowait=True)
 
     # -- asyncio's side ------------------------------------------------------------
 
@@ -167,10 +200,11 @@ class Wire(asyncio.Protocol):
         """Count replies off to those who wait."""
         gets, replies, waiters = self._reader.gets, self._replies, self._waiters
         self.received += len(data)
+        self._heard = self._loop.time()
         try:
             self._reader.feed(data)
             while (reply := gets(False)) is not _MORE:  # noqa: FBT003 - hiredis' way
-                if type(reply) is hiredis.PushNotification:
+                if type(reply) is hiredis.PushNotification and not self._answers(reply):
                     continue
                 replies.append(reply)
                 if len(replies) == waiters[0].count:
@@ -183,6 +217,14 @@ class Wire(asyncio.Protocol):
             # Not RESP, or a reply that nobody asked for: nothing on this connection
             # can be attributed to anybody any more.
             self.abort("the server's reply makes no sense")
+
+    def _answers(self, push: list[Any]) -> bool:
+        """Tell whether a push answers the oldest waiter; if not, see to it."""
+        if push[0] == b"subscribe":
+            return bool(self._waiters) and self._waiters[0].pushes
+        if push[0] == b"message" and self.on_message is not None:
+            self.on_message()
+        return False
 
     def eof_received(self) -> None:
         """Leave the closing to asyncio, which calls `connection_lost`."""
@@ -211,7 +253,10 @@ class Wire(asyncio.Protocol):
         self._timer = None
         if not self._waiters:
             return
-        deadline = self._waiters[0].deadline
+        # While bytes come, the server is at it: a long reply takes its time on a slow
+        # way, and to give it up means to ask for the same again.
+        alive = self._heard + self.address.reply_timeout
+        deadline = max(self._waiters[0].deadline, alive)
         if self._loop.time() >= deadline:
             self.abort("no reply in time")
         else:
@@ -228,6 +273,17 @@ async def connect(address: Address) -> Wire:
         AccessError: The server refused the credentials.
     """
     connection = address.connection()
+    transports: list[asyncio.WriteTransport] = []
+
+    async def shake_hands(connection: AbstractConnection) -> None:
+        # redis-py lets go of its transport when it fails, and TLS would then wait 30 s
+        # for the other side's goodbye.
+        writer = connection._writer  # noqa: SLF001
+        assert writer is not None  # noqa: S101 - it says that it is open
+        transports.append(writer.transport)
+        await connection.on_connect()
+
+    connection.redis_connect_func = shake_hands
     try:
         async with asyncio.timeout(address.connect_timeout):
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -235,16 +291,26 @@ async def connect(address: Address) -> Wire:
                 raise RedisError("it spoke without being asked")  # noqa: TRY301
     except BaseException as error:
         await connection.disconnect(nowait=True)
-        if isinstance(error, TimeoutError | RedisError | OSError):
-            raise _explain(address, error) from None
-        raise
-    return Wire(address, connection, asyncio.get_running_loop())
+        for transport in transports:
+            transport.abort()
+        if not isinstance(error, Exception):
+            raise
+        failure = _explain(address, error)
+    else:
+        return Wire(address, connection, asyncio.get_running_loop())
+    # Out here it has no `__context__`: redis-py's errors may quote what was sent.
+    raise failure
 
 
 def _explain(address: Address, error: Exception) -> ServerError:
-    reason = printable(address.redact(str(error)))
-    if isinstance(error, AuthenticationError | NoPermissionError):
+    reason = printable(address.redact(without_arguments(str(error))))
+    # By a Unix socket redis-py shakes hands while it connects, and wraps what fails.
+    refusals = AuthenticationError | NoPermissionError
+    if isinstance(error, refusals) or isinstance(error.__cause__, refusals):
         return AccessError(address.name, reason)
     if isinstance(error, TimeoutError):
         reason = f"no answer within {address.connect_timeout:g} s"
+    elif not isinstance(error, RedisError | OSError):
+        # For example an AttributeError, when HELLO is answered by no map.
+        reason = "what answers there is no Redis server"
     return ConnectError(address.name, reason or type(error).__name__)

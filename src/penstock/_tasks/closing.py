@@ -10,6 +10,7 @@ from penstock._core.commands import Command
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply
 from penstock._link.link import Line
+from penstock._tasks.leases import channel
 from penstock._tasks.membership import Membership
 from penstock._tasks.reader import Reader
 from penstock.errors import ConnectionLost
@@ -54,15 +55,18 @@ async def give_back(
         strays: Shards of which entries may have come whose reply did not.
         on_event: Told how many could not be given back: they wait for their lease.
     """
-    batch = [
-        command
-        for shard, deliveries, ids in ledger.release()
-        for command in _claims(member, shard, ids, idle, deliveries)
-    ]
+    batch: list[Command] = []
+    told: set[Shard] = set()
+    for shard, deliveries, ids in ledger.release():
+        batch += _claims(member, shard, ids, idle, deliveries)
+        told.add(shard)
     try:
         answers = await line.calls(batch)
         for shard in strays:
             answers += await _give_back_strays(line, member, shard, idle)
+        # Refused by an ACL, the others find it at their next search.
+        news = [channel(shard, member.group) for shard in told | set(strays)]
+        await line.calls([commands.publish(name, b"") for name in news])
     except ConnectionLost as error:
         on_event(Event("not_given_back", facts={"reason": error.reason}))
         return

@@ -7,6 +7,8 @@ may wait, whatever comes first; neither messages nor reads have a part in it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -16,6 +18,8 @@ from penstock._core.ledger import Batch, Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.link import Line, Link
 from penstock._tasks.bells import Bell, Rounds
+from penstock._tasks.leases import renew
+from penstock._tasks.membership import Membership
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
@@ -29,7 +33,9 @@ class Committer:
         line: The command connection.
         link: Paces what is tried again.
         ledger: Has the outcomes.
-        group: The group's name.
+        member: The group's, and whose entries are in the ledger.
+        lease: Seconds; leases are looked after six times in it.
+        on_renewed: Called after leases were renewed.
         interval: Seconds that the first outcome may wait; None: until it is asked for.
         outcomes: Rung when there is something to look at.
         on_event: Told of acknowledgements that the server did not take.
@@ -41,7 +47,9 @@ class Committer:
         link: Link,
         *,
         ledger: Ledger,
-        group: str,
+        member: Membership,
+        lease: float,
+        on_renewed: Callable[[], None],
         interval: float | None,
         outcomes: Bell,
         on_event: OnEvent,
@@ -49,7 +57,11 @@ class Committer:
         self._line = line
         self._link = link
         self._ledger = ledger
-        self._group = group
+        self._member = member
+        self._group = member.group
+        self._look_every = lease / 6
+        self._look_at = monotonic() + self._look_every
+        self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
         self._on_event = on_event
@@ -65,7 +77,11 @@ class Committer:
             with self._scope:
                 while True:
                     await self._wait()
-                    await self._round()
+                    try:
+                        await self._renew()
+                        await self._round()
+                    except ConnectionLost as error:
+                        await self._line.restore(error.reason)
                     self._rounds.over()
         finally:
             self._ended.set()
@@ -87,16 +103,39 @@ class Committer:
             self._urgent -= 1
 
     async def _wait(self) -> None:
-        on_demand = self._interval is None
-        while not self._ledger.uncommitted or (on_demand and not self._urgent):
-            await self._outcomes.wait()
+        """Wait until there is something to send, or leases have to be looked after."""
+        while not self._due:
+            wait = self._look_at - monotonic()
+            if wait <= 0 or self._ledger.overdue(monotonic()):
+                return
+            with anyio.move_on_after(wait):
+                await self._outcomes.wait()
         if self._ledger.full or self._urgent:
             return
         self._outcomes.hush()
         with anyio.move_on_after(self._interval):
             await self._outcomes.wait()
 
+    @property
+    def _due(self) -> bool:
+        """Whether there is something to send, if not at once."""
+        on_demand = self._interval is None
+        return bool(self._ledger.uncommitted and (self._urgent or not on_demand))
+
+    async def _renew(self) -> None:
+        now = monotonic()
+        if now < self._look_at and not self._ledger.overdue(now):
+            return
+        lost = await renew(self._line, self._ledger, self._member)
+        self._look_at = now + self._look_every
+        self._on_renewed()
+        if lost:
+            facts = {"group": ascii(self._group), "messages": lost}
+            self._on_event(Event("lease_lost", logging.ERROR, facts))
+
     async def _round(self) -> None:
+        if not self._due:
+            return
         batches = self._ledger.plan()
         try:
             answers = await self._line.calls(
@@ -105,11 +144,10 @@ class Committer:
                     for batch in batches
                 ]
             )
-        except ConnectionLost as error:
+        except ConnectionLost:
             for batch in batches:
                 self._ledger.unsent(batch)
-            await self._line.restore(error.reason)
-            return
+            raise
         refused = [
             reply
             for batch, reply in zip(batches, answers, strict=True)
@@ -128,8 +166,9 @@ class Committer:
                 self._ledger.unsent(batch)
                 return False
             self._tell("commit_dropped", batch, lost=sent, reply=reply.text)
-        elif reply < sent and not batch.repeated:
-            # Somebody else acknowledged them, or the group was made anew.
+        elif reply < len(batch.entries) and not batch.repeated:
+            # Somebody else acknowledged them, or the group was made anew. Ghosts don't
+            # count: any consumer's takeover lets go of them.
             self._tell("commit_mismatch", batch, sent=sent, acknowledged=reply)
         self._ledger.committed(batch)
         return True

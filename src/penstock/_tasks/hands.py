@@ -78,7 +78,7 @@ class Hands(Generic[T]):
         self.come_back(task)
         await self.intake.turn()
         # Taken outside the scope: a timeout of 0 is over at its first turn.
-        entry = self.intake.take()
+        entry = self.intake.poll()
         if entry is None:
             with anyio.move_on_after(timeout):
                 entry = await self.intake.entry()

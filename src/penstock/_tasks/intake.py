@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
@@ -23,6 +24,8 @@ class Intake:
 
     Args:
         ledger: The consumer's ledger.
+        on_overdue: Called when leases have to be looked after before anything is
+            handed out; `arrived` answers it.
         delay: Under DELAYED, told what is handed out.
         handed_out: Rung then.
     """
@@ -33,15 +36,21 @@ class Intake:
         "_handed_out",
         "_idle",
         "_ledger",
+        "_on_overdue",
         "_told",
         "_turn_ends",
         "closed",
     )
 
     def __init__(
-        self, ledger: Ledger, delay: Delay | None = None, handed_out: Bell | None = None
+        self,
+        ledger: Ledger,
+        on_overdue: Callable[[], None],
+        delay: Delay | None = None,
+        handed_out: Bell | None = None,
     ) -> None:
         self._ledger = ledger
+        self._on_overdue = on_overdue
         self._delay = delay
         self._handed_out = handed_out
         self._idle = Queueing()
@@ -102,8 +111,11 @@ class Intake:
         """Give the event loop a turn, if one is due."""
         if monotonic() >= self._turn_ends:
             await asyncio.sleep(0)
-            # Once closed it stays due, so that `poll` gives nothing.
-            self._turn_ends = 0.0 if self.closed else monotonic() + _TURN
+            now = monotonic()
+            # Once closed it stays due, so that `poll` gives nothing; and so it does
+            # until leases that may be over have been looked after.
+            late = self.closed or self._ledger.overdue(now)
+            self._turn_ends = 0.0 if late else now + _TURN
 
     async def entry(self) -> Entry | None:
         """Wait for the next entry; None once closed.
@@ -115,6 +127,10 @@ class Intake:
         """
         await self.turn()
         while not self.closed:
+            if self._ledger.overdue(monotonic()):
+                self._on_overdue()
+                await self._idle.wait()
+                continue
             entry = self.take()
             if entry is not None:
                 return entry

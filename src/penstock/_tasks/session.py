@@ -27,6 +27,7 @@ from penstock._tasks.closing import give_back, stop_reading
 from penstock._tasks.committer import Committer
 from penstock._tasks.hands import Hands, this_task
 from penstock._tasks.intake import Intake
+from penstock._tasks.leases import Claimer
 from penstock._tasks.lifetime import task_group
 from penstock._tasks.membership import Membership, join, pin
 from penstock._tasks.reader import Reader
@@ -58,6 +59,7 @@ class Plan(Generic[T]):
     commit_max_pending: int
     commit_delay: float
     lease: float
+    claim_interval: float
     open_timeout: float
     close_timeout: float
     on_event: OnEvent
@@ -104,11 +106,14 @@ class Session(Generic[T]):
         self._handed_out = Bell()
         delayed = plan.policy is AutoCommit.DELAYED
         self._delay = Delay(plan.commit_delay) if delayed else None
-        self.intake = Intake(self.ledger, self._delay, self._handed_out)
+        self.intake = Intake(
+            self.ledger, self._outcomes.ring, self._delay, self._handed_out
+        )
         self._desk = FrontDesk(self.ledger, plan.codec, no_ack=plan.no_ack)
         self._ack = plan.policy is AutoCommit.PROCESSED
         self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
         self._committer = self._make_committer()
+        self._claimer: Claimer | None = None
         # The tasks that `run` has handlers in, to see a handler that closes its own
         # consumer; and an event to wait for their end.
         self._workers: set[asyncio.Task[Any]] = set()
@@ -121,10 +126,16 @@ class Session(Generic[T]):
     def _ring_reader(self) -> None:
         self._room.ring()
         self.intake.give_way()
+        if self._claimer is not None:
+            self._claimer.room_again()
 
     def _ring_committer(self) -> None:
         self._outcomes.ring()
         self.intake.give_way()
+
+    def _on_renewed(self) -> None:
+        # Workers may have been held up until it was known what is still ours.
+        self.intake.arrived(self.ledger.queued)
 
     def _make_ledger(self) -> Ledger:
         plan = self._plan
@@ -150,9 +161,24 @@ class Session(Generic[T]):
             self._line,
             self._link,
             ledger=self.ledger,
-            group=plan.member.group,
+            member=plan.member,
+            lease=plan.lease,
+            on_renewed=self._on_renewed,
             interval=None if on_demand else plan.commit_interval,
             outcomes=self._outcomes,
+            on_event=plan.on_event,
+        )
+
+    def _make_claimer(self, member: Membership) -> Claimer:
+        plan = self._plan
+        return Claimer(
+            self._line,
+            ledger=self.ledger,
+            intake=self.intake,
+            member=member,
+            shards=plan.shards,
+            lease=plan.lease,
+            interval=plan.claim_interval,
             on_event=plan.on_event,
         )
 
@@ -173,8 +199,10 @@ class Session(Generic[T]):
             on_event=plan.on_event,
         )
         group.start_soon(self._reader.run)
-        if self._committer is not None:
+        if self._committer is not None and plan.member is not None:
             group.start_soon(self._committer.run)
+            self._claimer = self._make_claimer(plan.member)
+            group.start_soon(self._claimer.run)
         if self._delay is not None:
             group.start_soon(ripen, self._delay, self.ledger, self._handed_out)
 
@@ -260,6 +288,8 @@ class Session(Generic[T]):
     async def _close(self, *, clean: bool) -> None:
         deadline = time.monotonic() + self._plan.close_timeout
         with anyio.move_on_after(self._plan.close_timeout):
+            if self._claimer is not None:
+                await self._claimer.stop()
             await stop_reading(self._reader, self._line)
             if self._runs:
                 await self._idle.wait()
@@ -283,12 +313,15 @@ class Session(Generic[T]):
         if plan.member is None or committer is None:
             return
         await committer.flush()
+        stranded = self._reader.stranded or (
+            self._claimer is not None and self._claimer.stranded
+        )
         await give_back(
             self._line,
             self.ledger,
             plan.member,
             idle=plan.lease,
-            strays=plan.shards if self._reader.stranded else (),
+            strays=plan.shards if stranded else (),
             on_event=plan.on_event,
         )
 

@@ -1,0 +1,268 @@
+"""Leases: kept on what we have, taken over on what nobody answers for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, Final
+
+import anyio
+
+from penstock._core import commands, replies
+from penstock._core.commands import Command
+from penstock._core.ledger import Ledger, Renewal
+from penstock._core.replies import Claimed, ErrorReply
+from penstock._link.link import Line
+from penstock._tasks.bells import Bell
+from penstock._tasks.intake import Intake
+from penstock._tasks.membership import Membership
+from penstock._tasks.reaping import reap
+from penstock.errors import ConnectionLost
+from penstock.events import Event, OnEvent
+from penstock.message import Shard
+
+__all__ = ["Claimer", "channel", "renew"]
+
+# A page of XAUTOCLAIM has the server look at ten times as many entries; a million
+# pending ones must not hold it up (chrisguidry/docket#463).
+_PAGE: Final = 100
+_PAGES: Final = 10
+# Where nobody can tell us what was given back, we look this often; in seconds.
+_LOOK: Final = 0.9
+# However often we are told, we search no more often; in seconds.
+_PACE: Final = 0.1
+
+
+def channel(shard: Shard, group: str) -> bytes:
+    """Name the channel on which a consumer that closes says that it gave back."""
+    return b"penstock:released:" + shard.key + b":" + group.encode()
+
+
+async def renew(line: Line, ledger: Ledger, member: Membership) -> int:
+    """Renew what has used up a third of its lease; gives how much we have lost.
+
+    Where so much time has passed that others may have taken over, it is asked first:
+    to claim would be to take it back.
+
+    Raises:
+        ConnectionLost: The connection ended before the replies.
+    """
+    now = monotonic()
+    renewals = ledger.to_renew(now)
+    late = [renewal for renewal in renewals if renewal.late]
+    lost = 0
+    asked = await line.calls([_ask(member, renewal) for renewal in late])
+    for renewal, reply in zip(late, asked, strict=True):
+        if not isinstance(reply, ErrorReply):
+            ours = [pending.id for pending in replies.pending_page(reply)]
+            lost += ledger.lose_all_but(renewal, ours)
+    kept = [renewal for renewal in renewals if renewal.ids]
+    answers = await line.calls([_renewal(member, renewal) for renewal in kept])
+    for renewal, reply in zip(kept, answers, strict=True):
+        if not isinstance(reply, ErrorReply):
+            lost += ledger.lose_all_but(renewal, reply)
+            ledger.renewed(renewal, now)
+    return lost
+
+
+def _ask(member: Membership, renewal: Renewal) -> Command:
+    ids = sorted(renewal.ids, key=_order)
+    return commands.xpending_between(
+        renewal.account.shard.key,
+        member.group,
+        member.name,
+        low=ids[0],
+        high=ids[-1],
+        # Others of ours may lie between them, younger or left open.
+        count=len(ids) + len(renewal.account.entries),
+    )
+
+
+def _order(id_: bytes) -> tuple[int, ...]:
+    return tuple(map(int, id_.split(b"-")))
+
+
+def _renewal(member: Membership, renewal: Renewal) -> Command:
+    key = renewal.account.shard.key
+    return commands.xclaim_renew(key, member.group, member.name, renewal.ids)
+
+
+class Claimer:
+    """Takes over, as far as there is room, what others left longer than the lease.
+
+    Args:
+        line: The command connection.
+        ledger: Where it is booked.
+        intake: Told what there is.
+        member: Whose it becomes.
+        shards: Where to look.
+        lease: Seconds after which it may be taken.
+        interval: Seconds between two searches.
+        on_event: Told of takeovers, and of what is refused.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        ledger: Ledger,
+        intake: Intake,
+        member: Membership,
+        shards: Sequence[Shard],
+        lease: float,
+        interval: float,
+        on_event: OnEvent,
+    ) -> None:
+        self._line = line
+        self._ledger = ledger
+        self._intake = intake
+        self._member = member
+        self._shards = shards
+        self._lease = lease
+        self._interval = interval
+        self._on_event = on_event
+        # Where each shard's search goes on; a search may end before the list does.
+        self._cursors = {shard.key: b"0-0" for shard in shards}
+        self._released = Bell()
+        # The connection on which we listen, if we may.
+        self._listening_on: int | None = None
+        self._may_listen = True
+        # The last search ended because there was no room for more.
+        self._cut_short = False
+        self._may_reap = True
+        self._reaped_at = monotonic()
+        self._stopping = False
+        # A takeover is under way: cancelling now could strand what it brings.
+        self._asking = False
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+
+    @property
+    def stranded(self) -> bool:
+        """Whether a takeover was given up that may have brought entries unseen."""
+        return self._asking
+
+    async def run(self) -> None:
+        """Search, wait, and search again, until stopped."""
+        try:
+            with self._scope:
+                while not self._stopping:
+                    await self._round()
+        finally:
+            self._ended.set()
+
+    def room_again(self) -> None:
+        """Go on with a search that ended for want of room."""
+        if self._cut_short:
+            self._released.ring()
+
+    async def stop(self) -> None:
+        """End it; a takeover under way is seen through, unless it takes too long."""
+        self._stopping = True
+        if not self._asking:
+            self._scope.cancel()
+        with anyio.move_on_after(1.0):
+            await self._ended.wait()
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def _round(self) -> None:
+        try:
+            await self._listen()
+            self._cut_short = False
+            for shard in self._shards:
+                await self._search(shard)
+            await self._reap()
+        except ConnectionLost as error:
+            await self._line.restore(error.reason)
+            # What a lost reply took over is ours unseen, until its lease has ended.
+            self._asking = False
+            return
+        if not self._stopping:
+            if not self._cut_short:
+                await anyio.sleep(_PACE)
+            with anyio.move_on_after(self._pause()):
+                await self._released.wait()
+
+    def _pause(self) -> float:
+        interval = self._interval if self._may_listen else min(_LOOK, self._interval)
+        return interval * (0.75 + random.random() / 2)  # noqa: S311 - only jitter
+
+    async def _listen(self) -> None:
+        number = self._line.number
+        if not self._may_listen or self._listening_on == number:
+            return
+        channels = [channel(shard, self._member.group) for shard in self._shards]
+        self._may_listen = await self._line.listen(channels, self._released.ring)
+        self._listening_on = number
+
+    async def _search(self, shard: Shard) -> None:
+        """Look through a shard's pending list, from where the last search ended."""
+        for _ in range(_PAGES):
+            room = self._ledger.spare()
+            if not room or self._stopping:
+                self._cut_short = True
+                return
+            command = commands.xautoclaim(
+                shard.key,
+                self._member.group,
+                self._member.name,
+                idle=int(self._lease * 1000),
+                cursor=self._cursors[shard.key],
+                count=min(room, _PAGE),
+            )
+            self._asking = True
+            [reply] = await self._line.calls([command])
+            if isinstance(reply, ErrorReply):
+                self._asking = False
+                self._tell("claim_refused", shard, reply=reply.text)
+                return
+            page = replies.claimed(reply)
+            self._cursors[shard.key] = page.cursor
+            await self._book(shard, page)
+            self._asking = False
+            if page.cursor == b"0-0":
+                return
+
+    async def _book(self, shard: Shard, page: Claimed) -> None:
+        ledger = self._ledger
+        ledger.deleted(shard, page.deleted)
+        if not page.entries:
+            return
+        # The count was raised by the takeover, which does not say to what.
+        command = commands.xpending_between(
+            shard.key,
+            self._member.group,
+            self._member.name,
+            low=page.entries[0][0],
+            high=page.entries[-1][0],
+            count=10 * _PAGE,
+        )
+        [reply] = await self._line.calls([command])
+        counts = [] if isinstance(reply, ErrorReply) else replies.pending_page(reply)
+        deliveries = {pending.id: pending.deliveries for pending in counts}
+        size = sum(sum(map(len, fields or ())) for _, fields in page.entries)
+        taken = ledger.received(
+            shard, page.entries, monotonic(), size, deliveries, claimed=True
+        )
+        ledger.totals.claimed += taken
+        self._intake.arrived(taken)
+        if taken:
+            self._tell("claimed", shard, messages=taken)
+
+    async def _reap(self) -> None:
+        """Remove dead consumers, no more often than the interval."""
+        if not self._may_reap or monotonic() - self._reaped_at < self._interval:
+            return
+        self._reaped_at = monotonic()
+        for shard in self._shards:
+            refused = await reap(self._line, self._member, shard, self._lease)
+            if refused is not None:
+                self._may_reap = False
+                self._tell("reaping_refused", shard, reply=refused.text)
+                return
+
+    def _tell(self, name: str, shard: Shard, **facts: Any) -> None:
+        names = {"stream": ascii(shard.stream), "group": ascii(self._member.group)}
+        self._on_event(Event(name, facts={**names, **facts}))

@@ -1,0 +1,430 @@
+"""What a dead consumer left is taken over; what a live one has is not."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Events
+from penstock import (
+    DISABLED,
+    ROLLING,
+    Claim,
+    Commit,
+    Consumer,
+    Message,
+    Prefetch,
+    Producer,
+)
+from support.waiting import deliveries, eventually, numbers, pending, read
+
+SHORT = Claim(idle=0.3, interval=0.1)
+ONE = Prefetch(max_messages=1)
+
+
+async def send(url: str, stream: str, *values: int) -> None:
+    async with Producer(url) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
+
+
+async def owners(redis: Any, stream: str) -> dict[str, str]:
+    lines = await redis.xpending_range(stream, "g", "-", "+", 10_000)
+    return {line["message_id"].decode(): line["consumer"].decode() for line in lines}
+
+
+# -- takeover --------------------------------------------------------------------------
+
+
+async def test_what_a_dead_consumer_had_is_taken_over_into_our_own_name(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    """SeaStreamer's W6: it claimed to the dead consumer's name."""
+    await send(url, stream, *range(300))
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "dead", {stream: ">"}, count=250)
+    async with Consumer(
+        stream,
+        url=url,
+        group="g",
+        name="alive",
+        claim=Claim(idle=1, interval=0.1),
+        auto_commit=ROLLING,
+        on_event=events,
+    ) as consumer:
+        messages: list[Message[bytes]] = []
+        while len(messages) < 300:
+            messages += await read(consumer, 1, within=5)
+            # What is left open for a whole lease would come again.
+            if int(messages[-1].payload) >= 250:
+                messages[-1].ack()
+        assert sorted(numbers(messages)) == list(range(300))
+        assert set((await owners(redis, stream)).values()) == {"alive"}
+        by_number = {int(m.payload): m.attempt for m in messages}
+        assert by_number == {n: 2 if n < 250 else 1 for n in range(300)}
+        for message in messages:
+            message.ack()
+        await consumer.commit()
+        assert consumer.statistics().claimed == 250
+    assert await pending(redis, stream, "g") == 0
+    assert sum(int(str(e.facts["messages"])) for e in events.named("claimed")) == 250
+
+
+async def test_nothing_is_taken_before_its_lease_is_over(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, 1)
+    await redis.xgroup_create(stream, "g", "0")
+    start = time.monotonic()
+    await redis.xreadgroup("g", "dead", {stream: ">"})
+    claim = Claim(idle=0.5, interval=0.05)
+    async with Consumer(stream, url=url, group="g", claim=claim) as consumer:
+        assert numbers(await read(consumer, 1)) == [1]
+        assert 0.45 < time.monotonic() - start < 1.5
+
+
+async def test_the_search_goes_on_over_pages_and_deleted_entries(
+    url: str, stream: str, redis: Any
+) -> None:
+    """SeaStreamer's W7: it ended at the first page that had nothing in it."""
+    await send(url, stream, *range(3000))
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "dead", {stream: ">"}, count=3000)
+    ids = [id_ for id_, _ in await redis.xrange(stream)]
+    await redis.xdel(stream, *ids[:2500])
+    async with Consumer(stream, url=url, group="g", claim=SHORT) as consumer:
+        got = numbers(await read(consumer, 500, within=10))
+        assert sorted(got) == list(range(2500, 3000))
+        assert consumer.statistics().ghosts == 2500
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_only_as_much_is_taken_over_as_there_is_room_for(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(50))
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "dead", {stream: ">"}, count=50)
+    await asyncio.sleep(0.35)  # their lease
+    async with Consumer(
+        stream, url=url, group="g", name="me", claim=SHORT, prefetch=ONE
+    ) as consumer:
+        seen = numbers(await read(consumer, 1))
+        await asyncio.sleep(0.3)  # three searches
+        mine = [o for o in (await owners(redis, stream)).values() if o == "me"]
+        assert len(mine) == 1
+        seen += numbers(await read(consumer, 49, within=20))
+    assert sorted(seen) == list(range(50))
+
+
+async def test_failover_as_seastreamer_has_it(
+    url: str, stream: str, redis: Any
+) -> None:
+    """SeaStreamer's T3, step by step; what alpha leaves comes without a lease."""
+
+    def consumer(name: str) -> Consumer[bytes]:
+        return Consumer(
+            stream,
+            url=url,
+            group=stream,
+            name=name,
+            auto_commit=DISABLED,
+            commit=Commit(interval=0),
+            claim=Claim(idle=1, interval=1),
+            prefetch=ONE,
+        )
+
+    async def read_and_ack(reader: Consumer[bytes], count: int) -> list[int]:
+        messages = await read(reader, count)
+        for message in messages:
+            message.ack()
+        await reader.commit()
+        return numbers(messages)
+
+    await send(url, stream, *range(5))
+    async with consumer("beta") as beta:
+        async with consumer("alpha") as alpha:
+            # beta has room for one and may have got it before alpha.
+            got = numbers(await read(alpha, 4))
+            first = await read_and_ack(beta, 1)
+            assert sorted(got + first) == [0, 1, 2, 3, 4]
+            await send(url, stream, *range(5, 10))
+            second = await read_and_ack(beta, 1)
+        rest = sorted(await read_and_ack(beta, 8))
+        assert sorted(second + rest) == sorted([*got, *range(5, 10)])
+        await send(url, stream, *range(10, 15))
+        assert await read_and_ack(beta, 5) == [10, 11, 12, 13, 14]
+    assert await pending(redis, stream, stream) == 0
+
+
+async def test_what_is_given_back_on_closing_is_found_within_a_second(
+    url: str, stream: str, redis: Any
+) -> None:
+    """Not after the lease, of a minute here, nor at the next search."""
+    await send(url, stream, *range(100))
+    async with Consumer(stream, url=url, group="g", name="one") as one:
+        taken = numbers(await read(one, 5))
+        async with Consumer(stream, url=url, group="g", name="two") as two:
+            more = []
+            while (message := await two.next(timeout=0.1)) is not None:
+                more.append(int(message.payload))
+            assert len(more) < 95
+            await one.aclose()
+            start = time.monotonic()
+            more += numbers(await read(two, 95 - len(more)))
+            assert time.monotonic() - start < 1.0
+    assert sorted(taken + more) == list(range(100))
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_where_nobody_may_publish_it_is_found_all_the_same(
+    url: str, stream: str, redis: Any
+) -> None:
+    user = f"u-{stream}"
+    await redis.acl_setuser(
+        user,
+        enabled=True,
+        nopass=True,
+        keys=["*"],
+        categories=["+@all", "-@pubsub"],
+        reset_channels=True,
+    )
+    joint = "&" if "?" in url else "?"
+    limited = (
+        f"{url}{joint}username={user}&password=x"
+        if url.startswith("unix")
+        else url.replace("://", f"://{user}:x@")
+    )
+    try:
+        await send(url, stream, *range(20))
+        async with Consumer(stream, url=limited, group="g", name="one") as one:
+            taken = numbers(await read(one, 5))
+            async with Consumer(stream, url=limited, group="g", name="two") as two:
+                assert await two.next(timeout=0.1) is None
+                await one.aclose()
+                taken += numbers(await read(two, 15, within=3))
+        assert sorted(taken) == list(range(20))
+    finally:
+        await redis.acl_deluser(user)
+
+
+async def test_what_a_handler_never_acks_comes_again_to_a_live_group(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, 1)
+    async with Consumer(
+        stream, url=url, group="g", claim=SHORT, auto_commit=ROLLING
+    ) as consumer:
+        first, second = await read(consumer, 2, within=5)
+        assert first.id == second.id
+        assert (first.attempt, second.attempt) == (1, 2)
+
+
+# -- leases ----------------------------------------------------------------------------
+
+
+async def test_a_handler_slower_than_the_lease_is_not_run_twice(
+    url: str, stream: str, redis: Any
+) -> None:
+    """Five leases long, with what is queued behind it, beside an eager consumer."""
+    await send(url, stream, *range(6))
+    starts: list[int] = []
+
+    async def slow(message: Message[bytes]) -> None:
+        starts.append(int(message.payload))
+        await asyncio.sleep(1.5)
+        await one.aclose()
+
+    async with Consumer(stream, url=url, group="g", name="one", claim=SHORT) as one:
+        run = asyncio.create_task(one.run(slow))
+        await eventually(lambda: holds(one, 6))
+        async with Consumer(stream, url=url, group="g", name="two", claim=SHORT) as two:
+            assert await two.next(timeout=1.0) is None
+            assert two.statistics().claimed == 0
+            await run
+            await one.aclose()
+            # Given back on closing, the rest is its.
+            starts += numbers(await read(two, 5))
+    assert sorted(starts) == list(range(6))
+    assert await pending(redis, stream, "g") == 0
+
+
+async def holds(consumer: Consumer[bytes], count: int) -> bool:
+    return consumer.statistics().in_hand == count
+
+
+async def test_short_lived_entries_cost_no_renewal(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(500))
+    before = await claims(redis)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await read(consumer, 500)
+    assert await claims(redis) == before
+
+
+async def claims(redis: Any) -> int:
+    stats = await redis.info("commandstats")
+    return int(stats.get("cmdstat_xclaim", {"calls": 0})["calls"])
+
+
+WORKER = """
+    import asyncio, os, sys
+    from penstock import Claim, Consumer, Event
+
+    async def main():
+        url, stream, journal = sys.argv[1:]
+        file = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        def note(event):
+            os.write(file, b"event %s %s\\n" % (
+                event.name.encode(), str(event.facts.get("messages")).encode()))
+        async def handle(message):
+            os.write(file, b"start %s\\n" % message.payload)
+            await asyncio.sleep(0.2)
+            os.write(file, b"end %s\\n" % message.payload)
+        async with Consumer(
+            stream, url=url, group="g", name="frozen", on_event=note,
+            claim=Claim(idle=1, interval=0.2),
+        ) as consumer:
+            await consumer.run(handle)
+
+    asyncio.run(main())
+"""
+
+
+async def test_a_consumer_that_was_frozen_takes_nothing_back(
+    url: str, stream: str, redis: Any, tmp_path: Path
+) -> None:
+    """SIGSTOP past its lease: what others took over it neither runs nor reclaims."""
+    script, journal = tmp_path / "worker.py", tmp_path / "journal"
+    script.write_text(textwrap.dedent(WORKER))
+    journal.touch()
+    await send(url, stream, *range(8))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), url, stream, str(journal)
+    )
+    try:
+        await eventually(lambda: has(journal, "start 1"), within=20)
+        await eventually(lambda: are_pending(redis, stream, 7))
+        process.send_signal(signal.SIGSTOP)
+        taken: list[int] = []
+        go = asyncio.Event()
+
+        async def handle(message: Message[bytes]) -> None:
+            taken.append(int(message.payload))
+            await go.wait()
+
+        async with Consumer(
+            stream, url=url, group="g", name="other", claim=Claim(idle=1, interval=0.2)
+        ) as other:
+            run = asyncio.create_task(other.run(handle, concurrency=10))
+            await eventually(lambda: enough(taken, 7), within=10)
+            process.send_signal(signal.SIGCONT)
+            await eventually(lambda: has(journal, "event lease_lost 7"))
+            # Longer than the lease, which the other one renews.
+            await asyncio.sleep(1.5)
+            assert set((await owners(redis, stream)).values()) == {"other"}
+            go.set()
+            await eventually(lambda: are_pending(redis, stream, 0))
+            await other.aclose()
+            await run
+    finally:
+        process.kill()
+        await process.wait()
+    lines = journal.read_text().splitlines()
+    started = [line for line in lines if line.startswith("start")]
+    assert started == ["start 0", "start 1"]
+    assert sorted(taken) == list(range(1, 8))
+    assert await pending(redis, stream, "g") == 0
+
+
+async def enough(taken: list[int], count: int) -> bool:
+    return len(taken) >= count
+
+
+async def are_pending(redis: Any, stream: str, count: int) -> bool:
+    return await pending(redis, stream, "g") == count
+
+
+async def has(journal: Path, line: str) -> bool:
+    return line in journal.read_text().splitlines()
+
+
+async def test_entries_that_a_stranger_acknowledged_do_not_run_again(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(3))
+    seen: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        if len(seen) == 1:
+            await redis.xack(stream, "g", str(message.id))
+            await asyncio.sleep(0.5)
+        if len(seen) == 3:
+            await consumer.aclose()
+
+    async with Consumer(stream, url=url, group="g", claim=SHORT) as consumer:
+        await consumer.run(handle)
+    assert seen == [0, 1, 2]
+    assert await pending(redis, stream, "g") == 0
+
+
+# -- dead consumers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
+    url: str,
+    stream: str,
+    redis: Any,
+    scripts: bool,  # noqa: FBT001 - pytest's parameter
+) -> None:
+    """redis/redis#9745: what is pending would be gone with it."""
+    from penstock._core import commands
+    from penstock._link.link import Line, open_link
+    from penstock._tasks.membership import Membership
+    from penstock._tasks.reaping import remove
+    from penstock.events import log_event
+    from penstock.message import Shard
+
+    await send(url, stream, *range(3))
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xgroup_createconsumer(stream, "g", "empty")
+    await redis.xreadgroup("g", "busy", {stream: ">"}, count=3)
+    before = set(await deliveries(redis, stream, "g"))
+    user = f"u-{stream}"
+    await redis.acl_setuser(
+        user,
+        enabled=True,
+        nopass=True,
+        keys=["*"],
+        categories=["+@all"] if scripts else ["+@all", "-@scripting"],
+    )
+    joint = "&" if "?" in url else "?"
+    limited = (
+        f"{url}{joint}username={user}&password=x"
+        if url.startswith("unix")
+        else url.replace("://", f"://{user}:x@")
+    )
+    member = Membership("g", "me", mkstream=True, noack=False)
+    shard = Shard(stream, 0, stream.encode())
+    async with open_link(limited, log_event) as link:
+        line = Line(link, await link.first(0))
+        assert await remove(line, member, shard, b"empty") is None
+        assert await remove(line, member, shard, b"busy") is None
+        await line.calls([commands.client_id()])
+        await line.aclose()
+    await redis.acl_deluser(user)
+    names = {c["name"] for c in await redis.xinfo_consumers(stream, "g")}
+    assert b"empty" not in names
+    # With a script the busy one stays; without, what it had is pending all the same.
+    assert (b"busy" in names) is scripts
+    assert set(await deliveries(redis, stream, "g")) == before

@@ -1,0 +1,390 @@
+"""URLs: what they may say, and that no error ever repeats a piece of them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from redis.asyncio.connection import (
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+
+from link.traces import all_told
+from penstock._link.address import Address, find_url, parse
+from penstock.errors import ConfigurationError
+
+
+def refusal(url: str) -> str:
+    """What the error says; all that it can tell is free of the usual secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(url)
+    assert "hunter2" not in all_told(caught.value)
+    return str(caught.value)
+
+
+def options(url: str) -> Any:
+    return parse(url).connection()
+
+
+# --- where the server is
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://localhost", "localhost:6379"),
+        ("redis://localhost:", "localhost:6379"),
+        ("redis://cache.example:7000/3", "cache.example:7000"),
+        ("redis://user:hunter2@cache.example:7000", "cache.example:7000"),
+        ("rediss://cache.example", "cache.example:6379"),
+        ("REDIS://Cache.Example", "cache.example:6379"),
+        ("unix:///run/redis.sock", "/run/redis.sock"),
+        ("unix://user:hunter2@/run/redis.sock?db=2", "/run/redis.sock"),
+        ("unix:///run/a%20b.sock", "/run/a b.sock"),
+        ("redis://[::1]:7000", "[::1]:7000"),
+        ("redis://[fe80::1]", "[fe80::1]:6379"),
+    ],
+)
+def test_the_name_says_where_the_server_is(url: str, name: str) -> None:
+    assert parse(url).name == name
+
+
+@pytest.mark.parametrize("url", ["redis://ho%0ast:1", "unix:///run/a%1b%0ab"])
+def test_a_name_has_no_control_character(url: str) -> None:
+    assert parse(url).name.isprintable()
+
+
+def test_schemes_choose_the_kind_of_connection() -> None:
+    assert type(options("redis://h")) is Connection
+    assert type(options("rediss://h")) is SSLConnection
+    assert type(options("unix:///run/s")) is UnixDomainSocketConnection
+
+
+def test_host_and_port_get_to_the_connection() -> None:
+    connection = options("redis://cache.example:7000")
+    assert (connection.host, connection.port) == ("cache.example", 7000)
+    connection = options("redis://[::1]:7000")
+    assert (connection.host, connection.port) == ("::1", 7000)
+    assert options("unix:///run/a%20b.sock").path == "/run/a b.sock"
+
+
+def test_user_password_and_database_get_to_the_connection() -> None:
+    connection = options("redis://al%40ce:p%2Fw%23d%3A%C3%A9%25@h/7")
+    assert connection.username == "al@ce"
+    assert connection.password == "p/w#d:é%"
+    assert connection.db == 7
+
+
+@pytest.mark.parametrize(
+    ("url", "database"),
+    [
+        ("redis://h", 0),
+        ("redis://h/", 0),
+        ("redis://h/15", 15),
+        ("redis://h/15/", 15),
+        ("redis://h?db=4", 4),
+        ("redis://h/3?db=4", 4),
+        ("unix:///run/s?db=4", 4),
+    ],
+)
+def test_the_database_is_in_the_path_or_in_the_query(url: str, database: int) -> None:
+    assert options(url).db == database
+
+
+def test_a_password_may_come_without_a_user_and_in_the_query() -> None:
+    assert options("redis://:hunter2@h").password == "hunter2"
+    assert options("redis://:hunter2@h").username is None
+    assert options("redis://h?username=al&password=hunter2").username == "al"
+    assert options("redis://h?username=al&password=h%26r").password == "h&r"
+
+
+def test_an_unescaped_at_sign_or_colon_in_a_password_is_understood() -> None:
+    assert options("redis://al:p@ss:word@h:1").password == "p@ss:word"
+
+
+# --- no URL
+
+
+def test_the_url_given_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://environment")
+    assert find_url("redis://given") == "redis://given"
+    assert find_url(None) == "redis://environment"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_a_url_the_error_names_the_three_ways_out(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("REDIS_URL", value)
+    with pytest.raises(ConfigurationError) as caught:
+        find_url(None)
+    for way in ("url='redis://", "REDIS_URL", "embedded://"):
+        assert way in str(caught.value)
+
+
+# --- URLs that are wrong
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h", "h:6379", "localhost", "", "  ", "redis+tls://h", "://h"]
+)
+def test_another_scheme_is_refused_and_the_right_ones_are_named(url: str) -> None:
+    said = refusal(url)
+    for scheme in ("redis://", "rediss://", "unix://", "embedded://"):
+        assert scheme in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:port",
+        "redis://h:70000",
+        "redis://h:-1",
+        "redis://h:6379:6380",
+        "redis://h:0",
+        "redis://[::1",
+        "redis://[nonsense]",
+    ],
+)
+def test_a_port_or_host_that_cannot_be_is_refused(url: str) -> None:
+    assert "port" in refusal(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis:///0",
+        "redis://:6379",
+        "redis://user:hunter2@",
+        "redis://:hunter2@:6379/0",
+        "rediss:///",
+        "redis:6379",
+    ],
+)
+def test_a_url_without_a_host_does_not_mean_localhost(url: str) -> None:
+    """It may be somebody's database; `redis://:$PASSWORD@$HOST` loses its host."""
+    assert "no host" in refusal(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["unix://", "unix://run/redis.sock", "unix://user:hunter2@run/redis.sock"]
+)
+def test_a_socket_is_named_by_a_full_path(url: str) -> None:
+    assert "unix:///run/redis.sock" in refusal(url)
+
+
+@pytest.mark.parametrize("url", ["redis://h/zero", "redis://h/0x1", "redis://h/-1"])
+def test_a_database_that_is_no_number_is_refused(url: str) -> None:
+    assert "database" in refusal(url)
+
+
+UNESCAPED = [
+    "/hunter2",
+    "hunter2/",
+    "hunter2/0",
+    "12/hunter2",
+    "#hunter2",
+    "hunter2#",
+    "12#hunter2",
+    "0/1#hunter2",
+    "?hunter2",
+    "hunter2?",
+    "12?hunter2",
+    "12?x=hunter2",
+    "12?db=hunter2",
+    "12?socket_timeout=hunter2",
+    "12?ssl_cert_reqs=hunter2",
+    "12?protocol=hunter2",
+    "[hunter2",
+    "]hunter2",
+    "[hunter2]",
+    "hunter2\u2100",
+    "hunter2\t",
+    "\nhunter2",
+    "hunter2\udc80",
+]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "redis://user:{}@h:6379/0",
+        "redis://:{}@h",
+        "rediss://user:{}@h/0",
+        "unix://user:{}@/run/s",
+        "unix://:{}@/run/s",
+    ],
+)
+@pytest.mark.parametrize("password", UNESCAPED, ids=ascii)
+def test_an_unescaped_character_in_a_password_is_refused_and_none_of_it_is_told(
+    password: str, frame: str
+) -> None:
+    assert "percent-encode" in refusal(frame.format(password)) or "?" in password
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "hunter2",
+        "nonsense=hunter2",
+        "host=hunter2",
+        "port=1",
+        "path=/hunter2",
+        # Parameters of redis-py's connections that are no text: they would be taken,
+        # and fail when the connection is made.
+        "redis_connect_func=hunter2",
+        "credential_provider=hunter2",
+        "event_dispatcher=hunter2",
+        "retry=hunter2",
+        "retry_on_error=hunter2",
+        "encoder_class=hunter2",
+        "parser_class=hunter2",
+        "connection_class=hunter2",
+        "driver_info=hunter2",
+        "encoding=utf-16",
+    ],
+)
+def test_an_option_that_there_is_not_is_refused(query: str) -> None:
+    said = refusal(f"redis://h?{query}")
+    assert "option" in said
+    assert "socket_timeout" in said
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "db=zero",
+        "protocol=three",
+        "protocol=4",
+        "protocol=1",
+        "socket_timeout=soon",
+        "ssl_cert_reqs=hunter2",
+        "ssl_min_version=hunter2",
+    ],
+)
+def test_an_option_that_can_not_be_is_refused(query: str) -> None:
+    assert query.partition("=")[0][:3] in refusal(f"rediss://h?{query}")
+
+
+@pytest.mark.parametrize("scheme", ["redis://h", "unix:///run/s"])
+def test_options_of_tls_are_for_tls(scheme: str) -> None:
+    assert "rediss://" in refusal(f"{scheme}?ssl_cert_reqs=none")
+
+
+# --- options
+
+
+def test_settings_of_other_clients_are_ignored() -> None:
+    query = (
+        "decode_responses=True&health_check_interval=30&legacy_responses=False&"
+        "max_connections=10&retry_on_timeout=True&timeout=3"
+    )
+    connection = options(f"redis://h?{query}")
+    assert connection.encoder.decode_responses is False
+    assert connection.health_check_interval == 0
+    assert connection.retry.get_retries() == 0
+
+
+def test_redis_py_neither_retries_nor_times_out_nor_introduces_itself() -> None:
+    connection = options("redis://h?socket_timeout=3&socket_connect_timeout=4")
+    assert connection.retry.get_retries() == 0
+    assert connection.socket_timeout is None
+    assert connection.socket_connect_timeout is None
+    assert connection.driver_info is None
+
+
+def test_the_timeouts_are_five_and_ten_seconds_unless_the_url_says_otherwise() -> None:
+    address = parse("redis://h")
+    assert (address.connect_timeout, address.reply_timeout) == (5.0, 10.0)
+    address = parse("redis://h?socket_connect_timeout=0.2&socket_timeout=3")
+    assert (address.connect_timeout, address.reply_timeout) == (0.2, 3.0)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "-inf", "1e300"])
+@pytest.mark.parametrize("option", ["socket_timeout", "socket_connect_timeout"])
+def test_a_timeout_that_is_no_length_of_time_is_refused(
+    option: str, value: str
+) -> None:
+    assert option in refusal(f"redis://h?{option}={value}")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_the_protocol_can_be_chosen(protocol: int) -> None:
+    assert options(f"redis://h?protocol={protocol}").protocol == protocol
+
+
+def test_tls_options_get_to_the_connection() -> None:
+    connection = options("rediss://h?ssl_ca_certs=/ca.pem&ssl_check_hostname=no")
+    assert connection.ca_certs == "/ca.pem"
+    assert connection.check_hostname is False
+    assert options("rediss://h").check_hostname is True
+
+
+# --- secrets
+
+CANARY = "hunter2-canary"
+
+
+def test_no_repr_has_the_password() -> None:
+    address = parse(f"redis://user:{CANARY}@h/3?client_name=me")
+    assert CANARY not in repr(address) + str(address) + repr(address.connection())
+    address = parse(f"rediss://h?ssl_password={CANARY}&password={CANARY}")
+    assert CANARY not in repr(address) + str(address) + repr(address.connection())
+
+
+def test_the_password_is_taken_out_of_texts() -> None:
+    address = parse(f"redis://user:{CANARY}@h")
+    assert address.redact(f"no {CANARY}, no {CANARY}") == "no ***, no ***"
+    assert parse("redis://h").redact("as it was") == "as it was"
+
+
+NASTY = st.sampled_from(
+    ["12/", "12#", "12?", "/", "#", "?", "[", "]", "@", ":", "%", "\\", "12?db=", "0/1"]
+)
+
+
+@example(around=("12/", "@/x"), encoded=False, user="", kind="unix")
+@example(around=("12#", ""), encoded=False, user="", kind="redis")
+@example(around=("12?", ""), encoded=False, user="u", kind="redis")
+@given(
+    around=st.tuples(st.one_of(NASTY, st.text()), st.one_of(NASTY, st.text())),
+    encoded=st.booleans(),
+    user=st.sampled_from(["", "user", "a%40b"]),
+    kind=st.sampled_from(["redis", "rediss", "unix"]),
+)
+def test_any_password_works_or_is_refused_and_never_told(
+    around: tuple[str, str], *, encoded: bool, user: str, kind: str
+) -> None:
+    password = f"{around[0]}{CANARY}{around[1]}"
+    text = quote(password, safe="") if encoded else password
+    place = "/run/redis.sock" if kind == "unix" else "h:6379/0"
+    url = f"{kind}://{user}:{text}@{place}"
+    refused: Exception | None = None
+    try:
+        address = parse(url)
+    except ConfigurationError as error:
+        refused = error
+    if refused is not None:
+        assert not encoded
+        assert CANARY not in all_told(refused)
+        return
+    connection: Any = address.connection()
+    assert connection.password == unquote(text)
+    assert address.name == ("/run/redis.sock" if kind == "unix" else "h:6379")
+    assert CANARY not in repr(address) + repr(connection)
+    assert CANARY not in address.redact(f"refused {connection.password}")
+
+
+def test_addresses_of_one_place_are_equal_whatever_the_password() -> None:
+    one, other = parse("redis://:a@h"), parse("redis://:b@h")
+    assert one == other
+    assert isinstance(one, Address)

@@ -1,0 +1,777 @@
+"""One connection: replies get to whoever asked, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from link.fakes import HELLO, Fake, Request, Serve, answering, closing, fake, requests
+from link.tls import Certificates, make_certificates
+from link.traces import nothing_left
+from penstock._core.replies import ErrorReply
+from penstock._link.address import parse
+from penstock._link.wire import Wire, connect, pack
+from penstock.embedded import EmbeddedServer
+from penstock.errors import ConnectionLost
+
+PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
+
+
+@asynccontextmanager
+async def opened(url: str, query: str = "") -> AsyncIterator[Wire]:
+    wire = await connect(parse(f"{url}?{query}"))
+    try:
+        yield wire
+    finally:
+        await wire.aclose()
+
+
+@asynccontextmanager
+async def wire_to(serve: Serve, query: str = "") -> AsyncIterator[Wire]:
+    """A wire to a fake."""
+    async with fake(serve) as there, opened(there.url, query) as wire:
+        yield wire
+
+
+def echo(number: int) -> bytes:
+    return pack([(b"ECHO", number)])
+
+
+async def lost(waiting: Awaitable[object]) -> str:
+    """Why the connection was lost, as whoever waits is told."""
+    async with asyncio.timeout(5):
+        with pytest.raises(ConnectionLost) as caught:
+            await waiting
+    return caught.value.reason
+
+
+# --- pairing
+
+
+@PROTOCOLS
+async def test_a_batch_brings_its_replies_in_order(url: str, protocol: int) -> None:
+    async with opened(url, f"protocol={protocol}") as wire:
+        assert await wire.calls([(b"ECHO", b"a"), (b"ECHO", "b"), (b"ECHO", 3)]) == [
+            b"a",
+            b"b",
+            b"3",
+        ]
+        assert await wire.call((b"PING",)) == b"PONG"
+        assert await wire.calls([]) == []
+
+
+@PROTOCOLS
+async def test_replies_are_raw_values(url: str, stream: str, protocol: int) -> None:
+    async with opened(url, f"protocol={protocol}") as wire:
+        replies = await wire.calls(
+            [
+                (b"HSET", stream, b"field", b"\xff\x00"),
+                (b"HGETALL", stream),
+                (b"GET", f"{stream}-no"),
+                (b"STRLEN", f"{stream}-no"),
+                (b"ECHO", b""),
+                (b"XREAD", b"STREAMS", f"{stream}-no", b"0"),
+                (b"DEL", stream),
+            ]
+        )
+    pairs = [b"field", b"\xff\x00"] if protocol == 2 else {b"field": b"\xff\x00"}
+    assert replies == [1, pairs, None, 0, b"", None, 1]
+
+
+@PROTOCOLS
+async def test_errors_come_as_values_and_leave_the_others_alone(
+    url: str, protocol: int
+) -> None:
+    async with opened(url, f"protocol={protocol}") as wire:
+        first, error, last = await wire.calls(
+            [(b"ECHO", b"1"), (b"NONSENSE",), (b"ECHO", b"2")]
+        )
+        assert (first, last) == (b"1", b"2")
+        assert isinstance(error, ErrorReply)
+        assert error.code == "ERR"
+        assert isinstance(await wire.call((b"ECHO",)), ErrorReply)
+        assert not wire.lost
+
+
+@PROTOCOLS
+async def test_errors_inside_a_transaction_come_as_values(
+    url: str, stream: str, protocol: int
+) -> None:
+    async with opened(url, f"protocol={protocol}") as wire:
+        *_, replies, after = await wire.calls(
+            [
+                (b"MULTI",),
+                (b"SET", stream, b"v"),
+                (b"LPUSH", stream, b"x"),
+                (b"GET", stream),
+                (b"DEL", stream),
+                (b"EXEC",),
+                (b"ECHO", b"after"),
+            ]
+        )
+    done, error, value, deleted = replies
+    assert (done, value, deleted, after) == (b"OK", b"v", 1, b"after")
+    assert isinstance(error, ErrorReply)
+    assert error.code == "WRONGTYPE"
+
+
+@PROTOCOLS
+async def test_many_requests_are_in_flight(url: str, protocol: int) -> None:
+    async with opened(url, f"protocol={protocol}") as wire:
+        sizes = [1 + number % 5 for number in range(5000)]
+        futures = [
+            wire.request(echo(number) * size, size) for number, size in enumerate(sizes)
+        ]
+        assert await asyncio.gather(*futures) == [
+            [b"%d" % number] * size for number, size in enumerate(sizes)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b"#t\r\n", True),
+        (b",1.5\r\n", 1.5),
+        (b"(123456789012345678901234567890\r\n", b"123456789012345678901234567890"),
+        (b"=7\r\ntxt:one\r\n", b"one"),
+        (b"_\r\n", None),
+        (b"*-1\r\n", None),
+        (b"*2\r\n%1\r\n+k\r\n*1\r\n:1\r\n_\r\n", [{b"k": [1]}, None]),
+        (b"$4\r\n\r\n+x\r\n", b"\r\n+x"),
+    ],
+)
+async def test_all_kinds_of_resp3_count_as_one_reply(raw: bytes, value: object) -> None:
+    answer = answering(lambda request: raw if request[0] == b"ODD" else b"+even\r\n")
+    async with wire_to(answer) as wire:
+        replies = await wire.calls([(b"EVEN",), (b"ODD",), (b"EVEN",)])
+        assert replies == [b"even", value, b"even"]
+
+
+async def test_an_errors_text_is_made_printable() -> None:
+    async with wire_to(answering(lambda _: b"-ERR \xff\x1b[31m\r\n")) as wire:
+        error = await wire.call((b"ODD",))
+    assert isinstance(error, ErrorReply)
+    assert error.code == "ERR"
+    assert error.text.isprintable()
+
+
+async def test_replies_in_single_bytes_are_put_together() -> None:
+    raw = b"*2\r\n$5\r\nhello\r\n:7\r\n-ERR no\r\n%1\r\n+a\r\n_\r\n+OK\r\n"
+    async with wire_to(answering(lambda _: b"")) as wire:
+        pair = wire.request(b"", 2)
+        rest = wire.request(b"", 2)
+        for number in range(len(raw)):
+            assert not rest.done()
+            wire.data_received(raw[number : number + 1])
+            # Each is told as soon as it has all, and not before.
+            assert pair.done() is (number >= raw.index(b"%1") - 1)
+        [array, error] = await pair
+        assert array == [b"hello", 7]
+        assert isinstance(error, ErrorReply)
+        assert await rest == [{b"a": None}, b"OK"]
+        assert wire.received == len(raw)
+
+
+async def test_replies_in_small_pieces_over_a_real_socket_are_put_together() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for request in requests(reader):
+            raw = HELLO if request[0] == b"HELLO" else b"$3\r\n%b\r\n" % request[1]
+            for byte in raw:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    async with wire_to(serve) as wire:
+        words = [b"%03d" % number for number in range(50)]
+        assert await wire.calls([(b"ECHO", word) for word in words]) == words
+
+
+@PROTOCOLS
+async def test_large_requests_and_replies(url: str, protocol: int) -> None:
+    async with opened(url, f"protocol={protocol}") as wire:
+        large = random.randbytes(5_000_000)
+        before = wire.received
+        replies = await wire.calls(
+            [(b"ECHO", large), (b"ECHO", b"1"), (b"ECHO", large)]
+        )
+        assert replies == [large, b"1", large]
+        assert wire.received - before > 10_000_000
+
+
+# --- push messages
+
+PUSH = b">2\r\n+invalidate\r\n*1\r\n+key\r\n"
+
+
+async def test_push_messages_are_nobodys_reply() -> None:
+    def answer(request: Request) -> bytes:
+        return PUSH + b"$%d\r\n%b\r\n" % (len(request[1]), request[1]) + PUSH
+
+    async with wire_to(answering(answer)) as wire:
+        words = [b"a", b"bc", b"def"]
+        assert await wire.calls([(b"ECHO", word) for word in words]) == words
+        assert await wire.call((b"ECHO", b"last")) == b"last"
+        assert not wire.lost
+
+
+async def test_a_real_servers_push_messages_are_nobodys_reply(
+    url: str, stream: str
+) -> None:
+    async with opened(url, "protocol=3") as wire:
+        assert await wire.call((b"CLIENT", b"TRACKING", b"ON", b"BCAST")) == b"OK"
+        for number in range(50):
+            assert await wire.call((b"SET", stream, number)) == b"OK"
+            assert await wire.call((b"GET", stream)) == b"%d" % number
+        await wire.call((b"DEL", stream))
+        # 23 bytes and more for each reply; the rest were push messages.
+        assert wire.received > 50 * 40
+
+
+async def test_messages_on_channels_ring_among_the_replies(
+    url: str, stream: str
+) -> None:
+    rings: list[int] = []
+    channels = [b"%b-%d" % (stream.encode(), number) for number in range(3)]
+    async with opened(url) as wire, opened(url) as other:
+        wire.on_message = lambda: rings.append(1)
+        before = wire.request(echo(1), 1)
+        subscribing = asyncio.create_task(wire.subscribe(channels))
+        await asyncio.sleep(0)
+        behind = wire.request(echo(2), 1)
+        assert await subscribing
+        assert (await before, await behind) == ([b"1"], [b"2"])
+        for number in range(60):
+            ring = (b"PUBLISH", channels[number % 3], b"x")
+            _, reply = await asyncio.gather(
+                other.call(ring), wire.call((b"ECHO", number))
+            )
+            assert reply == b"%d" % number
+        async with asyncio.timeout(5):
+            while len(rings) < 60:
+                await wire.call((b"PING",))
+        assert not wire.lost
+    assert len(rings) == 60
+
+
+async def test_a_connection_with_resp2_does_not_subscribe(
+    url: str, stream: str
+) -> None:
+    async with opened(url, "protocol=2") as wire:
+        assert not await wire.subscribe([stream.encode()])
+        assert await wire.call((b"ECHO", b"still")) == b"still"
+
+
+async def test_a_refused_subscription_is_told_and_leaves_the_others_alone() -> None:
+    with EmbeddedServer(config={"user": "al on >secret +@all &yes-*"}) as server:
+        async with opened(server.url.replace("unix://", "unix://al:secret@")) as wire:
+            assert await wire.subscribe([b"yes-1"])
+            assert not await wire.subscribe([b"yes-2", b"no", b"yes-3"])
+            assert await wire.calls([(b"ECHO", b"a"), (b"ECHO", b"b")]) == [b"a", b"b"]
+
+
+# --- cancelling whoever waits
+
+
+@PROTOCOLS
+async def test_cancelling_those_who_wait_mixes_up_nothing(
+    url: str, protocol: int
+) -> None:
+    chance = random.Random(7)
+    answered = cancelled = 0
+
+    async def ask(wire: Wire, number: int) -> None:
+        nonlocal answered
+        reply = await wire.calls([(b"ECHO", number), (b"ECHO", -number)])
+        assert reply == [b"%d" % number, b"%d" % -number]
+        answered += 1
+
+    async with opened(url, f"protocol={protocol}") as wire:
+        running: set[asyncio.Task[None]] = set()
+        for number in range(6000):
+            running.add(asyncio.create_task(ask(wire, number)))
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.choice((0, 0, 0, 0.0003)))
+            for task in chance.sample(sorted(running, key=id), len(running) // 3):
+                cancelled += task.cancel()
+            running = {task for task in running if not task.done()}
+        await asyncio.gather(*running, return_exceptions=True)
+        assert await wire.call((b"ECHO", b"in step")) == b"in step"
+    assert cancelled > 1500
+    assert answered > 500
+
+
+async def test_a_cancelled_future_leaves_its_replies_to_nobody(url: str) -> None:
+    async with opened(url) as wire:
+        futures = [wire.request(echo(number), 1) for number in range(2000)]
+        for future in futures[::2]:
+            future.cancel()
+        assert await asyncio.gather(*futures[1::2]) == [
+            [b"%d" % number] for number in range(1, 2000, 2)
+        ]
+
+
+async def test_one_who_gave_up_is_not_reproached_when_the_connection_ends() -> None:
+    async with nothing_left(), wire_to(answering(lambda _: b"")) as wire:
+        wire.request(echo(1), 1)
+        wire.request(echo(2), 1).cancel()
+        wire.abort("enough")
+
+
+# --- the end of a connection
+
+
+def cutting(after: int, extra: bytes = b"") -> Serve:
+    """Cut the connection when so many commands have come, after some last words."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = after
+        async for request in requests(reader):
+            if request[0] == b"HELLO":
+                writer.write(HELLO)
+                continue
+            left -= 1
+            if left == 0:
+                writer.write(extra)
+                await writer.drain()
+                writer.close()
+                return
+
+    return serve
+
+
+async def test_everybody_who_waits_learns_that_the_connection_was_cut() -> None:
+    async with nothing_left(), wire_to(cutting(100)) as wire:
+        futures = [wire.request(echo(number), 1) for number in range(100)]
+        done = await asyncio.gather(*futures, return_exceptions=True)
+        assert {type(one) for one in done} == {ConnectionLost}
+        assert wire.lost
+        assert wire.address.name in str(done[0])
+        del done, futures
+
+
+async def test_a_batch_that_was_answered_in_part_is_lost() -> None:
+    async with wire_to(cutting(3, b"+1\r\n+2\r\n+3")) as wire:
+        first = wire.request(echo(1), 1)
+        batch = wire.request(echo(2) * 2, 2)
+        assert await first == [b"1"]
+        await lost(batch)
+
+
+async def test_a_killed_connection_is_lost_with_a_reason(url: str) -> None:
+    async with opened(url) as wire, opened(url) as other:
+        number = await wire.call((b"CLIENT", b"ID"))
+        blocked = wire.request(pack([(b"BLPOP", b"nothing-here", 5)]), 1, 5)
+        await other.call((b"CLIENT", b"KILL", b"ID", number))
+        assert await lost(blocked)
+
+
+async def test_a_request_on_a_lost_connection_fails_at_once_and_writes_nothing() -> (
+    None
+):
+    seen: list[Request] = []
+
+    def answer(request: Request) -> bytes:
+        seen.append(request)
+        return b"+OK\r\n"
+
+    async with wire_to(answering(answer)) as wire:
+        wire.check()
+        await wire.call((b"FIRST",))
+        # The transport still stands, so a write would get through.
+        wire._fail("found wanting")
+        assert wire.lost
+        with pytest.raises(ConnectionLost, match="found wanting"):
+            wire.request(echo(1), 1)
+        with pytest.raises(ConnectionLost, match="found wanting"):
+            await wire.call((b"SECOND",))
+        with pytest.raises(ConnectionLost, match="found wanting"):
+            await wire.calls([(b"SECOND",)])
+        with pytest.raises(ConnectionLost, match="found wanting"):
+            wire.check()
+    assert seen == [[b"FIRST"]]
+
+
+async def test_the_first_reason_is_kept() -> None:
+    async with wire_to(answering(lambda _: b"")) as wire:
+        wire.abort("the first")
+        wire.abort("the second")
+        await wire.aclose()
+        with pytest.raises(ConnectionLost, match="the first"):
+            wire.check()
+
+
+# --- deadlines
+
+
+@asynccontextmanager
+async def taking(least: float, most: float) -> AsyncIterator[None]:
+    start = time.monotonic()
+    yield
+    assert least <= time.monotonic() - start <= most
+
+
+async def test_a_server_that_never_answers_is_given_up() -> None:
+    async with nothing_left():
+        async with wire_to(answering(lambda _: b""), "socket_timeout=0.2") as wire:
+            async with taking(0.19, 1.5):
+                futures = [wire.request(echo(number), 1) for number in range(3)]
+                assert await lost(futures[0]) == "no reply in time"
+            assert all(future.done() for future in futures)
+            assert wire.lost
+            del futures
+
+
+async def test_the_time_counts_from_the_request() -> None:
+    """A connection that was idle for long is no older than its request."""
+    loop = asyncio.get_running_loop()
+    answer = answering(lambda r: b"" if r[0] == b"NEVER" else b"+OK\r\n")
+    async with wire_to(answer, "socket_timeout=0.2") as wire:
+        assert await wire.call((b"FINE",)) == b"OK"
+        idle = loop.create_future()
+        loop.call_later(0.3, idle.set_result, None)
+        await idle
+        assert await wire.call((b"FINE",)) == b"OK"
+        async with taking(0.19, 1.5):
+            assert await lost(wire.call((b"NEVER",))) == "no reply in time"
+
+
+def late(delays: dict[bytes, float]) -> Serve:
+    """Answer each command after its delay; those without one never."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for request in requests(reader):
+            if request[0] == b"HELLO":
+                writer.write(HELLO)
+            elif (delay := delays.get(request[0])) is not None:
+                await asyncio.sleep(delay)
+                writer.write(b"+%b\r\n" % request[0])
+
+    return serve
+
+
+async def test_a_blocking_read_has_its_own_time_besides() -> None:
+    async with wire_to(late({b"BLOCK": 0.4}), "socket_timeout=0.2") as wire:
+        assert await wire.request(pack([(b"BLOCK",)]), 1, 0.4) == [b"BLOCK"]
+        async with taking(0.49, 2.0):
+            assert await lost(wire.request(pack([(b"NEVER",)]), 1, 0.3))
+
+
+async def test_a_request_after_a_blocking_one_has_its_usual_time() -> None:
+    """The blocking read's far deadline went with its reply."""
+    async with wire_to(late({b"BLOCK": 0}), "socket_timeout=0.2") as wire:
+        assert await wire.request(pack([(b"BLOCK",)]), 1, 60.0) == [b"BLOCK"]
+        async with taking(0.19, 1.5):
+            assert await lost(wire.call((b"NEVER",))) == "no reply in time"
+
+
+async def test_a_request_behind_a_blocking_one_has_its_time_after_it() -> None:
+    delays = {b"BLOCK": 0.6, b"NEXT": 0.15}
+    async with wire_to(late(delays), "socket_timeout=0.2") as wire:
+        blocking = wire.request(pack([(b"BLOCK",)]), 1, 0.5)
+        assert await wire.call((b"NEXT",)) == b"NEXT"
+        assert await blocking == [b"BLOCK"]
+
+
+async def test_a_long_reply_that_keeps_coming_is_not_given_up() -> None:
+    """Else a reply that takes longer would be asked for again and again."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for request in requests(reader):
+            writer.write(HELLO if request[0] == b"HELLO" else b"$8\r\n")
+            for _ in range(8 if request[0] == b"SLOW" else 0):
+                await asyncio.sleep(0.05)
+                writer.write(b"x")
+            writer.write(b"\r\n" if request[0] == b"SLOW" else b"")
+
+    async with wire_to(serve, "socket_timeout=0.2") as wire:
+        assert await wire.call((b"SLOW",)) == b"x" * 8
+        # One that stops half way is.
+        assert await lost(wire.call((b"STUCK",))) == "no reply in time"
+
+
+# --- replies that nobody can attribute
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"garbage\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"$five\r\nhello\r\n",
+        b"*x\r\n",
+        b":1x\r\n",
+        b"\x00\x00\x00\x00",
+        b"*1\r\n" * 5000,
+    ],
+)
+async def test_nonsense_ends_the_connection_and_is_nobodys_reply(
+    nonsense: bytes,
+) -> None:
+    def answer(request: Request) -> bytes:
+        return nonsense if request[0] == b"ODD" else b"+%b\r\n" % request[0]
+
+    async with nothing_left(), wire_to(answering(answer)) as wire:
+        fine, odd = wire.request(pack([(b"FINE",)]), 1), wire.call((b"ODD",))
+        behind = asyncio.create_task(lost(odd))
+        assert await fine == [b"FINE"]
+        assert "no sense" in await behind
+        assert wire.lost
+        del fine, odd, behind
+
+
+async def test_a_reply_too_many_ends_the_connection() -> None:
+    def answer(request: Request) -> bytes:
+        extra = b"+EXTRA\r\n" if request[0] == b"LAST" else b""
+        return b"+%b\r\n%b" % (request[0], extra)
+
+    async with wire_to(answering(answer)) as wire:
+        assert await wire.calls([(b"FIRST",), (b"LAST",)]) == [b"FIRST", b"LAST"]
+        async with asyncio.timeout(5):
+            with suppress(ConnectionLost):
+                while True:
+                    assert await wire.call((b"NEXT",)) != b"EXTRA"
+        assert wire.lost
+
+
+async def test_a_reply_that_nobody_asked_for_ends_the_connection() -> None:
+    ring = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for _ in requests(reader):
+            writer.write(HELLO)
+            await ring.wait()
+            writer.write(b"+unasked\r\n")
+            await writer.drain()
+
+    async with nothing_left(), wire_to(serve) as wire:
+        assert not wire.lost
+        ring.set()
+        async with asyncio.timeout(5):
+            await asyncio.shield(wire._closed)
+        with pytest.raises(ConnectionLost, match="no sense"):
+            wire.request(echo(1), 1)
+
+
+# --- closing
+
+
+async def test_closing_leaves_nothing_and_tells_those_who_wait(url: str) -> None:
+    async with nothing_left():
+        wire = await connect(parse(url))
+        blocked = wire.request(pack([(b"BLPOP", b"nothing-here", 5)]), 1, 5)
+        await wire.aclose()
+        assert await lost(blocked) == "closed"
+        assert wire.lost
+        del blocked, wire
+
+
+async def test_closing_again_does_nothing(url: str) -> None:
+    async with nothing_left():
+        wire = await connect(parse(url))
+        await asyncio.gather(wire.aclose(), wire.aclose())
+        await wire.aclose()
+        wire.abort("too late")
+        await wire.aclose()
+        with pytest.raises(ConnectionLost, match="closed"):
+            wire.check()
+        del wire
+
+
+async def test_closing_what_was_lost_leaves_nothing() -> None:
+    async with nothing_left(), fake(cutting(1)) as there:
+        wire = await connect(parse(there.url))
+        await lost(wire.request(echo(1), 1))
+        await wire.aclose()
+        del wire
+
+
+async def test_closing_with_much_unwritten_does_not_wait_for_ever() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(HELLO)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.get_running_loop().create_future()
+
+    async with fake(serve) as there, nothing_left(of=there):
+        wire = await connect(parse(there.url))
+        waiting = wire.call((b"ECHO", bytes(20_000_000)))
+        task = asyncio.create_task(lost(waiting))
+        await asyncio.sleep(0)
+        async with taking(0, 2.0):
+            await wire.aclose()
+        assert await task == "closed"
+        del wire, waiting, task
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@asynccontextmanager
+async def tls_wire(
+    certificates: Certificates, *, falls_silent: bool = True
+) -> AsyncIterator[tuple[Wire, Fake]]:
+    """A wire over TLS to a server which, once connected to, takes nothing more."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(HELLO)
+        if falls_silent:
+            await writer.drain()
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+        else:
+            await answering(lambda request: b"+%b\r\n" % request[1])(reader, writer)
+        await asyncio.get_running_loop().create_future()
+
+    async with AsyncExitStack() as stack:
+        there = await stack.enter_async_context(fake(serve, tls=certificates.context()))
+        await stack.enter_async_context(nothing_left(of=there))
+        query = f"ssl_ca_certs={certificates.authority}"
+        url = f"rediss://localhost:{there.port}?{query}"
+        wire = await connect(parse(url))
+        yield wire, there
+        del wire
+
+
+async def test_requests_over_tls_are_answered(certificates: Certificates) -> None:
+    async with tls_wire(certificates, falls_silent=False) as (wire, _):
+        assert await wire.calls([(b"ECHO", b"a"), (b"ECHO", b"b")]) == [b"a", b"b"]
+        await wire.aclose()
+        del wire
+
+
+async def test_closing_tls_to_a_black_hole_takes_no_longer_than_two_seconds(
+    certificates: Certificates,
+) -> None:
+    async with tls_wire(certificates) as (wire, _):
+        async with taking(0, 2.0):
+            await wire.aclose()
+        del wire
+
+
+async def test_aborting_tls_to_a_black_hole_leaves_nothing(
+    certificates: Certificates,
+) -> None:
+    async with tls_wire(certificates) as (wire, _):
+        waiting = wire.request(echo(1), 1)
+        wire.abort("enough")
+        assert await lost(waiting) == "enough"
+        async with taking(0, 0.5):
+            await wire.aclose()
+        del wire, waiting
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_cancelling_the_closing_leaves_nothing(
+    turns: int, certificates: Certificates
+) -> None:
+    async with tls_wire(certificates) as (wire, _):
+        task = asyncio.create_task(wire.aclose())
+        for _turn in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        if turns == 0:
+            # It had not begun.
+            await wire.aclose()
+        assert wire.lost
+        del wire, task
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_closing_in_a_cancelled_scope_leaves_nothing(
+    url: str, certificates: Certificates, *, tls: bool
+) -> None:
+    """Such a scope cancels every single await in it."""
+
+    async def close(wire: Wire) -> None:
+        with anyio.CancelScope() as scope:
+            try:
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+            finally:
+                await wire.aclose()
+
+    if tls:
+        async with tls_wire(certificates) as (wire, _):
+            await close(wire)
+            del wire
+    else:
+        async with nothing_left():
+            await close(await connect(parse(url)))
+
+
+# --- another event loop
+
+
+async def uvloop_scenario(url: str) -> None:
+    async with opened(url) as wire:
+        assert await wire.calls([(b"ECHO", b"a"), (b"ECHO", 2)]) == [b"a", b"2"]
+        large = bytes(5_000_000)
+        assert await wire.call((b"ECHO", large)) == large
+        futures = [wire.request(echo(number), 1) for number in range(1000)]
+        for future in futures[::2]:
+            future.cancel()
+        assert await asyncio.gather(*futures[1::2]) == [
+            [b"%d" % number] for number in range(1, 1000, 2)
+        ]
+    with pytest.raises(ConnectionLost):
+        wire.check()
+    async with wire_to(answering(lambda _: b""), "socket_timeout=0.2") as wire:
+        assert await lost(wire.request(echo(1), 1, 0.1)) == "no reply in time"
+    async with wire_to(answering(lambda _: b"nonsense\r\n")) as wire:
+        assert "no sense" in await lost(wire.request(echo(1), 1))
+    async with wire_to(cutting(1)) as wire:
+        assert await lost(wire.request(echo(1), 1))
+    async with fake(closing) as there:
+        with pytest.raises(Exception, match="can't connect"):
+            await connect(parse(there.url))
+
+
+async def uvloop_tls_scenario(certificates: Certificates) -> None:
+    async with tls_wire(certificates, falls_silent=False) as (wire, _):
+        assert await wire.call((b"ECHO", b"a")) == b"a"
+        await wire.aclose()
+        del wire
+    async with tls_wire(certificates) as (wire, _):
+        async with taking(0, 2.0):
+            await wire.aclose()
+        del wire
+
+
+def under_uvloop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it in a thread, since this one may have a loop of its own."""
+    uvloop = pytest.importorskip("uvloop", reason="needs uvloop")
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            uvloop.run(main())
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    for failure in failures:
+        raise failure
+
+
+def test_all_of_it_works_under_uvloop(url: str) -> None:
+    under_uvloop(lambda: uvloop_scenario(url))
+
+
+def test_tls_works_under_uvloop(certificates: Certificates) -> None:
+    under_uvloop(lambda: uvloop_tls_scenario(certificates))
