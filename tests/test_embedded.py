@@ -148,6 +148,12 @@ class Parent:
         return self.process.returncode, errors
 
 
+@pytest.fixture(autouse=True)
+def _users_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the run has a shared server, which must not be met here, or killed."""
+    monkeypatch.setattr(embedded, "_users", {})
+
+
 @pytest.fixture
 def parent() -> Iterator[Callable[[str], Parent]]:
     parents: list[Parent] = []
