@@ -150,7 +150,7 @@ class Parent:
 
 @pytest.fixture(autouse=True)
 def _users_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of the run has a shared server, which must not be met here, or killed."""
+    """The run has a shared server of its own, which must not be met here."""
     monkeypatch.setattr(embedded, "_users", {})
 
 
