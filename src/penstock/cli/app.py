@@ -1,0 +1,42 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from penstock.cli.demo import demo
+
+__all__ = ["app"]
+
+# Locals in a traceback could hold a URL with its password.
+app = typer.Typer(
+    name="penstock", no_args_is_help=True, pretty_exceptions_show_locals=False
+)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's way
+    if not wanted:
+        return
+    try:
+        version = metadata.version("penstock")
+    except metadata.PackageNotFoundError:
+        version = "(run from its source, not installed)"
+    print(f"penstock {version}")
+    raise typer.Exit
+
+
+@app.callback()
+def penstock(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Say which this is."
+        ),
+    ] = False,
+) -> None:
+    """Asyncio streaming on Redis Streams and Valkey."""

@@ -1,0 +1,539 @@
+"""`penstock demo` as a user sees it, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from rich.console import Console
+
+from conftest import Events
+from penstock import Consumer
+from penstock.admin import Admin
+from penstock.cli._demo_crew import Crew, Place
+from penstock.cli._demo_input import clicks, first_word, from_file
+from penstock.cli._demo_report import picture, table
+from penstock.cli._demo_result import Result, Tally, tally
+from penstock.cli._demo_sender import Sender
+from penstock.cli._demo_watch import Progress, Stalled, Watch
+from support.waiting import eventually
+
+Process: TypeAlias = "subprocess.Popen[bytes]"
+
+LINES = b"".join(b"user-%d /cart %d\n" % (n % 7, n) for n in range(2000))
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="finds processes in /proc"
+)
+
+
+class Demo:
+    """`penstock demo` in a process, with a mark that its children have too."""
+
+    def __init__(self, temporary: Path) -> None:
+        self.mark = f"PENSTOCK_TEST_MARK={secrets.token_hex(8)}"
+        self.temporary = temporary
+        name, _, value = self.mark.partition("=")
+        self.env = {**os.environ, name: value, "TMPDIR": str(temporary)}
+        self.started: list[Process] = []
+
+    def start(self, *arguments: str, stderr: int = subprocess.PIPE) -> Process:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "error", "-m", "penstock.cli", "demo"),
+                *arguments,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=self.env,
+        )
+        self.started.append(process)
+        return process
+
+    async def run(
+        self, *arguments: str, given: bytes = b"", status: int = 0
+    ) -> tuple[str, str]:
+        """Run it to its end; gives what it printed."""
+        process = self.start(*arguments)
+        out, err = await ended(process, given)
+        assert process.returncode == status, (out, err)
+        return out, err
+
+    async def result(self, *arguments: str, **more: Any) -> dict[str, Any]:
+        """Run it with --json; gives the object."""
+        out, _ = await self.run("--json", *arguments, **more)
+        found: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return found
+
+    def processes(self, program: bytes = b"") -> list[int]:
+        """Those that run, of that program if one is named."""
+        return [
+            int(path.name)
+            for path in Path("/proc").iterdir()
+            if path.name.isdigit()
+            and self.mark.encode() in _read(path / "environ")
+            and program in _read(path / "cmdline")
+        ]
+
+    def workers(self) -> list[int]:
+        return self.processes(b"_demo_worker")
+
+    async def nothing_is_left(self) -> None:
+        """Wait until neither a process nor a file is left."""
+
+        async def gone() -> bool:
+            return not self.processes()
+
+        await eventually(gone)
+        assert list(self.temporary.iterdir()) == []
+
+
+async def ended(process: Process, given: bytes | None = None) -> tuple[str, str]:
+    """Wait for its end; gives what it printed."""
+    out, err = await asyncio.to_thread(process.communicate, given, 30)
+    return out.decode(), (err or b"").decode()
+
+
+def give(process: Process, lines: bytes) -> None:
+    """Write to its standard input."""
+    assert process.stdin is not None
+    process.stdin.write(lines)
+    process.stdin.flush()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    made = Demo(temporary)
+    yield made
+    for process in made.started:
+        process.kill()
+        process.communicate()
+    for pid in made.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+async def running(demo: Demo, url: str) -> Process:
+    """A demo that waits for the rest of its input, with its workers at work."""
+    process = demo.start("--json", "--input", "-", "--url", url)
+    await at_work(demo)
+    give(process, LINES)
+    return process
+
+
+async def at_work(demo: Demo) -> None:
+    """Wait until two workers have begun."""
+
+    async def begun() -> bool:
+        assert demo.started[-1].poll() is None
+        return len(list(demo.temporary.glob("penstock-demo-*/*.journal"))) == 2
+
+    await eventually(begun)
+
+
+async def streams(redis: Any) -> set[bytes]:
+    """The demos' streams on the server."""
+    return {key async for key in redis.scan_iter("penstock-demo-*")}
+
+
+# -- what it counts ------------------------------------------------------------------
+
+
+async def test_lines_are_counted_by_their_first_word(
+    demo: Demo, url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "lines"
+    file.write_bytes(b"a 1\nb 1\n  a 2\n\na\t3\nb\n")
+    found = await demo.result("--input", str(file), "--url", url)
+    assert found["seconds"] > 0
+    assert found["messages_per_second"] > 0
+    del found["seconds"], found["messages_per_second"]
+    assert found == {
+        "sent": 6,
+        "handled": 6,
+        "distinct": 6,
+        "lost": 0,
+        "duplicates": 0,
+        "keys": 3,
+        "top": {"a": 3, "b": 2, "": 1},
+        "killed": 0,
+        "in_hand_when_killed": 0,
+        "problems": [],
+    }
+    await demo.nothing_is_left()
+
+
+async def test_lines_come_from_standard_input(demo: Demo, url: str) -> None:
+    found = await demo.result("--input", "-", "--url", url, given=LINES)
+    assert (found["sent"], found["distinct"], found["keys"]) == (2000, 2000, 7)
+    assert list(found["top"].values()) == [286] * 5 + [285] * 2
+
+
+async def test_any_bytes_are_lines(demo: Demo, url: str) -> None:
+    long = b"k" * 100_000
+    given = b"\xff\xfe x\n\xff\xfe y\r\n\r\n\n" + long + b" " + long + b"\n\x00 z"
+    found = await demo.result("--input", "-", "--url", url, given=given)
+    assert found["sent"] == found["distinct"] == 6
+    assert found["top"] == {"": 2, "\\xff\\xfe": 2, "\x00": 1, long.decode(): 1}
+
+
+@pytest.mark.parametrize("kill", [[], ["--kill"]])
+async def test_without_lines_there_is_nothing_to_lose(
+    demo: Demo, url: str, kill: list[str]
+) -> None:
+    found = await demo.result("--input", "-", "--url", url, *kill)
+    assert (found["sent"], found["lost"], found["killed"]) == (0, 0, 0)
+    assert found["top"] == {}
+
+
+async def test_it_needs_no_server(demo: Demo) -> None:
+    found = await demo.result("--lines", "1000", "--workers", "3")
+    assert (found["sent"], found["distinct"], found["lost"]) == (1000, 1000, 0)
+    await demo.nothing_is_left()
+
+
+async def test_a_server_named_by_the_environment_is_left_alone(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo.env["REDIS_URL"] = "redis://127.0.0.1:1"
+    assert (await demo.result("--lines", "10"))["sent"] == 10
+
+
+async def test_the_same_seed_makes_the_same_clicks(demo: Demo, url: str) -> None:
+    one, same, other = [
+        (await demo.result("--lines", "500", "--seed", seed, "--url", url))["top"]
+        for seed in ("1", "1", "2")
+    ]
+    assert one == same != other
+
+
+# -- what it shows -------------------------------------------------------------------
+
+
+async def test_at_the_end_there_is_a_table(demo: Demo, url: str) -> None:
+    out, err = await demo.run("--input", "-", "--url", url, given=LINES)
+    assert err == ""
+    cells = [line.strip("│").replace("│", " ").split() for line in out.splitlines()]
+    assert ["sent", "2,000"] in cells
+    assert ["lost", "0"] in cells
+    assert ["user-0", "286"] in cells
+
+
+async def test_a_terminal_sees_how_far_it_is(demo: Demo, url: str) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        process = demo.start("--json", "--lines", "500", "--url", url, stderr=theirs)
+        out, _ = await ended(process)
+        shown = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert json.loads(out)["lost"] == 0  # on its own, with nothing else in between
+    for word in ("sent", "rate", "lag", "pending"):
+        assert word in shown
+
+
+def text(thing: Any) -> str:
+    """A rich thing as text."""
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(thing)
+    return capture.get()
+
+
+def test_the_picture_has_what_each_worker_has_in_flight() -> None:
+    seen = Progress(9000, 10, 300, 1200, {"worker-2": 700, "worker-1": 500})
+    lines = [line.split() for line in text(picture(seen, 4321.5)).splitlines()]
+    assert lines == [
+        ["sent", "9,000"],
+        ["handled", "7,500"],
+        ["rate", "4,322/s"],
+        ["lag", "300"],
+        ["pending", "1,200"],
+        ["in", "flight,", "worker-1", "500"],
+        ["in", "flight,", "worker-2", "700"],
+    ]
+
+
+def test_keys_can_do_nothing_to_the_terminal() -> None:
+    counted = Tally(sent=1, handled=1, distinct=1)
+    counted.keys.update([b"[red]\x1b[2J\xff\xc3\xa9" + b"x" * 500])
+    shown = text(table(Result(counted, 1.0, 0, 0)))
+    assert "\x1b" not in shown
+    assert "[red]\\x1b[2J\\xffé" + "x" in shown
+    assert "x" * 61 not in shown
+
+
+# -- a worker is killed --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 20_000])
+async def test_a_worker_is_killed_and_nothing_is_lost(
+    demo: Demo, url: str, redis: Any, count: int
+) -> None:
+    before = await streams(redis)
+    found = await demo.result("--lines", str(count), "--kill", "--url", url)
+    assert (found["killed"], found["lost"]) == (1, 0)
+    assert found["sent"] == found["distinct"] == sum(found["top"].values()) or count > 7
+    assert 0 < found["in_hand_when_killed"] <= -(-count // 2)
+    assert 0 <= found["duplicates"] <= found["in_hand_when_killed"]
+    await demo.nothing_is_left()
+    assert await streams(redis) == before
+
+
+@pytest.mark.parametrize("way", ["file", "pipe"])
+async def test_the_only_worker_is_killed_half_way_through_given_lines(
+    demo: Demo, url: str, tmp_path: Path, way: str
+) -> None:
+    file = tmp_path / "lines"
+    file.write_bytes(LINES)
+    path, given = (str(file), b"") if way == "file" else ("-", LINES)
+    found = await demo.result(
+        *("--input", path, "--kill", "--workers", "1", "--url", url), given=given
+    )
+    assert (found["sent"], found["distinct"], found["killed"]) == (2000, 2000, 1)
+    assert list(found["top"].values()) == [286] * 5 + [285] * 2
+
+
+# -- what goes wrong -----------------------------------------------------------------
+
+
+async def test_lost_lines_make_the_status_1(demo: Demo, url: str, redis: Any) -> None:
+    """A thief reads some as a member of the group, and acknowledges them."""
+    before = await streams(redis)
+    process = await running(demo, url)
+    [stream] = await streams(redis) - before
+    [group] = await redis.xinfo_groups(stream)
+    for pid in demo.workers():
+        os.kill(pid, signal.SIGSTOP)
+    give(process, LINES)
+
+    async def stolen() -> int:
+        """Some come now that were not on their way to a worker yet."""
+        reply = await redis.xreadgroup(group["name"], "thief", {stream: ">"}, 100)
+        ids = [id_ for _, entries in reply for id_, _ in entries]
+        return int(await redis.xack(stream, group["name"], *ids)) if ids else 0
+
+    await eventually(stolen)
+    for pid in demo.workers():
+        os.kill(pid, signal.SIGCONT)
+    out, err = await ended(process)
+    found = json.loads(out)
+    assert process.returncode == 1
+    assert found["sent"] == 4000
+    assert 0 < found["lost"] == 4000 - found["distinct"]
+    assert err == f"penstock: {found['lost']} of 4000 lines were lost\n"
+
+
+async def test_a_worker_that_dies_ends_the_run(demo: Demo, url: str) -> None:
+    process = await running(demo, url)
+    os.kill(demo.workers()[0], signal.SIGKILL)
+    _, err = await ended(process, b"")
+    assert process.returncode == 1
+    assert "ended with status -9" in err
+    await demo.nothing_is_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_leaves_nothing_behind(
+    demo: Demo, url: str, redis: Any, number: signal.Signals
+) -> None:
+    before = await streams(redis)
+    process = await running(demo, url)
+    assert len(await streams(redis) - before) == 1
+    process.send_signal(number)
+    out, err = await ended(process)
+    assert process.returncode == 128 + number
+    assert (out, err) == ("", f"penstock: ended by {number.name}\n")
+    await demo.nothing_is_left()
+    assert await streams(redis) == before
+
+
+async def test_a_signal_ends_the_embedded_server_too(demo: Demo) -> None:
+    process = demo.start("--lines", "10000000")
+    await at_work(demo)
+    process.send_signal(signal.SIGINT)
+    await ended(process)
+    assert process.returncode == 130
+    await demo.nothing_is_left()
+
+
+async def test_workers_end_with_their_parent(demo: Demo, url: str, redis: Any) -> None:
+    before = await streams(redis)
+    process = await running(demo, url)
+    process.kill()
+
+    async def gone() -> bool:
+        return not demo.processes()
+
+    await eventually(gone)
+    await redis.delete(*(await streams(redis) - before))
+
+
+async def test_a_run_in_which_nothing_moves_is_given_up(
+    url: str, stream: str, tmp_path: Path, events: Events
+) -> None:
+    """The group has nobody who would handle anything."""
+    async with Consumer(stream, url=url, group="g"):
+        pass
+    place = Place(url, stream, "g")
+    sender = Sender(url, stream)
+    async with Admin(url) as admin:
+        watch = Watch(
+            admin,
+            place,
+            sender=sender,
+            crew=Crew(place, tmp_path),
+            show=lambda _: None,
+            half=None,
+            patience=0.2,
+        )
+        await sender.run(clicks(3, seed=0).source)
+        with pytest.raises(Stalled, match=r"3 lines sent, 0 without .*, 3 unread, 0 "):
+            await watch.until_handled()
+
+
+# -- the parts -----------------------------------------------------------------------
+
+
+def journal(folder: Path, number: int, content: bytes) -> Path:
+    path = folder / f"{number}.journal"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_line_handled_twice_is_a_duplicate_and_counts_once(tmp_path: Path) -> None:
+    found = tally(
+        [b"1-0", b"2-0", b"3-0"],
+        [
+            journal(tmp_path, 1, b"1-0 a\n2-0 b\n"),
+            journal(tmp_path, 2, b"2-0 b\n3-0 \n2-0 b\n"),
+        ],
+    )
+    assert (found.sent, found.handled, found.distinct) == (3, 5, 3)
+    assert (found.lost, found.duplicates) == (0, 2)
+    assert found.keys == {b"a": 1, b"b": 1, b"": 1}
+    assert Result(found, 2.0, 0, 0).complaints == []
+
+
+def test_a_line_that_nobody_handled_is_lost(tmp_path: Path) -> None:
+    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n1-0 a\n")])
+    assert (found.lost, found.duplicates) == (1, 1)
+    assert Result(found, 1.0, 0, 0).complaints == ["1 of 2 lines were lost"]
+
+
+def test_a_line_that_nobody_sent_is_told(tmp_path: Path) -> None:
+    found = tally([b"1-0"], [journal(tmp_path, 1, b"1-0 a\n9-9 a\n9-9 a\n")])
+    assert (found.lost, found.duplicates, found.strangers) == (0, 0, 2)
+    assert found.keys == {b"a": 1}
+    assert Result(found, 1.0, 0, 0).complaints == [
+        "2 messages were handled that nobody sent"
+    ]
+
+
+@pytest.mark.parametrize("torn", [b"2", b"2-0", b"2-0 ", b"2-0 ke"])
+def test_a_torn_last_line_of_a_journal_does_not_count(
+    tmp_path: Path, torn: bytes
+) -> None:
+    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n" + torn)])
+    assert (found.handled, found.lost, found.strangers) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b"a b", "a"),
+        (b"  a", "a"),
+        (b"\ta\r", "a"),
+        (b"", ""),
+        (b" \r", ""),
+        ("né x".encode(), "né"),
+        (b"\xff x", "\udcff"),
+    ],
+)
+def test_a_key_is_the_first_word(line: bytes, key: str) -> None:
+    assert first_word(line) == key
+
+
+async def of(lines: AsyncIterator[bytes]) -> list[bytes]:
+    return [line async for line in lines]
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"a", b"a\n", b"a\n\nb", b"x" * 300_000 + b"\n" + b"y" * 600_000],
+)
+async def test_lines_are_what_newlines_separate(
+    tmp_path: Path,
+    content: bytes,
+    *,
+    counted: bool,
+) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        async with from_file(file.fileno(), counted=counted) as lines:
+            found = await of(lines.source)
+    whole = content.removesuffix(b"\n").split(b"\n") if content else []
+    assert found == whole
+    assert lines.total == (len(whole) if counted else None)
+
+
+async def test_lines_of_a_pipe_come_as_they_are_written() -> None:
+    ours, theirs = os.pipe()
+    try:
+        async with from_file(ours, counted=False) as lines:
+            os.write(theirs, b"one\ntw")
+            assert await anext(lines.source) == b"one"
+            asyncio.get_running_loop().call_soon(os.write, theirs, b"o\n")
+            assert await anext(lines.source) == b"two"
+            os.close(theirs)
+            assert await of(lines.source) == []
+    finally:
+        os.close(ours)
+
+
+async def test_made_up_clicks_look_like_clicks() -> None:
+    lines = await of(clicks(1000, seed=7).source)
+    assert len(lines) == 1000
+    assert lines == await of(clicks(1000, seed=7).source)
+    assert {len(line.split()) for line in lines} == {3}
+    assert all(line.startswith(b"user-") for line in lines)
+
+
+async def test_a_sender_pauses_and_goes_on(url: str, stream: str, redis: Any) -> None:
+    sender = Sender(url, stream, limit=3)
+    sending = asyncio.create_task(sender.run(clicks(10, seed=0).source))
+
+    async def paused() -> bool:
+        sender.settle()
+        return sender.paused and not sender.unsettled
+
+    for total in (3, 5):
+        await eventually(paused)
+        assert await redis.xlen(stream) == len(sender.receipts) == total
+        assert sender.up_to(sender.receipts[1].id) == 2
+        sender.go_on(2 if total == 3 else 100)
+    await sending
+    assert sender.finished
+    assert len(sender.receipts) == 10
