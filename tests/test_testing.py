@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock import Consumer, Producer
 
-USERS_TESTS = '''
+USERS_TESTS = """
 import pytest
 from penstock import Consumer, Producer
 
@@ -22,7 +22,7 @@ async def test_theirs(penstock_url, penstock_stream, turn):
         await producer.send(penstock_stream, str(turn))
         assert (await consumer.next()).payload == b"%d" % turn
         assert await consumer.next(timeout=0.01) is None
-'''
+"""
 
 
 def test_the_fixtures_give_users_a_server_and_a_stream_of_their_own(
@@ -30,7 +30,7 @@ def test_the_fixtures_give_users_a_server_and_a_stream_of_their_own(
 ) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["penstock.testing"]\n')
     (tmp_path / "test_theirs.py").write_text(USERS_TESTS)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:valkey", "test_theirs.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:valkey"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock._core import commands
+from penstock._core.accumulator import Accumulator, Sending
+from penstock.message import Shard
+
+SHARD = Shard("orders", 0, b"orders")
+
+
+def sending(ticket: str, size: int = 10) -> Sending[str]:
+    return Sending(SHARD, commands.xadd(b"orders", (b"msg", b"")), size, ticket)
+
+
+def filled(*tickets: str, size: int = 10) -> Accumulator[str]:
+    accumulator = Accumulator[str](max_messages=100, max_bytes=10_000)
+    for ticket in tickets:
+        accumulator.add(sending(ticket, size))
+    return accumulator
+
+
+def tickets(batch: list[Sending[str]]) -> str:
+    return "".join(one.ticket for one in batch)
+
+
+def test_messages_are_held_from_adding_until_their_outcome_is_known() -> None:
+    accumulator = filled(*"abc")
+    assert (accumulator.held, accumulator.size, accumulator.queued) == (3, 30, 3)
+    accumulator.batch(10)
+    assert (accumulator.held, accumulator.size, accumulator.queued) == (3, 30, 0)
+    assert accumulator.in_flight == 1
+    assert tickets(accumulator.answered()) == "abc"
+    assert (accumulator.held, accumulator.size, accumulator.in_flight) == (0, 0, 0)
+    assert (accumulator.added, accumulator.settled) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken", "left"),
+    [(1, "a", 2), (2, "ab", 1), (3, "abc", 0), (9, "abc", 0)],
+)
+def test_a_batch_takes_from_the_front_as_many_as_it_may(
+    limit: int, taken: str, left: int
+) -> None:
+    accumulator = filled(*"abc")
+    assert tickets(accumulator.batch(limit)) == taken
+    assert accumulator.queued == left
+
+
+def test_batches_are_answered_in_the_order_in_which_they_were_taken() -> None:
+    accumulator = filled(*"abc")
+    accumulator.batch(2)
+    accumulator.batch(2)
+    assert accumulator.in_flight == 2
+    assert tickets(accumulator.answered()) == "ab"
+    assert (accumulator.settled, accumulator.held) == (2, 1)
+    assert tickets(accumulator.answered()) == "c"
+
+
+def test_a_lost_connection_loses_what_is_in_flight_and_nothing_else() -> None:
+    accumulator = filled(*"abcd")
+    accumulator.batch(1)
+    accumulator.batch(2)
+    assert tickets(accumulator.lost()) == "abc"
+    assert (accumulator.queued, accumulator.in_flight) == (1, 0)
+    assert (accumulator.held, accumulator.settled) == (1, 3)
+    assert accumulator.lost() == []
+    assert tickets(accumulator.batch(10)) == "d"
+
+
+def test_giving_up_takes_what_waits_and_leaves_what_is_in_flight() -> None:
+    accumulator = filled(*"abc")
+    accumulator.batch(1)
+    assert tickets(accumulator.abandon()) == "bc"
+    assert (accumulator.queued, accumulator.in_flight, accumulator.held) == (0, 1, 1)
+    assert tickets(accumulator.answered()) == "a"
+    assert accumulator.settled == accumulator.added == 3
+    assert accumulator.abandon() == []
+
+
+def test_messages_and_bytes_bound_what_fits() -> None:
+    accumulator = Accumulator[str](max_messages=3, max_bytes=100)
+    accumulator.add(sending("a", 40))
+    assert accumulator.fits(60)
+    assert not accumulator.fits(61)
+    accumulator.add(sending("b", 0))
+    assert accumulator.fits(60)
+    accumulator.add(sending("c", 0))
+    assert not accumulator.fits(0)
+
+
+def test_what_is_in_flight_counts_against_the_bounds() -> None:
+    accumulator = Accumulator[str](max_messages=1, max_bytes=100)
+    accumulator.add(sending("a"))
+    accumulator.batch(1)
+    assert not accumulator.fits(1)
+    accumulator.answered()
+    assert accumulator.fits(1)
+
+
+def test_a_message_larger_than_all_room_is_let_in_alone() -> None:
+    accumulator = Accumulator[str](max_messages=3, max_bytes=100)
+    assert accumulator.fits(1000)
+    accumulator.add(sending("a", 1000))
+    assert not accumulator.fits(0)
+    accumulator.batch(1)
+    accumulator.answered()
+    assert accumulator.fits(1000)
+
+
+def test_messages_are_told_apart_by_who_they_are() -> None:
+    assert sending("a") != sending("a")

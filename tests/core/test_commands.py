@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import cast
+
+import hiredis
+import pytest
+
+from penstock._core import commands
+from penstock._core.commands import Command
+
+# One line a builder: what it makes, and the words as one would type them.
+CASES: list[tuple[Command, str]] = [
+    (commands.xadd(b"s", (b"msg", b"a")), "XADD s * msg a"),
+    (commands.xadd(b"s", iter([b"msg", b"a"]), "5-*"), "XADD s 5-* msg a"),
+    (
+        commands.xread([b"s", b"t"], [b"0-0", "$"], 10, 2000),
+        "XREAD COUNT 10 BLOCK 2000 STREAMS s t 0-0 $",
+    ),
+    (
+        commands.xreadgroup("g", "c", [b"s", b"t"], 10, 2000),
+        "XREADGROUP GROUP g c COUNT 10 BLOCK 2000 STREAMS s t > >",
+    ),
+    (
+        commands.xreadgroup("g", "c", [b"s"], 1, 0, noack=True),
+        "XREADGROUP GROUP g c COUNT 1 BLOCK 0 NOACK STREAMS s >",
+    ),
+    (
+        commands.xreadgroup_pending("g", "c", b"s", b"5-1", 10),
+        "XREADGROUP GROUP g c COUNT 10 STREAMS s 5-1",
+    ),
+    (commands.xack(b"s", "g", [b"1-1", b"2-1"]), "XACK s g 1-1 2-1"),
+    (commands.xack(b"s", "g", iter([b"1-1"])), "XACK s g 1-1"),
+    (
+        commands.xpending_page(b"s", "g", "c", b"1-1", 500),
+        "XPENDING s g (1-1 + 500 c",
+    ),
+    (
+        commands.xpending_between(b"s", "g", "c", low=b"1-1", high=b"9-1", count=10),
+        "XPENDING s g 1-1 9-1 10 c",
+    ),
+    (
+        commands.xautoclaim(b"s", "g", "c", idle=60000, cursor=b"0-0", count=100),
+        "XAUTOCLAIM s g c 60000 0-0 COUNT 100",
+    ),
+    (
+        commands.xclaim_renew(b"s", "g", "c", iter([b"1-1", b"2-1"])),
+        "XCLAIM s g c 0 1-1 2-1 JUSTID",
+    ),
+    (commands.xpending_summary(b"s", "g"), "XPENDING s g"),
+    (
+        commands.xclaim_give_back(
+            b"s", "g", "c", [b"1-1", b"2-1"], idle=60000, deliveries=0
+        ),
+        "XCLAIM s g c 0 1-1 2-1 IDLE 60000 RETRYCOUNT 0 JUSTID",
+    ),
+    (
+        commands.xclaim_give_back(
+            b"s", "g", "c", iter([b"1-1"]), idle=60000, deliveries=None
+        ),
+        "XCLAIM s g c 0 1-1 IDLE 60000 JUSTID",
+    ),
+    (
+        commands.xgroup_create(b"s", "g", b"0-0", mkstream=True),
+        "XGROUP CREATE s g 0-0 MKSTREAM",
+    ),
+    (
+        commands.xgroup_create(b"s", "g", "$", mkstream=False),
+        "XGROUP CREATE s g $",
+    ),
+    (commands.xinfo_stream(b"s"), "XINFO STREAM s"),
+    (commands.xinfo_groups(b"s"), "XINFO GROUPS s"),
+    (
+        commands.xgroup_delconsumer(b"s", "g", b"c"),
+        "XGROUP DELCONSUMER s g c",
+    ),
+    (
+        commands.xclaim_restore(b"s", "g", "c", iter([b"1-1", b"2-1"])),
+        "XCLAIM s g c 0 1-1 2-1 IDLE 31536000000 RETRYCOUNT 0 FORCE JUSTID",
+    ),
+    (commands.xinfo_consumers(b"s", "g"), "XINFO CONSUMERS s g"),
+    (commands.publish(b"channel", b"text"), "PUBLISH channel text"),
+    (commands.subscribe([b"one", b"two"]), "SUBSCRIBE one two"),
+    (commands.client_id(), "CLIENT ID"),
+    (commands.client_unblock(42), "CLIENT UNBLOCK 42 TIMEOUT"),
+    (commands.command_info(("xack", "xnack")), "COMMAND INFO xack xnack"),
+    (commands.command_docs(["xadd"]), "COMMAND DOCS xadd"),
+]
+
+
+def packed(command: Command) -> bytes:
+    # The stubs ask for a tuple of one word.
+    return cast("bytes", hiredis.pack_command(cast("tuple[str]", command)))
+
+
+@pytest.mark.parametrize(("command", "typed"), CASES, ids=[typed for _, typed in CASES])
+def test_a_command_goes_over_the_wire_as_one_would_type_it(
+    command: Command, typed: str
+) -> None:
+    assert isinstance(command, tuple)
+    reader = hiredis.Reader()
+    reader.feed(packed(command))
+    assert reader.gets() == typed.encode().split()
+
+
+def test_a_consumer_is_removed_by_a_script_that_names_its_key() -> None:
+    eval_, script, keys, *rest = commands.remove_empty_consumer(b"s", "g", b"c")
+    assert (eval_, keys, rest) == (b"EVAL", 1, [b"s", "g", b"c"])
+    assert isinstance(script, bytes)
+    look, remove = script.index(b"XPENDING"), script.index(b"DELCONSUMER")
+    assert look < remove
+
+
+def test_keys_and_values_go_unchanged_whatever_is_in_them() -> None:
+    key, body = b"a b\r\n{tag}\x00\xff", bytes(range(256))
+    reader = hiredis.Reader()
+    reader.feed(packed(commands.xadd(key, (b"msg", body))))
+    assert reader.gets() == [b"XADD", key, b"*", b"msg", body]
+
+
+def test_names_go_as_utf_8() -> None:
+    reader = hiredis.Reader()
+    reader.feed(packed(commands.xack(b"s", "gruppe für alle", [b"1-1"])))
+    assert reader.gets()[2] == "gruppe für alle".encode()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock._core.delay import Delay
+from penstock._core.ledger import Account, Entry
+from penstock.message import Shard
+
+
+def entry(number: int) -> Entry:
+    account = Account(Shard("orders", 0, b"orders"))
+    return Entry(account, b"%d-0" % number, (), 0, 1, 0.0)
+
+
+def test_where_nothing_is_out_nothing_is_due() -> None:
+    delay = Delay(5.0)
+    assert delay.next_due is None
+    assert delay.ripe(1e9) == []
+
+
+def test_an_entry_is_due_so_many_seconds_after_it_was_handed_out() -> None:
+    delay = Delay(5.0)
+    one = entry(1)
+    delay.handed_out(one, now=100.0)
+    assert delay.next_due == 105.0
+    assert delay.ripe(104.9) == []
+    assert delay.ripe(105.0) == [one]
+    assert delay.next_due is None
+    assert delay.ripe(1e9) == []
+
+
+def test_without_a_delay_an_entry_is_due_at_once() -> None:
+    delay = Delay(0.0)
+    one = entry(1)
+    delay.handed_out(one, now=100.0)
+    assert delay.ripe(100.0) == [one]
+
+
+@given(
+    st.lists(st.integers(0, 10)),
+    st.lists(st.integers(0, 20)),
+    st.integers(0, 20),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_entry_ripens_once_and_in_order(
+    waits: list[int], looks: list[int], seconds: int
+) -> None:
+    delay, now, handed = Delay(seconds), 0, []
+    for number, wait in enumerate(waits):
+        now += wait
+        handed.append((now + seconds, entry(number)))
+        delay.handed_out(handed[-1][1], now)
+    now, ripe = 0, []
+    for look in looks:
+        now += look
+        ripe += delay.ripe(now)
+        assert ripe == [one for due, one in handed if due <= now]
+        left = [due for due, _ in handed if due > now]
+        assert delay.next_due == (left[0] if left else None)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock._core import envelope
+from penstock.errors import ConfigurationError
+
+texts = st.text()
+# What a name or value from the wire may look like when it was no UTF-8 there.
+strange = st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+names = (texts | strange).filter(lambda name: name not in {"msg", "key"})
+wire_names = st.sampled_from([b"msg", b"key", b"a", b"b", b"\xff"]) | st.binary()
+
+
+@given(
+    st.binary(),
+    st.none() | texts | strange,
+    st.dictionaries(names, texts | strange),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_packed_can_be_read_again(
+    body: bytes, key: str | None, headers: dict[str, str]
+) -> None:
+    fields = envelope.pack(body, key, headers)
+    assert all(type(field) is bytes for field in fields)
+    assert envelope.payload(fields) == body
+    assert envelope.decode_key(envelope.key(fields)) == key
+    found = envelope.headers(fields)
+    assert list(found.items()) == list(headers.items())
+    assert len(found.pairs) == len(headers)
+
+
+@given(st.lists(st.tuples(wire_names, st.binary()), min_size=1))
+@settings(max_examples=200, deadline=None)
+def test_any_entry_of_anybody_can_be_read_and_of_one_name_the_first_counts(
+    pairs: list[tuple[bytes, bytes]],
+) -> None:
+    fields = [part for pair in pairs for part in pair]
+    first = dict(reversed(pairs))
+    assert envelope.payload(fields) == first.get(b"msg")
+    # An entry of one field is looked at for nothing but its payload.
+    expected = first.get(b"key") if len(pairs) > 1 else None
+    assert envelope.key(fields) == expected
+    headers = envelope.headers(fields)
+    back = [
+        tuple(text.encode("utf-8", "surrogateescape") for text in pair)
+        for pair in headers.pairs
+    ]
+    assert back == [pair for pair in pairs if pair[0] not in {b"msg", b"key"}]
+
+
+def test_the_payload_is_written_first_then_the_key_then_the_headers() -> None:
+    fields = envelope.pack(b"body", "k", {"b": "1", "a": "2"})
+    assert fields == (b"msg", b"body", b"key", b"k", b"b", b"1", b"a", b"2")
+    assert envelope.pack(b"body") == (b"msg", b"body")
+    assert envelope.pack(b"", None, {}) == (b"msg", b"")
+
+
+def test_an_empty_key_is_a_key() -> None:
+    fields = envelope.pack(b"", "")
+    assert envelope.key(fields) == b""
+    assert envelope.decode_key(envelope.key(fields)) == ""
+
+
+def test_a_value_is_never_taken_for_a_name() -> None:
+    fields = [b"a", b"msg", b"b", b"key", b"c", b"x"]
+    assert envelope.payload(fields) is None
+    assert envelope.key(fields) is None
+    assert dict(envelope.headers(fields)) == {"a": "msg", "b": "key", "c": "x"}
+
+
+@pytest.mark.parametrize("name", ["msg", "key"])
+def test_a_headers_name_may_not_be_one_of_the_messages_own(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"header '{name}' is reserved"):
+        envelope.pack(b"", None, {name: "x"})
+
+
+@pytest.mark.parametrize("name", ["MSG", "Key", "msg ", ""])
+def test_a_name_that_is_only_like_a_reserved_one_is_free(name: str) -> None:
+    assert dict(envelope.headers(envelope.pack(b"", None, {name: "x"}))) == {name: "x"}
+
+
+@pytest.mark.parametrize("lone", ["\ud800", "a\udfff"])
+def test_a_lone_surrogate_is_no_text(lone: str) -> None:
+    wrong: list[tuple[str | None, dict[str, str]]] = [
+        (lone, {}),
+        (None, {lone: "x"}),
+        (None, {"x": lone}),
+    ]
+    for key, headers in wrong:
+        with pytest.raises(ConfigurationError, match="lone surrogate") as caught:
+            envelope.pack(b"", key, headers)
+        assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("wrong", [1, b"bytes", 1.5, object()])
+def test_keys_and_headers_that_are_no_text_are_refused_by_type(wrong: Any) -> None:
+    kind = type(wrong).__name__
+    with pytest.raises(ConfigurationError, match=f"the key is of type {kind}"):
+        envelope.pack(b"", wrong)
+    with pytest.raises(ConfigurationError, match=f"a header's name is of type {kind}"):
+        envelope.pack(b"", None, {wrong: "x"})
+    with pytest.raises(ConfigurationError, match=f"a header is of type {kind}"):
+        envelope.pack(b"", None, {"x": wrong})
+
+
+def test_without_a_key_there_is_none() -> None:
+    assert envelope.key(envelope.pack(b"key")) is None
+    assert envelope.key(envelope.pack(b"x", None, {"h": "key"})) is None
+    assert envelope.decode_key(None) is None

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.events import Event, guarded, log_event, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text", "plain text"),
+        ("", ""),
+        ("a\r\nb", r"a\r\nb"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("nul\x00", r"nul\x00"),
+        ("tab\there", r"tab\there"),
+        ("für", r"f\xfcr"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\U0001f600", r"\U0001f600"),
+        ("\ud800", r"\ud800"),
+        (r"back\n", r"back\\n"),
+        (b"bytes\xff\n", r"bytes\\xff\n"),
+        ("für".encode(), r"f\xfcr"),
+        ("\x7f\x85\x9b", r"\x7f\x85\x9b"),
+    ],
+)
+def test_what_does_not_belong_in_a_log_line_is_escaped(
+    text: str | bytes, shown: str
+) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text() | st.binary(), st.integers(3, 300))
+@settings(max_examples=200, deadline=None)
+def test_anything_becomes_one_short_line_of_ascii(
+    text: str | bytes, limit: int
+) -> None:
+    shown = printable(text, limit)
+    assert shown.isascii()
+    assert shown.isprintable() or not shown
+    assert len(shown) <= limit
+
+
+def test_what_is_too_long_is_cut_and_what_just_fits_is_not() -> None:
+    assert printable("x" * 200) == "x" * 200
+    assert printable("x" * 201) == "x" * 197 + "..."
+    assert printable("\n" * 100) == r"\n" * 100
+    assert printable("\n" * 101).endswith("...")
+    assert printable("abcdef", 5) == "ab..."
+
+
+class Huge(str):
+    """Text that must not be escaped as a whole; its slices are plain text."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        pytest.fail(f"{len(self)} characters are encoded as {encoding}, {errors}")
+
+
+@pytest.mark.parametrize("unit", ["x", "\x1b", "\U0001f600"])
+def test_ten_megabytes_are_cut_before_they_are_escaped(unit: str) -> None:
+    shown = printable(Huge(unit * 10_000_000))
+    assert shown.endswith("...")
+    assert len(shown) == 200
+
+
+def test_an_event_is_shown_as_its_name_and_its_facts() -> None:
+    assert str(Event("closed")) == "closed"
+    event = Event("connection_lost", facts={"address": "host:1", "failures": 3})
+    assert str(event) == "connection_lost address=host:1 failures=3"
+    assert event.level == logging.WARNING
+    assert event.error is None
+
+
+def test_events_are_values() -> None:
+    assert Event("a", facts={"n": 1}) == Event("a", facts={"n": 1})
+    assert Event("a").facts == {}
+    with pytest.raises(AttributeError):
+        Event("a").name = "b"  # type: ignore[misc]
+
+
+def test_an_event_is_one_log_record_of_its_level_without_the_exceptions_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = ValueError("the payload")
+    log_event(Event("handler_failed", logging.ERROR, {"id": "1-1"}, error))
+    [record] = caplog.records
+    assert record.name == "penstock"
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == "handler_failed id=1-1"
+    assert record.exc_info is None
+
+
+def test_a_hook_is_told_what_happens() -> None:
+    told: list[Event] = []
+    guarded(told.append)(Event("closed"))
+    assert told == [Event("closed")]
+
+
+def test_a_hook_that_raises_disturbs_nothing_and_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def hook(event: Event) -> None:
+        raise ValueError(f"the payload of {event}")
+
+    guarded(hook)(Event("handler_failed"))
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == "on_event raised ValueError for handler_failed"
+    assert record.exc_info is None
+
+
+def test_a_hook_may_end_the_program() -> None:
+    def hook(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        guarded(hook)(Event("closed"))

@@ -1,0 +1,1120 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from weakref import ref
+
+import pytest
+
+from penstock._core.ledger import (
+    TRANSITIONS,
+    Batch,
+    Entry,
+    IllegalTransition,
+    Ledger,
+    State,
+    _move,
+    _move_all,
+)
+from penstock._core.replies import RawEntry
+from penstock._core.window import Window
+from penstock.message import Shard
+from penstock.options import Ordering
+
+A = Shard("a", 0, b"a")
+B = Shard("b", 0, b"b")
+
+NONE, KEY, SHARD = Ordering.NONE, Ordering.KEY, Ordering.SHARD
+
+
+class Fields(list[bytes]):
+    """A field list whose end can be seen."""
+
+
+class Books(Ledger):
+    """A ledger that counts how often its bells rang."""
+
+    def __init__(
+        self,
+        *,
+        max_messages: int = 100,
+        max_bytes: int = 10**9,
+        max_pending: int = 1000,
+        max_uncommitted: int | None = None,
+        lease: float = 60.0,
+        acks: bool = True,
+        ordering: Ordering = NONE,
+    ) -> None:
+        self.room_rings = 0
+        self.outcome_rings = 0
+        super().__init__(
+            Window(max_messages, max_bytes),
+            max_pending=max_pending,
+            max_uncommitted=max_uncommitted,
+            lease=lease,
+            acks=acks,
+            on_room=self._room_rang,
+            on_outcomes=self._outcome_rang,
+        )
+        self.order_by(ordering)
+
+    def _room_rang(self) -> None:
+        self.room_rings += 1
+
+    def _outcome_rang(self) -> None:
+        self.outcome_rings += 1
+
+    def read(
+        self, *ids: int, shard: Shard = A, key: str | None = None, now: float = 0.0
+    ) -> int:
+        """Receive entries of ten bytes each."""
+        tail = [] if key is None else [b"key", key.encode()]
+        entries: list[RawEntry] = [[raw(n), [b"msg", b"", *tail]] for n in ids]
+        return self.received(shard, entries, now, 10 * len(ids))
+
+    def started(self) -> Entry:
+        """Take an entry that is there."""
+        entry = self.take()
+        assert entry is not None
+        return entry
+
+    def done(self, count: int = 1) -> list[Entry]:
+        """Have entries handled and acknowledged."""
+        entries = [self.started() for _ in range(count)]
+        for entry in entries:
+            self.finish(entry, ack=True)
+        return entries
+
+
+def raw(number: int) -> bytes:
+    return b"%d-0" % number
+
+
+def now(entry: Entry) -> State:
+    """Give an entry's state afresh; type checkers remember the last."""
+    return entry.state
+
+
+def known(books: Ledger, shard: Shard, id_: bytes) -> bool:
+    """Tell whether an entry is in the books."""
+    account = books._accounts.get(shard.key)
+    return account is not None and id_ in account.entries
+
+
+def ids(entries: Iterable[Entry | None]) -> list[bytes | None]:
+    return [None if entry is None else entry.id for entry in entries]
+
+
+def the(batches: list[Batch]) -> Batch:
+    [batch] = batches
+    return batch
+
+
+# -- the table ---------------------------------------------------------------------
+
+PAIRS = [(event, state) for event in TRANSITIONS for state in State]
+LEGAL = {
+    ("take", State.QUEUED): State.RUNNING,
+    ("ack", State.RUNNING): State.SETTLED,
+    ("ack", State.OPEN): State.SETTLED,
+    ("leave", State.RUNNING): State.OPEN,
+    ("finish", State.RUNNING): State.GONE,
+    ("plan", State.SETTLED): State.COMMITTING,
+    ("confirm", State.COMMITTING): State.GONE,
+    ("unsent", State.COMMITTING): State.SETTLED,
+    ("lose", State.QUEUED): State.LOST,
+    ("lose", State.RUNNING): State.LOST,
+    ("lose", State.OPEN): State.LOST,
+    ("lose", State.SETTLED): State.LOST,
+    ("release", State.QUEUED): State.RELEASED,
+    ("release", State.RUNNING): State.RELEASED,
+    ("release", State.OPEN): State.RELEASED,
+}
+ILLEGAL = [pair for pair in PAIRS if pair not in LEGAL]
+
+
+def test_the_table_is_the_picture() -> None:
+    listed = {
+        (event, state): after
+        for event, table in TRANSITIONS.items()
+        for state, after in table.items()
+    }
+    assert listed == LEGAL
+
+
+def test_nothing_leads_out_of_what_has_left_and_everything_else_can_leave() -> None:
+    ends = {State.GONE, State.RELEASED, State.LOST}
+    for table in TRANSITIONS.values():
+        assert not ends & set(table)
+    reached = set(ends)
+    for _ in State:
+        reached |= {before for (_, before), after in LEGAL.items() if after in reached}
+    assert reached == set(State)
+
+
+def entry_in(state: State) -> tuple[Books, Entry]:
+    books = Books()
+    books.read(1)
+    entry = books._queue[0]
+    entry.state = state
+    return books, entry
+
+
+def refusal(event: str, state: State) -> str:
+    return f"^{event} is not possible for entry b'1-0', which is {state.name}; "
+
+
+@pytest.mark.parametrize(("event", "state"), ILLEGAL)
+def test_an_event_that_the_table_has_no_line_for_is_refused_by_name(
+    event: str, state: State
+) -> None:
+    _, entry = entry_in(state)
+    table = TRANSITIONS[event]
+    with pytest.raises(IllegalTransition, match=refusal(event, state)):
+        _move(entry, table)
+    with pytest.raises(IllegalTransition, match=refusal(event, state)):
+        _move_all([entry], table)
+    assert entry.state is state
+
+
+@pytest.mark.parametrize(("event", "state"), LEGAL)
+def test_an_event_of_the_table_moves_the_entry(event: str, state: State) -> None:
+    for move in (_move, lambda entry, table: _move_all([entry], table)):
+        _, entry = entry_in(state)
+        move(entry, TRANSITIONS[event])
+        assert entry.state is LEGAL[event, state]
+
+
+@pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "take"])
+def test_what_is_not_queued_can_not_be_taken(state: State) -> None:
+    books, _ = entry_in(state)
+    with pytest.raises(IllegalTransition, match=refusal("take", state)):
+        books.take()
+
+
+def test_what_nobody_has_taken_can_not_be_acknowledged() -> None:
+    books, entry = entry_in(State.QUEUED)
+    with pytest.raises(IllegalTransition, match=refusal("ack", State.QUEUED)):
+        books.ack(entry)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.OPEN])
+def test_without_acks_only_what_runs_can_be_finished(state: State) -> None:
+    books = Books(acks=False)
+    books.read(1)
+    entry = books.started()
+    entry.state = state
+    with pytest.raises(IllegalTransition, match=refusal("finish", state)):
+        books.ack(entry)
+
+
+@pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "plan"])
+def test_what_is_not_settled_can_not_be_planned(state: State) -> None:
+    books = Books()
+    books.read(1)
+    [entry] = books.done()
+    entry.state = state
+    with pytest.raises(IllegalTransition, match=refusal("plan", state)):
+        books.plan()
+
+
+@pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "confirm"])
+def test_what_is_not_sent_can_not_be_confirmed_or_taken_back(state: State) -> None:
+    books = Books()
+    books.read(1)
+    [entry] = books.done()
+    batch = the(books.plan())
+    entry.state = state
+    with pytest.raises(IllegalTransition, match=refusal("confirm", state)):
+        books.committed(batch)
+    with pytest.raises(IllegalTransition, match=refusal("unsent", state)):
+        books.unsent(batch)
+
+
+@pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "release"])
+def test_what_has_an_outcome_is_not_released(state: State) -> None:
+    books, entry = entry_in(state)
+    assert list(books.release()) == []
+    assert entry.state is state
+
+
+def test_an_illegal_transition_is_our_bug_and_no_error_of_the_users() -> None:
+    error = IllegalTransition("take", State.GONE, b"1-0\r\n" + b"x" * 1000)
+    assert isinstance(error, AssertionError)
+    assert "please report it" in str(error)
+    assert str(error).isprintable()
+    assert len(str(error)) < 200
+
+
+# -- reading -----------------------------------------------------------------------
+
+
+def test_what_is_read_is_held_until_its_handler_is_done() -> None:
+    books = Books()
+    assert books.read(1, 2) == 2
+    assert (books.held, books.size, books.queued) == (2, 20, 2)
+    first = books.started()
+    assert (books.held, books.size, books.queued) == (2, 20, 1)
+    books.finish(first, ack=True)
+    assert (books.held, books.size, books.queued) == (1, 10, 1)
+    books.done()
+    assert (books.held, books.size) == (0, 0)
+    assert books.take() is None
+
+
+def test_an_entry_knows_where_it_is_from_and_how_often_it_came() -> None:
+    books = Books()
+    entries: list[RawEntry] = [[raw(1), [b"msg", b"x"]], [raw(2), [b"msg", b"y"]]]
+    books.received(A, entries, now=7.5, size=41, deliveries={raw(1): 3})
+    one, two = books.started(), books.started()
+    assert one.shard is A
+    assert (one.id, one.fields) == (raw(1), [b"msg", b"x"])
+    assert (one.deliveries, two.deliveries) == (3, 1)
+    assert one.leased_at == 7.5
+    # Its share of the reply, rounded down; the rest is lost on nobody.
+    assert (one.size, two.size, books.size) == (20, 20, 40)
+    assert repr(one) == "<Entry b'1-0' RUNNING>"
+
+
+def test_entries_run_in_the_order_of_reading() -> None:
+    books = Books()
+    books.read(2, 3)
+    books.read(1, shard=B)
+    books.read(4)
+    assert ids(books.started() for _ in range(4)) == [raw(n) for n in (2, 3, 1, 4)]
+
+
+def test_an_entry_that_is_known_is_not_booked_twice() -> None:
+    books = Books()
+    assert books.read(1, 2) == 2
+    assert books.read(2, 3) == 1
+    assert books.read(1, shard=B) == 1, "an id is known in its shard only"
+    assert (books.held, books.size, books.totals.received) == (4, 40, 4)
+    queued, running, acked, opened = (books.started() for _ in range(4))
+    assert queued.state is State.RUNNING
+    books.finish(acked, ack=True)
+    books.finish(opened, ack=False)
+    books.plan()
+    assert books.read(1, 2, 3) == 0
+    assert books.read(1, shard=B) == 0
+    assert running.state is State.RUNNING
+
+
+def test_an_entry_that_is_twice_in_one_reply_is_booked_once() -> None:
+    books = Books()
+    assert books.read(1, 1) == 1
+    assert (books.held, books.size) == (1, 10)
+
+
+def test_an_entry_that_the_server_took_back_before_we_acked_is_booked_again() -> None:
+    books = Books()
+    books.read(1)
+    books.done()
+    books.committed(the(books.plan()))
+    assert books.read(1) == 1
+
+
+def test_an_empty_read_changes_nothing() -> None:
+    books = Books()
+    assert books.received(A, [], 0.0, 0) == 0
+    assert (books.held, books.size, books.room()) == (0, 0, 16)
+
+
+def test_a_deleted_entry_is_acknowledged_and_reaches_nobody() -> None:
+    books = Books()
+    assert books.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20) == 1
+    assert (books.held, books.totals.ghosts, books.uncommitted) == (1, 1, 1)
+    assert books.outcome_rings == 1
+    assert books.started().id == raw(2)
+    batch = the(books.plan())
+    assert batch.ids == [raw(1)]
+    assert not batch.entries
+    books.committed(batch)
+    assert books.uncommitted == 0
+    assert books.totals.acked == 0, "it was no message"
+
+
+def test_a_deleted_entry_is_met_once_until_the_server_has_let_it_go() -> None:
+    books = Books()
+    for _ in range(2):
+        books.received(A, [[raw(1), None]], 0.0, 10)
+        books.received(B, [[raw(1), None]], 0.0, 10)
+    assert (books.totals.ghosts, books.uncommitted) == (2, 2)
+    of_a, of_b = books.plan()
+    books.received(A, [[raw(1), None]], 0.0, 10)
+    books.unsent(of_a)
+    books.committed(of_b)
+    books.received(A, [[raw(1), None]], 0.0, 10)
+    assert the(books.plan()).ids == [raw(1)]
+    books.received(B, [[raw(1), None]], 0.0, 10)
+    assert (books.totals.ghosts, books.uncommitted) == (3, 2)
+
+
+def test_entries_that_a_takeover_found_deleted_are_counted_once() -> None:
+    books = Books()
+    books.received(A, [[raw(1), None]], 0.0, 10)
+    books.deleted(A, [raw(1), raw(2), raw(2)])
+    books.deleted(B, [raw(1)])
+    books.deleted(B, [])
+    assert books.totals.ghosts == 3
+    assert books.uncommitted == 1, "the server has let them go already"
+
+
+def test_an_entry_that_is_deleted_while_we_have_it_is_ours_all_the_same() -> None:
+    books = Books()
+    books.read(1)
+    assert books.received(A, [[raw(1), None]], 0.0, 20) == 0
+    assert books.totals.ghosts == 0
+    books.done()
+    assert the(books.plan()).ids == [raw(1)]
+
+
+def test_the_window_learns_from_what_was_new() -> None:
+    books = Books(max_messages=64)
+    books.read(*range(16))
+    books.done(16)
+    assert books.room() == 32
+    books.read(*range(100, 110))
+    books.done(10)
+    assert books.room() == 32
+
+
+# -- room --------------------------------------------------------------------------
+
+
+def test_room_is_what_is_free() -> None:
+    books = Books(max_messages=10)
+    assert books.room() == 10
+    books.read(*range(4))
+    assert books.room() == 6
+
+
+def test_with_less_than_half_free_nothing_is_read_while_there_is_work() -> None:
+    books = Books(max_messages=10)
+    books.read(*range(6))
+    assert books.room() == 0
+    taken = [books.started() for _ in range(5)]
+    assert books.room() == 0
+    taken.append(books.started())
+    assert books.room() == 4, "the queue ran empty: idle workers may want more"
+    books.finish(taken[0], ack=True)
+    assert books.room() == 5
+
+
+def test_the_reader_is_rung_when_half_is_free() -> None:
+    books = Books(max_messages=10)
+    books.read(*range(10))
+    assert books.room() == 0
+    books.done(4)
+    assert books.room_rings == 0
+    books.done()
+    assert books.room_rings == 1
+    assert books.room() == 5
+
+
+def test_the_reader_is_rung_when_the_queue_is_empty_as_handlers_finish() -> None:
+    books = Books(max_messages=4)
+    books.read(*range(4))
+    taken = [books.started() for _ in range(4)]
+    assert books.room() == 0
+    books.finish(taken[0], ack=False)
+    assert books.room_rings == 1
+    assert books.room() == 1
+
+
+def test_a_reader_that_found_room_is_not_rung() -> None:
+    books = Books(max_messages=10)
+    books.read(1)
+    assert books.room() > 0
+    books.done()
+    books.committed(the(books.plan()))
+    assert books.room_rings == 0
+
+
+def test_bytes_bound_the_room_too() -> None:
+    books = Books(max_messages=100, max_bytes=100)
+    books.read(*range(8))
+    assert books.room() == 0
+    books.done(3)
+    assert books.room_rings == 1
+    assert books.room() == 5
+
+
+def test_a_single_entry_that_is_larger_than_all_room_goes_through() -> None:
+    books = Books(max_bytes=5)
+    books.read(1)
+    assert books.room() == 0
+    books.done()
+    assert books.room_rings == 1
+    assert books.room() == 1
+
+
+def test_a_server_that_takes_no_acks_stops_reading_in_the_end() -> None:
+    books = Books(max_messages=10, max_uncommitted=30)
+    for number in range(31):
+        assert books.room() > 0
+        books.read(number)
+        books.done()
+    assert books.uncommitted == 31
+    assert books.room() == 0
+    rings = books.room_rings
+    books.committed(the(books.plan()))
+    assert books.room_rings == rings + 1
+    assert books.room() > 0
+
+
+def test_outcomes_that_wait_for_their_user_do_not_stop_reading() -> None:
+    books = Books(max_messages=10, max_pending=1, max_uncommitted=None)
+    for number in range(1000):
+        assert books.room() > 0
+        books.read(number)
+        books.done()
+
+
+# -- outcomes ----------------------------------------------------------------------
+
+
+def test_an_acknowledged_entry_leaves_when_the_server_confirms() -> None:
+    books = Books()
+    books.read(1)
+    [entry] = books.done()
+    assert now(entry) is State.SETTLED
+    assert entry.uncommitted
+    assert books.to_confirm() == [entry]
+    batch = the(books.plan())
+    assert batch.account.shard is A
+    assert batch.ids == [raw(1)]
+    assert not batch.repeated
+    assert now(entry) is State.COMMITTING
+    assert entry.uncommitted
+    assert (books.uncommitted, books.totals.acked) == (1, 0)
+    assert known(books, A, raw(1))
+    books.committed(batch)
+    assert entry.state is State.GONE
+    assert not entry.uncommitted
+    assert (books.uncommitted, books.totals.acked) == (0, 1)
+    assert not known(books, A, raw(1))
+    assert books.to_confirm() == []
+
+
+def test_a_plan_is_a_batch_a_shard_and_takes_each_outcome_once() -> None:
+    books = Books()
+    books.read(1, 2)
+    books.read(3, shard=B)
+    assert books.plan() == []
+    books.done(3)
+    batches = books.plan()
+    assert [(b.account.shard, b.ids) for b in batches] == [
+        (A, [raw(1), raw(2)]),
+        (B, [raw(3)]),
+    ]
+    assert books.plan() == []
+
+
+def test_an_entry_without_an_outcome_stays_open_and_can_be_acked_later() -> None:
+    books = Books()
+    books.read(1)
+    entry = books.started()
+    books.finish(entry, ack=False)
+    assert entry.state is State.OPEN
+    assert (books.held, books.uncommitted, books.totals.left) == (0, 0, 1)
+    assert books.plan() == []
+    assert books.ack(entry)
+    assert the(books.plan()).ids == [raw(1)]
+
+
+@pytest.mark.parametrize("ack", [True, False])
+def test_an_entry_acked_by_its_handler_keeps_its_room_until_the_handler_ends(
+    ack: bool,  # noqa: FBT001
+) -> None:
+    books = Books()
+    books.read(1)
+    entry = books.started()
+    assert books.ack(entry)
+    assert (books.held, books.uncommitted) == (1, 1)
+    books.committed(the(books.plan()))
+    assert (books.held, books.size, books.uncommitted) == (1, 10, 0)
+    books.finish(entry, ack=ack)
+    assert entry.state is State.GONE
+    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
+    assert books.totals.left == 0
+    assert books.plan() == []
+
+
+def test_acknowledging_twice_is_the_same_as_once() -> None:
+    books = Books()
+    books.read(1)
+    entry = books.started()
+    assert books.ack(entry)
+    assert books.ack(entry)
+    books.finish(entry, ack=True)
+    batch = the(books.plan())
+    assert books.ack(entry)
+    books.committed(batch)
+    assert books.ack(entry)
+    assert batch.ids == [raw(1)]
+    assert (books.uncommitted, books.totals.acked) == (0, 1)
+    assert books.plan() == []
+
+
+def test_fields_are_let_go_with_the_outcome() -> None:
+    books = Books()
+    books.read(1, 2, 3)
+    acked, opened, early = (books.started() for _ in range(3))
+    books.finish(acked, ack=True)
+    books.finish(opened, ack=False)
+    books.ack(early)
+    assert acked.fields == opened.fields == early.fields == ()
+
+
+def test_a_batch_without_a_reply_is_sent_again_before_what_came_later() -> None:
+    books = Books()
+    books.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
+    books.done()
+    books.unsent(the(books.plan()))
+    assert books.uncommitted == 2
+    books.received(A, [[raw(3), None], [raw(4), [b"msg", b""]]], 0.0, 20)
+    books.done()
+    again = the(books.plan())
+    assert again.ids == [raw(2), raw(4), raw(1), raw(3)]
+    assert again.repeated
+    books.committed(again)
+    assert books.uncommitted == 0
+    books.read(5)
+    books.done()
+    assert not the(books.plan()).repeated
+
+
+def test_only_the_shard_that_got_no_reply_is_repeated() -> None:
+    books = Books()
+    books.read(1)
+    books.read(1, shard=B)
+    books.done(2)
+    of_a, of_b = books.plan()
+    books.unsent(of_a)
+    books.committed(of_b)
+    books.read(2, shard=B)
+    books.done()
+    assert [batch.repeated for batch in books.plan()] == [True, False]
+
+
+def test_the_committer_is_rung_for_the_first_outcome_and_for_as_many_as_may() -> None:
+    books = Books(max_pending=3)
+    books.read(*range(9))
+    rings = []
+    for _ in range(4):
+        books.done()
+        rings.append((books.outcome_rings, books.full))
+    assert rings == [(1, False), (1, False), (2, True), (2, True)]
+    books.committed(the(books.plan()))
+    assert not books.full
+    taken = [books.started() for _ in range(3)]
+    rings = []
+    for entry in taken:
+        books.ack(entry)
+        rings.append((books.outcome_rings, books.full))
+    assert rings == [(3, False), (3, False), (4, True)]
+
+
+def test_one_outcome_that_is_also_as_many_as_may_rings_once() -> None:
+    books = Books(max_pending=1)
+    books.read(1)
+    books.done()
+    assert books.outcome_rings == 1
+    assert books.full
+
+
+# -- without acks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ack", [True, False])
+def test_without_acks_an_entry_is_gone_when_its_handler_is_done(ack: bool) -> None:  # noqa: FBT001
+    books = Books(acks=False)
+    books.read(1)
+    entry = books.started()
+    books.finish(entry, ack=ack)
+    assert entry.state is State.GONE
+    assert entry.fields == ()
+    assert not known(books, A, raw(1))
+    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
+    assert (books.totals.acked, books.totals.left) == (1, 0)
+    assert books.outcome_rings == 0
+    assert books.plan() == []
+
+
+# -- leases ------------------------------------------------------------------------
+
+
+def left_open(books: Books, number: int, now: float = 0.0) -> Entry:
+    books.read(number, now=now)
+    entry = books.started()
+    books.finish(entry, ack=False)
+    return entry
+
+
+def test_an_open_entry_leaves_the_books_when_its_lease_has_ended() -> None:
+    books = Books(lease=30.0)
+    left_open(books, 1, now=0.0)
+    left_open(books, 2, now=5.0)
+    books.read(3, now=29.9)
+    assert known(books, A, raw(1))
+    books.read(4, now=40.0)
+    assert not known(books, A, raw(1))
+    assert not known(books, A, raw(2))
+    assert known(books, A, raw(3))
+
+
+def test_leases_are_looked_at_three_times_a_lease_and_no_more() -> None:
+    books = Books(lease=30.0)
+    left_open(books, 1, now=0.0)
+    books.read(2, now=25.0)
+    books.read(3, now=34.9)
+    assert known(books, A, raw(1))
+    books.read(4, now=35.1)
+    assert not known(books, A, raw(1))
+
+
+def test_only_what_is_open_leaves_with_its_lease() -> None:
+    books = Books(lease=30.0)
+    books.read(1, 2, 3, 4, 5, now=0.0)
+    running, settled, sent, opened = (books.started() for _ in range(4))
+    books.finish(sent, ack=True)
+    books.plan()
+    books.finish(settled, ack=True)
+    books.finish(opened, ack=False)
+    books.read(9, shard=B, now=100.0)
+    left = [n for n in range(1, 6) if known(books, A, raw(n))]
+    assert left == [1, 2, 3, 5]
+    assert running.state is State.RUNNING
+
+
+def test_an_open_entry_can_be_acked_after_it_left_the_books() -> None:
+    books = Books(lease=30.0)
+    entry = left_open(books, 1)
+    books.read(2, now=100.0)
+    assert not known(books, A, raw(1))
+    assert books.ack(entry)
+    assert books.to_confirm() == [entry]
+    batch = the(books.plan())
+    assert batch.ids == [raw(1)]
+    books.committed(batch)
+    assert entry.state is State.GONE
+    assert books.uncommitted == 0
+    assert not known(books, A, raw(1))
+
+
+def test_an_entry_that_comes_again_after_its_lease_runs_again() -> None:
+    books = Books(lease=30.0)
+    old = left_open(books, 1)
+    assert books.read(1, now=100.0) == 1
+    new = books.started()
+    assert new is not old
+    assert new.id == old.id
+
+
+def test_what_has_used_up_a_third_of_its_lease_is_to_be_renewed_unless_open() -> None:
+    books = Books(lease=30.0)
+    books.read(1, 2, 3, 4, 5, now=0.0)
+    _running, settled, sent, opened = (books.started() for _ in range(4))
+    books.ack(sent)
+    books.plan()
+    books.ack(settled)
+    books.finish(opened, ack=False)
+    books.read(6, now=1.0)
+    books.read(7, shard=B, now=0.0)
+    assert books.to_renew(9.9) == []
+    of_a, of_b = books.to_renew(10.0)
+    assert (of_a.account.shard, of_a.ids) == (A, [raw(n) for n in (1, 2, 3, 5)])
+    assert (of_b.account.shard, of_b.ids) == (B, [raw(7)])
+    assert not of_a.late
+
+
+def test_past_two_thirds_of_a_lease_it_is_asked_first() -> None:
+    books = Books(lease=30.0)
+    books.read(1, now=0.0)
+    books.read(2, now=10.0)
+    books.read(3, shard=B, now=10.0)
+    assert [renewal.late for renewal in books.to_renew(19.9)] == [False]
+    assert [renewal.late for renewal in books.to_renew(20.0)] == [True, False]
+
+
+def test_a_renewed_lease_runs_from_when_it_was_asked_for() -> None:
+    books = Books(lease=30.0)
+    books.read(1, now=0.0)
+    [renewal] = books.to_renew(12.0)
+    books.renewed(renewal, 12.0)
+    assert books.to_renew(21.9) == []
+    assert books.to_renew(22.0) != []
+    assert books.totals.lost == 0
+
+
+def test_what_others_have_taken_over_leaves_the_queue_and_its_lane() -> None:
+    books = Books(lease=30.0, ordering=KEY)
+    books.read(1, 2, 3, 4, key="k")
+    books.read(5, key="l")
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(3), raw(4)]) == 3
+    assert books.totals.lost == 3
+    assert (books.held, books.size) == (2, 20)
+    assert books.started().id == raw(3)
+    assert books.take() is None
+    assert len(books._lanes) == 1
+    assert not known(books, A, raw(1))
+
+
+def test_what_others_have_taken_over_waits_in_no_lane() -> None:
+    books = Books(lease=30.0, ordering=KEY)
+    books.read(1, 2, 3, key="k")
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(1), raw(3)]) == 1
+    assert books.held == 2
+    assert ids(entry for _ in range(2) for entry in books.done()) == [raw(1), raw(3)]
+    assert books.take() is None
+    assert not books._lanes
+
+
+def test_what_was_lost_without_an_order_leaves_the_queue() -> None:
+    books = Books(lease=30.0)
+    books.read(1, 2, 3)
+    [renewal] = books.to_renew(25.0)
+    books.lose_all_but(renewal, [raw(1), raw(3)])
+    assert ids([books.take(), books.take(), books.take()]) == [raw(1), raw(3), None]
+
+
+def test_what_a_handler_makes_of_what_it_has_lost_is_dropped() -> None:
+    books = Books(lease=30.0, ordering=KEY)
+    books.read(1, 2, key="k")
+    entry = books.started()
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(2)]) == 1
+    assert entry.state is State.LOST
+    assert books.held == 2, "the handler is still at work"
+    assert books.take() is None, "in its lane"
+    assert books.ack(entry), "nobody did wrong"
+    books.finish(entry, ack=True)
+    assert (books.held, books.uncommitted, books.totals.left) == (1, 0, 0)
+    assert books.started().id == raw(2)
+    assert books.plan() == []
+
+
+def test_an_outcome_that_was_not_sent_yet_is_lost_too() -> None:
+    books = Books(lease=30.0)
+    books.read(1, 2, 3)
+    books.done(2)
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(2), raw(3)]) == 1
+    assert books.uncommitted == 1
+    assert the(books.plan()).ids == [raw(2)]
+
+
+def test_an_outcome_that_was_sent_is_not_lost_by_a_reply_that_misses_it() -> None:
+    books = Books(lease=30.0)
+    books.read(1, 2, 3)
+    _running, gone, sent = (books.started() for _ in range(3))
+    books.ack(gone)
+    [renewal] = books.to_renew(25.0)
+    books.committed(the(books.plan()))
+    books.ack(sent)
+    batch = the(books.plan())
+    assert books.lose_all_but(renewal, [raw(1)]) == 0
+    assert (gone.state, sent.state) == (State.GONE, State.COMMITTING)
+    books.committed(batch)
+    assert books.totals.lost == 0
+
+
+def test_an_open_entry_can_be_lost_too_if_it_ran_when_it_was_asked_for() -> None:
+    books = Books(lease=30.0)
+    books.read(1)
+    entry = books.started()
+    [renewal] = books.to_renew(25.0)
+    books.finish(entry, ack=False)
+    assert books.lose_all_but(renewal, []) == 1
+    assert entry.state is State.LOST
+    assert not known(books, A, raw(1))
+
+
+def test_after_a_standstill_of_a_lease_leases_come_first() -> None:
+    books = Books(lease=30.0)
+    assert not books.overdue(1e9), "nothing is queued"
+    books.read(1, 2, now=0.0)
+    assert not books.overdue(29.9)
+    assert books.overdue(30.0)
+    [renewal] = books.to_renew(30.0)
+    books.renewed(renewal, 30.0)
+    assert not books.overdue(59.9)
+    assert books.overdue(60.0)
+    books.started()
+    books.started()
+    assert not books.overdue(60.0), "what runs is not taken next"
+
+
+def test_without_acks_there_are_no_leases_to_come_first() -> None:
+    books = Books(acks=False)
+    books.read(1)
+    assert not books.overdue(1e9)
+
+
+def claim(books: Books, *numbers: int) -> int:
+    entries: list[RawEntry] = [[raw(n), [b"msg", b""]] for n in numbers]
+    return books.received(A, entries, 0.0, 10 * len(numbers), claimed=True)
+
+
+def test_what_was_left_open_here_and_is_claimed_by_us_is_handed_out_again() -> None:
+    books = Books()
+    old = left_open(books, 1)
+    assert claim(books, 1) == 1
+    new = books.started()
+    assert new.id == old.id
+    assert new is not old
+    assert books.totals.received == 2
+
+
+def test_what_we_are_at_work_on_is_not_handed_out_again_by_a_claim() -> None:
+    books = Books()
+    books.read(1, 2, 3, 4)
+    _running, settled, sent = (books.started() for _ in range(3))
+    books.ack(sent)
+    books.plan()
+    books.ack(settled)
+    assert claim(books, 1, 2, 3, 4) == 0
+    assert books.held == 4
+
+
+def test_what_may_be_taken_over_is_what_is_free_whatever_the_queue_holds() -> None:
+    books = Books(max_messages=10)
+    books.read(*range(6))
+    assert books.room() == 0
+    assert books.spare() == 4
+    books.read(*range(6, 10))
+    assert books.spare() == 0
+
+
+def test_who_found_nothing_to_spare_is_rung_when_half_is_free() -> None:
+    books = Books(max_messages=4)
+    books.read(*range(4))
+    assert books.spare() == 0
+    books.done()
+    assert books.room_rings == 0
+    books.done()
+    assert books.room_rings == 1
+    assert books.spare() == 2
+
+
+def test_who_found_something_to_spare_is_not_rung() -> None:
+    books = Books(max_messages=4)
+    books.read(1)
+    assert books.spare() == 3
+    books.done()
+    assert books.room_rings == 0
+
+
+# -- order -------------------------------------------------------------------------
+
+
+def test_without_an_order_any_entry_may_run() -> None:
+    books = Books()
+    books.read(1, 2, 3, key="k")
+    assert books.queued == 3
+    assert books.started().lane is None
+
+
+def test_entries_of_a_key_run_one_at_a_time_in_the_order_of_reading() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, 2, key="k")
+    books.read(3, key="l")
+    books.read(4, key="k")
+    assert books.queued == 2
+    one, three = books.started(), books.started()
+    assert ids([one, three]) == [raw(1), raw(3)]
+    assert books.take() is None
+    books.finish(one, ack=False)
+    two = books.started()
+    assert two.id == raw(2)
+    assert books.take() is None
+    books.finish(three, ack=True)
+    assert books.take() is None
+    books.finish(two, ack=True)
+    assert books.started().id == raw(4)
+
+
+def test_a_lane_is_free_when_the_handler_is_done_and_not_when_it_acks() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, 2, key="k")
+    one = books.started()
+    books.ack(one)
+    books.committed(the(books.plan()))
+    assert books.take() is None
+    books.finish(one, ack=False)
+    assert books.started().id == raw(2)
+
+
+def test_a_key_is_a_lane_in_its_shard_only() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, key="k")
+    books.read(1, key="k", shard=B)
+    assert books.queued == 2
+
+
+def test_entries_without_a_key_are_one_lane_a_shard() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, 2)
+    books.read(3, key="")
+    books.read(4, shard=B)
+    assert ids([books.take(), books.take(), books.take()]) == [raw(1), raw(3), raw(4)]
+    assert books.take() is None
+
+
+def test_ordered_by_shard_keys_do_not_matter() -> None:
+    books = Books(ordering=SHARD)
+    books.read(1, key="k")
+    books.read(2, key="l")
+    books.read(3, shard=B)
+    assert ids([books.take(), books.take(), books.take()]) == [raw(1), raw(3), None]
+
+
+def test_lanes_are_there_as_long_as_an_entry_of_theirs_is() -> None:
+    books = Books(ordering=KEY)
+    for number in range(50):
+        books.read(number, key=str(number))
+    assert len(books._lanes) == 50
+    books.done(50)
+    assert not books._lanes
+
+
+def test_what_waits_is_filed_anew_under_another_order() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, 2, key="k")
+    books.read(3, key="l")
+    books.order_by(NONE)
+    assert books.queued == 3
+    assert not books._lanes
+    books.order_by(SHARD)
+    assert books.queued == 1
+    assert ids(entry for _ in range(3) for entry in books.done()) == [
+        raw(1),
+        raw(2),
+        raw(3),
+    ]
+
+
+def test_filing_anew_leaves_what_runs_and_what_is_done_alone() -> None:
+    books = Books()
+    books.read(1, 2, 3, 4, key="k")
+    running = books.started()
+    books.done()
+    books.order_by(KEY)
+    assert books.queued == 1
+    books.finish(running, ack=True)
+    assert books.queued == 1, "it was in no lane"
+    assert ids(entry for _ in range(2) for entry in books.done()) == [raw(3), raw(4)]
+    assert books.take() is None
+
+
+def test_what_runs_frees_no_lane_that_is_not_there_any_more() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, key="k")
+    entry = books.started()
+    books.order_by(NONE)
+    books.finish(entry, ack=True)
+    assert books.held == 0
+
+
+# -- closing -----------------------------------------------------------------------
+
+
+def test_what_no_handler_has_seen_is_given_back_uncounted() -> None:
+    books = Books()
+    entries: list[RawEntry] = [[raw(n), [b"msg", b""]] for n in (1, 2, 3, 4)]
+    books.received(A, entries, 0.0, 40, {raw(2): 2, raw(4): 2})
+    books.read(5, shard=B)
+    running, opened = books.started(), books.started()
+    books.finish(opened, ack=False)
+    given = [(shard.stream, count, back) for shard, count, back in books.release()]
+    assert given == [
+        ("a", 1, [raw(1), raw(4)]),
+        ("a", 2, [raw(2)]),
+        ("a", 0, [raw(3)]),
+        ("b", 0, [raw(5)]),
+    ]
+    assert running.state is State.RELEASED
+    assert opened.state is State.RELEASED
+    assert not any(known(books, A, raw(n)) for n in (1, 2, 3, 4))
+    assert books.take() is None
+    assert (books.held, books.size) == (1, 10), "the handler is still at work"
+    books.finish(running, ack=True)
+    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
+    assert list(books.release()) == []
+
+
+def test_what_is_acknowledged_is_not_given_back() -> None:
+    books = Books()
+    books.read(1, 2, 3)
+    settled, sent = books.started(), books.started()
+    books.ack(sent)
+    batch = the(books.plan())
+    books.ack(settled)
+    assert [back for _, _, back in books.release()] == [[raw(3)]]
+    books.committed(batch)
+    books.committed(the(books.plan()))
+    assert settled.state is sent.state is State.GONE
+
+
+def test_what_was_given_back_can_not_be_acknowledged() -> None:
+    books = Books()
+    books.read(1)
+    entry = books.started()
+    list(books.release())
+    assert not books.ack(entry)
+    books.finish(entry, ack=True)
+    assert not books.ack(entry)
+    assert books.plan() == []
+
+
+def test_no_lane_is_left_over_by_giving_back() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, 2, 3, key="k")
+    running = books.started()
+    list(books.release())
+    assert not books._lanes
+    books.finish(running, ack=True)
+    assert books.take() is None
+    assert books.held == 0
+
+
+def test_an_entry_is_no_work_for_the_garbage_collector() -> None:
+    books = Books()
+    books.read(1)
+    assert not gc.is_tracked(books.started())
+
+
+def test_closing_keeps_no_entry_alive_and_rings_nobody() -> None:
+    books = Books()
+    books.read(*range(5))
+    books.received(B, [[raw(1), None]], 0.0, 10)
+    running, opened, settled, sent = (books.started() for _ in range(4))
+    books.finish(opened, ack=False)
+    books.ack(sent)
+    books.plan()
+    books.ack(settled)
+    rings = books.room_rings, books.outcome_rings
+    books.close()
+    assert (books.room_rings, books.outcome_rings) == rings
+    assert all(not a.entries and not a.settled for a in books._accounts.values())
+    assert running.state is opened.state is State.RELEASED
+    assert books.take() is None
+    books.finish(running, ack=True)
+    books.finish(settled, ack=True)
+    assert books.held == 1, "the handler of the one that was sent is at work"
+    books.close()
+
+
+@pytest.mark.parametrize("acks", [True, False])
+def test_what_was_queued_dies_with_a_closed_ledger(acks: bool) -> None:  # noqa: FBT001
+    fields = Fields([b"msg", b"large"])
+    alive = ref(fields)
+    books = Books(acks=acks)
+    books.received(A, [[raw(1), fields]], 0.0, 10)
+    books.close()
+    del fields, books
+    gc.collect()
+    assert alive() is None

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock import options
+from penstock.errors import ConfigurationError
+from penstock.options import (
+    AutoCommit,
+    Claim,
+    Commit,
+    Mode,
+    Ordering,
+    Prefetch,
+    Start,
+    choice,
+    count,
+    seconds,
+)
+
+
+def test_the_defaults_are_those_that_the_docstrings_name() -> None:
+    assert Prefetch() == Prefetch(max_messages=1000, max_bytes=64 * 1024 * 1024)
+    assert Commit() == Commit(interval=0.1, max_pending=1000, delay=5.0)
+    assert Claim() == Claim(idle=60.0, interval=30.0)
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        (0, 0.0),
+        (2, 2.0),
+        (0.25, 0.25),
+        (timedelta(milliseconds=1500), 1.5),
+        (timedelta(0), 0.0),
+    ],
+)
+def test_durations_are_seconds_or_a_timedelta_and_kept_as_float(
+    duration: Any, expected: float
+) -> None:
+    given_back = seconds(duration, "linger")
+    assert given_back == expected
+    assert type(given_back) is float
+    kept = Commit(interval=duration).interval
+    assert kept == expected
+    assert type(kept) is float
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [
+        -1,
+        -0.001,
+        timedelta(seconds=-1),
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        False,
+        "1",
+        b"1",
+        None,
+        1j,
+        [],
+    ],
+)
+def test_what_is_no_duration_is_refused_by_the_options_name(duration: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^linger=.* \(0 or more\)"):
+        seconds(duration, "linger")
+    with pytest.raises(ConfigurationError, match=r"^Commit\(interval\)="):
+        Commit(interval=duration)
+    with pytest.raises(ConfigurationError, match=r"^Commit\(delay\)="):
+        Commit(delay=duration)
+    with pytest.raises(ConfigurationError, match=r"^Claim\(idle\)="):
+        Claim(idle=duration)
+    with pytest.raises(ConfigurationError, match=r"^Claim\(interval\)="):
+        Claim(interval=duration)
+
+
+@pytest.mark.parametrize("duration", [0, 0.0, -0.0, timedelta(0)])
+def test_a_lease_of_no_time_is_refused_but_a_wait_may_be_0(duration: Any) -> None:
+    with pytest.raises(ConfigurationError, match="more than 0"):
+        Claim(idle=duration)
+    with pytest.raises(ConfigurationError, match="more than 0"):
+        Claim(interval=duration)
+    assert Commit(interval=duration).interval == 0
+    assert Commit(delay=duration).delay == 0
+
+
+@given(st.floats(0, allow_infinity=False, allow_nan=False))
+@settings(max_examples=100, deadline=None)
+def test_any_finite_number_from_0_up_is_a_duration(number: float) -> None:
+    assert seconds(number, "linger") == number
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.0, "1", None, True, math.inf])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: Prefetch(max_messages=number),
+        lambda number: Prefetch(max_bytes=number),
+        lambda number: Commit(max_pending=number),
+    ],
+)
+def test_what_is_no_positive_whole_number_is_refused(
+    make: Callable[[Any], object], number: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="whole number from 1 up"):
+        make(number)
+
+
+def test_a_whole_number_may_be_the_least_there_is() -> None:
+    assert count(1, "concurrency") == 1
+    assert count(0, "retries", least=0) == 0
+    with pytest.raises(ConfigurationError, match=r"^retries=-1 .* from 0 up$"):
+        count(-1, "retries", least=0)
+
+
+@pytest.mark.parametrize("kind", [Mode, AutoCommit, Start, Ordering])
+def test_an_enum_is_chosen_by_member_or_by_value(kind: Any) -> None:
+    for member in kind:
+        assert choice(kind, member, "option") is member
+        assert choice(kind, member.value, "option") is member
+
+
+@pytest.mark.parametrize("value", ["KEY", "", None, 1, [], Mode.REALTIME])
+def test_an_unknown_choice_is_refused_with_the_list_of_those_there_are(
+    value: Any,
+) -> None:
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^ordering=.* is unknown; choose one of 'none', 'key', 'shard'$",
+    ):
+        choice(Ordering, value, "ordering")
+
+
+def test_a_long_wrong_value_is_cut_in_the_sentence() -> None:
+    for refused in (
+        lambda: choice(Ordering, "x" * 10_000, "ordering"),
+        lambda: seconds("x" * 10_000, "linger"),  # type: ignore[arg-type]
+        lambda: count("x" * 10_000, "concurrency"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            refused()
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("option", "attribute"),
+    [(Prefetch(), "max_messages"), (Commit(), "interval"), (Claim(), "idle")],
+)
+def test_options_are_frozen(option: object, attribute: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(option, attribute, 5)
+
+
+@pytest.mark.parametrize("kind", [Mode, AutoCommit, Start])
+def test_every_choice_has_a_short_name(kind: Any) -> None:
+    for member in kind:
+        assert getattr(options, member.name) is member
+        assert member.name in options.__all__
+        assert member.value == member.name.lower()

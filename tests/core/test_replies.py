@@ -1,0 +1,358 @@
+"""Parsers are fed with what hiredis makes of bytes as servers send them.
+
+The bytes are Valkey's and Redis', with a space for each end of line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+import pytest
+
+from penstock._core import replies
+from penstock._core.replies import (
+    Claimed,
+    ConsumerInfo,
+    ErrorReply,
+    GroupInfo,
+    Pending,
+    Trouble,
+)
+
+error_reply = cast("Callable[[str], Exception]", ErrorReply)
+
+NOTHING = [b"*-1\r\n", b"_\r\n"]
+
+
+def raw(data: bytes) -> Any:
+    """Give what hiredis makes of one reply, as the link has it."""
+    reader = hiredis.Reader(protocolError=ValueError, replyError=error_reply)
+    reader.feed(data)
+    reply = reader.gets(False)  # noqa: FBT003 - hiredis' way
+    assert not reader.has_data()
+    return reply
+
+
+def words(text: str) -> bytes:
+    return text.encode().replace(b" ", b"\r\n") + b"\r\n"
+
+
+def both(resp2: str, resp3: str) -> pytest.MarkDecorator:
+    """Parametrise a test over the two protocols."""
+    return pytest.mark.parametrize(
+        "reply", [raw(words(resp2)), raw(words(resp3))], ids=["RESP2", "RESP3"]
+    )
+
+
+# -- reads -------------------------------------------------------------------------
+
+ENTRIES = "*2 *2 $3 1-1 *2 $3 msg $1 a *2 $3 2-1 *6 $3 msg $1 b $3 key $1 k $1 h $1 v"
+FIELDS = [b"msg", b"b", b"key", b"k", b"h", b"v"]
+ENTRY = "*1 *2 $3 7-7 *2 $3 msg $0 "
+
+
+@both(
+    f"*2 *2 $1 s {ENTRIES} *2 $1 t {ENTRY}",
+    f"%2 $1 s {ENTRIES} $1 t {ENTRY}",
+)
+def test_a_read_is_pairs_of_key_and_entries(reply: Any) -> None:
+    assert [(key, entries) for key, entries in replies.streams(reply)] == [
+        (b"s", [[b"1-1", [b"msg", b"a"]], [b"2-1", FIELDS]]),
+        (b"t", [[b"7-7", [b"msg", b""]]]),
+    ]
+
+
+@pytest.mark.parametrize("data", NOTHING, ids=["RESP2", "RESP3"])
+def test_a_read_that_found_nothing_is_no_streams(data: bytes) -> None:
+    assert list(replies.streams(raw(data))) == []
+
+
+@both("*1 *2 $1 s *0", "%1 $1 s *0")
+def test_nothing_pending_is_a_stream_without_entries(reply: Any) -> None:
+    [(key, entries)] = replies.streams(reply)
+    assert key == b"s"
+    assert entries == []
+
+
+@both(
+    "*1 *2 $1 s *2 *2 $3 1-1 *-1 *2 $3 2-1 *2 $3 msg $1 b",
+    "%1 $1 s *2 *2 $3 1-1 _ *2 $3 2-1 *2 $3 msg $1 b",
+)
+def test_a_pending_entry_that_was_deleted_has_none_for_fields(reply: Any) -> None:
+    [(_, entries)] = replies.streams(reply)
+    assert entries == [[b"1-1", None], [b"2-1", [b"msg", b"b"]]]
+
+
+def test_fields_come_as_bytes_whatever_is_in_them() -> None:
+    body = bytes(range(256))
+    data = b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$3\r\nmsg\r\n"
+    [(_, entries)] = replies.streams(raw(data + b"$256\r\n" + body + b"\r\n"))
+    assert entries == [[b"1-1", [b"msg", body]]]
+
+
+# -- pending -----------------------------------------------------------------------
+
+
+def test_a_page_of_pending_entries_is_the_same_in_both_protocols() -> None:
+    page = raw(words("*2 *4 $3 1-1 $1 c :202 :1 *4 $3 2-1 $1 d :101 :2"))
+    assert replies.pending_page(page) == [
+        Pending(b"1-1", b"c", idle=202, deliveries=1),
+        Pending(b"2-1", b"d", idle=101, deliveries=2),
+    ]
+    assert replies.pending_page(raw(b"*0\r\n")) == []
+
+
+def test_the_summary_tells_the_lowest_pending_id() -> None:
+    summary = raw(words("*4 :2 $3 1-1 $3 2-1 *1 *2 $1 c $1 2"))
+    assert replies.lowest_pending(summary) == b"1-1"
+
+
+@both("*4 :0 $-1 $-1 *-1", "*4 :0 _ _ _")
+def test_without_pending_entries_there_is_no_lowest(reply: Any) -> None:
+    assert replies.lowest_pending(reply) is None
+
+
+# -- claims ------------------------------------------------------------------------
+
+
+def test_a_claim_tells_where_to_go_on_what_came_and_what_is_deleted() -> None:
+    reply = raw(words("*3 $3 5-0 *1 *2 $3 1-1 *2 $3 msg $1 a *2 $3 2-1 $3 3-1"))
+    assert replies.claimed(reply) == Claimed(
+        b"5-0", [[b"1-1", [b"msg", b"a"]]], deleted=[b"2-1", b"3-1"]
+    )
+    assert replies.claimed(raw(words("*3 $3 0-0 *0 *0"))) == Claimed(b"0-0", [], [])
+
+
+@both(
+    "*2 $3 0-0 *3 *-1 *2 $3 1-1 *2 $3 msg $1 a *-1",
+    "*2 $3 0-0 *3 _ *2 $3 1-1 *2 $3 msg $1 a _",
+)
+def test_redis_6_gives_nil_for_a_deleted_entry_and_names_none(reply: Any) -> None:
+    assert replies.claimed(reply) == Claimed(b"0-0", [[b"1-1", [b"msg", b"a"]]], ())
+
+
+# -- maps --------------------------------------------------------------------------
+
+
+@both(
+    "*4 $6 length :1 $17 last-generated-id $3 7-7",
+    "%2 $6 length :1 $17 last-generated-id $3 7-7",
+)
+def test_a_map_is_a_dict(reply: Any) -> None:
+    facts = replies.mapping(reply)
+    assert facts == {b"length": 1, b"last-generated-id": b"7-7"}
+
+
+@both("*0", "%0")
+def test_an_empty_map_is_an_empty_dict(reply: Any) -> None:
+    assert replies.mapping(reply) == {}
+
+
+def test_a_flat_list_with_a_loose_end_is_no_map() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        replies.mapping([b"name"])
+
+
+NEW = "$7 pending :2 $17 last-delivered-id $3 2-1 $12 entries-read :2 $3 lag"
+
+
+@both(
+    f"*2 *12 $4 name $1 g $9 consumers :1 {NEW} :1 *12 $4 name $1 h $9 consumers :0 "
+    f"{NEW} $-1",
+    f"*2 %6 $4 name $1 g $9 consumers :1 {NEW} :1 %6 $4 name $1 h $9 consumers :0 "
+    f"{NEW} _",
+)
+def test_groups_are_read_and_a_lag_that_the_server_can_not_tell_is_none(
+    reply: Any,
+) -> None:
+    assert list(replies.groups(reply)) == [
+        GroupInfo(b"g", consumers=1, pending=2, last_delivered=b"2-1", lag=1),
+        GroupInfo(b"h", consumers=0, pending=2, last_delivered=b"2-1", lag=None),
+    ]
+
+
+def test_a_server_that_knows_no_lag_is_understood() -> None:
+    old = (
+        "*1 *8 $4 name $1 g $9 consumers :1 $7 pending :0 $17 last-delivered-id $3 0-0"
+    )
+    [group] = replies.groups(raw(words(old)))
+    assert group == GroupInfo(b"g", 1, 0, b"0-0", None)
+
+
+@both(
+    "*1 *8 $4 name $1 c $7 pending :2 $4 idle :9104628 $8 inactive :18104698",
+    "*1 %4 $4 name $1 c $7 pending :2 $4 idle :9104628 $8 inactive :18104698",
+)
+def test_consumers_are_read(reply: Any) -> None:
+    assert list(replies.consumers(reply)) == [ConsumerInfo(b"c", 2, 9104628)]
+    assert list(replies.consumers([])) == []
+
+
+@both("*0", "*0")
+def test_a_stream_without_groups_has_none(reply: Any) -> None:
+    assert list(replies.groups(reply)) == []
+
+
+# -- what a server has -------------------------------------------------------------
+
+
+@both(
+    "*3 *4 $4 xack :-4 *2 +write +fast *0 $-1 *2 $4 eval :-3",
+    "*3 *4 $4 xack :-4 ~2 +write +fast ~0 _ *2 $4 eval :-3",
+)
+def test_commands_that_a_server_has_not_are_told_apart(reply: Any) -> None:
+    assert replies.known_commands(reply) == [True, False, True]
+
+
+def test_redis_6_says_nil_for_an_unknown_command_in_another_way() -> None:
+    assert replies.known_commands(raw(words("*2 *-1 *2 $4 xack :-4"))) == [False, True]
+
+
+RESP2_DOCS = (
+    "*6 $10 XREADGROUP *4 $7 summary $1 x $9 arguments *2 "
+    "*8 $4 name $11 group-block $4 type $5 block $5 token $5 GROUP "
+    "$9 arguments *2 *4 $4 name $5 group $4 type $6 string "
+    "*4 $4 name $8 consumer $4 type $6 string "
+    "*8 $4 name $13 min-idle-time $4 type $7 integer $5 token $5 claim "
+    "$5 flags *1 +optional "
+    "$4 xadd *2 $9 arguments *0 "
+    "$4 ping *2 $7 summary $1 x"
+)
+RESP3_DOCS = (
+    "%3 $10 XREADGROUP %2 $7 summary $1 x $9 arguments *2 "
+    "%4 $4 name $11 group-block $4 type $5 block $5 token $5 GROUP "
+    "$9 arguments *2 %2 $4 name $5 group $4 type $6 string "
+    "%2 $4 name $8 consumer $4 type $6 string "
+    "%4 $4 name $13 min-idle-time $4 type $7 integer $5 token $5 claim "
+    "$5 flags ~1 +optional "
+    "$4 xadd %1 $9 arguments *0 "
+    "$4 ping %1 $7 summary $1 x"
+)
+
+
+@both(RESP2_DOCS, RESP3_DOCS)
+def test_documented_tokens_are_found_at_any_depth(reply: Any) -> None:
+    assert replies.documented_tokens(reply) == {
+        b"xreadgroup": {
+            b"GROUP-BLOCK",
+            b"GROUP",
+            b"CONSUMER",
+            b"MIN-IDLE-TIME",
+            b"CLAIM",
+        },
+        b"xadd": set(),
+        b"ping": set(),
+    }
+
+
+@both("*0", "%0")
+def test_a_server_without_docs_has_no_tokens(reply: Any) -> None:
+    assert replies.documented_tokens(reply) == {}
+
+
+# -- error replies -----------------------------------------------------------------
+
+ERRORS = [
+    # Wait and try again.
+    ("LOADING Redis is loading the dataset in memory", Trouble.TRANSIENT),
+    ("BUSY Redis is busy running a script", Trouble.TRANSIENT),
+    ("OOM command not allowed when used memory > 'maxmemory'.", Trouble.TRANSIENT),
+    ("READONLY You can't write against a read only replica.", Trouble.TRANSIENT),
+    ("MASTERDOWN Link with MASTER is down", Trouble.TRANSIENT),
+    ("CLUSTERDOWN The cluster is down", Trouble.TRANSIENT),
+    ("TRYAGAIN Multiple keys request during rehashing of slot", Trouble.TRANSIENT),
+    ("MISCONF Redis is configured to save RDB snapshots", Trouble.TRANSIENT),
+    ("NOREPLICAS Not enough good replicas to write.", Trouble.TRANSIENT),
+    ("ERR max number of clients reached", Trouble.TRANSIENT),
+    (
+        "UNBLOCKED force unblock from blocking operation, instance state changed",
+        Trouble.TRANSIENT,
+    ),
+    ("SOMETHING that nobody has seen yet", Trouble.TRANSIENT),
+    ("", Trouble.TRANSIENT),
+    # Another node has it.
+    ("MOVED 3999 127.0.0.1:6381", Trouble.REROUTE),
+    ("ASK 3999 127.0.0.1:6381", Trouble.REROUTE),
+    # The stream or the group is gone.
+    (
+        "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
+        Trouble.REPAIR,
+    ),
+    ("UNBLOCKED the stream key no longer exists", Trouble.REPAIR),
+    (
+        "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE",
+        Trouble.REPAIR,
+    ),
+    ("ERR no such key", Trouble.REPAIR),
+    # This key can't be used.
+    (
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        Trouble.ISOLATE,
+    ),
+    # The configuration forbids it.
+    ("NOAUTH Authentication required.", Trouble.FATAL),
+    ("NOPERM this user has no permissions to run the 'xack' command", Trouble.FATAL),
+    ("WRONGPASS invalid username-password pair or user is disabled.", Trouble.FATAL),
+    ("CROSSSLOT Keys in request don't hash to the same slot", Trouble.FATAL),
+    ("ERR unknown command 'XREADGROUP'", Trouble.FATAL),
+    ("ERR unknown subcommand 'CREATE'. Try XGROUP HELP.", Trouble.FATAL),
+    ("ERR Unknown subcommand or wrong number of arguments", Trouble.FATAL),
+    ("ERR syntax error", Trouble.FATAL),
+    ("ERR wrong number of arguments for 'xack' command", Trouble.FATAL),
+]
+
+
+@pytest.mark.parametrize(("text", "trouble"), ERRORS)
+def test_an_error_reply_is_classed_by_its_first_word_or_else_by_its_text(
+    text: str, trouble: Trouble
+) -> None:
+    error = raw(b"-" + text.encode() + b"\r\n")
+    assert isinstance(error, ErrorReply)
+    assert error.text == text
+    assert error.code == text.partition(" ")[0]
+    assert error.trouble is trouble
+
+
+def test_every_class_of_trouble_is_in_the_table() -> None:
+    assert {trouble for _, trouble in ERRORS} == set(Trouble)
+
+
+def test_the_first_word_decides_before_a_users_name_in_the_text_can() -> None:
+    error = ErrorReply("NOPERM no permissions to access the 'no such key' key")
+    assert error.trouble is Trouble.FATAL
+
+
+def test_the_first_word_is_a_word_and_no_beginning() -> None:
+    assert ErrorReply("ASKING is not it").trouble is Trouble.TRANSIENT
+    assert ErrorReply("the MOVED is not first").trouble is Trouble.TRANSIENT
+
+
+def test_an_error_reply_is_a_value_also_inside_another_reply() -> None:
+    reply = raw(words("*2 :1 -NOGROUP"))
+    assert reply[0] == 1
+    assert isinstance(reply[1], ErrorReply)
+    assert reply[1].trouble is Trouble.REPAIR
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERR unknown command 'AUTH', with args beginning with: 'bob' 'hunter2' ",
+        "ERR unknown command `AUTH`, with args beginning with: `bob`, `hunter2`, ",
+    ],
+)
+def test_what_an_unknown_command_was_called_with_is_not_repeated(text: str) -> None:
+    error = raw(b"-" + text.encode() + b"\r\n")
+    assert error.text == text.partition(",")[0]
+    assert "hunter2" not in repr(error)
+    assert error.trouble is Trouble.FATAL
+
+
+def test_an_error_replys_text_is_escaped_and_cut() -> None:
+    error = raw(b"-ERR \x1b[31m\xff" + b"x" * 1000 + b"\r\n")
+    assert error.text.isprintable()
+    assert len(error.text) == 200
+    assert error.code == "ERR"
+    assert repr(error) == f"ErrorReply({error.text!r})"

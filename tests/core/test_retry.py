@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock._core.retry import Backoff
+
+
+def test_waits_double_up_to_the_cap() -> None:
+    backoff = Backoff()
+    waits = [backoff.failed(0.5) for _ in range(8)]
+    assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
+    assert backoff.failures == 8
+
+
+def test_first_factor_and_cap_can_be_chosen() -> None:
+    backoff = Backoff(first=1.0, factor=3.0, cap=20.0)
+    assert [backoff.failed(0.5) for _ in range(4)] == [1.0, 3.0, 9.0, 20.0]
+
+
+@pytest.mark.parametrize(("chance", "share"), [(0.0, 0.75), (0.5, 1.0), (1.0, 1.25)])
+def test_chance_moves_a_wait_by_a_quarter_either_way(
+    chance: float, share: float
+) -> None:
+    assert Backoff(first=1.0).failed(chance) == share
+
+
+def test_progress_starts_over() -> None:
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.failed(0.5)
+    backoff.progress()
+    assert backoff.failures == 0
+    assert backoff.failed(0.5) == 0.05
+
+
+def test_an_outage_may_last_for_ever() -> None:
+    backoff = Backoff(failures=10**9)
+    assert backoff.failed(0.5) == 2.0
+    assert backoff.failures == 10**9 + 1
+
+
+@given(st.floats(0, 1), st.integers(0, 10_000))
+@settings(max_examples=200, deadline=None)
+def test_a_wait_is_never_so_long_that_recovery_takes_three_seconds(
+    chance: float, failures: int
+) -> None:
+    assert 0 < Backoff(failures=failures).failed(chance) <= 2.5
+
+
+@given(st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_waits_of_one_chance_never_get_shorter(chance: float) -> None:
+    backoff = Backoff()
+    waits = [backoff.failed(chance) for _ in range(100)]
+    assert all(one <= other for one, other in pairwise(waits))

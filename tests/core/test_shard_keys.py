@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock._core import sharding
+from penstock.errors import ConfigurationError
+from penstock.message import Shard
+
+
+@pytest.mark.parametrize(
+    "stream", ["orders", "orders:7", "{tag}:orders", "für", " ", "\x00", "a" * 10_000]
+)
+def test_a_streams_name_is_its_key_whatever_is_in_it(stream: str) -> None:
+    assert sharding.single(stream) == Shard(stream, 0, stream.encode())
+
+
+@pytest.mark.parametrize("stream", ["", None, b"orders", 5, ["orders"]])
+def test_what_is_no_text_or_empty_is_no_name(stream: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is no stream name"):
+        sharding.single(stream)
+
+
+@pytest.mark.parametrize("stream", ["\ud800", "a\udcff"])
+def test_a_name_with_a_lone_surrogate_is_refused(stream: str) -> None:
+    with pytest.raises(ConfigurationError, match="lone surrogate") as caught:
+        sharding.single(stream)
+    assert str(caught.value).isprintable()
+
+
+def test_a_wrong_name_is_cut_in_the_sentence() -> None:
+    for wrong in ("\ud800" * 10_000, b"x" * 10_000):
+        with pytest.raises(ConfigurationError) as caught:
+            sharding.single(wrong)  # type: ignore[arg-type]
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("stream", "number", "key"),
+    [
+        ("orders", 0, b"orders:0"),
+        ("orders", 12, b"orders:12"),
+        ("a:1", 2, b"a:1:2"),
+        ("{für}", 1, "{für}:1".encode()),
+        ("orders", 2**70, b"orders:%d" % 2**70),
+    ],
+)
+def test_a_shards_key_is_the_streams_name_and_its_number(
+    stream: str, number: int, key: bytes
+) -> None:
+    assert sharding.numbered(stream, number) == Shard(stream, number, key)
+
+
+@pytest.mark.parametrize("number", [-1, 1.0, "1", None, True])
+def test_shards_are_numbered_from_0(number: Any) -> None:
+    with pytest.raises(ConfigurationError, match="numbered from 0"):
+        sharding.numbered("orders", number)
+
+
+@pytest.mark.parametrize("stream", ["", "\ud800", None])
+def test_a_shard_of_no_stream_is_refused_as_the_stream_is(stream: Any) -> None:
+    with pytest.raises(ConfigurationError, match="stream name"):
+        sharding.numbered(stream, 0)
