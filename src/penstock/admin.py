@@ -122,7 +122,8 @@ class Admin(Openable):
         )
         if isinstance(infos, ErrorReply):
             if "no such key" in infos.text:
-                raise StreamMissing(stream)
+                hint = "open a consumer of it, or send to it first"
+                raise StreamMissing(stream, "XINFO GROUPS", hint)
             raise self._refusal(f"XINFO GROUPS on {stream!r}", infos)
         if isinstance(summary, ErrorReply):
             # A group that is missing is said below, in words.
@@ -158,7 +159,7 @@ class Admin(Openable):
             ClosedError: This is not open.
         """
         # Unlike DEL, UNLINK frees a large stream without holding up the server.
-        [reply] = await self._calls([(b"UNLINK", sharding.single(stream).key)])
+        [reply] = await self._calls([commands.unlink(sharding.single(stream).key)])
         if isinstance(reply, ErrorReply):
             raise self._refusal(f"UNLINK of {stream!r}", reply)
         return bool(reply)

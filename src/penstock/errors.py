@@ -54,10 +54,10 @@ class ConfigurationError(UsageError, ValueError):
 
 
 class ClosedError(UsageError):
-    """The producer or consumer is not open (any more).
+    """The producer, consumer or admin is not open (any more).
 
     Attributes:
-        what: `"producer"` or `"consumer"`.
+        what: `"producer"`, `"consumer"` or `"admin"`.
     """
 
     def __init__(self, what: str) -> None:
@@ -177,20 +177,20 @@ class SendFailed(ServerError):  # noqa: N818 - the outcome's name
 
 
 class StreamMissing(CommandError):  # noqa: N818 - a state more than an error
-    """The stream is not there and `mkstream=False` forbids to make it.
+    """The stream is not there, and was not to be made.
 
     Attributes:
         stream: Its name.
     """
 
-    def __init__(self, stream: str) -> None:
+    def __init__(
+        self,
+        stream: str,
+        command: str = "XGROUP CREATE",
+        hint: str = "send to it first, or leave mkstream=True",
+    ) -> None:
         self.stream = stream
-        super().__init__(
-            "XGROUP CREATE",
-            "ERR",
-            f"stream {stream!r} does not exist",
-            "send to it first, or leave mkstream=True",
-        )
+        super().__init__(command, "ERR", f"stream {stream!r} does not exist", hint)
 
 
 class SendUnknown(ServerError):  # noqa: N818 - the outcome's name

@@ -142,7 +142,7 @@ class Producer(Openable):
                 with anyio.move_on_after(self._close_timeout, shield=True):
                     await self._drain()
                 self._refuse_waiting()
-                group.cancel_scope.cancel()
+                flusher.stop()
 
     async def send(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+import anyio
 import pytest
 
 from conftest import Events
@@ -282,3 +283,36 @@ def with_login(url: str, user: str, password: str) -> str:
         joint = "&" if "?" in rest else "?"
         return f"{scheme}://{rest}{joint}username={user}&password={password}"
     return f"{scheme}://{user}:{password}@{rest.rpartition('@')[2]}"
+
+
+async def test_a_scope_around_the_consumer_cancels_the_body_and_not_the_closing(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    """Anyio's scopes cancel all tasks below them, ours in the background too."""
+    await send(url, stream, *range(100))
+    start = time.monotonic()
+    with anyio.move_on_after(0.2) as scope:
+        async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
+            await read(consumer, 50)
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert time.monotonic() - start < 1.0
+    assert not events.named("close_incomplete")
+    group = (await redis.xinfo_groups(stream))[0]
+    # The fiftieth was in hand when it was cancelled.
+    assert group["entries-read"] - group["pending"] == 49
+    assert set((await deliveries(redis, stream, "g")).values()) == {0, 1}
+
+
+async def test_a_scope_around_the_producer_does_not_keep_it_from_sending(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    with anyio.move_on_after(0.05) as scope:
+        async with Producer(url, on_event=events) as producer:
+            while True:
+                producer.enqueue_nowait(stream, b"x")
+                if producer._accumulator.held > 2000:
+                    await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert await redis.xlen(stream) == 2001
+    assert not events

@@ -79,6 +79,7 @@ CASES: list[tuple[Command, str]] = [
     ),
     (commands.xinfo_consumers(b"s", "g"), "XINFO CONSUMERS s g"),
     (commands.publish(b"channel", b"text"), "PUBLISH channel text"),
+    (commands.unlink(b"orders"), "UNLINK orders"),
     (commands.subscribe([b"one", b"two"]), "SUBSCRIBE one two"),
     (commands.client_id(), "CLIENT ID"),
     (commands.client_unblock(42), "CLIENT UNBLOCK 42 TIMEOUT"),

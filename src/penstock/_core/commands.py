@@ -134,6 +134,11 @@ def xgroup_create(key: bytes, group: str, after: Word, *, mkstream: bool) -> Com
     return (*command, b"MKSTREAM") if mkstream else command
 
 
+def unlink(key: bytes) -> Command:
+    """Delete a key; unlike DEL, frees it in the background. The reply is how many."""
+    return (b"UNLINK", key)
+
+
 def xinfo_stream(key: bytes) -> Command:
     """Describe a stream; its last generated id among other things."""
     return (b"XINFO", b"STREAM", key)

@@ -68,7 +68,9 @@ class Committer:
         # Somebody waits for outcomes to be on the server: no interval.
         self._urgent = 0
         self._rounds = Rounds()
-        self._scope = anyio.CancelScope()
+        # Shielded: what cancels whoever holds the consumer must not keep it from being
+        # closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
         self._ended = anyio.Event()
 
     async def run(self) -> None:

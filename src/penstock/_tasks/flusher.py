@@ -62,27 +62,38 @@ class Flusher:
         self._bell = queued
         self._on_settled = on_settled
         self._on_event = on_event
+        # Shielded: what cancels whoever holds the producer must not keep it from
+        # sending what is queued; `stop` ends this.
+        self._scope = anyio.CancelScope(shield=True)
         # Replies that are on their way, oldest first; one a batch in flight.
         self._replies: deque[Replies] = deque()
 
     async def run(self) -> None:
-        """Send until cancelled, over any number of reconnects.
+        """Send until stopped, over any number of reconnects.
 
-        When cancelled, what is in flight is unknown and what waits was never sent.
+        When it ends, what is in flight is unknown and what waits was never sent.
         """
         try:
-            while True:
-                try:
-                    await self._pump()
-                except ConnectionLost as error:
-                    self._lose(error.reason)
-                    await self._wire.aclose()
-                    self._wire = await self._link.reconnect(error.reason)
+            with self._scope:
+                while True:
+                    await self._survive()
         finally:
             self._lose("the producer closed")
             self._abandon()
             with anyio.CancelScope(shield=True):
                 await self._wire.aclose()
+
+    def stop(self) -> None:
+        """End it."""
+        self._scope.cancel()
+
+    async def _survive(self) -> None:
+        try:
+            await self._pump()
+        except ConnectionLost as error:
+            self._lose(error.reason)
+            await self._wire.aclose()
+            self._wire = await self._link.reconnect(error.reason)
 
     async def _pump(self) -> None:
         while True:

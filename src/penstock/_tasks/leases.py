@@ -135,7 +135,9 @@ class Claimer:
         self._stopping = False
         # A takeover is under way: cancelling now could strand what it brings.
         self._asking = False
-        self._scope = anyio.CancelScope()
+        # Shielded: what cancels whoever holds the consumer must not keep it from being
+        # closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
         self._ended = anyio.Event()
 
     @property

@@ -71,7 +71,9 @@ class Reader:
         self._reading = False
         # Bytes of the last reply.
         self._size = 0
-        self._scope = anyio.CancelScope()
+        # Shielded: what cancels whoever holds the consumer must not keep it from being
+        # closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
         self._ended = anyio.Event()
 
     @property

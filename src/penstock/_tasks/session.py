@@ -106,6 +106,7 @@ class Session(Generic[T]):
         self._handed_out = Bell()
         delayed = plan.policy is AutoCommit.DELAYED
         self._delay = Delay(plan.commit_delay) if delayed else None
+        self._ripening = anyio.CancelScope(shield=True)
         self.intake = Intake(
             self.ledger, self._outcomes.ring, self._delay, self._handed_out
         )
@@ -204,7 +205,11 @@ class Session(Generic[T]):
             self._claimer = self._make_claimer(plan.member)
             group.start_soon(self._claimer.run)
         if self._delay is not None:
-            group.start_soon(ripen, self._delay, self.ledger, self._handed_out)
+            group.start_soon(self._ripen, self._delay)
+
+    async def _ripen(self, delay: Delay) -> None:
+        with self._ripening:
+            await ripen(delay, self.ledger, self._handed_out)
 
     async def _positions(self) -> list[tuple[Shard, bytes]]:
         plan = self._plan
@@ -282,15 +287,19 @@ class Session(Generic[T]):
         try:
             with anyio.CancelScope(shield=True):
                 await self._close(clean=clean)
+                self._ripening.cancel()
+                if self._committer is not None:
+                    await self._committer.stop()
         finally:
             self._closed.set()
 
     async def _close(self, *, clean: bool) -> None:
         deadline = time.monotonic() + self._plan.close_timeout
-        with anyio.move_on_after(self._plan.close_timeout):
-            if self._claimer is not None:
-                await self._claimer.stop()
-            await stop_reading(self._reader, self._line)
+        # These two see to their own deadlines.
+        if self._claimer is not None:
+            await self._claimer.stop()
+        await stop_reading(self._reader, self._line)
+        with anyio.move_on_after(deadline - time.monotonic()):
             if self._runs:
                 await self._idle.wait()
         self.hands.let_go(clean=clean)
@@ -353,7 +362,6 @@ async def open_session(plan: Plan[T]) -> AsyncIterator[Session[T]]:
                     clean = True
                 finally:
                     await session.close(clean=clean)
-                    group.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 await line.aclose()
