@@ -292,6 +292,50 @@ class Consumer(Openable, Generic[T]):
             timeout = seconds(timeout, "timeout")
         return self._open.hands.next(this_task(), timeout)
 
+    def take(
+        self,
+        max: int = 100,  # noqa: A002 - the design names it
+        timeout: Duration = 1.0,
+    ) -> Coroutine[Any, Any, list[Message[T]]]:
+        """Wait for several messages.
+
+        As with `next`, what this task got before counts as processed by that, and so
+        it does when the task ends without an exception. Cancelling it takes nothing.
+
+        Args:
+            max: How many at most; default 100. No more come than `Prefetch` lets in.
+            timeout: Seconds to wait for that many; default 1.
+
+        Returns:
+            As many as there are by then; an empty list if there are none.
+
+        Raises:
+            ConfigurationError: `max` is less than 1, or the timeout negative.
+            ClosedError: The consumer is not open, or closed meanwhile.
+            PenstockError: Reading failed for good, see `Consumer`.
+        """
+        most, wait = count(max, "max"), seconds(timeout, "timeout")
+        return self._open.hands.take(this_task(), most, wait)
+
+    def pause(self) -> None:
+        """Hand out no more messages until `resume`.
+
+        Reading goes on until the queue is full, and what is queued stays ours. Calls
+        that wait for a message go on waiting.
+
+        Raises:
+            ClosedError: The consumer is not open.
+        """
+        self._open.intake.pause()
+
+    def resume(self) -> None:
+        """Hand out messages again.
+
+        Raises:
+            ClosedError: The consumer is not open.
+        """
+        self._open.intake.resume()
+
     async def run(
         self,
         handler: Callable[[Message[T]], Awaitable[object]],

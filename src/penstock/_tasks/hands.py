@@ -89,6 +89,27 @@ class Hands(Generic[T]):
         self._hold(task, entry)
         return Message(entry, self.desk, entry.fields)
 
+    async def take(
+        self, task: asyncio.Task[Any], most: int, timeout: float
+    ) -> list[Message[T]]:
+        """Wait for several messages for a task; gives those there are in time.
+
+        Raises:
+            ClosedError: The consumer closed.
+        """
+        self.come_back(task)
+        await self.intake.turn()
+        with anyio.move_on_after(timeout):
+            await self.intake.gathered(most)
+        await self.intake.turn()
+        if self.intake.closed:
+            raise ClosedError("consumer")
+        messages: list[Message[T]] = []
+        while len(messages) < most and (entry := self.intake.take()) is not None:
+            self._hold(task, entry)
+            messages.append(Message(entry, self.desk, entry.fields))
+        return messages
+
     def _hold(self, task: asyncio.Task[Any], entry: Entry) -> None:
         held = self._holders.get(task)
         if held is None:

@@ -37,6 +37,7 @@ class Intake:
         "_idle",
         "_ledger",
         "_on_overdue",
+        "_paused",
         "_told",
         "_turn_ends",
         "closed",
@@ -58,6 +59,7 @@ class Intake:
         self._error: PenstockError | None = None
         self._told = False
         self._turn_ends = 0.0
+        self._paused = False
         # Nothing is handed out any more.
         self.closed = False
 
@@ -72,6 +74,16 @@ class Intake:
     def arrived(self, count: int) -> None:
         """Wake as many workers as there are new entries."""
         self._idle.wake(count)
+
+    def pause(self) -> None:
+        """Hand nothing out until `resume`."""
+        self._paused = True
+        self._turn_ends = 0.0
+
+    def resume(self) -> None:
+        """Hand out again."""
+        self._paused = False
+        self._idle.wake_all()
 
     def close(self) -> None:
         """Hand nothing out from now on."""
@@ -99,7 +111,7 @@ class Intake:
 
     def take(self) -> Entry | None:
         """Take an entry if one can be had without waiting; None once closed."""
-        if self.closed:
+        if self.closed or self._paused:
             return None
         entry = self._ledger.take()
         if self._delay is not None and self._handed_out is not None and entry:
@@ -112,10 +124,27 @@ class Intake:
         if monotonic() >= self._turn_ends:
             await asyncio.sleep(0)
             now = monotonic()
-            # Once closed it stays due, so that `poll` gives nothing; and so it does
-            # until leases that may be over have been looked after.
-            late = self.closed or self._ledger.overdue(now)
+            # Once closed or while paused it stays due, so that `poll` gives nothing;
+            # and so it does until leases that may be over have been looked after.
+            late = self.closed or self._paused or self._ledger.overdue(now)
             self._turn_ends = 0.0 if late else now + _TURN
+
+    async def gathered(self, count: int) -> None:
+        """Wait until that many can be taken, or as many as the queue will hold.
+
+        Cancelling it takes nothing.
+
+        Raises:
+            PenstockError: Reading failed for good, and the queue is empty.
+        """
+        ledger = self._ledger
+        while not self.closed:
+            if ledger.queued >= count or (ledger.queued and not ledger.spare()):
+                return
+            if self._error is not None and not ledger.queued:
+                self._told = True
+                raise self._error
+            await self._idle.wait()
 
     async def entry(self) -> Entry | None:
         """Wait for the next entry; None once closed.

@@ -1,0 +1,150 @@
+"""`take`, and pausing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from penstock import (
+    ClosedError,
+    Commit,
+    ConfigurationError,
+    Consumer,
+    Message,
+    Prefetch,
+    Producer,
+)
+from support.waiting import eventually, numbers, pending, read
+
+
+async def send(url: str, stream: str, *values: int) -> None:
+    async with Producer(url) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
+
+
+# -- take ------------------------------------------------------------------------------
+
+
+async def test_take_gives_as_many_as_asked_for_once_they_are_there(
+    url: str, stream: str
+) -> None:
+    async with Consumer(stream, url=url, group="g") as consumer:
+        taking = asyncio.create_task(consumer.take(10, timeout=10))
+        await send(url, stream, *range(7))
+        await asyncio.sleep(0.05)
+        assert not taking.done()
+        start = time.monotonic()
+        await send(url, stream, *range(7, 25))
+        assert numbers(await taking) == list(range(10))
+        assert time.monotonic() - start < 1
+        assert numbers(await consumer.take(100, timeout=0.2)) == list(range(10, 25))
+
+
+async def test_take_gives_what_there_is_when_time_is_up(url: str, stream: str) -> None:
+    await send(url, stream, 1, 2)
+    async with Consumer(stream, url=url, group="g") as consumer:
+        start = time.monotonic()
+        assert numbers(await consumer.take(5, timeout=0.2)) == [1, 2]
+        assert 0.15 < time.monotonic() - start < 1
+        assert await consumer.take(5, timeout=0) == []
+
+
+async def test_take_of_more_than_the_queue_holds_does_not_wait_for_them(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, *range(20))
+    few = Prefetch(max_messages=4)
+    async with Consumer(stream, url=url, group="g", prefetch=few) as consumer:
+        start = time.monotonic()
+        seen: list[int] = []
+        while len(seen) < 20:
+            seen += numbers(await consumer.take(10, timeout=30))
+        assert seen == list(range(20))
+        assert time.monotonic() - start < 5
+
+
+async def test_take_acknowledges_what_the_last_take_gave(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(6))
+    now = Commit(interval=0)
+    async with Consumer(stream, url=url, group="g", commit=now) as consumer:
+        assert len(await consumer.take(4, timeout=5)) == 4
+        assert await pending(redis, stream, "g") >= 4
+        await consumer.take(2, timeout=5)
+        await eventually(lambda: are_pending(redis, stream, 2))
+    assert await pending(redis, stream, "g") == 0
+
+
+async def are_pending(redis: Any, stream: str, count: int) -> bool:
+    return await pending(redis, stream, "g") == count
+
+
+async def test_a_cancelled_take_takes_nothing(url: str, stream: str) -> None:
+    await send(url, stream, *range(3))
+    async with Consumer(stream, url=url, group="g") as consumer:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await consumer.take(10, timeout=5)
+        assert numbers(await read(consumer, 3)) == [0, 1, 2]
+
+
+async def test_take_ends_with_the_consumer_and_refuses_nonsense(
+    url: str, stream: str
+) -> None:
+    async with Consumer(stream, url=url, group="g") as consumer:
+        with pytest.raises(ConfigurationError, match="max"):
+            await consumer.take(0)
+        with pytest.raises(ConfigurationError, match="timeout"):
+            await consumer.take(timeout=-1)
+        taking = asyncio.create_task(consumer.take(5, timeout=30))
+        await asyncio.sleep(0)
+        await consumer.aclose()
+        with pytest.raises(ClosedError):
+            await taking
+
+
+# -- pause and resume ------------------------------------------------------------------
+
+
+async def test_while_paused_nothing_is_handed_out_and_nothing_is_lost(
+    url: str, stream: str
+) -> None:
+    seen: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        if len(seen) == 10:
+            consumer.pause()
+        if len(seen) == 40:
+            await consumer.aclose()
+
+    await send(url, stream, *range(40))
+    async with Consumer(stream, url=url, group="g") as consumer:
+        run = asyncio.create_task(consumer.run(handle))
+        await eventually(lambda: has_seen(seen, 10))
+        assert await consumer.next(timeout=0.1) is None
+        assert await consumer.take(5, timeout=0.1) == []
+        assert len(seen) == 10
+        consumer.resume()
+        await run
+    assert seen == list(range(40))
+
+
+async def has_seen(seen: list[int], count: int) -> bool:
+    return len(seen) >= count
+
+
+async def test_a_paused_consumer_closes_like_any_other(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(5))
+    async with Consumer(stream, url=url, group="g") as consumer:
+        consumer.pause()
+        assert await consumer.next(timeout=0.1) is None
+    counts = await redis.xpending_range(stream, "g", "-", "+", 10)
+    assert [line["times_delivered"] for line in counts] == [0] * 5
