@@ -18,7 +18,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
 )
 
@@ -123,6 +122,7 @@ class LedgerMachine(RuleBasedStateMachine):
         max_uncommitted=st.none() | st.integers(1, 12),
         max_messages=st.integers(1, 24),
         max_bytes=st.sampled_from([1, 60, 400, 10**9]),
+        ends_early=st.booleans(),
     )
     def open(
         self,
@@ -133,8 +133,10 @@ class LedgerMachine(RuleBasedStateMachine):
         max_uncommitted: int | None,
         max_messages: int,
         max_bytes: int,
+        ends_early: bool,
     ) -> None:
         self.acks = acks
+        self.ends_early = ends_early
         self.max_pending = max_pending
         self.max_messages = max_messages
         self.window = Window(max_messages, max_bytes)
@@ -200,8 +202,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- the reader ----------------------------------------------------------------
 
-    @precondition(lambda self: self.ledger.held)
-    @rule()
     def look_for_room(self) -> None:
         self.half = self.window.capacity // 2
         busy = len(self.takeable) > 0
@@ -213,34 +213,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self.waiting = room == 0
         self.room_rings = 0
 
-    @precondition(lambda self: not self.closed)
-    @rule(
-        shard=st.sampled_from(SHARDS),
-        kinds=st.lists(
-            st.tuples(
-                st.sampled_from(["new", "new", "new", "again", "ghost", "deleted"]),
-                st.sampled_from([None, "", "k", "l"]),
-                picks,
-            ),
-            min_size=1,
-            max_size=8,
-        ),
-        size=st.integers(0, 300),
-        deliveries=st.none() | st.integers(1, 5),
-        claimed=st.sampled_from([False, False, True]),
-    )
     def read(
         self,
-        *,
         shard: Shard,
         kinds: list[tuple[str, str | None, int]],
         size: int,
         deliveries: int | None,
+        *,
         claimed: bool,
     ) -> None:
         self._end_leases()
         self.look_for_room()
-        each = size // len(kinds)
+        each = size // max(1, len(kinds))
         entries: list[RawEntry] = []
         count = 0
         # A recovery meets what is in flight, and what is pending since long ago; a
@@ -301,10 +285,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- leases --------------------------------------------------------------------
 
-    @precondition(lambda self: self.in_books)
-    @rule(passed=st.sampled_from([1.0, LEASE / 4, LEASE / 2, LEASE * 2]))
-    def time_passes_and_leases_are_renewed(self, *, passed: float) -> None:
-        self.now += passed
+    def let_time_pass(self, number: int) -> None:
+        self.now += pick([1.0, LEASE / 4, LEASE / 2, LEASE * 2], number)
+
+    def ask_for_renewal(self) -> None:
         due = [
             copy
             for copy in self.in_books
@@ -319,15 +303,16 @@ class LedgerMachine(RuleBasedStateMachine):
             self.asked.append(Asked(renewal, copies, self.now))
         assert not due
 
-    @precondition(lambda self: self.asked)
-    @rule(number=picks, kept=st.sets(st.integers(0, 6)))
-    def answer_renewal(self, *, number: int, kept: set[int]) -> None:
+    def answer_renewal(self, number: int) -> None:
+        if not self.asked:
+            return
         asked = pick(self.asked, number)
         self.asked.remove(asked)
+        # The number's bits say whose lease was kept.
         ours = [
             copy
             for index, copy in enumerate(asked.copies)
-            if index in kept or self._has_a_twin(copy)
+            if number >> index & 1 or self._has_a_twin(copy)
         ]
         gone = [copy for copy in asked.copies if copy not in ours]
         gone = [c for c in gone if c.state not in OVER | {State.COMMITTING}]
@@ -349,13 +334,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- workers and users ---------------------------------------------------------
 
-    @precondition(lambda self: self.takeable)
-    @rule(count=st.integers(1, 6))
-    def take_some(self, *, count: int) -> None:
-        for _ in range(count):
-            self._take()
-
-    def _take(self) -> None:
+    def take(self) -> None:
         takeable = self.takeable
         entry = self.ledger.take()
         if entry is None:
@@ -383,14 +362,10 @@ class LedgerMachine(RuleBasedStateMachine):
             and not (copy.state is State.OPEN and self._has_a_twin(copy))
         ]
 
-    @precondition(lambda self: self.acks and self.in_users_reach)
-    @rule(numbers=st.lists(picks, min_size=1, max_size=3))
-    def acknowledge_some(self, *, numbers: list[int]) -> None:
+    def acknowledge(self, number: int) -> None:
         """A user's `message.ack()`, early, late, or again."""
-        for number in numbers:
-            self._acknowledge(number)
-
-    def _acknowledge(self, number: int) -> None:
+        if not (self.acks and self.in_users_reach):
+            return
         copy = pick(self.in_users_reach, number)
         assert copy.entry is not None
         entry = copy.entry
@@ -399,14 +374,10 @@ class LedgerMachine(RuleBasedStateMachine):
         if copy.state in {State.RUNNING, State.OPEN}:
             copy.state, copy.forgotten = State.SETTLED, False
 
-    @precondition(lambda self: self.in_hand)
-    @rule(ends=st.lists(st.tuples(picks, st.booleans()), min_size=1, max_size=4))
-    def finish_some(self, *, ends: list[tuple[int, bool]]) -> None:
-        for number, ack in ends:
-            if self.in_hand:
-                self._finish(pick(self.in_hand, number), ack=ack)
-
-    def _finish(self, copy: Copy, *, ack: bool) -> None:
+    def finish(self, number: int, *, ack: bool) -> None:
+        if not self.in_hand:
+            return
+        copy = pick(self.in_hand, number)
         assert copy.entry is not None
         entry = copy.entry
         copy.in_hand = False
@@ -423,12 +394,11 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.waiting and (self.ledger.held <= self.half or not self.takeable):
             assert self.room_rings, "the reader sleeps though there is room"
 
-    # Not yet: what was in a lane frees it although it is filed anew, and what was
-    # claimed by ourselves is filed where it was before.
-    @precondition(lambda self: not self._in_a_lane() and not self.claimed_anew)
-    @precondition(lambda self: self.having(State.QUEUED))
-    @rule(ordering=st.sampled_from(Ordering))
-    def order_by(self, *, ordering: Ordering) -> None:
+    def order_by(self, ordering: Ordering) -> None:
+        # Not yet: what was in a lane frees it although it is filed anew, and what was
+        # claimed by ourselves is filed where it was before.
+        if self._in_a_lane() or self.claimed_anew:
+            return
         self.ledger.order_by(ordering)
         self.ordering = ordering
         self.era += 1
@@ -440,8 +410,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- the committer -------------------------------------------------------------
 
-    @precondition(lambda self: self.uncommitted)
-    @rule()
     def plan(self) -> None:
         settled = self.having(State.SETTLED)
         for batch in self.ledger.plan():
@@ -463,9 +431,9 @@ class LedgerMachine(RuleBasedStateMachine):
         planned = Counter((c.shard, c.id) for s in self.sent for c in s.copies)
         assert not planned or max(planned.values()) == 1, "an id is in two plans"
 
-    @precondition(lambda self: self.sent)
-    @rule(number=picks)
-    def commit(self, *, number: int) -> None:
+    def commit(self, number: int) -> None:
+        if not self.sent:
+            return
         sent = pick(self.sent, number)
         self.sent.remove(sent)
         self.ledger.committed(sent.batch)
@@ -477,9 +445,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.waiting:
             assert self.room_rings, "the reader sleeps though outcomes have left"
 
-    @precondition(lambda self: self.sent)
-    @rule(number=picks)
-    def lose_the_reply(self, *, number: int) -> None:
+    def lose_the_reply(self, number: int) -> None:
+        if not self.sent:
+            return
         sent = pick(self.sent, number)
         self.sent.remove(sent)
         self.ledger.unsent(sent.batch)
@@ -500,8 +468,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- closing -------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.copies) > 20 and not self.closed)
-    @rule()
     def release(self) -> None:
         self.closed = True
         expected = Counter(
@@ -519,15 +485,83 @@ class LedgerMachine(RuleBasedStateMachine):
             if copy.state not in UNCOMMITTED:
                 copy.state = State.RELEASED
 
+    # -- all that, in any order ----------------------------------------------------
+
+    # One rule for all: of many, a run has some and never enough of each.
+    @rule(
+        shard=st.sampled_from(SHARDS),
+        kinds=st.lists(
+            st.tuples(
+                st.sampled_from(["new", "new", "new", "again", "ghost", "deleted"]),
+                st.sampled_from([None, "", "k", "l"]),
+                picks,
+            ),
+            max_size=8,
+        ),
+        size=st.integers(0, 300),
+        deliveries=st.none() | st.integers(1, 5),
+        claimed=st.sampled_from([False, False, True]),
+        script=st.lists(
+            st.tuples(st.sampled_from([*"ttttfffFFaappccurRRlo"]), picks), max_size=20
+        ),
+    )
+    def go_on(
+        self,
+        *,
+        shard: Shard,
+        kinds: list[tuple[str, str | None, int]],
+        size: int,
+        deliveries: int | None,
+        claimed: bool,
+        script: list[tuple[str, int]],
+    ) -> None:
+        self.read(shard, kinds, size, deliveries, claimed=claimed)
+        self.everything_adds_up()
+        for action, number in script:
+            self.act(action, number)
+            self.everything_adds_up()
+
+    def act(self, action: str, number: int) -> None:
+        match action:
+            case "t":
+                self.take()
+            case "f" | "F":
+                self.finish(number, ack=action == "F")
+            case "a":
+                self.acknowledge(number)
+            case "p":
+                self.plan()
+            case "c":
+                self.commit(number)
+            case "u":
+                self.lose_the_reply(number)
+            case "r":
+                self.let_time_pass(number)
+                self.ask_for_renewal()
+            case "R":
+                self.answer_renewal(number)
+            case "l":
+                self.look_for_room()
+            case "o":
+                self.order_by(pick(Ordering, number))
+
     # -- what holds at any time ----------------------------------------------------
 
     @invariant()
+    def everything_adds_up(self) -> None:
+        self.room_is_counted()
+        self.every_copy_is_where_the_model_has_it()
+        self.totals_add_up()
+        self.outcomes_are_counted()
+        self.workers_find_what_may_run_and_nothing_else()
+        self.a_lane_runs_one_at_a_time()
+        self.lanes_are_there_only_as_long_as_they_have_an_entry()
+
     def room_is_counted(self) -> None:
         taking = [copy for copy in self.copies if copy.takes_room]
         assert self.ledger.held == len(taking)
         assert self.ledger.size == sum(copy.size for copy in taking)
 
-    @invariant()
     def every_copy_is_where_the_model_has_it(self) -> None:
         for copy in self.copies:
             if copy.entry is not None:
@@ -543,7 +577,6 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         assert books == Counter((c.shard.key, c.id) for c in self.in_books)
 
-    @invariant()
     def totals_add_up(self) -> None:
         totals = self.ledger.totals
         assert totals.received == self.received == len(self.copies)
@@ -552,27 +585,23 @@ class LedgerMachine(RuleBasedStateMachine):
         assert totals.ghosts == self.ghosts_met
         assert totals.lost == self.lost
 
-    @invariant()
     def outcomes_are_counted(self) -> None:
         assert self.ledger.uncommitted == self.uncommitted
         assert self.ledger.full == (self.uncommitted >= self.max_pending)
         confirm = Counter(map(id, self.ledger.to_confirm()))
         assert confirm == Counter(id(c.entry) for c in self.having(*UNCOMMITTED))
 
-    @invariant()
     def workers_find_what_may_run_and_nothing_else(self) -> None:
         takeable = self.takeable
         assert self.ledger.queued == len(takeable)
         found = Counter((e.shard.key, e.id) for e in self.ledger._queue)
         assert found == Counter((c.shard.key, c.id) for c in takeable)
 
-    @invariant()
     def a_lane_runs_one_at_a_time(self) -> None:
         if self.ordering is not Ordering.NONE:
             running = Counter(self.lane(c) for c in self.in_hand if c.era == self.era)
             assert not running or max(running.values()) == 1
 
-    @invariant()
     def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:
         lanes: set[Any] = set()
         if self.ordering is not Ordering.NONE and not self.closed:
@@ -588,21 +617,23 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _let_run_out(self) -> None:
         waiting = self.waiting
+        if self.ends_early:
+            self.release()
+            self.everything_adds_up()
+            for number, _ in enumerate(self.copies):
+                self.acknowledge(number)
         while self.in_hand or self.takeable:
             if self.takeable:
-                self._take()
+                self.take()
             else:
-                self._finish(self.in_hand[0], ack=True)
-            self.a_lane_runs_one_at_a_time()
+                self.finish(0, ack=True)
+            self.everything_adds_up()
         assert self.ledger.take() is None
         self.plan()
         while self.sent:
-            self.commit(number=0)
-        assert (self.ledger.held, self.ledger.size, self.ledger.uncommitted) == (
-            0,
-            0,
-            0,
-        )
+            self.commit(0)
+        counts = self.ledger.held, self.ledger.size, self.ledger.uncommitted
+        assert counts == (0, 0, 0)
         assert not self.ledger._lanes
         assert not self.ledger._queue
         # Everything has left, or is open: exactly once.
@@ -619,4 +650,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestLedger.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)

@@ -660,12 +660,14 @@ class Ledger:
         if entry.state is QUEUED:
             self.held -= 1
             self.size -= entry.size
-            if entry in self._queue:
+            lane = entry.lane
+            if lane is None:
                 self._queue.remove(entry)
-                if entry.lane is not None:
-                    self._free_lane(entry.lane)
-            elif entry.lane is not None:
-                self._lanes[entry.lane].remove(entry)
+            elif entry in self._queue:
+                self._queue.remove(entry)
+                self._free_lane(lane)
+            else:
+                self._lanes[lane].remove(entry)
         elif entry.state is SETTLED:
             self.uncommitted -= 1
             entry.account.settled.remove(entry)
