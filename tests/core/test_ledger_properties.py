@@ -650,4 +650,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestLedger.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)

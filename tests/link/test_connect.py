@@ -97,7 +97,7 @@ async def test_password_and_database_are_used(
     wire = await connect(parse(url))
     said = await wire.call((b"CLIENT", b"LIST"))
     await wire.aclose()
-    assert re.search(rf"name=me .* db=3 .* resp={protocol} ", said.decode())
+    assert re.search(rf"name=me .* db=3 .* resp={protocol}\b", said.decode())
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
