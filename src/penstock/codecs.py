@@ -7,6 +7,7 @@ through msgspec, as JSON unless another codec is named. A codec is any object wi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
@@ -52,7 +53,7 @@ class _Text:
     def encode(self, payload: Any, /) -> bytes:
         if not isinstance(payload, str):
             raise _wrong_type(payload, "str")
-        return payload.encode()
+        return _utf8(payload)
 
     def decode(self, data: bytes, /) -> str:
         return data.decode()
@@ -64,6 +65,15 @@ class _Msgspec:
     def __init__(self, encoder: Any, decoder: Any) -> None:
         self.encode = encoder.encode
         self.decode = decoder.decode
+
+
+def _utf8(text: str) -> bytes:
+    with suppress(UnicodeEncodeError):
+        return text.encode()
+    raise ConfigurationError(
+        "a payload of type str has a lone surrogate in it, which is no text; remove "
+        "it, or send bytes"
+    )
 
 
 def _wrong_type(payload: object, wanted: str) -> ConfigurationError:
@@ -127,7 +137,7 @@ def encode_any(payload: object) -> bytes:
     if isinstance(payload, bytes | bytearray | memoryview):
         return bytes(payload)
     if isinstance(payload, str):
-        return payload.encode()
+        return _utf8(payload)
     try:
         return _anything.encode(payload)
     except (TypeError, ValueError) as error:

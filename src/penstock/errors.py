@@ -14,7 +14,7 @@ PenstockError
     │   └── StreamMissing   the stream is not there, and `mkstream=False`
     ├── SendFailed          a message was not stored, for certain
     ├── SendUnknown         the reply to a send was lost: it is stored once or not
-    └── DecodeError         an entry that can't be read as the payload type
+    └── DecodeError         an entry is not of the payload type (also a ValueError)
 ```
 
 An error carries its facts as attributes and builds its own sentence from them,
@@ -22,6 +22,8 @@ which ends in what to do next. Passwords and payloads are in none of them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 __all__ = [
     "AccessError",
@@ -43,6 +45,20 @@ __all__ = [
 
 class PenstockError(Exception):
     """The root: catches all that Penstock raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Their arguments are facts, and `args` is the sentence made of them.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(
+    kind: type[PenstockError], args: tuple[Any, ...], facts: dict[str, Any]
+) -> PenstockError:
+    """Make a copied or unpickled error."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class UsageError(PenstockError):
@@ -149,11 +165,17 @@ class CommandError(ServerError):
         reason: The reply, made printable and cut.
     """
 
-    def __init__(self, command: str, code: str, reason: str, hint: str = "") -> None:
+    def __init__(
+        self,
+        command: str,
+        code: str,
+        reason: str,
+        hint: str = "check the stream, and what this user may do",
+    ) -> None:
         self.command = command
         self.code = code
         self.reason = reason
-        super().__init__(f"{command} was refused: {reason}{hint and '; '}{hint}")
+        super().__init__(f"{command} was refused: {reason}; {hint}")
 
 
 class SendFailed(ServerError):  # noqa: N818 - the outcome's name

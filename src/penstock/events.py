@@ -64,8 +64,8 @@ def guarded(on_event: OnEvent) -> OnEvent:
 
 def printable(text: str | bytes, limit: int = 200) -> str:
     """Make text from outside fit for a log line: escaped, and cut at `limit`."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
     # Cut first: escaping 10 MB to show 200 characters helps an attacker only.
+    if isinstance(text, bytes):
+        text = text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
     clean = text[: limit + 1].encode("unicode_escape").decode("ascii")
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."

@@ -5,7 +5,6 @@ Durations are seconds, as a number or a `timedelta`; they are kept as float.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -37,6 +36,8 @@ __all__ = [
 ]
 
 Duration: TypeAlias = float | timedelta
+
+_LONGEST: Final = 100 * 365 * 86_400.0
 
 E = TypeVar("E", bound=Enum)
 
@@ -136,8 +137,8 @@ def seconds(value: Duration, option: str, *, zero: bool = True) -> float:
     if (
         isinstance(number, bool)
         or not isinstance(number, int | float)
-        or not math.isfinite(number)
-        or number < 0
+        # Also false for nan; and above it, some event loops refuse.
+        or not 0 <= number <= _LONGEST
         or (number == 0 and not zero)
     ):
         least = "0 or more" if zero else "more than 0"

@@ -272,3 +272,30 @@ async def test_a_handler_that_never_awaits_does_not_hold_up_acks(
                 break
     # 0.02 s are four messages; the server's answer takes a turn or two more.
     assert max(sizes) < 15
+
+
+async def test_idle_workers_get_what_arrives_while_the_others_are_busy(
+    url: str, stream: str
+) -> None:
+    """More than half of the room is taken, but none of it waits in the queue."""
+    started = 0
+    go = asyncio.Event()
+
+    async def handle(_: Message[bytes]) -> None:
+        nonlocal started
+        started += 1
+        await go.wait()
+
+    async def have_started(count: int) -> bool:
+        return started == count
+
+    ten = Prefetch(max_messages=10)
+    async with Consumer(stream, url=url, group="g", prefetch=ten) as consumer:
+        run = asyncio.create_task(consumer.run(handle, concurrency=10))
+        await send(url, stream, *range(6))
+        await eventually(lambda: have_started(6))
+        await send(url, stream, *range(4))
+        await eventually(lambda: have_started(10), within=2)
+        go.set()
+        await consumer.aclose()
+        await run

@@ -91,7 +91,7 @@ def test_a_wrong_payload_raises_what_does_not_fit_and_not_the_payload(
         _ = message(codec, b"msg", data).payload
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 class Broken:

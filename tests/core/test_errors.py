@@ -129,7 +129,9 @@ def test_wrong_options_and_wrong_payloads_are_value_errors_too() -> None:
 
 def test_a_refused_command_without_a_hint_leaves_no_loose_end() -> None:
     error = CommandError("XADD", "OOM", "OOM no memory")
-    assert str(error) == "XADD was refused: OOM no memory"
+    assert str(error) == (
+        "XADD was refused: OOM no memory; check the stream, and what this user may do"
+    )
 
 
 def test_a_missing_stream_is_a_refused_command() -> None:

@@ -445,7 +445,8 @@ def test_a_single_entry_that_is_larger_than_all_room_goes_through() -> None:
     books.read(1)
     assert books.room() == 0
     books.done()
-    assert books.room_rings == 1
+    # Once when the queue ran empty, and once when the entry was done.
+    assert books.room_rings == 2
     assert books.room() == 1
 
 
@@ -831,6 +832,18 @@ def test_an_open_entry_can_be_lost_too_if_it_ran_when_it_was_asked_for() -> None
     assert books.lose_all_but(renewal, []) == 1
     assert entry.state is State.LOST
     assert not known(books, A, raw(1))
+
+
+def test_to_lose_an_entry_that_has_come_again_leaves_the_new_one_alone() -> None:
+    books = Books(lease=30.0)
+    books.read(1)
+    old = books.started()
+    [renewal] = books.to_renew(25.0)
+    books.finish(old, ack=False)
+    assert claim(books, 1) == 1
+    assert books.lose_all_but(renewal, []) == 1
+    assert known(books, A, raw(1))
+    assert books.started() is not old
 
 
 def test_after_a_standstill_of_a_lease_leases_come_first() -> None:

@@ -94,9 +94,9 @@ def test_a_lease_of_no_time_is_refused_but_a_wait_may_be_0(duration: Any) -> Non
     assert Commit(delay=duration).delay == 0
 
 
-@given(st.floats(0, allow_infinity=False, allow_nan=False))
+@given(st.floats(0, 1e9))
 @settings(max_examples=100, deadline=None)
-def test_any_finite_number_from_0_up_is_a_duration(number: float) -> None:
+def test_any_number_from_0_up_to_some_decades_is_a_duration(number: float) -> None:
     assert seconds(number, "linger") == number
 
 

@@ -3,7 +3,8 @@
 What is sent waits here until the flusher takes it, then rides in a batch until the
 reply says what became of it:
 
-    QUEUED ── batch() ──> IN FLIGHT ── confirmed() / lost() ──> gone
+    QUEUED ── batch() ──> IN FLIGHT ── answered() / lost() ──> gone
+       └────────────────── abandon() ───────────────────────────^
 
 Everything counts against the bounds until it is gone, since its bytes are held till
 then. Order is that of the calls: batches are taken from the front, and replies come

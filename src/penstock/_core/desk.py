@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from penstock._core import envelope
 from penstock._core.envelope import PAYLOAD
@@ -16,6 +17,11 @@ from penstock.message import Fields, Headers
 __all__ = ["FrontDesk"]
 
 T = TypeVar("T")
+
+# msgspec quotes values that are none of an enum's or literal's, and unknown names.
+_QUOTED: Final = re.compile(
+    r"(Invalid (?:enum )?value|unknown field) .*?(?= - at `|$)", re.DOTALL
+)
 
 
 class FrontDesk(Generic[T]):
@@ -52,8 +58,9 @@ class FrontDesk(Generic[T]):
         try:
             return self._decode(data)
         except ValueError as error:
-            # Without the cause: a UnicodeDecodeError carries the bytes it met.
-            raise self._undecodable(entry, printable(str(error))) from None
+            reason = printable(_QUOTED.sub(r"\1", str(error)))
+        # Out here it has no `__context__`: a UnicodeDecodeError carries the payload.
+        raise self._undecodable(entry, reason)
 
     def key(self, fields: Sequence[bytes]) -> str | None:
         """Read the key."""

@@ -271,6 +271,7 @@ class Ledger:
     __slots__ = (
         "_accounts",
         "_acks",
+        "_closed",
         "_lanes",
         "_lease",
         "_max_pending",
@@ -318,6 +319,8 @@ class Ledger:
         # The reader found no room and waits to be rung once this few are held.
         self._thirsty = False
         self._wake_at = 0
+        # Everything was let go.
+        self._closed = False
         # When the books were last searched for ended leases.
         self._swept = 0.0
         # Keys of accounts whose last acknowledgement got no reply.
@@ -377,8 +380,11 @@ class Ledger:
         times = 1
         count = 0
         for id_, fields in entries:
-            if id_ in known and not (claimed and known[id_].state is OPEN):
-                continue
+            if id_ in known:
+                if not (claimed and known[id_].state is OPEN):
+                    continue
+                # Out first, so that the books stay in the order of reading.
+                del known[id_]
             if fields is None:
                 self._ghost(account, id_)
                 continue
@@ -451,21 +457,30 @@ class Ledger:
             entry.state = _TAKE[entry.state]
         except KeyError:
             raise _illegal(entry, _TAKE) from None
+        if self._thirsty and not self._queue:
+            # A reader that found too little room must not leave workers idle.
+            self._on_room()
         return entry
 
     def ack(self, entry: Entry) -> bool:
         """Record that an entry is done; False if it was given back before.
 
         Acknowledging what is acknowledged is no event and changes nothing, nor does
-        acknowledging what is somebody else's by now.
+        acknowledging what is somebody else's by now, or has come again since.
         """
         if entry.state in _ACKED or entry.state is LOST:
             return True
         if entry.state is RELEASED:
             return False
         if entry.state is OPEN:
-            # It may have left the books with its lease.
-            entry.account.entries.setdefault(entry.id, entry)
+            # It may have left the books with its lease, and have come again since:
+            # then it is the one in hand that counts.
+            if self._closed:
+                return False
+            if entry.id in entry.account.known_ghosts:
+                return True
+            if entry.account.entries.setdefault(entry.id, entry) is not entry:
+                return True
         self._settle(entry)
         return True
 
@@ -488,7 +503,7 @@ class Ledger:
                 self.uncommitted = waiting = self.uncommitted + 1
                 if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714
                     self._on_outcomes()
-            elif ack or not self._acks:
+            elif not self._acks:
                 self._settle(entry)
             else:
                 _move(entry, _LEAVE)
@@ -529,12 +544,13 @@ class Ledger:
             waiting.extend(lane)
         self._queue.clear()
         self._lanes.clear()
-        # Queue and lanes are mixed up now; the books have the order of reading.
+        # Queue and lanes are mixed up now; the books have the order of reading. What
+        # runs has no lane any more: those of the new order are not its to free.
         queued = {id(entry) for entry in waiting}
         for account in self._accounts.values():
             for entry in account.entries.values():
+                entry.lane = None
                 if id(entry) in queued:
-                    entry.lane = None
                     self._file(entry)
 
     def _file(self, entry: Entry) -> None:
@@ -587,8 +603,7 @@ class Ledger:
         _move_all(batch.entries, _CONFIRM)
         books = account.entries
         for entry in batch.entries:
-            # None: its lease had ended, and the books were without it.
-            books.pop(entry.id, None)
+            del books[entry.id]
         account.known_ghosts.difference_update(batch.ghosts)
         self.uncommitted -= len(batch.entries) + len(batch.ghosts)
         self.totals.acked += len(batch.entries)
@@ -634,6 +649,8 @@ class Ledger:
         ]
         for entry in lost:
             self._lose(entry)
+        if lost and self._thirsty:
+            self._on_room()
         return len(lost)
 
     def renewed(self, renewal: Renewal, now: float) -> None:
@@ -673,7 +690,9 @@ class Ledger:
             entry.account.settled.remove(entry)
         _move(entry, _LOSE)
         self.totals.lost += 1
-        entry.account.entries.pop(entry.id, None)
+        books = entry.account.entries
+        if books.get(entry.id) is entry:  # else it has come again
+            del books[entry.id]
 
     # -- closing -------------------------------------------------------------------
 
@@ -702,6 +721,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of everything; the books must not keep entries alive, see `Entry`."""
+        self._closed = True
         for _ in self.release():
             pass
         for account in self._accounts.values():

@@ -33,8 +33,10 @@ class Backoff:
             chance: A number from 0 to 1; moves the wait by a quarter either way, so
                 that a fleet does not come back in step.
         """
-        # 64 doublings are past any cap; the exponent must not grow for ever.
-        delay = min(self.cap, self.first * self.factor ** min(self.failures, 64))
+        try:
+            delay = min(self.cap, self.first * self.factor**self.failures)
+        except OverflowError:
+            delay = self.cap
         self.failures += 1
         return delay * (0.75 + chance / 2)
 
