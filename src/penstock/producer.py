@@ -103,8 +103,9 @@ class Producer(Openable):
         self._open_timeout = seconds(open_timeout, "open_timeout")
         self._close_timeout = seconds(close_timeout, "close_timeout")
         self._on_event = guarded(on_event)
-        # Shards that were sent to, checked once; the number is None without shards.
-        self._shards: dict[tuple[str, int | None], Shard] = {}
+        # Shards that were sent to, checked once; by the stream alone where it is one
+        # key.
+        self._shards: dict[str | tuple[str, int], Shard] = {}
         self._open = False
         self._reset()
 
@@ -122,6 +123,7 @@ class Producer(Openable):
     @asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:
         self._reset()
+        self._loop = asyncio.get_running_loop()
         async with open_link(self._url, self._on_event) as link, task_group() as group:
             flusher = Flusher(
                 await link.first(self._open_timeout),
@@ -261,25 +263,27 @@ class Producer(Openable):
         if not self._open:
             raise ClosedError("producer")
         body = self._encode(payload)
-        fields = envelope.pack(body, key, headers)
-        shard = self._shard(stream, key, body)
-        return Sending(
-            shard,
-            commands.xadd(shard.key, fields),
-            _OVERHEAD + sum(map(len, fields)),
-            asyncio.get_running_loop().create_future(),
-        )
+        size = _OVERHEAD + len(body)
+        if key is None and not headers:
+            fields: tuple[bytes, ...] = (envelope.PAYLOAD, body)
+        else:
+            fields = envelope.pack(body, key, headers)
+            size += sum(map(len, fields))
+        shard = self._shards.get(stream) if self._sharder is None else None
+        if shard is None:
+            shard = self._shard(stream, key, body)
+        command = commands.xadd(shard.key, fields)
+        return Sending(shard, command, size, self._loop.create_future())
 
     def _shard(self, stream: str, key: str | None, body: bytes) -> Shard:
-        sharder = self._sharder
-        number = None if sharder is None else sharder(stream, key, body)
+        shard: Shard | None
+        if self._sharder is None:
+            shard = self._shards[stream] = sharding.single(stream)
+            return shard
+        number = self._sharder(stream, key, body)
         shard = self._shards.get((stream, number))
         if shard is None:
-            if number is None:
-                shard = sharding.single(stream)
-            else:
-                shard = sharding.numbered(stream, number)
-            self._shards[stream, number] = shard
+            shard = self._shards[stream, number] = sharding.numbered(stream, number)
         return shard
 
     async def _wait_for_room(self, sending: Sending[Ticket]) -> None:

@@ -14,6 +14,7 @@ in the order of the writes.
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -24,6 +25,8 @@ from penstock.message import Shard
 __all__ = ["Accumulator", "Sending"]
 
 K = TypeVar("K")
+
+_SIZE = attrgetter("size")
 
 
 class Sending(Struct, Generic[K], eq=False):
@@ -131,5 +134,5 @@ class Accumulator(Generic[K]):
 
     def _leave(self, batch: list[Sending[K]]) -> None:
         self.held -= len(batch)
-        self.size -= sum(sending.size for sending in batch)
+        self.size -= sum(map(_SIZE, batch))
         self.settled += len(batch)
