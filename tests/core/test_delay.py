@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.delay import Delay
-from penstock._core.ledger import Account, Entry
+from penstock._core.entry import Account, Entry
 from penstock.message import Shard
 
 

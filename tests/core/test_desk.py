@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from penstock._core.desk import FrontDesk
-from penstock._core.ledger import Entry, Ledger
+from penstock._core.entry import Entry
+from penstock._core.ledger import Ledger
 from penstock._core.window import Window
 from penstock.codecs import Codec, json_codec, raw_codec, text_codec
 from penstock.errors import ClosedError, DecodeError, UsageError

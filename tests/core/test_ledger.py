@@ -6,16 +6,16 @@ from weakref import ref
 
 import pytest
 
-from penstock._core.ledger import (
+from penstock._core.entry import (
     TRANSITIONS,
     Batch,
     Entry,
     IllegalTransition,
-    Ledger,
     State,
-    _move,
-    _move_all,
+    move,
+    move_all,
 )
+from penstock._core.ledger import Ledger
 from penstock._core.replies import RawEntry
 from penstock._core.window import Window
 from penstock.message import Shard
@@ -171,17 +171,17 @@ def test_an_event_that_the_table_has_no_line_for_is_refused_by_name(
     _, entry = entry_in(state)
     table = TRANSITIONS[event]
     with pytest.raises(IllegalTransition, match=refusal(event, state)):
-        _move(entry, table)
+        move(entry, table)
     with pytest.raises(IllegalTransition, match=refusal(event, state)):
-        _move_all([entry], table)
+        move_all([entry], table)
     assert entry.state is state
 
 
 @pytest.mark.parametrize(("event", "state"), LEGAL)
 def test_an_event_of_the_table_moves_the_entry(event: str, state: State) -> None:
-    for move in (_move, lambda entry, table: _move_all([entry], table)):
+    for mover in (move, lambda entry, table: move_all([entry], table)):
         _, entry = entry_in(state)
-        move(entry, TRANSITIONS[event])
+        mover(entry, TRANSITIONS[event])
         assert entry.state is LEGAL[event, state]
 
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from penstock._core.ledger import Batch, Entry, Ledger, Renewal, State
+from penstock._core.entry import Batch, Entry, Renewal, State
+from penstock._core.ledger import Ledger
 from penstock._core.replies import RawEntry
 from penstock._core.window import Window
 from penstock.message import Shard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from penstock._core.ledger import Entry
+from penstock._core.entry import Entry
 
 __all__ = ["Delay"]
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from penstock._core import envelope
+from penstock._core.entry import Entry
 from penstock._core.envelope import PAYLOAD
-from penstock._core.ledger import Entry, Ledger
+from penstock._core.ledger import Ledger
 from penstock.codecs import Codec
 from penstock.errors import ClosedError, DecodeError, UsageError
 from penstock.events import printable

@@ -1,32 +1,7 @@
 """The ledger: state machine and bounded queue of everything a consumer has in hand.
 
-An entry is in exactly one state from the read that brought it to the reply that let
-it go. The states and what moves an entry between them:
-
-    (read) ──> QUEUED ──take──> RUNNING ──ack──> SETTLED ──plan──> COMMITTING
-                  │                │  └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
-                  │                │              │                         v
-                  ├────────────release────────────┼──> RELEASED           GONE
-                  └────────lose (SETTLED too)─────┴──> LOST
-
-- QUEUED: read, and waiting for a worker, or for its lane (see below).
-- RUNNING: in a handler's hands.
-- OPEN: the handler is done with it and gave no outcome: it failed, or its user acks
-  by hand and has not yet. It is pending on the server and ours until the lease ends;
-  then it leaves the books, so that those who never ack cost no memory, and is still
-  OPEN for a user who acks late.
-- SETTLED: to be acknowledged; the committer has not sent it.
-- COMMITTING: sent; the reply has not come. If it never comes, `unsent` goes back:
-  acknowledging twice does no harm.
-- GONE: acknowledged. RELEASED: given back, pending for others.
-- LOST: somebody else has it now, because our lease ended while this process stood
-  still. What its handler makes of it is dropped, and counted.
-
-Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE.
-
-`TRANSITIONS` is that picture as data and all there is to it; an event in a state that
-the table does not list is a bug and raises `IllegalTransition`. Repeating an outcome
-that an entry has is not an event, see `ack`.
+What an entry is, its states and the table of what moves it are in `entry.py`; here is
+what the events do. Repeating an outcome that an entry has is no event, see `ack`.
 
 Two more things hang on an entry, and are kept apart from its state because they end
 with the handler, not with the outcome: the *room* it takes (from read to handler's
@@ -43,215 +18,44 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Final, TypeAlias
-
-from msgspec import Struct
+from typing import Final
 
 from penstock._core import envelope
+from penstock._core.entry import (
+    ACK,
+    ACKED,
+    CONFIRM,
+    FINISH,
+    LEAVE,
+    LOSE,
+    LOST,
+    OPEN,
+    PLAN,
+    QUEUED,
+    RELEASE,
+    RELEASED,
+    RUNNING,
+    SETTLED,
+    TAKE,
+    UNSENT,
+    Account,
+    Batch,
+    Entry,
+    Lane,
+    Renewal,
+    Totals,
+    illegal,
+    move,
+    move_all,
+)
 from penstock._core.replies import RawEntry
 from penstock._core.window import Window
 from penstock.message import Shard
 from penstock.options import Ordering
 
-__all__ = ["TRANSITIONS", "Entry", "IllegalTransition", "Ledger", "State"]
-
-
-class State(IntEnum):
-    """Where an entry is; see the module's docstring.
-
-    Integers, because a plain enum's members are hashed in Python, and every message
-    is looked up five times.
-    """
-
-    QUEUED = 1
-    RUNNING = 2
-    OPEN = 3
-    SETTLED = 4
-    COMMITTING = 5
-    GONE = 6
-    RELEASED = 7
-    LOST = 8
-
-
-QUEUED: Final = State.QUEUED
-RUNNING: Final = State.RUNNING
-OPEN: Final = State.OPEN
-SETTLED: Final = State.SETTLED
-COMMITTING: Final = State.COMMITTING
-GONE: Final = State.GONE
-RELEASED: Final = State.RELEASED
-LOST: Final = State.LOST
-
-_Table: TypeAlias = Mapping[State, State]
-
-Lane: TypeAlias = tuple[bytes, bytes | None]
-"""A shard's key, and the message's key where that orders too."""
-
-# One mapping an event, bound to a name of its own: a lookup per message and event is
-# all that the table costs.
-_TAKE: Final[_Table] = {QUEUED: RUNNING}
-_ACK: Final[_Table] = {RUNNING: SETTLED, OPEN: SETTLED}
-_LEAVE: Final[_Table] = {RUNNING: OPEN}
-_FINISH: Final[_Table] = {RUNNING: GONE}
-_PLAN: Final[_Table] = {SETTLED: COMMITTING}
-_CONFIRM: Final[_Table] = {COMMITTING: GONE}
-_UNSENT: Final[_Table] = {COMMITTING: SETTLED}
-_RELEASE: Final[_Table] = {QUEUED: RELEASED, RUNNING: RELEASED, OPEN: RELEASED}
-_LOSE: Final[_Table] = {QUEUED: LOST, RUNNING: LOST, OPEN: LOST, SETTLED: LOST}
-
-TRANSITIONS: Final[Mapping[str, _Table]] = {
-    "take": _TAKE,
-    "ack": _ACK,
-    "leave": _LEAVE,
-    "finish": _FINISH,
-    "plan": _PLAN,
-    "confirm": _CONFIRM,
-    "unsent": _UNSENT,
-    "release": _RELEASE,
-    "lose": _LOSE,
-}
+__all__ = ["Ledger"]
 
 _NO_ORDER: Final = Ordering.NONE
-_ACKED: Final = frozenset((SETTLED, COMMITTING, GONE))
-_UNCOMMITTED: Final = frozenset((SETTLED, COMMITTING))
-
-
-class IllegalTransition(AssertionError):  # noqa: N818 - it names what happened
-    """An event met a state that the table has no line for: a bug in Penstock."""
-
-    def __init__(self, event: str, state: State, id: bytes) -> None:  # noqa: A002
-        super().__init__(
-            f"{event} is not possible for entry {id!r:.60}, which is {state.name}; "
-            f"this is a bug in Penstock, please report it"
-        )
-
-
-class Entry(Struct, eq=False, gc=False):
-    """One entry in hand.
-
-    A msgspec struct, which is made in half the time of a class with slots. It is not
-    seen by the garbage collector, whose runs would cost more than making it: the one
-    cycle that it is in, by its account, ends when the entry leaves the books.
-
-    Attributes:
-        account: The books of its shard.
-        id: Its id as the server wrote it.
-        fields: Its field list; dropped with the outcome.
-        size: Bytes that it holds: its share of the reply that brought it.
-        deliveries: How often the server has given it to somebody, this time included.
-        leased_at: When it was read or its lease last renewed, by the ledger's clock.
-        state: Where it is.
-        lane: What it has to be run in order with, or None.
-    """
-
-    account: Account
-    id: bytes
-    fields: Sequence[bytes]
-    size: int
-    deliveries: int
-    leased_at: float
-    state: State = QUEUED
-    lane: Lane | None = None
-
-    @property
-    def shard(self) -> Shard:
-        """The shard it came from."""
-        return self.account.shard
-
-    @property
-    def uncommitted(self) -> bool:
-        """Whether it is acknowledged here and not confirmed by the server."""
-        return self.state in _UNCOMMITTED
-
-    def __repr__(self) -> str:
-        return f"<Entry {self.id!r} {self.state.name}>"
-
-
-@dataclass(slots=True)
-class Account:
-    """The books of one shard.
-
-    Attributes:
-        shard: The shard.
-        entries: All in hand by id, in the order of reading, so the oldest is first.
-        settled: Those to be acknowledged.
-        ghosts: Ids of pending entries that are deleted from the stream, to be
-            acknowledged.
-        known_ghosts: The same until the server has confirmed it.
-    """
-
-    shard: Shard
-    entries: dict[bytes, Entry] = field(default_factory=dict)
-    settled: list[Entry] = field(default_factory=list)
-    ghosts: list[bytes] = field(default_factory=list)
-    known_ghosts: set[bytes] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one XACK says.
-
-    Attributes:
-        account: The shard's books.
-        entries: The entries to acknowledge.
-        ghosts: Ids to acknowledge that are no entries any more.
-        repeated: Whether an earlier try may have reached the server, so that a lower
-            count in the reply means nothing.
-    """
-
-    account: Account
-    entries: Sequence[Entry]
-    ghosts: Sequence[bytes]
-    repeated: bool
-
-    @property
-    def ids(self) -> list[bytes]:
-        """All ids."""
-        return [entry.id for entry in self.entries] + list(self.ghosts)
-
-
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """Leases of one shard to be renewed.
-
-    Attributes:
-        account: The shard's books.
-        entries: The entries.
-        late: Whether some may be others' by now, so that it has to be asked first: a
-            renewal would take them back.
-    """
-
-    account: Account
-    entries: Sequence[Entry]
-    late: bool
-
-    @property
-    def ids(self) -> list[bytes]:
-        """The ids of those that are not lost."""
-        return [entry.id for entry in self.entries if entry.state is not LOST]
-
-
-@dataclass(slots=True)
-class Totals:
-    """What has happened since the consumer opened.
-
-    Attributes:
-        received: Entries read, those read again for recovery included.
-        acked: Entries whose acknowledgement the server confirmed.
-        left: Times a handler was done with an entry and gave no outcome.
-        ghosts: Pending entries met that were deleted from the stream.
-        claimed: Entries taken over from consumers that did not answer.
-        lost: Entries that others took over from us.
-    """
-
-    received: int = 0
-    acked: int = 0
-    left: int = 0
-    ghosts: int = 0
-    claimed: int = 0
-    lost: int = 0
 
 
 class Ledger:
@@ -454,9 +258,9 @@ class Ledger:
             return None
         entry = self._queue.popleft()
         try:
-            entry.state = _TAKE[entry.state]
+            entry.state = TAKE[entry.state]
         except KeyError:
-            raise _illegal(entry, _TAKE) from None
+            raise illegal(entry, TAKE) from None
         if self._thirsty and not self._queue:
             # A reader that found too little room must not leave workers idle.
             self._on_room()
@@ -468,7 +272,7 @@ class Ledger:
         Acknowledging what is acknowledged is no event and changes nothing, nor does
         acknowledging what is somebody else's by now, or has come again since.
         """
-        if entry.state in _ACKED or entry.state is LOST:
+        if entry.state in ACKED or entry.state is LOST:
             return True
         if entry.state is RELEASED:
             return False
@@ -506,7 +310,7 @@ class Ledger:
             elif not self._acks:
                 self._settle(entry)
             else:
-                _move(entry, _LEAVE)
+                move(entry, LEAVE)
                 entry.fields = ()
                 self.totals.left += 1
         if entry.lane is not None:
@@ -518,14 +322,14 @@ class Ledger:
         # The message keeps the fields as long as its user does.
         entry.fields = ()
         if not self._acks:
-            _move(entry, _FINISH)
+            move(entry, FINISH)
             del entry.account.entries[entry.id]
             self.totals.acked += 1
             return
         try:
-            entry.state = _ACK[entry.state]
+            entry.state = ACK[entry.state]
         except KeyError:
-            raise _illegal(entry, _ACK) from None
+            raise illegal(entry, ACK) from None
         entry.account.settled.append(entry)
         self._outcome()
 
@@ -590,7 +394,7 @@ class Ledger:
         for key, account in self._accounts.items():
             if not account.settled and not account.ghosts:
                 continue
-            _move_all(account.settled, _PLAN)
+            move_all(account.settled, PLAN)
             repeated = key in self._unsent
             batches.append(Batch(account, account.settled, account.ghosts, repeated))
             account.settled, account.ghosts = [], []
@@ -600,7 +404,7 @@ class Ledger:
         """Let a batch go: the server has answered, or has nothing to be told."""
         account = batch.account
         self._unsent.discard(account.shard.key)
-        _move_all(batch.entries, _CONFIRM)
+        move_all(batch.entries, CONFIRM)
         books = account.entries
         for entry in batch.entries:
             del books[entry.id]
@@ -614,7 +418,7 @@ class Ledger:
         """Take a batch back: its reply did not come, or asked to try again."""
         account = batch.account
         self._unsent.add(account.shard.key)
-        _move_all(batch.entries, _UNSENT)
+        move_all(batch.entries, UNSENT)
         account.settled[:0] = batch.entries
         account.ghosts[:0] = batch.ghosts
 
@@ -645,7 +449,7 @@ class Ledger:
         lost = [
             entry
             for entry in renewal.entries
-            if entry.id not in kept and entry.state in _LOSE
+            if entry.id not in kept and entry.state in LOSE
         ]
         for entry in lost:
             self._lose(entry)
@@ -688,7 +492,7 @@ class Ledger:
         elif entry.state is SETTLED:
             self.uncommitted -= 1
             entry.account.settled.remove(entry)
-        _move(entry, _LOSE)
+        move(entry, LOSE)
         self.totals.lost += 1
         books = entry.account.entries
         if books.get(entry.id) is entry:  # else it has come again
@@ -707,12 +511,12 @@ class Ledger:
         for account in self._accounts.values():
             back: dict[int, list[bytes]] = {}
             for entry in account.entries.values():
-                if entry.state in _RELEASE:
+                if entry.state in RELEASE:
                     unseen = entry.state is QUEUED
                     if unseen:
                         self.held -= 1
                         self.size -= entry.size
-                    _move(entry, _RELEASE)
+                    move(entry, RELEASE)
                     back.setdefault(entry.deliveries - unseen, []).append(entry.id)
             for deliveries, ids in back.items():
                 for id_ in ids:
@@ -736,23 +540,3 @@ class Ledger:
             for entry in account.entries.values()
             if entry.uncommitted
         ]
-
-
-def _move(entry: Entry, event: _Table) -> None:
-    try:
-        entry.state = event[entry.state]
-    except KeyError:
-        raise _illegal(entry, event) from None
-
-
-def _move_all(entries: Iterable[Entry], event: _Table) -> None:
-    for entry in entries:
-        try:
-            entry.state = event[entry.state]
-        except KeyError:
-            raise _illegal(entry, event) from None
-
-
-def _illegal(entry: Entry, event: _Table) -> IllegalTransition:
-    name = next(name for name, table in TRANSITIONS.items() if table is event)
-    return IllegalTransition(name, entry.state, entry.id)

@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 
 from penstock._core import commands
-from penstock._core.ledger import Batch, Ledger
+from penstock._core.entry import Batch
+from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.link import Line, Link
 from penstock._tasks.bells import Bell, Rounds

@@ -19,7 +19,8 @@ from weakref import WeakSet
 import anyio
 
 from penstock._core.desk import FrontDesk
-from penstock._core.ledger import Entry, Ledger
+from penstock._core.entry import Entry
+from penstock._core.ledger import Ledger
 from penstock._tasks.intake import Intake
 from penstock.errors import ClosedError
 from penstock.message import Message

@@ -8,7 +8,8 @@ from time import monotonic
 from typing import Final
 
 from penstock._core.delay import Delay
-from penstock._core.ledger import Entry, Ledger
+from penstock._core.entry import Entry
+from penstock._core.ledger import Ledger
 from penstock._tasks.bells import Bell, Queueing
 from penstock.errors import PenstockError
 

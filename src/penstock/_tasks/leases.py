@@ -11,7 +11,8 @@ import anyio
 
 from penstock._core import commands, replies
 from penstock._core.commands import Command
-from penstock._core.ledger import Ledger, Renewal
+from penstock._core.entry import Renewal
+from penstock._core.ledger import Ledger
 from penstock._core.replies import Claimed, ErrorReply
 from penstock._link.link import Line
 from penstock._tasks.bells import Bell

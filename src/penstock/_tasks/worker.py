@@ -10,7 +10,8 @@ from pathlib import PurePath
 from typing import Any
 
 from penstock._core.desk import FrontDesk
-from penstock._core.ledger import Entry, Ledger
+from penstock._core.entry import Entry
+from penstock._core.ledger import Ledger
 from penstock._tasks.intake import Intake
 from penstock.events import Event, OnEvent
 from penstock.message import Message

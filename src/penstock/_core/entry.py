@@ -1,0 +1,267 @@
+"""What is in hand: entries, their states, and what moves them from one to another.
+
+An entry is in exactly one state from the read that brought it to the reply that let
+it go. The states and the events between them:
+
+    (read) ──> QUEUED ──take──> RUNNING ──ack──> SETTLED ──plan──> COMMITTING
+                  │                │  └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
+                  │                │              │                         v
+                  ├────────────release────────────┼──> RELEASED           GONE
+                  └────────lose (SETTLED too)─────┴──> LOST
+
+- QUEUED: read, and waiting for a worker, or for its lane.
+- RUNNING: in a handler's hands.
+- OPEN: the handler is done with it and gave no outcome: it failed, or its user acks
+  by hand and has not yet. It is pending on the server and ours until the lease ends;
+  then it leaves the books, so that those who never ack cost no memory, and is still
+  OPEN for a user who acks late.
+- SETTLED: to be acknowledged; the committer has not sent it.
+- COMMITTING: sent; the reply has not come. If it never comes, `unsent` goes back:
+  acknowledging twice does no harm.
+- GONE: acknowledged. RELEASED: given back, pending for others.
+- LOST: somebody else has it now, because our lease ended while this process stood
+  still. What its handler makes of it is dropped, and counted.
+
+Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE.
+
+`TRANSITIONS` is that picture as data and all there is to it; an event in a state that
+the table does not list is a bug and raises `IllegalTransition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from penstock.message import Shard
+
+__all__ = [
+    "TRANSITIONS",
+    "Account",
+    "Batch",
+    "Entry",
+    "IllegalTransition",
+    "Lane",
+    "Renewal",
+    "State",
+    "Totals",
+]
+
+
+class State(IntEnum):
+    """Where an entry is; see the module's docstring.
+
+    Integers, because a plain enum's members are hashed in Python, and every message
+    is looked up five times.
+    """
+
+    QUEUED = 1
+    RUNNING = 2
+    OPEN = 3
+    SETTLED = 4
+    COMMITTING = 5
+    GONE = 6
+    RELEASED = 7
+    LOST = 8
+
+
+QUEUED: Final = State.QUEUED
+RUNNING: Final = State.RUNNING
+OPEN: Final = State.OPEN
+SETTLED: Final = State.SETTLED
+COMMITTING: Final = State.COMMITTING
+GONE: Final = State.GONE
+RELEASED: Final = State.RELEASED
+LOST: Final = State.LOST
+
+Table: TypeAlias = Mapping[State, State]
+
+Lane: TypeAlias = tuple[bytes, bytes | None]
+"""A shard's key, and the message's key where that orders too."""
+
+# One mapping an event, bound to a name of its own: a lookup per message and event is
+# all that the table costs.
+TAKE: Final[Table] = {QUEUED: RUNNING}
+ACK: Final[Table] = {RUNNING: SETTLED, OPEN: SETTLED}
+LEAVE: Final[Table] = {RUNNING: OPEN}
+FINISH: Final[Table] = {RUNNING: GONE}
+PLAN: Final[Table] = {SETTLED: COMMITTING}
+CONFIRM: Final[Table] = {COMMITTING: GONE}
+UNSENT: Final[Table] = {COMMITTING: SETTLED}
+RELEASE: Final[Table] = {QUEUED: RELEASED, RUNNING: RELEASED, OPEN: RELEASED}
+LOSE: Final[Table] = {QUEUED: LOST, RUNNING: LOST, OPEN: LOST, SETTLED: LOST}
+
+TRANSITIONS: Final[Mapping[str, Table]] = {
+    "take": TAKE,
+    "ack": ACK,
+    "leave": LEAVE,
+    "finish": FINISH,
+    "plan": PLAN,
+    "confirm": CONFIRM,
+    "unsent": UNSENT,
+    "release": RELEASE,
+    "lose": LOSE,
+}
+
+ACKED: Final = frozenset((SETTLED, COMMITTING, GONE))
+UNCOMMITTED: Final = frozenset((SETTLED, COMMITTING))
+
+
+class IllegalTransition(AssertionError):  # noqa: N818 - it names what happened
+    """An event met a state that the table has no line for: a bug in Penstock."""
+
+    def __init__(self, event: str, state: State, id: bytes) -> None:  # noqa: A002
+        super().__init__(
+            f"{event} is not possible for entry {id!r:.60}, which is {state.name}; "
+            f"this is a bug in Penstock, please report it"
+        )
+
+
+class Entry(Struct, eq=False, gc=False):
+    """One entry in hand.
+
+    A msgspec struct, which is made in half the time of a class with slots. It is not
+    seen by the garbage collector, whose runs would cost more than making it: the one
+    cycle that it is in, by its account, ends when the entry leaves the books.
+
+    Attributes:
+        account: The books of its shard.
+        id: Its id as the server wrote it.
+        fields: Its field list; dropped with the outcome.
+        size: Bytes that it holds: its share of the reply that brought it.
+        deliveries: How often the server has given it to somebody, this time included.
+        leased_at: When it was read or its lease last renewed, by the ledger's clock.
+        state: Where it is.
+        lane: What it has to be run in order with, or None.
+    """
+
+    account: Account
+    id: bytes
+    fields: Sequence[bytes]
+    size: int
+    deliveries: int
+    leased_at: float
+    state: State = QUEUED
+    lane: Lane | None = None
+
+    @property
+    def shard(self) -> Shard:
+        """The shard it came from."""
+        return self.account.shard
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether it is acknowledged here and not confirmed by the server."""
+        return self.state in UNCOMMITTED
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.id!r} {self.state.name}>"
+
+
+@dataclass(slots=True)
+class Account:
+    """The books of one shard.
+
+    Attributes:
+        shard: The shard.
+        entries: All in hand by id, in the order of reading, so the oldest is first.
+        settled: Those to be acknowledged.
+        ghosts: Ids of pending entries that are deleted from the stream, to be
+            acknowledged.
+        known_ghosts: The same until the server has confirmed it.
+    """
+
+    shard: Shard
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+    settled: list[Entry] = field(default_factory=list)
+    ghosts: list[bytes] = field(default_factory=list)
+    known_ghosts: set[bytes] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one XACK says.
+
+    Attributes:
+        account: The shard's books.
+        entries: The entries to acknowledge.
+        ghosts: Ids to acknowledge that are no entries any more.
+        repeated: Whether an earlier try may have reached the server, so that a lower
+            count in the reply means nothing.
+    """
+
+    account: Account
+    entries: Sequence[Entry]
+    ghosts: Sequence[bytes]
+    repeated: bool
+
+    @property
+    def ids(self) -> list[bytes]:
+        """All ids."""
+        return [entry.id for entry in self.entries] + list(self.ghosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Leases of one shard to be renewed.
+
+    Attributes:
+        account: The shard's books.
+        entries: The entries.
+        late: Whether some may be others' by now, so that it has to be asked first: a
+            renewal would take them back.
+    """
+
+    account: Account
+    entries: Sequence[Entry]
+    late: bool
+
+    @property
+    def ids(self) -> list[bytes]:
+        """The ids of those that are not lost."""
+        return [entry.id for entry in self.entries if entry.state is not LOST]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What has happened since the consumer opened.
+
+    Attributes:
+        received: Entries read, those read again for recovery included.
+        acked: Entries whose acknowledgement the server confirmed.
+        left: Times a handler was done with an entry and gave no outcome.
+        ghosts: Pending entries met that were deleted from the stream.
+        claimed: Entries taken over from consumers that did not answer.
+        lost: Entries that others took over from us.
+    """
+
+    received: int = 0
+    acked: int = 0
+    left: int = 0
+    ghosts: int = 0
+    claimed: int = 0
+    lost: int = 0
+
+
+def move(entry: Entry, event: Table) -> None:
+    try:
+        entry.state = event[entry.state]
+    except KeyError:
+        raise illegal(entry, event) from None
+
+
+def move_all(entries: Iterable[Entry], event: Table) -> None:
+    for entry in entries:
+        try:
+            entry.state = event[entry.state]
+        except KeyError:
+            raise illegal(entry, event) from None
+
+
+def illegal(entry: Entry, event: Table) -> IllegalTransition:
+    name = next(name for name, table in TRANSITIONS.items() if table is event)
+    return IllegalTransition(name, entry.state, entry.id)
