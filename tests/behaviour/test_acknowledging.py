@@ -15,15 +15,8 @@ from penstock import (
     Commit,
     Consumer,
     Message,
-    Producer,
 )
-from support.waiting import deliveries, eventually, numbers, pending, read
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
+from support.waiting import deliveries, eventually, numbers, pending, read, send
 
 
 async def ids(redis: Any, stream: str, start: int, end: int) -> set[str]:

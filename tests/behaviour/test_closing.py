@@ -20,13 +20,7 @@ from penstock import (
     Producer,
 )
 from support.proxy import proxy
-from support.waiting import deliveries, numbers, pending, read
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
+from support.waiting import deliveries, numbers, pending, read, send
 
 
 @pytest.mark.parametrize("group", ["g", None])

@@ -21,18 +21,11 @@ from penstock import (
     Consumer,
     Message,
     Prefetch,
-    Producer,
 )
-from support.waiting import deliveries, eventually, numbers, pending, read
+from support.waiting import deliveries, eventually, numbers, pending, read, send
 
 SHORT = Claim(idle=0.3, interval=0.1)
 ONE = Prefetch(max_messages=1)
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
 
 
 async def owners(redis: Any, stream: str) -> dict[str, str]:

@@ -25,18 +25,11 @@ from penstock import (
     Message,
     Mode,
     Prefetch,
-    Producer,
     UsageError,
 )
-from support.waiting import eventually, numbers, pending, read
+from support.waiting import eventually, numbers, pending, read, send
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
 
 
 # -- DISABLED --------------------------------------------------------------------------

@@ -15,16 +15,8 @@ from penstock import (
     Consumer,
     Message,
     Prefetch,
-    Producer,
 )
-from support.waiting import eventually, numbers, pending, read
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
-
+from support.waiting import eventually, numbers, pending, read, send
 
 # -- take ------------------------------------------------------------------------------
 

@@ -12,17 +12,10 @@ from penstock import (
     REALTIME,
     CommandError,
     Consumer,
-    Producer,
     UsageError,
 )
 from support.proxy import proxy
-from support.waiting import eventually, numbers, read
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
+from support.waiting import eventually, numbers, read, send
 
 
 async def test_everyone_sees_everything(url: str, stream: str) -> None:

@@ -24,14 +24,7 @@ from penstock import (
 )
 from support.proxy import proxy
 from support.server import free_port, server
-from support.waiting import eventually, numbers, pending, read
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
-
+from support.waiting import eventually, numbers, pending, read, send
 
 # -- own pending entries ---------------------------------------------------------------
 

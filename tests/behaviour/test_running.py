@@ -11,13 +11,7 @@ from typing import Any
 import pytest
 
 from penstock import Commit, Consumer, Message, Prefetch, Producer, UsageError
-from support.waiting import eventually, numbers, pending, read
-
-
-async def send(url: str, stream: str, *values: int) -> None:
-    async with Producer(url) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
+from support.waiting import eventually, numbers, pending, read, send
 
 
 async def test_handlers_run_at_the_concurrency_and_not_above(

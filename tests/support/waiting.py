@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from penstock import Consumer, Message
+from penstock import Consumer, Message, Producer
 
 
 async def eventually(
@@ -42,3 +42,10 @@ async def read(consumer: Consumer[Any], count: int, within: float = 20) -> list[
 def numbers(messages: list[Message[bytes]]) -> list[int]:
     """The decimal payloads of messages."""
     return [int(message.payload) for message in messages]
+
+
+async def send(url: str, stream: str, *values: int) -> None:
+    """Send decimal payloads, in one go and in this order."""
+    async with Producer(url) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
