@@ -21,8 +21,9 @@ types: .venv/dev
 coverage: .venv/dev  ## every branch of the pure core, by its own tests alone
 	$(BIN)/coverage run -m pytest -q tests/core && $(BIN)/coverage report
 
-bench: .venv/user  ## throughput, as ratios in one run
-	$(BIN)/python -m benchmarks consume && $(BIN)/python -m benchmarks produce
+bench: .venv/user  ## throughput, as ratios in one run, and whether memory grows
+	$(BIN)/python -m benchmarks consume && $(BIN)/python -m benchmarks realtime
+	$(BIN)/python -m benchmarks produce && $(BIN)/python -m benchmarks memory
 
 clean:
 	rm -rf .venv .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Throughput, measured as ratios in one run: `python -m benchmarks consume`."""
+"""Throughput as ratios in one run, and memory: `python -m benchmarks consume`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks import reading
 from benchmarks.harness import (
     GROUP,
-    PAYLOAD,
     STREAM,
     Contender,
     Settings,
@@ -15,9 +15,8 @@ from benchmarks.harness import (
     measure,
     pack_command,
 )
-from penstock import Consumer, Message
-
-COUNT = 500
+from benchmarks.reading import COUNT, check_group, entries, fill
+from penstock import Consumer
 
 
 async def raw(settings: Settings) -> None:
@@ -28,11 +27,8 @@ async def raw(settings: Settings) -> None:
     async with connection(settings.url) as conn:
         seen = 0
         while seen < settings.messages:
-            await conn.send_packed_command(read, check_health=False)
-            reply = await conn.read_response(disable_decoding=True)
-            [(_, entries)] = reply.items() if isinstance(reply, dict) else reply
             ids = []
-            for id_, fields in entries:
+            for id_, fields in await entries(conn, read):
                 if fields[1]:
                     seen += 1
                 ids.append(id_)
@@ -59,51 +55,20 @@ async def redis_py(settings: Settings) -> None:
 
 async def async_for(settings: Settings) -> None:
     """Penstock, one message after the other."""
-    seen = 0
-    async with Consumer(STREAM, url=settings.url, group=GROUP) as consumer:
-        async for message in consumer:
-            if message.payload:
-                seen += 1
-            if seen == settings.messages:
-                break
+    consumer = Consumer(STREAM, url=settings.url, group=GROUP)
+    await reading.async_for(consumer, settings.messages)
 
 
 async def run_16(settings: Settings) -> None:
     """Penstock with 16 handlers."""
-    seen = 0
-    async with Consumer(STREAM, url=settings.url, group=GROUP) as consumer:
-
-        async def handle(message: Message[bytes]) -> None:
-            nonlocal seen
-            if message.payload:
-                seen += 1
-            if seen == settings.messages:
-                await consumer.aclose()
-
-        await consumer.run(handle, concurrency=16)
+    consumer = Consumer(STREAM, url=settings.url, group=GROUP)
+    await reading.run_16(consumer, settings.messages)
 
 
 async def prepare(redis: Any, settings: Settings) -> None:
     """Fill the stream and make the group."""
-    await redis.delete(STREAM)
-    command = pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
-    async with connection(settings.url) as conn:
-        left = settings.messages
-        while left:
-            batch = min(left, 1000)
-            await conn.send_packed_command(command * batch, check_health=False)
-            for _ in range(batch):
-                await conn.read_response(disable_decoding=True)
-            left -= batch
+    await fill(redis, settings)
     await redis.xgroup_create(STREAM, GROUP, id="0")
-
-
-async def check(redis: Any, settings: Settings) -> None:
-    """Nothing may be left, so that nobody wins by not acknowledging."""
-    pending = (await redis.xpending(STREAM, GROUP))["pending"]
-    group = (await redis.xinfo_groups(STREAM))[0]
-    if pending or group["entries-read"] != settings.messages:
-        raise RuntimeError(f"{pending} pending, {group['entries-read']} read")
 
 
 async def main(settings: Settings) -> None:
@@ -114,4 +79,4 @@ async def main(settings: Settings) -> None:
         Contender("penstock async for", async_for),
         Contender("penstock run(16)", run_16),
     ]
-    await measure(settings, contenders, prepare, check)
+    await measure(settings, contenders, prepare, check_group)

@@ -26,6 +26,7 @@ pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 PAYLOAD = b"x" * 200
 STREAM = "bench"
 GROUP = "bench"
+ADD = pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,24 @@ async def client(url: str) -> AsyncIterator[Any]:
     finally:
         await redis.aclose()
         await redis.connection_pool.disconnect()
+
+
+async def send(conn: Any, command: bytes, times: int) -> None:
+    """Have a packed command executed so many times, by writes of 1,000."""
+    left = times
+    while left:
+        batch = min(left, 1000)
+        await conn.send_packed_command(command * batch, check_health=False)
+        for _ in range(batch):
+            await conn.read_response(disable_decoding=True)
+        left -= batch
+
+
+async def check_length(redis: Any, settings: Settings) -> None:
+    """All must be there."""
+    length = await redis.xlen(STREAM)
+    if length != settings.messages:
+        raise RuntimeError(f"{length} of {settings.messages} are there")
 
 
 async def command_calls(redis: Any) -> int:

@@ -9,6 +9,7 @@ from benchmarks.harness import (
     STREAM,
     Contender,
     Settings,
+    check_length,
     client,
     connection,
     measure,
@@ -64,13 +65,6 @@ async def prepare(redis: Any, settings: Settings) -> None:
     await redis.delete(STREAM)
 
 
-async def check(redis: Any, settings: Settings) -> None:
-    """All must be there."""
-    length = await redis.xlen(STREAM)
-    if length != settings.messages:
-        raise RuntimeError(f"{length} of {settings.messages} arrived")
-
-
 async def main(settings: Settings) -> None:
     """Run it."""
     contenders = [
@@ -78,4 +72,4 @@ async def main(settings: Settings) -> None:
         Contender("redis-py pipeline", redis_py),
         Contender("penstock enqueue", enqueue),
     ]
-    await measure(settings, contenders, prepare, check)
+    await measure(settings, contenders, prepare, check_length)
