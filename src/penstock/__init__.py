@@ -23,7 +23,7 @@ from penstock.errors import (
     UsageError,
 )
 from penstock.events import Event
-from penstock.message import EntryId, Fields, Headers, Message, Receipt
+from penstock.message import EntryId, Fields, Headers, Message, Receipt, Shard
 from penstock.options import (
     DELAYED,
     DISABLED,
@@ -42,6 +42,7 @@ from penstock.options import (
     Ordering,
     Prefetch,
     Start,
+    after,
 )
 from penstock.producer import Producer
 from penstock.sharding import KeyHash, Random, RoundRobin, Sharder
@@ -87,11 +88,13 @@ __all__ = [
     "SendFailed",
     "SendUnknown",
     "ServerError",
+    "Shard",
     "Sharder",
     "Start",
     "Statistics",
     "StreamMissing",
     "UsageError",
+    "after",
     "json_codec",
     "msgpack_codec",
 ]

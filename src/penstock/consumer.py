@@ -7,10 +7,10 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Iterable,
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import (
     Any,
     Generic,
@@ -23,13 +23,18 @@ from typing import (
 from penstock._core import sharding
 from penstock._tasks.hands import this_task
 from penstock._tasks.lifetime import Openable
-from penstock._tasks.membership import Membership
-from penstock._tasks.session import Plan, Session, open_session
+from penstock._tasks.plan import (
+    Plan,
+    membership,
+    shard_numbers,
+    which_mode,
+    which_policy,
+)
+from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for
 from penstock.errors import ClosedError, ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
-from penstock.identity import consumer_name, host_id
-from penstock.message import EntryId, Fields, Message
+from penstock.message import Fields, Message, Shard
 from penstock.options import (
     AutoCommit,
     Claim,
@@ -42,6 +47,7 @@ from penstock.options import (
     StartAt,
     choice,
     count,
+    place,
     seconds,
 )
 
@@ -58,6 +64,7 @@ class Options(TypedDict, total=False):
     name: str | None
     mode: Mode | str | None
     start: StartAt | str | None
+    shards: int | Iterable[int] | None
     auto_commit: AutoCommit | str
     prefetch: Prefetch
     commit: Commit
@@ -127,6 +134,10 @@ class Consumer(Openable, Generic[T]):
         start: Where a new group begins, or this REALTIME consumer: `EARLIEST`,
             `LATEST`, an entry id (that entry is included) or an aware `datetime`.
             Default: `EARLIEST` in a group, `LATEST` without.
+        shards: Which shards of each stream are read: how many there are, or their
+            numbers. Default: all that are there, the key of the stream's own name
+            among them, and those that appear later, within some seconds. They are
+            looked up by name, up to 1,024 numbers above the highest that is there.
         payload: The payload's type: `bytes` (default), `str`, `Fields` for the whole
             entry, or any type that msgspec decodes and validates from JSON.
         codec: Decodes payloads in another way.
@@ -182,6 +193,7 @@ class Consumer(Openable, Generic[T]):
         name: str | None = None,
         mode: Mode | str | None = None,
         start: StartAt | str | None = None,
+        shards: int | Iterable[int] | None = None,
         payload: Any = bytes,
         codec: Any = None,
         auto_commit: AutoCommit | str = AutoCommit.PROCESSED,
@@ -193,30 +205,35 @@ class Consumer(Openable, Generic[T]):
         close_timeout: Duration = 10,
         on_event: OnEvent = log_event,
     ) -> None:
-        shards = [sharding.single(stream) for stream in streams]
-        if not shards or len(set(shards)) < len(shards):
+        keys = {sharding.single(stream).key for stream in streams}
+        if not keys or len(keys) < len(streams):
             raise ConfigurationError(
                 "name at least one stream, and each one once: Consumer('orders', ...)"
             )
-        mode = _mode(mode, group)
-        policy = _policy(auto_commit, mode)
-        member = _member(
+        mode = which_mode(mode, group)
+        policy = which_policy(auto_commit, mode)
+        member = membership(
             mode,
             group,
             name,
             mkstream=mkstream,
             noack=policy is AutoCommit.IMMEDIATE,
         )
+        if start is None:
+            start = Start.LATEST if member is None else Start.EARLIEST
         if codec is None and payload is not Fields:
             codec = codec_for(payload)
         self._plan: Plan[T] = Plan(
             url=url,
-            shards=shards,
+            streams=streams,
+            numbers=shard_numbers(shards),
+            mode=mode,
             member=member,
-            start=_start(start, grouped=member is not None),
+            start=place(start, "start"),
             codec=codec,
             policy=policy,
             prefetch=prefetch,
+            max_wait=seconds(prefetch.max_wait, "Prefetch(max_wait)"),
             commit_interval=seconds(commit.interval, "Commit(interval)"),
             commit_max_pending=commit.max_pending,
             commit_delay=seconds(commit.delay, "Commit(delay)"),
@@ -320,8 +337,8 @@ class Consumer(Openable, Generic[T]):
     def pause(self) -> None:
         """Hand out no more messages until `resume`.
 
-        Reading goes on until the queue is full, and what is queued stays ours. Calls
-        that wait for a message go on waiting.
+        What is queued stays ours, and no more is read than that. Calls that wait for
+        a message go on waiting.
 
         Raises:
             ClosedError: The consumer is not open.
@@ -335,6 +352,96 @@ class Consumer(Openable, Generic[T]):
             ClosedError: The consumer is not open.
         """
         self._open.intake.resume()
+
+    async def seek(self, to: StartAt | str, *, stream: str | None = None) -> None:
+        """Go on at another place, forwards or backwards.
+
+        What was read before and waits here is dropped; none of it is delivered after
+        this returns. In RESUMABLE the group's position is moved, and what is pending
+        for this consumer is acknowledged; not so messages that a handler or loop has,
+        or was handed and did not acknowledge. A message that comes again while its
+        handler is at it is handed out when that is finished, whose outcome does not
+        count then.
+
+        Cancelling it leaves open whether it happens.
+
+        Args:
+            to: `EARLIEST`, `LATEST` (what is sent after this has returned), an entry
+                id (that entry is included; `after(id)` leaves it out), or an aware
+                `datetime`.
+            stream: The stream to do it for; default: all.
+
+        Raises:
+            UsageError: In LOAD_BALANCED, where it would move the others' position
+                too: that is `admin.reset_group`.
+            ConfigurationError: It is no place, or the stream is not read.
+            ClosedError: The consumer is not open.
+            CommandError: The server refuses it.
+
+        Example:
+            ```python
+            await consumer.seek(datetime.now(UTC) - timedelta(hours=1))
+            ```
+        """
+        await self._open.seek(place(to, "seek(to)"), stream)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that are read now; none while it is closed."""
+        if self._session is None:
+            return ()
+        return tuple(self._session.assignment.cursor.shards)
+
+    async def assign(self, stream: str | Shard, *numbers: int) -> None:
+        """Read another stream as well, or some of its shards.
+
+        It begins at `start`, as a stream does that was named on construction.
+        Assigning what is read already changes nothing.
+
+        Args:
+            stream: The stream's name, or a shard of it.
+            *numbers: Its shards' numbers; default: all, and those that appear later.
+
+        Raises:
+            ConfigurationError: The name is none of a stream, or a number none of a
+                shard.
+            ClosedError: The consumer is not open.
+            CommandError: The server refuses it, for example because a key is of
+                another type.
+            StreamMissing: There is no such stream, and `mkstream=False`.
+        """
+        await self._open.assignment.assign(*_named(stream, numbers))
+
+    async def unassign(self, stream: str | Shard, *numbers: int) -> None:
+        """Read a stream, or some of its shards, no more.
+
+        What waits of it is not handed out after this returns; in a group others get
+        it at once. What handlers have is finished and acknowledged as ever.
+
+        Args:
+            stream: The stream's name, or one of `consumer.shards`.
+            *numbers: Its shards' numbers; default: all of it.
+
+        Raises:
+            ConfigurationError: It is not read.
+            ClosedError: The consumer is not open.
+        """
+        await self._open.assignment.unassign(*_named(stream, numbers))
+
+    async def lag(self) -> dict[Shard, int | None]:
+        """Count, per shard, the entries that nobody was given yet.
+
+        In a group it is nobody of the group, in REALTIME this consumer. What waits
+        here or is being handled does not count, see `statistics`. None where it can't
+        be known: before Redis 7, after entries were deleted from the middle, for a
+        while after the group was set to an id, and in REALTIME between the first and
+        the last entry.
+
+        Raises:
+            ClosedError: The consumer is not open.
+            ConnectionLost: The connection ended before the reply.
+        """
+        return await self._open.assignment.lag()
 
     async def run(
         self,
@@ -416,66 +523,19 @@ class Consumer(Openable, Generic[T]):
         return self._session
 
     def __repr__(self) -> str:
-        streams = ", ".join(repr(shard.stream) for shard in self._plan.shards)
+        streams = ", ".join(map(repr, self._plan.streams))
         group = f" group={self.group!r} name={self.name!r}" if self.group else ""
         state = "closed" if self._session is None else "open"
         return f"<Consumer {streams}{group} {state}>"
 
 
-def _mode(mode: Mode | str | None, group: str | None) -> Mode:
-    if mode is None:
-        return Mode.REALTIME if group is None else Mode.LOAD_BALANCED
-    return choice(Mode, mode, "mode")
-
-
-def _member(
-    mode: Mode, group: str | None, name: str | None, *, mkstream: bool, noack: bool
-) -> Membership | None:
-    if mode is Mode.REALTIME:
-        if group is not None or name is not None:
-            raise ConfigurationError(
-                "REALTIME reads without a group: everyone sees everything; leave "
-                "group and name out, or use LOAD_BALANCED"
-            )
-        return None
-    if mode is Mode.RESUMABLE and group is None:
-        group = f"{host_id()}:r"
-    if not isinstance(group, str) or not group:
-        raise ConfigurationError(
-            f"group={group!r:.60} is no group's name; LOAD_BALANCED shares the "
-            f"messages of a group: name it, group='billing'"
-        )
-    if name is not None and (not isinstance(name, str) or not name):
-        raise ConfigurationError(
-            f"name={name!r:.60} is no consumer name; give a text, or leave it out"
-        )
-    if name is None:
-        # A resumable consumer must find its own pending entries again.
-        name = group if mode is Mode.RESUMABLE else consumer_name()
-    return Membership(group, name, mkstream, noack)
-
-
-def _policy(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
-    policy = choice(AutoCommit, auto_commit, "auto_commit")
-    if mode is Mode.REALTIME and policy is not AutoCommit.PROCESSED:
-        raise ConfigurationError(
-            f"auto_commit={policy.value!r} needs a group: REALTIME has nothing to "
-            f"acknowledge; leave it out, or name a group"
-        )
-    return policy
-
-
-def _start(start: StartAt | str | None, *, grouped: bool) -> Start | EntryId:
-    match start:
-        case None:
-            return Start.EARLIEST if grouped else Start.LATEST
-        case Start() | EntryId():
-            return start
-        case datetime():
-            return EntryId.at(start)
-        case str():
-            return EntryId.parse(start)
-    raise ConfigurationError(
-        f"start={start!r:.60} is no place in a stream; give EARLIEST, LATEST, an "
-        f"entry id or an aware datetime"
-    )
+def _named(
+    stream: str | Shard, numbers: tuple[int, ...]
+) -> tuple[str, tuple[Shard, ...] | None]:
+    """Tell which stream is meant, and which shards of it; None for all."""
+    if isinstance(stream, Shard):
+        if numbers:
+            raise ConfigurationError("give a stream's name with numbers, or a shard")
+        return stream.stream, (stream,)
+    name = sharding.single(stream).stream
+    return name, tuple(sharding.numbered(name, n) for n in numbers) or None

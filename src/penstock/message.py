@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from msgspec import UNSET, Struct
 
@@ -255,11 +255,10 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         Raises:
             DecodeError: The entry does not hold such a payload.
         """
-        payload = self._payload
+        payload: T = self._payload
         if payload is UNSET:
-            payload = self._desk.payload(self._entry, self._fields)
-            self._payload = payload
-        return cast("T", payload)
+            self._payload = payload = self._desk.payload(self._entry, self._fields)
+        return payload
 
     @property
     def key(self) -> str | None:

@@ -33,6 +33,7 @@ __all__ = [
     "Prefetch",
     "Start",
     "StartAt",
+    "after",
 ]
 
 Duration: TypeAlias = float | timedelta
@@ -98,6 +99,46 @@ EARLIEST: Final = Start.EARLIEST
 LATEST: Final = Start.LATEST
 
 StartAt: TypeAlias = Start | EntryId | datetime
+
+
+def after(id: EntryId | str) -> EntryId:  # noqa: A002 - what it is
+    """Give the place right after an entry: `seek(after(message.id))`.
+
+    Places are inclusive: `seek(message.id)` gives that message once more.
+
+    Raises:
+        ConfigurationError: The text is no id, or nothing can come after it.
+
+    Example:
+        >>> str(after("1678280595282-7"))
+        '1678280595282-8'
+    """
+    if isinstance(id, str):
+        id = EntryId.parse(id)  # noqa: A001
+    if not isinstance(id, EntryId):
+        raise ConfigurationError(f"after({id!r:.60}) is no place; give an entry's id")
+    return id.next()
+
+
+def place(at: StartAt | str, option: str) -> Start | EntryId:
+    """Take a place in a stream.
+
+    Raises:
+        ConfigurationError: It is none, or a naive datetime.
+    """
+    match at:
+        case Start() | EntryId():
+            return at
+        case datetime():
+            return EntryId.at(at)
+        case "earliest" | "latest":
+            return Start(at)
+        case str():
+            return EntryId.parse(at)
+    raise ConfigurationError(
+        f"{option}={at!r:.60} is no place in a stream; give EARLIEST, LATEST, an "
+        f"entry id or an aware datetime"
+    )
 
 
 class Ordering(Enum):
@@ -171,22 +212,27 @@ class Prefetch:
             The reader asks for the free room only, so this also bounds a read.
             Reading several shards at once may go over it by one a shard, because
             COUNT is per stream, and taking over from dead consumers by as many again.
-            Lower it when one message takes long: what waits here can't be done by
-            another consumer.
         max_bytes: Bytes of their fields at most; default 64 MiB. Sizes are known
             only after a read, so the reader starts with few and asks for no more
             than fits by the largest it has seen of late.
+        max_wait: Seconds that a message may wait here for a handler; default 1. What
+            waits here can't be done by another consumer. So no more is read ahead than
+            handlers get done in that time at the pace of late: one message where each
+            takes as long as that or longer, `max_messages` where they are quick.
 
     Raises:
-        ConfigurationError: A number is less than 1.
+        ConfigurationError: A number is less than 1, or the duration not above 0.
     """
 
     max_messages: int = 1000
     max_bytes: int = 64 * 1024 * 1024
+    max_wait: Duration = 1.0
 
     def __post_init__(self) -> None:
         count(self.max_messages, "max_messages")
         count(self.max_bytes, "max_bytes")
+        max_wait = seconds(self.max_wait, "Prefetch(max_wait)", zero=False)
+        object.__setattr__(self, "max_wait", max_wait)
 
 
 @dataclass(frozen=True, slots=True)

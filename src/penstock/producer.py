@@ -43,10 +43,10 @@ class Producer(Openable):
     Args:
         url: `redis://`, `rediss://` or `unix://` with user, password and database,
             or `embedded://`; default: the environment's `REDIS_URL`.
-        shards: Over how many keys each stream is spread, by `KeyHash`; default: a
-            stream is one key.
-        sharder: Spreads streams in another way: `RoundRobin(n)`, `Random(n)` or any
-            callable, see `penstock.sharding`.
+        shards: Over how many keys each stream is spread, by `KeyHash`, or what spreads
+            it in another way, as `sharder`; default: a stream is one key.
+        sharder: Spreads streams: `RoundRobin(n)`, `Random(n)` or any callable, see
+            `penstock.sharding`.
         codec: Encodes payloads; default: `bytes` and `str` as they are, anything else
             as JSON by msgspec.
         max_messages: Messages held at most until they are confirmed; default 10,000.
@@ -78,7 +78,7 @@ class Producer(Openable):
         self,
         url: str | None = None,
         *,
-        shards: int | None = None,
+        shards: int | Sharder | None = None,
         sharder: Sharder | None = None,
         codec: Codec[Any] | None = None,
         max_messages: int = 10_000,
@@ -94,7 +94,9 @@ class Producer(Openable):
             raise ConfigurationError(
                 "shards= and sharder= say the same twice; leave one of them out"
             )
-        self._sharder = sharder if shards is None else KeyHash(shards)
+        if shards is not None:
+            sharder = shards if callable(shards) else KeyHash(shards)
+        self._sharder = sharder
         self._encode = encode_any if codec is None else codec.encode
         self._max_messages = count(max_messages, "max_messages")
         self._max_bytes = count(max_bytes, "max_bytes")

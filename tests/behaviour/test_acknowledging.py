@@ -10,6 +10,10 @@ import pytest
 
 from conftest import Events
 from penstock import (
+    DISABLED,
+    LOAD_BALANCED,
+    PROCESSED,
+    RESUMABLE,
     ROLLING,
     ClosedError,
     Commit,
@@ -44,8 +48,10 @@ async def is_pending(redis: Any, stream: str, count: int) -> bool:
     return await pending(redis, stream, "g") == count
 
 
+@pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
+@pytest.mark.parametrize("policy", [PROCESSED, ROLLING, DISABLED])
 async def test_a_message_in_hand_is_never_acknowledged_early(
-    url: str, stream: str, redis: Any
+    url: str, stream: str, redis: Any, mode: Any, policy: Any
 ) -> None:
     """Sampled: what is delivered and not pending is in the journal already."""
     journal: set[str] = set()
@@ -71,11 +77,16 @@ async def test_a_message_in_hand_is_never_acknowledged_early(
     async def handle(message: Message[bytes]) -> None:
         await asyncio.sleep(0.001)
         journal.add(str(message.id))
+        if policy is not PROCESSED:
+            message.ack()
+        if policy is DISABLED and len(journal) % 10 == 0:
+            await consumer.commit()
         if len(journal) == 400:
             await consumer.aclose()
 
+    given: dict[str, Any] = {"mode": mode, "auto_commit": policy}
     often = Commit(interval=0.005)
-    async with Consumer(stream, url=url, group="g", commit=often) as consumer:
+    async with Consumer(stream, url=url, group="g", commit=often, **given) as consumer:
         sampler = asyncio.create_task(sample())
         await consumer.run(handle, concurrency=8)
         done = True

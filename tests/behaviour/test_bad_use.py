@@ -58,6 +58,8 @@ def test_a_consumer_that_makes_no_sense_can_t_be_made(
         (Prefetch, {"max_messages": 0}),
         (Prefetch, {"max_messages": 1.5}),
         (Prefetch, {"max_bytes": -1}),
+        (Prefetch, {"max_wait": 0}),
+        (Prefetch, {"max_wait": timedelta(seconds=-1)}),
         (Commit, {"interval": -0.1}),
         (Commit, {"interval": float("inf")}),
         (Commit, {"interval": "1s"}),

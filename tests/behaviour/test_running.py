@@ -117,7 +117,7 @@ async def test_an_ordering_holds_for_what_was_queued_before_run(
 
 
 async def has_queued(consumer: Consumer[bytes]) -> bool:
-    return consumer.statistics().queued > 10
+    return consumer.statistics().queued > 5
 
 
 async def test_a_handler_that_raises_stops_neither_the_others_nor_its_lane(

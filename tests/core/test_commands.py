@@ -17,6 +17,18 @@ CASES: list[tuple[Command, str]] = [
         "XREAD COUNT 10 BLOCK 2000 STREAMS s t 0-0 $",
     ),
     (
+        commands.xread([b"s"], [b"0-0"], 10, None),
+        "XREAD COUNT 10 STREAMS s 0-0",
+    ),
+    (
+        commands.xreadgroup("g", "c", [b"s", b"t"], 10, None),
+        "XREADGROUP GROUP g c COUNT 10 STREAMS s t > >",
+    ),
+    (
+        commands.xreadgroup("g", "c", [b"s"], 10, None, noack=True),
+        "XREADGROUP GROUP g c COUNT 10 NOACK STREAMS s >",
+    ),
+    (
         commands.xreadgroup("g", "c", [b"s", b"t"], 10, 2000),
         "XREADGROUP GROUP g c COUNT 10 BLOCK 2000 STREAMS s t > >",
     ),
@@ -28,6 +40,7 @@ CASES: list[tuple[Command, str]] = [
         commands.xreadgroup_pending("g", "c", b"s", b"5-1", 10),
         "XREADGROUP GROUP g c COUNT 10 STREAMS s 5-1",
     ),
+    (commands.xrange_one(b"s", b"1-1"), "XRANGE s 1-1 1-1"),
     (commands.xack(b"s", "g", [b"1-1", b"2-1"]), "XACK s g 1-1 2-1"),
     (commands.xack(b"s", "g", iter([b"1-1"])), "XACK s g 1-1"),
     (
@@ -67,6 +80,9 @@ CASES: list[tuple[Command, str]] = [
         commands.xgroup_create(b"s", "g", "$", mkstream=False),
         "XGROUP CREATE s g $",
     ),
+    (commands.xgroup_setid(b"s", "g", b"5-1"), "XGROUP SETID s g 5-1"),
+    (commands.exists(iter([b"s", b"s:0"])), "EXISTS s s:0"),
+    (commands.key_type(b"s"), "TYPE s"),
     (commands.xinfo_stream(b"s"), "XINFO STREAM s"),
     (commands.xinfo_groups(b"s"), "XINFO GROUPS s"),
     (
@@ -79,6 +95,7 @@ CASES: list[tuple[Command, str]] = [
     ),
     (commands.xinfo_consumers(b"s", "g"), "XINFO CONSUMERS s g"),
     (commands.publish(b"channel", b"text"), "PUBLISH channel text"),
+    (commands.pubsub_numsub(iter([b"one", b"two"])), "PUBSUB NUMSUB one two"),
     (commands.unlink(b"orders"), "UNLINK orders"),
     (commands.subscribe([b"one", b"two"]), "SUBSCRIBE one two"),
     (commands.client_id(), "CLIENT ID"),
@@ -101,6 +118,16 @@ def test_a_command_goes_over_the_wire_as_one_would_type_it(
     reader = hiredis.Reader()
     reader.feed(packed(command))
     assert reader.gets() == typed.encode().split()
+
+
+def test_a_transaction_is_the_commands_between_two_words() -> None:
+    batch = iter([commands.xinfo_stream(b"s"), commands.xinfo_groups(b"s")])
+    assert commands.transaction(batch) == [
+        (b"MULTI",),
+        (b"XINFO", b"STREAM", b"s"),
+        (b"XINFO", b"GROUPS", b"s"),
+        (b"EXEC",),
+    ]
 
 
 def test_a_consumer_is_removed_by_a_script_that_names_its_key() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from penstock._core.cursor import Cursor, Live, Position, Recover
 from penstock._core.replies import RawEntry
-from penstock.message import Shard
+from penstock.message import EntryId, Shard
 
 A, B, C = (Shard(name, 0, name.encode()) for name in "abc")
 
@@ -27,19 +27,25 @@ def recovery(cursor: Cursor, room: int = 10) -> Recover:
     return read
 
 
+def came(cursor: Cursor, shard: Shard, *ids: str) -> Position:
+    """Have a read bring something of a shard."""
+    return cursor.received(live(cursor), shard.key, entries(*ids))
+
+
 def test_without_a_group_reading_goes_on_after_the_last_id_seen_of_each_shard() -> None:
     cursor = Cursor([(A, b"5-0"), (B, b"0-0")], group=False)
     assert [p.after for p in live(cursor).positions] == [b"5-0", b"0-0"]
-    assert cursor.received(b"b", entries("1-0", "2-0")) is B
+    assert came(cursor, B, "1-0", "2-0").shard is B
     assert [p.after for p in live(cursor).positions] == [b"5-0", b"2-0"]
 
 
 def test_without_a_group_a_reconnect_keeps_the_positions() -> None:
     cursor = Cursor([(A, b"5-0")], group=False)
-    cursor.received(b"a", entries("7-0"))
+    came(cursor, A, "7-0")
     cursor.connected()
     [position] = live(cursor).positions
-    assert position == Position(A, b"7-0", floor=b"5-0", recovering=False)
+    assert (position.shard, position.after, position.floor) == (A, b"7-0", b"5-0")
+    assert not position.recovering
 
 
 def test_a_group_is_recovered_shard_by_shard_and_then_live() -> None:
@@ -50,6 +56,7 @@ def test_a_group_is_recovered_shard_by_shard_and_then_live() -> None:
     assert first.position.after == b"0-0"
     assert first.count == 10
     cursor.recovered(first, entries("1-0"))
+    assert [p.shard for p in live(cursor).positions] == [A]
     second = recovery(cursor)
     assert second.position.shard is B
     cursor.recovered(second, [])
@@ -68,6 +75,19 @@ def test_recovery_goes_page_by_page_until_a_page_is_short() -> None:
     assert page.count == 3
     cursor.recovered(page, entries("6-0", "7-0"))
     live(cursor)
+
+
+def test_recovery_ends_with_what_was_pending_when_it_began() -> None:
+    """What lies above was read live, perhaps by another one of our name."""
+    cursor = Cursor([(A, b"0-0")], group=True)
+    cursor.connected()
+    page = recovery(cursor, 2)
+    page.position.until = EntryId(3)
+    cursor.recovered(page, entries("1-0", "2-0"))
+    cursor.recovered(recovery(cursor, 2), entries("3-0", "4-0"))
+    live(cursor)
+    cursor.connected()
+    assert recovery(cursor).position.until is None
 
 
 def test_a_full_page_is_not_the_last_even_if_nothing_follows() -> None:
@@ -95,15 +115,15 @@ def test_where_the_server_acknowledges_by_itself_nothing_is_recovered() -> None:
     cursor = Cursor([(A, b"5-0")], group=True, recover=False)
     cursor.connected()
     assert live(cursor).positions[0].after == b"5-0"
-    cursor.received(b"a", entries("7-0"))
+    came(cursor, A, "7-0")
     cursor.connected()
     assert live(cursor).positions[0].after == b"5-0"
 
 
 def test_in_a_group_the_server_knows_where_to_go_on() -> None:
-    cursor = Cursor([(A, b"5-0")], group=True)
+    cursor = Cursor([(A, b"5-0")], group=True, recover=False)
     before = live(cursor).positions[0].after
-    assert cursor.received(b"a", entries("7-0")) is A
+    assert came(cursor, A, "7-0").shard is A
     assert live(cursor).positions[0].after == before
 
 
@@ -112,6 +132,209 @@ def test_the_floor_of_a_group_stays_where_it_was_when_we_looked() -> None:
     cursor.connected()
     cursor.recovered(recovery(cursor, 1), entries("8-0"))
     assert [position.floor for position in cursor.positions] == [b"5-0"]
+
+
+def test_recovery_and_what_is_new_take_turns() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
+    cursor.recovered(recovery(cursor), [])
+    for _ in range(3):
+        read = live(cursor)
+        assert [p.shard for p in read.positions] == [A]
+        assert not read.wait, "there is more to recover"
+        page = recovery(cursor, 1)
+        assert page.position.shard is B
+        cursor.recovered(page, entries("1-0"))
+    live(cursor)
+    cursor.recovered(recovery(cursor), entries("1-0", "2-0"))
+    read = live(cursor)
+    assert [p.shard for p in read.positions] == [A, B]
+    assert read.wait
+
+
+def test_shards_that_recover_take_turns_too() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0"), (C, b"0-0")], group=True)
+    pages = [recovery(cursor, 1) for _ in range(6)]
+    assert [page.position.shard for page in pages] == [A, B, C, A, B, C]
+    cursor.recovered(pages[0], [])
+    turns = set()
+    for _ in range(2):
+        live(cursor)
+        turns.add(recovery(cursor, 1).position.shard)
+    assert turns == {B, C}
+
+
+def test_while_nothing_is_live_recovery_goes_on_alone() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
+    for _ in range(3):
+        cursor.recovered(recovery(cursor, 1), entries("1-0"))
+
+
+def test_shards_that_came_back_full_are_read_alone_once() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0"), (C, b"0-0")], group=False)
+    read = live(cursor, 7)
+    assert (read.count, read.wait) == (2, True)
+    cursor.received(read, b"a", entries("1-0", "2-0"))
+    cursor.received(read, b"b", entries("1-0"))
+    cursor.received(read, b"c", entries("1-0", "2-0"))
+    rest = live(cursor, 7)
+    assert [p.shard for p in rest.positions] == [A, C]
+    assert (rest.count, rest.wait) == (3, False)
+    cursor.received(rest, b"a", entries("3-0", "4-0", "5-0"))
+    everybody = live(cursor, 7)
+    assert [p.shard for p in everybody.positions] == [A, B, C]
+    assert everybody.wait
+
+
+def test_after_a_read_of_a_few_it_is_everybodys_turn_before_any_recovery() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
+    for _ in range(2):
+        page = cursor.next(10)
+        while isinstance(page, Live):
+            page = cursor.next(10)
+        assert page is not None
+        cursor.recovered(page, [])
+    read = live(cursor, 2)
+    cursor.received(read, b"a", entries("1-0"))
+    cursor.add(C, b"0-0")
+    assert [p.shard for p in live(cursor).positions] == [A]
+    assert [p.shard for p in live(cursor).positions] == [A, B]
+    assert recovery(cursor).position.shard is C
+
+
+def test_one_shard_that_comes_back_full_is_read_on_as_ever() -> None:
+    cursor = Cursor([(A, b"0-0")], group=False)
+    read = live(cursor, 1)
+    cursor.received(read, b"a", entries("1-0"))
+    assert live(cursor).wait
+
+
+def test_a_reconnect_recovers_before_it_goes_on_with_what_was_full() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
+    for position in cursor.positions:
+        position.recovering = False
+    cursor.received(live(cursor, 2), b"a", entries("1-0"))
+    cursor.connected()
+    assert recovery(cursor).position.shard is A
+
+
+def test_a_shard_that_broke_after_it_came_back_full_is_not_read() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
+    cursor.received(live(cursor, 2), b"a", entries("1-0"))
+    cursor.positions[0].broken = "WRONGTYPE"
+    assert [p.shard for p in live(cursor).positions] == [B]
+
+
+def test_a_broken_shard_is_left_out_until_it_has_healed() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
+    a, b = cursor.positions
+    a.broken = "WRONGTYPE"
+    assert list(cursor.broken) == [a]
+    page = recovery(cursor)
+    assert page.position is b
+    cursor.recovered(page, [])
+    assert list(live(cursor).positions) == [b]
+    assert live(cursor).wait
+    b.broken = "WRONGTYPE"
+    assert cursor.next(10) is None
+    a.broken = b.broken = None
+    assert recovery(cursor).position is a
+
+
+def test_without_shards_there_is_nothing_to_read() -> None:
+    assert Cursor((), group=False).next(10) is None
+    assert Cursor((), group=True).next(10) is None
+
+
+def test_a_shard_that_is_added_is_read_too_in_a_group_from_what_is_pending() -> None:
+    cursor = Cursor([(A, b"0-0")], group=False)
+    cursor.add(B, b"7-0")
+    assert B in cursor
+    assert list(cursor.shards) == [A, B]
+    assert [p.after for p in live(cursor).positions] == [b"0-0", b"7-0"]
+    grouped = Cursor((), group=True)
+    grouped.add(B, b"7-0")
+    page = recovery(grouped)
+    assert (page.position.after, page.position.floor) == (b"0-0", b"7-0")
+
+
+def test_a_shard_that_is_removed_is_read_no_more() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
+    read = live(cursor, 2)
+    cursor.received(read, b"a", entries("1-0"))
+    cursor.received(read, b"b", entries("1-0"))
+    cursor.remove(A)
+    assert A not in cursor
+    assert list(cursor.shards) == [B]
+    assert [p.shard for p in live(cursor).positions] == [B]
+
+
+# -- going back --------------------------------------------------------------------
+
+
+def test_what_does_not_lie_above_all_that_was_read_comes_again() -> None:
+    cursor = Cursor([(A, b"0-0")], group=True, recover=False)
+    assert not came(cursor, A, "5-0", "9-0").again
+    assert not came(cursor, A, "10-0").again, "ids are numbers"
+    position = came(cursor, A, "9-0", "11-0")
+    assert position.again
+    assert str(position.highest) == "11-0"
+    assert came(cursor, A, "11-0").again
+    assert not came(cursor, A, "11-1").again
+
+
+def test_each_shard_goes_back_by_itself() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
+    came(cursor, A, "5-0")
+    assert not came(cursor, B, "4-0").again
+    assert came(cursor, A, "4-0").again
+
+
+def test_what_was_told_of_is_forgotten_when_it_is_over() -> None:
+    cursor = Cursor([(A, b"0-0")], group=False)
+    came(cursor, A, "5-0")
+    position = came(cursor, A, "1-0")
+    assert not position.noted
+    position.noted = True
+    assert came(cursor, A, "2-0").noted, "it is still the same time"
+    assert not came(cursor, A, "6-0").noted
+    assert not came(cursor, A, "3-0").noted, "this is another"
+
+
+def test_who_restarts_a_shard_is_not_told_that_it_goes_back() -> None:
+    cursor = Cursor([(A, b"0-0")], group=True)
+    [position] = cursor.positions
+    position.recovering = False
+    came(cursor, A, "5-0")
+    position.restart(b"2-0")
+    assert (position.after, position.floor) == (b"2-0", b"2-0")
+    position = came(cursor, A, "3-0")
+    assert position.again
+    assert position.noted
+
+
+def test_a_restart_ends_recovery() -> None:
+    cursor = Cursor([(A, b"0-0")], group=True)
+    cursor.positions[0].restart(b"7-0")
+    assert not cursor.positions[0].recovering
+    live(cursor)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 5)), max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_going_back_is_noticed_exactly_while_ids_do_not_lie_above_the_highest(
+    reads: list[tuple[int, int]],
+) -> None:
+    cursor = Cursor([(A, b"0-0")], group=False)
+    seen = 0
+    for first, count in reads:
+        ids = range(first, first + count)
+        position = came(cursor, A, *[f"{n}-0" for n in ids])
+        assert position.again == (first <= seen)
+        seen = max(seen, *ids)
+        assert position.highest.ms == seen
+
+
+# -- nobody starves ----------------------------------------------------------------
 
 
 @given(st.integers(1, 5), st.integers(1, 2000))
@@ -130,4 +353,4 @@ def test_the_room_is_divided_among_the_shards_and_at_least_one_each(
 
 def test_what_comes_from_a_shard_that_is_not_read_is_a_bug() -> None:
     with pytest.raises(KeyError):
-        Cursor([(A, b"0-0")], group=False).received(C.key, entries("1-0"))
+        came(Cursor([(A, b"0-0")], group=False), C, "1-0")

@@ -17,12 +17,13 @@ from penstock.message import Fields, Message, Shard
 
 def ledger() -> Ledger:
     return Ledger(
-        Window(100, 10**6),
+        Window(100, 10**6, 1.0),
         max_pending=10,
         lease=60.0,
         acks=True,
         on_room=lambda: None,
         on_outcomes=lambda: None,
+        on_ready=lambda: None,
     )
 
 

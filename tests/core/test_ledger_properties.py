@@ -32,6 +32,7 @@ LEASE = 30.0
 SHARDS = [Shard(name, 0, name.encode()) for name in ("a", "b", "c")]
 OVER = {State.GONE, State.RELEASED, State.LOST}
 UNCOMMITTED = {State.SETTLED, State.COMMITTING}
+WAITING = {State.QUEUED, State.AGAIN}
 
 T = TypeVar("T")
 
@@ -51,14 +52,18 @@ class Copy:
     in_hand: bool = False
     # The order that it was started under; see `order_by`.
     era: int = -1
-    # Open, and no longer in the books: its lease ended, or it was claimed anew.
+    # Open or sent, and no longer in the books: its lease ended, or it came again.
     forgotten: bool = False
+    # It came again while its handler was at it: the new one waits for that.
+    awaited: bool = False
+    # A seek has let it go.
+    dropped: bool = False
     # The ledger's entry, from when it was taken on.
     entry: Entry | None = None
 
     @property
     def takes_room(self) -> bool:
-        return self.in_hand or self.state is State.QUEUED
+        return self.in_hand or self.state in WAITING
 
 
 @dataclass(eq=False)
@@ -108,13 +113,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ghosts_met = 0
         # Ids that the server was told of and confirmed, once for each copy.
         self.confirmed: list[Copy] = []
-        self.closed = False
-        self.claimed_anew = False
-        # The reader saw no room, and is to be rung when so few are held.
+        self.set_back = False
+        # Workers that have nothing to do.
+        self.hungry = 0
+        # The reader saw no room, and how many should wait then; the claimer, none.
         self.waiting = False
-        self.half = 0
+        self.aim = 0
+        self.nothing_spare = False
         self.room_rings = 0
         self.outcome_rings = 0
+        self.ready_rings = 0
 
     @initialize(
         acks=st.sampled_from([True, True, True, False]),
@@ -123,6 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
         max_uncommitted=st.none() | st.integers(1, 12),
         max_messages=st.integers(1, 24),
         max_bytes=st.sampled_from([1, 60, 400, 10**9]),
+        max_wait=st.sampled_from([0.5, 10.0, 1000.0]),
         ends_early=st.booleans(),
     )
     def open(
@@ -134,13 +143,15 @@ class LedgerMachine(RuleBasedStateMachine):
         max_uncommitted: int | None,
         max_messages: int,
         max_bytes: int,
+        max_wait: float,
         ends_early: bool,
     ) -> None:
         self.acks = acks
         self.ends_early = ends_early
         self.max_pending = max_pending
+        self.max_uncommitted = max_uncommitted
         self.max_messages = max_messages
-        self.window = Window(max_messages, max_bytes)
+        self.window = Window(max_messages, max_bytes, max_wait)
         self.ledger = Ledger(
             self.window,
             max_pending=max_pending,
@@ -149,6 +160,7 @@ class LedgerMachine(RuleBasedStateMachine):
             acks=acks,
             on_room=self._ring_room,
             on_outcomes=self._ring_outcomes,
+            on_ready=self._ring_ready,
         )
         self.ordering = ordering
         self.ledger.order_by(ordering)
@@ -159,7 +171,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def _ring_outcomes(self) -> None:
         self.outcome_rings += 1
 
+    def _ring_ready(self) -> None:
+        self.ready_rings += 1
+
     # -- what the model derives ----------------------------------------------------
+
+    @property
+    def gone(self) -> list[Copy]:
+        """What was handled to its end."""
+        return [copy for copy in self.having(State.GONE) if not copy.dropped]
 
     def having(self, *states: State) -> list[Copy]:
         return [copy for copy in self.copies if copy.state in states]
@@ -193,26 +213,60 @@ class LedgerMachine(RuleBasedStateMachine):
                 return copy.shard.key
 
     @property
-    def takeable(self) -> list[Copy]:
+    def firsts(self) -> list[Copy]:
         """The first of each lane of which none is in a handler's hands."""
         busy = {self.lane(c) for c in self.in_hand if c.era == self.era}
         first: dict[object, Copy] = {}
-        for copy in self.having(State.QUEUED):
+        for copy in self.having(*WAITING):
             first.setdefault(self.lane(copy), copy)
         return [copy for lane, copy in first.items() if lane not in busy]
+
+    @property
+    def takeable(self) -> list[Copy]:
+        """Those of them that no handler has by an earlier read."""
+        return [copy for copy in self.firsts if not self.twins(copy, awaited=True)]
+
+    def twins(self, copy: Copy, *, awaited: bool = False) -> list[Copy]:
+        """Copies of the same id that are in the books; or in hand and awaited."""
+        others = [c for c in self.in_hand if c.awaited] if awaited else self.in_books
+        same = [c for c in others if (c.id, c.shard) == (copy.id, copy.shard)]
+        return [other for other in same if other is not copy]
+
+    @property
+    def late(self) -> bool:
+        most = self.max_uncommitted
+        return most is not None and self.uncommitted > most
 
     # -- the reader ----------------------------------------------------------------
 
     def look_for_room(self) -> None:
-        self.half = self.window.capacity // 2
-        busy = len(self.takeable) > 0
-        room = self.ledger.room()
+        rings = self.room_rings
+        room = self.ledger.room(self.now)
         held = self.ledger.held
         assert 0 <= room <= self.max_messages
-        assert room == 0 or held + room <= self.max_messages
-        assert room == 0 or held <= self.half or not busy
+        assert room == 0 or held + room <= self.window.capacity
+        assert not (room and self.late)
+        self.aim = self.window.aim(self.hungry)
+        waiting = self.ledger.queued + self.ledger._lanes.behind
+        assert room <= max(self.aim - waiting, self.hungry)
+        if room and self.nothing_spare:
+            assert self.room_rings == rings + 1, "the claimer has to be told"
+            self.nothing_spare = False
         self.waiting = room == 0
         self.room_rings = 0
+        self.the_reader_knows_who_has_nothing_to_do()
+
+    def look_what_to_spare(self) -> None:
+        spare = self.ledger.spare(self.now)
+        assert 0 <= spare <= self.max_messages
+        assert spare == 0 or self.ledger.held + spare <= self.window.capacity
+        self.nothing_spare |= spare == 0
+
+    def the_reader_knows_who_has_nothing_to_do(self) -> None:
+        """See that it is rung as soon as it could read for somebody."""
+        if self.waiting and not self.room_rings and not self.late:
+            could = self.hungry > self.ledger.queued and not self.ledger.crammed
+            assert not could, "the reader sleeps though a worker starves"
 
     def read(
         self,
@@ -220,9 +274,10 @@ class LedgerMachine(RuleBasedStateMachine):
         kinds: list[tuple[str, str | None, int]],
         size: int,
         deliveries: int | None,
-        *,
-        claimed: bool,
+        how: str,
     ) -> None:
+        """Have something come by a read, a claim, or because it was set back to."""
+        claimed, again = how == "claim", how == "again"
         self._end_leases()
         self.look_for_room()
         each = size // max(1, len(kinds))
@@ -230,51 +285,101 @@ class LedgerMachine(RuleBasedStateMachine):
         count = 0
         # A recovery meets what is in flight, and what is pending since long ago; a
         # group that was set back brings again what is acknowledged.
-        again = [copy for copy in self.copies if copy.shard is shard]
-        in_books = [
-            copy
-            for copy in self.in_books
-            if copy.shard is shard
-            # Not yet: an open entry that a takeover finds deleted stays open besides.
-            and not (claimed and copy.state is State.OPEN)
-        ]
+        past = [copy for copy in self.copies if copy.shard is shard]
         for kind, key, number in kinds:
-            if kind == "again" and again:
-                id_ = pick(again, number).id
+            ghosts = self.known_ghosts(shard)
+            if kind in {"again", "deleted"} and past:
+                id_ = pick(past, number).id
+            elif kind == "ghost" and ghosts and number % 2:
+                id_ = pick(ghosts, number)
             else:
                 id_ = b"%d-0" % self.next_number
                 self.next_number += 1
-            if kind == "deleted" and in_books:
-                entries.append([pick(in_books, number).id, None])
+            known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
+            # What is new is never told of as deleted.
+            gone = kind in {"ghost", "deleted"} and not again
+            if gone:
+                entries.append([id_, None])
+            else:
+                tail = [] if key is None else [b"key", key.encode()]
+                entries.append([id_, [b"msg", b"x", *tail]])
+            if known and not self._comes_again(known[0], claimed=claimed, again=again):
                 continue
-            if kind in {"ghost", "deleted"}:
-                ghosts = self.known_ghosts(shard)
-                if ghosts and number % 2:
-                    id_ = pick(ghosts, number)
-                else:
+            if gone:
+                if id_ not in self.known_ghosts(shard):
                     self.ghosts[shard.key].append(id_)
                     self.ghosts_met += 1
-                entries.append([id_, None])
                 continue
-            tail = [] if key is None else [b"key", key.encode()]
-            entries.append([id_, [b"msg", b"x", *tail]])
-            known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
-            if claimed:
-                for copy in known:
-                    copy.forgotten = copy.state is State.OPEN
-                    self.claimed_anew |= copy.forgotten
-            if not known or known[0].forgotten:
-                count += 1
-                copy = Copy(shard, id_, key, each, deliveries or 1, self.now)
-                self.copies.append(copy)
+            count += 1
+            copy = Copy(shard, id_, key, each, deliveries or 1, self.now)
+            if self.twins(copy, awaited=True):
+                copy.state = State.AGAIN
+            self.copies.append(copy)
         counts = None if deliveries is None else {e[0]: deliveries for e in entries}
         booked = self._outcomes_due(
             lambda: self.ledger.received(
-                shard, entries, self.now, size, counts, claimed=claimed
+                shard, entries, self.now, size, counts, claimed=claimed, again=again
             )
         )
         assert booked == count
         self.received += count
+        # Who reads looks again; who claims has brought something for the hungry.
+        if claimed:
+            self.waiting = False
+        else:
+            self.look_for_room()
+
+    def _comes_again(self, copy: Copy, *, claimed: bool, again: bool) -> bool:
+        """Let go of a copy that has come again; False if it stays."""
+        self.set_back |= again
+        match copy.state:
+            case State.OPEN if claimed or again:
+                copy.forgotten = True
+            case State.RUNNING if again:
+                copy.state = State.LOST
+                copy.awaited = True
+            case State.SETTLED if again:
+                copy.state = State.LOST
+            case State.COMMITTING if again:
+                copy.forgotten = True
+            case State.COMMITTING:
+                if copy.id not in self.known_ghosts(copy.shard):
+                    self.ghosts[copy.shard.key].append(copy.id)
+                return False
+            case _:
+                return False
+        return True
+
+    # -- seeking, and shards that are read no more ---------------------------------
+
+    def drop(self, shard: Shard) -> None:
+        gone = [c for c in self.having(*WAITING) if c.shard is shard]
+        assert self.ledger.drop(shard) == len(gone)
+        for copy in gone:
+            copy.state, copy.dropped = State.GONE, True
+        self.look_for_room()
+
+    def give_up(self, shard: Shard) -> None:
+        gone = [c for c in self.in_books if c.shard is shard]
+        gone = [c for c in gone if c.state in {*WAITING, State.OPEN}]
+        self._given_back(gone, self.ledger.give_up(shard))
+        self.look_for_room()
+
+    def _given_back(
+        self,
+        copies: list[Copy],
+        given: Iterable[tuple[Shard, int, list[bytes]]],
+    ) -> None:
+        expected = Counter(
+            (c.shard.key, c.id, c.deliveries - (c.state in WAITING)) for c in copies
+        )
+        assert expected == Counter(
+            (shard.key, id_, deliveries)
+            for shard, deliveries, ids in given
+            for id_ in ids
+        )
+        for copy in copies:
+            copy.state = State.RELEASED
 
     def _end_leases(self) -> None:
         """Do as the ledger does, which looks three times a lease."""
@@ -288,6 +393,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def let_time_pass(self, number: int) -> None:
         self.now += pick([1.0, LEASE / 4, LEASE / 2, LEASE * 2], number)
+        self.ask_for_renewal()
 
     def ask_for_renewal(self) -> None:
         due = [
@@ -310,39 +416,34 @@ class LedgerMachine(RuleBasedStateMachine):
         asked = pick(self.asked, number)
         self.asked.remove(asked)
         # The number's bits say whose lease was kept.
-        ours = [
-            copy
-            for index, copy in enumerate(asked.copies)
-            if number >> index & 1 or self._has_a_twin(copy)
-        ]
+        ours = [copy for index, copy in enumerate(asked.copies) if number >> index & 1]
         gone = [copy for copy in asked.copies if copy not in ours]
         gone = [c for c in gone if c.state not in OVER | {State.COMMITTING}]
         for copy in gone:
             copy.state = State.LOST
         lost = self.ledger.lose_all_but(asked.renewal, [copy.id for copy in ours])
         assert lost == len(gone)
+        if lost and self.waiting:
+            assert self.room_rings, "the reader sleeps though there is less in hand"
+        here = [c for c in asked.copies if c.state not in OVER]
+        assert Counter(asked.renewal.ids) == Counter(copy.id for copy in here)
         self.lost += lost
         for copy in asked.copies:
             copy.leased_at = asked.when
         self.ledger.renewed(asked.renewal, asked.when)
-
-    def _has_a_twin(self, copy: Copy) -> bool:
-        """Whether an open entry has come again, and left the books to the new one."""
-        return copy.forgotten and any(
-            other.id == copy.id and other.shard is copy.shard
-            for other in self.copies[self.copies.index(copy) + 1 :]
-        )
 
     # -- workers and users ---------------------------------------------------------
 
     def take(self) -> None:
         takeable = self.takeable
         entry = self.ledger.take()
+        self.the_reader_is_rung_when_all_is_free()
         if entry is None:
             assert not takeable
+            assert not self.ledger.queued
             return
         [copy] = [c for c in takeable if (c.shard, c.id) == (entry.shard, entry.id)]
-        if self.ordering is Ordering.NONE and not self.era:
+        if self.ordering is Ordering.NONE and not self.era and not self.set_back:
             assert copy is takeable[0]
         assert copy.entry is None, "given to a worker twice"
         copy.entry, copy.era = entry, self.era
@@ -351,17 +452,23 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (entry.size, entry.deliveries) == (copy.size, copy.deliveries)
         assert entry.leased_at == copy.leased_at
 
+    def the_reader_is_rung_when_all_is_free(self) -> None:
+        free = self.window.capacity - self.ledger.held >= self.aim > 0
+        waits = self.ledger.queued or self.ledger._lanes.behind
+        if self.waiting and not self.late and free and not waits:
+            assert self.room_rings, "the reader sleeps though nothing waits"
+
+    def grow_hungry(self, change: int) -> None:
+        change = max(change, -self.hungry)
+        self.hungry += change
+        self.ledger.hunger(change)
+        if change > 0 and self.waiting:
+            assert self.room_rings, "the reader sleeps though a worker starves"
+
     @property
     def in_users_reach(self) -> list[Copy]:
         """What was handed out, and may be acknowledged at any time."""
-        return [
-            copy
-            for copy in self.copies
-            if copy.entry is not None
-            # Not yet: a late ack of an entry that has come again takes the new one
-            # out of the books.
-            and not (copy.state is State.OPEN and self._has_a_twin(copy))
-        ]
+        return [copy for copy in self.copies if copy.entry is not None]
 
     def acknowledge(self, number: int) -> None:
         """A user's `message.ack()`, early, late, or again."""
@@ -372,7 +479,11 @@ class LedgerMachine(RuleBasedStateMachine):
         entry = copy.entry
         accepted = self._outcomes_due(lambda: self.ledger.ack(entry))
         assert accepted == (copy.state is not State.RELEASED)
-        if copy.state in {State.RUNNING, State.OPEN}:
+        told = copy.state is State.OPEN and (
+            # The new one counts, or the server is told in another way.
+            self.twins(copy) or copy.id in self.known_ghosts(copy.shard)
+        )
+        if copy.state in {State.RUNNING, State.OPEN} and not told:
             copy.state, copy.forgotten = State.SETTLED, False
 
     def finish(self, number: int, *, ack: bool) -> None:
@@ -381,8 +492,12 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = pick(self.in_hand, number)
         assert copy.entry is not None
         entry = copy.entry
+        aside = self.aside
         copy.in_hand = False
+        rings = self.ready_rings
         self._outcomes_due(lambda: self.ledger.finish(entry, ack=ack))
+        free = [c for c in aside if (c.id, c.shard) == (copy.id, copy.shard)]
+        assert self.ready_rings - rings == len(free if copy.awaited else [])
         if copy.state is State.RUNNING:
             if not self.acks:
                 copy.state = State.GONE
@@ -392,22 +507,22 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 copy.state = State.OPEN
                 self.left += 1
-        if self.waiting and (self.ledger.held <= self.half or not self.takeable):
-            assert self.room_rings, "the reader sleeps though there is room"
+        self.the_reader_is_rung_when_all_is_free()
+
+    @property
+    def aside(self) -> list[Copy]:
+        """What the ledger has set aside because its handler is not finished."""
+        ids = {
+            (key, id_)
+            for key, account in self.ledger._accounts.items()
+            for id_ in account.aside
+        }
+        return [c for c in self.firsts if (c.shard.key, c.id) in ids]
 
     def order_by(self, ordering: Ordering) -> None:
-        # Not yet: what was in a lane frees it although it is filed anew, and what was
-        # claimed by ourselves is filed where it was before.
-        if self._in_a_lane() or self.claimed_anew:
-            return
         self.ledger.order_by(ordering)
         self.ordering = ordering
         self.era += 1
-
-    def _in_a_lane(self) -> bool:
-        """Whether a handler is at work that frees a lane when it ends."""
-        lanes = [copy.entry.lane for copy in self.in_hand if copy.entry]
-        return any(lane is not None for lane in lanes)
 
     # -- the committer -------------------------------------------------------------
 
@@ -429,7 +544,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.sent.append(Sent(batch, copies))
         assert not self.having(State.SETTLED)
         assert not any(self.ghosts.values())
-        planned = Counter((c.shard, c.id) for s in self.sent for c in s.copies)
+        copies = [c for s in self.sent for c in s.copies if not c.forgotten]
+        planned = Counter((c.shard, c.id) for c in copies)
         assert not planned or max(planned.values()) == 1, "an id is in two plans"
 
     def commit(self, number: int) -> None:
@@ -470,21 +586,10 @@ class LedgerMachine(RuleBasedStateMachine):
     # -- closing -------------------------------------------------------------------
 
     def release(self) -> None:
-        self.closed = True
-        expected = Counter(
-            (c.shard.key, c.id, c.deliveries - (c.state is State.QUEUED))
-            for c in self.in_books
-            if c.state not in UNCOMMITTED
-        )
-        given = Counter(
-            (shard.key, id_, deliveries)
-            for shard, deliveries, ids in self.ledger.release()
-            for id_ in ids
-        )
-        assert given == expected
-        for copy in self.in_books:
-            if copy.state not in UNCOMMITTED:
-                copy.state = State.RELEASED
+        # The reader has ended by then.
+        self.waiting = False
+        back = [c for c in self.in_books if c.state not in UNCOMMITTED]
+        self._given_back(back, self.ledger.release())
 
     # -- all that, in any order ----------------------------------------------------
 
@@ -501,9 +606,10 @@ class LedgerMachine(RuleBasedStateMachine):
         ),
         size=st.integers(0, 300),
         deliveries=st.none() | st.integers(1, 5),
-        claimed=st.sampled_from([False, False, True]),
+        how=st.sampled_from(["read", "read", "claim", "again", "again"]),
         script=st.lists(
-            st.tuples(st.sampled_from([*"ttttfffFFaappccurRRlo"]), picks), max_size=20
+            st.tuples(st.sampled_from([*"ttttttfffFFFaappccurRRlsohhHdg"]), picks),
+            max_size=20,
         ),
     )
     def go_on(
@@ -513,38 +619,35 @@ class LedgerMachine(RuleBasedStateMachine):
         kinds: list[tuple[str, str | None, int]],
         size: int,
         deliveries: int | None,
-        claimed: bool,
+        how: str,
         script: list[tuple[str, int]],
     ) -> None:
-        self.read(shard, kinds, size, deliveries, claimed=claimed)
+        self.read(shard, kinds, size, deliveries, how)
         self.everything_adds_up()
         for action, number in script:
             self.act(action, number)
             self.everything_adds_up()
 
     def act(self, action: str, number: int) -> None:
-        match action:
-            case "t":
-                self.take()
-            case "f" | "F":
-                self.finish(number, ack=action == "F")
-            case "a":
-                self.acknowledge(number)
-            case "p":
-                self.plan()
-            case "c":
-                self.commit(number)
-            case "u":
-                self.lose_the_reply(number)
-            case "r":
-                self.let_time_pass(number)
-                self.ask_for_renewal()
-            case "R":
-                self.answer_renewal(number)
-            case "l":
-                self.look_for_room()
-            case "o":
-                self.order_by(pick(Ordering, number))
+        acts: dict[str, Callable[[], None]] = {
+            "t": self.take,
+            "f": lambda: self.finish(number, ack=False),
+            "F": lambda: self.finish(number, ack=True),
+            "a": lambda: self.acknowledge(number),
+            "p": self.plan,
+            "c": lambda: self.commit(number),
+            "u": lambda: self.lose_the_reply(number),
+            "r": lambda: self.let_time_pass(number),
+            "R": lambda: self.answer_renewal(number),
+            "l": self.look_for_room,
+            "s": self.look_what_to_spare,
+            "h": lambda: self.grow_hungry(number % 3 + 1),
+            "H": lambda: self.grow_hungry(-(number % 3) - 1),
+            "o": lambda: self.order_by(pick(Ordering, number)),
+            "d": lambda: self.drop(pick(SHARDS, number)),
+            "g": lambda: self.give_up(pick(SHARDS, number)),
+        }
+        acts[action]()
 
     # -- what holds at any time ----------------------------------------------------
 
@@ -557,6 +660,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.workers_find_what_may_run_and_nothing_else()
         self.a_lane_runs_one_at_a_time()
         self.lanes_are_there_only_as_long_as_they_have_an_entry()
+        self.nothing_is_in_two_handlers_hands()
+        self.the_reader_knows_who_has_nothing_to_do()
 
     def room_is_counted(self) -> None:
         taking = [copy for copy in self.copies if copy.takes_room]
@@ -577,6 +682,9 @@ class LedgerMachine(RuleBasedStateMachine):
             for id_ in account.entries
         )
         assert books == Counter((c.shard.key, c.id) for c in self.in_books)
+        for shard in SHARDS:
+            mine = {c.id for c in self.in_books if c.shard is shard}
+            assert set(self.ledger.in_hand(shard)) == mine
 
     def totals_add_up(self) -> None:
         totals = self.ledger.totals
@@ -590,13 +698,31 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.uncommitted == self.uncommitted
         assert self.ledger.full == (self.uncommitted >= self.max_pending)
         confirm = Counter(map(id, self.ledger.to_confirm()))
-        assert confirm == Counter(id(c.entry) for c in self.having(*UNCOMMITTED))
+        # What was sent and has come again since is nobody's to wait for.
+        mine = [c for c in self.having(*UNCOMMITTED) if not c.forgotten]
+        assert confirm == Counter(id(c.entry) for c in mine)
 
     def workers_find_what_may_run_and_nothing_else(self) -> None:
-        takeable = self.takeable
-        assert self.ledger.queued == len(takeable)
+        firsts, aside = self.firsts, self.aside
+        ready = [copy for copy in firsts if copy not in aside]
+        assert self.ledger.queued == len(ready)
         found = Counter((e.shard.key, e.id) for e in self.ledger._queue)
-        assert found == Counter((c.shard.key, c.id) for c in takeable)
+        assert found == Counter((c.shard.key, c.id) for c in ready)
+        # What is set aside is there as long as its handler, and no longer.
+        lying = sum(len(a.aside) for a in self.ledger._accounts.values())
+        assert lying == len(aside)
+        assert not any(copy in self.takeable for copy in aside)
+        behind = len(self.having(*WAITING)) - len(firsts)
+        assert self.ledger._lanes.behind == behind
+
+    def nothing_is_in_two_handlers_hands(self) -> None:
+        """See that no id is, but where it was acked early, or lost to others."""
+        at_work = Counter(
+            (copy.shard, copy.id)
+            for copy in self.in_hand
+            if copy.awaited or copy.state is State.RUNNING
+        )
+        assert not at_work or max(at_work.values()) == 1
 
     def a_lane_runs_one_at_a_time(self) -> None:
         if self.ordering is not Ordering.NONE:
@@ -605,10 +731,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:
         lanes: set[Any] = set()
-        if self.ordering is not Ordering.NONE and not self.closed:
+        if self.ordering is not Ordering.NONE:
             running = [c for c in self.in_hand if c.era == self.era]
-            lanes = {self.lane(c) for c in [*running, *self.having(State.QUEUED)]}
-        assert len(self.ledger._lanes) == len(lanes)
+            lanes = {self.lane(c) for c in [*running, *self.having(*WAITING)]}
+        assert len(self.ledger._lanes._lanes) == len(lanes)
 
     # -- in the end ----------------------------------------------------------------
 
@@ -617,7 +743,6 @@ class LedgerMachine(RuleBasedStateMachine):
             self._let_run_out()
 
     def _let_run_out(self) -> None:
-        waiting = self.waiting
         if self.ends_early:
             self.release()
             self.everything_adds_up()
@@ -635,19 +760,18 @@ class LedgerMachine(RuleBasedStateMachine):
             self.commit(0)
         counts = self.ledger.held, self.ledger.size, self.ledger.uncommitted
         assert counts == (0, 0, 0)
-        assert not self.ledger._lanes
+        assert not self.ledger._lanes._lanes
+        assert not any(a.twice for a in self.ledger._accounts.values())
         assert not self.ledger._queue
         # Everything has left, or is open: exactly once.
         over = {copy for copy in self.copies if copy.state in {*OVER, State.OPEN}}
         assert over == set(self.copies)
         if self.acks:
-            gone = self.having(State.GONE)
-            assert Counter(map(id, self.confirmed)) == Counter(map(id, gone))
-        assert self.acked == len(self.having(State.GONE))
-        # And whoever waited for room was told that there is some.
-        if waiting and not self.closed:
-            assert self.room_rings
-        assert self.ledger.room() > 0
+            assert Counter(map(id, self.confirmed)) == Counter(map(id, self.gone))
+        assert self.acked == len(self.gone)
+        # And whoever has nothing to do is read for.
+        self.grow_hungry(1)
+        assert self.ledger.room(self.now) > 0
 
 
 TestLedger = LedgerMachine.TestCase

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock import options
 from penstock.errors import ConfigurationError
+from penstock.message import EntryId
 from penstock.options import (
     AutoCommit,
     Claim,
@@ -20,14 +21,16 @@ from penstock.options import (
     Ordering,
     Prefetch,
     Start,
+    after,
     choice,
     count,
+    place,
     seconds,
 )
 
 
 def test_the_defaults_are_those_that_the_docstrings_name() -> None:
-    assert Prefetch() == Prefetch(max_messages=1000, max_bytes=64 * 1024 * 1024)
+    assert Prefetch() == Prefetch(1000, max_bytes=64 * 1024 * 1024, max_wait=1.0)
     assert Commit() == Commit(interval=0.1, max_pending=1000, delay=5.0)
     assert Claim() == Claim(idle=60.0, interval=30.0)
 
@@ -78,6 +81,8 @@ def test_what_is_no_duration_is_refused_by_the_options_name(duration: Any) -> No
         Commit(interval=duration)
     with pytest.raises(ConfigurationError, match=r"^Commit\(delay\)="):
         Commit(delay=duration)
+    with pytest.raises(ConfigurationError, match=r"^Prefetch\(max_wait\)="):
+        Prefetch(max_wait=duration)
     with pytest.raises(ConfigurationError, match=r"^Claim\(idle\)="):
         Claim(idle=duration)
     with pytest.raises(ConfigurationError, match=r"^Claim\(interval\)="):
@@ -85,7 +90,11 @@ def test_what_is_no_duration_is_refused_by_the_options_name(duration: Any) -> No
 
 
 @pytest.mark.parametrize("duration", [0, 0.0, -0.0, timedelta(0)])
-def test_a_lease_of_no_time_is_refused_but_a_wait_may_be_0(duration: Any) -> None:
+def test_a_lease_of_no_time_is_refused_but_a_wait_for_more_may_be_0(
+    duration: Any,
+) -> None:
+    with pytest.raises(ConfigurationError, match="more than 0"):
+        Prefetch(max_wait=duration)
     with pytest.raises(ConfigurationError, match="more than 0"):
         Claim(idle=duration)
     with pytest.raises(ConfigurationError, match="more than 0"):
@@ -167,3 +176,64 @@ def test_every_choice_has_a_short_name(kind: Any) -> None:
         assert getattr(options, member.name) is member
         assert member.name in options.__all__
         assert member.value == member.name.lower()
+
+
+def test_the_wait_of_what_is_read_ahead_is_kept_as_float() -> None:
+    kept = Prefetch(max_wait=timedelta(minutes=1)).max_wait
+    assert kept == 60.0
+    assert type(kept) is float
+
+
+# -- places ------------------------------------------------------------------------
+
+ID = EntryId(1678280595282, 7)
+
+
+def test_after_an_entry_is_the_next_id_there_can_be() -> None:
+    assert after(ID) == after(str(ID)) == EntryId(1678280595282, 8)
+    assert after("5") == EntryId(5, 1)
+    assert after(EntryId(5, 2**64 - 1)) == EntryId(6, 0)
+
+
+@pytest.mark.parametrize("wrong", ["", "$", "5-", b"5-0", 5, None, Start.LATEST])
+def test_after_what_is_no_entry_there_is_no_place(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        after(wrong)
+
+
+def test_nothing_comes_after_the_last_id_there_is() -> None:
+    with pytest.raises(ConfigurationError):
+        after(EntryId.MAX)
+
+
+@pytest.mark.parametrize(
+    ("at", "meant"),
+    [
+        (Start.EARLIEST, Start.EARLIEST),
+        (Start.LATEST, Start.LATEST),
+        ("earliest", Start.EARLIEST),
+        ("latest", Start.LATEST),
+        (ID, ID),
+        (str(ID), ID),
+        ("5", EntryId(5, 0)),
+        (datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC), EntryId(5000, 0)),
+    ],
+)
+def test_a_place_is_an_end_an_id_or_a_moment(at: Any, meant: object) -> None:
+    assert place(at, "start") == meant
+
+
+@pytest.mark.parametrize("wrong", ["EARLIEST", "$", "", b"5-0", 5, 5.0, None, []])
+def test_what_is_no_place_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        place(wrong, "start")
+
+
+def test_what_is_not_even_text_is_refused_by_the_options_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"^seek\(to\)=5 is no place"):
+        place(5, "seek(to)")  # type: ignore[arg-type]
+
+
+def test_a_naive_datetime_is_no_place() -> None:
+    with pytest.raises(ConfigurationError, match="time zone"):
+        place(datetime(2024, 1, 1), "start")  # noqa: DTZ001 - that is the point

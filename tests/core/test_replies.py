@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import hiredis
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from penstock._core import replies
 from penstock._core.replies import (
@@ -18,8 +20,10 @@ from penstock._core.replies import (
     ErrorReply,
     GroupInfo,
     Pending,
+    StreamInfo,
     Trouble,
 )
+from penstock.message import EntryId
 
 error_reply = cast("Callable[[str], Exception]", ErrorReply)
 
@@ -104,14 +108,20 @@ def test_a_page_of_pending_entries_is_the_same_in_both_protocols() -> None:
     assert replies.pending_page(raw(b"*0\r\n")) == []
 
 
-def test_the_summary_tells_the_lowest_pending_id() -> None:
+def test_the_summary_tells_the_lowest_and_the_highest_pending_id() -> None:
     summary = raw(words("*4 :2 $3 1-1 $3 2-1 *1 *2 $1 c $1 2"))
     assert replies.lowest_pending(summary) == b"1-1"
+    assert replies.highest_pending(summary) == EntryId(2, 1)
 
 
 @both("*4 :0 $-1 $-1 *-1", "*4 :0 _ _ _")
 def test_without_pending_entries_there_is_no_lowest(reply: Any) -> None:
     assert replies.lowest_pending(reply) is None
+    assert replies.highest_pending(reply) == EntryId.MIN
+
+
+def test_where_the_summary_is_refused_any_id_may_be_pending() -> None:
+    assert replies.highest_pending(ErrorReply("NOPERM no")) == EntryId.MAX
 
 
 # -- claims ------------------------------------------------------------------------
@@ -130,7 +140,8 @@ def test_a_claim_tells_where_to_go_on_what_came_and_what_is_deleted() -> None:
     "*2 $3 0-0 *3 _ *2 $3 1-1 *2 $3 msg $1 a _",
 )
 def test_redis_6_gives_nil_for_a_deleted_entry_and_names_none(reply: Any) -> None:
-    assert replies.claimed(reply) == Claimed(b"0-0", [[b"1-1", [b"msg", b"a"]]], ())
+    entries = [[b"1-1", [b"msg", b"a"]]]
+    assert replies.claimed(reply) == Claimed(b"0-0", entries, (), nameless=2)
 
 
 # -- maps --------------------------------------------------------------------------
@@ -193,6 +204,141 @@ def test_consumers_are_read(reply: Any) -> None:
 @both("*0", "*0")
 def test_a_stream_without_groups_has_none(reply: Any) -> None:
     assert list(replies.groups(reply)) == []
+
+
+# -- streams, and how far behind somebody is ---------------------------------------
+
+TELL = "$6 length :2 $17 last-generated-id $3 9-1 $20 max-deleted-entry-id $3 5-1"
+FIRST = "$11 first-entry *2 $3 2-1 *2 $3 msg $1 a"
+
+
+@both(f"*8 {TELL} {FIRST}", f"%4 {TELL} {FIRST}")
+def test_a_stream_is_read(reply: Any) -> None:
+    assert replies.stream(reply) == StreamInfo(
+        2, last=EntryId(9, 1), first=EntryId(2, 1), deleted=EntryId(5, 1)
+    )
+
+
+@both(f"*8 {TELL} $11 first-entry $-1", f"%4 {TELL} $11 first-entry _")
+def test_an_empty_stream_has_no_first_entry(reply: Any) -> None:
+    assert replies.stream(reply).first is None
+
+
+def test_redis_6_does_not_tell_what_was_deleted() -> None:
+    old = f"*6 $6 length :2 $17 last-generated-id $3 9-1 {FIRST}"
+    assert replies.stream(raw(words(old))).deleted is None
+
+
+def info(
+    *ids: int, last: int | None = None, deleted: int | None = 0, length: int = -1
+) -> StreamInfo:
+    """Describe a stream of whole milliseconds."""
+    return StreamInfo(
+        len(ids) if length < 0 else length,
+        EntryId(max(ids, default=0) if last is None else last),
+        EntryId(min(ids)) if ids else None,
+        None if deleted is None else EntryId(deleted),
+    )
+
+
+FULL = info(3, 4, 5)
+BEHIND = [
+    # There is nothing above.
+    (FULL, 5, 0, 0),
+    (FULL, 5, None, 0),
+    (FULL, 6, 3, 0),
+    (info(3, 4, last=5, deleted=5), 5, None, 0),
+    (info(3, 4, deleted=None), 4, None, 0),
+    # There is nothing at all.
+    (info(), 0, None, 0),
+    (info(last=9), 5, 4, 0),
+    (info(last=9, deleted=9), 5, None, 0),
+    # All that there is lies above.
+    (FULL, 0, None, 3),
+    (FULL, 2, None, 3),
+    (FULL, 2, 17, 3),
+    (info(3, 5, deleted=4), 2, None, 2),
+    (info(3, 5, deleted=None), 2, None, 2),
+    # In the middle, the server is believed.
+    (FULL, 3, 2, 2),
+    (FULL, 4, 1, 1),
+    (FULL, 3, 0, 0),
+    (FULL, 3, 3, 3),
+    # But not if an entry above was deleted from the middle.
+    (info(3, 5, deleted=4), 3, 1, None),
+    (info(3, 5, 6, deleted=4), 3, 3, None),
+    # One below makes no difference.
+    (info(1, 3, 5, deleted=2), 3, 1, 1),
+    (info(1, 3, 5, deleted=3), 3, 1, 1),
+    # Nor if it does not tell what was deleted, or how many there are.
+    (info(3, 4, 5, deleted=None), 3, 2, None),
+    (FULL, 3, None, None),
+    # Nor if it can't be.
+    (FULL, 3, 4, None),
+    (FULL, 3, -1, None),
+]
+
+
+@pytest.mark.parametrize(("stream", "delivered", "told", "behind"), BEHIND)
+def test_how_many_entries_lie_above_an_id(
+    stream: StreamInfo, delivered: int, told: int | None, behind: int | None
+) -> None:
+    assert stream.behind(EntryId(delivered), told) == behind
+
+
+ids = st.integers(1, 12)
+
+
+@given(st.sets(ids), st.sets(ids), ids | st.just(0), ids | st.just(0), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_a_server_that_tells_the_truth_is_never_contradicted(
+    sent: set[int],
+    deleted: set[int],
+    trimmed: int,
+    delivered: int,
+    tells: bool,  # noqa: FBT001
+) -> None:
+    left = {id_ for id_ in sent - deleted if id_ > trimmed}
+    # The highest deleted one that was not at the beginning.
+    holes = max((sent & deleted) | {0})
+    stream = info(*left, last=max(sent, default=0), deleted=holes)
+    above = len([id_ for id_ in left if id_ > delivered])
+    behind = stream.behind(EntryId(delivered), above if tells else None)
+    assert behind in {above, None}
+    if tells and holes <= delivered:
+        assert behind == above
+
+
+def group(name: str, last: str, lag: int | None) -> list[Any]:
+    facts: list[Any] = [b"name", name.encode(), b"consumers", 0, b"pending", 0]
+    return [*facts, b"last-delivered-id", last.encode(), b"lag", lag]
+
+
+STREAM = {
+    b"length": 3,
+    b"last-generated-id": b"5-0",
+    b"max-deleted-entry-id": b"0-0",
+    b"first-entry": [b"3-0", [b"msg", b""]],
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "lag"),
+    [
+        ([STREAM, [group("f", "3-0", 2), group("g", "4-0", 1)]], 1),
+        ([STREAM, [group("g", "0-0", None)]], 3),
+        ([STREAM, [group("g", "4-0", None)]], None),
+        # The group is gone, the stream is, or nobody may ask.
+        ([STREAM, [group("gg", "4-0", 1)]], None),
+        ([STREAM, []], None),
+        ([ErrorReply("ERR no such key"), ErrorReply("ERR no such key")], None),
+        (ErrorReply("EXECABORT Transaction discarded"), None),
+    ],
+)
+def test_a_groups_lag_is_how_far_behind_the_end_it_is(
+    facts: Any, lag: int | None
+) -> None:
+    assert replies.lag(facts, "g") == lag
 
 
 # -- what a server has -------------------------------------------------------------

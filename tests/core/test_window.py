@@ -1,110 +1,121 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.window import Window
 
-FIRST = 16
+FIRST = 8
 
-limits = st.tuples(st.integers(1, 5000), st.integers(1, 1_000_000))
+limits = st.tuples(
+    st.integers(1, 5000), st.integers(1, 1_000_000), st.floats(0.001, 3600.0)
+)
 reads = st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 100_000)), max_size=20)
+# Messages that were done, and seconds that went by meanwhile; what was dropped or lost
+# counts as well, and none is ever undone.
+paces = st.lists(
+    st.tuples(st.integers(0, 5000), st.floats(0.0, 100_000.0)), max_size=20
+)
 
 
-def after(limit: tuple[int, int], past: list[tuple[int, int]]) -> Window:
+class Clock:
+    """Tells a window the pace, step by step."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.done = 0
+        self.now = 1000.0
+        window.paced(0, self.now)
+
+    def goes_on(self, done: int, seconds: float) -> None:
+        self.done += done
+        self.now += seconds
+        self.window.paced(self.done, self.now)
+
+
+def after(limit: tuple[int, int, float], past: list[tuple[int, int]]) -> Window:
     window = Window(*limit)
     for messages, size in past:
         window.learned(messages, messages * size)
     return window
 
 
+def grown(max_messages: int = 1000, max_wait: float = 1.0) -> Clock:
+    """Give a window that pace does not bound, for now."""
+    clock = Clock(Window(max_messages, 10**9, max_wait))
+    for _ in range(20):
+        clock.goes_on(10**6, 0.0)
+    return clock
+
+
+# -- what may be held --------------------------------------------------------------
+
+
 @given(limits, reads, st.integers(0, 10_000), st.integers(0, 2_000_000))
 @settings(max_examples=300, deadline=None)
-def test_room_is_never_negative_and_never_goes_over_the_messages(
-    limit: tuple[int, int], past: list[tuple[int, int]], held: int, size: int
+def test_what_is_free_is_never_negative_and_never_goes_over_the_messages(
+    limit: tuple[int, int, float], past: list[tuple[int, int]], held: int, size: int
 ) -> None:
     window = after(limit, past)
-    room = window.room(held, size)
-    assert room >= 0
-    assert room == 0 or held + room <= limit[0]
+    free = window.free(held, size)
+    assert free >= 0
+    assert free == 0 or held + free <= window.capacity <= limit[0]
 
 
 @given(limits, reads)
 @settings(max_examples=200, deadline=None)
 def test_who_holds_nothing_may_always_read_something(
-    limit: tuple[int, int], past: list[tuple[int, int]]
+    limit: tuple[int, int, float], past: list[tuple[int, int]]
 ) -> None:
     window = after(limit, past)
-    assert 1 <= window.room(0, 0) <= limit[0]
+    assert 1 <= window.free(0, 0) <= limit[0]
     assert 1 <= window.capacity <= limit[0]
+    assert window.aim(1) >= 1
 
 
 @given(limits, reads.filter(bool), st.integers(0, 5000), st.integers(1, 100_000))
 @settings(max_examples=300, deadline=None)
 def test_messages_no_larger_than_the_last_read_ones_stay_within_the_bytes(
-    limit: tuple[int, int], past: list[tuple[int, int]], held: int, each: int
+    limit: tuple[int, int, float],
+    past: list[tuple[int, int]],
+    held: int,
+    each: int,
 ) -> None:
     window = after(limit, [*past, (1, each)])
-    room = window.room(held, held * each)
+    free = window.free(held, held * each)
     # One message that is larger than all that may be held has to go through.
-    assert room == 0 or held + room == 1 or (held + room) * each <= limit[1]
+    assert free == 0 or held + free == 1 or (held + free) * each <= limit[1]
     assert window.capacity == 1 or window.capacity * each <= limit[1]
 
 
-def test_reading_starts_with_few_and_doubles_while_reads_come_back_full() -> None:
-    window = Window(1000, 10**9)
-    asked = []
-    for _ in range(9):
-        asked.append(window.room(0, 0))
-        window.learned(asked[-1], asked[-1])
-    assert asked == [FIRST, 32, 64, 128, 256, 512, 1000, 1000, 1000]
-
-
-def test_reads_that_are_not_full_change_nothing() -> None:
-    window = Window(1000, 10**9)
-    for _ in range(5):
-        window.learned(FIRST - 1, 15)
-        assert window.room(0, 0) == FIRST
-    window.learned(FIRST, 16)
-    assert window.room(0, 0) == 32
-
-
-def test_a_bound_below_the_first_read_is_kept() -> None:
-    window = Window(3, 10**9)
-    assert window.room(0, 0) == 3
-    window.learned(3, 3)
-    assert window.room(0, 0) == 3
-    assert window.room(2, 2) == 1
-    assert window.room(3, 3) == 0
-
-
 def test_before_the_first_read_sizes_are_unknown_and_messages_bound_alone() -> None:
-    window = Window(100, 10)
+    window = Window(100, 10, 1.0)
     assert window.capacity == 100
-    assert window.room(0, 0) == FIRST
-    assert window.room(95, 10**9) == 5
+    assert window.free(0, 0) == 100
+    assert window.free(95, 10**9) == 5
 
 
 def test_large_messages_lower_the_capacity_at_once() -> None:
-    window = Window(1000, 10_000)
+    window = Window(1000, 10_000, 1.0)
     window.learned(FIRST, FIRST * 1000)
     assert window.capacity == 10
-    assert window.room(0, 0) == 10
-    assert window.room(4, 4000) == 6
-    assert window.room(4, 9500) == 0
-    assert window.room(10, 10_000) == 0
+    assert window.free(0, 0) == 10
+    assert window.free(4, 4000) == 6
+    assert window.free(4, 9500) == 0
+    assert window.free(10, 10_000) == 0
 
 
 def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
-    window = Window(1000, 10_000)
+    window = Window(1000, 10_000, 1.0)
     window.learned(1, 50_000)
-    assert window.capacity == 1
-    assert window.room(0, 0) == 1
-    assert window.room(1, 50_000) == 0
+    assert window.capacity == window.aim(0) == 1
+    assert window.free(0, 0) == 1
+    assert window.free(1, 50_000) == 0
 
 
 def test_small_messages_raise_the_capacity_by_a_tenth_a_read() -> None:
-    window = Window(1000, 9000)
+    window = Window(1000, 9000, 1.0)
     window.learned(1, 1000)
     assert window.capacity == 9
     window.learned(1, 1)
@@ -114,3 +125,134 @@ def test_small_messages_raise_the_capacity_by_a_tenth_a_read() -> None:
     for _ in range(100):
         window.learned(1, 1)
     assert window.capacity == 1000
+
+
+# -- what should wait --------------------------------------------------------------
+
+
+@given(limits, reads, paces, st.integers(0, 10_000))
+@settings(max_examples=300, deadline=None)
+def test_what_should_wait_is_never_negative_and_never_more_than_may_be_held(
+    limit: tuple[int, int, float],
+    past: list[tuple[int, int]],
+    steps: list[tuple[int, float]],
+    hungry: int,
+) -> None:
+    window = after(limit, past)
+    clock = Clock(window)
+    for done, seconds in [(0, 0.0), *steps]:
+        clock.goes_on(done, seconds)
+        assert 0 <= window.aim(0) <= window.aim(hungry) <= window.capacity
+
+
+@given(limits, paces, st.integers(0, 10_000))
+@settings(max_examples=300, deadline=None)
+def test_it_rises_to_what_those_want_who_have_nothing_to_do(
+    limit: tuple[int, int, float], steps: list[tuple[int, float]], hungry: int
+) -> None:
+    window = Window(*limit)
+    clock = Clock(window)
+    for done, seconds in steps:
+        clock.goes_on(done, seconds)
+    assert window.aim(hungry) == max(window.aim(0), min(hungry, window.capacity))
+
+
+@given(limits, paces)
+@settings(max_examples=300, deadline=None)
+def test_it_doubles_at_most_whenever_the_pace_is_taken(
+    limit: tuple[int, int, float], steps: list[tuple[int, float]]
+) -> None:
+    window = Window(*limit)
+    clock = Clock(window)
+    for done, seconds in steps:
+        before = window.aim(0)
+        clock.goes_on(done, seconds)
+        assert window.aim(0) <= 2 * max(1, before)
+
+
+@given(limits, paces, st.integers(1, 5000), st.floats(0.001, 100_000.0))
+@settings(max_examples=300, deadline=None)
+def test_no_more_waits_than_the_pace_of_late_gets_done_in_time(
+    limit: tuple[int, int, float],
+    steps: list[tuple[int, float]],
+    done: int,
+    span: float,
+) -> None:
+    window = Window(*limit)
+    clock = Clock(window)
+    for step in steps:
+        clock.goes_on(*step)
+    # From the last time that anything had been done.
+    clock.goes_on(1, 0.0)
+    clock.goes_on(done, span)
+    assert window.aim(0) <= done / span * limit[2] * (1 + 1e-9)
+
+
+@given(st.integers(1, 5000), paces, st.floats(0.001, 10.0))
+@settings(max_examples=200, deadline=None)
+def test_quick_handlers_come_to_have_all_that_may_be_held(
+    max_messages: int, steps: list[tuple[int, float]], span: float
+) -> None:
+    clock = Clock(Window(max_messages, 10**9, 1.0))
+    for step in steps:
+        clock.goes_on(*step)
+    for _ in range(14):
+        # Each time, they do what may wait, ten times as fast as they need to be.
+        clock.goes_on(int(10 * max_messages * span) + 1, span)
+    assert clock.window.aim(0) == max_messages
+
+
+def test_a_few_wait_at_first_and_no_more_than_may_be_held() -> None:
+    assert Window(1000, 10**9, 1.0).aim(0) == FIRST
+    assert Window(3, 10**9, 1.0).aim(0) == 3
+    assert Window(3, 10**9, 1.0).aim(100) == 3
+
+
+def test_the_first_look_tells_no_pace() -> None:
+    window = Window(1000, 10**9, 1.0)
+    window.paced(500, 7.0)
+    assert window.aim(0) == FIRST
+    # The pace is taken from there on.
+    window.paced(504, 8.0)
+    assert window.aim(0) == 4
+
+
+def test_without_progress_no_pace_is_taken() -> None:
+    clock = grown()
+    for _ in range(10):
+        clock.goes_on(0, 1.0)
+        assert clock.window.aim(0) == 1000
+    clock.goes_on(20, 10.0)
+    assert clock.window.aim(0) == 1, "20 in 20 s, the silent ones among them"
+
+
+@pytest.mark.parametrize(
+    ("done", "span", "max_wait", "aim"),
+    [
+        (100, 1.0, 1.0, 100),
+        (100, 1.0, 0.5, 50),
+        (100, 1.0, 3.0, 300),
+        (1, 1.0, 1.0, 1),
+        (1, 1.001, 1.0, 0),
+        (1, 600.0, 1.0, 0),
+        (1, 600.0, 600.0, 1),
+        (999, 1.0, 1.0, 999),
+        (5000, 1.0, 1.0, 1000),
+    ],
+)
+def test_what_may_wait_is_pace_times_time(
+    done: int, span: float, max_wait: float, aim: int
+) -> None:
+    clock = grown(max_wait=max_wait)
+    clock.goes_on(done, span)
+    assert clock.window.aim(0) == aim
+
+
+def test_from_nothing_it_grows_again_by_doubling() -> None:
+    clock = grown(20)
+    clock.goes_on(1, 600.0)
+    aims = [clock.window.aim(0)]
+    for _ in range(6):
+        clock.goes_on(1000, 1.0)
+        aims.append(clock.window.aim(0))
+    assert aims == [0, 2, 4, 8, 16, 20, 20]

@@ -254,16 +254,39 @@ async def test_an_outage_that_begins_while_others_reconnect_is_told_of(
 ) -> None:
     port = free_port()
     link = Counting(f"redis://127.0.0.1:{port}", events)
+    served = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        if served == 1:
+            await GOOD(reader, writer)
+
     async with asyncio.timeout(10):
-        async with fake(GOOD, port=port):
+        async with fake(once, port=port):
             first = asyncio.create_task(link.reconnect("cut"))
             second = asyncio.create_task(link.reconnect("cut"))
             await (await first).aclose()
-        await link.tried(3)
+            await link.tried(3)
         assert names(events) == ["connection_lost", "reconnected", "connection_lost"]
         async with fake(GOOD, port=port):
             await (await second).aclose()
     assert names(events) == ["connection_lost", "reconnected"] * 2
+
+
+async def test_who_waits_behind_another_comes_through_with_it(events: Events) -> None:
+    """The pace has slowed down by then; to wait for it again would be of no use."""
+    port = free_port()
+    link = Counting(f"redis://127.0.0.1:{port}", events, first=0.5)
+    async with asyncio.timeout(10):
+        tasks = [asyncio.create_task(link.reconnect("cut")) for _ in range(4)]
+        await link.tried(2)
+        async with fake(GOOD, port=port):
+            wires = [await task for task in tasks]
+            for wire in wires:
+                await wire.aclose()
+    assert link.tries[-1] - link.tries[-4] < 0.2
+    assert link.most_at_once == 1
 
 
 @pytest.fixture

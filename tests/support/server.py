@@ -9,15 +9,27 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
 
 from penstock import embedded
 
 
 class Server:
-    """A server process on a TCP port of loopback, with an append-only file."""
+    """A server process on a TCP port of loopback, with an append-only file.
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    Args:
+        folder: Where its file and log go.
+        *settings: More of the command line.
+        binary: The program; default: the one that is embedded.
+    """
+
+    def __init__(
+        self, folder: Path, *settings: str, binary: str | Path | None = None
+    ) -> None:
         self.folder = folder
+        self._binary = binary
         self.port = free_port()
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -26,9 +38,13 @@ class Server:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    def client(self) -> Any:
+        """redis-py's client, to look at it and to change it from outside."""
+        return Redis.from_url(self.url, socket_timeout=10)
+
     async def start(self) -> None:
         """Start, and wait until it accepts connections."""
-        binary = str(embedded.find_server())
+        binary = str(self._binary or embedded.find_server())
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--save", "", "--hz", "100"]
         command += ["--appendonly", "yes", "--appendfsync", "always", *self._settings]
@@ -74,9 +90,11 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def server(folder: Path, *settings: str) -> AsyncIterator[Server]:
+async def server(
+    folder: Path, *settings: str, binary: str | Path | None = None
+) -> AsyncIterator[Server]:
     """A server that runs; it is killed in the end."""
-    made = Server(folder, *settings)
+    made = Server(folder, *settings, binary=binary)
     await made.start()
     try:
         yield made

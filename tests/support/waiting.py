@@ -49,3 +49,10 @@ async def send(url: str, stream: str, *values: int) -> None:
     async with Producer(url) as producer:
         for number in values:
             await producer.enqueue(stream, b"%d" % number)
+
+
+async def calls(redis: Any, name: str) -> int:
+    """How often a command was called so far, refused or not."""
+    stats = await redis.info("commandstats")
+    facts = stats.get(f"cmdstat_{name}", {})
+    return sum(int(facts.get(kind, 0)) for kind in ("calls", "rejected_calls"))

@@ -15,17 +15,26 @@ Word: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Word, ...]
 
 
+def transaction(batch: Iterable[Command]) -> list[Command]:
+    """Have commands done with nothing in between; the last reply has all of theirs."""
+    return [(b"MULTI",), *batch, (b"EXEC",)]
+
+
 def xadd(key: bytes, fields: Iterable[Word], id: Word = b"*") -> Command:  # noqa: A002
     """Append an entry; the reply is its id."""
     return (b"XADD", key, id, *fields)
 
 
 def xread(
-    keys: Sequence[bytes], after: Sequence[Word], count: int, block: int
+    keys: Sequence[bytes], after: Sequence[Word], count: int, block: int | None
 ) -> Command:
-    """Read what came after an id, per key; waits up to `block` milliseconds."""
-    head = (b"XREAD", b"COUNT", count, b"BLOCK", block, b"STREAMS")
-    return (*head, *keys, *after)
+    """Read what came after an id, per key.
+
+    COUNT is per key. Waits up to `block` milliseconds for the first one, and not at
+    all with None.
+    """
+    wait: Command = () if block is None else (b"BLOCK", block)
+    return (b"XREAD", b"COUNT", count, *wait, b"STREAMS", *keys, *after)
 
 
 def xreadgroup(
@@ -33,17 +42,17 @@ def xreadgroup(
     consumer: str,
     keys: Sequence[bytes],
     count: int,
-    block: int,
+    block: int | None,
     *,
     noack: bool = False,
 ) -> Command:
     """Read entries that the group has delivered to nobody yet.
 
-    COUNT is per key. Waits up to `block` milliseconds for the first one. With NOACK
-    the server takes them for acknowledged at once.
+    COUNT is per key. Waits up to `block` milliseconds for the first one, and not at
+    all with None. With NOACK the server takes them for acknowledged at once.
     """
     head = (b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count)
-    wait: Command = (b"BLOCK", block)
+    wait: Command = () if block is None else (b"BLOCK", block)
     if noack:
         wait += (b"NOACK",)
     live = (b">",) * len(keys)
@@ -62,17 +71,26 @@ def xreadgroup_pending(
     return (*head, b"STREAMS", key, after)
 
 
+def xrange_one(key: bytes, id: bytes) -> Command:  # noqa: A002
+    """Read one entry, if it is there."""
+    return (b"XRANGE", key, id, id)
+
+
 def xack(key: bytes, group: str, ids: Iterable[bytes]) -> Command:
     """Acknowledge; the reply is how many were pending."""
     return (b"XACK", key, group, *ids)
 
 
 def xpending_page(
-    key: bytes, group: str, consumer: str, after: bytes, count: int
+    key: bytes, group: str, consumer: str | None, after: bytes, count: int
 ) -> Command:
-    """List a consumer's pending entries above an id: id, owner, idle, deliveries."""
+    """List pending entries above an id: id, owner, idle, deliveries.
+
+    Those of one consumer, or with None of all.
+    """
     # "(" makes the start exclusive, since Redis 6.2.
-    return (b"XPENDING", key, group, b"(" + after, b"+", count, consumer)
+    page = (b"XPENDING", key, group, b"(" + after, b"+", count)
+    return page if consumer is None else (*page, consumer)
 
 
 def xpending_summary(key: bytes, group: str) -> Command:
@@ -134,6 +152,24 @@ def xgroup_create(key: bytes, group: str, after: Word, *, mkstream: bool) -> Com
     return (*command, b"MKSTREAM") if mkstream else command
 
 
+def xgroup_setid(key: bytes, group: str, after: bytes) -> Command:
+    """Have a group deliver what lies after an id, delivered before or not.
+
+    What is pending stays so.
+    """
+    return (b"XGROUP", b"SETID", key, group, after)
+
+
+def exists(keys: Iterable[bytes]) -> Command:
+    """Count the keys that there are."""
+    return (b"EXISTS", *keys)
+
+
+def key_type(key: bytes) -> Command:
+    """Ask what is at a key: `stream`, another type, or `none`."""
+    return (b"TYPE", key)
+
+
 def unlink(key: bytes) -> Command:
     """Delete a key; unlike DEL, frees it in the background. The reply is how many."""
     return (b"UNLINK", key)
@@ -188,6 +224,11 @@ def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
 def publish(channel: bytes, message: bytes) -> Command:
     """Tell those who have subscribed to a channel."""
     return (b"PUBLISH", channel, message)
+
+
+def pubsub_numsub(channels: Iterable[bytes]) -> Command:
+    """Count the connections that listen to each channel; the reply is flat pairs."""
+    return (b"PUBSUB", b"NUMSUB", *channels)
 
 
 def subscribe(channels: Sequence[bytes]) -> Command:

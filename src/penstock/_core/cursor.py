@@ -7,16 +7,22 @@ starts over with recovery; what is in flight already is told apart by the ledger
 
 Without a group the position is an id that lives here: the last one seen. It is kept
 over reconnects, so a quiet stream beside a busy one loses nothing.
+
+No shard starves another. COUNT is per stream (redis/redis#11116), so the room is
+divided among all; where only some came back full, the next read is theirs alone, and
+the one after it everybody's again. Shards that recover take turns with those that are
+live. A shard that can't be read (its key became something else, say) is left out until
+it is found healed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from penstock._core.replies import RawEntry
-from penstock.message import Shard
+from penstock.message import EntryId, Shard
 
 __all__ = ["Cursor", "Live", "Position", "Read", "Recover"]
 
@@ -33,12 +39,29 @@ class Position:
         floor: In a group, an id below which all was acknowledged when we looked:
             where to make the group anew should it vanish.
         recovering: Whether own pending entries are still being read again.
+        until: The last of them when that began. Those above it were not lost to us:
+            they are read live, by us or by somebody who goes by our name.
+        highest: The highest id read live; what does not lie above it comes again.
+        again: Whether it does, because the group or the position was set back.
+        noted: Whether that has been told of, or was asked for.
+        broken: What the server says, while the shard can't be read.
     """
 
     shard: Shard
     after: bytes
     floor: bytes
-    recovering: bool
+    recovering: bool = False
+    until: EntryId | None = None
+    highest: EntryId = EntryId.MIN
+    again: bool = False
+    noted: bool = False
+    broken: str | None = None
+
+    def restart(self, after: bytes) -> None:
+        """Read on after an id; in a group the server was told so."""
+        self.after = self.floor = after
+        self.recovering = False
+        self.noted = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +79,17 @@ class Recover:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Read what is new on all shards, waiting for it.
+    """Read what is new on some shards.
 
     Attributes:
         positions: The shards' positions.
         count: Entries to ask for, per shard.
+        wait: Whether to wait for the first one.
     """
 
     positions: Sequence[Position]
     count: int
+    wait: bool = True
 
 
 Read: TypeAlias = Recover | Live
@@ -83,54 +108,106 @@ class Cursor:
 
     def __init__(
         self,
-        start: Sequence[tuple[Shard, bytes]],
+        start: Iterable[tuple[Shard, bytes]],
         *,
         group: bool,
         recover: bool | None = None,
     ) -> None:
         self._group = group
         self._recover = group if recover is None else recover
-        self._positions = {
-            shard.key: Position(shard, after, floor=after, recovering=False)
-            for shard, after in start
-        }
+        self._positions: dict[bytes, Position] = {}
+        # Shards of which the last read brought as much as it asked for.
+        self._full: list[Position] = []
+        # The last read was a recovery, or of a few; now it is the live ones' turn.
+        self._live_next = False
+        # Recoveries take turns too.
+        self._recoveries = -1
+        for shard, after in start:
+            self.add(shard, after)
 
     @property
     def positions(self) -> Sequence[Position]:
-        """All positions, for the outside to look at."""
+        """All positions."""
         return tuple(self._positions.values())
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """All shards."""
+        return tuple(position.shard for position in self._positions.values())
+
+    @property
+    def broken(self) -> Sequence[Position]:
+        """The positions of shards that can't be read now."""
+        return [p for p in self._positions.values() if p.broken is not None]
+
+    def __contains__(self, shard: Shard) -> bool:
+        return shard.key in self._positions
+
+    def add(self, shard: Shard, after: bytes) -> None:
+        """Read one more shard; in a group, what is pending for us there first."""
+        position = Position(shard, after, floor=after)
+        self._positions[shard.key] = position
+        self._recover_again(position)
+
+    def remove(self, shard: Shard) -> None:
+        """Read a shard no more."""
+        del self._positions[shard.key]
+        self._full = []
 
     def connected(self) -> None:
         """Start over on a new connection: the old one may have lost a reply."""
-        if self._recover:
-            for position in self._positions.values():
-                position.after = _START
-                position.recovering = True
+        for position in self._positions.values():
+            self._recover_again(position)
 
-    def next(self, room: int) -> Read:
-        """Choose the next read.
+    def _recover_again(self, position: Position) -> None:
+        if self._recover:
+            position.after = _START
+            position.recovering = True
+            position.until = None
+
+    def next(self, room: int) -> Read | None:
+        """Choose the next read; None if there is nothing to read.
 
         Args:
             room: Entries that may be read; at least 1.
         """
-        for position in self._positions.values():
-            if position.recovering:
-                return Recover(position, room)
-        # COUNT is per stream (redis/redis#11116), so it is divided; one a shard is
-        # the least, and goes over the room by less than there are shards.
-        positions = self.positions
-        return Live(positions, max(1, room // len(positions)))
+        full = [p for p in self._full if p.broken is None and not p.recovering]
+        self._full = []
+        if full:
+            # Then it is everybody's turn that is live, before any recovery.
+            self._live_next = True
+            return Live(full, max(1, room // len(full)), wait=False)
+        usable = [p for p in self._positions.values() if p.broken is None]
+        live = [p for p in usable if not p.recovering]
+        recovering = [p for p in usable if p.recovering]
+        if recovering and not (live and self._live_next):
+            self._live_next = True
+            self._recoveries += 1
+            return Recover(recovering[self._recoveries % len(recovering)], room)
+        self._live_next = False
+        # One a shard is the least, and goes over the room by less than there are.
+        count = max(1, room // max(1, len(live)))
+        return Live(live, count, wait=not recovering) if live else None
 
     def recovered(self, read: Recover, entries: Sequence[RawEntry]) -> None:
-        """Go on after a page of own pending entries; a short page is the last."""
+        """Go on after a page of own pending entries."""
+        position = read.position
         if len(entries) < read.count:
-            read.position.recovering = False
-        else:
-            read.position.after = entries[-1][0]
+            position.recovering = False
+            return
+        position.after = entries[-1][0]
+        until = position.until or EntryId.MAX
+        position.recovering = EntryId.parse(position.after) < until
 
-    def received(self, key: bytes, entries: Sequence[RawEntry]) -> Shard:
-        """Go on after new entries of a shard; gives the shard."""
+    def received(self, read: Live, key: bytes, entries: Sequence[RawEntry]) -> Position:
+        """Go on after new entries of a shard; gives its position."""
         position = self._positions[key]
+        last = entries[-1][0]
         if not self._group:
-            position.after = entries[-1][0]
-        return position.shard
+            position.after = last
+        position.again = EntryId.parse(entries[0][0]) <= position.highest
+        position.noted = position.noted and position.again
+        position.highest = max(position.highest, EntryId.parse(last))
+        if read.wait and len(read.positions) > 1 and len(entries) >= read.count:
+            self._full.append(position)
+        return position

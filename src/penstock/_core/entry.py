@@ -4,12 +4,16 @@ An entry is in exactly one state from the read that brought it to the reply that
 it go. The states and the events between them:
 
     (read) ──> QUEUED ──take──> RUNNING ──ack──> SETTLED ──plan──> COMMITTING
-                  │                │  └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
+       └─> AGAIN ─┤─────^          │  └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
                   │                │              │                         v
-                  ├────────────release────────────┼──> RELEASED           GONE
+                  ├──drop──────────│──────────────│─────────────────────> GONE
+                  ├────────────release────────────┼──> RELEASED
                   └────────lose (SETTLED too)─────┴──> LOST
 
 - QUEUED: read, and waiting for a worker, or for its lane.
+- AGAIN: the same, but a handler has it already by an earlier read: the group, or the
+  position, was set back. It is not taken until that handler is finished, whose outcome
+  does not count any more (LOST).
 - RUNNING: in a handler's hands.
 - OPEN: the handler is done with it and gave no outcome: it failed, or its user acks
   by hand and has not yet. It is pending on the server and ours until the lease ends;
@@ -18,9 +22,10 @@ it go. The states and the events between them:
 - SETTLED: to be acknowledged; the committer has not sent it.
 - COMMITTING: sent; the reply has not come. If it never comes, `unsent` goes back:
   acknowledging twice does no harm.
-- GONE: acknowledged. RELEASED: given back, pending for others.
-- LOST: somebody else has it now, because our lease ended while this process stood
-  still. What its handler makes of it is dropped, and counted.
+- GONE: acknowledged, or dropped by a seek. RELEASED: given back, pending for others.
+- LOST: not ours any more by the read that brought it. Somebody else has it now, because
+  our lease ended while this process stood still (this is counted); or we have it by a
+  later read. What its handler makes of it is dropped.
 
 Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE.
 
@@ -67,6 +72,7 @@ class State(IntEnum):
     GONE = 6
     RELEASED = 7
     LOST = 8
+    AGAIN = 9
 
 
 QUEUED: Final = State.QUEUED
@@ -77,38 +83,56 @@ COMMITTING: Final = State.COMMITTING
 GONE: Final = State.GONE
 RELEASED: Final = State.RELEASED
 LOST: Final = State.LOST
+AGAIN: Final = State.AGAIN
 
 Table: TypeAlias = Mapping[State, State]
 
-Lane: TypeAlias = tuple[bytes, bytes | None]
-"""A shard's key, and the message's key where that orders too."""
+Lane: TypeAlias = tuple[bytes, bytes | None, int]
+"""A shard's key, the message's key where that orders too, and which order it was."""
 
 # One mapping an event, bound to a name of its own: a lookup per message and event is
 # all that the table costs.
 TAKE: Final[Table] = {QUEUED: RUNNING}
+TAKE_AGAIN: Final[Table] = {AGAIN: RUNNING}
 ACK: Final[Table] = {RUNNING: SETTLED, OPEN: SETTLED}
 LEAVE: Final[Table] = {RUNNING: OPEN}
 FINISH: Final[Table] = {RUNNING: GONE}
 PLAN: Final[Table] = {SETTLED: COMMITTING}
 CONFIRM: Final[Table] = {COMMITTING: GONE}
 UNSENT: Final[Table] = {COMMITTING: SETTLED}
-RELEASE: Final[Table] = {QUEUED: RELEASED, RUNNING: RELEASED, OPEN: RELEASED}
-LOSE: Final[Table] = {QUEUED: LOST, RUNNING: LOST, OPEN: LOST, SETTLED: LOST}
+DROP: Final[Table] = {QUEUED: GONE, AGAIN: GONE}
+RELEASE: Final[Table] = {
+    QUEUED: RELEASED,
+    AGAIN: RELEASED,
+    RUNNING: RELEASED,
+    OPEN: RELEASED,
+}
+LOSE: Final[Table] = {
+    QUEUED: LOST,
+    AGAIN: LOST,
+    RUNNING: LOST,
+    OPEN: LOST,
+    SETTLED: LOST,
+}
 
 TRANSITIONS: Final[Mapping[str, Table]] = {
     "take": TAKE,
+    "take again": TAKE_AGAIN,
     "ack": ACK,
     "leave": LEAVE,
     "finish": FINISH,
     "plan": PLAN,
     "confirm": CONFIRM,
     "unsent": UNSENT,
+    "drop": DROP,
     "release": RELEASE,
     "lose": LOSE,
 }
 
 ACKED: Final = frozenset((SETTLED, COMMITTING, GONE))
 UNCOMMITTED: Final = frozenset((SETTLED, COMMITTING))
+WAITING: Final = frozenset((QUEUED, AGAIN))
+LEFT: Final = frozenset((GONE, RELEASED, LOST))
 
 
 class IllegalTransition(AssertionError):  # noqa: N818 - it names what happened
@@ -173,6 +197,10 @@ class Account:
         ghosts: Ids of pending entries that are deleted from the stream, to be
             acknowledged.
         known_ghosts: The same until the server has confirmed it.
+        twice: What a handler has by an earlier read than the one in the books.
+        aside: Entries whose turn came while that was so.
+        set_back: Whether ids have come again, so that an entry of a batch may not be
+            the one in the books.
     """
 
     shard: Shard
@@ -180,6 +208,9 @@ class Account:
     settled: list[Entry] = field(default_factory=list)
     ghosts: list[bytes] = field(default_factory=list)
     known_ghosts: set[bytes] = field(default_factory=set)
+    twice: dict[bytes, Entry] = field(default_factory=dict)
+    aside: dict[bytes, Entry] = field(default_factory=dict)
+    set_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +253,8 @@ class Renewal:
 
     @property
     def ids(self) -> list[bytes]:
-        """The ids of those that are not lost."""
-        return [entry.id for entry in self.entries if entry.state is not LOST]
+        """The ids of those that have not left meanwhile."""
+        return [entry.id for entry in self.entries if entry.state not in LEFT]
 
 
 @dataclass(slots=True)

@@ -5,49 +5,57 @@ what the events do. Repeating an outcome that an entry has is no event, see `ack
 
 Two more things hang on an entry, and are kept apart from its state because they end
 with the handler, not with the outcome: the *room* it takes (from read to handler's
-end), and its *lane*: with an ordering, entries of one lane run one at a time in the
-order of the stream; those behind wait in the lane, which is there only as long as an
-entry of it is. So nothing grows with the number of keys.
+end), and its *lane*, see `lanes.py`.
 
-The ledger is synchronous and calls out by two plain callables, which must only ring a
-bell: `on_room` when a reader that found no room may look again, `on_outcomes` when the
-first outcome waits for the committer and when as many wait as may.
+The ledger is synchronous and calls out by plain callables, which must only ring a bell:
+`on_room` when a reader that found no room may look again, `on_outcomes` when the first
+outcome waits for the committer and when as many wait as may, `on_ready` when an entry
+may be taken that nobody was told of.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Final
 
-from penstock._core import envelope
 from penstock._core.entry import (
     ACK,
     ACKED,
+    AGAIN,
     CONFIRM,
-    FINISH,
+    DROP,
+    GONE,
     LEAVE,
     LOSE,
     LOST,
     OPEN,
     PLAN,
-    QUEUED,
     RELEASE,
     RELEASED,
     RUNNING,
     SETTLED,
     TAKE,
+    TAKE_AGAIN,
     UNSENT,
+    WAITING,
     Account,
     Batch,
     Entry,
-    Lane,
     Renewal,
+    State,
     Totals,
     illegal,
     move,
     move_all,
 )
+from penstock._core.lanes import Lanes
 from penstock._core.replies import RawEntry
 from penstock._core.window import Window
 from penstock.message import Shard
@@ -56,6 +64,8 @@ from penstock.options import Ordering
 __all__ = ["Ledger"]
 
 _NO_ORDER: Final = Ordering.NONE
+# A read is worth its round trip when it may bring this part of what should wait.
+_BATCH: Final = 0.5
 
 
 class Ledger:
@@ -70,19 +80,22 @@ class Ledger:
         acks: Whether there is anything to acknowledge (not so in REALTIME).
         on_room: Rung when there is room again after `room` gave 0.
         on_outcomes: Rung when outcomes should be looked at.
+        on_ready: Rung when an entry may be taken that no read has brought just now.
     """
 
     __slots__ = (
         "_accounts",
         "_acks",
         "_closed",
+        "_hungry",
         "_lanes",
         "_lease",
         "_max_pending",
         "_max_uncommitted",
+        "_nothing_spare",
         "_on_outcomes",
+        "_on_ready",
         "_on_room",
-        "_order",
         "_queue",
         "_swept",
         "_thirsty",
@@ -105,6 +118,7 @@ class Ledger:
         acks: bool,
         on_room: Callable[[], None],
         on_outcomes: Callable[[], None],
+        on_ready: Callable[[], None],
     ) -> None:
         self._window = window
         self._max_pending = max_pending
@@ -113,16 +127,20 @@ class Ledger:
         self._acks = acks
         self._on_room = on_room
         self._on_outcomes = on_outcomes
+        self._on_ready = on_ready
         # By the shard's key.
         self._accounts: dict[bytes, Account] = {}
+        self._lanes = Lanes()
         # Entries that a worker may take now, in order.
-        self._queue: deque[Entry] = deque()
-        # Lanes with an entry in the queue or running; those behind it wait here.
-        self._lanes: dict[Lane, deque[Entry]] = {}
-        self._order = Ordering.NONE
-        # The reader found no room and waits to be rung once this few are held.
+        self._queue = self._lanes.ready
+        # Workers that wait for entries.
+        self._hungry = 0
+        # The reader found no room and waits to be rung once this few wait for a worker
+        # and this few are held.
         self._thirsty = False
-        self._wake_at = 0
+        self._wake_at = (0, 0)
+        # So did the claimer.
+        self._nothing_spare = False
         # Everything was let go.
         self._closed = False
         # When the books were last searched for ended leases.
@@ -138,19 +156,65 @@ class Ledger:
 
     # -- the reader's side ---------------------------------------------------------
 
-    def room(self) -> int:
+    def room(self, now: float) -> int:
         """Give how many entries may be read now; at 0 `on_room` will ring.
 
-        It is 0 as long as less than half is free and workers have something to do:
-        a read for every freed place would cost a round trip a message.
+        It is 0 as long as workers have plenty to do: a read for every freed place
+        would cost a round trip a message.
+
+        Args:
+            now: The time.
         """
-        self._wake_at = self._window.capacity // 2
-        enough = self.held <= self._wake_at or not self._queue
-        if self._max_uncommitted is not None:
-            enough = enough and self.uncommitted <= self._max_uncommitted
-        room = self._window.room(self.held, self.size) if enough else 0
+        self._window.paced(self.totals.received - self.held, now)
+        most = self._max_uncommitted
+        late = most is not None and self.uncommitted > most
+        room = 0 if late else self._wanted(_BATCH)
         self._thirsty = not room
+        if room and self._nothing_spare:
+            self._nothing_spare = False
+            self._on_room()
         return room
+
+    def spare(self, now: float) -> int:
+        """Give how many entries may be taken over now; at 0 `on_room` will ring."""
+        self._window.paced(self.totals.received - self.held, now)
+        spare = self._wanted(0.0)
+        if not spare:
+            self._thirsty = self._nothing_spare = True
+        return spare
+
+    def _wanted(self, batch: float) -> int:
+        """Give how many entries to ask for, but not less than that part of the aim."""
+        window, ready = self._window, len(self._queue)
+        aim = window.aim(self._hungry)
+        free = window.free(self.held, self.size)
+        waiting = ready + self._lanes.behind
+        wanted = min(aim - waiting, free)
+        if waiting and wanted < aim * batch:
+            wanted = 0
+        least = max(1, round(aim * _BATCH))
+        self._wake_at = aim - least, window.capacity - least
+        # What waits in lanes is of no use to those who have nothing to do.
+        return max(0, wanted, min(self._hungry - ready, free))
+
+    @property
+    def crammed(self) -> bool:
+        """Whether no more may be held."""
+        return not self._window.free(self.held, self.size)
+
+    def hunger(self, change: int) -> None:
+        """Take note of workers that begin to wait for entries, or have ended to."""
+        self._hungry += change
+        if change > 0 and self._thirsty:
+            self._on_room()
+
+    def _freed(self) -> None:
+        """Ring if somebody has nothing to do, or a batch is worth its round trip."""
+        (waiting, held), ready = self._wake_at, len(self._queue)
+        if self._hungry > ready or (
+            ready + self._lanes.behind <= waiting and self.held <= held
+        ):
+            self._on_room()
 
     def received(
         self,
@@ -161,11 +225,13 @@ class Ledger:
         deliveries: Mapping[bytes, int] | None = None,
         *,
         claimed: bool = False,
+        again: bool = False,
     ) -> int:
         """Book what a read brought; gives how many are new and can be taken.
 
         An id that is in hand already is not booked twice: a recovery meets what is
-        in flight, and so does a read after the group was set back.
+        in flight. Only after the group or position was set back does it count anew,
+        see `_comes_again`.
 
         Args:
             shard: Where the entries came from.
@@ -175,17 +241,20 @@ class Ledger:
             deliveries: Their delivery counts after this read, where not all are 1.
             claimed: Whether they were taken over because their lease had ended; then
                 one that was left open here is handed out again.
+            again: Whether they were set back to on purpose, so that what is in hand
+                is to be handed out again.
         """
         if now - self._swept > self._lease / 3:
             self._forget(now)
         account = self._account(shard)
-        known, queue, order = account.entries, self._queue, self._order
+        known, queue, lanes = account.entries, self._queue, self._lanes
+        unordered, twice = lanes.order is _NO_ORDER, account.twice
         each = size // len(entries) if entries else 0
         times = 1
         count = 0
         for id_, fields in entries:
             if id_ in known:
-                if not (claimed and known[id_].state is OPEN):
+                if not self._comes_again(known[id_], claimed=claimed, again=again):
                     continue
                 # Out first, so that the books stay in the order of reading.
                 del known[id_]
@@ -195,17 +264,48 @@ class Ledger:
             if deliveries is not None:
                 times = deliveries.get(id_, 1)
             known[id_] = entry = Entry(account, id_, fields, each, times, now)
+            if twice and id_ in twice:
+                entry.state = AGAIN
             count += 1
-            if order is _NO_ORDER:
+            if unordered:
                 queue.append(entry)
             else:
-                self._file(entry)
+                lanes.file(entry)
         if count:
             self.held += count
             self.size += count * each
             self.totals.received += count
             self._window.learned(count, count * each)
         return count
+
+    def _comes_again(self, entry: Entry, *, claimed: bool, again: bool) -> bool:
+        """Take an entry out of hand that has come again; False if it stays there."""
+        account = entry.account
+        match entry.state:
+            case State.OPEN:
+                return claimed or again
+            case State.RUNNING if again:
+                move(entry, LOSE)
+                account.twice[entry.id] = entry
+                return True
+            case State.SETTLED if again:
+                self.uncommitted -= 1
+                account.settled.remove(entry)
+                move(entry, LOSE)
+                return True
+            case State.COMMITTING if again:
+                account.set_back = True
+                return True
+            case State.COMMITTING:
+                # The group may have been made anew after it was acknowledged.
+                self._acknowledge_again(account, entry.id)
+        return False
+
+    def _acknowledge_again(self, account: Account, id_: bytes) -> None:
+        if id_ not in account.known_ghosts:
+            account.ghosts.append(id_)
+            account.known_ghosts.add(id_)
+            self._outcome()
 
     def _forget(self, now: float) -> None:
         """Take open entries whose lease has ended out of the books."""
@@ -226,24 +326,42 @@ class Ledger:
         return account
 
     def _ghost(self, account: Account, id_: bytes) -> None:
-        if id_ in account.known_ghosts:
-            return
-        self.totals.ghosts += 1
-        account.ghosts.append(id_)
-        account.known_ghosts.add(id_)
-        self._outcome()
+        if id_ not in account.known_ghosts:
+            self.totals.ghosts += 1
+            self._acknowledge_again(account, id_)
 
     def deleted(self, shard: Shard, ids: Iterable[bytes]) -> None:
         """Count pending entries that a takeover found deleted, and that are gone."""
         self.totals.ghosts += len(set(ids) - self._account(shard).known_ghosts)
 
-    def spare(self) -> int:
-        """Give how many entries may be taken over now; at 0 `on_room` will ring."""
-        spare = self._window.room(self.held, self.size)
-        if not spare:
-            self._wake_at = self._window.capacity // 2
-            self._thirsty = True
-        return spare
+    def drop(self, shard: Shard) -> int:
+        """Forget what waits of a shard, for good; gives how many entries it was."""
+        account = self._account(shard)
+        gone = self._withdraw(account)
+        move_all(gone, DROP)
+        return len(gone)
+
+    def in_hand(self, shard: Shard) -> Collection[bytes]:
+        """List the ids of a shard that are read and not let go."""
+        return self._account(shard).entries.keys()
+
+    def _withdraw(self, account: Account) -> list[Entry]:
+        """Take out of books and queue what waits of a shard."""
+        gone = self._lanes.withdraw(account)
+        while account.aside:
+            gone.append(self._not_aside(next(iter(account.aside.values()))))
+        for entry in gone:
+            self.held -= 1
+            self.size -= entry.size
+            del account.entries[entry.id]
+        return gone
+
+    def _not_aside(self, entry: Entry) -> Entry:
+        """Take an entry from where it waits for its handler; its lane is free."""
+        del entry.account.aside[entry.id]
+        if entry.lane is not None:
+            self._lanes.free(entry.lane)
+        return entry
 
     # -- the workers' side ---------------------------------------------------------
 
@@ -254,17 +372,31 @@ class Ledger:
 
     def take(self) -> Entry | None:
         """Take the next entry that may run, or None."""
-        if not self._queue:
-            return None
-        entry = self._queue.popleft()
-        try:
-            entry.state = TAKE[entry.state]
-        except KeyError:
-            raise illegal(entry, TAKE) from None
-        if self._thirsty and not self._queue:
-            # A reader that found too little room must not leave workers idle.
-            self._on_room()
-        return entry
+        queue = self._queue
+        while queue:
+            entry = queue.popleft()
+            try:
+                entry.state = TAKE[entry.state]
+            except KeyError:
+                if not self._take_again(entry):
+                    continue
+            if self._thirsty and (self._hungry or len(queue) <= self._wake_at[0]):
+                self._freed()
+            return entry
+        return None
+
+    def _take_again(self, entry: Entry) -> bool:
+        """Take an entry that was set back to; False while its handler is at it."""
+        if entry.state is not AGAIN:
+            raise illegal(entry, TAKE)
+        account = entry.account
+        if entry.id in account.twice:
+            account.aside[entry.id] = entry
+            if self._thirsty:
+                self._freed()
+            return False
+        move(entry, TAKE_AGAIN)
+        return True
 
     def ack(self, entry: Entry) -> bool:
         """Record that an entry is done; False if it was given back before.
@@ -300,7 +432,8 @@ class Ledger:
         self.size -= entry.size
         if entry.state is RUNNING:
             if ack and self._acks:
-                # What `_settle` does, without the calls: every message comes here.
+                # What `_settle` does, without the calls, and `FINISH` below: every
+                # message comes here.
                 entry.fields = ()
                 entry.state = SETTLED
                 entry.account.settled.append(entry)
@@ -308,24 +441,35 @@ class Ledger:
                 if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714
                     self._on_outcomes()
             elif not self._acks:
-                self._settle(entry)
+                entry.fields = ()
+                entry.state = GONE
+                del entry.account.entries[entry.id]
+                self.totals.acked += 1
             else:
                 move(entry, LEAVE)
                 entry.fields = ()
                 self.totals.left += 1
+        elif entry.state is LOST:
+            self._make_way(entry)
         if entry.lane is not None:
-            self._free_lane(entry.lane)
-        if self._thirsty and (self.held <= self._wake_at or not self._queue):
-            self._on_room()
+            self._lanes.free(entry.lane)
+        if self._thirsty and (self._hungry or self.held <= self._wake_at[1]):
+            self._freed()
+
+    def _make_way(self, entry: Entry) -> None:
+        """Let the same entry by a later read be taken."""
+        account = entry.account
+        if account.twice.get(entry.id) is not entry:
+            return  # it is another's handler that is waited for
+        del account.twice[entry.id]
+        waiting = account.aside.pop(entry.id, None)
+        if waiting is not None:
+            self._queue.append(waiting)
+            self._on_ready()
 
     def _settle(self, entry: Entry) -> None:
         # The message keeps the fields as long as its user does.
         entry.fields = ()
-        if not self._acks:
-            move(entry, FINISH)
-            del entry.account.entries[entry.id]
-            self.totals.acked += 1
-            return
         try:
             entry.state = ACK[entry.state]
         except KeyError:
@@ -338,48 +482,15 @@ class Ledger:
         if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714 - hot
             self._on_outcomes()
 
-    # -- order ---------------------------------------------------------------------
-
     def order_by(self, ordering: Ordering) -> None:
         """Choose what is kept in order; files what is queued anew."""
-        self._order = ordering
-        waiting = list(self._queue)
-        for lane in self._lanes.values():
-            waiting.extend(lane)
-        self._queue.clear()
-        self._lanes.clear()
-        # Queue and lanes are mixed up now; the books have the order of reading. What
-        # runs has no lane any more: those of the new order are not its to free.
-        queued = {id(entry) for entry in waiting}
         for account in self._accounts.values():
-            for entry in account.entries.values():
-                entry.lane = None
-                if id(entry) in queued:
-                    self._file(entry)
-
-    def _file(self, entry: Entry) -> None:
-        """Put an entry where a worker finds it once its turn has come."""
-        if self._order is Ordering.NONE:
-            self._queue.append(entry)
-            return
-        shard = entry.account.shard.key
-        by_key = self._order is Ordering.KEY
-        entry.lane = (shard, envelope.key(entry.fields) if by_key else None)
-        behind = self._lanes.get(entry.lane)
-        if behind is None:
-            self._lanes[entry.lane] = deque()
-            self._queue.append(entry)
-        else:
-            behind.append(entry)
-
-    def _free_lane(self, lane: Lane) -> None:
-        behind = self._lanes.get(lane)
-        if behind is None:
-            return  # filed anew by `order_by` while it ran
-        if behind:
-            self._queue.append(behind.popleft())
-        else:
-            del self._lanes[lane]
+            # They find their way back when they are met again.
+            self._queue.extend(account.aside.values())
+            account.aside.clear()
+        self._lanes.reorder(ordering, self._accounts.values())
+        if self._thirsty:
+            self._freed()  # fewer may be taken at once now
 
     # -- the committer's side ------------------------------------------------------
 
@@ -407,7 +518,8 @@ class Ledger:
         move_all(batch.entries, CONFIRM)
         books = account.entries
         for entry in batch.entries:
-            del books[entry.id]
+            if not account.set_back or books.get(entry.id) is entry:
+                del books[entry.id]
         account.known_ghosts.difference_update(batch.ghosts)
         self.uncommitted -= len(batch.entries) + len(batch.ghosts)
         self.totals.acked += len(batch.entries)
@@ -478,17 +590,13 @@ class Ledger:
         return self._queue[0].leased_at <= now - self._lease
 
     def _lose(self, entry: Entry) -> None:
-        if entry.state is QUEUED:
+        if entry.state in WAITING:
             self.held -= 1
             self.size -= entry.size
-            lane = entry.lane
-            if lane is None:
-                self._queue.remove(entry)
-            elif entry in self._queue:
-                self._queue.remove(entry)
-                self._free_lane(lane)
+            if entry.id in entry.account.aside:
+                self._not_aside(entry)
             else:
-                self._lanes[lane].remove(entry)
+                self._lanes.remove(entry)
         elif entry.state is SETTLED:
             self.uncommitted -= 1
             entry.account.settled.remove(entry)
@@ -506,22 +614,27 @@ class Ledger:
         The count to be set is one lower for what no handler has seen, so that being
         queued here is no attempt.
         """
-        self._queue.clear()
-        self._lanes.clear()
         for account in self._accounts.values():
-            back: dict[int, list[bytes]] = {}
-            for entry in account.entries.values():
-                if entry.state in RELEASE:
-                    unseen = entry.state is QUEUED
-                    if unseen:
-                        self.held -= 1
-                        self.size -= entry.size
-                    move(entry, RELEASE)
-                    back.setdefault(entry.deliveries - unseen, []).append(entry.id)
-            for deliveries, ids in back.items():
-                for id_ in ids:
-                    del account.entries[id_]
-                yield account.shard, deliveries, ids
+            yield from self._give_up(account, {OPEN, RUNNING})
+
+    def give_up(self, shard: Shard) -> list[tuple[Shard, int, list[bytes]]]:
+        """Let go of a shard's entries, but not of what handlers are at."""
+        return list(self._give_up(self._account(shard), {OPEN}))
+
+    def _give_up(
+        self, account: Account, also: Collection[State]
+    ) -> Iterator[tuple[Shard, int, list[bytes]]]:
+        back: dict[int, list[bytes]] = {}
+        for entry in self._withdraw(account):
+            move(entry, RELEASE)
+            back.setdefault(entry.deliveries - 1, []).append(entry.id)
+        seen = [entry for entry in account.entries.values() if entry.state in also]
+        for entry in seen:
+            move(entry, RELEASE)
+            del account.entries[entry.id]
+            back.setdefault(entry.deliveries, []).append(entry.id)
+        for deliveries, ids in back.items():
+            yield account.shard, deliveries, ids
 
     def close(self) -> None:
         """Let go of everything; the books must not keep entries alive, see `Entry`."""
@@ -531,6 +644,7 @@ class Ledger:
         for account in self._accounts.values():
             account.entries.clear()
             account.settled.clear()
+            account.twice.clear()
 
     def to_confirm(self) -> list[Entry]:
         """List what is acknowledged here and not confirmed by the server."""

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from penstock.events import printable
+from penstock.message import EntryId
 
 __all__ = [
     "Claimed",
@@ -19,6 +20,7 @@ __all__ = [
     "GroupInfo",
     "Pending",
     "RawEntry",
+    "StreamInfo",
     "Trouble",
 ]
 
@@ -120,11 +122,14 @@ class Claimed(NamedTuple):
         entries: What was taken over.
         deleted: Ids of pending entries that the server let go, whoever had them,
             because they are deleted from the stream; Redis 6.2 does not tell.
+        nameless: How many entries were taken over that are deleted from the stream;
+            Redis 6.2 does that, and does not tell which.
     """
 
     cursor: bytes
     entries: Sequence[RawEntry]
     deleted: Sequence[bytes]
+    nameless: int = 0
 
 
 class ConsumerInfo(NamedTuple):
@@ -159,6 +164,54 @@ class GroupInfo(NamedTuple):
     lag: int | None
 
 
+class StreamInfo(NamedTuple):
+    """What XINFO STREAM says.
+
+    Attributes:
+        length: How many entries there are.
+        last: The highest id that there has been.
+        first: The lowest id that there is; None in an empty stream.
+        deleted: The highest id that was deleted from the middle; None where the
+            server does not tell, before Redis 7.
+    """
+
+    length: int
+    last: EntryId
+    first: EntryId | None
+    deleted: EntryId | None
+
+    def behind(self, delivered: EntryId, told: int | None) -> int | None:
+        """Count the entries above an id; None where that can't be known.
+
+        What the server tells is right only while no entry above the id was deleted
+        (redis/redis#13957), so it is not asked where the answer is plain.
+
+        Args:
+            delivered: The id.
+            told: The server's own count, if it has one.
+        """
+        if delivered >= self.last or self.first is None:
+            return 0
+        if delivered < self.first:
+            return self.length
+        holes = self.deleted is None or self.deleted > delivered
+        if told is None or holes or not 0 <= told <= self.length:
+            return None
+        return told
+
+
+def stream(reply: Any) -> StreamInfo:
+    """Read XINFO STREAM's reply."""
+    facts = mapping(reply)
+    first, deleted = facts[b"first-entry"], facts.get(b"max-deleted-entry-id")
+    return StreamInfo(
+        facts[b"length"],
+        EntryId.parse(facts[b"last-generated-id"]),
+        EntryId.parse(first[0]) if first else None,
+        EntryId.parse(deleted) if deleted is not None else None,
+    )
+
+
 def streams(reply: Any) -> Collection[tuple[bytes, Sequence[RawEntry]]]:
     """Read XREAD's or XREADGROUP's reply: pairs of key and entries."""
     if reply is None:
@@ -176,13 +229,22 @@ def lowest_pending(reply: Any) -> bytes | None:
     return reply[1] if reply[0] else None
 
 
+def highest_pending(reply: Any) -> EntryId:
+    """Read from XPENDING's summary the highest pending id; if refused, the last."""
+    if isinstance(reply, ErrorReply):
+        return EntryId.MAX
+    return EntryId.parse(reply[2]) if reply[0] else EntryId.MIN
+
+
 def claimed(reply: Any) -> Claimed:
     """Read XAUTOCLAIM's reply, of two parts from Redis 6.2, of three from later ones.
 
     Redis 6.2 gives nil for an entry that is deleted (redis/redis#10198).
     """
-    cursor, entries = reply[0], [entry for entry in reply[1] if entry is not None]
-    return Claimed(cursor, entries, reply[2] if len(reply) > 2 else ())  # noqa: PLR2004
+    entries = [entry for entry in reply[1] if entry is not None]
+    nameless = len(reply[1]) - len(entries)
+    deleted = reply[2] if len(reply) > 2 else ()  # noqa: PLR2004
+    return Claimed(reply[0], entries, deleted, nameless)
 
 
 def consumers(reply: Any) -> Iterator[ConsumerInfo]:
@@ -210,6 +272,22 @@ def groups(reply: Any) -> Iterator[GroupInfo]:
             facts[b"last-delivered-id"],
             facts.get(b"lag"),
         )
+
+
+def lag(facts: Any, group: str) -> int | None:
+    """Count what a group was not given yet; None where that can't be known.
+
+    Args:
+        facts: The replies of XINFO STREAM and XINFO GROUPS, asked in one transaction.
+        group: The group's name.
+    """
+    if isinstance(facts, ErrorReply) or isinstance(facts[1], ErrorReply):
+        return None
+    name = group.encode()
+    for info in groups(facts[1]):
+        if info.name == name:
+            return stream(facts[0]).behind(EntryId.parse(info.last_delivered), info.lag)
+    return None
 
 
 def known_commands(reply: Any) -> list[bool]:

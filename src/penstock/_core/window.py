@@ -1,32 +1,51 @@
 """How much the next read may ask for.
 
-COUNT is in messages, and how large they are is known only afterwards. So reading
-starts with few, doubles while reads come back full, and never asks for more than
-fits into the bytes by the largest size seen of late.
+Three bounds hold at once. What is *held*, queued or in handlers' hands, is bounded in
+messages and in bytes; COUNT is in messages, and how large they are is known only
+afterwards, so the largest size seen of late counts. What is *waiting* is bounded by
+pace: no more than handlers got done in `max_wait` at the pace of late, so that nobody
+hoards what an idle consumer could do. It begins with a few, and doubles with every read
+as long as the pace bears it out.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = ["Window"]
 
-_FIRST = 16
+_FIRST: Final = 8
 
 
 class Window:
-    """Turns what is held into the room for the next read.
+    """Turns what is held and how fast it goes into the room for the next read.
 
     Args:
         max_messages: Messages held at most.
         max_bytes: Bytes held at most.
+        max_wait: Seconds that a message may wait for a handler, as far as the pace of
+            late tells.
     """
 
-    __slots__ = ("_ask", "_max_bytes", "_max_messages", "_size")
+    __slots__ = (
+        "_done",
+        "_max_bytes",
+        "_max_messages",
+        "_max_wait",
+        "_since",
+        "_size",
+        "_waiting",
+    )
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
-        self._max_messages = max_messages
+    def __init__(self, max_messages: int, max_bytes: int, max_wait: float) -> None:
         self._max_bytes = max_bytes
-        # What the next read asks for, if there is room for it.
-        self._ask = min(_FIRST, max_messages)
+        self._max_messages = max_messages
+        self._max_wait = max_wait
+        # Messages that may wait.
+        self._waiting = _FIRST
+        # What was done, and when, when the pace was last taken.
+        self._done = 0
+        self._since: float | None = None
         # Bytes of a message, an upper estimate; 0 before the first read.
         self._size = 0.0
 
@@ -37,28 +56,48 @@ class Window:
             return self._max_messages
         return max(1, min(self._max_messages, int(self._max_bytes / self._size)))
 
-    def room(self, held: int, size: int) -> int:
-        """Give how many messages may be read on top of those held.
+    def aim(self, hungry: int) -> int:
+        """Give how many messages should wait when so many workers have none."""
+        return min(max(self._waiting, hungry), self.capacity)
+
+    def free(self, held: int, size: int) -> int:
+        """Give how many messages fit on top of those held; one if none are.
 
         Args:
             held: Messages held now.
             size: Their bytes.
         """
         if not held:
-            return min(self._ask, self.capacity)
+            return self.capacity
         free = self.capacity - held
         if self._size:
             free = min(free, int((self._max_bytes - size) / self._size))
-        return max(0, min(free, self._ask))
+        return max(0, free)
+
+    def paced(self, done: int, now: float) -> None:
+        """Take the pace.
+
+        Args:
+            done: Messages that handlers have been done with so far.
+            now: The time.
+        """
+        if self._since is None:
+            self._since, self._done = now, done
+        progress, span = done - self._done, now - self._since
+        if progress <= 0:
+            return
+        # Doubled at most: one quick message proves little about the next.
+        most = min(2 * max(1, self._waiting), self._max_messages)
+        borne_out = progress * self._max_wait
+        self._waiting = most if borne_out >= most * span else int(borne_out / span)
+        self._since, self._done = now, done
 
     def learned(self, messages: int, size: int) -> None:
-        """Take note of a read's outcome.
+        """Take note of the sizes that a read brought.
 
         Args:
             messages: How many came; not 0.
             size: Their bytes.
         """
-        if messages >= self._ask:
-            self._ask = min(self._ask * 2, self._max_messages)
         # A tenth a read downwards: one batch of small ones proves nothing.
         self._size = max(size / messages, self._size * 0.9)

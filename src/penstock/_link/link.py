@@ -43,6 +43,8 @@ class Link:
         self._on_event = on_event
         self._backoff = Backoff()
         self._dialing = asyncio.Lock()
+        # Connections made so far.
+        self._connected = 0
         # When the present outage began, by the monotonic clock; None without one.
         self._outage: float | None = None
         # Whether this outage's refused credentials have been told of.
@@ -103,9 +105,13 @@ class Link:
         """
         # Before the turn: connections that one outage cut are told of once.
         self._lost(reason)
+        found = self._connected
         async with self._dialing:
             while True:
-                await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
+                if found == self._connected:
+                    await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
+                # Else another connection has just come through: so will this one.
+                found = self._connected
                 try:
                     wire = await self.connect()
                 except ServerError as error:
@@ -134,6 +140,7 @@ class Link:
             self._tell("access_refused", logging.ERROR, reason=str(error))
 
     def _found(self) -> None:
+        self._connected += 1
         self._refused = False
         if self._outage is not None:
             seconds = round(time.monotonic() - self._outage, 3)
@@ -161,6 +168,11 @@ class Line:
     def server(self) -> str:
         """Where it leads: `host:port` or the socket's path."""
         return self._link.address.name
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no connection at present."""
+        return self._wire.lost
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands in one write and give their replies, errors as values.

@@ -3,53 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from penstock._core import commands, replies
 from penstock._core.commands import Command
-from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply
 from penstock._link.link import Line
 from penstock._tasks.leases import channel
 from penstock._tasks.membership import Membership
-from penstock._tasks.reader import Reader
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["give_back", "stop_reading"]
+__all__ = ["give_back"]
 
 # Ids in one command, so that none holds the server up for long.
 _PAGE = 500
 
 
-async def stop_reading(reader: Reader, line: Line) -> None:
-    """Stop the reader, letting a blocked read go by the command connection."""
-
-    async def unblock(client: int) -> None:
-        try:
-            await line.calls([commands.client_unblock(client)])
-        except ConnectionLost:
-            # Then the reader's connection is as good as lost too.
-            reader.wire.abort("closing")
-
-    await reader.stop(unblock)
-
-
 async def give_back(
     line: Line,
-    ledger: Ledger,
+    released: Iterable[tuple[Shard, int, Sequence[bytes]]],
     member: Membership,
     *,
     idle: float,
-    strays: Sequence[Shard],
+    strays: Sequence[Shard] = (),
     on_event: OnEvent,
 ) -> None:
     """Leave what has no outcome to others, at once.
 
     Args:
         line: The command connection.
-        ledger: What it holds is let go.
+        released: What the ledger let go: shard, delivery count, ids.
         member: Whose entries they are.
         idle: The lease in seconds: whoever claims at it finds them ended.
         strays: Shards of which entries may have come whose reply did not.
@@ -57,7 +42,7 @@ async def give_back(
     """
     batch: list[Command] = []
     told: set[Shard] = set()
-    for shard, deliveries, ids in ledger.release():
+    for shard, deliveries, ids in released:
         batch += _claims(member, shard, ids, idle, deliveries)
         told.add(shard)
     try:

@@ -21,6 +21,7 @@ from penstock._link.link import Line, Link
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.leases import renew
 from penstock._tasks.membership import Membership
+from penstock._tasks.sounding import Sounding
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
@@ -39,6 +40,7 @@ class Committer:
         on_renewed: Called after leases were renewed.
         interval: Seconds that the first outcome may wait; None: until it is asked for.
         outcomes: Rung when there is something to look at.
+        sounding: Looks how far the group has come.
         on_event: Told of acknowledgements that the server did not take.
     """
 
@@ -53,6 +55,7 @@ class Committer:
         on_renewed: Callable[[], None],
         interval: float | None,
         outcomes: Bell,
+        sounding: Sounding,
         on_event: OnEvent,
     ) -> None:
         self._line = line
@@ -65,6 +68,7 @@ class Committer:
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
+        self._sounding = sounding
         self._on_event = on_event
         # Somebody waits for outcomes to be on the server: no interval.
         self._urgent = 0
@@ -159,6 +163,8 @@ class Committer:
         if refused:
             self._on_event(Event("commit_refused", facts={"reply": refused[0].text}))
             await self._link.pause()
+        else:
+            await self._sounding.look()
 
     def _conclude(self, batch: Batch, reply: Any) -> bool:
         """Book one shard's reply; False if its batch has to be sent again."""

@@ -108,7 +108,10 @@ class Intake:
 
     def poll(self) -> Entry | None:
         """Take an entry if one can be had without waiting and no turn is due."""
-        return self.take() if monotonic() < self._turn_ends else None
+        if monotonic() >= self._turn_ends:
+            return None  # so it is when closed or paused, too
+        # Straight from the ledger: every message comes here.
+        return self._ledger.take() if self._delay is None else self.take()
 
     def take(self) -> Entry | None:
         """Take an entry if one can be had without waiting; None once closed."""
@@ -140,12 +143,12 @@ class Intake:
         """
         ledger = self._ledger
         while not self.closed:
-            if ledger.queued >= count or (ledger.queued and not ledger.spare()):
+            if ledger.queued >= count or (ledger.queued and ledger.crammed):
                 return
             if self._error is not None and not ledger.queued:
                 self._told = True
                 raise self._error
-            await self._idle.wait()
+            await self._wait(count)
 
     async def entry(self) -> Entry | None:
         """Wait for the next entry; None once closed.
@@ -159,7 +162,7 @@ class Intake:
         while not self.closed:
             if self._ledger.overdue(monotonic()):
                 self._on_overdue()
-                await self._idle.wait()
+                await self._wait(0)
                 continue
             entry = self.take()
             if entry is not None:
@@ -167,5 +170,13 @@ class Intake:
             if self._error is not None:
                 self._told = True
                 raise self._error
-            await self._idle.wait()
+            await self._wait(1)
         return None
+
+    async def _wait(self, count: int) -> None:
+        """Wait for entries to arrive, and let it be known how many are wanted."""
+        self._ledger.hunger(count)
+        try:
+            await self._idle.wait()
+        finally:
+            self._ledger.hunger(-count)

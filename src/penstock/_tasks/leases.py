@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
@@ -11,6 +12,7 @@ import anyio
 
 from penstock._core import commands, replies
 from penstock._core.commands import Command
+from penstock._core.cursor import Cursor
 from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
 from penstock._core.replies import Claimed, ErrorReply
@@ -38,6 +40,12 @@ _PACE: Final = 0.1
 def channel(shard: Shard, group: str) -> bytes:
     """Name the channel on which a consumer that closes says that it gave back."""
     return b"penstock:released:" + shard.key + b":" + group.encode()
+
+
+def _presence(shard: Shard, member: Membership) -> bytes:
+    """Name the channel to which only the consumer of a name listens."""
+    words = (b"penstock:consumer", shard.key, member.group.encode())
+    return b":".join((*words, member.name.encode()))
 
 
 async def renew(line: Line, ledger: Ledger, member: Membership) -> int:
@@ -97,7 +105,7 @@ class Claimer:
         ledger: Where it is booked.
         intake: Told what there is.
         member: Whose it becomes.
-        shards: Where to look.
+        cursor: Has the shards to look at.
         lease: Seconds after which it may be taken.
         interval: Seconds between two searches.
         on_event: Told of takeovers, and of what is refused.
@@ -110,7 +118,7 @@ class Claimer:
         ledger: Ledger,
         intake: Intake,
         member: Membership,
-        shards: Sequence[Shard],
+        cursor: Cursor,
         lease: float,
         interval: float,
         on_event: OnEvent,
@@ -119,18 +127,21 @@ class Claimer:
         self._ledger = ledger
         self._intake = intake
         self._member = member
-        self._shards = shards
+        self._cursor = cursor
         self._lease = lease
         self._interval = interval
         self._on_event = on_event
         # Where each shard's search goes on; a search may end before the list does.
-        self._cursors = {shard.key: b"0-0" for shard in shards}
+        self._cursors: defaultdict[bytes, bytes] = defaultdict(lambda: b"0-0")
         self._released = Bell()
-        # The connection on which we listen, if we may.
+        # The connection on which we listen, if we may, and to what.
         self._listening_on: int | None = None
+        self._heard: set[bytes] = set()
         self._may_listen = True
         # The last search ended because there was no room for more.
         self._cut_short = False
+        # Or because it was long enough for now: the list goes on.
+        self._unfinished = False
         self._may_reap = True
         self._reaped_at = monotonic()
         self._stopping = False
@@ -155,6 +166,10 @@ class Claimer:
         finally:
             self._ended.set()
 
+    def look(self) -> None:
+        """Search now: there are shards that were not searched before."""
+        self._released.ring()
+
     def room_again(self) -> None:
         """Go on with a search that ended for want of room."""
         if self._cut_short:
@@ -163,7 +178,7 @@ class Claimer:
     async def stop(self) -> None:
         """End it; a takeover under way is seen through, unless it takes too long."""
         self._stopping = True
-        if not self._asking:
+        if not self._asking or self._line.lost:
             self._scope.cancel()
         with anyio.move_on_after(1.0):
             await self._ended.wait()
@@ -173,9 +188,12 @@ class Claimer:
     async def _round(self) -> None:
         try:
             await self._listen()
-            self._cut_short = False
-            for shard in self._shards:
-                await self._search(shard)
+            self._cut_short = self._unfinished = False
+            for position in self._cursor.positions:
+                # What we have left pending ourselves the reader finds; both of us
+                # would count it as two deliveries.
+                if not position.recovering and position.broken is None:
+                    await self._search(position.shard)
             await self._reap()
         except ConnectionLost as error:
             await self._line.restore(error.reason)
@@ -185,6 +203,8 @@ class Claimer:
         if not self._stopping:
             if not self._cut_short:
                 await anyio.sleep(_PACE)
+            if self._unfinished:
+                return
             with anyio.move_on_after(self._pause()):
                 await self._released.wait()
 
@@ -193,17 +213,32 @@ class Claimer:
         return interval * (0.75 + random.random() / 2)  # noqa: S311 - only jitter
 
     async def _listen(self) -> None:
-        number = self._line.number
-        if not self._may_listen or self._listening_on == number:
+        first = self._listening_on is None
+        if self._listening_on != self._line.number:
+            self._heard.clear()
+        shards = [s for s in self._cursor.shards if s.key not in self._heard]
+        if not self._may_listen or not shards:
             return
-        channels = [channel(shard, self._member.group) for shard in self._shards]
+        if first:
+            await self._look_for_namesakes(shards)
+        number = self._line.number
+        channels = [channel(shard, self._member.group) for shard in shards]
+        channels += [_presence(shard, self._member) for shard in shards]
         self._may_listen = await self._line.listen(channels, self._released.ring)
         self._listening_on = number
+        self._heard.update(shard.key for shard in shards)
+
+    async def _look_for_namesakes(self, shards: Sequence[Shard]) -> None:
+        """Warn of a consumer of our name: each would take the other's entries anew."""
+        channels = [_presence(shard, self._member) for shard in shards]
+        [reply] = await self._line.calls([commands.pubsub_numsub(channels)])
+        if not isinstance(reply, ErrorReply) and any(reply[1::2]):
+            self._tell("name_in_use", shards[0], consumer=ascii(self._member.name))
 
     async def _search(self, shard: Shard) -> None:
         """Look through a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
-            room = self._ledger.spare()
+            room = self._ledger.spare(monotonic())
             if not room or self._stopping:
                 self._cut_short = True
                 return
@@ -222,11 +257,34 @@ class Claimer:
                 self._tell("claim_refused", shard, reply=reply.text)
                 return
             page = replies.claimed(reply)
+            if page.nameless:
+                await self._find_deleted(shard, self._cursors[shard.key], page)
             self._cursors[shard.key] = page.cursor
             await self._book(shard, page)
             self._asking = False
             if page.cursor == b"0-0":
                 return
+        self._unfinished = True
+
+    async def _find_deleted(self, shard: Shard, start: bytes, page: Claimed) -> None:
+        """Find and book what is ours by a takeover, and deleted from the stream.
+
+        Redis 6.2 takes it over and does not name it (redis/redis#10198): it is what is
+        pending for us on that stretch of the list, and neither in hand nor there.
+        """
+        member = self._member
+        end = b"+" if page.cursor == b"0-0" else page.cursor
+        ask = commands.xpending_between(
+            shard.key, member.group, member.name, low=start, high=end, count=10 * _PAGE
+        )
+        [reply] = await self._line.calls([ask])
+        if isinstance(reply, ErrorReply):
+            return
+        known = {id_ for id_, _ in page.entries}.union(self._ledger.in_hand(shard))
+        ids = [p.id for p in replies.pending_page(reply) if p.id not in known]
+        found = await self._line.calls([commands.xrange_one(shard.key, i) for i in ids])
+        gone = [[id_, None] for id_, there in zip(ids, found, strict=True) if not there]
+        self._ledger.received(shard, gone, monotonic(), 0)
 
     async def _book(self, shard: Shard, page: Claimed) -> None:
         ledger = self._ledger
@@ -259,7 +317,7 @@ class Claimer:
         if not self._may_reap or monotonic() - self._reaped_at < self._interval:
             return
         self._reaped_at = monotonic()
-        for shard in self._shards:
+        for shard in self._cursor.shards:
             refused = await reap(self._line, self._member, shard, self._lease)
             if refused is not None:
                 self._may_reap = False

@@ -13,7 +13,7 @@ from penstock._link.wire import Wire
 from penstock.errors import AccessError, CommandError, ServerError, StreamMissing
 from penstock.message import EntryId, Shard
 
-__all__ = ["Membership", "join", "pin", "refusal", "rejoin"]
+__all__ = ["Membership", "floors", "join", "pin", "refusal", "rejoin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,21 @@ async def join(
             if "requires the key to exist" in reply.text:
                 raise StreamMissing(shard.stream)
             raise refusal(line.server, f"XGROUP CREATE on {shard.stream!r}", reply)
-    return await _floors(line, member, shards)
+    # Not told: at worst everything comes again.
+    return [floor or b"0-0" for floor in await floors(line, member, shards)]
 
 
-async def _floors(
+async def floors(
     line: Line, member: Membership, shards: Sequence[Shard]
-) -> list[bytes]:
-    """Find per shard an id below which the group has acknowledged everything."""
+) -> list[bytes | None]:
+    """Find per shard an id below which the group has acknowledged everything.
+
+    Returns:
+        The ids; None where the server does not tell.
+
+    Raises:
+        ConnectionLost: The connection ended.
+    """
     asked = [
         command
         for shard in shards
@@ -89,22 +97,22 @@ async def _floors(
     return [_floor(member, *pair) for pair in zip(answers, answers, strict=True)]
 
 
-def _floor(member: Membership, groups: Any, summary: Any) -> bytes:
+def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
     """The lowest pending id, or without any the last one delivered."""
     if isinstance(groups, ErrorReply) or isinstance(summary, ErrorReply):
-        return b"0-0"  # not told: at worst everything comes again
+        return None
     lowest = replies.lowest_pending(summary)
     if lowest is not None:
         return bytes(EntryId.parse(lowest).previous())
     name = member.group.encode()
     infos = replies.groups(groups)
-    return next((i.last_delivered for i in infos if i.name == name), b"0-0")
+    return next((i.last_delivered for i in infos if i.name == name), None)
 
 
 async def rejoin(
     wire: Wire, member: Membership, shard: Shard, floor: bytes
-) -> bytes | None:
-    """Make a group that has vanished anew, never at `$`; gives the id, None if not.
+) -> bytes | ErrorReply:
+    """Make a group that has vanished anew, never at `$`; gives the id, or the refusal.
 
     A stream that is younger than the floor was made anew as well, and is read whole.
 
@@ -112,34 +120,42 @@ async def rejoin(
         ConnectionLost: The connection ended.
     """
     info = await wire.call(commands.xinfo_stream(shard.key))
-    if isinstance(info, ErrorReply) or _last_id(info) < EntryId.parse(floor):
+    if isinstance(info, ErrorReply) or replies.stream(info).last < EntryId.parse(floor):
         floor = b"0-0"
     reply = await wire.call(
         commands.xgroup_create(shard.key, member.group, floor, mkstream=member.mkstream)
     )
-    return None if isinstance(reply, ErrorReply) else floor
+    return reply if isinstance(reply, ErrorReply) else floor
 
 
-async def pin(line: Line, shards: Sequence[Shard]) -> list[bytes]:
+async def pin(
+    line: Line, shards: Sequence[Shard], *, needed: bool
+) -> tuple[list[bytes], ServerError | None]:
     """Give each stream's last id, so that LATEST is a place and not a moving one.
 
+    Args:
+        line: The command connection.
+        shards: The shards.
+        needed: Whether there is no doing without.
+
+    Returns:
+        The ids, and what is wrong with a key that is no stream.
+
     Raises:
-        CommandError: A key is no stream.
         AccessError: The user may not.
         ConnectionLost: The connection ended.
     """
     infos = await line.calls([commands.xinfo_stream(shard.key) for shard in shards])
-    found = []
+    found, wrong = [], None
     for shard, info in zip(shards, infos, strict=True):
         if not isinstance(info, ErrorReply):
-            found.append(bytes(_last_id(info)))
-        elif info.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
-            # No stream yet: all that will be is new. Another type: reading tells.
-            found.append(b"0-0")
-        else:
-            raise refusal(line.server, f"XINFO STREAM on {shard.stream!r}", info)
-    return found
-
-
-def _last_id(info: Any) -> EntryId:
-    return EntryId.parse(replies.mapping(info)[b"last-generated-id"])
+            found.append(bytes(replies.stream(info).last))
+            continue
+        # No stream yet: all that will be is new.
+        found.append(b"0-0")
+        error = refusal(line.server, f"XINFO STREAM on {shard.stream!r}", info)
+        if info.trouble is Trouble.ISOLATE:
+            wrong = error
+        elif info.trouble is not Trouble.REPAIR and needed:
+            raise error
+    return found, wrong

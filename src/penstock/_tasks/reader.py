@@ -1,35 +1,57 @@
 """The reader: waits for room, reads, books what came, and does nothing else.
 
 It has a connection of its own, since a blocking read holds up all that is behind it.
+What changes the positions (a seek, another shard) is done between two reads, by the
+reader: so no reply can come for a position that is not there any more.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 
 from penstock._core import commands, replies
 from penstock._core.commands import Command
-from penstock._core.cursor import Cursor, Live, Recover
+from penstock._core.cursor import Cursor, Live, Position, Recover
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.link import Link
 from penstock._link.wire import Wire, pack
 from penstock._tasks.bells import Bell
+from penstock._tasks.healing import Healer
 from penstock._tasks.intake import Intake
-from penstock._tasks.membership import Membership, refusal, rejoin
-from penstock.errors import ConnectionLost
+from penstock._tasks.membership import Membership, refusal
+from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
 
-__all__ = ["Reader"]
+__all__ = ["Errand", "Reader"]
 
 # A read on a silent stream comes back this often, to be asked again. Short enough to
 # notice a peer that has vanished without a word, and half a command a second.
 BLOCK: Final = 2.0
+# How often a broken shard is looked at; in seconds.
+_LOOK: Final = 1.0
+
+Errand: TypeAlias = Callable[[Wire], Awaitable[None]]
+"""Something to be done between two reads, on the reader's connection.
+
+It is done again from the start if the connection ends meanwhile.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    errand: Errand
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Reader:
@@ -43,6 +65,8 @@ class Reader:
         intake: Told what arrived.
         member: The group that is read, or None for REALTIME.
         room: Rung when there is room again.
+        unblock: Sends CLIENT UNBLOCK for a connection's id.
+        on_recovered: Called when all own pending entries of a shard have been read.
         on_event: Told what is repaired or refused.
     """
 
@@ -56,6 +80,8 @@ class Reader:
         intake: Intake,
         member: Membership | None,
         room: Bell,
+        unblock: Callable[[int], Awaitable[None]],
+        on_recovered: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
         self.wire = wire
@@ -65,7 +91,17 @@ class Reader:
         self._intake = intake
         self._member = member
         self._room = room
+        self._unblock = unblock
+        self._on_recovered = on_recovered
         self._on_event = on_event
+        self._healer = Healer(member, on_event)
+        # When broken shards are looked at again.
+        self._look_at = 0.0
+        # The server may have lost entries, and without a group nobody else tells.
+        self._doubtful = False
+        # Which shard is looked at next while there is nothing to read.
+        self._turn = 0
+        self._errands: deque[_Asked] = deque()
         self._stopping = False
         # A read is under way: cancelling now could strand what it brings.
         self._reading = False
@@ -74,7 +110,7 @@ class Reader:
         # Shielded: what cancels whoever holds the consumer must not keep it from being
         # closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
-        self._ended = anyio.Event()
+        self._ended = asyncio.Event()
 
     @property
     def stranded(self) -> bool:
@@ -90,6 +126,10 @@ class Reader:
                     await self._survive()
         finally:
             self._ended.set()
+            while self._errands:
+                asked = self._errands.popleft()
+                asked.begun.set()
+                _settle(asked.done, ClosedError("consumer"))
             with anyio.CancelScope(shield=True):
                 await self.wire.aclose()
 
@@ -102,38 +142,102 @@ class Reader:
             # The lost reply may have had entries in it, which are ours unseen.
             self._reading = False
             self._cursor.connected()
+            self._doubtful = self._member is None
 
-    async def stop(self, unblock: Callable[[int], Any]) -> None:
-        """End reading; a read under way is let go by the server, not cancelled.
+    async def between_reads(self, errand: Errand) -> None:
+        """Have something done between two reads; a blocked read is let go for it.
 
-        Args:
-            unblock: Sends CLIENT UNBLOCK for a connection's id.
+        Cancelling it leaves the errand to be done.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+            PenstockError: What the errand raised.
         """
+        if self._ended.is_set():
+            raise ClosedError("consumer")
+        asked = _Asked(errand)
+        self._errands.append(asked)
+        self._room.ring()
+        await self._let_go(asked.begun)
+        await asyncio.shield(asked.done)
+
+    async def stop(self) -> None:
+        """End reading; a read under way is let go by the server, not cancelled."""
         self._stopping = True
         if not self._reading or self.wire.client_id is None or self.wire.lost:
             self._scope.cancel()
         with anyio.move_on_after(1.0):
-            while not self._ended.is_set():
-                # Repeated, since it does nothing to a read that the server has not
-                # got yet: the two connections race.
-                if self.wire.client_id is not None:
-                    await unblock(self.wire.client_id)
-                with anyio.move_on_after(0.02):
-                    await self._ended.wait()
+            await self._let_go(self._ended)
         self._scope.cancel()
         await self._ended.wait()
 
+    async def _let_go(self, until: asyncio.Event) -> None:
+        """Have the server end a blocked read, until something has happened."""
+        # The reader may be on its way there already, without a read.
+        await asyncio.sleep(0)
+        while not until.is_set():
+            if self.wire.client_id is None:
+                await until.wait()  # the read ends by itself
+                return
+            # Repeated, since it does nothing to a read that the server has not got
+            # yet: the two connections race.
+            if self._reading and not self.wire.lost:
+                await self._unblock(self.wire.client_id)
+            with anyio.move_on_after(0.02):
+                await until.wait()
+
     async def _read(self) -> None:
         while not self._stopping:
-            room = self._ledger.room()
-            if not room:
-                await self._room.wait()
-                continue
-            match self._cursor.next(room):
-                case Recover() as read:
+            await self._run_errands()
+            await self._look_after()
+            room = self._ledger.room(monotonic())
+            read = self._cursor.next(room) if room else None
+            match read:
+                case None:
+                    with anyio.move_on_after(_LOOK if self._cursor.broken else None):
+                        await self._room.wait()
+                case Recover():
                     await self._recover(read)
-                case read:
+                case Live():
                     await self._live(read)
+
+    async def _run_errands(self) -> None:
+        while self._errands:
+            asked = self._errands[0]
+            asked.begun.set()
+            try:
+                await asked.errand(self.wire)
+            except ConnectionLost:
+                raise  # it stays, for the next connection
+            except PenstockError as error:
+                _settle(asked.done, error)
+            else:
+                _settle(asked.done, None)
+            self._errands.popleft()
+
+    async def _look_after(self) -> None:
+        """See whether broken shards have healed, and all after an outage."""
+        if self._doubtful:
+            await self._healer.examine(self.wire, self._cursor.positions)
+            self._doubtful = False
+        elif self._cursor.broken and monotonic() >= self._look_at:
+            await self._examine(self._cursor.broken)
+
+    async def _suspect(self, positions: Sequence[Position]) -> None:
+        """Look at one shard after the other while there is nothing to read.
+
+        A stream that was deleted and made anew with lower ids looks like a quiet one.
+        """
+        self._turn += 1
+        position = positions[self._turn % len(positions)]
+        await self._healer.examine(self.wire, [position], remade=True)
+
+    async def _examine(self, positions: Sequence[Position]) -> None:
+        self._look_at = monotonic() + _LOOK
+        refused = await self._healer.examine(self.wire, positions)
+        if refused is not None:
+            self._intake.fail(refused)
+            self._stopping = True
 
     async def _request(self, batch: Sequence[Command], wait: float) -> list[Any]:
         self._reading = True
@@ -144,25 +248,36 @@ class Reader:
         return answers
 
     async def _live(self, read: Live) -> None:
-        [reply] = await self._request([self._live_command(read)], BLOCK)
+        block = min(BLOCK, _LOOK) if self._cursor.broken else BLOCK
+        wait = block if read.wait else 0.0
+        [reply] = await self._request([self._live_command(read, wait)], wait)
         if isinstance(reply, ErrorReply):
             await self._refused(reply)
             return
         now = monotonic()
         came = replies.streams(reply)
+        if not came and read.wait and self._member is None:
+            await self._suspect(read.positions)
         # Each entry's share of the reply; what an entry holds is not counted out.
         each = self._size // max(1, sum(len(entries) for _, entries in came))
         count = 0
         for key, entries in came:
-            shard = self._cursor.received(key, entries)
-            size = each * len(entries)
-            count += self._ledger.received(shard, entries, now, size)
+            position = self._cursor.received(read, key, entries)
+            if position.again and not position.noted:
+                self._healer.set_back(position, entries[0][0])
+            count += self._ledger.received(
+                position.shard,
+                entries,
+                now,
+                each * len(entries),
+                again=position.again,
+            )
         self._intake.arrived(count)
         self._link.progress()
 
-    def _live_command(self, read: Live) -> Command:
+    def _live_command(self, read: Live, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
-        block = int(BLOCK * 1000)
+        block = int(wait * 1000) if wait else None
         if self._member is None:
             after = [position.after for position in read.positions]
             return commands.xread(keys, after, read.count, block)
@@ -175,16 +290,18 @@ class Reader:
         assert self._member is not None  # noqa: S101 - only groups have any
         group, name = self._member.group, self._member.name
         shard, after = read.position.shard, read.position.after
-        counts, reply = await self._request(
-            [
-                commands.xpending_page(shard.key, group, name, after, read.count),
-                commands.xreadgroup_pending(group, name, shard.key, after, read.count),
-            ],
-            0.0,
-        )
+        batch = [
+            commands.xpending_page(shard.key, group, name, after, read.count),
+            commands.xreadgroup_pending(group, name, shard.key, after, read.count),
+        ]
+        if read.position.until is None:
+            batch.append(commands.xpending_summary(shard.key, group))
+        counts, reply, *summary = await self._request(batch, 0.0)
         if isinstance(reply, ErrorReply):
             await self._refused(reply)
             return
+        if summary:
+            read.position.until = replies.highest_pending(summary[0])
         entries = [entry for _, page in replies.streams(reply) for entry in page]
         deliveries = {}
         if not isinstance(counts, ErrorReply):
@@ -194,11 +311,14 @@ class Reader:
         new = self._ledger.received(shard, entries, monotonic(), self._size, deliveries)
         self._intake.arrived(new)
         self._link.progress()
+        if not read.position.recovering:
+            self._on_recovered()
 
     async def _refused(self, error: ErrorReply) -> None:
-        if error.trouble is Trouble.REPAIR and self._member is not None:
-            await self._repair(self._member)
-        elif error.trouble in {Trouble.FATAL, Trouble.ISOLATE}:
+        if error.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
+            # The reply does not say which of the shards it is.
+            await self._examine(self._cursor.positions)
+        elif error.trouble is Trouble.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
             self._intake.fail(refusal(self.wire.address.name, command, error))
             self._stopping = True
@@ -207,12 +327,11 @@ class Reader:
             self._on_event(Event("read_refused", facts={"reply": error.text}))
         await self._link.pause()
 
-    async def _repair(self, member: Membership) -> None:
-        """Make groups that have vanished anew, loudly."""
-        for position in self._cursor.positions:
-            shard = position.shard
-            made = await rejoin(self.wire, member, shard, position.floor)
-            if made is not None:
-                facts = {"stream": ascii(shard.stream), "group": ascii(member.group)}
-                facts["after"] = made.decode()
-                self._on_event(Event("group_recreated", logging.ERROR, facts))
+
+def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:
+    if future.done():
+        return  # whoever asked was cancelled
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)

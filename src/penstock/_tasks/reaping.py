@@ -68,14 +68,14 @@ async def _remove_without_script(
     """
     group = member.group
     *_, reply = await line.calls(
-        [
-            (b"MULTI",),
-            commands.xpending_between(
-                shard.key, group, name, low=b"-", high=b"+", count=_MOST
-            ),
-            commands.xgroup_delconsumer(shard.key, group, name),
-            (b"EXEC",),
-        ]
+        commands.transaction(
+            [
+                commands.xpending_between(
+                    shard.key, group, name, low=b"-", high=b"+", count=_MOST
+                ),
+                commands.xgroup_delconsumer(shard.key, group, name),
+            ]
+        )
     )
     if isinstance(reply, ErrorReply):
         return reply

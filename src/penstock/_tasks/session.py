@@ -9,82 +9,47 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+)
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import anyio
 
-from penstock._core.cursor import Cursor
+from penstock._core import commands
 from penstock._core.delay import Delay
 from penstock._core.desk import FrontDesk
 from penstock._core.ledger import Ledger
 from penstock._core.window import Window
 from penstock._link.link import Line, Link, open_link
+from penstock._link.wire import Wire
+from penstock._tasks.assignment import Assignment
 from penstock._tasks.bells import Bell
-from penstock._tasks.closing import give_back, stop_reading
+from penstock._tasks.closing import give_back
 from penstock._tasks.committer import Committer
 from penstock._tasks.hands import Hands, this_task
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer
 from penstock._tasks.lifetime import task_group
-from penstock._tasks.membership import Membership, join, pin
+from penstock._tasks.membership import Membership
+from penstock._tasks.plan import Plan
 from penstock._tasks.reader import Reader
 from penstock._tasks.ripener import ripen
+from penstock._tasks.scout import Scout
+from penstock._tasks.seeking import seek
+from penstock._tasks.sounding import Sounding
 from penstock._tasks.worker import HandlerExit, work
-from penstock.codecs import Codec
-from penstock.errors import UsageError
-from penstock.events import Event, OnEvent
-from penstock.message import EntryId, Message, Shard
-from penstock.options import AutoCommit, Ordering, Prefetch, Start
+from penstock.errors import ConfigurationError, ConnectionLost, UsageError
+from penstock.events import Event
+from penstock.message import EntryId, Message
+from penstock.options import AutoCommit, Mode, Ordering, Start
 
-__all__ = ["Plan", "Session", "open_session"]
+__all__ = ["Session", "open_session"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan(Generic[T]):
-    """What a consumer was asked to be; everything checked."""
-
-    url: str | None
-    shards: Sequence[Shard]
-    member: Membership | None
-    start: Start | EntryId
-    codec: Codec[T] | None
-    policy: AutoCommit
-    prefetch: Prefetch
-    commit_interval: float
-    commit_max_pending: int
-    commit_delay: float
-    lease: float
-    claim_interval: float
-    open_timeout: float
-    close_timeout: float
-    on_event: OnEvent
-
-    @property
-    def noack(self) -> bool:
-        """Whether the server takes for acknowledged what it delivers."""
-        return self.member is not None and self.member.noack
-
-    @property
-    def acks(self) -> bool:
-        """Whether there is anything to acknowledge."""
-        return self.member is not None and not self.noack
-
-    @property
-    def no_ack(self) -> str | None:
-        """Why a message can't be acknowledged by hand; None if it can."""
-        if self.member is None:
-            return "a REALTIME consumer has nothing to acknowledge; " + _NO_ACK
-        if self.policy in {AutoCommit.DELAYED, AutoCommit.IMMEDIATE}:
-            return f"{self.policy.name} acknowledges by itself; " + _NO_ACK
-        return None
-
-
-_NO_ACK = "leave ack() out, or name a group and choose PROCESSED, ROLLING or DISABLED"
 
 
 class Session(Generic[T]):
@@ -113,6 +78,8 @@ class Session(Generic[T]):
         self._desk = FrontDesk(self.ledger, plan.codec, no_ack=plan.no_ack)
         self._ack = plan.policy is AutoCommit.PROCESSED
         self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
+        self._scout = Scout(line.calls, plan.on_event)
+        self.assignment = Assignment(plan, line, self.ledger, self._scout)
         self._committer = self._make_committer()
         self._claimer: Claimer | None = None
         # The tasks that `run` has handlers in, to see a handler that closes its own
@@ -134,6 +101,9 @@ class Session(Generic[T]):
         self._outcomes.ring()
         self.intake.give_way()
 
+    def _on_ready(self) -> None:
+        self.intake.arrived(1)
+
     def _on_renewed(self) -> None:
         # Workers may have been held up until it was known what is still ours.
         self.intake.arrived(self.ledger.queued)
@@ -144,13 +114,14 @@ class Session(Generic[T]):
         # Under DISABLED it is the user who decides how much waits.
         on_demand = plan.policy is AutoCommit.DISABLED
         return Ledger(
-            Window(most, plan.prefetch.max_bytes),
+            Window(most, plan.prefetch.max_bytes, plan.max_wait),
             max_pending=pending,
             max_uncommitted=None if on_demand else most + 10 * pending,
             lease=plan.lease,
             acks=plan.acks,
             on_room=self._ring_reader,
             on_outcomes=self._ring_committer,
+            on_ready=self._on_ready,
         )
 
     def _make_committer(self) -> Committer | None:
@@ -167,6 +138,7 @@ class Session(Generic[T]):
             on_renewed=self._on_renewed,
             interval=None if on_demand else plan.commit_interval,
             outcomes=self._outcomes,
+            sounding=Sounding(self._line, plan.member, self.assignment.cursor),
             on_event=plan.on_event,
         )
 
@@ -177,7 +149,7 @@ class Session(Generic[T]):
             ledger=self.ledger,
             intake=self.intake,
             member=member,
-            shards=plan.shards,
+            cursor=self.assignment.cursor,
             lease=plan.lease,
             interval=plan.claim_interval,
             on_event=plan.on_event,
@@ -186,17 +158,17 @@ class Session(Generic[T]):
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Fix the position and start the tasks."""
         plan = self._plan
-        cursor = Cursor(
-            await self._positions(), group=plan.member is not None, recover=plan.acks
-        )
+        await self.assignment.open()
         self._reader = Reader(
             await self._link.connect(),
             self._link,
-            cursor=cursor,
+            cursor=self.assignment.cursor,
             ledger=self.ledger,
             intake=self.intake,
             member=plan.member,
             room=self._room,
+            unblock=self._unblock,
+            on_recovered=self._on_recovered,
             on_event=plan.on_event,
         )
         group.start_soon(self._reader.run)
@@ -206,21 +178,49 @@ class Session(Generic[T]):
             group.start_soon(self._claimer.run)
         if self._delay is not None:
             group.start_soon(self._ripen, self._delay)
+        self.assignment.reader, self.assignment.claimer = self._reader, self._claimer
+        group.start_soon(self._scout.run, self.assignment.appeared, self._line.restore)
+        if self.assignment.wrong is not None:
+            self.intake.fail(self.assignment.wrong)
+
+    def _on_recovered(self) -> None:
+        if self._claimer is not None:
+            self._claimer.look()
+
+    async def _unblock(self, client: int) -> None:
+        """Let the reader's blocked read go."""
+        try:
+            await self._line.calls([commands.client_unblock(client)])
+        except ConnectionLost as error:
+            # Then the reader's connection is as good as lost too.
+            self._reader.wire.abort(error.reason)
 
     async def _ripen(self, delay: Delay) -> None:
         with self._ripening:
             await ripen(delay, self.ledger, self._handed_out)
 
-    async def _positions(self) -> list[tuple[Shard, bytes]]:
-        plan = self._plan
-        shards, start = plan.shards, plan.start
-        if plan.member is not None:
-            found = await join(self._line, plan.member, shards, _after(start))
-        elif start is Start.LATEST:
-            found = await pin(self._line, shards)
-        else:
-            found = [_after(start)] * len(shards)
-        return list(zip(shards, found, strict=True))
+    async def seek(self, place: Start | EntryId, stream: str | None) -> None:
+        """Go on at a place."""
+        plan, cursor = self._plan, self.assignment.cursor
+        if stream is not None and stream not in {s.stream for s in cursor.shards}:
+            raise ConfigurationError(
+                f"{stream!r:.80} is not read; `consumer.shards` tells what is"
+            )
+        if plan.mode is Mode.LOAD_BALANCED:
+            raise UsageError(
+                "seek() would move the position of all consumers of the group; to do "
+                "just that, use admin.reset_group(stream, group, to)"
+            )
+
+        async def errand(wire: Wire) -> None:
+            positions = [
+                position
+                for position in cursor.positions
+                if stream is None or position.shard.stream == stream
+            ]
+            await seek(wire, self.ledger, plan.member, positions, place)
+
+        await self._reader.between_reads(errand)
 
     async def run(
         self,
@@ -296,9 +296,10 @@ class Session(Generic[T]):
     async def _close(self, *, clean: bool) -> None:
         deadline = time.monotonic() + self._plan.close_timeout
         # These two see to their own deadlines.
+        await self._scout.stop()
         if self._claimer is not None:
             await self._claimer.stop()
-        await stop_reading(self._reader, self._line)
+        await self._reader.stop()
         with anyio.move_on_after(deadline - time.monotonic()):
             if self._runs:
                 await self._idle.wait()
@@ -327,19 +328,12 @@ class Session(Generic[T]):
         )
         await give_back(
             self._line,
-            self.ledger,
+            self.ledger.release(),
             plan.member,
             idle=plan.lease,
-            strays=plan.shards if stranded else (),
+            strays=self.assignment.cursor.shards if stranded else (),
             on_event=plan.on_event,
         )
-
-
-def _after(start: Start | EntryId) -> bytes:
-    """Give the id after which to read, for a start that is inclusive."""
-    if isinstance(start, EntryId):
-        return bytes(start.previous())
-    return b"$" if start is Start.LATEST else b"0-0"
 
 
 @asynccontextmanager

@@ -1,0 +1,194 @@
+"""What a consumer reads, and how that changes while it runs.
+
+All changes are made between two reads, so that no reply can come for what is not read
+any more; see `Reader.between_reads`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from penstock._core import commands, replies, sharding
+from penstock._core.cursor import Cursor, Position
+from penstock._core.ledger import Ledger
+from penstock._core.replies import ErrorReply, Trouble
+from penstock._link.link import Line
+from penstock._link.wire import Wire
+from penstock._tasks.closing import give_back
+from penstock._tasks.leases import Claimer
+from penstock._tasks.membership import join, pin
+from penstock._tasks.plan import Plan
+from penstock._tasks.reader import Reader
+from penstock._tasks.scout import Scout
+from penstock.errors import CommandError, ConfigurationError, ServerError
+from penstock.events import Event
+from penstock.message import EntryId, Shard
+from penstock.options import Start
+
+__all__ = ["Assignment", "after_which"]
+
+
+def after_which(place: Start | EntryId) -> bytes:
+    """Give the id after which to read, for a place that is inclusive."""
+    if isinstance(place, EntryId):
+        return bytes(place.previous())
+    return b"$" if place is Start.LATEST else b"0-0"
+
+
+class Assignment:
+    """The shards of one consumer.
+
+    Args:
+        plan: What was asked for.
+        line: The command connection.
+        ledger: What is in hand.
+        scout: Finds shards.
+    """
+
+    def __init__(
+        self, plan: Plan[Any], line: Line, ledger: Ledger, scout: Scout
+    ) -> None:
+        self._plan = plan
+        self._line = line
+        self._ledger = ledger
+        self._scout = scout
+        self.cursor = Cursor((), group=plan.member is not None, recover=plan.acks)
+        # What is wrong with a key that was never a stream; REALTIME tells when it is
+        # asked for messages.
+        self.wrong: ServerError | None = None
+        # Both are there once it is open.
+        self.reader: Reader | None = None
+        self.claimer: Claimer | None = None
+
+    async def open(self) -> None:
+        """Find the shards of all streams and fix where they are read.
+
+        Raises:
+            StreamMissing: A stream is not there, and may not be made.
+            CommandError: A key is no stream, or the like.
+            AccessError: The user may not.
+            ConnectionLost: The connection ended.
+        """
+        shards: list[Shard] = []
+        for stream in self._plan.streams:
+            shards += await self._find(stream)
+        for shard, after in await self._begin(shards, self._plan.start):
+            if shard not in self.cursor:  # one stream's shard may be another's name
+                self.cursor.add(shard, after)
+
+    async def _find(self, stream: str) -> Sequence[Shard]:
+        if self._plan.numbers is None:
+            return await self._scout.watch(stream)
+        return [sharding.numbered(stream, number) for number in self._plan.numbers]
+
+    async def _begin(
+        self, shards: Sequence[Shard], start: Start | EntryId
+    ) -> list[tuple[Shard, bytes]]:
+        """Fix where shards are read: the group made, or LATEST pinned."""
+        member = self._plan.member
+        if member is not None:
+            found = await join(self._line, member, shards, after_which(start))
+        else:
+            latest = start is Start.LATEST
+            found, self.wrong = await pin(self._line, shards, needed=latest)
+            if not latest:
+                found = [after_which(start)] * len(shards)
+        return list(zip(shards, found, strict=True))
+
+    async def appeared(self, shards: Sequence[Shard]) -> Iterable[Shard]:
+        """Read shards that were not there when the consumer opened.
+
+        Returns:
+            Those that are read now.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        start = self._plan.start
+        # All of it was sent after opening.
+        start = Start.EARLIEST if start is Start.LATEST else start
+        try:
+            await self._add(shards, start)
+        except CommandError:
+            return ()  # gone again, or of another type by now; we'll see
+        for shard in shards:
+            facts = {"stream": ascii(shard.stream), "shard": shard.number}
+            self._plan.on_event(Event("shard_found", logging.INFO, facts))
+        return shards
+
+    async def _add(self, shards: Sequence[Shard], start: Start | EntryId) -> None:
+        new = [shard for shard in shards if shard not in self.cursor]
+        begun = await self._begin(new, start)
+
+        async def add(_: Wire) -> None:
+            for shard, after in begun:
+                if shard not in self.cursor:
+                    self.cursor.add(shard, after)
+
+        if begun:
+            await self._between_reads(add)
+        if self.claimer is not None:
+            self.claimer.look()
+
+    async def _between_reads(self, errand: Any) -> None:
+        assert self.reader is not None  # noqa: S101 - open, says our caller
+        await self.reader.between_reads(errand)
+
+    async def assign(self, stream: str, shards: Sequence[Shard] | None) -> None:
+        """Read a stream, or some of its shards, as well."""
+        await self._add(shards or await self._find(stream), self._plan.start)
+
+    async def unassign(self, stream: str, shards: Sequence[Shard] | None) -> None:
+        """Read a stream, or some of its shards, no more."""
+        if shards is None:
+            self._scout.ignore(stream)
+        leaving = [
+            shard
+            for shard in self.cursor.shards
+            if (shard.stream == stream if shards is None else shard in shards)
+        ]
+        if not leaving:
+            raise ConfigurationError(
+                f"{stream!r:.80} is not read, or not that shard of it; "
+                f"`consumer.shards` tells what is"
+            )
+
+        async def remove(_: Wire) -> None:
+            for shard in leaving:
+                if shard in self.cursor:
+                    self.cursor.remove(shard)
+                    await self._let_go(shard)
+
+        await self._between_reads(remove)
+
+    async def _let_go(self, shard: Shard) -> None:
+        plan = self._plan
+        if plan.member is None or not plan.acks:
+            self._ledger.drop(shard)
+            return
+        await give_back(
+            self._line,
+            self._ledger.give_up(shard),
+            plan.member,
+            idle=plan.lease,
+            on_event=plan.on_event,
+        )
+
+    async def lag(self) -> dict[Shard, int | None]:
+        """Count what each shard has and nobody was given yet."""
+        return {p.shard: await self._lag(p) for p in self.cursor.positions}
+
+    async def _lag(self, position: Position) -> int | None:
+        key = position.shard.key
+        info = commands.xinfo_stream(key)
+        if self._plan.member is not None:
+            group = self._plan.member.group
+            ask = commands.transaction([info, commands.xinfo_groups(key)])
+            *_, facts = await self._line.calls(ask)
+            return replies.lag(facts, group)
+        [reply] = await self._line.calls([info])
+        if isinstance(reply, ErrorReply):
+            return 0 if reply.trouble is Trouble.REPAIR else None  # no stream yet
+        return replies.stream(reply).behind(EntryId.parse(position.after), None)

@@ -1,0 +1,204 @@
+"""Finding the shards of streams: all when a consumer opens, later ones as they appear.
+
+A stream is one key, or keys with a number behind it. They are looked up by name. To
+SCAN for them would go through the whole database, which may hold millions of keys that
+are none of ours, and would show them all to a user whose ACL lets it see a few.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import anyio
+
+from penstock._core import commands, sharding
+from penstock._core.commands import Command
+from penstock._core.replies import ErrorReply
+from penstock.errors import ConnectionLost
+from penstock.events import Event, OnEvent
+from penstock.message import Shard
+
+__all__ = ["Scout"]
+
+# Numbers that are looked for above the highest that is there when a consumer opens, and
+# piece by piece later on.
+_FAR: Final = 1024
+# Those that are looked for every second, and the size of a piece.
+_NEAR: Final = 16
+_PIECE: Final = 256
+# Seconds between two looks.
+_LOOK: Final = 1.0
+# What TYPE says of a key that is a shard, or may become one.
+_HARMLESS: Final = frozenset((b"stream", b"none"))
+
+Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
+
+OnFound: TypeAlias = Callable[[Sequence[Shard]], Awaitable[Iterable[Shard]]]
+"""Told of shards that have appeared; gives those that are read now."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What is known of a stream.
+
+    Attributes:
+        name: Its name.
+        known: Its shards.
+        highest: The highest number that is there; -1 without any.
+    """
+
+    name: str
+    known: set[Shard] = field(default_factory=set)
+    highest: int = -1
+
+    def near(self) -> range:
+        """Give the numbers that are most likely to appear."""
+        return range(self.highest + 1 + _NEAR)
+
+    def unknown(self, numbers: Iterable[int]) -> list[Shard]:
+        """List what might be there: the key of its name, and some numbers."""
+        numbered = (sharding.numbered(self.name, number) for number in numbers)
+        shards = (sharding.single(self.name), *numbered)
+        return [shard for shard in shards if shard not in self.known]
+
+    def found(self, shards: Iterable[Shard]) -> None:
+        """Take note of shards."""
+        base = sharding.single(self.name)
+        for shard in shards:
+            self.known.add(shard)
+            if shard != base:
+                self.highest = max(self.highest, shard.number)
+
+
+class Scout:
+    """Looks for the shards of some streams.
+
+    Args:
+        calls: Sends commands in one write and gives their replies, errors as values.
+        on_event: Told when looking is refused.
+    """
+
+    def __init__(self, calls: Calls, on_event: OnEvent) -> None:
+        self._calls = calls
+        self._on_event = on_event
+        self._streams: dict[str, _Stream] = {}
+        # Keys of shards' names that are no streams.
+        self._foreign: set[Shard] = set()
+        self._looks = 0
+        # Shielded: what cancels whoever holds the consumer must not keep it from being
+        # closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
+        self._ended = anyio.Event()
+
+    async def watch(self, stream: str) -> list[Shard]:
+        """Find a stream's shards, and look out for more from now on.
+
+        Returns:
+            Its shards; without any, the key of its name.
+
+        Raises:
+            ConnectionLost: The connection ended before the reply.
+        """
+        known = self._streams[stream] = _Stream(stream)
+        found: list[Shard] = []
+        while new := await self._look(known.unknown(range(known.highest + 1 + _FAR))):
+            found += new
+            known.found(new)
+        if not found:
+            found = [sharding.single(stream)]
+            known.found(found)
+        return found
+
+    def ignore(self, stream: str) -> None:
+        """Look out for a stream's shards no more."""
+        self._streams.pop(stream, None)
+
+    async def run(
+        self, on_found: OnFound, restore: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Look every second, until stopped.
+
+        Args:
+            restore: Waits for a connection again, being told why there is none.
+            on_found: Called with shards that have appeared; those that it does not
+                give back are offered again.
+        """
+        try:
+            with self._scope:
+                while True:
+                    await anyio.sleep(_LOOK)
+                    try:
+                        await self._round(on_found)
+                    except ConnectionLost as error:
+                        await restore(error.reason)
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """End it."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def _round(self, on_found: OnFound) -> None:
+        if not self._streams:
+            return
+        new = await self._look(self._candidates())
+        read = await on_found(new) if new else ()
+        for shard in read:
+            if shard.stream in self._streams:
+                self._streams[shard.stream].found([shard])
+
+    def _candidates(self) -> list[Shard]:
+        """List what is looked for this time: what is near, and a piece of the rest."""
+        streams = list(self._streams.values())
+        near = [s for stream in streams for s in stream.unknown(stream.near())]
+        pieces = [
+            (stream, first)
+            for stream in streams
+            for first in range(_NEAR, _FAR, _PIECE)
+        ]
+        stream, first = pieces[self._looks % len(pieces)]
+        self._looks += 1
+        start = stream.highest + 1 + first
+        return near + stream.unknown(range(start, start + _PIECE))
+
+    async def _look(self, candidates: Sequence[Shard]) -> list[Shard]:
+        """Ask which of the shards there are; most often, it is none."""
+        foreign = list(self._foreign)
+        candidates = [shard for shard in candidates if shard not in self._foreign]
+        count, *types = await self._calls(
+            [
+                commands.exists([shard.key for shard in candidates]),
+                *[commands.key_type(shard.key) for shard in foreign],
+            ]
+        )
+        if isinstance(count, ErrorReply):
+            await self._refused(candidates, count)
+            return []
+        for shard, kind in zip(foreign, types, strict=True):
+            if kind in _HARMLESS:
+                self._foreign.discard(shard)
+        if not count and len(foreign) == len(self._foreign):
+            return []
+        return await self._tell_apart([*candidates, *foreign])
+
+    async def _tell_apart(self, candidates: Sequence[Shard]) -> list[Shard]:
+        """Ask what the keys are that there are."""
+        types = await self._calls([commands.key_type(s.key) for s in candidates])
+        kinds = dict(zip(candidates, types, strict=True))
+        self._foreign |= {s for s, kind in kinds.items() if kind not in _HARMLESS}
+        return [shard for shard, kind in kinds.items() if kind == b"stream"]
+
+    async def _refused(self, candidates: Sequence[Shard], error: ErrorReply) -> None:
+        """Look no more for shards that this user may not see."""
+        names = dict.fromkeys(shard.stream for shard in candidates)
+        for name in names:
+            keys = [shard.key for shard in candidates if shard.stream == name]
+            [alone] = await self._calls([commands.exists(keys)])
+            if isinstance(alone, ErrorReply):
+                facts = {"stream": ascii(name), "reply": error.text}
+                self._on_event(Event("looking_refused", logging.INFO, facts))
+                self.ignore(name)

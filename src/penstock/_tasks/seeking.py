@@ -1,0 +1,112 @@
+"""Setting a consumer's position anew.
+
+What was read before is forgotten with it: dropped from the queue, and in a group
+acknowledged, since it would come again with the next reconnect otherwise. Not so what
+a handler or loop has in hand, or was handed and has not acknowledged: that is the
+user's, and stays pending until it is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock._core import commands, replies
+from penstock._core.commands import Command
+from penstock._core.cursor import Position
+from penstock._core.ledger import Ledger
+from penstock._core.replies import ErrorReply
+from penstock._link.wire import Wire
+from penstock._tasks.assignment import after_which
+from penstock._tasks.membership import Membership, refusal
+from penstock.message import EntryId
+from penstock.options import Start
+
+__all__ = ["seek"]
+
+# Pending entries that one command lists.
+_PAGE = 1000
+
+
+async def seek(
+    wire: Wire,
+    ledger: Ledger,
+    member: Membership | None,
+    positions: Sequence[Position],
+    place: Start | EntryId,
+) -> None:
+    """Go on at a place, on each of the shards.
+
+    Args:
+        wire: The reader's connection, between two reads.
+        ledger: What is in hand.
+        member: The group that is read, or None for REALTIME.
+        positions: Those to be set.
+        place: Where to; inclusive.
+
+    Raises:
+        CommandError: The server refuses it for a shard; the others are set.
+        AccessError: The user may not.
+        ConnectionLost: The connection ended; it can be done again.
+    """
+    after = await _places(wire, positions, place)
+    for position in positions:
+        ledger.drop(position.shard)
+    refused = None
+    if member is not None:
+        for position in positions:
+            await _forget(wire, ledger, member, position)
+        refused = await _set_groups(wire, member, positions, after)
+    for position, id_ in zip(positions, after, strict=True):
+        position.restart(id_)
+    if refused is not None:
+        raise refusal(wire.address.name, "XGROUP SETID", refused)
+
+
+async def _places(
+    wire: Wire, positions: Sequence[Position], place: Start | EntryId
+) -> list[bytes]:
+    """Make LATEST a concrete id of each shard."""
+    if place is not Start.LATEST:
+        return [after_which(place)] * len(positions)
+    ask = [commands.xinfo_stream(position.shard.key) for position in positions]
+    return [
+        # There is no stream: whatever will be in it is new.
+        b"0-0" if isinstance(info, ErrorReply) else bytes(replies.stream(info).last)
+        for info in await wire.calls(ask)
+    ]
+
+
+async def _forget(
+    wire: Wire, ledger: Ledger, member: Membership, position: Position
+) -> None:
+    """Acknowledge what is pending for us and in nobody's hands."""
+    key, after = position.shard.key, b"0-0"
+    while True:
+        ask = commands.xpending_page(key, member.group, member.name, after, _PAGE)
+        [reply] = await wire.calls([ask])
+        if isinstance(reply, ErrorReply):
+            return  # no such group: nothing is pending
+        page = [pending.id for pending in replies.pending_page(reply)]
+        mine = ledger.in_hand(position.shard)
+        if gone := [id_ for id_ in page if id_ not in mine]:
+            await wire.calls([commands.xack(key, member.group, gone)])
+        if len(page) < _PAGE:
+            return
+        after = page[-1]
+
+
+async def _set_groups(
+    wire: Wire,
+    member: Membership,
+    positions: Sequence[Position],
+    after: Sequence[bytes],
+) -> ErrorReply | None:
+    """Set the group back or forth on each shard; gives a refusal if there is one."""
+    batch: list[Command] = []
+    for position, id_ in zip(positions, after, strict=True):
+        key, group = position.shard.key, member.group
+        # First made, should it have vanished; else the server says BUSYGROUP.
+        made = commands.xgroup_create(key, group, id_, mkstream=member.mkstream)
+        batch += [made, commands.xgroup_setid(key, group, id_)]
+    answers = (await wire.calls(batch))[1::2]
+    return next((reply for reply in answers if isinstance(reply, ErrorReply)), None)

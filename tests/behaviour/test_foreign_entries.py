@@ -1,0 +1,127 @@
+"""Entries that others wrote, without the message field, block nothing in any mode."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from conftest import Events
+from penstock import (
+    EARLIEST,
+    LOAD_BALANCED,
+    REALTIME,
+    RESUMABLE,
+    Consumer,
+    DecodeError,
+    Fields,
+    Message,
+    Mode,
+    Prefetch,
+)
+from support.waiting import deliveries, numbers, pending, read, send
+
+MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]
+STRANGE = 250
+# Fewer than there are strange ones in a row.
+FEW = Prefetch(max_messages=10)
+
+
+def grouped(mode: Mode) -> str | None:
+    return None if mode is REALTIME else "g"
+
+
+async def strangers(redis: Any, stream: str) -> list[str]:
+    """Write entries that no producer of ours would; gives their ids."""
+    async with redis.pipeline(transaction=False) as batch:
+        for number in range(STRANGE):
+            # A name twice, which redis-py's dict can't say.
+            pair = ("temp", f"{number}")
+            batch.execute_command("XADD", stream, "*", *pair, *pair, "unit", "C")
+        return [id_.decode() for id_ in await batch.execute()]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_reader_gets_past_them_and_is_told_what_each_one_lacks(
+    url: str, stream: str, redis: Any, mode: Mode
+) -> None:
+    ids = await strangers(redis, stream)
+    await send(url, stream, 1, 2, 3)
+    async with Consumer(
+        stream,
+        url=url,
+        mode=mode,
+        group=grouped(mode),
+        start=EARLIEST,
+        prefetch=FEW,
+    ) as consumer:
+        messages = await read(consumer, STRANGE + 3)
+        assert [str(message.id) for message in messages[:STRANGE]] == ids
+        for message in messages[:STRANGE]:
+            with pytest.raises(DecodeError, match="no field 'msg'") as caught:
+                _ = message.payload
+            assert caught.value.id == str(message.id)
+            # The rest of the entry can be read all the same.
+            assert message.headers["unit"] == "C"
+        assert numbers(messages[STRANGE:]) == [1, 2, 3]
+        assert consumer.statistics().in_hand <= 1
+    if mode is not REALTIME:
+        assert await pending(redis, stream, "g") == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_handlers_that_fail_on_them_handle_the_good_ones_behind_them(
+    url: str, stream: str, redis: Any, events: Events, mode: Mode
+) -> None:
+    ids = await strangers(redis, stream)
+    await send(url, stream, *range(50))
+    seen: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        if len(seen) == 50:
+            await consumer.aclose()
+
+    async with Consumer(
+        stream,
+        url=url,
+        mode=mode,
+        group=grouped(mode),
+        start=EARLIEST,
+        prefetch=FEW,
+        on_event=events,
+    ) as consumer:
+        async with asyncio.timeout(10):
+            await consumer.run(handle, concurrency=3)
+    assert sorted(seen) == list(range(50))
+    failed = events.named("handler_failed")
+    assert sorted(str(event.facts["id"]) for event in failed) == sorted(ids)
+    assert {event.facts["error"] for event in failed} == {"DecodeError"}
+    if mode is not REALTIME:
+        # They are nobody's loss: pending, until dead letters or somebody take them.
+        assert set(await deliveries(redis, stream, "g")) == set(ids)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_fields_takes_them_whole_and_ours_too(
+    url: str, stream: str, redis: Any, mode: Mode
+) -> None:
+    await strangers(redis, stream)
+    await send(url, stream, 7)
+    async with Consumer(
+        stream,
+        url=url,
+        mode=mode,
+        group=grouped(mode),
+        start=EARLIEST,
+        prefetch=FEW,
+        payload=Fields,
+    ) as consumer:
+        messages = await read(consumer, STRANGE + 1)
+    for number, message in enumerate(messages[:STRANGE]):
+        pair = (b"temp", b"%d" % number)
+        assert message.payload == (pair, pair, (b"unit", b"C"))
+    assert messages[-1].payload == ((b"msg", b"7"),)
+    if mode is not REALTIME:
+        assert await pending(redis, stream, "g") == 0

@@ -1,0 +1,254 @@
+"""The queue and its lanes, by themselves and against lists."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from penstock._core.entry import Account, Entry
+from penstock._core.lanes import Lanes
+from penstock.message import Shard
+from penstock.options import Ordering
+
+NONE, KEY, SHARD = Ordering.NONE, Ordering.KEY, Ordering.SHARD
+
+Name: TypeAlias = tuple[bytes, str | None]
+
+
+def account(name: str = "a") -> Account:
+    return Account(Shard(name, 0, name.encode()))
+
+
+def entry(of: Account, number: int, key: str | None = None) -> Entry:
+    tail = [] if key is None else [b"key", key.encode()]
+    made = Entry(of, b"%d-0" % number, [b"msg", b"", *tail], 1, 1, 0.0)
+    of.entries[made.id] = made
+    return made
+
+
+def lanes_of(*entries: Entry, order: Ordering = KEY) -> Lanes:
+    lanes = Lanes()
+    lanes.reorder(order, [])
+    for each in entries:
+        lanes.file(each)
+    return lanes
+
+
+def finished(lanes: Lanes, each: Entry) -> None:
+    assert each.lane is not None
+    lanes.free(each.lane)
+
+
+def test_without_an_order_there_are_no_lanes() -> None:
+    a = account()
+    both = [entry(a, 1, "k"), entry(a, 2, "k")]
+    lanes = lanes_of(*both, order=NONE)
+    assert list(lanes.ready) == both
+    assert lanes.behind == 0
+    lanes.remove(both[0])
+    assert list(lanes.ready) == both[1:]
+
+
+def test_the_first_of_a_lane_stands_in_the_queue_and_the_others_behind_it() -> None:
+    a = account()
+    one, two, three, other = (entry(a, n, k) for n, k in enumerate("kkkl"))
+    lanes = lanes_of(one, two, three, other)
+    assert list(lanes.ready) == [one, other]
+    assert lanes.behind == 2
+    lanes.ready.popleft()
+    finished(lanes, one)
+    assert list(lanes.ready) == [other, two]
+    assert lanes.behind == 1
+
+
+def test_a_lane_is_gone_with_its_last_entry() -> None:
+    a = account()
+    one = entry(a, 1, "k")
+    lanes = lanes_of(one)
+    lanes.ready.popleft()
+    finished(lanes, one)
+    assert not lanes._lanes
+    lanes.file(two := entry(a, 2, "k"))
+    assert list(lanes.ready) == [two]
+
+
+def test_what_is_taken_out_of_the_queue_lets_the_next_of_its_lane_come_forward() -> (
+    None
+):
+    a = account()
+    one, two, three = (entry(a, n, "k") for n in range(3))
+    lanes = lanes_of(one, two, three)
+    lanes.remove(two)
+    assert (list(lanes.ready), lanes.behind) == ([one], 1)
+    lanes.remove(one)
+    assert (list(lanes.ready), lanes.behind) == ([three], 0)
+    lanes.remove(three)
+    assert not lanes.ready
+    assert not lanes._lanes
+
+
+def test_to_withdraw_a_shard_leaves_the_others_as_they_were() -> None:
+    a, b = account("a"), account("b")
+    mine = [entry(a, n, k) for n, k in enumerate("kkl")]
+    theirs = [entry(b, n, k) for n, k in enumerate("kkl")]
+    lanes = lanes_of(
+        *[each for pair in zip(mine, theirs, strict=True) for each in pair]
+    )
+    gone = lanes.withdraw(a)
+    assert {each.id for each in gone} == {each.id for each in mine}
+    assert all(each.account is a for each in gone)
+    assert list(lanes.ready) == [theirs[0], theirs[2]]
+    assert lanes.behind == 1
+    assert len(lanes._lanes) == 2
+
+
+def test_the_lane_of_what_runs_outlives_what_is_withdrawn() -> None:
+    a = account()
+    running, behind = entry(a, 1, "k"), entry(a, 2, "k")
+    lanes = lanes_of(running, behind)
+    lanes.ready.popleft()
+    assert lanes.withdraw(a) == [behind]
+    assert lanes.behind == 0
+    lanes.file(next_ := entry(a, 3, "k"))
+    assert not lanes.ready, "its key is being handled"
+    finished(lanes, running)
+    assert list(lanes.ready) == [next_]
+
+
+def test_what_ran_before_a_new_order_frees_no_lane_of_it() -> None:
+    a = account()
+    running, two, three = (entry(a, n, "k") for n in range(3))
+    lanes = lanes_of(running, two, three)
+    lanes.ready.popleft()
+    # It has left the books already: acknowledged early, or come again.
+    del a.entries[running.id]
+    lanes.reorder(KEY, [a])
+    assert (list(lanes.ready), lanes.behind) == ([two], 1)
+    finished(lanes, running)
+    assert (list(lanes.ready), lanes.behind) == ([two], 1)
+
+
+@pytest.mark.parametrize("order", Ordering)
+def test_a_new_order_files_by_the_order_of_reading(order: Ordering) -> None:
+    a, b = account("a"), account("b")
+    all_ = [entry(of, n, k) for of in (a, b) for n, k in enumerate("klkl")]
+    lanes = lanes_of(*reversed(all_))
+    lanes.reorder(order, [a, b])
+    firsts = {
+        NONE: all_,
+        KEY: [all_[0], all_[1], all_[4], all_[5]],
+        SHARD: [all_[0], all_[4]],
+    }[order]
+    assert list(lanes.ready) == firsts
+    assert lanes.behind == len(all_) - len(firsts)
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """Lanes beside lists: one of what waits in each lane, and who is at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accounts = [account(name) for name in "abc"]
+        self.lanes = Lanes()
+        self.waiting: dict[Name, list[Entry]] = defaultdict(list)
+        # Entries that run, by the lane that they hold up, if it is there still.
+        self.running: list[tuple[Entry, Name | None]] = []
+        self.next_number = 1
+
+    @initialize(order=st.sampled_from([KEY, KEY, SHARD]))
+    def begin(self, order: Ordering) -> None:
+        self.lanes.reorder(order, self.accounts)
+
+    def name(self, each: Entry) -> Name:
+        key = None
+        if self.lanes.order is KEY and len(each.fields) > 2:
+            key = each.fields[3].decode()
+        return each.shard.key, key
+
+    @rule(number=st.integers(0, 2), keys=st.lists(st.sampled_from([None, "k", "l"])))
+    def read(self, number: int, keys: Iterable[str | None]) -> None:
+        for key in keys:
+            each = entry(self.accounts[number], self.next_number, key)
+            self.next_number += 1
+            self.waiting[self.name(each)].append(each)
+            self.lanes.file(each)
+
+    @rule()
+    def take(self) -> None:
+        if self.lanes.ready:
+            each = self.lanes.ready.popleft()
+            name = self.name(each)
+            # Order per lane is kept, and one at a time.
+            assert self.waiting[name].pop(0) is each
+            assert name not in [other for _, other in self.running]
+            self.running.append((each, name))
+
+    @rule(number=st.integers(0, 1000))
+    def finish(self, number: int) -> None:
+        if self.running:
+            each, _ = self.running.pop(number % len(self.running))
+            self.leave(each)
+            finished(self.lanes, each)
+
+    def leave(self, each: Entry) -> None:
+        each.account.entries.pop(each.id, None)
+
+    @rule(number=st.integers(0, 1000))
+    def remove(self, number: int) -> None:
+        if all_ := [each for waiting in self.waiting.values() for each in waiting]:
+            each = all_[number % len(all_)]
+            self.waiting[self.name(each)].remove(each)
+            self.leave(each)
+            self.lanes.remove(each)
+
+    @rule(number=st.integers(0, 2))
+    def withdraw(self, number: int) -> None:
+        of = self.accounts[number]
+        mine = [name for name in self.waiting if name[0] == of.shard.key]
+        expected = [each for name in mine for each in self.waiting.pop(name)]
+        gone = self.lanes.withdraw(of)
+        assert sorted(map(id, gone)) == sorted(map(id, expected))
+        for each in gone:
+            self.leave(each)
+
+    @rule(order=st.sampled_from([KEY, SHARD]), early=st.booleans())
+    def reorder(self, order: Ordering, *, early: bool) -> None:
+        if early:
+            for each, _ in self.running:
+                self.leave(each)
+        self.lanes.reorder(order, self.accounts)
+        self.running = [(each, None) for each, _ in self.running]
+        self.waiting.clear()
+        at_work = [each for each, _ in self.running]
+        for of in self.accounts:
+            for each in of.entries.values():
+                if each not in at_work:
+                    self.waiting[self.name(each)].append(each)
+
+    @invariant()
+    def the_first_of_each_lane_that_nobody_is_at_may_be_taken(self) -> None:
+        busy = [name for _, name in self.running]
+        firsts = [
+            waiting[0]
+            for name, waiting in self.waiting.items()
+            if waiting and name not in busy
+        ]
+        assert sorted(map(id, self.lanes.ready)) == sorted(map(id, firsts))
+        total = sum(map(len, self.waiting.values()))
+        assert self.lanes.behind == total - len(firsts)
+
+    @invariant()
+    def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:
+        there = {name for name, waiting in self.waiting.items() if waiting}
+        there |= {name for _, name in self.running if name is not None}
+        assert len(self.lanes._lanes) == len(there)
+
+
+TestLanes = LanesMachine.TestCase
+TestLanes.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
