@@ -359,8 +359,8 @@ class Consumer(Openable, Generic[T]):
         What was read before and waits here is dropped; none of it is delivered after
         this returns. In RESUMABLE the group's position is moved, and what is pending
         for this consumer is acknowledged; not so messages that a handler or loop has,
-        or was handed and did not acknowledge. A message that comes again while its
-        handler is at it is handed out when that is finished, whose outcome does not
+        or was handed and did not acknowledge. A message of theirs that comes again is
+        handed out when the handler that is at it has finished, whose outcome does not
         count then.
 
         Cancelling it leaves open whether it happens.

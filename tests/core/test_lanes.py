@@ -32,6 +32,10 @@ def entry(of: Account, number: int, key: str | None = None) -> Entry:
     return made
 
 
+def in_order(*accounts: Account) -> list[Entry]:
+    return [entry for account in accounts for entry in account.entries.values()]
+
+
 def lanes_of(*entries: Entry, order: Ordering = KEY) -> Lanes:
     lanes = Lanes()
     lanes.reorder(order, [])
@@ -128,7 +132,7 @@ def test_what_ran_before_a_new_order_frees_no_lane_of_it() -> None:
     lanes.ready.popleft()
     # It has left the books already: acknowledged early, or come again.
     del a.entries[running.id]
-    lanes.reorder(KEY, [a])
+    lanes.reorder(KEY, in_order(a))
     assert (list(lanes.ready), lanes.behind) == ([two], 1)
     finished(lanes, running)
     assert (list(lanes.ready), lanes.behind) == ([two], 1)
@@ -139,7 +143,7 @@ def test_a_new_order_files_by_the_order_of_reading(order: Ordering) -> None:
     a, b = account("a"), account("b")
     all_ = [entry(of, n, k) for of in (a, b) for n, k in enumerate("klkl")]
     lanes = lanes_of(*reversed(all_))
-    lanes.reorder(order, [a, b])
+    lanes.reorder(order, in_order(a, b))
     firsts = {
         NONE: all_,
         KEY: [all_[0], all_[1], all_[4], all_[5]],
@@ -163,7 +167,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @initialize(order=st.sampled_from([KEY, KEY, SHARD]))
     def begin(self, order: Ordering) -> None:
-        self.lanes.reorder(order, self.accounts)
+        self.lanes.reorder(order, in_order(*self.accounts))
 
     def name(self, each: Entry) -> Name:
         key = None
@@ -222,7 +226,7 @@ class LanesMachine(RuleBasedStateMachine):
         if early:
             for each, _ in self.running:
                 self.leave(each)
-        self.lanes.reorder(order, self.accounts)
+        self.lanes.reorder(order, in_order(*self.accounts))
         self.running = [(each, None) for each, _ in self.running]
         self.waiting.clear()
         at_work = [each for each, _ in self.running]

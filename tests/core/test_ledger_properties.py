@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -89,6 +89,10 @@ picks = st.integers(0, 10**6)
 def pick(things: Iterable[T], number: int) -> T:
     listed = list(things)
     return listed[number % len(listed)]
+
+
+Kind: TypeAlias = tuple[str, str | None, int]
+"""What an entry of a read is: its kind, its key, and a number to pick by."""
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -190,7 +194,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @property
     def in_books(self) -> list[Copy]:
+        if not self.acks:
+            return []
         return [c for c in self.copies if c.state not in OVER and not c.forgotten]
+
+    def known_as(self, *states: State) -> list[Copy]:
+        return [copy for copy in self.in_books if copy.state in states]
 
     @property
     def uncommitted(self) -> int:
@@ -268,10 +277,20 @@ class LedgerMachine(RuleBasedStateMachine):
             could = self.hungry > self.ledger.queued and not self.ledger.crammed
             assert not could, "the reader sleeps though a worker starves"
 
+    def read_anew(self, shard: Shard, kinds: list[Kind], size: int) -> None:
+        """Have something come where nothing is pending and a seek drops what waits."""
+        self.read(
+            shard,
+            [("new", key, number) for _, key, number in kinds],
+            size,
+            None,
+            "read",
+        )
+
     def read(
         self,
         shard: Shard,
-        kinds: list[tuple[str, str | None, int]],
+        kinds: list[Kind],
         size: int,
         deliveries: int | None,
         how: str,
@@ -360,8 +379,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.look_for_room()
 
     def give_up(self, shard: Shard) -> None:
-        gone = [c for c in self.in_books if c.shard is shard]
-        gone = [c for c in gone if c.state in {*WAITING, State.OPEN}]
+        gone = [*self.having(*WAITING), *self.known_as(State.OPEN)]
+        gone = [c for c in gone if c.shard is shard]
         self._given_back(gone, self.ledger.give_up(shard))
         self.look_for_room()
 
@@ -588,7 +607,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def release(self) -> None:
         # The reader has ended by then.
         self.waiting = False
-        back = [c for c in self.in_books if c.state not in UNCOMMITTED]
+        known = self.known_as(State.OPEN, State.RUNNING)
+        back = [*self.having(*WAITING), *known]
         self._given_back(back, self.ledger.release())
 
     # -- all that, in any order ----------------------------------------------------
@@ -616,13 +636,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self,
         *,
         shard: Shard,
-        kinds: list[tuple[str, str | None, int]],
+        kinds: list[Kind],
         size: int,
         deliveries: int | None,
         how: str,
         script: list[tuple[str, int]],
     ) -> None:
-        self.read(shard, kinds, size, deliveries, how)
+        if self.acks:
+            self.read(shard, kinds, size, deliveries, how)
+        else:
+            self.read_anew(shard, kinds, size)
         self.everything_adds_up()
         for action, number in script:
             self.act(action, number)

@@ -11,9 +11,9 @@ it go. The states and the events between them:
                   └────────lose (SETTLED too)─────┴──> LOST
 
 - QUEUED: read, and waiting for a worker, or for its lane.
-- AGAIN: the same, but a handler has it already by an earlier read: the group, or the
-  position, was set back. It is not taken until that handler is finished, whose outcome
-  does not count any more (LOST).
+- AGAIN: the same, but a handler has it already by an earlier read: the group was set
+  back. It is not taken until that handler is finished, whose outcome does not count any
+  more (LOST).
 - RUNNING: in a handler's hands.
 - OPEN: the handler is done with it and gave no outcome: it failed, or its user acks
   by hand and has not yet. It is pending on the server and ours until the lease ends;
@@ -27,7 +27,8 @@ it go. The states and the events between them:
   our lease ended while this process stood still (this is counted); or we have it by a
   later read. What its handler makes of it is dropped.
 
-Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE.
+Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE, and the books by
+id stay empty: nothing can come twice that would have to be told apart.
 
 `TRANSITIONS` is that picture as data and all there is to it; an event in a state that
 the table does not list is a bug and raises `IllegalTransition`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import chain
 
 from penstock._core import envelope
 from penstock._core.entry import Account, Entry, Lane
@@ -93,24 +94,25 @@ class Lanes:
                 del self._lanes[lane]
         return gone
 
-    def reorder(self, ordering: Ordering, accounts: Iterable[Account]) -> None:
+    def waiting(self) -> list[Entry]:
+        """List all that is here, in no order."""
+        return list(chain(self.ready, *self._lanes.values()))
+
+    def reorder(self, ordering: Ordering, entries: Iterable[Entry]) -> None:
         """Choose what is kept in order; files what is here anew.
 
         Args:
             ordering: What it is.
-            accounts: All books, which have the order of reading.
+            entries: All that is here and more, in the order of reading.
         """
         self.order = ordering
         self._orders += 1
-        here = {id(entry) for entry in self.ready}
-        for behind in self._lanes.values():
-            here.update(id(entry) for entry in behind)
+        here = set(map(id, self.waiting()))
         self.clear()
-        for account in accounts:
-            for entry in account.entries.values():
-                if id(entry) in here:
-                    entry.lane = None
-                    self.file(entry)
+        for entry in entries:
+            if id(entry) in here:
+                entry.lane = None
+                self.file(entry)
 
     def clear(self) -> None:
         """Forget all."""

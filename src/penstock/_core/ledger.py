@@ -58,7 +58,7 @@ from penstock._core.entry import (
 from penstock._core.lanes import Lanes
 from penstock._core.replies import RawEntry
 from penstock._core.window import Window
-from penstock.message import Shard
+from penstock.message import EntryId, Shard
 from penstock.options import Ordering
 
 __all__ = ["Ledger"]
@@ -244,9 +244,11 @@ class Ledger:
             again: Whether they were set back to on purpose, so that what is in hand
                 is to be handed out again.
         """
+        account = self._account(shard)
+        if not self._acks:
+            return self._queue_up(account, entries, now, size)
         if now - self._swept > self._lease / 3:
             self._forget(now)
-        account = self._account(shard)
         known, queue, lanes = account.entries, self._queue, self._lanes
         unordered, twice = lanes.order is _NO_ORDER, account.twice
         each = size // len(entries) if entries else 0
@@ -271,12 +273,28 @@ class Ledger:
                 queue.append(entry)
             else:
                 lanes.file(entry)
+        return self._booked(count, count * each)
+
+    def _booked(self, count: int, size: int) -> int:
         if count:
             self.held += count
-            self.size += count * each
+            self.size += size
             self.totals.received += count
-            self._window.learned(count, count * each)
+            self._window.learned(count, size)
         return count
+
+    def _queue_up(
+        self, account: Account, entries: Sequence[RawEntry], now: float, size: int
+    ) -> int:
+        """Queue what is not acknowledged: the books need not know of it."""
+        each = size // max(1, len(entries))
+        made = [Entry(account, id_, fields, each, 1, now) for id_, fields in entries]
+        if self._lanes.order is _NO_ORDER:
+            self._queue.extend(made)
+        else:
+            for entry in made:
+                self._lanes.file(entry)
+        return self._booked(len(made), each * len(made))
 
     def _comes_again(self, entry: Entry, *, claimed: bool, again: bool) -> bool:
         """Take an entry out of hand that has come again; False if it stays there."""
@@ -353,7 +371,7 @@ class Ledger:
         for entry in gone:
             self.held -= 1
             self.size -= entry.size
-            del account.entries[entry.id]
+            account.entries.pop(entry.id, None)
         return gone
 
     def _not_aside(self, entry: Entry) -> Entry:
@@ -432,8 +450,7 @@ class Ledger:
         self.size -= entry.size
         if entry.state is RUNNING:
             if ack and self._acks:
-                # What `_settle` does, without the calls, and `FINISH` below: every
-                # message comes here.
+                # What `_settle` does without the calls: every message comes here.
                 entry.fields = ()
                 entry.state = SETTLED
                 entry.account.settled.append(entry)
@@ -443,7 +460,6 @@ class Ledger:
             elif not self._acks:
                 entry.fields = ()
                 entry.state = GONE
-                del entry.account.entries[entry.id]
                 self.totals.acked += 1
             else:
                 move(entry, LEAVE)
@@ -488,7 +504,11 @@ class Ledger:
             # They find their way back when they are met again.
             self._queue.extend(account.aside.values())
             account.aside.clear()
-        self._lanes.reorder(ordering, self._accounts.values())
+        entries = [e for a in self._accounts.values() for e in a.entries.values()]
+        if not self._acks:
+            # The books know nothing, and ids only rise.
+            entries = sorted(self._lanes.waiting(), key=lambda e: EntryId.parse(e.id))
+        self._lanes.reorder(ordering, entries)
         if self._thirsty:
             self._freed()  # fewer may be taken at once now
 
