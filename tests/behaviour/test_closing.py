@@ -20,6 +20,7 @@ from penstock import (
     Producer,
 )
 from support.proxy import proxy
+from support.server import with_login
 from support.waiting import deliveries, numbers, pending, read, send
 
 
@@ -269,14 +270,6 @@ async def test_without_permission_to_unblock_it_closes_and_strands_nothing(
             assert numbers(await read(consumer, 1)) == [1]
     finally:
         await redis.acl_deluser(user)
-
-
-def with_login(url: str, user: str, password: str) -> str:
-    scheme, _, rest = url.partition("://")
-    if scheme == "unix":
-        joint = "&" if "?" in rest else "?"
-        return f"{scheme}://{rest}{joint}username={user}&password={password}"
-    return f"{scheme}://{user}:{password}@{rest.rpartition('@')[2]}"
 
 
 async def test_a_scope_around_the_consumer_cancels_the_body_and_not_the_closing(

@@ -22,6 +22,7 @@ from penstock import (
     Message,
     Prefetch,
 )
+from support.server import with_login
 from support.waiting import deliveries, eventually, numbers, pending, read, send
 
 SHORT = Claim(idle=0.3, interval=0.1)
@@ -189,12 +190,7 @@ async def test_where_nobody_may_publish_it_is_found_all_the_same(
         categories=["+@all", "-@pubsub"],
         reset_channels=True,
     )
-    joint = "&" if "?" in url else "?"
-    limited = (
-        f"{url}{joint}username={user}&password=x"
-        if url.startswith("unix")
-        else url.replace("://", f"://{user}:x@")
-    )
+    limited = with_login(url, user, "x")
     try:
         await send(url, stream, *range(20))
         async with Consumer(stream, url=limited, group="g", name="one") as one:
@@ -401,12 +397,7 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
         keys=["*"],
         categories=["+@all"] if scripts else ["+@all", "-@scripting"],
     )
-    joint = "&" if "?" in url else "?"
-    limited = (
-        f"{url}{joint}username={user}&password=x"
-        if url.startswith("unix")
-        else url.replace("://", f"://{user}:x@")
-    )
+    limited = with_login(url, user, "x")
     member = Membership("g", "me", mkstream=True, noack=False)
     shard = Shard(stream, 0, stream.encode())
     async with open_link(limited, log_event) as link:

@@ -23,7 +23,7 @@ from penstock import (
     Producer,
 )
 from support.proxy import proxy
-from support.server import free_port, server
+from support.server import free_port, server, with_login
 from support.waiting import eventually, numbers, pending, read, send
 
 # -- own pending entries ---------------------------------------------------------------
@@ -344,12 +344,7 @@ async def test_a_user_who_may_not_read_is_told_and_not_looped(
         categories=["+@all"],
         commands=["-xreadgroup"],
     )
-    joint = "&" if "?" in url else "?"
-    limited = (
-        f"{url}{joint}username={user}&password=x"
-        if url.startswith("unix")
-        else url.replace("://", f"://{user}:x@")
-    )
+    limited = with_login(url, user, "x")
     try:
         with pytest.raises(AccessError, match="xreadgroup"):
             async with (
@@ -416,12 +411,7 @@ async def test_acks_that_are_refused_wait_and_their_messages_do_not_run_again(
     user = f"u-{stream}"
     rights: Any = {"enabled": True, "nopass": True, "keys": ["*"]}
     await redis.acl_setuser(user, **rights, categories=["+@all"], commands=["-xack"])
-    joint = "&" if "?" in url else "?"
-    limited = (
-        f"{url}{joint}username={user}&password=x"
-        if url.startswith("unix")
-        else url.replace("://", f"://{user}:x@")
-    )
+    limited = with_login(url, user, "x")
     await send(url, stream, *range(20))
     try:
         async with Consumer(

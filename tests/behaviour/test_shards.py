@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conftest import Events
 from penstock import (
     EARLIEST,
     LATEST,
@@ -23,6 +24,7 @@ from penstock import (
     Shard,
     StreamMissing,
 )
+from support.server import with_login
 from support.waiting import eventually, numbers, pending, read, send
 
 MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]
@@ -179,6 +181,30 @@ async def test_a_missing_stream_is_refused_unless_a_shard_of_it_is_there(
     async with Consumer(stream, url=url, **given) as consumer:
         assert numbers(await read(consumer, 1)) == [3]
     assert not await redis.exists(stream)
+
+
+@pytest.mark.parametrize("mode", [REALTIME, LOAD_BALANCED])
+async def test_who_may_not_look_for_shards_reads_the_key_of_the_name(
+    url: str, stream: str, redis: Any, mode: Any, events: Events
+) -> None:
+    user = f"u-{stream}"
+    await redis.acl_setuser(
+        user, enabled=True, passwords=["+x"], keys=[stream], categories=["+@all"]
+    )
+    await spread(url, stream, 0, 1, 2)
+    await send(url, stream, 3)
+    given = {**options(mode), "on_event": events}
+    try:
+        limited = with_login(url, user, "x")
+        async with Consumer(stream, url=limited, **given) as consumer:
+            assert numbers(await read(consumer, 1)) == [3]
+            assert await consumer.next(timeout=2.5) is None
+            await send(url, stream, 4)
+            assert numbers(await read(consumer, 1)) == [4]
+    finally:
+        await redis.acl_deluser(user)
+    [event] = events.named("looking_refused")
+    assert event.facts["stream"] == repr(stream)
 
 
 async def test_a_name_that_is_anothers_shard_is_read_once(

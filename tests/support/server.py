@@ -89,6 +89,15 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def with_login(url: str, user: str, password: str) -> str:
+    """The URL as that user."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "unix":
+        joint = "&" if "?" in rest else "?"
+        return f"{scheme}://{rest}{joint}username={user}&password={password}"
+    return f"{scheme}://{user}:{password}@{rest.rpartition('@')[2]}"
+
+
 @asynccontextmanager
 async def server(
     folder: Path, *settings: str, binary: str | Path | None = None

@@ -22,7 +22,13 @@ from penstock._tasks.membership import join, pin
 from penstock._tasks.plan import Plan
 from penstock._tasks.reader import Reader
 from penstock._tasks.scout import Scout
-from penstock.errors import CommandError, ConfigurationError, ServerError
+from penstock.errors import (
+    AccessError,
+    ClosedError,
+    CommandError,
+    ConfigurationError,
+    ServerError,
+)
 from penstock.events import Event
 from penstock.message import EntryId, Shard
 from penstock.options import Start
@@ -111,8 +117,9 @@ class Assignment:
         start = Start.EARLIEST if start is Start.LATEST else start
         try:
             await self._add(shards, start)
-        except CommandError:
-            return ()  # gone again, or of another type by now; we'll see
+        except (CommandError, AccessError, ClosedError):
+            # Gone again, of another type by now, not for us; or we are closing.
+            return ()
         for shard in shards:
             facts = {"stream": ascii(shard.stream), "shard": shard.number}
             self._plan.on_event(Event("shard_found", logging.INFO, facts))
