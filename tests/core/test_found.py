@@ -142,3 +142,18 @@ def test_errors_survive_copying_and_pickling(error: PenstockError) -> None:
 
 def test_a_huge_factor_does_not_overflow() -> None:
     assert Backoff(factor=1e10, failures=64).failed(0.5) == 2.0
+
+
+def test_what_is_confirmed_while_pending_entries_are_read_does_not_come_again() -> None:
+    """The read and the acknowledgement have a connection each, and race."""
+    books = Books()
+    books.read(1, 2)
+    books.done(2)
+    [batch] = books.plan()
+    with books.recovering(A):
+        # The server lists both as pending, and takes the acknowledgement after that.
+        books.committed(batch)
+        assert books.read(1, 2, 3) == 1
+    assert books.started().id == raw(3)
+    # Afterwards an id that comes again is one that was set back to.
+    assert books.read(1) == 1

@@ -200,6 +200,8 @@ class Account:
         known_ghosts: The same until the server has confirmed it.
         twice: What a handler has by an earlier read than the one in the books.
         aside: Entries whose turn came while that was so.
+        lately: Ids whose acknowledgement was confirmed since a read of pending entries
+            was sent; None while there is no such read.
         set_back: Whether ids have come again, so that an entry of a batch may not be
             the one in the books.
     """
@@ -211,6 +213,7 @@ class Account:
     known_ghosts: set[bytes] = field(default_factory=set)
     twice: dict[bytes, Entry] = field(default_factory=dict)
     aside: dict[bytes, Entry] = field(default_factory=dict)
+    lately: set[bytes] | None = None
     set_back: bool = False
 
 

@@ -23,6 +23,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import contextmanager
 from typing import Final
 
 from penstock._core.entry import (
@@ -254,7 +255,7 @@ class Ledger:
         each = size // len(entries) if entries else 0
         times = 1
         count = 0
-        for id_, fields in entries:
+        for id_, fields in _not_lately(account, entries):
             if id_ in known:
                 if not self._comes_again(known[id_], claimed=claimed, again=again):
                     continue
@@ -274,6 +275,20 @@ class Ledger:
             else:
                 lanes.file(entry)
         return self._booked(count, count * each)
+
+    @contextmanager
+    def recovering(self, shard: Shard) -> Iterator[None]:
+        """Keep out of the books what is confirmed while pending entries are read.
+
+        Reads and acknowledgements have a connection each. A reply may list as pending
+        what was acknowledged before it came.
+        """
+        account = self._account(shard)
+        account.lately = set()
+        try:
+            yield
+        finally:
+            account.lately = None
 
     def _booked(self, count: int, size: int) -> int:
         if count:
@@ -541,6 +556,8 @@ class Ledger:
             if not account.set_back or books.get(entry.id) is entry:
                 del books[entry.id]
         account.known_ghosts.difference_update(batch.ghosts)
+        if account.lately is not None:
+            account.lately.update(batch.ids)
         self.uncommitted -= len(batch.entries) + len(batch.ghosts)
         self.totals.acked += len(batch.entries)
         if self._thirsty:
@@ -674,3 +691,9 @@ class Ledger:
             for entry in account.entries.values()
             if entry.uncommitted
         ]
+
+
+def _not_lately(account: Account, entries: Sequence[RawEntry]) -> Sequence[RawEntry]:
+    """Leave out what was acknowledged while the read was on its way."""
+    lately = account.lately
+    return [entry for entry in entries if entry[0] not in lately] if lately else entries

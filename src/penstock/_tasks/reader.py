@@ -288,7 +288,11 @@ class Reader:
     async def _recover(self, read: Recover) -> None:
         """Read a page of own pending entries, with their delivery counts."""
         assert self._member is not None  # noqa: S101 - only groups have any
-        group, name = self._member.group, self._member.name
+        with self._ledger.recovering(read.position.shard):
+            await self._read_pending(read, self._member)
+
+    async def _read_pending(self, read: Recover, member: Membership) -> None:
+        group, name = member.group, member.name
         shard, after = read.position.shard, read.position.after
         batch = [
             commands.xpending_page(shard.key, group, name, after, read.count),
