@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from penstock._core import commands, replies, sharding
+from penstock._core.commands import Command
 from penstock._core.cursor import Cursor, Position
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
@@ -185,17 +187,26 @@ class Assignment:
 
     async def lag(self) -> dict[Shard, int | None]:
         """Count what each shard has and nobody was given yet."""
-        return {p.shard: await self._lag(p) for p in self.cursor.positions}
+        positions = self.cursor.positions
+        questions = [self._ask_lag(position) for position in positions]
+        answers = iter(await self._line.calls(list(chain(*questions))))
+        found: dict[Shard, int | None] = {}
+        for position, question in zip(positions, questions, strict=True):
+            # Of a transaction the last reply has all the others.
+            *_, answer = islice(answers, len(question))
+            found[position.shard] = self._read_lag(position, answer)
+        return found
 
-    async def _lag(self, position: Position) -> int | None:
+    def _ask_lag(self, position: Position) -> list[Command]:
         key = position.shard.key
         info = commands.xinfo_stream(key)
+        if self._plan.member is None:
+            return [info]
+        return commands.transaction([info, commands.xinfo_groups(key)])
+
+    def _read_lag(self, position: Position, answer: Any) -> int | None:
         if self._plan.member is not None:
-            group = self._plan.member.group
-            ask = commands.transaction([info, commands.xinfo_groups(key)])
-            *_, facts = await self._line.calls(ask)
-            return replies.lag(facts, group)
-        [reply] = await self._line.calls([info])
-        if isinstance(reply, ErrorReply):
-            return 0 if reply.trouble is Trouble.REPAIR else None  # no stream yet
-        return replies.stream(reply).behind(EntryId.parse(position.after), None)
+            return replies.lag(answer, self._plan.member.group)
+        if isinstance(answer, ErrorReply):
+            return 0 if answer.trouble is Trouble.REPAIR else None  # no stream yet
+        return replies.stream(answer).behind(EntryId.parse(position.after), None)
