@@ -16,32 +16,17 @@ from penstock import (
     RESUMABLE,
     CommandError,
     Consumer,
-    Producer,
-    RoundRobin,
 )
-from support.waiting import eventually, numbers, pending, read, send
+from support.waiting import eventually, numbers, options, pending, read, send, spread
 
 MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]
-
-
-def options(mode: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"mode": mode, "start": EARLIEST}
-    if mode is not REALTIME:
-        found["group"] = "g"
-    return found
-
-
-async def spread(url: str, stream: str, *values: int) -> None:
-    async with Producer(url, sharder=RoundRobin(4)) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_shard_that_became_another_type_does_not_stop_the_others(
     url: str, stream: str, redis: Any, mode: Any, events: Events
 ) -> None:
-    await spread(url, stream, *range(8))
+    await spread(url, stream, *range(8), shards=4)
     given = {**options(mode), "on_event": events}
     async with Consumer(stream, url=url, **given) as consumer:
         assert sorted(numbers(await read(consumer, 8))) == list(range(8))
@@ -90,7 +75,7 @@ async def told(events: Events, name: str) -> bool:
 async def test_a_group_that_vanishes_on_one_shard_does_not_stop_the_others(
     url: str, stream: str, redis: Any, mode: Any, events: Events
 ) -> None:
-    await spread(url, stream, *range(8))
+    await spread(url, stream, *range(8), shards=4)
     given = {**options(mode), "on_event": events}
     async with Consumer(stream, url=url, **given) as consumer:
         assert sorted(numbers(await read(consumer, 8))) == list(range(8))
@@ -129,7 +114,7 @@ async def test_a_group_is_made_anew_where_it_had_come_to_lately(
 async def test_a_shard_that_may_not_be_made_anew_does_not_stop_the_others(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    await spread(url, stream, *range(4))
+    await spread(url, stream, *range(4), shards=4)
     given = {**options(LOAD_BALANCED), "on_event": events, "mkstream": False}
     async with Consumer(stream, url=url, **given) as consumer:
         assert sorted(numbers(await read(consumer, 4))) == [0, 1, 2, 3]

@@ -25,27 +25,13 @@ from penstock import (
     StreamMissing,
 )
 from support.server import with_login
-from support.waiting import eventually, numbers, pending, read, send
+from support.waiting import eventually, numbers, options, pending, read, send, spread
 
 MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]
 
 
-def options(mode: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"mode": mode, "start": EARLIEST}
-    if mode is not REALTIME:
-        found["group"] = "g"
-    return found
-
-
 def keys(consumer: Consumer[Any]) -> set[bytes]:
     return {shard.key for shard in consumer.shards}
-
-
-async def spread(url: str, stream: str, *values: int, shards: int = 3) -> None:
-    """Send payloads to shards in turn."""
-    async with Producer(url, sharder=RoundRobin(shards)) as producer:
-        for number in values:
-            await producer.enqueue(stream, b"%d" % number)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -7,7 +7,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from penstock import Consumer, Message, Producer
+from penstock import (
+    EARLIEST,
+    REALTIME,
+    Consumer,
+    Message,
+    Mode,
+    Producer,
+    RoundRobin,
+)
 
 
 async def eventually(
@@ -49,6 +57,21 @@ async def send(url: str, stream: str, *values: int) -> None:
     async with Producer(url) as producer:
         for number in values:
             await producer.enqueue(stream, b"%d" % number)
+
+
+async def spread(url: str, stream: str, *values: int, shards: int = 3) -> None:
+    """Send decimal payloads to shards in turn."""
+    async with Producer(url, sharder=RoundRobin(shards)) as producer:
+        for number in values:
+            await producer.enqueue(stream, b"%d" % number)
+
+
+def options(mode: Mode) -> dict[str, Any]:
+    """What a consumer of that mode is given to read all there is."""
+    given: dict[str, Any] = {"mode": mode, "start": EARLIEST}
+    if mode is not REALTIME:
+        given["group"] = "g"
+    return given
 
 
 async def calls(redis: Any, name: str) -> int:
