@@ -96,8 +96,13 @@ async def test_the_search_goes_on_over_pages_and_deleted_entries(
     async with Consumer(stream, url=url, group="g", claim=SHORT) as consumer:
         got = numbers(await read(consumer, 500, within=10))
         assert sorted(got) == list(range(2500, 3000))
-        assert consumer.statistics().ghosts == 2500
+        # Redis 6.2 lets go only of those whose lease is over.
+        await eventually(lambda: ghosts(consumer, 2500))
     assert await pending(redis, stream, "g") == 0
+
+
+async def ghosts(consumer: Consumer[bytes], count: int) -> bool:
+    return consumer.statistics().ghosts == count
 
 
 async def test_only_as_much_is_taken_over_as_there_is_room_for(
