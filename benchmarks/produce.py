@@ -9,15 +9,16 @@ from benchmarks.harness import (
     STREAM,
     Contender,
     Settings,
-    check_length,
     client,
     connection,
     measure,
     pack_command,
 )
-from penstock import Producer
+from penstock import Producer, RoundRobin
 
 BATCH = 500
+SHARDS = 3
+KEYS = [STREAM, *[f"{STREAM}:{number}" for number in range(SHARDS)]]
 
 
 async def raw(settings: Settings) -> None:
@@ -59,10 +60,26 @@ async def enqueue(settings: Settings) -> None:
         await producer.flush()
 
 
+async def enqueue_sharded(settings: Settings) -> None:
+    """The same, each message to another shard than the one before."""
+    async with Producer(settings.url, sharder=RoundRobin(SHARDS)) as producer:
+        for _ in range(settings.messages):
+            await producer.enqueue(STREAM, PAYLOAD)
+        await producer.flush()
+
+
 async def prepare(redis: Any, settings: Settings) -> None:
     """Start from nothing."""
     _ = settings
-    await redis.delete(STREAM)
+    await redis.delete(*KEYS)
+
+
+async def check(redis: Any, settings: Settings) -> None:
+    """All of it has to be there, over all shards."""
+    length = sum([await redis.xlen(key) for key in KEYS])
+    if length != settings.messages:
+        raise RuntimeError(f"{length} entries instead of {settings.messages}")
+    await redis.delete(*KEYS)
 
 
 async def main(settings: Settings) -> None:
@@ -71,5 +88,6 @@ async def main(settings: Settings) -> None:
         Contender("raw", raw),
         Contender("redis-py pipeline", redis_py),
         Contender("penstock enqueue", enqueue),
+        Contender("penstock to 3 shards", enqueue_sharded),
     ]
-    await measure(settings, contenders, prepare, check_length)
+    await measure(settings, contenders, prepare, check)

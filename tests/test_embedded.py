@@ -109,7 +109,10 @@ class Parent:
         head = (
             "import multiprocessing, os, signal, subprocess, sys, threading, time\n"
             "from penstock import embedded\n"
-            "def say(*words): print(*words, flush=True)\n"
+            # A signal's handler may say something while something is being said,
+            # which a print does not allow.
+            "def say(*words):\n"
+            "    os.write(1, (' '.join(map(str, words)) + '\\n').encode())\n"
             "def start():\n"
             "    global server\n"
             "    server = embedded.acquire()\n"
