@@ -337,8 +337,8 @@ class Consumer(Openable, Generic[T]):
     def pause(self) -> None:
         """Hand out no more messages until `resume`.
 
-        What is queued stays ours, and no more is read than that. Calls that wait for
-        a message go on waiting.
+        What is queued stays ours, and no more is read than may wait anyway, see
+        `Prefetch`. Calls that wait for a message go on waiting.
 
         Raises:
             ClosedError: The consumer is not open.

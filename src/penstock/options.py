@@ -217,8 +217,9 @@ class Prefetch:
             than fits by the largest it has seen of late.
         max_wait: Seconds that a message may wait here for a handler; default 1. What
             waits here can't be done by another consumer. So no more is read ahead than
-            handlers get done in that time at the pace of late: one message where each
-            takes as long as that or longer, `max_messages` where they are quick.
+            handlers get done in that time at the pace of late: nothing where each
+            message takes longer than that, `max_messages` where they are quick. It
+            begins with a few.
 
     Raises:
         ConfigurationError: A number is less than 1, or the duration not above 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -151,3 +152,22 @@ async def test_an_error_that_nobody_was_told_leaves_the_consumer(
 
 async def failed(intake: object) -> bool:
     return getattr(intake, "_error") is not None  # noqa: B009
+
+
+@pytest.mark.parametrize("ahead", ["now", "next", "far"])
+@pytest.mark.parametrize("last", ["1000-0", None])
+async def test_a_start_that_lies_ahead_is_waited_for_however_quiet_it_is(
+    url: str, stream: str, redis: Any, ahead: str, last: str | None
+) -> None:
+    """It must not be taken for a stream that was made anew, and read from its start."""
+    if last:
+        await redis.xadd(stream, {"msg": "1"}, id=last)
+    start: Any = {"now": datetime.now(UTC), "next": "1000-1", "far": "5000-0"}[ahead]
+    async with Consumer(stream, url=url, start=start) as consumer:
+        # Longer than a blocked read, after which it is looked at.
+        assert await consumer.next(timeout=2.6) is None
+        await redis.xadd(stream, {"msg": "2"}, id="1000-1")
+        await redis.xadd(stream, {"msg": "3"}, id="5000-1")
+        await send(url, stream, 4)
+        expected = {"now": [4], "next": [2, 3, 4], "far": [3, 4]}[ahead]
+        assert numbers(await read(consumer, len(expected))) == expected

@@ -41,7 +41,8 @@ class Position:
         recovering: Whether own pending entries are still being read again.
         until: The last of them when that began. Those above it were not lost to us:
             they are read live, by us or by somebody who goes by our name.
-        highest: The highest id read live; what does not lie above it comes again.
+        highest: The highest id read live, or that LATEST was made; what does not lie
+            above it comes again.
         again: Whether it does, because the group or the position was set back.
         noted: Whether that has been told of, or was asked for.
         broken: What the server says, while the shard can't be read.
@@ -143,9 +144,17 @@ class Cursor:
     def __contains__(self, shard: Shard) -> bool:
         return shard.key in self._positions
 
-    def add(self, shard: Shard, after: bytes) -> None:
-        """Read one more shard; in a group, what is pending for us there first."""
+    def add(self, shard: Shard, after: bytes, *, pinned: bool = False) -> None:
+        """Read one more shard; in a group, what is pending for us there first.
+
+        Args:
+            shard: The shard.
+            after: The id after which to read it, or the floor.
+            pinned: Whether that is an id that there has been, and not just a place.
+        """
         position = Position(shard, after, floor=after)
+        if pinned:
+            position.highest = EntryId.parse(after)
         self._positions[shard.key] = position
         self._recover_again(position)
 

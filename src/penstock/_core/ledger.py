@@ -231,8 +231,8 @@ class Ledger:
         """Book what a read brought; gives how many are new and can be taken.
 
         An id that is in hand already is not booked twice: a recovery meets what is
-        in flight. Only after the group or position was set back does it count anew,
-        see `_comes_again`.
+        in flight. Only after the group was set back does it count anew, see
+        `_comes_again`.
 
         Args:
             shard: Where the entries came from.

@@ -84,7 +84,7 @@ class Assignment:
             shards += await self._find(stream)
         for shard, after in await self._begin(shards, self._plan.start):
             if shard not in self.cursor:  # one stream's shard may be another's name
-                self.cursor.add(shard, after)
+                self.cursor.add(shard, after, pinned=self._pins(self._plan.start))
 
     async def _find(self, stream: str) -> Sequence[Shard]:
         if self._plan.numbers is None:
@@ -99,11 +99,15 @@ class Assignment:
         if member is not None:
             found = await join(self._line, member, shards, after_which(start))
         else:
-            latest = start is Start.LATEST
+            latest = self._pins(start)
             found, self.wrong = await pin(self._line, shards, needed=latest)
             if not latest:
                 found = [after_which(start)] * len(shards)
         return list(zip(shards, found, strict=True))
+
+    def _pins(self, start: Start | EntryId) -> bool:
+        """Whether a start is made the last id of each stream."""
+        return self._plan.member is None and start is Start.LATEST
 
     async def appeared(self, shards: Sequence[Shard]) -> Iterable[Shard]:
         """Read shards that were not there when the consumer opened.
@@ -134,7 +138,7 @@ class Assignment:
         async def add(_: Wire) -> None:
             for shard, after in begun:
                 if shard not in self.cursor:
-                    self.cursor.add(shard, after)
+                    self.cursor.add(shard, after, pinned=self._pins(start))
 
         if begun:
             await self._between_reads(add)

@@ -80,16 +80,19 @@ class Healer:
         # The server has lost what it had (a restart from an old snapshot), and what
         # comes next has lower ids; or the key was something else meanwhile, and this
         # is another stream.
+        # Only what was there counts: a start may be chosen that lies ahead.
         last = replies.stream(answer).last
-        if last < EntryId.parse(position.after):
-            position.after = b"0-0" if remade else bytes(last)
+        if last < position.highest:
+            position.highest = EntryId.MIN if remade else last
+            position.after = bytes(position.highest)
             self.set_back(position, position.after)
 
     async def _repair(self, wire: Wire, position: Position) -> None:
         """Go on where the stream or the group is gone."""
         if self._member is None:
-            # There is no stream: whatever will be in it is new.
-            position.after = b"0-0"
+            if position.highest > EntryId.MIN:
+                # There is no stream any more: whatever will be in it is new.
+                position.highest, position.after = EntryId.MIN, b"0-0"
             self._heal(position)
             return
         if position.broken is None:

@@ -23,7 +23,7 @@ from penstock._tasks.membership import Membership
 from penstock._tasks.reaping import reap
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
-from penstock.message import Shard
+from penstock.message import EntryId, Shard
 
 __all__ = ["Claimer", "channel", "renew"]
 
@@ -76,7 +76,7 @@ async def renew(line: Line, ledger: Ledger, member: Membership) -> int:
 
 
 def _ask(member: Membership, renewal: Renewal) -> Command:
-    ids = sorted(renewal.ids, key=_order)
+    ids = sorted(renewal.ids, key=EntryId.parse)
     return commands.xpending_between(
         renewal.account.shard.key,
         member.group,
@@ -86,10 +86,6 @@ def _ask(member: Membership, renewal: Renewal) -> Command:
         # Others of ours may lie between them, younger or left open.
         count=len(ids) + len(renewal.account.entries),
     )
-
-
-def _order(id_: bytes) -> tuple[int, ...]:
-    return tuple(map(int, id_.split(b"-")))
 
 
 def _renewal(member: Membership, renewal: Renewal) -> Command:

@@ -58,6 +58,8 @@ async def seek(
         refused = await _set_groups(wire, member, positions, after)
     for position, id_ in zip(positions, after, strict=True):
         position.restart(id_)
+        if place is Start.LATEST:
+            position.highest = max(position.highest, EntryId.parse(id_))
     if refused is not None:
         raise refusal(wire.address.name, "XGROUP SETID", refused)
 
