@@ -354,3 +354,10 @@ def test_the_room_is_divided_among_the_shards_and_at_least_one_each(
 def test_what_comes_from_a_shard_that_is_not_read_is_a_bug() -> None:
     with pytest.raises(KeyError):
         came(Cursor([(A, b"0-0")], group=False), C, "1-0")
+
+
+def test_an_id_that_latest_was_made_has_been_there() -> None:
+    cursor = Cursor([], group=False)
+    cursor.add(A, b"5-0", pinned=True)
+    cursor.add(B, b"5-0")
+    assert [p.highest for p in cursor.positions] == [EntryId(5), EntryId.MIN]
