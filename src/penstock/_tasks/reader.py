@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -183,8 +184,11 @@ class Reader:
             # yet: the two connections race.
             if self._reading and not self.wire.lost:
                 await self._unblock(self.wire.client_id)
-            with anyio.move_on_after(0.02):
-                await until.wait()
+            # Not anyio's: this runs in the caller's task, and its cancellation got out
+            # when the event came in the same turn as the deadline.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await until.wait()
 
     async def _read(self) -> None:
         while not self._stopping:
