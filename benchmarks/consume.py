@@ -15,8 +15,8 @@ from benchmarks.harness import (
     measure,
     pack_command,
 )
-from benchmarks.reading import COUNT, check_group, entries, fill
-from penstock import Consumer
+from benchmarks.reading import COUNT, check_group, entries, fill, fill_keyed
+from penstock import Consumer, Ordering, Retry
 
 
 async def raw(settings: Settings) -> None:
@@ -65,9 +65,28 @@ async def run_16(settings: Settings) -> None:
     await reading.run_16(consumer, settings.messages)
 
 
+async def run_16_retry(settings: Settings) -> None:
+    """The same with a policy for failures, and none."""
+    retry = Retry(max_attempts=5)
+    consumer = Consumer(STREAM, url=settings.url, group=GROUP, retry=retry)
+    await reading.run_16(consumer, settings.messages)
+
+
+async def run_16_by_key(settings: Settings) -> None:
+    """The same in the order of each key, of which there are 1,000."""
+    consumer = Consumer(STREAM, url=settings.url, group=GROUP)
+    await reading.run_16(consumer, settings.messages, Ordering.KEY)
+
+
 async def prepare(redis: Any, settings: Settings) -> None:
     """Fill the stream and make the group."""
     await fill(redis, settings)
+    await redis.xgroup_create(STREAM, GROUP, id="0")
+
+
+async def prepare_keyed(redis: Any, settings: Settings) -> None:
+    """Fill the stream with keyed messages and make the group."""
+    await fill_keyed(redis, settings)
     await redis.xgroup_create(STREAM, GROUP, id="0")
 
 
@@ -78,5 +97,7 @@ async def main(settings: Settings) -> None:
         Contender("redis-py batch", redis_py),
         Contender("penstock async for", async_for),
         Contender("penstock run(16)", run_16),
+        Contender("penstock run(16), retry", run_16_retry),
+        Contender("penstock run(16), by key", run_16_by_key, prepare_keyed),
     ]
     await measure(settings, contenders, prepare, check_group)

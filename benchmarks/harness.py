@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Any
 
 import hiredis
@@ -27,6 +28,11 @@ PAYLOAD = b"x" * 200
 STREAM = "bench"
 GROUP = "bench"
 ADD = pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
+# The same with keys in turn.
+ADD_KEYED = [
+    pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD, b"key", b"%d" % key))
+    for key in range(1000)
+]
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,13 @@ class Settings:
 class Contender:
     """One way to do the job.
 
-    `prepare` is not timed; `job` is, and raises if it did not do all of it.
+    `job` is timed, and raises if it did not do all of it. `prepare` is not; it is done
+    instead of what all others have done before.
     """
 
     name: str
     job: Callable[[Settings], Awaitable[None]]
+    prepare: Callable[[Any, Settings], Awaitable[None]] | None = None
     seconds: list[float] = field(default_factory=list)
     commands: list[float] = field(default_factory=list)
 
@@ -92,12 +100,14 @@ async def client(url: str) -> AsyncIterator[Any]:
         await redis.connection_pool.disconnect()
 
 
-async def send(conn: Any, command: bytes, times: int) -> None:
-    """Have a packed command executed so many times, by writes of 1,000."""
+async def send(conn: Any, commands: Sequence[bytes], times: int) -> None:
+    """Have packed commands executed in turn, so many in all, by writes of 1,000."""
+    turn = cycle(commands)
     left = times
     while left:
         batch = min(left, 1000)
-        await conn.send_packed_command(command * batch, check_health=False)
+        packed = b"".join(islice(turn, batch))
+        await conn.send_packed_command(packed, check_health=False)
         for _ in range(batch):
             await conn.read_response(disable_decoding=True)
         left -= batch
@@ -128,7 +138,7 @@ async def measure(
     async with client(settings.url) as redis:
         for number in range(settings.rounds + 1):
             for contender in contenders:
-                await prepare(redis, settings)
+                await (contender.prepare or prepare)(redis, settings)
                 before = await command_calls(redis)
                 start = time.perf_counter()
                 await contender.job(settings)

@@ -92,7 +92,7 @@ async def feed(settings: Settings, process: Process) -> list[int]:
     async with connection(settings.url) as conn:
         for number in range(1, 100 + AHEAD + 1):
             due = min(settings.messages * number // 100, settings.messages)
-            await send(conn, add, due - sent)
+            await send(conn, [add], due - sent)
             sent = due
             if number > AHEAD:
                 sizes.append(await told(process, len(sizes), sent))

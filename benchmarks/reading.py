@@ -6,13 +6,14 @@ from typing import Any
 
 from benchmarks.harness import (
     ADD,
+    ADD_KEYED,
     GROUP,
     STREAM,
     Settings,
     connection,
     send,
 )
-from penstock import Consumer, Message
+from penstock import Consumer, Message, Ordering
 
 COUNT = 500
 
@@ -21,7 +22,14 @@ async def fill(redis: Any, settings: Settings) -> None:
     """Have all messages in the stream, and nothing else."""
     await redis.delete(STREAM)
     async with connection(settings.url) as conn:
-        await send(conn, ADD, settings.messages)
+        await send(conn, [ADD], settings.messages)
+
+
+async def fill_keyed(redis: Any, settings: Settings) -> None:
+    """The same with 1,000 keys in turn."""
+    await redis.delete(STREAM)
+    async with connection(settings.url) as conn:
+        await send(conn, ADD_KEYED, settings.messages)
 
 
 async def entries(conn: Any, read: bytes) -> Any:
@@ -43,7 +51,9 @@ async def async_for(consumer: Consumer[bytes], messages: int) -> None:
                 break
 
 
-async def run_16(consumer: Consumer[bytes], messages: int) -> None:
+async def run_16(
+    consumer: Consumer[bytes], messages: int, ordering: Ordering = Ordering.NONE
+) -> None:
     """Penstock with 16 handlers."""
     seen = 0
 
@@ -55,7 +65,7 @@ async def run_16(consumer: Consumer[bytes], messages: int) -> None:
             await consumer.aclose()
 
     async with consumer:
-        await consumer.run(handle, concurrency=16)
+        await consumer.run(handle, concurrency=16, ordering=ordering)
 
 
 async def check_group(redis: Any, settings: Settings) -> None:

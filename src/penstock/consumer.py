@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterable,
-)
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import (
     Any,
     Generic,
@@ -21,22 +14,29 @@ from typing import (
 )
 
 from penstock._core import sharding
+from penstock._core.counting import count_up
 from penstock._tasks.hands import this_task
 from penstock._tasks.lifetime import Openable
 from penstock._tasks.plan import (
     Plan,
+    check_kinds,
     membership,
     shard_numbers,
+    which_dead_letters,
     which_mode,
     which_policy,
+    which_retry,
 )
+from penstock._tasks.running import Job
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for
 from penstock.errors import ClosedError, ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Fields, Message, Shard
+from penstock.middleware import Middleware, checked
 from penstock.options import (
     AutoCommit,
+    Batch,
     Claim,
     Commit,
     Duration,
@@ -50,8 +50,10 @@ from penstock.options import (
     place,
     seconds,
 )
+from penstock.retries import DeadLetters, Retry
+from penstock.statistics import Statistics
 
-__all__ = ["Consumer", "Statistics"]
+__all__ = ["Consumer"]
 
 T = TypeVar("T")
 
@@ -69,42 +71,13 @@ class Options(TypedDict, total=False):
     prefetch: Prefetch
     commit: Commit
     claim: Claim
+    retry: Retry | None
+    dead_letters: DeadLetters | str | None
+    middleware: Iterable[Middleware[Any]]
     mkstream: bool
     open_timeout: Duration
     close_timeout: Duration
     on_event: OnEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """A consumer's counts; those of the past since it opened.
-
-    Attributes:
-        received: Entries read, those read again after a reconnect included.
-        acknowledged: Entries that the server confirmed as acknowledged; in
-            REALTIME, entries that were processed.
-        left_open: Entries that a handler was done with and that got no outcome.
-        claimed: Entries taken over from consumers that did not answer.
-        lost: Entries that others took over, because this process stood still for
-            longer than the lease; what came of them here is dropped.
-        ghosts: Pending entries that were deleted from the stream; acknowledged
-            without being delivered.
-        queued: Entries that wait for a handler now.
-        in_hand: Entries queued or being handled now.
-        bytes_in_hand: Their bytes.
-        uncommitted: Entries acknowledged here and not yet on the server.
-    """
-
-    received: int
-    acknowledged: int
-    left_open: int
-    claimed: int
-    lost: int
-    ghosts: int
-    queued: int
-    in_hand: int
-    bytes_in_hand: int
-    uncommitted: int
 
 
 class Consumer(Openable, Generic[T]):
@@ -145,6 +118,15 @@ class Consumer(Openable, Generic[T]):
         prefetch: How much is held, see `Prefetch`.
         commit: When outcomes are sent, see `Commit`.
         claim: The lease, see `Claim`.
+        retry: How often a message is tried whose handler fails, and when again, see
+            `Retry`. Not in REALTIME, nor where Penstock acknowledges by time or on
+            delivery: there a failure is told of, and that is all.
+        dead_letters: The stream to which a message goes that was given up: after its
+            last attempt, on `reject`, or because it is not of the payload's type.
+            Default `"{stream}.dead"`, where `{stream}` is the message's stream. `DROP`
+            acknowledges it instead, `STOP` ends the consumer with `GaveUp`.
+        middleware: What stands around every call of a handler of `run`, the outermost
+            first, see `Middleware`.
         mkstream: Whether a stream that is missing is made, empty; default True. With
             False, opening raises `StreamMissing`.
         open_timeout: Seconds for which opening goes on trying while no connection
@@ -200,6 +182,9 @@ class Consumer(Openable, Generic[T]):
         prefetch: Prefetch = Prefetch(),
         commit: Commit = Commit(),
         claim: Claim = Claim(),
+        retry: Retry | None = None,
+        dead_letters: DeadLetters | str | None = None,
+        middleware: Iterable[Middleware[Any]] = (),
         mkstream: bool = True,
         open_timeout: Duration = 0,
         close_timeout: Duration = 10,
@@ -210,6 +195,12 @@ class Consumer(Openable, Generic[T]):
             raise ConfigurationError(
                 "name at least one stream, and each one once: Consumer('orders', ...)"
             )
+        check_kinds(
+            prefetch=(prefetch, Prefetch),
+            commit=(commit, Commit),
+            claim=(claim, Claim),
+            retry=(retry or Retry(), Retry),
+        )
         mode = which_mode(mode, group)
         policy = which_policy(auto_commit, mode)
         member = membership(
@@ -223,6 +214,7 @@ class Consumer(Openable, Generic[T]):
             start = Start.LATEST if member is None else Start.EARLIEST
         if codec is None and payload is not Fields:
             codec = codec_for(payload)
+        dead_stream, instead = which_dead_letters(dead_letters, streams)
         self._plan: Plan[T] = Plan(
             url=url,
             streams=streams,
@@ -239,6 +231,10 @@ class Consumer(Openable, Generic[T]):
             commit_delay=seconds(commit.delay, "Commit(delay)"),
             lease=seconds(claim.idle, "Claim(idle)"),
             claim_interval=seconds(claim.interval, "Claim(interval)"),
+            retry=which_retry(retry, mode, policy),
+            instead=instead,
+            dead_letters=dead_stream,
+            middleware=checked(middleware),
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=guarded(on_event),
@@ -443,37 +439,109 @@ class Consumer(Openable, Generic[T]):
         """
         return await self._open.assignment.lag()
 
+    @overload
     async def run(
         self,
-        handler: Callable[[Message[T]], Awaitable[object]],
+        handler: Callable[[Message[T]], object],
         *,
         concurrency: int = 1,
         ordering: Ordering | str = Ordering.NONE,
+        batch: None = None,
+    ) -> None: ...
+
+    @overload
+    async def run(
+        self,
+        handler: Callable[[list[Message[T]]], object],
+        *,
+        concurrency: int = 1,
+        ordering: Ordering | str = Ordering.NONE,
+        batch: Batch | int,
+    ) -> None: ...
+
+    async def run(
+        self,
+        handler: Callable[[Any], object],
+        *,
+        concurrency: int = 1,
+        ordering: Ordering | str = Ordering.NONE,
+        batch: Batch | int | None = None,
     ) -> None:
         """Have messages handled until the consumer closes.
 
-        A message counts as processed when the handler returns. When it raises, the
-        message is not acknowledged: it stays pending, is reported once, and is given
-        back on closing.
+        A message counts as processed when the handler returns. When it raises, or
+        takes longer than `Retry.timeout`, or has called `message.nack()`, the message
+        is tried again as `retry` says, and goes to the dead letters in the end.
+
+        A handler that raises CancelledError itself has failed like any other; one that
+        raises SystemExit, KeyboardInterrupt or GeneratorExit has this raise it, and
+        its message stays pending.
+
+        What a handler leaves in context variables the next one does not see.
 
         Cancelling it cancels the handlers; their messages are not acknowledged. To
         let them finish, close the consumer with `aclose()`.
 
         Args:
-            handler: An async function of the message.
+            handler: An async function of the message; any other function is called in
+                a thread of its own, at most `concurrency` at a time.
             concurrency: Handlers at a time; default 1.
             ordering: What is handled one at a time in the order of the stream:
-                `"none"` (default), the messages of a `"key"`, or of a `"shard"`.
+                `"none"` (default), the messages of a `"key"`, or of a `"shard"`. There
+                a message that waits for another attempt holds back those behind it.
+            batch: Have the handler called with lists of messages, of so many at most.
+                Those that it gives no outcome of their own are processed when it
+                returns, and have failed when it raises. A message on a further attempt
+                comes in a list of its own: it may be why those beside it failed.
 
         Raises:
-            ConfigurationError: The concurrency is less than 1, or the ordering
-                unknown.
+            ConfigurationError: A number is less than 1, the ordering is unknown, or the
+                handler can't be called.
             UsageError: Another run of this consumer orders otherwise.
             ClosedError: The consumer is not open.
+            GaveUp: A message was given up, and `dead_letters` is `STOP`.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        ordering = choice(Ordering, ordering, "ordering")
-        await self._open.run(handler, count(concurrency, "concurrency"), ordering)
+        if not callable(handler):
+            raise ConfigurationError(
+                f"run({handler!r:.60}) can't be called; give a function of the message"
+            )
+        job = Job(
+            handler,
+            count(concurrency, "concurrency"),
+            choice(Ordering, ordering, "ordering"),
+            Batch(batch) if isinstance(batch, int) else batch,
+        )
+        await self._open.run(job)
+
+    def batches(
+        self, size: int = 100, linger: Duration = 1.0
+    ) -> AsyncIterator[list[Message[T]]]:
+        """Iterate over batches of messages until the consumer closes.
+
+        The messages of a batch count as processed when the loop comes back for the
+        next one, but for those that were nacked or rejected. Otherwise as `async for`
+        over the consumer itself. A message on a further attempt comes in a batch of
+        its own.
+
+        Args:
+            size: Messages in a batch at most; default 100. No more come than
+                `Prefetch` lets in.
+            linger: Seconds to wait for that many, from the first one on; default 1.
+
+        Raises:
+            ConfigurationError: The size is less than 1, or the duration negative.
+            ClosedError: The consumer is not open.
+            PenstockError: Reading failed for good, see `Consumer`.
+
+        Example:
+            ```python
+            async for messages in consumer.batches(500, linger=0.2):
+                await write_rows([message.payload for message in messages])
+            ```
+        """
+        most, wait = count(size, "size"), seconds(linger, "linger")
+        return self._open.hands.batches(most, wait)
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server.
@@ -491,19 +559,7 @@ class Consumer(Openable, Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        ledger = self._open.ledger
-        return Statistics(
-            received=ledger.totals.received,
-            acknowledged=ledger.totals.acked,
-            left_open=ledger.totals.left,
-            claimed=ledger.totals.claimed,
-            lost=ledger.totals.lost,
-            ghosts=ledger.totals.ghosts,
-            queued=ledger.queued,
-            in_hand=ledger.held,
-            bytes_in_hand=ledger.size,
-            uncommitted=ledger.uncommitted,
-        )
+        return count_up(self._open.ledger)
 
     async def aclose(self) -> None:
         """Close now, as leaving `async with` cleanly does.

@@ -2,6 +2,7 @@
 
 ```
 PenstockError
+├── GaveUp                  a message failed for good, and the consumer was to stop
 ├── UsageError              you did wrong: the call can't work as it stands
 │   ├── ConfigurationError  an option, name or URL is wrong (also a ValueError)
 │   ├── ClosedError         the producer or consumer is closed, or not open yet
@@ -34,6 +35,7 @@ __all__ = [
     "ConnectError",
     "ConnectionLost",
     "DecodeError",
+    "GaveUp",
     "PenstockError",
     "SendFailed",
     "SendUnknown",
@@ -183,18 +185,24 @@ class SendFailed(ServerError):  # noqa: N818 - the outcome's name
 
     Attributes:
         stream: Where it was sent to.
-        code: The server's first word, for example `OOM`, or `CLOSED` when it was
-            never written.
+        code: The server's first word, for example `OOM`; or `ID`, when its id is not
+            above the last one of the stream; or, when it was never written, `CLOSED`
+            or `TIMEOUT`.
         reason: Why.
     """
 
-    def __init__(self, stream: str, code: str, reason: str) -> None:
+    def __init__(
+        self,
+        stream: str,
+        code: str,
+        reason: str,
+        hint: str = "send it again once that is mended",
+    ) -> None:
         self.stream = stream
         self.code = code
         self.reason = reason
         super().__init__(
-            f"a message for stream {stream!r} was not stored: {reason}; "
-            f"send it again once that is mended"
+            f"a message for stream {stream!r} was not stored: {reason}; {hint}"
         )
 
 
@@ -220,7 +228,7 @@ class SendUnknown(ServerError):  # noqa: N818 - the outcome's name
 
     Attributes:
         stream: Where it was sent to.
-        reason: What became of the connection.
+        reason: What became of the connection, or that its time was over.
     """
 
     def __init__(self, stream: str, reason: str) -> None:
@@ -249,4 +257,28 @@ class DecodeError(ServerError, ValueError):
         super().__init__(
             f"entry {id} of stream {stream!r} can't be decoded: {reason}; "
             f"check the payload type against what is sent"
+        )
+
+
+class GaveUp(PenstockError):  # noqa: N818 - a decision more than an error
+    """A message was given up, and the consumer was to stop then.
+
+    The message is pending and not in any dead letters.
+
+    Attributes:
+        stream: Where it came from.
+        id: The entry's id.
+        attempts: How often its handler was started.
+        reason: Why it was given up; what the handler raised is the cause.
+    """
+
+    def __init__(self, stream: str, id: str, attempts: int, reason: str) -> None:  # noqa: A002
+        self.stream = stream
+        self.id = id
+        self.attempts = attempts
+        self.reason = reason
+        super().__init__(
+            f"entry {id} of stream {stream!r} was given up after {attempts} attempts: "
+            f"{reason}; it is pending: mend its handler and start again, or "
+            f"acknowledge it"
         )

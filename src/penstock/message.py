@@ -233,6 +233,12 @@ class Desk(Protocol[T_co]):
     def key(self, fields: Sequence[bytes]) -> str | None: ...
     def headers(self, fields: Sequence[bytes]) -> Headers: ...
     def ack(self, entry: Any) -> None: ...
+    def nack(
+        self, entry: Any, fields: Sequence[bytes], delay: float | None
+    ) -> None: ...
+    def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> None: ...
+    def lost(self, entry: Any) -> bool: ...
+    def lease_left(self, entry: Any) -> float: ...
 
 
 class Message(Struct, Generic[T], eq=False, gc=False):
@@ -292,19 +298,72 @@ class Message(Struct, Generic[T], eq=False, gc=False):
 
     @property
     def attempt(self) -> int:
-        """Which delivery this is, from 1, as the server counts; 1 in REALTIME."""
+        """Which attempt this is, from 1; in REALTIME always 1.
+
+        An attempt is a start of a handler, in whatever process. They are counted on
+        the server; what only waited in a process that died has not been attempted,
+        unless that was for a moment.
+        """
         return self._entry.deliveries
+
+    @property
+    def lost(self) -> bool:
+        """Whether this message is somebody else's by now.
+
+        So it is when this process stood still for longer than the lease and another
+        one took over, or when it is tried again. Outcomes are dropped then.
+        """
+        return self._desk.lost(self._entry)
+
+    def lease_left(self) -> float:
+        """Give the seconds until others may take it over, if this process stops.
+
+        While the process lives the lease is renewed. Infinite in REALTIME, 0 once
+        there is an outcome or the message is lost.
+        """
+        return self._desk.lease_left(self._entry)
 
     def ack(self) -> None:
         """Record that this message is done; the committer tells the server.
 
-        Costs no round trip. Acking twice is the same as once.
+        Costs no round trip. Acking twice is the same as once; if the message is lost,
+        it does nothing.
 
         Raises:
-            UsageError: In REALTIME, where nothing is acknowledged.
+            UsageError: In REALTIME, and where Penstock acknowledges by time or on
+                delivery; after `nack` or `reject`; in another thread than the
+                consumer's, unless it is that of a handler that is no async function.
             ClosedError: The consumer has closed; the entry was given back.
         """
         self._desk.ack(self._entry)
+
+    def nack(self, delay: float | None = None) -> None:
+        """Record that this message is to be tried again, once the handler is done.
+
+        Like an exception of the handler it counts as an attempt, and after the last
+        one the message goes to the dead letters. Costs no round trip.
+
+        Args:
+            delay: Seconds until the next attempt, from now; default: as `Retry` says.
+
+        Raises:
+            ConfigurationError: The delay is negative or no number.
+            UsageError: As with `ack`; or it was acknowledged or rejected.
+            ClosedError: The consumer has closed; the entry was given back.
+        """
+        self._desk.nack(self._entry, self._fields, delay)
+
+    def reject(self, reason: str = "rejected") -> None:
+        """Record that this message goes to the dead letters, without another attempt.
+
+        Args:
+            reason: Why; kept with the dead letter.
+
+        Raises:
+            UsageError: As with `ack`; or it was acknowledged or nacked.
+            ClosedError: The consumer has closed; the entry was given back.
+        """
+        self._desk.reject(self._entry, self._fields, reason)
 
     def __repr__(self) -> str:
         entry = self._entry

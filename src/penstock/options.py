@@ -25,6 +25,7 @@ __all__ = [
     "RESUMABLE",
     "ROLLING",
     "AutoCommit",
+    "Batch",
     "Claim",
     "Commit",
     "Duration",
@@ -288,3 +289,24 @@ class Claim:
         for name in ("idle", "interval"):
             value = seconds(getattr(self, name), f"Claim({name})", zero=False)
             object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How messages are put together for a handler of batches.
+
+    Attributes:
+        size: Messages in a batch at most; default 100. No more come than `Prefetch`
+            lets in.
+        linger: Seconds to wait for that many, from the first one on; default 1.
+
+    Raises:
+        ConfigurationError: The size is less than 1, or the duration negative.
+    """
+
+    size: int = 100
+    linger: Duration = 1.0
+
+    def __post_init__(self) -> None:
+        count(self.size, "Batch(size)")
+        object.__setattr__(self, "linger", seconds(self.linger, "Batch(linger)"))

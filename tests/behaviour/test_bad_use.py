@@ -125,3 +125,10 @@ def test_a_repr_shows_state_and_no_secret(stream: str) -> None:
     consumer = Consumer(stream, url=url, group="g", name="n")
     assert repr(consumer) == f"<Consumer '{stream}' group='g' name='n' closed>"
     assert "canary" not in repr(Producer(url))
+
+
+@pytest.mark.parametrize("option", ["prefetch", "commit", "claim", "retry"])
+def test_a_bare_number_is_no_option_object(option: str) -> None:
+    wrong: Any = {option: 5}
+    with pytest.raises(ConfigurationError, match=f"{option}=5 won't do; give a "):
+        Consumer("s", url="redis://localhost", group="g", **wrong)

@@ -114,8 +114,8 @@ async def test_strangers_entries_do_not_stop_it(
         await redis.xadd(stream, {"strange": "entry"})
     await send(url, stream, 7)
     async with Consumer(stream, url=url, start=EARLIEST) as consumer:
-        messages = await read(consumer, 251)
-    assert messages[-1].payload == b"7"
+        [message] = await read(consumer, 1)
+    assert message.payload == b"7"
 
 
 async def test_memory_stays_bounded_by_what_is_in_hand(url: str, stream: str) -> None:

@@ -36,11 +36,10 @@ CASES: list[tuple[Command, str]] = [
         commands.xreadgroup("g", "c", [b"s"], 1, 0, noack=True),
         "XREADGROUP GROUP g c COUNT 1 BLOCK 0 NOACK STREAMS s >",
     ),
-    (
-        commands.xreadgroup_pending("g", "c", b"s", b"5-1", 10),
-        "XREADGROUP GROUP g c COUNT 10 STREAMS s 5-1",
-    ),
     (commands.xrange_one(b"s", b"1-1"), "XRANGE s 1-1 1-1"),
+    (commands.xrange_between(b"s", b"1-1", b"2-1", 10), "XRANGE s 1-1 2-1 COUNT 10"),
+    (commands.xrevrange_last(b"s"), "XREVRANGE s + - COUNT 1"),
+    (commands.xdel(b"s", iter([b"1-1", b"2-1"])), "XDEL s 1-1 2-1"),
     (commands.xack(b"s", "g", [b"1-1", b"2-1"]), "XACK s g 1-1 2-1"),
     (commands.xack(b"s", "g", iter([b"1-1"])), "XACK s g 1-1"),
     (
@@ -48,16 +47,24 @@ CASES: list[tuple[Command, str]] = [
         "XPENDING s g (1-1 + 500 c",
     ),
     (
+        commands.xpending_page(b"s", "g", None, b"1-1", 500),
+        "XPENDING s g (1-1 + 500",
+    ),
+    (
         commands.xpending_between(b"s", "g", "c", low=b"1-1", high=b"9-1", count=10),
         "XPENDING s g 1-1 9-1 10 c",
     ),
     (
         commands.xautoclaim(b"s", "g", "c", idle=60000, cursor=b"0-0", count=100),
-        "XAUTOCLAIM s g c 60000 0-0 COUNT 100",
+        "XAUTOCLAIM s g c 60000 0-0 COUNT 100 JUSTID",
     ),
     (
         commands.xclaim_renew(b"s", "g", "c", iter([b"1-1", b"2-1"])),
         "XCLAIM s g c 0 1-1 2-1 JUSTID",
+    ),
+    (
+        commands.xclaim_renew(b"s", "g", "c", [b"1-1"], deliveries=0, idle=500),
+        "XCLAIM s g c 500 1-1 RETRYCOUNT 0 JUSTID",
     ),
     (commands.xpending_summary(b"s", "g"), "XPENDING s g"),
     (
@@ -136,6 +143,30 @@ def test_a_consumer_is_removed_by_a_script_that_names_its_key() -> None:
     assert isinstance(script, bytes)
     look, remove = script.index(b"XPENDING"), script.index(b"DELCONSUMER")
     assert look < remove
+
+
+def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
+    moves = [(b"1-1", b"s:0"), (b"2-1", b"s:1")]
+    eval_, script, keys, *rest = commands.move_entries(b"d", moves, 22)
+    assert (eval_, keys) == (b"EVAL", 3)
+    assert rest == [b"d", b"s:0", b"s:1", 22, b"1-1", b"2-1"]
+    assert isinstance(script, bytes)
+    look, copy, delete = map(script.index, (b"XRANGE", b"XADD", b"XDEL"))
+    assert look < copy < delete
+
+
+def test_a_letter_is_written_before_its_entry_is_acknowledged_by_one_script() -> None:
+    letter = iter([b"msg", b"a", b"dead.id", b"1-1"])
+    eval_, script, number, *rest = commands.bury(
+        b"s", "g", "c", b"1-1", dead=b"s.dead", letter=letter
+    )
+    assert (eval_, number) == (b"EVAL", 2)
+    keys = [b"s", b"s.dead"]
+    assert rest == [*keys, "g", "c", b"1-1", b"msg", b"a", b"dead.id", b"1-1"]
+    assert isinstance(script, bytes)
+    steps = [script.index(word) for word in (b"XPENDING", b"XADD", b"XACK")]
+    assert steps == sorted(steps), "nothing is lost"
+    assert b"group, id, id, 1, consumer)" in script, "it must be ours"
 
 
 def test_keys_and_values_go_unchanged_whatever_is_in_them() -> None:

@@ -361,3 +361,17 @@ def test_an_id_that_latest_was_made_has_been_there() -> None:
     cursor.add(A, b"5-0", pinned=True)
     cursor.add(B, b"5-0")
     assert [p.highest for p in cursor.positions] == [EntryId(5), EntryId.MIN]
+
+
+def test_what_lies_above_all_that_was_known_came_in_a_lost_reply() -> None:
+    cursor = Cursor([(A, b"0-0")], group=True)
+    [position] = cursor.positions
+    assert not position.unseen(EntryId(1))  # nothing is known yet
+    position.summed_up(EntryId(5))
+    assert position.unseen(EntryId(6))
+    assert not position.unseen(EntryId(5))
+    position.summed_up(EntryId(9))  # what was pending as we opened counts
+    assert position.unseen(EntryId(6))
+    position.highest = EntryId(7)
+    assert not position.unseen(EntryId(7))
+    assert position.unseen(EntryId(8))

@@ -6,38 +6,68 @@ from typing import Any
 
 import pytest
 
+from core.test_ledger import Books, now, the
 from penstock._core.desk import FrontDesk
-from penstock._core.entry import Entry
+from penstock._core.entry import Entry, State
 from penstock._core.ledger import Ledger
-from penstock._core.window import Window
+from penstock._core.verdict import NACKED, Dead, Dropped, Left, Postponed, Verdict
 from penstock.codecs import Codec, json_codec, raw_codec, text_codec
 from penstock.errors import ClosedError, DecodeError, UsageError
-from penstock.message import Fields, Message, Shard
+from penstock.message import EntryId, Fields, Message, Shard
 
 
-def ledger() -> Ledger:
-    return Ledger(
-        Window(100, 10**6, 1.0),
-        max_pending=10,
-        lease=60.0,
-        acks=True,
-        on_room=lambda: None,
-        on_outcomes=lambda: None,
-        on_ready=lambda: None,
-    )
+class Clerk:
+    """Decides as asked, and notes what came to it."""
+
+    def __init__(self, books: Ledger) -> None:
+        self.books = books
+        self.verdict: Verdict = Postponed(1.0, 10.0)
+        self.asked: list[tuple[str, Any]] = []
+
+    def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
+        self.asked.append(("nack", delay))
+        self.books.refuse(entry, self.verdict, fields)
+
+    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
+        self.asked.append(("reject", reason))
+        self.books.refuse(entry, self.verdict, fields)
+
+    def undecodable(self, entry: Entry, error: DecodeError) -> None:
+        self.asked.append(("undecodable", error))
+        self.books.fail(entry, Dead(error.reason))
+
+    def lease_left(self, entry: Entry) -> float:
+        return self.books.lease_left(entry, 20.0)
 
 
-def running(books: Ledger, *fields: bytes) -> Entry:
-    books.received(Shard("orders", 0, b"orders"), [[b"1-1", fields]], 0.0, 10)
-    entry = books.take()
-    assert entry is not None
-    return entry
+class Counter:
+    """A desk with its books and its clerk; and something to serve."""
+
+    def __init__(
+        self,
+        codec: Codec[Any] | None = raw_codec,
+        no_ack: str | None = None,
+        *,
+        at_home: bool = True,
+    ) -> None:
+        self.books = Books()
+        self.clerk = Clerk(self.books)
+        self.desk: FrontDesk[Any] = FrontDesk(
+            self.books, codec, self.clerk, no_ack=no_ack, at_home=lambda: at_home
+        )
+
+    def running(self, *fields: bytes) -> Entry:
+        shard = Shard("orders", 0, b"orders")
+        self.books.received(shard, [[b"1-1", fields or (b"msg", b"a")]], 0.0, 10)
+        return self.books.started()
+
+    def served(self, *fields: bytes) -> Message[Any]:
+        entry = self.running(*fields)
+        return Message(entry, self.desk, entry.fields)
 
 
 def message(codec: Codec[Any] | None, *fields: bytes) -> Message[Any]:
-    books = ledger()
-    entry = running(books, *fields)
-    return Message(entry, FrontDesk(books, codec, no_ack=None), entry.fields)
+    return Counter(codec).served(*fields)
 
 
 def test_a_payload_is_decoded_by_the_codec_wherever_it_is_in_the_entry() -> None:
@@ -116,9 +146,33 @@ def test_what_a_codec_says_is_made_printable_and_cut() -> None:
     assert len(caught.value.reason) == 200
 
 
-def test_a_codec_that_fails_in_another_way_is_the_users_own_bug() -> None:
-    with pytest.raises(ZeroDivisionError):
-        _ = message(Broken(ZeroDivisionError()), b"msg", b"").payload
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("hunter2"), RecursionError("hunter2")], ids=repr
+)
+def test_a_codec_that_fails_in_another_way_can_not_decode_either(
+    error: Exception,
+) -> None:
+    with pytest.raises(DecodeError) as caught:
+        _ = message(Broken(error), b"msg", b"").payload
+    assert caught.value.reason == f"the codec raised {type(error).__name__}"
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_payload_that_is_too_deep_can_not_be_decoded() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    with pytest.raises(DecodeError, match="the codec raised RecursionError"):
+        _ = message(json_codec(Any), b"msg", deep).payload
+
+
+def test_a_codec_that_wants_to_end_the_process_does() -> None:
+    class Ends(Broken):
+        def decode(self, data: bytes, /) -> Any:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        _ = message(Ends(ValueError()), b"msg", b"").payload
 
 
 def test_a_payload_that_could_not_be_decoded_is_tried_again_when_asked_again() -> None:
@@ -128,27 +182,187 @@ def test_a_payload_that_could_not_be_decoded_is_tried_again_when_asked_again() -
             _ = wrong.payload
 
 
+# -- opening -----------------------------------------------------------------------
+
+
+class Counting(Broken):
+    """A codec that counts what it decodes."""
+
+    def __init__(self) -> None:
+        super().__init__(ValueError())
+        self.times = 0
+
+    def decode(self, data: bytes, /) -> Any:
+        self.times += 1
+        return data
+
+
+@pytest.mark.parametrize(
+    ("codec", "fields", "payload"),
+    [
+        (raw_codec, (b"msg", b"a"), b"a"),
+        (raw_codec, (b"h", b"v", b"msg", b"a"), b"a"),
+        (text_codec, (b"msg", b"a"), "a"),
+        (None, (b"t", b"1"), Fields([(b"t", b"1")])),
+    ],
+)
+def test_what_is_opened_is_a_message_that_is_decoded(
+    codec: Codec[Any] | None, fields: tuple[bytes, ...], payload: object
+) -> None:
+    mine = Counter(codec)
+    opened = mine.desk.open(mine.running(*fields))
+    assert opened is not None
+    assert opened.payload == payload
+    assert (opened.id, opened.stream) == (EntryId(1, 1), "orders")
+    assert mine.clerk.asked == []
+
+
+def test_what_was_opened_is_decoded_once() -> None:
+    codec = Counting()
+    mine = Counter(codec)
+    opened = mine.desk.open(mine.running())
+    assert opened is not None
+    assert opened.payload is opened.payload
+    assert codec.times == 1
+
+
+@pytest.mark.parametrize("fields", [(b"msg", b"x"), (b"temp", b"21")])
+def test_what_can_not_be_opened_is_dealt_with(fields: tuple[bytes, ...]) -> None:
+    mine = Counter(json_codec(int))
+    entry = mine.running(*fields)
+    assert mine.desk.open(entry) is None
+    [(call, error)] = mine.clerk.asked
+    assert call == "undecodable"
+    assert isinstance(error, DecodeError)
+    assert now(entry) is State.DEAD
+
+
+def test_raw_bytes_are_opened_wherever_they_are_and_nothing_else() -> None:
+    mine = Counter(raw_codec)
+    assert mine.desk.open(mine.running(b"temp", b"21")) is None
+    assert [call for call, _ in mine.clerk.asked] == ["undecodable"]
+
+
+# -- outcomes ----------------------------------------------------------------------
+
+
 def test_acknowledging_is_recorded_in_the_ledger() -> None:
-    books = ledger()
-    entry = running(books, b"msg", b"a")
-    FrontDesk(books, raw_codec, no_ack=None).ack(entry)
-    assert books.to_confirm() == [entry]
+    mine = Counter()
+    entry = mine.running()
+    mine.desk.ack(entry)
+    mine.desk.ack(entry)
+    assert mine.books.to_confirm() == [entry]
 
 
-def test_where_nothing_is_acknowledged_by_hand_the_user_is_told_why() -> None:
-    books = ledger()
-    entry = running(books, b"msg", b"a")
+def test_refusing_goes_to_who_decides() -> None:
+    mine = Counter()
+    one, two = mine.served(), Counter()
+    one.nack(delay=2)
+    assert mine.clerk.asked == [("nack", 2)]
+    two.served().reject("no such order")
+    assert two.clerk.asked == [("reject", "no such order")]
+
+
+@pytest.mark.parametrize("call", ["ack", "nack", "reject"])
+def test_where_nothing_is_decided_by_hand_the_user_is_told_why(call: str) -> None:
+    mine = Counter(no_ack="leave ack() out")
     with pytest.raises(UsageError, match=r"^leave ack\(\) out$"):
-        FrontDesk(books, raw_codec, no_ack="leave ack() out").ack(entry)
-    assert books.uncommitted == 0
+        getattr(mine.served(), call)()
+    assert mine.books.uncommitted == 0
+    assert mine.clerk.asked == []
 
 
-def test_a_message_that_was_given_back_can_not_be_acknowledged() -> None:
-    books = ledger()
-    entry = running(books, b"msg", b"a")
-    list(books.release())
+@pytest.mark.parametrize("call", ["ack", "nack", "reject"])
+def test_in_another_thread_nothing_is_decided(call: str) -> None:
+    mine = Counter(at_home=False)
+    with pytest.raises(UsageError, match=rf"^{call}\(\) was called in another thread"):
+        getattr(mine.served(), call)()
+    assert mine.books.uncommitted == 0
+    assert mine.clerk.asked == []
+
+
+@pytest.mark.parametrize("call", ["ack", "nack", "reject"])
+def test_a_message_that_was_given_back_can_not_be_decided_on(call: str) -> None:
+    mine = Counter()
+    served = mine.served()
+    list(mine.books.release())
     with pytest.raises(ClosedError, match="this consumer is not open"):
-        FrontDesk(books, raw_codec, no_ack=None).ack(entry)
+        getattr(served, call)()
+    assert mine.clerk.asked == []
+
+
+VERDICTS: list[Verdict] = [
+    Postponed(1.0, 10.0),
+    Dead("why"),
+    Dropped("why"),
+    Left("why"),
+]
+
+
+@pytest.mark.parametrize("handled", [False, True])
+@pytest.mark.parametrize("verdict", VERDICTS, ids=lambda v: type(v).__name__)
+def test_each_message_has_one_outcome_and_to_repeat_it_is_no_event(
+    verdict: Verdict,
+    handled: bool,  # noqa: FBT001
+) -> None:
+    postponed = isinstance(verdict, Postponed)
+    again, other = ("nack", "reject") if postponed else ("reject", "nack")
+    mine = Counter()
+    mine.clerk.verdict = verdict
+    served = mine.served()
+    [entry] = mine.books.in_books()
+    getattr(served, again)()
+    if handled:
+        mine.books.finish(entry, ack=True)
+    getattr(served, again)()
+    assert len(mine.clerk.asked) == 1
+    for call in (other, "ack"):
+        with pytest.raises(UsageError, match=rf"^{call}\(\) came too late: .* nacked"):
+            getattr(served, call)()
+    assert len(mine.clerk.asked) == 1
+    assert mine.books.totals.acked == 0
+
+
+@pytest.mark.parametrize("call", ["nack", "reject"])
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_what_is_acknowledged_can_not_be_refused(
+    call: str,
+    confirmed: bool,  # noqa: FBT001
+) -> None:
+    mine = Counter()
+    served = mine.served()
+    served.ack()
+    if confirmed:
+        mine.books.committed(the(mine.books.plan()))
+    with pytest.raises(
+        UsageError, match=rf"^{call}\(\) came too late: .* acknowledged"
+    ):
+        getattr(served, call)()
+    assert mine.clerk.asked == []
+
+
+@pytest.mark.parametrize("call", ["ack", "nack", "reject"])
+def test_what_is_somebody_elses_is_decided_on_in_vain(call: str) -> None:
+    mine = Counter()
+    served = mine.served()
+    [entry] = mine.books.in_books()
+    assert not served.lost
+    mine.books.lose(entry)
+    assert served.lost
+    getattr(served, call)()
+    assert mine.books.totals.late == 1
+    assert mine.books.to_confirm() == []
+
+
+def test_a_lease_runs_as_long_as_there_is_no_outcome() -> None:
+    mine = Counter()
+    served = mine.served()
+    assert served.lease_left() == 40.0
+    served.nack()
+    assert served.lease_left() == 40.0, "its handler is at it"
+    [entry] = mine.books.in_books()
+    mine.books.finish(entry, ack=False)
+    assert served.lease_left() == 0.0
 
 
 def test_the_desk_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -156,3 +370,14 @@ def test_the_desk_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(DecodeError):
         _ = message(json_codec(int), *fields).payload
     assert not caplog.records
+
+
+def test_a_nack_that_was_the_last_attempt_may_be_said_again_too() -> None:
+    counter = Counter()
+    counter.clerk.verdict = Dead(NACKED)
+    served = counter.served()
+    served.nack()
+    served.nack(5.0)
+    assert counter.clerk.asked == [("nack", None)]
+    with pytest.raises(UsageError, match="too late"):
+        served.ack()

@@ -16,6 +16,7 @@ from penstock.errors import (
     ConnectError,
     ConnectionLost,
     DecodeError,
+    GaveUp,
     PenstockError,
     SendFailed,
     SendUnknown,
@@ -42,6 +43,7 @@ EXAMPLES: list[tuple[PenstockError, str]] = [
     (StreamMissing("orders"), "send to it first"),
     (SendUnknown("orders", "reset"), "look, or send again"),
     (DecodeError("orders", "1-1", "no field"), "check the payload type"),
+    (GaveUp("orders", "1-1", 5, "ValueError"), "acknowledge it"),
 ]
 
 
@@ -117,7 +119,9 @@ def test_an_error_carries_the_facts_that_its_docstring_lists(
 
 def test_what_the_user_and_what_the_server_did_wrong_are_told_apart() -> None:
     for error, _ in EXAMPLES:
-        assert isinstance(error, UsageError) != isinstance(error, ServerError)
+        blamed = isinstance(error, UsageError) + isinstance(error, ServerError)
+        # A message was given up because that was asked for.
+        assert blamed == (not isinstance(error, GaveUp))
 
 
 def test_wrong_options_and_wrong_payloads_are_value_errors_too() -> None:
@@ -151,5 +155,6 @@ def test_a_stream_with_a_wicked_name_is_escaped_in_sentences() -> None:
         SendUnknown(wicked, "x"),
         StreamMissing(wicked),
         DecodeError(wicked, "1-1", "x"),
+        GaveUp(wicked, "1-1", 1, "x"),
     ):
         assert str(error).isprintable()

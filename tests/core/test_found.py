@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 
 from core.test_ledger import (
+    GIVEN_UP,
     KEY,
     NONE,
+    SHARD,
     A,
+    B,
     Books,
+    Fields,
     claim,
     ids,
+    known,
+    later,
     left_open,
+    now,
     raw,
     the,
 )
+from penstock._core.entry import State
 from penstock._core.retry import Backoff
 from penstock.codecs import encode_any, text_codec
 from penstock.errors import (
@@ -30,7 +40,7 @@ from penstock.errors import (
     SendUnknown,
 )
 from penstock.events import printable
-from penstock.options import seconds
+from penstock.options import Ordering, seconds
 
 
 def test_the_reader_is_rung_when_the_last_queued_entry_is_taken() -> None:
@@ -68,7 +78,7 @@ def test_what_runs_in_a_lane_does_not_free_one_that_was_filed_anew() -> None:
     books = Books(ordering=KEY)
     books.read(1, 2, 3, key="k")
     one = books.started()
-    books.order_by(KEY)
+    books.order_by(SHARD)
     two = books.take()  # (already wrong: 1 still runs)
     books.finish(one, ack=True)
     assert two is None or books.take() is None, "two and three of one key run at once"
@@ -89,6 +99,7 @@ def test_a_claimed_entry_keeps_its_place_in_the_order_of_reading() -> None:
     books.read(2)
     claim(books, 1)
     before = ids(books._queue)
+    books.order_by(KEY)
     books.order_by(NONE)
     assert ids(books._queue) == before
 
@@ -96,7 +107,7 @@ def test_a_claimed_entry_keeps_its_place_in_the_order_of_reading() -> None:
 def test_an_open_entry_that_a_takeover_finds_deleted_leaves_the_books() -> None:
     books = Books()
     old = left_open(books, 1)
-    books.received(A, [[raw(1), None]], 0.0, 0, claimed=True)
+    books.came_back(A, [[raw(1), None]], 0.0, {}, claimed=True)
     books.ack(old)
     assert the(books.plan()).ids == [raw(1)]
 
@@ -153,7 +164,253 @@ def test_what_is_confirmed_while_pending_entries_are_read_does_not_come_again() 
     with books.recovering(A):
         # The server lists both as pending, and takes the acknowledgement after that.
         books.committed(batch)
-        assert books.read(1, 2, 3) == 1
+        assert books.back(1, 2, 3) == 1
     assert books.started().id == raw(3)
     # Afterwards an id that comes again is one that was set back to.
     assert books.read(1) == 1
+
+
+# -- suspects ----------------------------------------------------------------------
+
+
+def three_suspects(**options: Any) -> Books:
+    """Give books with a suspect that is to be tried next and two that wait for it."""
+    books = Books(lease=30.0, **options)
+    books.back(1, 2, 3, attempts=1)
+    first = books.started()
+    assert books.next() is None
+    books.lose(first)
+    books.finish(first, ack=False)
+    assert (ids(books._queue), len(books._lanes.suspects)) == ([raw(2)], 1)
+    return books
+
+
+def test_a_suspect_is_tried_though_the_one_before_it_was_lost() -> None:
+    books = three_suspects()
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(3)]) == 1
+    assert ids([books.next()]) == [raw(3)]
+
+
+def test_a_suspect_is_tried_though_the_one_before_it_was_dropped() -> None:
+    books = Books()
+    books.back(1, shard=B, attempts=1)
+    books.back(2, attempts=1)
+    books.back(3, shard=B, attempts=1)
+    first = books.started()
+    assert books.next() is None
+    books.finish(first, ack=False)
+    assert books.drop(A) == 1
+    assert ids([books.next()]) == [raw(3)]
+
+
+def test_a_suspect_is_tried_though_the_one_before_it_was_put_back_in_a_new_order() -> (
+    None
+):
+    books = Books()
+    books.read(1, key="k")
+    books.back(2, 3, key="k", attempts=1)
+    books.started()
+    suspect = books.started()
+    assert books.next() is None
+    books.order_by(KEY)
+    books.read(4, key="k")
+    assert books.next() is None
+    books.put_back(suspect)
+    assert ids([books.next()]) == [raw(3)]
+
+
+def test_the_reader_is_rung_when_all_that_waits_has_to_step_aside() -> None:
+    books = Books(max_messages=10)
+    books.back(*range(8), attempts=1)
+    books.hunger(2)
+    assert books.room() == 0
+    books.started()
+    rings = books.room_rings
+    assert books.next() is None
+    assert books.room_rings > rings, "two have nothing to do"
+    assert books.room() == 2
+
+
+# -- what may be taken and nobody was told of --------------------------------------
+
+
+def test_the_next_suspect_is_told_of_also_when_the_one_before_it_is_postponed() -> None:
+    books = Books()
+    books.back(1, 2, attempts=1)
+    first = books.started()
+    assert books.next() is None
+    books.fail(first, later())
+    assert books.queued == 1
+    assert books.ready_rings == 1
+
+
+def test_suspects_are_told_of_when_they_may_be_tried_again() -> None:
+    books = Books()
+    books.back(1, attempts=1)
+    books.lock_suspects(locked=True)
+    assert books.next() is None
+    assert books.ready_rings == 0
+    books.lock_suspects(locked=False)
+    assert books.ready_rings == 1
+    assert ids([books.next()]) == [raw(1)]
+    books.lock_suspects(locked=True)
+    books.lock_suspects(locked=False)
+    assert books.ready_rings == 1, "nothing waits"
+
+
+def test_what_a_postponed_entry_held_up_is_told_of_when_that_is_lost() -> None:
+    books = Books(ordering=KEY, lease=30.0)
+    books.read(1, 2, 3, key="k")
+    books.failed()
+    assert books.next() is None
+    [renewal] = [r for r in books.to_renew(25.0) if r.late]
+    assert books.lose_all_but(renewal, [raw(2), raw(3)]) == 1
+    assert books.queued == 1
+    assert books.ready_rings == 1
+
+
+def test_what_an_entry_held_up_that_was_set_aside_is_told_of_when_that_is_lost() -> (
+    None
+):
+    books = Books(ordering=KEY, lease=30.0)
+    books.read(1, key="k")
+    books.started()
+    # The stream was made anew, and the id has another key.
+    books.read(1, key="l", again=True)
+    books.read(2, key="l")
+    assert books.next() is None
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(2)]) == 1
+    assert books.queued == 1
+    assert books.ready_rings == 1
+
+
+def test_what_a_suspect_held_up_that_had_stepped_aside_is_told_of() -> None:
+    books = Books(ordering=KEY, lease=30.0)
+    books.back(1, key="k", attempts=1)
+    books.back(2, 3, key="l", attempts=1)
+    books.back(4, key="l")
+    books.started()
+    assert books.next() is None
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(1), raw(4)]) == 2
+    assert ids([books.next()]) == [raw(4)]
+    assert books.ready_rings == 1
+
+
+def test_what_takes_the_place_of_what_was_lost_was_told_of_with_it() -> None:
+    books = Books(ordering=KEY, lease=30.0)
+    books.read(1, 2, key="k")
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(2)]) == 1
+    assert books.queued == 1
+    assert books.ready_rings == 0
+
+
+# -- what comes back ---------------------------------------------------------------
+
+
+def test_what_was_lost_while_its_body_was_not_asked_for_is_no_message() -> None:
+    """Bodies are read of what is not in hand; and a renewal may tell meanwhile."""
+    books = Books()
+    books.read(1)
+    lost = books.started()
+    books.lose(lost)
+    assert books.came_back(A, [[raw(1), ()]], 0.0, {raw(1): 1}) == 0
+    assert not known(books, A, raw(1))
+    assert books.totals.ghosts == 0, "it is there"
+    assert books.next() is None
+
+
+def test_what_may_be_somebody_elses_is_not_marked() -> None:
+    """After a standstill it would be taken back: a mark is a renewal."""
+    books = Books(lease=30.0)
+    books.read(1, now=0.0)
+    books.read(2, now=0.1)
+    assert [due.ids for due in books.to_mark(20.0)] == [[raw(2)]]
+    assert [now(entry) for entry in books._queue] == [State.QUEUED, State.DUE]
+
+
+# -- dead letters ------------------------------------------------------------------
+
+
+def test_what_came_again_while_its_letter_was_on_its_way_is_not_sent_again() -> None:
+    books = Books()
+    books.read(1)
+    books.failed(GIVEN_UP)
+    [sent] = books.to_bury(10)
+    assert books.read(1, again=True) == 1
+    assert books.held == 2
+    assert books.room() > 0
+    books.unburied(sent)
+    assert now(sent) is State.LOST
+    assert (books.dying, books.to_bury(10)) == (0, [])
+    assert (books.held, books.size) == (1, 10)
+    books.done()
+    assert the(books.plan()).ids == [raw(1)]
+
+
+def test_the_reader_is_rung_when_a_letter_is_not_sent_again() -> None:
+    books = Books(max_messages=2)
+    books.read(1)
+    books.failed(GIVEN_UP)
+    [sent] = books.to_bury(10)
+    books.read(1, again=True)
+    assert books.room() == 0
+    books.unburied(sent)
+    assert books.room_rings == 1
+
+
+def test_given_back_nothing_waits_for_its_letter_or_takes_room() -> None:
+    books = Books()
+    books.read(1, 2)
+    for _ in range(2):
+        books.failed(GIVEN_UP)
+    [sent] = books.to_bury(1)
+    assert list(books.release()) == [(A, 1, [raw(1), raw(2)])]
+    assert (books.dying, books.held, books.size) == (0, 0, 0)
+    for answer in (books.unburied, books.copied):
+        answer(sent)
+    books.buried(sent, ours=True)
+    assert now(sent) is State.RELEASED
+    assert (books.dying, books.held, books.size) == (0, 0, 0)
+    assert books.to_bury(1) == []
+
+
+def test_what_has_left_keeps_no_body_until_its_next_attempt_would_have_come() -> None:
+    fields = Fields([b"msg", b"large"])
+    alive = ref(fields)
+    books = Books()
+    books.received(A, [[raw(1), fields]], 0.0, 10)
+    books.failed(later(due=1e9))
+    books.drop(A)
+    del fields
+    gc.collect()
+    assert alive() is None
+
+
+# -- order -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordering", [KEY, SHARD])
+def test_another_run_in_the_same_order_keeps_it_over_a_retry(
+    ordering: Ordering,
+) -> None:
+    books = Books(ordering=ordering)
+    books.read(1, 2, 3, key="k")
+    books.failed(later(due=5.0))
+    books.order_by(ordering)
+    assert books.next() is None, "the first one comes first"
+    books.ripen(5.0)
+    assert [books.done()[0].id for _ in range(3)] == [raw(1), raw(2), raw(3)]
+
+
+def test_what_was_taken_in_no_order_and_is_put_back_is_filed() -> None:
+    books = Books()
+    books.read(1, 2, key="k")
+    taken = books.started()
+    books.order_by(KEY)
+    books.put_back(taken)
+    assert books.queued == 1, "one of a key at a time"
+    assert [books.done()[0].id for _ in range(2)] == [raw(2), raw(1)]

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from penstock._core.entry import Account, Entry
+from penstock._core.entry import Account, Entry, State
 from penstock._core.lanes import Lanes
 from penstock.message import Shard
 from penstock.options import Ordering
@@ -32,6 +32,21 @@ def entry(of: Account, number: int, key: str | None = None) -> Entry:
     return made
 
 
+def suspect(of: Account, number: int, key: str | None = None) -> Entry:
+    made = entry(of, number, key)
+    made.suspect = True
+    return made
+
+
+def taken(lanes: Lanes) -> Entry | None:
+    """Take what can be taken, as the ledger does."""
+    while lanes.ready:
+        if not lanes.steps_aside(lanes.ready[0]):
+            return lanes.take_due()
+        lanes.ready.popleft()
+    return None
+
+
 def in_order(*accounts: Account) -> list[Entry]:
     return [entry for account in accounts for entry in account.entries.values()]
 
@@ -46,7 +61,7 @@ def lanes_of(*entries: Entry, order: Ordering = KEY) -> Lanes:
 
 def finished(lanes: Lanes, each: Entry) -> None:
     assert each.lane is not None
-    lanes.free(each.lane)
+    lanes.free(each)
 
 
 def test_without_an_order_there_are_no_lanes() -> None:
@@ -153,8 +168,213 @@ def test_a_new_order_files_by_the_order_of_reading(order: Ordering) -> None:
     assert lanes.behind == len(all_) - len(firsts)
 
 
+# -- suspects ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [NONE, KEY])
+def test_one_suspect_at_a_time_is_tried_and_others_go_on(order: Ordering) -> None:
+    a = account()
+    one, two, three = (suspect(a, n, str(n)) for n in range(3))
+    other = entry(a, 4, "4")
+    lanes = lanes_of(one, two, three, other, order=order)
+    assert taken(lanes) is one
+    assert lanes.trial is one
+    assert taken(lanes) is other
+    assert taken(lanes) is None
+    assert list(lanes.suspects) == [two, three]
+    lanes.file(late := entry(a, 5, "5"))
+    lanes.free(one)
+    assert list(lanes.ready) == [two, late], "before all others"
+    assert taken(lanes) is two
+    lanes.free(other)
+    assert lanes.trial is two
+    assert list(lanes.suspects) == [three]
+
+
+def test_what_is_no_suspect_never_steps_aside() -> None:
+    a = account()
+    lanes = lanes_of(suspect(a, 1), order=NONE)
+    taken(lanes)
+    assert not lanes.steps_aside(entry(a, 2))
+    assert not lanes.suspects
+
+
+@pytest.mark.parametrize("order", [NONE, KEY])
+def test_locked_no_suspect_is_taken_until_it_is_taken_back(order: Ordering) -> None:
+    a = account()
+    one, two = (suspect(a, n, str(n)) for n in range(2))
+    lanes = lanes_of(one, two, order=order)
+    lanes.lock(locked=True)
+    assert taken(lanes) is None
+    assert list(lanes.suspects) == [one, two]
+    lanes.lock(locked=True)
+    assert not lanes.ready
+    lanes.lock(locked=False)
+    assert taken(lanes) is one
+    lanes.lock(locked=True)
+    lanes.free(one)
+    assert lanes.trial is None
+    assert not lanes.ready
+    lanes.lock(locked=False)
+    assert taken(lanes) is two
+
+
+def test_a_trial_that_goes_on_outlasts_a_lock() -> None:
+    a = account()
+    one, two = (suspect(a, n) for n in range(2))
+    lanes = lanes_of(one, two, order=NONE)
+    taken(lanes)
+    assert taken(lanes) is None
+    lanes.lock(locked=True)
+    lanes.lock(locked=False)
+    assert taken(lanes) is None, "one is on trial"
+    lanes.free(one)
+    assert taken(lanes) is two
+
+
+def test_a_suspect_that_is_put_back_is_tried_before_the_others() -> None:
+    a = account()
+    one, two = (suspect(a, n) for n in range(2))
+    lanes = lanes_of(one, two, order=NONE)
+    taken(lanes)
+    assert taken(lanes) is None
+    lanes.put_back(one)
+    assert lanes.trial is None
+    assert taken(lanes) is one
+    lanes.free(one)
+    assert taken(lanes) is two
+
+
+@pytest.mark.parametrize("order", [NONE, KEY])
+def test_a_suspect_can_be_taken_out_from_where_it_stands(order: Ordering) -> None:
+    a = account()
+    one, two, three, four = (suspect(a, n, str(n)) for n in range(4))
+    lanes = lanes_of(one, two, three, four, order=order)
+    taken(lanes)
+    assert taken(lanes) is None
+    lanes.remove(three)
+    assert list(lanes.suspects) == [two, four]
+    assert not lanes.ready, "one is on trial"
+    lanes.free(one)
+    lanes.remove(two)
+    assert taken(lanes) is four
+
+
+def test_a_suspect_that_steps_aside_keeps_its_lane() -> None:
+    a = account()
+    one, two = suspect(a, 1, "k"), suspect(a, 2, "l")
+    behind = entry(a, 3, "l")
+    lanes = lanes_of(one, two, behind)
+    assert taken(lanes) is one
+    assert taken(lanes) is None
+    assert lanes.behind == 1
+    lanes.remove(two)
+    assert taken(lanes) is behind
+    assert lanes.behind == 0
+
+
+def test_a_suspect_behind_in_its_lane_can_be_taken_out() -> None:
+    a = account()
+    first, last = entry(a, 1, "k"), suspect(a, 2, "k")
+    lanes = lanes_of(first, last)
+    lanes.remove(last)
+    assert (list(lanes.ready), lanes.behind) == ([first], 0)
+
+
+def test_to_withdraw_a_shard_brings_the_next_suspect_of_another() -> None:
+    a, b = account("a"), account("b")
+    one, mine, theirs = suspect(a, 1), suspect(a, 2), suspect(b, 1)
+    lanes = lanes_of(one, mine, theirs, order=NONE)
+    taken(lanes)
+    assert taken(lanes) is None
+    lanes.free(one)
+    assert lanes.withdraw(a) == [mine]
+    assert taken(lanes) is theirs
+
+
+def test_to_withdraw_a_shard_takes_those_that_have_stepped_aside() -> None:
+    a, b = account("a"), account("b")
+    trial, mine, theirs = suspect(b, 1), suspect(a, 1), suspect(b, 2)
+    lanes = lanes_of(trial, mine, theirs, order=NONE)
+    taken(lanes)
+    assert taken(lanes) is None
+    assert lanes.withdraw(a) == [mine]
+    assert list(lanes.suspects) == [theirs]
+    assert not lanes.ready, "one is on trial still"
+
+
+def test_a_trial_goes_on_over_a_new_order() -> None:
+    a = account()
+    one, two = suspect(a, 1, "k"), suspect(a, 2, "l")
+    lanes = lanes_of(one, two, order=NONE)
+    taken(lanes)
+    assert taken(lanes) is None
+    lanes.reorder(KEY, in_order(a))
+    assert list(lanes.ready) == [two]
+    assert taken(lanes) is None
+    lanes.free(one)
+    assert taken(lanes) is two
+
+
+# -- what comes first --------------------------------------------------------------
+
+
+def test_what_is_tried_again_comes_first_and_its_lane_has_waited() -> None:
+    a = account()
+    one, two, other = (entry(a, n, k) for n, k in enumerate("kkl"))
+    lanes = lanes_of(one, two, other)
+    lanes.ready.popleft()
+    lanes.file_first(one)
+    assert list(lanes.ready) == [one, other]
+    assert lanes.behind == 1
+    lanes.ready.popleft()
+    finished(lanes, one)
+    assert list(lanes.ready) == [other, two]
+
+
+def test_without_an_order_it_comes_first_whatever_lane_it_had() -> None:
+    a = account()
+    one, two = entry(a, 1, "k"), entry(a, 2, "k")
+    lanes = lanes_of(one, order=KEY)
+    lanes.ready.popleft()
+    lanes.reorder(NONE, [])
+    lanes.file(two)
+    lanes.file_first(one)
+    assert list(lanes.ready) == [one, two]
+
+
+@pytest.mark.parametrize("before", Ordering)
+def test_in_a_new_order_it_is_filed_behind_its_lane(before: Ordering) -> None:
+    a = account()
+    one, two = entry(a, 1, "k"), entry(a, 2, "k")
+    lanes = lanes_of(one, order=before)
+    lanes.ready.popleft()
+    lanes.reorder(NONE, [])
+    lanes.reorder(KEY, [])
+    lanes.file(two)
+    lanes.file_first(one)
+    assert (list(lanes.ready), lanes.behind) == ([two], 1)
+
+
+def test_a_suspect_without_an_order_has_no_lane_of_a_later_one() -> None:
+    a = account()
+    one, two = suspect(a, 1), entry(a, 2)
+    lanes = lanes_of(one, order=NONE)
+    taken(lanes)
+    lanes.reorder(SHARD, [])
+    lanes.file(two)
+    lanes.file_first(one)
+    assert list(lanes.ready) == [two]
+
+
+# -- against lists -----------------------------------------------------------------
+
+
 class LanesMachine(RuleBasedStateMachine):
-    """Lanes beside lists: one of what waits in each lane, and who is at it."""
+    """Lanes beside lists: one of what waits in each lane, and who is at it.
+
+    Who is at it may be away until it is tried again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +383,9 @@ class LanesMachine(RuleBasedStateMachine):
         self.waiting: dict[Name, list[Entry]] = defaultdict(list)
         # Entries that run, by the lane that they hold up, if it is there still.
         self.running: list[tuple[Entry, Name | None]] = []
+        self.away: list[tuple[Entry, Name | None]] = []
         self.next_number = 1
+        self.locked = False
 
     @initialize(order=st.sampled_from([KEY, KEY, SHARD]))
     def begin(self, order: Ordering) -> None:
@@ -175,30 +397,76 @@ class LanesMachine(RuleBasedStateMachine):
             key = each.fields[3].decode()
         return each.shard.key, key
 
-    @rule(number=st.integers(0, 2), keys=st.lists(st.sampled_from([None, "k", "l"])))
-    def read(self, number: int, keys: Iterable[str | None]) -> None:
+    @property
+    def holding(self) -> list[tuple[Entry, Name | None]]:
+        return self.running + self.away
+
+    @rule(
+        number=st.integers(0, 2),
+        keys=st.lists(st.sampled_from([None, "k", "l"])),
+        suspects=st.booleans(),
+    )
+    def read(self, number: int, keys: Iterable[str | None], *, suspects: bool) -> None:
         for key in keys:
             each = entry(self.accounts[number], self.next_number, key)
+            each.suspect = suspects and self.next_number % 3 > 0
             self.next_number += 1
             self.waiting[self.name(each)].append(each)
             self.lanes.file(each)
 
     @rule()
     def take(self) -> None:
-        if self.lanes.ready:
-            each = self.lanes.ready.popleft()
+        each = taken(self.lanes)
+        if each is not None:
             name = self.name(each)
             # Order per lane is kept, and one at a time.
             assert self.waiting[name].pop(0) is each
-            assert name not in [other for _, other in self.running]
+            assert name not in [other for _, other in self.holding]
+            assert not (each.suspect and (self.tried or self.locked))
             self.running.append((each, name))
 
-    @rule(number=st.integers(0, 1000))
-    def finish(self, number: int) -> None:
+    @property
+    def tried(self) -> list[Entry]:
+        return [each for each, _ in self.running if each.suspect]
+
+    @rule(number=st.integers(0, 1000), how=st.sampled_from(["free", "away", "back"]))
+    def finish(self, number: int, how: str) -> None:
         if self.running:
-            each, _ = self.running.pop(number % len(self.running))
-            self.leave(each)
-            finished(self.lanes, each)
+            each, name = self.running.pop(number % len(self.running))
+            if how == "back":
+                self.lanes.put_back(each)
+                self.comes_first(each, name)
+            elif how == "away":
+                # It is tried again later, and its lane waits.
+                self.lanes.end_trial(each)
+                each.suspect = False
+                each.state = State.POSTPONED
+                self.away.append((each, name))
+            else:
+                self.leave(each)
+                finished(self.lanes, each)
+
+    @rule(number=st.integers(0, 1000), leaves=st.booleans())
+    def come_back(self, number: int, *, leaves: bool) -> None:
+        if self.away:
+            each, name = self.away.pop(number % len(self.away))
+            if leaves:
+                self.leave(each)
+                finished(self.lanes, each)
+            else:
+                self.lanes.file_first(each)
+                self.comes_first(each, name)
+
+    def comes_first(self, each: Entry, name: Name | None) -> None:
+        if name is not None:
+            self.waiting[name].insert(0, each)
+        else:
+            self.waiting[self.name(each)].append(each)
+
+    @rule()
+    def lock(self) -> None:
+        self.locked = not self.locked
+        self.lanes.lock(locked=self.locked)
 
     def leave(self, each: Entry) -> None:
         each.account.entries.pop(each.id, None)
@@ -216,7 +484,11 @@ class LanesMachine(RuleBasedStateMachine):
         of = self.accounts[number]
         mine = [name for name in self.waiting if name[0] == of.shard.key]
         expected = [each for name in mine for each in self.waiting.pop(name)]
-        gone = self.lanes.withdraw(of)
+        later = [each for each, _ in self.away if each.account is of]
+        self.away = [held for held in self.away if held[0].account is not of]
+        gone = self.lanes.withdraw(of, later)
+        for each in later:
+            self.leave(each)
         assert sorted(map(id, gone)) == sorted(map(id, expected))
         for each in gone:
             self.leave(each)
@@ -224,12 +496,13 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(order=st.sampled_from([KEY, SHARD]), early=st.booleans())
     def reorder(self, order: Ordering, *, early: bool) -> None:
         if early:
-            for each, _ in self.running:
+            for each, _ in self.holding:
                 self.leave(each)
         self.lanes.reorder(order, in_order(*self.accounts))
         self.running = [(each, None) for each, _ in self.running]
+        self.away = [(each, None) for each, _ in self.away]
         self.waiting.clear()
-        at_work = [each for each, _ in self.running]
+        at_work = [each for each, _ in self.holding]
         for of in self.accounts:
             for each in of.entries.values():
                 if each not in at_work:
@@ -237,20 +510,28 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_first_of_each_lane_that_nobody_is_at_may_be_taken(self) -> None:
-        busy = [name for _, name in self.running]
+        busy = [name for _, name in self.holding]
         firsts = [
             waiting[0]
             for name, waiting in self.waiting.items()
             if waiting and name not in busy
         ]
-        assert sorted(map(id, self.lanes.ready)) == sorted(map(id, firsts))
+        there = [*self.lanes.ready, *self.lanes.suspects]
+        assert sorted(map(id, there)) == sorted(map(id, firsts))
+        assert all(each.suspect for each in self.lanes.suspects)
         total = sum(map(len, self.waiting.values()))
         assert self.lanes.behind == total - len(firsts)
 
     @invariant()
+    def one_suspect_is_tried_or_may_be(self) -> None:
+        assert self.tried == [self.lanes.trial] * bool(self.lanes.trial)
+        if self.lanes.suspects and not self.lanes.trial and not self.locked:
+            assert any(each.suspect for each in self.lanes.ready)
+
+    @invariant()
     def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:
         there = {name for name, waiting in self.waiting.items() if waiting}
-        there |= {name for _, name in self.running if name is not None}
+        there |= {name for _, name in self.holding if name is not None}
         assert len(self.lanes._lanes) == len(there)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from weakref import ref
 
 import pytest
@@ -17,6 +17,7 @@ from penstock._core.entry import (
 )
 from penstock._core.ledger import Ledger
 from penstock._core.replies import RawEntry
+from penstock._core.verdict import Dead, Postponed, Verdict
 from penstock._core.window import Window
 from penstock.message import Shard
 from penstock.options import Ordering
@@ -31,6 +32,13 @@ class Fields(list[bytes]):
     """A field list whose end can be seen."""
 
 
+GIVEN_UP = Dead("given up")
+
+
+def later(due: float = 10.0) -> Postponed:
+    return Postponed(1.0, due)
+
+
 class Books(Ledger):
     """A ledger that counts how often its bells rang."""
 
@@ -42,22 +50,30 @@ class Books(Ledger):
         max_wait: float = 1.0,
         max_pending: int = 1000,
         max_uncommitted: int | None = None,
+        max_attempts: int | None = None,
         lease: float = 60.0,
         acks: bool = True,
         ordering: Ordering = NONE,
+        exhausted: Verdict = GIVEN_UP,
     ) -> None:
         self.room_rings = 0
         self.outcome_rings = 0
         self.ready_rings = 0
+        self.postponed_rings = 0
+        self.exhausted: list[Entry] = []
+        self._instead = exhausted
         super().__init__(
             Window(max_messages, max_bytes, max_wait),
             max_pending=max_pending,
             max_uncommitted=max_uncommitted,
+            max_attempts=max_attempts,
             lease=lease,
             acks=acks,
             on_room=self._room_rang,
             on_outcomes=self._outcome_rang,
             on_ready=self._ready_rang,
+            on_postponed=self._postponed_rang,
+            on_exhausted=self._used_up,
         )
         self.order_by(ordering)
 
@@ -69,6 +85,13 @@ class Books(Ledger):
 
     def _ready_rang(self) -> None:
         self.ready_rings += 1
+
+    def _postponed_rang(self) -> None:
+        self.postponed_rings += 1
+
+    def _used_up(self, entry: Entry) -> None:
+        self.exhausted.append(entry)
+        self.refuse(entry, self._instead, entry.fields)
 
     def room(self, now: float = 0.0) -> int:
         return super().room(now)
@@ -89,11 +112,41 @@ class Books(Ledger):
         entries: list[RawEntry] = [[raw(n), [b"msg", b"", *tail]] for n in ids]
         return self.received(shard, entries, now, 10 * len(ids), again=again)
 
+    def back(
+        self,
+        *ids: int,
+        attempts: int = 0,
+        shard: Shard = A,
+        key: str | None = None,
+        now: float = 0.0,
+        claimed: bool = False,
+    ) -> int:
+        """Have entries of ten bytes come back, without a key."""
+        tail = [] if key is None else [b"key", key.encode()]
+        entries: list[RawEntry] = [[raw(n), [b"msg", b"ten byt", *tail]] for n in ids]
+        counts = {raw(n): attempts for n in ids}
+        return self.came_back(shard, entries, now, counts, claimed=claimed)
+
+    def next(self) -> Entry | None:
+        """Do as workers do: of what is due, the server is told first."""
+        return self.take_due() if self.next_is_due else self.take()
+
     def started(self) -> Entry:
         """Take an entry that is there."""
-        entry = self.take()
+        entry = self.next()
         assert entry is not None
         return entry
+
+    def failed(self, verdict: Verdict | None = None) -> Entry:
+        """Have a handler fail; gives what it had."""
+        entry = self.started()
+        self.fail(entry, verdict or later())
+        return entry
+
+    def in_books(self) -> list[Entry]:
+        """List what has not left."""
+        accounts = self._accounts.values()
+        return [entry for each in accounts for entry in each.entries.values()]
 
     def done(self, count: int = 1) -> list[Entry]:
         """Have entries handled and acknowledged."""
@@ -130,28 +183,42 @@ def the(batches: list[Batch]) -> Batch:
 # -- the table ---------------------------------------------------------------------
 
 PAIRS = [(event, state) for event in TRANSITIONS for state in State]
-LEGAL = {
-    ("take", State.QUEUED): State.RUNNING,
-    ("take again", State.AGAIN): State.RUNNING,
-    ("ack", State.RUNNING): State.SETTLED,
-    ("ack", State.OPEN): State.SETTLED,
-    ("leave", State.RUNNING): State.OPEN,
-    ("finish", State.RUNNING): State.GONE,
-    ("plan", State.SETTLED): State.COMMITTING,
-    ("confirm", State.COMMITTING): State.GONE,
-    ("unsent", State.COMMITTING): State.SETTLED,
-    ("drop", State.QUEUED): State.GONE,
-    ("drop", State.AGAIN): State.GONE,
-    ("lose", State.QUEUED): State.LOST,
-    ("lose", State.AGAIN): State.LOST,
-    ("lose", State.RUNNING): State.LOST,
-    ("lose", State.OPEN): State.LOST,
-    ("lose", State.SETTLED): State.LOST,
-    ("release", State.QUEUED): State.RELEASED,
-    ("release", State.AGAIN): State.RELEASED,
-    ("release", State.RUNNING): State.RELEASED,
-    ("release", State.OPEN): State.RELEASED,
-}
+# Every event, whence and whither, in the order of the picture.
+PICTURE = """
+take        QUEUED -> RUNNING
+take again  AGAIN -> RUNNING
+mark        QUEUED -> DUE
+start       DUE -> RUNNING
+put back    RUNNING -> DUE
+ack         RUNNING OPEN -> SETTLED
+nack        RUNNING -> FAILED
+leave       RUNNING FAILED -> OPEN
+retry       RUNNING FAILED OPEN -> LOST
+ripen       POSTPONED -> DUE
+give up     RUNNING FAILED OPEN -> SETTLED
+condemn     RUNNING FAILED OPEN -> DEAD
+bury        DEAD -> BURYING
+buried      BURYING -> GONE
+copied      BURYING -> SETTLED
+unburied    BURYING -> DEAD
+finish      RUNNING -> GONE
+plan        SETTLED -> COMMITTING
+confirm     COMMITTING -> GONE
+unsent      COMMITTING -> SETTLED
+drop        QUEUED DUE AGAIN POSTPONED -> GONE
+release     QUEUED DUE AGAIN POSTPONED RUNNING FAILED OPEN DEAD BURYING -> RELEASED
+lose        QUEUED DUE AGAIN POSTPONED RUNNING FAILED OPEN DEAD SETTLED -> LOST
+"""
+
+
+def pictured() -> Iterator[tuple[tuple[str, State], State]]:
+    for line in PICTURE.strip().splitlines():
+        before, after = line[12:].split(" -> ")
+        for state in before.split():
+            yield (line[:12].strip(), State[state]), State[after]
+
+
+LEGAL = dict(pictured())
 ILLEGAL = [pair for pair in PAIRS if pair not in LEGAL]
 
 
@@ -207,8 +274,8 @@ def test_an_event_of_the_table_moves_the_entry(event: str, state: State) -> None
         assert entry.state is LEGAL[event, state]
 
 
-@pytest.mark.parametrize("state", set(State) - {State.QUEUED, State.AGAIN})
-def test_what_is_not_queued_can_not_be_taken(state: State) -> None:
+@pytest.mark.parametrize("state", set(State) - {State.QUEUED, State.AGAIN, State.DUE})
+def test_what_does_not_wait_can_not_be_taken(state: State) -> None:
     books, _ = entry_in(state)
     with pytest.raises(IllegalTransition, match=refusal("take", state)):
         books.take()
@@ -280,11 +347,12 @@ def test_what_is_read_is_held_until_its_handler_is_done() -> None:
 def test_an_entry_knows_where_it_is_from_and_how_often_it_came() -> None:
     books = Books()
     entries: list[RawEntry] = [[raw(1), [b"msg", b"x"]], [raw(2), [b"msg", b"y"]]]
-    books.received(A, entries, now=7.5, size=41, deliveries={raw(1): 3})
+    books.received(A, entries, now=7.5, size=41)
     one, two = books.started(), books.started()
     assert one.shard is A
     assert (one.id, one.fields) == (raw(1), [b"msg", b"x"])
-    assert (one.deliveries, two.deliveries) == (3, 1)
+    assert one.deliveries == two.deliveries == 1
+    assert not one.suspect
     assert one.leased_at == 7.5
     # Its share of the reply, rounded down; the rest is lost on nobody.
     assert (one.size, two.size, books.size) == (20, 20, 40)
@@ -392,19 +460,19 @@ def test_an_acknowledged_entry_leaves_when_the_server_confirms() -> None:
     books.read(1)
     [entry] = books.done()
     assert now(entry) is State.SETTLED
-    assert entry.uncommitted
+    assert entry.untold
     assert books.to_confirm() == [entry]
     batch = the(books.plan())
     assert batch.account.shard is A
     assert batch.ids == [raw(1)]
     assert not batch.repeated
     assert now(entry) is State.COMMITTING
-    assert entry.uncommitted
+    assert entry.untold
     assert (books.uncommitted, books.totals.acked) == (1, 0)
     assert known(books, A, raw(1))
     books.committed(batch)
     assert entry.state is State.GONE
-    assert not entry.uncommitted
+    assert not entry.untold
     assert (books.uncommitted, books.totals.acked) == (0, 1)
     assert not known(books, A, raw(1))
     assert books.to_confirm() == []
@@ -636,19 +704,26 @@ def test_what_has_used_up_a_third_of_its_lease_is_to_be_renewed_unless_open() ->
     books.read(6, now=1.0)
     books.read(7, shard=B, now=0.0)
     assert books.to_renew(9.9) == []
-    of_a, of_b = books.to_renew(10.0)
-    assert (of_a.account.shard, of_a.ids) == (A, [raw(n) for n in (1, 2, 3, 5)])
-    assert (of_b.account.shard, of_b.ids) == (B, [raw(7)])
-    assert not of_a.late
+    renewals = books.to_renew(10.0)
+    assert [(r.account.shard, r.ids, r.count) for r in renewals] == [
+        (A, [raw(5)], 0),
+        (B, [raw(7)], 0),
+        (A, [raw(n) for n in (1, 2, 3)], None),
+    ]
+    assert not any(renewal.late for renewal in renewals)
 
 
-def test_past_two_thirds_of_a_lease_it_is_asked_first() -> None:
+def test_past_two_thirds_of_a_lease_it_is_asked_first_for_all() -> None:
     books = Books(lease=30.0)
     books.read(1, now=0.0)
     books.read(2, now=10.0)
     books.read(3, shard=B, now=10.0)
+    taken = [books.started() for _ in range(3)]
+    assert taken
     assert [renewal.late for renewal in books.to_renew(19.9)] == [False]
-    assert [renewal.late for renewal in books.to_renew(20.0)] == [True, False]
+    assert [renewal.late for renewal in books.to_renew(20.0)] == [True, True], (
+        "while one is asked about, what becomes of the others?"
+    )
 
 
 def test_a_renewed_lease_runs_from_when_it_was_asked_for() -> None:
@@ -780,8 +855,7 @@ def test_without_acks_there_are_no_leases_to_come_first() -> None:
 
 
 def claim(books: Books, *numbers: int) -> int:
-    entries: list[RawEntry] = [[raw(n), [b"msg", b""]] for n in numbers]
-    return books.received(A, entries, 0.0, 10 * len(numbers), claimed=True)
+    return books.back(*numbers, claimed=True)
 
 
 def test_what_was_left_open_here_and_is_claimed_by_us_is_handed_out_again() -> None:
@@ -921,16 +995,16 @@ def test_what_runs_frees_no_lane_that_is_not_there_any_more() -> None:
 
 def test_what_no_handler_has_seen_is_given_back_uncounted() -> None:
     books = Books()
-    entries: list[RawEntry] = [[raw(n), [b"msg", b""]] for n in (1, 2, 3, 4)]
-    books.received(A, entries, 0.0, 40, {raw(2): 2, raw(4): 2})
+    books.read(1, 2, 3)
+    books.back(4, attempts=2)
     books.read(5, shard=B)
     running, opened = books.started(), books.started()
     books.finish(opened, ack=False)
     given = [(shard.stream, count, back) for shard, count, back in books.release()]
     assert given == [
         ("a", 0, [raw(3)]),
-        ("a", 1, [raw(4), raw(1)]),
-        ("a", 2, [raw(2)]),
+        ("a", 2, [raw(4)]),
+        ("a", 1, [raw(1), raw(2)]),
         ("b", 0, [raw(5)]),
     ]
     assert running.state is State.RELEASED

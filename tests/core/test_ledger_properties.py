@@ -1,8 +1,9 @@
 """The ledger against a model that is too simple to be wrong.
 
 The model knows of each *copy* (an entry from the read that booked it on; an id that
-has left and comes again is another copy) what a user would know, and derives all
-counts from that. Rules do what reader, workers, users and committer do, in any order.
+has left and comes again is another copy, and so is one that waits for its next attempt)
+what a user would know, and derives all counts from that. Rules do what reader, workers,
+users, retrier, claimer and committer do, in any order.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 from penstock._core.entry import Batch, Entry, Renewal, State
 from penstock._core.ledger import Ledger
 from penstock._core.replies import RawEntry
+from penstock._core.verdict import Dead, Dropped, Left, Postponed, Verdict
 from penstock._core.window import Window
 from penstock.message import Shard
 from penstock.options import Ordering
@@ -32,7 +34,11 @@ LEASE = 30.0
 SHARDS = [Shard(name, 0, name.encode()) for name in ("a", "b", "c")]
 OVER = {State.GONE, State.RELEASED, State.LOST}
 UNCOMMITTED = {State.SETTLED, State.COMMITTING}
-WAITING = {State.QUEUED, State.AGAIN}
+DYING = {State.DEAD, State.BURYING}
+WAITING = {State.QUEUED, State.AGAIN, State.DUE}
+IN_HAND = {State.RUNNING, State.FAILED}
+# What the server was told of, and has not answered; others can't have taken it.
+SENT = {State.COMMITTING, State.BURYING}
 
 T = TypeVar("T")
 
@@ -48,22 +54,31 @@ class Copy:
     deliveries: int
     leased_at: float
     state: State = State.QUEUED
+    suspect: bool = False
     # In a handler's hands: taken and not finished.
     in_hand: bool = False
-    # The order that it was started under; see `order_by`.
+    # The order that it was started under, and whose lane it has; see `order_by`.
     era: int = -1
+    # What its handler has refused it with.
+    verdict: Verdict | None = None
     # Open or sent, and no longer in the books: its lease ended, or it came again.
     forgotten: bool = False
     # It came again while its handler was at it: the new one waits for that.
     awaited: bool = False
-    # A seek has let it go.
+    # A seek has let it go, or its letter was written.
     dropped: bool = False
     # The ledger's entry, from when it was taken on.
     entry: Entry | None = None
 
     @property
     def takes_room(self) -> bool:
-        return self.in_hand or self.state in WAITING
+        held = self.state in WAITING | DYING | {State.POSTPONED}
+        return self.in_hand or held
+
+    @property
+    def fields(self) -> list[bytes]:
+        tail = [] if self.key is None else [b"key", self.key.encode()]
+        return [b"msg", b"x", *tail]
 
 
 @dataclass(eq=False)
@@ -100,24 +115,30 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        # In the order of the books.
         self.copies: list[Copy] = []
+        # What waits, in the order in which it is to run within a lane.
+        self.line: list[Copy] = []
         # Ghosts that wait, by shard; others are in batches.
         self.ghosts: dict[bytes, list[bytes]] = {shard.key: [] for shard in SHARDS}
         self.sent: list[Sent] = []
         self.asked: list[Asked] = []
+        # Letters that wait for their reply.
+        self.burying: list[Copy] = []
         self.unsent: set[bytes] = set()
         self.now = 0.0
         self.swept = 0.0
         self.era = 0
         self.next_number = 1
-        self.acked = 0
-        self.left = 0
-        self.lost = 0
-        self.received = 0
-        self.ghosts_met = 0
+        # What `Totals` has.
+        self.counts: Counter[str] = Counter()
         # Ids that the server was told of and confirmed, once for each copy.
         self.confirmed: list[Copy] = []
-        self.set_back = False
+        # What is postponed, in that order, and when it is due.
+        self.due: dict[Copy, float] = {}
+        # Something was taken or put back out of the order of reading.
+        self.out_of_turn = False
+        self.locked = False
         # Workers that have nothing to do.
         self.hungry = 0
         # The reader saw no room, and how many should wait then; the claimer, none.
@@ -127,15 +148,19 @@ class LedgerMachine(RuleBasedStateMachine):
         self.room_rings = 0
         self.outcome_rings = 0
         self.ready_rings = 0
+        self.postponed_rings = 0
+        self.exhausted: list[Entry] = []
 
     @initialize(
         acks=st.sampled_from([True, True, True, False]),
         ordering=st.sampled_from(Ordering),
         max_pending=st.integers(1, 6),
         max_uncommitted=st.none() | st.integers(1, 12),
+        max_attempts=st.none() | st.integers(1, 4),
         max_messages=st.integers(1, 24),
         max_bytes=st.sampled_from([1, 60, 400, 10**9]),
         max_wait=st.sampled_from([0.5, 10.0, 1000.0]),
+        given_up=st.sampled_from([Dead("no"), Dead("no"), Dropped("no"), Left("no")]),
         ends_early=st.booleans(),
     )
     def open(
@@ -145,26 +170,33 @@ class LedgerMachine(RuleBasedStateMachine):
         ordering: Ordering,
         max_pending: int,
         max_uncommitted: int | None,
+        max_attempts: int | None,
         max_messages: int,
         max_bytes: int,
         max_wait: float,
+        given_up: Verdict,
         ends_early: bool,
     ) -> None:
         self.acks = acks
         self.ends_early = ends_early
         self.max_pending = max_pending
         self.max_uncommitted = max_uncommitted
+        self.max_attempts = max_attempts
         self.max_messages = max_messages
+        self.given_up = given_up
         self.window = Window(max_messages, max_bytes, max_wait)
         self.ledger = Ledger(
             self.window,
             max_pending=max_pending,
             max_uncommitted=max_uncommitted,
+            max_attempts=max_attempts,
             lease=LEASE,
             acks=acks,
             on_room=self._ring_room,
             on_outcomes=self._ring_outcomes,
             on_ready=self._ring_ready,
+            on_postponed=self._ring_postponed,
+            on_exhausted=self._give_up,
         )
         self.ordering = ordering
         self.ledger.order_by(ordering)
@@ -177,6 +209,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _ring_ready(self) -> None:
         self.ready_rings += 1
+
+    def _ring_postponed(self) -> None:
+        self.postponed_rings += 1
+
+    def _give_up(self, entry: Entry) -> None:
+        self.exhausted.append(entry)
+        assert self.ledger.refuse(entry, self.given_up, entry.fields)
 
     # -- what the model derives ----------------------------------------------------
 
@@ -222,18 +261,45 @@ class LedgerMachine(RuleBasedStateMachine):
                 return copy.shard.key
 
     @property
+    def holders(self) -> list[Copy]:
+        """What has its lane and does not wait: it runs, or is to run again."""
+        away = [*self.in_hand, *self.having(State.POSTPONED)]
+        return [copy for copy in away if copy.era == self.era]
+
+    @property
     def firsts(self) -> list[Copy]:
-        """The first of each lane of which none is in a handler's hands."""
-        busy = {self.lane(c) for c in self.in_hand if c.era == self.era}
+        """The first of each lane that nothing else has."""
+        busy = {self.lane(copy) for copy in self.holders}
         first: dict[object, Copy] = {}
-        for copy in self.having(*WAITING):
+        for copy in self.line:
             first.setdefault(self.lane(copy), copy)
         return [copy for lane, copy in first.items() if lane not in busy]
 
     @property
+    def on_trial(self) -> list[Copy]:
+        return [copy for copy in self.in_hand if copy.suspect]
+
+    @property
     def takeable(self) -> list[Copy]:
-        """Those of them that no handler has by an earlier read."""
-        return [copy for copy in self.firsts if not self.twins(copy, awaited=True)]
+        """Those of them that may start now.
+
+        No handler has it by an earlier read, and of suspects none is on trial.
+        """
+        free = [copy for copy in self.firsts if not self.twins(copy, awaited=True)]
+        none = self.locked or self.on_trial
+        return [copy for copy in free if not (copy.suspect and none)]
+
+    @property
+    def supply(self) -> tuple[int, set[int]]:
+        """How many workers could take something now, or will have tried to.
+
+        And what stands in the queue: workers were told of it.
+        """
+        aside = self.aside
+        there = [copy for copy in self.firsts if copy not in aside]
+        suspects = sum(copy.suspect for copy in there)
+        tried = bool(suspects and not self.locked and not self.on_trial)
+        return len(there) - suspects + tried, set(map(id, self.ledger._queue))
 
     def twins(self, copy: Copy, *, awaited: bool = False) -> list[Copy]:
         """Copies of the same id that are in the books; or in hand and awaited."""
@@ -277,89 +343,130 @@ class LedgerMachine(RuleBasedStateMachine):
             could = self.hungry > self.ledger.queued and not self.ledger.crammed
             assert not could, "the reader sleeps though a worker starves"
 
-    def read_anew(self, shard: Shard, kinds: list[Kind], size: int) -> None:
-        """Have something come where nothing is pending and a seek drops what waits."""
-        self.read(
-            shard,
-            [("new", key, number) for _, key, number in kinds],
-            size,
-            None,
-            "read",
-        )
+    def book(self, copy: Copy) -> None:
+        """Have a copy in the books, and in line."""
+        self.copies.append(copy)
+        self.counts["received"] += 1
+        if copy.state in WAITING:
+            self.line.append(copy)
 
-    def read(
-        self,
-        shard: Shard,
-        kinds: list[Kind],
-        size: int,
-        deliveries: int | None,
-        how: str,
-    ) -> None:
-        """Have something come by a read, a claim, or because it was set back to."""
-        claimed, again = how == "claim", how == "again"
+    def id_for(self, shard: Shard, kind: str, number: int) -> bytes:
+        # A recovery meets what is in flight, and what is pending since long ago; a
+        # group that was set back brings again what is acknowledged.
+        past = [copy for copy in self.copies if copy.shard is shard]
+        ghosts = self.known_ghosts(shard)
+        if kind in {"again", "deleted"} and past:
+            return pick(past, number).id
+        if kind == "ghost" and ghosts and number % 2:
+            return pick(ghosts, number)
+        self.next_number += 1
+        return b"%d-0" % (self.next_number - 1)
+
+    def read(self, shard: Shard, kinds: list[Kind], size: int, *, again: bool) -> None:
+        """Have something come by a live read, which may be one that was set back to."""
         self._end_leases()
         self.look_for_room()
         each = size // max(1, len(kinds))
         entries: list[RawEntry] = []
-        count = 0
-        # A recovery meets what is in flight, and what is pending since long ago; a
-        # group that was set back brings again what is acknowledged.
-        past = [copy for copy in self.copies if copy.shard is shard]
+        supply, count, before = self.supply, 0, self.ready_rings
         for kind, key, number in kinds:
-            ghosts = self.known_ghosts(shard)
-            if kind in {"again", "deleted"} and past:
-                id_ = pick(past, number).id
-            elif kind == "ghost" and ghosts and number % 2:
-                id_ = pick(ghosts, number)
-            else:
-                id_ = b"%d-0" % self.next_number
-                self.next_number += 1
+            # Without acks the position alone is set back, and then all is dropped.
+            id_ = self.id_for(shard, kind if self.acks else "new", number)
+            copy = Copy(shard, id_, key, each, 1, self.now)
+            entries.append([id_, copy.fields])
             known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
-            # What is new is never told of as deleted.
-            gone = kind in {"ghost", "deleted"} and not again
-            if gone:
-                entries.append([id_, None])
-            else:
-                tail = [] if key is None else [b"key", key.encode()]
-                entries.append([id_, [b"msg", b"x", *tail]])
-            if known and not self._comes_again(known[0], claimed=claimed, again=again):
-                continue
-            if gone:
-                if id_ not in self.known_ghosts(shard):
-                    self.ghosts[shard.key].append(id_)
-                    self.ghosts_met += 1
+            if known and not self._comes_again(known[0], claimed=False, again=again):
                 continue
             count += 1
-            copy = Copy(shard, id_, key, each, deliveries or 1, self.now)
             if self.twins(copy, awaited=True):
                 copy.state = State.AGAIN
-            self.copies.append(copy)
-        counts = None if deliveries is None else {e[0]: deliveries for e in entries}
+            self.book(copy)
         booked = self._outcomes_due(
-            lambda: self.ledger.received(
-                shard, entries, self.now, size, counts, claimed=claimed, again=again
+            lambda: self.ledger.received(shard, entries, self.now, size, again=again)
+        )
+        assert booked == count
+        self.told(supply, booked + self.ready_rings - before)
+        # Who reads looks again.
+        self.look_for_room()
+
+    def recover(
+        self, shard: Shard, kinds: list[Kind], attempts: int, *, claimed: bool
+    ) -> None:
+        """Have pending entries found again, or taken over."""
+        if not self.acks:
+            return
+        self.look_for_room()
+        entries: list[RawEntry] = []
+        counts: dict[bytes, int] = {}
+        used_up: list[Copy] = []
+        supply, count, before = self.supply, 0, self.ready_rings
+        # An id is pending once.
+        ids = {self.id_for(shard, kind[0], kind[2]): kind for kind in kinds}
+        for id_, (kind, key, number) in ids.items():
+            copy = Copy(shard, id_, key, 0, 1, self.now, State.DUE)
+            copy.size = sum(map(len, copy.fields))
+            fields: list[bytes] | None = copy.fields
+            if kind in {"ghost", "deleted"}:
+                # Or, it was in hand when it was asked for.
+                fields = [] if number % 5 == 0 and not claimed else None
+            entries.append([id_, fields])
+            tried = attempts + number % 2
+            if tried or number % 3:
+                counts[id_] = tried
+            known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
+            if known and not self._comes_again(known[0], claimed=claimed, again=False):
+                continue
+            if fields:
+                count += self._book_returned(copy, tried)
+                used_up += [copy] * (copy.verdict is not None)
+            elif fields is None and id_ not in self.known_ghosts(shard):
+                self.ghosts[shard.key].append(id_)
+                self.counts["ghosts"] += 1
+        booked = self._outcomes_due(
+            lambda: self.ledger.came_back(
+                shard, entries, self.now, counts, claimed=claimed
             )
         )
         assert booked == count
-        self.received += count
+        assert [e.id for e in self.exhausted] == [copy.id for copy in used_up]
+        for copy, entry in zip(used_up, self.exhausted, strict=True):
+            copy.entry = entry
+        self.exhausted.clear()
+        self.told(supply, booked + self.ready_rings - before)
         # Who reads looks again; who claims has brought something for the hungry.
         if claimed:
             self.waiting = False
         else:
             self.look_for_room()
 
+    def _book_returned(self, copy: Copy, tried: int) -> bool:
+        """Book what has come back; False if it has no attempt left."""
+        most = self.max_attempts
+        copy.deliveries = tried + 1
+        if most is not None and tried >= max(2, most):
+            copy.deliveries, copy.state = tried, State.OPEN
+            copy.verdict = self.given_up
+            self.book(copy)
+            self._apply(copy, self.given_up)
+            return False
+        # Whoever has it here by an earlier read is alive.
+        copy.suspect = tried > 0 and not self.twins(copy, awaited=True)
+        self.out_of_turn |= copy.suspect
+        self.book(copy)
+        return True
+
     def _comes_again(self, copy: Copy, *, claimed: bool, again: bool) -> bool:
         """Let go of a copy that has come again; False if it stays."""
-        self.set_back |= again
+        self.out_of_turn |= again
         match copy.state:
             case State.OPEN if claimed or again:
                 copy.forgotten = True
-            case State.RUNNING if again:
+            case State.RUNNING | State.FAILED if again:
                 copy.state = State.LOST
                 copy.awaited = True
-            case State.SETTLED if again:
+            case State.SETTLED | State.POSTPONED | State.DEAD if again:
                 copy.state = State.LOST
-            case State.COMMITTING if again:
+            case State.COMMITTING | State.BURYING if again:
                 copy.forgotten = True
             case State.COMMITTING:
                 if copy.id not in self.known_ghosts(copy.shard):
@@ -369,19 +476,32 @@ class LedgerMachine(RuleBasedStateMachine):
                 return False
         return True
 
+    def told(self, before: tuple[int, set[int]], workers: int) -> None:
+        """See that as many workers were told as can take more than before."""
+        supply, queue = self.supply
+        # Who was told of what has left finds what has taken its place.
+        workers += len(before[1] - queue)
+        assert supply - before[0] <= workers, "it waits, and nobody was told"
+
     # -- seeking, and shards that are read no more ---------------------------------
 
     def drop(self, shard: Shard) -> None:
-        gone = [c for c in self.having(*WAITING) if c.shard is shard]
+        supply, rings = self.supply, self.ready_rings
+        gone = self.having(*WAITING, State.POSTPONED)
+        gone = [copy for copy in gone if copy.shard is shard]
         assert self.ledger.drop(shard) == len(gone)
         for copy in gone:
             copy.state, copy.dropped = State.GONE, True
+        self._out_of_line()
+        self.told(supply, self.ready_rings - rings)
         self.look_for_room()
 
     def give_up(self, shard: Shard) -> None:
-        gone = [*self.having(*WAITING), *self.known_as(State.OPEN)]
+        supply, rings = self.supply, self.ready_rings
+        gone = self.having(*WAITING, State.POSTPONED) + self.known_as(State.OPEN)
         gone = [c for c in gone if c.shard is shard]
         self._given_back(gone, self.ledger.give_up(shard))
+        self.told(supply, self.ready_rings - rings)
         self.look_for_room()
 
     def _given_back(
@@ -399,6 +519,10 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         for copy in copies:
             copy.state = State.RELEASED
+        self._out_of_line()
+
+    def _out_of_line(self) -> None:
+        self.line = [copy for copy in self.line if copy.state in WAITING]
 
     def _end_leases(self) -> None:
         """Do as the ledger does, which looks three times a lease."""
@@ -408,7 +532,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 if copy.leased_at <= self.now - LEASE:
                     copy.forgotten = True
 
-    # -- leases --------------------------------------------------------------------
+    # -- leases and counts ---------------------------------------------------------
 
     def let_time_pass(self, number: int) -> None:
         self.now += pick([1.0, LEASE / 4, LEASE / 2, LEASE * 2], number)
@@ -420,14 +544,40 @@ class LedgerMachine(RuleBasedStateMachine):
             for copy in self.in_books
             if copy.state is not State.OPEN and copy.leased_at <= self.now - LEASE / 3
         ]
+        late = any(self.now - copy.leased_at >= LEASE * 2 / 3 for copy in due)
         for renewal in self.ledger.to_renew(self.now):
             copies = [c for c in due if c.shard is renewal.account.shard]
+            marked = renewal.count is not None
+            copies = [
+                c for c in copies if (c.state is State.QUEUED and not late) == marked
+            ]
             assert Counter(renewal.ids) == Counter(copy.id for copy in copies)
-            oldest = min(copy.leased_at for copy in copies)
-            assert renewal.late == (self.now - oldest >= LEASE * 2 / 3)
+            assert renewal.late == late
+            if marked:
+                self._marked(copies, renewal)
             due = [copy for copy in due if copy not in copies]
             self.asked.append(Asked(renewal, copies, self.now))
         assert not due
+
+    def _marked(self, copies: Iterable[Copy], renewal: Renewal) -> None:
+        for copy in copies:
+            assert renewal.count == copy.deliveries - 1
+            copy.state = State.DUE
+
+    def mark(self) -> None:
+        slow = self.acks and self.window.slow
+        young = [
+            copy
+            for copy in self.having(State.QUEUED)
+            if slow and self.now - copy.leased_at < LEASE * 2 / 3
+        ]
+        for renewal in self.ledger.to_mark(self.now):
+            mine = [c for c in young if c.shard is renewal.account.shard]
+            assert Counter(renewal.ids) == Counter(copy.id for copy in mine)
+            assert not renewal.late
+            self._marked(mine, renewal)
+            young = [copy for copy in young if copy not in mine]
+        assert not young
 
     def answer_renewal(self, number: int) -> None:
         if not self.asked:
@@ -437,39 +587,87 @@ class LedgerMachine(RuleBasedStateMachine):
         # The number's bits say whose lease was kept.
         ours = [copy for index, copy in enumerate(asked.copies) if number >> index & 1]
         gone = [copy for copy in asked.copies if copy not in ours]
-        gone = [c for c in gone if c.state not in OVER | {State.COMMITTING}]
+        gone = [c for c in gone if c.state not in OVER | SENT]
+        supply, rings = self.supply, self.ready_rings
         for copy in gone:
             copy.state = State.LOST
+        self._out_of_line()
         lost = self.ledger.lose_all_but(asked.renewal, [copy.id for copy in ours])
         assert lost == len(gone)
         if lost and self.waiting:
             assert self.room_rings, "the reader sleeps though there is less in hand"
         here = [c for c in asked.copies if c.state not in OVER]
         assert Counter(asked.renewal.ids) == Counter(copy.id for copy in here)
-        self.lost += lost
+        self.counts["lost"] += lost
+        self.told(supply, self.ready_rings - rings)
         for copy in asked.copies:
             copy.leased_at = asked.when
         self.ledger.renewed(asked.renewal, asked.when)
+
+    def lose(self, number: int) -> None:
+        """Of what was taken it is found that it is not ours any more."""
+        if not (self.acks and self.in_hand):
+            return
+        copy = pick(self.in_hand, number)
+        assert copy.entry is not None
+        self.ledger.lose(copy.entry)
+        assert not self.ledger.may_start(copy.entry)
+        if copy.state not in OVER | SENT:
+            copy.state = State.LOST
+            self.counts["lost"] += 1
 
     # -- workers and users ---------------------------------------------------------
 
     def take(self) -> None:
         takeable = self.takeable
-        entry = self.ledger.take()
-        self.the_reader_is_rung_when_all_is_free()
+        is_due = self.ledger.next_is_due
+        if is_due:
+            assert self.ledger.take() is None, "the server has not been told"
+            assert self.ledger.next_is_due
+        repeated = self.ledger.next_is_repeated
+        entry = self.ledger.take_due() if is_due else self.ledger.take()
         if entry is None:
             assert not takeable
             assert not self.ledger.queued
             return
+        self.the_reader_is_rung_when_all_is_free()
         [copy] = [c for c in takeable if (c.shard, c.id) == (entry.shard, entry.id)]
-        if self.ordering is Ordering.NONE and not self.era and not self.set_back:
+        assert (copy.state is State.DUE) == is_due
+        if self.ordering is Ordering.NONE and not self.out_of_turn:
             assert copy is takeable[0]
-        assert copy.entry is None, "given to a worker twice"
+        assert copy.entry in {None, entry}
         copy.entry, copy.era = entry, self.era
         copy.state, copy.in_hand = State.RUNNING, True
-        assert entry.fields
+        self.line.remove(copy)
+        assert self.ledger.may_start(entry)
+        assert repeated == (copy.deliveries > 1)
+        assert list(entry.fields) == copy.fields
         assert (entry.size, entry.deliveries) == (copy.size, copy.deliveries)
-        assert entry.leased_at == copy.leased_at
+        assert (entry.leased_at, entry.suspect) == (copy.leased_at, copy.suspect)
+
+    def put_back(self, number: int) -> None:
+        """What was taken does not start; it may be lost or given back by now."""
+        # Without acks the server is told of nothing, so that nothing comes in between.
+        waits = [c for c in self.in_hand if c.state in {*OVER, State.RUNNING}]
+        if not (self.acks and waits):
+            return
+        copy = pick(waits, number)
+        assert copy.entry is not None
+        supply, rings, aside = self.supply, self.ready_rings, self.aside
+        copy.in_hand = False
+        self.ledger.put_back(copy.entry)
+        if copy.state is State.RUNNING:
+            copy.state = State.DUE
+            self._file_first(copy)
+        self.out_of_turn = True
+        self.told(supply, self.ready_rings - rings + (copy.state is not State.DUE))
+        assert len(aside) - len(self.aside) <= 1
+
+    def _file_first(self, copy: Copy) -> None:
+        if self.ordering is Ordering.NONE or copy.era == self.era:
+            self.line.insert(0, copy)
+        else:
+            self.line.append(copy)
 
     def the_reader_is_rung_when_all_is_free(self) -> None:
         free = self.window.capacity - self.ledger.held >= self.aim > 0
@@ -486,8 +684,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @property
     def in_users_reach(self) -> list[Copy]:
-        """What was handed out, and may be acknowledged at any time."""
-        return [copy for copy in self.copies if copy.entry is not None]
+        """What was handed out and not refused; it may be acknowledged at any time."""
+        return [c for c in self.copies if c.entry is not None and c.verdict is None]
 
     def acknowledge(self, number: int) -> None:
         """A user's `message.ack()`, early, late, or again."""
@@ -496,8 +694,11 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = pick(self.in_users_reach, number)
         assert copy.entry is not None
         entry = copy.entry
+        if copy.state in WAITING | {State.POSTPONED}:
+            return  # it was put back, or is to be tried again: no user has it
         accepted = self._outcomes_due(lambda: self.ledger.ack(entry))
         assert accepted == (copy.state is not State.RELEASED)
+        self.counts["late"] += copy.state is State.LOST
         told = copy.state is State.OPEN and (
             # The new one counts, or the server is told in another way.
             self.twins(copy) or copy.id in self.known_ghosts(copy.shard)
@@ -505,27 +706,139 @@ class LedgerMachine(RuleBasedStateMachine):
         if copy.state in {State.RUNNING, State.OPEN} and not told:
             copy.state, copy.forgotten = State.SETTLED, False
 
+    def verdict(self, number: int) -> Verdict:
+        when = self.now + pick([0.0, 1.0, 5.0, 5.0, 40.0], number // 7)
+        again = Postponed(0.0, when)
+        kinds: list[Verdict] = [again, again, again]
+        return pick([*kinds, Dead("no"), Dropped("no"), Left("no")], number)
+
+    def refuse(self, number: int) -> None:
+        """A user's `message.nack()` or `message.reject()`, early or late."""
+        may = {State.RUNNING, State.OPEN, State.LOST, State.RELEASED}
+        within = [copy for copy in self.in_users_reach if copy.state in may]
+        if not (self.acks and within):
+            return
+        copy, verdict = pick(within, number), self.verdict(number)
+        assert copy.entry is not None
+        entry, now = copy.entry, self.ledger.next_due
+        rings = self.postponed_rings
+        accepted = self._outcomes_due(
+            lambda: self.ledger.refuse(entry, verdict, copy.fields)
+        )
+        assert accepted == (copy.state is not State.RELEASED)
+        self.counts["late"] += copy.state is State.LOST
+        if copy.state is State.RUNNING:
+            copy.state, copy.verdict = State.FAILED, verdict
+            assert self.ledger.next_due == now
+        elif copy.state is State.OPEN and not copy.forgotten:
+            copy.verdict = verdict
+            self._apply(copy, verdict)
+            self._the_retrier_is_rung(now, rings)
+
+    def _apply(self, copy: Copy, verdict: Verdict) -> None:
+        """Have a verdict done."""
+        match verdict:
+            case Postponed():
+                self._postpone(copy, verdict)
+            case Dead():
+                copy.state = State.DEAD
+            case Dropped():
+                copy.state = State.SETTLED
+                self.counts["dropped"] += 1
+            case Left():
+                copy.state = State.OPEN
+                self.counts["left"] += 1
+
+    def _postpone(self, copy: Copy, verdict: Postponed) -> None:
+        later = Copy(
+            copy.shard,
+            copy.id,
+            copy.key,
+            copy.size,
+            copy.deliveries,
+            copy.leased_at,
+            State.POSTPONED,
+            era=copy.era if copy.state is State.FAILED else -1,
+        )
+        copy.state = State.LOST
+        self.copies.insert(self.copies.index(copy), later)
+        account = self.ledger._accounts[copy.shard.key]
+        later.entry = account.entries[copy.id]
+        assert later.entry is not copy.entry
+        self.due[later] = verdict.due
+        self.counts["retried"] += 1
+
+    def _the_retrier_is_rung(self, before: float | None, rings: int) -> None:
+        due = self.ledger.next_due
+        earlier = due is not None and (before is None or due < before)
+        assert self.postponed_rings - rings == earlier
+
+    def ripen(self) -> None:
+        waits = self.having(State.POSTPONED)
+        ripe = [c for c in self.due if c in waits and self.due[c] <= self.now]
+        supply = self.supply
+        number = self.ledger.ripen(self.now)
+        assert number == len(ripe)
+        for copy in sorted(ripe, key=self.due.__getitem__):
+            copy.state = State.DUE
+            copy.deliveries += 1
+            self._file_first(copy)
+            self.out_of_turn = True
+        self.told(supply, number)
+
     def finish(self, number: int, *, ack: bool) -> None:
+        self._finish(
+            number, lambda entry: self.ledger.finish(entry, ack=ack), None, ack=ack
+        )
+
+    def fail(self, number: int) -> None:
+        if self.acks:
+            verdict = self.verdict(number // 3)
+            self._finish(
+                number,
+                lambda entry: self.ledger.fail(entry, verdict),
+                verdict,
+                ack=False,
+            )
+
+    def _finish(
+        self,
+        number: int,
+        act: Callable[[Entry], None],
+        verdict: Verdict | None,
+        *,
+        ack: bool,
+    ) -> None:
         if not self.in_hand:
             return
         copy = pick(self.in_hand, number)
         assert copy.entry is not None
-        entry = copy.entry
-        aside = self.aside
+        entry, aside, now = copy.entry, self.aside, self.ledger.next_due
+        supply, rings, retries = self.supply, self.ready_rings, self.postponed_rings
+        self._outcomes_due(lambda: act(entry))
         copy.in_hand = False
-        rings = self.ready_rings
-        self._outcomes_due(lambda: self.ledger.finish(entry, ack=ack))
         free = [c for c in aside if (c.id, c.shard) == (copy.id, copy.shard)]
-        assert self.ready_rings - rings == len(free if copy.awaited else [])
-        if copy.state is State.RUNNING:
+        due = len(free if copy.awaited else []) + copy.suspect
+        assert self.ready_rings - rings == due
+        if copy.state is State.RUNNING and verdict is not None:
+            copy.state, copy.verdict = State.FAILED, verdict
+        if copy.state is State.FAILED:
+            assert copy.verdict is not None
+            self._apply(copy, copy.verdict)
+        elif copy.state is State.LOST:
+            self.counts["late"] += ack
+        elif copy.state is State.RUNNING:
             if not self.acks:
                 copy.state = State.GONE
-                self.acked += 1
+                self.counts["acked"] += 1
             elif ack:
                 copy.state = State.SETTLED
             else:
                 copy.state = State.OPEN
-                self.left += 1
+                self.counts["left"] += 1
+        self._the_retrier_is_rung(now, retries)
+        # Who has finished looks for the next itself.
+        self.told(supply, 1 + self.ready_rings - rings)
         self.the_reader_is_rung_when_all_is_free()
 
     @property
@@ -540,8 +853,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def order_by(self, ordering: Ordering) -> None:
         self.ledger.order_by(ordering)
-        self.ordering = ordering
-        self.era += 1
+        if ordering is not self.ordering:
+            self.ordering = ordering
+            self.era += 1
+            self.out_of_turn = True
+            self.line = self.having(*WAITING)
+
+    def lock(self, *, locked: bool) -> None:
+        supply, rings = self.supply, self.ready_rings
+        self.ledger.lock_suspects(locked=locked)
+        self.locked = locked
+        self.told(supply, self.ready_rings - rings)
 
     # -- the committer -------------------------------------------------------------
 
@@ -576,7 +898,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.unsent.discard(sent.batch.account.shard.key)
         for copy in sent.copies:
             copy.state = State.GONE
-            self.acked += 1
+            self.counts["acked"] += 1
             self.confirmed.append(copy)
         if self.waiting:
             assert self.room_rings, "the reader sleeps though outcomes have left"
@@ -593,13 +915,56 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy in sent.copies:
             copy.state = State.SETTLED
 
+    def bury(self, most: int) -> None:
+        dead = self.having(State.DEAD)
+        taken = self.ledger.to_bury(most)
+        assert len(taken) == min(most, len(dead))
+        for entry in taken:
+            [copy] = [copy for copy in dead if copy.entry is entry]
+            copy.state = State.BURYING
+            assert list(entry.fields) == copy.fields
+            assert isinstance(entry.verdict, Dead)
+            self.burying.append(copy)
+
+    def answer_burial(self, number: int) -> None:
+        if not self.burying:
+            return
+        copy = pick(self.burying, number)
+        self.burying.remove(copy)
+        assert copy.entry is not None
+        entry, held = copy.entry, self.ledger.held
+        reply = pick(["ours", "ours", "theirs", "copied", "lost"], number // 3)
+        match reply:
+            case "copied":
+                self._outcomes_due(lambda: self.ledger.copied(entry))
+            case "lost":
+                self.ledger.unburied(entry)
+            case _:
+                self.ledger.buried(entry, ours=reply == "ours")
+        if copy.state is State.RELEASED:
+            assert self.ledger.held == held
+            return
+        if reply == "lost":
+            # One that has come again since is not sent again.
+            copy.state = State.LOST if copy.forgotten else State.DEAD
+        elif reply == "copied":
+            copy.state = State.SETTLED
+            self.counts["dead"] += 1
+        else:
+            copy.state, copy.dropped = State.GONE, True
+            self.counts["dead" if reply == "ours" else "lost"] += 1
+        if copy.state is not State.DEAD and self.waiting:
+            assert self.room_rings, "the reader sleeps though there is less in hand"
+
     def _outcomes_due(self, act: Callable[[], T]) -> T:
         """Do something, and see that the committer is rung if that is due."""
         before, rings = self.ledger.uncommitted, self.outcome_rings
+        dying = self.ledger.dying
         result = act()
         after = self.ledger.uncommitted
         due = {1, self.max_pending} & set(range(before + 1, after + 1))
-        assert self.outcome_rings - rings == len(due)
+        condemned = max(0, self.ledger.dying - dying)
+        assert self.outcome_rings - rings == len(due) + condemned
         return result
 
     # -- closing -------------------------------------------------------------------
@@ -607,8 +972,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def release(self) -> None:
         # The reader has ended by then.
         self.waiting = False
-        known = self.known_as(State.OPEN, State.RUNNING)
-        back = [*self.having(*WAITING), *known]
+        known = self.known_as(State.OPEN, *IN_HAND, *DYING)
+        back = [*self.having(*WAITING, State.POSTPONED), *known]
         self._given_back(back, self.ledger.release())
 
     # -- all that, in any order ----------------------------------------------------
@@ -625,11 +990,16 @@ class LedgerMachine(RuleBasedStateMachine):
             max_size=8,
         ),
         size=st.integers(0, 300),
-        deliveries=st.none() | st.integers(1, 5),
-        how=st.sampled_from(["read", "read", "claim", "again", "again"]),
+        attempts=st.sampled_from([0, 0, 1, 1, 2, 4]),
+        how=st.sampled_from(["read", "read", "again", "recover", "recover", "claim"]),
         script=st.lists(
-            st.tuples(st.sampled_from([*"ttttttfffFFFaappccurRRlsohhHdg"]), picks),
-            max_size=20,
+            st.tuples(
+                st.sampled_from(
+                    [*"tttttttttfffFFFxxxxaanniiiippccurRRRlsohhHdgmmbLkKBBDDD"]
+                ),
+                picks,
+            ),
+            max_size=25,
         ),
     )
     def go_on(
@@ -638,14 +1008,14 @@ class LedgerMachine(RuleBasedStateMachine):
         shard: Shard,
         kinds: list[Kind],
         size: int,
-        deliveries: int | None,
+        attempts: int,
         how: str,
         script: list[tuple[str, int]],
     ) -> None:
-        if self.acks:
-            self.read(shard, kinds, size, deliveries, how)
+        if how in {"recover", "claim"}:
+            self.recover(shard, kinds, attempts, claimed=how == "claim")
         else:
-            self.read_anew(shard, kinds, size)
+            self.read(shard, kinds, size, again=how == "again" and self.acks)
         self.everything_adds_up()
         for action, number in script:
             self.act(action, number)
@@ -656,12 +1026,16 @@ class LedgerMachine(RuleBasedStateMachine):
             "t": self.take,
             "f": lambda: self.finish(number, ack=False),
             "F": lambda: self.finish(number, ack=True),
+            "x": lambda: self.fail(number),
             "a": lambda: self.acknowledge(number),
+            "n": lambda: self.refuse(number),
+            "i": self.ripen,
             "p": self.plan,
             "c": lambda: self.commit(number),
             "u": lambda: self.lose_the_reply(number),
             "r": lambda: self.let_time_pass(number),
             "R": lambda: self.answer_renewal(number),
+            "m": self.mark,
             "l": self.look_for_room,
             "s": self.look_what_to_spare,
             "h": lambda: self.grow_hungry(number % 3 + 1),
@@ -669,6 +1043,12 @@ class LedgerMachine(RuleBasedStateMachine):
             "o": lambda: self.order_by(pick(Ordering, number)),
             "d": lambda: self.drop(pick(SHARDS, number)),
             "g": lambda: self.give_up(pick(SHARDS, number)),
+            "b": lambda: self.put_back(number),
+            "L": lambda: self.lose(number),
+            "k": lambda: self.lock(locked=True),
+            "K": lambda: self.lock(locked=False),
+            "B": lambda: self.bury(number % 4),
+            "D": lambda: self.answer_burial(number),
         }
         acts[action]()
 
@@ -681,6 +1061,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.totals_add_up()
         self.outcomes_are_counted()
         self.workers_find_what_may_run_and_nothing_else()
+        self.suspects_are_tried_one_at_a_time()
+        self.what_is_postponed_has_its_time()
         self.a_lane_runs_one_at_a_time()
         self.lanes_are_there_only_as_long_as_they_have_an_entry()
         self.nothing_is_in_two_handlers_hands()
@@ -695,10 +1077,11 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy in self.copies:
             if copy.entry is not None:
                 assert copy.entry.state is copy.state
-                assert copy.entry.uncommitted == (copy.state in UNCOMMITTED)
+                assert copy.entry.untold == (copy.state in UNCOMMITTED | DYING)
+                assert copy.entry.verdict == copy.verdict
                 if copy.state not in {State.RELEASED, State.LOST}:
-                    running = copy.state is State.RUNNING
-                    assert bool(copy.entry.fields) == running
+                    done = copy.state in {*OVER, *UNCOMMITTED, State.OPEN}
+                    assert bool(copy.entry.fields) == (not done)
         books = Counter(
             (key, id_)
             for key, account in self.ledger._accounts.items()
@@ -711,52 +1094,73 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def totals_add_up(self) -> None:
         totals = self.ledger.totals
-        assert totals.received == self.received == len(self.copies)
-        assert totals.acked == self.acked
-        assert totals.left == self.left
-        assert totals.ghosts == self.ghosts_met
-        assert totals.lost == self.lost
+        for name in (
+            "received",
+            "acked",
+            "left",
+            "ghosts",
+            "lost",
+            "retried",
+            "dead",
+            "dropped",
+            "late",
+        ):
+            assert getattr(totals, name) == self.counts[name], name
 
     def outcomes_are_counted(self) -> None:
         assert self.ledger.uncommitted == self.uncommitted
+        assert self.ledger.dying == len(self.having(*DYING))
         assert self.ledger.full == (self.uncommitted >= self.max_pending)
         confirm = Counter(map(id, self.ledger.to_confirm()))
         # What was sent and has come again since is nobody's to wait for.
-        mine = [c for c in self.having(*UNCOMMITTED) if not c.forgotten]
+        mine = [c for c in self.having(*UNCOMMITTED, *DYING) if not c.forgotten]
         assert confirm == Counter(id(c.entry) for c in mine)
 
     def workers_find_what_may_run_and_nothing_else(self) -> None:
-        firsts, aside = self.firsts, self.aside
-        ready = [copy for copy in firsts if copy not in aside]
-        assert self.ledger.queued == len(ready)
-        found = Counter((e.shard.key, e.id) for e in self.ledger._queue)
-        assert found == Counter((c.shard.key, c.id) for c in ready)
+        firsts, aside, lanes = self.firsts, self.aside, self.ledger._lanes
+        there = [copy for copy in firsts if copy not in aside]
+        assert self.ledger.queued == len(lanes.ready)
+        here = [*lanes.ready, *lanes.suspects]
+        found = Counter((e.shard.key, e.id) for e in here)
+        assert found == Counter((c.shard.key, c.id) for c in there)
         # What is set aside is there as long as its handler, and no longer.
         lying = sum(len(a.aside) for a in self.ledger._accounts.values())
         assert lying == len(aside)
         assert not any(copy in self.takeable for copy in aside)
-        behind = len(self.having(*WAITING)) - len(firsts)
-        assert self.ledger._lanes.behind == behind
+        assert set(self.line) == set(self.having(*WAITING))
+        assert lanes.behind == len(self.line) - len(firsts)
+
+    def suspects_are_tried_one_at_a_time(self) -> None:
+        lanes = self.ledger._lanes
+        assert len(self.on_trial) <= 1
+        assert lanes.trial is (self.on_trial[0].entry if self.on_trial else None)
+        assert all(entry.suspect for entry in lanes.suspects)
+        if lanes.suspects and not self.on_trial and not self.locked:
+            assert any(entry.suspect for entry in lanes.ready), "they wait for ever"
+
+    def what_is_postponed_has_its_time(self) -> None:
+        waits = self.having(State.POSTPONED)
+        first = min((self.due[copy] for copy in waits), default=None)
+        assert self.ledger.next_due == first
 
     def nothing_is_in_two_handlers_hands(self) -> None:
         """See that no id is, but where it was acked early, or lost to others."""
         at_work = Counter(
             (copy.shard, copy.id)
             for copy in self.in_hand
-            if copy.awaited or copy.state is State.RUNNING
+            if copy.awaited or copy.state in IN_HAND
         )
         assert not at_work or max(at_work.values()) == 1
 
     def a_lane_runs_one_at_a_time(self) -> None:
         if self.ordering is not Ordering.NONE:
-            running = Counter(self.lane(c) for c in self.in_hand if c.era == self.era)
+            running = Counter(self.lane(copy) for copy in self.holders)
             assert not running or max(running.values()) == 1
 
     def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:
         lanes: set[Any] = set()
         if self.ordering is not Ordering.NONE:
-            running = [c for c in self.in_hand if c.era == self.era]
-            lanes = {self.lane(c) for c in [*running, *self.having(*WAITING)]}
+            lanes = {self.lane(copy) for copy in [*self.holders, *self.line]}
         assert len(self.ledger._lanes._lanes) == len(lanes)
 
     # -- in the end ----------------------------------------------------------------
@@ -771,19 +1175,29 @@ class LedgerMachine(RuleBasedStateMachine):
             self.everything_adds_up()
             for number, _ in enumerate(self.copies):
                 self.acknowledge(number)
-        while self.in_hand or self.takeable:
+                self.refuse(number)
+        self.lock(locked=False)
+        while self.in_hand or self.takeable or self.having(State.POSTPONED):
             if self.takeable:
                 self.take()
-            else:
+            elif self.in_hand:
                 self.finish(0, ack=True)
+            else:
+                self.now += 100.0
+                self.ripen()
             self.everything_adds_up()
         assert self.ledger.take() is None
+        while self.burying or self.having(State.DEAD):
+            self.bury(10)
+            self.answer_burial(0)
         self.plan()
         while self.sent:
             self.commit(0)
         counts = self.ledger.held, self.ledger.size, self.ledger.uncommitted
         assert counts == (0, 0, 0)
+        assert self.ledger.dying == 0
         assert not self.ledger._lanes._lanes
+        assert not self.ledger._lanes.suspects
         assert not any(a.twice for a in self.ledger._accounts.values())
         assert not self.ledger._queue
         # Everything has left, or is open: exactly once.
@@ -791,7 +1205,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert over == set(self.copies)
         if self.acks:
             assert Counter(map(id, self.confirmed)) == Counter(map(id, self.gone))
-        assert self.acked == len(self.gone)
+        assert self.counts["acked"] == len(self.gone)
         # And whoever has nothing to do is read for.
         self.grow_hungry(1)
         assert self.ledger.room(self.now) > 0

@@ -91,7 +91,7 @@ def test_a_shard_is_given_up_but_not_what_handlers_are_at() -> None:
     assert not books.ack(opened)
     books.finish(running, ack=True)
     assert the(books.plan()).ids == [raw(3), raw(1)]
-    assert settled.uncommitted
+    assert settled.untold
     assert books.give_up(A) == []
 
 

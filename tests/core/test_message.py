@@ -258,6 +258,7 @@ class Desk:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.acked: list[Any] = []
+        self.refused: list[tuple[Any, Sequence[bytes], Any]] = []
 
     def payload(self, entry: Any, fields: Sequence[bytes]) -> list[bytes]:
         self.asked.append("payload")
@@ -273,6 +274,18 @@ class Desk:
 
     def ack(self, entry: Any) -> None:
         self.acked.append(entry)
+
+    def nack(self, entry: Any, fields: Sequence[bytes], delay: float | None) -> None:
+        self.refused.append((entry, fields, delay))
+
+    def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> None:
+        self.refused.append((entry, fields, reason))
+
+    def lost(self, entry: Any) -> bool:
+        return not entry.fields
+
+    def lease_left(self, entry: Any) -> float:
+        return float(entry.deliveries)
 
 
 def test_a_message_tells_where_it_is_from() -> None:
@@ -323,6 +336,34 @@ def test_acknowledging_a_message_goes_to_its_desk() -> None:
     message = Message(entry, desk, entry.fields)
     message.ack()
     assert desk.acked == [entry]
+
+
+def test_refusing_a_message_goes_to_its_desk_with_what_the_entry_may_have_lost() -> (
+    None
+):
+    entry, desk = Delivery(), Desk()
+    fields = entry.fields
+    message = Message(entry, desk, fields)
+    entry.fields = ()
+    message.nack()
+    message.nack(delay=5)
+    message.reject()
+    message.reject("no such order")
+    assert desk.refused == [
+        (entry, fields, None),
+        (entry, fields, 5),
+        (entry, fields, "rejected"),
+        (entry, fields, "no such order"),
+    ]
+
+
+def test_a_message_asks_its_desk_whether_it_is_its_own_still() -> None:
+    entry = Delivery()
+    message = Message(entry, Desk(), entry.fields)
+    assert not message.lost
+    assert message.lease_left() == 3.0
+    entry.fields = ()
+    assert message.lost
 
 
 def test_a_message_shows_where_it_is_from_and_no_payload() -> None:

@@ -15,6 +15,7 @@ from penstock.errors import ConfigurationError
 from penstock.message import EntryId
 from penstock.options import (
     AutoCommit,
+    Batch,
     Claim,
     Commit,
     Mode,
@@ -33,6 +34,7 @@ def test_the_defaults_are_those_that_the_docstrings_name() -> None:
     assert Prefetch() == Prefetch(1000, max_bytes=64 * 1024 * 1024, max_wait=1.0)
     assert Commit() == Commit(interval=0.1, max_pending=1000, delay=5.0)
     assert Claim() == Claim(idle=60.0, interval=30.0)
+    assert Batch() == Batch(size=100, linger=1.0)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,7 @@ def test_a_lease_of_no_time_is_refused_but_a_wait_for_more_may_be_0(
         Claim(interval=duration)
     assert Commit(interval=duration).interval == 0
     assert Commit(delay=duration).delay == 0
+    assert Batch(linger=duration).linger == 0
 
 
 @given(st.floats(0, 1e9))
@@ -116,6 +119,7 @@ def test_any_number_from_0_up_to_some_decades_is_a_duration(number: float) -> No
         lambda number: Prefetch(max_messages=number),
         lambda number: Prefetch(max_bytes=number),
         lambda number: Commit(max_pending=number),
+        lambda number: Batch(size=number),
     ],
 )
 def test_what_is_no_positive_whole_number_is_refused(
@@ -163,7 +167,12 @@ def test_a_long_wrong_value_is_cut_in_the_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("option", "attribute"),
-    [(Prefetch(), "max_messages"), (Commit(), "interval"), (Claim(), "idle")],
+    [
+        (Prefetch(), "max_messages"),
+        (Commit(), "interval"),
+        (Claim(), "idle"),
+        (Batch(), "size"),
+    ],
 )
 def test_options_are_frozen(option: object, attribute: str) -> None:
     with pytest.raises(FrozenInstanceError):
@@ -176,6 +185,15 @@ def test_every_choice_has_a_short_name(kind: Any) -> None:
         assert getattr(options, member.name) is member
         assert member.name in options.__all__
         assert member.value == member.name.lower()
+
+
+@pytest.mark.parametrize("linger", [2, 2.0, timedelta(seconds=2)])
+def test_the_wait_for_a_batch_is_kept_as_float(linger: Any) -> None:
+    kept = Batch(linger=linger).linger
+    assert kept == 2.0
+    assert type(kept) is float
+    with pytest.raises(ConfigurationError, match=r"^Batch\(linger\)="):
+        Batch(linger=-linger)
 
 
 def test_the_wait_of_what_is_read_ahead_is_kept_as_float() -> None:

@@ -128,20 +128,30 @@ def test_where_the_summary_is_refused_any_id_may_be_pending() -> None:
 
 
 def test_a_claim_tells_where_to_go_on_what_came_and_what_is_deleted() -> None:
-    reply = raw(words("*3 $3 5-0 *1 *2 $3 1-1 *2 $3 msg $1 a *2 $3 2-1 $3 3-1"))
+    reply = raw(words("*3 $3 5-0 *2 $3 1-1 $3 4-1 *2 $3 2-1 $3 3-1"))
     assert replies.claimed(reply) == Claimed(
-        b"5-0", [[b"1-1", [b"msg", b"a"]]], deleted=[b"2-1", b"3-1"]
+        b"5-0", [b"1-1", b"4-1"], deleted=[b"2-1", b"3-1"]
     )
     assert replies.claimed(raw(words("*3 $3 0-0 *0 *0"))) == Claimed(b"0-0", [], [])
 
 
-@both(
-    "*2 $3 0-0 *3 *-1 *2 $3 1-1 *2 $3 msg $1 a *-1",
-    "*2 $3 0-0 *3 _ *2 $3 1-1 *2 $3 msg $1 a _",
-)
-def test_redis_6_gives_nil_for_a_deleted_entry_and_names_none(reply: Any) -> None:
-    entries = [[b"1-1", [b"msg", b"a"]]]
-    assert replies.claimed(reply) == Claimed(b"0-0", entries, (), nameless=2)
+def test_redis_6_names_no_deleted_entries() -> None:
+    reply = raw(words("*2 $3 0-0 *1 $3 1-1"))
+    assert replies.claimed(reply) == Claimed(b"0-0", [b"1-1"], deleted=())
+
+
+def test_bodies_are_put_to_their_ids_and_a_deleted_entry_has_none() -> None:
+    found = raw(words("*2 *1 *2 $3 1-1 *2 $3 msg $1 a *0"))
+    assert replies.bodies([b"1-1", b"2-1"], found) == [
+        [b"1-1", [b"msg", b"a"]],
+        [b"2-1", None],
+    ]
+    assert replies.bodies([], iter([])) == []
+
+
+def test_an_id_without_a_reply_is_no_deleted_entry() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        replies.bodies([b"1-1", b"2-1"], [[]])
 
 
 # -- maps --------------------------------------------------------------------------

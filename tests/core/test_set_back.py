@@ -10,10 +10,10 @@ import pytest
 
 from core.test_ledger import (
     KEY,
+    SHARD,
     A,
     Books,
     Fields,
-    claim,
     ids,
     known,
     left_open,
@@ -31,7 +31,7 @@ def test_what_waits_and_comes_again_is_handed_out_once() -> None:
     books.read(1, 2)
     assert books.read(1, 2, again=True) == 0
     assert books.held == 2
-    assert ids([books.take(), books.take(), books.take()]) == [raw(1), raw(2), None]
+    assert ids([books.next(), books.next(), books.next()]) == [raw(1), raw(2), None]
 
 
 def test_what_is_acknowledged_and_gone_comes_again_like_new() -> None:
@@ -54,7 +54,7 @@ def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> N
     [new] = books._queue
     assert now(new) is State.AGAIN
     assert books.held == 2
-    assert books.take() is None
+    assert books.next() is None
     assert books.queued == 0, "it is set aside"
     assert books.ack(old), "nobody did wrong"
     assert books.ready_rings == 0
@@ -62,7 +62,7 @@ def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> N
     assert books.ready_rings == 1, "nobody was told of it"
     assert (books.held, books.uncommitted, books.totals.lost) == (1, 0, 0)
     assert books.plan() == []
-    assert books.take() is new
+    assert books.next() is new
     assert now(new) is State.RUNNING
     books.finish(new, ack=True)
     assert the(books.plan()).ids == [raw(1)]
@@ -73,11 +73,11 @@ def test_others_are_handed_out_past_what_waits_for_its_handler() -> None:
     books.read(1, 2)
     first, second = books.started(), books.started()
     books.read(1, 2, 3, 4, again=True)
-    assert ids([books.take(), books.take(), books.take()]) == [raw(3), raw(4), None]
+    assert ids([books.next(), books.next(), books.next()]) == [raw(3), raw(4), None]
     books.finish(second, ack=True)
-    assert ids([books.take(), books.take()]) == [raw(2), None]
+    assert ids([books.next(), books.next()]) == [raw(2), None]
     books.finish(first, ack=True)
-    assert ids([books.take(), books.take()]) == [raw(1), None]
+    assert ids([books.next(), books.next()]) == [raw(1), None]
 
 
 def test_a_handler_that_ends_before_its_turn_came_again_rings_nobody() -> None:
@@ -88,7 +88,7 @@ def test_a_handler_that_ends_before_its_turn_came_again_rings_nobody() -> None:
     books.finish(old, ack=False)
     assert books.ready_rings == 0, "the read told of it"
     assert books.totals.left == 0
-    assert ids([books.take(), books.take()]) == [raw(2), raw(1)]
+    assert ids([books.next(), books.next()]) == [raw(2), raw(1)]
 
 
 def test_what_comes_again_and_again_waits_for_the_last_that_has_it() -> None:
@@ -99,7 +99,7 @@ def test_what_comes_again_and_again_waits_for_the_last_that_has_it() -> None:
     books.finish(first, ack=True)
     second = books.started()
     assert books.read(1, again=True) == 1
-    assert books.take() is None
+    assert books.next() is None
     books.finish(second, ack=True)
     third = books.started()
     assert len({id(entry) for entry in (first, second, third)}) == 3
@@ -116,7 +116,7 @@ def test_an_outcome_that_was_not_sent_yet_does_not_count_any_more() -> None:
     assert now(one) is State.LOST
     assert books.uncommitted == 1
     assert the(books.plan()).ids == [raw(2)]
-    assert ids([books.take()]) == [raw(1)]
+    assert ids([books.next()]) == [raw(1)]
 
 
 def test_an_outcome_that_was_sent_leaves_the_new_one_in_the_books() -> None:
@@ -187,11 +187,11 @@ def test_in_a_lane_it_waits_behind_itself() -> None:
     books.read(1, 2, key="k")
     old = books.started()
     books.read(1, 2, key="k", again=True)
-    assert books.take() is None
+    assert books.next() is None
     books.finish(old, ack=True)
     assert ids(books.done()) == [raw(2)], "which was here before"
     assert ids(books.done()) == [raw(1)]
-    assert books.take() is None
+    assert books.next() is None
     assert not books._lanes._lanes
 
 
@@ -215,11 +215,11 @@ def test_what_waits_for_its_handler_can_be_lost_to_others() -> None:
     books.read(1, 2, again=True, now=10.0)
     [renewal] = books.to_renew(35.0)
     assert renewal.ids == [raw(1), raw(2)]
-    assert books.take() is not None
+    assert books.next() is not None
     assert books.lose_all_but(renewal, [raw(2)]) == 1
     assert (books.held, books.size) == (2, 20)
     books.finish(old, ack=True)
-    assert books.take() is None
+    assert books.next() is None
     assert books.ready_rings == 0
 
 
@@ -240,7 +240,7 @@ def test_what_waits_for_its_handler_is_given_back_on_closing() -> None:
     books.read(1)
     old = books.started()
     books.read(1, again=True)
-    assert books.take() is None
+    assert books.next() is None
     assert list(books.release()) == [(A, 0, [raw(1)])]
     assert books.held == 1
     books.finish(old, ack=True)
@@ -254,7 +254,7 @@ def test_only_what_was_set_back_to_can_be_taken_again() -> None:
     entry.state = State.LOST
     books._queue.append(entry)
     with pytest.raises(IllegalTransition, match=r"^take is not possible"):
-        books.take()
+        books.next()
 
 
 # -- defects, as they were met -----------------------------------------------------
@@ -266,7 +266,7 @@ def test_any_number_of_handlers_can_be_at_what_comes_again() -> None:
     for _ in range(3000):
         books.started()
     books.read(*range(3000), again=True)
-    assert books.take() is None
+    assert books.next() is None
 
 
 def test_the_reader_is_rung_when_all_that_waits_has_to_be_set_aside() -> None:
@@ -276,7 +276,7 @@ def test_the_reader_is_rung_when_all_that_waits_has_to_be_set_aside() -> None:
         books.started()
     books.read(*range(8), again=True)
     assert books.room() == 0
-    assert books.take() is None
+    assert books.next() is None
     assert books.room_rings
     assert books.room() > 0
 
@@ -290,25 +290,43 @@ def test_only_the_handler_that_is_waited_for_makes_way() -> None:
     second = books.started()
     books.read(1, again=True)
     books.finish(first, ack=True)
-    assert books.take() is None, "the second one is at it"
+    assert books.next() is None, "the second one is at it"
     books.finish(second, ack=True)
-    assert ids([books.take()]) == [raw(1)]
+    assert ids([books.next()]) == [raw(1)]
 
 
-def test_whatever_read_brings_it_it_waits_for_its_handler() -> None:
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_whatever_read_brings_it_it_waits_for_its_handler(attempts: int) -> None:
     books = Books()
     books.read(1)
     old = books.started()
     books.read(1, again=True)
     books.give_up(A)
     # The shard is read again, and what is pending for us comes first; or it is claimed.
-    books.read(1)
-    assert books.take() is None
-    books.give_up(A)
-    claim(books, 1)
-    assert books.take() is None
+    books.back(1, attempts=attempts)
+    assert books.next() is None
+    assert (books.queued, books.held) == (0, 2)
+    assert books.give_up(A) == [(A, attempts, [raw(1)])]
+    books.back(1, attempts=attempts, claimed=True)
+    books.back(2, attempts=1)
+    assert ids([books.next()]) == [raw(2)], "nor is it a suspect: who has it lives"
+    rings = books.ready_rings
     books.finish(old, ack=True)
-    assert ids([books.take()]) == [raw(1)]
+    assert books.ready_rings == rings + 1
+    assert books.take() is None
+    again = books.started()
+    assert (again.id, again.deliveries) == (raw(1), attempts + 1)
+
+
+def test_what_is_due_is_found_behind_what_waits_for_its_handler() -> None:
+    books = Books()
+    books.read(1)
+    books.started()
+    books.read(1, again=True)
+    books.back(2)
+    assert books.next_is_due, "or take() gives nothing, and its worker waits"
+    assert books.take_due().id == raw(2)
+    assert not books.next_is_repeated
 
 
 def test_closing_keeps_nothing_alive_that_a_handler_was_to_make_way_for() -> None:
@@ -329,7 +347,7 @@ def anew(books: Books) -> None:
     books.read(1, key="k")
     books.started()
     books.read(1, key="l", again=True)
-    assert books.take() is None
+    assert books.next() is None
 
 
 def test_the_lane_of_what_was_set_aside_is_free_when_it_is_lost() -> None:
@@ -338,7 +356,7 @@ def test_the_lane_of_what_was_set_aside_is_free_when_it_is_lost() -> None:
     books.read(2, key="l")
     [renewal] = books.to_renew(25.0)
     books.lose_all_but(renewal, [raw(2)])
-    assert ids([books.take()]) == [raw(2)]
+    assert ids([books.next()]) == [raw(2)]
 
 
 def test_the_lane_of_what_was_set_aside_is_free_when_it_is_dropped() -> None:
@@ -347,7 +365,7 @@ def test_the_lane_of_what_was_set_aside_is_free_when_it_is_dropped() -> None:
     books.read(2, key="l")
     assert books.drop(A) == 2
     books.read(3, key="l")
-    assert ids([books.take()]) == [raw(3)]
+    assert ids([books.next()]) == [raw(3)]
 
 
 def test_what_was_set_aside_has_its_lane_in_a_new_order() -> None:
@@ -357,11 +375,11 @@ def test_what_was_set_aside_has_its_lane_in_a_new_order() -> None:
     books.read(1, 2, key="k", again=True)
     two = books.started()
     books.finish(two, ack=True)
-    assert books.take() is None
+    assert books.next() is None
     books.read(3, key="k")
     books.order_by(KEY)
     books.finish(old, ack=True)
-    running = Counter(ids([books.take(), books.take()]))
+    running = Counter(ids([books.next(), books.next()]))
     assert running == {raw(1): 1, None: 1}, "one of a key at a time"
 
 
@@ -371,7 +389,7 @@ def test_what_was_acked_early_frees_no_lane_of_a_new_order() -> None:
     early = books.started()
     books.ack(early)
     books.committed(the(books.plan()))
-    books.order_by(KEY)
-    assert ids([books.take(), books.take()]) == [raw(2), None]
+    books.order_by(SHARD)
+    assert ids([books.next(), books.next()]) == [raw(2), None]
     books.finish(early, ack=True)
-    assert books.take() is None, "two is being handled"
+    assert books.next() is None, "two is being handled"

@@ -256,3 +256,63 @@ def test_from_nothing_it_grows_again_by_doubling() -> None:
         clock.goes_on(1000, 1.0)
         aims.append(clock.window.aim(0))
     assert aims == [0, 2, 4, 8, 16, 20, 20]
+
+
+def test_handlers_that_end_side_by_side_make_no_quick_pace() -> None:
+    """Sixteen that take a tenth of a second are slow, however near they end."""
+    window = Window(1000, 10**6, 1.0)
+    window.paced(0, 0.0)
+    for number in range(1, 20):
+        window.paced(16 * number - 15, number / 10)
+        window.paced(16 * number, number / 10 + 0.001)
+        assert window.slow
+
+
+def test_many_in_a_moment_are_a_quick_pace_and_few_in_a_while_a_slow_one() -> None:
+    window = Window(1000, 10**6, 1.0)
+    window.paced(0, 0.0)
+    window.paced(100, 0.01)
+    assert not window.slow
+    window.paced(101, 0.05)
+    assert not window.slow
+    window.paced(102, 0.2)
+    assert window.slow
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "slow"),
+    [
+        (1999, 1.0, True),
+        (2000, 1.0, False),
+        (10**6, 1e6, True),
+        (100, 0.04, False),
+        # Too few, or too quick, to be taken.
+        (99, 0.04, True),
+        (200, 0.0, True),
+    ],
+)
+def test_below_two_thousand_a_second_it_is_slow(
+    done: int,
+    seconds: float,
+    slow: bool,  # noqa: FBT001
+) -> None:
+    window = Window(1000, 10**9, 1.0)
+    window.paced(0, 0.0)
+    window.paced(done, seconds)
+    assert window.slow == slow
+
+
+def test_before_a_pace_is_known_it_is_slow() -> None:
+    clock = Clock(Window(1000, 10**9, 1.0))
+    assert clock.window.slow
+    clock.goes_on(0, 5.0)
+    assert clock.window.slow
+
+
+def test_it_is_as_slow_as_it_was_of_late() -> None:
+    clock = Clock(Window(1000, 10**9, 1.0))
+    clock.goes_on(10_000, 1.0)
+    clock.goes_on(0, 1000.0)
+    assert not clock.window.slow, "nothing was there to be done"
+    clock.goes_on(1, 1.0)
+    assert clock.window.slow

@@ -20,9 +20,14 @@ def transaction(batch: Iterable[Command]) -> list[Command]:
     return [(b"MULTI",), *batch, (b"EXEC",)]
 
 
-def xadd(key: bytes, fields: Iterable[Word], id: Word = b"*") -> Command:  # noqa: A002
-    """Append an entry; the reply is its id."""
-    return (b"XADD", key, id, *fields)
+def xadd(
+    key: bytes,
+    fields: Iterable[Word],
+    id: Word = b"*",  # noqa: A002
+    trim: Command = (),
+) -> Command:
+    """Append an entry; the reply is its id. What is old is trimmed after that."""
+    return (b"XADD", key, *trim, id, *fields)
 
 
 def xread(
@@ -59,21 +64,24 @@ def xreadgroup(
     return (*head, *wait, b"STREAMS", *keys, *live)
 
 
-def xreadgroup_pending(
-    group: str, consumer: str, key: bytes, after: Word, count: int
-) -> Command:
-    """Read again what this consumer was given and has not acknowledged.
-
-    Never waits. Adds one to the delivery count of each entry that it returns; an
-    entry that was deleted from the stream comes without fields.
-    """
-    head = (b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count)
-    return (*head, b"STREAMS", key, after)
-
-
 def xrange_one(key: bytes, id: bytes) -> Command:  # noqa: A002
     """Read one entry, if it is there."""
     return (b"XRANGE", key, id, id)
+
+
+def xrange_between(key: bytes, low: bytes, high: bytes, count: int) -> Command:
+    """Read entries from an id to an id, both included, the lowest first."""
+    return (b"XRANGE", key, low, high, b"COUNT", count)
+
+
+def xrevrange_last(key: bytes) -> Command:
+    """Read the entry with the highest id, if there is any."""
+    return (b"XREVRANGE", key, b"+", b"-", b"COUNT", 1)
+
+
+def xdel(key: bytes, ids: Iterable[bytes]) -> Command:
+    """Delete entries; the reply is how many of them there were."""
+    return (b"XDEL", key, *ids)
 
 
 def xack(key: bytes, group: str, ids: Iterable[bytes]) -> Command:
@@ -110,21 +118,31 @@ def xautoclaim(
 ) -> Command:
     """Take over what has been idle for `idle` milliseconds, from a cursor on.
 
-    Looks at ten times `count` entries at most. Adds one to the delivery count of each
-    that it takes.
+    Looks at ten times `count` entries at most. JUSTID keeps bodies off the wire and the
+    delivery count as it is.
     """
     head = (b"XAUTOCLAIM", key, group, consumer, idle, cursor)
-    return (*head, b"COUNT", count)
+    return (*head, b"COUNT", count, b"JUSTID")
 
 
 def xclaim_renew(
-    key: bytes, group: str, consumer: str, ids: Iterable[bytes]
+    key: bytes,
+    group: str,
+    consumer: str,
+    ids: Iterable[bytes],
+    *,
+    deliveries: int | None = None,
+    idle: int = 0,
 ) -> Command:
     """Start the idle clock of our entries anew; the reply is those still pending.
 
-    JUSTID keeps bodies off the wire and the delivery count as it is.
+    `deliveries` sets the delivery count; None leaves it. What has been idle for less
+    than `idle` milliseconds is left alone. JUSTID keeps bodies off the wire and the
+    count unchanged.
     """
-    return (b"XCLAIM", key, group, consumer, 0, *ids, b"JUSTID")
+    head: Command = (b"XCLAIM", key, group, consumer, idle, *ids)
+    told: Command = () if deliveries is None else (b"RETRYCOUNT", deliveries)
+    return (*head, *told, b"JUSTID")
 
 
 def xclaim_give_back(
@@ -219,6 +237,70 @@ def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
     A script, so that nothing can be delivered to it in between (redis/redis#9745).
     """
     return (b"EVAL", _REMOVE_EMPTY, 1, key, group, consumer)
+
+
+_BURY = b"""
+local group, consumer, id = ARGV[1], ARGV[2], ARGV[3]
+if #redis.call('XPENDING', KEYS[1], group, id, id, 1, consumer) == 0 then return 0 end
+redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))
+return redis.call('XACK', KEYS[1], group, id)
+"""
+
+
+def bury(
+    key: bytes,
+    group: str,
+    consumer: str,
+    id: bytes,  # noqa: A002
+    *,
+    dead: bytes,
+    letter: Iterable[bytes],
+) -> Command:
+    """Copy an entry that is pending for us to the dead letters, and acknowledge it.
+
+    The reply is 0 if it is not pending for us. A script, so that it is done once or not
+    at all: should the copy be refused, nothing is acknowledged.
+    """
+    return (b"EVAL", _BURY, 2, key, dead, group, consumer, id, *letter)
+
+
+_MOVE = b"""
+local from, behind = KEYS[1], tonumber(ARGV[1])
+local moved = 0
+for i = 2, #ARGV do
+  local found = redis.call('XRANGE', from, ARGV[i], ARGV[i])[1]
+  if found then
+    local words = #found[2] - behind
+    if words > 7000 then return {moved, i - 2} end
+    local copy = redis.pcall('XADD', KEYS[i], '*', unpack(found[2], 1, words))
+    if type(copy) == 'table' and copy.err then return {moved, i - 2} end
+    redis.call('XDEL', from, ARGV[i])
+    moved = moved + 1
+  end
+end
+return {moved, #ARGV - 1}
+"""
+
+
+def move_entries(
+    key: bytes, moves: Sequence[tuple[bytes, bytes]], behind: int
+) -> Command:
+    """Append copies of entries to other streams, each one deleted with its copy.
+
+    A script, so that no two that do this copy one entry twice, and that nothing is
+    deleted whose copy was refused. It ends at the first entry that it can't move: the
+    copy is refused, or the entry has more words than Lua's stack takes (8,000). The
+    reply is how many it moved, and how many it is through with: those that are not
+    there (any more) it passes over.
+
+    Args:
+        key: The stream that they are in.
+        moves: An entry's id, and the key where it goes to.
+        behind: How many words at an entry's end are left out.
+    """
+    targets = [target for _, target in moves]
+    ids = [id_ for id_, _ in moves]
+    return (b"EVAL", _MOVE, 1 + len(moves), key, *targets, behind, *ids)
 
 
 def publish(channel: bytes, message: bytes) -> Command:

@@ -43,6 +43,8 @@ class Position:
             they are read live, by us or by somebody who goes by our name.
         highest: The highest id read live, or that LATEST was made; what does not lie
             above it comes again.
+        known: The highest id that was pending when we opened, for whomever; None
+            before that was asked.
         again: Whether it does, because the group or the position was set back.
         noted: Whether that has been told of, or was asked for.
         broken: What the server says, while the shard can't be read.
@@ -54,9 +56,20 @@ class Position:
     recovering: bool = False
     until: EntryId | None = None
     highest: EntryId = EntryId.MIN
+    known: EntryId | None = None
     again: bool = False
     noted: bool = False
     broken: str | None = None
+
+    def summed_up(self, highest: EntryId) -> None:
+        """Take note of the highest id that is pending as a recovery begins."""
+        self.until = highest
+        if self.known is None:
+            self.known = highest
+
+    def unseen(self, id: EntryId) -> bool:  # noqa: A002 - what it is
+        """Tell whether what is pending for us came in a reply that we never got."""
+        return self.known is not None and id > max(self.known, self.highest)
 
     def restart(self, after: bytes) -> None:
         """Read on after an id; in a group the server was told so."""

@@ -4,28 +4,43 @@ An entry is in exactly one state from the read that brought it to the reply that
 it go. The states and the events between them:
 
     (read) ──> QUEUED ──take──> RUNNING ──ack──> SETTLED ──plan──> COMMITTING
-       └─> AGAIN ─┤─────^          │  └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
-                  │                │              │                         v
-                  ├──drop──────────│──────────────│─────────────────────> GONE
-                  ├────────────release────────────┼──> RELEASED
-                  └────────lose (SETTLED too)─────┴──> LOST
+      │           │mark          ^ │ └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
+      │           v              │ │                                       v
+      ├─────────> DUE ──start────┤ ├─nack─> FAILED                       GONE
+      │           ^ripen         │ │           │                           ^
+      │       POSTPONED <─retry──│─┴───────────┤                           │buried
+      └─> AGAIN ──take again─────┘             └─condemn─> DEAD ─bury─> BURYING
 
-- QUEUED: read, and waiting for a worker, or for its lane.
-- AGAIN: the same, but a handler has it already by an earlier read: the group was set
+- QUEUED: read, and waiting for a worker, or for its lane. The server counts this
+  delivery already, as the attempt that it will be.
+- DUE: the same, but the server does not count it: it must be told before a handler
+  starts. So it is with what comes back from before, with what was tried here and
+  failed, and with what has to wait (`mark`): should this process die, it can be seen
+  that no handler has had it.
+- AGAIN: as QUEUED, but a handler has it already by an earlier read: the group was set
   back. It is not taken until that handler is finished, whose outcome does not count any
   more (LOST).
 - RUNNING: in a handler's hands.
-- OPEN: the handler is done with it and gave no outcome: it failed, or its user acks
-  by hand and has not yet. It is pending on the server and ours until the lease ends;
-  then it leaves the books, so that those who never ack cost no memory, and is still
-  OPEN for a user who acks late.
+- FAILED: the same, and it was nacked or rejected; what that means for it is its
+  `verdict`, which holds once the handler has finished.
+- OPEN: the handler is done with it and gave no outcome: its user acks by hand and has
+  not yet. It is pending on the server and ours until the lease ends; then it leaves the
+  books, so that those who never ack cost no memory, and is still OPEN for a user who
+  acks late.
+- POSTPONED: tried and failed; waits for the time of its next attempt. It is another
+  `Entry` than the one that failed, which is LOST: what is still done with that one does
+  not count.
+- DEAD: given up; to be copied to the dead letters. BURYING: that has been sent.
 - SETTLED: to be acknowledged; the committer has not sent it.
 - COMMITTING: sent; the reply has not come. If it never comes, `unsent` goes back:
   acknowledging twice does no harm.
 - GONE: acknowledged, or dropped by a seek. RELEASED: given back, pending for others.
 - LOST: not ours any more by the read that brought it. Somebody else has it now, because
   our lease ended while this process stood still (this is counted); or we have it by a
-  later read. What its handler makes of it is dropped.
+  later read or attempt. What its handler makes of it is dropped.
+
+Not in the picture: what waits here (QUEUED, DUE, AGAIN, POSTPONED) may be dropped by a
+seek, and all but what is acknowledged may be released or lost.
 
 Without acknowledgements (REALTIME) the way is QUEUED, RUNNING, GONE, and the books by
 id stay empty: nothing can come twice that would have to be told apart.
@@ -43,6 +58,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from penstock._core.verdict import Verdict
 from penstock.message import Shard
 
 __all__ = [
@@ -74,6 +90,11 @@ class State(IntEnum):
     RELEASED = 7
     LOST = 8
     AGAIN = 9
+    DUE = 10
+    FAILED = 11
+    POSTPONED = 12
+    DEAD = 13
+    BURYING = 14
 
 
 QUEUED: Final = State.QUEUED
@@ -85,6 +106,11 @@ GONE: Final = State.GONE
 RELEASED: Final = State.RELEASED
 LOST: Final = State.LOST
 AGAIN: Final = State.AGAIN
+DUE: Final = State.DUE
+FAILED: Final = State.FAILED
+POSTPONED: Final = State.POSTPONED
+DEAD: Final = State.DEAD
+BURYING: Final = State.BURYING
 
 Table: TypeAlias = Mapping[State, State]
 
@@ -95,32 +121,65 @@ Lane: TypeAlias = tuple[bytes, bytes | None, int]
 # all that the table costs.
 TAKE: Final[Table] = {QUEUED: RUNNING}
 TAKE_AGAIN: Final[Table] = {AGAIN: RUNNING}
+MARK: Final[Table] = {QUEUED: DUE}
+START: Final[Table] = {DUE: RUNNING}
+PUT_BACK: Final[Table] = {RUNNING: DUE}
 ACK: Final[Table] = {RUNNING: SETTLED, OPEN: SETTLED}
-LEAVE: Final[Table] = {RUNNING: OPEN}
+NACK: Final[Table] = {RUNNING: FAILED}
+LEAVE: Final[Table] = {RUNNING: OPEN, FAILED: OPEN}
+RETRY: Final[Table] = {RUNNING: LOST, FAILED: LOST, OPEN: LOST}
+RIPEN: Final[Table] = {POSTPONED: DUE}
+GIVE_UP: Final[Table] = {RUNNING: SETTLED, FAILED: SETTLED, OPEN: SETTLED}
+CONDEMN: Final[Table] = {RUNNING: DEAD, FAILED: DEAD, OPEN: DEAD}
+BURY: Final[Table] = {DEAD: BURYING}
+BURIED: Final[Table] = {BURYING: GONE}
+COPIED: Final[Table] = {BURYING: SETTLED}
+UNBURIED: Final[Table] = {BURYING: DEAD}
 FINISH: Final[Table] = {RUNNING: GONE}
 PLAN: Final[Table] = {SETTLED: COMMITTING}
 CONFIRM: Final[Table] = {COMMITTING: GONE}
 UNSENT: Final[Table] = {COMMITTING: SETTLED}
-DROP: Final[Table] = {QUEUED: GONE, AGAIN: GONE}
+DROP: Final[Table] = {QUEUED: GONE, DUE: GONE, AGAIN: GONE, POSTPONED: GONE}
 RELEASE: Final[Table] = {
     QUEUED: RELEASED,
+    DUE: RELEASED,
     AGAIN: RELEASED,
+    POSTPONED: RELEASED,
     RUNNING: RELEASED,
+    FAILED: RELEASED,
     OPEN: RELEASED,
+    DEAD: RELEASED,
+    BURYING: RELEASED,
 }
 LOSE: Final[Table] = {
     QUEUED: LOST,
+    DUE: LOST,
     AGAIN: LOST,
+    POSTPONED: LOST,
     RUNNING: LOST,
+    FAILED: LOST,
     OPEN: LOST,
+    DEAD: LOST,
     SETTLED: LOST,
 }
 
 TRANSITIONS: Final[Mapping[str, Table]] = {
     "take": TAKE,
     "take again": TAKE_AGAIN,
+    "mark": MARK,
+    "start": START,
+    "put back": PUT_BACK,
     "ack": ACK,
+    "nack": NACK,
     "leave": LEAVE,
+    "retry": RETRY,
+    "ripen": RIPEN,
+    "give up": GIVE_UP,
+    "condemn": CONDEMN,
+    "bury": BURY,
+    "buried": BURIED,
+    "copied": COPIED,
+    "unburied": UNBURIED,
     "finish": FINISH,
     "plan": PLAN,
     "confirm": CONFIRM,
@@ -132,7 +191,9 @@ TRANSITIONS: Final[Mapping[str, Table]] = {
 
 ACKED: Final = frozenset((SETTLED, COMMITTING, GONE))
 UNCOMMITTED: Final = frozenset((SETTLED, COMMITTING))
-WAITING: Final = frozenset((QUEUED, AGAIN))
+UNTOLD: Final = frozenset((SETTLED, COMMITTING, DEAD, BURYING))
+WAITING: Final = frozenset((QUEUED, DUE, AGAIN))
+IN_HAND: Final = frozenset((RUNNING, FAILED))
 LEFT: Final = frozenset((GONE, RELEASED, LOST))
 
 
@@ -158,10 +219,15 @@ class Entry(Struct, eq=False, gc=False):
         id: Its id as the server wrote it.
         fields: Its field list; dropped with the outcome.
         size: Bytes that it holds: its share of the reply that brought it.
-        deliveries: How often the server has given it to somebody, this time included.
+        deliveries: Which attempt the present one is, or the next one will be; of what
+            is POSTPONED, the one that failed.
         leased_at: When it was read or its lease last renewed, by the ledger's clock.
         state: Where it is.
         lane: What it has to be run in order with, or None.
+        suspect: Whether it was in the hands of a process that died, which it may have
+            killed: such run one at a time.
+        verdict: What is to become of it when its handler has finished, if that is no
+            acknowledgement; of what is DEAD, why.
     """
 
     account: Account
@@ -172,6 +238,8 @@ class Entry(Struct, eq=False, gc=False):
     leased_at: float
     state: State = QUEUED
     lane: Lane | None = None
+    suspect: bool = False
+    verdict: Verdict | None = None
 
     @property
     def shard(self) -> Shard:
@@ -179,9 +247,9 @@ class Entry(Struct, eq=False, gc=False):
         return self.account.shard
 
     @property
-    def uncommitted(self) -> bool:
-        """Whether it is acknowledged here and not confirmed by the server."""
-        return self.state in UNCOMMITTED
+    def untold(self) -> bool:
+        """Whether it has an outcome that the server has not confirmed."""
+        return self.state in UNTOLD
 
     def __repr__(self) -> str:
         return f"<Entry {self.id!r} {self.state.name}>"
@@ -195,6 +263,7 @@ class Account:
         shard: The shard.
         entries: All in hand by id, in the order of reading, so the oldest is first.
         settled: Those to be acknowledged.
+        dead: Those to be copied to the dead letters.
         ghosts: Ids of pending entries that are deleted from the stream, to be
             acknowledged.
         known_ghosts: The same until the server has confirmed it.
@@ -209,6 +278,7 @@ class Account:
     shard: Shard
     entries: dict[bytes, Entry] = field(default_factory=dict)
     settled: list[Entry] = field(default_factory=list)
+    dead: list[Entry] = field(default_factory=list)
     ghosts: list[bytes] = field(default_factory=list)
     known_ghosts: set[bytes] = field(default_factory=set)
     twice: dict[bytes, Entry] = field(default_factory=dict)
@@ -249,11 +319,14 @@ class Renewal:
         entries: The entries.
         late: Whether some may be others' by now, so that it has to be asked first: a
             renewal would take them back.
+        count: What their delivery count is set to, since no handler has had them at
+            this attempt; None to leave it.
     """
 
     account: Account
     entries: Sequence[Entry]
     late: bool
+    count: int | None = None
 
     @property
     def ids(self) -> list[bytes]:
@@ -269,6 +342,11 @@ class Totals:
         received: Entries read, those read again for recovery included.
         acked: Entries whose acknowledgement the server confirmed.
         left: Times a handler was done with an entry and gave no outcome.
+        retried: Times an entry was postponed to another attempt.
+        dead: Entries that were copied to the dead letters.
+        dropped: Entries that were given up and acknowledged.
+        late: Outcomes that came when the entry was somebody else's.
+        undecodable: Entries that are none of the payload type.
         ghosts: Pending entries met that were deleted from the stream.
         claimed: Entries taken over from consumers that did not answer.
         lost: Entries that others took over from us.
@@ -277,6 +355,11 @@ class Totals:
     received: int = 0
     acked: int = 0
     left: int = 0
+    retried: int = 0
+    dead: int = 0
+    dropped: int = 0
+    late: int = 0
+    undecodable: int = 0
     ghosts: int = 0
     claimed: int = 0
     lost: int = 0

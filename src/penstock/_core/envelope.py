@@ -47,7 +47,12 @@ def payload(fields: Sequence[bytes]) -> bytes | None:
 
 def key(fields: Sequence[bytes]) -> bytes | None:
     """Find the key, or None."""
-    return None if len(fields) == 2 else _find(fields, KEY)  # noqa: PLR2004
+    if len(fields) == 2:  # noqa: PLR2004
+        return None
+    # Where Penstock writes it; the search is for strangers.
+    return (
+        fields[3] if fields[2] == KEY and fields[0] == PAYLOAD else _find(fields, KEY)
+    )
 
 
 def headers(fields: Sequence[bytes]) -> Headers:

@@ -3,6 +3,10 @@
 With an ordering, entries of one lane run one at a time in the order of the stream. The
 first of a lane stands in the queue or runs; those behind it wait in the lane, which is
 there only as long as an entry of it is. So nothing grows with the number of keys.
+
+Suspects, which may have killed the process that had them, stand in the queue like all
+others, but one of them is on trial at a time, in whatever lane. Those that are met
+meanwhile step aside, so that others go on, and come first again after it.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import chain
+from typing import Final
 
 from penstock._core import envelope
 from penstock._core.entry import Account, Entry, Lane
@@ -17,86 +22,174 @@ from penstock.options import Ordering
 
 __all__ = ["Lanes"]
 
+# Bound here, because an enum's members are looked up in Python.
+_NO_ORDER: Final = Ordering.NONE
+_BY_KEY: Final = Ordering.KEY
+# The lane of a suspect that is in no order: so it is noticed when it has finished.
+_ALONE: Final[Lane] = (b"", None, -1)
+
 
 class Lanes:
     """Entries that no worker has yet, in order.
 
     Attributes:
         ready: Those that may be taken now.
+        suspects: Those that have stepped aside.
+        trial: The suspect that has been taken and has not finished.
+        locked: Whether no suspect may be taken now.
         behind: How many wait in lanes.
         order: What is kept in order.
     """
 
-    __slots__ = ("_lanes", "_orders", "behind", "order", "ready")
+    __slots__ = (
+        "_lanes",
+        "_orders",
+        "behind",
+        "locked",
+        "order",
+        "ready",
+        "suspects",
+        "trial",
+    )
 
     def __init__(self) -> None:
         self.ready: deque[Entry] = deque()
+        self.suspects: deque[Entry] = deque()
+        self.trial: Entry | None = None
+        self.locked = False
         self.behind = 0
         self.order = Ordering.NONE
-        self._lanes: dict[Lane, deque[Entry]] = {}
+        # What waits in each; None until something does, since most hold just one.
+        self._lanes: dict[Lane, deque[Entry] | None] = {}
         # How often the order was chosen: what runs since before must free no lane of
         # the new one.
         self._orders = 0
 
+    def steps_aside(self, entry: Entry) -> bool:
+        """Put a suspect that was met in the queue aside, if it can't be taken now."""
+        if not entry.suspect or (self.trial is None and not self.locked):
+            return False
+        self.suspects.append(entry)
+        return True
+
     def file(self, entry: Entry) -> None:
         """Put an entry where a worker finds it once its turn has come."""
-        if self.order is Ordering.NONE:
+        if self.order is _NO_ORDER:
+            entry.lane = _ALONE if entry.suspect else None
             self.ready.append(entry)
             return
-        shard = entry.account.shard.key
-        by_key = self.order is Ordering.KEY
-        key = envelope.key(entry.fields) if by_key else None
-        entry.lane = (shard, key, self._orders)
-        behind = self._lanes.get(entry.lane)
-        if behind is None:
-            self._lanes[entry.lane] = deque()
+        key = envelope.key(entry.fields) if self.order is _BY_KEY else None
+        entry.lane = lane = (entry.account.shard.key, key, self._orders)
+        lanes = self._lanes
+        if lane not in lanes:
+            lanes[lane] = None
             self.ready.append(entry)
+            return
+        self.behind += 1
+        behind = lanes[lane]
+        if behind is None:
+            lanes[lane] = deque((entry,))
         else:
             behind.append(entry)
-            self.behind += 1
 
-    def free(self, lane: Lane) -> None:
-        """Let the next of a lane come forward: the one before it is finished."""
+    def file_first(self, entry: Entry) -> None:
+        """Put an entry before all others; if its lane is its own still, within that."""
+        lane = entry.lane
+        mine = lane is not None and lane[2] == self._orders
+        if mine or self.order is _NO_ORDER:
+            self.ready.appendleft(entry)
+        else:
+            self.file(entry)
+
+    def take_due(self) -> Entry:
+        """Take the first entry out; a suspect is on trial from now on."""
+        entry = self.ready.popleft()
+        if entry.suspect:
+            self.trial = entry
+        return entry
+
+    def put_back(self, entry: Entry) -> None:
+        """Take an entry back that was taken and has not started."""
+        self.end_trial(entry)
+        self.file_first(entry)
+
+    def lock(self, *, locked: bool) -> None:
+        """Let no suspect be taken until further notice, or take that back."""
+        self.locked = locked
+        self._next_trial()
+
+    def free(self, entry: Entry) -> None:
+        """Let the next of its lane come forward, and the next suspect: it is done."""
+        self.end_trial(entry)
+        if entry.lane is not None:
+            self._pass_on(entry.lane)
+
+    def end_trial(self, entry: Entry) -> None:
+        """Let the next suspect come, if it was this one that was on trial."""
+        if entry is self.trial:
+            self.trial = None
+            self._next_trial()
+
+    def _next_trial(self) -> None:
+        if self.suspects and self.trial is None and not self.locked:
+            self.ready.appendleft(self.suspects.popleft())
+
+    def _pass_on(self, lane: Lane) -> None:
         behind = self._lanes.get(lane)
-        if behind is None:
-            return  # filed anew by `order_by` while it ran
         if behind:
             self.ready.append(behind.popleft())
             self.behind -= 1
         else:
-            del self._lanes[lane]
+            # It is there, unless it is in no order or `order_by` filed anew meanwhile.
+            self._lanes.pop(lane, None)
+
+    def _behind(self, lane: Lane) -> deque[Entry]:
+        return self._lanes[lane] or deque()
 
     def remove(self, entry: Entry) -> None:
         """Take one entry out, wherever it stands."""
         lane = entry.lane
-        if lane is None:
-            self.ready.remove(entry)
-        elif entry in self.ready:
-            self.ready.remove(entry)
-            self.free(lane)
+        line = self.suspects if entry in self.suspects else self.ready
+        if lane is None or lane is _ALONE:
+            line.remove(entry)
+        elif entry in line:
+            line.remove(entry)
+            self._pass_on(lane)
         else:
-            self._lanes[lane].remove(entry)
+            self._behind(lane).remove(entry)
             self.behind -= 1
+        if entry.suspect:
+            # It may be the one that was to be tried next.
+            self._next_trial()
 
-    def withdraw(self, account: Account) -> list[Entry]:
-        """Take out all entries of a shard; lanes of those that run stay."""
-        gone = [entry for entry in self.ready if entry.account is account]
-        staying = [entry for entry in self.ready if entry.account is not account]
-        self.ready.clear()
-        self.ready.extend(staying)
-        firsts = {entry.lane for entry in gone}
+    def withdraw(self, account: Account, holders: Iterable[Entry] = ()) -> list[Entry]:
+        """Take out all entries of a shard; lanes of those that run stay.
+
+        Args:
+            account: The shard's books.
+            holders: Entries of it that are not here, and hold a lane no longer.
+        """
+        gone = []
+        for line in (self.ready, self.suspects):
+            gone += [entry for entry in line if entry.account is account]
+            staying = [entry for entry in line if entry.account is not account]
+            line.clear()
+            line.extend(staying)
+        firsts = {entry.lane for entry in chain(gone, holders)}
         for lane in [lane for lane in self._lanes if lane[0] == account.shard.key]:
-            behind = self._lanes[lane]
+            behind = self._behind(lane)
             self.behind -= len(behind)
             gone += behind
             behind.clear()
             if lane in firsts:
                 del self._lanes[lane]
+        self._next_trial()
         return gone
 
     def waiting(self) -> list[Entry]:
         """List all that is here, in no order."""
-        return list(chain(self.ready, *self._lanes.values()))
+        behind = filter(None, self._lanes.values())
+        return list(chain(self.ready, self.suspects, *behind))
 
     def reorder(self, ordering: Ordering, entries: Iterable[Entry]) -> None:
         """Choose what is kept in order; files what is here anew.
@@ -111,11 +204,11 @@ class Lanes:
         self.clear()
         for entry in entries:
             if id(entry) in here:
-                entry.lane = None
                 self.file(entry)
 
     def clear(self) -> None:
         """Forget all."""
         self.ready.clear()
+        self.suspects.clear()
         self._lanes.clear()
         self.behind = 0

@@ -4,13 +4,14 @@ What an entry is, its states and the table of what moves it are in `entry.py`; h
 what the events do. Repeating an outcome that an entry has is no event, see `ack`.
 
 Two more things hang on an entry, and are kept apart from its state because they end
-with the handler, not with the outcome: the *room* it takes (from read to handler's
-end), and its *lane*, see `lanes.py`.
+with the handler, not with the outcome: the *room* it takes, see `room.py`, and its
+*lane*, see `lanes.py`. What the server is to be told is in `outcomes.py`.
 
 The ledger is synchronous and calls out by plain callables, which must only ring a bell:
 `on_room` when a reader that found no room may look again, `on_outcomes` when the first
 outcome waits for the committer and when as many wait as may, `on_ready` when an entry
-may be taken that nobody was told of.
+may be taken that nobody was told of, `on_postponed` when one was postponed to an
+earlier time than all others. `on_exhausted` is no bell: it has to answer with `refuse`.
 """
 
 from __future__ import annotations
@@ -24,27 +25,39 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import count
 from typing import Final
 
 from penstock._core.entry import (
     ACK,
     ACKED,
     AGAIN,
-    CONFIRM,
+    BURYING,
+    DEAD,
     DROP,
+    DUE,
+    FAILED,
+    GIVE_UP,
     GONE,
+    IN_HAND,
     LEAVE,
     LOSE,
     LOST,
+    NACK,
     OPEN,
-    PLAN,
+    POSTPONED,
+    PUT_BACK,
+    QUEUED,
     RELEASE,
     RELEASED,
+    RETRY,
+    RIPEN,
     RUNNING,
     SETTLED,
+    START,
     TAKE,
     TAKE_AGAIN,
-    UNSENT,
     WAITING,
     Account,
     Batch,
@@ -57,7 +70,11 @@ from penstock._core.entry import (
     move_all,
 )
 from penstock._core.lanes import Lanes
+from penstock._core.leases import counted_again, marked, to_renew
+from penstock._core.outcomes import Outcomes
 from penstock._core.replies import RawEntry
+from penstock._core.room import Room
+from penstock._core.verdict import Dead, Dropped, Postponed, Verdict
 from penstock._core.window import Window
 from penstock.message import EntryId, Shard
 from penstock.options import Ordering
@@ -65,8 +82,6 @@ from penstock.options import Ordering
 __all__ = ["Ledger"]
 
 _NO_ORDER: Final = Ordering.NONE
-# A read is worth its round trip when it may bring this part of what should wait.
-_BATCH: Final = 0.5
 
 
 class Ledger:
@@ -77,36 +92,36 @@ class Ledger:
         max_pending: Outcomes that are sent without waiting for the interval.
         max_uncommitted: Outcomes that may wait before nothing more is read: a server
             may go on serving reads and refuse to be told. None for no bound.
+        max_attempts: Attempts after which what comes back is not tried again; None for
+            no bound.
         lease: Seconds that an entry without an outcome is ours.
         acks: Whether there is anything to acknowledge (not so in REALTIME).
         on_room: Rung when there is room again after `room` gave 0.
         on_outcomes: Rung when outcomes should be looked at.
         on_ready: Rung when an entry may be taken that no read has brought just now.
+        on_postponed: Rung when `next_due` has become earlier.
+        on_exhausted: Told of an entry that came back with all its attempts used up.
     """
 
     __slots__ = (
         "_accounts",
         "_acks",
         "_closed",
-        "_hungry",
         "_lanes",
         "_lease",
-        "_max_pending",
+        "_max_attempts",
         "_max_uncommitted",
-        "_nothing_spare",
-        "_on_outcomes",
+        "_numbers",
+        "_on_exhausted",
+        "_on_postponed",
         "_on_ready",
-        "_on_room",
+        "_outcomes",
+        "_postponed",
         "_queue",
+        "_room",
         "_swept",
-        "_thirsty",
-        "_unsent",
-        "_wake_at",
         "_window",
-        "held",
-        "size",
         "totals",
-        "uncommitted",
     )
 
     def __init__(
@@ -115,107 +130,71 @@ class Ledger:
         *,
         max_pending: int,
         max_uncommitted: int | None = None,
+        max_attempts: int | None = None,
         lease: float,
         acks: bool,
         on_room: Callable[[], None],
         on_outcomes: Callable[[], None],
         on_ready: Callable[[], None],
+        on_postponed: Callable[[], None],
+        on_exhausted: Callable[[Entry], None],
     ) -> None:
         self._window = window
-        self._max_pending = max_pending
         self._max_uncommitted = max_uncommitted
+        self._max_attempts = max_attempts
         self._lease = lease
         self._acks = acks
-        self._on_room = on_room
-        self._on_outcomes = on_outcomes
         self._on_ready = on_ready
+        self._on_postponed = on_postponed
+        self._on_exhausted = on_exhausted
+        self.totals = Totals()
         # By the shard's key.
         self._accounts: dict[bytes, Account] = {}
         self._lanes = Lanes()
         # Entries that a worker may take now, in order.
         self._queue = self._lanes.ready
-        # Workers that wait for entries.
-        self._hungry = 0
-        # The reader found no room and waits to be rung once this few wait for a worker
-        # and this few are held.
-        self._thirsty = False
-        self._wake_at = (0, 0)
-        # So did the claimer.
-        self._nothing_spare = False
+        self._room = Room(window, self._lanes, on_room)
+        self._outcomes = Outcomes(self._accounts, self.totals, max_pending, on_outcomes)
+        # What was postponed, by the time of its next attempt; what has left meanwhile
+        # is skipped. The number keeps entries from being compared.
+        self._postponed: list[tuple[float, int, Entry]] = []
+        self._numbers = count()
         # Everything was let go.
         self._closed = False
         # When the books were last searched for ended leases.
         self._swept = 0.0
-        # Keys of accounts whose last acknowledgement got no reply.
-        self._unsent: set[bytes] = set()
-        # Entries that take room (queued or running) and their bytes.
-        self.held = 0
-        self.size = 0
-        # Entries settled or committing, and ghosts.
-        self.uncommitted = 0
-        self.totals = Totals()
 
     # -- the reader's side ---------------------------------------------------------
 
     def room(self, now: float) -> int:
-        """Give how many entries may be read now; at 0 `on_room` will ring.
-
-        It is 0 as long as workers have plenty to do: a read for every freed place
-        would cost a round trip a message.
-
-        Args:
-            now: The time.
-        """
-        self._window.paced(self.totals.received - self.held, now)
+        """Give how many entries may be read now; at 0 `on_room` will ring."""
+        self._room.paced(self.totals.received, now)
         most = self._max_uncommitted
-        late = most is not None and self.uncommitted > most
-        room = 0 if late else self._wanted(_BATCH)
-        self._thirsty = not room
-        if room and self._nothing_spare:
-            self._nothing_spare = False
-            self._on_room()
-        return room
+        return self._room.to_read(late=most is not None and self.uncommitted > most)
 
     def spare(self, now: float) -> int:
         """Give how many entries may be taken over now; at 0 `on_room` will ring."""
-        self._window.paced(self.totals.received - self.held, now)
-        spare = self._wanted(0.0)
-        if not spare:
-            self._thirsty = self._nothing_spare = True
-        return spare
+        self._room.paced(self.totals.received, now)
+        return self._room.to_take_over()
 
-    def _wanted(self, batch: float) -> int:
-        """Give how many entries to ask for, but not less than that part of the aim."""
-        window, ready = self._window, len(self._queue)
-        aim = window.aim(self._hungry)
-        free = window.free(self.held, self.size)
-        waiting = ready + self._lanes.behind
-        wanted = min(aim - waiting, free)
-        if waiting and wanted < aim * batch:
-            wanted = 0
-        least = max(1, round(aim * _BATCH))
-        self._wake_at = aim - least, window.capacity - least
-        # What waits in lanes is of no use to those who have nothing to do.
-        return max(0, wanted, min(self._hungry - ready, free))
+    @property
+    def held(self) -> int:
+        """Entries that take room: they wait, or are being handled."""
+        return self._room.held
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return self._room.size
 
     @property
     def crammed(self) -> bool:
         """Whether no more may be held."""
-        return not self._window.free(self.held, self.size)
+        return self._room.crammed
 
     def hunger(self, change: int) -> None:
         """Take note of workers that begin to wait for entries, or have ended to."""
-        self._hungry += change
-        if change > 0 and self._thirsty:
-            self._on_room()
-
-    def _freed(self) -> None:
-        """Ring if somebody has nothing to do, or a batch is worth its round trip."""
-        (waiting, held), ready = self._wake_at, len(self._queue)
-        if self._hungry > ready or (
-            ready + self._lanes.behind <= waiting and self.held <= held
-        ):
-            self._on_room()
+        self._room.hunger(change)
 
     def received(
         self,
@@ -223,27 +202,21 @@ class Ledger:
         entries: Sequence[RawEntry],
         now: float,
         size: int,
-        deliveries: Mapping[bytes, int] | None = None,
         *,
-        claimed: bool = False,
         again: bool = False,
     ) -> int:
-        """Book what a read brought; gives how many are new and can be taken.
+        """Book what a read of new entries brought; gives how many can be taken.
 
-        An id that is in hand already is not booked twice: a recovery meets what is
-        in flight. Only after the group was set back does it count anew, see
-        `_comes_again`.
+        An id that is in hand already is not booked twice. Only after the group was set
+        back does it count anew, see `_comes_again`.
 
         Args:
             shard: Where the entries came from.
             entries: As the server gave them.
             now: The time.
             size: Bytes of the reply's part that they are.
-            deliveries: Their delivery counts after this read, where not all are 1.
-            claimed: Whether they were taken over because their lease had ended; then
-                one that was left open here is handed out again.
-            again: Whether they were set back to on purpose, so that what is in hand
-                is to be handed out again.
+            again: Whether they were set back to, so that what is in hand is to be
+                handed out again.
         """
         account = self._account(shard)
         if not self._acks:
@@ -253,28 +226,80 @@ class Ledger:
         known, queue, lanes = account.entries, self._queue, self._lanes
         unordered, twice = lanes.order is _NO_ORDER, account.twice
         each = size // len(entries) if entries else 0
-        times = 1
-        count = 0
+        number = 0
         for id_, fields in _not_lately(account, entries):
             if id_ in known:
-                if not self._comes_again(known[id_], claimed=claimed, again=again):
+                if not self._comes_again(known[id_], claimed=False, again=again):
                     continue
                 # Out first, so that the books stay in the order of reading.
                 del known[id_]
             if fields is None:
                 self._ghost(account, id_)
                 continue
-            if deliveries is not None:
-                times = deliveries.get(id_, 1)
-            known[id_] = entry = Entry(account, id_, fields, each, times, now)
+            known[id_] = entry = Entry(account, id_, fields, each, 1, now)
             if twice and id_ in twice:
                 entry.state = AGAIN
-            count += 1
+            number += 1
             if unordered:
                 queue.append(entry)
             else:
                 lanes.file(entry)
-        return self._booked(count, count * each)
+        return self._booked(number, number * each)
+
+    def came_back(
+        self,
+        shard: Shard,
+        entries: Sequence[RawEntry],
+        now: float,
+        attempts: Mapping[bytes, int],
+        *,
+        claimed: bool = False,
+    ) -> int:
+        """Book entries that had been given to somebody; gives how many are new.
+
+        One that a handler had may have killed the process: it is a suspect. Those with
+        no attempt left are told of by `on_exhausted`.
+
+        Args:
+            shard: Where they are from.
+            entries: Ids and fields; None for the fields of a deleted one, none for one
+                that was in hand when it was asked for. If it is not any more, it is
+                somebody else's.
+            now: The time.
+            attempts: How often a handler has had each, as far as the server knows.
+            claimed: Whether they were taken over because their lease had ended; then
+                one that was left open here is handed out again.
+        """
+        account, known = self._account(shard), self._account(shard).entries
+        number = size = 0
+        for id_, fields in _not_lately(account, entries):
+            if id_ in known:
+                if not self._comes_again(known[id_], claimed=claimed, again=False):
+                    continue
+                del known[id_]
+            if not fields:
+                if fields is None:
+                    self._ghost(account, id_)
+                continue
+            before, bytes_ = attempts.get(id_, 0), sum(map(len, fields))
+            entry = Entry(account, id_, fields, bytes_, before + 1, now, DUE)
+            known[id_] = entry
+            if self._exhausted(before):
+                entry.deliveries, entry.state = before, OPEN
+                self.totals.received += 1
+                self._on_exhausted(entry)
+                continue
+            # Whoever has it here by an earlier read is alive.
+            entry.suspect = before > 0 and id_ not in account.twice
+            self._lanes.file(entry)
+            number += 1
+            size += bytes_
+        return self._booked(number, size)
+
+    def _exhausted(self, attempts: int) -> bool:
+        # One delivery proves nothing: it may have waited beside the one that killed.
+        most = self._max_attempts
+        return most is not None and attempts >= max(2, most)
 
     @contextmanager
     def recovering(self, shard: Shard) -> Iterator[None]:
@@ -290,13 +315,11 @@ class Ledger:
         finally:
             account.lately = None
 
-    def _booked(self, count: int, size: int) -> int:
-        if count:
-            self.held += count
-            self.size += size
-            self.totals.received += count
-            self._window.learned(count, size)
-        return count
+    def _booked(self, number: int, size: int) -> int:
+        if number:
+            self._room.filled(number, size)
+            self.totals.received += number
+        return number
 
     def _queue_up(
         self, account: Account, entries: Sequence[RawEntry], now: float, size: int
@@ -317,16 +340,15 @@ class Ledger:
         match entry.state:
             case State.OPEN:
                 return claimed or again
-            case State.RUNNING if again:
+            case State.RUNNING | State.FAILED if again:
                 move(entry, LOSE)
                 account.twice[entry.id] = entry
                 return True
-            case State.SETTLED if again:
-                self.uncommitted -= 1
-                account.settled.remove(entry)
+            case State.SETTLED | State.POSTPONED | State.DEAD if again:
+                self._take_out(entry)
                 move(entry, LOSE)
                 return True
-            case State.COMMITTING if again:
+            case State.COMMITTING | State.BURYING if again:
                 account.set_back = True
                 return True
             case State.COMMITTING:
@@ -338,7 +360,7 @@ class Ledger:
         if id_ not in account.known_ghosts:
             account.ghosts.append(id_)
             account.known_ghosts.add(id_)
-            self._outcome()
+            self._outcomes.add()
 
     def _forget(self, now: float) -> None:
         """Take open entries whose lease has ended out of the books."""
@@ -380,56 +402,140 @@ class Ledger:
 
     def _withdraw(self, account: Account) -> list[Entry]:
         """Take out of books and queue what waits of a shard."""
-        gone = self._lanes.withdraw(account)
+        later = [e for e in account.entries.values() if e.state is POSTPONED]
+        gone = later + self._lanes.withdraw(account, later)
         while account.aside:
             gone.append(self._not_aside(next(iter(account.aside.values()))))
         for entry in gone:
-            self.held -= 1
-            self.size -= entry.size
+            self._leave_room(entry)
             account.entries.pop(entry.id, None)
         return gone
 
     def _not_aside(self, entry: Entry) -> Entry:
         """Take an entry from where it waits for its handler; its lane is free."""
         del entry.account.aside[entry.id]
-        if entry.lane is not None:
-            self._lanes.free(entry.lane)
+        self._lanes.free(entry)
         return entry
+
+    def _leave_room(self, entry: Entry) -> None:
+        """Let go of an entry's body: it has left, or is to be acknowledged."""
+        entry.fields = ()
+        self._room.held -= 1
+        self._room.size -= entry.size
+
+    def _take_room(self, entry: Entry) -> None:
+        self._room.held += 1
+        self._room.size += entry.size
 
     # -- the workers' side ---------------------------------------------------------
 
     @property
     def queued(self) -> int:
         """Entries that a worker may take now."""
-        return len(self._queue)
+        return self._room.takeable
+
+    @property
+    def next_is_due(self) -> bool:
+        """Whether there is one to take by `take_due`, before all others."""
+        entry = self._first()
+        return entry is not None and entry.state is DUE
+
+    @property
+    def next_is_repeated(self) -> bool:
+        """Whether the next one to be taken is on a further attempt."""
+        entry = self._first()
+        return entry is not None and entry.deliveries > 1
+
+    def _first(self) -> Entry | None:
+        """Give the entry that can be taken next, whoever has to be told first."""
+        queue = self._queue
+        while queue:
+            entry = queue.popleft()
+            if not self._steps_aside(entry):
+                queue.appendleft(entry)
+                return entry
+        return None
 
     def take(self) -> Entry | None:
-        """Take the next entry that may run, or None."""
+        """Take the next entry that may run, or None: then `take_due` may have one."""
         queue = self._queue
         while queue:
             entry = queue.popleft()
             try:
                 entry.state = TAKE[entry.state]
             except KeyError:
-                if not self._take_again(entry):
+                if self._steps_aside(entry):
                     continue
-            if self._thirsty and (self._hungry or len(queue) <= self._wake_at[0]):
-                self._freed()
+                if entry.state is DUE:
+                    queue.appendleft(entry)
+                    return None
+                if entry.state is not AGAIN:
+                    raise illegal(entry, TAKE) from None
+                move(entry, TAKE_AGAIN)
+            room = self._room
+            if room.thirsty and (room.hungry or len(queue) <= room.wake_waiting):
+                room.freed()
             return entry
         return None
 
-    def _take_again(self, entry: Entry) -> bool:
-        """Take an entry that was set back to; False while its handler is at it."""
-        if entry.state is not AGAIN:
-            raise illegal(entry, TAKE)
+    def take_due(self) -> Entry:
+        """Take the next entry of which the server has to be told first."""
+        entry = self._lanes.take_due()
+        move(entry, START)
+        if self._room.thirsty:
+            self._room.freed()
+        return entry
+
+    def put_back(self, entry: Entry) -> None:
+        """Take an entry back whose handler did not start after all."""
+        if entry.state is RUNNING:
+            move(entry, PUT_BACK)
+            self._lanes.put_back(entry)
+            self._on_ready()
+        else:
+            self.finish(entry, ack=False)  # released or lost meanwhile
+
+    def may_start(self, entry: Entry) -> bool:
+        """Whether an entry that was taken is ours still."""
+        return entry.state is RUNNING
+
+    def lock_suspects(self, *, locked: bool) -> None:
+        """Have no suspect taken until further notice, or take that back."""
+        self._lanes.lock(locked=locked)
+        if self._queue and not locked:
+            self._on_ready()
+
+    def _steps_aside(self, entry: Entry) -> bool:
+        """Set an entry aside if it can't be taken, though it is first in the queue.
+
+        A handler may have it by an earlier read, or a suspect has to wait.
+        """
         account = entry.account
         if entry.id in account.twice:
             account.aside[entry.id] = entry
-            if self._thirsty:
-                self._freed()
+        elif not self._lanes.steps_aside(entry):
             return False
-        move(entry, TAKE_AGAIN)
+        if self._room.thirsty:
+            self._room.freed()
         return True
+
+    def to_mark(self, now: float) -> list[Renewal]:
+        """List what waits and is counted by the server, where that can be mended.
+
+        It can while the pace is slow: then it costs little, and it is where entries
+        wait for long. They are DUE from now on. Not so what may be somebody else's by
+        now: a renewal would take it back.
+        """
+        if not (self._acks and self._window.slow):
+            return []
+        late = now - self._lease * 2 / 3
+        return marked(
+            [
+                entry
+                for entry in self._lanes.waiting()
+                if entry.state is QUEUED and entry.leased_at > late
+            ]
+        )
 
     def ack(self, entry: Entry) -> bool:
         """Record that an entry is done; False if it was given back before.
@@ -437,58 +543,149 @@ class Ledger:
         Acknowledging what is acknowledged is no event and changes nothing, nor does
         acknowledging what is somebody else's by now, or has come again since.
         """
-        if entry.state in ACKED or entry.state is LOST:
+        if entry.state in ACKED:
             return True
-        if entry.state is RELEASED:
+        if entry.state is LOST:
+            self.totals.late += 1
+            return True
+        if entry.state is RELEASED or (entry.state is OPEN and self._closed):
             return False
-        if entry.state is OPEN:
-            # It may have left the books with its lease, and have come again since:
-            # then it is the one in hand that counts.
-            if self._closed:
-                return False
-            if entry.id in entry.account.known_ghosts:
-                return True
-            if entry.account.entries.setdefault(entry.id, entry) is not entry:
-                return True
-        self._settle(entry)
+        if entry.state is not OPEN or self._counts_still(entry):
+            self._settle(entry, ACK)
         return True
+
+    def _counts_still(self, entry: Entry) -> bool:
+        """Tell whether one that is left open is the one that counts.
+
+        It may have left the books with its lease, and have come again since.
+        """
+        account = entry.account
+        if entry.id in account.known_ghosts:
+            return False
+        return account.entries.setdefault(entry.id, entry) is entry
+
+    def refuse(self, entry: Entry, verdict: Verdict, fields: Sequence[bytes]) -> bool:
+        """Record what is to become of an entry instead of an acknowledgement.
+
+        In a handler's hands, that holds when the handler has finished. Without effect
+        on what is somebody else's by now, or has left the books.
+
+        Args:
+            entry: The entry, without an outcome.
+            verdict: What is to become of it.
+            fields: Its fields.
+
+        Returns:
+            False if it was given back before.
+        """
+        if entry.state is RUNNING:
+            move(entry, NACK)
+            entry.verdict = verdict
+        elif entry.state is LOST:
+            self.totals.late += 1
+        elif entry.state is RELEASED or self._closed:
+            return False
+        elif entry.account.entries.get(entry.id) is entry:
+            entry.fields, entry.verdict = fields, verdict
+            self._apply(entry, verdict)
+        return True
+
+    def fail(self, entry: Entry, verdict: Verdict) -> None:
+        """Finish with an entry whose handler failed.
+
+        What the handler had said before counts for more.
+        """
+        if entry.state is RUNNING:
+            self.refuse(entry, verdict, entry.fields)
+        self.finish(entry, ack=False)
 
     def finish(self, entry: Entry, *, ack: bool) -> None:
         """Take an entry out of its handler's hands: its room and lane are free.
 
         Args:
-            entry: The entry; acked by its handler already, or running, or given
-                back meanwhile.
+            entry: The entry; acked or refused by its handler already, or running, or
+                given back meanwhile.
             ack: Whether to acknowledge it, if it has no outcome.
         """
-        self.held -= 1
-        self.size -= entry.size
+        room = self._room
+        room.held -= 1
+        room.size -= entry.size
         if entry.state is RUNNING:
             if ack and self._acks:
                 # What `_settle` does without the calls: every message comes here.
                 entry.fields = ()
                 entry.state = SETTLED
                 entry.account.settled.append(entry)
-                self.uncommitted = waiting = self.uncommitted + 1
-                if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714
-                    self._on_outcomes()
+                self._outcomes.add()
             elif not self._acks:
                 entry.fields = ()
                 entry.state = GONE
                 self.totals.acked += 1
             else:
-                move(entry, LEAVE)
-                entry.fields = ()
-                self.totals.left += 1
+                self._leave(entry)
+        elif entry.state is FAILED:
+            assert entry.verdict is not None  # noqa: S101 - `refuse` sets both
+            self._apply(entry, entry.verdict)
         elif entry.state is LOST:
-            self._make_way(entry)
+            self._make_way(entry, late=ack)
         if entry.lane is not None:
-            self._lanes.free(entry.lane)
-        if self._thirsty and (self._hungry or self.held <= self._wake_at[1]):
-            self._freed()
+            self._lanes.free(entry)
+            if entry.suspect:
+                self._on_ready()
+        if room.thirsty and (room.hungry or room.held <= room.wake_held):
+            room.freed()
 
-    def _make_way(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry, verdict: Verdict) -> None:
+        """Do what was decided on; it takes no room now."""
+        match verdict:
+            case Postponed():
+                self._postpone(entry, verdict)
+            case Dead():
+                self._take_room(entry)
+                self._outcomes.condemn(entry)
+            case Dropped():
+                self.totals.dropped += 1
+                self._settle(entry, GIVE_UP)
+            case _:  # Left
+                self._leave(entry)
+
+    def _leave(self, entry: Entry) -> None:
+        if entry.state is not OPEN:
+            move(entry, LEAVE)
+        entry.fields = ()
+        self.totals.left += 1
+
+    def _postpone(self, entry: Entry, verdict: Postponed) -> None:
+        account, lane = entry.account, entry.lane
+        if entry.state is not FAILED:
+            lane = None  # it was left open, and its lane with it
+        later = Entry(
+            account,
+            entry.id,
+            entry.fields,
+            entry.size,
+            entry.deliveries,
+            entry.leased_at,
+            POSTPONED,
+            lane,
+        )
+        move(entry, RETRY)
+        # The same place in the books: they are in the order of reading.
+        account.entries[entry.id] = later
+        self._take_room(later)
+        # Its lane waits for it; not so the other suspects.
+        entry.lane = None
+        if entry.suspect:
+            self._lanes.end_trial(entry)
+            self._on_ready()
+        self.totals.retried += 1
+        heappush(self._postponed, (verdict.due, next(self._numbers), later))
+        if self._postponed[0][2] is later:
+            self._on_postponed()
+
+    def _make_way(self, entry: Entry, *, late: bool) -> None:
         """Let the same entry by a later read be taken."""
+        self.totals.late += late
         account = entry.account
         if account.twice.get(entry.id) is not entry:
             return  # it is another's handler that is waited for
@@ -498,23 +695,23 @@ class Ledger:
             self._queue.append(waiting)
             self._on_ready()
 
-    def _settle(self, entry: Entry) -> None:
+    def _settle(self, entry: Entry, event: Mapping[State, State]) -> None:
         # The message keeps the fields as long as its user does.
         entry.fields = ()
         try:
-            entry.state = ACK[entry.state]
+            entry.state = event[entry.state]
         except KeyError:
-            raise illegal(entry, ACK) from None
-        entry.account.settled.append(entry)
-        self._outcome()
-
-    def _outcome(self) -> None:
-        self.uncommitted = waiting = self.uncommitted + 1
-        if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714 - hot
-            self._on_outcomes()
+            raise illegal(entry, event) from None
+        self._outcomes.settled(entry)
 
     def order_by(self, ordering: Ordering) -> None:
-        """Choose what is kept in order; files what is queued anew."""
+        """Choose what is kept in order; files what is queued anew.
+
+        What runs or is postponed holds its lane in the order that it was taken in, and
+        in no other.
+        """
+        if ordering is self._lanes.order:
+            return
         for account in self._accounts.values():
             # They find their way back when they are met again.
             self._queue.extend(account.aside.values())
@@ -524,73 +721,98 @@ class Ledger:
             # The books know nothing, and ids only rise.
             entries = sorted(self._lanes.waiting(), key=lambda e: EntryId.parse(e.id))
         self._lanes.reorder(ordering, entries)
-        if self._thirsty:
-            self._freed()  # fewer may be taken at once now
+        if self._room.thirsty:
+            self._room.freed()  # fewer may be taken at once now
+
+    # -- the next attempt ----------------------------------------------------------
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next postponed entry is due; None if there is none."""
+        heap = self._postponed
+        while heap and heap[0][2].state is not POSTPONED:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def ripen(self, now: float) -> int:
+        """Have what is due by now taken before all others; gives how many it is."""
+        number = 0
+        while (due := self.next_due) is not None and due <= now:
+            entry = heappop(self._postponed)[2]
+            move(entry, RIPEN)
+            entry.deliveries += 1
+            self._lanes.file_first(entry)
+            number += 1
+        return number
 
     # -- the committer's side ------------------------------------------------------
 
     @property
+    def uncommitted(self) -> int:
+        """Entries acknowledged here and not confirmed by the server, and ghosts."""
+        return self._outcomes.uncommitted
+
+    @property
+    def dying(self) -> int:
+        """Entries that wait for their dead letter to be written."""
+        return self._outcomes.dying
+
+    @property
     def full(self) -> bool:
         """Whether as many outcomes wait as may."""
-        return self.uncommitted >= self._max_pending
+        return self._outcomes.full
 
     def plan(self) -> list[Batch]:
-        """Take all outcomes for sending, a batch per shard."""
-        batches = []
-        for key, account in self._accounts.items():
-            if not account.settled and not account.ghosts:
-                continue
-            move_all(account.settled, PLAN)
-            repeated = key in self._unsent
-            batches.append(Batch(account, account.settled, account.ghosts, repeated))
-            account.settled, account.ghosts = [], []
-        return batches
+        """Take all acknowledgements for sending, a batch per shard."""
+        return self._outcomes.plan()
 
     def committed(self, batch: Batch) -> None:
         """Let a batch go: the server has answered, or has nothing to be told."""
-        account = batch.account
-        self._unsent.discard(account.shard.key)
-        move_all(batch.entries, CONFIRM)
-        books = account.entries
-        for entry in batch.entries:
-            if not account.set_back or books.get(entry.id) is entry:
-                del books[entry.id]
-        account.known_ghosts.difference_update(batch.ghosts)
-        if account.lately is not None:
-            account.lately.update(batch.ids)
-        self.uncommitted -= len(batch.entries) + len(batch.ghosts)
-        self.totals.acked += len(batch.entries)
-        if self._thirsty:
-            self._on_room()
+        self._outcomes.committed(batch)
+        self._room.look_again()
 
     def unsent(self, batch: Batch) -> None:
         """Take a batch back: its reply did not come, or asked to try again."""
-        account = batch.account
-        self._unsent.add(account.shard.key)
-        move_all(batch.entries, UNSENT)
-        account.settled[:0] = batch.entries
-        account.ghosts[:0] = batch.ghosts
+        self._outcomes.unsent(batch)
+
+    def to_bury(self, most: int) -> list[Entry]:
+        """Take up to so many entries to be copied to the dead letters, for sending."""
+        return self._outcomes.to_bury(most)
+
+    def buried(self, entry: Entry, *, ours: bool) -> None:
+        """Let an entry go: it is copied and acknowledged, or somebody else's."""
+        if entry.state is not RELEASED:
+            self._leave_room(entry)
+            self._outcomes.buried(entry, ours=ours)
+            self._room.look_again()
+
+    def copied(self, entry: Entry) -> None:
+        """Have an entry acknowledged: its dead letter is written."""
+        if entry.state is not RELEASED:
+            self._leave_room(entry)
+            self._outcomes.copied(entry)
+            self._room.look_again()
+
+    def unburied(self, entry: Entry) -> None:
+        """Take one back: its reply did not come, or was a refusal."""
+        if entry.state is RELEASED:
+            return
+        self._outcomes.unburied(entry)
+        if entry.account.entries.get(entry.id) is not entry:
+            # It has come again since, and it is that one that counts.
+            self._take_out(entry)
+            move(entry, LOSE)
+            self._room.look_again()
 
     # -- leases --------------------------------------------------------------------
 
     def to_renew(self, now: float) -> list[Renewal]:
-        """List what has used up a third of its lease or more, per shard.
+        """List what has used up a third of its lease or more."""
+        return to_renew(self._accounts.values(), self._lease, now)
 
-        Entries that are left open are not among them: nobody is at work on them.
-        """
-        third, end = now - self._lease / 3, now - self._lease
-        renewals = []
-        for account in self._accounts.values():
-            due = [
-                entry
-                for entry in account.entries.values()
-                if entry.leased_at <= third and entry.state is not OPEN
-            ]
-            if due:
-                # Past two thirds we may come too late, and must ask first.
-                late = any(entry.leased_at <= (third + end) / 2 for entry in due)
-                renewals.append(Renewal(account, due, late))
-        return renewals
+    def to_count_again(self, now: float) -> list[Renewal]:
+        """List what the server may count otherwise than we do, after an outage."""
+        return counted_again(self._accounts.values(), self._lease, now)
 
     def lose_all_but(self, renewal: Renewal, ours: Iterable[bytes]) -> int:
         """Book which of a renewal's entries are ours still; gives how many are not."""
@@ -602,9 +824,14 @@ class Ledger:
         ]
         for entry in lost:
             self._lose(entry)
-        if lost and self._thirsty:
-            self._on_room()
+        if lost:
+            self._room.look_again()
         return len(lost)
+
+    def lose(self, entry: Entry) -> None:
+        """Book that an entry in a handler's hands is not ours any more."""
+        if entry.state in LOSE:
+            self._lose(entry)
 
     def renewed(self, renewal: Renewal, now: float) -> None:
         """Book that the leases of a renewal began anew.
@@ -622,26 +849,46 @@ class Ledger:
         So it is after this process stood still for a whole lease; then leases have to
         be renewed first.
         """
-        if not (self._acks and self._queue):
+        if not self._acks:
             return False
-        return self._queue[0].leased_at <= now - self._lease
+        end, lines = now - self._lease, (self._queue, self._lanes.suspects)
+        return any(line and line[0].leased_at <= end for line in lines)
+
+    def lease_left(self, entry: Entry, now: float) -> float:
+        """Give the seconds until others may take an entry over, if nobody renews it."""
+        if not self._acks:
+            return float("inf")
+        if entry.state in IN_HAND or entry.state is OPEN:
+            return max(0.0, entry.leased_at + self._lease - now)
+        return 0.0
 
     def _lose(self, entry: Entry) -> None:
-        if entry.state in WAITING:
-            self.held -= 1
-            self.size -= entry.size
-            if entry.id in entry.account.aside:
-                self._not_aside(entry)
-            else:
-                self._lanes.remove(entry)
-        elif entry.state is SETTLED:
-            self.uncommitted -= 1
-            entry.account.settled.remove(entry)
+        self._take_out(entry)
         move(entry, LOSE)
         self.totals.lost += 1
         books = entry.account.entries
         if books.get(entry.id) is entry:  # else it has come again
             del books[entry.id]
+
+    def _take_out(self, entry: Entry) -> None:
+        """Take an entry that no handler has from wherever it stands."""
+        state, ready = entry.state, len(self._queue)
+        if state in WAITING:
+            self._leave_room(entry)
+            if entry.id in entry.account.aside:
+                self._not_aside(entry)
+            else:
+                self._lanes.remove(entry)
+        elif state is POSTPONED:
+            self._leave_room(entry)
+            self._lanes.free(entry)
+        elif state is DEAD or state is BURYING:
+            self._leave_room(entry)
+            self._outcomes.pardon(entry)
+        elif state is SETTLED:
+            self._outcomes.withdraw(entry)
+        if len(self._queue) > ready:
+            self._on_ready()  # what its lane held up
 
     # -- closing -------------------------------------------------------------------
 
@@ -651,8 +898,9 @@ class Ledger:
         The count to be set is one lower for what no handler has seen, so that being
         queued here is no attempt.
         """
+        also = {OPEN, RUNNING, FAILED, DEAD, BURYING}
         for account in self._accounts.values():
-            yield from self._give_up(account, {OPEN, RUNNING})
+            yield from self._give_up(account, also)
 
     def give_up(self, shard: Shard) -> list[tuple[Shard, int, list[bytes]]]:
         """Let go of a shard's entries, but not of what handlers are at."""
@@ -663,10 +911,11 @@ class Ledger:
     ) -> Iterator[tuple[Shard, int, list[bytes]]]:
         back: dict[int, list[bytes]] = {}
         for entry in self._withdraw(account):
+            seen = entry.state is POSTPONED
             move(entry, RELEASE)
-            back.setdefault(entry.deliveries - 1, []).append(entry.id)
-        seen = [entry for entry in account.entries.values() if entry.state in also]
-        for entry in seen:
+            back.setdefault(entry.deliveries - (not seen), []).append(entry.id)
+        for entry in [e for e in account.entries.values() if e.state in also]:
+            self._take_out(entry)
             move(entry, RELEASE)
             del account.entries[entry.id]
             back.setdefault(entry.deliveries, []).append(entry.id)
@@ -682,14 +931,15 @@ class Ledger:
             account.entries.clear()
             account.settled.clear()
             account.twice.clear()
+        self._postponed.clear()
 
     def to_confirm(self) -> list[Entry]:
-        """List what is acknowledged here and not confirmed by the server."""
+        """List what has an outcome here that the server has not confirmed."""
         return [
             entry
             for account in self._accounts.values()
             for entry in account.entries.values()
-            if entry.uncommitted
+            if entry.untold
         ]
 
 

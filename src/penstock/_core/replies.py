@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from penstock.errors import SendFailed
 from penstock.events import printable
 from penstock.message import EntryId
 
@@ -93,6 +94,32 @@ _BY_TEXT: Final = (
 )
 
 
+# What an XADD is refused for because of its id.
+_ID_HINTS: Final = (
+    (
+        "equal or smaller",
+        "give an id or a time above the last one of the stream, or none",
+    ),
+    (
+        "invalid stream id",
+        "timestamp= needs Redis 7 or Valkey; give id=, or upgrade the server",
+    ),
+    (
+        "exhausted the last possible id",
+        "no id is left above the last one; send to another stream",
+    ),
+)
+
+
+def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
+    """Make an error of a refused XADD."""
+    text = reply.text.lower()
+    for words, hint in _ID_HINTS:
+        if words in text:
+            return SendFailed(stream, "ID", reply.text, hint)
+    return SendFailed(stream, reply.code, reply.text)
+
+
 def without_arguments(text: str) -> str:
     """Cut what "unknown command" repeats of a command: payloads and passwords."""
     return text.partition(", with args beginning with")[0]
@@ -119,17 +146,14 @@ class Claimed(NamedTuple):
 
     Attributes:
         cursor: Where to go on; `0-0` when all have been looked at.
-        entries: What was taken over.
+        ids: What was taken over; by Redis 6.2 also what is deleted from the stream.
         deleted: Ids of pending entries that the server let go, whoever had them,
-            because they are deleted from the stream; Redis 6.2 does not tell.
-        nameless: How many entries were taken over that are deleted from the stream;
-            Redis 6.2 does that, and does not tell which.
+            because they are deleted from the stream; Redis 6.2 lets none go.
     """
 
     cursor: bytes
-    entries: Sequence[RawEntry]
+    ids: Sequence[bytes]
     deleted: Sequence[bytes]
-    nameless: int = 0
 
 
 class ConsumerInfo(NamedTuple):
@@ -237,14 +261,20 @@ def highest_pending(reply: Any) -> EntryId:
 
 
 def claimed(reply: Any) -> Claimed:
-    """Read XAUTOCLAIM's reply, of two parts from Redis 6.2, of three from later ones.
+    """Read the reply of XAUTOCLAIM with JUSTID.
 
-    Redis 6.2 gives nil for an entry that is deleted (redis/redis#10198).
+    It is of two parts from Redis 6.2, of three from later ones.
     """
-    entries = [entry for entry in reply[1] if entry is not None]
-    nameless = len(reply[1]) - len(entries)
     deleted = reply[2] if len(reply) > 2 else ()  # noqa: PLR2004
-    return Claimed(reply[0], entries, deleted, nameless)
+    return Claimed(reply[0], reply[1], deleted)
+
+
+def bodies(ids: Sequence[bytes], found: Iterable[Any]) -> list[RawEntry]:
+    """Put ids and the replies of an XRANGE each together; None where it is deleted."""
+    return [
+        [id_, reply[0][1] if reply else None]
+        for id_, reply in zip(ids, found, strict=True)
+    ]
 
 
 def consumers(reply: Any) -> Iterator[ConsumerInfo]:

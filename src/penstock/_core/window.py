@@ -15,6 +15,12 @@ from typing import Final
 __all__ = ["Window"]
 
 _FIRST: Final = 8
+# Messages a second.
+_SLOW: Final = 2000.0
+# So many messages, or seconds, are more than a moment: handlers that run side by side
+# end side by side.
+_MANY: Final = 100
+_LONG: Final = 0.1
 
 
 class Window:
@@ -32,6 +38,9 @@ class Window:
         "_max_bytes",
         "_max_messages",
         "_max_wait",
+        "_pace",
+        "_paced",
+        "_paced_at",
         "_since",
         "_size",
         "_waiting",
@@ -43,6 +52,11 @@ class Window:
         self._max_wait = max_wait
         # Messages that may wait.
         self._waiting = _FIRST
+        # Messages a second, over more than a moment; None before that. And what was
+        # done, and when, as it was last taken.
+        self._pace: float | None = None
+        self._paced = 0
+        self._paced_at = 0.0
         # What was done, and when, when the pace was last taken.
         self._done = 0
         self._since: float | None = None
@@ -55,6 +69,11 @@ class Window:
         if not self._size:
             return self._max_messages
         return max(1, min(self._max_messages, int(self._max_bytes / self._size)))
+
+    @property
+    def slow(self) -> bool:
+        """Whether so little goes on that some more commands a message don't matter."""
+        return self._pace is None or self._pace < _SLOW
 
     def aim(self, hungry: int) -> int:
         """Give how many messages should wait when so many workers have none."""
@@ -82,7 +101,8 @@ class Window:
             now: The time.
         """
         if self._since is None:
-            self._since, self._done = now, done
+            self._since = self._paced_at = now
+            self._done = self._paced = done
         progress, span = done - self._done, now - self._since
         if progress <= 0:
             return
@@ -91,6 +111,10 @@ class Window:
         borne_out = progress * self._max_wait
         self._waiting = most if borne_out >= most * span else int(borne_out / span)
         self._since, self._done = now, done
+        progress, span = done - self._paced, now - self._paced_at
+        if span > 0 and (progress >= _MANY or span >= _LONG):
+            self._pace = progress / span
+            self._paced, self._paced_at = done, now
 
     def learned(self, messages: int, size: int) -> None:
         """Take note of the sizes that a read brought.

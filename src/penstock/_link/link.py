@@ -19,7 +19,7 @@ from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
 from penstock._link import wire as wires
 from penstock._link.address import EMBEDDED, Address, find_url, parse
-from penstock._link.wire import Wire
+from penstock._link.wire import Wire, pack
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ServerError
 from penstock.events import Event, OnEvent
@@ -163,6 +163,8 @@ class Line:
         self._link = link
         self._wire = wire
         self._restoring = asyncio.Lock()
+        # Called when there is a connection again.
+        self.on_restored: Callable[[], None] | None = None
 
     @property
     def server(self) -> str:
@@ -182,6 +184,19 @@ class Line:
         """
         return await self._wire.calls(batch)
 
+    def check(self) -> None:
+        """Make sure that there is a connection.
+
+        Raises:
+            ConnectionLost: There is none.
+        """
+        self._wire.check()
+
+    def tell(self, batch: Sequence[Command]) -> None:
+        """Send commands whose replies nobody waits for; without a connection, don't."""
+        if batch and not self._wire.lost:
+            self._wire.request(pack(batch), len(batch))
+
     async def restore(self, reason: str) -> None:
         """Replace the connection if it is lost, trying for ever.
 
@@ -192,6 +207,8 @@ class Line:
             if self._wire.lost:
                 await self._wire.aclose()
                 self._wire = await self._link.reconnect(reason)
+                if self.on_restored is not None:
+                    self.on_restored()
 
     async def listen(
         self, channels: Sequence[bytes], on_message: Callable[[], None]

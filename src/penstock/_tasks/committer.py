@@ -19,6 +19,7 @@ from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.link import Line, Link
 from penstock._tasks.bells import Bell, Rounds
+from penstock._tasks.burying import Burial
 from penstock._tasks.leases import renew
 from penstock._tasks.membership import Membership
 from penstock._tasks.sounding import Sounding
@@ -40,6 +41,7 @@ class Committer:
         on_renewed: Called after leases were renewed.
         interval: Seconds that the first outcome may wait; None: until it is asked for.
         outcomes: Rung when there is something to look at.
+        burial: Writes dead letters, if they are kept.
         sounding: Looks how far the group has come.
         on_event: Told of acknowledgements that the server did not take.
     """
@@ -55,6 +57,7 @@ class Committer:
         on_renewed: Callable[[], None],
         interval: float | None,
         outcomes: Bell,
+        burial: Burial | None,
         sounding: Sounding,
         on_event: OnEvent,
     ) -> None:
@@ -68,6 +71,7 @@ class Committer:
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
+        self._burial = burial
         self._sounding = sounding
         self._on_event = on_event
         # Somebody waits for outcomes to be on the server: no interval.
@@ -85,13 +89,17 @@ class Committer:
                 while True:
                     await self._wait()
                     try:
+                        self._line.check()
                         await self._renew()
                         await self._round()
+                        if self._burial is not None:
+                            await self._burial.round()
                     except ConnectionLost as error:
                         await self._line.restore(error.reason)
                     self._rounds.over()
         finally:
             self._ended.set()
+            self._rounds.over()
 
     async def stop(self) -> None:
         """End it; what is unsent stays in the ledger."""
@@ -103,21 +111,41 @@ class Committer:
         waiting = self._ledger.to_confirm()
         self._urgent += 1
         try:
-            while any(entry.uncommitted for entry in waiting):
+            while any(entry.untold for entry in waiting):
                 self._outcomes.ring()
                 await self._rounds.wait()
         finally:
             self._urgent -= 1
 
+    async def settle(self) -> None:
+        """Have what is acknowledged by now sent, and wait for that; not on demand only.
+
+        Waits for no more than a reply: the server may refuse it for long.
+        """
+        if self._interval is None:
+            return
+        waiting = self._ledger.to_confirm()
+        self._urgent += 1
+        try:
+            # One round may be under way without them.
+            for _ in range(2):
+                if any(e.untold for e in waiting) and not self._ended.is_set():
+                    self._outcomes.ring()
+                    await self._rounds.wait()
+        finally:
+            self._urgent -= 1
+
     async def _wait(self) -> None:
         """Wait until there is something to send, or leases have to be looked after."""
-        while not self._due:
+        while not (self._due or self._letters() == 0.0):
             wait = self._look_at - monotonic()
-            if wait <= 0 or self._ledger.overdue(monotonic()):
+            if wait <= 0 or self._line.lost or self._ledger.overdue(monotonic()):
                 return
+            if (letters := self._letters()) is not None:
+                wait = min(wait, letters)
             with anyio.move_on_after(wait):
                 await self._outcomes.wait()
-        if self._ledger.full or self._urgent:
+        if self._ledger.full or self._urgent or self._interval is None:
             return
         self._outcomes.hush()
         with anyio.move_on_after(self._interval):
@@ -128,6 +156,10 @@ class Committer:
         """Whether there is something to send, if not at once."""
         on_demand = self._interval is None
         return bool(self._ledger.uncommitted and (self._urgent or not on_demand))
+
+    def _letters(self) -> float | None:
+        """Give the seconds until dead letters can be written, if there are any."""
+        return None if self._burial is None else self._burial.wait()
 
     async def _renew(self) -> None:
         now = monotonic()

@@ -13,10 +13,10 @@ call, as `asyncio.wait_for` has it before Python 3.12. That task comes back by c
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
-
-import anyio
 
 from penstock._core.desk import FrontDesk
 from penstock._core.entry import Entry
@@ -48,7 +48,7 @@ class Hands(Generic[T]):
         self.desk = desk
         self.ack = ack
         # Loops that are alive; each knows what it holds.
-        self._loops: WeakSet[Loop[T]] = WeakSet()
+        self._loops: WeakSet[Loop[T] | BatchLoop[T]] = WeakSet()
         # What the tasks that called `next` hold.
         self._holders: dict[asyncio.Task[Any], list[Entry]] = {}
         # Messages of loops that were left.
@@ -57,6 +57,12 @@ class Hands(Generic[T]):
     def loop(self) -> Loop[T]:
         """Start a loop."""
         loop = Loop(self)
+        self._loops.add(loop)
+        return loop
+
+    def batches(self, size: int, linger: float) -> BatchLoop[T]:
+        """Start a loop over batches."""
+        loop = BatchLoop(self, size, linger)
         self._loops.add(loop)
         return loop
 
@@ -78,17 +84,27 @@ class Hands(Generic[T]):
         """
         self.come_back(task)
         await self.intake.turn()
-        # Taken outside the scope: a timeout of 0 is over at its first turn.
-        entry = self.intake.poll()
-        if entry is None:
-            with anyio.move_on_after(timeout):
-                entry = await self.intake.entry()
-        if entry is None:
-            if self.intake.closed:
-                raise ClosedError("consumer")
-            return None
-        self._hold(task, entry)
-        return Message(entry, self.desk, entry.fields)
+        message = None
+        # Not anyio's scopes: this runs in the user's task, and their cancellation got
+        # out of it where entry and deadline came in the same turn.
+        with suppress(TimeoutError):
+            # Taken outside the limit: one of 0 is over at its first turn.
+            message = await self._opened(task, self.intake.one)
+            async with asyncio.timeout(timeout):
+                while message is None and not self.intake.closed:
+                    message = await self._opened(task, self.intake.entry)
+        if message is None and self.intake.closed:
+            raise ClosedError("consumer")
+        return message
+
+    async def _opened(
+        self, task: asyncio.Task[Any], get: Callable[[], Awaitable[Entry | None]]
+    ) -> Message[T] | None:
+        entry = await get()
+        message = None if entry is None else self.desk.open(entry)
+        if entry is not None and message is not None:
+            self._hold(task, entry)
+        return message
 
     async def take(
         self, task: asyncio.Task[Any], most: int, timeout: float
@@ -100,15 +116,18 @@ class Hands(Generic[T]):
         """
         self.come_back(task)
         await self.intake.turn()
-        with anyio.move_on_after(timeout):
-            await self.intake.gathered(most)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.intake.gathered(most)
         await self.intake.turn()
         if self.intake.closed:
             raise ClosedError("consumer")
         messages: list[Message[T]] = []
-        while len(messages) < most and (entry := self.intake.take()) is not None:
-            self._hold(task, entry)
-            messages.append(Message(entry, self.desk, entry.fields))
+        for entry in await self.intake.several(most, apart=False):
+            message = self.desk.open(entry)
+            if message is not None:
+                self._hold(task, entry)
+                messages.append(message)
         return messages
 
     def _hold(self, task: asyncio.Task[Any], entry: Entry) -> None:
@@ -122,10 +141,11 @@ class Hands(Generic[T]):
         for entry in self._holders.pop(task, ()):
             self.ledger.finish(entry, ack=self.ack and _done_well(task))
 
-    def set_aside(self, entry: Entry) -> None:
-        """Take over the message of a loop that was left."""
-        self.ledger.finish(entry, ack=False)
-        self._aside.append(entry)
+    def set_aside(self, entries: Sequence[Entry]) -> None:
+        """Take over the messages of a loop that was left."""
+        for entry in entries:
+            self.ledger.finish(entry, ack=False)
+        self._aside += entries
 
     def let_go(self, *, clean: bool) -> None:
         """End all holding: the consumer is being left.
@@ -139,12 +159,15 @@ class Hands(Generic[T]):
             # A task that lives on must not keep all this alive.
             task.remove_done_callback(self._ended)
         self._holders.clear()
-        held += filter(None, [loop.let_go() for loop in list(self._loops)])
+        for loop in list(self._loops):
+            entries, task = loop.let_go() or ((), this_task())
+            held += [(entry, task) for entry in entries]
         for entry, task in held:
             self.ledger.finish(entry, ack=self.ack and clean and _done_well(task))
         if self.ack and clean:
             for entry in self._aside:
-                self.ledger.ack(entry)
+                if entry.verdict is None:
+                    self.ledger.ack(entry)
         self._aside.clear()
 
 
@@ -182,21 +205,65 @@ class Loop(Generic[T]):
         else:
             self._held = None
             self._ledger.finish(held, ack=self._ack)
-        entry = self._intake.poll() or await self._intake.entry()
-        if entry is None:
-            raise StopAsyncIteration
-        self._held = entry
-        return Message(entry, self._desk, entry.fields)
+        while (entry := self._intake.poll() or await self._intake.entry()) is not None:
+            message = self._desk.open(entry)
+            if message is not None:
+                self._held = entry
+                return message
+        raise StopAsyncIteration
 
-    def let_go(self) -> tuple[Entry, asyncio.Task[Any]] | None:
+    def let_go(self) -> tuple[Sequence[Entry], asyncio.Task[Any]] | None:
         """Give up what is held, and say by which task."""
         held, self._held = self._held, None
         if held is None or self._task is None:
             return None
-        return held, self._task
+        return [held], self._task
 
     def __del__(self) -> None:
         if self._held is not None:
+            self._hands.set_aside([self._held])
+
+
+class BatchLoop(Generic[T]):
+    """One `async for` over a consumer's batches.
+
+    Args:
+        hands: Hands out.
+        size: Messages in a batch at most.
+        linger: Seconds to wait for that many.
+    """
+
+    def __init__(self, hands: Hands[T], size: int, linger: float) -> None:
+        self._hands = hands
+        self._size = size
+        self._linger = linger
+        # The batch that is being processed, and by which task.
+        self._held: list[Entry] = []
+        self._task: asyncio.Task[Any] | None = None
+
+    def __aiter__(self) -> BatchLoop[T]:
+        return self
+
+    async def __anext__(self) -> list[Message[T]]:
+        hands, self._task = self._hands, this_task()
+        held, self._held = self._held, []
+        for entry in held:
+            hands.ledger.finish(entry, ack=hands.ack)
+        while entries := await hands.intake.batch(self._size, self._linger):
+            opened = [(entry, hands.desk.open(entry)) for entry in entries]
+            messages = [message for _, message in opened if message is not None]
+            if messages:
+                self._held = [entry for entry, message in opened if message is not None]
+                return messages
+        raise StopAsyncIteration
+
+    def let_go(self) -> tuple[Sequence[Entry], asyncio.Task[Any]] | None:
+        """Give up what is held, and say by which task."""
+        held, self._held = self._held, []
+        return (held, self._task) if held and self._task else None
+
+    def __del__(self) -> None:
+        if self._held:
             self._hands.set_aside(self._held)
 
 

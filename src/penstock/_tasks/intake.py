@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -27,11 +28,13 @@ class Intake:
         ledger: The consumer's ledger.
         on_overdue: Called when leases have to be looked after before anything is
             handed out; `arrived` answers it.
+        begin: Counts an attempt that is about to start; tells whether it may.
         delay: Under DELAYED, told what is handed out.
         handed_out: Rung then.
     """
 
     __slots__ = (
+        "_begin",
         "_delay",
         "_error",
         "_handed_out",
@@ -39,6 +42,7 @@ class Intake:
         "_ledger",
         "_on_overdue",
         "_paused",
+        "_stopped",
         "_told",
         "_turn_ends",
         "closed",
@@ -48,11 +52,13 @@ class Intake:
         self,
         ledger: Ledger,
         on_overdue: Callable[[], None],
+        begin: Callable[[Entry], Awaitable[bool]],
         delay: Delay | None = None,
         handed_out: Bell | None = None,
     ) -> None:
         self._ledger = ledger
         self._on_overdue = on_overdue
+        self._begin = begin
         self._delay = delay
         self._handed_out = handed_out
         self._idle = Queueing()
@@ -61,6 +67,8 @@ class Intake:
         self._told = False
         self._turn_ends = 0.0
         self._paused = False
+        # Nothing more is handed out, although there may be something.
+        self._stopped = False
         # Nothing is handed out any more.
         self.closed = False
 
@@ -97,6 +105,12 @@ class Intake:
         self._error = error
         self._idle.wake_all()
 
+    def stop(self, error: PenstockError) -> None:
+        """Hand nothing more out, and have workers told why."""
+        self.fail(error)
+        self._stopped = True
+        self._turn_ends = 0.0
+
     def raise_untold(self) -> None:
         """Raise why nothing more came, unless somebody was told.
 
@@ -105,6 +119,11 @@ class Intake:
         """
         if self._error is not None and not self._told:
             raise self._error
+
+    @property
+    def _shut(self) -> bool:
+        """Whether nothing is handed out now."""
+        return self.closed or self._paused or self._stopped
 
     def poll(self) -> Entry | None:
         """Take an entry if one can be had without waiting and no turn is due."""
@@ -115,13 +134,84 @@ class Intake:
 
     def take(self) -> Entry | None:
         """Take an entry if one can be had without waiting; None once closed."""
-        if self.closed or self._paused:
+        if self._shut:
             return None
-        entry = self._ledger.take()
+        return self._out(self._ledger.take())
+
+    def _out(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
             self._delay.handed_out(entry, monotonic())
             self._handed_out.ring()
         return entry
+
+    async def one(self) -> Entry | None:
+        """Take an entry if one is there; the server may have to be told first.
+
+        Cancelling it takes nothing.
+        """
+        ledger = self._ledger
+        while ledger.next_is_due and not self._shut:
+            entry = ledger.take_due()
+            if not await self._begin(entry):
+                continue
+            if not self._shut:
+                return self._out(entry)
+            ledger.put_back(entry)
+        return self.take()
+
+    async def several(self, most: int, *, apart: bool) -> list[Entry]:
+        """Take what is there.
+
+        Cancelling it takes nothing.
+
+        Args:
+            most: How many at most.
+            apart: Whether an entry on a further attempt comes alone: it may be why
+                those beside it failed.
+        """
+        entries: list[Entry] = []
+        try:
+            while len(entries) < most:
+                if apart and entries and self._ledger.next_is_repeated:
+                    break
+                entry = await self.one()
+                if entry is None:
+                    break
+                entries.append(entry)
+                if apart and entry.deliveries > 1:
+                    break
+        except BaseException:
+            for entry in reversed(entries):
+                self._ledger.put_back(entry)
+            raise
+        return entries
+
+    async def batch(self, size: int, linger: float) -> list[Entry]:
+        """Wait for a batch; empty once closed.
+
+        Cancelling it takes nothing.
+
+        Args:
+            size: Entries at most.
+            linger: Seconds to wait for that many from the first one on.
+
+        Raises:
+            PenstockError: Reading failed for good, and the queue is empty.
+        """
+        while not self.closed:
+            await self.turn()
+            await self.gathered(1)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(linger):
+                    await self.gathered(size, apart=True)
+            late = self._ledger.overdue(monotonic())
+            if late:
+                self._on_overdue()
+            if late or self._paused:
+                await self._wait(0)
+            elif entries := await self.several(size, apart=True):
+                return entries
+        return []
 
     async def turn(self) -> None:
         """Give the event loop a turn, if one is due."""
@@ -130,24 +220,31 @@ class Intake:
             now = monotonic()
             # Once closed or while paused it stays due, so that `poll` gives nothing;
             # and so it does until leases that may be over have been looked after.
-            late = self.closed or self._paused or self._ledger.overdue(now)
+            late = self._shut or self._ledger.overdue(now)
             self._turn_ends = 0.0 if late else now + _TURN
 
-    async def gathered(self, count: int) -> None:
+    async def gathered(self, count: int, *, apart: bool = False) -> None:
         """Wait until that many can be taken, or as many as the queue will hold.
 
         Cancelling it takes nothing.
+
+        Args:
+            count: How many.
+            apart: Whether an entry on a further attempt is enough, since it comes
+                alone.
 
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
         ledger = self._ledger
         while not self.closed:
-            if ledger.queued >= count or (ledger.queued and ledger.crammed):
-                return
-            if self._error is not None and not ledger.queued:
+            if self._error is not None and (self._stopped or not ledger.queued):
                 self._told = True
                 raise self._error
+            if ledger.queued >= count or (ledger.queued and ledger.crammed):
+                return
+            if apart and ledger.next_is_repeated:
+                return
             await self._wait(count)
 
     async def entry(self) -> Entry | None:
@@ -164,7 +261,7 @@ class Intake:
                 self._on_overdue()
                 await self._wait(0)
                 continue
-            entry = self.take()
+            entry = await self.one()
             if entry is not None:
                 return entry
             if self._error is not None:

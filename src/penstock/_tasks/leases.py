@@ -17,6 +17,7 @@ from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
 from penstock._core.replies import Claimed, ErrorReply
 from penstock._link.link import Line
+from penstock._tasks.attempts import renewal
 from penstock._tasks.bells import Bell
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership
@@ -59,19 +60,19 @@ async def renew(line: Line, ledger: Ledger, member: Membership) -> int:
     """
     now = monotonic()
     renewals = ledger.to_renew(now)
-    late = [renewal for renewal in renewals if renewal.late]
+    late = [due for due in renewals if due.late]
     lost = 0
-    asked = await line.calls([_ask(member, renewal) for renewal in late])
-    for renewal, reply in zip(late, asked, strict=True):
+    asked = await line.calls([_ask(member, due) for due in late])
+    for due, reply in zip(late, asked, strict=True):
         if not isinstance(reply, ErrorReply):
             ours = [pending.id for pending in replies.pending_page(reply)]
-            lost += ledger.lose_all_but(renewal, ours)
-    kept = [renewal for renewal in renewals if renewal.ids]
-    answers = await line.calls([_renewal(member, renewal) for renewal in kept])
-    for renewal, reply in zip(kept, answers, strict=True):
+            lost += ledger.lose_all_but(due, ours)
+    kept = [due for due in renewals if due.ids]
+    answers = await line.calls([renewal(member, due) for due in kept])
+    for due, reply in zip(kept, answers, strict=True):
         if not isinstance(reply, ErrorReply):
-            lost += ledger.lose_all_but(renewal, reply)
-            ledger.renewed(renewal, now)
+            lost += ledger.lose_all_but(due, reply)
+            ledger.renewed(due, now)
     return lost
 
 
@@ -86,11 +87,6 @@ def _ask(member: Membership, renewal: Renewal) -> Command:
         # Others of ours may lie between them, younger or left open.
         count=len(ids) + len(renewal.account.entries),
     )
-
-
-def _renewal(member: Membership, renewal: Renewal) -> Command:
-    key = renewal.account.shard.key
-    return commands.xclaim_renew(key, member.group, member.name, renewal.ids)
 
 
 class Claimer:
@@ -253,8 +249,6 @@ class Claimer:
                 self._tell("claim_refused", shard, reply=reply.text)
                 return
             page = replies.claimed(reply)
-            if page.nameless:
-                await self._find_deleted(shard, self._cursors[shard.key], page)
             self._cursors[shard.key] = page.cursor
             await self._book(shard, page)
             self._asking = False
@@ -262,47 +256,30 @@ class Claimer:
                 return
         self._unfinished = True
 
-    async def _find_deleted(self, shard: Shard, start: bytes, page: Claimed) -> None:
-        """Find and book what is ours by a takeover, and deleted from the stream.
-
-        Redis 6.2 takes it over and does not name it (redis/redis#10198): it is what is
-        pending for us on that stretch of the list, and neither in hand nor there.
-        """
-        member = self._member
-        end = b"+" if page.cursor == b"0-0" else page.cursor
-        ask = commands.xpending_between(
-            shard.key, member.group, member.name, low=start, high=end, count=10 * _PAGE
-        )
-        [reply] = await self._line.calls([ask])
-        if isinstance(reply, ErrorReply):
-            return
-        known = {id_ for id_, _ in page.entries}.union(self._ledger.in_hand(shard))
-        ids = [p.id for p in replies.pending_page(reply) if p.id not in known]
-        found = await self._line.calls([commands.xrange_one(shard.key, i) for i in ids])
-        gone = [[id_, None] for id_, there in zip(ids, found, strict=True) if not there]
-        self._ledger.received(shard, gone, monotonic(), 0)
-
     async def _book(self, shard: Shard, page: Claimed) -> None:
-        ledger = self._ledger
+        ledger, member, ids = self._ledger, self._member, page.ids
         ledger.deleted(shard, page.deleted)
-        if not page.entries:
+        if not ids:
             return
-        # The count was raised by the takeover, which does not say to what.
-        command = commands.xpending_between(
+        ask = commands.xpending_between(
             shard.key,
-            self._member.group,
-            self._member.name,
-            low=page.entries[0][0],
-            high=page.entries[-1][0],
+            member.group,
+            member.name,
+            low=ids[0],
+            high=ids[-1],
             count=10 * _PAGE,
         )
-        [reply] = await self._line.calls([command])
-        counts = [] if isinstance(reply, ErrorReply) else replies.pending_page(reply)
-        deliveries = {pending.id: pending.deliveries for pending in counts}
-        size = sum(sum(map(len, fields or ())) for _, fields in page.entries)
-        taken = ledger.received(
-            shard, page.entries, monotonic(), size, deliveries, claimed=True
-        )
+        bodies = [commands.xrange_one(shard.key, id_) for id_ in ids]
+        counts, *found = await self._line.calls([ask, *bodies])
+        refused = next((r for r in found if isinstance(r, ErrorReply)), None)
+        if refused is not None:
+            self._tell("claim_refused", shard, reply=refused.text)
+            return  # they are ours, and found again when their lease has ended
+        attempts = dict.fromkeys(ids, 1)
+        if not isinstance(counts, ErrorReply):
+            attempts |= {p.id: p.deliveries for p in replies.pending_page(counts)}
+        entries = replies.bodies(ids, found)
+        taken = ledger.came_back(shard, entries, monotonic(), attempts, claimed=True)
         ledger.totals.claimed += taken
         self._intake.arrived(taken)
         if taken:

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from penstock._core import sharding
 from penstock._tasks.membership import Membership
 from penstock.codecs import Codec
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent
 from penstock.identity import consumer_name, host_id
 from penstock.message import EntryId
+from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Mode, Prefetch, Start, choice, count
+from penstock.retries import DeadLetters, Retry
 
-__all__ = ["Plan", "membership", "shard_numbers", "which_mode", "which_policy"]
+__all__ = [
+    "Plan",
+    "check_kinds",
+    "membership",
+    "shard_numbers",
+    "which_dead_letters",
+    "which_mode",
+    "which_policy",
+    "which_retry",
+]
 
 T = TypeVar("T")
+
+_DEAD_LETTERS: Final = "{stream}.dead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,9 @@ class Plan(Generic[T]):
 
     Attributes:
         numbers: The shards to read of each stream; None for all there are.
+        retry: How often what failed is tried; None where nothing can be.
+        instead: What is done in place of keeping dead letters; None keeps them.
+        dead_letters: The name of their stream; `{stream}` in it is the message's.
     """
 
     url: str | None
@@ -42,6 +59,10 @@ class Plan(Generic[T]):
     commit_delay: float
     lease: float
     claim_interval: float
+    retry: Retry | None
+    instead: DeadLetters | None
+    dead_letters: str
+    middleware: Sequence[Middleware[Any]]
     open_timeout: float
     close_timeout: float
     on_event: OnEvent
@@ -67,6 +88,20 @@ class Plan(Generic[T]):
 
 
 _NO_ACK = "leave ack() out, or name a group and choose PROCESSED, ROLLING or DISABLED"
+
+
+def check_kinds(**options: tuple[object, type]) -> None:
+    """Make sure that grouped options are what they should be.
+
+    Raises:
+        ConfigurationError: One is something else.
+    """
+    for option, (value, kind) in options.items():
+        if not isinstance(value, kind):
+            raise ConfigurationError(
+                f"{option}={value!r:.60} won't do; give a {kind.__name__}, "
+                f"{option}={kind.__name__}(...)"
+            )
 
 
 def which_mode(mode: Mode | str | None, group: str | None) -> Mode:
@@ -121,6 +156,46 @@ def which_policy(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
             f"acknowledge; leave it out, or name a group"
         )
     return policy
+
+
+def which_retry(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | None:
+    """Give how often what failed is tried; None where nothing can be.
+
+    Raises:
+        ConfigurationError: It was asked for where it can't be.
+    """
+    by_time = policy in {AutoCommit.DELAYED, AutoCommit.IMMEDIATE}
+    if mode is not Mode.REALTIME and not by_time:
+        return Retry() if retry is None else retry
+    if retry is not None:
+        what = policy.name if by_time else mode.name
+        raise ConfigurationError(
+            f"retry= needs acknowledgements by the handler's end, and {what} has none; "
+            f"leave it out, or name a group and choose PROCESSED, ROLLING or DISABLED"
+        )
+    return None
+
+
+def which_dead_letters(
+    dead_letters: DeadLetters | str | None, streams: Sequence[str]
+) -> tuple[str, DeadLetters | None]:
+    """Give the dead letters' stream, and what is done in place of keeping them.
+
+    Raises:
+        ConfigurationError: The name is none, or that of a stream that is read.
+    """
+    if dead_letters is None:
+        return _DEAD_LETTERS, None
+    if isinstance(dead_letters, DeadLetters) or dead_letters in {"drop", "stop"}:
+        return _DEAD_LETTERS, DeadLetters(dead_letters)
+    sharding.single(dead_letters)
+    for stream in streams:
+        if dead_letters.replace("{stream}", stream) in streams:
+            raise ConfigurationError(
+                f"dead_letters={dead_letters!r:.60} is a stream that is read: what is "
+                f"given up would come back for ever; name another one"
+            )
+    return dead_letters, None
 
 
 def shard_numbers(shards: int | Iterable[int] | None) -> Sequence[int] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -21,7 +21,7 @@ from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.cursor import Cursor, Live, Position, Recover
 from penstock._core.ledger import Ledger
-from penstock._core.replies import ErrorReply, Trouble
+from penstock._core.replies import ErrorReply, Pending, RawEntry, Trouble
 from penstock._link.link import Link
 from penstock._link.wire import Wire, pack
 from penstock._tasks.bells import Bell
@@ -30,12 +30,15 @@ from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership, refusal
 from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
+from penstock.message import EntryId, Shard
 
 __all__ = ["Errand", "Reader"]
 
 # A read on a silent stream comes back this often, to be asked again. Short enough to
 # notice a peer that has vanished without a word, and half a command a second.
 BLOCK: Final = 2.0
+# Milliseconds after which a pending entry may be about to be taken over.
+_OLD: Final = 500
 # How often a broken shard is looked at; in seconds.
 _LOOK: Final = 1.0
 
@@ -68,6 +71,7 @@ class Reader:
         room: Rung when there is room again.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
+        mark: Counts down what waits, after each read.
         on_event: Told what is repaired or refused.
     """
 
@@ -83,6 +87,7 @@ class Reader:
         room: Bell,
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
+        mark: Callable[[], Awaitable[None]],
         on_event: OnEvent,
     ) -> None:
         self.wire = wire
@@ -94,6 +99,7 @@ class Reader:
         self._room = room
         self._unblock = unblock
         self._on_recovered = on_recovered
+        self._mark = mark
         self._on_event = on_event
         self._healer = Healer(member, on_event)
         # When broken shards are looked at again.
@@ -278,6 +284,8 @@ class Reader:
             )
         self._intake.arrived(count)
         self._link.progress()
+        if count:
+            await self._mark()
 
     def _live_command(self, read: Live, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
@@ -296,31 +304,57 @@ class Reader:
             await self._read_pending(read, self._member)
 
     async def _read_pending(self, read: Recover, member: Membership) -> None:
-        group, name = member.group, member.name
-        shard, after = read.position.shard, read.position.after
-        batch = [
-            commands.xpending_page(shard.key, group, name, after, read.count),
-            commands.xreadgroup_pending(group, name, shard.key, after, read.count),
-        ]
-        if read.position.until is None:
+        # Not by reading them again: that counts a delivery, also of what is in hand.
+        group, name, position = member.group, member.name, read.position
+        shard = position.shard
+        page = commands.xpending_page(
+            shard.key, group, name, position.after, read.count
+        )
+        batch = [page]
+        if position.until is None:
             batch.append(commands.xpending_summary(shard.key, group))
-        counts, reply, *summary = await self._request(batch, 0.0)
+        reply, *summary = await self._request(batch, 0.0)
         if isinstance(reply, ErrorReply):
             await self._refused(reply)
             return
         if summary:
-            read.position.until = replies.highest_pending(summary[0])
-        entries = [entry for _, page in replies.streams(reply) for entry in page]
-        deliveries = {}
-        if not isinstance(counts, ErrorReply):
-            # Reading them again was one delivery more.
-            deliveries = {p.id: p.deliveries + 1 for p in replies.pending_page(counts)}
-        self._cursor.recovered(read, entries)
-        new = self._ledger.received(shard, entries, monotonic(), self._size, deliveries)
+            position.summed_up(replies.highest_pending(summary[0]))
+        pending = replies.pending_page(reply)
+        entries = await self._bodies(shard, pending, member)
+        if entries is None:
+            return
+        self._cursor.recovered(read, [[each.id, None] for each in pending])
+        attempts = {each.id: _attempts(each, position) for each in pending}
+        new = self._ledger.came_back(shard, entries, monotonic(), attempts)
         self._intake.arrived(new)
         self._link.progress()
         if not read.position.recovering:
             self._on_recovered()
+
+    async def _bodies(
+        self, shard: Shard, pending: Sequence[Pending], member: Membership
+    ) -> list[RawEntry] | None:
+        """Renew own pending entries that are not in hand, and read them.
+
+        Gives those in hand too, without what is in them; None if it was refused.
+        """
+        in_hand = self._ledger.in_hand(shard)
+        unknown = [each for each in pending if each.id not in in_hand]
+        known: list[RawEntry] = [[p.id, ()] for p in pending if p.id in in_hand]
+        if not unknown:
+            return known
+        claims = [*reclaims(shard, unknown, member)]
+        ids = [each.id for each in unknown]
+        ask = [*claims, *(commands.xrange_one(shard.key, id_) for id_ in ids)]
+        answers = await self._request(ask, 0.0)
+        refused = next((r for r in answers if isinstance(r, ErrorReply)), None)
+        if refused is not None:
+            await self._refused(refused)
+            return None
+        ours = {id_ for reply in answers[: len(claims)] for id_ in reply}
+        found = replies.bodies(ids, answers[len(claims) :])
+        # What is deleted may be pending no more, and what is not ours is another's.
+        return known + [each for each in found if each[1] is None or each[0] in ours]
 
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
@@ -334,6 +368,33 @@ class Reader:
         else:
             self._on_event(Event("read_refused", facts={"reply": error.text}))
         await self._link.pause()
+
+
+def reclaims(
+    shard: Shard, pending: Sequence[Pending], member: Membership
+) -> Iterator[Command]:
+    """Renew leases of own pending entries, but of none that was taken over just now.
+
+    Whoever takes one over starts its idle clock anew, so what has been idle for long is
+    asked for only if it still is.
+    """
+    young = [each.id for each in pending if each.idle < _OLD]
+    old = [each.id for each in pending if each.idle >= _OLD]
+    for ids, idle in ((young, 0), (old, _OLD)):
+        if ids:
+            yield commands.xclaim_renew(
+                shard.key, member.group, member.name, ids, idle=idle
+            )
+
+
+def _attempts(pending: Pending, position: Position) -> int:
+    """Tell how often a handler has had what is pending for us.
+
+    A reply that was lost counted a delivery of what it would have brought.
+    """
+    if pending.deliveries == 1 and position.unseen(EntryId.parse(pending.id)):
+        return 0
+    return pending.deliveries
 
 
 def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 import anyio
 
 from penstock._core import commands
 from penstock._core.delay import Delay
 from penstock._core.desk import FrontDesk
+from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
 from penstock._core.window import Window
 from penstock._link.link import Line, Link, open_link
 from penstock._link.wire import Wire
 from penstock._tasks.assignment import Assignment
+from penstock._tasks.attempts import Attempts
 from penstock._tasks.bells import Bell
+from penstock._tasks.burying import Burial
 from penstock._tasks.closing import give_back
 from penstock._tasks.committer import Committer
 from penstock._tasks.hands import Hands, this_task
@@ -37,15 +38,18 @@ from penstock._tasks.lifetime import task_group
 from penstock._tasks.membership import Membership
 from penstock._tasks.plan import Plan
 from penstock._tasks.reader import Reader
+from penstock._tasks.retrier import bring_back
 from penstock._tasks.ripener import ripen
+from penstock._tasks.running import Crew, Job
 from penstock._tasks.scout import Scout
 from penstock._tasks.seeking import seek
 from penstock._tasks.sounding import Sounding
-from penstock._tasks.worker import HandlerExit, work
+from penstock._tasks.verdicts import Verdicts
+from penstock._tasks.worker import Workbench
 from penstock.errors import ConfigurationError, ConnectionLost, UsageError
 from penstock.events import Event
-from penstock.message import EntryId, Message
-from penstock.options import AutoCommit, Mode, Ordering, Start
+from penstock.message import EntryId
+from penstock.options import AutoCommit, Mode, Start
 
 __all__ = ["Session", "open_session"]
 
@@ -68,26 +72,43 @@ class Session(Generic[T]):
         self._room = Bell()
         self._outcomes = Bell()
         self.ledger = self._make_ledger()
+        self._postponed = Bell()
         self._handed_out = Bell()
         delayed = plan.policy is AutoCommit.DELAYED
         self._delay = Delay(plan.commit_delay) if delayed else None
-        self._ripening = anyio.CancelScope(shield=True)
-        self.intake = Intake(
-            self.ledger, self._outcomes.ring, self._delay, self._handed_out
+        # Of what goes by time, to be ended.
+        self._clocks: list[anyio.CancelScope] = []
+        self._attempts = Attempts(
+            line,
+            self.ledger,
+            plan.member,
+            settle=self._settle,
+            on_lost=self._outcomes.ring,
+            on_event=plan.on_event,
         )
-        self._desk = FrontDesk(self.ledger, plan.codec, no_ack=plan.no_ack)
+        line.on_restored = self._on_restored
+        self.intake = Intake(
+            self.ledger,
+            self._outcomes.ring,
+            self._attempts.begin,
+            self._delay,
+            self._handed_out,
+        )
+        self._verdicts = Verdicts(
+            self.ledger,
+            plan.retry,
+            plan.instead,
+            on_stop=self.intake.stop,
+            on_event=plan.on_event,
+        )
+        self._desk = self._make_desk(FrontDesk)
         self._ack = plan.policy is AutoCommit.PROCESSED
         self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
         self._scout = Scout(line.calls, plan.on_event)
         self.assignment = Assignment(plan, line, self.ledger, self._scout)
         self._committer = self._make_committer()
         self._claimer: Claimer | None = None
-        # The tasks that `run` has handlers in, to see a handler that closes its own
-        # consumer; and an event to wait for their end.
-        self._workers: set[asyncio.Task[Any]] = set()
-        self._runs = 0
-        self._ordering = Ordering.NONE
-        self._idle = anyio.Event()
+        self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
         self._closing = False
         self._closed = anyio.Event()
 
@@ -104,6 +125,13 @@ class Session(Generic[T]):
     def _on_ready(self) -> None:
         self.intake.arrived(1)
 
+    def _on_exhausted(self, entry: Entry) -> None:
+        self._verdicts.exhausted(entry)
+
+    def _on_restored(self) -> None:
+        self._attempts.restored()
+        self.intake.arrived(self.ledger.queued)
+
     def _on_renewed(self) -> None:
         # Workers may have been held up until it was known what is still ours.
         self.intake.arrived(self.ledger.queued)
@@ -117,11 +145,27 @@ class Session(Generic[T]):
             Window(most, plan.prefetch.max_bytes, plan.max_wait),
             max_pending=pending,
             max_uncommitted=None if on_demand else most + 10 * pending,
+            max_attempts=plan.retry.max_attempts if plan.retry else None,
             lease=plan.lease,
             acks=plan.acks,
             on_room=self._ring_reader,
             on_outcomes=self._ring_committer,
             on_ready=self._on_ready,
+            on_postponed=self._on_postponed,
+            on_exhausted=self._on_exhausted,
+        )
+
+    def _on_postponed(self) -> None:
+        self._postponed.ring()
+
+    def _make_desk(self, kind: type[FrontDesk[T]]) -> FrontDesk[T]:
+        home = threading.get_ident()
+        return kind(
+            self.ledger,
+            self._plan.codec,
+            self._verdicts,
+            no_ack=self._plan.no_ack,
+            at_home=lambda: threading.get_ident() == home,
         )
 
     def _make_committer(self) -> Committer | None:
@@ -138,7 +182,20 @@ class Session(Generic[T]):
             on_renewed=self._on_renewed,
             interval=None if on_demand else plan.commit_interval,
             outcomes=self._outcomes,
+            burial=self._make_burial(plan.member),
             sounding=Sounding(self._line, plan.member, self.assignment.cursor),
+            on_event=plan.on_event,
+        )
+
+    def _make_burial(self, member: Membership) -> Burial | None:
+        plan = self._plan
+        if plan.retry is None or plan.instead is not None:
+            return None
+        return Burial(
+            self._line,
+            self.ledger,
+            member,
+            plan.dead_letters,
             on_event=plan.on_event,
         )
 
@@ -169,6 +226,7 @@ class Session(Generic[T]):
             room=self._room,
             unblock=self._unblock,
             on_recovered=self._on_recovered,
+            mark=self._attempts.mark,
             on_event=plan.on_event,
         )
         group.start_soon(self._reader.run)
@@ -176,14 +234,22 @@ class Session(Generic[T]):
             group.start_soon(self._committer.run)
             self._claimer = self._make_claimer(plan.member)
             group.start_soon(self._claimer.run)
+            again = partial(bring_back, self.ledger, self._postponed)
+            group.start_soon(self._until_closed, partial(again, self.intake.arrived))
         if self._delay is not None:
-            group.start_soon(self._ripen, self._delay)
+            due = partial(ripen, self._delay, self.ledger, self._handed_out)
+            group.start_soon(self._until_closed, due)
         self.assignment.reader, self.assignment.claimer = self._reader, self._claimer
         group.start_soon(self._scout.run, self.assignment.appeared, self._line.restore)
         if self.assignment.wrong is not None:
             self.intake.fail(self.assignment.wrong)
 
+    async def _settle(self) -> None:
+        if self._committer is not None:
+            await self._committer.settle()
+
     def _on_recovered(self) -> None:
+        self._attempts.count_again()
         if self._claimer is not None:
             self._claimer.look()
 
@@ -195,9 +261,11 @@ class Session(Generic[T]):
             # Then the reader's connection is as good as lost too.
             self._reader.wire.abort(error.reason)
 
-    async def _ripen(self, delay: Delay) -> None:
-        with self._ripening:
-            await ripen(delay, self.ledger, self._handed_out)
+    async def _until_closed(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something in the background until everything has been closed in order."""
+        with anyio.CancelScope(shield=True) as scope:
+            self._clocks.append(scope)
+            await work()
 
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
         """Go on at a place."""
@@ -222,49 +290,14 @@ class Session(Generic[T]):
 
         await self._reader.between_reads(errand)
 
-    async def run(
-        self,
-        handler: Callable[[Message[T]], Awaitable[object]],
-        concurrency: int,
-        ordering: Ordering,
-    ) -> None:
+    async def run(self, job: Job) -> None:
         """Have messages handled until the consumer closes."""
-        if self._runs and ordering is not self._ordering:
-            raise UsageError(
-                f"another run() of this consumer orders by {self._ordering.value!r}; "
-                f"use the same ordering, or a consumer of its own"
-            )
         self.hands.come_back(this_task())
-        if not self._runs:
-            self._idle = anyio.Event()
-            self._ordering = ordering
-            self.ledger.order_by(ordering)
-        self._runs += 1
-        try:
-            async with task_group() as workers:
-                for _ in range(concurrency):
-                    workers.start_soon(self._work, handler)
-        except HandlerExit as exit_:
-            raise exit_.error from None
-        finally:
-            self._runs -= 1
-            if not self._runs:
-                self._idle.set()
+        await self._crew.run(job)
 
-    async def _work(self, handler: Callable[[Message[T]], Awaitable[object]]) -> None:
-        task = this_task()
-        self._workers.add(task)
-        try:
-            await work(
-                handler,
-                intake=self.intake,
-                ledger=self.ledger,
-                desk=self._desk,
-                ack=self._ack,
-                on_event=self._plan.on_event,
-            )
-        finally:
-            self._workers.discard(task)
+    def _bench(self, kind: type[FrontDesk[T]]) -> Workbench:
+        desk = self._make_desk(kind)
+        return Workbench(self.intake, self.ledger, desk, self._verdicts, self._ack)
 
     async def commit(self) -> None:
         """Wait until what is acknowledged by now is on the server."""
@@ -278,7 +311,7 @@ class Session(Generic[T]):
             clean: Whether what loops hold counts as processed.
         """
         self.intake.close()
-        if asyncio.current_task() in self._workers:
+        if asyncio.current_task() in self._crew:
             return  # a handler: `run` returns after it, and the rest follows there
         if self._closing:
             await self._closed.wait()
@@ -287,7 +320,8 @@ class Session(Generic[T]):
         try:
             with anyio.CancelScope(shield=True):
                 await self._close(clean=clean)
-                self._ripening.cancel()
+                for clock in self._clocks:
+                    clock.cancel()
                 if self._committer is not None:
                     await self._committer.stop()
         finally:
@@ -300,40 +334,41 @@ class Session(Generic[T]):
         if self._claimer is not None:
             await self._claimer.stop()
         await self._reader.stop()
-        with anyio.move_on_after(deadline - time.monotonic()):
-            if self._runs:
-                await self._idle.wait()
+        await self._crew.dismiss(deadline)
         self.hands.let_go(clean=clean)
         if self._delay is not None:
             # Left cleanly, all that was handed out counts as due.
             for entry in self._delay.ripe(math.inf if clean else time.monotonic()):
                 self.ledger.ack(entry)
-        with anyio.move_on_after(max(1.0, deadline - time.monotonic())) as late:
-            await self._end_group()
-        if late.cancelled_caught:
-            facts = {"uncommitted": self.ledger.uncommitted}
-            self._plan.on_event(Event("close_incomplete", facts=facts))
+        await self._end_group(deadline)
         if self._plan.noack and self.ledger.queued:
             facts = {"messages": self.ledger.queued}
             self._plan.on_event(Event("dropped", facts=facts))
         self.ledger.close()
 
-    async def _end_group(self) -> None:
+    async def _end_group(self, deadline: float) -> None:
+        """Send every outcome, and give back the rest; what can't be sent is told of."""
         plan, committer = self._plan, self._committer
         if plan.member is None or committer is None:
             return
-        await committer.flush()
+        with anyio.move_on_after(max(1.0, deadline - time.monotonic())) as unsent:
+            await committer.flush()
+        facts = {"uncommitted": self.ledger.uncommitted, "dying": self.ledger.dying}
         stranded = self._reader.stranded or (
             self._claimer is not None and self._claimer.stranded
         )
-        await give_back(
-            self._line,
-            self.ledger.release(),
-            plan.member,
-            idle=plan.lease,
-            strays=self.assignment.cursor.shards if stranded else (),
-            on_event=plan.on_event,
-        )
+        # Also if some outcomes could not be sent: a dead letter is refused, say.
+        with anyio.move_on_after(1.0) as kept:
+            await give_back(
+                self._line,
+                self.ledger.release(),
+                plan.member,
+                idle=plan.lease,
+                strays=self.assignment.cursor.shards if stranded else (),
+                on_event=plan.on_event,
+            )
+        if unsent.cancelled_caught or kept.cancelled_caught:
+            plan.on_event(Event("close_incomplete", facts=facts))
 
 
 @asynccontextmanager

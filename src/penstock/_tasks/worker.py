@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import traceback
-from collections.abc import Awaitable, Callable
-from pathlib import PurePath
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any
 
 from penstock._core.desk import FrontDesk
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
+from penstock._tasks.calling import Call
 from penstock._tasks.intake import Intake
-from penstock.events import Event, OnEvent
-from penstock.message import Message
+from penstock._tasks.verdicts import Verdicts
 
-__all__ = ["HandlerExit", "work"]
+__all__ = ["HandlerExit", "Workbench", "work", "work_batches"]
 
 
 class HandlerExit(Exception):  # noqa: N818 - it is no error of ours
@@ -34,67 +33,127 @@ class HandlerExit(Exception):  # noqa: N818 - it is no error of ours
         super().__init__()
 
 
-async def work(
-    handler: Callable[[Message[Any]], Awaitable[object]],
-    *,
-    intake: Intake,
-    ledger: Ledger,
-    desk: FrontDesk[Any],
-    ack: bool,
-    on_event: OnEvent,
-) -> None:
-    """Handle entries until the intake closes.
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What workers work with.
 
-    An entry whose handler raises is left open; the handler's own cancellation of
-    itself counts as raising, ours ends the worker.
-
-    Raises:
-        HandlerExit: The handler wants to end more than itself.
-
-    Args:
-        handler: Called with each message.
+    Attributes:
         intake: Where entries come from.
         ledger: Where outcomes go.
         desk: Serves the messages.
+        verdicts: Deals with failures.
         ack: Whether a handler's return acknowledges.
-        on_event: Told of each handler that raised.
     """
+
+    intake: Intake
+    ledger: Ledger
+    desk: FrontDesk[Any]
+    verdicts: Verdicts
+    ack: bool
+
+
+async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> None:
+    """Handle entries until the intake closes.
+
+    A handler that raises has failed, and so has one that cancels itself; our own
+    cancellation ends the worker.
+
+    Args:
+        call: Called with each message.
+        bench: What to work with.
+        replace: Called when a handler has left something in the task's context: then
+            another worker goes on, with a clean one.
+
+    Raises:
+        HandlerExit: The handler wants to end more than itself.
+    """
+    intake, ledger, desk, ack = bench.intake, bench.ledger, bench.desk, bench.ack
+    context, task = copy_context(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - coroutines run in tasks
     while (entry := intake.poll() or await intake.entry()) is not None:
+        message = desk.open(entry)
+        if message is None:
+            continue
         try:
-            await handler(Message(entry, desk, entry.fields))
-        except Exception as error:  # noqa: BLE001 - any failure of a handler is one
-            ledger.finish(entry, ack=False)
-            _failed(on_event, entry, error)
-        except asyncio.CancelledError as error:
-            ledger.finish(entry, ack=False)
-            if _cancelled():
-                raise
-            _failed(on_event, entry, error)
-        except BaseException as error:
-            ledger.finish(entry, ack=False)
-            raise HandlerExit(error) from error
+            await call(message)
+        except BaseException as error:  # noqa: BLE001 - sorted out there
+            _failed(bench, [entry], error, task)
         else:
+            if task.cancelling():
+                # It swallowed our cancellation: who knows what it has done.
+                bench.verdicts.left(entry)
+                raise asyncio.CancelledError
             ledger.finish(entry, ack=ack)
+        if copy_context() != context:
+            replace()
+            return
 
 
-def _cancelled() -> bool:
-    """Tell whether somebody cancelled this task, or a handler raised by itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+async def work_batches(
+    call: Call,
+    bench: Workbench,
+    replace: Callable[[], None],
+    *,
+    size: int,
+    linger: float,
+) -> None:
+    """Handle entries in batches until the intake closes; otherwise as `work`.
+
+    Args:
+        call: Called with a list of messages.
+        bench: What to work with.
+        replace: See `work`.
+        size: Messages in a batch at most.
+        linger: Seconds to wait for that many.
+
+    Raises:
+        HandlerExit: The handler wants to end more than itself.
+    """
+    context, task = copy_context(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - coroutines run in tasks
+    while entries := await bench.intake.batch(size, linger):
+        opened = [(entry, bench.desk.open(entry)) for entry in entries]
+        messages = [message for _, message in opened if message is not None]
+        entries = [entry for entry, message in opened if message is not None]
+        if not messages:
+            continue
+        try:
+            await call(messages)
+        except BaseException as error:  # noqa: BLE001 - sorted out there
+            _failed(bench, entries, error, task)
+        else:
+            if task.cancelling():
+                _leave(bench, entries)
+                raise asyncio.CancelledError
+            for entry in entries:
+                bench.ledger.finish(entry, ack=bench.ack)
+        if copy_context() != context:
+            replace()
+            return
 
 
-def _failed(on_event: OnEvent, entry: Entry, error: BaseException) -> None:
-    facts = {
-        "stream": ascii(entry.shard.stream),
-        "id": entry.id.decode(),
-        "attempt": entry.deliveries,
-        # Its type and place only: an exception's text may quote the payload.
-        "error": type(error).__name__,
-        "at": _place(error),
-    }
-    on_event(Event("handler_failed", logging.ERROR, facts, error))
+def _failed(
+    bench: Workbench,
+    entries: Sequence[Entry],
+    error: BaseException,
+    task: asyncio.Task[Any],
+) -> None:
+    """Book that a handler raised.
+
+    Raises:
+        CancelledError: It was we who cancelled.
+        HandlerExit: The handler wants to end more than itself.
+    """
+    if isinstance(error, asyncio.CancelledError) and task.cancelling():
+        _leave(bench, entries)
+        raise error
+    if not isinstance(error, Exception | asyncio.CancelledError):
+        _leave(bench, entries)
+        raise HandlerExit(error) from error
+    for entry in entries:
+        bench.verdicts.failed(entry, error)
 
 
-def _place(error: BaseException) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{PurePath(frame.filename).name}:{frame.lineno}"
+def _leave(bench: Workbench, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        bench.verdicts.left(entry)

@@ -1,0 +1,205 @@
+"""What a handler wants, read off its one parameter."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+
+from penstock.errors import ConfigurationError
+from penstock.message import Message
+
+__all__ = ["UNSAID", "Wants", "agreed", "is_async", "name_of", "wants"]
+
+_MESSAGE: Final = {"message", "msg"}
+_MESSAGES: Final = {"messages", "msgs", *_MESSAGE}
+_LISTS: Final = (list, Sequence, Collection, Iterable)
+_WRITE: Final = "write `async def handle(order: Order)` or `(message: Message[Order])`"
+_WRITE_BATCH: Final = "write `async def handle(messages: list[Message[Order]])`"
+
+
+UNSAID: Final[Any] = object()
+"""Stands for a payload type that is not named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a handler is called with.
+
+    Attributes:
+        payload: The payload's type; `UNSAID` if it names none.
+        whole: Whether it takes the message, or just its payload.
+        batch: Whether it takes a list of them.
+    """
+
+    payload: Any
+    whole: bool
+    batch: bool = False
+
+
+def name_of(handler: object) -> str:
+    """Name a handler for an error's sentence."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not hasattr(handler, "__qualname__"):
+        handler = type(handler)
+    module = getattr(handler, "__module__", None)
+    name: str = getattr(handler, "__qualname__", repr(handler))
+    return f"{module}.{name}" if module else name
+
+
+def is_async(handler: Callable[..., object]) -> bool:
+    """Tell whether calling it gives something to be awaited, as far as can be seen."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - it is the method we ask for
+    )
+
+
+def wants(handler: Callable[..., object], *, batch: bool = False) -> Wants:
+    """Tell what a handler wants to be called with.
+
+    Args:
+        handler: The handler.
+        batch: Whether it is called with lists.
+
+    Raises:
+        ConfigurationError: It can't be a handler; the sentence says what to write.
+    """
+    parameter = _only_parameter(handler, _WRITE_BATCH if batch else _WRITE)
+    if parameter.annotation is parameter.empty:
+        names = _MESSAGES if batch else _MESSAGE
+        return Wants(UNSAID, parameter.name in names, batch)
+    annotation = _resolved(handler, parameter)
+    return _of_batch(parameter.name, annotation) if batch else _of_one(annotation)
+
+
+def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Parameter:
+    if not callable(handler) or inspect.isclass(handler):
+        raise ConfigurationError(f"it is no function; {write}")
+    for asked in (handler, getattr(handler, "__call__", None)):  # noqa: B004
+        if inspect.isasyncgenfunction(asked) or inspect.isgeneratorfunction(asked):
+            raise ConfigurationError(
+                f"it is a generator, and calling one handles nothing; leave out "
+                f"`yield`: {write}"
+            )
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"Python doesn't know its parameters; wrap it: {write}"
+        ) from None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
+    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if not positional:
+        raise ConfigurationError(f"it takes no message; {write}")
+    if named or any(p.default is p.empty for p in positional[1:]):
+        raise ConfigurationError(
+            f"it needs more than one parameter, and is called with one; {write}"
+        )
+    return positional[0]
+
+
+_EITHER: Final = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _resolved(handler: Callable[..., object], parameter: inspect.Parameter) -> Any:
+    """Give a parameter's annotation, also if it is written as text."""
+    function: Any = handler
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not inspect.isroutine(function):
+        function = inspect.unwrap(type(function).__call__)
+    # Of this one only: that the others mean something is not our affair.
+    holder = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
+    names = getattr(function, "__globals__", {})
+    try:
+        return get_type_hints(holder, globalns=names, include_extras=True)["it"]
+    except Exception as error:  # names that are not there, and whatever an eval raises
+        raise ConfigurationError(
+            f"its annotation {parameter.annotation!r:.80} can't be resolved "
+            f"({type(error).__name__}: {error}); define the type in the module, "
+            f"outside of functions and of `if TYPE_CHECKING:`"
+        ) from error
+
+
+def _message_of(annotation: Any) -> Wants | None:
+    """Tell whether that is a message, and of what."""
+    if get_origin(annotation) is Annotated:
+        inner = _message_of(annotation.__origin__)
+        return inner and Wants(inner.payload, whole=True)
+    if annotation is Message:
+        return Wants(UNSAID, whole=True)
+    if get_origin(annotation) is Message:
+        return Wants(get_args(annotation)[0], whole=True)
+    return None
+
+
+def _item_of(annotation: Any) -> Any:
+    """Give the type of a list's items, or None."""
+    return get_args(annotation)[0] if get_origin(annotation) in _LISTS else None
+
+
+def _of_one(annotation: Any) -> Wants:
+    item = _item_of(annotation)
+    if item is not None and _message_of(item) is not None:
+        raise ConfigurationError(
+            f"it takes a list of messages, and is called with one; give batch=, or "
+            f"{_WRITE}"
+        )
+    return _message_of(annotation) or Wants(annotation, whole=False)
+
+
+def _of_batch(name: str, annotation: Any) -> Wants:
+    if annotation is list:
+        return Wants(UNSAID, name in _MESSAGES, batch=True)
+    item = _item_of(annotation)
+    if item is None:
+        raise ConfigurationError(f"with batch= it is given a list; {_WRITE_BATCH}")
+    found = _message_of(item)
+    payload = item if found is None else found.payload
+    return Wants(payload, found is not None, batch=True)
+
+
+def agreed(said: Any, payload: Any) -> Any:
+    """Give the payload's type: the one that was named, if the annotation allows it.
+
+    Args:
+        said: What the annotation says, or `UNSAID`.
+        payload: What `payload=` says, or `UNSAID`.
+
+    Raises:
+        ConfigurationError: They contradict each other.
+    """
+    if payload is UNSAID:
+        return bytes if said is UNSAID else said
+    if said is UNSAID or _covers(said, payload):
+        return payload
+    raise ConfigurationError(
+        f"its annotation says {_shown(said)}, and payload={_shown(payload)} is "
+        f"something else; leave payload= out, or annotate the parameter with it"
+    )
+
+
+def _covers(said: Any, payload: Any) -> bool:
+    if said in (Any, object, payload):
+        return True
+    if get_origin(said) is Annotated:
+        return _covers(said.__origin__, payload)
+    if get_origin(said) in (Union, types.UnionType):
+        return any(_covers(member, payload) for member in get_args(said))
+    return inspect.isclass(said) and inspect.isclass(payload) and _below(payload, said)
+
+
+def _below(payload: type, said: type) -> bool:
+    try:
+        return issubclass(payload, said)
+    except TypeError:  # a protocol, of which that can't be told
+        return False
+
+
+def _shown(kind: Any) -> str:
+    return f"{getattr(kind, '__qualname__', repr(kind)):.80}"

@@ -1,0 +1,120 @@
+"""What becomes of an entry that was not acknowledged."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from penstock.retries import DeadLetters, Retry
+
+__all__ = [
+    "NACKED",
+    "Dead",
+    "Dropped",
+    "Failure",
+    "Left",
+    "Postponed",
+    "Verdict",
+    "judge",
+]
+
+
+NACKED: Final = "nacked"
+"""The reason of a failure that the handler said itself, by `nack`."""
+
+
+class Postponed(Struct, frozen=True):
+    """It is tried again.
+
+    Attributes:
+        delay: Seconds until then.
+        due: When, by the ledger's clock.
+    """
+
+    delay: float
+    due: float
+
+
+class Dead(Struct, frozen=True):
+    """It goes to the dead letters.
+
+    Attributes:
+        reason: Why, in words.
+        error: The exception's type; empty without one.
+        traceback: Its traceback, cut; empty without one.
+    """
+
+    reason: str
+    error: str = ""
+    traceback: str = ""
+
+
+class Dropped(Struct, frozen=True):
+    """It is acknowledged, though nobody has handled it."""
+
+    reason: str
+
+
+class Left(Struct, frozen=True):
+    """It stays pending, and the consumer stops."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Postponed | Dead | Dropped | Left
+
+
+class Failure(Struct, frozen=True):
+    """How an attempt failed.
+
+    Attributes:
+        reason: In words.
+        again: Whether it may be tried again.
+        delay: Seconds until then, where somebody said so.
+        error: The exception's type; empty without one.
+        traceback: Its traceback, cut; empty without one.
+    """
+
+    reason: str
+    again: bool
+    delay: float | None = None
+    error: str = ""
+    traceback: str = ""
+
+
+def judge(
+    failure: Failure,
+    attempt: int,
+    retry: Retry,
+    instead: DeadLetters | None,
+    *,
+    now: float,
+    chance: float,
+) -> Verdict:
+    """Decide what becomes of an entry after an attempt failed.
+
+    Args:
+        failure: How.
+        attempt: Which attempt it was, from 1.
+        retry: The policy.
+        instead: What is done in place of keeping dead letters; None keeps them.
+        now: The time.
+        chance: A number from 0 to 1.
+
+    Raises:
+        ConfigurationError: A backoff function of the user's gave no duration.
+    """
+    most = retry.max_attempts
+    if failure.again and (most is None or attempt < most):
+        delay = failure.delay
+        if delay is None:
+            delay = retry.delay(attempt, chance)
+        return Postponed(delay, now + delay)
+    match instead:
+        case DeadLetters.DROP:
+            return Dropped(failure.reason)
+        case DeadLetters.STOP:
+            return Left(failure.reason)
+        case _:
+            return Dead(failure.reason, failure.error, failure.traceback)

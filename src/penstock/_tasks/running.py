@@ -1,0 +1,174 @@
+"""Running: workers are employed for a handler, and let go when the consumer closes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, cast
+
+import anyio
+
+from penstock._core.desk import FrontDesk
+from penstock._core.ledger import Ledger
+from penstock._core.signature import is_async
+from penstock._tasks.calling import Call, Handler, ThreadDesk, in_thread, limited
+from penstock._tasks.hands import this_task
+from penstock._tasks.lifetime import task_group
+from penstock._tasks.plan import Plan
+from penstock._tasks.worker import HandlerExit, Workbench, work, work_batches
+from penstock.errors import PenstockError, UsageError
+from penstock.middleware import wrap
+from penstock.options import Batch, Ordering, seconds
+
+__all__ = ["Crew", "Job"]
+
+T = TypeVar("T")
+
+# Seconds for handlers that were cancelled to come to an end.
+_LAST: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a consumer is to have handled, and how.
+
+    Attributes:
+        handler: The user's.
+        concurrency: How many calls at a time.
+        ordering: What is handled one at a time.
+        batch: How many messages a call gets, and for how long they are waited for;
+            None for one message by itself.
+    """
+
+    handler: Handler
+    concurrency: int
+    ordering: Ordering
+    batch: Batch | None
+
+    async def work(
+        self, call: Call, bench: Workbench, replace: Callable[[], None]
+    ) -> None:
+        """Be one of the workers."""
+        if self.batch is None:
+            await work(call, bench, replace)
+            return
+        linger = seconds(self.batch.linger, "linger")
+        await work_batches(call, bench, replace, size=self.batch.size, linger=linger)
+
+
+class Crew(Generic[T]):
+    """The workers of all runs of a consumer.
+
+    Args:
+        plan: What the consumer is to be.
+        ledger: Told in which order to hand out.
+        bench: Gives what workers work with, messages served by a kind of desk.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[T],
+        ledger: Ledger,
+        bench: Callable[[type[FrontDesk[T]]], Workbench],
+    ) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._bench = bench
+        # The tasks that have handlers in them, to see one that closes its own consumer.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        # The scopes of runs that are under way, how many they are, and their end.
+        self._scopes: set[anyio.CancelScope] = set()
+        self._runs = 0
+        self._ordering = Ordering.NONE
+        self._idle = anyio.Event()
+
+    def __contains__(self, task: asyncio.Task[Any] | None) -> bool:
+        return task in self._tasks
+
+    async def run(self, job: Job) -> None:
+        """Have messages handled until the consumer closes.
+
+        Raises:
+            UsageError: Another run orders otherwise.
+            PenstockError: Reading failed for good, or a message was given up.
+        """
+        if self._runs and job.ordering is not self._ordering:
+            raise UsageError(
+                f"another run() of this consumer orders by {self._ordering.value!r}; "
+                f"use the same ordering, or a consumer of its own"
+            )
+        if not self._runs:
+            self._idle = anyio.Event()
+            self._ordering = job.ordering
+            self._ledger.order_by(job.ordering)
+        self._runs += 1
+        try:
+            await self._employ(job)
+        finally:
+            self._runs -= 1
+            if not self._runs:
+                self._idle.set()
+
+    async def dismiss(self, deadline: float) -> None:
+        """Wait until handlers have finished, and cancel those that take too long.
+
+        Args:
+            deadline: Until when they may, by the monotonic clock.
+        """
+        for patience in (deadline - time.monotonic(), _LAST):
+            with anyio.move_on_after(patience):
+                if self._runs:
+                    await self._idle.wait()
+            if not self._runs:
+                return
+            for scope in self._scopes:
+                scope.cancel()
+
+    async def _employ(self, job: Job) -> None:
+        call, kind = self._call(job)
+        bench = self._bench(kind)
+        # Of every handler; what one leaves in its context the next must not see.
+        context = copy_context()
+        errors: list[PenstockError] = []
+
+        def start() -> None:
+            context.copy().run(workers.start_soon, worker)
+
+        async def worker() -> None:
+            task = this_task()
+            self._tasks.add(task)
+            try:
+                await job.work(call, bench, start)
+            except PenstockError as error:
+                # Not raised here: what other handlers are at shall be finished.
+                errors.append(error)
+            finally:
+                self._tasks.discard(task)
+
+        try:
+            async with task_group() as workers:
+                self._scopes.add(workers.cancel_scope)
+                for _ in range(job.concurrency):
+                    start()
+        except HandlerExit as exit_:
+            raise exit_.error from None
+        finally:
+            self._scopes.discard(workers.cancel_scope)
+        if errors:
+            raise errors[0]
+
+    def _call(self, job: Job) -> tuple[Call, type[FrontDesk[T]]]:
+        """Make of a handler what workers call, and choose who serves its messages."""
+        awaited = is_async(job.handler)
+        call = cast("Call", job.handler)
+        if not awaited:
+            call = in_thread(job.handler, anyio.CapacityLimiter(job.concurrency))
+        call = wrap(call, self._plan.middleware)
+        timeout = self._plan.retry.timeout if self._plan.retry else None
+        if timeout is not None:
+            limit = seconds(timeout, "timeout")
+            call = limited(call, limit, self._plan.on_event, cancels=awaited)
+        return call, FrontDesk if awaited else ThreadDesk

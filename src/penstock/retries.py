@@ -1,0 +1,188 @@
+"""What becomes of a message whose handler fails: tried again, and then given up.
+
+Durations are seconds, as a number or a `timedelta`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Final, TypeAlias
+
+from penstock.errors import ConfigurationError
+from penstock.options import Duration, count, seconds
+
+__all__ = ["DROP", "STOP", "Backoff", "DeadLetters", "Delays", "Kinds", "Retry"]
+
+Delays: TypeAlias = "Backoff | Sequence[Duration] | Callable[[int], Duration]"
+Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+
+
+class DeadLetters(Enum):
+    """What is done, instead of keeping them, with messages that were given up."""
+
+    DROP = "drop"
+    """They are acknowledged, and told of."""
+    STOP = "stop"
+    """The consumer ends with `GaveUp`; the message stays pending, and stops the next
+    consumer too."""
+
+
+DROP: Final = DeadLetters.DROP
+STOP: Final = DeadLetters.STOP
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waiting that grows with every attempt.
+
+    Attributes:
+        first: Seconds after the first attempt; default 0.5.
+        factor: By how much each further wait is longer; default 2.
+        max: Seconds at most; default 60.
+        jitter: By which part a wait may be longer or shorter, so that what failed
+            together does not come back together; default 0.25, from 0 to 1.
+
+    Raises:
+        ConfigurationError: A number makes no sense.
+
+    Example:
+        >>> Backoff(first=1, factor=3).delay(2, chance=0.5)
+        3.0
+    """
+
+    first: Duration = 0.5
+    factor: float = 2.0
+    max: Duration = 60.0
+    jitter: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("first", "max"):
+            value = seconds(getattr(self, name), f"Backoff({name})")
+            object.__setattr__(self, name, value)
+        for name, low, high in (("factor", 1, float("inf")), ("jitter", 0, 1)):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not (
+                isinstance(number, int | float) and low <= number <= high
+            ):
+                raise ConfigurationError(
+                    f"Backoff({name}={number!r:.60}) won't do; give a number "
+                    f"from {low} to {high}"
+                )
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Give the seconds to wait after an attempt.
+
+        Args:
+            attempt: Which one it was, from 1.
+            chance: A number from 0 to 1 that decides the jitter.
+        """
+        first, most = seconds(self.first, "first"), seconds(self.max, "max")
+        if not first:
+            return 0.0
+        try:
+            delay = min(most, first * self.factor ** (attempt - 1))
+        except OverflowError:
+            delay = most
+        return min(most, delay * (1 - self.jitter + 2 * self.jitter * chance))
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a message is tried, when again, and for how long each time.
+
+    An attempt is a start of the handler. It is counted on the server, so that a crash
+    neither forgets nor adds one. While a message waits for its next attempt its lease
+    is kept and other messages go on, unless `ordering` holds back those behind it.
+
+    Attributes:
+        max_attempts: Starts of the handler, the first one included; default 5. After
+            the last one the message goes to the dead letters. None: for ever.
+        backoff: Seconds from a failure to the next attempt: a `Backoff` (default), a
+            sequence of durations whose last one repeats, or a function of the attempt
+            that failed, from 1.
+        timeout: Seconds that a handler may take; default None, as long as it likes.
+            Then it is cancelled, and that is a failure. A handler that is no async
+            function can't be cancelled: it is told of, and has failed when it ends.
+        on: The exceptions after which it is tried again; default `Exception`. After
+            others, and after those of `give_up_on`, it goes to the dead letters at
+            once. A timeout is always tried again, unless `give_up_on` has
+            `TimeoutError`.
+        give_up_on: See `on`; default none.
+
+    Raises:
+        ConfigurationError: A number or a type makes no sense.
+
+    Example:
+        ```python
+        Retry(max_attempts=8, backoff=[0.1, 1, 10], give_up_on=ValueError)
+        ```
+    """
+
+    max_attempts: int | None = 5
+    backoff: Delays = Backoff()
+    timeout: Duration | None = None
+    on: Kinds = Exception
+    give_up_on: Kinds = ()
+
+    def __post_init__(self) -> None:
+        if self.max_attempts is not None:
+            count(self.max_attempts, "Retry(max_attempts)")
+        if self.timeout is not None:
+            timeout = seconds(self.timeout, "Retry(timeout)", zero=False)
+            object.__setattr__(self, "timeout", timeout)
+        object.__setattr__(self, "backoff", _delays(self.backoff))
+        for name in ("on", "give_up_on"):
+            object.__setattr__(self, name, _kinds(getattr(self, name), name))
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Give the seconds to wait after an attempt that failed.
+
+        Args:
+            attempt: Which one it was, from 1.
+            chance: A number from 0 to 1 that decides the jitter.
+
+        Raises:
+            ConfigurationError: A function of yours gave something else.
+        """
+        if isinstance(self.backoff, Backoff):
+            return self.backoff.delay(attempt, chance)
+        if isinstance(self.backoff, Sequence):
+            last = len(self.backoff) - 1
+            return seconds(self.backoff[min(attempt - 1, last)], "backoff")
+        return seconds(self.backoff(attempt), "what the backoff function gave")
+
+    def allows(self, error: BaseException) -> bool:
+        """Tell whether a message is tried again after an exception."""
+        return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
+
+
+def _delays(backoff: Delays) -> Delays:
+    if isinstance(backoff, Backoff):
+        return backoff
+    text = isinstance(backoff, str | bytes)
+    if isinstance(backoff, Sequence) and not text and backoff:
+        return tuple(seconds(delay, "Retry(backoff)") for delay in backoff)
+    if isinstance(backoff, int | float | timedelta):
+        return (seconds(backoff, "Retry(backoff)"),)
+    if not callable(backoff):
+        raise ConfigurationError(
+            f"Retry(backoff={backoff!r:.60}) won't do; give a Backoff, a list of "
+            f"durations, or a function of the attempt"
+        )
+    return backoff
+
+
+def _kinds(kinds: Kinds, name: str) -> Kinds:
+    listed = kinds if isinstance(kinds, tuple) else (kinds,)
+    if isinstance(kinds, list | set | frozenset):
+        listed = tuple(kinds)
+    for kind in listed:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ConfigurationError(
+                f"Retry({name}={kind!r:.60}) is no exception's type; give one such as "
+                f"ValueError, or a tuple of them"
+            )
+    return listed

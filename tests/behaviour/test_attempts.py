@@ -1,0 +1,280 @@
+"""An attempt is a start of a handler, and the server's delivery counter knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from penstock import (
+    LOAD_BALANCED,
+    RESUMABLE,
+    Claim,
+    Consumer,
+    Message,
+    Mode,
+    Producer,
+    Retry,
+    admin,
+)
+from support.failing import Boom, handled, running
+from support.proxy import proxy
+from support.waiting import deliveries, eventually, numbers, pending, read, send
+
+SHORT = Claim(idle=0.3, interval=0.1)
+
+
+async def left_behind(
+    redis: Any,
+    stream: str,
+    numbers: Sequence[int],
+    *,
+    name: str = "dead",
+    times: int = 1,
+) -> None:
+    """Have a consumer that is no more be given messages, so often."""
+    for number in numbers:
+        await redis.xadd(stream, {"msg": number, "key": number % 2})
+    await redis.xgroup_create(stream, "g", "0")
+    [(_, entries)] = await redis.xreadgroup("g", name, {stream: ">"})
+    for _ in range(times - 1):
+        await redis.xreadgroup("g", name, {stream: "0"})
+    assert len(entries) == len(numbers)
+
+
+async def counts(redis: Any, stream: str) -> list[int]:
+    return list((await deliveries(redis, stream, "g")).values())
+
+
+async def test_what_only_waits_is_not_counted(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(6))
+    let_go = asyncio.Event()
+
+    async def handle(_: Message[bytes]) -> None:
+        await let_go.wait()
+
+    async def two_of_six() -> bool:
+        return await counts(redis, stream) == [1, 1, 0, 0, 0, 0]
+
+    async with running(Consumer(stream, url=url, group="g"), handle, concurrency=2):
+        await eventually(two_of_six)
+        let_go.set()
+        await eventually(lambda: handled(redis, stream, 6))
+
+
+async def test_what_starts_after_waiting_is_counted_then(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(4))
+    async with Consumer(stream, url=url, group="g") as consumer:
+        for started in range(1, 5):
+            message = await consumer.next()
+            assert message.attempt == 1
+            nobody_else = [1] + [0] * (4 - started)
+
+            async def only_this_one(wanted: list[int] = nobody_else) -> bool:
+                await consumer.commit()
+                return await counts(redis, stream) == wanted
+
+            await eventually(only_this_one)
+
+
+async def test_what_a_dead_consumer_had_is_on_its_second_attempt_alone(
+    url: str, stream: str, redis: Any
+) -> None:
+    await left_behind(redis, stream, range(8))
+    await asyncio.sleep(0.3)
+    attempts: list[int] = []
+    now = most = fresh = 0
+
+    async def handle(message: Message[bytes]) -> None:
+        nonlocal now, most, fresh
+        if int(message.payload) >= 8:
+            fresh += now  # beside suspects that run
+            await asyncio.sleep(0.005)
+            return
+        attempts.append(message.attempt)
+        # Counted before it starts.
+        assert (await deliveries(redis, stream, "g"))[str(message.id)] == 2
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.02)
+        now -= 1
+
+    consumer = Consumer(stream, url=url, group="g", claim=SHORT)
+    async with running(consumer, handle, concurrency=4):
+        await send(url, stream, *range(8, 40))
+        await eventually(lambda: handled(redis, stream, 40))
+    assert attempts == [2] * 8
+    assert most == 1
+    assert fresh > 0
+
+
+@pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
+async def test_a_restart_under_the_same_name_goes_on_in_order_and_counts_on(
+    url: str, stream: str, redis: Any, mode: Mode
+) -> None:
+    await left_behind(redis, stream, range(5), name="me", times=2)
+    await send(url, stream, 5, 6)
+    async with Consumer(stream, url=url, mode=mode, group="g", name="me") as consumer:
+        messages = await read(consumer, 7)
+    assert numbers(messages) == list(range(7))
+    assert [message.attempt for message in messages] == [3] * 5 + [1] * 2
+
+
+async def test_order_by_key_holds_for_what_comes_back(
+    url: str, stream: str, redis: Any
+) -> None:
+    await left_behind(redis, stream, range(10), name="me")
+    async with Producer(url) as producer:
+        for number in range(10, 30):
+            await producer.enqueue(stream, b"%d" % number, key=str(number % 2))
+    order: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        order.append(int(message.payload))
+        await asyncio.sleep(0.002)
+
+    consumer = Consumer(stream, url=url, group="g", name="me")
+    async with running(consumer, handle, concurrency=8, ordering="key"):
+        await eventually(lambda: handled(redis, stream, 30))
+    for rest in (0, 1):
+        assert [n for n in order if n % 2 == rest] == list(range(rest, 30, 2))
+
+
+async def test_what_was_given_back_unstarted_is_on_its_first_attempt_at_once(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(8))
+    async with Consumer(stream, url=url, group="g") as first:
+        await read(first, 1)
+    assert await counts(redis, stream) == [0] * 7
+    async with Consumer(stream, url=url, group="g") as second:
+        messages = await read(second, 7, within=2)
+    assert [message.attempt for message in messages] == [1] * 7
+
+
+async def test_reconnects_do_not_count(url: str, stream: str, redis: Any) -> None:
+    await send(url, stream, *range(6))
+    seen: list[tuple[int, int]] = []
+    let_go = asyncio.Event()
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append((int(message.payload), message.attempt))
+        await let_go.wait()
+
+    consumer = Consumer(stream, url=url, group="g")
+    async with running(consumer, handle, concurrency=2):
+        await eventually(lambda: many(seen, 2))
+        for _ in range(5):
+            await redis.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            await eventually(lambda: reads_again(redis, stream))
+        assert await counts(redis, stream) == [1, 1, 0, 0, 0, 0]
+        let_go.set()
+        await eventually(lambda: handled(redis, stream, 6))
+    assert sorted(seen) == [(number, 1) for number in range(6)]
+
+
+async def many(seen: list[Any], count: int) -> bool:
+    return len(seen) == count
+
+
+async def reads_again(redis: Any, stream: str) -> bool:
+    clients = await redis.client_list()
+    return any(c["cmd"] == "xreadgroup" and "b" in c["flags"] for c in clients)
+
+
+async def test_what_came_in_a_lost_reply_has_not_been_attempted(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with proxy(url) as between:
+        consumer = Consumer(stream, url=between.url, group="g")
+        async with consumer:
+            await send(url, stream, 1)
+            assert (await consumer.next()).attempt == 1
+            between.cut_on, between.cut_next_reply = b"XREADGROUP", True
+            await send(url, stream, 2)
+            message = await consumer.next()
+            assert between.cuts == 1
+            assert (message.payload, message.attempt) == (b"2", 1)
+            await consumer.next(timeout=0)
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_with_no_attempt_left_it_is_not_started_again(
+    url: str, stream: str, redis: Any
+) -> None:
+    await left_behind(redis, stream, [1, 2], name="me", times=3)
+    retry = Retry(max_attempts=3)
+    async with Consumer(stream, url=url, group="g", name="me", retry=retry) as consumer:
+        assert await consumer.next(timeout=0.3) is None
+        await consumer.commit()
+    letters = await admin.dead.list(stream, url=url)
+    assert [letter.attempts for letter in letters] == [3, 3]
+    assert "ended during its last attempt" in letters[0].reason
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_one_delivery_alone_kills_nothing(
+    url: str, stream: str, redis: Any
+) -> None:
+    """It may only have waited beside the one that killed the process."""
+    await left_behind(redis, stream, [1, 2, 3], name="me")
+    once = Retry(max_attempts=1)
+    async with Consumer(stream, url=url, group="g", name="me", retry=once) as consumer:
+        assert numbers(await read(consumer, 3)) == [1, 2, 3]
+    assert not await redis.exists(f"{stream}.dead")
+
+
+async def test_for_ever_means_for_ever(url: str, stream: str, redis: Any) -> None:
+    await left_behind(redis, stream, [1], name="me", times=30)
+    tried: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        tried.append(message.attempt)
+        if message.attempt < 40:
+            raise Boom
+
+    retry = Retry(max_attempts=None, backoff=[0.001])
+    consumer = Consumer(stream, url=url, group="g", name="me", retry=retry)
+    async with running(consumer, handle):
+        await eventually(lambda: handled(redis, stream, 1))
+    assert tried == list(range(31, 41))
+
+
+async def test_during_an_outage_suspects_wait_and_others_go_on(
+    url: str, stream: str, redis: Any
+) -> None:
+    await left_behind(redis, stream, range(3), name="me")
+    await send(url, stream, *range(3, 8))
+    seen: list[int] = []
+    started = asyncio.Event()
+    let_go = asyncio.Event()
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        started.set()
+        if message.payload == b"0":
+            await let_go.wait()
+
+    async with proxy(url) as between:
+        consumer = Consumer(stream, url=between.url, group="g", name="me")
+        async with running(consumer, handle, concurrency=2):
+            await started.wait()
+            await eventually(lambda: six(seen))  # 0, and those that are fresh
+            await between.stop()
+            let_go.set()
+            await asyncio.sleep(0.2)
+            # Their start can't be counted now.
+            assert not {1, 2} & set(seen)
+            await between.start()
+            await eventually(lambda: handled(redis, stream, 8))
+    assert sorted(seen) == list(range(8))
+
+
+async def six(seen: list[int]) -> bool:
+    return len(seen) == 6

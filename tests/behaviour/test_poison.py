@@ -1,0 +1,301 @@
+"""What kills the process that handles it goes to the dead letters, by itself.
+
+All by real processes that are killed for real. A suspect is what comes back after an
+unclean end, and may be why it came to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Claim, Consumer, Message, Retry
+from penstock._core import letters
+from support.fleet import Fleet, Handling, fleet
+from support.proxy import proxy
+from support.waiting import deliveries, eventually, numbers, pending, read, send
+
+MOST = 3
+RETRY = {"max_attempts": MOST, "backoff": [0.05]}
+
+
+async def dead_letters(redis: Any, stream: str) -> dict[int, letters.Origin]:
+    """The origins of a stream's dead letters, by their messages' numbers."""
+    found = {}
+    raw = await redis.xrange(f"{stream}.dead")
+    for _, fields in raw:
+        flat = [word for pair in fields.items() for word in pair]
+        letter = letters.read(flat)
+        assert letter is not None
+        found[int(fields[b"msg"].split()[0])] = letter[1]
+    assert len(found) == len(raw), "a message has two dead letters"
+    return found
+
+
+async def all_is_done(redis: Any, stream: str, fleet: Fleet, count: int) -> bool:
+    """Whether so many were handled or are dead letters, and nothing is pending."""
+    dead = await redis.xlen(f"{stream}.dead")
+    done = set(fleet.ended())
+    return len(done) + dead >= count and not await pending(redis, stream, "g")
+
+
+# -- the one that kills ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordering", ["none", "key"])
+@pytest.mark.parametrize(
+    ("workers", "concurrency"), [(1, 1), (1, 8), (2, 8)], ids=["1x1", "1x8", "2x8"]
+)
+async def test_what_kills_its_process_is_started_max_attempts_times_and_buried(
+    *,
+    url: str,
+    stream: str,
+    redis: Any,
+    tmp_path: Path,
+    workers: int,
+    concurrency: int,
+    ordering: str,
+) -> None:
+    """And nothing beside it is, however near it lay and however often it came back."""
+    payloads = ["sleep 0.03"] * 60
+    payloads[5] = "kill"
+    run = {"concurrency": concurrency, "ordering": ordering}
+    async with fleet(url, stream, tmp_path, retry=RETRY, run=run) as crew:
+        await crew.send(*payloads, keys=6)
+        async with asyncio.TaskGroup() as supervisors:
+            kept = [
+                supervisors.create_task(crew.keep_up(f"w{number}"))
+                for number in range(workers)
+            ]
+            await eventually(lambda: all_is_done(redis, stream, crew, 60), within=30)
+            dead = await dead_letters(redis, stream)
+            for task in kept:
+                task.cancel()
+        assert crew.attempts()[5] == [1, 2, 3]
+        assert set(crew.ended()) == set(range(60)) - {5}
+    assert set(dead) == {5}
+    assert dead[5].attempts == MOST
+    assert "process ended" in dead[5].reason
+
+
+# -- what an attempt is ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heir", ["same", "other"])
+async def test_what_only_waited_behind_a_killed_handler_was_not_attempted(
+    url: str, stream: str, redis: Any, tmp_path: Path, heir: str
+) -> None:
+    """Whoever gets it: a restart under the same name, or another after the lease."""
+    async with fleet(url, stream, tmp_path, run={"concurrency": 2}) as crew:
+        await crew.send("hang 1", "hang 1", *["ok"] * 6)
+        life = await crew.start("same")
+        await eventually(lambda: counted(redis, stream, [1, 1, 0, 0, 0, 0, 0, 0]))
+        await life.end(signal.SIGKILL)
+        await crew.start(heir)
+        await eventually(lambda: all_is_done(redis, stream, crew, 8))
+        tried = crew.attempts()
+    assert tried == {0: [1, 2], 1: [1, 2], **{number: [1] for number in range(2, 8)}}
+
+
+async def counted(redis: Any, stream: str, counts: list[int]) -> bool:
+    """Whether the server's delivery counts are these, in the order of the stream."""
+    return list((await deliveries(redis, stream, "g")).values()) == counts
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_process_that_ends_between_two_attempts_neither_forgets_nor_adds_one(
+    url: str, stream: str, redis: Any, tmp_path: Path, how: signal.Signals
+) -> None:
+    retry = {"max_attempts": 4, "backoff": [0.02, 60]}
+    async with fleet(url, stream, tmp_path, retry=retry) as crew:
+        await crew.send("fail 2")
+        life = await crew.start("me")
+        await eventually(lambda: has_failed(crew, 2))
+        await life.end(how)
+        await crew.start("me" if how is signal.SIGKILL else "other")
+        await eventually(lambda: all_is_done(redis, stream, crew, 1))
+        assert crew.attempts() == {0: [1, 2, 3]}
+
+
+async def has_failed(crew: Fleet, times: int) -> bool:
+    return len(crew.lines("fail")) >= times
+
+
+async def test_attempts_go_on_where_a_killed_process_left_off_up_to_the_last(
+    url: str, stream: str, redis: Any, tmp_path: Path
+) -> None:
+    """Killed before each next attempt; the letter then says what the handler raised."""
+    retry = {"max_attempts": 3, "backoff": [60]}
+    async with fleet(url, stream, tmp_path, retry=retry) as crew:
+        await crew.send("fail")
+        for attempt in (1, 2):
+            life = await crew.start("me")
+            await eventually(lambda: has_failed(crew, attempt))
+            await life.end(signal.SIGKILL)
+        await crew.start("me")
+        await eventually(lambda: all_is_done(redis, stream, crew, 1))
+        assert crew.attempts() == {0: [1, 2, 3]}
+    dead = await dead_letters(redis, stream)
+    assert (dead[0].attempts, dead[0].error) == (3, "RuntimeError")
+
+
+async def test_reconnects_during_a_slow_handler_count_no_attempts(
+    url: str, stream: str, redis: Any
+) -> None:
+    # Few, so that there is room and the reader notices what becomes of its connection.
+    await send(url, stream, *range(3))
+    seen: list[Message[bytes]] = []
+    go = asyncio.Event()
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(message)
+        await go.wait()
+
+    async with Consumer(stream, url=url, group="g", claim=Claim(idle=0.6)) as consumer:
+        run = asyncio.create_task(consumer.run(handle))
+        await eventually(lambda: counted(redis, stream, [1, 0, 0]))
+        for _ in range(20):
+            session = consumer._session
+            assert session is not None
+            before = [session._line._wire, session._reader.wire]
+            for wire in before:
+                await redis.client_kill_filter(_id=wire.client_id)
+            await eventually(lambda: are_new(consumer, before))
+        assert await counted(redis, stream, [1, 0, 0])
+        go.set()
+        await eventually(lambda: are_pending(redis, stream, 0))
+        await consumer.aclose()
+        await run
+    assert numbers(seen) == [0, 1, 2]
+    assert {message.attempt for message in seen} == {1}
+
+
+async def are_new(consumer: Consumer[bytes], before: list[Any]) -> bool:
+    session = consumer._session
+    assert session is not None
+    wires = [session._line._wire, session._reader.wire]
+    return not any(wire in before or wire.lost for wire in wires)
+
+
+async def are_pending(redis: Any, stream: str, count: int) -> bool:
+    return await pending(redis, stream, "g") == count
+
+
+async def test_an_attempt_during_an_outage_is_counted_when_that_is_over(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, 0)
+    attempts = []
+
+    async def handle(message: Message[bytes]) -> None:
+        attempts.append(message.attempt)
+        if message.attempt == 1:
+            await between.stop()
+        raise RuntimeError
+
+    retry = Retry(backoff=[0, 60])
+    async with (
+        proxy(url) as between,
+        Consumer(stream, url=between.url, group="g", retry=retry) as consumer,
+    ):
+        run = asyncio.create_task(consumer.run(handle))
+        await eventually(lambda: are(attempts, [1, 2]))
+        assert await counted(redis, stream, [1])
+        await between.start()
+        await eventually(lambda: counted(redis, stream, [2]))
+        await consumer.aclose()
+        await run
+
+
+async def are(attempts: list[int], expected: list[int]) -> bool:
+    return attempts == expected
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+async def test_what_came_in_a_reply_that_was_lost_was_not_attempted(
+    url: str, stream: str, reads: int
+) -> None:
+    """Be it the first reply of all, or a later one."""
+    async with proxy(url) as between:
+        between.cut_on = b"XREADGROUP"
+        async with Consumer(stream, url=between.url, group="g") as consumer:
+            for number in range(reads):
+                await send(url, stream, number)
+                await read(consumer, 1)
+            between.cut_next_reply = True
+            await send(url, stream, 10, 11)
+            messages = await read(consumer, 2)
+            assert between.cuts == 1
+    assert sorted(numbers(messages)) == [10, 11]
+    assert [message.attempt for message in messages] == [1, 1]
+
+
+async def test_cancelling_a_call_that_has_its_attempt_counted_takes_nothing(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, *range(40))
+    async with Consumer(stream, url=url, group="g", name="me") as consumer:
+        await consumer.next(timeout=5)
+    # What was given back is counted before it is handed out.
+    async with Consumer(stream, url=url, group="g", name="me") as consumer:
+        got = numbers(await read(consumer, 1))
+        for turns in range(39):
+            call = asyncio.create_task(consumer.next())
+            for _ in range(turns % 5):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+            if not call.cancelled():
+                got += numbers([call.result()])
+        while (message := await consumer.next(timeout=0.5)) is not None:
+            got.append(int(message.payload))
+    assert got == list(range(1, 40))
+
+
+# -- suspects --------------------------------------------------------------------------
+
+
+async def test_suspects_run_one_at_a_time_in_order_and_others_go_on_beside_them(
+    url: str, stream: str, redis: Any, tmp_path: Path
+) -> None:
+    run = {"concurrency": 8, "ordering": "key"}
+    async with fleet(url, stream, tmp_path, run=run) as crew:
+        await crew.send(*["hang 1 0.1"] * 8, *["ok"] * 16, keys=8)
+        life = await crew.start("me")
+        await eventually(lambda: have_started(crew, 8))
+        # What waits behind them has been counted down.
+        await eventually(lambda: are_counted(redis, stream, 8))
+        await life.end(signal.SIGKILL)
+        await crew.start("me")
+        await eventually(lambda: have_started(crew, 9))
+        # Of other keys than the suspects have.
+        await crew.send(*["sleep 0.02"] * 7, first=25, keys=1000)
+        await eventually(lambda: all_is_done(redis, stream, crew, 31))
+        again = [each for each in crew.handlings() if each.life is crew.lives[1]]
+    suspects = [each for each in again if each.start.attempt == 2]
+    assert sorted(each.start.number for each in suspects) == list(range(8))
+    for one, next_ in pairwise(suspects):
+        assert one.until <= next_.start.at
+    fresh = [each for each in again if each.start.number >= 25]
+    assert any(overlap(one, other) for one in fresh for other in suspects)
+    for key in range(8):
+        of_key = [e.start.number for e in again if e.start.facts[2] == f"k{key}"]
+        assert of_key == [key, key + 8, key + 16]
+
+
+async def are_counted(redis: Any, stream: str, number: int) -> bool:
+    """Whether the server counts an attempt of so many pending messages."""
+    return sum((await deliveries(redis, stream, "g")).values()) == number
+
+
+async def have_started(crew: Fleet, count: int) -> bool:
+    return len(crew.lines("start")) >= count
+
+
+def overlap(one: Handling, other: Handling) -> bool:
+    return one.start.at < other.until and other.start.at < one.until

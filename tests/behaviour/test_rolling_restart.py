@@ -1,0 +1,119 @@
+"""Worker processes that are restarted in turn, under load: nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Producer
+from support.fleet import Fleet, Life, fleet
+from support.waiting import eventually, pending
+
+PER_SECOND = 500
+# They come so many at a time, so that something waits wherever they are read.
+BURST = 50
+# Two of the workers can do more than that, so there is room for what the third leaves.
+WORKERS = 3
+CONCURRENCY = 8
+PAYLOAD = "sleep 0.02"
+ROUNDS = 3
+
+
+class Sender:
+    """Sends at a constant rate until it is stopped.
+
+    Attributes:
+        sent: How many messages the server has confirmed.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._stopped = asyncio.Event()
+
+    async def run(self, crew: Fleet) -> None:
+        """Send, by bursts."""
+        loop = asyncio.get_running_loop()
+        async with Producer(crew.url) as producer:
+            due = loop.time()
+            while not self._stopped.is_set():
+                for number in range(self.sent, self.sent + BURST):
+                    await producer.enqueue(crew.stream, f"{number} {PAYLOAD}".encode())
+                await producer.flush()
+                self.sent += BURST
+                due += BURST / PER_SECOND
+                await asyncio.sleep(due - loop.time())
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+
+
+@asynccontextmanager
+async def load(crew: Fleet) -> AsyncIterator[Sender]:
+    """Send as long as the block takes."""
+    sender = Sender()
+    task = asyncio.create_task(sender.run(crew))
+    try:
+        yield sender
+    finally:
+        sender.stop()
+        await task
+
+
+@pytest.mark.slow
+async def test_workers_that_are_restarted_in_turn_lose_repeat_and_delay_nothing(
+    url: str, stream: str, redis: Any, tmp_path: Path
+) -> None:
+    """SIGTERM, under constant load; the lease is a minute, and nobody waits for it."""
+    claim = {"idle": 60, "interval": 30}
+    run = {"concurrency": CONCURRENCY}
+    async with fleet(url, stream, tmp_path, claim=claim, run=run) as crew:
+        on_duty = [await crew.start(f"w{number}") for number in range(WORKERS)]
+        had: dict[str, Life] = {}
+        async with load(crew) as sender:
+            for number in range(ROUNDS * WORKERS):
+                leaving = on_duty.pop(0)
+                # There is something that it has not started.
+                await eventually(lambda: buffers(redis, stream, leaving), within=15)
+                had |= dict.fromkeys(await owned(redis, stream, leaving), leaving)
+                assert await leaving.end(signal.SIGTERM) == 0
+                on_duty.append(await crew.start(f"w{number + WORKERS}"))
+        await eventually(lambda: all_handled(crew, sender.sent), within=20)
+        await eventually(lambda: nothing_is_pending(redis, stream))
+        started = {each.start.facts[3]: each.life for each in crew.handlings()}
+        taken = {id_: line for line in crew.lines("taken") for id_ in line.facts}
+        tried, ended = crew.attempts(), crew.ended()
+        events = {line.facts[0] for line in crew.lines("event")}
+        given_back = {id_: life for id_, life in had.items() if started[id_] != life}
+        waited = [taken[id_].at - life.ended_at for id_, life in given_back.items()]
+    assert ended == list(range(sender.sent))
+    assert tried == {number: [1] for number in range(sender.sent)}
+    assert waited
+    assert max(waited) < 1.0
+    assert events == {"claimed"}
+    assert not await redis.exists(f"{stream}.dead")
+
+
+async def buffers(redis: Any, stream: str, life: Life) -> bool:
+    """Whether more is there than is being handled."""
+    return len(await owned(redis, stream, life)) > CONCURRENCY
+
+
+async def owned(redis: Any, stream: str, life: Life) -> list[str]:
+    """The ids of what is pending for a process."""
+    lines = await redis.xpending_range(stream, "g", "-", "+", 10_000, life.name)
+    return [line["message_id"].decode() for line in lines]
+
+
+async def all_handled(crew: Fleet, count: int) -> bool:
+    return len(crew.ended()) >= count
+
+
+async def nothing_is_pending(redis: Any, stream: str) -> bool:
+    return not await pending(redis, stream, "g")

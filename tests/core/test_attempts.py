@@ -1,0 +1,521 @@
+"""How the server's delivery counter is kept to what handlers have started."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.test_ledger import (
+    GIVEN_UP,
+    KEY,
+    A,
+    B,
+    Books,
+    ids,
+    known,
+    later,
+    left_open,
+    now,
+    raw,
+    the,
+)
+from penstock._core.entry import Renewal, State
+from penstock._core.verdict import Dead, Dropped, Left
+from penstock.options import Ordering
+
+# -- what comes back ---------------------------------------------------------------
+
+
+def test_of_what_comes_back_the_server_is_told_before_it_starts() -> None:
+    books = Books()
+    assert books.back(1, 2, attempts=0, now=7.5) == 2
+    assert (books.held, books.size, books.queued) == (2, 20, 2)
+    assert books.totals.received == 2
+    assert books.take() is None
+    assert books.next_is_due
+    entry = books.take_due()
+    assert (entry.id, now(entry)) == (raw(1), State.RUNNING)
+    assert (entry.deliveries, entry.leased_at, entry.size) == (1, 7.5, 10)
+    assert not entry.suspect
+    assert books.may_start(entry)
+    assert books.held == 2
+
+
+def test_what_no_handler_has_had_is_no_suspect() -> None:
+    books = Books()
+    books.back(1, 2, 3, attempts=0)
+    assert ids(books.started() for _ in range(3)) == [raw(1), raw(2), raw(3)]
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 7])
+def test_what_a_handler_has_had_is_a_suspect_on_its_next_attempt(attempts: int) -> None:
+    books = Books()
+    books.back(1, attempts=attempts)
+    assert books.next_is_repeated
+    entry = books.started()
+    assert entry.suspect
+    assert entry.deliveries == attempts + 1
+
+
+def test_what_the_server_tells_no_count_of_has_not_been_tried() -> None:
+    books = Books()
+    books.came_back(A, [[raw(1), [b"msg", b"a"]]], 0.0, {})
+    entry = books.started()
+    assert (entry.deliveries, entry.suspect) == (1, False)
+    assert not books.next_is_repeated
+
+
+def test_new_ones_wait_behind_what_has_come_back() -> None:
+    books = Books()
+    books.back(1)
+    books.read(2)
+    assert books.take() is None, "it would start before its turn"
+    assert books.started().id == raw(1)
+    assert not books.next_is_due
+    assert not books.next_is_repeated
+    assert ids([books.take()]) == [raw(2)]
+    assert not books.next_is_due
+    assert not books.next_is_repeated
+
+
+def test_what_is_in_hand_does_not_come_back() -> None:
+    books = Books()
+    books.read(1, 2, 3, 4, 5)
+    books.failed(later())
+    books.failed(GIVEN_UP)
+    opened = books.started()
+    books.finish(opened, ack=False)
+    books.started()
+    assert books.back(1, 2, 3, 4, 5, attempts=1) == 0
+    assert (books.held, books.totals.received) == (4, 5)
+
+
+@pytest.mark.parametrize("fields", [None, ()])
+def test_of_what_is_in_hand_no_body_is_needed(fields: tuple[bytes] | None) -> None:
+    books = Books()
+    books.read(1)
+    assert books.came_back(A, [[raw(1), fields]], 0.0, {raw(1): 1}) == 0
+    assert books.totals.ghosts == 0
+    assert books.started().fields
+
+
+def test_a_deleted_entry_that_comes_back_is_acknowledged() -> None:
+    books = Books()
+    assert books.came_back(A, [[raw(1), None], [raw(2), [b"a", b""]]], 0.0, {}) == 1
+    assert (books.totals.ghosts, books.uncommitted) == (1, 1)
+    assert the(books.plan()).ids == [raw(1)]
+
+
+def test_what_is_acknowledged_and_comes_back_is_acknowledged_again() -> None:
+    books = Books()
+    books.read(1)
+    books.done()
+    assert books.plan()
+    assert books.back(1, attempts=1) == 0
+    assert the(books.plan()).ids == [raw(1)]
+
+
+def test_in_an_order_what_comes_back_has_its_place() -> None:
+    books = Books(ordering=KEY)
+    books.back(1, 2, key="k")
+    books.read(3, key="k")
+    assert books.queued == 1
+    assert [books.done()[0].id for _ in range(3)] == [raw(1), raw(2), raw(3)]
+
+
+def test_what_was_left_open_here_and_taken_over_by_us_is_tried_once_more() -> None:
+    books = Books(lease=30.0)
+    old = left_open(books, 1)
+    assert books.back(1, attempts=1) == 0, "its user has it still"
+    assert books.back(1, attempts=1, claimed=True) == 1
+    assert books.ack(old)
+    assert books.plan() == [], "the new one counts"
+    assert books.started().deliveries == 2
+
+
+# -- exhausted ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "attempts", "exhausted"),
+    [
+        (None, 1000, False),
+        # One delivery proves nothing.
+        (1, 1, False),
+        (1, 2, True),
+        (2, 1, False),
+        (2, 2, True),
+        (5, 4, False),
+        (5, 5, True),
+        (5, 6, True),
+    ],
+)
+def test_what_has_no_attempt_left_is_not_started(
+    most: int | None,
+    attempts: int,
+    exhausted: bool,  # noqa: FBT001
+) -> None:
+    books = Books(max_attempts=most)
+    assert books.back(1, attempts=attempts) == (not exhausted)
+    assert ids(books.exhausted) == [raw(1)] * exhausted
+    assert books.totals.received == 1
+    assert books.queued == (not exhausted)
+    assert books.dying == exhausted
+
+
+def test_what_has_no_attempt_left_is_dead_with_its_body_and_what_it_had() -> None:
+    books = Books(max_attempts=2)
+    books.back(1, attempts=3)
+    [entry] = books.to_bury(10)
+    assert entry.fields == [b"msg", b"ten byt"]
+    assert (entry.deliveries, entry.verdict) == (3, GIVEN_UP)
+    assert not entry.suspect
+    assert (books.held, books.size) == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("instead", "state"),
+    [(Dropped("why"), State.SETTLED), (Left("why"), State.OPEN)],
+)
+def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
+    instead: Dropped | Left, state: State
+) -> None:
+    books = Books(max_attempts=2, exhausted=instead)
+    books.back(1, 2, attempts=2)
+    assert [now(entry) for entry in books.exhausted] == [state] * 2
+    assert (books.held, books.size, books.dying) == (0, 0, 0)
+    assert books.totals.dropped == 2 * isinstance(instead, Dropped)
+    assert books.uncommitted == 2 * isinstance(instead, Dropped)
+    assert books.totals.left == 2 * isinstance(instead, Left)
+    assert known(books, A, raw(1))
+    assert books.next() is None
+
+
+def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
+    books = Books(max_attempts=2)
+    counts = {raw(1): 0, raw(2): 2, raw(3): 1}
+    entries = [[raw(n), [b"msg", b"a"]] for n in (1, 2, 3)]
+    assert books.came_back(A, entries, 0.0, counts) == 2
+    assert ids([books.started(), books.started()]) == [raw(1), raw(3)]
+    assert ids(books.to_bury(10)) == [raw(2)]
+
+
+def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
+    books = Books(max_attempts=2, exhausted=Left("why"))
+    books.back(1, attempts=2)
+    assert list(books.release()) == [(A, 2, [raw(1)])]
+
+
+# -- starting ----------------------------------------------------------------------
+
+
+def test_what_is_put_back_comes_first_again_and_was_not_tried() -> None:
+    books = Books()
+    books.back(1, 2)
+    entry = books.take_due()
+    rings = books.ready_rings
+    books.put_back(entry)
+    assert books.ready_rings == rings + 1
+    assert now(entry) is State.DUE
+    assert (books.held, books.queued) == (2, 2)
+    assert books.take_due() is entry
+    assert entry.deliveries == 1
+    books.put_back(entry)
+    assert list(books.release()) == [(A, 0, [raw(1), raw(2)])]
+
+
+def test_what_was_new_and_is_put_back_is_told_of_before_it_starts() -> None:
+    books = Books()
+    books.read(1)
+    entry = books.started()
+    books.put_back(entry)
+    assert books.take() is None
+    assert books.take_due() is entry
+
+
+def test_what_is_put_back_keeps_its_lane() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, 2, key="k")
+    entry = books.started()
+    books.put_back(entry)
+    assert books.queued == 1
+    assert ids(books.done()) == [raw(1)]
+    assert ids(books.done()) == [raw(2)]
+
+
+@pytest.mark.parametrize("how", ["lost", "released"])
+def test_what_has_left_meanwhile_is_not_put_back(how: str) -> None:
+    books = Books(ordering=KEY)
+    books.back(1, 2, key="k", attempts=1)
+    entry = books.started()
+    assert books.queued == 0
+    if how == "lost":
+        books.lose(entry)
+    else:
+        list(books.release())
+    assert not books.may_start(entry)
+    books.put_back(entry)
+    assert (books.held, books.queued) == ((1, 1) if how == "lost" else (0, 0))
+    assert books.totals.left == 0
+
+
+def test_what_was_lost_before_it_started_is_lost_once() -> None:
+    books = Books()
+    books.back(1)
+    entry = books.started()
+    books.lose(entry)
+    books.lose(entry)
+    assert (books.totals.lost, now(entry)) == (1, State.LOST)
+    assert not known(books, A, raw(1))
+    assert books.held == 1, "somebody has it in hand"
+    books.finish(entry, ack=False)
+    assert books.held == 0
+
+
+def test_the_reader_is_rung_when_what_is_due_is_taken() -> None:
+    books = Books(max_messages=4)
+    books.back(*range(4))
+    assert books.room() == 0
+    books.hunger(5)
+    rings = books.room_rings
+    books.take_due()
+    assert books.room_rings == rings + 1
+
+
+def test_a_reader_that_found_room_is_not_rung_when_what_is_due_is_taken() -> None:
+    books = Books()
+    books.back(1)
+    books.take_due()
+    assert books.room_rings == 0
+
+
+# -- suspects ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["ack", "early", "open", "fail", "lose", "release"])
+@pytest.mark.parametrize("ordering", Ordering)
+def test_the_next_suspect_is_tried_when_the_one_before_it_has_finished(
+    how: str, ordering: Ordering
+) -> None:
+    books = Books(ordering=ordering)
+    books.back(1, key="k", attempts=1)
+    books.back(2, shard=B, key="l", attempts=1)
+    first = books.started()
+    assert books.next() is None
+    assert books.ready_rings == 0
+    if how == "early":
+        books.ack(first)
+    elif how == "lose":
+        books.lose(first)
+    elif how == "release":
+        books.give_up(A)
+    assert books.next() is None, "its handler is at it"
+    if how == "fail":
+        books.fail(first, later())
+    else:
+        books.finish(first, ack=how == "ack")
+    assert books.ready_rings == 1
+    assert books.started().id == raw(2)
+
+
+def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
+    books = Books()
+    books.back(1, 2, attempts=1)
+    books.failed(later(due=5.0))
+    assert books.started().id == raw(2)
+    assert books.ripen(5.0) == 1
+    again = books.started()
+    assert (again.id, again.deliveries, again.suspect) == (raw(1), 3, False)
+    books.finish(again, ack=True)
+    assert the(books.plan()).ids == [raw(1)]
+
+
+def test_suspects_do_not_hold_up_new_ones() -> None:
+    books = Books()
+    books.back(1, 2, 3, attempts=1)
+    books.read(4, 5)
+    assert ids(books.started() for _ in range(3)) == [raw(1), raw(4), raw(5)]
+    assert books.next() is None
+    assert (books.queued, books.held) == (0, 5)
+
+
+def test_during_an_outage_no_suspect_is_tried_but_others_are() -> None:
+    books = Books()
+    books.back(1, attempts=1)
+    books.read(2)
+    books.lock_suspects(locked=True)
+    assert ids([books.next(), books.next()]) == [raw(2), None]
+    books.lock_suspects(locked=False)
+    assert books.started().id == raw(1)
+
+
+def test_a_suspect_that_could_not_be_counted_is_put_back_and_waits() -> None:
+    books = Books()
+    books.back(1, 2, attempts=1)
+    entry = books.started()
+    books.lock_suspects(locked=True)
+    books.put_back(entry)
+    assert books.next() is None
+    assert books.held == 2
+    books.lock_suspects(locked=False)
+    first = books.started()
+    assert books.next() is None
+    books.finish(first, ack=True)
+    second = books.started()
+    assert {first.id, second.id} == {raw(1), raw(2)}
+
+
+def test_suspects_that_stepped_aside_are_given_back_and_dropped_like_others() -> None:
+    books = Books()
+    books.back(1, 2, 3, attempts=1)
+    books.back(4, shard=B, attempts=1)
+    books.started()
+    assert books.next() is None
+    assert books.drop(A) == 2
+    assert books.held == 2
+    assert books.give_up(B) == [(B, 1, [raw(4)])]
+    assert books.held == 1
+
+
+def test_leases_of_suspects_that_stepped_aside_come_first_too() -> None:
+    books = Books(lease=30.0)
+    books.back(1, 2, attempts=1, now=0.0)
+    books.started()
+    assert books.next() is None
+    assert books.queued == 0
+    assert not books.overdue(29.9)
+    assert books.overdue(30.0)
+
+
+def test_no_more_suspects_are_taken_over_than_can_be_tried_soon() -> None:
+    books = Books(max_messages=1000)
+    books.back(*range(17), attempts=1)
+    books.hunger(30)
+    first = books.started()
+    assert books.spare() == 14, "sixteen are in the queue"
+    assert books.next() is None
+    assert books.spare() == 0, "others of the group can do the rest"
+    rings = books.room_rings
+    books.finish(first, ack=True)
+    assert books.room_rings > rings
+    assert books.spare() == 29
+
+
+def test_without_acks_a_lease_never_ends() -> None:
+    books = Books(acks=False)
+    books.read(1)
+    assert books.lease_left(books.started(), 1e9) == float("inf")
+
+
+def test_a_lease_is_left_as_long_as_there_is_no_outcome() -> None:
+    books = Books(lease=30.0)
+    books.read(1, 2, now=5.0)
+    entry = books.started()
+    assert books.lease_left(entry, 20.0) == 15.0
+    assert books.lease_left(entry, 35.1) == 0.0
+    books.refuse(entry, later(), entry.fields)
+    assert books.lease_left(entry, 20.0) == 15.0
+    books.finish(entry, ack=False)
+    assert books.lease_left(entry, 20.0) == 0.0
+    opened = books.started()
+    books.finish(opened, ack=False)
+    assert books.lease_left(opened, 20.0) == 15.0
+    books.ack(opened)
+    assert books.lease_left(opened, 20.0) == 0.0
+
+
+# -- counting down -----------------------------------------------------------------
+
+
+def shown(renewals: list[Renewal]) -> list[tuple[object, list[bytes], int | None]]:
+    return [(due.account.shard, due.ids, due.count) for due in renewals]
+
+
+def test_what_waits_is_counted_down_while_the_pace_is_slow() -> None:
+    books = Books(ordering=KEY)
+    books.read(1, 2, key="k")
+    books.read(3, 4, shard=B, key="k")
+    books.back(5, attempts=1, key="l")
+    books.done()
+    renewals = books.to_mark(0.0)
+    assert shown(renewals) == [(B, [raw(3), raw(4)], 0), (A, [raw(2)], 0)]
+    assert not any(due.late for due in renewals)
+    assert books.to_mark(0.0) == [], "once"
+    assert {now(entry) for entry in books._lanes.waiting()} == {State.DUE}
+    assert books.take() is None
+    assert books.started().deliveries == 1
+
+
+def test_while_the_pace_is_quick_nothing_is_counted_down() -> None:
+    books = Books(max_messages=5000)
+    books.room(now=0.0)
+    books.read(*range(3000))
+    for _ in range(2500):
+        books.done()
+    books.room(now=1.0)
+    assert books.to_mark(1.0) == []
+    assert books.take() is not None
+    books.room(now=1000.0)
+    books.done()
+    books.room(now=1001.0)
+    assert books.to_mark(1001.0) == [], "and not what may be somebody else's"
+    books.read(9000, now=1001.0)
+    assert [due.ids for due in books.to_mark(1001.0)] == [[raw(9000)]]
+
+
+def test_without_acks_nothing_is_counted() -> None:
+    books = Books(acks=False)
+    books.read(1)
+    assert books.to_mark(0.0) == []
+    assert books.take() is not None
+
+
+def test_what_has_a_handler_or_waits_for_one_that_has_it_is_not_counted_down() -> None:
+    books = Books()
+    books.read(1, 2)
+    books.started()
+    books.read(1, again=True)
+    assert [due.ids for due in books.to_mark(0.0)] == [[raw(2)]]
+
+
+def test_what_was_counted_down_is_given_back_uncounted() -> None:
+    books = Books()
+    books.read(1)
+    assert books.to_mark(0.0)
+    assert list(books.release()) == [(A, 0, [raw(1)])]
+
+
+def test_what_waits_for_long_is_counted_down_with_its_renewal() -> None:
+    books = Books(lease=30.0, max_messages=5000)
+    books.read(1, 2, now=0.0)
+    books.back(3, attempts=2, now=0.0)
+    books.read(4, shard=B, now=0.0)
+    running = books.started()
+    renewals = books.to_renew(10.0)
+    assert shown(renewals) == [
+        (A, [raw(2)], 0),
+        (B, [raw(4)], 0),
+        (A, [raw(1), raw(3)], None),
+    ]
+    assert now(running) is State.RUNNING
+    assert [now(entry) for entry in books._queue] == [State.DUE] * 3
+
+
+def test_nothing_is_counted_down_while_it_has_to_be_asked_whose_it_is() -> None:
+    books = Books(lease=30.0)
+    books.read(1, now=0.0)
+    books.read(2, shard=B, now=10.0)
+    renewals = books.to_renew(20.0)
+    assert shown(renewals) == [(A, [raw(1)], None), (B, [raw(2)], None)]
+    assert all(due.late for due in renewals)
+    assert {now(entry) for entry in books._queue} == {State.QUEUED}
+
+
+def test_what_is_postponed_dead_or_being_buried_is_renewed_too() -> None:
+    books = Books(lease=30.0)
+    books.read(1, 2, 3, now=0.0)
+    books.failed(later(due=1e9))
+    books.failed(Dead("x"))
+    books.to_bury(1)
+    books.failed(Dead("y"))
+    assert shown(books.to_renew(10.0)) == [(A, [raw(1), raw(2), raw(3)], None)]
+    assert [books.to_renew(9.9)] == [[]]

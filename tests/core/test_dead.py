@@ -1,0 +1,239 @@
+"""What was given up, until its letter is written and it is acknowledged."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.test_ledger import GIVEN_UP, KEY, A, B, Books, ids, known, now, raw, the
+from penstock._core.entry import Entry, IllegalTransition, State
+
+
+def dead(books: Books, *numbers: int) -> None:
+    books.read(*numbers)
+    for _ in numbers:
+        books.failed(GIVEN_UP)
+
+
+def sent(books: Books, *numbers: int) -> list[Entry]:
+    """Have entries buried; their replies have not come."""
+    dead(books, *numbers)
+    return books.to_bury(len(numbers))
+
+
+def test_what_was_given_up_keeps_its_body_and_its_room_until_it_is_copied() -> None:
+    books = Books()
+    books.read(1)
+    entry = books.failed(GIVEN_UP)
+    assert now(entry) is State.DEAD
+    assert (entry.fields, entry.verdict) == ([b"msg", b""], GIVEN_UP)
+    assert entry.untold
+    assert books.to_confirm() == [entry]
+    assert (books.held, books.size, books.dying, books.uncommitted) == (1, 10, 1, 0)
+    assert books.outcome_rings == 1
+    assert books.to_bury(10) == [entry]
+    assert now(entry) is State.BURYING
+    assert entry.untold
+    assert (books.held, books.size, books.dying) == (1, 10, 1)
+    books.buried(entry, ours=True)
+    assert now(entry) is State.GONE
+    assert not entry.untold
+    assert entry.fields == ()
+    assert (books.held, books.size, books.dying, books.uncommitted) == (0, 0, 0, 0)
+    assert (books.totals.dead, books.totals.acked, books.totals.lost) == (1, 0, 0)
+    assert not known(books, A, raw(1))
+    assert books.plan() == []
+
+
+def test_the_committer_is_rung_for_each_that_dies() -> None:
+    books = Books()
+    dead(books, 1, 2, 3)
+    assert books.outcome_rings == 3
+
+
+def test_no_more_are_taken_than_go_into_one_write() -> None:
+    books = Books()
+    dead(books, 1, 2)
+    books.read(3, 4, shard=B)
+    for _ in range(2):
+        books.failed(GIVEN_UP)
+    assert books.to_bury(0) == []
+    assert ids(books.to_bury(3)) == [raw(1), raw(2), raw(3)]
+    assert ids(books.to_bury(3)) == [raw(4)]
+    assert books.to_bury(3) == []
+    assert books.dying == 4
+
+
+def test_a_letter_whose_reply_was_lost_is_sent_again() -> None:
+    books = Books()
+    [one, two] = sent(books, 1, 2)
+    books.unburied(one)
+    assert now(one) is State.DEAD
+    assert one.fields
+    assert (books.held, books.dying) == (2, 2)
+    assert books.to_bury(10) == [one]
+    books.buried(two, ours=True)
+    books.buried(one, ours=True)
+    assert (books.held, books.dying, books.totals.dead) == (0, 0, 2)
+
+
+def test_what_somebody_else_has_by_then_is_no_letter_of_ours() -> None:
+    books = Books()
+    [entry] = sent(books, 1)
+    books.buried(entry, ours=False)
+    assert (books.totals.dead, books.totals.lost) == (0, 1)
+    assert (books.held, books.dying) == (0, 0)
+    assert not known(books, A, raw(1))
+
+
+def test_what_was_copied_and_not_acknowledged_is_acknowledged_by_itself() -> None:
+    books = Books()
+    [entry] = sent(books, 1)
+    books.copied(entry)
+    assert now(entry) is State.SETTLED
+    assert entry.fields == ()
+    assert (books.held, books.dying, books.uncommitted) == (0, 0, 1)
+    assert books.totals.dead == 1
+    assert books.outcome_rings == 2
+    batch = the(books.plan())
+    assert batch.ids == [raw(1)]
+    books.committed(batch)
+    assert not known(books, A, raw(1))
+    assert (books.totals.acked, books.uncommitted) == (1, 0)
+
+
+@pytest.mark.parametrize("answer", ["buried", "copied", "unburied"])
+@pytest.mark.parametrize("state", set(State) - {State.BURYING, State.RELEASED})
+def test_there_is_no_reply_to_what_was_not_sent(answer: str, state: State) -> None:
+    books = Books()
+    [entry] = sent(books, 1)
+    entry.state = state
+    facts = {"ours": True} if answer == "buried" else {}
+    with pytest.raises(IllegalTransition, match=rf"^{answer} is not possible"):
+        getattr(books, answer)(entry, **facts)
+    assert entry.state is state
+
+
+@pytest.mark.parametrize("answer", ["buried", "copied"])
+def test_the_reader_is_rung_when_a_letter_is_written(answer: str) -> None:
+    books = Books(max_messages=1)
+    [entry] = sent(books, 1)
+    assert books.room() == 0
+    facts = {"ours": True} if answer == "buried" else {}
+    getattr(books, answer)(entry, **facts)
+    assert books.room_rings == 1
+    assert books.room() == 1
+
+
+def test_what_is_dead_can_be_lost_to_others() -> None:
+    books = Books(lease=30.0)
+    dead(books, 1, 2)
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, [raw(2)]) == 1
+    assert (books.held, books.size, books.dying) == (1, 10, 1)
+    assert ids(books.to_bury(10)) == [raw(2)]
+
+
+def test_what_is_being_buried_is_not_lost_by_a_renewal_that_misses_it() -> None:
+    books = Books(lease=30.0)
+    [entry] = sent(books, 1)
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, []) == 0
+    books.buried(entry, ours=True)
+    assert (books.totals.lost, books.totals.dead) == (0, 1)
+
+
+def test_what_was_buried_while_pending_entries_were_read_does_not_come_back() -> None:
+    books = Books()
+    [one, two] = sent(books, 1, 2)
+    with books.recovering(A):
+        books.buried(one, ours=True)
+        books.buried(two, ours=False)
+        assert books.back(1, 2, 3, attempts=1) == 1
+    assert books.started().id == raw(3)
+
+
+def test_what_is_dying_does_not_come_back() -> None:
+    books = Books()
+    sent(books, 1)
+    dead(books, 2)
+    assert books.back(1, 2, attempts=1, claimed=True) == 0
+    assert books.uncommitted == 0
+    assert books.dying == 2
+
+
+def test_a_seek_and_a_shard_given_up_leave_the_dead_their_letters() -> None:
+    books = Books()
+    sent(books, 1)
+    dead(books, 2)
+    assert books.drop(A) == 0
+    assert books.give_up(A) == []
+    assert sorted(books.in_hand(A)) == [raw(1), raw(2)]
+    assert ids(books.to_bury(10)) == [raw(2)]
+    assert books.dying == 2
+
+
+# -- set back ----------------------------------------------------------------------
+
+
+def test_what_is_dead_and_comes_again_is_handled_again() -> None:
+    books = Books()
+    books.read(1)
+    entry = books.failed(GIVEN_UP)
+    assert books.read(1, again=True) == 1
+    assert now(entry) is State.LOST
+    assert (books.dying, books.held, books.totals.lost) == (0, 1, 0)
+    assert books.to_bury(10) == []
+    assert books.started().deliveries == 1
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_what_came_again_while_it_was_buried_stays_in_the_books(
+    copied: bool,  # noqa: FBT001
+) -> None:
+    books = Books(ordering=KEY)
+    [old] = sent(books, 1)
+    assert books.read(1, again=True) == 1
+    assert books.held == 2
+    if copied:
+        books.copied(old)
+        batch = the(books.plan())
+        assert batch.ids == [raw(1)]
+        books.committed(batch)
+    else:
+        books.buried(old, ours=True)
+    assert (books.held, books.dying, books.uncommitted) == (1, 0, 0)
+    assert known(books, A, raw(1))
+    books.done()
+    assert the(books.plan()).ids == [raw(1)]
+
+
+# -- closing -----------------------------------------------------------------------
+
+
+def test_what_is_dead_is_given_back_with_the_attempts_it_had() -> None:
+    books = Books()
+    books.back(1, attempts=2)
+    books.failed(GIVEN_UP)
+    dead(books, 2)
+    assert list(books.release()) == [(A, 3, [raw(1)]), (A, 1, [raw(2)])]
+    assert books.to_bury(10) == []
+    assert books.to_confirm() == []
+
+
+def test_what_failed_is_given_back_and_not_buried_by_a_handler_that_ends_late() -> None:
+    books = Books()
+    books.read(1)
+    entry = books.started()
+    books.refuse(entry, GIVEN_UP, entry.fields)
+    assert list(books.release()) == [(A, 1, [raw(1)])]
+    books.finish(entry, ack=False)
+    assert now(entry) is State.RELEASED
+    assert (books.held, books.dying) == (0, 0)
+
+
+def test_closing_forgets_the_dead() -> None:
+    books = Books()
+    dead(books, 1)
+    books.close()
+    assert not any(account.dead for account in books._accounts.values())
+    assert (books.held, books.dying) == (0, 0)

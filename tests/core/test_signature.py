@@ -1,0 +1,216 @@
+"""What a handler is given follows from its one parameter."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import msgspec
+import pytest
+
+from penstock import ConfigurationError, Fields, Message
+from penstock._core.signature import UNSAID, Wants, agreed, is_async, name_of, wants
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+class Rush(Order):
+    pass
+
+
+async def typed_message(message: Message[Order]) -> None: ...
+async def typed_payload(order: Order) -> None: ...
+async def bare_message(m: Message) -> None: ...  # type: ignore[type-arg]
+async def unsaid(body) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def unsaid_message(message) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def unsaid_msg(msg) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def named_so_only(message: Order) -> None: ...
+async def whole_entry(message: Message[Fields]) -> None: ...
+async def annotated(message: Annotated[Message[Order], "why"]) -> None: ...
+async def more(order: Order, log: object = None, *, dry: bool = False) -> None: ...
+async def positional(order: Order, /) -> None: ...
+async def a_list(orders: list[Order]) -> None: ...
+def sync(order: Order) -> None: ...
+
+
+class Handler:
+    async def __call__(self, order: Order) -> None: ...
+
+    async def method(self, message: Message[Order]) -> None: ...
+
+    @staticmethod
+    async def static(message: Message[Order]) -> None: ...
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def around(*args: Any) -> Any:
+        return function(*args)
+
+    return around
+
+
+@pytest.mark.parametrize(
+    ("handler", "payload", "whole"),
+    [
+        (typed_message, Order, True),
+        (typed_payload, Order, False),
+        (bare_message, UNSAID, True),
+        (unsaid, UNSAID, False),
+        (unsaid_message, UNSAID, True),
+        (unsaid_msg, UNSAID, True),
+        (named_so_only, Order, False),
+        (whole_entry, Fields, True),
+        (annotated, Order, True),
+        (more, Order, False),
+        (positional, Order, False),
+        (a_list, list[Order], False),
+        (sync, Order, False),
+        (Handler(), Order, False),
+        (Handler().method, Order, True),
+        (Handler.static, Order, True),
+        (functools.partial(more, log=print), Order, False),
+        (decorated(typed_message), Order, True),
+    ],
+)
+def test_a_handler_gets_what_its_parameter_says(
+    handler: Callable[..., Any], payload: Any, *, whole: bool
+) -> None:
+    assert wants(handler) == Wants(payload, whole)
+
+
+async def batch_messages(messages: list[Message[Order]]) -> None: ...
+async def batch_payloads(orders: Sequence[Order]) -> None: ...
+async def batch_unsaid(messages) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def batch_bare(bodies: list) -> None: ...  # type: ignore[type-arg]
+
+
+@pytest.mark.parametrize(
+    ("handler", "payload", "whole"),
+    [
+        (batch_messages, Order, True),
+        (batch_payloads, Order, False),
+        (batch_unsaid, UNSAID, True),
+        (unsaid, UNSAID, False),
+        (batch_bare, UNSAID, False),
+    ],
+)
+def test_with_batches_it_gets_lists_of_it(
+    handler: Callable[..., Any], payload: Any, *, whole: bool
+) -> None:
+    assert wants(handler, batch=True) == Wants(payload, whole, batch=True)
+
+
+async def nothing() -> None: ...
+async def only_star(*messages: bytes) -> None: ...
+async def two(order: Order, log: object) -> None: ...
+async def keyword(*, order: Order) -> None: ...
+async def keyword_besides(order: Order, *, log: object) -> None: ...
+async def agen(order: Order) -> AsyncIterator[int]:
+    yield 1
+
+
+def gen(order: Order) -> Iterator[int]:
+    yield 1
+
+
+async def unresolved(amount: Decimal) -> None: ...
+
+
+class Generates:
+    async def __call__(self, order: Order) -> AsyncIterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (nothing, "takes no message; write `async def handle"),
+        (only_star, "takes no message"),
+        (two, "more than one parameter"),
+        (keyword, "takes no message"),
+        (keyword_besides, "more than one parameter"),
+        (agen, "a generator"),
+        (gen, "a generator"),
+        (Generates(), "a generator"),
+        (Order, "no function"),
+        ("text", "no function"),
+        (iter, "doesn't know its parameters"),
+        (unresolved, r"'Decimal' can't be resolved \(NameError: .*define the type"),
+        (batch_messages, "give batch="),
+    ],
+)
+def test_what_is_no_handler_is_refused(handler: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        wants(handler)
+
+
+def test_with_batches_it_has_to_take_a_list() -> None:
+    for handler in (typed_message, typed_payload):
+        with pytest.raises(ConfigurationError, match=r"list\[Message\[Order\]\]"):
+            wants(handler, batch=True)
+
+
+class Shaped(Protocol):
+    id: int
+
+
+@pytest.mark.parametrize(
+    ("said", "payload", "kind"),
+    [
+        (UNSAID, UNSAID, bytes),
+        (Order, UNSAID, Order),
+        (UNSAID, Order, Order),
+        (Order, Order, Order),
+        (Any, Order, Order),
+        (object, Order, Order),
+        (Order, Rush, Rush),
+        (Order | str, Order, Order),
+        (Annotated[Order, 1], Order, Order),
+        (dict[str, int], dict[str, int], dict[str, int]),
+    ],
+)
+def test_a_payload_type_that_is_named_goes_before_the_annotation(
+    said: Any, payload: Any, kind: Any
+) -> None:
+    assert agreed(said, payload) == kind
+
+
+@pytest.mark.parametrize(
+    ("said", "payload"),
+    [
+        (Order, str),
+        (Rush, Order),
+        (Order | int, str),
+        (dict[str, int], dict),
+        (dict, dict[str, int]),
+        (Annotated[Order, 1], str),
+        (Shaped, Order),
+    ],
+)
+def test_but_it_must_not_contradict_it(said: Any, payload: Any) -> None:
+    with pytest.raises(ConfigurationError, match="leave payload= out"):
+        agreed(said, payload)
+
+
+def test_async_is_what_is_seen_to_be() -> None:
+    assert is_async(typed_payload)
+    assert is_async(Handler())
+    assert is_async(Handler().method)
+    assert is_async(functools.partial(more, log=print))
+    assert not is_async(sync)
+    assert not is_async(decorated(typed_payload))
+
+
+def test_a_handler_is_named_by_its_module_and_itself() -> None:
+    assert name_of(sync) == f"{__name__}.sync"
+    assert name_of(Handler().method) == f"{__name__}.Handler.method"
+    assert name_of(Handler()) == f"{__name__}.Handler"
+    assert name_of(functools.partial(sync)) == f"{__name__}.sync"
+    assert name_of([].append) == "list.append"

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock._core.verdict import (
+    Dead,
+    Dropped,
+    Failure,
+    Left,
+    Postponed,
+    Verdict,
+    judge,
+)
+from penstock.errors import ConfigurationError
+from penstock.retries import DROP, STOP, Backoff, DeadLetters, Delays, Retry
+
+AGAIN = Failure("ValueError: x", again=True, error="ValueError", traceback="at 5")
+NEVER = Failure("rejected", again=False)
+
+
+def judged(
+    failure: Failure = AGAIN,
+    attempt: int = 1,
+    retry: Retry | None = None,
+    instead: DeadLetters | None = None,
+    chance: float = 0.5,
+) -> Verdict:
+    retry = retry or Retry()
+    return judge(failure, attempt, retry, instead, now=100.0, chance=chance)
+
+
+def test_what_failed_is_tried_again_after_a_while() -> None:
+    assert judged() == Postponed(0.5, 100.5)
+    assert judged(attempt=2) == Postponed(1.0, 101.0)
+    assert judged(attempt=4) == Postponed(4.0, 104.0)
+
+
+@pytest.mark.parametrize(
+    ("most", "attempt", "again"),
+    [
+        (1, 1, False),
+        (2, 1, True),
+        (2, 2, False),
+        (5, 4, True),
+        (5, 5, False),
+        # Some were had under another policy.
+        (5, 9, False),
+        (None, 1, True),
+        (None, 10**9, True),
+    ],
+)
+def test_there_are_as_many_attempts_as_may_be(
+    most: int | None,
+    attempt: int,
+    again: bool,  # noqa: FBT001
+) -> None:
+    verdict = judged(attempt=attempt, retry=Retry(max_attempts=most))
+    assert isinstance(verdict, Postponed) == again
+
+
+def test_a_dead_letter_says_why() -> None:
+    assert judged(attempt=5) == Dead("ValueError: x", "ValueError", "at 5")
+    assert judged(NEVER) == Dead("rejected")
+
+
+@pytest.mark.parametrize("attempt", [1, 5])
+@pytest.mark.parametrize(
+    ("instead", "kind"), [(None, Dead), (DROP, Dropped), (STOP, Left)]
+)
+def test_what_must_not_be_tried_again_is_given_up_at_once_as_was_asked_for(
+    attempt: int, instead: DeadLetters | None, kind: type[Verdict]
+) -> None:
+    verdict = judged(NEVER, attempt, Retry(max_attempts=None), instead)
+    assert isinstance(verdict, kind)
+    assert not isinstance(verdict, Postponed)
+    assert verdict.reason == "rejected"
+
+
+@pytest.mark.parametrize("instead", [None, DROP, STOP])
+def test_what_is_done_instead_of_dead_letters_is_not_done_before_the_last_attempt(
+    instead: DeadLetters | None,
+) -> None:
+    assert isinstance(judged(attempt=4, instead=instead), Postponed)
+
+
+@pytest.mark.parametrize("delay", [0.0, 3.0])
+def test_a_delay_that_somebody_named_counts(delay: float) -> None:
+    asked = Failure("nacked", again=True, delay=delay)
+    assert judged(asked, attempt=4) == Postponed(delay, 100.0 + delay)
+    assert isinstance(judged(asked, attempt=5), Dead)
+
+
+@pytest.mark.parametrize(
+    ("backoff", "delays"),
+    [
+        ([1, timedelta(seconds=5), 0], [1.0, 5.0, 0.0, 0.0]),
+        ((7,), [7.0, 7.0, 7.0, 7.0]),
+        (2, [2.0, 2.0, 2.0, 2.0]),
+        (lambda attempt: attempt * 10, [10.0, 20.0, 30.0, 40.0]),
+        (lambda attempt: timedelta(minutes=attempt), [60.0, 120.0, 180.0, 240.0]),
+        (Backoff(first=1, factor=3, max=5, jitter=0), [1.0, 3.0, 5.0, 5.0]),
+    ],
+)
+def test_waits_are_as_the_policy_has_them(backoff: Delays, delays: list[float]) -> None:
+    retry = Retry(max_attempts=None, backoff=backoff)
+    verdicts = [judged(attempt=n, retry=retry) for n in range(1, 5)]
+    assert verdicts == [Postponed(delay, 100.0 + delay) for delay in delays]
+
+
+@pytest.mark.parametrize("wrong", [-1, "5", None, float("nan"), float("inf"), True])
+def test_a_function_that_gives_no_duration_is_the_users_mistake(wrong: object) -> None:
+    backoff: Callable[..., object] = lambda _: wrong  # noqa: E731
+    retry = Retry(backoff=backoff)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="what the backoff function gave"):
+        judged(retry=retry)
+    assert isinstance(judged(NEVER, retry=retry), Dead), "it is not asked"
+    assert isinstance(judged(attempt=5, retry=retry), Dead)
+
+
+@given(st.integers(1, 1000), st.floats(0, 1), st.none() | st.integers(1, 50))
+@settings(max_examples=200, deadline=None)
+def test_it_is_due_when_it_has_waited_and_never_before_now(
+    attempt: int, chance: float, most: int | None
+) -> None:
+    verdict = judged(attempt=attempt, retry=Retry(max_attempts=most), chance=chance)
+    if most is not None and attempt >= most:
+        assert isinstance(verdict, Dead)
+    else:
+        assert isinstance(verdict, Postponed)
+        assert verdict.due == 100.0 + verdict.delay
+        assert 0.375 <= verdict.delay <= 60.0

@@ -1,0 +1,211 @@
+"""Worker processes that are killed and started again, and what their journals say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock import Producer
+from support.waiting import eventually
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a journal.
+
+    Attributes:
+        at: When, by the clock that all processes share.
+        word: What happened.
+        facts: More of it.
+    """
+
+    at: float
+    word: str
+    facts: list[str]
+
+    @property
+    def number(self) -> int:
+        """Which message."""
+        return int(self.facts[0])
+
+    @property
+    def attempt(self) -> int:
+        """Of a start, which attempt it was."""
+        return int(self.facts[1])
+
+
+class Life:
+    """One process, from its start to its end, however it ends."""
+
+    def __init__(self, name: str, journal: Path) -> None:
+        self.name = name
+        self.journal = journal
+        # When it was gone, by the journals' clock.
+        self.ended_at = float("inf")
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def begin(self, asked: dict[str, Any]) -> None:
+        """Start it, and wait until its consumer is open."""
+        self.journal.touch()
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, str(WORKER), json.dumps(asked), str(self.journal)
+        )
+        # One that dies of its first message has said so too.
+        await eventually(lambda: self.has("ready"), within=20)
+
+    async def has(self, word: str) -> bool:
+        """Whether there is such a line."""
+        return any(line.word == word for line in self.lines())
+
+    def lines(self, *words: str) -> Iterator[Line]:
+        """Give the journal's lines, or those of some kinds."""
+        for text in self.journal.read_text().splitlines():
+            at, word, *facts = text.split()
+            if not words or word in words:
+                yield Line(float(at), word, facts)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it lives."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def end(self, number: signal.Signals | None = None) -> int:
+        """Wait for its end, after a signal if one is given; gives its exit code."""
+        assert self._process is not None
+        if number is not None:
+            self.send_signal(number)
+        code = await self._process.wait()
+        self.ended_at = min(self.ended_at, time.monotonic())
+        return code
+
+
+@dataclass(frozen=True)
+class Handling:
+    """One call of a handler.
+
+    Attributes:
+        life: In which process.
+        start: Its first line.
+        until: When it ended, or its process did.
+        outcome: `end`, `fail`, or None where it did not come to that.
+        lost: Whether the message was somebody else's when it ended.
+    """
+
+    life: Life
+    start: Line
+    until: float
+    outcome: str | None
+    lost: bool
+
+
+@dataclass
+class Fleet:
+    """Worker processes of one group.
+
+    Attributes:
+        url: The server.
+        stream: What they read.
+        folder: Where their journals go.
+        retry: What `Retry` is given.
+        claim: What `Claim` is given.
+        run: What `run` is given.
+        lives: All processes so far.
+    """
+
+    url: str
+    stream: str
+    folder: Path
+    retry: dict[str, Any] = field(default_factory=dict)
+    claim: dict[str, Any] = field(default_factory=lambda: {"idle": 1, "interval": 0.2})
+    run: dict[str, Any] = field(default_factory=dict)
+    lives: list[Life] = field(default_factory=list)
+
+    async def start(self, name: str, url: str | None = None) -> Life:
+        """Start a worker whose consumer has that name."""
+        life = Life(name, self.folder / f"{len(self.lives):04}-{name}")
+        self.lives.append(life)
+        asked = {"retry": self.retry, "claim": self.claim, "run": self.run}
+        names = {"url": url or self.url, "stream": self.stream, "name": name}
+        await life.begin({**names, **asked})
+        return life
+
+    async def keep_up(self, name: str) -> None:
+        """Be its supervisor: start it anew whenever it was killed."""
+        while await (await self.start(name)).end() < 0:
+            pass
+
+    async def send(self, *payloads: str, first: int = 0, keys: int = 0) -> None:
+        """Number payloads and send them, in this order, with so many keys in turn."""
+        async with Producer(self.url) as producer:
+            for number, what in enumerate(payloads, first):
+                key = f"k{number % keys}" if keys else None
+                payload = f"{number} {what}".encode()
+                await producer.enqueue(self.stream, payload, key=key)
+
+    def lines(self, *words: str) -> list[Line]:
+        """Give the lines of all journals, in the order of time."""
+        lines = [line for life in self.lives for line in life.lines(*words)]
+        return sorted(lines, key=lambda line: line.at)
+
+    def attempts(self) -> dict[int, list[int]]:
+        """Give each message's attempts that were started, in the order of time."""
+        found: defaultdict[int, list[int]] = defaultdict(list)
+        for line in self.lines("start"):
+            found[line.number].append(line.attempt)
+        return dict(found)
+
+    def ended(self) -> list[int]:
+        """Give the numbers of messages that were handled, each as often as it was."""
+        return sorted(line.number for line in self.lines("end"))
+
+    async def handled(self, *numbers: int) -> bool:
+        """Whether those messages were handled."""
+        return set(numbers) <= set(self.ended())
+
+    def handlings(self) -> list[Handling]:
+        """Give all calls of handlers, by the time of their starts."""
+        return sorted(
+            (handling for life in self.lives for handling in _handlings(life)),
+            key=lambda handling: handling.start.at,
+        )
+
+    async def stop(self) -> None:
+        """Kill what is left."""
+        for life in self.lives:
+            await life.end(signal.SIGKILL)
+
+
+def _handlings(life: Life) -> Iterator[Handling]:
+    running: dict[int, Line] = {}
+    for line in life.lines("start", "end", "fail"):
+        if line.word == "start":
+            assert line.number not in running, "two handlers had it at a time"
+            running[line.number] = line
+        else:
+            start, lost = running.pop(line.number), "lost" in line.facts
+            yield Handling(life, start, line.at, line.word, lost)
+    for line in running.values():
+        yield Handling(life, line, life.ended_at, None, lost=False)
+
+
+@asynccontextmanager
+async def fleet(
+    url: str, stream: str, folder: Path, **options: Any
+) -> AsyncIterator[Fleet]:
+    """No workers yet; those that are left in the end are killed."""
+    made = Fleet(url, stream, folder, **options)
+    try:
+        yield made
+    finally:
+        await made.stop()
