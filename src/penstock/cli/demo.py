@@ -15,13 +15,14 @@ import anyio
 import typer
 from rich.console import Console
 
-from penstock import PenstockError, UsageError, embedded
+from penstock import embedded
 from penstock._link.address import EMBEDDED
 from penstock.cli._demo_crew import WorkerDied
 from penstock.cli._demo_input import Lines, clicks, from_file
 from penstock.cli._demo_report import Display, table
 from penstock.cli._demo_result import Result
 from penstock.cli._demo_run import Settings, run
+from penstock.cli._plain import plain_errors
 from penstock.events import printable
 
 __all__ = ["demo"]
@@ -59,7 +60,11 @@ def demo(
     handled in the end, however workers died; the exit status is 0 only then. A line
     that was handled twice is counted once, and told of as a duplicate.
     """
-    with _plain_errors(), _server(url) as address, _opened(input) as descriptor:
+    with (
+        plain_errors(WorkerDied),
+        _server(url) as address,
+        _opened(input) as descriptor,
+    ):
         settings = Settings(address, workers, kill)
         made = clicks(lines, seed) if descriptor is None else descriptor
         result = asyncio.run(_interruptible(settings, made))
@@ -145,13 +150,3 @@ def _opened(path: str | None) -> Iterator[int | None]:
 def _refused(path: str, reason: str | None) -> typer.Exit:
     print(f"penstock: can't read {printable(path)}: {reason}", file=sys.stderr)
     return typer.Exit(2)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn what went wrong outside of us into a sentence and an exit status."""
-    try:
-        yield
-    except (PenstockError, WorkerDied, OSError) as error:
-        print(f"penstock: {error}", file=sys.stderr)
-        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None

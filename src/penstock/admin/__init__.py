@@ -1,0 +1,27 @@
+"""What an operator asks about streams and groups, and does to them.
+
+For one question there is a function:
+
+```python
+state = await admin.group_state("orders", "billing")
+letters = await admin.dead.list("orders")
+```
+
+`Admin` keeps its connection for many.
+"""
+
+from penstock.admin import dead
+from penstock.admin._letter import DeadLetter
+from penstock.admin._office import DeadLetterOffice
+from penstock.admin.client import Admin, group_state, reset_group
+from penstock.admin.groups import GroupState
+
+__all__ = [
+    "Admin",
+    "DeadLetter",
+    "DeadLetterOffice",
+    "GroupState",
+    "dead",
+    "group_state",
+    "reset_group",
+]

@@ -1,0 +1,97 @@
+"""An operator's connection: made anew by the call that finds it lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from penstock._core.commands import Command
+from penstock._core.replies import ErrorReply
+from penstock._link.link import Link, open_link
+from penstock._link.wire import Wire
+from penstock._tasks.membership import refusal
+from penstock.errors import ClosedError, ServerError
+from penstock.events import OnEvent
+
+__all__ = ["Line"]
+
+
+class Line:
+    """A connection on which every call is one try.
+
+    Args:
+        on_event: Told of what happens in the background.
+    """
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self.on_event = on_event
+        # Both are None while it is closed.
+        self._link: Link | None = None
+        self._wire: Wire | None = None
+        self._dialing = anyio.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is not open."""
+        return self._link is None
+
+    @asynccontextmanager
+    async def open(self, url: str | None) -> AsyncIterator[None]:
+        """Connect, and close in the end.
+
+        Raises:
+            ConfigurationError: A wrong URL.
+            ConnectError: There is no way to the server.
+            AccessError: The server refuses this user.
+        """
+        async with open_link(url, self.on_event) as link:
+            self._wire = await link.connect()
+            self._link = link
+            try:
+                yield
+            finally:
+                wire, self._link, self._wire = self._wire, None, None
+                with anyio.CancelScope(shield=True):
+                    await wire.aclose()
+
+    async def calls(self, batch: Sequence[Command]) -> list[Any]:
+        """Send commands in one write and give their replies, errors as values.
+
+        Raises:
+            ClosedError: It is not open.
+            ConnectError: The connection was lost, and no other can be made.
+            AccessError: The same, because the server refuses this user now.
+            ConnectionLost: The connection ended before the replies.
+        """
+        async with self._dialing:
+            if self._link is None or self._wire is None:
+                raise ClosedError("admin")
+            if self._wire.lost:
+                await self._wire.aclose()
+                self._wire = await self._link.connect()
+            wire = self._wire
+        return await wire.calls(batch)
+
+    async def asks(self, batch: Sequence[Command], what: str) -> list[Any]:
+        """Send commands in one write and give their replies, none of them an error.
+
+        Args:
+            batch: The commands.
+            what: What they are, for the exception.
+
+        Raises:
+            ServerError: What `calls` raises, and what `refusal` makes of an error.
+        """
+        answers = await self.calls(batch)
+        for reply in answers:
+            if isinstance(reply, ErrorReply):
+                raise self.refusal(what, reply)
+        return answers
+
+    def refusal(self, command: str, reply: ErrorReply) -> ServerError:
+        """Make the exception for an error reply."""
+        server = self._link.address.name if self._link else ""
+        return refusal(server, command, reply)

@@ -1,0 +1,167 @@
+"""The shell an operator holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from penstock._core import commands, sharding
+from penstock._tasks.lifetime import Openable
+from penstock.admin._line import Line
+from penstock.admin._office import DeadLetterOffice
+from penstock.admin.groups import Groups, GroupState
+from penstock.events import OnEvent, guarded, log_event
+from penstock.options import StartAt
+
+__all__ = ["Admin", "group_state", "reset_group"]
+
+
+class Admin(Openable):
+    """Asks about streams and groups on one connection, and changes them.
+
+    Every call is one try: nothing is sent again. When the connection was lost, the
+    next call makes another one.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://` with user, password and database,
+            or `embedded://`; default: the environment's `REDIS_URL`.
+        on_event: Told of what happens in the background, see `Event`; default:
+            logged to `penstock`.
+
+    Raises:
+        ConfigurationError: On opening: a wrong URL.
+        ConnectError: On opening, or later: there is no way to the server.
+        AccessError: On opening, or later: the server refuses this user.
+
+    Example:
+        ```python
+        async with Admin("redis://localhost") as admin:
+            while (await admin.group_state("orders", "billing")).pending:
+                await asyncio.sleep(1)
+        ```
+    """
+
+    def __init__(
+        self, url: str | None = None, *, on_event: OnEvent = log_event
+    ) -> None:
+        self._url = url
+        self._line = Line(guarded(on_event))
+        self._groups = Groups(self._line)
+        self._dead = DeadLetterOffice(self._line)
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        async with self._line.open(self._url):
+            yield
+
+    @property
+    def dead(self) -> DeadLetterOffice:
+        """The dead letters: listed, read, sent back, purged."""
+        return self._dead
+
+    async def group_state(self, stream: str, group: str) -> GroupState:
+        """Tell how far a group has come with a stream, over all its shards.
+
+        Args:
+            stream: The stream's name.
+            group: The group's name.
+
+        Raises:
+            StreamMissing: There is no such stream.
+            CommandError: There is no such group, or a key is no stream.
+            AccessError: The server refuses this user.
+            ConnectionLost: The connection ended before the reply.
+            ConnectError: It was lost before, and no other can be made.
+            ConfigurationError: The stream's name can't be one.
+            ClosedError: This is not open.
+        """
+        return await self._groups.state(stream, group)
+
+    async def reset_group(self, stream: str, group: str, to: StartAt | str) -> None:
+        """Have a group go on at another place of a stream, on all its shards.
+
+        What is pending is acknowledged: it comes again if it lies behind the place,
+        and does not if it lies before. If the group has consumers that run, they go
+        on at the place within two seconds; what they have read before that, they
+        handle.
+
+        Args:
+            stream: The stream's name.
+            group: The group's name.
+            to: `EARLIEST`, `LATEST` (what is sent after this), an entry id (that entry
+                is included; `after(id)` leaves it out), or an aware `datetime`.
+
+        Raises:
+            StreamMissing: There is no such stream.
+            CommandError: There is no such group, or a key is no stream.
+            AccessError: The server refuses this user.
+            ConnectionLost: The connection ended before the reply; it can be done
+                again.
+            ConnectError: It was lost before, and no other can be made.
+            ConfigurationError: It is no place, or the stream's name can't be one.
+            ClosedError: This is not open.
+
+        Example:
+            ```python
+            await admin.reset_group("orders", "billing", EARLIEST)
+            ```
+        """
+        await self._groups.reset(stream, group, to)
+
+    async def delete_stream(self, stream: str) -> bool:
+        """Delete a stream with its groups; consumers that are open make it anew.
+
+        Args:
+            stream: The stream's name.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            AccessError: The server refuses this user.
+            CommandError: The server refuses the command.
+            ConnectionLost: The connection ended before the reply.
+            ConnectError: It was lost before, and no other can be made.
+            ConfigurationError: The stream's name can't be one.
+            ClosedError: This is not open.
+        """
+        # Unlike DEL, UNLINK frees a large stream without holding up the server.
+        command = commands.unlink(sharding.single(stream).key)
+        [reply] = await self._line.asks([command], f"UNLINK of {stream!r}")
+        return bool(reply)
+
+    def __repr__(self) -> str:
+        return f"<Admin {'closed' if self._line.closed else 'open'}>"
+
+
+async def group_state(stream: str, group: str, *, url: str | None = None) -> GroupState:
+    """Tell how far a group has come with a stream, on a connection of its own.
+
+    Args:
+        stream: The stream's name.
+        group: The group's name.
+        url: The server, see `Admin`.
+
+    Raises:
+        PenstockError: What `Admin` and its `group_state` raise.
+    """
+    async with Admin(url) as admin:
+        return await admin.group_state(stream, group)
+
+
+async def reset_group(
+    stream: str, group: str, to: StartAt | str, *, url: str | None = None
+) -> None:
+    """Have a group go on at another place, by a connection of its own.
+
+    Args:
+        stream: The stream's name.
+        group: The group's name.
+        to: The place, see `Admin.reset_group`.
+        url: The server, see `Admin`.
+
+    Raises:
+        PenstockError: What `Admin` and its `reset_group` raise.
+    """
+    async with Admin(url) as admin:
+        await admin.reset_group(stream, group, to)

@@ -1,0 +1,157 @@
+"""How far groups have come, and having them go on elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from penstock._core import commands, replies, sharding
+from penstock._core.replies import ErrorReply
+from penstock._tasks.assignment import after_which
+from penstock._tasks.scout import Scout
+from penstock.admin._line import Line
+from penstock.errors import CommandError, StreamMissing
+from penstock.message import EntryId, Shard
+from penstock.options import StartAt, place
+
+__all__ = ["GroupState", "Groups"]
+
+# Pending entries that one command lists.
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """How far a group has come with a stream.
+
+    Of a stream with several shards the numbers are those of all together.
+
+    Attributes:
+        pending: Entries delivered and not acknowledged.
+        lag: Entries not delivered yet; None where that can't be known: before Redis 7,
+            and after entries were deleted from the middle of the stream.
+        last_delivered: The highest id that was delivered.
+        consumers: How many consumers the group knows; of several shards, the most.
+        holders: The pending entries by the name of the consumer that has them;
+            consumers without any are left out.
+    """
+
+    pending: int
+    lag: int | None
+    last_delivered: EntryId
+    consumers: int
+    holders: Mapping[str, int]
+
+
+class Groups:
+    """What `Admin` knows of groups, and does to them; its methods say what is raised.
+
+    Args:
+        line: The connection.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def state(self, stream: str, group: str) -> GroupState:
+        """Tell how far a group has come with a stream, over all its shards."""
+        states = [
+            state
+            for shard in await self._shards(stream)
+            if (state := await self._shard_state(shard, group)) is not None
+        ]
+        if not states:
+            raise _no_group(stream, group)
+        return reduce(_together, states)
+
+    async def _shard_state(self, shard: Shard, group: str) -> GroupState | None:
+        ask = [
+            commands.xinfo_stream(shard.key),
+            commands.xinfo_groups(shard.key),
+            commands.xpending_summary(shard.key, group),
+        ]
+        *_, facts = await self._line.calls(commands.transaction(ask))
+        refused = [facts] if isinstance(facts, ErrorReply) else facts
+        for reply in refused:
+            if isinstance(reply, ErrorReply) and reply.code != "NOGROUP":
+                if "no such key" in reply.text:
+                    hint = "open a consumer of it, or send to it first"
+                    raise StreamMissing(shard.stream, "XINFO GROUPS", hint)
+                raise self._line.refusal(f"XINFO GROUPS on {shard.stream!r}", reply)
+        name = group.encode()
+        for info in replies.groups(facts[1]):
+            if info.name == name:
+                return _state(info, facts[2], replies.lag(facts, group))
+        return None
+
+    async def reset(self, stream: str, group: str, to: StartAt | str) -> None:
+        """Have a group go on at another place of a stream, on all its shards."""
+        where = after_which(place(to, "reset_group(to)"))
+        shards = await self._shards(stream)
+        have = [await self._shard_state(shard, group) for shard in shards]
+        if not any(have):
+            raise _no_group(stream, group)
+        for shard in shards:
+            await self._forget(shard, group)
+            # A shard that the group has not met yet would begin somewhere else.
+            made = commands.xgroup_create(shard.key, group, where, mkstream=False)
+            ask = [made, commands.xgroup_setid(shard.key, group, where)]
+            reply = (await self._line.calls(ask))[1]
+            if isinstance(reply, ErrorReply):
+                raise self._line.refusal(f"XGROUP SETID on {shard.stream!r}", reply)
+
+    async def _forget(self, shard: Shard, group: str) -> None:
+        """Acknowledge all that is pending."""
+        after = b"0-0"
+        while True:
+            ask = commands.xpending_page(shard.key, group, None, after, _PAGE)
+            [reply] = await self._line.calls([ask])
+            if isinstance(reply, ErrorReply):
+                return  # no such group: nothing is pending
+            page = [pending.id for pending in replies.pending_page(reply)]
+            if page:
+                await self._line.calls([commands.xack(shard.key, group, page)])
+                after = page[-1]
+            if len(page) < _PAGE:
+                return
+
+    async def _shards(self, stream: str) -> list[Shard]:
+        sharding.single(stream)  # refuses what is no name
+        return await Scout(self._line.calls, self._line.on_event).watch(stream)
+
+
+def _no_group(stream: str, group: str) -> CommandError:
+    return CommandError(
+        "XINFO GROUPS",
+        "NOGROUP",
+        f"stream {stream!r} has no group {group!r:.80}",
+        "open a consumer of that group first",
+    )
+
+
+def _together(one: GroupState, other: GroupState) -> GroupState:
+    """Add up two shards."""
+    lags = (one.lag, other.lag)
+    names = {*one.holders, *other.holders}
+    return GroupState(
+        pending=one.pending + other.pending,
+        lag=None if None in lags else sum(lag or 0 for lag in lags),
+        last_delivered=max(one.last_delivered, other.last_delivered),
+        consumers=max(one.consumers, other.consumers),
+        holders={n: one.holders.get(n, 0) + other.holders.get(n, 0) for n in names},
+    )
+
+
+def _state(info: replies.GroupInfo, summary: Any, lag: int | None) -> GroupState:
+    lines = (summary[3] if summary else None) or ()
+    return GroupState(
+        pending=info.pending,
+        lag=lag,
+        last_delivered=EntryId.parse(info.last_delivered),
+        consumers=info.consumers,
+        holders={
+            name.decode("utf-8", "surrogateescape"): int(count) for name, count in lines
+        },
+    )

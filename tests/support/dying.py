@@ -1,0 +1,55 @@
+"""Dead letters, as a consumer writes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from penstock import EntryId, Shard
+from penstock._core import envelope, letters
+from penstock._core.letters import Origin
+
+
+def shard(stream: str, number: int | None = None) -> Shard:
+    """A stream's shard; None: the stream is one key."""
+    if number is None:
+        return Shard(stream, 0, stream.encode())
+    return Shard(stream, number, f"{stream}:{number}".encode())
+
+
+def origin(stream: str, number: int | None = None, **changes: Any) -> Origin:
+    """Where a letter comes from."""
+    made = Origin(
+        shard=shard(stream, number),
+        id="5-1",
+        group="billing",
+        consumer="host:1:ab",
+        attempts=5,
+        reason="ValueError: 5 attempts failed",
+        error="ValueError",
+        traceback='Traceback (most recent call last):\n  File "a.py"\nValueError: no',
+        time="2026-03-01T12:00:00.250+00:00",
+    )
+    return replace(made, **changes)
+
+
+async def die(
+    redis: Any,
+    stream: str,
+    body: bytes = b"x",
+    number: int | None = None,
+    *,
+    fields: Any = None,
+    into: str | None = None,
+    **changes: Any,
+) -> EntryId:
+    """Write a dead letter; gives its id."""
+    own = envelope.pack(body, "k", {"h": "1"}) if fields is None else fields
+    letter = letters.write(own, origin(stream, number, **changes))
+    key = into or letters.default_stream(stream)
+    return EntryId.parse(await redis.execute_command("XADD", key, "*", *letter))
+
+
+async def bodies(redis: Any, key: str) -> list[bytes]:
+    """The payloads that are in a stream, in order."""
+    return [fields[b"msg"] for _, fields in await redis.xrange(key)]

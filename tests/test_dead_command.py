@@ -1,0 +1,355 @@
+"""`penstock dead` as an operator sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from penstock import Shard
+from penstock.cli.app import app
+from support.dying import bodies, die
+
+
+@pytest.fixture(autouse=True)
+def _server(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    # Rich, which lays out typer's own errors, goes by these.
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+async def dead(*arguments: object, status: int = 0) -> Result:
+    """Run `penstock dead` in a thread, since it has a loop of its own."""
+    words = ["dead", *map(str, arguments)]
+    result = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert result.exit_code == status, (result.output, result.exception)
+    assert "Traceback" not in result.output or status == 0
+    return result
+
+
+async def objects(*arguments: object) -> list[dict[str, Any]]:
+    """Run it with --json; gives the objects."""
+    result = await dead(*arguments, "--json")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+async def secrets(stream: str, redis: Any) -> None:
+    """A letter whose text would act on a terminal, and whose message is secret."""
+    hostile = "\x1b[31mred\r\n\u202e\udcff"
+    await die(
+        redis,
+        stream,
+        b"SECRET\x1b[0m\nsecond \xff line",
+        2,
+        fields=[
+            b"msg",
+            b"SECRET\x1b[0m\nsecond \xff",
+            b"key",
+            b"\x1b",
+            b"h\x07",
+            b"HIDDEN",
+        ],
+        group=hostile,
+        consumer=hostile,
+        reason=hostile,
+        error=hostile,
+        traceback=f"first {hostile}\n second",
+        time="yesterday",
+    )
+
+
+# -- list -----------------------------------------------------------------------------
+
+
+async def test_letters_are_listed_in_a_table(stream: str, redis: Any) -> None:
+    assert (await dead("list", stream)).output == ""
+    first = await die(redis, stream, b"SECRET", 3)
+    await die(redis, stream, error="", reason="rejected: too old", attempts=1)
+    result = await dead("list", stream)
+    head, one, two = result.stdout.splitlines()
+    assert " ".join(head.split()) == "ID SHARD ENTRY GROUP ATTEMPTS ERROR REASON"
+    assert " ".join(one.split()) == (
+        f"{first} 3 5-1 billing 5 ValueError ValueError: 5 attempts failed"
+    )
+    assert two.split()[4:] == ["1", "-", "rejected:", "too", "old"]
+    assert "SECRET" not in result.output
+    assert result.stderr == ""
+
+
+async def test_letters_are_listed_as_json(stream: str, redis: Any) -> None:
+    id_ = await die(redis, stream, b"SECRET", 3)
+    assert await objects("list", stream) == [
+        {
+            "id": str(id_),
+            "stream": stream,
+            "shard": 3,
+            "entry_id": "5-1",
+            "group": "billing",
+            "consumer": "host:1:ab",
+            "attempts": 5,
+            "time": "2026-03-01T12:00:00.250000+00:00",
+            "error": "ValueError",
+            "reason": "ValueError: 5 attempts failed",
+        }
+    ]
+
+
+async def test_a_list_is_filtered_limited_and_goes_on(stream: str, redis: Any) -> None:
+    ids = [
+        await die(redis, stream, group="ab"[n % 2], error=f"E{n}", reason=f"no. {n};")
+        for n in range(6)
+    ]
+    told = [str(id_) for id_ in ids]
+    found = await objects("list", stream, "--group", "b")
+    assert [letter["id"] for letter in found] == told[1::2]
+    [one] = await objects("list", stream, "--error", "E4")
+    assert one["id"] == told[4]
+    [one] = await objects("list", stream, "--reason", "3;", "--group", "b")
+    assert one["id"] == told[3]
+    assert await objects("list", stream, "--error", "E") == []
+    result = await dead("list", stream, "--limit", 4, "--json")
+    assert result.stdout.count("\n") == 4
+    assert result.stderr == f"penstock: there are more; go on with --after {told[3]}\n"
+    result = await dead("list", stream, "--limit", 2, "--after", told[3], "--json")
+    assert (result.stdout.count("\n"), result.stderr) == (2, "")
+
+
+@pytest.mark.usefixtures("secrets")
+async def test_nothing_from_the_wire_acts_on_the_terminal(stream: str) -> None:
+    [listed] = await objects("list", stream)
+    id_ = listed["id"]
+    outputs = [
+        await dead("list", stream),
+        await dead("list", stream, "--json"),
+        await dead("show", stream, id_),
+        await dead("show", stream, id_, "--json"),
+        await dead("show", stream, id_, "--payload"),
+        await dead("show", stream, id_, "--payload", "--json"),
+    ]
+    for result in outputs:
+        assert result.stdout.isascii()
+        assert all(char.isprintable() or char == "\n" for char in result.stdout)
+    for result in outputs[:4]:
+        assert "SECRET" not in result.output
+        assert "HIDDEN" not in result.output
+
+
+# -- show -----------------------------------------------------------------------------
+
+
+async def test_a_letter_is_shown_without_its_message(stream: str, redis: Any) -> None:
+    id_ = await die(redis, stream, b"SECRET", 3)
+    result = await dead("show", stream, id_)
+    assert result.stdout.splitlines() == [
+        f"id: {id_}",
+        f"stream: {stream}",
+        "shard: 3",
+        "entry_id: 5-1",
+        "group: billing",
+        "consumer: host:1:ab",
+        "attempts: 5",
+        "time: 2026-03-01T12:00:00.250000+00:00",
+        "error: ValueError",
+        "reason: ValueError: 5 attempts failed",
+        "    Traceback (most recent call last):",
+        '      File "a.py"',
+        "    ValueError: no",
+        "key: k",
+        "header h",
+        "payload: 6 bytes",
+    ]
+    [shown] = await objects("show", stream, id_)
+    assert shown["traceback"].startswith("Traceback")
+    assert (shown["key"], shown["header_names"]) == ("k", ["h"])
+    assert shown["payload_size"] == 6
+    assert "payload" not in shown
+
+
+async def test_its_message_is_shown_when_asked_for(stream: str, redis: Any) -> None:
+    id_ = await die(redis, stream, b'{"id": 1}')
+    lines = (await dead("show", stream, id_, "--payload")).stdout.splitlines()
+    assert lines[-3:] == ["header h: 1", "payload:", '    {"id": 1}']
+    [shown] = await objects("show", stream, id_, "--payload")
+    assert shown["payload"] == '{"id": 1}'
+    assert shown["headers"] == [["h", "1"]]
+
+
+async def test_a_payload_that_is_no_text_or_none_is_shown(
+    stream: str, redis: Any
+) -> None:
+    binary = await die(redis, stream, b"\xff\x00")
+    [shown] = await objects("show", stream, binary, "--payload")
+    assert base64.b64decode(shown["payload_base64"]) == b"\xff\x00"
+    bare = await die(redis, stream, fields=[b"temp", b"21"])
+    [shown] = await objects("show", stream, bare, "--payload")
+    assert (shown["payload"], shown["key"]) == (None, None)
+    lines = (await dead("show", stream, bare, "--payload")).stdout.splitlines()
+    assert lines[-3:] == ["key: none", "header temp: 21", "payload: none"]
+
+
+async def test_a_letter_that_is_not_there_is_said_to_be_so(stream: str) -> None:
+    result = await dead("show", stream, "1-1", status=1)
+    assert result.stdout == ""
+    assert "no dead letter '1-1'" in result.stderr
+
+
+# -- redrive --------------------------------------------------------------------------
+
+
+async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
+    ids = [await die(redis, stream, b"%d" % n, 1) for n in range(4)]
+    chosen = ["--id", ids[2], "--id", ids[0], "--id", ids[0]]
+    result = await dead("redrive", stream, *chosen)
+    assert (result.stdout, result.stderr) == ("2 redriven\n", "")
+    assert await bodies(redis, f"{stream}:1") == [b"0", b"2"]
+    result = await dead("redrive", stream, "--id", ids[0], "--id", ids[1], status=1)
+    assert result.stdout == "1 redriven\n"
+    assert "1 of these were not there" in result.stderr
+
+
+async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) -> None:
+    for n in range(8):
+        await die(redis, stream, b"%d" % n, group="ab"[n % 2], reason=f"no. {n}")
+    await dead("redrive", stream, "--group", "b", "--limit", 2)
+    await dead("redrive", stream, "--reason", "no. 6", "--to", f"{stream}-other")
+    assert await bodies(redis, stream) == [b"1", b"3"]
+    assert await bodies(redis, f"{stream}-other") == [b"6"]
+    [result] = await objects("redrive", stream, "--error", "ValueError")
+    assert result == {"redriven": 5}
+
+
+async def test_all_are_redriven_only_when_that_is_said(stream: str, redis: Any) -> None:
+    for n in range(3):
+        await die(redis, stream, b"%d" % n)
+    for more in ([], ["--limit", 2]):
+        result = await dead("redrive", stream, *more, status=2)
+        assert (
+            f"this redrives all dead letters of '{stream}'; say --yes" in result.stderr
+        )
+    assert await redis.xlen(f"{stream}.dead") == 3
+    await dead("redrive", stream, "--yes", "--limit", 2)
+    await dead("redrive", stream, "--yes")
+    assert await bodies(redis, stream) == [b"0", b"1", b"2"]
+
+
+async def test_a_forged_letter_is_told_of(stream: str, redis: Any) -> None:
+    await die(redis, stream, shard=Shard(stream, 0, b"victim"))
+    result = await dead("redrive", stream, "--yes", status=1)
+    assert result.stdout == "0 redriven\n"
+    assert "letters_refused" in result.stderr
+
+
+async def test_foreign_entries_are_told_of(stream: str, redis: Any) -> None:
+    await redis.xadd(f"{stream}.dead", {"a": "b"})
+    result = await dead("list", stream)
+    assert result.stdout == ""
+    assert "foreign_letters" in result.stderr
+    assert "foreign=1" in result.stderr
+
+
+# -- purge ----------------------------------------------------------------------------
+
+
+async def test_letters_are_purged_when_it_is_said_which(
+    stream: str, redis: Any
+) -> None:
+    ids = [await die(redis, stream, error=f"E{n}") for n in range(7)]
+    result = await dead("purge", stream, status=2)
+    assert "this deletes all dead letters" in result.stderr
+    assert (await dead("purge", stream, "--id", ids[6])).stdout == "1 purged\n"
+    await dead("purge", stream, "--id", ids[6], status=1)
+    assert await objects("purge", stream, "--error", "E5") == [{"purged": 1}]
+    assert await objects("purge", stream, "--before", ids[2]) == [{"purged": 2}]
+    some = ["--before", "2100-01-01T00:00:00+00:00", "--limit", 1]
+    assert await objects("purge", stream, *some) == [{"purged": 1}]
+    assert await objects("purge", stream, "--yes") == [{"purged": 2}]
+    assert await redis.xlen(f"{stream}.dead") == 0
+    assert await redis.exists(stream) == 0
+
+
+# -- what can't be done ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["redrive", "s", "--id", "1-1", "--group", "g"], "--id says which"),
+        (["redrive", "s", "--id", "1-1", "--yes"], "--id says which"),
+        (["purge", "s", "--id", "1-1", "--limit", "1"], "--id says which"),
+        (["purge", "s", "--yes", "--error", "E"], "--yes means all"),
+        (["purge", "s", "--before", "latest"], "'latest' is no moment"),
+        (["purge", "s", "--before", "2026-03-01"], "naive datetime"),
+        (["redrive", "s", "--id", "x"], "no entry id"),
+        (["redrive", "s", "--yes", "--to", "s.dead"], "give another stream"),
+        (["list", "s", "--after", "x"], "no entry id"),
+        (["list", "s", "--limit", "0"], "--limit"),
+        (["list", ""], "no stream name"),
+        (["list", "s", "--dead-letters", "s"], "is the stream itself"),
+        (["list", "s", "--url", "http://localhost"], "scheme 'http'"),
+    ],
+)
+async def test_what_makes_no_sense_ends_with_status_2(
+    arguments: list[str], words: str
+) -> None:
+    result = await dead(*arguments, status=2)
+    assert result.stdout == ""
+    assert words in result.stderr
+
+
+async def test_what_the_server_refuses_ends_with_status_1(
+    stream: str, redis: Any
+) -> None:
+    await redis.set(f"{stream}.dead", "text")
+    for command in (["list"], ["redrive", "--yes"], ["purge", "--yes"]):
+        result = await dead(*command, stream, status=1)
+        assert "WRONGTYPE" in result.stderr
+    unreachable = "redis://:secret@127.0.0.1:1"
+    result = await dead("list", stream, "--url", unreachable, status=1)
+    assert "can't connect to 127.0.0.1:1" in result.stderr
+    assert "secret" not in result.output
+
+
+async def test_letters_may_be_kept_elsewhere(stream: str, redis: Any) -> None:
+    yard = f"{stream}.yard"
+    for n in range(3):
+        await die(redis, stream, b"%d" % n, into=yard)
+    kept = ["--dead-letters", yard]
+    ids = [letter["id"] for letter in await objects("list", stream, *kept)]
+    assert len(await objects("show", stream, ids[0], *kept)) == 1
+    await dead("redrive", stream, "--id", ids[0], *kept)
+    await dead("purge", stream, "--id", ids[1], *kept)
+    assert await bodies(redis, stream) == [b"0"]
+    assert await bodies(redis, yard) == [b"2"]
+
+
+async def test_it_ends_quietly_when_nobody_reads_on(
+    url: str, stream: str, redis: Any
+) -> None:
+    for _ in range(200):
+        await die(redis, stream, reason="x" * 1000)
+    command = [sys.executable, "-W", "error", "-m", "penstock.cli", "dead", "list"]
+
+    def first_line() -> tuple[int, bytes]:
+        with subprocess.Popen(
+            [*command, stream, "--limit", "1000", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "REDIS_URL": url},
+        ) as process:
+            assert process.stdout
+            assert process.stderr
+            process.stdout.readline()
+            process.stdout.close()
+            return process.wait(20), process.stderr.read()
+
+    status, said = await asyncio.to_thread(first_line)
+    assert (status, said) == (1, b"")
