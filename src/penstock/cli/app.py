@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from penstock.cli.dead import dead
 from penstock.cli.demo import demo
+from penstock.cli.run import run
 
 __all__ = ["app"]
 
@@ -15,7 +17,9 @@ __all__ = ["app"]
 app = typer.Typer(
     name="penstock", no_args_is_help=True, pretty_exceptions_show_locals=False
 )
+app.command()(run)
 app.command()(demo)
+app.add_typer(dead, name="dead")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's way

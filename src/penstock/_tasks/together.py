@@ -1,0 +1,191 @@
+"""Several consumers with their handlers, which open, run and drain as one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import anyio
+
+from penstock._tasks.lifetime import task_group
+from penstock.events import Event, OnEvent
+
+__all__ = ["Part", "Together"]
+
+
+class Served(Protocol):
+    """What a part needs of its consumer."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A consumer, and what it does.
+
+    Attributes:
+        consumer: To be opened.
+        run: Has its messages handled until it closes.
+        facts: What it is called in events.
+        on_event: Told when it fails for good.
+    """
+
+    consumer: Served
+    run: Callable[[], Awaitable[None]]
+    facts: Mapping[str, object]
+    on_event: OnEvent
+
+
+class Together:
+    """The life of several parts, from opening to closed; lived once.
+
+    Nothing is handled before all are open. When one fails, be it in opening, the
+    others drain, and then its error is raised.
+
+    Args:
+        parts: They.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._loop = asyncio.get_running_loop()
+        # Those that are open, and how many have not come to be open or to an end.
+        self._open: dict[Part, None] = {}
+        self._opening = len(parts)
+        self._settled = asyncio.Event()
+        # Set when all are to drain; and the same, known before its turn came.
+        self._over = asyncio.Event()
+        self._stopping = False
+        # Why it ends, if that is not by our user's wish.
+        self._failure: BaseException | None = None
+        # While our user's block runs: it is cancelled by moving its deadline up.
+        self._block: asyncio.Timeout | None = None
+
+    @property
+    def open(self) -> tuple[Any, ...]:
+        """The consumers that are open, in their order."""
+        return tuple(part.consumer for part in self._parts if part in self._open)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all are open, and none is to drain."""
+        return len(self._open) == len(self._parts) and not self._stopping
+
+    def stop(self) -> None:
+        """Drain; from any task, thread or signal handler."""
+        self._stopping = True
+        with suppress(RuntimeError):  # the loop has closed: that is stopped, too
+            self._loop.call_soon_threadsafe(self._over.set)
+
+    async def wait(self) -> None:
+        """Wait until it is to drain."""
+        await self._over.wait()
+
+    @asynccontextmanager
+    async def live(self) -> AsyncIterator[None]:
+        """Open all, let the block run, and drain all.
+
+        A block that raises has the handlers finish all the same; one that is
+        cancelled has them cancelled.
+        """
+        raised: Exception | None = None
+        async with task_group() as tasks:
+            for part in self._parts:
+                tasks.start_soon(self._serve, part)
+            await self._settled.wait()
+            if self._failure is None:
+                try:
+                    # Not a scope of anyio's: this is our user's own task, and their
+                    # cancellation has been seen to get out under load.
+                    async with asyncio.timeout(None) as self._block:
+                        yield
+                except Exception as error:  # noqa: BLE001 - raised below
+                    raised = None if _expired(self._block, error) else error
+                finally:
+                    self._block = None
+                    self._stopping = True
+            self._over.set()
+        if self._failure is not None:
+            if raised is not None:
+                self._failure.add_note(f"and then the block raised {raised!r:.200}")
+            raise self._failure
+        if raised is not None:
+            raise raised
+
+    async def _serve(self, part: Part) -> None:
+        running = anyio.CancelScope()
+        try:
+            async with task_group() as tasks:
+                tasks.start_soon(self._end_when_over, part, tasks.cancel_scope, running)
+                async with part.consumer:
+                    self._open[part] = None
+                    self._one_settled()
+                    await self._settled.wait()
+                    with running:
+                        if not self._over.is_set():
+                            await part.run()
+                tasks.cancel_scope.cancel()
+        except asyncio.CancelledError:
+            raise
+        # SystemExit too, which would stop the event loop if it got out of this task.
+        except BaseException as error:  # noqa: BLE001 - raised by `live`
+            self._failed(part, error)
+        finally:
+            self._ended(part)
+
+    async def _end_when_over(
+        self, part: Part, opening: anyio.CancelScope, running: anyio.CancelScope
+    ) -> None:
+        await self._over.wait()
+        if part not in self._open:
+            opening.cancel()
+            return
+        await part.consumer.aclose()
+        # Handlers that have not come to their end within the consumer's
+        # `close_timeout`: their messages have been given back.
+        running.cancel()
+
+    def _ended(self, part: Part) -> None:
+        if part in self._open:
+            del self._open[part]
+        else:
+            self._one_settled()
+        # A consumer that somebody closed ends alone, and the others go on; but after
+        # the last one there is nothing to wait for.
+        if not self._open and self._settled.is_set():
+            self._stopping = True
+            self._over.set()
+
+    def _one_settled(self) -> None:
+        self._opening -= 1
+        if not self._opening:
+            self._settled.set()
+
+    def _failed(self, part: Part, error: BaseException) -> None:
+        facts = {**part.facts, "error": type(error).__name__}
+        part.on_event(Event("consumer_failed", logging.ERROR, facts, error))
+        self._stopping = True
+        self._over.set()
+        if self._failure is None:
+            self._failure = error
+            if self._block is not None:
+                self._block.reschedule(self._loop.time())
+
+
+def _expired(block: asyncio.Timeout | None, error: Exception) -> bool:
+    """Tell whether it is by us that the block ended."""
+    return block is not None and block.expired() and isinstance(error, TimeoutError)

@@ -1,0 +1,104 @@
+"""A tiny HTTP server for probes: `GET /ready` and `GET /live`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+import anyio
+from anyio.abc import SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+__all__ = ["Answer", "Status", "answer", "serve"]
+
+_HEAD: Final = 8192  # bytes of a request
+_PATIENCE: Final = 5.0  # seconds for a request to come, and for an answer to go
+_CONNECTIONS: Final = 64  # at a time; a probe needs one
+
+Status: TypeAlias = tuple[bool, str]  # whether it is ready, and a line about it
+Answer: TypeAlias = tuple[int, str]
+
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+
+
+class _Probe:
+    """Answers connections.
+
+    Args:
+        status: Asked at each request.
+    """
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+        self._connections = 0
+
+    async def __call__(self, stream: SocketStream) -> None:
+        if self._connections >= _CONNECTIONS:
+            await stream.aclose()
+            return
+        self._connections += 1
+        try:
+            # Whoever is slow, silent, gone, or says too much gets no answer.
+            with suppress(
+                *(TimeoutError, anyio.IncompleteRead, anyio.DelimiterNotFound),
+                *(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError),
+            ):
+                async with stream, asyncio.timeout(_PATIENCE):
+                    received = BufferedByteReceiveStream(stream)
+                    head = await received.receive_until(b"\r\n\r\n", _HEAD)
+                    await stream.send(answer(head, self._status()))
+        finally:
+            self._connections -= 1
+
+
+async def serve(
+    listener: anyio.abc.Listener[SocketStream], status: Callable[[], Status]
+) -> None:
+    """Answer probes until cancelled.
+
+    Args:
+        listener: Where they come; closed in the end.
+        status: Asked at each request.
+    """
+    async with listener:
+        await listener.serve(_Probe(status))
+
+
+def answer(head: bytes, status: Status) -> bytes:
+    """Give the answer to a request."""
+    method, code, text = _decide(head, status)
+    body = f"{text}\n".encode()
+    lines = [
+        f"HTTP/1.1 {code} {_REASONS[code]}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "Connection: close",
+        *(["Allow: GET, HEAD"] if code == 405 else []),  # noqa: PLR2004 - its number
+    ]
+    top = "\r\n".join([*lines, "", ""]).encode()
+    return top if method == b"HEAD" else top + body
+
+
+def _decide(head: bytes, status: Status) -> tuple[bytes, int, str]:
+    words = head.partition(b"\r\n")[0].split(b" ")
+    if len(words) != 3 or not words[2].startswith(b"HTTP/1."):  # noqa: PLR2004
+        return b"", 400, "no HTTP/1 request"
+    method, target, _ = words
+    if method not in (b"GET", b"HEAD"):
+        return method, 405, "only GET is answered"
+    ready, line = status
+    match target.partition(b"?")[0]:
+        case b"/live":
+            return method, 200, "live"
+        case b"/ready":
+            return method, 200 if ready else 503, line
+    return method, 404, "there are /ready and /live"

@@ -1,0 +1,83 @@
+"""`module:attribute` to the router that is there."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+import traceback
+from types import ModuleType, TracebackType
+
+from penstock import Router
+
+__all__ = ["Refused", "load"]
+
+_ATTRIBUTE = "router"
+
+
+class Refused(Exception):  # noqa: N818 - what happens to the command
+    """It can't be run as it was asked for; the text says why."""
+
+
+def load(target: str) -> Router:
+    """Import a module, from the current folder too, and give its router.
+
+    Args:
+        target: `module`, `module:attribute` or `module:attribute.of.it`; the
+            attribute is `router` by default.
+
+    Raises:
+        Refused: There is none, or the module can't be imported.
+    """
+    name, _, path = target.partition(":")
+    if not name or name.startswith("."):
+        raise Refused(f"{target!r:.200} names no module; write module:router")
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path takes texts
+    module = _imported(name)
+    path = path or _ATTRIBUTE
+    try:
+        found = functools.reduce(getattr, path.split("."), module)
+    except AttributeError:
+        raise Refused(
+            f"module {name} has no {path}; say where its router is: {name}:attribute"
+        ) from None
+    if not isinstance(found, Router):
+        raise Refused(
+            f"{name}:{path} is of type {type(found).__name__} and no Router; say where "
+            f"the router is: {name}:attribute"
+        )
+    return found
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _failed(name, error) from error
+        raise Refused(
+            f"there is no module {error.name}; run it from the folder that has it, or "
+            f"install it"
+        ) from None
+    except Exception as error:  # whatever our user's module raises
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> Refused:
+    # Without locals: they may hold a URL with its password.
+    lines = traceback.format_exception(
+        type(error), error, _from_the_module(error.__traceback__)
+    )
+    return Refused(f"module {name} can't be imported:\n{''.join(lines).rstrip()}")
+
+
+def _from_the_module(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out how it came to be imported."""
+    ours = (__file__, importlib.__file__)
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file not in ours and not file.startswith("<frozen importlib"):
+            return trace
+        trace = trace.tb_next
+    return None

@@ -1,0 +1,318 @@
+"""The router: handlers by stream, and by event type, run together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from penstock._posts import Post, posts_of
+from penstock._registration import Registration, adopt, consumer_of, register
+from penstock._tasks.together import Together
+from penstock.codecs import Codec
+from penstock.consumer import Consumer
+from penstock.errors import ConfigurationError, UsageError
+from penstock.events import OnEvent
+from penstock.middleware import Middleware, checked
+from penstock.options import (
+    AutoCommit,
+    Batch,
+    Claim,
+    Commit,
+    Duration,
+    Mode,
+    Ordering,
+    Prefetch,
+    StartAt,
+)
+from penstock.retries import DeadLetters, Retry
+
+__all__ = ["Router"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class Defaults(TypedDict, total=False):
+    """What a router can say for all its handlers; `Consumer` tells the meaning."""
+
+    auto_commit: AutoCommit | str
+    prefetch: Prefetch
+    commit: Commit
+    claim: Claim
+    retry: Retry | None
+    dead_letters: DeadLetters | str | None
+    mkstream: bool
+    open_timeout: Duration
+    close_timeout: Duration
+    on_event: OnEvent
+
+
+class HandlerOptions(Defaults, total=False):
+    """What can be said of a handler's consumer besides."""
+
+    name: str | None
+    mode: Mode | str | None
+    start: StartAt | str | None
+    payload: Any
+    codec: Codec[Any] | None
+    shards: int | Iterable[int] | None
+
+
+class Router:
+    """Handlers, and the consumers that they need.
+
+    A value like any other: it is made, given handlers, and run. Nothing connects
+    before that, and there may be several in a program.
+
+    Args:
+        url: The server, as for `Consumer`; `run` and `running` can name another one.
+            Default: the environment's `REDIS_URL`.
+        middleware: Stands around all handlers, outside of their own; see `Middleware`.
+        **defaults: Options of `Consumer` for all handlers that don't say otherwise:
+            `auto_commit`, `prefetch`, `commit`, `claim`, `retry`, `dead_letters`,
+            `mkstream`, `open_timeout`, `close_timeout`, `on_event`.
+
+    Raises:
+        ConfigurationError: An option is unknown or makes no sense.
+
+    Example:
+        ```python
+        router = Router()
+
+        @router.handler("orders", group="billing", concurrency=8)
+        async def bill(order: Order) -> None: ...
+
+        await router.run("redis://localhost")
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        middleware: Iterable[Middleware[Any]] = (),
+        **defaults: Unpack[Defaults],
+    ) -> None:
+        if unknown := defaults.keys() - Defaults.__annotations__.keys():
+            raise ConfigurationError(
+                f"a router has no option {min(unknown)!r:.60}; those of a single "
+                f"handler go to router.handler(...)"
+            )
+        consumer_of("a router", ("checked",), {"group": "checked", **defaults})
+        self._url = url
+        self._middleware = checked(middleware)
+        self._defaults: dict[str, Any] = dict(defaults)
+        # The handlers, and the same by the consumers that they share.
+        self._registrations: tuple[Registration, ...] = ()
+        self._posts: tuple[Post, ...] = ()
+        # Whether another router has copied the handlers.
+        self._included = False
+        # The consumers' life; None while it is not running.
+        self._together: Together | None = None
+
+    def handler(
+        self,
+        *streams: str,
+        group: str | None = None,
+        event: str | None = None,
+        event_header: str = "type",
+        concurrency: int = 1,
+        ordering: Ordering | str = Ordering.NONE,
+        batch: Batch | int | None = None,
+        middleware: Iterable[Middleware[Any]] = (),
+        **options: Unpack[HandlerOptions],
+    ) -> Callable[[F], F]:
+        """Register a handler for streams; a decorator, which leaves it as it is.
+
+        The handler has one parameter. Annotated with `Message[Order]` it is given the
+        message, with any other type the payload as that type, with `list[...]` of
+        either and `batch=` a list of them. Without an annotation it is given the
+        message if it is called `message` or `msg`, else the payload, both as bytes.
+
+        Handlers for different events of the same streams and group share a consumer;
+        all their options must be the same, but for `payload`, `codec` and
+        `middleware`. Its messages go to the handler of the type that `event_header`
+        names, or else to the one without `event`. Is there none, the message is
+        acknowledged, and each such type is told of once (`unhandled`).
+
+        Args:
+            *streams: The streams' names.
+            group: The consumer group; without, everybody sees everything.
+            event: The event type that is handled; default: all that no other handler
+                is for.
+            event_header: The header with the type in it; default `"type"`.
+            concurrency: Handlers at a time, as in `Consumer.run`; default 1.
+            ordering: What is handled in order, as in `Consumer.run`; default
+                `"none"`.
+            batch: Handle messages by batches, as in `Consumer.run`; not together with
+                `event`.
+            middleware: Stands around this handler, inside of the router's.
+            **options: The options of `Consumer`. `payload` goes before the annotation,
+                but must not contradict it.
+
+        Raises:
+            ConfigurationError: It is no handler, an option makes no sense, or there
+                is one for these messages already.
+            UsageError: The router is running, or included in another one.
+
+        Example:
+            ```python
+            @router.handler("orders", group="audit", event="order.created")
+            async def audit(message: Message[OrderCreated]) -> None: ...
+            ```
+        """
+
+        def registered(function: F) -> F:
+            registration = register(
+                function,
+                streams,
+                {"group": group, **self._defaults, **options},
+                event=event,
+                header=event_header,
+                concurrency=concurrency,
+                ordering=ordering,
+                batch=batch,
+                middleware=(*self._middleware, *checked(middleware)),
+            )
+            self._add(registration)
+            return function
+
+        return registered
+
+    def include(self, other: Router) -> None:
+        """Take over the handlers of another router, for example of another module.
+
+        What that router says for its handlers stays; what it leaves open, this one
+        says. This one's middleware stands outside of that one's. Its URL is not used.
+        It can be included in several, but takes no more handlers from now on: they
+        would be missing here.
+
+        Raises:
+            ConfigurationError: There is a handler for the same messages already.
+            UsageError: This one is running, or included itself.
+        """
+        if other is self:
+            raise ConfigurationError("a router can't include itself; give another one")
+        self._add(
+            *(
+                adopt(registration, self._defaults, self._middleware)
+                for registration in other._registrations
+            )
+        )
+        other._included = True
+
+    def _add(self, *registrations: Registration) -> None:
+        if self._together is not None:
+            raise UsageError("this router is running; add its handlers before")
+        if self._included:
+            raise UsageError(
+                "this router is included in another one already; add its handlers "
+                "before that, by importing their modules first"
+            )
+        together = (*self._registrations, *registrations)
+        self._posts = posts_of(together)
+        self._registrations = together
+
+    async def run(
+        self, url: str | None = None, *, on_ready: Callable[[], object] | None = None
+    ) -> None:
+        """Handle messages until `stop` is called.
+
+        All consumers are opened before the first message is handled. When one of them
+        fails for good, the others drain, and its error is raised.
+
+        Cancelling it cancels the handlers; their messages are not acknowledged, and
+        others get them. To let them finish, call `stop`.
+
+        Args:
+            url: The server; default: the router's own.
+            on_ready: Called once all consumers are open.
+
+        Raises:
+            ConfigurationError: There is no handler, or the URL is wrong.
+            UsageError: It is running already.
+            PenstockError: A consumer can't be opened, or failed for good; see
+                `Consumer`.
+
+        Example:
+            ```python
+            loop.add_signal_handler(signal.SIGTERM, router.stop)
+            await router.run("redis://localhost")
+            ```
+        """
+        async with self._live(url) as together:
+            if on_ready is not None and together.ready:
+                on_ready()
+            await together.wait()
+
+    @asynccontextmanager
+    async def running(self, url: str | None = None) -> AsyncIterator[None]:
+        """Handle messages in the background of a block.
+
+        Entering returns once all consumers are open, or `stop` was called. Leaving
+        lets handlers finish, as `stop` does, also when the block raises. Cancelling
+        the block cancels the handlers.
+
+        When a consumer fails for good, the block is cancelled, the other consumers
+        drain, and the error is raised from `async with`.
+
+        Args:
+            url: The server; default: the router's own.
+
+        Raises:
+            ConfigurationError: There is no handler, or the URL is wrong.
+            UsageError: It is running already.
+            PenstockError: A consumer can't be opened, or failed for good.
+
+        Example:
+            ```python
+            @asynccontextmanager
+            async def lifespan(app):
+                async with router.running():
+                    yield
+            ```
+        """
+        async with self._live(url):
+            yield
+
+    @asynccontextmanager
+    async def _live(self, url: str | None) -> AsyncIterator[Together]:
+        if self._together is not None:
+            raise UsageError("this router is running already; make another one")
+        if not self._posts:
+            raise ConfigurationError(
+                "this router has no handlers; register some with @router.handler(...), "
+                "and import their modules before it runs"
+            )
+        where = self._url if url is None else url
+        self._together = together = Together([post.part(where) for post in self._posts])
+        try:
+            async with together.live():
+                yield together
+        finally:
+            self._together = None
+
+    def stop(self) -> None:
+        """Drain: read no more, let handlers finish, commit, give back the rest.
+
+        Returns at once; `run` returns when that is done. Handlers have the
+        `close_timeout` of their consumer to finish; those that take longer are
+        cancelled, and their messages given back. Call it from anywhere: a handler, a
+        signal handler, another thread. While it is not running it does nothing.
+        """
+        if self._together is not None:
+            self._together.stop()
+
+    @property
+    def consumers(self) -> tuple[Consumer[Any], ...]:
+        """The consumers that are open, to ask them for statistics or lag."""
+        return () if self._together is None else self._together.open
+
+    @property
+    def ready(self) -> bool:
+        """Whether all consumers are open, and none is draining."""
+        return self._together is not None and self._together.ready
+
+    def __repr__(self) -> str:
+        state = "idle" if self._together is None else "running"
+        return f"<Router of {len(self._registrations)} handlers, {state}>"

@@ -1,0 +1,855 @@
+"""The router: which handler gets what, and how all of them run, fail and end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from conftest import Events
+from penstock import (
+    CommandError,
+    ConfigurationError,
+    Consumer,
+    Fields,
+    Message,
+    Ordering,
+    Prefetch,
+    Producer,
+    Router,
+    UsageError,
+    json_codec,
+    msgpack_codec,
+)
+from penstock._posts import posts_of
+from penstock._registration import register
+from support.waiting import deliveries, eventually, pending, send
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+class Refund(msgspec.Struct):
+    of: int
+
+
+async def ignore(message: Message[bytes]) -> None: ...
+async def ignore_order(order: Order) -> None: ...
+async def unsaid(body) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+
+
+class Seen(list[Any]):
+    """What handlers were given."""
+
+    async def has(self, count: int) -> None:
+        async def enough() -> bool:
+            return len(self) >= count
+
+        await eventually(enough)
+        assert len(self) == count
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+async def send_typed(url: str, stream: str, *messages: tuple[str | None, Any]) -> None:
+    async with Producer(url) as producer:
+        for kind, payload in messages:
+            headers = None if kind is None else {"type": kind}
+            await producer.enqueue(stream, payload, headers=headers)
+
+
+async def settled(redis: Any, stream: str, group: str, count: int) -> None:
+    """Wait until the group was given that many, and has acknowledged all."""
+
+    async def done() -> bool:
+        facts = (await redis.xinfo_groups(stream))[0]
+        assert facts["name"] == group.encode()
+        return bool(facts["entries-read"] == count and facts["pending"] == 0)
+
+    await eventually(done)
+
+
+# -- what a handler is given -----------------------------------------------------------
+
+
+def test_a_handler_stays_the_function_that_it_is() -> None:
+    router = Router()
+    assert router.handler("orders", group="g")(ignore) is ignore
+
+
+async def test_a_handler_is_given_what_it_is_annotated_with(
+    url: str, stream: str, seen: Seen
+) -> None:
+    router = Router(url)
+
+    @router.handler(stream, group="message")
+    async def _(message: Message[Order]) -> None:
+        assert isinstance(message, Message)
+        seen.append(message.payload)
+
+    @router.handler(stream, group="payload")
+    async def _(order: Order) -> None:
+        seen.append(order)
+
+    @router.handler(stream, group="raw")
+    async def _(body) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        seen.append(body)
+
+    @router.handler(stream, group="unsaid")
+    async def _(message) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        seen.append(message.payload)
+
+    @router.handler(stream, group="entry")
+    async def _(entry: Fields) -> None:
+        seen.append(entry.get(b"msg"))
+
+    @router.handler(stream, group="named", payload=Order)
+    async def _(message) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        seen.append(message.payload)
+
+    class Handler:
+        async def __call__(self, order: Order) -> None:
+            seen.append(order)
+
+    router.handler(stream, group="object")(Handler())
+    async with router.running():
+        await send_typed(url, stream, (None, Order(7)))
+        await seen.has(7)
+    assert seen.count(Order(7)) == 4
+    assert seen.count(b'{"id":7}') == 3
+
+
+async def test_a_codec_goes_before_the_annotation(
+    url: str, stream: str, seen: Seen
+) -> None:
+    router = Router(url)
+
+    @router.handler(stream, group="g", codec=msgpack_codec(Order))
+    async def _(order: Order) -> None:
+        seen.append(order)
+
+    async with router.running():
+        await send_typed(url, stream, (None, msgpack_codec(Order).encode(Order(7))))
+        await seen.has(1)
+    assert seen == [Order(7)]
+
+
+# -- what is refused, and when ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"concurrency": 0}, "concurrency"),
+        ({"ordering": "some"}, "ordering='some'"),
+        ({"event": ""}, "no event type"),
+        ({"event": b"x"}, "no event type"),
+        ({"event_header": ""}, "no header's name"),
+        ({"mode": "sometimes"}, "'realtime'"),
+        ({"start": "yesterday"}, "entry id"),
+        ({"name": ""}, "leave it out"),
+        ({"shards": 0}, "shards"),
+        ({"close_timeout": -1}, "close_timeout"),
+        ({"prefetch": 5}, "won't do; give a Prefetch"),
+        ({"url": "redis://x"}, "no option 'url'"),
+        ({"colour": 1}, "no option 'colour'; there are auto_commit, "),
+        ({"payload": str}, "leave payload= out"),
+        ({"payload": Order, "codec": json_codec(Order)}, "not both"),
+        ({"auto_commit": "rolling"}, r"take the message"),
+        ({"batch": 10}, r"list\[Message\[Order\]\]"),
+        ({"batch": 10, "event": "x"}, "several types"),
+    ],
+)
+def test_a_wrong_option_is_refused_at_decoration_and_the_handler_named(
+    options: dict[str, Any], words: str
+) -> None:
+    router = Router()
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        router.handler("orders", group="g", **options)(ignore_order)
+    assert str(caught.value).startswith(f"handler {__name__}.ignore_order: ")
+    assert repr(router) == "<Router of 0 handlers, idle>"
+
+
+def test_so_are_no_streams_and_no_handlers() -> None:
+    with pytest.raises(ConfigurationError, match=r"ignore: .*at least one stream"):
+        Router().handler(group="g")(ignore)
+    with pytest.raises(ConfigurationError, match=r"takes no message; write"):
+        Router().handler("orders")(lambda: None)
+    with pytest.raises(ConfigurationError, match=r"msgspec"):
+        Router().handler("orders", payload=threading.Lock)(unsaid)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"group": "g"}, "no option 'group'"),
+        ({"close_timeout": -1}, "a router: close_timeout"),
+        ({"middleware": ignore}, "takes a list"),
+        ({"middleware": [5]}, "middleware 5 can't be called"),
+    ],
+)
+def test_a_router_refuses_wrong_options_too(
+    options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Router(**options)
+
+
+@pytest.mark.parametrize("event", [None, "created"])
+def test_two_handlers_for_the_same_messages_are_refused(event: str | None) -> None:
+    router = Router()
+    router.handler("orders", group="g", event=event)(ignore)
+    with pytest.raises(ConfigurationError) as caught:
+        router.handler("orders", group="g", event=event)(ignore_order)
+    for name in ("ignore_order", "ignore;", "'g'", "orders"):
+        assert name in str(caught.value)
+    # Others are not.
+    router.handler("orders", group="other", event=event)(ignore)
+    router.handler("others", group="g", event=event)(ignore)
+    router.handler("orders", group="g", event="deleted")(ignore)
+    assert repr(router) == "<Router of 4 handlers, idle>"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 2},
+        {"ordering": "key"},
+        {"event_header": "kind"},
+        {"prefetch": Prefetch(max_messages=7)},
+        {"start": "latest"},
+    ],
+)
+def test_handlers_that_share_a_consumer_must_agree(options: dict[str, Any]) -> None:
+    router = Router()
+    router.handler("orders", group="g", event="a")(ignore)
+    with pytest.raises(ConfigurationError, match="share a consumer") as caught:
+        router.handler("orders", group="g", event="b", **options)(ignore_order)
+    for name in ("ignore_order", "ignore share", next(iter(options))):
+        assert name in str(caught.value)
+
+
+def test_handlers_of_a_group_share_all_streams_or_none() -> None:
+    router = Router()
+    router.handler("a", "b", group="g", event="x")(ignore)
+    router.handler("b", "a", group="g", event="y")(ignore)
+    with pytest.raises(ConfigurationError, match="share some streams"):
+        router.handler("b", group="g", event="z")(ignore)
+
+
+# -- by event --------------------------------------------------------------------------
+
+
+async def test_each_event_goes_to_its_handler_with_its_own_type(
+    url: str, stream: str, redis: Any, seen: Seen
+) -> None:
+    router = Router(url)
+
+    @router.handler(stream, group="g", event="created")
+    async def created(order: Order) -> None:
+        seen.append(("created", order))
+
+    @router.handler(stream, group="g", event="refunded")
+    async def refunded(message: Message[Refund]) -> None:
+        seen.append(("refunded", message.payload, message.headers["type"]))
+
+    @router.handler(stream, group="g")
+    async def other(message: Message[bytes]) -> None:
+        seen.append(("other", message.payload))
+
+    async with router.running():
+        assert len(router.consumers) == 1
+        await send_typed(
+            *(url, stream, ("created", Order(1)), ("refunded", Refund(2))),
+            *(("deleted", b"x"), (None, b"y")),
+        )
+        await seen.has(4)
+        await settled(redis, stream, "g", 4)
+    assert seen == [
+        ("created", Order(1)),
+        ("refunded", Refund(2), "refunded"),
+        ("other", b"x"),
+        ("other", b"y"),
+    ]
+
+
+async def test_the_header_with_the_type_can_be_another(
+    url: str, stream: str, seen: Seen
+) -> None:
+    router = Router(url)
+
+    @router.handler(stream, group="g", event="created", event_header="kind")
+    async def _(message: Message[bytes]) -> None:
+        seen.append(message.payload)
+
+    async with router.running(), Producer(url) as producer:
+        await producer.send(stream, b"1", headers={"type": "created"})
+        await producer.send(stream, b"2", headers={"kind": "created"})
+        await seen.has(1)
+    assert seen == [b"2"]
+
+
+@pytest.mark.parametrize("policy", ["processed", "rolling", "delayed"])
+async def test_what_there_is_no_handler_for_is_acknowledged_and_told_of_once(
+    url: str, stream: str, redis: Any, events: Events, policy: str
+) -> None:
+    router = Router(url, on_event=events, auto_commit=policy)
+    router.handler(stream, group="g", event="created")(ignore)
+    async with router.running():
+        kinds = ["deleted", "\x1b[2J", "deleted", None, "deleted"]
+        await send_typed(url, stream, *((kind, b"x") for kind in kinds))
+        if policy != "delayed":
+            await settled(redis, stream, "g", 5)
+
+        async def told() -> bool:
+            return len(events.named("unhandled")) == 3
+
+        await eventually(told)
+    assert await pending(redis, stream, "g") == 0
+    types = [event.facts["type"] for event in events.named("unhandled")]
+    assert types == ["deleted", "\\x1b[2J", "(none)"]
+    [total] = events.named("unhandled_in_all")
+    assert total.facts["messages"] == 5
+    assert total.facts["group"] == "'g'"
+
+
+async def test_an_event_that_can_t_be_decoded_fails_and_is_not_quoted(
+    url: str, stream: str, events: Events, seen: Seen
+) -> None:
+    router = Router(url, on_event=events)
+
+    @router.handler(stream, group="g", event="created")
+    async def _(order: Order) -> None:
+        seen.append(order)
+
+    async with router.running():
+        await send_typed(url, stream, ("created", b"secret"), ("created", Order(1)))
+        await seen.has(1)
+    assert any(event.facts.get("error") == "DecodeError" for event in events)
+    assert not any("secret" in f"{event} {event.error}" for event in events)
+
+
+async def test_every_group_gets_everything(url: str, stream: str, seen: Seen) -> None:
+    router = Router(url)
+    for group in ("a", "b"):
+
+        @router.handler(stream, group=group, event="created")
+        async def _(message: Message[bytes]) -> None:
+            seen.append(message.payload)
+
+    async with router.running():
+        assert {consumer.group for consumer in router.consumers} == {"a", "b"}
+        await send_typed(url, stream, ("created", b"x"))
+        await seen.has(2)
+
+
+async def test_without_a_group_each_handler_has_a_consumer_of_its_own(
+    url: str, stream: str, events: Events, seen: Seen
+) -> None:
+    router = Router(url, on_event=events)
+
+    @router.handler(stream)
+    async def all_of_it(message: Message[bytes]) -> None:
+        seen.append(("all", message.payload))
+
+    @router.handler(stream)
+    async def all_of_it_too(message: Message[bytes]) -> None:
+        seen.append(("all", message.payload))
+
+    @router.handler(stream, event="a")
+    async def some(message: Message[bytes]) -> None:
+        seen.append(("some", message.payload))
+
+    async with router.running():
+        assert len(router.consumers) == 3
+        await send_typed(url, stream, ("b", b"2"), ("a", b"1"))
+        await seen.has(5)
+    assert seen.count(("some", b"1")) == 1
+    assert events.named("unhandled") == []
+
+
+async def test_sync_handlers_go_beside_async_ones(
+    url: str, stream: str, seen: Seen
+) -> None:
+    router = Router(url)
+
+    @router.handler(stream, group="g", event="sync")
+    def _(order: Order) -> None:
+        seen.append((order.id, threading.current_thread() is main))
+
+    @router.handler(stream, group="g", event="async")
+    async def _(order: Order) -> None:
+        seen.append((order.id, threading.current_thread() is main))
+
+    async def later(order: Order) -> None:
+        seen.append((order.id, threading.current_thread() is main))
+
+    @router.handler(stream, group="g", event="late")
+    def _(order: Order) -> Any:
+        return later(order)  # it is not seen to be async, and awaited all the same
+
+    main = threading.current_thread()
+    async with router.running():
+        await send_typed(
+            *(url, stream, ("sync", Order(1)), ("async", Order(2))),
+            ("late", Order(3)),
+        )
+        await seen.has(3)
+    assert seen == [(1, False), (2, True), (3, True)]
+
+
+async def test_sync_handlers_of_events_stay_one_sync_function(stream: str) -> None:
+    """So that it is the consumer who sees to threads for it."""
+    done: list[object] = []
+
+    def handle(message: Message[bytes]) -> None:
+        done.append(message.payload)
+
+    def passed_over(message: object, kind: str | None) -> None:
+        done.append((kind, threading.current_thread() is threading.main_thread()))
+
+    given = {"group": "g"}, {"event": "a", "header": "type", "concurrency": 1}
+    how: dict[str, Any] = {**given[1], "ordering": "none", "batch": None}
+    made = register(handle, (stream,), given[0], middleware=(), **how)
+    [post] = posts_of([made])
+    call = post.dispatch(anyio.CapacityLimiter(1), passed_over)
+    assert not inspect.iscoroutinefunction(call)
+    for kind in ("a", "b"):
+        message: Any = Typed(kind)
+        await asyncio.to_thread(call, message)
+    await asyncio.sleep(0)
+    assert done == [b"x", ("b", True)]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_consumer_s_run_is_told_what_the_decorator_was(
+    stream: str, monkeypatch: pytest.MonkeyPatch, seen: Seen, *, sync: bool
+) -> None:
+    """Batches too; and a sync function stays one, for it to see to threads."""
+
+    async def run(_: object, handler: Callable[[Any], Any], **how: Any) -> None:
+        seen.append(how)
+        done = handler([Typed("a"), Typed("b")])
+        assert inspect.isawaitable(done) is not sync
+        if not sync:
+            await done
+
+    monkeypatch.setattr(Consumer, "run", run)
+    router = Router()
+    register_it = router.handler(
+        stream, group="g", batch=10, concurrency=3, ordering="key"
+    )
+
+    def handle(bodies: list[bytes]) -> None:
+        seen.append(bodies)
+
+    async def handle_async(bodies: list[bytes]) -> None:
+        seen.append(bodies)
+
+    register_it(handle if sync else handle_async)
+    [post] = router._posts
+    await post.part(None).run()
+    how = {"concurrency": 3, "ordering": Ordering.KEY, "batch": 10}
+    assert seen == [how, [b"x", b"x"]]
+
+
+class Typed:
+    """What a dispatch looks at of a message."""
+
+    payload = b"x"
+
+    def __init__(self, kind: str) -> None:
+        self.headers = {"type": kind}
+
+
+# -- running and ending ----------------------------------------------------------------
+
+
+async def test_stop_lets_handlers_finish_and_starts_no_more(
+    url: str, stream: str, redis: Any, seen: Seen
+) -> None:
+    await send(url, stream, *range(10))
+    router = Router(url)
+    started = asyncio.Event()
+    go = asyncio.Event()
+
+    @router.handler(stream, group="g", concurrency=2)
+    async def _(message: Message[bytes]) -> None:
+        started.set()
+        await go.wait()
+        seen.append(message.payload)
+
+    run = asyncio.create_task(router.run())
+    await started.wait()
+    assert router.ready
+    router.stop()
+    assert not router.ready
+    go.set()
+    await run
+    assert len(seen) == 2
+    facts = (await redis.xinfo_groups(stream))[0]
+    assert facts["entries-read"] - facts["pending"] == 2
+    # What was given back counts as never delivered; and it can run again.
+    async with router.running():
+        await seen.has(10)
+    assert sorted(seen) == [b"%d" % number for number in range(10)]
+
+
+async def test_a_handler_that_outlasts_close_timeout_is_cancelled(
+    url: str, stream: str, redis: Any
+) -> None:
+    router = Router(url, close_timeout=0.1)
+    started = asyncio.Event()
+    ended = asyncio.Event()
+
+    @router.handler(stream, group="g")
+    async def _(message: Message[bytes]) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with router.running():
+        await send(url, stream, 1)
+        await started.wait()
+    assert ended.is_set()
+    assert list((await deliveries(redis, stream, "g")).values()) == [1]
+
+
+async def test_cancelling_run_cancels_handlers_and_keeps_their_messages(
+    url: str, stream: str, redis: Any
+) -> None:
+    router = Router(url)
+    started = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    @router.handler(stream, group="g")
+    async def _(message: Message[bytes]) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    run = asyncio.create_task(router.run())
+    await send(url, stream, 1)
+    await started.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert cancelled.is_set()
+    assert await pending(redis, stream, "g") == 1
+    assert not router.ready
+
+
+def from_a_handler(router: Router) -> None:
+    router.stop()
+
+
+def from_a_thread(router: Router) -> None:
+    thread = threading.Thread(target=router.stop)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("stop", [from_a_handler, from_a_thread])
+async def test_it_can_be_stopped_from_anywhere(
+    url: str, stream: str, redis: Any, stop: Callable[[Router], None]
+) -> None:
+    router = Router(url)
+    router.stop()  # nothing runs yet
+
+    @router.handler(stream, group="g")
+    async def _(message: Message[bytes]) -> None:
+        stop(router)
+
+    await send(url, stream, 1)
+    async with asyncio.timeout(10):
+        await router.run()
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_it_can_be_stopped_while_it_opens(stream: str) -> None:
+    """Nobody listens there, and it would try for an hour."""
+    router = Router("redis://127.0.0.1:1", open_timeout=3600)
+    router.handler(stream, group="g")(ignore)
+    ready: list[bool] = []
+    run = asyncio.create_task(router.run(on_ready=lambda: ready.append(True)))
+    await asyncio.sleep(0.05)
+    assert not run.done()
+    router.stop()
+    start = time.monotonic()
+    await run
+    assert time.monotonic() - start < 1
+    assert ready == []
+
+
+async def test_when_it_ends_nothing_was_handled_by_one_that_others_wait_for(
+    url: str, stream: str, redis: Any, events: Events, seen: Seen
+) -> None:
+    """One can't be opened: those that are open close, and its error is raised."""
+    broken = f"{stream}-broken"
+    await redis.set(broken, "no stream")
+    await send(url, stream, 1)
+    router = Router(url, on_event=events)
+
+    @router.handler(stream, group="g")
+    async def _(message: Message[bytes]) -> None:
+        seen.append(message)
+
+    router.handler(broken, group="g")(ignore)
+    with pytest.raises(CommandError, match="WRONGTYPE"):
+        await router.run()
+    assert seen == []
+    assert not router.consumers
+    [failed] = events.named("consumer_failed")
+    assert failed.facts == {
+        "streams": f"('{broken}',)",
+        "group": "'g'",
+        "error": "CommandError",
+    }
+
+
+class Failing:
+    """Two handlers: one is slow, and the other fails for good at its first message."""
+
+    def __init__(self, url: str, stream: str, **options: Any) -> None:
+        self.url, self.stream = url, stream
+        self.router = Router(url, **options)
+        self.slow_started = asyncio.Event()
+        self.slow_done = False
+        self.router.handler(stream, group="slow")(self.slow)
+        self.router.handler(stream, group="exits")(self.exits)
+
+    async def slow(self, message: Message[bytes]) -> None:
+        self.slow_started.set()
+        await asyncio.sleep(0.1)
+        self.slow_done = True
+
+    async def exits(self, message: Message[bytes]) -> None:
+        await self.slow_started.wait()
+        raise SystemExit(3)
+
+
+async def test_one_that_fails_for_good_has_the_others_drain(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    await send(url, stream, 1)
+    failing = Failing(url, stream, on_event=events)
+    with pytest.raises(SystemExit) as caught:
+        await failing.router.run()
+    assert caught.value.code == 3
+    assert failing.slow_done
+    assert await pending(redis, stream, "slow") == 0
+    assert await pending(redis, stream, "exits") == 1
+    assert len(events.named("consumer_failed")) == 1
+
+
+async def test_it_also_cancels_the_block_that_it_is_in_the_background_of(
+    url: str, stream: str
+) -> None:
+    await send(url, stream, 1)
+    failing = Failing(url, stream)
+    with pytest.raises(SystemExit):
+        async with failing.router.running():
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await asyncio.Event().wait()
+            assert not failing.router.ready
+            raise caught.value
+    assert failing.slow_done
+    current = asyncio.current_task()
+    assert current is not None
+    assert not current.cancelling()
+
+
+async def test_what_the_block_raises_then_is_noted(url: str, stream: str) -> None:
+    await send(url, stream, 1)
+    failing = Failing(url, stream)
+    with pytest.raises(SystemExit) as caught:
+        async with failing.router.running():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ValueError("in cleaning up")
+    assert caught.value.__notes__ == [
+        "and then the block raised ValueError('in cleaning up')"
+    ]
+
+
+@pytest.mark.parametrize("error", [ValueError, TimeoutError])
+async def test_handlers_finish_when_the_block_raises(
+    url: str, stream: str, redis: Any, error: type[Exception]
+) -> None:
+    router = Router(url)
+    started = asyncio.Event()
+
+    @router.handler(stream, group="g")
+    async def _(message: Message[bytes]) -> None:
+        started.set()
+        await asyncio.sleep(0.05)
+
+    with pytest.raises(error, match="from the block"):
+        async with router.running():
+            await send(url, stream, 1)
+            await started.wait()
+            raise error("from the block")
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_a_router_runs_once_at_a_time_and_takes_no_handlers_then(
+    url: str, stream: str
+) -> None:
+    router = Router(url)
+    router.handler(stream, group="g")(ignore)
+    async with router.running():
+        with pytest.raises(UsageError, match="running already"):
+            await router.run()
+        with pytest.raises(UsageError, match="add its handlers before"):
+            router.handler(stream, group="other")(ignore)
+        assert router.ready
+        assert repr(router) == "<Router of 1 handlers, running>"
+
+
+async def test_without_handlers_there_is_nothing_to_run(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"@router\.handler"):
+        await Router(url).run()
+
+
+async def test_a_wrong_url_is_a_wrong_option(stream: str) -> None:
+    router = Router()
+    router.handler(stream, group="g")(ignore)
+    with pytest.raises(ConfigurationError, match="http"):
+        await router.run("http://localhost")
+    with pytest.raises(ConfigurationError, match="REDIS_URL"):
+        await router.run()
+
+
+async def test_probes_can_ask_the_consumers(url: str, stream: str, redis: Any) -> None:
+    router = Router(url)
+    router.handler(stream, group="g")(ignore)
+    assert not router.consumers
+    async with router.running():
+        await send(url, stream, *range(7))
+        consumer = router.consumers[0]
+
+        async def done() -> bool:
+            return consumer.statistics().acknowledged == 7
+
+        await eventually(done)
+        assert set((await consumer.lag()).values()) == {0}
+        # One that was closed is not there any more.
+        await consumer.aclose()
+
+        async def gone() -> bool:
+            return not router.consumers
+
+        await eventually(gone)
+        assert not router.ready
+
+
+async def test_it_lives_in_an_asgi_lifespan(
+    url: str, stream: str, redis: Any, seen: Seen
+) -> None:
+    router = Router(url)
+
+    @router.handler(stream, group="g")
+    async def _(message: Message[bytes]) -> None:
+        seen.append(message.payload)
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        async with router.running():
+            yield
+
+    async def app(
+        scope: dict[str, str], receive: asyncio.Queue[str], send: asyncio.Queue[str]
+    ) -> None:
+        """What an ASGI framework does about its lifespan."""
+        assert scope["type"] == "lifespan"
+        assert await receive.get() == "lifespan.startup"
+        async with lifespan(app):
+            await send.put("lifespan.startup.complete")
+            assert await receive.get() == "lifespan.shutdown"
+        await send.put("lifespan.shutdown.complete")
+
+    to_app: asyncio.Queue[str] = asyncio.Queue()
+    from_app: asyncio.Queue[str] = asyncio.Queue()
+    serving = asyncio.create_task(app({"type": "lifespan"}, to_app, from_app))
+    await to_app.put("lifespan.startup")
+    assert await from_app.get() == "lifespan.startup.complete"
+    assert router.ready
+    await send(url, stream, 1, 2, 3)
+    await seen.has(3)
+    await to_app.put("lifespan.shutdown")
+    assert await from_app.get() == "lifespan.shutdown.complete"
+    await serving
+    assert await pending(redis, stream, "g") == 0
+
+
+# -- routers of several modules --------------------------------------------------------
+
+
+async def test_a_router_includes_others(url: str, stream: str, seen: Seen) -> None:
+    mine, theirs = Router(url, close_timeout=3), Router(close_timeout=4)
+
+    @mine.handler(stream, group="g", event="a", close_timeout=5)
+    async def _(order: Order) -> None:
+        seen.append(order)
+
+    @theirs.handler(stream, group="g", event="b", close_timeout=5)
+    async def _(refund: Refund) -> None:
+        seen.append(refund)
+
+    mine.include(theirs)
+    async with mine.running():
+        assert len(mine.consumers) == 1
+        await send_typed(url, stream, ("a", Order(1)), ("b", Refund(2)))
+        await seen.has(2)
+    assert seen == [Order(1), Refund(2)]
+
+
+def test_what_an_included_router_leaves_open_the_other_one_says() -> None:
+    mine, theirs = Router(close_timeout=3, mkstream=False), Router(close_timeout=4)
+    theirs.handler("orders", group="g", event="a")(ignore)
+    mine.include(theirs)
+    with pytest.raises(ConfigurationError, match=r"close_timeout=3 and 4"):
+        mine.handler("orders", group="g", event="b")(ignore)
+    mine.handler("orders", group="g", event="b", close_timeout=4)(ignore)
+
+
+def test_including_refuses_what_registering_refuses() -> None:
+    mine, theirs = Router(), Router()
+    mine.handler("orders", group="g")(ignore)
+    theirs.handler("others", group="g")(ignore)
+    theirs.handler("orders", group="g")(ignore_order)
+    with pytest.raises(ConfigurationError, match=r"ignore_order is for the other"):
+        mine.include(theirs)
+    assert repr(mine) == "<Router of 1 handlers, idle>"
+    with pytest.raises(ConfigurationError, match="include itself"):
+        mine.include(mine)
+    by_hand = Router(auto_commit="rolling")
+    with pytest.raises(ConfigurationError, match="take the message"):
+        by_hand.include(theirs)
+
+
+def test_an_included_router_takes_no_more_handlers() -> None:
+    mine, theirs = Router(), Router()
+    theirs.handler("orders", group="g")(ignore)
+    mine.include(theirs)
+    with pytest.raises(UsageError, match="included in another one"):
+        theirs.handler("others", group="g")(ignore)
+    Router().include(theirs)  # a second one has all of them, too

@@ -1,0 +1,132 @@
+"""Messages go by their type; each handler reads them in its own way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock import DecodeError, Fields, Message, Shard, json_codec
+from penstock._core.desk import FrontDesk
+from penstock._core.dispatch import Dispatch, Reader, Route, Unhandled
+from penstock.codecs import raw_codec
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+@dataclass
+class Entry:
+    """What a message needs of one."""
+
+    fields: list[bytes]
+    shard = Shard("orders", 0, b"orders")
+    id = b"1-0"
+    deliveries = 1
+
+
+def desk() -> FrontDesk[bytes]:
+    nobody: Any = None
+    return FrontDesk(nobody, raw_codec, nobody, no_ack=None, at_home=lambda: True)
+
+
+def message(of: FrontDesk[bytes], payload: bytes, **headers: str) -> Message[bytes]:
+    fields = [b"msg", payload]
+    for name, value in headers.items():
+        fields += [name.encode(), value.encode()]
+    return Message(Entry(fields), of, fields)
+
+
+def test_a_message_is_read_as_another_type() -> None:
+    read = Reader(json_codec(Order))
+    for of in (desk(), desk()):
+        for _ in range(2):
+            given = message(of, b'{"id": 7}', type="t")
+            made = read(given)
+            assert made.payload == Order(7)
+            assert given.payload == b'{"id": 7}'
+            assert (made.id, made.stream) == (given.id, "orders")
+            assert made.headers == {"type": "t"}
+
+
+def test_bytes_are_the_message_itself() -> None:
+    given = message(desk(), b"x")
+    assert Reader(raw_codec)(given) is given
+
+
+def test_a_whole_entry_can_be_asked_for() -> None:
+    made = Reader(None)(message(desk(), b"x"))
+    assert made.payload == Fields([(b"msg", b"x")])
+
+
+def test_what_can_t_be_decoded_says_so_when_it_is_read_and_quotes_nothing() -> None:
+    made = Reader(json_codec(Order))(message(desk(), b'{"id": "secret"}'))
+    with pytest.raises(DecodeError) as caught:
+        _ = made.payload
+    assert "secret" not in str(caught.value)
+
+
+class Calls(list[Any]):
+    def sync(self, name: str) -> Any:
+        return lambda given: self.append((name, given.payload))
+
+    def passed_over(self, given: Message[Any], kind: str | None) -> None:
+        self.append((kind, given))
+
+    def make_async(self, name: str) -> Any:
+        async def call(given: Message[Any]) -> None:
+            self.append((name, given.payload))
+
+        return call
+
+
+def as_is(given: Message[Any]) -> Message[Any]:
+    return given
+
+
+KINDS = [("a", "a"), ("b", "other"), (None, "other")]
+
+
+@pytest.mark.parametrize(("kind", "to"), KINDS)
+async def test_the_header_names_the_handler_and_one_is_for_all_others(
+    kind: str | None, to: str
+) -> None:
+    calls = Calls()
+    given = message(desk(), b"x", **({"type": kind} if kind else {}))
+    names = {"a": "a", None: "other"}
+    routes = {k: Route(as_is, calls.sync(name)) for k, name in names.items()}
+    Dispatch("type", routes, calls.passed_over).call_sync(given)
+    routes = {k: Route(as_is, calls.make_async(name)) for k, name in names.items()}
+    await Dispatch("type", routes, calls.passed_over).call(given)
+    assert calls == [(to, b"x")] * 2
+
+
+@pytest.mark.parametrize("kind", ["b", None])
+async def test_what_there_is_no_handler_for_is_passed_over(kind: str | None) -> None:
+    seen: list[object] = []
+    calls = Calls()
+    given = message(desk(), b"x", **({"type": kind} if kind else {}))
+
+    def pass_over(passed: Message[Any], its: str | None) -> None:
+        assert passed is given
+        seen.append(its)
+
+    routes: dict[str | None, Route] = {"a": Route(as_is, calls.sync("a"))}
+    dispatch = Dispatch("type", routes, pass_over)
+    dispatch.call_sync(given)
+    await dispatch.call(given)
+    assert seen == [kind, kind]
+    assert calls == []
+
+
+def test_each_type_is_told_of_once_and_there_is_an_end_to_it() -> None:
+    unhandled = Unhandled()
+    assert unhandled.seen(None) == "(none)"
+    assert unhandled.seen("a\n" + "b" * 500) == "a\\n" + "b" * 74 + "..."
+    assert unhandled.seen(None) is None
+    told = [unhandled.seen(f"t{number}") for number in range(1000)]
+    assert sum(1 for kind in told if kind) == 98
+    assert unhandled.messages == 1003

@@ -1,0 +1,55 @@
+"""What `penstock run` runs in the tests: a module with routers.
+
+Handlers write what they are given into a journal, one line a message, and do what some
+of the messages say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from penstock import Message, Router
+
+_journal = os.open(os.environ["TEST_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+_gate = os.environ.get("TEST_GATE")
+_delay = float(os.environ.get("TEST_DELAY", "0"))
+
+while _gate and not Path(_gate).exists():  # an import that takes its time
+    time.sleep(0.005)
+
+router = Router(close_timeout=60)
+deep = SimpleNamespace(er=router)
+empty = Router()
+number = 5
+
+
+@router.handler(os.environ["TEST_STREAM"], group="g", concurrency=4)
+async def note(message: Message[bytes]) -> None:
+    """Do what the message says, and write it down."""
+    match message.payload:
+        case b"hang":
+            write(b"hangs")
+            await asyncio.Event().wait()
+        case b"block":
+            write(b"blocks")
+            time.sleep(60)  # noqa: ASYNC251 - it is what a bad handler does
+        case b"crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case b"exit 2" if message.attempt == 1:
+            raise SystemExit(2)
+        case b"stop":
+            router.stop()
+        case b"loop":
+            write(type(asyncio.get_running_loop()).__module__.encode())
+    await asyncio.sleep(_delay)
+    write(message.payload)
+
+
+def write(line: bytes) -> None:
+    """Append a line: one write, so that several processes may."""
+    os.write(_journal, line + b"\n")

@@ -1,0 +1,549 @@
+"""`penstock run` as its user, a terminal and an orchestrator see it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Producer
+from penstock.cli._run_line import Line
+from penstock.cli._run_probe import answer
+from penstock.cli._run_readiness import Readiness
+from support.server import free_port
+from support.waiting import eventually, pending, send
+
+TESTS = Path(__file__).parent
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="finds processes in /proc"
+)
+
+
+class Run:
+    """`penstock run` in a process, with a mark that its children have too."""
+
+    def __init__(self, url: str, stream: str, folder: Path) -> None:
+        self.mark = f"PENSTOCK_TEST_MARK={secrets.token_hex(8)}"
+        name, _, value = self.mark.partition("=")
+        self.journal = folder / "journal"
+        self.log = folder / "log"
+        self.ready_file = folder / "ready"
+        self.env = {
+            **os.environ,
+            name: value,
+            "PYTHONWARNINGS": "error",
+            "REDIS_URL": url,
+            "TEST_STREAM": stream,
+            "TEST_JOURNAL": str(self.journal),
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        self, *arguments: str, target: str = "support.run_app", cwd: Path = TESTS
+    ) -> None:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-W", "error", "-m", "penstock.cli", "run"),
+                    *(target, "--ready-file", str(self.ready_file), *arguments),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self.processes[-1]
+
+    async def ready(self, *arguments: str, **more: Any) -> None:
+        """Start it, and wait until all workers are ready."""
+        self.start(*arguments, **more)
+        await eventually(self.is_ready, within=20)
+
+    async def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        return self.ready_file.exists()
+
+    async def is_not_ready(self) -> bool:
+        return not self.ready_file.exists()
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    async def says(self, words: str) -> None:
+        async def said() -> bool:
+            return words in self.said()
+
+        await eventually(said, within=20)
+
+    def handled(self) -> list[str]:
+        return (
+            self.journal.read_text().split("\n")[:-1] if self.journal.exists() else []
+        )
+
+    async def has_handled(self, count: int) -> None:
+        async def enough() -> bool:
+            assert self.process.poll() is None, self.said()
+            return len(self.handled()) >= count
+
+        await eventually(enough, within=20)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def ends(self, status: int) -> None:
+        """Wait for its end, which is to be so, and to leave nothing behind."""
+        code = await asyncio.to_thread(self.process.wait, 30)
+        assert code == status, self.said()
+        await eventually(self.nothing_is_left)
+
+    async def nothing_is_left(self) -> bool:
+        return not self.running() and not self.ready_file.exists()
+
+    def running(self, program: bytes = b"") -> list[int]:
+        """The processes that run, of that program if one is named."""
+        return [
+            int(path.name)
+            for path in Path("/proc").iterdir()
+            if path.name.isdigit()
+            and self.mark.encode() in _read(path / "environ")
+            and program in _read(path / "cmdline")
+        ]
+
+    def workers(self) -> list[int]:
+        return self.running(b"_run_worker")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+async def run(url: str, stream: str, tmp_path: Path) -> AsyncIterator[Run]:
+    made = Run(url, stream, tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+    for pid in made.running():
+        os.kill(pid, signal.SIGKILL)
+
+
+async def say(url: str, stream: str, *words: str) -> None:
+    async with Producer(url) as producer:
+        for word in words:
+            await producer.send(stream, word.encode())
+
+
+# -- draining --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_drains_and_the_status_is_0(
+    run: Run, url: str, stream: str, redis: Any, number: signal.Signals
+) -> None:
+    run.env["TEST_DELAY"] = "0.1"
+    await run.ready()
+    await send(url, stream, *range(4))
+    await run.has_handled(1)
+    run.signal(number)
+    await run.ends(0)
+    assert await pending(redis, stream, "g") == 0
+    assert f"[main] penstock.run: {number.name}: draining" in run.said()
+
+
+async def test_under_load_every_message_is_handled_once_over_restarts(
+    run: Run, url: str, stream: str, redis: Any
+) -> None:
+    run.env["TEST_DELAY"] = "0.01"
+    await send(url, stream, *range(1500))
+    for share in (150, 500):
+        await run.ready("--workers", "2")
+        await run.has_handled(share)
+        run.signal(signal.SIGTERM)
+        await run.ends(0)
+        assert await pending_in_hands(redis, stream) == 0
+    assert len(run.handled()) < 1500
+    await run.ready("--workers", "2")
+    await run.has_handled(1500)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+    assert Counter(run.handled()) == Counter(str(number) for number in range(1500))
+    assert await pending(redis, stream, "g") == 0
+
+
+async def pending_in_hands(redis: Any, stream: str) -> int:
+    """How many are pending that count as delivered: what was given back does not."""
+    lines = await redis.xpending_range(stream, "g", "-", "+", 10_000)
+    return sum(line["times_delivered"] for line in lines)
+
+
+async def test_ctrl_c_reaches_the_whole_process_group_and_drains_all_the_same(
+    run: Run, url: str, stream: str, redis: Any
+) -> None:
+    run.env["TEST_DELAY"] = "0.1"
+    await run.ready("--workers", "2")
+    await send(url, stream, *range(8))
+    await run.has_handled(1)
+    os.killpg(run.process.pid, signal.SIGINT)
+    await run.ends(0)
+    assert await pending(redis, stream, "g") == 0
+
+
+async def test_a_worker_that_is_still_importing_can_be_ended(
+    run: Run, tmp_path: Path
+) -> None:
+    run.env["TEST_GATE"] = str(tmp_path / "never")
+    run.start()
+
+    async def importing() -> bool:
+        return run.journal.exists()
+
+    await eventually(importing, within=20)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+
+
+async def test_a_second_signal_kills_and_the_status_names_it(
+    run: Run, url: str, stream: str, redis: Any
+) -> None:
+    await run.ready()
+    await say(url, stream, "hang")
+    await run.has_handled(1)
+    run.signal(signal.SIGTERM)
+    await run.says("SIGTERM: draining")
+    assert not run.ready_file.exists()
+    run.signal(signal.SIGINT)
+    await run.ends(128 + signal.SIGINT)
+    assert await pending(redis, stream, "g") == 1
+
+
+async def test_a_signal_that_comes_twice_at_once_is_one(run: Run) -> None:
+    """timeout(1) sends it to its child, and to the group that the child is in."""
+    await run.ready()
+    run.signal(signal.SIGTERM)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+
+
+async def test_who_does_not_drain_in_time_is_killed_and_the_status_is_1(
+    run: Run, url: str, stream: str
+) -> None:
+    await run.ready("--grace", "0.3")
+    await say(url, stream, "hang")
+    await run.has_handled(1)
+    start = time.monotonic()
+    run.signal(signal.SIGTERM)
+    await run.ends(1)
+    assert time.monotonic() - start < 10
+    assert "not drained within 0.3 s: killing 1 workers" in run.said()
+
+
+# -- workers that die ------------------------------------------------------------------
+
+
+async def test_a_worker_that_dies_is_started_again(
+    run: Run, url: str, stream: str
+) -> None:
+    await run.ready("--workers", "2")
+    first = set(run.workers())
+    assert len(first) == 2
+    await say(url, stream, "crash")
+    await eventually(run.is_not_ready)
+    await run.says("was killed by SIGSEGV; starting another in 0.1 s")
+    await eventually(run.is_ready, within=20)
+    assert len(first & set(run.workers())) == 1
+    await send(url, stream, 7)
+    await run.has_handled(1)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+
+
+@pytest.mark.parametrize(("word", "status"), [("exit 2", 2), ("stop", 0)])
+async def test_so_is_one_that_ends_by_itself_once_it_was_ready(
+    run: Run, url: str, stream: str, word: str, status: int
+) -> None:
+    await run.ready()
+    await say(url, stream, word)
+    await run.says(f"worker 1 ended with status {status}; starting another")
+    await eventually(run.is_ready, within=20)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+
+
+async def test_workers_end_when_their_parent_was_killed(
+    run: Run, url: str, stream: str, redis: Any
+) -> None:
+    run.env["TEST_DELAY"] = "0.2"
+    await run.ready("--workers", "2")
+    await send(url, stream, 1, 2)
+    await eventually(lambda: are_pending(redis, stream, 2))
+    run.process.kill()
+    await eventually(lambda: is_empty(run))
+    # And they drained.
+    assert sorted(run.handled()) == ["1", "2"]
+    assert await pending(redis, stream, "g") == 0
+
+
+async def are_pending(redis: Any, stream: str, count: int) -> bool:
+    return await pending(redis, stream, "g") == count
+
+
+async def is_empty(run: Run) -> bool:
+    return not run.running()
+
+
+async def test_also_one_whose_event_loop_is_held_up(
+    run: Run, url: str, stream: str
+) -> None:
+    await run.ready("--grace", "0.2")
+    await say(url, stream, "block")
+    await run.has_handled(1)
+    run.process.kill()
+    await eventually(lambda: is_empty(run))
+
+
+# -- probes ----------------------------------------------------------------------------
+
+
+async def get(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        reply = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return reply
+
+
+async def probe(port: int, path: str) -> tuple[int, str]:
+    reply = await get(port, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    head, _, body = reply.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
+async def test_probes_and_the_ready_file_tell_when_it_is_at_work(
+    run: Run, url: str, stream: str, tmp_path: Path
+) -> None:
+    port, gate = free_port(), tmp_path / "gate"
+    run.env["TEST_GATE"] = str(gate)
+    run.ready_file.write_text("left by another run")
+    run.start("--workers", "2", "--port", str(port))
+    await run.says(f"probes are answered on 127.0.0.1:{port}")
+    assert not run.ready_file.exists()
+    assert await probe(port, "/live") == (200, "live\n")
+    assert await probe(port, "/ready") == (503, "0 of 2 workers are ready\n")
+    gate.touch()
+    await eventually(run.is_ready, within=20)
+    assert run.ready_file.read_text() == f"{run.process.pid}\n"
+    assert await probe(port, "/ready?full=1") == (200, "2 of 2 workers are ready\n")
+    # One is down, and can't come back.
+    gate.unlink()
+    os.kill(run.workers()[0], signal.SIGKILL)
+    await eventually(run.is_not_ready)
+    assert await probe(port, "/ready") == (503, "1 of 2 workers are ready\n")
+    gate.touch()
+    await eventually(run.is_ready, within=20)
+    # One drains.
+    await say(url, stream, "hang")
+    await run.has_handled(1)
+    run.signal(signal.SIGTERM)
+    await eventually(run.is_not_ready)
+    assert await probe(port, "/ready") == (503, "draining\n")
+    assert await probe(port, "/live") == (200, "live\n")
+    run.signal(signal.SIGINT)
+    await run.ends(128 + signal.SIGINT)
+
+
+async def test_a_handler_that_holds_its_worker_up_does_not_hold_up_the_probe(
+    run: Run, url: str, stream: str
+) -> None:
+    port = free_port()
+    await run.ready("--port", str(port))
+    await say(url, stream, "block")
+    await run.has_handled(1)
+    assert await probe(port, "/live") == (200, "live\n")
+    # Nor do those that say too much, or nothing, or that are gone.
+    assert await get(port, b"GET /" + b"x" * 20_000) == b""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert (await probe(port, "/ready"))[0] == 200
+    writer.transport.abort()
+    reader.feed_eof()
+    run.signal(signal.SIGTERM)
+    await run.says("draining")
+    run.signal(signal.SIGINT)
+    await run.ends(130)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET /live HTTP/1.1", 200),
+        (b"HEAD /ready HTTP/1.0", 200),
+        (b"GET /other HTTP/1.1", 404),
+        (b"POST /ready HTTP/1.1", 405),
+        (b"GET /ready HTTP/2", 400),
+        (b"GET /ready", 400),
+        (b"\x16\x03\x01", 400),
+    ],
+)
+def test_only_what_is_asked_for_well_is_answered(
+    request_line: bytes, status: int
+) -> None:
+    reply = answer(request_line + b"\r\nHost: x\r\n\r\n", (True, "all is well"))
+    head, _, body = reply.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0].split()[1] == str(status)
+    assert "Connection: close" in lines
+    assert ("Allow: GET, HEAD" in lines) == (status == 405)
+    if request_line.startswith(b"HEAD"):
+        assert body == b""
+        assert "Content-Length: 12" in lines
+    else:
+        assert f"Content-Length: {len(body)}" in lines
+
+
+def test_without_a_file_readiness_is_known_all_the_same() -> None:
+    readiness = Readiness(2)
+    readiness.prepare()
+    readiness.up(1)
+    assert (readiness.ready, str(readiness)) == (False, "1 of 2 workers are ready")
+    readiness.up(2)
+    assert readiness.ready
+    readiness.drain()
+    assert (readiness.ready, str(readiness)) == (False, "draining")
+
+
+def test_a_ready_file_that_can_t_be_made_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    readiness = Readiness(1, folder / "ready")
+    readiness.prepare()
+    folder.rmdir()
+    readiness.up(1)
+    assert readiness.ready
+    assert "the ready file: " in caplog.text
+
+
+def test_what_is_said_to_nobody_is_no_error() -> None:
+    ours, theirs = socket.socketpair()
+    line = Line(theirs.detach())
+    ours.close()
+    line.ready()
+    line.refuse("why")
+    line._socket.close()
+
+
+# -- wrong usage -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "words"),
+    [
+        ("no_such.module", [], "there is no module no_such; run it from the folder"),
+        (":router", [], "names no module"),
+        ("support.run_app:missing", [], "module support.run_app has no missing"),
+        ("support.run_app:number", ["--workers", "3"], "is of type int and no Router"),
+        ("support.run_app:empty", ["--workers", "3"], "this router has no handlers"),
+        ("support.run_app", ["--url", "http://localhost"], "scheme 'http'"),
+        ("support.run_app", ["--workers", "0"], "--workers"),
+        ("support.run_app", ["--workers", "2", "--url", "embedded://"], "they share"),
+        ("support.run_app", ["--ready-file", "/no/such/file"], "No such file"),
+        ("support.run_app", ["--host", "192.0.2.1", "--port", "0"], "can't listen on"),
+    ],
+)
+async def test_what_can_t_be_run_is_said_once_and_the_status_is_2(
+    run: Run, target: str, arguments: list[str], words: str
+) -> None:
+    run.start(*arguments, target=target)
+    await run.ends(2)
+    assert run.said().count(words) == 1
+    assert "Traceback" not in run.said()
+
+
+async def test_so_is_a_port_that_is_taken(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run.start("--port", str(port))
+        await run.ends(2)
+    said = f"penstock: can't listen on 127.0.0.1:{port}: Address already in use\n"
+    assert run.said() == said
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing"),
+        ("from penstock import Nothing", "ImportError: cannot import name 'Nothing'"),
+        ("x = (", "SyntaxError"),
+        (
+            "import penstock\npenstock.Router().handler('orders', batch=1)(print)",
+            "handler builtins.print: it takes no message",
+        ),
+    ],
+)
+async def test_a_module_that_can_t_be_imported_shows_where_and_no_locals(
+    run: Run, tmp_path: Path, code: str, words: str
+) -> None:
+    (tmp_path / "broken.py").write_text(f"password = 'sec' + 'ret'\n{code}\n")
+    run.start(target="broken", cwd=tmp_path)
+    await run.ends(2)
+    said = run.said()
+    assert said.startswith("penstock: module broken can't be imported:\n")
+    assert words in said
+    assert 'broken.py", line' in said
+    assert "secret" not in said
+    assert "_run_target" not in said
+
+
+# -- the rest --------------------------------------------------------------------------
+
+
+async def test_the_url_is_in_no_argument_and_its_password_in_no_log(run: Run) -> None:
+    """Nobody listens there: workers die, and are started again ever more slowly."""
+    del run.env["REDIS_URL"]
+    run.start("--url", "redis://:secret@127.0.0.1:1")
+    await run.says("can't connect to 127.0.0.1:1")
+    await run.says("worker 1 ended with status 1; starting another in 0.2 s")
+    lines = [_read(Path(f"/proc/{pid}/cmdline")) for pid in run.workers()]
+    assert not any(b"secret" in line for line in lines)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+    assert "secret" not in run.said()
+
+
+async def test_the_loop_can_be_uvloop_s_and_the_attribute_a_path(
+    run: Run, url: str, stream: str
+) -> None:
+    pytest.importorskip("uvloop")
+    await run.ready(
+        "--uvloop", "--log-level", "warning", target="support.run_app:deep.er"
+    )
+    await say(url, stream, "loop")
+    await run.has_handled(2)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+    assert run.handled() == ["uvloop", "loop"]
+    assert run.said() == ""
