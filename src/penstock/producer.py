@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, Unpack, overload
 
 import anyio
 
-from penstock._core import commands, envelope, sharding
-from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.accumulator import Sending
+from penstock._core.sharding import single
 from penstock._link.link import open_link
-from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.flusher import Flusher, Ticket
 from penstock._tasks.lifetime import Openable, task_group
-from penstock.codecs import Codec, encode_any
-from penstock.errors import BufferFull, ClosedError, ConfigurationError
+from penstock._tasks.manner import Manner, timeout_of
+from penstock._tasks.many import Outcomes
+from penstock._tasks.sender import Room, Sender
+from penstock.codecs import Codec, codec_for, encode_any
+from penstock.errors import ClosedError, ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
-from penstock.message import Receipt, Shard
+from penstock.message import Receipt
 from penstock.options import Duration, count, seconds
+from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
+from penstock.outlet import KeyOf, Outlet
+from penstock.retention import Retention, retention_of
 from penstock.sharding import KeyHash, Sharder
 
 __all__ = ["Producer"]
 
-# What an XADD costs on the wire and in memory besides its fields, roughly.
-_OVERHEAD = 64
+T = TypeVar("T")
 
 
 class Producer(Openable):
@@ -34,7 +38,8 @@ class Producer(Openable):
 
     Open it with `async with`. Everything that is queued, over all streams, goes out
     in one write, and several writes are in flight, so many senders share a round trip
-    without anybody waiting for company. Leaving it sends what is queued first.
+    without anybody waiting for company, unless `linger` asks for it. Leaving it sends
+    what is queued first.
 
     The order within a stream is the order of the calls. After an outage, what was
     written and not confirmed raises `SendUnknown`: it is never sent again behind your
@@ -51,8 +56,25 @@ class Producer(Openable):
             as JSON by msgspec.
         max_messages: Messages held at most until they are confirmed; default 10,000.
         max_bytes: Their bytes at most; default 64 MiB.
-        max_batch: Messages in one write at most; default 500.
-        max_in_flight: Writes that may wait for their replies; default 4.
+        send_timeout: Seconds from the call to a message's outcome at most, the wait
+            for room included; default: none. When they are over, what was not written
+            yet is taken back and raises `SendFailed` with the code `TIMEOUT`; what was
+            raises `SendUnknown`. It matters where a server hangs or is gone: without
+            it, what is queued waits until there is one again. `timeout=` of a call
+            goes before it.
+        retention: How much of each stream is kept: `MaxLen(n)` or `MaxAge(age)`;
+            default: everything.
+        linger: Seconds for which a write that is not full waits for more messages;
+            default 0: none does, and still what queues while `max_in_flight` writes
+            are in the air shares the next. It matters where a trickle of messages is
+            to cost the server fewer, larger writes, and each may take that much
+            longer. Flushing, leaving and a full buffer cut it short.
+        max_batch: Messages in one write at most; default 500. It matters with
+            `linger`, which ends when so many wait, and after a lost connection: up to
+            `max_batch * max_in_flight` messages raise `SendUnknown` then.
+        max_in_flight: Writes that may wait for their replies; default 4. More help
+            where round trips are long; 1 means that each write waits for the one
+            before. The order within a stream is that of the calls whatever it is.
         open_timeout: Seconds for which opening goes on trying while no connection
             can be made; default 0: one try.
         close_timeout: Seconds that leaving may take to send what is queued; default
@@ -83,6 +105,9 @@ class Producer(Openable):
         codec: Codec[Any] | None = None,
         max_messages: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
+        send_timeout: Duration | None = None,
+        retention: Retention | None = None,
+        linger: Duration = 0,
         max_batch: int = 500,
         max_in_flight: int = 4,
         open_timeout: Duration = 0,
@@ -96,56 +121,49 @@ class Producer(Openable):
             )
         if shards is not None:
             sharder = shards if callable(shards) else KeyHash(shards)
-        self._sharder = sharder
-        self._encode = encode_any if codec is None else codec.encode
-        self._max_messages = count(max_messages, "max_messages")
-        self._max_bytes = count(max_bytes, "max_bytes")
-        self._max_batch = count(max_batch, "max_batch")
+        room = Room(
+            count(max_messages, "max_messages"),
+            count(max_bytes, "max_bytes"),
+            count(max_batch, "max_batch"),
+        )
+        self._on_event = guarded(on_event)
+        self._sender = Sender(sharder, room, self._on_event)
+        self._manner = Manner.of(
+            encode_any if codec is None else codec.encode,
+            timeout_of(send_timeout, "send_timeout"),
+            retention_of(retention),
+        )
+        self._max_batch = room.max_batch
+        self._linger = seconds(linger, "linger")
         self._max_in_flight = count(max_in_flight, "max_in_flight")
         self._open_timeout = seconds(open_timeout, "open_timeout")
         self._close_timeout = seconds(close_timeout, "close_timeout")
-        self._on_event = guarded(on_event)
-        # Shards that were sent to, checked once; by the stream alone where it is one
-        # key.
-        self._shards: dict[str | tuple[str, int], Shard] = {}
-        self._open = False
-        self._reset()
-
-    def _reset(self) -> None:
-        # Messages until their outcome is known.
-        self._accumulator: Accumulator[Ticket] = Accumulator(
-            self._max_messages, self._max_bytes
-        )
-        # Senders that found no room, in the order of their calls; each message goes
-        # into the accumulator in its turn, and then the future is done.
-        self._waiting: deque[tuple[Sending[Ticket], asyncio.Future[None]]] = deque()
-        self._queued = Bell()
-        self._settled = Rounds()
 
     @asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:
-        self._reset()
-        self._loop = asyncio.get_running_loop()
+        sender = self._sender
+        sender.reset()
         async with open_link(self._url, self._on_event) as link, task_group() as group:
             flusher = Flusher(
                 await link.first(self._open_timeout),
                 link,
-                accumulator=self._accumulator,
+                accumulator=sender.accumulator,
                 max_batch=self._max_batch,
                 max_in_flight=self._max_in_flight,
-                queued=self._queued,
-                on_settled=self._on_settled,
+                linger=self._linger,
+                queued=sender.queued,
+                on_settled=sender.on_settled,
                 on_event=self._on_event,
             )
             group.start_soon(flusher.run)
-            self._open = True
+            sender.open(asyncio.get_running_loop())
             try:
                 yield
             finally:
-                self._open = False
+                sender.opened = False
                 with anyio.move_on_after(self._close_timeout, shield=True):
-                    await self._drain()
-                self._refuse_waiting()
+                    await sender.drain()
+                sender.close()
                 flusher.stop()
 
     async def send(
@@ -155,6 +173,7 @@ class Producer(Openable):
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        **choices: Unpack[MessageOptions],
     ) -> Receipt:
         """Send a message and wait until the server has it.
 
@@ -167,15 +186,20 @@ class Producer(Openable):
             key: What it belongs to; `ordering="key"` keeps messages of one key in
                 order.
             headers: Text by name; `msg` and `key` are reserved.
+            **choices: What is chosen for this message only, see `MessageOptions`.
 
         Raises:
-            SendFailed: The server refused it; it is not stored.
-            SendUnknown: The connection was lost before the reply.
+            SendFailed: The server refused it, or it was not written in time (its code
+                is `TIMEOUT`); it is not stored.
+            SendUnknown: It was written, and the connection was lost, or the time was
+                over, before the reply.
             ConfigurationError: The stream's name, the key, a header or the payload
                 can't be sent.
             ClosedError: The producer is not open.
         """
-        return await (await self.enqueue(stream, payload, key=key, headers=headers))
+        return await (
+            await self.enqueue(stream, payload, key=key, headers=headers, **choices)
+        )
 
     async def enqueue(
         self,
@@ -184,31 +208,35 @@ class Producer(Openable):
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
         """Queue a message, waiting for room only.
 
         Cancelling it while it waits for room gives the message up, unless its turn
         had just come.
 
+        Args:
+            stream: Where to.
+            payload: What, as for `send`.
+            key: As for `send`.
+            headers: As for `send`.
+            **choices: As for `send`.
+
         Returns:
             A future of the receipt; it may be awaited, or left: a failure that nobody
             waits for is reported as an event. It raises what `send` raises.
 
         Raises:
+            SendFailed: There was no room in time; its code is `TIMEOUT`.
             ConfigurationError: As for `send`.
             ClosedError: The producer is not open.
         """
-        sending = self._sending(stream, payload, key, headers)
-        accumulator = self._accumulator
-        if self._waiting or not accumulator.fits(sending.size):
-            await self._wait_for_room(sending)
-        else:
-            accumulator.add(sending)
-            self._queued.ring()
-        if accumulator.queued >= self._max_batch:
-            # A sender that never awaits anything else would fill the buffer before
-            # the flusher gets a turn.
-            await asyncio.sleep(0)
+        sender = self._sender
+        sending = sender.pack(
+            self._manner, stream, payload, key, headers, choices=choices
+        )
+        if (wait := sender.put(sending)) is not None:
+            await wait
         return sending.ticket
 
     def enqueue_nowait(
@@ -218,6 +246,7 @@ class Producer(Openable):
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
         """Queue a message if there is room now; else like `enqueue`.
 
@@ -226,13 +255,147 @@ class Producer(Openable):
             ConfigurationError: As for `send`.
             ClosedError: The producer is not open.
         """
-        sending = self._sending(stream, payload, key, headers)
-        accumulator = self._accumulator
-        if self._waiting or not accumulator.fits(sending.size):
-            raise BufferFull(accumulator.held, accumulator.size)
-        accumulator.add(sending)
-        self._queued.ring()
+        sending = self._sender.pack(
+            self._manner, stream, payload, key, headers, choices=choices
+        )
+        self._sender.put_now(sending)
         return sending.ticket
+
+    def send_many(
+        self,
+        stream: str,
+        messages: Iterable[Any | Outgoing[Any]] | AsyncIterable[Any | Outgoing[Any]],
+        **choices: Unpack[SendOptions],
+    ) -> Outcomes:
+        """Send messages, one after the other as there is room, each for itself.
+
+        Awaited, it gives the list of their outcomes, in the order of the messages: a
+        receipt for each, or its failure as a value; one never fails the others. With
+        `async for` the outcomes come one by one, in the same order, and what is held
+        stays bounded however many there are; they come as further messages are
+        taken, so what a slow source sends last it learns of when the next one is
+        there, or when it ends.
+
+        Cancelling it, or leaving the loop, takes no more messages; those it has taken
+        are sent.
+
+        Args:
+            stream: Where to.
+            messages: Payloads, or `Outgoing` where one has a key or headers; any
+                iterable, an async one too. What it raises leaves `send_many`; what it
+                gave before is sent all the same.
+            **choices: What is chosen for all of them, see `SendOptions`; a timeout
+                counts for each from when it is taken.
+
+        Returns:
+            What to await or to go through; nothing is sent before that.
+
+        Raises:
+            ConfigurationError: The messages are no iterable, or are text or bytes.
+                When awaited: the stream's name can't be one. What is wrong with a
+                message is that message's outcome.
+            ClosedError: When awaited: the producer is not open, or closed meanwhile.
+
+        Example:
+            ```python
+            async with Producer("redis://localhost") as producer:
+                for outcome in await producer.send_many("orders", [b"one", b"two"]):
+                    if not isinstance(outcome, Receipt):
+                        print("failed:", outcome)
+            ```
+        """
+        route = (self._manner, stream, choices)
+        pack = partial(self._pack_one, stream, choices)
+        return Outcomes(self._sender, route, messages, pack)
+
+    def _pack_one(
+        self, stream: str, choices: SendOptions, message: Outgoing[Any]
+    ) -> Sending[Ticket]:
+        return self._sender.pack(
+            self._manner,
+            stream,
+            message.payload,
+            message.key,
+            message.headers,
+            choices=own_choices(message, choices),
+        )
+
+    @overload
+    def to(
+        self,
+        stream: str,
+        *,
+        key: KeyOf[Any] | None = None,
+        timeout: Duration | None = None,
+        retention: Retention | None = None,
+    ) -> Outlet[Any]: ...
+    @overload
+    def to(
+        self,
+        stream: str,
+        *,
+        payload: type[T],
+        key: KeyOf[T] | None = None,
+        timeout: Duration | None = None,
+        retention: Retention | None = None,
+    ) -> Outlet[T]: ...
+    @overload
+    def to(
+        self,
+        stream: str,
+        *,
+        codec: Codec[T],
+        key: KeyOf[T] | None = None,
+        timeout: Duration | None = None,
+        retention: Retention | None = None,
+    ) -> Outlet[T]: ...
+    def to(
+        self,
+        stream: str,
+        *,
+        payload: type[Any] | None = None,
+        codec: Codec[Any] | None = None,
+        key: KeyOf[Any] | None = None,
+        timeout: Duration | None = None,
+        retention: Retention | None = None,
+    ) -> Outlet[Any]:
+        """Bind a stream, and how messages go there; the producer need not be open.
+
+        Args:
+            stream: Where to.
+            payload: The payloads' type, for type checkers and for the codec: `bytes`
+                and `str` as they are, any other as JSON; default: as the producer.
+            codec: Encodes them in another way; it says their type too.
+            key: Gives a payload's key, where a call names none; default: no key.
+            timeout: In place of the producer's `send_timeout`.
+            retention: In place of the producer's.
+
+        Raises:
+            ConfigurationError: The stream's name can't be one, the type is none that
+                msgspec knows, both `payload` and `codec` are given, or timeout or
+                retention is none.
+
+        Example:
+            ```python
+            producer = Producer("redis://localhost")
+            orders = producer.to("orders", payload=Order, key=lambda it: str(it.id))
+            async with producer:
+                await orders.send(Order(7))
+            ```
+        """
+        single(stream)
+        if payload is not None and codec is not None:
+            raise ConfigurationError(
+                "payload= and codec= say the same twice; leave one of them out"
+            )
+        if payload is not None:
+            codec = codec_for(payload)
+        manner = self._manner.but(
+            None if codec is None else codec.encode,
+            timeout_of(timeout, "timeout"),
+            retention_of(retention),
+        )
+        return Outlet(self._sender, stream, manner, key)
 
     async def flush(self) -> None:
         """Wait until all that was queued before has an outcome, good or bad.
@@ -242,77 +405,11 @@ class Producer(Openable):
         Raises:
             ClosedError: The producer is not open.
         """
-        if not self._open:
+        if not self._sender.opened:
             raise ClosedError("producer")
-        await self._drain()
-
-    async def _drain(self) -> None:
-        # Those who wait for room are queued too, as far as their caller can tell.
-        turns = [turn for _, turn in self._waiting]
-        while not all(turn.done() for turn in turns):
-            await self._settled.wait()
-        target = self._accumulator.added
-        while self._accumulator.settled < target:
-            await self._settled.wait()
-
-    def _sending(
-        self,
-        stream: str,
-        payload: Any,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-    ) -> Sending[Ticket]:
-        if not self._open:
-            raise ClosedError("producer")
-        body = self._encode(payload)
-        size = _OVERHEAD + len(body)
-        if key is None and not headers:
-            fields: tuple[bytes, ...] = (envelope.PAYLOAD, body)
-        else:
-            fields = envelope.pack(body, key, headers)
-            size += sum(map(len, fields))
-        shard = self._shards.get(stream) if self._sharder is None else None
-        if shard is None:
-            shard = self._shard(stream, key, body)
-        command = commands.xadd(shard.key, fields)
-        return Sending(shard, command, size, self._loop.create_future())
-
-    def _shard(self, stream: str, key: str | None, body: bytes) -> Shard:
-        shard: Shard | None
-        if self._sharder is None:
-            shard = self._shards[stream] = sharding.single(stream)
-            return shard
-        number = self._sharder(stream, key, body)
-        shard = self._shards.get((stream, number))
-        if shard is None:
-            shard = self._shards[stream, number] = sharding.numbered(stream, number)
-        return shard
-
-    async def _wait_for_room(self, sending: Sending[Ticket]) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((sending, turn))
-        await turn
-
-    def _on_settled(self) -> None:
-        """Let those in who wait, and tell those who flush."""
-        waiting, accumulator = self._waiting, self._accumulator
-        while waiting and (
-            waiting[0][1].done() or accumulator.fits(waiting[0][0].size)
-        ):
-            sending, turn = waiting.popleft()
-            if not turn.done():  # else its caller was cancelled
-                accumulator.add(sending)
-                turn.set_result(None)
-                self._queued.ring()
-        self._settled.over()
-
-    def _refuse_waiting(self) -> None:
-        while self._waiting:
-            _, turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(ClosedError("producer"))
+        await self._sender.drain()
 
     def __repr__(self) -> str:
-        state = "open" if self._open else "closed"
-        held = self._accumulator.held
+        state = "open" if self._sender.opened else "closed"
+        held = self._sender.accumulator.held
         return f"<Producer {state}, {held} messages without an outcome>"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from penstock._core import commands
@@ -106,6 +108,63 @@ def test_a_message_larger_than_all_room_is_let_in_alone() -> None:
     accumulator.batch(1)
     accumulator.answered()
     assert accumulator.fits(1000)
+
+
+def test_a_hurry_is_over_when_all_that_waited_then_is_taken() -> None:
+    accumulator = filled(*"abc")
+    assert not accumulator.urgent
+    accumulator.hurry()
+    accumulator.add(sending("d"))
+    accumulator.batch(2)
+    assert accumulator.urgent
+    accumulator.batch(1)
+    assert not accumulator.urgent
+    accumulator.hurry()
+    assert accumulator.urgent
+    accumulator.abandon()
+    assert not accumulator.urgent
+
+
+def with_deadline(ticket: str, deadline: float) -> Sending[str]:
+    return Sending(SHARD, (), 10, ticket, deadline)
+
+
+def test_what_is_overdue_leaves_if_it_was_not_written() -> None:
+    accumulator = Accumulator[str](max_messages=100, max_bytes=10_000)
+    for number, ticket in enumerate("abcdef"):
+        accumulator.add(with_deadline(ticket, number % 3))
+    accumulator.batch(3)
+    assert accumulator.earliest() == 0
+    unwritten, flying = accumulator.overdue(1)
+    assert (tickets(unwritten), tickets(flying)) == ("de", "ab")
+    assert (accumulator.queued, accumulator.in_flight, accumulator.held) == (1, 1, 4)
+    assert accumulator.settled == 2
+    # What is in flight is counted off with its reply, and told of once.
+    assert accumulator.overdue(1) == ([], [])
+    assert accumulator.earliest() == 2
+    assert tickets(accumulator.answered()) == "abc"
+    assert tickets(accumulator.batch(9)) == "f"
+
+
+def test_what_has_no_deadline_is_never_overdue() -> None:
+    accumulator = filled(*"abc")
+    accumulator.batch(1)
+    assert accumulator.earliest() == inf
+    assert accumulator.overdue(1e300) == ([], [])
+    accumulator.add(with_deadline("d", 1))
+    unwritten, flying = accumulator.overdue(1)
+    assert (tickets(unwritten), flying) == ("d", [])
+    assert tickets(accumulator.batch(9)) == "bc"
+
+
+def test_what_is_overdue_in_flight_keeps_the_others_waiting() -> None:
+    accumulator = Accumulator[str](max_messages=100, max_bytes=10_000)
+    accumulator.add(with_deadline("a", 1))
+    accumulator.batch(1)
+    accumulator.add(with_deadline("b", 2))
+    unwritten, flying = accumulator.overdue(1)
+    assert (unwritten, tickets(flying)) == ([], "a")
+    assert accumulator.queued == 1
 
 
 def test_messages_are_told_apart_by_who_they_are() -> None:

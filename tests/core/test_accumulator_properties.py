@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,6 +28,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         super().__init__()
         self.number = 0
         self.sizes: list[int] = []
+        self.deadlines: list[float] = []
         # Numbers: waiting; in batches under way; and those that have left.
         self.waiting: list[int] = []
         self.flying: list[list[int]] = []
@@ -47,12 +50,15 @@ class AccumulatorMachine(RuleBasedStateMachine):
     def size(self) -> int:
         return sum(self.sizes[number] for number in self.held)
 
-    @rule(sizes=st.lists(st.integers(0, 60), max_size=5))
-    def add_what_fits(self, *, sizes: list[int]) -> None:
+    @rule(
+        sizes=st.lists(st.integers(0, 60), max_size=5),
+        deadline=st.sampled_from([1.0, 2.0, 3.0, inf]),
+    )
+    def add_what_fits(self, *, sizes: list[int], deadline: float) -> None:
         for size in sizes:
-            self._add_if_it_fits(size)
+            self._add_if_it_fits(size, deadline)
 
-    def _add_if_it_fits(self, size: int) -> None:
+    def _add_if_it_fits(self, size: int, deadline: float) -> None:
         fits = self.accumulator.fits(size)
         assert fits == (
             not self.held
@@ -63,9 +69,11 @@ class AccumulatorMachine(RuleBasedStateMachine):
         )
         if fits:
             command = commands.xadd(b"orders", (b"msg", b""))
-            self.accumulator.add(Sending(SHARD, command, size, self.number))
+            sending = Sending(SHARD, command, size, self.number, deadline)
             self.sizes.append(size)
+            self.deadlines.append(deadline)
             self.waiting.append(self.number)
+            assert self.accumulator.add(sending) == len(self.waiting)
             self.number += 1
 
     @precondition(lambda self: self.waiting)
@@ -94,6 +102,19 @@ class AccumulatorMachine(RuleBasedStateMachine):
         waiting, self.waiting = self.waiting, []
         self._leave(self.accumulator.abandon(), waiting)
 
+    @precondition(lambda self: self.held)
+    @rule(now=st.sampled_from([0.5, 1.0, 2.0, 3.0]))
+    def pass_time(self, *, now: float) -> None:
+        late = [n for n in self.waiting if self.deadlines[n] <= now]
+        flying = [n for batch in self.flying for n in batch]
+        unanswered = [n for n in flying if self.deadlines[n] <= now]
+        self.waiting = [n for n in self.waiting if n not in late]
+        unwritten, in_the_air = self.accumulator.overdue(now)
+        assert [sending.ticket for sending in in_the_air] == unanswered
+        for number in unanswered:
+            self.deadlines[number] = inf
+        self._leave(unwritten, late)
+
     def _leave(self, gone: list[Sending[int]], expected: list[int]) -> None:
         assert [sending.ticket for sending in gone] == expected
         self.left += expected
@@ -101,6 +122,11 @@ class AccumulatorMachine(RuleBasedStateMachine):
     @invariant()
     def every_message_is_held_or_has_left_exactly_once(self) -> None:
         assert sorted([*self.held, *self.left]) == list(range(self.number))
+
+    @invariant()
+    def the_earliest_deadline_is_the_earliest(self) -> None:
+        deadlines = [self.deadlines[number] for number in self.held]
+        assert self.accumulator.earliest() == min(deadlines, default=inf)
 
     @invariant()
     def counts_are_those_of_what_is_held(self) -> None:

@@ -4,7 +4,7 @@ What is sent waits here until the flusher takes it, then rides in a batch until 
 reply says what became of it:
 
     QUEUED ── batch() ──> IN FLIGHT ── answered() / lost() ──> gone
-       └────────────────── abandon() ───────────────────────────^
+       └────────── abandon() / overdue() ───────────────────────^
 
 Everything counts against the bounds until it is gone, since its bytes are held till
 then. Order is that of the calls: batches are taken from the front, and replies come
@@ -14,6 +14,7 @@ in the order of the writes.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -27,6 +28,7 @@ __all__ = ["Accumulator", "Sending"]
 K = TypeVar("K")
 
 _SIZE = attrgetter("size")
+_DEADLINE = attrgetter("deadline")
 
 
 class Sending(Struct, Generic[K], eq=False):
@@ -37,12 +39,14 @@ class Sending(Struct, Generic[K], eq=False):
         command: Its XADD.
         size: Its bytes, roughly as they go over the wire.
         ticket: Whoever waits for the outcome; not looked at here.
+        deadline: When that wait is over, by the caller's clock.
     """
 
     shard: Shard
     command: Command
     size: int
     ticket: K
+    deadline: float = inf
 
 
 class Accumulator(Generic[K]):
@@ -56,6 +60,7 @@ class Accumulator(Generic[K]):
 
     __slots__ = (
         "_batches",
+        "_hurried",
         "_max_bytes",
         "_max_messages",
         "_queue",
@@ -72,6 +77,8 @@ class Accumulator(Generic[K]):
         self._queue: deque[Sending[K]] = deque()
         # Written, without a reply yet, oldest first.
         self._batches: deque[list[Sending[K]]] = deque()
+        # How many had been added when somebody was in a hurry.
+        self._hurried = 0
         self.held = 0
         self.size = 0
         # Totals since the start; a flush waits until `settled` reaches `added`.
@@ -94,12 +101,26 @@ class Accumulator(Generic[K]):
             self.held < self._max_messages and self.size + size <= self._max_bytes
         )
 
-    def add(self, sending: Sending[K]) -> None:
-        """Put a message at the end; the caller made sure that it fits."""
-        self._queue.append(sending)
+    def add(self, sending: Sending[K]) -> int:
+        """Put a message at the end, and give how many wait then.
+
+        The caller made sure that it fits.
+        """
+        queue = self._queue
+        queue.append(sending)
         self.held += 1
         self.size += sending.size
         self.added += 1
+        return len(queue)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether something waits that is not to linger."""
+        return self.added - len(self._queue) < self._hurried
+
+    def hurry(self) -> None:
+        """Have what waits now linger no more."""
+        self._hurried = self.added
 
     def batch(self, limit: int) -> list[Sending[K]]:
         """Take up to `limit` messages from the front; they are in flight now."""
@@ -131,6 +152,30 @@ class Accumulator(Generic[K]):
         self._queue.clear()
         self._leave(batch)
         return batch
+
+    def overdue(self, now: float) -> tuple[list[Sending[K]], list[Sending[K]]]:
+        """Find those whose deadline has passed: never written, and in flight.
+
+        The former are taken out; the latter are held until their reply is counted
+        off, and are found once.
+        """
+        if self.earliest() > now:
+            return [], []
+        unwritten = [one for one in self._queue if one.deadline <= now]
+        if unwritten:
+            self._queue = deque(one for one in self._queue if one.deadline > now)
+            self._leave(unwritten)
+        flying = [one for batch in self._batches for one in batch]
+        flying = [one for one in flying if one.deadline <= now]
+        for sending in flying:
+            sending.deadline = inf
+        return unwritten, flying
+
+    def earliest(self) -> float:
+        """Give the earliest deadline there is."""
+        deadlines = [min(map(_DEADLINE, self._queue), default=inf)]
+        deadlines += [min(map(_DEADLINE, batch)) for batch in self._batches]
+        return min(deadlines)
 
     def _leave(self, batch: list[Sending[K]]) -> None:
         self.held -= len(batch)

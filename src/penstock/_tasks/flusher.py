@@ -1,8 +1,9 @@
 """The flusher: writes whatever is queued, all streams together, and answers.
 
 What queues while a write is in the air goes out together with the next, so sending
-batches by itself without anybody waiting for company. Several writes are in the air
-at once; replies come in the order of the writes, on the one connection there is.
+batches by itself without anybody waiting for company, unless told to linger. Several
+writes are in the air at once; replies come in the order of the writes, on the one
+connection there is.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import anyio
 
 from penstock._core.accumulator import Accumulator, Sending
-from penstock._core.replies import ErrorReply
+from penstock._core.replies import ErrorReply, send_failed
 from penstock._link.link import Link
 from penstock._link.wire import Replies, Wire, pack
 from penstock._tasks.bells import Bell
@@ -23,9 +25,11 @@ from penstock.errors import ConnectionLost, PenstockError, SendFailed, SendUnkno
 from penstock.events import Event, OnEvent
 from penstock.message import Receipt
 
-__all__ = ["Flusher", "Ticket"]
+__all__ = ["Flusher", "Ticket", "fail"]
 
 Ticket: TypeAlias = "asyncio.Future[Receipt]"
+
+_COMMAND = attrgetter("command")
 
 
 class Flusher:
@@ -37,6 +41,7 @@ class Flusher:
         accumulator: What is to be sent.
         max_batch: Messages in one write at most.
         max_in_flight: Writes without a reply at most.
+        linger: Seconds that a batch that is not full waits for more.
         queued: Rung when there is something to send.
         on_settled: Called when messages have left the accumulator.
         on_event: Told how many messages failed or are unknown.
@@ -50,6 +55,7 @@ class Flusher:
         accumulator: Accumulator[Ticket],
         max_batch: int,
         max_in_flight: int,
+        linger: float,
         queued: Bell,
         on_settled: Callable[[], None],
         on_event: OnEvent,
@@ -59,6 +65,10 @@ class Flusher:
         self._accumulator = accumulator
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
+        self._linger = linger
+        # Runs while a batch waits for more.
+        self._timer: asyncio.TimerHandle | None = None
+        self._waited = False
         self._bell = queued
         self._on_settled = on_settled
         self._on_event = on_event
@@ -78,6 +88,7 @@ class Flusher:
                 while True:
                     await self._survive()
         finally:
+            self._stop_lingering()
             self._lose("the producer closed")
             self._abandon()
             with anyio.CancelScope(shield=True):
@@ -107,13 +118,37 @@ class Flusher:
         """Write what is queued, unless enough is in the air."""
         accumulator = self._accumulator
         while accumulator.queued and len(self._replies) < self._max_in_flight:
+            if self._linger and self._lingers():
+                return
             # Before anything counts as written that never was.
             self._wire.check()
             batch = accumulator.batch(self._max_batch)
-            data = pack([sending.command for sending in batch])
+            data = pack(map(_COMMAND, batch))
             replies = self._wire.request(data, len(batch))
             replies.add_done_callback(self._ring)
             self._replies.append(replies)
+
+    def _lingers(self) -> bool:
+        """Tell whether to wait for more; the bell rings when that is over."""
+        accumulator = self._accumulator
+        full = accumulator.queued >= self._max_batch
+        if full or accumulator.urgent or self._waited:
+            self._stop_lingering()
+            return False
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._linger, self._has_waited)
+        return True
+
+    def _has_waited(self) -> None:
+        self._waited = True
+        self._bell.ring()
+
+    def _stop_lingering(self) -> None:
+        self._waited = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _ring(self, _: Any) -> None:
         self._bell.ring()
@@ -129,8 +164,7 @@ class Flusher:
                     ticket.set_result(Receipt(shard.stream, shard.number, reply))
             else:
                 refused.append(reply)
-                stream = sending.shard.stream
-                self._fail(ticket, SendFailed(stream, reply.code, reply.text))
+                fail(ticket, send_failed(sending.shard.stream, reply))
         if refused:
             facts = {"messages": len(refused), "reply": refused[0].text}
             self._on_event(Event("send_failed", facts=facts))
@@ -141,10 +175,11 @@ class Flusher:
     def _lose(self, reason: str) -> None:
         """Settle what is in flight and will never be answered."""
         self._replies.clear()
-        lost = self._accumulator.lost()
+        lost = [one for one in self._accumulator.lost() if not _told_of(one.ticket)]
         for sending in lost:
-            self._fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
+            fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
         self._report("send_unknown", lost, reason)
+        self._on_settled()
 
     def _abandon(self) -> None:
         """Settle what was never written and will not be."""
@@ -152,18 +187,24 @@ class Flusher:
         left = self._accumulator.abandon()
         for sending in left:
             error = SendFailed(sending.shard.stream, "CLOSED", reason)
-            self._fail(sending.ticket, error)
+            fail(sending.ticket, error)
         self._report("send_failed", left, reason)
+        self._on_settled()
 
     def _report(self, name: str, sendings: list[Sending[Ticket]], reason: str) -> None:
         if sendings:
             facts = {"messages": len(sendings), "reason": reason}
             self._on_event(Event(name, facts=facts))
-            self._on_settled()
 
-    @staticmethod
-    def _fail(ticket: Ticket, error: PenstockError) -> None:
-        if not ticket.done():
-            ticket.set_exception(error)
-            # It was reported as an event; asyncio need not say "never retrieved".
-            ticket.exception()
+
+def _told_of(ticket: Ticket) -> bool:
+    # Its time was over in the air. One whose caller was cancelled is unknown still.
+    return ticket.done() and not ticket.cancelled()
+
+
+def fail(ticket: Ticket, error: PenstockError) -> None:
+    """Give a message's outcome, if anybody waits for it still."""
+    if not ticket.done():
+        ticket.set_exception(error)
+        # It was reported as an event; asyncio need not say "never retrieved".
+        ticket.exception()

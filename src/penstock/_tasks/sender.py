@@ -1,0 +1,288 @@
+"""The sender: takes messages from callers, as far as there is room for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Mapping
+from math import inf
+from typing import Any
+
+from msgspec import Struct
+
+from penstock._core import commands, envelope, sharding
+from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.trimming import trim
+from penstock._tasks.bells import Bell, Rounds
+from penstock._tasks.deadlines import Deadlines
+from penstock._tasks.flusher import Ticket, fail
+from penstock._tasks.manner import Chosen, Manner, choose
+from penstock.errors import (
+    BufferFull,
+    ClosedError,
+    ConfigurationError,
+    SendFailed,
+    SendUnknown,
+    UsageError,
+)
+from penstock.events import Event, OnEvent
+from penstock.message import Shard
+from penstock.outgoing import MessageOptions, SendOptions
+from penstock.sharding import Sharder
+
+__all__ = ["Room", "Sender"]
+
+# What an XADD costs on the wire and in memory besides its fields, roughly.
+_OVERHEAD = 64
+
+
+class Room(Struct, frozen=True):
+    """How much is held and taken at once.
+
+    Attributes:
+        max_messages: Messages without an outcome at most.
+        max_bytes: Their bytes at most.
+        max_batch: Messages in one write at most.
+    """
+
+    max_messages: int
+    max_bytes: int
+    max_batch: int
+
+
+class Sender:
+    """Packs messages and queues them, in the order of the calls.
+
+    Args:
+        sharder: Spreads streams over keys; None: a stream is one key.
+        room: How much may be held.
+        on_event: Told how many messages ran out of time.
+    """
+
+    def __init__(self, sharder: Sharder | None, room: Room, on_event: OnEvent) -> None:
+        self._sharder = sharder
+        self._room = room
+        self._max_batch = room.max_batch
+        self._on_event = on_event
+        # Shards that were sent to, checked once; by the stream alone where it is one
+        # key.
+        self._shards: dict[str | tuple[str, int], Shard] = {}
+        self.opened = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, with nothing held."""
+        # Messages until their outcome is known.
+        self.accumulator: Accumulator[Ticket] = Accumulator(
+            self._room.max_messages, self._room.max_bytes
+        )
+        # Those that found no room, in the order of their calls; each goes into the
+        # accumulator in its turn, and then the future is done. One whose caller gave
+        # up is taken out at once: it must not take memory while a server hangs.
+        self._waiting: OrderedDict[Sending[Ticket], asyncio.Future[None]] = (
+            OrderedDict()
+        )
+        self.queued = Bell()
+        self._settled = Rounds()
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take messages from now on."""
+        self._loop = loop
+        self._deadlines = Deadlines(loop, self._expire)
+        self.opened = True
+
+    def close(self) -> None:
+        """Refuse those that wait for room."""
+        self._deadlines.stop()
+        while self._waiting:
+            _, turn = self._waiting.popitem(last=False)
+            if not turn.done():
+                turn.set_exception(ClosedError("producer"))
+
+    @property
+    def most(self) -> int:
+        """Messages without an outcome at most."""
+        return self._room.max_messages
+
+    def check(self, manner: Manner, stream: str, choices: SendOptions) -> None:
+        """Make sure that messages can be taken for that stream in that way.
+
+        Raises:
+            ClosedError: The producer is not open.
+            ConfigurationError: That is no stream's name, or a choice makes no sense.
+        """
+        if not self.opened:
+            raise ClosedError("producer")
+        sharding.single(stream)
+        choose(manner, **choices)
+
+    def pack(
+        self,
+        manner: Manner,
+        stream: str,
+        payload: Any,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        choices: MessageOptions | None = None,
+    ) -> Sending[Ticket]:
+        """Make a message ready to go.
+
+        Raises:
+            ClosedError: The producer is not open.
+            ConfigurationError: Something in it can't be sent.
+        """
+        if not self.opened:
+            raise ClosedError("producer")
+        try:
+            body = manner.encode(payload)
+        except UsageError:
+            raise
+        except Exception as error:
+            # Its own text may quote the payload.
+            raise ConfigurationError(
+                f"a payload of type {type(payload).__name__} can't be encoded "
+                f"({type(error).__name__}); pass what the codec takes, or name another"
+            ) from error
+        size = _OVERHEAD + len(body)
+        if key is None and not headers:
+            fields: tuple[bytes, ...] = (envelope.PAYLOAD, body)
+        else:
+            fields = envelope.pack(body, key, headers)
+            size += sum(map(len, fields))
+        shard = self._shards.get(stream) if self._sharder is None else None
+        if shard is None:
+            shard = self._shard(stream, key, body)
+        if choices or manner.special:
+            chosen = choose(manner, **(choices or {}))
+            return self._special(shard, fields, size, chosen)
+        command = commands.xadd(shard.key, fields)
+        return Sending(shard, command, size, self._loop.create_future())
+
+    def _special(
+        self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: Chosen
+    ) -> Sending[Ticket]:
+        limit, retention, id_, ms = chosen
+        now = int(time.time() * 1000) if ms is None else ms
+        command = commands.xadd(shard.key, fields, id_, trim(retention, now))
+        deadline = inf
+        if limit is not None:
+            deadline = self._loop.time() + limit
+            self._deadlines.watch(deadline)
+        return Sending(shard, command, size, self._loop.create_future(), deadline)
+
+    def _shard(self, stream: str, key: str | None, body: bytes) -> Shard:
+        shard: Shard | None
+        if self._sharder is None:
+            shard = self._shards[stream] = sharding.single(stream)
+            return shard
+        number = self._sharder(stream, key, body)
+        shard = self._shards.get((stream, number))
+        if shard is None:
+            shard = self._shards[stream, number] = sharding.numbered(stream, number)
+        return shard
+
+    def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
+        """Queue a message in its turn; give what to await first, if anything."""
+        accumulator = self.accumulator
+        if self._waiting or not accumulator.fits(sending.size):
+            return self._wait_for_room(sending)
+        queued = accumulator.add(sending)
+        if 1 < queued < self._max_batch:
+            # The flusher has heard of the first; it has no room for more in the air,
+            # or no turn yet, or it lingers.
+            return None
+        self.queued.ring()
+        # A sender that never awaits anything else would fill the buffer before the
+        # flusher gets a turn.
+        return asyncio.sleep(0) if queued >= self._max_batch else None
+
+    def put_now(self, sending: Sending[Ticket]) -> None:
+        """Queue a message if there is room.
+
+        Raises:
+            BufferFull: There is none.
+        """
+        accumulator = self.accumulator
+        if self._waiting or not accumulator.fits(sending.size):
+            self._hurry()
+            raise BufferFull(accumulator.held, accumulator.size)
+        accumulator.add(sending)
+        self.queued.ring()
+
+    async def _wait_for_room(self, sending: Sending[Ticket]) -> None:
+        turn = self._waiting[sending] = self._loop.create_future()
+        self._hurry()
+        try:
+            await turn
+        finally:
+            # It holds what it raises, which holds this frame, and that the message.
+            del turn
+            # It is there still if its caller was cancelled.
+            if self._waiting.pop(sending, None) is not None:
+                self._let_in()
+
+    def on_settled(self) -> None:
+        """Let those in who wait, and tell those who flush."""
+        self._let_in()
+        self._settled.over()
+
+    def _let_in(self) -> None:
+        waiting, accumulator = self._waiting, self.accumulator
+        while waiting:
+            sending, turn = next(iter(waiting.items()))
+            if not turn.done():  # else its caller was cancelled
+                if not accumulator.fits(sending.size):
+                    self._hurry()
+                    return
+                accumulator.add(sending)
+                turn.set_result(None)
+                self.queued.ring()
+            del waiting[sending]
+
+    def _expire(self, now: float) -> float:
+        """Give up those whose time is over; give the next deadline."""
+        late = [one for one in self._waiting if one.deadline <= now]
+        for sending in late:
+            turn = self._waiting.pop(sending)
+            if not turn.done():
+                turn.set_exception(_too_late(sending))
+        unwritten, flying = self.accumulator.overdue(now)
+        for sending in unwritten:
+            fail(sending.ticket, _too_late(sending))
+        flying = [sending for sending in flying if not sending.ticket.done()]
+        for sending in flying:
+            stream = sending.shard.stream
+            fail(sending.ticket, SendUnknown(stream, "no reply before its timeout"))
+        self._report("send_failed", len(unwritten), "not written before its timeout")
+        self._report("send_unknown", len(flying), "no reply before its timeout")
+        if late or unwritten:
+            self.on_settled()
+        waiting = min((one.deadline for one in self._waiting), default=inf)
+        return min(waiting, self.accumulator.earliest())
+
+    def _report(self, name: str, count: int, reason: str) -> None:
+        if count:
+            self._on_event(Event(name, facts={"messages": count, "reason": reason}))
+
+    def _hurry(self) -> None:
+        """Have what is queued go out at once, whatever the producer's `linger`."""
+        self.accumulator.hurry()
+        self.queued.ring()
+
+    async def drain(self) -> None:
+        """Wait until all that was queued before has an outcome, good or bad."""
+        # Those who wait for room are queued too, as far as their caller can tell.
+        turns = list(self._waiting.values())
+        while not all(turn.done() for turn in turns):
+            await self._settled.wait()
+        self._hurry()
+        target = self.accumulator.added
+        while self.accumulator.settled < target:
+            await self._settled.wait()
+
+
+def _too_late(sending: Sending[Ticket]) -> SendFailed:
+    reason = "it was not written before its timeout"
+    return SendFailed(sending.shard.stream, "TIMEOUT", reason)

@@ -1,0 +1,124 @@
+"""An outlet: one stream of a producer, and how messages go there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Generic, TypeAlias, TypeVar, Unpack
+
+from penstock._core.accumulator import Sending
+from penstock._tasks.flusher import Ticket
+from penstock._tasks.manner import Manner
+from penstock._tasks.many import Outcomes
+from penstock._tasks.sender import Sender
+from penstock.errors import ConfigurationError
+from penstock.message import Receipt
+from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
+
+__all__ = ["KeyOf", "Outlet"]
+
+T = TypeVar("T")
+
+KeyOf: TypeAlias = Callable[[T], str | None]
+"""Gives a payload's key, or None."""
+
+
+class Outlet(Generic[T]):
+    """One stream of a producer, with what its messages have in common.
+
+    Made by `Producer.to`, and good for as long as the producer is, however often that
+    is opened. All outlets of a producer share its buffer and its connection, so the
+    order within a stream is that of the calls, by whatever outlet.
+
+    Attributes:
+        stream: Where its messages go.
+    """
+
+    def __init__(
+        self, sender: Sender, stream: str, manner: Manner, key: KeyOf[T] | None
+    ) -> None:
+        self.stream = stream
+        self._sender = sender
+        self._manner = manner
+        self._key = key
+
+    async def send(
+        self,
+        payload: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **choices: Unpack[MessageOptions],
+    ) -> Receipt:
+        """Send a message and wait until the server has it; see `Producer.send`."""
+        return await (await self.enqueue(payload, key=key, headers=headers, **choices))
+
+    async def enqueue(
+        self,
+        payload: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **choices: Unpack[MessageOptions],
+    ) -> asyncio.Future[Receipt]:
+        """Queue a message, waiting for room only; see `Producer.enqueue`."""
+        sending = self._pack(payload, key, headers, choices)
+        if (wait := self._sender.put(sending)) is not None:
+            await wait
+        return sending.ticket
+
+    def enqueue_nowait(
+        self,
+        payload: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **choices: Unpack[MessageOptions],
+    ) -> asyncio.Future[Receipt]:
+        """Queue a message if there is room now; see `Producer.enqueue_nowait`."""
+        sending = self._pack(payload, key, headers, choices)
+        self._sender.put_now(sending)
+        return sending.ticket
+
+    def send_many(
+        self,
+        messages: Iterable[T | Outgoing[T]] | AsyncIterable[T | Outgoing[T]],
+        **choices: Unpack[SendOptions],
+    ) -> Outcomes:
+        """Send messages, each with an outcome of its own; see `Producer.send_many`."""
+        route = (self._manner, self.stream, choices)
+        pack = partial(self._pack_one, choices)
+        return Outcomes(self._sender, route, messages, pack)
+
+    def _pack_one(self, choices: SendOptions, message: Outgoing[T]) -> Sending[Ticket]:
+        return self._pack(
+            message.payload,
+            message.key,
+            message.headers,
+            own_choices(message, choices),
+        )
+
+    def _pack(
+        self,
+        payload: T,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        choices: MessageOptions,
+    ) -> Sending[Ticket]:
+        if key is None and self._key is not None:
+            try:
+                key = self._key(payload)
+            except Exception as error:
+                # Its own text may quote the payload.
+                raise ConfigurationError(
+                    f"key= of the outlet to {self.stream!r:.80} raised "
+                    f"{type(error).__name__} for a payload of type "
+                    f"{type(payload).__name__}; mend it, or pass key= to the call"
+                ) from error
+        return self._sender.pack(
+            self._manner, self.stream, payload, key, headers, choices=choices
+        )
+
+    def __repr__(self) -> str:
+        return f"<Outlet to {self.stream!r:.80}>"

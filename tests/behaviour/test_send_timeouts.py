@@ -1,0 +1,280 @@
+"""Back-pressure: how long a send may take, and what giving it up leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Events
+from penstock import (
+    BufferFull,
+    ConfigurationError,
+    Producer,
+    Receipt,
+    SendFailed,
+    SendUnknown,
+)
+from support.proxy import proxy
+from support.server import server
+from support.waiting import eventually
+
+
+async def test_what_is_in_the_air_when_its_time_is_over_is_unknown(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    async with proxy(url) as between:
+        async with Producer(
+            between.url, send_timeout=0.1, close_timeout=0, on_event=events
+        ) as producer:
+            await producer.send(stream, b"first")
+            between.mute = True
+            start = time.monotonic()
+            with pytest.raises(SendUnknown, match="timeout"):
+                await producer.send(stream, b"second")
+            assert 0.1 <= time.monotonic() - start < 5
+    # It is told of once, not once more when the connection ends.
+    [event] = events.named("send_unknown")
+    assert event.facts["messages"] == 1
+    assert await redis.xlen(stream) == 2
+
+
+async def test_what_was_not_written_in_time_is_taken_back(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    async with proxy(url) as between:
+        async with Producer(
+            between.url, max_batch=1, max_in_flight=1, on_event=events
+        ) as producer:
+            await producer.send(stream, b"first")
+            await between.stop()
+            unknown = await producer.enqueue(stream, b"second", timeout=30)
+            late = [await producer.enqueue(stream, b"late", timeout=0.1) for _ in "ab"]
+            kept = await producer.enqueue(stream, b"kept")
+            for future in late:
+                with pytest.raises(SendFailed, match="timeout") as caught:
+                    await future
+                assert caught.value.code == "TIMEOUT"
+            assert not kept.done()
+            await between.start()
+            await kept
+            await asyncio.gather(unknown, return_exceptions=True)
+    bodies = [fields[b"msg"] for _, fields in await redis.xrange(stream)]
+    assert bodies in ([b"first", b"kept"], [b"first", b"second", b"kept"])
+    facts = [event.facts for event in events.named("send_failed")]
+    assert sum(fact["messages"] for fact in facts) == 2  # type: ignore[misc]
+
+
+async def test_the_wait_for_room_counts(url: str, stream: str) -> None:
+    async with proxy(url) as between:
+        async with Producer(
+            between.url, max_messages=2, send_timeout=0.1, close_timeout=0
+        ) as producer:
+            between.mute = True
+            for _ in range(2):
+                await producer.enqueue(stream, b"x", timeout=60)
+            for send in (producer.enqueue, producer.send):
+                start = time.monotonic()
+                with pytest.raises(SendFailed) as caught:
+                    await send(stream, b"x")
+                assert caught.value.code == "TIMEOUT"
+                assert 0.1 <= time.monotonic() - start < 5
+            with pytest.raises(BufferFull):
+                producer.enqueue_nowait(stream, b"x")
+
+
+async def test_room_that_is_taken_back_is_given_to_the_next(
+    url: str, stream: str, redis: Any
+) -> None:
+    """A large message that waits at the front must not keep small ones out for ever."""
+    async with proxy(url) as between:
+        async with Producer(between.url, max_bytes=10_000, close_timeout=0) as producer:
+            between.mute = True
+            await producer.enqueue(stream, b"x" * 5000)
+            large = asyncio.create_task(
+                producer.enqueue(stream, b"x" * 9000, timeout=0.05)
+            )
+            await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await producer.enqueue(stream, b"small")
+            with pytest.raises(SendFailed):
+                await large
+            cancelled = asyncio.create_task(producer.enqueue(stream, b"x" * 9000))
+            await asyncio.sleep(0)
+            waits = asyncio.create_task(producer.enqueue(stream, b"small"))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            async with asyncio.timeout(5):
+                await waits
+
+
+async def test_what_ran_out_of_time_in_the_air_makes_room_when_the_connection_ends(
+    url: str, stream: str
+) -> None:
+    async with proxy(url) as between:
+        async with Producer(between.url, max_messages=1) as producer:
+            await producer.send(stream, b"warm")
+            between.mute = True
+            with pytest.raises(SendUnknown):
+                await producer.send(stream, b"1", timeout=0.05)
+            waits = asyncio.create_task(producer.send(stream, b"2"))
+            await asyncio.sleep(0)
+            assert producer._sender._waiting
+            between.mute = False
+            between.cut()
+            async with asyncio.timeout(5):
+                await waits
+                await producer.flush()
+
+
+async def test_each_message_of_many_has_its_own_time(url: str, stream: str) -> None:
+    async with proxy(url) as between:
+        async with Producer(between.url, max_messages=5, close_timeout=0) as producer:
+            await producer.send(stream, b"warm")
+            between.mute = True
+            outcomes = await producer.send_many(stream, [b"x"] * 7, timeout=0.05)
+    assert [type(outcome) for outcome in outcomes] == [SendUnknown] * 5 + [
+        SendFailed
+    ] * 2
+
+
+async def test_an_outlet_may_have_a_timeout_of_its_own(url: str, stream: str) -> None:
+    async with proxy(url) as between:
+        async with Producer(
+            between.url, send_timeout=3600, close_timeout=0
+        ) as producer:
+            between.mute = True
+            with pytest.raises(SendUnknown):
+                await producer.to(stream, timeout=0.05).send(b"x")
+            with pytest.raises(SendUnknown):
+                await producer.to(stream).send(b"x", timeout=0.05)
+
+
+async def test_a_timeout_that_is_not_reached_changes_nothing(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with Producer(url, send_timeout=0.5, max_messages=50) as producer:
+        until = time.monotonic() + 1.2
+        sent = 0
+        while time.monotonic() < until:
+            assert isinstance(await producer.send(stream, b"x"), Receipt)
+            sent += 1
+    assert await redis.xlen(stream) == sent
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "1", float("nan"), True])
+async def test_a_timeout_that_is_no_duration_is_refused(
+    url: str, stream: str, timeout: Any
+) -> None:
+    async with Producer(url) as producer:
+        with pytest.raises(ConfigurationError, match="timeout="):
+            await producer.send(stream, b"x", timeout=timeout)
+        with pytest.raises(ConfigurationError, match="timeout="):
+            await producer.send_many(stream, [b"x"], timeout=timeout)
+        with pytest.raises(ConfigurationError, match="timeout="):
+            producer.to(stream, timeout=timeout)
+
+
+async def test_an_unknown_choice_is_a_type_error(url: str, stream: str) -> None:
+    async with Producer(url) as producer:
+        with pytest.raises(TypeError, match="colour"):
+            await producer.send(stream, b"x", colour="red")  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="colour"):
+            await producer.send_many(stream, [], colour="red")  # type: ignore[call-arg]
+
+
+async def test_a_frozen_server_neither_blocks_for_ever_nor_takes_memory(
+    tmp_path: Path, stream: str
+) -> None:
+    async with server(tmp_path) as own:
+        async with Producer(
+            own.url, max_bytes=200_000, send_timeout=0.3, close_timeout=5
+        ) as producer:
+            await producer.send(stream, b"first")
+            own.send_signal(signal.SIGSTOP)
+            sizes = []
+            tracemalloc.start()
+            try:
+                for _ in range(3):
+                    start = time.monotonic()
+                    outcomes = await asyncio.gather(
+                        *[producer.send(stream, b"%d" % n * 3000) for n in range(1000)],
+                        return_exceptions=True,
+                    )
+                    assert time.monotonic() - start < 10
+                    kinds = {type(outcome) for outcome in outcomes}
+                    assert kinds <= {SendUnknown, SendFailed}
+                    del outcomes
+                    sizes.append(tracemalloc.get_traced_memory()[0])
+            finally:
+                tracemalloc.stop()
+            # The last round's messages may be in somebody's hands still.
+            assert sizes[-1] - sizes[0] < 2_000_000
+            own.send_signal(signal.SIGCONT)
+            await producer.send(stream, b"last", timeout=20)
+        client = own.client()
+        bodies = [fields[b"msg"] for _, fields in await client.xrange(stream)]
+        await client.aclose()
+    # What had failed was never written.
+    assert bodies[0] == b"first"
+    assert bodies[-1] == b"last"
+    assert sum(map(len, bodies)) < 200_000
+
+
+async def test_thousands_of_cancelled_sends_cost_neither_order_nor_connection(
+    url: str, stream: str, redis: Any
+) -> None:
+    """At any moment: waiting for room, queued, in the air, answered."""
+    kept: dict[int, str] = {}
+
+    async def send(producer: Producer, number: int) -> None:
+        receipt = await producer.send(stream, b"%d" % number)
+        kept[number] = str(receipt.id)
+
+    async with proxy(url) as between:
+        async with Producer(between.url, max_messages=50, max_batch=20) as producer:
+            running: list[asyncio.Task[None]] = []
+            for number in range(5000):
+                running.append(asyncio.create_task(send(producer, number)))
+                if random.random() < 0.2:
+                    await asyncio.sleep(random.choice([0, 0, 0.0005]))
+                if random.random() < 0.6:
+                    random.choice(running[-100:]).cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await producer.send(stream, b"5000")
+        assert between.accepted == 1
+    entries = [(i.decode(), int(f[b"msg"])) for i, f in await redis.xrange(stream)]
+    numbers = [number for _, number in entries]
+    assert numbers == sorted(set(numbers))
+    ids = {number: id_ for id_, number in entries}
+    assert 100 < len(kept) < 4900
+    assert all(ids[number] == id_ for number, id_ in kept.items())
+
+
+async def test_those_who_gave_up_waiting_for_room_leave_nothing_behind(
+    url: str, stream: str
+) -> None:
+    async def full() -> bool:
+        return producer._sender.accumulator.held == 1
+
+    async with proxy(url) as between:
+        async with Producer(between.url, max_messages=1, close_timeout=0) as producer:
+            between.mute = True
+            producer.enqueue_nowait(stream, b"x")
+            await eventually(full)
+            tasks = [
+                asyncio.create_task(producer.send(stream, b"x" * 1000))
+                for _ in range(2000)
+            ]
+            await asyncio.sleep(0)
+            assert len(producer._sender._waiting) == 2000
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert not producer._sender._waiting

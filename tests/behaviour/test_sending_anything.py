@@ -1,0 +1,172 @@
+"""Whatever is sent comes back byte for byte, or is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from penstock import (
+    EARLIEST,
+    REALTIME,
+    ConfigurationError,
+    Consumer,
+    Producer,
+    Receipt,
+)
+
+# Any character there is, lone surrogates too; with those that protocols trip over.
+NASTY = st.sampled_from(
+    [
+        "\0",
+        "\r\n",
+        "$-1\r\n",
+        "*1\r\n",
+        "'\"",
+        "\\",
+        "😀",
+        "é",
+        "\udc80",
+        "\ud800",
+        ":0",
+    ]
+)
+TEXT = st.lists(
+    NASTY | st.text(st.characters(categories=None), max_size=5), max_size=5
+).map("".join)
+BYTES = st.binary(max_size=50) | st.sampled_from(
+    [b"\r\n", b"\xff\xfe", b"\0", b"$5\r\n"]
+)
+
+bounded = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def is_utf8(text: str, errors: str = "strict") -> bool:
+    """Whether it can be encoded."""
+    try:
+        text.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def on_the_wire(text: str) -> str:
+    """What comes back: escaped bytes that make a character together are that one."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def can_go(key: str | None, headers: dict[str, str]) -> bool:
+    """Whether a message with those may be sent; invalid UTF-8 may, as it was read."""
+    texts = [*headers, *headers.values(), *([] if key is None else [key])]
+    every = all(is_utf8(text, "surrogateescape") for text in texts)
+    return every and not {"msg", "key"} & set(headers)
+
+
+@bounded
+@given(
+    payloads=st.lists(BYTES, min_size=1, max_size=20),
+    key=st.none() | TEXT,
+    headers=st.dictionaries(TEXT, TEXT, max_size=4),
+)
+@example(payloads=[b""], key="", headers={"": ""})
+@example(payloads=[b"x" * 1_000_000], key="k" * 100_000, headers={"h" * 9999: "\0"})
+@example(payloads=[b"x"], key=None, headers={"msg": "x"})
+@example(payloads=[b"x"], key="\ud800", headers={})
+@example(payloads=[b"x"], key="\udc80\udcff", headers={"\udcfe": "\udcff"})
+async def test_payloads_keys_and_headers_come_back_as_they_were(
+    url: str,
+    stream: str,
+    redis: Any,
+    *,
+    payloads: list[bytes],
+    key: str | None,
+    headers: dict[str, str],
+) -> None:
+    await redis.delete(stream)
+    async with Producer(url) as producer:
+        for payload in payloads:
+            if not can_go(key, headers):
+                with pytest.raises(ConfigurationError):
+                    await producer.enqueue(stream, payload, key=key, headers=headers)
+                continue
+            await producer.enqueue(stream, payload, key=key, headers=headers)
+    if not can_go(key, headers):
+        assert not await redis.exists(stream)
+        return
+    expected: dict[str, str] = {}
+    for name, value in headers.items():
+        expected.setdefault(on_the_wire(name), on_the_wire(value))
+    async with Consumer(stream, url=url, mode=REALTIME, start=EARLIEST) as consumer:
+        for payload in payloads:
+            message = await consumer.next()
+            assert message.payload == payload
+            assert message.key == (None if key is None else on_the_wire(key))
+            assert dict(message.headers) == expected
+
+
+@bounded
+@given(texts=st.lists(TEXT, min_size=1, max_size=10))
+async def test_text_comes_back_or_is_refused(
+    url: str, stream: str, redis: Any, *, texts: list[str]
+) -> None:
+    await redis.delete(stream)
+    async with Producer(url) as producer:
+        outcomes = await producer.to(stream, payload=str).send_many(texts)
+    for text, outcome in zip(texts, outcomes, strict=True):
+        assert isinstance(outcome, Receipt if is_utf8(text) else ConfigurationError)
+    bodies = [fields[b"msg"].decode() for _, fields in await redis.xrange(stream)]
+    assert bodies == [text for text in texts if is_utf8(text)]
+
+
+@bounded
+@given(name=TEXT)
+@example(name="")
+@example(name="a\r\nDEL a\r\n")
+@example(name="x" * 100_000)
+@example(name="\udc80")
+async def test_any_text_is_a_stream_s_name_but_the_empty_one(
+    url: str, redis: Any, *, name: str
+) -> None:
+    async with Producer(url) as producer:
+        if not name or not is_utf8(name):
+            with pytest.raises(ConfigurationError, match="stream name"):
+                await producer.send(name, b"x")
+            return
+        await redis.delete(name)
+        receipt = await producer.send(name, b"x")
+    assert receipt.stream == name
+    [(id_, fields)] = await redis.xrange(name.encode())
+    assert (id_, fields) == (bytes(receipt.id), {b"msg": b"x"})
+    await redis.delete(name)
+
+
+async def test_a_refusal_quotes_neither_payload_nor_header(
+    url: str, stream: str
+) -> None:
+    secret = "hunter2\ud800"
+    async with Producer(url) as producer:
+        for message in (
+            {"payload": secret},
+            {"payload": b"x", "key": secret},
+            {"payload": b"x", "headers": {"a": secret}},
+        ):
+            with pytest.raises(ConfigurationError) as caught:
+                await producer.send(stream, **message)
+            assert "hunter2" not in str(caught.value)
+            assert caught.value.__cause__ is None
+
+
+async def test_large_and_small_messages_do_not_mix(
+    url: str, stream: str, redis: Any
+) -> None:
+    bodies = [bytes([n % 256]) * (1_000_000 if n % 7 == 0 else n) for n in range(60)]
+    async with Producer(url, max_bytes=3_000_000) as producer:
+        await asyncio.gather(*[producer.send(stream, body) for body in bodies])
+    assert [fields[b"msg"] for _, fields in await redis.xrange(stream)] == bodies

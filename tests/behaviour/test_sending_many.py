@@ -1,0 +1,227 @@
+"""What `send_many` promises."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from penstock import (
+    ClosedError,
+    ConfigurationError,
+    Outgoing,
+    Producer,
+    Receipt,
+    SendFailed,
+    SendUnknown,
+    UsageError,
+)
+from support.proxy import proxy
+from support.waiting import eventually
+
+
+async def bodies(redis: Any, key: str) -> list[int]:
+    """The decimal payloads of a stream."""
+    return [int(fields[b"msg"]) for _, fields in await redis.xrange(key)]
+
+
+async def test_receipts_are_in_the_order_of_the_messages(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with Producer(url, max_messages=100, max_batch=7) as producer:
+        outcomes = await producer.send_many(stream, (b"%d" % n for n in range(1000)))
+    entries = await redis.xrange(stream)
+    assert [int(fields[b"msg"]) for _, fields in entries] == list(range(1000))
+    receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+    assert [bytes(r.id) for r in receipts] == [id_ for id_, _ in entries]
+
+
+async def test_a_message_may_have_a_key_and_headers(
+    url: str, stream: str, redis: Any
+) -> None:
+    messages = [b"a", Outgoing("b", key="k"), Outgoing(b"c", headers={"h": "v"})]
+    async with Producer(url) as producer:
+        await producer.send_many(stream, messages)
+    assert [fields for _, fields in await redis.xrange(stream)] == [
+        {b"msg": b"a"},
+        {b"msg": b"b", b"key": b"k"},
+        {b"msg": b"c", b"h": b"v"},
+    ]
+
+
+async def test_async_iterables_are_welcome(url: str, stream: str, redis: Any) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        for number in range(100):
+            yield b"%d" % number
+            await asyncio.sleep(0)
+
+    async with Producer(url) as producer:
+        assert len(await producer.send_many(stream, source())) == 100
+    assert await bodies(redis, stream) == list(range(100))
+
+
+async def test_no_messages_are_no_outcomes(url: str, stream: str) -> None:
+    async with Producer(url) as producer:
+        assert await producer.send_many(stream, []) == []
+
+
+async def test_a_failure_stands_in_the_place_of_its_message(
+    url: str, stream: str, redis: Any
+) -> None:
+    await redis.set(f"{stream}:1", "no stream")
+    messages = [b"0", b"1", object(), Outgoing(b"0", headers={"msg": "x"}), b"0"]
+    sharder = lambda _stream, _key, payload: int(payload)  # noqa: E731
+    async with Producer(url, sharder=sharder) as producer:
+        outcomes = await producer.send_many(stream, messages)
+    assert [type(outcome) for outcome in outcomes] == [
+        Receipt,
+        SendFailed,
+        ConfigurationError,
+        ConfigurationError,
+        Receipt,
+    ]
+    assert await bodies(redis, f"{stream}:0") == [0, 0]
+
+
+async def test_a_codec_that_fails_fails_its_message_only(
+    url: str, stream: str, redis: Any
+) -> None:
+    class Picky:
+        def encode(self, payload: int, /) -> bytes:
+            return b"%d" % (100 // payload)
+
+        def decode(self, data: bytes, /) -> int:
+            return int(data)
+
+    async with Producer(url, codec=Picky()) as producer:
+        outcomes = await producer.send_many(stream, [1, 0, 2])
+    assert isinstance(outcomes[1], ConfigurationError)
+    assert "ZeroDivisionError" in str(outcomes[1])
+    assert await bodies(redis, stream) == [100, 50]
+
+
+async def test_what_was_in_the_air_is_unknown_and_the_rest_is_sent(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with proxy(url) as between:
+        async with Producer(between.url, max_batch=10, max_in_flight=1) as producer:
+            between.cut_on = b"XADD"
+            between.cut_next_reply = True
+            outcomes = await producer.send_many(stream, (b"%d" % n for n in range(50)))
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [SendUnknown] * 10 + [Receipt] * 40
+    assert await bodies(redis, stream) == list(range(50))
+
+
+async def test_an_endless_iterable_is_sent_in_bounded_memory(
+    url: str, stream: str, redis: Any
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        for taken in itertools.count(1):
+            yield b"%d" % taken
+
+    async with Producer(url, max_messages=50) as producer:
+        given = 0
+        async for outcome in producer.send_many(stream, endless()):
+            assert isinstance(outcome, Receipt)
+            given += 1
+            assert taken - given <= 51
+            if given == 5000:
+                break
+    assert await bodies(redis, stream) == list(range(1, taken + 1))
+
+
+async def test_no_more_is_taken_than_there_is_room_for(url: str, stream: str) -> None:
+    taken = 0
+
+    def source() -> Iterator[bytes]:
+        nonlocal taken
+        for taken in range(1, 1000):  # noqa: B007 - looked at below
+            yield b"x"
+
+    async def full() -> bool:
+        return taken >= 11
+
+    async with proxy(url) as between:
+        async with Producer(
+            between.url, max_messages=10, close_timeout=0.1
+        ) as producer:
+            between.mute = True
+            task = asyncio.ensure_future(producer.send_many(stream, source()))
+            await eventually(full)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert taken == 11
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+async def test_what_the_iterable_raises_leaves_and_what_it_gave_is_sent(
+    url: str, stream: str, redis: Any
+) -> None:
+    def source() -> Iterator[bytes]:
+        yield b"1"
+        yield b"2"
+        raise LookupError
+
+    async with Producer(url) as producer:
+        with pytest.raises(LookupError):
+            await producer.send_many(stream, source())
+    assert await bodies(redis, stream) == [1, 2]
+
+
+async def test_a_closed_producer_and_a_wrong_stream_fail_them_all(
+    url: str, stream: str
+) -> None:
+    producer = Producer(url)
+    with pytest.raises(ClosedError):
+        await producer.send_many(stream, [b"x"])
+    async with producer:
+        with pytest.raises(ConfigurationError, match="no stream name"):
+            await producer.send_many("", [b"x"])
+
+
+async def test_closing_ends_it_while_it_waits_for_room(url: str, stream: str) -> None:
+    async with proxy(url) as between:
+        async with Producer(
+            between.url, max_messages=2, close_timeout=0.05
+        ) as producer:
+            between.mute = True
+            task = asyncio.ensure_future(
+                producer.send_many(stream, itertools.repeat(b"x"))
+            )
+            await asyncio.sleep(0)
+        with pytest.raises(ClosedError):
+            await task
+
+
+@pytest.mark.parametrize("messages", [b"bytes", "text", {"a": 1}, 5, None])
+def test_what_is_no_list_of_messages_is_refused(messages: Any) -> None:
+    with pytest.raises(ConfigurationError, match="give a list"):
+        Producer("redis://localhost").send_many("orders", messages)
+
+
+async def test_messages_are_sent_once(url: str, stream: str, redis: Any) -> None:
+    async with Producer(url) as producer:
+        outcomes = producer.send_many(stream, [b"1"])
+        await outcomes
+        with pytest.raises(UsageError, match="sent already"):
+            await outcomes
+    assert await bodies(redis, stream) == [1]
+
+
+def test_what_nobody_awaits_is_warned_of() -> None:
+    with pytest.warns(RuntimeWarning, match="nothing was sent"):
+        Producer("redis://localhost").send_many("orders", [b"1"])
+
+
+def test_a_message_s_repr_shows_neither_payload_nor_headers() -> None:
+    message = Outgoing(b"secret", key="k", headers={"a": "secret"})
+    assert repr(message) == "Outgoing(key='k', id=None, timestamp=None)"

@@ -1,0 +1,34 @@
+"""Retention in the words of an XADD."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from penstock import MaxAge, MaxLen, Retention
+from penstock._core import commands
+from penstock._core.commands import Command
+from penstock._core.trimming import trim
+
+NOW = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("retention", "words"),
+    [
+        (None, ()),
+        (MaxLen(5), (b"MAXLEN", b"~", 5)),
+        (MaxLen(5, exact=True), (b"MAXLEN", b"=", 5)),
+        (MaxAge(1.5), (b"MINID", b"~", NOW - 1500)),
+        (MaxAge(timedelta(days=1), exact=True), (b"MINID", b"=", NOW - 86_400_000)),
+        (MaxAge(3e9), (b"MINID", b"~", 0)),
+    ],
+)
+def test_retention_is_a_few_words(retention: Retention | None, words: Command) -> None:
+    assert trim(retention, NOW) == words
+
+
+def test_they_stand_before_the_id() -> None:
+    words = commands.xadd(b"s", (b"msg", b"a"), "5-*", trim(MaxLen(5), NOW))
+    assert words == (b"XADD", b"s", b"MAXLEN", b"~", 5, "5-*", b"msg", b"a")
