@@ -31,6 +31,15 @@ def test_it_tells_its_commands() -> None:
     done = penstock("--help")
     assert done.returncode == 0
     assert "demo" in done.stdout
+    assert "dead" in done.stdout
+    assert "run" in done.stdout
+
+
+def test_run_tells_what_each_exit_status_means() -> None:
+    done = penstock("run", "--help")
+    assert done.returncode == 0
+    for status in ("0 it has drained", "1 a worker failed", "2 wrong usage", "128+n"):
+        assert status in done.stdout
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])

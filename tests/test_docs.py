@@ -1,8 +1,9 @@
 """Every Python block in the README and the docs runs, against a real server.
 
 A block is run as it stands, with `redis://localhost` read as the server under test and
-`REDIS_URL` set. `Order`, `bill` and `handle` are what the README's reader would have;
-the latter two end the program after the first message.
+`REDIS_URL` set; the stream `orders` has a message and a dead letter. `Order`, `bill`
+and `handle` are what the README's reader would have; the latter two end the program
+after the first message. So does a router's `run`. Tests in a block are run too.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock import Message, Producer
+from penstock import Message, Producer, Router
+from support.dying import die
+from support.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
+# What the docs send to.
+STREAMS = ("orders", "orders.dead", "clicks", "history")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -48,12 +53,29 @@ async def run(code: str, names: dict[str, Any]) -> None:
         await made
 
 
+async def run_until_one(router: Router, url: str | None = None) -> None:
+    """Run a router until each consumer has acknowledged a message."""
+
+    async def all_have() -> bool:
+        return all(c.statistics().acknowledged for c in router.consumers)
+
+    async with router.running(url):
+        assert router.ready
+        await eventually(all_have)
+
+
 @pytest.mark.parametrize("code", blocks())
 async def test_a_block_of_the_docs_runs(
-    code: str, url: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+    code: str,
+    url: str,
+    penstock_stream: str,
+    redis: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("REDIS_URL", url)
-    await redis.delete("orders")
+    monkeypatch.setattr(Router, "run", run_until_one)
+    await redis.delete(*STREAMS)
+    await die(redis, "orders", b'{"id": 1}')
     calls = []
 
     def bill(payload: object) -> None:
@@ -78,13 +100,16 @@ async def test_a_block_of_the_docs_runs(
     async with asyncio.timeout(20):
         with suppress(Handled):
             await run(code, names)
-    if "bill(" in code or "run(handle" in code:
+        for name in [name for name in names if name.startswith("test_")]:
+            await names[name](url, penstock_stream)
+    ours = re.search(r"(?<!def )bill\(message|run\(\s*handle", code)
+    if ours and "def handle" not in code:
         assert len(calls) == 1
-    await redis.delete("orders")
+    await redis.delete(*STREAMS)
 
 
-def test_there_are_the_three_samples_of_the_readme() -> None:
-    assert len(BLOCK.findall((ROOT / "README.md").read_text())) == 3
+def test_there_are_the_samples_of_the_readme() -> None:
+    assert len(BLOCK.findall((ROOT / "README.md").read_text())) == 4
 
 
 def test_the_readme_names_the_commands_that_the_makefile_has() -> None:

@@ -13,17 +13,23 @@ SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 # From the ground up. What is not in a list is its folder's floor.
 FLOORS = [
     ["errors", "events"],
-    ["message", "identity", "embedded"],
-    ["options", "codecs", "sharding"],
+    ["message", "identity", "embedded", "statistics"],
+    ["options", "codecs", "sharding", "middleware"],
+    ["retries", "retention"],
+    ["outgoing"],
     ["_core"],
     ["_link"],
     ["_tasks"],
+    ["outlet"],
     ["consumer", "producer", "admin"],
+    ["_registration"],
+    ["_posts"],
+    ["router"],
     ["__init__", "testing"],
     ["cli"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-FOLDERS = {"_core", "_link", "_tasks", "cli"}
+FOLDERS = {"_core", "_link", "_tasks", "admin", "cli"}
 
 # Who may know these packages at all.
 ONLY_IN = {
@@ -32,8 +38,17 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
-    "asyncio": {"_link", "_tasks", "producer", "cli", "admin", "consumer"},
-    "anyio": {"_link", "_tasks", "producer", "consumer", "cli", "admin"},
+    "asyncio": {
+        "_link",
+        "_tasks",
+        "producer",
+        "outlet",
+        "cli",
+        "admin",
+        "consumer",
+        "_posts",
+    },
+    "anyio": {"_link", "_tasks", "producer", "consumer", "cli", "admin", "_posts"},
     "time": {"_link", "_tasks", "embedded", "cli"},
     "random": {"_link", "_tasks", "cli", "sharding"},
 }

@@ -1,11 +1,12 @@
 """Asyncio streaming on Redis Streams and Valkey.
 
 A background reader fills a bounded queue, handlers process, and a committer batches
-the acknowledgements. `Producer` sends, `Consumer` receives.
+the acknowledgements. `Producer` sends, `Consumer` receives, and `Router` runs the
+consumers of many handlers.
 """
 
 from penstock.codecs import Codec, json_codec, msgpack_codec
-from penstock.consumer import Consumer, Statistics
+from penstock.consumer import Consumer
 from penstock.errors import (
     AccessError,
     BufferFull,
@@ -15,6 +16,7 @@ from penstock.errors import (
     ConnectError,
     ConnectionLost,
     DecodeError,
+    GaveUp,
     PenstockError,
     SendFailed,
     SendUnknown,
@@ -24,6 +26,7 @@ from penstock.errors import (
 )
 from penstock.events import Event
 from penstock.message import EntryId, Fields, Headers, Message, Receipt, Shard
+from penstock.middleware import Middleware
 from penstock.options import (
     DELAYED,
     DISABLED,
@@ -36,6 +39,7 @@ from penstock.options import (
     RESUMABLE,
     ROLLING,
     AutoCommit,
+    Batch,
     Claim,
     Commit,
     Mode,
@@ -44,12 +48,19 @@ from penstock.options import (
     Start,
     after,
 )
+from penstock.outgoing import MessageOptions, Outcome, Outgoing, SendOptions
+from penstock.outlet import Outlet
 from penstock.producer import Producer
+from penstock.retention import MaxAge, MaxLen, Retention
+from penstock.retries import DROP, STOP, Backoff, DeadLetters, Retry
+from penstock.router import Router
 from penstock.sharding import KeyHash, Random, RoundRobin, Sharder
+from penstock.statistics import Statistics
 
 __all__ = [
     "DELAYED",
     "DISABLED",
+    "DROP",
     "EARLIEST",
     "IMMEDIATE",
     "LATEST",
@@ -58,8 +69,11 @@ __all__ = [
     "REALTIME",
     "RESUMABLE",
     "ROLLING",
+    "STOP",
     "AccessError",
     "AutoCommit",
+    "Backoff",
+    "Batch",
     "BufferFull",
     "Claim",
     "ClosedError",
@@ -70,22 +84,35 @@ __all__ = [
     "ConnectError",
     "ConnectionLost",
     "Consumer",
+    "DeadLetters",
     "DecodeError",
     "EntryId",
     "Event",
     "Fields",
+    "GaveUp",
     "Headers",
     "KeyHash",
+    "MaxAge",
+    "MaxLen",
     "Message",
+    "MessageOptions",
+    "Middleware",
     "Mode",
     "Ordering",
+    "Outcome",
+    "Outgoing",
+    "Outlet",
     "PenstockError",
     "Prefetch",
     "Producer",
     "Random",
     "Receipt",
+    "Retention",
+    "Retry",
     "RoundRobin",
+    "Router",
     "SendFailed",
+    "SendOptions",
     "SendUnknown",
     "ServerError",
     "Shard",
