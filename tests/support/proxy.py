@@ -97,7 +97,9 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                last[:] = data
+                # What a cut waits for stays the last, whatever is asked meanwhile.
+                if not (self.cut_next_reply and self.cut_on and self.cut_on in last):
+                    last[:] = data
                 self.sends += data.count(b"XADD")
                 writer.write(data)
                 await writer.drain()
