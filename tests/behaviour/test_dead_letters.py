@@ -79,6 +79,25 @@ async def done(redis: Any, key: str) -> bool:
     return bool(groups[0]["pending"] == 0 and groups[0]["last-delivered-id"] != b"0-0")
 
 
+class Mute(Exception):  # noqa: N818 - what it does
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+async def test_an_exception_that_has_no_text_is_one_like_any_other(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, 1, 2)
+
+    async def handle(_: Message[bytes]) -> None:
+        raise Mute
+
+    async with running(Consumer(stream, url=url, group="g", retry=ONCE), handle):
+        await eventually(lambda: handled(redis, stream, 2))
+    letters = await admin.dead.list(stream, url=url)
+    assert [letter.reason for letter in letters] == ["Mute", "Mute"]
+
+
 async def test_it_comes_back_to_its_shard_with_all_its_attempts(
     url: str, stream: str, redis: Any
 ) -> None:

@@ -190,7 +190,6 @@ TRANSITIONS: Final[Mapping[str, Table]] = {
 }
 
 ACKED: Final = frozenset((SETTLED, COMMITTING, GONE))
-UNCOMMITTED: Final = frozenset((SETTLED, COMMITTING))
 UNTOLD: Final = frozenset((SETTLED, COMMITTING, DEAD, BURYING))
 WAITING: Final = frozenset((QUEUED, DUE, AGAIN))
 IN_HAND: Final = frozenset((RUNNING, FAILED))

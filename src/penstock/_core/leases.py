@@ -22,8 +22,6 @@ from penstock._core.entry import (
 
 __all__ = ["counted_again", "marked", "to_renew"]
 
-# How many of an entry's deliveries the server should not count: one that is to come.
-_TO_COME: Final = {DUE: 1}
 # What the server counts otherwise than its reads do, or may do so.
 _COUNTED: Final = frozenset((DUE, RUNNING, FAILED, POSTPONED))
 
@@ -94,7 +92,8 @@ def _is_counted(entry: Entry) -> bool:
 def _counted(entries: Iterable[Entry]) -> list[Renewal]:
     groups: dict[tuple[bytes, int], list[Entry]] = {}
     for entry in entries:
-        count = entry.deliveries - _TO_COME.get(entry.state, 0)
+        # Of what is due, the next attempt is not to be counted yet.
+        count = entry.deliveries - (entry.state is DUE)
         groups.setdefault((entry.account.shard.key, count), []).append(entry)
     return [
         Renewal(group[0].account, group, late=False, count=count)

@@ -5,6 +5,7 @@ The decision itself is the core's; here it gets the time, some chance and the ex
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import traceback
@@ -82,7 +83,7 @@ class Verdicts:
         timed_out = isinstance(error, HandlerTimeout)
         again = _again_after(self._retry, error, entry)
         name = "TimeoutError" if timed_out else type(error).__name__
-        reason = "it took too long" if timed_out else f"{name}: {error}"
+        reason = "it took too long" if timed_out else _words(error)
         verdict = self._judge(entry, Failure(reason, again, error=name))
         if isinstance(verdict, Dead):
             verdict = replace(verdict, traceback=_format(error))
@@ -148,7 +149,7 @@ class Verdicts:
         except Exception as error:  # noqa: BLE001 - a backoff function of the user's
             kind = type(error).__name__
             self._on_event(Event("backoff_failed", logging.ERROR, {"error": kind}))
-            usual = _with_usual_backoff(retry)
+            usual = dataclasses.replace(retry, backoff=Backoff())
             return judge(failure, attempt, usual, self._instead, **facts)
 
     def _conclude(
@@ -201,11 +202,13 @@ def _again_after(retry: Retry, error: BaseException, entry: Entry) -> bool:
     return retry.allows(error) or not isinstance(error, Exception)
 
 
-def _with_usual_backoff(retry: Retry) -> Retry:
-    """Give the same policy with the default waiting."""
-    return Retry(
-        retry.max_attempts, Backoff(), retry.timeout, retry.on, retry.give_up_on
-    )
+def _words(error: BaseException) -> str:
+    """Give an exception's type and text; a text that can't be had ends no worker."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - whatever its __str__ raises
+        return name
 
 
 def wall_clock() -> str:
