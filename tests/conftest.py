@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -19,6 +20,11 @@ from redis.asyncio.connection import ConnectionPool
 from penstock import Event
 
 pytest_plugins = ["penstock.testing"]
+
+# What a script starts in the background ignores SIGINT, and so would all that the tests
+# start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,11 @@ from support.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
 # What the docs send to.
-STREAMS = ("orders", "orders.dead", "clicks", "history")
+STREAMS = (
+    *("orders", "orders.dead", "clicks", "history"),
+    *("accounts", "accounts.total", "account.alice"),
+    *("orders.packed", "orders.refunds", "orders.times", "orders.events"),
+)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,7 +51,9 @@ def blocks() -> list[Any]:
 
 async def run(code: str, names: dict[str, Any]) -> None:
     """Run a block, whose `await`s may stand at its top."""
-    compiled = compile(code, "<docs>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    # Not our own `annotations`: a type in a block is to be found as its reader's is.
+    compiled = compile(code, "<docs>", "exec", flags, dont_inherit=True)
     made = eval(compiled, names)  # noqa: S307 - the docs are ours
     if inspect.iscoroutine(made):
         await made

@@ -5,7 +5,7 @@ the acknowledgements. `Producer` sends, `Consumer` receives, and `Router` runs t
 consumers of many handlers.
 """
 
-from penstock.codecs import Codec, json_codec, msgpack_codec
+from penstock.codecs import Codec, PayloadError, json_codec, msgpack_codec
 from penstock.consumer import Consumer
 from penstock.errors import (
     AccessError,
@@ -17,11 +17,15 @@ from penstock.errors import (
     ConnectionLost,
     DecodeError,
     GaveUp,
+    MessageTooLarge,
+    NotDurable,
     PenstockError,
     SendFailed,
     SendUnknown,
     ServerError,
     StreamMissing,
+    TransactionBroken,
+    TransactionFailed,
     UsageError,
 )
 from penstock.events import Event
@@ -51,18 +55,22 @@ from penstock.options import (
 from penstock.outgoing import MessageOptions, Outcome, Outgoing, SendOptions
 from penstock.outlet import Outlet
 from penstock.producer import Producer
-from penstock.retention import MaxAge, MaxLen, Retention
+from penstock.replay import Replay, replay
+from penstock.retention import ACKED, KEEP_ALL, MaxAge, MaxLen, Retention
 from penstock.retries import DROP, STOP, Backoff, DeadLetters, Retry
 from penstock.router import Router
 from penstock.sharding import KeyHash, Random, RoundRobin, Sharder
 from penstock.statistics import Statistics
+from penstock.transaction import Transaction
 
 __all__ = [
+    "ACKED",
     "DELAYED",
     "DISABLED",
     "DROP",
     "EARLIEST",
     "IMMEDIATE",
+    "KEEP_ALL",
     "LATEST",
     "LOAD_BALANCED",
     "PROCESSED",
@@ -96,17 +104,21 @@ __all__ = [
     "MaxLen",
     "Message",
     "MessageOptions",
+    "MessageTooLarge",
     "Middleware",
     "Mode",
+    "NotDurable",
     "Ordering",
     "Outcome",
     "Outgoing",
     "Outlet",
+    "PayloadError",
     "PenstockError",
     "Prefetch",
     "Producer",
     "Random",
     "Receipt",
+    "Replay",
     "Retention",
     "Retry",
     "RoundRobin",
@@ -120,8 +132,12 @@ __all__ = [
     "Start",
     "Statistics",
     "StreamMissing",
+    "Transaction",
+    "TransactionBroken",
+    "TransactionFailed",
     "UsageError",
     "after",
     "json_codec",
     "msgpack_codec",
+    "replay",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from types import UnionType
 from typing import (
     Any,
     Generic,
@@ -29,12 +30,13 @@ from penstock._tasks.plan import (
 )
 from penstock._tasks.running import Job
 from penstock._tasks.session import Session, open_session
-from penstock.codecs import Codec, codec_for
+from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.errors import ClosedError, ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Fields, Message, Shard
 from penstock.middleware import Middleware, checked
 from penstock.options import (
+    MAX_MESSAGE_BYTES,
     AutoCommit,
     Batch,
     Claim,
@@ -69,6 +71,7 @@ class Options(TypedDict, total=False):
     shards: int | Iterable[int] | None
     auto_commit: AutoCommit | str
     prefetch: Prefetch
+    max_message_bytes: int
     commit: Commit
     claim: Claim
     retry: Retry | None
@@ -113,9 +116,14 @@ class Consumer(Openable, Generic[T]):
             looked up by name, up to 1,024 numbers above the highest that is there.
         payload: The payload's type: `bytes` (default), `str`, `Fields` for the whole
             entry, or any type that msgspec decodes and validates from JSON.
-        codec: Decodes payloads in another way.
+        codec: Decodes payloads in another way, see `Codec`.
         auto_commit: Who acknowledges, see `AutoCommit`; default `PROCESSED`.
         prefetch: How much is held, see `Prefetch`.
+        max_message_bytes: Bytes of one message at most, all its fields; default 64
+            MiB. A larger one is not decoded, and goes to the dead letters as if it
+            were not of the payload's type; where there are none, it is passed over
+            and told of. It has been read by then, so this saves what decoding it
+            would cost, not its own memory.
         commit: When outcomes are sent, see `Commit`.
         claim: The lease, see `Claim`.
         retry: How often a message is tried whose handler fails, and when again, see
@@ -130,7 +138,8 @@ class Consumer(Openable, Generic[T]):
         mkstream: Whether a stream that is missing is made, empty; default True. With
             False, opening raises `StreamMissing`.
         open_timeout: Seconds for which opening goes on trying while no connection
-            can be made; default 0: one try.
+            can be made, or while the server refuses for what may pass: it loads its
+            data, has no memory, is a replica; default 0: one try.
         close_timeout: Seconds that leaving may take for handlers to finish and
             outcomes to be sent; default 10.
         on_event: Told of what happens in the background, see `Event`; default:
@@ -162,6 +171,15 @@ class Consumer(Openable, Generic[T]):
         self, *streams: str, payload: type[T], **options: Unpack[Options]
     ) -> None: ...
 
+    # `Cat | Dog` is a type to msgspec, but `type[...]` has no room for it.
+    @overload
+    def __init__(
+        self: Consumer[Any],
+        *streams: str,
+        payload: UnionType | type[Any],
+        **options: Unpack[Options],
+    ) -> None: ...
+
     @overload
     def __init__(
         self, *streams: str, codec: Codec[T], **options: Unpack[Options]
@@ -180,6 +198,7 @@ class Consumer(Openable, Generic[T]):
         codec: Any = None,
         auto_commit: AutoCommit | str = AutoCommit.PROCESSED,
         prefetch: Prefetch = Prefetch(),
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         commit: Commit = Commit(),
         claim: Claim = Claim(),
         retry: Retry | None = None,
@@ -214,6 +233,8 @@ class Consumer(Openable, Generic[T]):
             start = Start.LATEST if member is None else Start.EARLIEST
         if codec is None and payload is not Fields:
             codec = codec_for(payload)
+        if codec is not None:
+            content_type_of(codec)
         dead_stream, instead = which_dead_letters(dead_letters, streams)
         self._plan: Plan[T] = Plan(
             url=url,
@@ -225,6 +246,7 @@ class Consumer(Openable, Generic[T]):
             codec=codec,
             policy=policy,
             prefetch=prefetch,
+            max_message_bytes=count(max_message_bytes, "max_message_bytes"),
             max_wait=seconds(prefetch.max_wait, "Prefetch(max_wait)"),
             commit_interval=seconds(commit.interval, "Commit(interval)"),
             commit_max_pending=commit.max_pending,
@@ -267,7 +289,7 @@ class Consumer(Openable, Generic[T]):
         Several loops on one consumer, in several tasks, share the messages. Handle a
         failure inside the loop: a loop that is left can't tell `break` from an
         exception, and its message counts as processed if the consumer is then left
-        cleanly.
+        cleanly; not so where the loop's task was cancelled, or ended by an exception.
 
         Raises:
             ClosedError: The consumer is not open.
@@ -392,7 +414,8 @@ class Consumer(Openable, Generic[T]):
         """Read another stream as well, or some of its shards.
 
         It begins at `start`, as a stream does that was named on construction.
-        Assigning what is read already changes nothing.
+        Assigning what is read already changes nothing. Cancelling it leaves open
+        whether it happens.
 
         Args:
             stream: The stream's name, or a shard of it.
@@ -412,7 +435,8 @@ class Consumer(Openable, Generic[T]):
         """Read a stream, or some of its shards, no more.
 
         What waits of it is not handed out after this returns; in a group others get
-        it at once. What handlers have is finished and acknowledged as ever.
+        it at once. What handlers have is finished and acknowledged as ever. Cancelling
+        it leaves open whether it happens.
 
         Args:
             stream: The stream's name, or one of `consumer.shards`.
@@ -567,14 +591,16 @@ class Consumer(Openable, Generic[T]):
         From another task: loops end, `run` returns once started handlers have
         finished, and then this does. From a handler of `run`: returns at once, and
         the rest is done when `run` has returned. On a closed consumer it does
-        nothing.
+        nothing. Cancelling it gives up the wait: it closes all the same. So it does
+        when the task that leaves `async with` is cancelled: the cancellation is raised
+        when it has closed.
         """
         if self._session is not None:
             await self._session.close(clean=True)
 
     @property
     def _open(self) -> Session[T]:
-        if self._session is None:
+        if self._session is None or self._session.orphaned:
             raise ClosedError("consumer")
         return self._session
 

@@ -5,6 +5,7 @@ PenstockError
 ├── GaveUp                  a message failed for good, and the consumer was to stop
 ├── UsageError              you did wrong: the call can't work as it stands
 │   ├── ConfigurationError  an option, name or URL is wrong (also a ValueError)
+│   │   └── MessageTooLarge  a message is larger than the producer may send
 │   ├── ClosedError         the producer or consumer is closed, or not open yet
 │   └── BufferFull          nothing more fits, and you asked not to wait
 └── ServerError             the other side did wrong, or is out of reach
@@ -15,6 +16,9 @@ PenstockError
     │   └── StreamMissing   the stream is not there, and `mkstream=False`
     ├── SendFailed          a message was not stored, for certain
     ├── SendUnknown         the reply to a send was lost: it is stored once or not
+    ├── NotDurable          a message is stored, on fewer servers or disks than asked
+    ├── TransactionFailed   a transaction was refused; nothing was applied
+    ├── TransactionBroken   a transaction was refused in its middle
     └── DecodeError         an entry is not of the payload type (also a ValueError)
 ```
 
@@ -36,11 +40,15 @@ __all__ = [
     "ConnectionLost",
     "DecodeError",
     "GaveUp",
+    "MessageTooLarge",
+    "NotDurable",
     "PenstockError",
     "SendFailed",
     "SendUnknown",
     "ServerError",
     "StreamMissing",
+    "TransactionBroken",
+    "TransactionFailed",
     "UsageError",
 ]
 
@@ -71,6 +79,24 @@ class ConfigurationError(UsageError, ValueError):
     """An option, a name or a URL is wrong; raised on construction or on opening."""
 
 
+class MessageTooLarge(ConfigurationError):  # noqa: N818 - what it says
+    """A message is larger than `max_message_bytes`; nothing of it was sent.
+
+    Attributes:
+        size: The bytes of its payload, key and headers.
+        limit: How many there may be.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"a message of {size} bytes is larger than max_message_bytes={limit}; "
+            f"send less, for example where the data lies, or raise the limit of the "
+            f"producer and of its consumers"
+        )
+
+
 class ClosedError(UsageError):
     """The producer, consumer or admin is not open (any more).
 
@@ -81,8 +107,8 @@ class ClosedError(UsageError):
     def __init__(self, what: str) -> None:
         self.what = what
         super().__init__(
-            f"this {what} is not open; use it inside `async with`, "
-            f"and open a new one after it was closed"
+            f"this {what} is not open; use it inside `async with`, open a new one "
+            f"after it was closed, and one of its own in a forked process"
         )
 
 
@@ -238,6 +264,110 @@ class SendUnknown(ServerError):  # noqa: N818 - the outcome's name
             f"a message for stream {stream!r} was written but not confirmed "
             f"({reason}); it is in the stream once or not at all: look, or send "
             f"again if a duplicate does no harm"
+        )
+
+
+class NotDurable(ServerError):  # noqa: N818 - the outcome's name
+    """A message is stored, but not on as many replicas or disks as was asked for.
+
+    The replicas may have it a moment later; nothing takes it back.
+
+    Attributes:
+        stream: Where it was sent to.
+        id: The entry's id.
+        receipt: The `Receipt` that the send would have given.
+        wanted: On how many replicas it was to be.
+        achieved: How many had it when the time was over.
+        durable: Whether the server's own append-only file had it; None if that was
+            not asked for.
+        reason: What the server said if it refused to wait, else empty.
+    """
+
+    def __init__(
+        self,
+        receipt: Any,
+        stream: str,
+        id: str,  # noqa: A002
+        *,
+        wanted: int,
+        achieved: int,
+        durable: bool | None = None,
+        reason: str = "",
+    ) -> None:
+        self.stream = stream
+        self.id = id
+        self.receipt = receipt
+        self.wanted = wanted
+        self.achieved = achieved
+        self.durable = durable
+        self.reason = reason
+        told = [f"{achieved} of {wanted} replicas have confirmed it"] if wanted else []
+        if durable is not None:
+            told.append(f"the server's own disk has {'' if durable else 'not '}done so")
+        super().__init__(
+            f"entry {id} of stream {stream!r} is stored, but "
+            f"{reason or ', '.join(told)}; "
+            f"don't send it again: look after the replicas or the append-only file, "
+            f"or allow more time"
+        )
+
+
+class TransactionFailed(ServerError):  # noqa: N818 - the outcome's name
+    """A message's transaction was refused; nothing was applied or acknowledged.
+
+    Attributes:
+        stream: The message's stream.
+        id: Its id.
+        code: The reply's first word, for example `WRONGTYPE`.
+        reason: The reply, made printable and cut.
+    """
+
+    def __init__(self, stream: str, id: str, code: str, reason: str, hint: str) -> None:  # noqa: A002
+        self.stream = stream
+        self.id = id
+        self.code = code
+        self.reason = reason
+        super().__init__(
+            f"the transaction of entry {id} of stream {stream!r} was refused, and "
+            f"nothing of it was applied: {reason}; {hint}"
+        )
+
+
+class TransactionBroken(ServerError):  # noqa: N818 - the outcome's name
+    """A command in the middle of a message's transaction was refused.
+
+    Redis does not take back what stood before it. So the message is not tried again: it
+    goes to the dead letters, as by `reject()`.
+
+    Attributes:
+        stream: The message's stream.
+        id: Its id.
+        applied: How many of its commands were applied.
+        total: How many it has.
+        code: The reply's first word.
+        reason: The reply, made printable and cut.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        id: str,  # noqa: A002
+        *,
+        applied: int,
+        total: int,
+        code: str,
+        reason: str,
+    ) -> None:
+        self.stream = stream
+        self.id = id
+        self.applied = applied
+        self.total = total
+        self.code = code
+        self.reason = reason
+        super().__init__(
+            f"the transaction of entry {id} of stream {stream!r} broke after {applied} "
+            f"of {total} commands: {reason}; look at what the first {applied} have "
+            f"done before its dead letter is sent back"
         )
 
 

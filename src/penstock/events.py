@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 __all__ = ["Event", "OnEvent", "log_event"]
 
 _LOGGER: Final = logging.getLogger("penstock")
+# Lines of one name in a second; what fails fails often.
+_MOST: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +26,15 @@ class Event:
         name: What happened, for example `connection_lost`.
         level: How bad it is, as a `logging` level.
         facts: Counts, ids, names. Text from the wire is escaped and cut.
-        error: The exception behind it, where there is one.
+        error: The exception behind it, where there is one; not in the `repr`, since
+            that of a handler may quote the payload.
     """
 
     name: str
     level: int = logging.WARNING
     facts: Mapping[str, object] = field(default_factory=dict)
-    error: BaseException | None = None
+    # Its text may quote the payload.
+    error: BaseException | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         facts = " ".join(f"{name}={value}" for name, value in self.facts.items())
@@ -40,13 +44,42 @@ class Event:
 OnEvent: TypeAlias = Callable[[Event], None]
 
 
+class _Pace(logging.Filter):
+    """Lets through a few lines of one name a second, and says how many it did not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By name: when its second began, and how many there were in it.
+        self._seconds: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is written."""
+        name = getattr(record, "event", None)
+        if name is None:
+            return True
+        began, number = self._seconds.get(name, (0.0, 0))
+        # A wall clock that is set back must not silence it.
+        if not 0 <= record.created - began < 1.0:
+            if number > _MOST:
+                record.msg += f" left_out={number - _MOST}"
+            began, number = record.created, 0
+        self._seconds[name] = (began, number + 1)
+        return number < _MOST
+
+
+_LOGGER.addFilter(_Pace())
+
+
 def log_event(event: Event) -> None:
     """Write an event to the logger `penstock`, one line an event.
+
+    No more than five of one name in a second; the next line after that has
+    `left_out=`, how many were not written. A hook of your own is told of all.
 
     The exception's own text is left out, since a handler's exception may quote the
     payload; its type is among the facts.
     """
-    _LOGGER.log(event.level, "%s", event)
+    _LOGGER.log(event.level, "%s", event, extra={"event": event.name})
 
 
 def guarded(on_event: OnEvent) -> OnEvent:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 from msgspec import UNSET, Struct
 
 from penstock.errors import ConfigurationError
+from penstock.transaction import Transaction
 
 __all__ = ["EntryId", "Fields", "Headers", "Message", "Receipt", "Shard"]
 
@@ -237,6 +238,9 @@ class Desk(Protocol[T_co]):
         self, entry: Any, fields: Sequence[bytes], delay: float | None
     ) -> None: ...
     def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> None: ...
+    def transaction(
+        self, entry: Any, fields: Sequence[bytes]
+    ) -> Transaction[Receipt]: ...
     def lost(self, entry: Any) -> bool: ...
     def lease_left(self, entry: Any) -> float: ...
 
@@ -298,7 +302,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1; in REALTIME always 1.
+        """Which attempt this is, from 1; in REALTIME and in a replay always 1.
 
         An attempt is a start of a handler, in whatever process. They are counted on
         the server; what only waited in a process that died has not been attempted,
@@ -318,8 +322,8 @@ class Message(Struct, Generic[T], eq=False, gc=False):
     def lease_left(self) -> float:
         """Give the seconds until others may take it over, if this process stops.
 
-        While the process lives the lease is renewed. Infinite in REALTIME, 0 once
-        there is an outcome or the message is lost.
+        While the process lives the lease is renewed. Infinite in REALTIME and in a
+        replay, 0 once there is an outcome or the message is lost.
         """
         return self._desk.lease_left(self._entry)
 
@@ -330,9 +334,10 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         it does nothing.
 
         Raises:
-            UsageError: In REALTIME, and where Penstock acknowledges by time or on
-                delivery; after `nack` or `reject`; in another thread than the
-                consumer's, unless it is that of a handler that is no async function.
+            UsageError: In REALTIME and in a replay, and where Penstock acknowledges by
+                time or on delivery; after `nack` or `reject`; in another thread than
+                the consumer's, unless it is that of a handler that is no async
+                function.
             ClosedError: The consumer has closed; the entry was given back.
         """
         self._desk.ack(self._entry)
@@ -364,6 +369,28 @@ class Message(Struct, Generic[T], eq=False, gc=False):
             ClosedError: The consumer has closed; the entry was given back.
         """
         self._desk.reject(self._entry, self._fields, reason)
+
+    def transaction(self) -> Transaction[Receipt]:
+        """Begin what is to happen in Redis once, together with the acknowledgement.
+
+        What its block gathers is applied in one atomic step when it is left without an
+        exception, and not at all if the message was acknowledged before, by anybody in
+        the group. So it happens once, however often the message is delivered. See
+        docs/exactly-once.md for what that holds for, and what not.
+
+        Raises:
+            UsageError: As with `ack`; after any outcome; in a handler that is no async
+                function.
+            ClosedError: The consumer has closed; the entry was given back.
+
+        Example:
+            ```python
+            async with message.transaction() as tx:
+                tx.send("totals", b"...", key=message.key)
+                tx.command("HINCRBY", "clicks", message.key, 1)
+            ```
+        """
+        return self._desk.transaction(self._entry, self._fields)
 
     def __repr__(self) -> str:
         entry = self._entry

@@ -39,6 +39,9 @@ __all__ = [
 
 Duration: TypeAlias = float | timedelta
 
+# One message's, on either side: what a producer sends by default a consumer reads.
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
 _LONGEST: Final = 100 * 365 * 86_400.0
 
 E = TypeVar("E", bound=Enum)

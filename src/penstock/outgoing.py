@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, cast
 
-from penstock.errors import ConfigurationError, SendFailed, SendUnknown
+from penstock.errors import ConfigurationError, NotDurable, SendFailed, SendUnknown
 from penstock.message import EntryId, Receipt
 from penstock.options import Duration
 from penstock.retention import Retention
@@ -16,7 +16,9 @@ __all__ = ["MessageOptions", "Outcome", "Outgoing", "SendOptions"]
 
 T = TypeVar("T")
 
-Outcome: TypeAlias = Receipt | SendFailed | SendUnknown | ConfigurationError
+Outcome: TypeAlias = (
+    Receipt | SendFailed | SendUnknown | NotDurable | ConfigurationError
+)
 """What `send_many` gives for a message: its receipt, or its failure as a value.
 
 A `ConfigurationError` is the outcome of what can't be sent at all, for example of a
@@ -44,7 +46,7 @@ class Outgoing(Generic[T]):
 
     # Neither is for a log: they may be anybody's data.
     payload: T = field(repr=False)
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     id: EntryId | str | None = None
     timestamp: datetime | int | None = None
@@ -57,10 +59,17 @@ class SendOptions(TypedDict, total=False):
         timeout: Seconds to the outcome at most, in place of the producer's
             `send_timeout`.
         retention: How much of the stream is kept, in place of the producer's.
+        replicas: How many replicas must have it before it counts as sent, in place of
+            the producer's; with fewer when half of the connection's `socket_timeout`
+            or most of the timeout is over, it raises `NotDurable`.
+        durable: Whether the append-only file of the server, and of so many replicas,
+            must have it before it counts as sent, in place of the producer's.
     """
 
     timeout: Duration
     retention: Retention
+    replicas: int
+    durable: bool
 
 
 class MessageOptions(SendOptions, total=False):

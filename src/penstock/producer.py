@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from types import UnionType
 from typing import Any, TypeVar, Unpack, overload
 
-import anyio
-
 from penstock._core.accumulator import Sending
+from penstock._core.runs import Runs
 from penstock._core.sharding import single
-from penstock._link.link import open_link
+from penstock._link.capabilities import require
+from penstock._link.link import Link, open_link
+from penstock._link.wire import Wire
 from penstock._tasks.flusher import Flusher, Ticket
-from penstock._tasks.lifetime import Openable, task_group
-from penstock._tasks.manner import Manner, timeout_of
+from penstock._tasks.lifetime import Openable, seen_through, task_group
+from penstock._tasks.manner import Manner, flag, timeout_of
 from penstock._tasks.many import Outcomes
 from penstock._tasks.sender import Room, Sender
-from penstock.codecs import Codec, codec_for, encode_any
+from penstock.codecs import Codec, codec_for, encode_any, encoding
 from penstock.errors import ClosedError, ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Receipt
-from penstock.options import Duration, count, seconds
+from penstock.options import MAX_MESSAGE_BYTES, Duration, count, seconds
 from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
 from penstock.outlet import KeyOf, Outlet
 from penstock.retention import Retention, retention_of
@@ -43,7 +46,7 @@ class Producer(Openable):
 
     The order within a stream is the order of the calls. After an outage, what was
     written and not confirmed raises `SendUnknown`: it is never sent again behind your
-    back. What was only queued is sent then.
+    back, unless you choose `resend` or `idempotent`. What was only queued is sent then.
 
     Args:
         url: `redis://`, `rediss://` or `unix://` with user, password and database,
@@ -52,10 +55,14 @@ class Producer(Openable):
             it in another way, as `sharder`; default: a stream is one key.
         sharder: Spreads streams: `RoundRobin(n)`, `Random(n)` or any callable, see
             `penstock.sharding`.
-        codec: Encodes payloads; default: `bytes` and `str` as they are, anything else
-            as JSON by msgspec.
+        codec: Encodes payloads, see `Codec`; default: `bytes` and `str` as they are,
+            anything else as JSON by msgspec.
         max_messages: Messages held at most until they are confirmed; default 10,000.
         max_bytes: Their bytes at most; default 64 MiB.
+        max_message_bytes: Bytes of one message at most, payload, key and headers;
+            default 64 MiB. A larger one raises `MessageTooLarge` before anything is
+            sent. The server takes 512 MiB a field at most (`proto-max-bulk-len`), and
+            closes the connection for more.
         send_timeout: Seconds from the call to a message's outcome at most, the wait
             for room included; default: none. When they are over, what was not written
             yet is taken back and raises `SendFailed` with the code `TIMEOUT`; what was
@@ -63,7 +70,24 @@ class Producer(Openable):
             it, what is queued waits until there is one again. `timeout=` of a call
             goes before it.
         retention: How much of each stream is kept: `MaxLen(n)` or `MaxAge(age)`;
-            default: everything.
+            default: everything, and `unbounded_stream` is reported for the streams
+            that are sent to. `KEEP_ALL` says that this is meant.
+        resend: Whether what was written and never answered is written again after the
+            next connection, before anything newer, so that it is stored at least
+            once; default False. So is what the server refuses for the moment only:
+            it loads its data, was demoted, lacks replicas, is busy with a script. Only
+            when its time is over, or on closing, does a message that was written raise
+            `SendUnknown`.
+        idempotent: The same, but each message is stored once all the same, in order;
+            default False. Needs scripts (`EVAL`) and keeps a small hash beside each
+            stream for a day, `{orders}.sent.<producer>`. See docs/sending.md for what
+            it costs and what it can't do.
+        replicas: How many replicas must have a message before it counts as sent
+            (`WAIT`); default 0. Where fewer have it in time `NotDurable` is raised.
+            `replicas=` of a call goes before it.
+        durable: Whether the append-only file of the server, and of that many replicas,
+            must have it (`WAITAOF`); default False. Needs Redis 7.2 or Valkey with
+            `appendonly yes`. `durable=` of a call goes before it.
         linger: Seconds for which a write that is not full waits for more messages;
             default 0: none does, and still what queues while `max_in_flight` writes
             are in the air shares the next. It matters where a trickle of messages is
@@ -71,21 +95,23 @@ class Producer(Openable):
             longer. Flushing, leaving and a full buffer cut it short.
         max_batch: Messages in one write at most; default 500. It matters with
             `linger`, which ends when so many wait, and after a lost connection: up to
-            `max_batch * max_in_flight` messages raise `SendUnknown` then.
+            `max_batch * max_in_flight` messages raise `SendUnknown` then, or are
+            written again.
         max_in_flight: Writes that may wait for their replies; default 4. More help
             where round trips are long; 1 means that each write waits for the one
             before. The order within a stream is that of the calls whatever it is.
         open_timeout: Seconds for which opening goes on trying while no connection
             can be made; default 0: one try.
-        close_timeout: Seconds that leaving may take to send what is queued; default
-            10. What was not written by then raises `SendFailed`, what was not
-            confirmed `SendUnknown`.
+        close_timeout: Seconds that leaving may take to send what is queued, cancelled
+            or not; default 10. What was not written by then raises `SendFailed`, what
+            was not confirmed `SendUnknown`.
         on_event: Told of what happens in the background, see `Event`; default:
             logged to `penstock`.
 
     Raises:
         ConfigurationError: On construction: an option makes no sense. On opening: a
-            wrong URL.
+            wrong URL, or the server can't do what `idempotent`, `replicas` or
+            `durable` need.
         ConnectError: On opening: there is no way to the server.
         AccessError: On opening: the server refuses this user.
 
@@ -105,8 +131,13 @@ class Producer(Openable):
         codec: Codec[Any] | None = None,
         max_messages: int = 10_000,
         max_bytes: int = 64 * 1024 * 1024,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         send_timeout: Duration | None = None,
         retention: Retention | None = None,
+        resend: bool = False,
+        idempotent: bool = False,
+        replicas: int = 0,
+        durable: bool = False,
         linger: Duration = 0,
         max_batch: int = 500,
         max_in_flight: int = 4,
@@ -125,13 +156,18 @@ class Producer(Openable):
             count(max_messages, "max_messages"),
             count(max_bytes, "max_bytes"),
             count(max_batch, "max_batch"),
+            count(max_message_bytes, "max_message_bytes"),
         )
         self._on_event = guarded(on_event)
-        self._sender = Sender(sharder, room, self._on_event)
+        self._idempotent = flag(idempotent, "idempotent")
+        self._resend = flag(resend, "resend") or idempotent
+        self._sender = Sender(sharder, room, self._on_event, once=idempotent)
         self._manner = Manner.of(
-            encode_any if codec is None else codec.encode,
+            encode_any if codec is None else encoding(codec),
             timeout_of(send_timeout, "send_timeout"),
             retention_of(retention),
+            replicas=replicas,
+            durable=durable,
         )
         self._max_batch = room.max_batch
         self._linger = seconds(linger, "linger")
@@ -145,12 +181,14 @@ class Producer(Openable):
         sender.reset()
         async with open_link(self._url, self._on_event) as link, task_group() as group:
             flusher = Flusher(
-                await link.first(self._open_timeout),
+                await self._connect(link),
                 link,
                 accumulator=sender.accumulator,
                 max_batch=self._max_batch,
                 max_in_flight=self._max_in_flight,
                 linger=self._linger,
+                resend=self._resend,
+                runs=Runs(secrets.token_hex(8).encode()) if self._idempotent else None,
                 queued=sender.queued,
                 on_settled=sender.on_settled,
                 on_event=self._on_event,
@@ -161,10 +199,26 @@ class Producer(Openable):
                 yield
             finally:
                 sender.opened = False
-                with anyio.move_on_after(self._close_timeout, shield=True):
-                    await sender.drain()
-                sender.close()
-                flusher.stop()
+                try:
+                    await seen_through(sender.drain, self._close_timeout)
+                finally:
+                    sender.close()
+                    flusher.stop()
+
+    async def _connect(self, link: Link) -> Wire:
+        wire = await link.first(self._open_timeout)
+        manner = self._manner
+        try:
+            await require(
+                wire,
+                scripts=self._idempotent,
+                replicas=manner.replicas > 0,
+                durable=manner.durable,
+            )
+        except BaseException:
+            await wire.aclose()
+            raise
+        return wire
 
     async def send(
         self,
@@ -185,7 +239,8 @@ class Producer(Openable):
             payload: What; `bytes` and `str` go as they are, see `codec`.
             key: What it belongs to; `ordering="key"` keeps messages of one key in
                 order.
-            headers: Text by name; `msg` and `key` are reserved.
+            headers: Text by name; `msg` and `key` are reserved, and `content-type` is
+                the codec's if it has one.
             **choices: What is chosen for this message only, see `MessageOptions`.
 
         Raises:
@@ -193,8 +248,9 @@ class Producer(Openable):
                 is `TIMEOUT`); it is not stored.
             SendUnknown: It was written, and the connection was lost, or the time was
                 over, before the reply.
+            NotDurable: It is stored, but not where `replicas` or `durable` want it.
             ConfigurationError: The stream's name, the key, a header or the payload
-                can't be sent.
+                can't be sent; as `MessageTooLarge` if there is too much of it.
             ClosedError: The producer is not open.
         """
         return await (
@@ -328,6 +384,8 @@ class Producer(Openable):
         key: KeyOf[Any] | None = None,
         timeout: Duration | None = None,
         retention: Retention | None = None,
+        replicas: int | None = None,
+        durable: bool | None = None,
     ) -> Outlet[Any]: ...
     @overload
     def to(
@@ -338,7 +396,18 @@ class Producer(Openable):
         key: KeyOf[T] | None = None,
         timeout: Duration | None = None,
         retention: Retention | None = None,
+        replicas: int | None = None,
+        durable: bool | None = None,
     ) -> Outlet[T]: ...
+    @overload
+    def to(
+        self,
+        stream: str,
+        *,
+        payload: UnionType | type[Any],
+        timeout: Duration | None = None,
+        retention: Retention | None = None,
+    ) -> Outlet[Any]: ...
     @overload
     def to(
         self,
@@ -348,16 +417,20 @@ class Producer(Openable):
         key: KeyOf[T] | None = None,
         timeout: Duration | None = None,
         retention: Retention | None = None,
+        replicas: int | None = None,
+        durable: bool | None = None,
     ) -> Outlet[T]: ...
     def to(
         self,
         stream: str,
         *,
-        payload: type[Any] | None = None,
+        payload: UnionType | type[Any] | None = None,
         codec: Codec[Any] | None = None,
         key: KeyOf[Any] | None = None,
         timeout: Duration | None = None,
         retention: Retention | None = None,
+        replicas: int | None = None,
+        durable: bool | None = None,
     ) -> Outlet[Any]:
         """Bind a stream, and how messages go there; the producer need not be open.
 
@@ -369,11 +442,13 @@ class Producer(Openable):
             key: Gives a payload's key, where a call names none; default: no key.
             timeout: In place of the producer's `send_timeout`.
             retention: In place of the producer's.
+            replicas: In place of the producer's.
+            durable: In place of the producer's.
 
         Raises:
             ConfigurationError: The stream's name can't be one, the type is none that
-                msgspec knows, both `payload` and `codec` are given, or timeout or
-                retention is none.
+                msgspec knows, both `payload` and `codec` are given, or one of the
+                other options is none.
 
         Example:
             ```python
@@ -391,9 +466,11 @@ class Producer(Openable):
         if payload is not None:
             codec = codec_for(payload)
         manner = self._manner.but(
-            None if codec is None else codec.encode,
+            None if codec is None else encoding(codec),
             timeout_of(timeout, "timeout"),
             retention_of(retention),
+            replicas=replicas,
+            durable=durable,
         )
         return Outlet(self._sender, stream, manner, key)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from enum import Enum
+from typing import Final, TypeAlias
 
 from penstock.errors import ConfigurationError
 from penstock.options import Duration, count, seconds
 
-__all__ = ["MaxAge", "MaxLen", "Retention"]
+__all__ = ["ACKED", "KEEP_ALL", "Acked", "KeepAll", "MaxAge", "MaxLen", "Retention"]
 
 
 def _flag(value: object, option: str) -> None:
@@ -79,7 +80,27 @@ class MaxAge:
         _flag(self.exact, "MaxAge(exact)")
 
 
-Retention: TypeAlias = MaxLen | MaxAge
+class KeepAll(Enum):
+    """That nothing is deleted, and that this is meant."""
+
+    KEEP_ALL = "keep_all"
+    """Everything is kept, whatever the producer's or the outlet's retention; and no
+    `unbounded_stream` is reported. For streams that are a record, and those that
+    `admin.trim` is run for."""
+
+
+class Acked(Enum):
+    """What `admin.trim` may delete without anybody missing it."""
+
+    ACKED = "acked"
+    """What every group of the stream has acknowledged. No retention: it has to be
+    asked of the groups, which a send can't do."""
+
+
+KEEP_ALL: Final = KeepAll.KEEP_ALL
+ACKED: Final = Acked.ACKED
+
+Retention: TypeAlias = MaxLen | MaxAge | KeepAll
 """How much of a stream is kept."""
 
 
@@ -89,8 +110,8 @@ def retention_of(value: object) -> Retention | None:
     Raises:
         ConfigurationError: It is neither.
     """
-    if value is None or isinstance(value, MaxLen | MaxAge):
+    if value is None or isinstance(value, MaxLen | MaxAge | KeepAll):
         return value
     raise ConfigurationError(
-        f"retention={value!r:.60} won't do; give MaxLen(...) or MaxAge(...)"
+        f"retention={value!r:.60} won't do; give MaxLen(...), MaxAge(...) or KEEP_ALL"
     )

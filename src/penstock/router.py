@@ -37,6 +37,7 @@ class Defaults(TypedDict, total=False):
 
     auto_commit: AutoCommit | str
     prefetch: Prefetch
+    max_message_bytes: int
     commit: Commit
     claim: Claim
     retry: Retry | None
@@ -69,8 +70,8 @@ class Router:
             Default: the environment's `REDIS_URL`.
         middleware: Stands around all handlers, outside of their own; see `Middleware`.
         **defaults: Options of `Consumer` for all handlers that don't say otherwise:
-            `auto_commit`, `prefetch`, `commit`, `claim`, `retry`, `dead_letters`,
-            `mkstream`, `open_timeout`, `close_timeout`, `on_event`.
+            `auto_commit`, `prefetch`, `max_message_bytes`, `commit`, `claim`, `retry`,
+            `dead_letters`, `mkstream`, `open_timeout`, `close_timeout`, `on_event`.
 
     Raises:
         ConfigurationError: An option is unknown or makes no sense.

@@ -11,6 +11,7 @@ import pytest
 from penstock import (
     LOAD_BALANCED,
     RESUMABLE,
+    ROLLING,
     Claim,
     Consumer,
     Message,
@@ -278,3 +279,35 @@ async def test_during_an_outage_suspects_wait_and_others_go_on(
 
 async def six(seen: list[int]) -> bool:
     return len(seen) == 6
+
+
+async def test_resumable_keeps_its_order_when_an_attempt_can_t_be_counted(
+    url: str, stream: str, redis: Any
+) -> None:
+    """The first three had been started when their process died."""
+    await send(url, stream, *range(8))
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "g", {stream: ">"})
+    for number, (id_, _) in enumerate(await redis.xrange(stream)):
+        started = int(number < 3)
+        await redis.xclaim(stream, "g", "g", 0, [id_], retrycount=started, justid=True)
+    got: list[int] = []
+    async with proxy(url) as between:
+
+        async def handle(message: Message[bytes]) -> None:
+            got.append(int(message.payload))
+            if got == [0]:
+                await between.stop()
+
+        async def have(count: int) -> bool:
+            return len(got) >= count
+
+        consumer = Consumer(
+            stream, url=between.url, mode=RESUMABLE, group="g", auto_commit=ROLLING
+        )
+        async with running(consumer, handle):
+            await eventually(lambda: have(1))
+            await asyncio.sleep(0.3)  # time to go wrong in
+            await between.start()
+            await eventually(lambda: have(8))
+    assert got == [*range(8)]

@@ -43,6 +43,9 @@ from penstock import (
         (("a",), {"close_timeout": -1}, "close_timeout"),
         (("a",), {"open_timeout": timedelta(seconds=-1)}, "open_timeout"),
         (("a",), {"payload": lambda: 0}, "codec of your own"),
+        (("a",), {"codec": 5}, "encode\\(\\) and decode\\(\\)"),
+        (("a",), {"max_message_bytes": 0}, "max_message_bytes"),
+        (("a",), {"max_message_bytes": 1.5}, "max_message_bytes"),
     ],
 )
 def test_a_consumer_that_makes_no_sense_can_t_be_made(

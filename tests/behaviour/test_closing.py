@@ -11,6 +11,7 @@ import pytest
 
 from conftest import Events
 from penstock import (
+    KEEP_ALL,
     ROLLING,
     Claim,
     ClosedError,
@@ -21,7 +22,7 @@ from penstock import (
 )
 from support.proxy import proxy
 from support.server import with_login
-from support.waiting import deliveries, numbers, pending, read, send
+from support.waiting import deliveries, eventually, numbers, pending, read, send
 
 
 @pytest.mark.parametrize("group", ["g", None])
@@ -279,10 +280,11 @@ async def test_a_scope_around_the_consumer_cancels_the_body_and_not_the_closing(
 ) -> None:
     """Anyio's scopes cancel all tasks below them, ours in the background too."""
     await send(url, stream, *range(100))
-    start = time.monotonic()
-    with anyio.move_on_after(0.2) as scope:
+    with anyio.CancelScope() as scope:
         async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
             await read(consumer, 50)
+            start = time.monotonic()
+            scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert time.monotonic() - start < 1.0
@@ -297,7 +299,7 @@ async def test_a_scope_around_the_producer_does_not_keep_it_from_sending(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     with anyio.move_on_after(0.05) as scope:
-        async with Producer(url, on_event=events) as producer:
+        async with Producer(url, retention=KEEP_ALL, on_event=events) as producer:
             while True:
                 producer.enqueue_nowait(stream, b"x")
                 if producer._sender.accumulator.held > 2000:
@@ -305,3 +307,30 @@ async def test_a_scope_around_the_producer_does_not_keep_it_from_sending(
     assert scope.cancelled_caught
     assert await redis.xlen(stream) == 2001
     assert not events
+
+
+async def test_a_loop_ends_that_was_about_to_get_a_suspect_when_it_closed(
+    url: str, stream: str, redis: Any
+) -> None:
+    """Its attempt has to be counted first, and that takes a round trip."""
+    await send(url, stream, 1)
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "c", {stream: ">"})
+    consumer = Consumer(stream, url=url, group="g", name="c")
+    async with consumer:
+
+        async def waits() -> bool:
+            return consumer.statistics().queued == 1
+
+        async def loop() -> list[Message[bytes]]:
+            return [message async for message in consumer]
+
+        await eventually(waits)
+        await redis.client_pause(300, all=False)
+        looping = asyncio.create_task(loop())
+        while consumer.statistics().queued:
+            await asyncio.sleep(0)
+        await consumer.aclose()
+        async with asyncio.timeout(5):
+            assert await looping == []
+    assert list((await deliveries(redis, stream, "g")).values()) == [1]

@@ -23,6 +23,7 @@ from penstock import (
     Fields,
     GaveUp,
     Message,
+    Prefetch,
     Producer,
     Retry,
     admin,
@@ -428,3 +429,28 @@ async def test_an_outcome_that_comes_too_late_gives_nothing_up(
         assert consumer.statistics().late == 1
     assert not events.named("gave_up")
     assert not await redis.exists(f"{stream}.dead")
+
+
+async def test_a_letter_does_not_wait_for_a_group_that_is_gone(
+    url: str, stream: str, redis: Any
+) -> None:
+    """It takes all the room there is, and only reading makes the group anew."""
+    await send(url, stream, 1, 2)
+    seen: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        if seen == [1]:
+            await redis.xgroup_destroy(stream, "g")
+        raise Boom
+
+    async def both_are_dead() -> bool:
+        kept = [fields[b"msg"] for _, fields in await redis.xrange(f"{stream}.dead")]
+        return set(kept) == {b"1", b"2"}
+
+    consumer = Consumer(
+        stream, url=url, group="g", retry=ONCE, prefetch=Prefetch(max_messages=1)
+    )
+    async with running(consumer, handle):
+        await eventually(both_are_dead)
+    assert await pending(redis, stream, "g") == 0

@@ -217,7 +217,10 @@ async def test_payloads_are_typed(url: str, stream: str) -> None:
     async with Consumer(stream, url=url, group="c", codec=json_codec(Order)) as coded:
         assert (await coded.next()).payload.id == 5
     async with Consumer(stream, url=url, group="d", payload=Fields) as fields:
-        assert (await fields.next()).payload == ((b"msg", b'{"id":5}'),)
+        assert (await fields.next()).payload == (
+            (b"msg", b'{"id":5}'),
+            (b"content-type", b"application/json"),
+        )
 
 
 async def test_what_can_t_be_decoded_says_why_without_quoting_it(

@@ -33,11 +33,12 @@ async def test_an_outlet_sends_to_its_stream_in_all_ways(
         assert (await orders.enqueue_nowait(Order(3))).id > receipt.id
         [outcome] = await orders.send_many([Outgoing(Order(4), key="k")])
         assert isinstance(outcome, Receipt)
+    typed = {b"content-type": b"application/json"}
     assert [fields for _, fields in await redis.xrange(stream)] == [
-        {b"msg": b'{"id":1,"customer":"c"}', b"h": b"v"},
-        {b"msg": b'{"id":2,"customer":"c"}', b"key": b"k"},
-        {b"msg": b'{"id":3,"customer":"c"}'},
-        {b"msg": b'{"id":4,"customer":"c"}', b"key": b"k"},
+        {b"msg": b'{"id":1,"customer":"c"}', **typed, b"h": b"v"},
+        {b"msg": b'{"id":2,"customer":"c"}', b"key": b"k", **typed},
+        {b"msg": b'{"id":3,"customer":"c"}', **typed},
+        {b"msg": b'{"id":4,"customer":"c"}', b"key": b"k", **typed},
     ]
 
 

@@ -72,7 +72,7 @@ async def test_what_kills_its_process_is_started_max_attempts_times_and_buried(
                 supervisors.create_task(crew.keep_up(f"w{number}"))
                 for number in range(workers)
             ]
-            await eventually(lambda: all_is_done(redis, stream, crew, 60), within=30)
+            await eventually(lambda: all_is_done(redis, stream, crew, 60), within=50)
             dead = await dead_letters(redis, stream)
             for task in kept:
                 task.cancel()

@@ -47,6 +47,7 @@ async def test_an_idle_producer_sends_nothing(url: str, redis: Any) -> None:
         assert await calls(redis) == before
 
 
+@pytest.mark.timeout(240)
 async def test_five_hundred_rounds_leave_nothing_behind(
     url: str, stream: str, redis: Any
 ) -> None:

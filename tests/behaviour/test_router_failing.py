@@ -80,7 +80,7 @@ async def test_an_event_that_can_t_be_decoded_is_a_dead_letter_at_once(
     assert seen == [Order(7)]
     [letter] = await admin.dead.list(stream, url=url)
     assert (letter.attempts, letter.error) == (1, "DecodeError")
-    assert letter.headers == {"type": "refund"}
+    assert letter.headers == {"type": "refund", "content-type": "application/json"}
 
 
 async def test_plain_functions_may_give_outcomes_also_behind_middleware(

@@ -335,6 +335,7 @@ async def test_a_producer_can_be_opened_again(
         {"max_messages": 0},
         {"max_bytes": -1},
         {"max_batch": 0},
+        {"max_message_bytes": 0},
         {"max_in_flight": 0},
         {"linger": -1},
         {"send_timeout": 0},

@@ -16,6 +16,8 @@ from penstock import (
     Consumer,
     Producer,
     Receipt,
+    json_codec,
+    msgpack_codec,
 )
 
 # Any character there is, lone surrogates too; with those that protocols trip over.
@@ -123,6 +125,77 @@ async def test_text_comes_back_or_is_refused(
         assert isinstance(outcome, Receipt if is_utf8(text) else ConfigurationError)
     bodies = [fields[b"msg"].decode() for _, fields in await redis.xrange(stream)]
     assert bodies == [text for text in texts if is_utf8(text)]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+MAKERS: list[Any] = [json_codec, msgpack_codec]
+KINDS = st.sampled_from(
+    ["application/json", "APPLICATION/VND.MSGPACK; a=b", "text/xml", "\r\n", ""]
+)
+
+
+def texts_of(value: Any) -> list[str]:
+    """All text in it, names too."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [*value, *[text for part in value.values() for text in texts_of(part)]]
+    if isinstance(value, list):
+        return [text for part in value for text in texts_of(part)]
+    return []
+
+
+@bounded
+@given(
+    make=st.sampled_from(MAKERS),
+    payload=ANYTHING,
+    key=st.none() | TEXT,
+    headers=st.dictionaries(TEXT | st.just("content-type"), TEXT | KINDS, max_size=3),
+)
+@example(make=json_codec, payload=["x" * 1_000_000], key=None, headers={})
+@example(make=json_codec, payload="\ud800", key=None, headers={})
+@example(make=msgpack_codec, payload={"\udc80": 1}, key=None, headers={})
+@example(make=json_codec, payload=1, key="k", headers={"content-type": "text/xml"})
+async def test_what_a_codec_takes_comes_back_with_its_type_or_is_refused(
+    url: str,
+    stream: str,
+    redis: Any,
+    *,
+    make: Any,
+    payload: Any,
+    key: str | None,
+    headers: dict[str, str],
+) -> None:
+    await redis.delete(stream)
+    codec = make(Any)
+    ours = codec.content_type
+    said = headers.get("content-type")
+    fits = can_go(key, headers) and all(map(is_utf8, texts_of(payload)))
+    if said is not None:
+        fits = fits and said.partition(";")[0].lower() == ours
+    async with Producer(url, codec=codec) as producer:
+        if not fits:
+            with pytest.raises(ConfigurationError):
+                await producer.send(stream, payload, key=key, headers=headers)
+            assert not await redis.exists(stream)
+            return
+        await producer.send(stream, payload, key=key, headers=headers)
+    async with Consumer(
+        stream, url=url, mode=REALTIME, start=EARLIEST, codec=codec
+    ) as consumer:
+        message = await consumer.next()
+    assert message.payload == payload
+    assert message.key == (None if key is None else on_the_wire(key))
+    expected = {"content-type": ours}
+    for name, value in headers.items():
+        expected.setdefault(on_the_wire(name), on_the_wire(value))
+    assert dict(message.headers) == expected
 
 
 @bounded

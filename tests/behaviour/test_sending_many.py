@@ -222,6 +222,6 @@ def test_what_nobody_awaits_is_warned_of() -> None:
         Producer("redis://localhost").send_many("orders", [b"1"])
 
 
-def test_a_message_s_repr_shows_neither_payload_nor_headers() -> None:
+def test_a_message_s_repr_shows_neither_payload_nor_key_nor_headers() -> None:
     message = Outgoing(b"secret", key="k", headers={"a": "secret"})
-    assert repr(message) == "Outgoing(key='k', id=None, timestamp=None)"
+    assert repr(message) == "Outgoing(id=None, timestamp=None)"

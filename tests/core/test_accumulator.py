@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from penstock._core import commands
-from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.accumulator import Accumulator, Batch, Sending
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")
@@ -169,3 +169,64 @@ def test_what_is_overdue_in_flight_keeps_the_others_waiting() -> None:
 
 def test_messages_are_told_apart_by_who_they_are() -> None:
     assert sending("a") != sending("a")
+
+
+def test_what_was_in_flight_is_written_again_before_what_waits() -> None:
+    accumulator = filled(*"abcdef")
+    accumulator.batch(2)
+    accumulator.batch(1)
+    assert accumulator.recall() == 3
+    assert (accumulator.in_flight, accumulator.queued, accumulator.held) == (0, 6, 6)
+    assert accumulator.urgent
+    # In the batches that they were in, whatever the limit is now.
+    assert tickets(accumulator.batch(9)) == "ab"
+    # And if it is lost once more, before those that were not written again yet.
+    assert accumulator.recall() == 2
+    assert [tickets(accumulator.batch(9)) for _ in range(3)] == ["ab", "c", "def"]
+    assert accumulator.recall() == 6
+
+
+def test_what_was_refused_is_older_than_what_is_in_flight() -> None:
+    accumulator = filled(*"abcdef")
+    first = accumulator.batch(3)
+    accumulator.batch(2)
+    assert not accumulator.refused
+    assert tickets(accumulator.answered(Batch([first[0], first[2]]))) == "abc"
+    assert (accumulator.refused, accumulator.held, accumulator.settled) == (True, 5, 1)
+    assert accumulator.oldest == [first[0], first[2]]
+    assert accumulator.recall() == 4
+    assert not accumulator.refused
+    assert [tickets(accumulator.batch(9)) for _ in range(3)] == ["ac", "de", "f"]
+    accumulator.lost()
+    assert accumulator.oldest is None
+
+
+@pytest.mark.parametrize(("whole", "again"), [(False, "b"), (True, "ab")])
+def test_what_is_given_up_is_written_again_only_with_its_whole_batch(
+    *, whole: bool, again: str
+) -> None:
+    accumulator = Accumulator[str](100, 10_000, whole=whole)
+    for ticket, deadline in (("a", 1), ("b", 2), ("c", 1), ("d", inf)):
+        accumulator.add(with_deadline(ticket, deadline))
+    accumulator.batch(2)
+    accumulator.batch(1)
+    accumulator.recall()
+    unwritten, written = accumulator.overdue(1)
+    assert (unwritten, tickets(written)) == ([], "ac")
+    assert accumulator.held == len(again) + 1
+    assert tickets(accumulator.batch(9)) == again
+    assert tickets(accumulator.batch(9)) == "d"
+    # It was told of.
+    assert tickets(accumulator.lost()) == "bd"
+
+
+def test_what_was_written_too_long_ago_leaves() -> None:
+    accumulator = filled(*"abc")
+    for now in (1, 2):
+        accumulator.batch(1).written = now
+    accumulator.recall()
+    assert tickets(accumulator.expired(2)) == "a"
+    assert accumulator.settled == 1
+    assert tickets(accumulator.batch(9)) == "b"
+    # What is in the air stays.
+    assert accumulator.expired(99) == []

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from penstock._core import commands
-from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.accumulator import Accumulator, Batch, Sending
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")
@@ -32,19 +32,27 @@ class AccumulatorMachine(RuleBasedStateMachine):
         # Numbers: waiting; in batches under way; and those that have left.
         self.waiting: list[int] = []
         self.flying: list[list[int]] = []
+        # The same, to be written again: refused, and after a recall.
+        self.refused: list[list[int]] = []
+        self.again: list[list[int]] = []
+        self.given_up: set[int] = set()
         self.left: list[int] = []
 
     @initialize(
-        max_messages=st.integers(1, 30), max_bytes=st.sampled_from([1, 50, 10_000])
+        max_messages=st.integers(1, 30),
+        max_bytes=st.sampled_from([1, 50, 10_000]),
+        whole=st.booleans(),
     )
-    def open(self, *, max_messages: int, max_bytes: int) -> None:
+    def open(self, *, max_messages: int, max_bytes: int, whole: bool) -> None:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
-        self.accumulator = Accumulator[int](max_messages, max_bytes)
+        self.whole = whole
+        self.accumulator = Accumulator[int](max_messages, max_bytes, whole=whole)
 
     @property
     def held(self) -> list[int]:
-        return [*(n for batch in self.flying for n in batch), *self.waiting]
+        written = [*self.refused, *self.flying, *self.again]
+        return [*(n for batch in written for n in batch), *self.waiting]
 
     @property
     def size(self) -> int:
@@ -76,12 +84,17 @@ class AccumulatorMachine(RuleBasedStateMachine):
             assert self.accumulator.add(sending) == len(self.waiting)
             self.number += 1
 
-    @precondition(lambda self: self.waiting)
-    @rule(limit=st.integers(1, 10))
-    def batch(self, *, limit: int) -> None:
-        taken = [sending.ticket for sending in self.accumulator.batch(limit)]
-        assert taken == self.waiting[:limit]
-        del self.waiting[:limit]
+    @precondition(lambda self: (self.waiting or self.again) and not self.refused)
+    @rule(limit=st.integers(1, 10), now=st.sampled_from([1.0, 2.0, 3.0]))
+    def batch(self, *, limit: int, now: float) -> None:
+        batch = self.accumulator.batch(limit)
+        batch.written = min(batch.written, now)
+        taken = [sending.ticket for sending in batch]
+        if self.again:
+            assert taken == self.again.pop(0)
+        else:
+            assert taken == self.waiting[:limit]
+            del self.waiting[:limit]
         self.flying.append(taken)
 
     @precondition(lambda self: self.flying)
@@ -89,12 +102,57 @@ class AccumulatorMachine(RuleBasedStateMachine):
     def answer(self) -> None:
         self._leave(self.accumulator.answered(), self.flying.pop(0))
 
-    @precondition(lambda self: len(self.flying) > 2)
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def refuse_some(self, *, data: st.DataObject) -> None:
+        batch = self.flying.pop(0)
+        kept = data.draw(st.lists(st.sampled_from(batch), unique=True, min_size=1))
+        oldest = self.accumulator._batches[0]
+        again = Batch([one for one in oldest if one.ticket in kept])
+        answered = self.accumulator.answered(again)
+        assert [one.ticket for one in answered] == batch
+        self.refused.append([number for number in batch if number in kept])
+        self.left += [number for number in batch if number not in kept]
+
+    @rule()
+    def recall(self) -> None:
+        again = [*self.refused, *self.flying]
+        self.again[:0] = again
+        self.refused, self.flying = [], []
+        written = [n for batch in again for n in batch if n not in self.given_up]
+        assert self.accumulator.recall() == len(written)
+        self._forget_given_up()
+
+    def _forget_given_up(self) -> None:
+        kept = []
+        for batch in self.again:
+            wanted = [number for number in batch if number not in self.given_up]
+            stays = batch if self.whole and wanted else wanted
+            self.left += [number for number in batch if number not in stays]
+            kept.append(stays)
+        self.again = [batch for batch in kept if batch]
+
+    @precondition(lambda self: self.again)
+    @rule(since=st.sampled_from([1.5, 2.5]))
+    def forget_the_old(self, *, since: float) -> None:
+        written = [batch.written for batch in self.accumulator._again]
+        pairs = list(zip(self.again, written, strict=True))
+        self.again = [batch for batch, when in pairs if when >= since]
+        gone = [n for batch, when in pairs if when < since for n in batch]
+        self._told(self.accumulator.expired(since), gone)
+
+    @precondition(lambda self: len(self.flying) > 2 or len(self.again) > 1)
     @rule()
     def lose(self) -> None:
-        lost = [number for batch in self.flying for number in batch]
-        self.flying.clear()
-        self._leave(self.accumulator.lost(), lost)
+        written = [*self.refused, *self.flying, *self.again]
+        self.refused, self.flying, self.again = [], [], []
+        gone = [number for batch in written for number in batch]
+        self._told(self.accumulator.lost(), gone)
+
+    def _told(self, told: list[Sending[int]], gone: list[int]) -> None:
+        expected = [number for number in gone if number not in self.given_up]
+        assert [sending.ticket for sending in told] == expected
+        self.left += gone
 
     @precondition(lambda self: len(self.waiting) > 6)
     @rule()
@@ -106,13 +164,17 @@ class AccumulatorMachine(RuleBasedStateMachine):
     @rule(now=st.sampled_from([0.5, 1.0, 2.0, 3.0]))
     def pass_time(self, *, now: float) -> None:
         late = [n for n in self.waiting if self.deadlines[n] <= now]
-        flying = [n for batch in self.flying for n in batch]
+        written = [*self.refused, *self.flying, *self.again]
+        flying = [n for batch in written for n in batch]
         unanswered = [n for n in flying if self.deadlines[n] <= now]
         self.waiting = [n for n in self.waiting if n not in late]
         unwritten, in_the_air = self.accumulator.overdue(now)
         assert [sending.ticket for sending in in_the_air] == unanswered
         for number in unanswered:
             self.deadlines[number] = inf
+            self.given_up.add(number)
+        if late or unanswered:
+            self._forget_given_up()
         self._leave(unwritten, late)
 
     def _leave(self, gone: list[Sending[int]], expected: list[int]) -> None:
@@ -124,6 +186,15 @@ class AccumulatorMachine(RuleBasedStateMachine):
         assert sorted([*self.held, *self.left]) == list(range(self.number))
 
     @invariant()
+    def the_oldest_is_that_which_was_written_first(self) -> None:
+        oldest = self.accumulator.oldest
+        written = [*self.refused, *self.flying, *self.again]
+        first = [one.ticket for one in oldest] if oldest is not None else None
+        assert first == (written[0] if written else None)
+        # Numbers are in the order of the calls.
+        assert self.held == sorted(self.held)
+
+    @invariant()
     def the_earliest_deadline_is_the_earliest(self) -> None:
         deadlines = [self.deadlines[number] for number in self.held]
         assert self.accumulator.earliest() == min(deadlines, default=inf)
@@ -133,8 +204,10 @@ class AccumulatorMachine(RuleBasedStateMachine):
         accumulator = self.accumulator
         assert accumulator.held == len(self.held)
         assert accumulator.size == self.size
-        assert accumulator.queued == len(self.waiting)
+        again = sum(map(len, self.again))
+        assert accumulator.queued == len(self.waiting) + again
         assert accumulator.in_flight == len(self.flying)
+        assert accumulator.refused == bool(self.refused)
         assert accumulator.added == self.number
         assert accumulator.settled == len(self.left) <= accumulator.added
 
@@ -144,8 +217,9 @@ class AccumulatorMachine(RuleBasedStateMachine):
         assert len(self.held) <= 1 or self.size <= self.max_bytes
 
     def teardown(self) -> None:
-        while self.waiting:
-            self.batch(limit=3)
+        self.recall()
+        while self.waiting or self.again:
+            self.batch(limit=3, now=1.0)
         while self.flying:
             self.answer()
         self.counts_are_those_of_what_is_held()

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from penstock.codecs import (
     Codec,
     codec_for,
+    content_type_of,
     encode_any,
+    encoding,
     json_codec,
+    media_type,
     msgpack_codec,
     raw_codec,
     text_codec,
@@ -97,6 +100,14 @@ def test_a_type_that_msgspec_does_not_read_is_refused_at_once(
         make("Order")
 
 
+def test_a_type_with_a_name_that_means_nothing_is_refused_at_once() -> None:
+    class Lost(msgspec.Struct):
+        of: Nowhere  # type: ignore[name-defined] # noqa: F821
+
+    with pytest.raises(ConfigurationError, match="'Nowhere' is not defined"):
+        json_codec(Lost)
+
+
 def test_the_payload_type_chooses_the_codec() -> None:
     assert codec_for(bytes) is raw_codec
     assert codec_for(str) is text_codec
@@ -122,9 +133,11 @@ def test_the_payload_type_chooses_the_codec() -> None:
 def test_without_a_codec_a_payload_goes_by_its_own_type(
     payload: object, expected: bytes
 ) -> None:
-    encoded = encode_any(payload)
+    encoded, kind = encode_any(payload)
     assert type(encoded) is bytes
     assert encoded == expected
+    as_it_is = isinstance(payload, bytes | bytearray | memoryview | str)
+    assert kind == (None if as_it_is else b"application/json")
 
 
 @pytest.mark.parametrize(
@@ -133,3 +146,107 @@ def test_without_a_codec_a_payload_goes_by_its_own_type(
 def test_what_can_not_be_encoded_is_refused_with_the_way_out(payload: object) -> None:
     with pytest.raises(ConfigurationError, match="pass bytes, or a codec"):
         encode_any(payload)
+
+
+# -- content types -----------------------------------------------------------------
+
+
+class Typed:
+    """A codec of the user's own."""
+
+    def __init__(self, content_type: Any, encoded: Any = b"x") -> None:
+        self.content_type = content_type
+        self.encoded = encoded
+
+    def encode(self, payload: Any, /) -> bytes:
+        encoded: bytes = self.encoded
+        return encoded
+
+    def decode(self, data: bytes, /) -> Any:
+        return data
+
+
+class Plain:
+    """The least that a codec has to be."""
+
+    def encode(self, payload: int, /) -> bytes:
+        return b"%d" % payload
+
+    def decode(self, data: bytes, /) -> int:
+        return int(data)
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind"),
+    [
+        (raw_codec, None),
+        (text_codec, None),
+        (json_codec(Order), b"application/json"),
+        (msgpack_codec(Order), b"application/vnd.msgpack"),
+        (Plain(), None),
+        (Typed(None), None),
+        (Typed("text/x-upper;charset=utf-8"), b"text/x-upper;charset=utf-8"),
+    ],
+)
+def test_what_a_codec_encodes_goes_with_its_content_type(
+    codec: Codec[Any], kind: bytes | None
+) -> None:
+    assert content_type_of(codec) == kind
+    payload: Any = {raw_codec: b"x", text_codec: "x"}.get(codec, 1)
+    assert encoding(codec)(payload) == (codec.encode(payload), kind)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["json", "", "a/b/c", "a /b", "text/plain\r\n", "é/x", b"a/b", 5, "a/b;\n"]
+)
+def test_a_content_type_that_is_none_is_refused(wrong: Any) -> None:
+    for use in (content_type_of, encoding):
+        with pytest.raises(ConfigurationError, match="no media type; give a text"):
+            use(Typed(wrong))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (b"application/json", "application/json"),
+        (b"Application/JSON", "application/json"),
+        (b"application/json;charset=utf-8", "application/json"),
+        (b"application/json ; charset=utf-8", "application/json"),
+        (b"application/msgpack", "application/vnd.msgpack"),
+        (b"application/x-msgpack", "application/vnd.msgpack"),
+        (b"application/vnd.acme.order+json", "application/vnd.acme.order+json"),
+        (b"json", None),
+        (b"", None),
+        (b"\xff/\xfe", None),
+        (b"text/plain\n", None),
+    ],
+)
+def test_media_types_are_compared_without_case_and_parameters(
+    said: bytes, meant: str | None
+) -> None:
+    assert media_type(said) == meant
+
+
+@pytest.mark.parametrize("wrong", ["text", bytearray(b"x"), None, 5])
+def test_a_codec_that_gives_no_bytes_is_told_so(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"its encode\(\) has to give bytes"):
+        encoding(Typed(None, wrong))("hunter2")
+
+
+def test_a_union_is_a_type_too() -> None:
+    class Cat(msgspec.Struct, tag=True):
+        lives: int
+
+    class Dog(msgspec.Struct, tag=True):
+        tricks: int
+
+    for make in (json_codec, msgpack_codec):
+        codec: Codec[Any] = make(Cat | Dog)
+        for pet in (Cat(9), Dog(3)):
+            assert codec.decode(codec.encode(pet)) == pet
+
+
+def test_what_decodes_nothing_is_no_codec() -> None:
+    wrong: Any = object()
+    with pytest.raises(ConfigurationError, match="has no decode"):
+        content_type_of(wrong)

@@ -5,7 +5,7 @@ from typing import cast
 import hiredis
 import pytest
 
-from penstock._core import commands
+from penstock._core import commands, scripts
 from penstock._core.commands import Command
 
 # One line a builder: what it makes, and the words as one would type them.
@@ -107,8 +107,8 @@ CASES: list[tuple[Command, str]] = [
     (commands.subscribe([b"one", b"two"]), "SUBSCRIBE one two"),
     (commands.client_id(), "CLIENT ID"),
     (commands.client_unblock(42), "CLIENT UNBLOCK 42 TIMEOUT"),
-    (commands.command_info(("xack", "xnack")), "COMMAND INFO xack xnack"),
-    (commands.command_docs(["xadd"]), "COMMAND DOCS xadd"),
+    (commands.time(), "TIME"),
+    (commands.info(b"memory"), "INFO memory"),
 ]
 
 
@@ -138,7 +138,7 @@ def test_a_transaction_is_the_commands_between_two_words() -> None:
 
 
 def test_a_consumer_is_removed_by_a_script_that_names_its_key() -> None:
-    eval_, script, keys, *rest = commands.remove_empty_consumer(b"s", "g", b"c")
+    eval_, script, keys, *rest = scripts.remove_empty_consumer(b"s", "g", b"c")
     assert (eval_, keys, rest) == (b"EVAL", 1, [b"s", "g", b"c"])
     assert isinstance(script, bytes)
     look, remove = script.index(b"XPENDING"), script.index(b"DELCONSUMER")
@@ -147,7 +147,7 @@ def test_a_consumer_is_removed_by_a_script_that_names_its_key() -> None:
 
 def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
     moves = [(b"1-1", b"s:0"), (b"2-1", b"s:1")]
-    eval_, script, keys, *rest = commands.move_entries(b"d", moves, 22)
+    eval_, script, keys, *rest = scripts.move_entries(b"d", moves, 22)
     assert (eval_, keys) == (b"EVAL", 3)
     assert rest == [b"d", b"s:0", b"s:1", 22, b"1-1", b"2-1"]
     assert isinstance(script, bytes)
@@ -157,7 +157,7 @@ def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
 
 def test_a_letter_is_written_before_its_entry_is_acknowledged_by_one_script() -> None:
     letter = iter([b"msg", b"a", b"dead.id", b"1-1"])
-    eval_, script, number, *rest = commands.bury(
+    eval_, script, number, *rest = scripts.bury(
         b"s", "g", "c", b"1-1", dead=b"s.dead", letter=letter
     )
     assert (eval_, number) == (b"EVAL", 2)
@@ -180,3 +180,9 @@ def test_names_go_as_utf_8() -> None:
     reader = hiredis.Reader()
     reader.feed(packed(commands.xack(b"s", "gruppe für alle", [b"1-1"])))
     assert reader.gets()[2] == "gruppe für alle".encode()
+
+
+def test_what_a_producer_asks_for_on_opening() -> None:
+    assert scripts.may_script() == (b"EVAL", b"return 1", 0)
+    assert commands.wait(2, 50) == (b"WAIT", 2, 50)
+    assert commands.wait_aof(2, 50) == (b"WAITAOF", 1, 2, 50)

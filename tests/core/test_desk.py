@@ -8,10 +8,17 @@ import pytest
 
 from core.test_ledger import Books, now, the
 from penstock._core.desk import FrontDesk
-from penstock._core.entry import Entry, State
+from penstock._core.entry import SIZED_ABOVE, Entry, State
 from penstock._core.ledger import Ledger
 from penstock._core.verdict import NACKED, Dead, Dropped, Left, Postponed, Verdict
-from penstock.codecs import Codec, json_codec, raw_codec, text_codec
+from penstock.codecs import (
+    Codec,
+    PayloadError,
+    json_codec,
+    msgpack_codec,
+    raw_codec,
+    text_codec,
+)
 from penstock.errors import ClosedError, DecodeError, UsageError
 from penstock.message import EntryId, Fields, Message, Shard
 
@@ -49,11 +56,17 @@ class Counter:
         no_ack: str | None = None,
         *,
         at_home: bool = True,
+        most: int = 1_000_000,
     ) -> None:
         self.books = Books()
         self.clerk = Clerk(self.books)
         self.desk: FrontDesk[Any] = FrontDesk(
-            self.books, codec, self.clerk, no_ack=no_ack, at_home=lambda: at_home
+            self.books,
+            codec,
+            self.clerk,
+            max_message_bytes=most,
+            no_ack=no_ack,
+            at_home=lambda: at_home,
         )
 
     def running(self, *fields: bytes) -> Entry:
@@ -141,13 +154,13 @@ class Broken:
 
 def test_what_a_codec_says_is_made_printable_and_cut() -> None:
     with pytest.raises(DecodeError) as caught:
-        _ = message(Broken(ValueError("\x1b[31m\r\n" * 1000)), b"msg", b"").payload
+        _ = message(Broken(PayloadError("\x1b[31m\r\n" * 1000)), b"msg", b"").payload
     assert str(caught.value).isprintable()
     assert len(caught.value.reason) == 200
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("hunter2"), RecursionError("hunter2")], ids=repr
+    "error", [ValueError("hunter2"), RecursionError("hunter2")], ids=repr
 )
 def test_a_codec_that_fails_in_another_way_can_not_decode_either(
     error: Exception,
@@ -180,6 +193,120 @@ def test_a_payload_that_could_not_be_decoded_is_tried_again_when_asked_again() -
     for _ in range(2):
         with pytest.raises(DecodeError):
             _ = wrong.payload
+
+
+# -- content types and sizes -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"application/json",
+        b"application/json; charset=utf-8",
+        b"APPLICATION/JSON",
+    ],
+)
+@pytest.mark.parametrize("before", [(), (b"key", b"k"), (b"h", b"content-type")])
+def test_what_says_the_codec_s_type_is_decoded(
+    said: bytes, before: tuple[bytes, ...]
+) -> None:
+    fields = (b"msg", b"7", *before, b"content-type", said)
+    assert message(json_codec(int), *fields).payload == 7
+
+
+def test_what_says_nothing_is_decoded_as_ever() -> None:
+    for fields in ((), (b"key", b"k"), (b"h", b"content-type")):
+        assert message(json_codec(int), b"msg", b"7", *fields).payload == 7
+
+
+@pytest.mark.parametrize(
+    ("codec", "said", "told"),
+    [
+        (
+            json_codec(int),
+            b"text/xml",
+            "text/xml, and the codec reads application/json",
+        ),
+        (
+            msgpack_codec(int),
+            b"application/json",
+            "application/json, and the codec reads application/vnd.msgpack",
+        ),
+        (json_codec(int), b"hunter2", "no media type, and"),
+        (json_codec(int), b"a/" + b"b" * 1000, f"a/{'b' * 78}, and"),
+        (json_codec(int), b"", "no media type, and"),
+    ],
+)
+@pytest.mark.parametrize("before", [(), (b"key", b"k"), (b"h", b"v", b"i", b"w")])
+def test_what_says_another_type_is_not_decoded(
+    codec: Codec[Any], said: bytes, told: str, before: tuple[bytes, ...]
+) -> None:
+    fields = (b"msg", b"7", *before, b"content-type", said)
+    with pytest.raises(DecodeError) as caught:
+        _ = message(codec, *fields).payload
+    assert caught.value.reason.startswith(f"its content type is {told}")
+
+
+def test_the_first_content_type_counts() -> None:
+    types = (b"content-type", b"text/xml", b"content-type", b"application/json")
+    with pytest.raises(DecodeError, match="its content type is text/xml"):
+        _ = message(json_codec(int), b"msg", b"7", *types).payload
+
+
+def test_bytes_text_and_whole_entries_are_read_whatever_they_are() -> None:
+    fields = (b"msg", b"7", b"content-type", b"text/xml")
+    assert message(raw_codec, *fields).payload == b"7"
+    assert message(text_codec, *fields).payload == "7"
+    assert len(message(None, *fields).payload) == 2
+
+
+def test_another_desk_goes_by_its_own_codec_s_type() -> None:
+    mine = Counter(json_codec(int))
+    entry = mine.running(b"msg", b"\x07", b"content-type", b"application/vnd.msgpack")
+    other = mine.desk.reading(msgpack_codec(int))
+    assert Message(entry, other, entry.fields).payload == 7
+    with pytest.raises(DecodeError, match="its content type"):
+        _ = Message(entry, mine.desk, entry.fields).payload
+
+
+@pytest.mark.parametrize("codec", [raw_codec, text_codec, None, json_codec(Any)])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (b"msg", b"1234567890"),
+        (b"msg", b"123456", b"k", b"abc"),
+        (b"msg", b"12", b"k", b"abc", b"h", b"abc"),
+        (b"k", b"12", b"msg", b"1234567"),
+    ],
+)
+def test_what_is_too_large_is_not_decoded(
+    codec: Codec[Any] | None, fields: tuple[bytes, ...]
+) -> None:
+    most = sum(map(len, fields)) - len(b"msg")
+    fits = Counter(codec, most=most)
+    assert fits.desk.open(fits.running(*fields)) is not None
+    small = Counter(codec, most=most - 1)
+    assert small.desk.open(small.running(*fields)) is None
+    [(call, error)] = small.clerk.asked
+    assert call == "undecodable"
+    told = f"its {most} bytes are more than max_message_bytes={most - 1}"
+    assert error.reason == told
+
+
+def test_where_replies_are_bounded_anyway_only_large_ones_are_measured() -> None:
+    """An entry of a small reply says by its share that nothing in it is too large."""
+    most = SIZED_ABOVE
+    counter = Counter(most=most)
+    entry = counter.running(b"msg", b"x" * (most + 1))
+    assert counter.desk.open(entry) is not None  # its share was said to be 10 bytes
+    entry.size = most + 4
+    assert counter.desk.open(entry) is None
+    entry.fields = (b"msg", b"x" * most)
+    assert counter.desk.open(entry) is not None
+    typed = Counter(json_codec(int), most=most)
+    opened = typed.desk.open(typed.running(b"msg", b"7"))
+    assert opened is not None
+    assert opened.payload == 7
 
 
 # -- opening -----------------------------------------------------------------------

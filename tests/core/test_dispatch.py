@@ -30,7 +30,14 @@ class Entry:
 
 def desk() -> FrontDesk[bytes]:
     nobody: Any = None
-    return FrontDesk(nobody, raw_codec, nobody, no_ack=None, at_home=lambda: True)
+    return FrontDesk(
+        nobody,
+        raw_codec,
+        nobody,
+        max_message_bytes=1000,
+        no_ack=None,
+        at_home=lambda: True,
+    )
 
 
 def message(of: FrontDesk[bytes], payload: bytes, **headers: str) -> Message[bytes]:

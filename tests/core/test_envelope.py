@@ -13,6 +13,7 @@ texts = st.text()
 # What a name or value from the wire may look like when it was no UTF-8 there.
 strange = st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 names = (texts | strange).filter(lambda name: name not in {"msg", "key"})
+typed_names = st.sampled_from([b"content-type", b"msg", b"key", b"a"])
 wire_names = st.sampled_from([b"msg", b"key", b"a", b"b", b"\xff"]) | st.binary()
 
 
@@ -112,3 +113,68 @@ def test_without_a_key_there_is_none() -> None:
     assert envelope.key(envelope.pack(b"key")) is None
     assert envelope.key(envelope.pack(b"x", None, {"h": "key"})) is None
     assert envelope.decode_key(None) is None
+
+
+# -- content types -----------------------------------------------------------------
+
+JSON = b"application/json"
+
+
+def test_the_content_type_stands_behind_payload_and_key() -> None:
+    assert envelope.pack(b"b", None, None, JSON) == (
+        *(b"msg", b"b"),
+        *(b"content-type", JSON),
+    )
+    assert envelope.pack(b"b", "k", {"h": "v"}, JSON) == (
+        *(b"msg", b"b", b"key", b"k"),
+        *(b"content-type", JSON),
+        *(b"h", b"v"),
+    )
+
+
+def test_a_header_may_say_the_codec_s_type_again_and_no_other() -> None:
+    for same in ("application/json", "Application/JSON", "application/json; charset=x"):
+        fields = envelope.pack(b"", None, {"content-type": same, "h": "v"}, JSON)
+        assert fields == (b"msg", b"", b"content-type", JSON, b"h", b"v")
+    for other in ("text/json", "application/json/x", "", "application/vnd.msgpack"):
+        with pytest.raises(ConfigurationError, match="says another type") as caught:
+            envelope.pack(b"", None, {"content-type": other}, JSON)
+        assert "application/json; leave the header out" in str(caught.value)
+
+
+def test_who_sends_bytes_may_say_what_they_are() -> None:
+    fields = envelope.pack(b"<a/>", None, {"content-type": "text/xml"})
+    assert envelope.size(fields) == 24
+    assert envelope.content_type(fields) == b"text/xml"
+    assert dict(envelope.headers(fields)) == {"content-type": "text/xml"}
+
+
+@given(st.lists(st.tuples(typed_names, typed_names), min_size=1))
+@settings(max_examples=300, deadline=None)
+def test_of_several_content_types_the_first_counts_and_a_value_is_none(
+    pairs: list[tuple[bytes, bytes]],
+) -> None:
+    fields = [part for pair in pairs for part in pair]
+    expected = dict(reversed(pairs)).get(b"content-type")
+    assert envelope.content_type(fields) == expected
+
+
+@given(
+    st.binary(),
+    st.none() | texts,
+    st.dictionaries(names, texts | strange),
+    st.none() | st.just(JSON),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_size_is_that_of_payload_key_and_headers(
+    body: bytes, key: str | None, headers: dict[str, str], kind: bytes | None
+) -> None:
+    headers.pop("content-type", None)
+    said = [text for pair in headers.items() for text in pair]
+    parts = [body, *[text.encode("utf-8", "surrogateescape") for text in said]]
+    if key is not None:
+        parts += [b"key", key.encode()]
+    if kind is not None:
+        parts += [b"content-type", kind]
+    fields = envelope.pack(body, key, headers, kind)
+    assert envelope.size(fields) == sum(map(len, parts))

@@ -17,11 +17,15 @@ from penstock.errors import (
     ConnectionLost,
     DecodeError,
     GaveUp,
+    MessageTooLarge,
+    NotDurable,
     PenstockError,
     SendFailed,
     SendUnknown,
     ServerError,
     StreamMissing,
+    TransactionBroken,
+    TransactionFailed,
     UsageError,
 )
 
@@ -33,6 +37,7 @@ CLASSES = {
 
 EXAMPLES: list[tuple[PenstockError, str]] = [
     (ConfigurationError("group=1 is wrong; give a text"), "give a text"),
+    (MessageTooLarge(1001, 1000), "send less"),
     (ClosedError("producer"), "open a new one"),
     (BufferFull(5, 700), "await enqueue"),
     (ConnectError("host:1", "refused"), "check that a server listens"),
@@ -42,6 +47,18 @@ EXAMPLES: list[tuple[PenstockError, str]] = [
     (SendFailed("orders", "OOM", "no memory"), "send it again"),
     (StreamMissing("orders"), "send to it first"),
     (SendUnknown("orders", "reset"), "look, or send again"),
+    (NotDurable(None, "orders", "1-1", wanted=2, achieved=1), "allow more time"),
+    (
+        NotDurable(None, "orders", "1-1", wanted=3, achieved=0, durable=False),
+        "or allow more time",
+    ),
+    (TransactionFailed("orders", "1-1", "OOM", "OOM", "free some"), "free some"),
+    (
+        TransactionBroken(
+            "orders", "1-1", applied=1, total=2, code="ERR", reason="overflow"
+        ),
+        "before its dead letter is sent back",
+    ),
     (DecodeError("orders", "1-1", "no field"), "check the payload type"),
     (GaveUp("orders", "1-1", 5, "ValueError"), "acknowledge it"),
 ]
@@ -113,7 +130,8 @@ def test_an_error_carries_the_facts_that_its_docstring_lists(
     if type(error) is not StreamMissing:
         assert set(listed) == set(vars(error))
     for fact in listed:
-        if fact != "code":
+        # The last two are no words, and told in others.
+        if fact not in {"code", "receipt", "durable"}:
             assert str(getattr(error, fact)) in str(error)
 
 
@@ -128,6 +146,7 @@ def test_wrong_options_and_wrong_payloads_are_value_errors_too() -> None:
     assert {name for name, kind in CLASSES.items() if issubclass(kind, ValueError)} == {
         "ConfigurationError",
         "DecodeError",
+        "MessageTooLarge",
     }
 
 
@@ -156,5 +175,7 @@ def test_a_stream_with_a_wicked_name_is_escaped_in_sentences() -> None:
         StreamMissing(wicked),
         DecodeError(wicked, "1-1", "x"),
         GaveUp(wicked, "1-1", 1, "x"),
+        TransactionFailed(wicked, "1-1", "x", "x", "x"),
+        TransactionBroken(wicked, "1-1", applied=1, total=2, code="x", reason="x"),
     ):
         assert str(error).isprintable()

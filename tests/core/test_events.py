@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -88,11 +89,12 @@ def test_an_event_is_one_log_record_of_its_level_without_the_exceptions_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     error = ValueError("the payload")
-    log_event(Event("handler_failed", logging.ERROR, {"id": "1-1"}, error))
+    # A name of its own: the lines of one name are counted over the whole process.
+    log_event(Event("told_here_alone", logging.ERROR, {"id": "1-1"}, error))
     [record] = caplog.records
     assert record.name == "penstock"
     assert record.levelno == logging.ERROR
-    assert record.getMessage() == "handler_failed id=1-1"
+    assert record.getMessage() == "told_here_alone id=1-1"
     assert record.exc_info is None
 
 
@@ -121,3 +123,38 @@ def test_a_hook_may_end_the_program() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         guarded(hook)(Event("closed"))
+
+
+def test_what_happens_again_and_again_is_logged_five_times_a_second(
+    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    now, make = 1000.0, logging.getLogRecordFactory()
+
+    def made(*args: Any, **more: Any) -> logging.LogRecord:
+        record = make(*args, **more)
+        record.created = now
+        return record
+
+    logging.setLogRecordFactory(made)
+    request.addfinalizer(lambda: logging.setLogRecordFactory(make))
+    for number in range(8):
+        log_event(Event("flooding", facts={"n": number}))
+    log_event(Event("another"))
+    now = 1001.5
+    log_event(Event("flooding", facts={"n": 8}))
+    log_event(Event("flooding", facts={"n": 9}))
+    now = 5.0  # a wall clock that was set back
+    log_event(Event("flooding", facts={"n": 10}))
+    assert [record.getMessage() for record in caplog.records] == [
+        *(f"flooding n={number}" for number in range(5)),
+        "another",
+        "flooding n=8 left_out=3",
+        "flooding n=9",
+        "flooding n=10",
+    ]
+
+
+def test_what_a_user_logs_there_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(20):
+        logging.getLogger("penstock").warning("mine")
+    assert len(caplog.records) == 20

@@ -53,6 +53,7 @@ class Books(Ledger):
         max_attempts: int | None = None,
         lease: float = 60.0,
         acks: bool = True,
+        strict: bool = False,
         ordering: Ordering = NONE,
         exhausted: Verdict = GIVEN_UP,
     ) -> None:
@@ -69,6 +70,7 @@ class Books(Ledger):
             max_attempts=max_attempts,
             lease=lease,
             acks=acks,
+            strict=strict,
             on_room=self._room_rang,
             on_outcomes=self._outcome_rang,
             on_ready=self._ready_rang,
@@ -205,6 +207,7 @@ finish      RUNNING -> GONE
 plan        SETTLED -> COMMITTING
 confirm     COMMITTING -> GONE
 unsent      COMMITTING -> SETTLED
+apply       RUNNING FAILED OPEN -> GONE
 drop        QUEUED DUE AGAIN POSTPONED -> GONE
 release     QUEUED DUE AGAIN POSTPONED RUNNING FAILED OPEN DEAD BURYING -> RELEASED
 lose        QUEUED DUE AGAIN POSTPONED RUNNING FAILED OPEN DEAD SETTLED -> LOST
@@ -439,6 +442,8 @@ def test_entries_that_a_takeover_found_deleted_are_counted_once() -> None:
     books.deleted(A, [raw(1), raw(2), raw(2)])
     books.deleted(B, [raw(1)])
     books.deleted(B, [])
+    assert books.deleted_met() == [(A, [raw(1), raw(2)]), (B, [raw(1)])]
+    assert not books.deleted_met()
     assert books.totals.ghosts == 3
     assert books.uncommitted == 1, "the server has let them go already"
 
@@ -741,7 +746,7 @@ def test_what_others_have_taken_over_leaves_the_queue_and_its_lane() -> None:
     books.read(1, 2, 3, 4, key="k")
     books.read(5, key="l")
     [renewal] = books.to_renew(25.0)
-    assert books.lose_all_but(renewal, [raw(3), raw(4)]) == 3
+    assert len(books.lose_all_but(renewal, [raw(3), raw(4)])) == 3
     assert books.totals.lost == 3
     assert (books.held, books.size) == (2, 20)
     assert books.started().id == raw(3)
@@ -754,7 +759,7 @@ def test_what_others_have_taken_over_waits_in_no_lane() -> None:
     books = Books(lease=30.0, ordering=KEY)
     books.read(1, 2, 3, key="k")
     [renewal] = books.to_renew(25.0)
-    assert books.lose_all_but(renewal, [raw(1), raw(3)]) == 1
+    assert len(books.lose_all_but(renewal, [raw(1), raw(3)])) == 1
     assert books.held == 2
     assert ids(entry for _ in range(2) for entry in books.done()) == [raw(1), raw(3)]
     assert books.take() is None
@@ -774,7 +779,7 @@ def test_what_a_handler_makes_of_what_it_has_lost_is_dropped() -> None:
     books.read(1, 2, key="k")
     entry = books.started()
     [renewal] = books.to_renew(25.0)
-    assert books.lose_all_but(renewal, [raw(2)]) == 1
+    assert len(books.lose_all_but(renewal, [raw(2)])) == 1
     assert entry.state is State.LOST
     assert books.held == 2, "the handler is still at work"
     assert books.take() is None, "in its lane"
@@ -790,7 +795,7 @@ def test_an_outcome_that_was_not_sent_yet_is_lost_too() -> None:
     books.read(1, 2, 3)
     books.done(2)
     [renewal] = books.to_renew(25.0)
-    assert books.lose_all_but(renewal, [raw(2), raw(3)]) == 1
+    assert len(books.lose_all_but(renewal, [raw(2), raw(3)])) == 1
     assert books.uncommitted == 1
     assert the(books.plan()).ids == [raw(2)]
 
@@ -804,7 +809,7 @@ def test_an_outcome_that_was_sent_is_not_lost_by_a_reply_that_misses_it() -> Non
     books.committed(the(books.plan()))
     books.ack(sent)
     batch = the(books.plan())
-    assert books.lose_all_but(renewal, [raw(1)]) == 0
+    assert len(books.lose_all_but(renewal, [raw(1)])) == 0
     assert (gone.state, sent.state) == (State.GONE, State.COMMITTING)
     books.committed(batch)
     assert books.totals.lost == 0
@@ -816,7 +821,7 @@ def test_an_open_entry_can_be_lost_too_if_it_ran_when_it_was_asked_for() -> None
     entry = books.started()
     [renewal] = books.to_renew(25.0)
     books.finish(entry, ack=False)
-    assert books.lose_all_but(renewal, []) == 1
+    assert len(books.lose_all_but(renewal, [])) == 1
     assert entry.state is State.LOST
     assert not known(books, A, raw(1))
 
@@ -828,7 +833,7 @@ def test_to_lose_an_entry_that_has_come_again_leaves_the_new_one_alone() -> None
     [renewal] = books.to_renew(25.0)
     books.finish(old, ack=False)
     assert claim(books, 1) == 1
-    assert books.lose_all_but(renewal, []) == 1
+    assert len(books.lose_all_but(renewal, [])) == 1
     assert known(books, A, raw(1))
     assert books.started() is not old
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -592,7 +593,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy in gone:
             copy.state = State.LOST
         self._out_of_line()
-        lost = self.ledger.lose_all_but(asked.renewal, [copy.id for copy in ours])
+        lost = len(self.ledger.lose_all_but(asked.renewal, [copy.id for copy in ours]))
         assert lost == len(gone)
         if lost and self.waiting:
             assert self.room_rings, "the reader sleeps though there is less in hand"
@@ -705,6 +706,22 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         if copy.state in {State.RUNNING, State.OPEN} and not told:
             copy.state, copy.forgotten = State.SETTLED, False
+
+    def transact(self, number: int) -> None:
+        """A user's transaction has acknowledged it, early or late."""
+        waits = WAITING | {State.POSTPONED}
+        within = [c for c in self.copies if c.entry and c.state not in waits]
+        if not (self.acks and within):
+            return
+        copy = pick(within, number)
+        assert copy.entry is not None
+        pending = copy.state in {*IN_HAND, State.OPEN}
+        assert self.ledger.applied(copy.entry) == pending
+        if pending:
+            copy.state = State.GONE
+            self.confirmed.append(copy)
+            self.counts["acked"] += 1
+            self.ledger.totals.acked += 1
 
     def verdict(self, number: int) -> Verdict:
         when = self.now + pick([0.0, 1.0, 5.0, 5.0, 40.0], number // 7)
@@ -995,7 +1012,7 @@ class LedgerMachine(RuleBasedStateMachine):
         script=st.lists(
             st.tuples(
                 st.sampled_from(
-                    [*"tttttttttfffFFFxxxxaanniiiippccurRRRlsohhHdgmmbLkKBBDDD"]
+                    [*"tttttttttfffFFFxxxxaaTnniiiippccurRRRlsohhHdgmmbLkKBBDDD"]
                 ),
                 picks,
             ),
@@ -1028,6 +1045,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "F": lambda: self.finish(number, ack=True),
             "x": lambda: self.fail(number),
             "a": lambda: self.acknowledge(number),
+            "T": lambda: self.transact(number),
             "n": lambda: self.refuse(number),
             "i": self.ripen,
             "p": self.plan,
@@ -1211,5 +1229,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.room(self.now) > 0
 
 
-TestLedger = LedgerMachine.TestCase
+TestLedger = pytest.mark.timeout(240)(LedgerMachine.TestCase)
 TestLedger.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)

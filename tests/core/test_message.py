@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId, Fields, Headers, Message, Receipt, Shard
+from penstock.transaction import Transaction
 
 MAX = 2**64 - 1
 
@@ -281,6 +282,11 @@ class Desk:
     def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> None:
         self.refused.append((entry, fields, reason))
 
+    def transaction(self, entry: Any, fields: Sequence[bytes]) -> Transaction[Receipt]:
+        self.asked.append("transaction")
+        till: Any = (entry, fields)
+        return Transaction(till)
+
     def lost(self, entry: Any) -> bool:
         return not entry.fields
 
@@ -380,3 +386,10 @@ def test_a_message_of_a_wicked_stream_shows_no_control_characters() -> None:
     shown = repr(Message(entry, Desk(), ()))
     assert shown.isprintable()
     assert len(shown) < 200
+
+
+def test_a_message_s_transaction_is_its_desk_s() -> None:
+    entry, desk = Delivery(), Desk()
+    made = Message(entry, desk, entry.fields).transaction()
+    assert desk.asked == ["transaction"]
+    assert repr(made) == "<Transaction not entered>"

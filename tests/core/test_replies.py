@@ -351,63 +351,6 @@ def test_a_groups_lag_is_how_far_behind_the_end_it_is(
     assert replies.lag(facts, "g") == lag
 
 
-# -- what a server has -------------------------------------------------------------
-
-
-@both(
-    "*3 *4 $4 xack :-4 *2 +write +fast *0 $-1 *2 $4 eval :-3",
-    "*3 *4 $4 xack :-4 ~2 +write +fast ~0 _ *2 $4 eval :-3",
-)
-def test_commands_that_a_server_has_not_are_told_apart(reply: Any) -> None:
-    assert replies.known_commands(reply) == [True, False, True]
-
-
-def test_redis_6_says_nil_for_an_unknown_command_in_another_way() -> None:
-    assert replies.known_commands(raw(words("*2 *-1 *2 $4 xack :-4"))) == [False, True]
-
-
-RESP2_DOCS = (
-    "*6 $10 XREADGROUP *4 $7 summary $1 x $9 arguments *2 "
-    "*8 $4 name $11 group-block $4 type $5 block $5 token $5 GROUP "
-    "$9 arguments *2 *4 $4 name $5 group $4 type $6 string "
-    "*4 $4 name $8 consumer $4 type $6 string "
-    "*8 $4 name $13 min-idle-time $4 type $7 integer $5 token $5 claim "
-    "$5 flags *1 +optional "
-    "$4 xadd *2 $9 arguments *0 "
-    "$4 ping *2 $7 summary $1 x"
-)
-RESP3_DOCS = (
-    "%3 $10 XREADGROUP %2 $7 summary $1 x $9 arguments *2 "
-    "%4 $4 name $11 group-block $4 type $5 block $5 token $5 GROUP "
-    "$9 arguments *2 %2 $4 name $5 group $4 type $6 string "
-    "%2 $4 name $8 consumer $4 type $6 string "
-    "%4 $4 name $13 min-idle-time $4 type $7 integer $5 token $5 claim "
-    "$5 flags ~1 +optional "
-    "$4 xadd %1 $9 arguments *0 "
-    "$4 ping %1 $7 summary $1 x"
-)
-
-
-@both(RESP2_DOCS, RESP3_DOCS)
-def test_documented_tokens_are_found_at_any_depth(reply: Any) -> None:
-    assert replies.documented_tokens(reply) == {
-        b"xreadgroup": {
-            b"GROUP-BLOCK",
-            b"GROUP",
-            b"CONSUMER",
-            b"MIN-IDLE-TIME",
-            b"CLAIM",
-        },
-        b"xadd": set(),
-        b"ping": set(),
-    }
-
-
-@both("*0", "%0")
-def test_a_server_without_docs_has_no_tokens(reply: Any) -> None:
-    assert replies.documented_tokens(reply) == {}
-
-
 # -- error replies -----------------------------------------------------------------
 
 ERRORS = [
@@ -512,3 +455,63 @@ def test_an_error_replys_text_is_escaped_and_cut() -> None:
     assert len(error.text) == 200
     assert error.code == "ERR"
     assert repr(error) == f"ErrorReply({error.text!r})"
+
+
+@pytest.mark.parametrize(
+    ("reply", "policy"),
+    [
+        (
+            b"# Memory\r\nmaxmemory:5\r\nmaxmemory_policy:allkeys-lru\r\n",
+            b"allkeys-lru",
+        ),
+        (b"maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n", None),
+        (b"maxmemory:5\r\nmaxmemory_policy:volatile-ttl\r\n", None),
+        (b"maxmemory:5\r\nmaxmemory_policy:noeviction\r\n", None),
+        (b"something else", None),
+        (replies.ErrorReply("NOPERM no"), None),
+    ],
+)
+def test_info_tells_whether_streams_may_be_evicted(
+    reply: object, policy: bytes | None
+) -> None:
+    assert replies.may_evict(reply) == policy
+
+
+def test_the_servers_time_is_read_as_milliseconds() -> None:
+    assert replies.time([b"1700000000", b"123999"]) == 1_700_000_000_123
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([b"OK", b"QUEUED", [b"a", 1]], [b"a", 1]),
+        ([b"OK", ErrorReply("NOPERM xack"), ErrorReply("EXECABORT it")], "NOPERM xack"),
+        ([b"OK", b"QUEUED", ErrorReply("EXECABORT it")], "EXECABORT it"),
+    ],
+)
+def test_a_transaction_is_refused_for_one_of_its_commands(
+    answers: list[Any], told: Any
+) -> None:
+    found = replies.together(answers)
+    if isinstance(told, str):
+        [refused] = found
+        assert refused.text == told
+    else:
+        assert found == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERR The user executing the script can't run this command or subcommand",
+        "@user_script: 3: The user executing the script can't run this command",
+        "ERR Error running script: @user_script: 1: The user executing the script ",
+        "ERR ACL failure in script: User u has no permissions to run 'xadd'",
+    ],
+)
+def test_what_a_user_may_not_do_in_a_script_is_a_permission_too(text: str) -> None:
+    error = ErrorReply(text)
+    assert (error.code, error.trouble) == ("NOPERM", Trouble.FATAL)
+    failure = replies.send_failed("s", error)
+    assert failure.code == "NOPERM"
+    assert "EVAL, HMGET" in str(failure)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from core.test_ledger import KEY, SHARD, A, B, Books, claim, raw, the
+from penstock._core.entry import SIZED_ABOVE
+from penstock._core.replies import RawEntry
 
 
 def quick(**options: Any) -> Books:
@@ -343,3 +347,16 @@ def test_who_found_something_to_spare_is_not_rung() -> None:
     assert books.spare() == 3
     books.done()
     assert books.room_rings == 0
+
+
+@pytest.mark.parametrize("acks", [True, False])
+def test_of_a_large_reply_each_entry_takes_its_own_bytes(*, acks: bool) -> None:
+    """Of a smaller one each takes its share: none of them can be large."""
+    books = Books(acks=acks)
+    entries: list[RawEntry] = [[b"1-1", [b"msg", b"x" * 999]], [b"1-2", [b"msg", b""]]]
+    books.received(A, entries, 0.0, SIZED_ABOVE + 1)
+    assert books.size == 1002 + 3
+    assert [books.started().size for _ in entries] == [1002, 3]
+    small = Books(acks=acks)
+    small.received(A, entries, 0.0, SIZED_ABOVE)
+    assert small.size == SIZED_ABOVE

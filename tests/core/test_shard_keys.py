@@ -62,3 +62,9 @@ def test_shards_are_numbered_from_0(number: Any) -> None:
 def test_a_shard_of_no_stream_is_refused_as_the_stream_is(stream: Any) -> None:
     with pytest.raises(ConfigurationError, match="stream name"):
         sharding.numbered(stream, 0)
+
+
+def test_several_shards_are_named_like_one() -> None:
+    numbers = range(3)
+    one_by_one = [sharding.numbered("a:b{c}", number) for number in numbers]
+    assert list(sharding.several("a:b{c}", numbers)) == one_by_one

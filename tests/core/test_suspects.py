@@ -348,6 +348,27 @@ def test_during_an_outage_no_suspect_is_tried_but_others_are() -> None:
     assert books.started().id == raw(1)
 
 
+def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> None:
+    books = Books(strict=True)
+    books.read(1)
+    books.back(2, 3, attempts=1)
+    books.read(4)
+    books.lock_suspects(locked=True)
+    assert ids([books.next(), books.next()]) == [raw(1), None]
+    assert not books.next_is_due
+    assert not books.next_is_repeated
+    assert books.queued == 0
+    assert books.held == 4
+    books.read(5)
+    assert books.next() is None
+    books.lock_suspects(locked=False)
+    assert books.queued == 4
+    for number in (2, 3, 4, 5):
+        entry = books.started()
+        assert entry.id == raw(number)
+        books.finish(entry, ack=True)
+
+
 def test_a_suspect_that_could_not_be_counted_is_put_back_and_waits() -> None:
     books = Books()
     books.back(1, 2, attempts=1)

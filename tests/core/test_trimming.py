@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from penstock import MaxAge, MaxLen, Retention
+from penstock import KEEP_ALL, MaxAge, MaxLen, Retention
 from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.trimming import trim
@@ -18,6 +18,7 @@ NOW = 1_700_000_000_000
     ("retention", "words"),
     [
         (None, ()),
+        (KEEP_ALL, ()),
         (MaxLen(5), (b"MAXLEN", b"~", 5)),
         (MaxLen(5, exact=True), (b"MAXLEN", b"=", 5)),
         (MaxAge(1.5), (b"MINID", b"~", NOW - 1500)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -49,7 +50,7 @@ def told(caplog: pytest.LogCaptureFixture, events: Events) -> Iterator[list[str]
 
 
 async def failing(link: Link, told: list[str]) -> None:
-    for attempt in (link.connect, lambda: link.first(0)):
+    for attempt in (partial(link.connect), partial(link.first, 0)):
         with pytest.raises(ServerError) as caught:
             await attempt()
         told.append(all_told(caught.value))

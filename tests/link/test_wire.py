@@ -400,6 +400,23 @@ async def test_a_request_on_a_lost_connection_fails_at_once_and_writes_nothing()
     assert seen == [[b"FIRST"]]
 
 
+async def test_nothing_is_written_once_a_write_has_failed(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asyncio tells of it a turn later, and of writes until then in its own log."""
+    wire = await connect(parse(url))
+    try:
+        # What a failed write does to the transport.
+        wire._transport.abort()
+        for _ in range(10):
+            assert wire.lost
+            with pytest.raises(ConnectionLost, match="broke while"):
+                wire.request(pack([(b"PING",)]), 1)
+    finally:
+        await wire.aclose()
+    assert not caplog.records
+
+
 async def test_the_first_reason_is_kept() -> None:
     async with wire_to(answering(lambda _: b"")) as wire:
         wire.abort("the first")

@@ -8,8 +8,8 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from penstock import Producer
 from support.waiting import eventually
 
 WORKER = Path(__file__).with_name("worker.py")
+# From here `-m` finds the tests' own modules.
+TESTS = WORKER.parent.parent
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,53 @@ class Line:
 
 
 class Life:
-    """One process, from its start to its end, however it ends."""
+    """One process, from its start to its end, however it ends.
 
-    def __init__(self, name: str, journal: Path) -> None:
+    Args:
+        name: What it goes by.
+        journal: Where it writes down what it does; `ready` when it has begun.
+        program: What Python is to run.
+        errors: Where its standard error goes; default: with ours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        journal: Path,
+        program: Sequence[str] = (str(WORKER),),
+        errors: Path | None = None,
+    ) -> None:
         self.name = name
         self.journal = journal
+        self._program = program
+        self._errors = errors
         # When it was gone, by the journals' clock.
         self.ended_at = float("inf")
         self._process: asyncio.subprocess.Process | None = None
 
-    async def begin(self, asked: dict[str, Any]) -> None:
+    async def begin(self, asked: dict[str, Any], within: float = 20) -> None:
         """Start it, and wait until its consumer is open."""
         self.journal.touch()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(WORKER), json.dumps(asked), str(self.journal)
-        )
+        command = [*self._program, json.dumps(asked), str(self.journal)]
+        with ExitStack() as files:
+            errors = self._errors and files.enter_context(self._errors.open("ab"))
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, *command, stderr=errors or None, cwd=TESTS
+            )
         # One that dies of its first message has said so too.
-        await eventually(lambda: self.has("ready"), within=20)
+        await eventually(self._has_begun, within)
+
+    async def _has_begun(self) -> bool:
+        return not self.alive or await self.has("ready")
 
     async def has(self, word: str) -> bool:
-        """Whether there is such a line."""
-        return any(line.word == word for line in self.lines())
+        """Whether there is such a word."""
+        return word.encode() in self.journal.read_bytes()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has begun and not ended, as far as we have looked."""
+        return self._process is not None and self._process.returncode is None
 
     def lines(self, *words: str) -> Iterator[Line]:
         """Give the journal's lines, or those of some kinds."""
@@ -77,7 +105,7 @@ class Life:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it lives."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self.alive:
             self._process.send_signal(number)
 
     async def end(self, number: signal.Signals | None = None) -> int:

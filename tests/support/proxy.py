@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -24,12 +25,24 @@ class Proxy:
         self.accepted = 0
         # XADDs that were passed on so far.
         self.sends = 0
-        # Bytes from the server are thrown away, as if they were still on their way.
+        # Bytes from the server are thrown away, as if they were still on their way;
+        # or those to it. What comes after them would be out of step: cut, to end it.
         self.mute = False
+        self.deaf = False
+        # Seconds that each portion takes, either way, give or take a half; and bytes
+        # in one at most.
+        self.delay = 0.0
+        self.portion = 65536
+        # Spoil the type byte of the server's next reply.
+        self.spoil_next_reply = False
+        self.spoilt = 0
         # Cut the connection on which the server's next bytes come, before they pass.
         self.cut_next_reply = False
         # Only cut when the client's last request had this in it.
         self.cut_on = b""
+        # Cut at every n-th read of replies to XADDs, half of it passed on; 0: never.
+        self.cut_every = 0
+        self._answers = 0
         self.cuts = 0
 
     @property
@@ -39,6 +52,10 @@ class Proxy:
         password = quote(self._options.get("password") or "", safe="")
         login = f"{user}:{password}@" if user or password else ""
         return f"redis://{login}127.0.0.1:{self.port}/{self._options.get('db', 0)}"
+
+    def lead_to(self, upstream: str) -> None:
+        """Lead new connections to another server; those that are open stay."""
+        self._options = dict(parse_url(upstream))
 
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""
@@ -75,7 +92,12 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.accepted += 1
-        up_reader, up_writer = await self._upstream()
+        try:
+            up_reader, up_writer = await self._upstream()
+        except OSError:
+            # There is no server at present: to clients it looks like a lost connection.
+            writer.transport.abort()
+            return
         self._links |= {writer, up_writer}
         last = bytearray()
         try:
@@ -101,8 +123,8 @@ class Proxy:
                 if not (self.cut_next_reply and self.cut_on and self.cut_on in last):
                     last[:] = data
                 self.sends += data.count(b"XADD")
-                writer.write(data)
-                await writer.drain()
+                if not self.deaf:
+                    await self._pass_on(data, writer)
         writer.transport.abort()
 
     async def _replies(
@@ -111,16 +133,34 @@ class Proxy:
         writer: asyncio.StreamWriter,
         last: bytearray,
     ) -> None:
+        between_replies = True
         with suppress(OSError):
             while data := await reader.read(65536):
                 if self.cut_next_reply and self.cut_on in last:
                     self.cut_next_reply = False
                     self.cuts += 1
                     break
+                if self.cut_every and b"XADD" in last:
+                    self._answers += 1
+                    if self._answers % self.cut_every == 0:
+                        self.cuts += 1
+                        writer.write(data[: len(data) // 2])
+                        break
+                if self.spoil_next_reply and between_replies:
+                    self.spoil_next_reply = False
+                    self.spoilt += 1
+                    data = bytes([data[0] ^ 0x80]) + data[1:]
+                between_replies = data.endswith(b"\r\n")
                 if not self.mute:
-                    writer.write(data)
-                    await writer.drain()
+                    await self._pass_on(data, writer)
         writer.transport.abort()
+
+    async def _pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        for start in range(0, len(data), self.portion):
+            if self.delay:
+                await asyncio.sleep(self.delay * (0.5 + random.random()))
+            writer.write(data[start : start + self.portion])
+            await writer.drain()
 
 
 @asynccontextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from penstock import embedded
 
@@ -23,15 +25,21 @@ class Server:
         folder: Where its file and log go.
         *settings: More of the command line.
         binary: The program; default: the one that is embedded.
+        environment: What else is in its environment.
     """
 
     def __init__(
-        self, folder: Path, *settings: str, binary: str | Path | None = None
+        self,
+        folder: Path,
+        *settings: str,
+        binary: str | Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self._binary = binary
         self.port = free_port()
         self._settings = settings
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -42,21 +50,31 @@ class Server:
         """redis-py's client, to look at it and to change it from outside."""
         return Redis.from_url(self.url, socket_timeout=10)
 
-    async def start(self) -> None:
-        """Start, and wait until it accepts connections."""
+    async def start(self, *settings: str, ready: bytes = b"+PONG") -> None:
+        """Start, and wait until it accepts connections.
+
+        Args:
+            *settings: More of the command line, this time.
+            ready: What it is to answer by then; `-LOADING`: that it loads its data.
+        """
         binary = str(self._binary or embedded.find_server())
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--save", "", "--hz", "100"]
-        command += ["--appendonly", "yes", "--appendfsync", "always", *self._settings]
+        command += ["--appendonly", "yes", "--appendfsync", "always"]
+        command += [*self._settings, *settings]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
             )
         async with asyncio.timeout(10):
-            while not await self._accepts():
+            while not await self._answers(ready):
                 await asyncio.sleep(0.005)
 
-    async def _accepts(self) -> bool:
+    async def _answers(self, ready: bytes) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.folder / "log").read_text()
         try:
@@ -67,7 +85,7 @@ class Server:
         answer = await reader.readline()
         writer.close()
         await writer.wait_closed()
-        return answer.startswith(b"+PONG")
+        return answer.startswith(ready)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal: SIGSTOP freezes it, SIGCONT wakes it up."""
@@ -109,3 +127,30 @@ async def server(
         yield made
     finally:
         made.kill()
+
+
+@asynccontextmanager
+async def stuck(own: Server) -> AsyncIterator[None]:
+    """Have a script run that does not end, so that all else is refused (BUSY)."""
+    async with own.client() as client, own.client() as spinner:
+        await client.config_set("lua-time-limit", 20)
+        spin = asyncio.create_task(
+            spinner.execute_command("EVAL", "while true do end", 0)
+        )
+
+        async def is_busy() -> bool:
+            try:
+                await client.ping()
+            except RedisError as error:
+                return "BUSY" in str(error)
+            return False
+
+        async with asyncio.timeout(20):
+            while not await is_busy():
+                await asyncio.sleep(0.01)
+        try:
+            yield
+        finally:
+            await client.execute_command("SCRIPT", "KILL")
+            await asyncio.wait([spin])
+            spin.exception()

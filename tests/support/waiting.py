@@ -19,9 +19,13 @@ from penstock import (
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[object]], within: float = 5.0
+    condition: Callable[[], Awaitable[object]], within: float = 15.0
 ) -> float:
-    """Ask until it is true; gives the seconds it took."""
+    """Ask until it is true; gives the seconds it took.
+
+    The bound is for what will never be true; a test of how long something may take
+    names its own.
+    """
     start = time.monotonic()
     while not await condition():
         if time.monotonic() - start > within:

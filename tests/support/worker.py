@@ -6,6 +6,7 @@ A payload says what its handler has to do, as `<number> <what> [<argument> …]`
 - `fail 2`: raise, on the first two attempts; `fail`: on all.
 - `kill 2`: end this process by SIGKILL, on the first two attempts; `kill`: on all.
 - `hang 1 0.2`: never end, on the first attempt; after that take so long.
+- `count out`: in a transaction, count it in the hash `out.counts` and send it to `out`.
 
 Each line of the journal is one write(2), begun before anything follows from it, so it
 survives the process: the time, by the clock that all processes of a machine share, and
@@ -63,6 +64,8 @@ class Labourer:
         self.note("start", number, message.attempt, message.key, message.id)
         if what == "sleep":
             await asyncio.sleep(float(more[0]))
+        elif what == "count":
+            await self._count(message, number, more[0])
         elif what != "ok" and message.attempt <= int(more[0] if more else 10**9):
             await self._break(what)
             self.note("fail", number, *["lost"] * message.lost)
@@ -70,6 +73,14 @@ class Labourer:
         elif len(more) > 1:
             await asyncio.sleep(float(more[1]))
         self.note("end", number, *["lost"] * message.lost)
+
+    @staticmethod
+    async def _count(message: Message[bytes], number: str, out: str) -> None:
+        await asyncio.sleep(0.01)
+        async with message.transaction() as tx:
+            tx.command("HINCRBY", f"{out}.counts", number, 1)
+            tx.command("HINCRBY", f"{out}.counts", "total", 1)
+            tx.send(out, number)
 
     @staticmethod
     async def _break(what: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from asyncio import Future
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, TypeAlias, assert_type
 
 import msgspec
 
 from penstock import (
+    ACKED,
+    KEEP_ALL,
     Codec,
     Consumer,
     Fields,
@@ -20,16 +22,43 @@ from penstock import (
     Outlet,
     Producer,
     Receipt,
+    Replay,
     Router,
     admin,
+    after,
     json_codec,
+    msgpack_codec,
+    replay,
 )
-from penstock.admin import Admin, DeadLetter
+from penstock.admin import Admin, DeadLetter, GroupStanding, Trimmed
 from penstock.middleware import Call, Middleware, wrap
 
 
 class Order(msgspec.Struct):
     id: int
+
+
+class Cat(msgspec.Struct, tag=True):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag=True):
+    tricks: int
+
+
+Pet: TypeAlias = Cat | Dog
+
+
+class Hexadecimal:
+    """A codec by its shape alone."""
+
+    content_type = "text/x-hex"
+
+    def encode(self, payload: int, /) -> bytes:
+        return b"%x" % payload
+
+    def decode(self, data: bytes, /) -> int:
+        return int(data, 16)
 
 
 async def consuming() -> None:
@@ -47,19 +76,64 @@ async def consuming() -> None:
         assert_type(await orders.next(), Message[Order])
         assert_type(await orders.next(timeout=None), Message[Order])
         assert_type(await orders.next(timeout=1.0), Message[Order] | None)
+        assert_type(await orders.take(10), list[Message[Order]])
+        async for batch in orders.batches(10):
+            assert_type(batch, list[Message[Order]])
 
     assert_type(Consumer("orders", codec=json_codec(Order)), Consumer[Order])
     assert_type(Consumer("orders", payload=Fields), Consumer[Fields])
     assert_type(Consumer("orders", payload=str), Consumer[str])
+    assert_type(Consumer("orders", payload=dict[str, int]), Consumer[dict[str, int]])
+    assert_type(Consumer("orders", codec=msgpack_codec(Order)), Consumer[Order])
+    assert_type(Consumer("orders", codec=Hexadecimal()), Consumer[int])
+    Consumer("orders", codec=Order)  # type: ignore[call-overload]
+    Consumer("orders", payload=Order, codec=Hexadecimal())  # type: ignore[call-overload]
+    Consumer("orders", payload=Order(1))  # type: ignore[call-overload]
+
+
+async def unions() -> None:
+    # The type of a union can't be taken from an argument, so it is named.
+    pets: Consumer[Pet] = Consumer("pets", payload=Cat | Dog)
+    async for message in pets:
+        assert_type(message.payload, Cat | Dog)
+    by_codec: Consumer[Pet] = Consumer("pets", codec=msgpack_codec(Pet))
+    await by_codec.run(pet)
+    await by_codec.run(handle)  # type: ignore[arg-type]
+    outlet: Outlet[Pet] = Producer().to("pets", payload=Pet)
+    await outlet.send(Dog(3))
+    await outlet.send(Order(1))  # type: ignore[arg-type]
 
 
 async def handle(message: Message[Order]) -> None:
     assert_type(message.payload.id, int)
 
 
+async def pet(message: Message[Pet]) -> None:
+    assert_type(message.payload, Cat | Dog)
+
+
+async def handle_all(messages: list[Message[Order]]) -> None:
+    assert_type(messages[0].payload, Order)
+
+
+async def handle_fields(message: Message[Fields]) -> None:
+    assert_type(message.payload.get(b"temp"), bytes | None)
+
+
+def in_a_thread(message: Message[Order]) -> None: ...
+
+
 async def running(consumer: Consumer[Order], other: Consumer[bytes]) -> None:
     await consumer.run(handle, concurrency=4, ordering="key")
     await other.run(handle)  # type: ignore[arg-type]
+    await consumer.run(in_a_thread)
+    await consumer.run(handle_all, batch=100)
+    await consumer.run(handle_all)  # type: ignore[arg-type]
+    await consumer.run(handle, batch=100)  # type: ignore[arg-type]
+    await other.run(in_a_thread)  # type: ignore[arg-type]
+    await other.run(handle_all, batch=100)  # type: ignore[arg-type]
+    await Consumer("orders", payload=Fields).run(handle_fields)
+    await consumer.run(handle_fields)  # type: ignore[arg-type]
 
 
 router = Router()
@@ -78,12 +152,37 @@ async def timed(message: Message[Order], call: Call[Message[Order]]) -> object:
     return await call(message)
 
 
+@router.handler("pets", group="vet", codec=msgpack_codec(Pet))
+async def cure(patient: Pet) -> int:
+    return 1
+
+
+@router.handler("pets", group="walk", max_message_bytes=1000)
+async def walk(message: Message[Dog]) -> None:
+    assert_type(message.payload.tricks, int)
+
+
 async def routing() -> None:
+    assert_type(await cure(Dog(3)), int)
+    await walk(Order(1))  # type: ignore[arg-type]
     assert_type(await bill(Order(1)), str)
     middleware: Middleware[Message[Order]] = timed
     await Consumer("orders", payload=Order).run(wrap(handle, [middleware]))
     async with Router(middleware=[timed]).running():
         assert_type(router.consumers[0].group, str | None)
+
+
+async def replaying(codec: Codec[Order]) -> None:
+    async for message in replay("orders"):
+        assert_type(message, Message[bytes])
+    async for order in replay("orders", "5-1", datetime.now(UTC), payload=Order):
+        assert_type(order.payload, Order)
+    async with replay("orders", after("5-1"), codec=codec, reverse=True) as history:
+        assert_type(history, Replay[Order])
+        assert_type(await anext(history), Message[Order])
+    assert_type(replay("orders", payload=Fields), Replay[Fields])
+    replay("orders", payload=Order, codec=codec)  # type: ignore[call-overload]
+    replay("orders", colour="red")  # type: ignore[call-overload]
 
 
 async def sending(producer: Producer) -> None:
@@ -119,9 +218,19 @@ async def sending_to(
     await orders.send_many([b"bytes"])  # type: ignore[list-item]
     producer.to("orders", payload=Order, key=lambda order: order.name)  # type: ignore[attr-defined]
     producer.to("orders", payload=Order, codec=codec)  # type: ignore[call-overload]
+    numbers = producer.to("numbers", codec=Hexadecimal())
+    assert_type(numbers, Outlet[int])
+    await numbers.send("ff")  # type: ignore[arg-type]
+    assert_type(Producer(codec=codec, max_message_bytes=1000), Producer)
+    Producer(codec=Order)  # type: ignore[arg-type]
 
 
 async def operating() -> None:
+    [trimmed] = await admin.trim("orders", ACKED, ignore_idle=timedelta(days=1))
+    assert_type(trimmed, Trimmed)
+    assert_type(trimmed.held_by, GroupStanding | None)
+    await admin.trim("orders", MaxLen(5), dry_run=True)
+    await admin.trim("orders", KEEP_ALL)  # type: ignore[arg-type]
     assert_type(await admin.dead.list("orders"), list[DeadLetter])
     assert_type(await admin.dead.redrive("orders", ids=["1-1"]), int)
     async with Admin("redis://localhost") as operator:

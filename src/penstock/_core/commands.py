@@ -74,14 +74,24 @@ def xrange_between(key: bytes, low: bytes, high: bytes, count: int) -> Command:
     return (b"XRANGE", key, low, high, b"COUNT", count)
 
 
+def xrevrange_between(key: bytes, high: bytes, low: bytes, count: int) -> Command:
+    """Read entries from an id down to an id, both included, the highest first."""
+    return (b"XREVRANGE", key, high, low, b"COUNT", count)
+
+
 def xrevrange_last(key: bytes) -> Command:
     """Read the entry with the highest id, if there is any."""
-    return (b"XREVRANGE", key, b"+", b"-", b"COUNT", 1)
+    return xrevrange_between(key, b"+", b"-", 1)
 
 
 def xdel(key: bytes, ids: Iterable[bytes]) -> Command:
     """Delete entries; the reply is how many of them there were."""
     return (b"XDEL", key, *ids)
+
+
+def xtrim(key: bytes, trim: Command) -> Command:
+    """Delete what is old; the reply is how many entries it were."""
+    return (b"XTRIM", key, *trim)
 
 
 def xack(key: bytes, group: str, ids: Iterable[bytes]) -> Command:
@@ -101,7 +111,7 @@ def xpending_page(
     return page if consumer is None else (*page, consumer)
 
 
-def xpending_summary(key: bytes, group: str) -> Command:
+def xpending_summary(key: bytes, group: Word) -> Command:
     """Ask for a group's number of pending entries and their lowest and highest id."""
     return (b"XPENDING", key, group)
 
@@ -203,7 +213,7 @@ def xinfo_groups(key: bytes) -> Command:
     return (b"XINFO", b"GROUPS", key)
 
 
-def xinfo_consumers(key: bytes, group: str) -> Command:
+def xinfo_consumers(key: bytes, group: Word) -> Command:
     """Describe a group's consumers: name, pending, idle."""
     return (b"XINFO", b"CONSUMERS", key, group)
 
@@ -224,83 +234,17 @@ def xclaim_restore(
     return (*head, b"IDLE", 365 * 86_400_000, b"RETRYCOUNT", 0, b"FORCE", b"JUSTID")
 
 
-_REMOVE_EMPTY = b"""
-local key, group, name = KEYS[1], ARGV[1], ARGV[2]
-if #redis.call('XPENDING', key, group, '-', '+', 1, name) > 0 then return -1 end
-return redis.call('XGROUP', 'DELCONSUMER', key, group, name)
-"""
+def wait(replicas: int, ms: int) -> Command:
+    """Wait until replicas have this connection's writes; the reply is how many do."""
+    return (b"WAIT", replicas, ms)
 
 
-def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
-    """Remove a consumer unless it has pending entries, which would go with it.
+def wait_aof(replicas: int, ms: int) -> Command:
+    """Wait until append-only files have this connection's writes, our own too.
 
-    A script, so that nothing can be delivered to it in between (redis/redis#9745).
+    The reply is how many do: this server's, 1 or 0, and replicas'.
     """
-    return (b"EVAL", _REMOVE_EMPTY, 1, key, group, consumer)
-
-
-_BURY = b"""
-local group, consumer, id = ARGV[1], ARGV[2], ARGV[3]
-if #redis.call('XPENDING', KEYS[1], group, id, id, 1, consumer) == 0 then return 0 end
-redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))
-return redis.call('XACK', KEYS[1], group, id)
-"""
-
-
-def bury(
-    key: bytes,
-    group: str,
-    consumer: str,
-    id: bytes,  # noqa: A002
-    *,
-    dead: bytes,
-    letter: Iterable[bytes],
-) -> Command:
-    """Copy an entry that is pending for us to the dead letters, and acknowledge it.
-
-    The reply is 0 if it is not pending for us. A script, so that it is done once or not
-    at all: should the copy be refused, nothing is acknowledged.
-    """
-    return (b"EVAL", _BURY, 2, key, dead, group, consumer, id, *letter)
-
-
-_MOVE = b"""
-local from, behind = KEYS[1], tonumber(ARGV[1])
-local moved = 0
-for i = 2, #ARGV do
-  local found = redis.call('XRANGE', from, ARGV[i], ARGV[i])[1]
-  if found then
-    local words = #found[2] - behind
-    if words > 7000 then return {moved, i - 2} end
-    local copy = redis.pcall('XADD', KEYS[i], '*', unpack(found[2], 1, words))
-    if type(copy) == 'table' and copy.err then return {moved, i - 2} end
-    redis.call('XDEL', from, ARGV[i])
-    moved = moved + 1
-  end
-end
-return {moved, #ARGV - 1}
-"""
-
-
-def move_entries(
-    key: bytes, moves: Sequence[tuple[bytes, bytes]], behind: int
-) -> Command:
-    """Append copies of entries to other streams, each one deleted with its copy.
-
-    A script, so that no two that do this copy one entry twice, and that nothing is
-    deleted whose copy was refused. It ends at the first entry that it can't move: the
-    copy is refused, or the entry has more words than Lua's stack takes (8,000). The
-    reply is how many it moved, and how many it is through with: those that are not
-    there (any more) it passes over.
-
-    Args:
-        key: The stream that they are in.
-        moves: An entry's id, and the key where it goes to.
-        behind: How many words at an entry's end are left out.
-    """
-    targets = [target for _, target in moves]
-    ids = [id_ for id_, _ in moves]
-    return (b"EVAL", _MOVE, 1 + len(moves), key, *targets, behind, *ids)
+    return (b"WAITAOF", 1, replicas, ms)
 
 
 def publish(channel: bytes, message: bytes) -> Command:
@@ -328,11 +272,11 @@ def client_unblock(client: int) -> Command:
     return (b"CLIENT", b"UNBLOCK", client, b"TIMEOUT")
 
 
-def command_info(names: Iterable[str]) -> Command:
-    """Ask which commands there are; the reply has nil for an absent one."""
-    return (b"COMMAND", b"INFO", *names)
+def time() -> Command:
+    """Ask what time the server has."""
+    return (b"TIME",)
 
 
-def command_docs(names: Iterable[str]) -> Command:
-    """Ask for commands' documentation, which lists their arguments."""
-    return (b"COMMAND", b"DOCS", *names)
+def info(section: bytes) -> Command:
+    """Ask how the server is doing, one section of it."""
+    return (b"INFO", section)

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from penstock._core import envelope
-from penstock._core.entry import ACKED, LOST, RELEASED, Entry
+from penstock._core.entry import ACKED, LOST, RELEASED, SIZED_ABOVE, Entry
 from penstock._core.envelope import PAYLOAD
 from penstock._core.ledger import Ledger
+from penstock._core.reading import Reading, undecodable
 from penstock._core.verdict import NACKED, Dead, Dropped, Left, Postponed
-from penstock.codecs import Codec, raw_codec
+from penstock.codecs import Codec
 from penstock.errors import ClosedError, DecodeError, UsageError
-from penstock.events import printable
-from penstock.message import Fields, Headers, Message
+from penstock.message import Message, Receipt
+from penstock.transaction import Transaction
 
-__all__ = ["FrontDesk", "Refusals"]
+__all__ = ["FrontDesk", "Refusals", "Transactions", "check_open"]
 
 T = TypeVar("T")
-
-# msgspec quotes values that are none of an enum's or literal's, and unknown names.
-_QUOTED: Final = re.compile(
-    r"(Invalid (?:enum )?value|unknown field) .*?(?= - at `|$)", re.DOTALL
-)
-
 
 _REFUSED: Final = "nacked, rejected or given up"
 _TWICE: Final = (
     "{} came too late: the message has been {} already; give each message one outcome"
 )
+
+
+def check_open(entry: Entry, call: str) -> None:
+    """Make sure that an entry has no outcome.
+
+    Raises:
+        UsageError: It has one.
+        ClosedError: It was given back.
+    """
+    if entry.state is RELEASED:
+        raise ClosedError("consumer")
+    if entry.verdict is not None:
+        raise UsageError(_TWICE.format(call, _REFUSED))
+    if entry.state in ACKED:
+        raise UsageError(_TWICE.format(call, "acknowledged"))
 
 
 class Refusals(Protocol):
@@ -44,19 +53,35 @@ class Refusals(Protocol):
     def lease_left(self, entry: Entry) -> float: ...
 
 
-class FrontDesk(Generic[T]):
+class Transactions(Protocol):
+    """Begins transactions."""
+
+    def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]: ...
+
+
+class FrontDesk(Reading[T]):
     """Serves the messages of one consumer.
 
     Args:
         ledger: Its ledger.
         codec: Decodes payloads; None gives the whole entry as `Fields`.
         refusals: Where what is not acknowledged goes.
+        max_message_bytes: What is larger is not decoded.
         no_ack: Why messages can't be acknowledged by hand, and what to do about it;
             None if they can.
         at_home: Whether the running thread is the consumer's.
+        transactions: Begins them; None where nothing can be acknowledged.
     """
 
-    __slots__ = ("_at_home", "_decode", "_ledger", "_no_ack", "_raw", "_refusals")
+    __slots__ = (
+        "_at_home",
+        "_ledger",
+        "_most",
+        "_no_ack",
+        "_refusals",
+        "_surely",
+        "_transactions",
+    )
 
     def __init__(
         self,
@@ -64,15 +89,20 @@ class FrontDesk(Generic[T]):
         codec: Codec[T] | None,
         refusals: Refusals,
         *,
+        max_message_bytes: int,
         no_ack: str | None,
         at_home: Callable[[], bool],
+        transactions: Transactions | None = None,
     ) -> None:
+        super().__init__(codec)
+        self._most = max_message_bytes
+        # An entry's size says no more for certain than what bounds the whole reply.
+        self._surely = max_message_bytes if max_message_bytes >= SIZED_ABOVE else 0
         self._ledger = ledger
-        self._decode = None if codec is None else codec.decode
-        self._raw = codec is raw_codec
         self._refusals = refusals
         self._no_ack = no_ack
         self._at_home = at_home
+        self._transactions = transactions
 
     def open(self, entry: Entry) -> Message[T] | None:
         """Make an entry that was taken a message; None if it can't be one.
@@ -80,50 +110,34 @@ class FrontDesk(Generic[T]):
         Then it is dealt with, and out of hand.
         """
         fields = entry.fields
-        if self._raw and fields[0] == PAYLOAD:
+        small = entry.size <= self._surely
+        if small and self._raw and fields[0] == PAYLOAD:
             return Message(entry, self, fields, fields[1])
         try:
+            if not small:
+                self._measure(entry, fields)
             return Message(entry, self, fields, self.payload(entry, fields))
         except DecodeError as error:
             self._refusals.undecodable(entry, error)
             return None
 
+    def _measure(self, entry: Entry, fields: Sequence[bytes]) -> None:
+        """Make sure that an entry is not too large.
+
+        Raises:
+            DecodeError: It is.
+        """
+        size = envelope.size(fields)
+        if size > self._most:
+            raise undecodable(
+                entry, f"its {size} bytes are more than max_message_bytes={self._most}"
+            )
+
     def reading(self, codec: Codec[Any] | None) -> FrontDesk[Any]:
         """Give a desk of the same consumer that reads payloads by another codec."""
         desk: FrontDesk[Any] = copy(self)
-        desk._decode = None if codec is None else codec.decode
-        desk._raw = codec is raw_codec
+        Reading.__init__(desk, codec)
         return desk
-
-    def payload(self, entry: Entry, fields: Sequence[bytes]) -> Any:
-        """Decode a payload.
-
-        Raises:
-            DecodeError: The entry has none, or it is not of the consumer's type.
-        """
-        if self._decode is None:
-            return Fields(zip(fields[::2], fields[1::2], strict=True))
-        # Penstock and SeaStreamer write it first, so the search is for strangers.
-        data = fields[1] if fields[0] == PAYLOAD else envelope.payload(fields)
-        if data is None:
-            raise self._undecodable(entry, "it has no field 'msg'")
-        try:
-            return self._decode(data)
-        except ValueError as error:
-            reason = printable(_QUOTED.sub(r"\1", str(error)))
-        except Exception as error:  # noqa: BLE001 - RecursionError, or a codec's own
-            # Its text may quote the payload.
-            reason = f"the codec raised {type(error).__name__}"
-        # Out here it has no `__context__`: a UnicodeDecodeError carries the payload.
-        raise self._undecodable(entry, reason)
-
-    def key(self, fields: Sequence[bytes]) -> str | None:
-        """Read the key."""
-        return envelope.decode_key(envelope.key(fields))
-
-    def headers(self, fields: Sequence[bytes]) -> Headers:
-        """Read the headers."""
-        return envelope.headers(fields)
 
     def ack(self, entry: Entry) -> None:
         """Record an acknowledgement.
@@ -154,16 +168,22 @@ class FrontDesk(Generic[T]):
         if self._refusable(entry, "reject()", Dead | Dropped | Left):
             self._refusals.reject(entry, fields, reason)
 
+    def transaction(
+        self, entry: Entry, fields: Sequence[bytes]
+    ) -> Transaction[Receipt]:
+        """Begin a transaction; raises as `ack` does, and after any outcome."""
+        if self._no_ack is not None:
+            raise UsageError(f"transaction() acknowledges its message: {self._no_ack}")
+        self._check("transaction()")
+        check_open(entry, "transaction()")
+        assert self._transactions is not None  # noqa: S101 - so says `no_ack`
+        return self._transactions.begin(entry, fields)
+
     def _refusable(self, entry: Entry, call: str, same: Any) -> bool:
         """Tell whether an entry has no outcome yet; to repeat one is no event."""
-        if entry.state is RELEASED:
-            raise ClosedError("consumer")
-        if entry.verdict is not None:
-            if not isinstance(entry.verdict, same):
-                raise UsageError(_TWICE.format(call, _REFUSED))
+        if entry.state is not RELEASED and isinstance(entry.verdict, same):
             return False
-        if entry.state in ACKED:
-            raise UsageError(_TWICE.format(call, "acknowledged"))
+        check_open(entry, call)
         return True
 
     def _check(self, call: str) -> None:
@@ -182,7 +202,3 @@ class FrontDesk(Generic[T]):
     def lease_left(self, entry: Entry) -> float:
         """Give the seconds until others may have an entry."""
         return self._refusals.lease_left(entry)
-
-    @staticmethod
-    def _undecodable(entry: Entry, reason: str) -> DecodeError:
-        return DecodeError(entry.shard.stream, entry.id.decode(), reason)

@@ -34,7 +34,8 @@ it go. The states and the events between them:
 - SETTLED: to be acknowledged; the committer has not sent it.
 - COMMITTING: sent; the reply has not come. If it never comes, `unsent` goes back:
   acknowledging twice does no harm.
-- GONE: acknowledged, or dropped by a seek. RELEASED: given back, pending for others.
+- GONE: acknowledged, by a transaction too (`apply`), or dropped by a seek. RELEASED:
+  given back, pending for others.
 - LOST: not ours any more by the read that brought it. Somebody else has it now, because
   our lease ended while this process stood still (this is counted); or we have it by a
   later read or attempt. What its handler makes of it is dropped.
@@ -62,6 +63,7 @@ from penstock._core.verdict import Verdict
 from penstock.message import Shard
 
 __all__ = [
+    "SIZED_ABOVE",
     "TRANSITIONS",
     "Account",
     "Batch",
@@ -72,6 +74,10 @@ __all__ = [
     "State",
     "Totals",
 ]
+
+# Bytes of a reply above which its entries know their own size. What is smaller as a
+# whole has nothing large in it, and measuring each would cost more than booking it.
+SIZED_ABOVE: Final = 1024 * 1024
 
 
 class State(IntEnum):
@@ -139,6 +145,7 @@ FINISH: Final[Table] = {RUNNING: GONE}
 PLAN: Final[Table] = {SETTLED: COMMITTING}
 CONFIRM: Final[Table] = {COMMITTING: GONE}
 UNSENT: Final[Table] = {COMMITTING: SETTLED}
+APPLY: Final[Table] = {RUNNING: GONE, FAILED: GONE, OPEN: GONE}
 DROP: Final[Table] = {QUEUED: GONE, DUE: GONE, AGAIN: GONE, POSTPONED: GONE}
 RELEASE: Final[Table] = {
     QUEUED: RELEASED,
@@ -184,6 +191,7 @@ TRANSITIONS: Final[Mapping[str, Table]] = {
     "plan": PLAN,
     "confirm": CONFIRM,
     "unsent": UNSENT,
+    "apply": APPLY,
     "drop": DROP,
     "release": RELEASE,
     "lose": LOSE,
@@ -217,7 +225,8 @@ class Entry(Struct, eq=False, gc=False):
         account: The books of its shard.
         id: Its id as the server wrote it.
         fields: Its field list; dropped with the outcome.
-        size: Bytes that it holds: its share of the reply that brought it.
+        size: Bytes that it holds: its share of the reply that brought it, or of a
+            reply above `SIZED_ABOVE` its own.
         deliveries: Which attempt the present one is, or the next one will be; of what
             is POSTPONED, the one that failed.
         leased_at: When it was read or its lease last renewed, by the ledger's clock.
@@ -268,6 +277,7 @@ class Account:
         known_ghosts: The same until the server has confirmed it.
         twice: What a handler has by an earlier read than the one in the books.
         aside: Entries whose turn came while that was so.
+        lists: Reads of pending entries, and takeovers, that are under way.
         lately: Ids whose acknowledgement was confirmed since a read of pending entries
             was sent; None while there is no such read.
         set_back: Whether ids have come again, so that an entry of a batch may not be
@@ -283,6 +293,7 @@ class Account:
     twice: dict[bytes, Entry] = field(default_factory=dict)
     aside: dict[bytes, Entry] = field(default_factory=dict)
     lately: set[bytes] | None = None
+    lists: int = 0
     set_back: bool = False
 
 

@@ -1,7 +1,8 @@
 """A message as an entry's field list, and back.
 
 Field `msg` holds the payload (SeaStreamer's default, so either side can read the
-other), field `key` the key where there is one; every other field is a header.
+other), field `key` the key where there is one; every other field is a header. The
+first of them is `content-type`, where the codec has one.
 """
 
 from __future__ import annotations
@@ -9,35 +10,85 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from penstock.codecs import media_type
 from penstock.errors import ConfigurationError
 from penstock.message import Headers
 
-__all__ = ["KEY", "PAYLOAD", "headers", "key", "pack", "payload"]
+__all__ = [
+    "CONTENT_TYPE",
+    "KEY",
+    "PAYLOAD",
+    "content_type",
+    "headers",
+    "key",
+    "pack",
+    "payload",
+    "size",
+]
 
 PAYLOAD: Final = b"msg"
 KEY: Final = b"key"
+CONTENT_TYPE: Final = b"content-type"
+_CONTENT_TYPE: Final = CONTENT_TYPE.decode()
+# A payload of so many bytes is a message of so many: its name does not count.
+_FREE: Final = len(PAYLOAD)
+# The words of a payload; and those with its key.
+_ALONE: Final = 2
+_KEYED: Final = 4
 _RESERVED: Final = frozenset((PAYLOAD.decode(), KEY.decode()))
 
 
 def pack(
-    body: bytes, key: str | None = None, headers: Mapping[str, str] | None = None
+    body: bytes,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    kind: bytes | None = None,
 ) -> tuple[bytes, ...]:
     """Lay out a message's fields.
 
+    Args:
+        body: The payload.
+        key: The key, or None.
+        headers: The headers.
+        kind: The payload's content type, if its codec has one.
+
     Raises:
-        ConfigurationError: A header's name is reserved, or one is no text.
+        ConfigurationError: A header's name is reserved, or one is no text, or names
+            another content type than the codec.
     """
-    fields: tuple[bytes, ...] = (PAYLOAD, body)
-    if key is not None:
-        fields += (KEY, _encode(key, "the key"))
+    typed = () if kind is None else (CONTENT_TYPE, kind)
+    if key is None:
+        fields: tuple[bytes, ...] = (PAYLOAD, body, *typed)
+    else:
+        fields = (PAYLOAD, body, KEY, _encode(key, "the key"), *typed)
     if headers:
         for name, value in headers.items():
             if name in _RESERVED:
                 raise ConfigurationError(
                     f"header {name!r} is reserved for the message itself; rename it"
                 )
-            fields += (_encode(name, "a header's name"), _encode(value, "a header"))
+            encoded = _encode(value, "a header")
+            if kind is not None and name == _CONTENT_TYPE:
+                _check_same(encoded, kind)
+                continue
+            fields += (_encode(name, "a header's name"), encoded)
     return fields
+
+
+def size(fields: Sequence[bytes]) -> int:
+    """Give the bytes of payload, key and headers, names included."""
+    return sum(map(len, fields)) - _FREE
+
+
+def content_type(fields: Sequence[bytes]) -> bytes | None:
+    """Find what the payload says that it is, or None."""
+    # Where Penstock writes it: behind payload and key. The search is for strangers.
+    if len(fields) > _ALONE and fields[0] == PAYLOAD:
+        if fields[2] == CONTENT_TYPE:
+            return fields[3]
+        if len(fields) > _KEYED and fields[2] == KEY and fields[4] == CONTENT_TYPE:
+            return fields[5]
+    return _find(fields, CONTENT_TYPE) if CONTENT_TYPE in fields else None
 
 
 def payload(fields: Sequence[bytes]) -> bytes | None:
@@ -70,6 +121,14 @@ def headers(fields: Sequence[bytes]) -> Headers:
 def decode_key(raw: bytes | None) -> str | None:
     """Give a key as text."""
     return None if raw is None else _decode(raw)
+
+
+def _check_same(said: bytes, kind: bytes) -> None:
+    if media_type(said) != media_type(kind):
+        raise ConfigurationError(
+            f"header {_CONTENT_TYPE!r} says another type than the codec, which "
+            f"writes {kind.decode()}; leave the header out, or send bytes"
+        )
 
 
 def _decode(value: bytes) -> str:

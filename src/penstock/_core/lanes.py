@@ -6,7 +6,9 @@ there only as long as an entry of it is. So nothing grows with the number of key
 
 Suspects, which may have killed the process that had them, stand in the queue like all
 others, but one of them is on trial at a time, in whatever lane. Those that are met
-meanwhile step aside, so that others go on, and come first again after it.
+meanwhile step aside, so that others go on, and come first again after it. While they
+are locked, because attempts can't be counted, others go on too, unless the order
+is strict.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Lanes:
         suspects: Those that have stepped aside.
         trial: The suspect that has been taken and has not finished.
         locked: Whether no suspect may be taken now.
+        strict: Whether nothing goes past a suspect that is locked.
         behind: How many wait in lanes.
         order: What is kept in order.
     """
@@ -48,11 +51,13 @@ class Lanes:
         "locked",
         "order",
         "ready",
+        "strict",
         "suspects",
         "trial",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
         self.ready: deque[Entry] = deque()
         self.suspects: deque[Entry] = deque()
         self.trial: Entry | None = None
@@ -69,8 +74,16 @@ class Lanes:
         """Put a suspect that was met in the queue aside, if it can't be taken now."""
         if not entry.suspect or (self.trial is None and not self.locked):
             return False
+        if self.strict and self.locked:
+            return False  # and then nothing is taken
         self.suspects.append(entry)
         return True
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the first in the queue can't be taken, and all others wait for it."""
+        ready = self.ready
+        return self.strict and self.locked and bool(ready) and ready[0].suspect
 
     def file(self, entry: Entry) -> None:
         """Put an entry where a worker finds it once its turn has come."""
@@ -120,9 +133,17 @@ class Lanes:
 
     def free(self, entry: Entry) -> None:
         """Let the next of its lane come forward, and the next suspect: it is done."""
-        self.end_trial(entry)
-        if entry.lane is not None:
-            self._pass_on(entry.lane)
+        if entry is self.trial:
+            self.end_trial(entry)
+        lane = entry.lane
+        if lane is None:
+            return
+        # What `_pass_on` does where none waits behind it: most lanes hold just one. It
+        # is there, unless it is in no order or `order_by` filed anew meanwhile.
+        behind = self._lanes.pop(lane, None)
+        if behind:
+            self._lanes[lane] = behind
+            self._pass_on(lane)
 
     def end_trial(self, entry: Entry) -> None:
         """Let the next suspect come, if it was this one that was on trial."""

@@ -5,7 +5,10 @@ what the events do. Repeating an outcome that an entry has is no event, see `ack
 
 Two more things hang on an entry, and are kept apart from its state because they end
 with the handler, not with the outcome: the *room* it takes, see `room.py`, and its
-*lane*, see `lanes.py`. What the server is to be told is in `outcomes.py`.
+*lane*, see `lanes.py`. How entries come in is in `arrivals.py`, how they go without an
+outcome in `departures.py`, what becomes of those that failed in `failures.py`, and what
+the server is to be told in `outcomes.py` and `leases.py`. Here is what every message
+goes through.
 
 The ledger is synchronous and calls out by plain callables, which must only ring a bell:
 `on_room` when a reader that found no room may look again, `on_outcomes` when the first
@@ -24,64 +27,48 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
-from heapq import heappop, heappush
-from itertools import count
-from typing import Final
+from contextlib import AbstractContextManager
 
+from penstock._core.accounts import Accounts
+from penstock._core.arrivals import Arrivals
+from penstock._core.departures import Departures, GivenBack
 from penstock._core.entry import (
     ACK,
     ACKED,
     AGAIN,
-    BURYING,
-    DEAD,
-    DROP,
+    APPLY,
     DUE,
     FAILED,
-    GIVE_UP,
     GONE,
-    IN_HAND,
-    LEAVE,
-    LOSE,
     LOST,
     NACK,
     OPEN,
-    POSTPONED,
     PUT_BACK,
-    QUEUED,
-    RELEASE,
     RELEASED,
-    RETRY,
-    RIPEN,
     RUNNING,
     SETTLED,
     START,
     TAKE,
     TAKE_AGAIN,
-    WAITING,
-    Account,
     Batch,
     Entry,
     Renewal,
-    State,
     Totals,
     illegal,
     move,
-    move_all,
 )
+from penstock._core.failures import Failures
 from penstock._core.lanes import Lanes
-from penstock._core.leases import counted_again, marked, to_renew
+from penstock._core.leases import Leases
 from penstock._core.outcomes import Outcomes
 from penstock._core.replies import RawEntry
 from penstock._core.room import Room
-from penstock._core.verdict import Dead, Dropped, Postponed, Verdict
+from penstock._core.verdict import Verdict
 from penstock._core.window import Window
 from penstock.message import EntryId, Shard
 from penstock.options import Ordering
 
 __all__ = ["Ledger"]
-
-_NO_ORDER: Final = Ordering.NONE
 
 
 class Ledger:
@@ -96,6 +83,7 @@ class Ledger:
             no bound.
         lease: Seconds that an entry without an outcome is ours.
         acks: Whether there is anything to acknowledge (not so in REALTIME).
+        strict: Whether nothing goes past a suspect that can't be tried for now.
         on_room: Rung when there is room again after `room` gave 0.
         on_outcomes: Rung when outcomes should be looked at.
         on_ready: Rung when an entry may be taken that no read has brought just now.
@@ -106,20 +94,17 @@ class Ledger:
     __slots__ = (
         "_accounts",
         "_acks",
+        "_arrivals",
         "_closed",
+        "_departures",
+        "_failures",
         "_lanes",
-        "_lease",
-        "_max_attempts",
+        "_leases",
         "_max_uncommitted",
-        "_numbers",
-        "_on_exhausted",
-        "_on_postponed",
         "_on_ready",
         "_outcomes",
-        "_postponed",
         "_queue",
         "_room",
-        "_swept",
         "_window",
         "totals",
     )
@@ -133,6 +118,7 @@ class Ledger:
         max_attempts: int | None = None,
         lease: float,
         acks: bool,
+        strict: bool = False,
         on_room: Callable[[], None],
         on_outcomes: Callable[[], None],
         on_ready: Callable[[], None],
@@ -141,28 +127,47 @@ class Ledger:
     ) -> None:
         self._window = window
         self._max_uncommitted = max_uncommitted
-        self._max_attempts = max_attempts
-        self._lease = lease
         self._acks = acks
         self._on_ready = on_ready
-        self._on_postponed = on_postponed
-        self._on_exhausted = on_exhausted
-        self.totals = Totals()
-        # By the shard's key.
-        self._accounts: dict[bytes, Account] = {}
-        self._lanes = Lanes()
+        self.totals = totals = Totals()
+        self._accounts = accounts = Accounts()
+        self._lanes = lanes = Lanes(strict=strict)
         # Entries that a worker may take now, in order.
-        self._queue = self._lanes.ready
-        self._room = Room(window, self._lanes, on_room)
-        self._outcomes = Outcomes(self._accounts, self.totals, max_pending, on_outcomes)
-        # What was postponed, by the time of its next attempt; what has left meanwhile
-        # is skipped. The number keeps entries from being compared.
-        self._postponed: list[tuple[float, int, Entry]] = []
-        self._numbers = count()
+        self._queue = lanes.ready
+        self._room = room = Room(window, lanes, on_room)
+        self._outcomes = outcomes = Outcomes(accounts, totals, max_pending, on_outcomes)
+        self._leases = Leases(accounts, lanes, lease, acks=acks)
+        self._departures = Departures(
+            accounts,
+            totals,
+            lanes=lanes,
+            room=room,
+            outcomes=outcomes,
+            on_ready=on_ready,
+        )
+        self._arrivals = Arrivals(
+            accounts,
+            totals,
+            lanes=lanes,
+            room=room,
+            outcomes=outcomes,
+            departures=self._departures,
+            lease=lease,
+            max_attempts=max_attempts,
+            acks=acks,
+            on_ready=on_ready,
+            on_exhausted=on_exhausted,
+        )
+        self._failures = Failures(
+            totals,
+            lanes=lanes,
+            room=room,
+            outcomes=outcomes,
+            on_ready=on_ready,
+            on_postponed=on_postponed,
+        )
         # Everything was let go.
         self._closed = False
-        # When the books were last searched for ended leases.
-        self._swept = 0.0
 
     # -- the reader's side ---------------------------------------------------------
 
@@ -208,7 +213,7 @@ class Ledger:
         """Book what a read of new entries brought; gives how many can be taken.
 
         An id that is in hand already is not booked twice. Only after the group was set
-        back does it count anew, see `_comes_again`.
+        back does it count anew, see `arrivals.py`.
 
         Args:
             shard: Where the entries came from.
@@ -218,33 +223,7 @@ class Ledger:
             again: Whether they were set back to, so that what is in hand is to be
                 handed out again.
         """
-        account = self._account(shard)
-        if not self._acks:
-            return self._queue_up(account, entries, now, size)
-        if now - self._swept > self._lease / 3:
-            self._forget(now)
-        known, queue, lanes = account.entries, self._queue, self._lanes
-        unordered, twice = lanes.order is _NO_ORDER, account.twice
-        each = size // len(entries) if entries else 0
-        number = 0
-        for id_, fields in _not_lately(account, entries):
-            if id_ in known:
-                if not self._comes_again(known[id_], claimed=False, again=again):
-                    continue
-                # Out first, so that the books stay in the order of reading.
-                del known[id_]
-            if fields is None:
-                self._ghost(account, id_)
-                continue
-            known[id_] = entry = Entry(account, id_, fields, each, 1, now)
-            if twice and id_ in twice:
-                entry.state = AGAIN
-            number += 1
-            if unordered:
-                queue.append(entry)
-            else:
-                lanes.file(entry)
-        return self._booked(number, number * each)
+        return self._arrivals.received(shard, entries, now, size, again=again)
 
     def came_back(
         self,
@@ -270,169 +249,38 @@ class Ledger:
             claimed: Whether they were taken over because their lease had ended; then
                 one that was left open here is handed out again.
         """
-        account, known = self._account(shard), self._account(shard).entries
-        number = size = 0
-        for id_, fields in _not_lately(account, entries):
-            if id_ in known:
-                if not self._comes_again(known[id_], claimed=claimed, again=False):
-                    continue
-                del known[id_]
-            if not fields:
-                if fields is None:
-                    self._ghost(account, id_)
-                continue
-            before, bytes_ = attempts.get(id_, 0), sum(map(len, fields))
-            entry = Entry(account, id_, fields, bytes_, before + 1, now, DUE)
-            known[id_] = entry
-            if self._exhausted(before):
-                entry.deliveries, entry.state = before, OPEN
-                self.totals.received += 1
-                self._on_exhausted(entry)
-                continue
-            # Whoever has it here by an earlier read is alive.
-            entry.suspect = before > 0 and id_ not in account.twice
-            self._lanes.file(entry)
-            number += 1
-            size += bytes_
-        return self._booked(number, size)
+        return self._arrivals.came_back(shard, entries, now, attempts, claimed=claimed)
 
-    def _exhausted(self, attempts: int) -> bool:
-        # One delivery proves nothing: it may have waited beside the one that killed.
-        most = self._max_attempts
-        return most is not None and attempts >= max(2, most)
-
-    @contextmanager
-    def recovering(self, shard: Shard) -> Iterator[None]:
+    def recovering(self, shard: Shard) -> AbstractContextManager[None]:
         """Keep out of the books what is confirmed while pending entries are read.
 
         Reads and acknowledgements have a connection each. A reply may list as pending
         what was acknowledged before it came.
         """
-        account = self._account(shard)
-        account.lately = set()
-        try:
-            yield
-        finally:
-            account.lately = None
-
-    def _booked(self, number: int, size: int) -> int:
-        if number:
-            self._room.filled(number, size)
-            self.totals.received += number
-        return number
-
-    def _queue_up(
-        self, account: Account, entries: Sequence[RawEntry], now: float, size: int
-    ) -> int:
-        """Queue what is not acknowledged: the books need not know of it."""
-        each = size // max(1, len(entries))
-        made = [Entry(account, id_, fields, each, 1, now) for id_, fields in entries]
-        if self._lanes.order is _NO_ORDER:
-            self._queue.extend(made)
-        else:
-            for entry in made:
-                self._lanes.file(entry)
-        return self._booked(len(made), each * len(made))
-
-    def _comes_again(self, entry: Entry, *, claimed: bool, again: bool) -> bool:
-        """Take an entry out of hand that has come again; False if it stays there."""
-        account = entry.account
-        match entry.state:
-            case State.OPEN:
-                return claimed or again
-            case State.RUNNING | State.FAILED if again:
-                move(entry, LOSE)
-                account.twice[entry.id] = entry
-                return True
-            case State.SETTLED | State.POSTPONED | State.DEAD if again:
-                self._take_out(entry)
-                move(entry, LOSE)
-                return True
-            case State.COMMITTING | State.BURYING if again:
-                account.set_back = True
-                return True
-            case State.COMMITTING:
-                # The group may have been made anew after it was acknowledged.
-                self._acknowledge_again(account, entry.id)
-        return False
-
-    def _acknowledge_again(self, account: Account, id_: bytes) -> None:
-        if id_ not in account.known_ghosts:
-            account.ghosts.append(id_)
-            account.known_ghosts.add(id_)
-            self._outcomes.add()
-
-    def _forget(self, now: float) -> None:
-        """Take open entries whose lease has ended out of the books."""
-        self._swept = now
-        for account in self._accounts.values():
-            ended = [
-                entry.id
-                for entry in account.entries.values()
-                if entry.state is OPEN and entry.leased_at <= now - self._lease
-            ]
-            for id_ in ended:
-                del account.entries[id_]
-
-    def _account(self, shard: Shard) -> Account:
-        account = self._accounts.get(shard.key)
-        if account is None:
-            account = self._accounts[shard.key] = Account(shard)
-        return account
-
-    def _ghost(self, account: Account, id_: bytes) -> None:
-        if id_ not in account.known_ghosts:
-            self.totals.ghosts += 1
-            self._acknowledge_again(account, id_)
+        return self._arrivals.recovering(shard)
 
     def deleted(self, shard: Shard, ids: Iterable[bytes]) -> None:
         """Count pending entries that a takeover found deleted, and that are gone."""
-        self.totals.ghosts += len(set(ids) - self._account(shard).known_ghosts)
+        self._arrivals.deleted(shard, ids)
+
+    def deleted_met(self) -> list[tuple[Shard, list[bytes]]]:
+        """Give the deleted entries that were met since this was asked last."""
+        return self._arrivals.deleted_met()
 
     def drop(self, shard: Shard) -> int:
         """Forget what waits of a shard, for good; gives how many entries it was."""
-        account = self._account(shard)
-        gone = self._withdraw(account)
-        move_all(gone, DROP)
-        return len(gone)
+        return self._departures.drop(self._accounts.of(shard))
 
     def in_hand(self, shard: Shard) -> Collection[bytes]:
         """List the ids of a shard that are read and not let go."""
-        return self._account(shard).entries.keys()
-
-    def _withdraw(self, account: Account) -> list[Entry]:
-        """Take out of books and queue what waits of a shard."""
-        later = [e for e in account.entries.values() if e.state is POSTPONED]
-        gone = later + self._lanes.withdraw(account, later)
-        while account.aside:
-            gone.append(self._not_aside(next(iter(account.aside.values()))))
-        for entry in gone:
-            self._leave_room(entry)
-            account.entries.pop(entry.id, None)
-        return gone
-
-    def _not_aside(self, entry: Entry) -> Entry:
-        """Take an entry from where it waits for its handler; its lane is free."""
-        del entry.account.aside[entry.id]
-        self._lanes.free(entry)
-        return entry
-
-    def _leave_room(self, entry: Entry) -> None:
-        """Let go of an entry's body: it has left, or is to be acknowledged."""
-        entry.fields = ()
-        self._room.held -= 1
-        self._room.size -= entry.size
-
-    def _take_room(self, entry: Entry) -> None:
-        self._room.held += 1
-        self._room.size += entry.size
+        return self._accounts.of(shard).entries.keys()
 
     # -- the workers' side ---------------------------------------------------------
 
     @property
     def queued(self) -> int:
         """Entries that a worker may take now."""
-        return self._room.takeable
+        return 0 if self._lanes.stands_still else self._room.takeable
 
     @property
     def next_is_due(self) -> bool:
@@ -453,7 +301,7 @@ class Ledger:
             entry = queue.popleft()
             if not self._steps_aside(entry):
                 queue.appendleft(entry)
-                return entry
+                return None if self._lanes.stands_still else entry
         return None
 
     def take(self) -> Entry | None:
@@ -526,16 +374,7 @@ class Ledger:
         wait for long. They are DUE from now on. Not so what may be somebody else's by
         now: a renewal would take it back.
         """
-        if not (self._acks and self._window.slow):
-            return []
-        late = now - self._lease * 2 / 3
-        return marked(
-            [
-                entry
-                for entry in self._lanes.waiting()
-                if entry.state is QUEUED and entry.leased_at > late
-            ]
-        )
+        return self._leases.to_mark(now) if self._window.slow else []
 
     def ack(self, entry: Entry) -> bool:
         """Record that an entry is done; False if it was given back before.
@@ -551,7 +390,17 @@ class Ledger:
         if entry.state is RELEASED or (entry.state is OPEN and self._closed):
             return False
         if entry.state is not OPEN or self._counts_still(entry):
-            self._settle(entry, ACK)
+            self._outcomes.settle(entry, ACK)
+        return True
+
+    def applied(self, entry: Entry) -> bool:
+        """Let an entry go that a transaction has acknowledged, or found to be so.
+
+        Its handler may be at it still. Gives whether it was here to be let go.
+        """
+        if entry.state not in APPLY:
+            return False
+        self._outcomes.applied(entry)
         return True
 
     def _counts_still(self, entry: Entry) -> bool:
@@ -587,7 +436,7 @@ class Ledger:
             return False
         elif entry.account.entries.get(entry.id) is entry:
             entry.fields, entry.verdict = fields, verdict
-            self._apply(entry, verdict)
+            self._failures.apply(entry, verdict)
         return True
 
     def fail(self, entry: Entry, verdict: Verdict) -> None:
@@ -612,7 +461,7 @@ class Ledger:
         room.size -= entry.size
         if entry.state is RUNNING:
             if ack and self._acks:
-                # What `_settle` does without the calls: every message comes here.
+                # What `settle` does without the calls: every message comes here.
                 entry.fields = ()
                 entry.state = SETTLED
                 entry.account.settled.append(entry)
@@ -622,87 +471,19 @@ class Ledger:
                 entry.state = GONE
                 self.totals.acked += 1
             else:
-                self._leave(entry)
+                self._failures.leave(entry)
         elif entry.state is FAILED:
             assert entry.verdict is not None  # noqa: S101 - `refuse` sets both
-            self._apply(entry, entry.verdict)
+            self._failures.apply(entry, entry.verdict)
         elif entry.state is LOST:
-            self._make_way(entry, late=ack)
+            self.totals.late += ack
+            self._arrivals.make_way(entry)
         if entry.lane is not None:
             self._lanes.free(entry)
             if entry.suspect:
                 self._on_ready()
         if room.thirsty and (room.hungry or room.held <= room.wake_held):
             room.freed()
-
-    def _apply(self, entry: Entry, verdict: Verdict) -> None:
-        """Do what was decided on; it takes no room now."""
-        match verdict:
-            case Postponed():
-                self._postpone(entry, verdict)
-            case Dead():
-                self._take_room(entry)
-                self._outcomes.condemn(entry)
-            case Dropped():
-                self.totals.dropped += 1
-                self._settle(entry, GIVE_UP)
-            case _:  # Left
-                self._leave(entry)
-
-    def _leave(self, entry: Entry) -> None:
-        if entry.state is not OPEN:
-            move(entry, LEAVE)
-        entry.fields = ()
-        self.totals.left += 1
-
-    def _postpone(self, entry: Entry, verdict: Postponed) -> None:
-        account, lane = entry.account, entry.lane
-        if entry.state is not FAILED:
-            lane = None  # it was left open, and its lane with it
-        later = Entry(
-            account,
-            entry.id,
-            entry.fields,
-            entry.size,
-            entry.deliveries,
-            entry.leased_at,
-            POSTPONED,
-            lane,
-        )
-        move(entry, RETRY)
-        # The same place in the books: they are in the order of reading.
-        account.entries[entry.id] = later
-        self._take_room(later)
-        # Its lane waits for it; not so the other suspects.
-        entry.lane = None
-        if entry.suspect:
-            self._lanes.end_trial(entry)
-            self._on_ready()
-        self.totals.retried += 1
-        heappush(self._postponed, (verdict.due, next(self._numbers), later))
-        if self._postponed[0][2] is later:
-            self._on_postponed()
-
-    def _make_way(self, entry: Entry, *, late: bool) -> None:
-        """Let the same entry by a later read be taken."""
-        self.totals.late += late
-        account = entry.account
-        if account.twice.get(entry.id) is not entry:
-            return  # it is another's handler that is waited for
-        del account.twice[entry.id]
-        waiting = account.aside.pop(entry.id, None)
-        if waiting is not None:
-            self._queue.append(waiting)
-            self._on_ready()
-
-    def _settle(self, entry: Entry, event: Mapping[State, State]) -> None:
-        # The message keeps the fields as long as its user does.
-        entry.fields = ()
-        try:
-            entry.state = event[entry.state]
-        except KeyError:
-            raise illegal(entry, event) from None
-        self._outcomes.settled(entry)
 
     def order_by(self, ordering: Ordering) -> None:
         """Choose what is kept in order; files what is queued anew.
@@ -716,7 +497,7 @@ class Ledger:
             # They find their way back when they are met again.
             self._queue.extend(account.aside.values())
             account.aside.clear()
-        entries = [e for a in self._accounts.values() for e in a.entries.values()]
+        entries = list(self._accounts.entries())
         if not self._acks:
             # The books know nothing, and ids only rise.
             entries = sorted(self._lanes.waiting(), key=lambda e: EntryId.parse(e.id))
@@ -729,21 +510,11 @@ class Ledger:
     @property
     def next_due(self) -> float | None:
         """When the next postponed entry is due; None if there is none."""
-        heap = self._postponed
-        while heap and heap[0][2].state is not POSTPONED:
-            heappop(heap)
-        return heap[0][0] if heap else None
+        return self._failures.next_due
 
     def ripen(self, now: float) -> int:
         """Have what is due by now taken before all others; gives how many it is."""
-        number = 0
-        while (due := self.next_due) is not None and due <= now:
-            entry = heappop(self._postponed)[2]
-            move(entry, RIPEN)
-            entry.deliveries += 1
-            self._lanes.file_first(entry)
-            number += 1
-        return number
+        return self._failures.ripen(now)
 
     # -- the committer's side ------------------------------------------------------
 
@@ -782,14 +553,14 @@ class Ledger:
     def buried(self, entry: Entry, *, ours: bool) -> None:
         """Let an entry go: it is copied and acknowledged, or somebody else's."""
         if entry.state is not RELEASED:
-            self._leave_room(entry)
+            self._room.let_go(entry)
             self._outcomes.buried(entry, ours=ours)
             self._room.look_again()
 
     def copied(self, entry: Entry) -> None:
         """Have an entry acknowledged: its dead letter is written."""
         if entry.state is not RELEASED:
-            self._leave_room(entry)
+            self._room.let_go(entry)
             self._outcomes.copied(entry)
             self._room.look_again()
 
@@ -800,38 +571,26 @@ class Ledger:
         self._outcomes.unburied(entry)
         if entry.account.entries.get(entry.id) is not entry:
             # It has come again since, and it is that one that counts.
-            self._take_out(entry)
-            move(entry, LOSE)
+            self._departures.supersede(entry)
             self._room.look_again()
 
     # -- leases --------------------------------------------------------------------
 
     def to_renew(self, now: float) -> list[Renewal]:
         """List what has used up a third of its lease or more."""
-        return to_renew(self._accounts.values(), self._lease, now)
+        return self._leases.to_renew(now)
 
     def to_count_again(self, now: float) -> list[Renewal]:
         """List what the server may count otherwise than we do, after an outage."""
-        return counted_again(self._accounts.values(), self._lease, now)
+        return self._leases.to_count_again(now)
 
-    def lose_all_but(self, renewal: Renewal, ours: Iterable[bytes]) -> int:
-        """Book which of a renewal's entries are ours still; gives how many are not."""
-        kept = set(ours)
-        lost = [
-            entry
-            for entry in renewal.entries
-            if entry.id not in kept and entry.state in LOSE
-        ]
-        for entry in lost:
-            self._lose(entry)
-        if lost:
-            self._room.look_again()
-        return len(lost)
+    def lose_all_but(self, renewal: Renewal, ours: Iterable[bytes]) -> list[bytes]:
+        """Book which of a renewal's entries are ours still; gives the ids of others."""
+        return self._departures.lose_all_but(renewal, ours)
 
     def lose(self, entry: Entry) -> None:
         """Book that an entry in a handler's hands is not ours any more."""
-        if entry.state in LOSE:
-            self._lose(entry)
+        self._departures.lose(entry)
 
     def renewed(self, renewal: Renewal, now: float) -> None:
         """Book that the leases of a renewal began anew.
@@ -849,101 +608,39 @@ class Ledger:
         So it is after this process stood still for a whole lease; then leases have to
         be renewed first.
         """
-        if not self._acks:
-            return False
-        end, lines = now - self._lease, (self._queue, self._lanes.suspects)
-        return any(line and line[0].leased_at <= end for line in lines)
+        return self._leases.overdue(now)
 
     def lease_left(self, entry: Entry, now: float) -> float:
         """Give the seconds until others may take an entry over, if nobody renews it."""
-        if not self._acks:
-            return float("inf")
-        if entry.state in IN_HAND or entry.state is OPEN:
-            return max(0.0, entry.leased_at + self._lease - now)
-        return 0.0
-
-    def _lose(self, entry: Entry) -> None:
-        self._take_out(entry)
-        move(entry, LOSE)
-        self.totals.lost += 1
-        books = entry.account.entries
-        if books.get(entry.id) is entry:  # else it has come again
-            del books[entry.id]
-
-    def _take_out(self, entry: Entry) -> None:
-        """Take an entry that no handler has from wherever it stands."""
-        state, ready = entry.state, len(self._queue)
-        if state in WAITING:
-            self._leave_room(entry)
-            if entry.id in entry.account.aside:
-                self._not_aside(entry)
-            else:
-                self._lanes.remove(entry)
-        elif state is POSTPONED:
-            self._leave_room(entry)
-            self._lanes.free(entry)
-        elif state is DEAD or state is BURYING:
-            self._leave_room(entry)
-            self._outcomes.pardon(entry)
-        elif state is SETTLED:
-            self._outcomes.withdraw(entry)
-        if len(self._queue) > ready:
-            self._on_ready()  # what its lane held up
+        return self._leases.left(entry, now)
 
     # -- closing -------------------------------------------------------------------
 
-    def release(self) -> Iterator[tuple[Shard, int, list[bytes]]]:
+    def release(self) -> Iterator[GivenBack]:
         """Let go of all that has no outcome: shard, delivery count, ids.
 
         The count to be set is one lower for what no handler has seen, so that being
         queued here is no attempt.
         """
-        also = {OPEN, RUNNING, FAILED, DEAD, BURYING}
-        for account in self._accounts.values():
-            yield from self._give_up(account, also)
+        return self._departures.release()
 
-    def give_up(self, shard: Shard) -> list[tuple[Shard, int, list[bytes]]]:
+    def give_up(self, shard: Shard) -> list[GivenBack]:
         """Let go of a shard's entries, but not of what handlers are at."""
-        return list(self._give_up(self._account(shard), {OPEN}))
-
-    def _give_up(
-        self, account: Account, also: Collection[State]
-    ) -> Iterator[tuple[Shard, int, list[bytes]]]:
-        back: dict[int, list[bytes]] = {}
-        for entry in self._withdraw(account):
-            seen = entry.state is POSTPONED
-            move(entry, RELEASE)
-            back.setdefault(entry.deliveries - (not seen), []).append(entry.id)
-        for entry in [e for e in account.entries.values() if e.state in also]:
-            self._take_out(entry)
-            move(entry, RELEASE)
-            del account.entries[entry.id]
-            back.setdefault(entry.deliveries, []).append(entry.id)
-        for deliveries, ids in back.items():
-            yield account.shard, deliveries, ids
+        return self._departures.give_up(self._accounts.of(shard))
 
     def close(self) -> None:
-        """Let go of everything; the books must not keep entries alive, see `Entry`."""
+        """Let go of everything."""
         self._closed = True
         for _ in self.release():
             pass
-        for account in self._accounts.values():
-            account.entries.clear()
-            account.settled.clear()
-            account.twice.clear()
-        self._postponed.clear()
+        self._accounts.close()
+        self._failures.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything was let go."""
+        return self._closed
 
     def to_confirm(self) -> list[Entry]:
         """List what has an outcome here that the server has not confirmed."""
-        return [
-            entry
-            for account in self._accounts.values()
-            for entry in account.entries.values()
-            if entry.untold
-        ]
-
-
-def _not_lately(account: Account, entries: Sequence[RawEntry]) -> Sequence[RawEntry]:
-    """Leave out what was acknowledged while the read was on its way."""
-    lately = account.lately
-    return [entry for entry in entries if entry[0] not in lately] if lately else entries
+        return [entry for entry in self._accounts.entries() if entry.untold]

@@ -15,7 +15,7 @@ from typing import Final
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId, Shard
 
-__all__ = ["NAMES", "Origin", "default_stream", "read", "write"]
+__all__ = ["NAMES", "REASON", "Origin", "default_stream", "read", "write"]
 
 NAMES: Final = (
     b"dead.stream",
@@ -97,6 +97,10 @@ def write(fields: Sequence[bytes], origin: Origin) -> list[bytes]:
     for name, value in zip(NAMES, values, strict=True):
         letter += (name, _bytes(value))
     return letter
+
+
+REASON: Final = 2 * NAMES.index(b"dead.reason") + 2
+"""Which word of those behind an entry's own fields is the reason, from 1."""
 
 
 def read(fields: Sequence[bytes]) -> tuple[list[bytes], Origin] | None:

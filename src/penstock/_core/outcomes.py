@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from penstock._core.entry import (
+    APPLY,
     BURIED,
     BURY,
     CONDEMN,
@@ -17,7 +18,9 @@ from penstock._core.entry import (
     Account,
     Batch,
     Entry,
+    Table,
     Totals,
+    illegal,
     move,
     move_all,
 )
@@ -70,10 +73,27 @@ class Outcomes:
         """Whether as many outcomes wait as may."""
         return self.uncommitted >= self._max_pending
 
+    def settle(self, entry: Entry, event: Table) -> None:
+        """Have an entry acknowledged, by the event that says why."""
+        # The message keeps the fields as long as its user does.
+        entry.fields = ()
+        try:
+            entry.state = event[entry.state]
+        except KeyError:
+            raise illegal(entry, event) from None
+        self.settled(entry)
+
     def settled(self, entry: Entry) -> None:
-        """Have an entry acknowledged."""
+        """Have an entry that is SETTLED acknowledged."""
         entry.account.settled.append(entry)
         self.add()
+
+    def acknowledge_again(self, account: Account, id_: bytes) -> None:
+        """Have an id acknowledged that is no entry in hand, or was acknowledged."""
+        if id_ not in account.known_ghosts:
+            account.ghosts.append(id_)
+            account.known_ghosts.add(id_)
+            self.add()
 
     def add(self) -> None:
         """Count one more to be acknowledged."""
@@ -111,6 +131,15 @@ class Outcomes:
         _note(account, batch.ids)
         self.uncommitted -= len(batch.entries) + len(batch.ghosts)
         self._totals.acked += len(batch.entries)
+
+    def applied(self, entry: Entry) -> None:
+        """Let an entry go that the server has acknowledged without being told by us."""
+        move(entry, APPLY)
+        entry.fields = ()
+        books = entry.account.entries
+        if books.get(entry.id) is entry:  # else it has left with its lease
+            del books[entry.id]
+        _note(entry.account, (entry.id,))
 
     def unsent(self, batch: Batch) -> None:
         """Take a batch back: its reply did not come, or asked to try again."""

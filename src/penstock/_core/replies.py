@@ -6,6 +6,7 @@ ints, None, and `ErrorReply` for an error, at any depth, never raised.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -39,6 +40,12 @@ class Trouble(Enum):
     FATAL = "the configuration forbids it: tell the user"
 
 
+# What a user may not do in a script goes by many names, and none begins with NOPERM.
+_DENIED: Final = re.compile(
+    r"^[^\r\n]{0,200}?(?=The user executing the script |ACL failure in script: )"
+)
+
+
 class ErrorReply:
     """An error reply as a value.
 
@@ -50,7 +57,7 @@ class ErrorReply:
     __slots__ = ("code", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = printable(without_arguments(text))
+        self.text = printable(_DENIED.sub("NOPERM ", without_arguments(text), 1))
         self.code = self.text.partition(" ")[0]
 
     def __repr__(self) -> str:
@@ -69,6 +76,23 @@ class ErrorReply:
         # (chrisguidry/docket#477).
         return Trouble.TRANSIENT
 
+    @property
+    def passing(self) -> bool:
+        """Whether nothing was done because of the server's state at that moment."""
+        return self.code in _PASSING
+
+
+_PASSING: Final = frozenset(
+    (
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "NOREPLICAS",
+        "READONLY",
+        "TRYAGAIN",
+    )
+)
 
 _BY_CODE: Final = {
     "MOVED": Trouble.REROUTE,
@@ -111,13 +135,30 @@ _ID_HINTS: Final = (
 )
 
 
+_MAY_NOT: Final = (
+    "allow XADD to this user, for the stream's keys; with idempotent=True also EVAL, "
+    "HMGET, HSET, HKEYS, HDEL and PEXPIRE, and the keys beside them"
+)
+
+
 def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
     """Make an error of a refused XADD."""
+    if reply.code == "NOPERM":
+        return SendFailed(stream, reply.code, reply.text, _MAY_NOT)
     text = reply.text.lower()
     for words, hint in _ID_HINTS:
         if words in text:
             return SendFailed(stream, "ID", reply.text, hint)
     return SendFailed(stream, reply.code, reply.text)
+
+
+_IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]+ .*)")
+
+
+def of_script(reply: ErrorReply) -> ErrorReply:
+    """Find what was refused inside a script; Redis 6.2 says only that it failed."""
+    inner = _IN_SCRIPT.search(reply.text)
+    return reply if inner is None else ErrorReply(inner[1])
 
 
 def without_arguments(text: str) -> str:
@@ -291,6 +332,18 @@ def mapping(reply: Any) -> dict[bytes, Any]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
+def together(answers: Sequence[Any]) -> list[Any]:
+    """Give the replies of a transaction's commands.
+
+    If it was refused as a whole, that is the only one: of the command for which it was,
+    since EXEC does not say which.
+    """
+    *queued, done = answers
+    if not isinstance(done, ErrorReply):
+        return list(done)
+    return [next((one for one in queued if isinstance(one, ErrorReply)), done)]
+
+
 def groups(reply: Any) -> Iterator[GroupInfo]:
     """Read XINFO GROUPS' reply; Redis 6.2 has no lag in it."""
     for raw in reply:
@@ -320,23 +373,21 @@ def lag(facts: Any, group: str) -> int | None:
     return None
 
 
-def known_commands(reply: Any) -> list[bool]:
-    """Read COMMAND INFO's reply: which of the commands asked about there are."""
-    return [line is not None for line in reply]
+def time(reply: Any) -> int:
+    """Read TIME's reply: milliseconds since 1970."""
+    seconds, micros = reply
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
-def documented_tokens(reply: Any) -> dict[bytes, set[bytes]]:
-    """Read COMMAND DOCS' reply: per command, its arguments' names and tokens."""
-    return {
-        name.lower(): set(_tokens(mapping(doc).get(b"arguments", ())))
-        for name, doc in mapping(reply).items()
-    }
+def may_evict(reply: Any) -> bytes | None:
+    """Read from INFO's memory section the policy by which streams may be evicted.
 
-
-def _tokens(arguments: Iterable[Any]) -> Iterator[bytes]:
-    for argument in arguments:
-        facts = mapping(argument)
-        yield facts[b"name"].upper()
-        if token := facts.get(b"token"):
-            yield token.upper()
-        yield from _tokens(facts.get(b"arguments", ()))
+    None if they can't be: there is no limit, or keys without a TTL are kept. None too
+    where the server does not tell.
+    """
+    if not isinstance(reply, bytes):
+        return None
+    facts = dict(line.partition(b":")[::2] for line in reply.split(b"\r\n"))
+    policy = facts.get(b"maxmemory_policy", b"")
+    limited = facts.get(b"maxmemory", b"0") != b"0"
+    return policy if limited and policy.startswith(b"allkeys") else None

@@ -11,8 +11,9 @@ __all__ = ["Backoff"]
 class Backoff:
     """Exponential waiting with jitter; reset only by real progress.
 
-    The cap stays under the three seconds within which a consumer must be back after
-    an outage of any length.
+    The cap is what a consumer may wait for a server that is back, after an outage of
+    any length: under a second, jitter included. To be refused twice a second costs
+    nobody anything.
 
     Attributes:
         first: Seconds before the first retry.
@@ -23,7 +24,7 @@ class Backoff:
 
     first: float = 0.05
     factor: float = 2.0
-    cap: float = 2.0
+    cap: float = 0.6
     failures: int = 0
 
     def failed(self, chance: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from penstock._core.entry import Entry
 from penstock._core.lanes import Lanes
 from penstock._core.window import Window
 
@@ -128,6 +129,17 @@ class Room:
         self.held += count
         self.size += size
         self._window.learned(count, size)
+
+    def keep(self, entry: Entry) -> None:
+        """Take room for an entry whose handler has finished, but that is not done."""
+        self.held += 1
+        self.size += entry.size
+
+    def let_go(self, entry: Entry) -> None:
+        """Let go of an entry's body: it has left, or is to be acknowledged."""
+        entry.fields = ()
+        self.held -= 1
+        self.size -= entry.size
 
     def freed(self) -> None:
         """Ring if somebody has nothing to do, or a batch is worth its round trip."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from penstock.errors import ConfigurationError
 from penstock.message import Shard
 
-__all__ = ["numbered", "single"]
+__all__ = ["beside", "numbered", "several", "single"]
 
 
 def single(stream: str) -> Shard:
@@ -38,3 +40,22 @@ def numbered(stream: str, number: int) -> Shard:
             f"from 0"
         )
     return Shard(stream, number, single(stream).key + b":%d" % number)
+
+
+def several(stream: str, numbers: Iterable[int]) -> Iterator[Shard]:
+    """Give shards of a stream by numbers that are known to be whole and 0 or more."""
+    key = single(stream).key
+    return (Shard(stream, number, b"%b:%d" % (key, number)) for number in numbers)
+
+
+def beside(key: bytes, name: bytes) -> bytes:
+    """Name what belongs to a key: `key.name`, in the same slot of a cluster.
+
+    A slot is that of the text between the first `{` and the next `}`, or of the whole
+    key without any (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
+    So a key that has no such tag is made one. That can't be done with a `}` in it: such
+    a name may be of another slot, and a cluster refuses both together.
+    """
+    _, opening, behind = key.partition(b"{")
+    tagged = opening and behind.find(b"}") > 0
+    return (key if tagged or b"}" in key else b"{%b}" % key) + b"." + name

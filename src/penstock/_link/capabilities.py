@@ -1,71 +1,63 @@
 """What a server can do beyond the commands that Penstock needs.
 
-Found by asking, never by version: Valkey reports `redis_version` 7.2.4 for
+Found by trying, never by version: Valkey reports `redis_version` 7.2.4 for
 compatibility, and managed servers switch commands off.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from penstock._core import commands, replies
+from penstock._core import commands
+from penstock._core.commands import Command
+from penstock._core.replies import ErrorReply
+from penstock._core.scripts import may_script
 from penstock._link.wire import Wire
+from penstock.errors import ConfigurationError
 
-__all__ = ["Capabilities", "probe"]
-
-_COMMANDS: Final = ("xackdel", "xnack", "waitaof", "eval")
-_OPTIONS: Final = ("xreadgroup", "xadd")
+__all__ = ["require"]
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """Optional commands and options that a server has.
+async def require(
+    wire: Wire, *, scripts: bool = False, replicas: bool = False, durable: bool = False
+) -> None:
+    """Make sure that a producer's options can be kept, by trying.
 
-    Attributes:
-        xackdel: Acknowledge and delete in one step (Redis 8.2).
-        xnack: Give an entry back (Redis 8.8).
-        waitaof: Wait for the append-only file (Redis 7.2, Valkey).
-        eval: Scripts, unless they are switched off.
-        read_claim: XREADGROUP with CLAIM (Redis 8.4).
-        idempotent_add: XADD with IDMP (Redis 8.6).
-    """
-
-    xackdel: bool = False
-    xnack: bool = False
-    waitaof: bool = False
-    eval: bool = False
-    read_claim: bool = False
-    idempotent_add: bool = False
-
-
-async def probe(wire: Wire) -> Capabilities:
-    """Ask a server what it has; what it won't say counts as absent.
+    Args:
+        wire: A connection that has written nothing.
+        scripts: For `idempotent=True`.
+        replicas: For `replicas=`.
+        durable: For `durable=True`.
 
     Raises:
+        ConfigurationError: The server has not what they need, or forbids it.
         ConnectionLost: The connection ended before the replies.
     """
-    info, docs = await wire.calls(
-        [commands.command_info(_COMMANDS), commands.command_docs(_OPTIONS)]
-    )
-    known, tokens = _known(info), _documented(docs)
-    return Capabilities(
-        **dict(zip(_COMMANDS, known, strict=True)),
-        read_claim=b"CLAIM" in tokens.get(b"xreadgroup", ()),
-        idempotent_add=b"IDMP" in tokens.get(b"xadd", ()),
-    )
+    tries: list[tuple[str, Command]] = []
+    if scripts:
+        tries.append((_NO_SCRIPTS, may_script()))
+    if replicas:
+        tries.append((_NO_WAIT, commands.wait(0, 1)))
+    if durable:
+        tries.append((_NO_WAIT_AOF, commands.wait_aof(0, 1)))
+    answers = await wire.calls([command for _, command in tries])
+    for (sentence, _), reply in zip(tries, answers, strict=True):
+        # What passes says nothing about what there is.
+        if isinstance(reply, ErrorReply) and not reply.passing:
+            where = f"{wire.address.name} says: {reply.text}"
+            raise ConfigurationError(f"{sentence}; {where}")
 
 
-def _known(info: Any) -> list[bool]:
-    if isinstance(info, list) and len(info) == len(_COMMANDS):
-        return replies.known_commands(info)
-    return [False] * len(_COMMANDS)
-
-
-def _documented(docs: Any) -> dict[bytes, set[bytes]]:
-    try:
-        return replies.documented_tokens(docs)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        # COMMAND DOCS came with Redis 7, what we look for in it is younger; and a
-        # proxy may say anything.
-        return {}
+_NO_SCRIPTS: Final = (
+    "idempotent=True needs scripts (EVAL), which this server or its ACL refuses: allow "
+    "them, or choose resend=True, with which a lost reply may store a message twice"
+)
+_NO_WAIT: Final = (
+    "replicas= needs the command WAIT, which this server or its ACL refuses: connect "
+    "to a primary, allow it, or leave replicas= out"
+)
+_NO_WAIT_AOF: Final = (
+    "durable=True needs WAITAOF (Redis 7.2, Valkey) and a primary that has "
+    "'appendonly yes': upgrade, switch it on, allow it in the ACL, or leave "
+    "durable=True out"
+)

@@ -8,21 +8,23 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 import anyio.to_thread
 
 from penstock import embedded
-from penstock._core import commands
+from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
 from penstock._link import wire as wires
 from penstock._link.address import EMBEDDED, Address, find_url, parse
+from penstock._link.forking import hold
 from penstock._link.wire import Wire, pack
 from penstock.embedded import EmbeddedServer
-from penstock.errors import AccessError, ServerError
-from penstock.events import Event, OnEvent
+from penstock.errors import AccessError, ServerError, UsageError
+from penstock.events import Event, OnEvent, printable
 
 __all__ = ["Line", "Link", "open_link"]
 
@@ -43,24 +45,39 @@ class Link:
         self._on_event = on_event
         self._backoff = Backoff()
         self._dialing = asyncio.Lock()
-        # Connections made so far.
+        # Connections made so far, and when the last was, by the loop's clock.
         self._connected = 0
+        self._found_at = -inf
         # When the present outage began, by the monotonic clock; None without one.
         self._outage: float | None = None
         # Whether this outage's refused credentials have been told of.
         self._refused = False
+        # Whether this is the copy of a forked child.
+        self._forked = False
+        hold(self)
 
-    async def connect(self) -> Wire:
+    async def connect(self, *, first: bool = False) -> Wire:
         """Make a connection; one try.
+
+        Args:
+            first: Whether it opens something, so that it is looked whether the server
+                is one to be warned of, in the same write.
 
         Raises:
             ConnectError: There is no way to a server.
             AccessError: The server refused the credentials.
             ConnectionLost: The connection ended at once.
+            UsageError: This is a forked child, and the link is its parent's.
         """
+        if self._forked:
+            raise UsageError(
+                "this was opened by the process that this one was forked from, which "
+                "goes on to use it; open one of its own in the child"
+            )
         wire = await wires.connect(self.address)
+        looks = [commands.info(b"memory")] if first else []
         try:
-            reply = await wire.call(commands.client_id())
+            reply, *facts = await wire.calls([commands.client_id(), *looks])
         except BaseException:
             await wire.aclose()
             raise
@@ -70,7 +87,13 @@ class Link:
             raise AccessError(self.address.name, reply.text)
         # Refused where an ACL forbids it; then blocked reads end by themselves.
         wire.client_id = reply if isinstance(reply, int) else None
+        for memory in facts:
+            self._warn(memory)
         return wire
+
+    def forked(self) -> None:
+        """Make no more connections: this is a forked child."""
+        self._forked = True
 
     async def first(self, patience: float) -> Wire:
         """Make the first connection, trying for `patience` seconds.
@@ -82,7 +105,7 @@ class Link:
         deadline = time.monotonic() + patience
         while True:
             try:
-                wire = await self.connect()
+                wire = await self.connect(first=True)
             except AccessError:
                 raise
             except ServerError as error:
@@ -95,17 +118,21 @@ class Link:
                 return wire
             await asyncio.sleep(delay)
 
-    async def reconnect(self, reason: str) -> Wire:
+    async def reconnect(self, reason: str, lost_at: float = inf) -> Wire:
         """Make a connection, trying for ever, first after 50 ms and ever slower.
 
         Credentials that are refused are tried again too: they are being rotated.
 
         Args:
             reason: What became of the last connection, for the event.
+            lost_at: When that was, by the loop's clock; default: just now. It may have
+                been noticed only when others had come back already.
         """
         # Before the turn: connections that one outage cut are told of once.
-        self._lost(reason)
-        found = self._connected
+        found: int | None = None
+        if lost_at > self._found_at:
+            self._lost(reason)
+            found = self._connected
         async with self._dialing:
             while True:
                 if found == self._connected:
@@ -141,11 +168,23 @@ class Link:
 
     def _found(self) -> None:
         self._connected += 1
+        self._found_at = asyncio.get_running_loop().time()
         self._refused = False
         if self._outage is not None:
             seconds = round(time.monotonic() - self._outage, 3)
             self._outage = None
             self._tell("reconnected", logging.INFO, seconds=seconds)
+
+    def _warn(self, memory: Any) -> None:
+        """Say if the server deletes streams when its memory is full.
+
+        Only a user who may ask is told; others open as well.
+        """
+        policy = replies.may_evict(memory)
+        if policy is not None:
+            hint = "set maxmemory-policy to noeviction, or to a volatile one"
+            facts = {"policy": printable(policy), "hint": hint}
+            self._tell("streams_may_be_evicted", logging.WARNING, **facts)
 
     def _tell(self, name: str, level: int, **facts: object) -> None:
         self._on_event(Event(name, level, {"server": self.address.name, **facts}))
@@ -206,7 +245,8 @@ class Line:
         async with self._restoring:
             if self._wire.lost:
                 await self._wire.aclose()
-                self._wire = await self._link.reconnect(reason)
+                lost_at = self._wire.lost_at
+                self._wire = await self._link.reconnect(reason, lost_at)
                 if self.on_restored is not None:
                     self.on_restored()
 

@@ -11,10 +11,12 @@ reply, and a cancelled one costs the connection.)
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, TypeAlias, cast
 
 import hiredis
@@ -25,6 +27,7 @@ from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply, without_arguments
 from penstock._link.address import Address
+from penstock._link.forking import hold
 from penstock.errors import AccessError, ConnectError, ConnectionLost, ServerError
 from penstock.events import printable
 
@@ -96,15 +99,17 @@ class Wire(asyncio.Protocol):
         self._replies: list[Any] = []
         # Runs while anybody waits; looks at the oldest waiter's deadline.
         self._timer: asyncio.TimerHandle | None = None
-        # Why the connection ended, for the next request.
+        # Why the connection ended, for the next request; and when, by the loop's clock.
         self._lost: str | None = None
+        self.lost_at = inf
         self._closed = loop.create_future()
         self._transport.set_protocol(self)
+        hold(self)
 
     @property
     def lost(self) -> bool:
-        """Whether the connection has ended."""
-        return self._lost is not None
+        """Whether the connection has ended, or is about to be told so by asyncio."""
+        return self._lost is not None or self._transport.is_closing()
 
     def check(self) -> None:
         """Make sure that the connection has not ended.
@@ -112,8 +117,9 @@ class Wire(asyncio.Protocol):
         Raises:
             ConnectionLost: It has.
         """
-        if self._lost is not None:
-            raise ConnectionLost(self.address.name, self._lost)
+        if self.lost:
+            reason = self._lost or "it broke while something was written"
+            raise ConnectionLost(self.address.name, reason)
 
     async def subscribe(self, channels: Sequence[bytes]) -> bool:
         """Have messages on channels told to `on_message`; False if that can't be.
@@ -194,6 +200,22 @@ class Wire(asyncio.Protocol):
             # Waits for nothing.
             await self._connection.disconnect(nowait=True)
 
+    def forked(self) -> None:
+        """Let go of the connection: it is the parent's, and this is its child.
+
+        The socket is replaced by one that nobody is behind. To close it would leave its
+        number to another file, and to tell asyncio would change what the parent waits
+        for: the two share its selector.
+        """
+        number = self._transport.get_extra_info("socket").fileno()
+        if number >= 0:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, number)
+            os.close(nothing)
+        self._fail("it belongs to the process that this one was forked from")
+        if not self._closed.done():
+            self._closed.set_result(None)
+
     # -- asyncio's side ------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -238,7 +260,7 @@ class Wire(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         if self._lost is None:
-            self._lost = reason
+            self._lost, self.lost_at = reason, self._loop.time()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 
 __all__ = ["Bell", "Queueing", "Rounds"]
 
@@ -36,13 +36,13 @@ class Queueing:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def wake(self, count: int) -> None:
         """Wake that many, if as many wait."""
         waiting = self._waiting
         while count and waiting:
-            future = waiting.popleft()
+            future, _ = waiting.popitem(last=False)
             if not future.done():
                 future.set_result(None)
                 count -= 1
@@ -54,11 +54,13 @@ class Queueing:
     async def wait(self) -> None:
         """Wait to be woken; a waker's call is passed on by who was cancelled."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting[future] = None
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            # On a silent stream nobody wakes us, and who gave up would stay for ever.
+            self._waiting.pop(future, None)
+            if not future.cancelled():
                 self.wake(1)
             raise
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
-from penstock._core import commands, letters
+from penstock._core import commands, letters, scripts
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
@@ -116,9 +116,7 @@ class Burial:
         if not self._may_script or len(letter) > _UNPACKED:
             return commands.xadd(to, letter)
         key, id_ = entry.shard.key, entry.id
-        return commands.bury(
-            key, member.group, member.name, id_, dead=to, letter=letter
-        )
+        return scripts.bury(key, member.group, member.name, id_, dead=to, letter=letter)
 
     def _letter(self, entry: Entry) -> list[bytes]:
         verdict = entry.verdict

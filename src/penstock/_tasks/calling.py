@@ -21,6 +21,8 @@ from penstock._core.entry import Entry
 from penstock._tasks.verdicts import HandlerTimeout
 from penstock.errors import UsageError
 from penstock.events import Event, OnEvent
+from penstock.message import Receipt
+from penstock.transaction import Transaction
 
 __all__ = ["Call", "Handler", "ThreadDesk", "in_thread", "limited"]
 
@@ -43,8 +45,9 @@ class ThreadDesk(FrontDesk[T]):
     def around(cls, desk: FrontDesk[T]) -> ThreadDesk[T]:
         """Make one that serves like a desk in the loop."""
         made = cls.__new__(cls)
-        for name in FrontDesk.__slots__:
-            setattr(made, name, getattr(desk, name))
+        for kind in FrontDesk.__mro__:
+            for name in getattr(kind, "__slots__", ()):
+                setattr(made, name, getattr(desk, name))
         return made
 
     def ack(self, entry: Entry) -> None:
@@ -58,6 +61,19 @@ class ThreadDesk(FrontDesk[T]):
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
         """Record that an entry goes to the dead letters."""
         _in_loop(super().reject, entry, fields, reason)
+
+    def transaction(
+        self, entry: Entry, fields: Sequence[bytes]
+    ) -> Transaction[Receipt]:
+        """Refuse it: it has to be awaited.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            "transaction() has to be awaited, which a handler in a thread can't; make "
+            "the handler an async function"
+        )
 
 
 def _in_loop(record: Callable[..., None], *facts: Any) -> None:

@@ -42,7 +42,9 @@ async def give_back(
     """
     batch: list[Command] = []
     told: set[Shard] = set()
+    messages = 0
     for shard, deliveries, ids in released:
+        messages += len(ids)
         batch += _claims(member, shard, ids, idle, deliveries)
         told.add(shard)
     try:
@@ -53,11 +55,12 @@ async def give_back(
         news = [channel(shard, member.group) for shard in told | set(strays)]
         await line.calls([commands.publish(name, b"") for name in news])
     except ConnectionLost as error:
-        on_event(Event("not_given_back", facts={"reason": error.reason}))
+        facts: dict[str, object] = {"messages": messages, "reason": error.reason}
+        on_event(Event("not_given_back", logging.WARNING, facts))
         return
     refused = [reply for reply in answers if isinstance(reply, ErrorReply)]
     if refused:
-        facts = {"commands": len(refused), "reply": refused[0].text}
+        facts = {"messages": messages, "reply": refused[0].text}
         on_event(Event("not_given_back", logging.WARNING, facts))
 
 

@@ -7,6 +7,7 @@ may wait, whatever comes first; neither messages nor reads have a part in it.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -17,12 +18,14 @@ from penstock._core import commands
 from penstock._core.entry import Batch
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
-from penstock._link.link import Line, Link
+from penstock._core.retry import Backoff
+from penstock._link.link import Line
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.burying import Burial
 from penstock._tasks.leases import renew
 from penstock._tasks.membership import Membership
 from penstock._tasks.sounding import Sounding
+from penstock._tasks.telling import id_list
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
@@ -34,7 +37,6 @@ class Committer:
 
     Args:
         line: The command connection.
-        link: Paces what is tried again.
         ledger: Has the outcomes.
         member: The group's, and whose entries are in the ledger.
         lease: Seconds; leases are looked after six times in it.
@@ -49,7 +51,6 @@ class Committer:
     def __init__(
         self,
         line: Line,
-        link: Link,
         *,
         ledger: Ledger,
         member: Membership,
@@ -62,10 +63,11 @@ class Committer:
         on_event: OnEvent,
     ) -> None:
         self._line = line
-        self._link = link
         self._ledger = ledger
         self._member = member
         self._group = member.group
+        # What was told of outcomes that came too late.
+        self._late = 0
         self._look_every = lease / 6
         self._look_at = monotonic() + self._look_every
         self._on_renewed = on_renewed
@@ -74,6 +76,7 @@ class Committer:
         self._burial = burial
         self._sounding = sounding
         self._on_event = on_event
+        self._backoff = Backoff()
         # Somebody waits for outcomes to be on the server: no interval.
         self._urgent = 0
         self._rounds = Rounds()
@@ -96,8 +99,10 @@ class Committer:
                             await self._burial.round()
                     except ConnectionLost as error:
                         await self._line.restore(error.reason)
+                    self._tell_late()
                     self._rounds.over()
         finally:
+            self._tell_late()
             self._ended.set()
             self._rounds.over()
 
@@ -143,13 +148,22 @@ class Committer:
                 return
             if (letters := self._letters()) is not None:
                 wait = min(wait, letters)
-            with anyio.move_on_after(wait):
-                await self._outcomes.wait()
+            await self._rest(wait)
         if self._ledger.full or self._urgent or self._interval is None:
             return
         self._outcomes.hush()
-        with anyio.move_on_after(self._interval):
+        await self._rest(self._interval)
+
+    async def _rest(self, longest: float) -> None:
+        """Wait for a ring; tell if the event loop did not come back to us in time."""
+        due = monotonic() + longest
+        with anyio.move_on_after(longest):
             await self._outcomes.wait()
+        late = monotonic() - due
+        if late > 2 * self._look_every:  # a third of the lease
+            facts = {"group": ascii(self._group), "seconds": round(late, 3)}
+            facts["lease"] = 6 * self._look_every
+            self._on_event(Event("loop_blocked", logging.WARNING, facts))
 
     @property
     def _due(self) -> bool:
@@ -165,12 +179,23 @@ class Committer:
         now = monotonic()
         if now < self._look_at and not self._ledger.overdue(now):
             return
-        lost = await renew(self._line, self._ledger, self._member)
+        lost, refused = await renew(self._line, self._ledger, self._member)
         self._look_at = now + self._look_every
         self._on_renewed()
+        if refused is not None:
+            await self._refused("renewal_refused", refused)
         if lost:
-            facts = {"group": ascii(self._group), "messages": lost}
+            facts: dict[str, object] = {"group": ascii(self._group)}
+            facts |= {"messages": len(lost), "ids": id_list(lost)}
             self._on_event(Event("lease_lost", logging.ERROR, facts))
+
+    def _tell_late(self) -> None:
+        """Tell of outcomes that came when their messages were somebody else's."""
+        late = self._ledger.totals.late
+        if late > self._late:
+            facts = {"group": ascii(self._group), "messages": late - self._late}
+            self._late = late
+            self._on_event(Event("outcome_late", logging.WARNING, facts))
 
     async def _round(self) -> None:
         if not self._due:
@@ -193,10 +218,16 @@ class Committer:
             if not self._conclude(batch, reply)
         ]
         if refused:
-            self._on_event(Event("commit_refused", facts={"reply": refused[0].text}))
-            await self._link.pause()
+            await self._refused("commit_refused", refused[0])
         else:
+            self._backoff.progress()
             await self._sounding.look()
+
+    async def _refused(self, what: str, reply: ErrorReply) -> None:
+        """Tell of a refusal that may pass, and wait before the next try."""
+        self._on_event(Event(what, facts={"reply": reply.text}))
+        # Reads may go well meanwhile, so it is not the link's pace.
+        await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311
 
     def _conclude(self, batch: Batch, reply: Any) -> bool:
         """Book one shard's reply; False if its batch has to be sent again."""

@@ -4,32 +4,62 @@ What queues while a write is in the air goes out together with the next, so send
 batches by itself without anybody waiting for company, unless told to linger. Several
 writes are in the air at once; replies come in the order of the writes, on the one
 connection there is.
+
+What is written and never answered is unknown; or it is written again, after the next
+connection and before all that is newer. So is what the server refuses only for the
+moment: then everything waits, and the first write after that goes alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import anyio
 
-from penstock._core.accumulator import Accumulator, Sending
+from penstock._core import runs, safety
+from penstock._core.accumulator import Accumulator, Batch, Sending
 from penstock._core.replies import ErrorReply, send_failed
+from penstock._core.runs import LIFE, Runs
+from penstock._core.safety import Wait
 from penstock._link.link import Link
 from penstock._link.wire import Replies, Wire, pack
 from penstock._tasks.bells import Bell
-from penstock.errors import ConnectionLost, PenstockError, SendFailed, SendUnknown
+from penstock._tasks.telling import id_list, stream_list, tell_of_sends
+from penstock.errors import (
+    ConnectionLost,
+    NotDurable,
+    PenstockError,
+    SendFailed,
+    SendUnknown,
+)
 from penstock.events import Event, OnEvent
-from penstock.message import Receipt
+from penstock.message import Receipt, Shard
 
 __all__ = ["Flusher", "Ticket", "fail"]
 
 Ticket: TypeAlias = "asyncio.Future[Receipt]"
 
 _COMMAND = attrgetter("command")
+# A little less than what the server keeps: clocks differ.
+_REMEMBERED: Final = 0.9 * LIFE
+
+
+class _Flight(NamedTuple):
+    """A write in the air."""
+
+    batch: Batch[Ticket]
+    waits: Sequence[Wait]
+    replies: Replies
+
+    @property
+    def came(self) -> bool:
+        """Whether its replies are there."""
+        return self.replies.done() and self.replies.exception() is None
 
 
 class Flusher:
@@ -42,6 +72,9 @@ class Flusher:
         max_batch: Messages in one write at most.
         max_in_flight: Writes without a reply at most.
         linger: Seconds that a batch that is not full waits for more.
+        resend: Whether what was never answered, or refused for the moment, is
+            written again.
+        runs: Has it stored once all the same; None: it may be stored again.
         queued: Rung when there is something to send.
         on_settled: Called when messages have left the accumulator.
         on_event: Told how many messages failed or are unknown.
@@ -56,6 +89,8 @@ class Flusher:
         max_batch: int,
         max_in_flight: int,
         linger: float,
+        resend: bool,
+        runs: Runs | None,
         queued: Bell,
         on_settled: Callable[[], None],
         on_event: OnEvent,
@@ -66,6 +101,10 @@ class Flusher:
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._linger = linger
+        self._resend = resend
+        self._runs = runs
+        # After a refusal, until something is accepted: one write at a time.
+        self._cautious = False
         # Runs while a batch waits for more.
         self._timer: asyncio.TimerHandle | None = None
         self._waited = False
@@ -75,8 +114,10 @@ class Flusher:
         # Shielded: what cancels whoever holds the producer must not keep it from
         # sending what is queued; `stop` ends this.
         self._scope = anyio.CancelScope(shield=True)
-        # Replies that are on their way, oldest first; one a batch in flight.
-        self._replies: deque[Replies] = deque()
+        # What the server said last that has to pass.
+        self._refusal = ErrorReply("")
+        # Writes whose replies are on their way, oldest first.
+        self._flights: deque[_Flight] = deque()
 
     async def run(self) -> None:
         """Send until stopped, over any number of reconnects.
@@ -102,31 +143,64 @@ class Flusher:
         try:
             await self._pump()
         except ConnectionLost as error:
-            self._lose(error.reason)
+            self._answer_what_came()
+            if self._resend:
+                self._flights.clear()
+                self._put_back(error.reason)
+            else:
+                self._lose(error.reason)
             await self._wire.aclose()
             self._wire = await self._link.reconnect(error.reason)
+            self._forget()
+
+    def _answer_what_came(self) -> None:
+        """Answer what the connection brought before its end was noticed."""
+        while self._flights and self._flights[0].came:
+            self._answer(self._flights.popleft())
 
     async def _pump(self) -> None:
         while True:
             self._write()
-            while self._replies and self._replies[0].done():
-                self._answer(self._replies.popleft().result())
+            while self._flights and self._flights[0].replies.done():
+                self._answer(self._flights.popleft())
                 self._write()
-            await self._bell.wait()
+            if self._accumulator.refused and not self._flights:
+                await self._try_again()
+            else:
+                await self._bell.wait()
 
     def _write(self) -> None:
         """Write what is queued, unless enough is in the air."""
         accumulator = self._accumulator
-        while accumulator.queued and len(self._replies) < self._max_in_flight:
-            if self._linger and self._lingers():
+        most = 1 if self._cautious else self._max_in_flight
+        while accumulator.queued and len(self._flights) < most:
+            if accumulator.refused or (self._linger and self._lingers()):
                 return
             # Before anything counts as written that never was.
             self._wire.check()
-            batch = accumulator.batch(self._max_batch)
+            self._launch(accumulator.batch(self._max_batch))
+
+    def _launch(self, batch: Batch[Ticket]) -> None:
+        count = len(batch)
+        if self._runs is None:
             data = pack(map(_COMMAND, batch))
-            replies = self._wire.request(data, len(batch))
-            replies.add_done_callback(self._ring)
-            self._replies.append(replies)
+        else:
+            batch.written = min(batch.written, self._now())
+            commands = self._runs.word(batch, self._accumulator.oldest)
+            data, count = pack(commands), len(commands)
+        waits: Sequence[Wait] = ()
+        if self._accumulator.asks:
+            longest = self._wire.address.reply_timeout / 2
+            waits = safety.waits(batch, self._now(), longest)
+            data += pack([wait.command for wait in waits])
+        pause = sum(wait.ms for wait in waits) / 1000
+        replies = self._wire.request(data, count + len(waits), pause)
+        replies.add_done_callback(self._ring)
+        self._flights.append(_Flight(batch, waits, replies))
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     def _lingers(self) -> bool:
         """Tell whether to wait for more; the bell rings when that is over."""
@@ -153,32 +227,106 @@ class Flusher:
     def _ring(self, _: Any) -> None:
         self._bell.ring()
 
-    def _answer(self, replies: list[Any]) -> None:
-        refused: list[ErrorReply] = []
-        for sending, reply in zip(self._accumulator.answered(), replies, strict=True):
-            ticket = sending.ticket
-            if type(reply) is bytes:
-                # Done already where the sender gave up waiting.
-                if not ticket.done():
-                    shard = sending.shard
-                    ticket.set_result(Receipt(shard.stream, shard.number, reply))
-            else:
-                refused.append(reply)
-                fail(ticket, send_failed(sending.shard.stream, reply))
-        if refused:
-            facts = {"messages": len(refused), "reply": refused[0].text}
-            self._on_event(Event("send_failed", facts=facts))
-        if len(refused) < len(replies):
+    def _answer(self, flight: _Flight) -> None:
+        batch, waits, future = flight
+        replies = future.result()
+        waited = [replies.pop() for _ in waits][::-1]
+        outcomes = runs.outcomes(batch, replies) if batch.runs else replies
+        if waits:
+            outcomes = _weigh(batch, outcomes, waits, waited)
+        sendings: Sequence[Sending[Ticket]] = batch
+        if self._resend and (again := runs.passing(batch, replies)):
+            sendings, outcomes = self._hold(batch, again, outcomes)
+        else:
+            self._accumulator.answered()
+        failed = self._tell(sendings, outcomes)
+        if len(failed) < len(outcomes):
+            self._cautious = False
             self._link.progress()
         self._on_settled()
 
+    def _tell(
+        self, sendings: Sequence[Sending[Ticket]], outcomes: Sequence[Any]
+    ) -> list[ErrorReply]:
+        """Give messages their outcomes; those that were refused are returned."""
+        refused: list[ErrorReply] = []
+        short: list[NotDurable] = []
+        failed: list[Shard] = []
+        for sending, outcome in zip(sendings, outcomes, strict=True):
+            ticket = sending.ticket
+            if type(outcome) is bytes:
+                # Done already where the sender gave up waiting.
+                if not ticket.done():
+                    shard = sending.shard
+                    ticket.set_result(Receipt(shard.stream, shard.number, outcome))
+            elif isinstance(outcome, NotDurable):
+                short.append(outcome)
+                fail(ticket, outcome)
+            else:
+                refused.append(outcome)
+                failed.append(sending.shard)
+                fail(ticket, send_failed(sending.shard.stream, outcome))
+        if refused:
+            facts = {"messages": len(refused), "streams": stream_list(failed)}
+            facts["reply"] = refused[0].text
+            self._on_event(Event("send_failed", facts=facts))
+        if short:
+            least = min(error.achieved for error in short)
+            facts = {"messages": len(short), "replicas": least}
+            facts["ids"] = id_list([error.id.encode() for error in short])
+            self._on_event(Event("send_not_durable", facts=facts))
+        return refused
+
+    def _hold(
+        self,
+        batch: Batch[Ticket],
+        again: list[Sending[Ticket]],
+        outcomes: Sequence[Any],
+    ) -> tuple[list[Sending[Ticket]], list[Any]]:
+        """Keep what is to be written again; give the others, and their outcomes."""
+        kept = set(map(id, again))
+        pairs = list(zip(batch, outcomes, strict=True))
+        reply = next(reply for one, reply in pairs if id(one) in kept)
+        self._refusal = reply
+        self._accumulator.answered(runs.among(batch, again))
+        told = [pair for pair in pairs if id(pair[0]) not in kept]
+        return [one for one, _ in told], [outcome for _, outcome in told]
+
+    async def _try_again(self) -> None:
+        """Have what was refused for the moment written again, after a while."""
+        self._cautious = True
+        refusal = self._refusal
+        if refusal.code == "READONLY":
+            # It was demoted; its address may lead to its successor by now.
+            self._wire.abort(refusal.text)
+        else:
+            await self._link.pause()
+        self._put_back(refusal.text)
+
+    def _put_back(self, reason: str) -> None:
+        """Have what was written and has no outcome written again."""
+        count = self._accumulator.recall()
+        if count:
+            level = logging.WARNING if self._runs is None else logging.INFO
+            facts = {"messages": count, "reason": reason}
+            self._on_event(Event("send_repeated", level, facts))
+        self._on_settled()
+
+    def _forget(self) -> None:
+        """Give up what the server may not know any more that it has stored."""
+        if self._runs is not None:
+            reason = "the outage was longer than the server remembers what it stored"
+            self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
+
     def _lose(self, reason: str) -> None:
         """Settle what is in flight and will never be answered."""
-        self._replies.clear()
-        lost = [one for one in self._accumulator.lost() if not _told_of(one.ticket)]
+        self._flights.clear()
+        self._unknown(self._accumulator.lost(), reason)
+
+    def _unknown(self, lost: list[Sending[Ticket]], reason: str) -> None:
         for sending in lost:
             fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
-        self._report("send_unknown", lost, reason)
+        tell_of_sends(self._on_event, "send_unknown", lost, reason)
         self._on_settled()
 
     def _abandon(self) -> None:
@@ -188,18 +336,27 @@ class Flusher:
         for sending in left:
             error = SendFailed(sending.shard.stream, "CLOSED", reason)
             fail(sending.ticket, error)
-        self._report("send_failed", left, reason)
+        tell_of_sends(self._on_event, "send_failed", left, reason)
         self._on_settled()
 
-    def _report(self, name: str, sendings: list[Sending[Ticket]], reason: str) -> None:
-        if sendings:
-            facts = {"messages": len(sendings), "reason": reason}
-            self._on_event(Event(name, facts=facts))
 
-
-def _told_of(ticket: Ticket) -> bool:
-    # Its time was over in the air. One whose caller was cancelled is unknown still.
-    return ticket.done() and not ticket.cancelled()
+def _weigh(
+    batch: Sequence[Sending[Ticket]],
+    outcomes: Sequence[Any],
+    waits: Sequence[Wait],
+    waited: Sequence[Any],
+) -> list[Any]:
+    """Replace outcomes of messages that are not where they have to be."""
+    replies = {wait.safety: reply for wait, reply in zip(waits, waited, strict=True)}
+    weighed: list[Any] = []
+    for sending, outcome in zip(batch, outcomes, strict=True):
+        asked = sending.safety
+        short: NotDurable | None = None
+        if asked is not None and type(outcome) is bytes:
+            receipt = Receipt(sending.shard.stream, sending.shard.number, outcome)
+            short = safety.shortfall(asked, replies[asked], receipt)
+        weighed.append(outcome if short is None else short)
+    return weighed
 
 
 def fail(ticket: Ticket, error: PenstockError) -> None:

@@ -3,7 +3,7 @@
 A message that a loop got is its to process until it comes back for the next one. A
 loop that was left (`break`, or an exception: it can't be told which) never comes back:
 its message is set aside, and counts as processed only if the consumer is then left
-cleanly.
+cleanly, and the loop's task was not cancelled and did not fail.
 
 What `next` gave belongs to the task that called it, even if another one awaits the
 call, as `asyncio.wait_for` has it before Python 3.12. That task comes back by calling
@@ -51,8 +51,8 @@ class Hands(Generic[T]):
         self._loops: WeakSet[Loop[T] | BatchLoop[T]] = WeakSet()
         # What the tasks that called `next` hold.
         self._holders: dict[asyncio.Task[Any], list[Entry]] = {}
-        # Messages of loops that were left.
-        self._aside: list[Entry] = []
+        # Messages of loops that were left, and by which task.
+        self._aside: list[tuple[Entry, asyncio.Task[Any]]] = []
 
     def loop(self) -> Loop[T]:
         """Start a loop."""
@@ -141,18 +141,19 @@ class Hands(Generic[T]):
         for entry in self._holders.pop(task, ()):
             self.ledger.finish(entry, ack=self.ack and _done_well(task))
 
-    def set_aside(self, entries: Sequence[Entry]) -> None:
-        """Take over the messages of a loop that was left."""
+    def set_aside(self, entries: Sequence[Entry], task: asyncio.Task[Any]) -> None:
+        """Take over the messages of a task's loop that was left."""
         for entry in entries:
             self.ledger.finish(entry, ack=False)
-        self._aside += entries
+            self._aside.append((entry, task))
 
-    def let_go(self, *, clean: bool) -> None:
+    def let_go(self, leaving: asyncio.Task[Any] | None) -> None:
         """End all holding: the consumer is being left.
 
         Args:
-            clean: Whether that is without an exception. Then what is held counts as
-                processed, except by a task that failed or is still at work.
+            leaving: The task that leaves it without an exception. Then what is held
+                counts as processed, except by another task that failed or is still at
+                work. None where it is left by an exception.
         """
         held = [(e, task) for task, held in self._holders.items() for e in held]
         for task in self._holders:
@@ -160,13 +161,17 @@ class Hands(Generic[T]):
             task.remove_done_callback(self._ended)
         self._holders.clear()
         for loop in list(self._loops):
-            entries, task = loop.let_go() or ((), this_task())
-            held += [(entry, task) for entry in entries]
+            if let_go := loop.let_go():
+                entries, task = let_go
+                held += [(entry, task) for entry in entries]
         for entry, task in held:
-            self.ledger.finish(entry, ack=self.ack and clean and _done_well(task))
-        if self.ack and clean:
-            for entry in self._aside:
-                if entry.verdict is None:
+            well = leaving is not None and (task is leaving or _done_well(task))
+            self.ledger.finish(entry, ack=self.ack and well)
+        if self.ack and leaving is not None:
+            for entry, task in self._aside:
+                # A task that goes on has left its loop by `break`.
+                broke = task is leaving or not task.done() or _done_well(task)
+                if broke and entry.verdict is None:
                     self.ledger.ack(entry)
         self._aside.clear()
 
@@ -220,8 +225,8 @@ class Loop(Generic[T]):
         return [held], self._task
 
     def __del__(self) -> None:
-        if self._held is not None:
-            self._hands.set_aside([self._held])
+        if self._held is not None and self._task is not None:
+            self._hands.set_aside([self._held], self._task)
 
 
 class BatchLoop(Generic[T]):
@@ -263,8 +268,8 @@ class BatchLoop(Generic[T]):
         return (held, self._task) if held and self._task else None
 
     def __del__(self) -> None:
-        if self._held:
-            self._hands.set_aside(self._held)
+        if self._held and self._task is not None:
+            self._hands.set_aside(self._held, self._task)
 
 
 def this_task() -> asyncio.Task[Any]:
@@ -276,6 +281,4 @@ def this_task() -> asyncio.Task[Any]:
 
 def _done_well(task: asyncio.Task[Any]) -> bool:
     """Tell whether what a task held can be taken as processed."""
-    if task is asyncio.current_task():
-        return True  # it is the one that leaves the consumer
     return task.done() and not task.cancelled() and task.exception() is None

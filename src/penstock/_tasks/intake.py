@@ -178,7 +178,9 @@ class Intake:
                 if entry is None:
                     break
                 entries.append(entry)
-                if apart and entry.deliveries > 1:
+                # While a suspect is on trial others step aside, and what is behind
+                # them would come before them.
+                if entry.suspect or (apart and entry.deliveries > 1):
                     break
         except BaseException:
             for entry in reversed(entries):
@@ -272,6 +274,8 @@ class Intake:
 
     async def _wait(self, count: int) -> None:
         """Wait for entries to arrive, and let it be known how many are wanted."""
+        if self.closed:
+            return  # while an attempt was being counted, say: nobody wakes us any more
         self._ledger.hunger(count)
         try:
             await self._idle.wait()

@@ -15,13 +15,14 @@ from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
 from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
-from penstock._core.replies import Claimed, ErrorReply
+from penstock._core.replies import Claimed, ErrorReply, Trouble
 from penstock._link.link import Line
 from penstock._tasks.attempts import renewal
 from penstock._tasks.bells import Bell
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership
 from penstock._tasks.reaping import reap
+from penstock._tasks.telling import id_list, tell_of_deleted
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
@@ -49,11 +50,16 @@ def _presence(shard: Shard, member: Membership) -> bytes:
     return b":".join((*words, member.name.encode()))
 
 
-async def renew(line: Line, ledger: Ledger, member: Membership) -> int:
-    """Renew what has used up a third of its lease; gives how much we have lost.
+async def renew(
+    line: Line, ledger: Ledger, member: Membership
+) -> tuple[list[bytes], ErrorReply | None]:
+    """Renew what has used up a third of its lease.
 
     Where so much time has passed that others may have taken over, it is asked first:
     to claim would be to take it back.
+
+    Returns:
+        The ids of what we have lost, and a refusal that may pass.
 
     Raises:
         ConnectionLost: The connection ended before the replies.
@@ -61,19 +67,35 @@ async def renew(line: Line, ledger: Ledger, member: Membership) -> int:
     now = monotonic()
     renewals = ledger.to_renew(now)
     late = [due for due in renewals if due.late]
-    lost = 0
+    kept = [due for due in renewals if not due.late]
+    lost: list[bytes] = []
+    refused: ErrorReply | None = None
     asked = await line.calls([_ask(member, due) for due in late])
     for due, reply in zip(late, asked, strict=True):
         if not isinstance(reply, ErrorReply):
             ours = [pending.id for pending in replies.pending_page(reply)]
             lost += ledger.lose_all_but(due, ours)
-    kept = [due for due in renewals if due.ids]
+        elif not _is_gone(reply):
+            refused = reply
+            continue  # it may be others', and is not taken back unasked
+        kept.append(due)
+    kept = [due for due in kept if due.ids]
     answers = await line.calls([renewal(member, due) for due in kept])
     for due, reply in zip(kept, answers, strict=True):
         if not isinstance(reply, ErrorReply):
             lost += ledger.lose_all_but(due, reply)
             ledger.renewed(due, now)
-    return lost
+        elif _is_gone(reply):
+            # Nobody else can have it. It is handled here, though it may come again.
+            ledger.renewed(due, now)
+        else:
+            refused = reply
+    return lost, refused
+
+
+def _is_gone(reply: ErrorReply) -> bool:
+    """Tell whether there is no group any more in which something could be whose."""
+    return reply.trouble in {Trouble.REPAIR, Trouble.ISOLATE}
 
 
 def _ask(member: Membership, renewal: Renewal) -> Command:
@@ -243,14 +265,17 @@ class Claimer:
                 count=min(room, _PAGE),
             )
             self._asking = True
-            [reply] = await self._line.calls([command])
-            if isinstance(reply, ErrorReply):
-                self._asking = False
-                self._tell("claim_refused", shard, reply=reply.text)
-                return
-            page = replies.claimed(reply)
-            self._cursors[shard.key] = page.cursor
-            await self._book(shard, page)
+            # What was ours, and is acknowledged between its takeover and its booking,
+            # is done.
+            with self._ledger.recovering(shard):
+                [reply] = await self._line.calls([command])
+                if isinstance(reply, ErrorReply):
+                    self._asking = False
+                    self._tell("claim_refused", shard, reply=reply.text)
+                    return
+                page = replies.claimed(reply)
+                self._cursors[shard.key] = page.cursor
+                await self._book(shard, page)
             self._asking = False
             if page.cursor == b"0-0":
                 return
@@ -258,8 +283,11 @@ class Claimer:
 
     async def _book(self, shard: Shard, page: Claimed) -> None:
         ledger, member, ids = self._ledger, self._member, page.ids
-        ledger.deleted(shard, page.deleted)
+        # What is in hand was read whole, and is handled all the same.
+        in_hand = ledger.in_hand(shard)
+        ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
         if not ids:
+            tell_of_deleted(ledger, member.group, self._on_event)
             return
         ask = commands.xpending_between(
             shard.key,
@@ -282,8 +310,10 @@ class Claimer:
         taken = ledger.came_back(shard, entries, monotonic(), attempts, claimed=True)
         ledger.totals.claimed += taken
         self._intake.arrived(taken)
+        tell_of_deleted(ledger, member.group, self._on_event)
         if taken:
-            self._tell("claimed", shard, messages=taken)
+            here = [id_ for id_, fields in entries if fields]
+            self._tell("claimed", shard, messages=taken, ids=id_list(here))
 
     async def _reap(self) -> None:
         """Remove dead consumers, no more often than the interval."""
@@ -298,5 +328,6 @@ class Claimer:
                 return
 
     def _tell(self, name: str, shard: Shard, **facts: Any) -> None:
-        names = {"stream": ascii(shard.stream), "group": ascii(self._member.group)}
+        names: dict[str, object] = {"stream": ascii(shard.stream)}
+        names |= {"shard": shard.number, "group": ascii(self._member.group)}
         self._on_event(Event(name, facts={**names, **facts}))

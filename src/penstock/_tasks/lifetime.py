@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from penstock.errors import UsageError
 
-__all__ = ["Openable", "task_group"]
+__all__ = ["Openable", "seen_through", "task_group"]
 
 
 class Openable(ABC):
@@ -75,3 +76,35 @@ async def task_group() -> AsyncIterator[TaskGroup]:
             raise
         # The group adds nothing, and as context it would only repeat the traceback.
         raise error from error.__cause__
+
+
+async def seen_through(
+    end: Callable[[], Awaitable[object]], patience: float | None = None
+) -> None:
+    """Wait for an end, however often this task is cancelled meanwhile.
+
+    What is closed half would never be closed: its tasks don't end by themselves. The
+    cancellation is raised when that is over.
+
+    Args:
+        end: Waits for it; called again after each cancellation.
+        patience: Seconds at most; default: as long as it takes.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = None if patience is None else loop.time() + patience
+    cancelled: asyncio.CancelledError | None = None
+    # The shield is against anyio's cancellations, which come again with every await;
+    # one of asyncio's comes once a call.
+    with anyio.CancelScope(shield=True):
+        while deadline is None or loop.time() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await end()
+            except TimeoutError:
+                break
+            except asyncio.CancelledError as error:
+                cancelled = error
+            else:
+                break
+    if cancelled is not None:
+        raise cancelled

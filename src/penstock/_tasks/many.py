@@ -19,7 +19,13 @@ from penstock._core.accumulator import Sending
 from penstock._tasks.flusher import Ticket
 from penstock._tasks.manner import Manner
 from penstock._tasks.sender import Sender
-from penstock.errors import ConfigurationError, SendFailed, SendUnknown, UsageError
+from penstock.errors import (
+    ConfigurationError,
+    NotDurable,
+    SendFailed,
+    SendUnknown,
+    UsageError,
+)
 from penstock.outgoing import Outcome, Outgoing, SendOptions
 
 __all__ = ["Outcomes", "Pack"]
@@ -27,7 +33,7 @@ __all__ = ["Outcomes", "Pack"]
 Pack: TypeAlias = Callable[[Outgoing[Any]], Sending[Ticket]]
 # How messages go, where to, and what the call chose.
 Route: TypeAlias = tuple[Manner, str, SendOptions]
-_Failure: TypeAlias = SendFailed | SendUnknown | ConfigurationError
+_Failure: TypeAlias = SendFailed | SendUnknown | NotDurable | ConfigurationError
 
 
 class Outcomes:
@@ -120,7 +126,7 @@ async def _outcome(outcome: Ticket | _Failure) -> Outcome:
         return outcome
     try:
         return await outcome
-    except (SendFailed, SendUnknown) as error:
+    except (SendFailed, SendUnknown, NotDurable) as error:
         return error
 
 

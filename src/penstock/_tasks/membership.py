@@ -120,6 +120,8 @@ async def rejoin(
         ConnectionLost: The connection ended.
     """
     info = await wire.call(commands.xinfo_stream(shard.key))
+    if isinstance(info, ErrorReply) and info.trouble is Trouble.TRANSIENT:
+        return info  # no answer: the stream may be as old as ever
     if isinstance(info, ErrorReply) or replies.stream(info).last < EntryId.parse(floor):
         floor = b"0-0"
     reply = await wire.call(

@@ -53,6 +53,7 @@ class Plan(Generic[T]):
     codec: Codec[T] | None
     policy: AutoCommit
     prefetch: Prefetch
+    max_message_bytes: int
     max_wait: float
     commit_interval: float
     commit_max_pending: int

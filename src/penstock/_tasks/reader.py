@@ -28,6 +28,7 @@ from penstock._tasks.bells import Bell
 from penstock._tasks.healing import Healer
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership, refusal
+from penstock._tasks.telling import tell_of_deleted
 from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
@@ -326,6 +327,7 @@ class Reader:
         self._cursor.recovered(read, [[each.id, None] for each in pending])
         attempts = {each.id: _attempts(each, position) for each in pending}
         new = self._ledger.came_back(shard, entries, monotonic(), attempts)
+        tell_of_deleted(self._ledger, group, self._on_event)
         self._intake.arrived(new)
         self._link.progress()
         if not read.position.recovering:
@@ -404,3 +406,5 @@ def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
+        # Whoever asked may be cancelled; asyncio need not say "never retrieved".
+        future.exception()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock._core import commands, replies
+from penstock._core import commands, replies, scripts
 from penstock._core.replies import ErrorReply
 from penstock._link.link import Line
 from penstock._tasks.membership import Membership
@@ -51,7 +51,7 @@ async def remove(
     Raises:
         ConnectionLost: The connection ended before the replies.
     """
-    script = commands.remove_empty_consumer(shard.key, member.group, name)
+    script = scripts.remove_empty_consumer(shard.key, member.group, name)
     [reply] = await line.calls([script])
     if not isinstance(reply, ErrorReply):
         return None
@@ -67,7 +67,7 @@ async def _remove_without_script(
     force makes it pending again, given back.
     """
     group = member.group
-    *_, reply = await line.calls(
+    answers = await line.calls(
         commands.transaction(
             [
                 commands.xpending_between(
@@ -77,13 +77,11 @@ async def _remove_without_script(
             ]
         )
     )
-    if isinstance(reply, ErrorReply):
-        return reply
-    listed, removed = reply
-    for part in (listed, removed):
+    done = replies.together(answers)
+    for part in done:
         if isinstance(part, ErrorReply):
             return part
-    return await _put_back(line, member, shard, replies.pending_page(listed))
+    return await _put_back(line, member, shard, replies.pending_page(done[0]))
 
 
 async def _put_back(

@@ -16,8 +16,8 @@ import anyio
 
 from penstock._core import commands, sharding
 from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply
-from penstock.errors import ConnectionLost
+from penstock._core.replies import ErrorReply, Trouble
+from penstock.errors import CommandError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
@@ -29,6 +29,8 @@ _FAR: Final = 1024
 # Those that are looked for every second, and the size of a piece.
 _NEAR: Final = 16
 _PIECE: Final = 256
+# Keys that are asked about at once to find those that are there.
+_FEW: Final = 32
 # Seconds between two looks.
 _LOOK: Final = 1.0
 # What TYPE says of a key that is a shard, or may become one.
@@ -60,7 +62,7 @@ class _Stream:
 
     def unknown(self, numbers: Iterable[int]) -> list[Shard]:
         """List what might be there: the key of its name, and some numbers."""
-        numbered = (sharding.numbered(self.name, number) for number in numbers)
+        numbered = sharding.several(self.name, numbers)
         shards = (sharding.single(self.name), *numbered)
         return [shard for shard in shards if shard not in self.known]
 
@@ -100,6 +102,7 @@ class Scout:
             Its shards; without any, the key of its name.
 
         Raises:
+            CommandError: The server does not tell at present.
             ConnectionLost: The connection ended before the reply.
         """
         known = self._streams[stream] = _Stream(stream)
@@ -134,6 +137,8 @@ class Scout:
                         await self._round(on_found)
                     except ConnectionLost as error:
                         await restore(error.reason)
+                    except CommandError:
+                        pass  # it may pass: the server loads, or a script runs
         finally:
             self._ended.set()
 
@@ -168,7 +173,8 @@ class Scout:
     async def _look(self, candidates: Sequence[Shard]) -> list[Shard]:
         """Ask which of the shards there are; most often, it is none."""
         foreign = list(self._foreign)
-        candidates = [shard for shard in candidates if shard not in self._foreign]
+        if foreign:
+            candidates = [s for s in candidates if s not in self._foreign]
         count, *types = await self._calls(
             [
                 commands.exists([shard.key for shard in candidates]),
@@ -176,6 +182,7 @@ class Scout:
             ]
         )
         if isinstance(count, ErrorReply):
+            _raise_if_it_may_pass("EXISTS", count)
             await self._refused(candidates, count)
             return []
         for shard, kind in zip(foreign, types, strict=True):
@@ -186,9 +193,21 @@ class Scout:
         return await self._tell_apart([*candidates, *foreign])
 
     async def _tell_apart(self, candidates: Sequence[Shard]) -> list[Shard]:
-        """Ask what the keys are that there are."""
-        types = await self._calls([commands.key_type(s.key) for s in candidates])
-        kinds = dict(zip(candidates, types, strict=True))
+        """Ask what the keys are that there are: mostly it is very few of them."""
+        pieces = [candidates[i : i + _FEW] for i in range(0, len(candidates), _FEW)]
+        counts = await self._calls(
+            [commands.exists([shard.key for shard in piece]) for piece in pieces]
+        )
+        # A refusal counts as some: TYPE tells what is behind it.
+        there = [s for p, n in zip(pieces, counts, strict=True) if n for s in p]
+        types = await self._calls([commands.key_type(s.key) for s in there])
+        kinds: dict[Shard, Any] = {}
+        for shard, kind in zip(there, types, strict=True):
+            if not isinstance(kind, ErrorReply):
+                kinds[shard] = kind
+                continue
+            _raise_if_it_may_pass("TYPE", kind)
+            self._look_no_more(shard.stream, kind)
         self._foreign |= {s for s, kind in kinds.items() if kind not in _HARMLESS}
         return [shard for shard, kind in kinds.items() if kind == b"stream"]
 
@@ -199,6 +218,17 @@ class Scout:
             keys = [shard.key for shard in candidates if shard.stream == name]
             [alone] = await self._calls([commands.exists(keys)])
             if isinstance(alone, ErrorReply):
-                facts = {"stream": ascii(name), "reply": error.text}
-                self._on_event(Event("looking_refused", logging.INFO, facts))
-                self.ignore(name)
+                self._look_no_more(name, error)
+
+    def _look_no_more(self, stream: str, error: ErrorReply) -> None:
+        """Leave a stream at the shards that are known, and say so once."""
+        if stream in self._streams:
+            facts = {"stream": ascii(stream), "reply": error.text}
+            self._on_event(Event("looking_refused", logging.INFO, facts))
+            self.ignore(stream)
+
+
+def _raise_if_it_may_pass(command: str, error: ErrorReply) -> None:
+    """Keep what a server says for a while from being taken for an answer."""
+    if error.trouble is Trouble.TRANSIENT:
+        raise CommandError(command, error.code, error.text)

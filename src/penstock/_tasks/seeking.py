@@ -14,7 +14,7 @@ from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.cursor import Position
 from penstock._core.ledger import Ledger
-from penstock._core.replies import ErrorReply
+from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.wire import Wire
 from penstock._tasks.assignment import after_which
 from penstock._tasks.membership import Membership, refusal
@@ -51,17 +51,17 @@ async def seek(
     after = await _places(wire, positions, place)
     for position in positions:
         ledger.drop(position.shard)
-    refused = None
+    refused: ErrorReply | None = None
     if member is not None:
         for position in positions:
-            await _forget(wire, ledger, member, position)
-        refused = await _set_groups(wire, member, positions, after)
+            refused = await _forget(wire, ledger, member, position) or refused
+        refused = await _set_groups(wire, member, positions, after) or refused
     for position, id_ in zip(positions, after, strict=True):
         position.restart(id_)
         if place is Start.LATEST:
             position.highest = max(position.highest, EntryId.parse(id_))
     if refused is not None:
-        raise refusal(wire.address.name, "XGROUP SETID", refused)
+        raise refusal(wire.address.name, "seek()", refused)
 
 
 async def _places(
@@ -71,29 +71,37 @@ async def _places(
     if place is not Start.LATEST:
         return [after_which(place)] * len(positions)
     ask = [commands.xinfo_stream(position.shard.key) for position in positions]
-    return [
-        # There is no stream: whatever will be in it is new.
-        b"0-0" if isinstance(info, ErrorReply) else bytes(replies.stream(info).last)
-        for info in await wire.calls(ask)
-    ]
+    found: list[bytes] = []
+    for info in await wire.calls(ask):
+        if not isinstance(info, ErrorReply):
+            found.append(bytes(replies.stream(info).last))
+        elif info.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
+            # There is no stream: whatever will be in it is new.
+            found.append(b"0-0")
+        else:
+            raise refusal(wire.address.name, "XINFO STREAM", info)
+    return found
 
 
 async def _forget(
     wire: Wire, ledger: Ledger, member: Membership, position: Position
-) -> None:
-    """Acknowledge what is pending for us and in nobody's hands."""
+) -> ErrorReply | None:
+    """Acknowledge what is pending for us and in nobody's hands; gives a refusal."""
     key, after = position.shard.key, b"0-0"
     while True:
         ask = commands.xpending_page(key, member.group, member.name, after, _PAGE)
         [reply] = await wire.calls([ask])
         if isinstance(reply, ErrorReply):
-            return  # no such group: nothing is pending
+            # Without a group nothing is pending.
+            return None if reply.trouble is Trouble.REPAIR else reply
         page = [pending.id for pending in replies.pending_page(reply)]
         mine = ledger.in_hand(position.shard)
         if gone := [id_ for id_ in page if id_ not in mine]:
-            await wire.calls([commands.xack(key, member.group, gone)])
+            [done] = await wire.calls([commands.xack(key, member.group, gone)])
+            if isinstance(done, ErrorReply):
+                return done
         if len(page) < _PAGE:
-            return
+            return None
         after = page[-1]
 
 

@@ -13,20 +13,26 @@ from msgspec import Struct
 
 from penstock._core import commands, envelope, sharding
 from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.runs import MOST_WORDS
 from penstock._core.trimming import trim
+from penstock._link.forking import hold
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.deadlines import Deadlines
 from penstock._tasks.flusher import Ticket, fail
 from penstock._tasks.manner import Chosen, Manner, choose
+from penstock._tasks.telling import tell_of_sends
+from penstock._tasks.unbounded import Unbounded
+from penstock.codecs import unencodable
 from penstock.errors import (
     BufferFull,
     ClosedError,
     ConfigurationError,
+    MessageTooLarge,
     SendFailed,
     SendUnknown,
     UsageError,
 )
-from penstock.events import Event, OnEvent
+from penstock.events import OnEvent
 from penstock.message import Shard
 from penstock.outgoing import MessageOptions, SendOptions
 from penstock.sharding import Sharder
@@ -44,11 +50,13 @@ class Room(Struct, frozen=True):
         max_messages: Messages without an outcome at most.
         max_bytes: Their bytes at most.
         max_batch: Messages in one write at most.
+        max_message_bytes: Bytes of one message at most.
     """
 
     max_messages: int
     max_bytes: int
     max_batch: int
+    max_message_bytes: int
 
 
 class Sender:
@@ -58,16 +66,26 @@ class Sender:
         sharder: Spreads streams over keys; None: a stream is one key.
         room: How much may be held.
         on_event: Told how many messages ran out of time.
+        once: Whether messages are stored once by a script, which bounds their words.
     """
 
-    def __init__(self, sharder: Sharder | None, room: Room, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        sharder: Sharder | None,
+        room: Room,
+        on_event: OnEvent,
+        *,
+        once: bool = False,
+    ) -> None:
         self._sharder = sharder
         self._room = room
         self._max_batch = room.max_batch
         self._on_event = on_event
+        self._once = once
         # Shards that were sent to, checked once; by the stream alone where it is one
         # key.
         self._shards: dict[str | tuple[str, int], Shard] = {}
+        self._unbounded = Unbounded(on_event)
         self.opened = False
         self.reset()
 
@@ -75,7 +93,7 @@ class Sender:
         """Begin anew, with nothing held."""
         # Messages until their outcome is known.
         self.accumulator: Accumulator[Ticket] = Accumulator(
-            self._room.max_messages, self._room.max_bytes
+            self._room.max_messages, self._room.max_bytes, whole=self._once
         )
         # Those that found no room, in the order of their calls; each goes into the
         # accumulator in its turn, and then the future is done. One whose caller gave
@@ -91,6 +109,11 @@ class Sender:
         self._loop = loop
         self._deadlines = Deadlines(loop, self._expire)
         self.opened = True
+        hold(self)
+
+    def forked(self) -> None:
+        """Take nothing more: this is a forked child, where nobody will send it."""
+        self.opened = False
 
     def close(self) -> None:
         """Refuse those that wait for room."""
@@ -136,24 +159,28 @@ class Sender:
         if not self.opened:
             raise ClosedError("producer")
         try:
-            body = manner.encode(payload)
+            body, kind = manner.encode(payload)
         except UsageError:
             raise
         except Exception as error:
-            # Its own text may quote the payload.
-            raise ConfigurationError(
-                f"a payload of type {type(payload).__name__} can't be encoded "
-                f"({type(error).__name__}); pass what the codec takes, or name another"
-            ) from error
-        size = _OVERHEAD + len(body)
-        if key is None and not headers:
+            raise unencodable(payload, error) from error
+        if key is None and not headers and kind is None:
             fields: tuple[bytes, ...] = (envelope.PAYLOAD, body)
+            size = len(body)
         else:
-            fields = envelope.pack(body, key, headers)
-            size += sum(map(len, fields))
+            fields = envelope.pack(body, key, headers, kind)
+            size = envelope.size(fields)
+            if self._once and len(fields) > MOST_WORDS:
+                raise ConfigurationError(
+                    f"a message of {len(fields) // 2} fields is too much for the "
+                    f"script of idempotent=True; give at most {MOST_WORDS // 2}"
+                )
+        if size > self._room.max_message_bytes:
+            raise MessageTooLarge(size, self._room.max_message_bytes)
+        size += _OVERHEAD
         shard = self._shards.get(stream) if self._sharder is None else None
         if shard is None:
-            shard = self._shard(stream, key, body)
+            shard = self._shard(stream, key, body, manner, choices)
         if choices or manner.special:
             chosen = choose(manner, **(choices or {}))
             return self._special(shard, fields, size, chosen)
@@ -163,24 +190,36 @@ class Sender:
     def _special(
         self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: Chosen
     ) -> Sending[Ticket]:
-        limit, retention, id_, ms = chosen
+        limit, retention, safety, id_, ms = chosen
         now = int(time.time() * 1000) if ms is None else ms
         command = commands.xadd(shard.key, fields, id_, trim(retention, now))
         deadline = inf
         if limit is not None:
             deadline = self._loop.time() + limit
             self._deadlines.watch(deadline)
-        return Sending(shard, command, size, self._loop.create_future(), deadline)
+        if safety is not None:
+            self.accumulator.asks = True
+        ticket = self._loop.create_future()
+        return Sending(shard, command, size, ticket, deadline, safety)
 
-    def _shard(self, stream: str, key: str | None, body: bytes) -> Shard:
+    def _shard(
+        self,
+        stream: str,
+        key: str | None,
+        body: bytes,
+        manner: Manner,
+        choices: MessageOptions | None,
+    ) -> Shard:
         shard: Shard | None
         if self._sharder is None:
             shard = self._shards[stream] = sharding.single(stream)
-            return shard
-        number = self._sharder(stream, key, body)
-        shard = self._shards.get((stream, number))
-        if shard is None:
+        else:
+            number = self._sharder(stream, key, body)
+            shard = self._shards.get((stream, number))
+            if shard is not None:
+                return shard
             shard = self._shards[stream, number] = sharding.numbered(stream, number)
+        self._unbounded.met(stream, manner, choices)
         return shard
 
     def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
@@ -255,16 +294,14 @@ class Sender:
         for sending in flying:
             stream = sending.shard.stream
             fail(sending.ticket, SendUnknown(stream, "no reply before its timeout"))
-        self._report("send_failed", len(unwritten), "not written before its timeout")
-        self._report("send_unknown", len(flying), "no reply before its timeout")
+        tell, reason = self._on_event, "not written before its timeout"
+        tell_of_sends(tell, "send_failed", unwritten, reason)
+        reason = "no reply before its timeout"
+        tell_of_sends(tell, "send_unknown", flying, reason)
         if late or unwritten:
             self.on_settled()
         waiting = min((one.deadline for one in self._waiting), default=inf)
         return min(waiting, self.accumulator.earliest())
-
-    def _report(self, name: str, count: int, reason: str) -> None:
-        if count:
-            self._on_event(Event(name, facts={"messages": count, "reason": reason}))
 
     def _hurry(self) -> None:
         """Have what is queued go out at once, whatever the producer's `linger`."""

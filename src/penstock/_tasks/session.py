@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 
@@ -23,8 +24,10 @@ from penstock._core.desk import FrontDesk
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
 from penstock._core.window import Window
+from penstock._link.forking import hold
 from penstock._link.link import Line, Link, open_link
 from penstock._link.wire import Wire
+from penstock._tasks.applying import applier
 from penstock._tasks.assignment import Assignment
 from penstock._tasks.attempts import Attempts
 from penstock._tasks.bells import Bell
@@ -34,8 +37,9 @@ from penstock._tasks.committer import Committer
 from penstock._tasks.hands import Hands, this_task
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.lifetime import seen_through, task_group
 from penstock._tasks.membership import Membership
+from penstock._tasks.opening import patiently
 from penstock._tasks.plan import Plan
 from penstock._tasks.reader import Reader
 from penstock._tasks.retrier import bring_back
@@ -44,6 +48,7 @@ from penstock._tasks.running import Crew, Job
 from penstock._tasks.scout import Scout
 from penstock._tasks.seeking import seek
 from penstock._tasks.sounding import Sounding
+from penstock._tasks.telling import paced
 from penstock._tasks.verdicts import Verdicts
 from penstock._tasks.worker import Workbench
 from penstock.errors import ConfigurationError, ConnectionLost, UsageError
@@ -63,10 +68,14 @@ class Session(Generic[T]):
         plan: What it is to be.
         link: The server.
         line: The command connection.
+        group: For the tasks.
     """
 
-    def __init__(self, plan: Plan[T], link: Link, line: Line) -> None:
+    def __init__(
+        self, plan: Plan[T], link: Link, line: Line, group: anyio.abc.TaskGroup
+    ) -> None:
         self._plan = plan
+        self._group = group
         self._link = link
         self._line = line
         self._room = Bell()
@@ -101,6 +110,7 @@ class Session(Generic[T]):
             on_stop=self.intake.stop,
             on_event=plan.on_event,
         )
+        self._applier = applier(plan, line, self.ledger, self._verdicts)
         self._desk = self._make_desk(FrontDesk)
         self._ack = plan.policy is AutoCommit.PROCESSED
         self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
@@ -111,6 +121,9 @@ class Session(Generic[T]):
         self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
         self._closing = False
         self._closed = anyio.Event()
+        # Whether this is the copy of a forked child.
+        self.orphaned = False
+        hold(self)
 
     def _ring_reader(self) -> None:
         self._room.ring()
@@ -148,6 +161,9 @@ class Session(Generic[T]):
             max_attempts=plan.retry.max_attempts if plan.retry else None,
             lease=plan.lease,
             acks=plan.acks,
+            # One consumer, one message after the other: an outage is no reason to
+            # hand them out in another order.
+            strict=plan.mode is Mode.RESUMABLE,
             on_room=self._ring_reader,
             on_outcomes=self._ring_committer,
             on_ready=self._on_ready,
@@ -164,8 +180,10 @@ class Session(Generic[T]):
             self.ledger,
             self._plan.codec,
             self._verdicts,
+            max_message_bytes=self._plan.max_message_bytes,
             no_ack=self._plan.no_ack,
             at_home=lambda: threading.get_ident() == home,
+            transactions=self._applier,
         )
 
     def _make_committer(self) -> Committer | None:
@@ -175,7 +193,6 @@ class Session(Generic[T]):
         on_demand = plan.policy is AutoCommit.DISABLED
         return Committer(
             self._line,
-            self._link,
             ledger=self.ledger,
             member=plan.member,
             lease=plan.lease,
@@ -212,12 +229,16 @@ class Session(Generic[T]):
             on_event=plan.on_event,
         )
 
-    async def start(self, group: anyio.abc.TaskGroup) -> None:
-        """Fix the position and start the tasks."""
-        plan = self._plan
-        await self.assignment.open()
+    async def start(self, deadline: float) -> None:
+        """Fix the position and start the tasks.
+
+        Args:
+            deadline: Until when it is tried, by the monotonic clock.
+        """
+        plan, group = self._plan, self._group
+        await patiently(self._line, deadline, self.assignment.open)
         self._reader = Reader(
-            await self._link.connect(),
+            await patiently(self._line, deadline, self._link.connect),
             self._link,
             cursor=self.assignment.cursor,
             ledger=self.ledger,
@@ -267,6 +288,10 @@ class Session(Generic[T]):
             self._clocks.append(scope)
             await work()
 
+    def forked(self) -> None:
+        """Serve nobody: this is a forked child, where nothing will be read."""
+        self.orphaned = True
+
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
         """Go on at a place."""
         plan, cursor = self._plan, self.assignment.cursor
@@ -307,19 +332,23 @@ class Session(Generic[T]):
     async def close(self, *, clean: bool) -> None:
         """End everything, in order; further calls wait for the first one.
 
+        It is done by a task of its own: whoever waits for it may be cancelled.
+
         Args:
             clean: Whether what loops hold counts as processed.
         """
         self.intake.close()
         if asyncio.current_task() in self._crew:
             return  # a handler: `run` returns after it, and the rest follows there
-        if self._closing:
-            await self._closed.wait()
-            return
-        self._closing = True
+        if not self._closing:
+            self._closing = True
+            self._group.start_soon(self._end, this_task() if clean else None)
+        await self._closed.wait()
+
+    async def _end(self, leaving: asyncio.Task[Any] | None) -> None:
         try:
             with anyio.CancelScope(shield=True):
-                await self._close(clean=clean)
+                await self._close(leaving)
                 for clock in self._clocks:
                     clock.cancel()
                 if self._committer is not None:
@@ -327,7 +356,12 @@ class Session(Generic[T]):
         finally:
             self._closed.set()
 
-    async def _close(self, *, clean: bool) -> None:
+    async def _close(self, leaving: asyncio.Task[Any] | None) -> None:
+        """End the tasks, in order.
+
+        Args:
+            leaving: The task that leaves the consumer cleanly; None if it does not.
+        """
         deadline = time.monotonic() + self._plan.close_timeout
         # These two see to their own deadlines.
         await self._scout.stop()
@@ -335,10 +369,10 @@ class Session(Generic[T]):
             await self._claimer.stop()
         await self._reader.stop()
         await self._crew.dismiss(deadline)
-        self.hands.let_go(clean=clean)
+        self.hands.let_go(leaving)
         if self._delay is not None:
             # Left cleanly, all that was handed out counts as due.
-            for entry in self._delay.ripe(math.inf if clean else time.monotonic()):
+            for entry in self._delay.ripe(math.inf if leaving else time.monotonic()):
                 self.ledger.ack(entry)
         await self._end_group(deadline)
         if self._plan.noack and self.ledger.queued:
@@ -379,18 +413,20 @@ async def open_session(plan: Plan[T]) -> AsyncIterator[Session[T]]:
         PenstockError: It can't be opened, or reading failed for good and nobody has
             been told yet.
     """
+    plan = replace(plan, on_event=paced(plan.on_event))
+    deadline = time.monotonic() + plan.open_timeout
     async with open_link(plan.url, plan.on_event) as link:
         line = Line(link, await link.first(plan.open_timeout))
         try:
             async with task_group() as group:
-                session = Session(plan, link, line)
-                await session.start(group)
+                session = Session(plan, link, line, group)
+                await session.start(deadline)
                 clean = False
                 try:
                     yield session
                     clean = True
                 finally:
-                    await session.close(clean=clean)
+                    await seen_through(partial(session.close, clean=clean))
         finally:
             with anyio.CancelScope(shield=True):
                 await line.aclose()

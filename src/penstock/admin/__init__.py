@@ -5,23 +5,30 @@ For one question there is a function:
 ```python
 state = await admin.group_state("orders", "billing")
 letters = await admin.dead.list("orders")
+trimmed = await admin.trim("orders", ACKED)
 ```
 
 `Admin` keeps its connection for many.
 """
 
+from penstock._core.trimming import GroupStanding
 from penstock.admin import dead
 from penstock.admin._letter import DeadLetter
 from penstock.admin._office import DeadLetterOffice
-from penstock.admin.client import Admin, group_state, reset_group
+from penstock.admin._trimming import Trimmed, TrimTo
+from penstock.admin.client import Admin, group_state, reset_group, trim
 from penstock.admin.groups import GroupState
 
 __all__ = [
     "Admin",
     "DeadLetter",
     "DeadLetterOffice",
+    "GroupStanding",
     "GroupState",
+    "TrimTo",
+    "Trimmed",
     "dead",
     "group_state",
     "reset_group",
+    "trim",
 ]

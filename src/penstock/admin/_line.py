@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._link.link import Link, open_link
@@ -74,6 +75,14 @@ class Line:
                 self._wire = await self._link.connect()
             wire = self._wire
         return await wire.calls(batch)
+
+    async def together(self, batch: Sequence[Command]) -> list[Any]:
+        """Send commands with nothing in between; see `replies.together`.
+
+        Raises:
+            ServerError: What `calls` raises.
+        """
+        return replies.together(await self.calls(commands.transaction(batch)))
 
     async def asks(self, batch: Sequence[Command], what: str) -> list[Any]:
         """Send commands in one write and give their replies, none of them an error.

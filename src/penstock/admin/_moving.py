@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
-import anyio
-
-from penstock._core import commands, letters, sharding
+from penstock._core import commands, letters, scripts, sharding
 from penstock._core.replies import ErrorReply
+from penstock._tasks.lifetime import seen_through
 from penstock.admin._letter import DeadLetter, Letters
 from penstock.admin._line import Line
 from penstock.admin._pages import Box
@@ -96,7 +96,7 @@ class Mover:
     async def _by_script(self, moves: Sequence[tuple[DeadLetter, bytes]]) -> int:
         """Move what can be moved; gives how many it is through with."""
         addressed = [(bytes(letter.id), target) for letter, target in moves]
-        command = commands.move_entries(self._box.key, addressed, _BEHIND)
+        command = scripts.move_entries(self._box.key, addressed, _BEHIND)
         [reply] = await self._line.calls([command])
         if isinstance(reply, ErrorReply):
             self._scripts = False
@@ -151,15 +151,10 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
     (anyio's shield alone does not hold against a task's own `cancel`.)
     """
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
+    try:
+        await seen_through(partial(asyncio.wait, [task]))
+    except asyncio.CancelledError:
         # Retrieved, so that nobody complains; to be cancelled is what counts.
         task.exception()
-        raise cancelled
+        raise
     task.result()

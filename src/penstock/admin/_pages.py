@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from penstock._core import commands, letters, sharding
+from penstock._core.paging import Span
 from penstock._core.replies import RawEntry
 from penstock.admin._letter import DeadLetter, Letters, opened
 from penstock.admin._line import Line
@@ -22,10 +23,10 @@ __all__ = ["Box", "Pages", "Where", "box"]
 Where: TypeAlias = Callable[[DeadLetter], object]
 """Says of a letter whether it is meant."""
 
-# Letters that a page has: few at first, more once their size is known.
-_FIRST: Final = 10
+# Letters that a page has at most.
 _MOST: Final = 200
-_BYTES: Final = 8 * 1024 * 1024
+# Letters that are asked for by name at once.
+_NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +96,15 @@ class Pages:
         last = await self._ask(commands.xrevrange_last(self._box.key))
         high = min([high, *(EntryId.parse(id_) for id_, _ in last)])
         # An empty stream has no last entry, and nothing to read.
-        size = _FIRST if last else 0
+        span = Span(self._box.key, low if last else None, high, most=_MOST)
         try:
-            while size and low is not None and low <= high and limit != 0:
-                command = commands.xrange_between(
-                    self._box.key, bytes(low), bytes(high), size
-                )
-                page = await self._ask(command)
+            while not span.done and limit != 0:
+                page = await self._ask(span.ask())
+                span.take(page)
                 found = self._sift(page)[:limit]
                 if found:
                     yield found
                 limit = None if limit is None else limit - len(found)
-                if len(page) < size or (end := EntryId.parse(page[-1][0])) == high:
-                    return
-                low, size = end.next(), _next_size(page)
         finally:
             self._tell()
 
@@ -116,7 +112,7 @@ class Pages:
         """Give the letters of some ids; those that are not there are left out."""
         rest = iter(ids)
         try:
-            while some := list(islice(rest, _FIRST)):
+            while some := list(islice(rest, _NAMED)):
                 ask = [commands.xrange_one(self._box.key, bytes(id_)) for id_ in some]
                 answers = await self._line.asks(ask, f"XRANGE on {self._box.name!r}")
                 if found := self._sift([entry for page in answers for entry in page]):
@@ -166,9 +162,3 @@ def _is_meant(where: Where, letter: DeadLetter) -> bool:
             "where= is an async function; give one that answers at once"
         )
     return bool(answer)
-
-
-def _next_size(page: Sequence[RawEntry]) -> int:
-    """Ask for as many as fit by the largest seen, and not for too many more at once."""
-    largest = max(sum(map(len, fields)) for _, fields in page)
-    return max(1, min(_MOST, 4 * len(page), _BYTES // max(1, largest)))

@@ -9,11 +9,12 @@ from penstock._core import commands, sharding
 from penstock._tasks.lifetime import Openable
 from penstock.admin._line import Line
 from penstock.admin._office import DeadLetterOffice
+from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
 from penstock.events import OnEvent, guarded, log_event
-from penstock.options import StartAt
+from penstock.options import Duration, StartAt
 
-__all__ = ["Admin", "group_state", "reset_group"]
+__all__ = ["Admin", "group_state", "reset_group", "trim"]
 
 
 class Admin(Openable):
@@ -48,6 +49,7 @@ class Admin(Openable):
         self._line = Line(guarded(on_event))
         self._groups = Groups(self._line)
         self._dead = DeadLetterOffice(self._line)
+        self._trimmer = Trimmer(self._line)
 
     @asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:
@@ -130,6 +132,63 @@ class Admin(Openable):
         [reply] = await self._line.asks([command], f"UNLINK of {stream!r}")
         return bool(reply)
 
+    async def trim(
+        self,
+        stream: str,
+        to: TrimTo,
+        *,
+        ignore_idle: Duration | None = None,
+        dry_run: bool = False,
+    ) -> list[Trimmed]:
+        """Delete what is old from a stream, on all its shards.
+
+        `ACKED` deletes what every group has acknowledged, and nothing else, whatever
+        consumers do meanwhile: entries that are pending for a group, or not delivered
+        to it yet, stay, and so does all behind them. So a group that nobody reads any
+        more keeps everything. It is named by `held_by`: destroy it, or leave it out
+        by `ignore_idle`. Without any group nothing is deleted. Who reads without a
+        group (REALTIME) is not asked.
+
+        The others delete what was handled and what was not.
+
+        Cancelling it, or an exception, leaves a stream trimmed in part; it can be done
+        again.
+
+        Args:
+            stream: The stream's name.
+            to: What is kept: `MaxLen(n)` of each shard, `MaxAge(age)` by the server's
+                clock, or what `ACKED` leaves. Or what is the first that is kept: an
+                entry id, or an aware `datetime`. `MaxLen` and `MaxAge` delete whole
+                nodes of the server's, unless they are `exact`; the others are exact.
+            ignore_idle: With `ACKED`: leave out groups of which no consumer has asked
+                for anything for longer than this. A group without consumers counts
+                from the time of what was delivered to it last; if that is nothing, it
+                may be new, and is never left out. **What was not acknowledged by a
+                group that is left out is deleted as well.** Default: none is left out.
+            dry_run: Whether only to count. Of ids, ages and `ACKED` it reads all that
+                would go; where whole nodes go, fewer do.
+
+        Returns:
+            What became of each shard.
+
+        Raises:
+            StreamMissing: There is no such stream.
+            CommandError: A key is no stream.
+            AccessError: The server refuses this user.
+            ConnectionLost: The connection ended before the reply; it can be done
+                again.
+            ConnectError: It was lost before, and no other can be made.
+            ConfigurationError: It makes no sense, or the stream's name can't be one.
+            ClosedError: This is not open.
+
+        Example:
+            ```python
+            for trimmed in await admin.trim("orders", ACKED):
+                print(trimmed.removed, "removed; more is held by", trimmed.held_by)
+            ```
+        """
+        return await self._trimmer.trim(stream, to, ignore_idle, dry_run=dry_run)
+
     def __repr__(self) -> str:
         return f"<Admin {'closed' if self._line.closed else 'open'}>"
 
@@ -165,3 +224,27 @@ async def reset_group(
     """
     async with Admin(url) as admin:
         await admin.reset_group(stream, group, to)
+
+
+async def trim(
+    stream: str,
+    to: TrimTo,
+    *,
+    ignore_idle: Duration | None = None,
+    dry_run: bool = False,
+    url: str | None = None,
+) -> list[Trimmed]:
+    """Delete what is old from a stream, by a connection of its own.
+
+    Args:
+        stream: The stream's name.
+        to: What is kept, see `Admin.trim`.
+        ignore_idle: Which groups are left out, see there.
+        dry_run: Whether only to count.
+        url: The server, see `Admin`.
+
+    Raises:
+        PenstockError: What `Admin` and its `trim` raise.
+    """
+    async with Admin(url) as admin:
+        return await admin.trim(stream, to, ignore_idle=ignore_idle, dry_run=dry_run)

@@ -72,9 +72,8 @@ class Groups:
             commands.xinfo_groups(shard.key),
             commands.xpending_summary(shard.key, group),
         ]
-        *_, facts = await self._line.calls(commands.transaction(ask))
-        refused = [facts] if isinstance(facts, ErrorReply) else facts
-        for reply in refused:
+        facts = await self._line.together(ask)
+        for reply in facts:
             if isinstance(reply, ErrorReply) and reply.code != "NOGROUP":
                 if "no such key" in reply.text:
                     hint = "open a consumer of it, or send to it first"
@@ -98,9 +97,12 @@ class Groups:
             # A shard that the group has not met yet would begin somewhere else.
             made = commands.xgroup_create(shard.key, group, where, mkstream=False)
             ask = [made, commands.xgroup_setid(shard.key, group, where)]
-            reply = (await self._line.calls(ask))[1]
+            created, reply = await self._line.calls(ask)
             if isinstance(reply, ErrorReply):
-                raise self._line.refusal(f"XGROUP SETID on {shard.stream!r}", reply)
+                # Where it has not met the shard, what it was not made for says more.
+                new = reply.code == "NOGROUP" and isinstance(created, ErrorReply)
+                what, reply = ("CREATE", created) if new else ("SETID", reply)
+                raise self._line.refusal(f"XGROUP {what} on {shard.stream!r}", reply)
 
     async def _forget(self, shard: Shard, group: str) -> None:
         """Acknowledge all that is pending."""
@@ -108,11 +110,14 @@ class Groups:
         while True:
             ask = commands.xpending_page(shard.key, group, None, after, _PAGE)
             [reply] = await self._line.calls([ask])
+            if isinstance(reply, ErrorReply) and reply.code == "NOGROUP":
+                return  # nothing is pending
             if isinstance(reply, ErrorReply):
-                return  # no such group: nothing is pending
+                raise self._line.refusal(f"XPENDING on {shard.stream!r}", reply)
             page = [pending.id for pending in replies.pending_page(reply)]
             if page:
-                await self._line.calls([commands.xack(shard.key, group, page)])
+                ack = commands.xack(shard.key, group, page)
+                await self._line.asks([ack], f"XACK on {shard.stream!r}")
                 after = page[-1]
             if len(page) < _PAGE:
                 return

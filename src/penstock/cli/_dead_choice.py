@@ -8,6 +8,7 @@ from datetime import datetime
 
 from penstock import ConfigurationError, EntryId
 from penstock.admin import DeadLetter
+from penstock.cli._values import bound
 
 __all__ = ["Choice"]
 
@@ -42,19 +43,7 @@ class Choice:
         Raises:
             ConfigurationError: It is neither.
         """
-        if self.before is None:
-            return None
-        try:
-            return EntryId.parse(self.before)
-        except ConfigurationError:
-            pass
-        try:
-            return datetime.fromisoformat(self.before)
-        except ValueError:
-            raise ConfigurationError(
-                f"--before {self.before!a:.60} is no moment; give one like "
-                f"2026-03-01T12:00:00+00:00, or a letter's id"
-            ) from None
+        return None if self.before is None else bound(self.before, "a letter's")
 
     def fits(self, letter: DeadLetter) -> bool:
         """Whether a letter is meant, by what is in it."""

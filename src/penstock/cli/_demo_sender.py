@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator
 
-from penstock import EntryId, Event, PenstockError, Producer, Receipt
+from penstock import KEEP_ALL, EntryId, Event, PenstockError, Producer, Receipt
 from penstock.cli._demo_input import first_word
 from penstock.events import log_event
 
@@ -52,7 +52,10 @@ class Sender:
         """
         # What is left when this is cancelled is not worth waiting for.
         async with Producer(
-            self._url, close_timeout=1, on_event=_log_others
+            self._url,
+            retention=KEEP_ALL,
+            close_timeout=1,
+            on_event=_log_others,
         ) as producer:
             sent = 0
             async for line in lines:

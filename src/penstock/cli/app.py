@@ -10,6 +10,7 @@ import typer
 from penstock.cli.dead import dead
 from penstock.cli.demo import demo
 from penstock.cli.run import run
+from penstock.cli.trim import trim
 
 __all__ = ["app"]
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(demo)
+app.command()(trim)
 app.add_typer(dead, name="dead")
 
 

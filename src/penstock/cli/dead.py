@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from penstock import EntryId, Event
+from penstock import EntryId
 from penstock.admin import Admin, DeadLetter
 from penstock.cli._dead_choice import Choice
 from penstock.cli._dead_report import HEADING, as_json, as_lines, as_row, outcome
+from penstock.cli._operating import Json, Url, operate, say
 from penstock.cli._plain import plain_errors
 
 __all__ = ["dead"]
@@ -21,11 +19,11 @@ dead: Final = typer.Typer(
     no_args_is_help=True, help="List, show, redrive and purge dead letters."
 )
 
+# Events after which not everything has been done.
+_BAD: Final = ("letters_refused",)
+
 _Stream: TypeAlias = Annotated[
     str, typer.Argument(help="The stream that the letters come from.")
-]
-_Url: TypeAlias = Annotated[
-    str | None, typer.Option(help="The server; default: $REDIS_URL.")
 ]
 _Group: TypeAlias = Annotated[
     str | None, typer.Option(help="Those that this group gave up.")
@@ -47,16 +45,13 @@ _Kept: TypeAlias = Annotated[
     str | None,
     typer.Option("--dead-letters", help="Where they are; default: STREAM.dead."),
 ]
-_Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print JSON, one object a line.")
-]
 
 
 @dead.command("list")
 def list_(
     stream: _Stream,
     *,
-    url: _Url = None,
+    url: Url = None,
     group: _Group = None,
     error: _Error = None,
     reason: _Reason = None,
@@ -65,7 +60,7 @@ def list_(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     dead_letters: _Kept = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """List a stream's dead letters, oldest first, without what is in the messages."""
     choice = Choice(group=group, error=error, reason=reason)
@@ -78,7 +73,7 @@ def list_(
         )
         async for letter in letters:
             if last is not None and shown == limit:
-                _say(f"there are more; go on with --after {last.id}")
+                say(f"there are more; go on with --after {last.id}")
                 break
             if not (json or shown):
                 print(HEADING, flush=True)
@@ -86,7 +81,7 @@ def list_(
             shown, last = shown + 1, letter
         return True
 
-    _run(url, work)
+    operate(url, work, bad=_BAD)
 
 
 @dead.command()
@@ -94,19 +89,19 @@ def show(
     stream: _Stream,
     id: Annotated[str, typer.Argument(help="The letter's id.")],  # noqa: A002
     *,
-    url: _Url = None,
+    url: Url = None,
     payload: Annotated[
         bool, typer.Option("--payload", help="The payload and the headers as well.")
     ] = False,
     dead_letters: _Kept = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Show all of one dead letter."""
 
     async def work(admin: Admin) -> bool:
         letter = await admin.dead.read(stream, id, dead_letters=dead_letters)
         if letter is None:
-            _say(
+            say(
                 f"{stream!a:.80} has no dead letter {id!a:.60}; "
                 f"`penstock dead list` tells which there are"
             )
@@ -117,14 +112,14 @@ def show(
             print("\n".join(as_lines(letter, payload=payload)))
         return True
 
-    _run(url, work)
+    operate(url, work, bad=_BAD)
 
 
 @dead.command()
 def redrive(
     stream: _Stream,
     *,
-    url: _Url = None,
+    url: Url = None,
     id: _Ids = None,  # noqa: A002 - the option's name
     group: _Group = None,
     error: _Error = None,
@@ -136,7 +131,7 @@ def redrive(
         typer.Option(metavar="STREAM", help="Send them there, not to their shards."),
     ] = None,
     dead_letters: _Kept = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Send dead letters back to where they come from, as new messages.
 
@@ -158,14 +153,14 @@ def redrive(
 
     with plain_errors():
         choice.check("redrives", stream, yes=yes, limit=limit)
-    _run(url, work)
+    operate(url, work, bad=_BAD)
 
 
 @dead.command()
 def purge(
     stream: _Stream,
     *,
-    url: _Url = None,
+    url: Url = None,
     id: _Ids = None,  # noqa: A002 - the option's name
     group: _Group = None,
     error: _Error = None,
@@ -180,7 +175,7 @@ def purge(
     limit: _Limit = None,
     yes: _Yes = False,
     dead_letters: _Kept = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Delete dead letters for good.
 
@@ -204,46 +199,13 @@ def purge(
     with plain_errors():
         choice.check("deletes", stream, yes=yes, limit=limit)
         bound = choice.bound
-    _run(url, work)
-
-
-class _Report(list[str]):
-    """Says what happens in the background, and keeps the names."""
-
-    def __call__(self, event: Event) -> None:
-        self.append(event.name)
-        _say(str(event))
-
-
-def _run(url: str | None, work: Callable[[Admin], Awaitable[bool]]) -> None:
-    """Do something on a connection.
-
-    Args:
-        url: The server.
-        work: What is done; gives whether all is well.
-
-    Raises:
-        Exit: It is done, or could not be.
-    """
-    report = _Report()
-
-    async def connected() -> bool:
-        async with Admin(url, on_event=report) as admin:
-            return await work(admin)
-
-    with plain_errors():
-        well = asyncio.run(connected())
-    raise typer.Exit(0 if well and "letters_refused" not in report else 1)
+    operate(url, work, bad=_BAD)
 
 
 def _all_of(choice: Choice, stream: str, done: int) -> bool:
     """Tell whether it was done to all that were named, and say so if not."""
     missed = len({EntryId.parse(id_) for id_ in choice.ids}) - done
     if choice.ids and missed:
-        _say(f"{missed} of these were not there, or no dead letters of {stream!a:.80}")
+        say(f"{missed} of these were not there, or no dead letters of {stream!a:.80}")
         return False
     return True
-
-
-def _say(text: str) -> None:
-    print(f"penstock: {text}", file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import gc
 import importlib.util
 import logging
 import sys
@@ -88,6 +90,8 @@ def run(
     logging.basicConfig(level=log_level.value.upper(), format=form)
     settings = Settings(target, workers, url, grace, log_level.value, uvloop)
     readiness = Readiness(workers, ready_file)
+    # Else the interpreter's end takes longer than ours, see `_run_worker`.
+    atexit.register(gc.freeze)
     try:
         readiness.prepare()
     except OSError as error:

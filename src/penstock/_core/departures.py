@@ -1,0 +1,168 @@
+"""What leaves without an outcome: dropped by a seek, given back, or lost to others.
+
+It may stand anywhere by then: in the queue, in a lane, among the dead, with a handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TypeAlias
+
+from penstock._core.accounts import Accounts
+from penstock._core.entry import (
+    BURYING,
+    DEAD,
+    DROP,
+    FAILED,
+    LOSE,
+    OPEN,
+    POSTPONED,
+    RELEASE,
+    RUNNING,
+    SETTLED,
+    WAITING,
+    Account,
+    Entry,
+    Renewal,
+    State,
+    Totals,
+    move,
+    move_all,
+)
+from penstock._core.lanes import Lanes
+from penstock._core.outcomes import Outcomes
+from penstock._core.room import Room
+from penstock.message import Shard
+
+__all__ = ["Departures", "GivenBack"]
+
+GivenBack: TypeAlias = tuple[Shard, int, list[bytes]]
+"""A shard, the delivery count to be set, and the ids of entries that get it."""
+
+
+class Departures:
+    """Takes entries out of wherever they stand.
+
+    Args:
+        accounts: The books.
+        totals: Where it is counted.
+        lanes: What waits.
+        room: What is held.
+        outcomes: What the server is still to be told.
+        on_ready: Rung when an entry may be taken that was held up by one that left.
+    """
+
+    __slots__ = ("_accounts", "_lanes", "_on_ready", "_outcomes", "_room", "_totals")
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        totals: Totals,
+        *,
+        lanes: Lanes,
+        room: Room,
+        outcomes: Outcomes,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._accounts = accounts
+        self._lanes = lanes
+        self._room = room
+        self._outcomes = outcomes
+        self._totals = totals
+        self._on_ready = on_ready
+
+    def drop(self, account: Account) -> int:
+        """Forget what waits of a shard, for good; gives how many entries it was."""
+        gone = self._withdraw(account)
+        move_all(gone, DROP)
+        return len(gone)
+
+    def supersede(self, entry: Entry) -> None:
+        """Have an entry that no handler has not count: it has come again since."""
+        self._take_out(entry)
+        move(entry, LOSE)
+
+    def lose(self, entry: Entry) -> None:
+        """Book that an entry is not ours any more, wherever it stands."""
+        if entry.state in LOSE:
+            self.supersede(entry)
+            self._totals.lost += 1
+            books = entry.account.entries
+            if books.get(entry.id) is entry:  # else it has come again
+                del books[entry.id]
+
+    def lose_all_but(self, renewal: Renewal, ours: Iterable[bytes]) -> list[bytes]:
+        """Book which of a renewal's entries are ours still; gives the ids of others."""
+        kept = set(ours)
+        lost = [
+            entry
+            for entry in renewal.entries
+            if entry.id not in kept and entry.state in LOSE
+        ]
+        for entry in lost:
+            self.lose(entry)
+        if lost:
+            self._room.look_again()
+        return [entry.id for entry in lost]
+
+    def release(self) -> Iterator[GivenBack]:
+        """Let go of all that has no outcome."""
+        also = {OPEN, RUNNING, FAILED, DEAD, BURYING}
+        for account in self._accounts.values():
+            yield from self._give_up(account, also)
+
+    def give_up(self, account: Account) -> list[GivenBack]:
+        """Let go of a shard's entries, but not of what handlers are at."""
+        return list(self._give_up(account, {OPEN}))
+
+    def _give_up(
+        self, account: Account, also: Collection[State]
+    ) -> Iterator[GivenBack]:
+        back: dict[int, list[bytes]] = {}
+        for entry in self._withdraw(account):
+            seen = entry.state is POSTPONED
+            move(entry, RELEASE)
+            back.setdefault(entry.deliveries - (not seen), []).append(entry.id)
+        for entry in [e for e in account.entries.values() if e.state in also]:
+            self._take_out(entry)
+            move(entry, RELEASE)
+            del account.entries[entry.id]
+            back.setdefault(entry.deliveries, []).append(entry.id)
+        for deliveries, ids in back.items():
+            yield account.shard, deliveries, ids
+
+    def _withdraw(self, account: Account) -> list[Entry]:
+        """Take out of books and queue what waits of a shard."""
+        later = [e for e in account.entries.values() if e.state is POSTPONED]
+        gone = later + self._lanes.withdraw(account, later)
+        while account.aside:
+            gone.append(self._not_aside(next(iter(account.aside.values()))))
+        for entry in gone:
+            self._room.let_go(entry)
+            account.entries.pop(entry.id, None)
+        return gone
+
+    def _not_aside(self, entry: Entry) -> Entry:
+        """Take an entry from where it waits for its handler; its lane is free."""
+        del entry.account.aside[entry.id]
+        self._lanes.free(entry)
+        return entry
+
+    def _take_out(self, entry: Entry) -> None:
+        state, ready = entry.state, len(self._lanes.ready)
+        if state in WAITING:
+            self._room.let_go(entry)
+            if entry.id in entry.account.aside:
+                self._not_aside(entry)
+            else:
+                self._lanes.remove(entry)
+        elif state is POSTPONED:
+            self._room.let_go(entry)
+            self._lanes.free(entry)
+        elif state is DEAD or state is BURYING:
+            self._room.let_go(entry)
+            self._outcomes.pardon(entry)
+        elif state is SETTLED:
+            self._outcomes.withdraw(entry)
+        if len(self._lanes.ready) > ready:
+            self._on_ready()  # what its lane held up

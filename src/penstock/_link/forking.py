@@ -1,0 +1,38 @@
+"""What a forked child must leave alone.
+
+`os.fork()` gives the child the parent's connections. What it read from them, the parent
+would miss, and what it wrote would come in the middle of the parent's commands. So in
+the child everything that is open is told, and lets go.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["hold"]
+
+
+class Held(Protocol):
+    """Something that belongs to the process that made it."""
+
+    def forked(self) -> None:
+        """Let go: this is the child."""
+
+
+_held: WeakSet[Held] = WeakSet()
+
+
+def hold(thing: Held) -> None:
+    """Have it told, in every child, that it is not the child's."""
+    _held.add(thing)
+
+
+def _tell() -> None:
+    for thing in list(_held):
+        thing.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_tell)

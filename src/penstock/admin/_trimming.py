@@ -1,0 +1,277 @@
+"""Trimming streams, by number, by age, and by what every group has acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from penstock._core import commands, replies, scripts, sharding, trimming
+from penstock._core.commands import Command
+from penstock._core.paging import Span
+from penstock._core.replies import ErrorReply, GroupInfo, StreamInfo
+from penstock._core.trimming import Acknowledged, GroupStanding
+from penstock._tasks.scout import Scout
+from penstock.admin._line import Line
+from penstock.errors import ConfigurationError, StreamMissing
+from penstock.message import EntryId, Shard
+from penstock.options import Duration, place, seconds
+from penstock.retention import Acked, KeepAll, MaxAge, MaxLen
+
+__all__ = ["TrimTo", "Trimmed", "Trimmer"]
+
+TrimTo: TypeAlias = MaxLen | MaxAge | Acked | EntryId | datetime | str
+"""What is to be kept, or what is to go."""
+
+# Entries that one command deletes at most, so that others are served in between.
+_PIECE: Final = 100_000
+# Entries that one command lists, to count them.
+_PAGE: Final = 1000
+# How often it is looked again, because a group was made or set back meanwhile.
+_LOOKS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What was trimmed of a shard, and what kept more from going.
+
+    Attributes:
+        shard: The shard.
+        removed: How many entries were deleted; of a dry run, how many would be.
+        floor: All below this id is gone. None where that is not how it goes (`MaxLen`),
+            and where no group says what is acknowledged: then nothing was deleted.
+        held_by: Of `ACKED`, the group that needs the first entry that is left; None if
+            everything was acknowledged.
+        ignored: Of `ACKED`, the groups that were left out, because they had been idle
+            for too long.
+    """
+
+    shard: Shard
+    removed: int
+    floor: EntryId | None = None
+    held_by: GroupStanding | None = None
+    ignored: tuple[str, ...] = ()
+
+
+class _Look(NamedTuple):
+    """What a shard's groups need, and what there is."""
+
+    stream: StreamInfo
+    acknowledged: Acknowledged
+
+
+class Trimmer:
+    """Trims the shards of streams; `Admin.trim` says what is raised.
+
+    Args:
+        line: The connection.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def trim(
+        self, stream: str, to: TrimTo, ignore_idle: Duration | None, *, dry_run: bool
+    ) -> list[Trimmed]:
+        """Trim a stream, shard by shard."""
+        limit = _limit(to, ignore_idle)
+        target = _target(to)
+        sharding.single(stream)  # refuses what is no name
+        shards = await Scout(self._line.calls, self._line.on_event).watch(stream)
+        if isinstance(target, Acked):
+            return [await self._trim_acked(s, limit, dry_run=dry_run) for s in shards]
+        words = await self._words(target)
+        return [await self._trim_to(shard, words, dry_run=dry_run) for shard in shards]
+
+    async def _words(self, target: MaxLen | MaxAge | EntryId) -> Command:
+        if isinstance(target, EntryId):
+            return trimming.below(target)
+        # Ids have the server's time, so that is the one to count back from.
+        now = 0
+        if isinstance(target, MaxAge):
+            [reply] = await self._line.asks([commands.time()], "TIME")
+            now = replies.time(reply)
+        return trimming.trim(target, now)
+
+    async def _trim_to(self, shard: Shard, words: Command, *, dry_run: bool) -> Trimmed:
+        kind, how, bound = words
+        floor = None if kind == b"MAXLEN" else EntryId.parse(_word(bound))
+        info, _ = await self._facts(shard)
+        if not dry_run:
+            removed = await self._cut(shard, kind, how, bound)
+            return Trimmed(shard, removed, floor)
+        if floor is None:
+            return Trimmed(shard, max(0, info.length - int(bound)))
+        return Trimmed(shard, await self._count_below(shard, info, floor), floor)
+
+    async def _cut(self, shard: Shard, kind: Any, how: Any, bound: Any) -> int:
+        """Delete piece by piece; by whole nodes first, which costs least."""
+        removed = 0
+        while True:
+            words = (kind, b"~", bound, b"LIMIT", _PIECE)
+            piece = await self._xtrim(shard, words)
+            removed += piece
+            # It ends before a node that would go over the limit.
+            if piece <= _PIECE // 2:
+                break
+        if how == b"=":
+            removed += await self._xtrim(shard, (kind, how, bound))
+        return removed
+
+    async def _xtrim(self, shard: Shard, words: Command) -> int:
+        what = f"XTRIM of {_name(shard)}"
+        [count] = await self._line.asks([commands.xtrim(shard.key, words)], what)
+        return int(count)
+
+    async def _count_below(self, shard: Shard, info: StreamInfo, floor: EntryId) -> int:
+        """Count entries by reading them; there is no cheaper way that is exact."""
+        if info.first is None or floor <= info.first:
+            return 0
+        count = 0
+        span = Span(shard.key, info.first, floor.previous(), most=_PAGE)
+        while not span.done:
+            [page] = await self._line.asks([span.ask()], f"XRANGE on {_name(shard)}")
+            span.take(page)
+            count += len(page)
+        return count
+
+    # -- what every group has acknowledged ---------------------------------------------
+
+    async def _trim_acked(
+        self, shard: Shard, limit: float | None, *, dry_run: bool
+    ) -> Trimmed:
+        removed = 0
+        for _ in range(_LOOKS):
+            stream, acked = await self._look(shard, limit)
+            floor = acked.floor
+            if floor is None or stream.first is None or floor <= stream.first:
+                break
+            if dry_run:
+                removed = await self._count_below(shard, stream, floor)
+                break
+            piece, through = await self._cut_acked(shard, floor, acked.ignored)
+            removed += piece
+            if through:
+                break
+        return Trimmed(shard, removed, acked.floor, acked.held_by, acked.ignored)
+
+    async def _cut_acked(
+        self, shard: Shard, floor: EntryId, ignored: Sequence[str]
+    ) -> tuple[int, bool]:
+        """Delete what is below; and tell whether no group objected."""
+        names = [name.encode("utf-8", "surrogateescape") for name in ignored]
+        kind, exact, bound = trimming.below(floor)
+        removed = 0
+        for words in ((kind, b"~", bound, b"LIMIT", _PIECE), (kind, exact, bound)):
+            piece = _PIECE
+            while piece > _PIECE // 2:
+                command = scripts.xtrim_acked(shard.key, bytes(floor), names, words)
+                [reply] = await self._line.calls([command])
+                if isinstance(reply, ErrorReply):
+                    # No scripts here; if that is not why, this says it plainly.
+                    reply = await self._xtrim(shard, words)
+                if reply < 0:
+                    return removed, False
+                piece = reply
+                removed += piece
+        return removed, True
+
+    async def _look(self, shard: Shard, limit: float | None) -> _Look:
+        stream, groups = await self._facts(shard)
+        standings = await self._standings(shard, stream, groups, limit)
+        return _Look(stream, trimming.acknowledged(standings, stream.last, limit))
+
+    async def _facts(self, shard: Shard) -> tuple[StreamInfo, list[GroupInfo]]:
+        ask = [commands.xinfo_stream(shard.key), commands.xinfo_groups(shard.key)]
+        facts = await self._line.together(ask)
+        for reply in facts:
+            if isinstance(reply, ErrorReply):
+                if "no such key" in reply.text:
+                    hint = "send to it first"
+                    raise StreamMissing(shard.stream, "XINFO STREAM", hint)
+                raise self._line.refusal(f"XINFO STREAM on {_name(shard)}", reply)
+        return replies.stream(facts[0]), list(replies.groups(facts[1]))
+
+    async def _standings(
+        self,
+        shard: Shard,
+        stream: StreamInfo,
+        groups: Sequence[GroupInfo],
+        limit: float | None,
+    ) -> list[GroupStanding]:
+        """Ask what is pending, after it is known what was delivered.
+
+        The other way round, what was delivered in between would be in neither answer.
+        """
+        ask = [commands.time()]
+        for group in groups:
+            name = group.name
+            ask.append(commands.xpending_summary(shard.key, name))
+            ask.append(commands.xinfo_consumers(shard.key, name))
+        now, *rest = await self._line.calls(ask)
+        answers = iter(rest)
+        found = []
+        for group, summary, consumers in zip(groups, answers, answers, strict=True):
+            if _gone(summary) or _gone(consumers):
+                continue
+            for reply in (summary, *([now, consumers] if limit is not None else [])):
+                if isinstance(reply, ErrorReply):
+                    what = f"the question for the groups of {_name(shard)}"
+                    raise self._line.refusal(what, reply)
+            found.append(_standing(stream, group, summary, consumers, now))
+        return found
+
+
+def _standing(
+    stream: StreamInfo, group: GroupInfo, summary: Any, consumers: Any, now: Any
+) -> GroupStanding:
+    last = EntryId.parse(group.last_delivered)
+    oldest = replies.lowest_pending(summary)
+    idle = None
+    if not isinstance(consumers, ErrorReply) and not isinstance(now, ErrorReply):
+        each = [consumer.idle for consumer in replies.consumers(consumers)]
+        idle = trimming.idle(each, last, replies.time(now))
+    return GroupStanding(
+        name=group.name.decode("utf-8", "surrogateescape"),
+        last_delivered=last,
+        pending=summary[0],
+        oldest_pending=None if oldest is None else EntryId.parse(oldest),
+        lag=stream.behind(last, group.lag),
+        idle=idle,
+    )
+
+
+def _gone(reply: Any) -> bool:
+    return isinstance(reply, ErrorReply) and reply.code == "NOGROUP"
+
+
+def _name(shard: Shard) -> str:
+    return f"{shard.key.decode('utf-8', 'surrogateescape')!a:.80}"
+
+
+def _word(word: commands.Word) -> str | bytes:
+    return word if isinstance(word, bytes) else str(word)
+
+
+def _limit(to: object, ignore_idle: Duration | None) -> float | None:
+    if ignore_idle is None:
+        return None
+    if not isinstance(to, Acked):
+        raise ConfigurationError(
+            "ignore_idle= leaves groups out of what all have acknowledged; give ACKED, "
+            "or leave it out"
+        )
+    return seconds(ignore_idle, "ignore_idle")
+
+
+def _target(to: TrimTo) -> MaxLen | MaxAge | Acked | EntryId:
+    if isinstance(to, MaxLen | MaxAge | Acked):
+        return to
+    bound = to if isinstance(to, KeepAll) else place(to, "trim(to)")
+    if not isinstance(bound, EntryId):
+        raise ConfigurationError(
+            f"trim(to={to!r:.60}) is all or nothing; give MaxLen(...), MaxAge(...), "
+            f"ACKED, an entry id or an aware datetime"
+        )
+    return bound

@@ -1,0 +1,60 @@
+"""What `penstock trim` prints: nothing of it acts on a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from penstock.admin import Trimmed
+from penstock.events import printable
+
+__all__ = ["as_json", "as_row", "heading"]
+
+_WIDTHS: Final = (30, 12, 24, 10, 12)
+_NAME: Final = 60
+
+
+def heading(*, dry_run: bool) -> str:
+    """Name the columns."""
+    gone = "REMOVABLE" if dry_run else "REMOVED"
+    return _row("SHARD", gone, "HELD BY", "PENDING", "LAG", "IDLE")
+
+
+def as_row(trimmed: Trimmed) -> str:
+    """Put a shard into a line of a table."""
+    held = trimmed.held_by
+    told = ("-",) * 4
+    if held is not None:
+        idle = "?" if held.idle is None else f"{held.idle:.0f}s"
+        lag = "?" if held.lag is None else str(held.lag)
+        told = (printable(held.name, _NAME), str(held.pending), lag, idle)
+    return _row(printable(trimmed.shard.key, _NAME), str(trimmed.removed), *told)
+
+
+def as_json(trimmed: Trimmed, *, dry_run: bool) -> str:
+    """Put a shard into a line of JSON, which escapes all that is not ASCII."""
+    held = trimmed.held_by
+    told: dict[str, Any] = {
+        "shard": trimmed.shard.key.decode("utf-8", "surrogateescape"),
+        "removed": trimmed.removed,
+        "dry_run": dry_run,
+        "floor": None if trimmed.floor is None else str(trimmed.floor),
+        "held_by": None,
+        "ignored": trimmed.ignored,
+    }
+    if held is not None:
+        told["held_by"] = {
+            "group": held.name,
+            "needs": str(held.needs),
+            "last_delivered": str(held.last_delivered),
+            "pending": held.pending,
+            "lag": held.lag,
+            "idle": held.idle,
+        }
+    return json.dumps(told)
+
+
+def _row(*cells: str) -> str:
+    *head, last = cells
+    padded = [cell.ljust(width) for cell, width in zip(head, _WIDTHS, strict=True)]
+    return " ".join([*padded, last]).rstrip()

@@ -1,0 +1,52 @@
+"""What is given on a command line, as values."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Final
+
+from penstock import ConfigurationError, EntryId
+
+__all__ = ["bound", "duration"]
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smhdw]?)")
+
+
+def bound(text: str, what: str) -> datetime | EntryId:
+    """Read an id or a moment.
+
+    Args:
+        text: What was given.
+        what: Whose id it may be, for the exception.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    try:
+        return EntryId.parse(text)
+    except ConfigurationError:
+        pass
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"--before {text!a:.60} is no moment; give one like "
+            f"2026-03-01T12:00:00+00:00, or {what} id"
+        ) from None
+
+
+def duration(text: str, option: str) -> float:
+    """Read a duration, in seconds unless it says otherwise.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(
+            f"{option} {text!a:.60} is no duration; give one like 30s, 15m, 12h, 7d "
+            f"or 2w"
+        )
+    return float(match[1]) * _UNITS[match[2] or "s"]

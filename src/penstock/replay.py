@@ -1,0 +1,207 @@
+"""Reading what a stream has, from one place to another, without a group."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from itertools import starmap
+from types import TracebackType
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
+
+from penstock._core import sharding
+from penstock._core.archive import Archive
+from penstock._tasks.plan import shard_numbers
+from penstock._tasks.replaying import Reach, replaying
+from penstock.codecs import Codec, codec_for, content_type_of
+from penstock.errors import ConfigurationError
+from penstock.events import OnEvent, guarded, log_event
+from penstock.message import EntryId, Fields, Message
+from penstock.options import EARLIEST, LATEST, Start, StartAt, count, place
+
+__all__ = ["Replay", "ReplayOptions", "replay"]
+
+T = TypeVar("T")
+
+
+class ReplayOptions(TypedDict, total=False):
+    """What can be chosen for `replay`, see there."""
+
+    reverse: bool
+    url: str | None
+    shards: int | Iterable[int] | None
+    page: int
+    on_event: OnEvent
+
+
+class Replay(Generic[T]):
+    """Messages of the past, one after the other; made by `replay`.
+
+    Go through it with `async for`, once. It has a connection from the first message
+    until the last one. Leave it early inside `async with`, or `aclose()` it; else the
+    connection is closed when Python finds that nobody has it any more.
+    """
+
+    def __init__(self, messages: AsyncGenerator[Message[T], None], stream: str) -> None:
+        self._messages = messages
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[Message[T]]:
+        # The generator itself: a method of ours would cost something for each message.
+        return self._messages
+
+    def __anext__(self) -> Awaitable[Message[T]]:
+        return self._messages.__anext__()
+
+    async def aclose(self) -> None:
+        """Close the connection; there are no more messages then."""
+        await self._messages.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Replay of {self._stream!a:.80}>"
+
+
+@overload
+def replay(
+    stream: str,
+    start: StartAt | str = EARLIEST,
+    end: StartAt | str = LATEST,
+    **options: Unpack[ReplayOptions],
+) -> Replay[bytes]: ...
+@overload
+def replay(
+    stream: str,
+    start: StartAt | str = EARLIEST,
+    end: StartAt | str = LATEST,
+    *,
+    payload: type[T],
+    **options: Unpack[ReplayOptions],
+) -> Replay[T]: ...
+@overload
+def replay(
+    stream: str,
+    start: StartAt | str = EARLIEST,
+    end: StartAt | str = LATEST,
+    *,
+    codec: Codec[T],
+    **options: Unpack[ReplayOptions],
+) -> Replay[T]: ...
+def replay(
+    stream: str,
+    start: StartAt | str = EARLIEST,
+    end: StartAt | str = LATEST,
+    *,
+    payload: Any = bytes,
+    codec: Any = None,
+    reverse: bool = False,
+    url: str | None = None,
+    shards: int | Iterable[int] | None = None,
+    page: int = 1000,
+    on_event: OnEvent = log_event,
+) -> Replay[Any]:
+    """Read what a stream has: no group, no consumer, no acknowledgements.
+
+    Gives what is there when the iteration begins, and then ends. Messages of all
+    shards come in the order of their ids, so of their times; of one id, in the order
+    of the shards. What is deleted before it is read is simply not there.
+
+    A payload is decoded when it is asked for: `message.payload` raises `DecodeError`,
+    which names stream and id, and the iteration may go on. `ack`, `nack` and `reject`
+    raise `UsageError`.
+
+    When the connection is lost, it reads on where it was on another one, however long
+    that takes; nothing is given twice and nothing is missed. To cancel it, or a timeout
+    around one message, ends it, and nothing is left behind.
+
+    Args:
+        stream: The stream's name.
+        start: The first place: `EARLIEST`, an entry id, `after(id)`, or an aware
+            `datetime`.
+        end: The last place, included: `LATEST`, an entry id, or an aware `datetime`,
+            whose whole millisecond is meant.
+        payload: The payloads' type, as for `Consumer`.
+        codec: Decodes them in another way; it says their type too.
+        reverse: Whether the newest comes first. `start` stays the lower end.
+        url: The server, see `Consumer`.
+        shards: The numbers of the shards to read, or how many there are; default: all
+            there are.
+        page: Messages that are asked for at once at most, of all shards together;
+            default 1,000. The next ones are asked for while these are looked at, so
+            about twice as many are held, and no more than some megabytes a shard.
+        on_event: Told of what happens in the background, see `Event`; default: logged
+            to `penstock`.
+
+    Raises:
+        ConfigurationError: At once: something makes no sense. When it begins: a wrong
+            URL.
+        ConnectError: When it begins: there is no way to the server.
+        ConnectionLost: When it begins: the connection ended at once.
+        AccessError: The server refuses this user.
+        CommandError: A key is no stream.
+
+    Example:
+        ```python
+        balance = 0
+        async for message in replay("payments", payload=Payment):
+            balance += message.payload.amount
+        ```
+    """
+    if codec is not None and payload is not bytes:
+        raise ConfigurationError(
+            "payload= and codec= say the same twice; leave one of them out"
+        )
+    if codec is None and payload is not Fields:
+        codec = codec_for(payload)
+    if codec is not None:
+        content_type_of(codec)
+    sharding.single(stream)  # refuses what is no name
+    reach = Reach(
+        stream=stream,
+        numbers=shard_numbers(shards),
+        low=_low(start),
+        high=_high(end),
+        reverse=reverse,
+        page=count(page, "page"),
+    )
+    return Replay(_messages(url, reach, Archive(codec), guarded(on_event)), stream)
+
+
+async def _messages(
+    url: str | None, reach: Reach, archive: Archive[T], on_event: OnEvent
+) -> AsyncGenerator[Message[T], None]:
+    async with aclosing(replaying(url, reach, on_event)) as parts:
+        async for part in parts:
+            for message in starmap(archive.open, part):
+                yield message
+
+
+def _low(start: StartAt | str) -> EntryId:
+    low = place(start, "start")
+    if low is Start.LATEST:
+        raise ConfigurationError(
+            "start=LATEST leaves nothing to replay; give EARLIEST, an id or a "
+            "datetime, or read what is sent from now on with a Consumer"
+        )
+    return low if isinstance(low, EntryId) else EntryId.MIN
+
+
+def _high(end: StartAt | str) -> EntryId:
+    high = place(end, "end")
+    if high is Start.EARLIEST:
+        raise ConfigurationError(
+            "end=EARLIEST leaves nothing to replay; give LATEST, an id or a datetime"
+        )
+    if not isinstance(high, EntryId):
+        return EntryId.MAX
+    return EntryId(high.ms, EntryId.MAX.seq) if isinstance(end, datetime) else high

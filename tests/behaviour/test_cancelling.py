@@ -1,0 +1,519 @@
+"""Any public await may be cancelled at any moment, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from functools import partial
+from itertools import count
+from typing import Any
+
+import anyio
+import pytest
+
+from conftest import Events
+from penstock import (
+    ACKED,
+    EARLIEST,
+    KEEP_ALL,
+    ROLLING,
+    CommandError,
+    Consumer,
+    Message,
+    Producer,
+    Receipt,
+    Router,
+    admin,
+    replay,
+)
+from penstock.admin import Admin
+from support.dying import die
+from support.storm import Storm, nothing_left
+from support.waiting import eventually, pending, send
+
+SEEDS = (1, 2)
+
+
+async def read_the_rest(url: str, stream: str, redis: Any) -> list[bytes]:
+    """Handle, by another consumer, what the storm has left."""
+    rest: list[bytes] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        rest.append(message.payload)
+
+    async def over() -> bool:
+        [group] = await redis.xinfo_groups(stream)
+        last = (await redis.xinfo_stream(stream))["last-generated-id"]
+        return not group["pending"] and group["last-delivered-id"] == last
+
+    async with Consumer(stream, url=url, group="g", start=EARLIEST) as consumer:
+        run = asyncio.create_task(consumer.run(handle))
+        await eventually(over)
+        assert consumer.statistics().in_hand == 0
+        await consumer.aclose()
+        await run
+    return rest
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("room", [4, 10_000])
+async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) -> None:
+    """With a buffer that is full most of the time, and with one that never is."""
+    storm, payloads = Storm(seed), count()
+    tried: set[bytes] = set()
+    receipts: dict[bytes, Receipt] = {}
+
+    def payload() -> bytes:
+        made = b"%d" % next(payloads)
+        tried.add(made)
+        return made
+
+    async with nothing_left(redis):
+        async with Producer(url, max_messages=room, retention=KEEP_ALL) as producer:
+
+            async def sends() -> None:
+                body = payload()
+                receipts[body] = await producer.send(stream, body)
+
+            async def enqueues() -> None:
+                body = payload()
+                ticket = await producer.enqueue(stream, body)
+                receipts[body] = await ticket
+
+            async def sends_many() -> None:
+                bodies = [payload() for _ in range(7)]
+                for body, outcome in zip(
+                    bodies, await producer.send_many(stream, bodies), strict=True
+                ):
+                    assert isinstance(outcome, Receipt)
+                    receipts[body] = outcome
+
+            async def goes_through() -> None:
+                bodies = [payload() for _ in range(7)]
+                left = iter(bodies)
+                async for outcome in producer.send_many(stream, bodies):
+                    assert isinstance(outcome, Receipt)
+                    receipts[next(left)] = outcome
+
+            calls = (sends, enqueues, sends_many, goes_through, producer.flush)
+            await storm.over(*calls, times=600, abreast=12)
+            await producer.flush()
+            body = payload()
+            receipts[body] = await producer.send(stream, body)
+            assert producer._sender.accumulator.held == 0
+            assert not producer._sender._waiting
+        stored = {id_: fields[b"msg"] for id_, fields in await redis.xrange(stream)}
+    assert storm.cancelled > 100
+    assert storm.done > 20
+    # Each receipt is its own message's, and none was stored twice.
+    assert {stored[str(r.id).encode()]: r for r in receipts.values()} == {
+        body: receipts[body] for body in receipts
+    }
+    assert set(stored.values()) <= tried
+    assert len(stored) == len(set(stored.values()))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_opening_and_leaving_a_producer(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
+    storm, payloads = Storm(seed, longest=0.006), count()
+    queued: list[bytes] = []
+
+    async def opens() -> None:
+        async with Producer(url, retention=KEEP_ALL) as producer:
+            for _ in range(3):
+                body = b"%d" % next(payloads)
+                producer.enqueue_nowait(stream, body)
+                queued.append(body)
+            await asyncio.sleep(0.001)
+
+    async with nothing_left(redis):
+        await storm.over(opens, times=300)
+        await opens()
+    assert storm.cancelled > 100
+    # Leaving sends what is queued, and a second cancellation does not end that.
+    stored = [fields[b"msg"] for _, fields in await redis.xrange(stream)]
+    assert sorted(stored) == sorted(queued)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> None:
+    storm, handled = Storm(seed), []
+    await send(url, stream, *range(1500))
+    async with nothing_left(redis):
+        async with Consumer(stream, url=url, group="g") as consumer:
+
+            async def gets() -> None:
+                message = await consumer.next()
+                handled.append(message.payload)
+
+            async def gets_in_time() -> None:
+                message = await consumer.next(timeout=0.001)
+                if message is not None:
+                    handled.append(message.payload)
+
+            async def takes() -> None:
+                messages = await consumer.take(10, timeout=0.001)
+                handled.extend(message.payload for message in messages)
+
+            async def loops() -> None:
+                async for message in consumer:
+                    handled.append(message.payload)
+                    await asyncio.sleep(0)
+
+            async def loops_over_batches() -> None:
+                async for messages in consumer.batches(7, linger=0.001):
+                    handled.extend(message.payload for message in messages)
+                    await asyncio.sleep(0)
+
+            async def runs() -> None:
+                async def handle(message: Message[bytes]) -> None:
+                    await asyncio.sleep(0)
+                    handled.append(message.payload)
+
+                await consumer.run(handle, concurrency=3)
+
+            calls = (gets, gets_in_time, takes, loops, loops_over_batches, runs)
+            await storm.over(*calls, times=900)
+            assert not consumer.statistics().late
+            assert not consumer._open.intake._idle._waiting
+            assert not consumer._open.hands._holders
+        handled += await read_the_rest(url, stream, redis)
+    assert storm.cancelled > 200
+    assert set(handled) == {b"%d" % number for number in range(1500)}
+    # It may come again whose task was cancelled with it in hand; no other does.
+    assert len(handled) - 1500 <= 10 * storm.cancelled
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_what_a_cancelled_loop_was_at_comes_again(
+    url: str, stream: str, redis: Any, *, batched: bool
+) -> None:
+    """Also if the consumer is then left cleanly, which acknowledges after a `break`."""
+    await send(url, stream, *range(3))
+    at = asyncio.Event()
+
+    async def loop(consumer: Consumer[bytes]) -> None:
+        async for _ in consumer.batches(3) if batched else consumer:
+            at.set()
+            await asyncio.Event().wait()
+
+    async with Consumer(stream, url=url, group="g") as consumer:
+        task = asyncio.create_task(loop(consumer))
+        await at.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert sorted(await read_the_rest(url, stream, redis)) == [b"0", b"1", b"2"]
+
+
+async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
+    url: str, stream: str, redis: Any
+) -> None:
+    storm = Storm(3, longest=0.0005)
+    async with nothing_left(redis):
+        async with Consumer(stream, url=url, group="g") as consumer:
+            await storm.over(
+                consumer.next,
+                partial(consumer.next, timeout=0.0001),
+                partial(consumer.take, 3, timeout=0.0001),
+                times=1500,
+                abreast=20,
+            )
+            assert not consumer._open.intake._idle._waiting
+            assert consumer.statistics().in_hand == 0
+            await send(url, stream, 7)
+            async with asyncio.timeout(5):
+                assert (await consumer.next()).payload == b"7"
+    assert storm.cancelled > 500
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_changing_what_is_read(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
+    """While others take messages, so that reads are under way."""
+    storm, other, handled = Storm(seed, longest=0.006), f"{stream}-b", set[bytes]()
+    await send(url, stream, *range(300))
+    await send(url, other, *range(1000, 1300))
+    async with nothing_left(redis):
+        async with Consumer(
+            stream, url=url, group="g", mode="resumable", auto_commit=ROLLING
+        ) as consumer:
+
+            async def takes() -> None:
+                for message in await consumer.take(20, timeout=0.01):
+                    message.ack()
+                    handled.add(message.payload)
+
+            async def unassigns() -> None:
+                if other in {shard.stream for shard in consumer.shards}:
+                    await consumer.unassign(other)
+
+            calls = (
+                partial(consumer.seek, EARLIEST),
+                takes,
+                partial(consumer.assign, other),
+                consumer.commit,
+                unassigns,
+                consumer.lag,
+            )
+            # One at a time: to unassign what was unassigned just now is refused.
+            await storm.over(*calls, times=300, abreast=1)
+            await consumer.assign(other)
+            await consumer.seek(EARLIEST)
+            handled.clear()
+            async with asyncio.timeout(20):
+                while len(handled) < 600:
+                    await takes()
+            await consumer.commit()
+            assert set((await consumer.lag()).values()) == {0}
+        assert await pending(redis, stream, "g") == 0
+        assert await pending(redis, other, "g") == 0
+    assert storm.cancelled > 50
+    assert handled == {b"%d" % n for n in (*range(300), *range(1000, 1300))}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_opening_and_leaving_a_consumer(
+    url: str, stream: str, redis: Any, seed: int, events: Events
+) -> None:
+    storm, handled = Storm(seed, longest=0.012), list[bytes]()
+    await send(url, stream, *range(400))
+
+    async def opens() -> None:
+        async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
+            handled.append((await consumer.next()).payload)
+            handled.append((await consumer.next()).payload)
+
+    async def closes() -> None:
+        async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
+            handled.append((await consumer.next()).payload)
+            await storm.once(consumer.aclose)
+
+    async with nothing_left(redis):
+        await storm.over(opens, closes, times=200)
+        handled += await read_the_rest(url, stream, redis)
+    assert storm.cancelled > 50
+    assert set(handled) == {b"%d" % number for number in range(400)}
+    assert not events.named("close_incomplete")
+
+
+@pytest.mark.parametrize("how", ["leaving", "aclose"])
+async def test_closing_is_seen_through_however_often_it_is_cancelled(
+    url: str, stream: str, redis: Any, how: str
+) -> None:
+    """So nothing finished stays unsaid, and no task is left that nobody ends."""
+    await send(url, stream, *range(20))
+    opened, handled = asyncio.Event(), list[bytes]()
+
+    async def handle(message: Message[bytes]) -> None:
+        opened.set()
+        await asyncio.sleep(0.2)
+        handled.append(message.payload)
+
+    async with nothing_left(redis):
+
+        async def consume() -> None:
+            async with Consumer(stream, url=url, group="g") as consumer:
+                run = asyncio.create_task(consumer.run(handle, concurrency=3))
+                try:
+                    await opened.wait()
+                    if how == "aclose":
+                        await consumer.aclose()
+                    else:
+                        await asyncio.Event().wait()
+                finally:
+                    run.add_done_callback(lambda _: opened.clear())
+
+        task = asyncio.create_task(consume())
+        await opened.wait()
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0.01)
+        assert task.cancelled()
+        assert not opened.is_set()
+        assert len(handled) == 3
+        [group] = await redis.xinfo_groups(stream)
+        delivered = await redis.xrange(stream, max=group["last-delivered-id"])
+        assert len(delivered) - group["pending"] == 3
+        handled += await read_the_rest(url, stream, redis)
+    assert sorted(map(int, handled)) == list(range(20))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_running_and_handlers(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
+    """Runs are cancelled with handlers in them, and handlers cancel themselves."""
+    storm, handled = Storm(seed, longest=0.02), list[bytes]()
+    tried = Counter[bytes]()
+    await send(url, stream, *range(300))
+
+    async def handle(message: Message[bytes]) -> None:
+        tried[message.payload] += 1
+        if int(message.payload) % 7 == 0 and message.attempt == 1:
+            with anyio.move_on_after(0):
+                await asyncio.sleep(1)
+            raise asyncio.CancelledError
+        await asyncio.sleep(0.0005)
+        handled.append(message.payload)
+
+    async def runs() -> None:
+        async with Consumer(stream, url=url, group="g") as consumer:
+            await storm.over(
+                partial(consumer.run, handle, concurrency=4), times=10, abreast=2
+            )
+
+    async with nothing_left(redis):
+        for _ in range(4):
+            await runs()
+        handled += await read_the_rest(url, stream, redis)
+    assert set(handled) == {b"%d" % number for number in range(300)}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_transactions(url: str, stream: str, redis: Any, seed: int) -> None:
+    """Whether one is applied is open; that it is applied once is not."""
+    storm, out = Storm(seed), f"{stream}-out"
+    await send(url, stream, *range(300))
+    async with nothing_left(redis):
+        async with Consumer(
+            stream, url=url, group="g", auto_commit=ROLLING, name="me"
+        ) as consumer:
+
+            async def applies() -> None:
+                message = await consumer.next()
+                async with message.transaction() as tx:
+                    tx.command("HINCRBY", out, message.payload.decode(), 1)
+
+            await storm.over(applies, times=250)
+
+        async def over() -> bool:
+            return bool(await redis.hlen(out) == 300)
+
+        async def handle(message: Message[bytes]) -> None:
+            async with message.transaction() as tx:
+                tx.command("HINCRBY", out, message.payload.decode(), 1)
+
+        async with Consumer(stream, url=url, group="g", name="me") as consumer:
+            run = asyncio.create_task(consumer.run(handle))
+            await eventually(over)
+            await consumer.aclose()
+            await run
+        assert await pending(redis, stream, "g") == 0
+    assert storm.cancelled > 50
+    assert set((await redis.hgetall(out)).values()) == {b"1"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_an_operators_calls(url: str, stream: str, redis: Any, seed: int) -> None:
+    storm = Storm(seed)
+    await send(url, stream, *range(50))
+    await redis.xgroup_create(stream, "g", "0")
+    letters = [await die(redis, stream, b"%d" % number) for number in range(100)]
+    async with nothing_left(redis):
+        async with Admin(url) as shell:
+
+            async def goes_through() -> None:
+                async for letter in shell.dead.each(stream):
+                    assert letter.payload in {b"%d" % n for n in range(100)}
+
+            async def opens() -> None:
+                async with Admin(url) as another:
+                    await another.group_state(stream, "g")
+
+            async def reads() -> None:
+                for number, id_ in enumerate(letters[:3]):
+                    letter = await shell.dead.read(stream, id_)
+                    assert letter is None or letter.payload == b"%d" % number
+
+            await storm.over(
+                partial(shell.group_state, stream, "g"),
+                partial(shell.reset_group, stream, "g", EARLIEST),
+                partial(shell.trim, stream, ACKED),
+                partial(shell.delete_stream, f"{stream}-none"),
+                partial(admin.group_state, stream, "g", url=url),
+                partial(shell.dead.redrive, stream, limit=1),
+                goes_through,
+                reads,
+                opens,
+                times=300,
+            )
+            state = await shell.group_state(stream, "g")
+            assert (state.pending, state.lag) == (0, await redis.xlen(stream))
+            await shell.dead.redrive(stream)
+    assert storm.cancelled > 100
+    # The letters are all back, each once.
+    bodies = [fields[b"msg"] for _, fields in await redis.xrange(stream)]
+    assert sorted(map(int, bodies)) == sorted((*range(50), *range(100)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_replays(url: str, stream: str, redis: Any, seed: int) -> None:
+    storm = Storm(seed, longest=0.02)
+    await send(url, stream, *range(500))
+
+    async def goes_through() -> None:
+        given = [m.payload async for m in replay(stream, url=url, page=50)]
+        assert given == [b"%d" % number for number in range(500)]
+
+    async def pauses() -> None:
+        async for _ in replay(stream, url=url, page=50):
+            await asyncio.sleep(0)
+
+    async with nothing_left(redis):
+        await storm.over(goes_through, pauses, times=200)
+        await goes_through()
+    assert storm.cancelled > 50
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_routers(url: str, stream: str, redis: Any, seed: int) -> None:
+    storm, handled = Storm(seed, longest=0.02), list[bytes]()
+    await send(url, stream, *range(200))
+
+    def router() -> Router:
+        made = Router(url)
+
+        @made.handler(stream, group="g", concurrency=2)
+        async def handle(message: Message[bytes]) -> None:
+            await asyncio.sleep(0)
+            handled.append(message.payload)
+
+        @made.handler(f"{stream}-b", group="g")
+        async def nothing(message: Message[bytes]) -> None:
+            raise AssertionError
+
+        return made
+
+    async def runs() -> None:
+        await router().run()
+
+    async def in_the_background() -> None:
+        async with router().running():
+            await asyncio.sleep(0.01)
+
+    async with nothing_left(redis):
+        await storm.over(runs, in_the_background, times=100)
+        handled += await read_the_rest(url, stream, redis)
+    assert storm.cancelled > 40
+    assert set(handled) == {b"%d" % number for number in range(200)}
+
+
+async def test_what_fails_when_nobody_waits_for_it_any_more_reproaches_nobody(
+    url: str, stream: str, redis: Any
+) -> None:
+    """A seek, say, that was cancelled before the server refused it."""
+    failed = asyncio.Event()
+
+    async def errand(wire: object) -> None:
+        failed.set()
+        raise CommandError("XGROUP SETID", "NOPERM", "no")
+
+    async with nothing_left(redis):
+        async with Consumer(stream, url=url, group="g") as consumer:
+            asked = asyncio.create_task(consumer._open._reader.between_reads(errand))
+            await asyncio.sleep(0)
+            asked.cancel()
+            await failed.wait()

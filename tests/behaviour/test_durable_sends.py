@@ -1,0 +1,307 @@
+"""`replicas=` and `durable=`: sends that are told when they are elsewhere too."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from conftest import Events
+from penstock import (
+    ConfigurationError,
+    NotDurable,
+    Outgoing,
+    Producer,
+    Receipt,
+    SendFailed,
+    SendUnknown,
+    ServerError,
+)
+from support.proxy import Proxy, proxy
+from support.server import Server, server, with_login
+from support.waiting import eventually
+
+
+@asynccontextmanager
+async def pair(folder: Path) -> AsyncIterator[tuple[Server, Server]]:
+    """A primary, and a replica that is in step with it."""
+    for name in ("primary", "replica"):
+        (folder / name).mkdir()
+    async with server(folder / "primary", "--repl-diskless-sync-delay", "0") as primary:
+        place = ("--replicaof", "127.0.0.1", str(primary.port))
+        async with server(folder / "replica", *place) as replica:
+            client = primary.client()
+
+            async def in_step() -> bool:
+                await client.set("warm", 1)
+                return bool(await client.execute_command("WAIT", 1, 100))
+
+            await eventually(in_step, within=10)
+            await client.aclose()
+            yield primary, replica
+
+
+async def has_waitaof(own: Server) -> bool:
+    client = own.client()
+    try:
+        await client.execute_command("WAITAOF")
+    except ResponseError as error:
+        return "unknown command" not in str(error)
+    finally:
+        await client.aclose()
+    raise AssertionError
+
+
+async def test_a_message_is_confirmed_when_the_replicas_have_it(
+    tmp_path: Path, stream: str, events: Events
+) -> None:
+    async with pair(tmp_path) as servers:
+        for how in ({}, {"resend": True}, {"idempotent": True}):
+            events.clear()
+            options = {"replicas": 1, "on_event": events, **how}
+            await confirmed_or_not(servers, f"{stream}-{len(how)}", options)
+            [event] = events.named("send_not_durable")
+            assert event.facts.items() >= {"messages": 1, "replicas": 0}.items()
+            assert event.facts["ids"]
+
+
+async def confirmed_or_not(
+    servers: tuple[Server, Server], stream: str, options: dict[str, Any]
+) -> None:
+    primary, replica = servers
+    here, there = primary.client(), replica.client()
+    await here.delete(stream)
+    async with Producer(primary.url, **options) as producer:
+        for number in range(20):
+            receipt = await producer.send(stream, b"%d" % number)
+            [(id_, _)] = await there.xrevrange(stream, count=1)
+            assert id_.decode() == str(receipt.id)
+        # The replica is stopped: stored, but nowhere else.
+        replica.send_signal(signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(NotDurable) as caught:
+            await producer.send(stream, b"20", timeout=0.5)
+        assert time.monotonic() - start < 0.5
+        error = caught.value
+        assert (error.wanted, error.achieved, error.durable) == (1, 0, None)
+        assert error.stream == stream
+        assert isinstance(error, ServerError)
+        assert not isinstance(error, SendFailed)
+        # What does not ask for replicas is not refused.
+        assert isinstance(await producer.send(stream, b"21", replicas=0), Receipt)
+        found = [i.decode() for i, _ in await here.xrange(stream)]
+        assert found[20] == error.id == str(error.receipt.id)
+        replica.send_signal(signal.SIGCONT)
+        await producer.send(stream, b"22", timeout=20)
+    for client in (here, there):
+        bodies = [fields[b"msg"] for _, fields in await client.xrange(stream)]
+        assert bodies == [b"%d" % number for number in range(23)]
+        await client.aclose()
+
+
+async def test_one_wait_does_for_all_messages_of_a_write(
+    url: str, stream: str, redis: Any
+) -> None:
+    async def waits() -> int:
+        stats = await redis.info("commandstats")
+        return int(stats.get("cmdstat_wait", {}).get("calls", 0))
+
+    async with Producer(url) as producer:
+        await producer.send(stream, b"warm")
+        before = await waits()
+        outcomes = await producer.send_many(
+            stream, [b"x"] * 300, replicas=1, timeout=0.5
+        )
+        assert {type(outcome) for outcome in outcomes} == {NotDurable}
+        assert 1 <= await waits() - before <= 3
+    assert await redis.xlen(stream) == 301
+
+
+async def test_each_message_is_judged_by_what_it_asks_for(
+    tmp_path: Path, stream: str
+) -> None:
+    async with (
+        pair(tmp_path) as (primary, _),
+        Producer(primary.url, send_timeout=2) as producer,
+    ):
+        plain = producer.to(stream)
+        one, two = (producer.to(stream, replicas=n) for n in (1, 2))
+        string = primary.client()
+        await string.set(f"{stream}-string", "no stream")
+        futures = [
+            plain.enqueue_nowait(b"0"),
+            two.enqueue_nowait(b"1"),
+            one.enqueue_nowait(b"2"),
+            two.enqueue_nowait(b"3"),
+            producer.enqueue_nowait(f"{stream}-string", b"x", replicas=1),
+            plain.enqueue_nowait(b"4", replicas=2, timeout=2.1),
+            one.enqueue_nowait(b"5", replicas=0),
+        ]
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        kinds = [Receipt, NotDurable, Receipt, NotDurable, SendFailed]
+        assert [type(outcome) for outcome in outcomes] == [*kinds, NotDurable, Receipt]
+        assert [o.achieved for o in outcomes if isinstance(o, NotDurable)] == [1] * 3
+        bodies = [fields[b"msg"] for _, fields in await string.xrange(stream)]
+        assert bodies == [b"%d" % number for number in range(6)]
+        await string.aclose()
+
+
+async def test_a_wait_is_no_longer_than_half_of_the_socket_timeout(
+    url: str, stream: str
+) -> None:
+    mark = "&" if "?" in url else "?"
+    async with Producer(f"{url}{mark}socket_timeout=0.6", max_batch=1) as producer:
+        start = time.monotonic()
+        # Each of them waits, one behind the other, and none of them for the reply.
+        outcomes = await producer.send_many(stream, [b"x"] * 5, replicas=1)
+        assert {type(outcome) for outcome in outcomes} == {NotDurable}
+        assert 5 * 0.3 <= time.monotonic() - start < 5 * 0.3 + 2
+
+
+async def test_what_is_confirmed_by_a_replica_outlives_the_primary(
+    tmp_path: Path, stream: str
+) -> None:
+    """Killed under load; the replica becomes the primary, at the same address."""
+    confirmed: dict[int, str] = {}
+
+    async def send(producer: Producer, first: int) -> None:
+        for number in range(first, 100_000, 20):
+            receipt = await producer.send(stream, b"%d" % number)
+            confirmed[number] = str(receipt.id)
+
+    async with pair(tmp_path) as (primary, replica), proxy(primary.url) as between:
+        url = f"{between.url}?socket_timeout=1"
+        async with Producer(url, replicas=1, idempotent=True, max_batch=5) as producer:
+            tasks = [asyncio.create_task(send(producer, n)) for n in range(20)]
+            await eventually(lambda: confirmations(confirmed, 300))
+            primary.kill()
+            await promote(replica, between)
+            # Nobody is behind the new primary.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=20)
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert NotDurable in {type(outcome) for outcome in outcomes}
+            assert SendUnknown not in {type(outcome) for outcome in outcomes}
+        client = replica.client()
+        found = [(int(f[b"msg"]), i.decode()) for i, f in await client.xrange(stream)]
+        await client.aclose()
+    assert confirmed.items() <= set(found)
+    # Also what was in the air when the primary died is there once.
+    assert len(found) == len(dict(found))
+
+
+async def confirmations(confirmed: dict[int, str], count: int) -> bool:
+    return len(confirmed) >= count
+
+
+async def promote(replica: Server, between: Proxy) -> None:
+    client = replica.client()
+    await client.execute_command("REPLICAOF", "NO", "ONE")
+    await client.aclose()
+    between.lead_to(replica.url)
+
+
+async def test_a_message_found_again_is_confirmed_only_when_replicas_have_it(
+    tmp_path: Path, stream: str
+) -> None:
+    """Its first write is not this connection's, and WAIT looks at those alone."""
+    async with pair(tmp_path) as (primary, replica), proxy(primary.url) as between:
+        async with Producer(between.url, replicas=1, idempotent=True) as producer:
+            await producer.send(stream, b"0")
+            replica.send_signal(signal.SIGSTOP)
+            between.mute = True
+            future = producer.enqueue_nowait(stream, b"1", timeout=1)
+            client = primary.client()
+
+            async def stored() -> bool:
+                return bool(await client.xlen(stream) == 2)
+
+            await eventually(stored)
+            between.mute = False
+            between.cut()
+            with pytest.raises(NotDurable) as caught:
+                await future
+            assert caught.value.achieved == 0
+            replica.send_signal(signal.SIGCONT)
+            await client.aclose()
+
+
+async def test_durable_sends_are_in_the_append_only_file(
+    tmp_path: Path, stream: str, events: Events
+) -> None:
+    async with pair(tmp_path) as (primary, replica):
+        if not await has_waitaof(primary):
+            pytest.skip("needs WAITAOF: Redis 7.2 or Valkey")
+        async with Producer(primary.url, durable=True, on_event=events) as producer:
+            assert isinstance(await producer.send(stream, b"0"), Receipt)
+            assert isinstance(await producer.send(stream, b"1", replicas=1), Receipt)
+            replica.send_signal(signal.SIGSTOP)
+            with pytest.raises(NotDurable) as caught:
+                await producer.to(stream, replicas=1).send(b"2", timeout=0.5)
+            error = caught.value
+            assert (error.wanted, error.achieved, error.durable) == (1, 0, True)
+            replica.send_signal(signal.SIGCONT)
+            client = primary.client()
+            await client.config_set("appendonly", "no")
+            [outcome] = await producer.send_many(stream, [Outgoing(b"3")])
+            assert isinstance(outcome, NotDurable)
+            assert outcome.durable is False
+            assert "appendonly" in str(outcome)
+            assert await client.xlen(stream) == 4
+            await client.aclose()
+
+
+async def test_where_there_is_no_append_only_file_opening_says_so(
+    tmp_path: Path,
+) -> None:
+    """Or where the server has no WAITAOF at all."""
+    async with server(tmp_path, "--appendonly", "no") as own:
+        with pytest.raises(ConfigurationError, match="appendonly yes"):
+            async with Producer(own.url, durable=True):
+                raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("options", "acl"), [({"replicas": 1}, "-wait"), ({"durable": True}, "-waitaof")]
+)
+async def test_who_may_not_wait_is_told_so_on_opening(
+    tmp_path: Path, options: dict[str, Any], acl: str
+) -> None:
+    async with server(tmp_path) as own:
+        if acl == "-waitaof" and not await has_waitaof(own):
+            pytest.skip("needs WAITAOF: Redis 7.2 or Valkey")
+        client = own.client()
+        await client.execute_command(
+            "ACL", "SETUSER", "u", "on", ">pw", "~*", "&*", "+@all", acl
+        )
+        await client.aclose()
+        with pytest.raises(ConfigurationError, match="NOPERM"):
+            async with Producer(with_login(own.url, "u", "pw"), **options):
+                raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "choice", [{"replicas": -1}, {"replicas": True}, {"replicas": "1"}, {"durable": 1}]
+)
+async def test_choices_that_make_no_sense_are_refused(
+    url: str, stream: str, redis: Any, choice: dict[str, Any]
+) -> None:
+    [name] = choice
+    with pytest.raises(ConfigurationError, match=name):
+        Producer(url, **choice)
+    async with Producer(url) as producer:
+        with pytest.raises(ConfigurationError, match=name):
+            await producer.send(stream, b"x", **choice)
+        with pytest.raises(ConfigurationError, match=name):
+            await producer.send_many(stream, [b"x"], **choice)
+        with pytest.raises(ConfigurationError, match=name):
+            producer.to(stream, **choice)
+    assert not await redis.exists(stream)

@@ -1,0 +1,105 @@
+"""A forked child can't use what its parent has open, and does it no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from conftest import Events
+from penstock import KEEP_ALL, ClosedError, Consumer, Producer, admin
+from penstock.errors import UsageError
+from support.waiting import numbers, read
+
+
+def forked() -> int:
+    """Fork; 0 in the child."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of it where there are threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+async def in_child(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Have something done in a forked child, in a loop of its own; gives its status.
+
+    The parent's loop is none that a child could go on with, says asyncio.
+    """
+    child = forked()
+    if not child:
+        try:
+            asyncio.run(work())
+        except BaseException:  # noqa: BLE001 - nothing of the test runs on in the child
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+async def goes_on(
+    producer: Producer, consumer: Consumer[bytes], stream: str, start: int
+) -> None:
+    """The parent sends and handles as if nothing had been."""
+    for number in range(start, start + 100):
+        await producer.enqueue(stream, b"%d" % number)
+    await producer.flush()
+    assert numbers(await read(consumer, 100)) == [*range(start, start + 100)]
+
+
+async def test_a_child_is_told_and_the_parent_goes_on(
+    url: str, stream: str, events: Events
+) -> None:
+    async with (
+        Producer(url, on_event=events, retention=KEEP_ALL) as producer,
+        Consumer(stream, url=url, group="g", on_event=events) as consumer,
+    ):
+        await goes_on(producer, consumer, stream, 0)
+
+        async def child() -> None:
+            for call in (
+                lambda: producer.send(stream, b"child"),
+                lambda: producer.enqueue(stream, b"child"),
+                producer.flush,
+                lambda: consumer.next(timeout=1),
+                consumer.commit,
+                consumer.lag,
+            ):
+                with pytest.raises(ClosedError, match="one of its own in a forked"):
+                    await call()
+            with pytest.raises(ClosedError):
+                producer.enqueue_nowait(stream, b"child")
+
+        assert await in_child(child) == 0
+        await goes_on(producer, consumer, stream, 100)
+    assert {event.name for event in events} <= {"shard_found"}
+
+
+async def test_a_child_can_have_its_own(url: str, stream: str, redis: Any) -> None:
+    async with Producer(url) as producer:
+        await producer.send(stream, b"parent")
+
+        async def child() -> None:
+            async with Producer(url) as own:
+                await own.send(stream, b"child")
+
+        assert await in_child(child) == 0
+        await producer.send(stream, b"parent")
+    assert await redis.xlen(stream) == 3
+
+
+async def test_an_admin_of_the_parent_says_so_too(url: str, stream: str) -> None:
+    async with admin.Admin(url) as office, Producer(url) as producer:
+        await producer.send(stream, b"1")
+
+        async def child() -> None:
+            with pytest.raises(UsageError, match="open one of its own in the child"):
+                await office.trim(stream, "5-0")
+
+        assert await in_child(child) == 0
+        await office.trim(stream, "5-0")

@@ -1,0 +1,458 @@
+"""The users of docs/security.md: what they may do is enough, and none of it too much.
+
+The lines and tables are taken from the page itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from conftest import Events
+from penstock import AccessError, ConfigurationError, PenstockError, SendFailed
+from penstock._core import replies
+from penstock._tasks import reaping
+from support import roles
+from support.roles import Act, Stage
+from support.server import with_login
+from support.waiting import calls, eventually
+
+PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+
+
+class Role(NamedTuple):
+    """One of the page's users: the words it has, and the rows of those it may have."""
+
+    words: list[str]
+    rows: list[list[str]]
+
+
+def rows(table: str) -> list[list[str]]:
+    first = re.findall(r"^\| (`[^|]*(?:\\\|[^|]*)*`) \|", table, re.MULTILINE)
+    return [cell.replace("\\|", "|").strip("`").split() for cell in first]
+
+
+def read_page() -> dict[str, Role]:
+    found = {}
+    for part in PAGE.split("\n### ")[1:]:
+        part = part.partition("\n## ")[0]  # noqa: PLW2901 - the part, and no more
+        [(name, words)] = re.findall(
+            r"^ACL SETUSER (\w+) on >secret resetkeys resetchannels (.*)$",
+            part,
+            re.MULTILINE,
+        )
+        found[name] = Role(words.split(), rows(part))
+    return found
+
+
+ROLES = read_page()
+
+# What a role can do with its line alone, and what it can do with all words.
+PLAIN: dict[str, list[Act]] = {
+    "producer": [roles.sends, roles.sends_to_shards],
+    "reader": [roles.reads],
+    "consumer": [
+        roles.reads_in_a_group,
+        roles.reads_after_cuts,
+        roles.reads_after_a_restart,
+        roles.mends_its_group,
+        roles.tries_again,
+        roles.buries,
+        roles.takes_over,
+        roles.hands_over,
+    ],
+    "operator": [roles.looks],
+}
+MORE: dict[str, list[Act]] = {
+    "producer": [roles.sends_once, roles.sends_to_replicas],
+    "reader": [roles.replays],
+    "consumer": [
+        roles.reads_shards,
+        roles.removes_the_dead,
+        roles.seeks,
+        roles.tells_its_lag,
+    ],
+    "operator": [roles.resets, roles.deletes],
+}
+
+
+class Without(NamedTuple):
+    """What happens in an act without a word.
+
+    Attributes:
+        act: The act.
+        error: What it raises, if it does not end well.
+        event: What is told of it.
+        told: Whether the exception, or else the event, names the command.
+    """
+
+    act: Act
+    error: type[Exception] | None = None
+    event: str = ""
+    told: bool = True
+
+
+WAITS = roles.closes_while_it_waits
+RESTARTS = roles.reads_after_a_restart
+UNABLE = (AssertionError, TimeoutError)
+SILENT = Without(WAITS)
+
+# By role, what leaving out one word does; a word that nothing here is said of is one
+# too much, or one that nobody has tried.
+EFFECTS: dict[str, dict[str, Without]] = {
+    "producer": {
+        "~orders": Without(roles.sends, SendFailed, "send_failed", told=False),
+        "~orders:*": Without(roles.sends_to_shards, SendFailed, told=False),
+        "+xadd": Without(roles.sends, SendFailed, "send_failed"),
+        "~{orders}.*": Without(roles.sends_once, SendFailed, told=False),
+        "~{orders:*}.*": Without(roles.sends_once_to_shards, SendFailed, told=False),
+        "+eval": Without(roles.sends_once, ConfigurationError),
+        **dict.fromkeys(
+            ("+hmget", "+hset", "+hkeys", "+hdel", "+pexpire"),
+            Without(roles.sends_once, SendFailed, "send_failed"),
+        ),
+        "+wait": Without(roles.sends_to_replicas, ConfigurationError),
+        "+waitaof": Without(roles.sends_to_disks, ConfigurationError),
+        "+client|id": Without(roles.sends_to_shards),
+        "+info": Without(roles.sends_to_shards),
+    },
+    "reader": {
+        "~orders": Without(roles.reads, AccessError, told=False),
+        "~orders:*": Without(roles.reads, event="looking_refused", told=False),
+        "+xread": Without(roles.reads, AccessError),
+        "+xinfo|stream": Without(roles.reads, AccessError),
+        "+exists": Without(roles.reads, event="looking_refused"),
+        "+type": Without(roles.reads, event="looking_refused"),
+        "+client|id": Without(roles.waits),
+        "+client|unblock": Without(roles.waits),
+        "+xrange": Without(roles.replays, AccessError),
+        "+xrevrange": Without(roles.replays, AccessError),
+        "+info": Without(roles.waits),
+    },
+    "consumer": {
+        "~orders": Without(WAITS, AccessError, told=False),
+        "~orders:*": Without(WAITS, event="looking_refused", told=False),
+        "~orders.dead": Without(
+            roles.buries, AssertionError, "dead_letters_refused", told=False
+        ),
+        "+xreadgroup": Without(WAITS, AccessError),
+        "+xgroup|create": Without(WAITS, AccessError),
+        "+xack": Without(RESTARTS, AssertionError, "commit_refused"),
+        "+xpending": Without(WAITS, AccessError),
+        "+xclaim": Without(RESTARTS, AccessError),
+        "+xautoclaim": Without(WAITS, event="claim_refused"),
+        "+xrange": Without(RESTARTS, AccessError),
+        "+xadd": Without(roles.buries, AssertionError, "dead_letters_refused"),
+        "+exists": Without(WAITS, event="looking_refused"),
+        "+type": Without(RESTARTS, event="looking_refused"),
+        "+eval": Without(roles.buries),
+        "+subscribe": SILENT,
+        "+publish": Without(roles.hands_over),
+        "&penstock:released:orders:*": Without(WAITS, told=False),
+        "&penstock:consumer:orders:*": Without(WAITS, told=False),
+        "+pubsub|numsub": SILENT,
+        "+xinfo|consumers": Without(roles.removes_the_dead, event="reaping_refused"),
+        "+xgroup|delconsumer": Without(roles.removes_the_dead, event="reaping_refused"),
+        "+xinfo|groups": Without(roles.mends_its_group),
+        "+xinfo|stream": Without(roles.seeks, AccessError),
+        "+multi": Without(roles.tells_its_lag, AssertionError),
+        "+exec": Without(roles.tells_its_lag, AssertionError),
+        "+xgroup|setid": Without(roles.seeks, AccessError),
+        "+client|id": SILENT,
+        "+client|unblock": SILENT,
+        "+info": SILENT,
+    },
+    "operator": {
+        "~orders": Without(roles.looks, AccessError, told=False),
+        "~orders:*": Without(roles.looks, event="looking_refused", told=False),
+        "+multi": Without(roles.looks, AccessError),
+        "+exec": Without(roles.looks, PenstockError),
+        "+xinfo|stream": Without(roles.looks, AccessError),
+        "+xinfo|groups": Without(roles.looks, AccessError),
+        "+xpending": Without(roles.looks, AccessError),
+        "+exists": Without(roles.looks, event="looking_refused"),
+        "+type": Without(roles.looks, event="looking_refused"),
+        "+xgroup|create": Without(roles.resets_what_is_new, AccessError),
+        "+xgroup|setid": Without(roles.resets, AccessError),
+        "+xack": Without(roles.resets, AccessError),
+        "+unlink": Without(roles.deletes, AccessError),
+        "+client|id": Without(roles.looks),
+    },
+}
+
+
+def all_words(role: Role) -> list[str]:
+    return list(dict.fromkeys([*role.words, *(w for row in role.rows for w in row)]))
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have dead consumers removed after less than ten seconds."""
+    monkeypatch.setattr(reaping, "_LEAST_IDLE", 0.1)
+
+
+Enter = Callable[[Sequence[str]], Any]
+
+
+@pytest.fixture
+def enter(url: str, stream: str, redis: Any, events: Events) -> Enter:
+    @asynccontextmanager
+    async def entered(words: Sequence[str]) -> AsyncIterator[Stage]:
+        user = f"u-{stream}"
+        known = await known_words(redis, words)
+        rules = [word.replace("orders", stream) for word in known]
+        start = ("on", ">secret", "resetkeys", "resetchannels")
+        await redis.execute_command("ACL", "SETUSER", user, *start, *rules)
+        login = with_login(url, user, "secret")
+        try:
+            yield Stage(login, stream, redis, user, events)
+        finally:
+            await redis.acl_deluser(user)
+
+    return entered
+
+
+async def known_words(redis: Any, words: Sequence[str]) -> list[str]:
+    """Those that this server knows: WAITAOF is none of Redis 7.0's commands."""
+    blocking = {str(name) for name in await redis.acl_cat("blocking")}
+    return [word for word in words if word != "+waitaof" or "b'waitaof'" in blocking]
+
+
+async def denied(redis: Any, user: str) -> set[str]:
+    """What a user has been refused: commands, keys and channels."""
+    log = await redis.execute_command("ACL", "LOG", 128)
+    found = set()
+    for line in log:
+        facts = replies.mapping(line)
+        if facts[b"username"].decode() == user:
+            found.add(facts[b"object"].decode("utf-8", "replace"))
+    return found
+
+
+LIVES = [
+    pytest.param(act, words, anyway, id=f"{name}-{act.__name__}-{kind}")
+    for name, role in ROLES.items()
+    for kind, words, anyway, acts in (
+        ("at least", role.words, None, PLAIN[name]),
+        ("in full", all_words(role), {"waitaof"}, PLAIN[name] + MORE[name]),
+    )
+    for act in acts
+]
+
+
+@pytest.mark.parametrize(("act", "words", "anyway"), LIVES)
+async def test_a_role_can_live_its_life(
+    act: Act, words: list[str], anyway: set[str] | None, redis: Any, enter: Enter
+) -> None:
+    """With the line alone; and with all words, when nothing at all is refused it."""
+    await redis.execute_command("ACL", "LOG", "RESET")
+    async with enter(words) as stage:
+        await act(stage)
+        refused = await denied(redis, stage.user)
+    assert anyway is None or refused <= anyway
+
+
+def test_the_page_has_what_is_tried_here_and_nothing_else() -> None:
+    assert ROLES.keys() == PLAIN.keys() == MORE.keys() == EFFECTS.keys()
+    for name, role in ROLES.items():
+        assert {*all_words(role)} - {"-@all"} == {*EFFECTS[name]}
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [(name, word) for name, effects in EFFECTS.items() for word in effects],
+)
+async def test_no_word_can_be_left_out_without_the_effect_that_is_told(
+    name: str, word: str, redis: Any, tmp_path: Path, enter: Enter
+) -> None:
+    if word == "+waitaof":
+        pytest.skip("test_durable_sends.py tries it, on a server that has a file")
+    effect = EFFECTS[name][word]
+    left = [other for other in all_words(ROLES[name]) if other != word]
+    await redis.execute_command("ACL", "LOG", "RESET")
+    error: BaseException | None = None
+    async with enter(left) as stage:
+        try:
+            await effect.act(stage)
+        except Exception as raised:  # noqa: BLE001 - looked at below
+            error = raised
+        refused = await denied(redis, stage.user)
+        told = [str(e) for e in stage.events if e.name == effect.event]
+    # Whatever it brings, it is this word that is missing.
+    assert refused
+    command = word.removeprefix("+")
+    if word.startswith("+"):
+        assert refused & {command, command.partition("|")[0]}
+    assert isinstance(error, effect.error or type(None)), error
+    assert told or not effect.event
+    if effect.told and isinstance(error, PenstockError):
+        assert_named(command, str(error))
+    elif effect.told and effect.event:
+        assert_named(command, told[0])
+
+
+def assert_named(command: str, text: str) -> None:
+    """In the server's words, or in Penstock's, where an old one leaves it open."""
+    assert "NOPERM" in text
+    assert command.partition("|")[0] in text.lower()
+
+
+# -- what the page says besides --------------------------------------------------------
+
+
+async def test_a_selector_keeps_a_consumer_from_sending_to_its_stream(
+    redis: Any, enter: Enter
+) -> None:
+    major = (await redis.info("server"))["redis_version"].partition(".")[0]
+    if int(major) < 7:
+        pytest.skip("selectors came with Redis 7")
+    words = [word for word in ROLES["consumer"].words if word != "+xadd"]
+    assert "(+xadd ~orders.dead)" in PAGE
+    for scripts in ([], ["+eval"]):
+        async with enter([*words, *scripts, "(+xadd ~orders.dead)"]) as stage:
+            await roles.buries(stage)
+            with pytest.raises(SendFailed, match="NOPERM"):
+                await roles.sends(stage)
+            await redis.delete(stage.stream, f"{stage.stream}.dead")
+
+
+async def test_a_producer_that_may_only_write_can_read_nothing(
+    redis: Any, enter: Enter
+) -> None:
+    major = (await redis.info("server"))["redis_version"].partition(".")[0]
+    if int(major) < 7:
+        pytest.skip("%W came with Redis 7")
+    words = [w.replace("~", "%W~") for w in ROLES["producer"].words]
+    assert " ".join(w for w in words if w.startswith("%")) in PAGE
+    async with enter(words) as stage:
+        await roles.sends(stage)
+        await roles.sends_to_shards(stage)
+
+
+async def test_a_transaction_needs_scripts_and_what_it_does(enter: Enter) -> None:
+    words = [*ROLES["consumer"].words, "+hincrby", "+hget"]
+    words += ["~orders.totals", "~orders.counted"]
+    async with enter([*words, "+eval", "+evalsha", "+type"]) as stage:
+        await roles.transacts(stage)
+        assert not stage.told("transaction_broken")
+
+
+async def test_without_its_acknowledgement_a_letter_is_written_once(
+    redis: Any, enter: Enter
+) -> None:
+    """The script's copy stays, and is not made again when it is tried again."""
+    words = [word for word in all_words(ROLES["consumer"]) if word != "+xack"]
+    async with enter(words) as stage:
+        before = await calls(redis, "xack")
+
+        async def again() -> bool:
+            return await calls(redis, "xack") > before + 2
+
+        async with stage.consumer() as consumer:
+            await stage.add(0)
+            (await consumer.next()).reject("no")
+            assert await consumer.next(timeout=0.01) is None
+            await eventually(again)
+            assert await redis.xlen(f"{stage.stream}.dead") == 1
+            await redis.execute_command("ACL", "SETUSER", stage.user, "+xack")
+            await eventually(lambda: roles.none_pending(stage))
+        assert await redis.xlen(f"{stage.stream}.dead") == 1
+
+
+@pytest.mark.parametrize("missing", ["+hkeys", "+hdel"])
+async def test_what_is_said_to_be_not_stored_is_not(
+    missing: str, redis: Any, enter: Enter
+) -> None:
+    """Also where what is refused is only the forgetting of old notes."""
+    words = [word for word in all_words(ROLES["producer"]) if word != missing]
+    async with enter(words) as stage, stage.producer(idempotent=True) as producer:
+        stored = 0
+        for _ in range(3):
+            outcomes = await producer.send_many(stage.stream, [b"x"] * 5)
+            stored += sum(not isinstance(one, SendFailed) for one in outcomes)
+        assert await redis.xlen(stage.stream) == stored < 15
+
+
+async def test_a_word_taken_away_for_a_while_loses_nothing(
+    redis: Any, enter: Enter
+) -> None:
+    words = all_words(ROLES["consumer"])
+    taken = ("-xadd", "-xack", "-xclaim", "-xautoclaim", "-xpending", "-xrange")
+    async with enter(words) as stage, stage.consumer() as consumer:
+        async with stage.producer() as producer:
+            await redis.execute_command("ACL", "SETUSER", stage.user, *taken)
+            with pytest.raises(SendFailed, match="NOPERM"):
+                await producer.send(stage.stream, b"0")
+            await stage.add(1)
+            assert (await consumer.next()).payload == b"1"
+            assert await consumer.next(timeout=0.2) is None
+            back = [word.replace("-", "+") for word in taken]
+            await redis.execute_command("ACL", "SETUSER", stage.user, *back)
+            await producer.send(stage.stream, b"2")
+            assert (await consumer.next()).payload == b"2"
+            assert await consumer.next(timeout=0.01) is None
+            await consumer.commit()
+            assert await roles.none_pending(stage)
+            await redis.execute_command("ACL", "SETUSER", stage.user, "-xreadgroup")
+            await stage.add(3)  # the read under way was allowed
+            with pytest.raises(AccessError, match="xreadgroup"):
+                while True:
+                    await consumer.next()
+
+
+async def test_a_password_is_rotated_without_a_gap(
+    url: str, redis: Any, enter: Enter
+) -> None:
+    async with enter(all_words(ROLES["consumer"])) as stage, stage.consumer() as old:
+        change = ("ACL", "SETUSER", stage.user)
+        await redis.execute_command(*change, ">new")
+        again = Stage(
+            with_login(url, stage.user, "new"), stage.stream, redis, stage.user
+        )
+        async with again.consumer() as new:
+            await redis.execute_command(*change, "<secret")
+            await stage.add(0)
+            # Connections that are open stay so.
+            assert await old.next(timeout=0.2) or await new.next(timeout=1)
+            await stage.cut()
+            await eventually(lambda: _is_told(stage, "access_refused"))
+            await stage.add(1)
+            assert await new.next(timeout=5)
+            # A password that is valid again is enough.
+            await redis.execute_command(*change, ">secret")
+            await eventually(lambda: _is_told(stage, "reconnected"))
+
+
+async def _is_told(stage: Stage, name: str) -> bool:
+    return stage.told(name)
+
+
+async def test_dead_letters_and_trimming_are_the_other_pages(
+    url: str, stream: str, redis: Any
+) -> None:
+    """An operator with the words of all three pages can do everything."""
+    docs = Path(__file__).parents[2] / "docs"
+    rules = list(all_words(ROLES["operator"]))
+    for page in ("dead-letters.md", "retention.md"):
+        block = re.search(
+            r"^ACL SETUSER operator .*?^```",
+            (docs / page).read_text(),
+            re.MULTILINE | re.DOTALL,
+        )
+        assert block
+        rules += re.findall(r"(?<!\S)[~+]\S+", re.sub(r"\(.*\)", "", block[0]))
+    user = f"u-{stream}"
+    rules = [rule.replace("orders", stream) for rule in rules]
+    await redis.execute_command("ACL", "SETUSER", user, "on", ">secret", *rules)
+    try:
+        stage = Stage(with_login(url, user, "secret"), stream, redis, user)
+        await roles.sees_to_dead_letters(stage)
+        await redis.delete(stream)
+        await roles.trims(stage)
+    finally:
+        await redis.acl_deluser(user)

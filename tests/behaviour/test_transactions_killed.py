@@ -1,0 +1,89 @@
+"""Processes are killed at any moment, and what their messages bring about is done once.
+
+`PENSTOCK_SOAK=30` has it go on for so many seconds; with `--log-cli-level=INFO` it
+tells what it came to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.fleet import Fleet, fleet
+from support.waiting import eventually, pending
+
+SECONDS = float(os.environ.get("PENSTOCK_SOAK", "3"))
+WORKERS = 3
+# A message that comes back is tried however often its process was killed.
+RETRY = {"max_attempts": None}
+
+
+async def feed(crew: Fleet, out: str, until: float) -> int:
+    """Send as long as that; gives how many messages it was."""
+    sent = 0
+    while time.monotonic() < until:
+        await crew.send(*[f"count {out}"] * 60, first=sent, keys=7)
+        sent += 60
+        await asyncio.sleep(0.1)
+    return sent
+
+
+async def kill(crew: Fleet, number: int, until: float) -> int:
+    """Start workers and kill each at a random moment; gives how many they were."""
+    killed = 0
+    while time.monotonic() < until or killed < 2:
+        # Some go on as the one before them, what others leave has to be taken over.
+        life = await crew.start(f"w{number}-{killed // 2}")
+        await asyncio.sleep(random.uniform(0, 0.5))
+        await life.end(signal.SIGKILL)
+        killed += 1
+    return killed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 4 * SECONDS)
+async def test_every_message_counts_once_however_often_processes_are_killed(
+    url: str, stream: str, redis: Any, tmp_path: Path
+) -> None:
+    out = f"{stream}.out"
+    claim = {"idle": 0.6, "interval": 0.1}
+    run = {"concurrency": 8}
+    async with fleet(url, stream, tmp_path, retry=RETRY, claim=claim, run=run) as crew:
+        until = time.monotonic() + SECONDS
+        async with asyncio.TaskGroup() as group:
+            fed = group.create_task(feed(crew, out, until))
+            killers = [
+                group.create_task(kill(crew, number, until))
+                for number in range(WORKERS)
+            ]
+        sent, killed = fed.result(), sum(task.result() for task in killers)
+        await crew.start("last")
+        done = lambda: _all_is_done(redis, stream, out, sent)  # noqa: E731
+        await eventually(done, within=30 + SECONDS)
+        starts = Counter(line.number for line in crew.lines("start"))
+    counts = {
+        k.decode(): int(n) for k, n in (await redis.hgetall(f"{out}.counts")).items()
+    }
+    total = counts.pop("total")
+    outputs = Counter(int(fields[b"msg"]) for _, fields in await redis.xrange(out))
+    again = sum(times - 1 for times in starts.values())
+    told = "%g s: %d messages, %d kills, %d handlers started again"
+    logging.getLogger(__name__).info(told, SECONDS, sent, killed, again)
+    assert total == sent
+    assert counts == {str(number): 1 for number in range(sent)}
+    assert outputs == dict.fromkeys(range(sent), 1)
+    assert not await redis.exists(f"{stream}.dead")
+
+
+async def _all_is_done(redis: Any, stream: str, out: str, sent: int) -> bool:
+    there = await redis.xlen(out) >= sent
+    return there and not await pending(redis, stream, "g")

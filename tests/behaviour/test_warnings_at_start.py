@@ -1,0 +1,142 @@
+"""What may cost somebody their data or their memory is said before it does."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Events
+from penstock import (
+    KEEP_ALL,
+    ConfigurationError,
+    Consumer,
+    MaxAge,
+    MaxLen,
+    Outgoing,
+    Producer,
+    RoundRobin,
+)
+from support.server import server, with_login
+
+UNBOUNDED = "unbounded_stream"
+EVICTED = "streams_may_be_evicted"
+
+
+async def test_a_stream_that_nothing_bounds_is_told_of_once(
+    url: str, stream: str, events: Events
+) -> None:
+    async with Producer(url, on_event=events) as producer:
+        await producer.send(stream, b"a")
+        await producer.send_many(stream, [b"b", Outgoing(b"c", key="k")])
+        await producer.to(stream).send(b"d")
+    async with producer:
+        await producer.send(stream, b"e")
+    [event] = events.named(UNBOUNDED)
+    assert event.level == logging.WARNING
+    assert event.facts["stream"] == repr(stream)
+    for way in ("retention=", "admin.trim", "KEEP_ALL"):
+        assert way in str(event)
+
+
+async def test_it_is_told_of_once_however_many_shards_it_has(
+    url: str, stream: str, events: Events
+) -> None:
+    async with Producer(url, sharder=RoundRobin(3), on_event=events) as producer:
+        await producer.send_many(stream, [b"a"] * 9)
+    assert len(events.named(UNBOUNDED)) == 1
+
+
+async def test_a_stream_that_is_bounded_or_meant_to_grow_is_no_news(
+    url: str, stream: str, events: Events
+) -> None:
+    def name(suffix: str) -> str:
+        return f"{stream}.{suffix}"
+
+    async with Producer(url, on_event=events) as producer:
+        await producer.send(name("a"), b"", retention=MaxLen(5))
+        await producer.to(name("b"), retention=MaxAge(5)).send(b"")
+        await producer.to(name("c"), retention=KEEP_ALL).send(b"")
+        await producer.send_many(name("d"), [b""], retention=KEEP_ALL)
+    for kept in (MaxLen(5), KEEP_ALL):
+        async with Producer(url, retention=kept, on_event=events) as producer:
+            await producer.send(stream, b"")
+    assert not events
+
+
+async def test_who_has_many_unbounded_streams_is_not_flooded(
+    url: str, stream: str, events: Events
+) -> None:
+    async with Producer(url, on_event=events) as producer:
+        for number in range(30):
+            await producer.enqueue(f"{stream}.{number}", b"")
+    told = events.named(UNBOUNDED)
+    assert len(told) == 10
+    assert ["more" in event.facts for event in told] == [False] * 9 + [True]
+
+
+async def test_keep_all_goes_before_the_producers_retention(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with Producer(url, retention=MaxLen(1, exact=True)) as producer:
+        for _ in range(5):
+            await producer.send(stream, b"a", retention=KEEP_ALL)
+        assert await redis.xlen(stream) == 5
+        await producer.to(stream, retention=KEEP_ALL).send(b"a")
+        assert await redis.xlen(stream) == 6
+        await producer.send(stream, b"a")
+        assert await redis.xlen(stream) == 1
+
+
+def test_what_is_no_retention_is_told_what_there_is() -> None:
+    with pytest.raises(ConfigurationError, match="KEEP_ALL"):
+        Producer("redis://localhost", retention="keep_all")  # type: ignore[arg-type]
+
+
+async def test_a_server_that_may_evict_streams_is_told_of_at_each_opening(
+    tmp_path: Path, events: Events
+) -> None:
+    settings = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lfu")
+    async with server(tmp_path, *settings) as own:
+        async with (
+            Producer(own.url, retention=KEEP_ALL, on_event=events) as producer,
+            Consumer("s", url=own.url, group="g", on_event=events),
+        ):
+            await producer.send("s", b"a")
+        told = events.named(EVICTED)
+        assert [event.level for event in told] == [logging.WARNING] * 2
+        assert told[0].facts["policy"] == "allkeys-lfu"
+        assert "noeviction" in str(told[0])
+
+
+@pytest.mark.parametrize(
+    ("limit", "policy"),
+    [("0", "allkeys-lru"), ("100mb", "noeviction"), ("100mb", "volatile-lru")],
+)
+async def test_a_server_that_keeps_streams_is_no_news(
+    tmp_path: Path, events: Events, limit: str, policy: str
+) -> None:
+    settings = ("--maxmemory", limit, "--maxmemory-policy", policy)
+    async with (
+        server(tmp_path, *settings) as own,
+        Producer(own.url, on_event=events),
+        Consumer("s", url=own.url, on_event=events),
+    ):
+        pass
+    assert not events
+
+
+async def test_a_user_who_may_not_ask_opens_without_a_word(
+    tmp_path: Path, events: Events
+) -> None:
+    settings = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    async with server(tmp_path, *settings) as own:
+        async with own.client() as client:
+            rules = ["on", ">pw", "~s", "-@all", "+@connection", "+xadd"]
+            await client.execute_command("ACL", "SETUSER", "sender", *rules)
+        login = with_login(own.url, "sender", "pw")
+        async with Producer(login, retention=KEEP_ALL, on_event=events) as producer:
+            await producer.send("s", b"a")
+    assert not events

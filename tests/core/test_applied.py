@@ -1,0 +1,151 @@
+"""What a transaction has acknowledged leaves the ledger without being told again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.test_ledger import A, Books, later, raw
+from penstock._core.desk import FrontDesk
+from penstock._core.entry import State
+from penstock._core.replies import RawEntry
+from penstock.errors import ClosedError, UsageError
+from penstock.transaction import Transaction
+
+
+def taken(books: Books) -> Any:
+    books.received(A, [[b"1-1", [b"msg", b"x"]]], 0.0, 10)
+    entry = books.take()
+    assert entry is not None
+    return entry
+
+
+def test_what_runs_is_gone_and_its_room_is_free_when_its_handler_ends() -> None:
+    books = Books()
+    entry = taken(books)
+    assert books.applied(entry)
+    assert entry.state is State.GONE
+    assert not books.in_hand(A)
+    assert books.held == 1
+    assert books.ack(entry)
+    books.finish(entry, ack=True)
+    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
+    assert books.plan() == []
+    assert books.totals.left == 0
+
+
+def test_what_is_left_open_is_gone_too() -> None:
+    books = Books()
+    entry = taken(books)
+    books.finish(entry, ack=False)
+    assert entry.state is State.OPEN
+    assert books.applied(entry)
+    assert not books.in_hand(A)
+    assert books.held == 0
+
+
+def test_what_has_left_the_books_with_its_lease_is_not_missed() -> None:
+    books = Books(lease=1.0)
+    entry = taken(books)
+    books.finish(entry, ack=False)
+    books.received(A, [], 100.0, 0)
+    assert not books.in_hand(A)
+    assert books.applied(entry)
+
+
+def test_a_nack_beside_it_does_not_count() -> None:
+    books = Books()
+    entry = taken(books)
+    books.refuse(entry, later(), entry.fields)
+    assert books.applied(entry)
+    books.finish(entry, ack=False)
+    assert books.next_due is None
+    assert books.held == 0
+
+
+def test_what_is_somebody_else_s_or_has_an_outcome_is_let_alone() -> None:
+    books = Books()
+    entry = taken(books)
+    books.ack(entry)
+    assert not books.applied(entry)
+    assert books.uncommitted == 1
+    books = Books()
+    entry = taken(books)
+    books.lose(entry)
+    assert not books.applied(entry)
+    assert entry.state is State.LOST
+
+
+def test_a_pending_list_read_meanwhile_does_not_bring_it_back() -> None:
+    books = Books()
+    entry = taken(books)
+    with books.recovering(A):
+        books.applied(entry)
+        assert books.came_back(A, [[b"1-1", [b"msg", b"x"]]], 1.0, {}) == 0
+    assert not books.in_hand(A)
+
+
+class Till:
+    def begin(self, entry: Any, fields: Any) -> Any:
+        till: Any = (entry, fields)
+        return Transaction(till)
+
+
+def desk(books: Books, **options: Any) -> FrontDesk[Any]:
+    refusals: Any = None
+    facts: dict[str, Any] = {"no_ack": None, "at_home": lambda: True}
+    return FrontDesk(
+        books,
+        None,
+        refusals,
+        max_message_bytes=1000,
+        transactions=Till(),
+        **{**facts, **options},
+    )
+
+
+def test_a_transaction_is_begun_for_what_has_no_outcome() -> None:
+    books = Books()
+    entry = taken(books)
+    made = desk(books).transaction(entry, entry.fields)
+    assert repr(made) == "<Transaction not entered>"
+    books.applied(entry)
+    with pytest.raises(UsageError, match="acknowledged already"):
+        desk(books).transaction(entry, ())
+
+
+def test_there_is_none_after_a_refusal_or_for_what_was_given_back() -> None:
+    books = Books()
+    entry = taken(books)
+    books.refuse(entry, later(), ())
+    with pytest.raises(UsageError, match="nacked, rejected"):
+        desk(books).transaction(entry, ())
+    books = Books()
+    entry = taken(books)
+    books.close()
+    assert books.closed
+    with pytest.raises(ClosedError):
+        desk(books).transaction(entry, ())
+
+
+def test_there_is_none_where_nothing_is_acknowledged_or_in_another_thread() -> None:
+    books = Books()
+    entry = taken(books)
+    with pytest.raises(UsageError, match="acknowledges its message: none here"):
+        desk(books, no_ack="none here").transaction(entry, ())
+    with pytest.raises(UsageError, match="another thread"):
+        desk(books, at_home=lambda: False).transaction(entry, ())
+
+
+def test_two_lists_under_way_keep_out_what_either_may_have() -> None:
+    books = Books()
+    books.read(1, 2)
+    first, second = books.started(), books.started()
+    listed: list[RawEntry] = [[raw(n), [b"msg", b"x"]] for n in (1, 2)]
+    with books.recovering(A):
+        with books.recovering(A):
+            books.applied(first)
+        books.applied(second)
+        assert books.came_back(A, listed, 1.0, {}) == 0
+    assert books.came_back(A, listed, 1.0, {}) == 2

@@ -1,0 +1,62 @@
+"""The shards of a stream read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.test_paging import answer
+from penstock import EntryId, Shard
+from penstock._core.history import History
+
+IDS = st.builds(EntryId, st.sampled_from([1, 2, 3, 2**64 - 1]), st.integers(0, 2))
+Place = tuple[EntryId, int]
+
+
+def shards(count: int) -> list[Shard]:
+    return [Shard("s", number, b"s:%d" % number) for number in range(count)]
+
+
+def read(history: History, streams: Sequence[set[EntryId]]) -> list[Place]:
+    """Read all as the task does."""
+    got: list[Place] = []
+    while True:
+        ready = [(EntryId.parse(e[0]), shard.number) for shard, e in history.ready()]
+        got += ready
+        due = history.due()
+        if not due:
+            assert list(history.ready()) == []
+            return got
+        for strand in due:
+            ids = sorted(streams[strand.shard.number])
+            strand.take(answer(ids, strand.span.ask()))
+            # What waits is bounded: by what a page brings, and half of the one before.
+            assert len(strand.waiting) <= 2 * max(strand.span.size, 10)
+
+
+@given(
+    streams=st.lists(st.sets(IDS), max_size=4),
+    page=st.integers(1, 8),
+    reverse=st.booleans(),
+)
+def test_all_come_in_order_once(
+    *, streams: list[set[EntryId]], page: int, reverse: bool
+) -> None:
+    bounds = [(EntryId.MIN, max(ids)) if ids else None for ids in streams]
+    history = History(shards(len(streams)), bounds, page=page, reverse=reverse)
+    wanted = [(id_, number) for number, ids in enumerate(streams) for id_ in ids]
+    assert read(history, streams) == sorted(wanted, reverse=reverse)
+
+
+def test_nothing_is_given_that_another_shard_may_come_before() -> None:
+    bounds = [(EntryId.MIN, EntryId(9)), (EntryId.MIN, EntryId(9))]
+    history = History(shards(2), bounds, page=4, reverse=False)
+    one, two = history.due()
+    one.take([[b"1-0", []], [b"7-0", []]])
+    assert list(history.ready()) == []
+    two.take([[b"3-0", []], [b"5-0", []]])
+    assert [entry[0] for _, entry in history.ready()] == [b"1-0", b"3-0", b"5-0"]
+    # Little is left of the first one's page, and nothing of the second one's.
+    assert history.due() == [one, two]

@@ -1,0 +1,75 @@
+"""Reading between two ids, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import EntryId
+from penstock._core.commands import Command
+from penstock._core.paging import Span
+
+MAX = 2**64 - 1
+
+
+def answer(stream: Sequence[EntryId], command: Command, size: int = 1) -> list[Any]:
+    """What a server with these entries says."""
+    words: tuple[Any, ...] = command
+    name, _, one, other, _, count = words
+    ids = sorted(stream, reverse=name == b"XREVRANGE")
+    low, high = sorted(EntryId.parse(str(end, "ascii")) for end in (one, other))
+    inside = [id_ for id_ in ids if low <= id_ <= high][:count]
+    return [[bytes(id_), [b"msg", b"x" * size]] for id_ in inside]
+
+
+def read(span: Span, stream: Sequence[EntryId], size: int = 1) -> list[list[EntryId]]:
+    pages = []
+    while not span.done:
+        page = answer(stream, span.ask(), size)
+        assert page == answer(stream, span.ask(), size)  # lost, and asked for again
+        assert len(page) <= span.size
+        span.take(page)
+        pages.append([EntryId.parse(entry[0]) for entry in page])
+    return pages
+
+
+IDS = st.builds(
+    EntryId, st.sampled_from([1, 2, 3, MAX]), st.sampled_from([0, 1, 2, MAX])
+)
+ENDS = st.one_of(IDS, st.just(EntryId.MIN), st.just(EntryId.MAX))
+
+
+@given(
+    ids=st.sets(IDS),
+    ends=st.tuples(ENDS, ENDS),
+    most=st.integers(1, 5),
+    reverse=st.booleans(),
+)
+def test_all_between_two_ids_is_read_once_and_in_order(
+    *, ids: set[EntryId], ends: tuple[EntryId, EntryId], most: int, reverse: bool
+) -> None:
+    low, high = ends
+    span = Span(b"s", low, high, most=most, reverse=reverse)
+    found = [id_ for page in read(span, list(ids)) for id_ in page]
+    wanted = sorted((i for i in ids if low <= i <= high), reverse=reverse)
+    assert found == wanted
+
+
+def test_where_there_can_be_none_nothing_is_asked() -> None:
+    assert Span(b"s", None, EntryId.MAX, most=5).done
+    assert Span(b"s", EntryId(2), EntryId(1), most=5).done
+
+
+def test_pages_grow_as_far_as_they_may() -> None:
+    ids = [EntryId(n) for n in range(1, 400)]
+    pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids)
+    assert [len(page) for page in pages] == [10, 40, 100, 100, 100, 49]
+
+
+def test_pages_of_large_entries_are_small() -> None:
+    ids = [EntryId(n) for n in range(1, 21)]
+    pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids, size=5 * 2**20)
+    assert [len(page) for page in pages] == [10] + [1] * 10 + [0]

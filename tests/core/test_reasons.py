@@ -1,0 +1,232 @@
+"""Nothing of a payload is in what is told of it, whoever wrote it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from penstock._core.reasons import reason
+from penstock.codecs import PayloadError, json_codec, msgpack_codec, text_codec
+
+CANARY = "hunter2"
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Checked(msgspec.Struct):
+    name: str
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"no such name: {self.name}")
+
+
+@dataclasses.dataclass
+class CheckedToo:
+    name: str
+
+    def __post_init__(self) -> None:
+        raise TypeError(self.name)
+
+
+class Cat(msgspec.Struct, tag=True):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag="hound"):
+    tricks: int
+
+
+class One(msgspec.Struct, tag=1):
+    a: int = 0
+
+
+class Two(msgspec.Struct, tag=2):
+    a: int = 0
+
+
+class Place(NamedTuple):
+    x: int
+    y: int
+
+
+class Options(TypedDict, total=False):
+    loud: bool
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    price: int = 0
+    colour: Colour = Colour.RED
+    level: Level = Level.LOW
+    word: Literal["yes", "no"] = "yes"
+    names: dict[str, int] = {}
+    colours: dict[Colour, int] = {}
+    pet: Cat | Dog | None = None
+    number: One | Two | None = None
+    place: Place = Place(0, 0)
+    options: Options = {}
+    code: Annotated[str, msgspec.Meta(pattern="^[a-z]{3}$", max_length=5)] = "abc"
+    checked: list[Checked] = []
+    too: CheckedToo | None = None
+    within: list[Strict] = []
+
+
+class Odd(msgspec.Struct, forbid_unknown_fields=True):
+    thing: complex | None = None
+
+
+class Outer(msgspec.Struct):
+    odd: Odd
+
+
+TYPES: list[Any] = [
+    Strict,
+    Cat | Dog,
+    One | Two,
+    Colour,
+    Level,
+    Literal["yes", "no"],
+    Checked,
+    CheckedToo,
+    Place,
+    Options,
+    dict[Literal["a"], int],
+    list[Strict],
+    dict[str, Strict],
+    int,
+]
+
+NAMES = [name for name in Strict.__struct_fields__ if name != "within"]
+HOSTILE = st.sampled_from(
+    [
+        CANARY,
+        f"x - at `$.{CANARY}`",
+        f"x` - at `$.{CANARY}",
+        f"x` - at `$.{CANARY}` - at `$.price",
+        f"' - at `$[{CANARY}]",
+        f"` - at `key` in `$.{CANARY}",
+        f"x` - at `$.price - at {CANARY}",
+        f"\n{CANARY}\n - at `$.price`",
+        f"Expected `{CANARY}`",
+    ]
+) | st.text(max_size=5).map(lambda text: text + CANARY + text)
+LEAVES = HOSTILE | st.none() | st.booleans() | st.integers(-5, 5) | st.just(7_654_321)
+KEYS = HOSTILE | st.sampled_from([*NAMES, "within", "type", "loud", "lives", "name"])
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(TYPES), VALUES)
+@example(Strict, {f"x` - at `$.{CANARY}": 1})
+@example(Strict, {f"x` - at `$.{CANARY}.price": 1})
+@example(Strict, {"within": [{f"x` - at `$.{CANARY}": 1}]})
+@example(Strict, {"colour": f"x - at `$.{CANARY}`"})
+@example(Strict, {"colours": {f"x` - at `$.{CANARY}": 1}})
+@example(Strict, {"checked": [{"name": f" - at `$.{CANARY}`"}]})
+@example(Checked, {"name": f" - at `$.{CANARY}`"})
+@example(CheckedToo, {"name": CANARY})
+@example(Cat | Dog, {"type": f"x - at `$.{CANARY}`"})
+@example(One | Two, {"type": 7_654_321})
+@example(Level, 7_654_321)
+def test_nothing_that_was_sent_is_in_the_reason(kind: Any, sent: Any) -> None:
+    for codec in (json_codec(kind), msgpack_codec(kind)):
+        body = codec.encode(sent)
+        try:
+            codec.decode(body)
+        except Exception as error:  # noqa: BLE001 - whatever it raises
+            told = reason(error, kind)
+            assert CANARY not in told
+            assert "7654321" not in told
+            assert told.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "told"),
+    [
+        (Strict, {"price": "x"}, "Expected `int`, got `str` - at `$.price`"),
+        (
+            Strict,
+            {"within": [{}, {"price": "x"}]},
+            "Expected `int`, got `str` - at `$.within[1].price`",
+        ),
+        (Strict, {"colour": "x"}, "Invalid enum value - at `$.colour`"),
+        (Strict, {"pet": {"type": "x"}}, "Invalid value - at `$.pet.type`"),
+        (
+            Strict,
+            {"names": {"x": "y"}},
+            "Expected `int`, got `str` - at `$.names[...]`",
+        ),
+        (Strict, {"colours": {"x": 1}}, "Invalid enum value - at `key` in `$.colours`"),
+        (Strict, {"x": 1}, "Object contains unknown field"),
+        (list[Strict], [{"x": 1}], "Object contains unknown field - at `$[0]`"),
+        (
+            Strict,
+            {"within": [{"x": 1}]},
+            "Object contains unknown field - at `$.within[0]`",
+        ),
+        (Strict, {"x` - at `$.y": 1}, "Object contains unknown field"),
+        (
+            Strict,
+            {"pet": {"type": "Cat"}},
+            "missing required field `lives` - at `$.pet`",
+        ),
+        (
+            Strict,
+            {"checked": [{"name": "x"}]},
+            "the type raised ValueError - at `$.checked[0]`",
+        ),
+        (CheckedToo, {"name": "x"}, "the type raised TypeError"),
+        (Place, [1], "Expected `array` of length 2"),
+        (Strict, {"code": "x"}, "matching regex '^[a-z]{3}$' - at `$.code`"),
+    ],
+)
+def test_the_reason_says_what_does_not_fit_and_where(
+    kind: Any, sent: Any, told: str
+) -> None:
+    codec = json_codec(kind)
+    with pytest.raises(msgspec.ValidationError) as caught:
+        codec.decode(codec.encode(sent))
+    said = reason(caught.value, kind)
+    assert said.startswith(told) or said.endswith(told)
+
+
+def test_a_type_that_has_no_schema_still_has_reasons() -> None:
+    codec = json_codec(Outer)
+    with pytest.raises(msgspec.ValidationError) as caught:
+        codec.decode(b'{"odd":{"hunter2":1}}')
+    assert reason(caught.value, Outer) == "Object contains unknown field"
+
+
+def test_text_that_is_none_is_told_of_by_its_place() -> None:
+    with pytest.raises(UnicodeDecodeError) as caught:
+        text_codec.decode(b"hunter2 \xff")
+    told = reason(caught.value, None)
+    assert told == "it is no text in UTF-8: invalid start byte (byte 8)"
+
+
+def test_a_codec_s_own_words_are_told_only_if_it_means_them() -> None:
+    with pytest.raises(ValueError, match=CANARY) as caught:
+        int(CANARY)
+    assert reason(caught.value, None) == "the codec raised ValueError"
+    told = reason(PayloadError("no such field\r\n" * 100), None)
+    assert told.startswith("no such field\\r\\n")
+    assert len(told) == 200

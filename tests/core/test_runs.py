@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock._core import commands, runs, sharding
+from penstock._core.accumulator import Accumulator, Batch, Sending
+from penstock._core.commands import Command
+from penstock._core.replies import ErrorReply
+from penstock._core.runs import LIFE, Runs
+from penstock.message import Shard
+
+SHARDS = [Shard("orders", n, b"orders:%d" % n) for n in range(3)]
+LOADING = ErrorReply("LOADING the dataset in memory")
+
+
+def sending(number: int, shard: int = 0, size: int = 10) -> Sending[int]:
+    fields = (b"msg", b"%d" % number)
+    command = commands.xadd(SHARDS[shard].key, fields)
+    return Sending(SHARDS[shard], command, size, number)
+
+
+def batch(*shards: int) -> Batch[int]:
+    return Batch([sending(number, shard) for number, shard in enumerate(shards)])
+
+
+def facts(command: Command) -> tuple[object, ...]:
+    """Key, note, number, life and low; and the words of the entries."""
+    name, _, keys, *rest = command
+    assert (name, keys) == (b"EVAL", 2)
+    return tuple(rest)
+
+
+def test_messages_of_one_shard_are_one_command_in_their_order() -> None:
+    numbered = Runs(b"me")
+    first, second = numbered.word(batch(0, 1, 0))
+    life = int(LIFE * 1000)
+    words = (3, b"*", b"msg", b"0", 3, b"*", b"msg", b"2")
+    note = b"{orders:0}.sent.me"
+    assert facts(first) == (b"orders:0", note, 1, life, 1, *words)
+    note, one = b"{orders:1}.sent.me", (3, b"*", b"msg", b"1")
+    assert facts(second) == (b"orders:1", note, 2, life, 1, *one)
+    # And the next write goes on with the numbers.
+    [third] = numbered.word(batch(0))
+    assert facts(third)[2] == 3
+
+
+def test_a_run_has_its_number_and_its_messages_whenever_it_is_written() -> None:
+    numbered = Runs(b"me")
+    one, other = batch(0, 1), batch(0)
+    before = numbered.word(one)
+    numbered.word(other, oldest=one)
+    assert numbered.word(one, oldest=one) == before
+
+
+def test_what_may_come_again_begins_with_the_oldest_that_is_not_answered() -> None:
+    numbered = Runs(b"me")
+    accumulator = Accumulator[int](100, 10_000)
+    lows = []
+    for _ in range(3):
+        accumulator.add(sending(0))
+        [command] = numbered.word(accumulator.batch(1), accumulator.oldest)
+        lows.append(facts(command)[4])
+    accumulator.answered()
+    accumulator.add(sending(0))
+    [command] = numbered.word(accumulator.batch(1), accumulator.oldest)
+    assert [*lows, facts(command)[4]] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "portions"),
+    [
+        ([10] * 1001, [500, 500, 1]),
+        ([3_000_000, 3_000_000, 1_000_000, 10], [1, 3]),
+        ([9_000_000, 10], [1, 1]),
+    ],
+)
+def test_what_is_too_much_for_one_command_goes_in_several(
+    sizes: list[int], portions: list[int]
+) -> None:
+    made = Batch([sending(0, size=size) for size in sizes])
+    Runs(b"me").word(made)
+    assert [len(run.sendings) for run in made.runs] == portions
+    assert [run.number for run in made.runs] == list(range(1, len(portions) + 1))
+
+
+def test_each_message_has_an_outcome_of_its_own() -> None:
+    made = batch(0, 1, 0, 2, 0)
+    Runs(b"me").word(made)
+    replies = [b"1-1\n!WRONGTYPE no stream\n3-1", b"2-1", LOADING]
+    first, second, third, fourth, fifth = runs.outcomes(made, replies)
+    assert (first, second, fifth) == (b"1-1", b"2-1", b"3-1")
+    assert isinstance(third, ErrorReply)
+    assert third.code == "WRONGTYPE"
+    assert fourth.code == "LOADING"
+
+
+def test_what_is_refused_for_the_moment_is_kept_with_its_run() -> None:
+    made = batch(0, 1, 0, 2)
+    Runs(b"me").word(made)
+    replies = [LOADING, b"!LOADING inside", ErrorReply("NOPERM no")]
+    again = runs.passing(made, replies)
+    assert [one.ticket for one in again] == [0, 2]
+    kept = runs.among(made, again)
+    assert kept == again
+    assert kept.runs == made.runs[:1]
+    assert runs.passing(made, [b"1-1\n1-2", b"1-1", b"1-1"]) == []
+
+
+def test_without_runs_each_message_is_refused_for_itself() -> None:
+    made = batch(0, 0, 0)
+    again = runs.passing(made, [b"1-1", LOADING, ErrorReply("OOM no memory")])
+    assert [one.ticket for one in again] == [1]
+    assert runs.among(made, again).runs == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (
+            "ERR Error running script (call to f_0): @user_script:8: -READONLY You can",
+            "READONLY",
+        ),
+        ("OOM command not allowed. script: 0a1b, on @user_script:8.", "OOM"),
+        ("!-OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+    ],
+)
+def test_what_a_script_was_refused_is_found_in_its_words(text: str, code: str) -> None:
+    made = batch(0)
+    Runs(b"me").word(made)
+    reply = text.encode() if text.startswith("!") else ErrorReply(text)
+    [outcome] = runs.outcomes(made, [reply])
+    assert outcome.code == code
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        (b"orders", b"{orders}.sent"),
+        (b"orders:1", b"{orders:1}.sent"),
+        (b"{a}b", b"{a}b.sent"),
+        (b"x{a}b{c}", b"x{a}b{c}.sent"),
+        (b"x{a", b"{x{a}.sent"),
+        # No name of the same slot can be made for these.
+        (b"a}b", b"a}b.sent"),
+        (b"{}a", b"{}a.sent"),
+    ],
+)
+def test_what_belongs_to_a_key_is_in_its_slot(key: bytes, name: bytes) -> None:
+    assert sharding.beside(key, b"sent") == name

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from penstock._core import safety
+from penstock._core.accumulator import Safety, Sending
+from penstock._core.replies import ErrorReply
+from penstock.errors import NotDurable
+from penstock.message import Receipt, Shard
+
+SHARD = Shard("orders", 0, b"orders")
+RECEIPT = Receipt("orders", 0, b"1-1")
+
+
+def asked(asks: Safety | None, deadline: float = inf) -> Sending[None]:
+    return Sending(SHARD, (), 10, None, deadline, asks)
+
+
+def test_one_wait_does_for_all_that_ask_for_the_same() -> None:
+    one, aof = Safety(1, False, None), Safety(2, True, None)  # noqa: FBT003
+    batch = [asked(one), asked(None), asked(one), asked(aof)]
+    first, second = safety.waits(batch, now=100, longest=5)
+    assert first.command == (b"WAIT", 1, 5000)
+    # Both have five seconds, and the first wait may take them.
+    assert second.command == (b"WAITAOF", 1, 2, 1)
+    assert safety.waits([asked(None)], now=100, longest=5) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "ms"),
+    [(100, 5000), (5, 4000), (1, 800), (0.4, 300), (0.1, 50), (0.0001, 1), (-1, 1)],
+)
+def test_a_wait_leaves_time_for_its_reply(left: float, ms: int) -> None:
+    one = Safety(1, False, left)  # noqa: FBT003
+    batch = [asked(one, 1000 + left), asked(one, 2000)]
+    [wait] = safety.waits(batch, now=1000, longest=5)
+    assert abs(wait.ms - ms) <= 1
+
+
+def test_the_shortest_wait_comes_first_and_counts_against_the_others() -> None:
+    long, short = Safety(1, False, 4), Safety(1, False, 1)  # noqa: FBT003
+    waits = safety.waits([asked(long, 4), asked(short, 1)], now=0, longest=5)
+    assert waits == [(short, 800), (long, 2400)]
+
+
+@pytest.mark.parametrize(
+    ("asks", "reply", "facts"),
+    [
+        (Safety(1, False, None), 1, None),  # noqa: FBT003
+        (Safety(1, False, None), 2, None),  # noqa: FBT003
+        (Safety(2, False, None), 1, (2, 1, None)),  # noqa: FBT003
+        (Safety(0, True, None), [1, 0], None),  # noqa: FBT003
+        (Safety(1, True, None), [1, 1], None),  # noqa: FBT003
+        (Safety(1, True, None), [1, 0], (1, 0, True)),  # noqa: FBT003
+        (Safety(0, True, None), [0, 0], (0, 0, False)),  # noqa: FBT003
+        (Safety(1, False, None), ErrorReply("NOPERM no"), (1, 0, None)),  # noqa: FBT003
+        (Safety(0, True, None), ErrorReply("ERR appendonly"), (0, 0, False)),  # noqa: FBT003
+    ],
+)
+def test_what_is_missing_is_said(
+    asks: Safety, reply: object, facts: tuple[object, ...] | None
+) -> None:
+    short = safety.shortfall(asks, reply, RECEIPT)
+    if facts is None:
+        assert short is None
+        return
+    assert isinstance(short, NotDurable)
+    assert (short.wanted, short.achieved, short.durable) == facts
+    assert (short.stream, short.id, short.receipt) == ("orders", "1-1", RECEIPT)
+    if isinstance(reply, ErrorReply):
+        assert reply.text in str(short)

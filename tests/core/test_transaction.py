@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock._core import scripts
+from penstock._core.replies import ErrorReply
+from penstock._core.transaction import Applied, Effect, Effects, Failure, read
+from penstock.errors import ConfigurationError, TransactionBroken, TransactionFailed
+from penstock.message import Shard
+
+OUT = Shard("out", 2, b"out:2")
+
+
+def gathered(*given: tuple[Any, ...]) -> list[Effect]:
+    effects = Effects(b"own")
+    for name, *args in given:
+        effects.command(name, args)
+    return effects.all
+
+
+# -- what is gathered ------------------------------------------------------------------
+
+
+def test_a_command_s_words_are_bytes_and_its_key_and_kind_are_known() -> None:
+    [effect] = gathered(("hincrby", "h", b"f", -3))
+    assert effect == (
+        (b"HINCRBY", b"h", b"f", b"-3"),
+        (b"h",),
+        "hash",
+        "field",
+        None,
+    )
+    [effect] = gathered(("ZADD", "z", 0.1, "a\udc80"))
+    assert effect.words == (b"ZADD", b"z", b"0.1", b"a\x80")
+    assert effect.kind == "zset"
+
+
+def test_a_message_is_an_xadd_to_its_shard() -> None:
+    effects = Effects(b"own")
+    effects.send(OUT, (b"msg", b"x"))
+    words = (b"XADD", b"out:2", b"*", b"msg", b"x")
+    assert effects.all == [Effect(words, (b"out:2",), "stream", "", OUT)]
+
+
+def test_keys_are_told_once_in_the_order_of_their_use() -> None:
+    effects = Effects(b"own")
+    effects.command("DEL", ["a", "b"])
+    effects.command("LMOVE", ["b", "c", "LEFT", "RIGHT"])
+    effects.command("INCR", ["d"])
+    effects.command("JSON.SET", ["e", "$", "{}"], keys="e")
+    effects.command("PUBLISH", ["channel", "x"], keys=())
+    effects.command("SORT", ["f", "STORE", "g"], keys=["f", b"g"])
+    assert effects.keys == [b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
+
+
+def test_what_a_command_may_have_changed_is_not_looked_at_before() -> None:
+    kinds = [
+        (effect.kind, effect.counts)
+        for effect in gathered(
+            ("INCR", "n"),
+            ("INCR", "n"),
+            ("HGET", "h", "f"),
+            ("HINCRBY", "h", "f", 1),
+            ("DEL", "n"),
+            ("INCR", "n"),
+            ("HSET", "h", "f", 0),
+            ("HINCRBY", "h", "f", 1),
+        )
+    ]
+    assert kinds == [
+        ("string", "value"),
+        ("string", "value"),
+        ("hash", ""),
+        ("hash", "field"),
+        ("", ""),
+        ("", ""),
+        ("hash", ""),
+        ("", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("EVAL", ["return 1", 0], "is one already"),
+        ("blpop", ["k", 0], "would wait"),
+        ("Hello", [3], "the connection"),
+        ("XACK", ["own", "g", "1-1"], "Penstock's part"),
+        ("SORT", ["k"], "keys="),
+        ("", ["k"], "no command's name"),
+        ("SET k", ["v"], "no command's name"),
+        ("a.b c", ["v"], "no command's name"),
+        ("S\u00c9T", ["v"], "no command's name"),
+        (7, ["v"], "no command's name"),
+        ("HSET", ["k", "f"], "3 arguments or more, and got 2"),
+        ("LMOVE", ["k"], "2 arguments"),
+        ("DEL", [], "1 arguments"),
+        ("SET", ["k", True], "bool"),
+        ("SET", ["k", None], "NoneType"),
+        ("SET", ["k", "\ud800"], "lone surrogate"),
+        ("ZADD", ["k", float("nan"), "m"], "finite"),
+        ("INCRBY", ["k", "x"], "a whole number"),
+        ("INCRBY", ["k", 1.5], "a whole number"),
+        ("HINCRBY", ["k", "f", 2**63], "a whole number"),
+        ("INCRBYFLOAT", ["k", "x"], "a number"),
+        ("DEL", ["own"], "take its group"),
+        ("RENAME", ["a", "own"], "keys="),
+    ],
+)
+def test_what_can_t_be_is_refused_at_once(name: Any, args: Any, words: str) -> None:
+    effects = Effects(b"own")
+    with pytest.raises(ConfigurationError, match=words):
+        effects.command(name, args)
+    assert not effects.all
+
+
+def test_the_own_stream_can_be_written_to() -> None:
+    [effect] = gathered(("XDEL", "own", "1-1"))
+    assert effect.keys == (b"own",)
+    [effect] = gathered(("INCRBYFLOAT", "k", 1.5))
+    assert effect.words[2] == b"1.5"
+
+
+def test_a_transaction_is_bounded() -> None:
+    effects = Effects(b"own")
+    with pytest.raises(ConfigurationError, match="7001 words"):
+        effects.command("SADD", ["k", *range(6999)])
+    effects.command("SET", ["k", b"x" * (2**24 - 200)])
+    with pytest.raises(ConfigurationError, match="too much"):
+        effects.send(OUT, (b"msg", b"x" * 200))
+    effects = Effects(b"own")
+    with pytest.raises(ConfigurationError, match="too much"):
+        for _ in range(100):  # words without bytes
+            effects.command("SADD", ["k", *[b""] * 6000])
+    assert sum(len(effect.words) for effect in effects.all) < 2**20
+    effects = Effects(b"own")
+    for _ in range(1000):
+        effects.command("INCR", ["k"])
+    with pytest.raises(ConfigurationError, match="too much"):
+        effects.command("INCR", ["k"])
+
+
+# -- what is sent ----------------------------------------------------------------------
+
+
+def words(**options: Any) -> list[Any]:
+    effects = Effects(b"own")
+    effects.command("INCR", ["n"])
+    effects.command("SET", ["n", 1])
+    facts: dict[str, Any] = {
+        "dead": b"dead",
+        "behind": [b"a", b"b"],
+        "reason": 2,
+        "drop": False,
+        "whole": False,
+    }
+    return list(scripts.apply(b"own", "g", b"1-1", effects, **{**facts, **options}))
+
+
+def test_the_script_is_told_keys_facts_and_commands() -> None:
+    name, sha, *rest = words()
+    assert (name, len(sha)) == (b"EVALSHA", 40)
+    assert rest == [
+        *(3, b"own", b"dead", b"n"),
+        *("g", b"1-1", b"bury", 2, 2, b"a", b"b"),
+        *(2, "string", "value", b"INCR", b"n"),
+        *(3, "", "", b"SET", b"n", b"1"),
+    ]
+    assert words(whole=True)[0] == b"EVAL"
+    assert words(whole=True)[2:] == rest
+
+
+def test_without_dead_letters_the_message_is_dropped_or_left() -> None:
+    for drop, instead in ((True, b"drop"), (False, b"leave")):
+        sent = words(dead=None, drop=drop)
+        assert sent[2:6] == [3, b"own", b"own", b"n"]
+        assert instead in sent
+
+
+# -- what comes back -------------------------------------------------------------------
+
+
+def test_the_reply_tells_what_was_done() -> None:
+    assert read([b"already"]) == Applied(pending=False)
+    assert read([b"applied", 1, None]) == Applied(pending=True, results=[1, None])
+    assert read([b"applied", 1, None]).done == 2
+    refusal = ErrorReply("NOPERM no")
+    assert read(refusal) == Applied(pending=True, failure=Failure(0, refusal))
+
+
+@pytest.mark.parametrize(
+    ("reply", "done", "buried"),
+    [
+        ([b"refused", 2, b"WRONGTYPE no", 0], 0, False),
+        ([b"broken", 1, b"WRONGTYPE no", 0], 0, False),
+        ([b"broken", 3, b"WRONGTYPE no", 0], 2, False),
+        ([b"broken", 3, b"WRONGTYPE no", 1], 2, True),
+    ],
+)
+def test_a_refusal_tells_how_much_was_done_before(
+    reply: list[Any], done: int, buried: object
+) -> None:
+    applied = read(reply)
+    assert applied.pending
+    assert applied.done == done
+    assert applied.failure is not None
+    assert applied.failure.buried is buried
+    assert applied.failure.reply.code == "WRONGTYPE"
+
+
+def test_the_errors_say_what_to_do() -> None:
+    failed = TransactionFailed("s", "1-1", "OOM", "OOM full", "give it more")
+    assert str(failed).endswith("nothing of it was applied: OOM full; give it more")
+    broken = TransactionBroken(
+        "s", "1-1", applied=2, total=3, code="ERR", reason="ERR no"
+    )
+    assert "broke after 2 of 3 commands: ERR no; look at" in str(broken)

@@ -1,0 +1,82 @@
+"""What the flusher makes of a connection that ends at an awkward moment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from conftest import Events
+from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.sharding import single
+from penstock._link.link import Link
+from penstock._link.wire import Wire
+from penstock._tasks.bells import Bell
+from penstock._tasks.flusher import Flusher, Ticket
+from penstock.errors import ConnectionLost
+
+
+class AnswersAndEnds:
+    """A connection that ends right after its first replies, before anybody looks."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def check(self) -> None:
+        if self.lost:
+            raise ConnectionLost("here", "it ended")
+
+    def request(self, _: bytes, count: int, __: float) -> asyncio.Future[list[bytes]]:
+        self.lost = True
+        replies = asyncio.get_running_loop().create_future()
+        replies.set_result([b"1-%d" % number for number in range(count)])
+        return replies
+
+    async def aclose(self) -> None:
+        pass
+
+
+class NoWay:
+    """A link that finds no server any more."""
+
+    def progress(self) -> None:
+        pass
+
+    async def reconnect(self, _: str) -> Wire:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("resend", [False, True])
+async def test_what_a_connection_brought_before_it_ended_counts(
+    events: Events, *, resend: bool
+) -> None:
+    loop = asyncio.get_running_loop()
+    accumulator: Accumulator[Ticket] = Accumulator(100, 10_000)
+    shard, command = single("s"), (b"XADD", b"s", b"*", b"msg", b"1")
+    tickets: list[Ticket] = [loop.create_future() for _ in range(3)]
+    for ticket in tickets:
+        accumulator.add(Sending(shard, command, 64, ticket))
+    flusher = Flusher(
+        cast("Wire", AnswersAndEnds()),
+        cast("Link", NoWay()),
+        accumulator=accumulator,
+        max_batch=2,
+        max_in_flight=4,
+        linger=0,
+        resend=resend,
+        runs=None,
+        queued=Bell(),
+        on_settled=lambda: None,
+        on_event=events,
+    )
+    running = asyncio.create_task(flusher.run())
+    receipts: list[Any] = await asyncio.gather(*tickets[:2])
+    assert [bytes(receipt.id) for receipt in receipts] == [b"1-0", b"1-1"]
+    assert not tickets[2].done()
+    assert accumulator.queued == 1
+    assert events == []
+    flusher.stop()
+    await running
+    await asyncio.gather(*tickets, return_exceptions=True)

@@ -1,0 +1,126 @@
+"""Cancelling what is under way, at any moment and in every way there is."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import anyio
+
+from support.waiting import eventually
+
+__all__ = ["Storm", "nothing_left"]
+
+Call: TypeAlias = Callable[[], Awaitable[Any]]
+_Made: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+# Seconds after which a call is cancelled at the latest, if not by turns of the loop.
+LONGEST = 0.003
+TURNS = 12
+
+
+class Storm:
+    """Makes calls and cancels them, each at a moment and in a way that a seed chooses.
+
+    Args:
+        seed: Brings the same choices again.
+        longest: Seconds after which a call is cancelled at the latest.
+    """
+
+    def __init__(self, seed: int, longest: float = LONGEST) -> None:
+        self._random = random.Random(seed)
+        self._longest = longest
+        # How many calls were cancelled, and how many came to their end.
+        self.cancelled = 0
+        self.done = 0
+
+    async def over(self, *calls: Call, times: int, abreast: int = 8) -> None:
+        """Make the calls in turn, several at a time."""
+        left = iter(range(times))
+
+        async def some() -> None:
+            for number in left:
+                await self.once(calls[number % len(calls)])
+
+        async with asyncio.timeout(50), asyncio.TaskGroup() as group:
+            for _ in range(abreast):
+                group.create_task(some())
+
+    async def once(self, call: Call) -> None:
+        """Make a call and cancel it; what it raises otherwise is raised."""
+        way = self._random.choice((self._by_task, self._by_scope, self._by_timeout))
+        ended = False
+
+        async def made() -> None:
+            nonlocal ended
+            await call()
+            ended = True
+
+        await way(made)
+        self.done += ended
+        self.cancelled += not ended
+
+    async def _moment(self) -> None:
+        if self._random.random() < 0.5:
+            for _ in range(self._random.randrange(TURNS)):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(self._delay())
+
+    def _delay(self) -> float:
+        return self._random.random() ** 2 * self._longest
+
+    async def _by_task(self, call: _Made) -> None:
+        task = asyncio.create_task(call())
+        # Once more where it takes its time: that must not interrupt what it clears up.
+        for _ in range(self._random.choice((1, 1, 2))):
+            await self._moment()
+            task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+    async def _by_scope(self, call: _Made) -> None:
+        async def made() -> None:
+            with anyio.move_on_after(self._delay()):
+                await call()
+
+        await asyncio.create_task(made())
+
+    async def _by_timeout(self, call: _Made) -> None:
+        async def made() -> None:
+            limit = asyncio.timeout(self._delay())
+            try:
+                async with limit:
+                    await call()
+            except TimeoutError:
+                assert limit.expired()
+
+        await asyncio.create_task(made())
+
+
+@asynccontextmanager
+async def nothing_left(redis: Any) -> AsyncIterator[None]:
+    """A block after which no task, connection or reproach of asyncio's is left."""
+    loop = asyncio.get_running_loop()
+    reproaches: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: reproaches.append(context))
+    tasks = asyncio.all_tasks()
+    connections = len(await redis.client_list())
+
+    async def gone() -> bool:
+        return len(await redis.client_list()) <= connections
+
+    try:
+        yield
+        await eventually(gone)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == tasks
+        assert not reproaches
+    finally:
+        loop.set_exception_handler(None)
