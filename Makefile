@@ -1,14 +1,20 @@
 # On a fresh machine with Python 3.11 or newer, `make demo` and `make test` are all.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests at a time; one where all would share a server.
+WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,3)
 
-.PHONY: demo test check core bench lint types coverage clean
+.PHONY: demo test soak check core bench bench-all lint types coverage clean
 
 demo: .venv/user  ## send a click stream and have two processes count it, one of them killed
 	$(BIN)/penstock demo --kill
 
 test: .venv/dev  ## run all tests on the embedded Valkey, or on PENSTOCK_TEST_URL
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+soak: .venv/dev  ## faults of all kinds at random, for SECONDS (300) from SEED on; then kills within transactions
+	cd tests && ../$(BIN)/python -m faults.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	PENSTOCK_SOAK=30 $(BIN)/python -m pytest --log-cli-level=INFO tests/behaviour/test_transactions_killed.py
 
 check: lint types coverage  ## what CI asks for besides the tests
 
@@ -21,12 +27,15 @@ types: .venv/dev
 coverage: .venv/dev  ## every branch of the pure core, by its own tests alone
 	$(BIN)/coverage run -m pytest -q tests/core && $(BIN)/coverage report
 
-bench: .venv/user  ## throughput, as ratios in one run, and whether memory grows
-	$(BIN)/python -m benchmarks consume && $(BIN)/python -m benchmarks realtime
-	$(BIN)/python -m benchmarks produce && $(BIN)/python -m benchmarks memory
+bench: .venv/user  ## throughput, latency and cost, a few minutes; whether memory grows
+	$(BIN)/python -m benchmarks all --quick
+	$(BIN)/python -m benchmarks realtime && $(BIN)/python -m benchmarks memory
+
+bench-all: .venv/dev  ## the same and more, beside the peers, which it installs for itself
+	$(BIN)/python -m benchmarks all
 
 clean:
-	rm -rf .venv .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/pip:
 	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q 'pip>=25.1' && touch $@

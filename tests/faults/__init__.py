@@ -1,0 +1,1 @@
+"""Faults of all kinds on real servers, and what became of each message."""

@@ -1,0 +1,151 @@
+"""Clocks that jump: the server's, by libfaketime, and this process's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Events
+from penstock import Claim, Consumer, Message, Producer
+from support.failing import running
+from support.server import Server
+from support.waiting import eventually, pending, send
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+CLAIM = Claim(idle=1, interval=0.2)
+
+
+class Seen(Counter[int]):
+    """A handler that counts."""
+
+    async def __call__(self, message: Message[bytes]) -> None:
+        await asyncio.sleep(0.005)
+        self[int(message.payload)] += 1
+
+    async def have(self, count: int) -> bool:
+        return len(self) >= count
+
+
+class Clock:
+    """A server's clock.
+
+    Args:
+        folder: Where it is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock"
+        self.shift("+0")
+
+    def shift(self, by: str) -> None:
+        """Set it to the real time and that much."""
+        self._file.write_text(by)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a server has to be started with."""
+        return {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+
+@pytest.fixture(autouse=True)
+def _the_wheel_s_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's hangs at its start: jemalloc and libfaketime wait for each other."""
+    monkeypatch.delenv("PENSTOCK_EMBEDDED_SERVER", raising=False)
+
+
+@asynccontextmanager
+async def server_with_a_clock(folder: Path) -> AsyncIterator[tuple[Server, Clock]]:
+    if not FAKETIME.exists():
+        pytest.skip("there is no libfaketime here; Debian's package is `faketime`")
+    clock = Clock(folder)
+    server = Server(folder, environment=clock.environment)
+    await server.start()
+    try:
+        yield server, clock
+    finally:
+        server.kill()
+
+
+async def none_pending(redis: Any, stream: str) -> bool:
+    return await pending(redis, stream, "g") == 0
+
+
+async def test_when_the_server_s_clock_jumps_nothing_is_lost_and_little_comes_again(
+    tmp_path: Path, stream: str
+) -> None:
+    """An hour ahead, then an hour back: by the server, all leases end at once."""
+    seen = Seen()
+    async with server_with_a_clock(tmp_path) as (server, clock):
+        url = server.url
+        first = Consumer(stream, url=url, group="g", claim=CLAIM)
+        second = Consumer(stream, url=url, group="g", claim=CLAIM)
+        async with (
+            running(first, seen, concurrency=4),
+            running(second, seen, concurrency=4),
+            Producer(url) as producer,
+        ):
+            receipts = []
+            for number in range(300):
+                receipts.append(await producer.send(stream, b"%d" % number))
+                if number == 100:
+                    clock.shift("+1h")
+                if number == 200:
+                    clock.shift("-1h")
+            await eventually(lambda: seen.have(300))
+            async with server.client() as redis:
+                await eventually(lambda: none_pending(redis, stream))
+        ids = [receipt.id for receipt in receipts]
+        assert ids == sorted(set(ids))
+        # What was in hand at a jump may come again. They keep up, so that is little.
+        assert sum(seen.values()) - len(seen) <= 40, seen
+
+
+async def test_a_dead_consumer_s_messages_are_taken_over_after_a_jump_ahead(
+    tmp_path: Path, stream: str
+) -> None:
+    seen = Seen()
+    async with server_with_a_clock(tmp_path) as (server, clock):
+        await send(server.url, stream, *range(5))
+        async with server.client() as redis:
+            await redis.xgroup_create(stream, "g", "0")
+            await redis.xreadgroup("g", "dead", {stream: ">"})
+        consumer = Consumer(stream, url=server.url, group="g", claim=Claim(idle=60))
+        async with running(consumer, seen):
+            clock.shift("+1h")
+            await eventually(lambda: seen.have(5))
+
+
+async def test_this_process_s_wall_clock_decides_about_no_lease(
+    url: str,
+    stream: str,
+    redis: Any,
+    events: Events,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Leases, waits and backoffs go by the clock that never jumps."""
+    real, shift = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + shift)
+    seen = Seen()
+    await send(url, stream, *range(300))
+    consumer = Consumer(stream, url=url, group="g", claim=CLAIM, on_event=events)
+    async with running(consumer, seen, concurrency=2):
+        for hours in (1, -1, 24, 0):
+            shift = 3600.0 * hours
+            enough = len(seen) + 20
+            await eventually(lambda: seen.have(enough))
+        await eventually(lambda: seen.have(300))
+        await eventually(lambda: none_pending(redis, stream))
+    assert set(seen.values()) == {1}
+    assert not events

@@ -1,0 +1,112 @@
+"""Consumers that are killed, stand still, block their loop, or come back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from penstock import Claim, Consumer, Message, Prefetch, Producer
+from support.failing import running
+from support.fleet import fleet
+from support.waiting import eventually, numbers, pending, send
+
+
+async def test_what_comes_back_is_taken_in_the_order_of_the_stream(
+    url: str, stream: str, redis: Any
+) -> None:
+    """Of what a process left behind some was started, and is tried one at a time."""
+    await send(url, stream, *range(8))
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "g", {stream: ">"})
+    for number, (id_, _) in enumerate(await redis.xrange(stream)):
+        started = 1 if number in {1, 2, 5} else 0
+        await redis.xclaim(stream, "g", "g", 0, [id_], retrycount=started, justid=True)
+    async with Consumer(stream, url=url, mode="resumable", group="g") as consumer:
+        got: list[int] = []
+        while len(got) < 8:
+            took = numbers(await consumer.take(10, timeout=0.1))
+            got += took
+    assert got == [*range(8)]
+
+
+async def test_all_that_stand_still_for_longer_than_a_lease_share_the_work_again(
+    url: str, stream: str, tmp_path: Path, redis: Any
+) -> None:
+    """A laptop that sleeps: nobody takes back what others have claimed since."""
+    async with fleet(url, stream, tmp_path) as crew:
+        lives = [await crew.start(f"w{number}") for number in range(3)]
+        await crew.send(*["sleep 0.02"] * 120)
+        await eventually(lambda: crew.handled(0))
+        for life in lives:
+            life.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(1.5)  # the lease is 1 s
+        for life in lives:
+            life.send_signal(signal.SIGCONT)
+        await eventually(lambda: crew.handled(*range(120)), within=20)
+        await eventually(lambda: nothing_is_pending(redis, stream))
+        for life in lives:
+            assert await life.end(signal.SIGTERM) == 0
+        # What was in hand, or done and not yet told, may be done again; once.
+        again = Counter(crew.ended())
+        assert max(again.values()) <= 2
+        assert sum(again.values()) <= 120 + 3 * 60
+
+
+async def nothing_is_pending(redis: Any, stream: str) -> bool:
+    return not await pending(redis, stream, "g")
+
+
+async def test_a_handler_that_blocks_the_loop_for_longer_than_the_lease_loses_nothing(
+    url: str, stream: str
+) -> None:
+    """While it does, nothing can be renewed; another consumer may have it as well."""
+    seen: Counter[int] = Counter()
+    blocked = False
+
+    async def block_once(message: Message[bytes]) -> None:
+        nonlocal blocked
+        if not blocked:
+            blocked = True
+            time.sleep(1.2)  # noqa: ASYNC251 - it is what a bad handler does
+        seen[int(message.payload)] += 1
+
+    async def have_all() -> bool:
+        return set(range(20)) <= set(seen)
+
+    claim = Claim(idle=0.4, interval=0.1)
+    async with (
+        running(Consumer(stream, url=url, group="g", claim=claim), block_once),
+        running(Consumer(stream, url=url, group="g", claim=claim), block_once),
+    ):
+        await send(url, stream, *range(20))
+        await eventually(have_all)
+    assert max(seen.values()) <= 2
+
+
+async def test_a_handler_may_send_to_its_own_stream_however_small_the_buffer(
+    url: str, stream: str, redis: Any
+) -> None:
+    seen: list[int] = []
+
+    async def have_all() -> bool:
+        return len(seen) == 300
+
+    async with Producer(url, max_messages=1) as producer:
+
+        async def split(message: Message[bytes]) -> None:
+            number = int(message.payload)
+            seen.append(number)
+            if number < 100:
+                await producer.send(stream, b"%d" % (number + 100))
+                await producer.send(stream, b"%d" % (number + 200))
+
+        consumer = Consumer(stream, url=url, group="g", prefetch=Prefetch(10))
+        async with running(consumer, split, concurrency=8):
+            await send(url, stream, *range(100))
+            await eventually(have_all)
+    assert sorted(seen) == [*range(300)]
+    assert await pending(redis, stream, "g") == 0
