@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from benchmarks import reading
@@ -15,11 +16,24 @@ from benchmarks.harness import (
     measure,
     pack_command,
 )
-from benchmarks.reading import COUNT, check_group, entries, fill, fill_keyed
-from penstock import Consumer, Ordering, Retry
+from benchmarks.reading import (
+    CODECS,
+    COUNT,
+    Order,
+    check_group,
+    entries,
+    fill,
+    fill_keyed,
+    fill_typed,
+)
+from penstock import Codec, Consumer, Ordering, Retry
+
+Job = Callable[[Settings], Awaitable[None]]
 
 
-async def raw(settings: Settings) -> None:
+async def raw(
+    settings: Settings, decode: Callable[[bytes], object] | None = None
+) -> None:
     """The hand-written serial loop on the bare connection: read 500, ack 500."""
     pack = pack_command
     head = (b"XREADGROUP", b"GROUP", GROUP, b"raw", b"COUNT", COUNT)
@@ -29,7 +43,7 @@ async def raw(settings: Settings) -> None:
         while seen < settings.messages:
             ids = []
             for id_, fields in await entries(conn, read):
-                if fields[1]:
+                if fields[1] if decode is None else decode(fields[1]):
                     seen += 1
                 ids.append(id_)
             ack = pack((b"XACK", STREAM, GROUP, *ids))
@@ -78,6 +92,35 @@ async def run_16_by_key(settings: Settings) -> None:
     await reading.run_16(consumer, settings.messages, Ordering.KEY)
 
 
+def typed(name: str, codec: Codec[Order]) -> list[Contender]:
+    """The same with orders: what Penstock adds to reading and decoding by hand."""
+    filled = fill_typed(codec)
+
+    async def ready(redis: Any, settings: Settings) -> None:
+        await filled(redis, settings)
+        await redis.xgroup_create(STREAM, GROUP, id="0")
+
+    async def by_hand(settings: Settings) -> None:
+        await raw(settings, codec.decode)
+
+    def penstock(read: Callable[[Consumer[Any], int], Awaitable[None]]) -> Job:
+        async def job(settings: Settings) -> None:
+            consumer = Consumer(STREAM, url=settings.url, group=GROUP, codec=codec)
+            await read(consumer, settings.messages)
+
+        return job
+
+    base = Contender(f"raw, {name}", by_hand, ready)
+    base.raw = base
+    return [
+        base,
+        Contender(
+            f"penstock async for, {name}", penstock(reading.async_for), ready, base
+        ),
+        Contender(f"penstock run(16), {name}", penstock(reading.run_16), ready, base),
+    ]
+
+
 async def prepare(redis: Any, settings: Settings) -> None:
     """Fill the stream and make the group."""
     await fill(redis, settings)
@@ -100,4 +143,6 @@ async def main(settings: Settings) -> None:
         Contender("penstock run(16), retry", run_16_retry),
         Contender("penstock run(16), by key", run_16_by_key, prepare_keyed),
     ]
+    for name, codec in CODECS.items():
+        contenders += typed(name, codec)
     await measure(settings, contenders, prepare, check_group)

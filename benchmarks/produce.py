@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 from benchmarks.harness import (
@@ -14,14 +16,17 @@ from benchmarks.harness import (
     measure,
     pack_command,
 )
-from penstock import Producer, RoundRobin
+from benchmarks.reading import CODECS, ORDER, Order
+from penstock import KEEP_ALL, Codec, Producer, RoundRobin
 
 BATCH = 500
 SHARDS = 3
 KEYS = [STREAM, *[f"{STREAM}:{number}" for number in range(SHARDS)]]
 
 
-async def raw(settings: Settings) -> None:
+async def raw(
+    settings: Settings, encode: Callable[[Order], bytes] | None = None
+) -> None:
     """Pipelined writes of 500 on the bare connection."""
     async with connection(settings.url) as conn:
         left = settings.messages
@@ -29,14 +34,20 @@ async def raw(settings: Settings) -> None:
             batch = min(left, BATCH)
             data = b"".join(
                 [
-                    pack_command((b"XADD", STREAM, b"*", b"msg", PAYLOAD))
-                    for _ in range(batch)
+                    pack_command((b"XADD", STREAM, b"*", b"msg", body))
+                    for body in _bodies(batch, encode)
                 ]
             )
             await conn.send_packed_command(data, check_health=False)
             for _ in range(batch):
                 await conn.read_response(disable_decoding=True)
             left -= batch
+
+
+def _bodies(count: int, encode: Callable[[Order], bytes] | None) -> Iterable[bytes]:
+    if encode is None:
+        return repeat(PAYLOAD, count)
+    return map(encode, repeat(ORDER, count))
 
 
 async def redis_py(settings: Settings) -> None:
@@ -54,7 +65,7 @@ async def redis_py(settings: Settings) -> None:
 
 async def enqueue(settings: Settings) -> None:
     """Penstock: enqueue each, then flush."""
-    async with Producer(settings.url) as producer:
+    async with Producer(settings.url, retention=KEEP_ALL) as producer:
         for _ in range(settings.messages):
             await producer.enqueue(STREAM, PAYLOAD)
         await producer.flush()
@@ -62,10 +73,30 @@ async def enqueue(settings: Settings) -> None:
 
 async def enqueue_sharded(settings: Settings) -> None:
     """The same, each message to another shard than the one before."""
-    async with Producer(settings.url, sharder=RoundRobin(SHARDS)) as producer:
+    async with Producer(
+        settings.url, retention=KEEP_ALL, sharder=RoundRobin(SHARDS)
+    ) as producer:
         for _ in range(settings.messages):
             await producer.enqueue(STREAM, PAYLOAD)
         await producer.flush()
+
+
+def typed(name: str, codec: Codec[Order]) -> list[Contender]:
+    """The same with orders: what Penstock adds to encoding and writing by hand."""
+
+    async def by_hand(settings: Settings) -> None:
+        await raw(settings, codec.encode)
+
+    async def penstock(settings: Settings) -> None:
+        async with Producer(settings.url, retention=KEEP_ALL) as producer:
+            orders = producer.to(STREAM, codec=codec)
+            for _ in range(settings.messages):
+                await orders.enqueue(ORDER)
+            await producer.flush()
+
+    base = Contender(f"raw, {name}", by_hand)
+    base.raw = base
+    return [base, Contender(f"penstock enqueue, {name}", penstock, raw=base)]
 
 
 async def prepare(redis: Any, settings: Settings) -> None:
@@ -90,4 +121,6 @@ async def main(settings: Settings) -> None:
         Contender("penstock enqueue", enqueue),
         Contender("penstock to 3 shards", enqueue_sharded),
     ]
+    for name, codec in CODECS.items():
+        contenders += typed(name, codec)
     await measure(settings, contenders, prepare, check)

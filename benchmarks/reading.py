@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+import msgspec
 
 from benchmarks.harness import (
     ADD,
@@ -11,11 +14,44 @@ from benchmarks.harness import (
     STREAM,
     Settings,
     connection,
+    pack_command,
     send,
 )
-from penstock import Consumer, Message, Ordering
+from penstock import Codec, Consumer, Message, Ordering, json_codec, msgpack_codec
 
 COUNT = 500
+
+
+class Order(msgspec.Struct):
+    """What the typed lines send and read."""
+
+    id: int
+    customer: str
+    item: str
+    quantity: int
+    price: float
+    paid: bool
+
+
+ORDER = Order(1_234_567, "customer-4711", "a cup with a handle", 12, 4.95, paid=True)
+CODECS: dict[str, Codec[Order]] = {
+    "JSON": json_codec(Order),
+    "msgpack": msgpack_codec(Order),
+}
+
+
+def fill_typed(codec: Codec[Order]) -> Callable[[Any, Settings], Awaitable[None]]:
+    """Fill the stream with orders, as Penstock writes them."""
+    kind = codec.content_type  # type: ignore[attr-defined]
+    fields = (b"msg", codec.encode(ORDER), b"content-type", kind)
+    add = pack_command((b"XADD", STREAM, b"*", *fields))
+
+    async def fill(redis: Any, settings: Settings) -> None:
+        await redis.delete(STREAM)
+        async with connection(settings.url) as conn:
+            await send(conn, [add], settings.messages)
+
+    return fill
 
 
 async def fill(redis: Any, settings: Settings) -> None:
@@ -40,7 +76,7 @@ async def entries(conn: Any, read: bytes) -> Any:
     return found
 
 
-async def async_for(consumer: Consumer[bytes], messages: int) -> None:
+async def async_for(consumer: Consumer[Any], messages: int) -> None:
     """Penstock, one message after the other."""
     seen = 0
     async with consumer:
@@ -52,12 +88,12 @@ async def async_for(consumer: Consumer[bytes], messages: int) -> None:
 
 
 async def run_16(
-    consumer: Consumer[bytes], messages: int, ordering: Ordering = Ordering.NONE
+    consumer: Consumer[Any], messages: int, ordering: Ordering = Ordering.NONE
 ) -> None:
     """Penstock with 16 handlers."""
     seen = 0
 
-    async def handle(message: Message[bytes]) -> None:
+    async def handle(message: Message[Any]) -> None:
         nonlocal seen
         if message.payload:
             seen += 1
