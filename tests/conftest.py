@@ -21,10 +21,14 @@ from penstock import Event
 
 pytest_plugins = ["penstock.testing"]
 
-# What a script starts in the background ignores SIGINT, and so would all that the tests
-# start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a script starts in the background ignores SIGINT, and what nohup starts ignores
+# SIGHUP; so would all that the tests start.
+for _number, _default in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 
 @pytest.fixture(autouse=True)

@@ -44,11 +44,11 @@ class Outcomes:
 
     __slots__ = (
         "_accounts",
-        "_max_pending",
-        "_on_outcomes",
         "_totals",
         "_unsent",
         "dying",
+        "max_pending",
+        "on_outcomes",
         "uncommitted",
     )
 
@@ -61,8 +61,8 @@ class Outcomes:
     ) -> None:
         self._accounts = accounts
         self._totals = totals
-        self._max_pending = max_pending
-        self._on_outcomes = on_outcomes
+        self.max_pending = max_pending
+        self.on_outcomes = on_outcomes
         # Keys of accounts whose last acknowledgement got no reply.
         self._unsent: set[bytes] = set()
         self.uncommitted = 0
@@ -71,7 +71,7 @@ class Outcomes:
     @property
     def full(self) -> bool:
         """Whether as many outcomes wait as may."""
-        return self.uncommitted >= self._max_pending
+        return self.uncommitted >= self.max_pending
 
     def settle(self, entry: Entry, event: Table) -> None:
         """Have an entry acknowledged, by the event that says why."""
@@ -98,8 +98,8 @@ class Outcomes:
     def add(self) -> None:
         """Count one more to be acknowledged."""
         self.uncommitted = waiting = self.uncommitted + 1
-        if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714 - hot
-            self._on_outcomes()
+        if waiting == 1 or waiting == self.max_pending:  # noqa: PLR1714 - hot
+            self.on_outcomes()
 
     def withdraw(self, entry: Entry) -> None:
         """Have an entry that is settled not acknowledged after all."""
@@ -123,12 +123,14 @@ class Outcomes:
         account = batch.account
         self._unsent.discard(account.shard.key)
         move_all(batch.entries, CONFIRM)
-        books = account.entries
-        for entry in batch.entries:
-            if not account.set_back or books.get(entry.id) is entry:
-                del books[entry.id]
+        books, entries = account.entries, batch.entries
+        if account.set_back:
+            entries = [entry for entry in entries if books.get(entry.id) is entry]
+        for entry in entries:
+            del books[entry.id]
+        if account.lately is not None:  # else the list would be made for nothing
+            _note(account, batch.ids)
         account.known_ghosts.difference_update(batch.ghosts)
-        _note(account, batch.ids)
         self.uncommitted -= len(batch.entries) + len(batch.ghosts)
         self._totals.acked += len(batch.entries)
 
@@ -156,7 +158,7 @@ class Outcomes:
         move(entry, CONDEMN)
         entry.account.dead.append(entry)
         self.dying += 1
-        self._on_outcomes()
+        self.on_outcomes()
 
     def pardon(self, entry: Entry) -> None:
         """Have an entry not copied after all: it is not ours any more."""

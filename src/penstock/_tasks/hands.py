@@ -209,7 +209,10 @@ class Loop(Generic[T]):
             self._task = this_task()
         else:
             self._held = None
-            self._ledger.finish(held, ack=self._ack)
+            if self._ack:
+                self._ledger.processed(held)
+            else:
+                self._ledger.finish(held, ack=False)
         while (entry := self._intake.poll() or await self._intake.entry()) is not None:
             message = self._desk.open(entry)
             if message is not None:

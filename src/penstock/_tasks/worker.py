@@ -83,7 +83,10 @@ async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> Non
                 # It swallowed our cancellation: who knows what it has done.
                 bench.verdicts.left(entry)
                 raise asyncio.CancelledError
-            ledger.finish(entry, ack=ack)
+            if ack:
+                ledger.processed(entry)
+            else:
+                ledger.finish(entry, ack=False)
         if copy_context() != context:
             replace()
             return
