@@ -288,6 +288,8 @@ async def test_letters_are_purged_when_it_is_said_which(
         (["purge", "s", "--yes", "--error", "E"], "--yes means all"),
         (["purge", "s", "--before", "latest"], "'latest' is no moment"),
         (["purge", "s", "--before", "2026-03-01"], "naive datetime"),
+        (["purge", "s", "--before", "2026-03"], "may be a date or an id"),
+        (["purge", "s", "--before", "20260301"], "may be a date or an id"),
         (["redrive", "s", "--id", "x"], "no entry id"),
         (["redrive", "s", "--yes", "--to", "s.dead"], "give another stream"),
         (["list", "s", "--after", "x"], "no entry id"),

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from penstock._core.desk import FrontDesk
-from penstock._core.entry import Entry
+from penstock._core.entry import OPEN, Entry
 from penstock._core.ledger import Ledger
 from penstock._tasks.intake import Intake
 from penstock.errors import ClosedError
@@ -145,7 +145,9 @@ class Hands(Generic[T]):
         """Take over the messages of a task's loop that was left."""
         for entry in entries:
             self.ledger.finish(entry, ack=False)
-            self._aside.append((entry, task))
+            # With an outcome it need not be kept until the consumer closes.
+            if self.ack and entry.state is OPEN:
+                self._aside.append((entry, task))
 
     def let_go(self, leaving: asyncio.Task[Any] | None) -> None:
         """End all holding: the consumer is being left.

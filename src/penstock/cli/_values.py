@@ -11,6 +11,8 @@ from penstock import ConfigurationError, EntryId
 __all__ = ["bound", "duration"]
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+# A month, or a day without hyphens: an id too, but one of 1970.
+_DATE_OR_ID: Final = re.compile(r"(19|20)[0-9]{2}(-(0[1-9]|1[0-2])|[0-9]{4})?")
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smhdw]?)")
 
 
@@ -22,8 +24,13 @@ def bound(text: str, what: str) -> datetime | EntryId:
         what: Whose id it may be, for the exception.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: It is neither, or may be both.
     """
+    if _DATE_OR_ID.fullmatch(text):
+        raise ConfigurationError(
+            f"--before {text} may be a date or an id; give a moment like "
+            f"2026-03-01T12:00:00+00:00, or an id like 1678280595282-0"
+        )
     try:
         return EntryId.parse(text)
     except ConfigurationError:
