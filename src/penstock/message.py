@@ -124,8 +124,7 @@ EntryId.MIN = EntryId(0, 0)
 EntryId.MAX = EntryId(_U64_MAX, _U64_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """One key of a stream.
 
     Attributes:

@@ -196,10 +196,24 @@ def test_quick_handlers_come_to_have_all_that_may_be_held(
     clock = Clock(Window(max_messages, 10**9, 1.0))
     for step in steps:
         clock.goes_on(*step)
-    for _ in range(14):
-        # Each time, they do what may wait, ten times as fast as they need to be.
-        clock.goes_on(int(10 * max_messages * span) + 1, span)
+    # Each time, they do what may wait, ten times as fast as they need to be.
+    each = int(10 * max_messages * span) + 1
+    for _ in range(14 + max_messages // each + 1):
+        clock.goes_on(each, span)
     assert clock.window.aim(0) == max_messages
+
+
+def test_more_wait_only_after_half_of_what_may_wait_was_done() -> None:
+    clock = Clock(Window(1000, 10**9, 1.0))
+    for _ in range(FIRST // 2 - 1):
+        clock.goes_on(1, 0.0001)
+        assert clock.window.aim(0) == FIRST, "a few quick ones prove little"
+    clock.goes_on(1, 0.0001)
+    assert clock.window.aim(0) == 2 * FIRST
+    clock.goes_on(FIRST - 1, 0.0001)
+    assert clock.window.aim(0) == 2 * FIRST
+    clock.goes_on(1, 0.0001)
+    assert clock.window.aim(0) == 4 * FIRST
 
 
 def test_a_few_wait_at_first_and_no_more_than_may_be_held() -> None:

@@ -34,6 +34,7 @@ class Window:
     """
 
     __slots__ = (
+        "_chosen",
         "_done",
         "_max_bytes",
         "_max_messages",
@@ -50,8 +51,9 @@ class Window:
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._max_wait = max_wait
-        # Messages that may wait.
+        # Messages that may wait, and what was done when that was chosen.
         self._waiting = _FIRST
+        self._chosen = 0
         # Messages a second, over more than a moment; None before that. And what was
         # done, and when, as it was last taken.
         self._pace: float | None = None
@@ -102,19 +104,26 @@ class Window:
         """
         if self._since is None:
             self._since = self._paced_at = now
-            self._done = self._paced = done
+            self._chosen = self._done = self._paced = done
         progress, span = done - self._done, now - self._since
         if progress <= 0:
             return
-        # Doubled at most: one quick message proves little about the next.
-        most = min(2 * max(1, self._waiting), self._max_messages)
-        borne_out = progress * self._max_wait
-        self._waiting = most if borne_out >= most * span else int(borne_out / span)
+        self._aim_at(done, progress * self._max_wait, span)
         self._since, self._done = now, done
         progress, span = done - self._paced, now - self._paced_at
         if span > 0 and (progress >= _MANY or span >= _LONG):
             self._pace = progress / span
             self._paced, self._paced_at = done, now
+
+    def _aim_at(self, done: int, borne_out: float, span: float) -> None:
+        """Choose how many may wait: no more than the pace of late bears out."""
+        # Doubled at most, and not before half of them were done: one quick message
+        # proves little about the next.
+        twice = 2 * (done - self._chosen) >= self._waiting
+        most = min(max(1, self._waiting) * (1 + twice), self._max_messages)
+        aim = most if borne_out >= most * span else int(borne_out / span)
+        if aim != self._waiting:
+            self._waiting, self._chosen = aim, done
 
     def learned(self, messages: int, size: int) -> None:
         """Take note of the sizes that a read brought.

@@ -107,7 +107,11 @@ class Scout:
         """
         known = self._streams[stream] = _Stream(stream)
         found: list[Shard] = []
-        while new := await self._look(known.unknown(range(known.highest + 1 + _FAR))):
+        looked = 0
+        while looked <= known.highest + _FAR:
+            numbers = range(looked, known.highest + 1 + _FAR)
+            looked = numbers.stop
+            new = await self._look(known.unknown(numbers))
             found += new
             known.found(new)
         if not found:
