@@ -16,6 +16,10 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 180.0
 
 
+class Stuck(RuntimeError):  # noqa: N818 - it names what happened
+    """A process said nothing for too long."""
+
+
 class Child:
     """A module of ours, run by an interpreter of its own; use it with `with`.
 
@@ -54,14 +58,16 @@ class Child:
         """Wait for its next line.
 
         Raises:
-            RuntimeError: It ended, or is stuck.
+            RuntimeError: It ended.
+            Stuck: It said nothing for so many seconds.
         """
         assert self._process.stdout is not None  # noqa: S101 - it was asked for
         ready, _, _ = select.select([self._process.stdout], [], [], patience)
-        line = self._process.stdout.readline() if ready else b""
+        if not ready:
+            raise Stuck(f"{self._name} said nothing for {patience:.0f} s")
+        line = self._process.stdout.readline()
         if not line:
-            state = "ended" if ready else f"said nothing for {patience:.0f} s"
-            raise RuntimeError(f"{self._name} {state}; what it wrote is above")
+            raise RuntimeError(f"{self._name} ended; what it wrote is above")
         return json.loads(line)
 
     def __enter__(self) -> Self:

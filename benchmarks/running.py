@@ -9,18 +9,22 @@ from typing import Any
 from benchmarks.environment import peers_python
 from benchmarks.job import Job, Run
 from benchmarks.peers import Candidate
-from benchmarks.processes import Child
+from benchmarks.processes import PATIENCE, Child
 from benchmarks.spread import Spread
+
+# Seconds for a run of about two, after which it will not end any more.
+_LONGEST = 60.0
 
 
 @dataclass
 class Row:
-    """A contender's runs."""
+    """A contender's runs, and how many more there were that stood still."""
 
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    stuck: int = 0
 
     @classmethod
     def of(cls, stored: Any) -> Row:
@@ -64,10 +68,14 @@ class Row:
 
 
 def perform(candidate: Candidate, job: Job) -> tuple[Run, dict[str, str]]:
-    """Have one run; gives also the versions of what it ran on."""
+    """Have one run; gives also the versions of what it ran on.
+
+    Raises:
+        Stuck: It does not end.
+    """
     python = sys.executable if candidate.ours else peers_python()
     arguments = (candidate.peer, candidate.way)
     with Child("benchmarks.contender", *arguments, python=python) as child:
         child.tell(**asdict(job))
-        heard = child.hear()
+        heard = child.hear(PATIENCE if candidate.ours else _LONGEST)
     return Run(**heard["run"]), heard["versions"]

@@ -14,6 +14,7 @@ from benchmarks.facts import versions
 from benchmarks.job import Job
 from benchmarks.loops import LOOPS
 from benchmarks.peers import CONSUMING, SENDING, Candidate
+from benchmarks.processes import Stuck
 from benchmarks.running import Row, perform
 from benchmarks.server import check_length, check_settled, connect, own_server
 from benchmarks.store import Result, save
@@ -54,7 +55,8 @@ def main(given: argparse.Namespace, folder: Path) -> None:
             for candidate in candidates:
                 progress(number, given.rounds, candidate.name)
                 run(candidate, given, Job(url, direct, 0, given.loop), rows)
-    show(list(rows.values()))
+    finished = [row for row in rows.values() if row.runs]
+    show(finished)
     save(
         Result(
             name=f"versus-{given.job}-{given.loop}-{given.delay:g}ms",
@@ -63,7 +65,7 @@ def main(given: argparse.Namespace, folder: Path) -> None:
                 **{name: getattr(given, name) for name in ("messages", "rounds")},
                 "passage": asdict(passage),
             },
-            rows=[row.stored() for row in rows.values()],
+            rows=[row.stored() for row in finished],
             versions=on,
         ),
         folder,
@@ -86,13 +88,23 @@ def chosen(candidates: Sequence[Candidate], only: Sequence[str]) -> list[Candida
 def run(
     candidate: Candidate, given: argparse.Namespace, job: Job, rows: dict[str, Row]
 ) -> None:
-    """One run of one candidate, on an empty server; all must be done after it."""
+    """One run of one candidate, on an empty server; all must be done after it.
+
+    A peer that stands still is told of, and the others go on.
+    """
     messages = candidate.messages(given.messages, given.delay / 1000)
     job = Job(**{**asdict(job), "messages": messages})
     row = rows[candidate.name]
     with connect(job.direct) as redis:
         redis.flushall()
-        taken, row.versions = perform(candidate, job)
+        try:
+            taken, row.versions = perform(candidate, job)
+        except Stuck as stuck:
+            if candidate.ours:
+                raise
+            print(stuck, file=sys.stderr)
+            row.stuck += 1
+            return
         if given.job == "consume":
             check_settled(redis)
         else:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks import recovery, store, table, versus
-from benchmarks.job import Run
+from benchmarks.job import Job, Run
 from benchmarks.peers import CONSUMING, Candidate
-from benchmarks.processes import ROOT, Child
+from benchmarks.processes import ROOT, Child, Stuck
 from benchmarks.report import page
 from benchmarks.report.figures import CONSUMED, Figures
 from benchmarks.report.goals import goals
@@ -102,6 +102,30 @@ def test_a_child_that_fails_is_told_of() -> None:
         Child("benchmarks.none") as child,
     ):
         child.hear()
+
+
+def test_a_peer_that_stands_still_is_told_of_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def perform(candidate: Candidate, job: Job) -> tuple[Run, dict[str, str]]:
+        if not candidate.ours and not stood_still:
+            stood_still.append(candidate.name)
+            raise Stuck("it said nothing")
+        return Run(job.messages, 1.0, 0.1, 0.1), {}
+
+    stood_still: list[str] = []
+    monkeypatch.setattr(versus, "perform", perform)
+    monkeypatch.setattr(versus, "check_settled", lambda _: None)
+    parser = argparse.ArgumentParser()
+    versus.add_arguments(parser)
+    words = ["--rounds", "2", "--only", "raw", "taskiq-redis"]
+    versus.main(parser.parse_args(words), tmp_path)
+    results = store.load(tmp_path)
+    rows = Figures(results).rows(CONSUMED)
+    assert stood_still == ["taskiq-redis"]
+    assert [len(rows[name].runs) for name in ("raw", "taskiq-redis")] == [2, 1]
+    text = page.rendered(results, tmp_path / "x.md")[tmp_path / "x.md"]
+    assert "taskiq-redis stood still in 1 of 2 runs, which do not count." in text
 
 
 def test_a_run_is_measured_stored_and_reported(tmp_path: Path) -> None:

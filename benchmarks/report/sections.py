@@ -67,6 +67,7 @@ def versus(figures: Figures, job: str, title: str) -> Sections:
             yield passage(figures.results[f"versus-{job}-{ending}"].parameters)
             limit = figures.limit_for(f"versus-{job}-{ending}")
             yield versus_table(found[way].values(), limit)
+            yield from stuck(found[way].values())
 
 
 def passage(parameters: Mapping[str, Any]) -> str:
@@ -86,6 +87,14 @@ def versus_table(rows: Iterable[Row], limit: float | None) -> str:
     rows = list(rows)
     raw = next((row.rate.median for row in rows if row.name == "raw"), None)
     return table.markdown(head, [versus_cells(row, raw, limit) for row in rows])
+
+
+def stuck(rows: Iterable[Row]) -> Iterator[str]:
+    """Tell of runs that never ended; no other figure has them in it."""
+    for row in rows:
+        if row.stuck:
+            runs = f"{row.stuck} of {row.stuck + len(row.runs)} runs"
+            yield f"{row.name} stood still in {runs}, which do not count."
 
 
 def versus_cells(row: Row, raw: float | None, limit: float | None) -> list[str]:

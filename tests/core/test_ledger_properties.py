@@ -626,7 +626,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.take() is None, "the server has not been told"
             assert self.ledger.next_is_due
         repeated = self.ledger.next_is_repeated
-        entry = self.ledger.take_due() if is_due else self.ledger.take()
+        entry = self.ledger.take_due() if is_due else self._taken()
         if entry is None:
             assert not takeable
             assert not self.ledger.queued
@@ -645,6 +645,13 @@ class LedgerMachine(RuleBasedStateMachine):
         assert list(entry.fields) == copy.fields
         assert (entry.size, entry.deliveries) == (copy.size, copy.deliveries)
         assert (entry.leased_at, entry.suspect) == (copy.leased_at, copy.suspect)
+
+    def _taken(self) -> Entry | None:
+        """Take one, now this way, now that."""
+        if len(self.in_hand) % 2:
+            return self.ledger.take()
+        fresh = self.ledger.take_fresh(1)
+        return fresh[0] if fresh else self.ledger.take()
 
     def put_back(self, number: int) -> None:
         """What was taken does not start; it may be lost or given back by now."""

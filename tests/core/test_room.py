@@ -213,6 +213,16 @@ def test_the_reader_is_rung_when_half_of_what_should_wait_is_taken() -> None:
     assert books.room() == 4
 
 
+def test_the_reader_is_rung_once_when_as_much_is_taken_at_once() -> None:
+    books = Books(max_messages=100)
+    books.read(*range(8))
+    assert books.room() == 0
+    books.take_fresh(3)
+    assert books.room_rings == 0
+    books.take_fresh(5)
+    assert books.room_rings == 1
+
+
 def test_the_reader_is_rung_by_a_worker_that_finds_nothing() -> None:
     books = Books(max_messages=4)
     books.read(*range(4))

@@ -77,6 +77,25 @@ def test_new_ones_wait_behind_what_has_come_back() -> None:
     assert not books.next_is_repeated
 
 
+def test_several_fresh_ones_are_taken_at_once_up_to_what_has_come_back() -> None:
+    books = Books()
+    books.read(1, 2, 3)
+    books.back(4)
+    books.read(5)
+    assert ids(books.take_fresh(2)) == [raw(1), raw(2)]
+    assert ids(books.take_fresh(9)) == [raw(3)]
+    assert books.take_fresh(9) == []
+    assert books.started().id == raw(4)
+    taken = books.take_fresh(9)
+    assert ids(taken) == [raw(5)]
+    assert books.may_start(taken[0])
+    books.finish_all(taken, ack=True)
+    books.read(6)
+    books.finish_all(books.take_fresh(9), ack=False)
+    [batch] = books.plan()
+    assert batch.ids == [raw(5)]
+
+
 def test_what_is_in_hand_does_not_come_back() -> None:
     books = Books()
     books.read(1, 2, 3, 4, 5)

@@ -44,6 +44,7 @@ from penstock._core.entry import (
     NACK,
     OPEN,
     PUT_BACK,
+    QUEUED,
     RELEASED,
     RUNNING,
     SETTLED,
@@ -326,6 +327,22 @@ class Ledger:
             return entry
         return None
 
+    def take_fresh(self, most: int) -> list[Entry]:
+        """Take up to so many entries on their first attempt that are next, all at once.
+
+        It ends where something else is next.
+        """
+        queue, taken = self._queue, list[Entry]()
+        while queue and len(taken) < most:
+            entry = queue[0]
+            if entry.state is not QUEUED or entry.deliveries > 1:
+                break
+            entry.state = RUNNING
+            taken.append(queue.popleft())
+        if taken and self._room.thirsty:
+            self._room.freed()
+        return taken
+
     def take_due(self) -> Entry:
         """Take the next entry of which the server has to be told first."""
         entry = self._lanes.take_due()
@@ -498,6 +515,14 @@ class Ledger:
                 self._on_ready()
         if room.thirsty and (room.hungry or room.held <= room.wake_held):
             room.freed()
+
+    def finish_all(self, entries: Iterable[Entry], *, ack: bool) -> None:
+        """Finish with several, see `finish`."""
+        for entry in entries:
+            if ack:
+                self.processed(entry)
+            else:
+                self.finish(entry, ack=False)
 
     def order_by(self, ordering: Ordering) -> None:
         """Choose what is kept in order; files what is queued anew.

@@ -70,8 +70,7 @@ class Hands(Generic[T]):
         """Count as processed what a task got from `next`."""
         held = self._holders.get(task)
         if held:
-            for entry in held:
-                self.ledger.finish(entry, ack=self.ack)
+            self.ledger.finish_all(held, ack=self.ack)
             held.clear()
 
     async def next(
@@ -257,8 +256,7 @@ class BatchLoop(Generic[T]):
     async def __anext__(self) -> list[Message[T]]:
         hands, self._task = self._hands, this_task()
         held, self._held = self._held, []
-        for entry in held:
-            hands.ledger.finish(entry, ack=hands.ack)
+        hands.ledger.finish_all(held, ack=hands.ack)
         while entries := await hands.intake.batch(self._size, self._linger):
             opened = [(entry, hands.desk.open(entry)) for entry in entries]
             messages = [message for _, message in opened if message is not None]

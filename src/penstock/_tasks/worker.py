@@ -128,8 +128,7 @@ async def work_batches(
             if task.cancelling():
                 _leave(bench, entries)
                 raise asyncio.CancelledError
-            for entry in entries:
-                bench.ledger.finish(entry, ack=bench.ack)
+            bench.ledger.finish_all(entries, ack=bench.ack)
         if copy_context() != context:
             replace()
             return
