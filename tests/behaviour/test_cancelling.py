@@ -177,13 +177,19 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
             calls = (gets, gets_in_time, takes, loops, loops_over_batches, runs)
             await storm.over(*calls, times=900)
             assert not consumer.statistics().late
-            assert not consumer._open.intake._idle._waiting
+            assert not who_waits(consumer)
             assert not consumer._open.hands._holders
         handled += await read_the_rest(url, stream, redis)
     assert storm.cancelled > 200
     assert set(handled) == {b"%d" % number for number in range(1500)}
     # It may come again whose task was cancelled with it in hand; no other does.
     assert len(handled) - 1500 <= 10 * storm.cancelled
+
+
+def who_waits(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
+    """List what those wait for that look for messages."""
+    intake = consumer._open.intake
+    return [*intake._workers._waiting, *intake._gatherers._waiting]
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -220,7 +226,7 @@ async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
                 times=1500,
                 abreast=20,
             )
-            assert not consumer._open.intake._idle._waiting
+            assert not who_waits(consumer)
             assert consumer.statistics().in_hand == 0
             await send(url, stream, 7)
             async with asyncio.timeout(5):
@@ -306,9 +312,13 @@ async def test_closing_is_seen_through_however_often_it_is_cancelled(
     """So nothing finished stays unsaid, and no task is left that nobody ends."""
     await send(url, stream, *range(20))
     opened, handled = asyncio.Event(), list[bytes]()
+    started = 0
 
     async def handle(message: Message[bytes]) -> None:
-        opened.set()
+        nonlocal started
+        started += 1
+        if started == 3:
+            opened.set()
         await asyncio.sleep(0.2)
         handled.append(message.payload)
 

@@ -37,14 +37,15 @@ class Intake:
         "_begin",
         "_delay",
         "_error",
+        "_gatherers",
         "_handed_out",
-        "_idle",
         "_ledger",
         "_on_overdue",
         "_paused",
         "_stopped",
         "_told",
         "_turn_ends",
+        "_workers",
         "closed",
     )
 
@@ -61,7 +62,9 @@ class Intake:
         self._begin = begin
         self._delay = delay
         self._handed_out = handed_out
-        self._idle = Queueing()
+        # Those that have nothing to do, and those that wait for a number of entries.
+        self._workers = Queueing()
+        self._gatherers = Queueing()
         # Why no more will come, to be raised once the queue has run dry.
         self._error: PenstockError | None = None
         self._told = False
@@ -81,8 +84,24 @@ class Intake:
         self._turn_ends = 0.0
 
     def arrived(self, count: int) -> None:
-        """Wake as many workers as there are new entries."""
-        self._idle.wake(count)
+        """Have entries taken that are new, or may be taken now."""
+        if count:
+            self._workers.wake(1)
+            self._gatherers.wake_all()
+
+    def _pass_on(self) -> None:
+        """Wake another worker if there is something for it.
+
+        Whoever gets something wakes the next, so all are woken where handlers take
+        their time. Where they don't, a few do it all, and the others sleep on: to wake
+        them for each read would cost more than the handling.
+        """
+        if self._ledger.queued:
+            self._workers.wake(1)
+
+    def _wake_all(self) -> None:
+        self._workers.wake_all()
+        self._gatherers.wake_all()
 
     def pause(self) -> None:
         """Hand nothing out until `resume`."""
@@ -92,18 +111,18 @@ class Intake:
     def resume(self) -> None:
         """Hand out again."""
         self._paused = False
-        self._idle.wake_all()
+        self._wake_all()
 
     def close(self) -> None:
         """Hand nothing out from now on."""
         self.closed = True
         self._turn_ends = 0.0
-        self._idle.wake_all()
+        self._wake_all()
 
     def fail(self, error: PenstockError) -> None:
         """Have workers told, after what is queued, why nothing more comes."""
         self._error = error
-        self._idle.wake_all()
+        self._wake_all()
 
     def stop(self, error: PenstockError) -> None:
         """Hand nothing more out, and have workers told why."""
@@ -152,6 +171,7 @@ class Intake:
         ledger = self._ledger
         while ledger.next_is_due and not self._shut:
             entry = ledger.take_due()
+            self._pass_on()  # it may take a while
             if not await self._begin(entry):
                 continue
             if not self._shut:
@@ -221,7 +241,7 @@ class Intake:
             if late:
                 self._on_overdue()
             if late or self._paused:
-                await self._wait(0)
+                await self._wait(self._gatherers, 0)
             elif entries := await self.several(size, apart=True):
                 return entries
         return []
@@ -258,7 +278,7 @@ class Intake:
                 return
             if apart and ledger.next_is_repeated:
                 return
-            await self._wait(count)
+            await self._wait(self._gatherers, count)
 
     async def entry(self) -> Entry | None:
         """Wait for the next entry; None once closed.
@@ -272,23 +292,24 @@ class Intake:
         while not self.closed:
             if self._ledger.overdue(monotonic()):
                 self._on_overdue()
-                await self._wait(0)
+                await self._wait(self._workers, 0)
                 continue
             entry = await self.one()
             if entry is not None:
+                self._pass_on()
                 return entry
             if self._error is not None:
                 self._told = True
                 raise self._error
-            await self._wait(1)
+            await self._wait(self._workers, 1)
         return None
 
-    async def _wait(self, count: int) -> None:
+    async def _wait(self, among: Queueing, count: int) -> None:
         """Wait for entries to arrive, and let it be known how many are wanted."""
         if self.closed:
             return  # while an attempt was being counted, say: nobody wakes us any more
         self._ledger.hunger(count)
         try:
-            await self._idle.wait()
+            await among.wait()
         finally:
             self._ledger.hunger(-count)
