@@ -212,7 +212,7 @@ class Prefetch:
     """How much a consumer holds in its queue and its handlers' hands.
 
     Attributes:
-        max_messages: Messages queued or being handled at most; default 1,000.
+        max_messages: Messages queued or being handled at most; default 2,000.
             The reader asks for the free room only, so this also bounds a read.
             Reading several shards at once may go over it by one a shard, because
             COUNT is per stream, and taking over from dead consumers by as many again.
@@ -229,7 +229,7 @@ class Prefetch:
         ConfigurationError: A number is less than 1, or the duration not above 0.
     """
 
-    max_messages: int = 1000
+    max_messages: int = 2000
     max_bytes: int = 64 * 1024 * 1024
     max_wait: Duration = 1.0
 
