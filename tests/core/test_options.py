@@ -31,7 +31,7 @@ from penstock.options import (
 
 
 def test_the_defaults_are_those_that_the_docstrings_name() -> None:
-    assert Prefetch() == Prefetch(1000, max_bytes=64 * 1024 * 1024, max_wait=1.0)
+    assert Prefetch() == Prefetch(2000, max_bytes=64 * 1024 * 1024, max_wait=1.0)
     assert Commit() == Commit(interval=0.1, max_pending=1000, delay=5.0)
     assert Claim() == Claim(idle=60.0, interval=30.0)
     assert Batch() == Batch(size=100, linger=1.0)
