@@ -1,4 +1,4 @@
-"""What a takeover makes of entries that are acknowledged while it is under way."""
+"""Takeovers and renewals where the server knows of more than the books."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from conftest import Events
 from core.test_ledger import A, Books, raw, the
 from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
+from penstock._link.address import parse
 from penstock._link.link import Line
+from penstock._link.wire import connect
 from penstock._tasks.intake import Intake
-from penstock._tasks.leases import Claimer
+from penstock._tasks.leases import Claimer, renew
 from penstock._tasks.membership import Membership
+from penstock.message import Shard
 
 
 class Confirms:
@@ -58,3 +61,25 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
     await claimer._search(A)
     assert books.started().id == raw(2)
     assert books.next() is None
+
+
+async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
+    url: str, stream: str, redis: Any
+) -> None:
+    """So it is after acknowledgements were dropped: their key was of another type."""
+    await redis.xgroup_create(stream, "g", mkstream=True)
+    ids = [await redis.xadd(stream, {"msg": "x"}) for _ in range(50)]
+    await redis.xreadgroup("g", "c", {stream: ">"})
+    shard = Shard(stream, 0, stream.encode())
+    books = Books(lease=1.0)
+    books.received(shard, [[ids[0], [b"msg", b"x"]], [ids[-1], [b"msg", b"x"]]], 0.0, 2)
+    first, last = books.started(), books.started()
+    member = SimpleNamespace(group="g", name="c")
+    wire = await connect(parse(url))
+    try:
+        found = await renew(cast("Line", wire), books, cast("Membership", member))
+    finally:
+        await wire.aclose()
+    assert found == ([], None)
+    assert books.may_start(first)
+    assert books.may_start(last)

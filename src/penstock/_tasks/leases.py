@@ -25,7 +25,7 @@ from penstock._tasks.reaping import reap
 from penstock._tasks.telling import id_list, tell_of_deleted
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
-from penstock.message import EntryId, Shard
+from penstock.message import Shard
 
 __all__ = ["Claimer", "channel", "renew"]
 
@@ -70,13 +70,17 @@ async def renew(
     kept = [due for due in renewals if not due.late]
     lost: list[bytes] = []
     refused: ErrorReply | None = None
-    asked = await line.calls([_ask(member, due) for due in late])
-    for due, reply in zip(late, asked, strict=True):
-        if not isinstance(reply, ErrorReply):
-            ours = [pending.id for pending in replies.pending_page(reply)]
+    questions = [_ask(member, due) for due in late]
+    asked = iter(await line.calls([each for asks in questions for each in asks]))
+    for due, asks in zip(late, questions, strict=True):
+        answers = [next(asked) for _ in asks]
+        error = next((each for each in answers if isinstance(each, ErrorReply)), None)
+        if error is None:
+            pages = map(replies.pending_page, answers)
+            ours = [pending.id for page in pages for pending in page]
             lost += ledger.lose_all_but(due, ours)
-        elif not _is_gone(reply):
-            refused = reply
+        elif not _is_gone(error):
+            refused = error
             continue  # it may be others', and is not taken back unasked
         kept.append(due)
     kept = [due for due in kept if due.ids]
@@ -98,17 +102,18 @@ def _is_gone(reply: ErrorReply) -> bool:
     return reply.trouble in {Trouble.REPAIR, Trouble.ISOLATE}
 
 
-def _ask(member: Membership, renewal: Renewal) -> Command:
-    ids = sorted(renewal.ids, key=EntryId.parse)
-    return commands.xpending_between(
-        renewal.account.shard.key,
-        member.group,
-        member.name,
-        low=ids[0],
-        high=ids[-1],
-        # Others of ours may lie between them, younger or left open.
-        count=len(ids) + len(renewal.account.entries),
-    )
+def _ask(member: Membership, renewal: Renewal) -> list[Command]:
+    """Ask for each entry whether it is ours still.
+
+    Not for all from the first to the last: any number of ours may lie between them that
+    nobody here knows of, for example those whose acknowledgement was dropped because
+    their key was of another type for a while.
+    """
+    key, group, name = renewal.account.shard.key, member.group, member.name
+    return [
+        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
+        for id_ in renewal.ids
+    ]
 
 
 class Claimer:
