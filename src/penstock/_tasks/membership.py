@@ -101,12 +101,17 @@ def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
     """The lowest pending id, or without any the last one delivered."""
     if isinstance(groups, ErrorReply) or isinstance(summary, ErrorReply):
         return None
-    lowest = replies.lowest_pending(summary)
-    if lowest is not None:
-        return bytes(EntryId.parse(lowest).previous())
     name = member.group.encode()
-    infos = replies.groups(groups)
-    return next((i.last_delivered for i in infos if i.name == name), None)
+    try:
+        lowest = replies.lowest_pending(summary)
+        if lowest is not None:
+            return bytes(EntryId.parse(lowest).previous())
+        infos = replies.groups(groups)
+        return next((i.last_delivered for i in infos if i.name == name), None)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        # RESP, but not what was asked for: a byte was spoilt on its way. The
+        # connection will not live long, and the next look tells.
+        return None
 
 
 async def rejoin(
