@@ -27,6 +27,8 @@ __all__ = ["Crew", "Outcome", "Post", "Rig", "rig"]
 STREAM = "orders"
 # Peers that vanish without a word are given up after so many seconds.
 _TIMEOUT = 2
+# Seconds in which a broken shard is read again, and one to spare.
+_HEALS = 4.0
 LEASE = 2.0
 
 
@@ -269,8 +271,15 @@ class Rig:
         while moved > time.monotonic() - within:
             try:
                 waiting = len(await self.observer.waiting(client))
-                if not waiting and self._all_seen():
-                    return time.monotonic() - begin
+                spent = time.monotonic() - begin
+                # What was on its way when the last fault ended may have been lost by
+                # it; so it is waited for only as long as a shard takes to heal.
+                if (
+                    not waiting
+                    and self._all_seen(Attempt)
+                    and (spent > _HEALS or self._all_seen(Receipt))
+                ):
+                    return spent
                 if waiting < fewest:
                     fewest, moved = waiting, time.monotonic()
             except (RedisError, OSError):
@@ -278,14 +287,18 @@ class Rig:
             await asyncio.sleep(0.1)  # a look takes a while by itself
         return None
 
-    def _all_seen(self) -> bool:
-        """Whether who acknowledges nothing has got everything that is confirmed."""
+    def _all_seen(self, kind: type[Attempt | Receipt]) -> bool:
+        """Whether who acknowledges nothing has got everything that is confirmed.
+
+        Args:
+            kind: What has to be younger than the last fault with consequences.
+        """
         readers = [crew.group for crew in self._crews if not crew.group.acks]
         if not readers:
             return True
         history = read(self.folder)
         excused = max((e.at for e in history if isinstance(e, Excuse)), default=0.0)
-        late = {e.message for e in history if isinstance(e, Attempt) and e.at > excused}
+        late = {e.message for e in history if isinstance(e, kind) and e.at > excused}
         told = {each.message for each in history if isinstance(each, Receipt)}
         for group in readers:
             seen = {
