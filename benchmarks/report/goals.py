@@ -83,8 +83,9 @@ def consuming(figures: Figures) -> Iterator[Goal]:
         yield Goal(f"`async for` beside {other}", measured, bound)
     measured = over(figures.rate(CONSUMED, RUN), figures.rate(CONSUMED, RAW))
     yield Goal("`run(concurrency=16)` beside raw", measured, 0.8)
-    measured = over(figures.rate(DELAYED, ASYNC_FOR), ours)
-    yield Goal("`async for` 1 ms away, beside itself on loopback", measured, 0.8)
+    for name, row in (("`async for`", ASYNC_FOR), ("`run(concurrency=16)`", RUN)):
+        measured = over(figures.rate(DELAYED, row), figures.rate(CONSUMED, row))
+        yield Goal(f"{name} 1 ms away, beside itself on loopback", measured, 0.8)
 
 
 def scaling(figures: Figures) -> Iterator[Goal]:

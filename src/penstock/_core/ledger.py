@@ -470,16 +470,14 @@ class Ledger:
         if entry.state is not RUNNING or entry.lane is not None or not self._acks:
             self.finish(entry, ack=True)
             return
-        room, outcomes = self._room, self._outcomes
+        room = self._room
         room.held = held = room.held - 1
         room.size -= entry.size
         # The message keeps the fields as long as its user does.
         entry.fields = ()
         entry.state = SETTLED
         entry.account.settled.append(entry)
-        outcomes.uncommitted = waiting = outcomes.uncommitted + 1
-        if waiting == 1 or waiting == outcomes.max_pending:  # noqa: PLR1714 - hot
-            outcomes.on_outcomes()
+        self._outcomes.add()
         if room.thirsty and (room.hungry or held <= room.wake_held):
             room.freed()
 

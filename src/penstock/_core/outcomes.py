@@ -44,11 +44,11 @@ class Outcomes:
 
     __slots__ = (
         "_accounts",
+        "_max_pending",
+        "_on_outcomes",
         "_totals",
         "_unsent",
         "dying",
-        "max_pending",
-        "on_outcomes",
         "uncommitted",
     )
 
@@ -61,8 +61,8 @@ class Outcomes:
     ) -> None:
         self._accounts = accounts
         self._totals = totals
-        self.max_pending = max_pending
-        self.on_outcomes = on_outcomes
+        self._max_pending = max_pending
+        self._on_outcomes = on_outcomes
         # Keys of accounts whose last acknowledgement got no reply.
         self._unsent: set[bytes] = set()
         self.uncommitted = 0
@@ -71,7 +71,7 @@ class Outcomes:
     @property
     def full(self) -> bool:
         """Whether as many outcomes wait as may."""
-        return self.uncommitted >= self.max_pending
+        return self.uncommitted >= self._max_pending
 
     def settle(self, entry: Entry, event: Table) -> None:
         """Have an entry acknowledged, by the event that says why."""
@@ -98,8 +98,8 @@ class Outcomes:
     def add(self) -> None:
         """Count one more to be acknowledged."""
         self.uncommitted = waiting = self.uncommitted + 1
-        if waiting == 1 or waiting == self.max_pending:  # noqa: PLR1714 - hot
-            self.on_outcomes()
+        if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714 - hot
+            self._on_outcomes()
 
     def withdraw(self, entry: Entry) -> None:
         """Have an entry that is settled not acknowledged after all."""
@@ -158,7 +158,7 @@ class Outcomes:
         move(entry, CONDEMN)
         entry.account.dead.append(entry)
         self.dying += 1
-        self.on_outcomes()
+        self._on_outcomes()
 
     def pardon(self, entry: Entry) -> None:
         """Have an entry not copied after all: it is not ours any more."""

@@ -4,8 +4,8 @@ Three bounds hold at once. What is *held*, queued or in handlers' hands, is boun
 messages and in bytes; COUNT is in messages, and how large they are is known only
 afterwards, so the largest size seen of late counts. What is *waiting* is bounded by
 pace: no more than handlers got done in `max_wait` at the pace of late, so that nobody
-hoards what an idle consumer could do. It begins with a few, and doubles with every read
-as long as the pace bears it out.
+hoards what an idle consumer could do. It begins with a few, and doubles whenever half
+of them were done, as long as the pace bears it out.
 """
 
 from __future__ import annotations
