@@ -208,6 +208,17 @@ def test_without_acks_it_is_a_message_like_any_other() -> None:
     assert not known(books, A, raw(1))
 
 
+def test_without_acks_what_is_read_waits_in_its_lane() -> None:
+    books = Books(acks=False, ordering=KEY)
+    books.read(1, 2, key="k")
+    books.read(3, key="other")
+    first = books.started()
+    assert ids([books.started()]) == [raw(3)]
+    assert books.next() is None, "2 waits for 1"
+    books.finish(first, ack=True)
+    assert ids([books.started()]) == [raw(2)]
+
+
 def test_what_waits_for_its_handler_can_be_lost_to_others() -> None:
     books = Books(lease=30.0)
     books.read(1)
