@@ -15,7 +15,6 @@ import pytest
 
 from conftest import Events
 from penstock import AccessError, ConfigurationError, PenstockError, SendFailed
-from penstock._core import replies
 from penstock._tasks import reaping
 from support import roles
 from support.roles import Act, Stage
@@ -228,7 +227,9 @@ async def denied(redis: Any, user: str) -> set[str]:
     log = await redis.execute_command("ACL", "LOG", 128)
     found = set()
     for line in log:
-        facts = replies.mapping(line)
+        facts = line
+        if not isinstance(facts, dict):  # RESP2
+            facts = dict(zip(line[::2], line[1::2], strict=True))
         if facts[b"username"].decode() == user:
             found.add(facts[b"object"].decode("utf-8", "replace"))
     return found

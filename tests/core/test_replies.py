@@ -1,7 +1,4 @@
-"""Parsers are fed with what hiredis makes of bytes as servers send them.
-
-The bytes are Valkey's and Redis', with a space for each end of line.
-"""
+"""What replies say, and what their errors call for."""
 
 from __future__ import annotations
 
@@ -15,19 +12,15 @@ from hypothesis import strategies as st
 
 from penstock._core import replies
 from penstock._core.replies import (
-    Claimed,
-    ConsumerInfo,
     ErrorReply,
     GroupInfo,
-    Pending,
     StreamInfo,
+    Summary,
     Trouble,
 )
 from penstock.message import EntryId
 
 error_reply = cast("Callable[[str], Exception]", ErrorReply)
-
-NOTHING = [b"*-1\r\n", b"_\r\n"]
 
 
 def raw(data: bytes) -> Any:
@@ -43,108 +36,21 @@ def words(text: str) -> bytes:
     return text.encode().replace(b" ", b"\r\n") + b"\r\n"
 
 
-def both(resp2: str, resp3: str) -> pytest.MarkDecorator:
-    """Parametrise a test over the two protocols."""
-    return pytest.mark.parametrize(
-        "reply", [raw(words(resp2)), raw(words(resp3))], ids=["RESP2", "RESP3"]
-    )
+# -- claims ----------------------------------------------------------------------
 
 
-# -- reads -------------------------------------------------------------------------
-
-ENTRIES = "*2 *2 $3 1-1 *2 $3 msg $1 a *2 $3 2-1 *6 $3 msg $1 b $3 key $1 k $1 h $1 v"
-FIELDS = [b"msg", b"b", b"key", b"k", b"h", b"v"]
-ENTRY = "*1 *2 $3 7-7 *2 $3 msg $0 "
-
-
-@both(
-    f"*2 *2 $1 s {ENTRIES} *2 $1 t {ENTRY}",
-    f"%2 $1 s {ENTRIES} $1 t {ENTRY}",
-)
-def test_a_read_is_pairs_of_key_and_entries(reply: Any) -> None:
-    assert [(key, entries) for key, entries in replies.streams(reply)] == [
-        (b"s", [[b"1-1", [b"msg", b"a"]], [b"2-1", FIELDS]]),
-        (b"t", [[b"7-7", [b"msg", b""]]]),
-    ]
-
-
-@pytest.mark.parametrize("data", NOTHING, ids=["RESP2", "RESP3"])
-def test_a_read_that_found_nothing_is_no_streams(data: bytes) -> None:
-    assert list(replies.streams(raw(data))) == []
-
-
-@both("*1 *2 $1 s *0", "%1 $1 s *0")
-def test_nothing_pending_is_a_stream_without_entries(reply: Any) -> None:
-    [(key, entries)] = replies.streams(reply)
-    assert key == b"s"
-    assert entries == []
-
-
-@both(
-    "*1 *2 $1 s *2 *2 $3 1-1 *-1 *2 $3 2-1 *2 $3 msg $1 b",
-    "%1 $1 s *2 *2 $3 1-1 _ *2 $3 2-1 *2 $3 msg $1 b",
-)
-def test_a_pending_entry_that_was_deleted_has_none_for_fields(reply: Any) -> None:
-    [(_, entries)] = replies.streams(reply)
-    assert entries == [[b"1-1", None], [b"2-1", [b"msg", b"b"]]]
-
-
-def test_fields_come_as_bytes_whatever_is_in_them() -> None:
-    body = bytes(range(256))
-    data = b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$3\r\nmsg\r\n"
-    [(_, entries)] = replies.streams(raw(data + b"$256\r\n" + body + b"\r\n"))
-    assert entries == [[b"1-1", [b"msg", body]]]
-
-
-# -- pending -----------------------------------------------------------------------
-
-
-def test_a_page_of_pending_entries_is_the_same_in_both_protocols() -> None:
-    page = raw(words("*2 *4 $3 1-1 $1 c :202 :1 *4 $3 2-1 $1 d :101 :2"))
-    assert replies.pending_page(page) == [
-        Pending(b"1-1", b"c", idle=202, deliveries=1),
-        Pending(b"2-1", b"d", idle=101, deliveries=2),
-    ]
-    assert replies.pending_page(raw(b"*0\r\n")) == []
-
-
-def test_the_summary_tells_the_lowest_and_the_highest_pending_id() -> None:
-    summary = raw(words("*4 :2 $3 1-1 $3 2-1 *1 *2 $1 c $1 2"))
-    assert replies.lowest_pending(summary) == b"1-1"
+def test_the_highest_pending_id_is_none_without_any_and_any_if_it_was_refused() -> None:
+    summary = Summary(2, b"1-1", b"2-1", [(b"c", b"2")])
     assert replies.highest_pending(summary) == EntryId(2, 1)
-
-
-@both("*4 :0 $-1 $-1 *-1", "*4 :0 _ _ _")
-def test_without_pending_entries_there_is_no_lowest(reply: Any) -> None:
-    assert replies.lowest_pending(reply) is None
-    assert replies.highest_pending(reply) == EntryId.MIN
-
-
-def test_where_the_summary_is_refused_any_id_may_be_pending() -> None:
+    assert replies.highest_pending(Summary(0, None, None, None)) == EntryId.MIN
     assert replies.highest_pending(ErrorReply("NOPERM no")) == EntryId.MAX
 
 
-# -- claims ------------------------------------------------------------------------
-
-
-def test_a_claim_tells_where_to_go_on_what_came_and_what_is_deleted() -> None:
-    reply = raw(words("*3 $3 5-0 *2 $3 1-1 $3 4-1 *2 $3 2-1 $3 3-1"))
-    assert replies.claimed(reply) == Claimed(
-        b"5-0", [b"1-1", b"4-1"], deleted=[b"2-1", b"3-1"]
-    )
-    assert replies.claimed(raw(words("*3 $3 0-0 *0 *0"))) == Claimed(b"0-0", [], [])
-
-
-def test_redis_6_names_no_deleted_entries() -> None:
-    reply = raw(words("*2 $3 0-0 *1 $3 1-1"))
-    assert replies.claimed(reply) == Claimed(b"0-0", [b"1-1"], deleted=())
-
-
 def test_bodies_are_put_to_their_ids_and_a_deleted_entry_has_none() -> None:
-    found = raw(words("*2 *1 *2 $3 1-1 *2 $3 msg $1 a *0"))
+    found = [[(b"1-1", (b"msg", b"a"))], []]
     assert replies.bodies([b"1-1", b"2-1"], found) == [
-        [b"1-1", [b"msg", b"a"]],
-        [b"2-1", None],
+        (b"1-1", (b"msg", b"a")),
+        (b"2-1", None),
     ]
     assert replies.bodies([], iter([])) == []
 
@@ -154,89 +60,7 @@ def test_an_id_without_a_reply_is_no_deleted_entry() -> None:
         replies.bodies([b"1-1", b"2-1"], [[]])
 
 
-# -- maps --------------------------------------------------------------------------
-
-
-@both(
-    "*4 $6 length :1 $17 last-generated-id $3 7-7",
-    "%2 $6 length :1 $17 last-generated-id $3 7-7",
-)
-def test_a_map_is_a_dict(reply: Any) -> None:
-    facts = replies.mapping(reply)
-    assert facts == {b"length": 1, b"last-generated-id": b"7-7"}
-
-
-@both("*0", "%0")
-def test_an_empty_map_is_an_empty_dict(reply: Any) -> None:
-    assert replies.mapping(reply) == {}
-
-
-def test_a_flat_list_with_a_loose_end_is_no_map() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        replies.mapping([b"name"])
-
-
-NEW = "$7 pending :2 $17 last-delivered-id $3 2-1 $12 entries-read :2 $3 lag"
-
-
-@both(
-    f"*2 *12 $4 name $1 g $9 consumers :1 {NEW} :1 *12 $4 name $1 h $9 consumers :0 "
-    f"{NEW} $-1",
-    f"*2 %6 $4 name $1 g $9 consumers :1 {NEW} :1 %6 $4 name $1 h $9 consumers :0 "
-    f"{NEW} _",
-)
-def test_groups_are_read_and_a_lag_that_the_server_can_not_tell_is_none(
-    reply: Any,
-) -> None:
-    assert list(replies.groups(reply)) == [
-        GroupInfo(b"g", consumers=1, pending=2, last_delivered=b"2-1", lag=1),
-        GroupInfo(b"h", consumers=0, pending=2, last_delivered=b"2-1", lag=None),
-    ]
-
-
-def test_a_server_that_knows_no_lag_is_understood() -> None:
-    old = (
-        "*1 *8 $4 name $1 g $9 consumers :1 $7 pending :0 $17 last-delivered-id $3 0-0"
-    )
-    [group] = replies.groups(raw(words(old)))
-    assert group == GroupInfo(b"g", 1, 0, b"0-0", None)
-
-
-@both(
-    "*1 *8 $4 name $1 c $7 pending :2 $4 idle :9104628 $8 inactive :18104698",
-    "*1 %4 $4 name $1 c $7 pending :2 $4 idle :9104628 $8 inactive :18104698",
-)
-def test_consumers_are_read(reply: Any) -> None:
-    assert list(replies.consumers(reply)) == [ConsumerInfo(b"c", 2, 9104628)]
-    assert list(replies.consumers([])) == []
-
-
-@both("*0", "*0")
-def test_a_stream_without_groups_has_none(reply: Any) -> None:
-    assert list(replies.groups(reply)) == []
-
-
-# -- streams, and how far behind somebody is ---------------------------------------
-
-TELL = "$6 length :2 $17 last-generated-id $3 9-1 $20 max-deleted-entry-id $3 5-1"
-FIRST = "$11 first-entry *2 $3 2-1 *2 $3 msg $1 a"
-
-
-@both(f"*8 {TELL} {FIRST}", f"%4 {TELL} {FIRST}")
-def test_a_stream_is_read(reply: Any) -> None:
-    assert replies.stream(reply) == StreamInfo(
-        2, last=EntryId(9, 1), first=EntryId(2, 1), deleted=EntryId(5, 1)
-    )
-
-
-@both(f"*8 {TELL} $11 first-entry $-1", f"%4 {TELL} $11 first-entry _")
-def test_an_empty_stream_has_no_first_entry(reply: Any) -> None:
-    assert replies.stream(reply).first is None
-
-
-def test_redis_6_does_not_tell_what_was_deleted() -> None:
-    old = f"*6 $6 length :2 $17 last-generated-id $3 9-1 {FIRST}"
-    assert replies.stream(raw(words(old))).deleted is None
+# -- how far behind somebody is ---------------------------------------------------
 
 
 def info(
@@ -319,17 +143,11 @@ def test_a_server_that_tells_the_truth_is_never_contradicted(
         assert behind == above
 
 
-def group(name: str, last: str, lag: int | None) -> list[Any]:
-    facts: list[Any] = [b"name", name.encode(), b"consumers", 0, b"pending", 0]
-    return [*facts, b"last-delivered-id", last.encode(), b"lag", lag]
+def group(name: str, last: str, lag: int | None) -> GroupInfo:
+    return GroupInfo(name.encode(), 0, 0, last.encode(), lag)
 
 
-STREAM = {
-    b"length": 3,
-    b"last-generated-id": b"5-0",
-    b"max-deleted-entry-id": b"0-0",
-    b"first-entry": [b"3-0", [b"msg", b""]],
-}
+STREAM = StreamInfo(3, EntryId(5), EntryId(3), EntryId.MIN)
 
 
 @pytest.mark.parametrize(
@@ -475,10 +293,6 @@ def test_info_tells_whether_streams_may_be_evicted(
     reply: object, policy: bytes | None
 ) -> None:
     assert replies.may_evict(reply) == policy
-
-
-def test_the_servers_time_is_read_as_milliseconds() -> None:
-    assert replies.time([b"1700000000", b"123999"]) == 1_700_000_000_123
 
 
 @pytest.mark.parametrize(

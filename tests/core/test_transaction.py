@@ -6,7 +6,7 @@ import pytest
 
 from penstock._core import scripts
 from penstock._core.replies import ErrorReply
-from penstock._core.transaction import Applied, Effect, Effects, Failure, read
+from penstock._core.transaction import Applied, Effect, Effects, Failure, read, refused
 from penstock.errors import ConfigurationError, TransactionBroken, TransactionFailed
 from penstock.message import Shard
 
@@ -187,7 +187,7 @@ def test_the_reply_tells_what_was_done() -> None:
     assert read([b"applied", 1, None]) == Applied(pending=True, results=[1, None])
     assert read([b"applied", 1, None]).done == 2
     refusal = ErrorReply("NOPERM no")
-    assert read(refusal) == Applied(pending=True, failure=Failure(0, refusal))
+    assert refused(refusal) == Applied(pending=True, failure=Failure(0, refusal))
 
 
 @pytest.mark.parametrize(

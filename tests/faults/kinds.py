@@ -157,11 +157,13 @@ async def slow_down(rig: Rig, chance: Random) -> None:
 
 
 async def spoil(rig: Rig, chance: Random) -> None:
-    """Spoil a reply."""
+    """Spoil some replies."""
     async with rig.wires:
         by = chance.choice([rig.workers_by, rig.senders_by])
-        by.spoil_next_reply = True
-        await asyncio.sleep(0.5)
+        by.chance = Random(chance.random())
+        for _ in range(chance.randrange(1, 10)):
+            by.spoil_next_reply = True
+            await asyncio.sleep(0.1)
         by.spoil_next_reply = False
 
 

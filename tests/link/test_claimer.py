@@ -12,6 +12,7 @@ from conftest import Events
 from core.test_ledger import A, Books, raw, the
 from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
+from penstock._core.replies import Claimed
 from penstock._link.address import parse
 from penstock._link.link import Line
 from penstock._link.wire import connect
@@ -31,11 +32,11 @@ class Confirms:
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         if batch[0][0] == b"XAUTOCLAIM":
-            return [[b"0-0", [raw(1), raw(2)], []]]
+            return [Claimed(b"0-0", [raw(1), raw(2)])]
         if self._confirms:
             self._books.committed(self._batch)
-        fields = [b"msg", b"x"]
-        return [[], [[raw(1), fields]], [[raw(2), fields]]]
+        fields = (b"msg", b"x")
+        return [[], [(raw(1), fields)], [(raw(2), fields)]]
 
 
 @pytest.mark.parametrize("confirms", [True, False])

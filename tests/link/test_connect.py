@@ -33,7 +33,7 @@ from link.tls import Certificates, make_certificates, tls_server
 from link.traces import all_told, nothing_left
 from penstock._link.address import parse
 from penstock._link.link import Link
-from penstock._link.wire import Wire, connect
+from penstock._link.wire import Wire, connect, pack
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError
 
@@ -95,7 +95,7 @@ async def test_password_and_database_are_used(
 ) -> None:
     url = f"redis://:{SECRET}@{address_of(locked)}/3?protocol={protocol}&client_name=me"
     wire = await connect(parse(url))
-    said = await wire.call((b"CLIENT", b"LIST"))
+    [said] = await wire.request(pack([(b"CLIENT", b"LIST")]), 1)
     await wire.aclose()
     assert re.search(rf"name=me .* db=3 .* resp={protocol}\b", said.decode())
 

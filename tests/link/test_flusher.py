@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
 from conftest import Events
 from penstock._core.accumulator import Accumulator, Sending
+from penstock._core.commands import Command
 from penstock._core.sharding import single
 from penstock._link.link import Link
 from penstock._link.wire import Wire
@@ -27,10 +29,10 @@ class AnswersAndEnds:
         if self.lost:
             raise ConnectionLost("here", "it ended")
 
-    def request(self, _: bytes, count: int, __: float) -> asyncio.Future[list[bytes]]:
+    def ask(self, batch: Sequence[Command], _: float) -> asyncio.Future[list[bytes]]:
         self.lost = True
         replies = asyncio.get_running_loop().create_future()
-        replies.set_result([b"1-%d" % number for number in range(count)])
+        replies.set_result([b"1-%d" % number for number in range(len(batch))])
         return replies
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""What a consumer makes of replies about its group that a spoilt byte has bent."""
+"""Where a consumer begins in a group that is there."""
 
 from __future__ import annotations
 
@@ -8,41 +8,31 @@ from typing import Any, cast
 import pytest
 
 from core.test_ledger import A
+from penstock._core.replies import ErrorReply, GroupInfo, Summary
 from penstock._link.link import Line
 from penstock._tasks.membership import Membership, floors
 
-GROUPS = [{b"name": b"g", b"consumers": 1, b"pending": 0, b"last-delivered-id": b"7-0"}]
+GROUPS = [GroupInfo(b"f", 1, 0, b"9-0", 0), GroupInfo(b"g", 1, 0, b"7-0", 0)]
+NOTHING = Summary(0, None, None, None)
+REFUSED = ErrorReply("NOPERM no")
 MEMBER = cast("Membership", SimpleNamespace(group="g", name="c"))
 
 
-async def floor(groups: Any, summary: Any) -> bytes | None:
+@pytest.mark.parametrize(
+    ("groups", "summary", "floor"),
+    [
+        (GROUPS, Summary(2, b"5-3", b"6-0", []), b"5-2"),
+        (GROUPS, NOTHING, b"7-0"),
+        (GROUPS[:1], NOTHING, None),
+        (REFUSED, NOTHING, None),
+        (GROUPS, REFUSED, None),
+    ],
+)
+async def test_a_floor_is_below_the_lowest_pending_or_the_last_delivered(
+    groups: Any, summary: Any, floor: bytes | None
+) -> None:
     async def calls(_: Any) -> list[Any]:
         return [groups, summary]
 
     line = cast("Line", SimpleNamespace(calls=calls))
-    [found] = await floors(line, MEMBER, [A])
-    return found
-
-
-async def test_a_floor_is_below_the_lowest_pending_or_the_last_delivered() -> None:
-    assert await floor(GROUPS, [2, b"5-3", b"6-0", []]) == b"5-2"
-    assert await floor(GROUPS, [0, None, None, None]) == b"7-0"
-
-
-@pytest.mark.parametrize(
-    ("groups", "summary"),
-    [
-        (GROUPS, [2, {b"5-3": b"6-0"}, []]),
-        (GROUPS, [2, b"5-x", b"6-0", []]),
-        (GROUPS, [2]),
-        (GROUPS, 7),
-        (GROUPS, b"OK"),
-        ([{b"name": b"g"}], [0, None, None, None]),
-        ([b"name"], [0, None, None, None]),
-        (None, [0, None, None, None]),
-    ],
-)
-async def test_what_makes_no_sense_tells_no_floor_and_ends_nothing(
-    groups: Any, summary: Any
-) -> None:
-    assert await floor(groups, summary) is None
+    assert await floors(line, MEMBER, [A]) == [floor]

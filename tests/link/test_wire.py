@@ -17,6 +17,7 @@ import pytest
 from link.fakes import HELLO, Fake, Request, Serve, answering, closing, fake, requests
 from link.tls import Certificates, make_certificates
 from link.traces import nothing_left
+from penstock._core import commands
 from penstock._core.replies import ErrorReply
 from penstock._link.address import parse
 from penstock._link.wire import Wire, connect, pack
@@ -72,17 +73,16 @@ async def test_a_batch_brings_its_replies_in_order(url: str, protocol: int) -> N
 @PROTOCOLS
 async def test_replies_are_raw_values(url: str, stream: str, protocol: int) -> None:
     async with opened(url, f"protocol={protocol}") as wire:
-        replies = await wire.calls(
-            [
-                (b"HSET", stream, b"field", b"\xff\x00"),
-                (b"HGETALL", stream),
-                (b"GET", f"{stream}-no"),
-                (b"STRLEN", f"{stream}-no"),
-                (b"ECHO", b""),
-                (b"XREAD", b"STREAMS", f"{stream}-no", b"0"),
-                (b"DEL", stream),
-            ]
-        )
+        batch = [
+            (b"HSET", stream, b"field", b"\xff\x00"),
+            (b"HGETALL", stream),
+            (b"GET", f"{stream}-no"),
+            (b"STRLEN", f"{stream}-no"),
+            (b"ECHO", b""),
+            (b"XREAD", b"STREAMS", f"{stream}-no", b"0"),
+            (b"DEL", stream),
+        ]
+        replies = await wire.request(pack(batch), len(batch))
     pairs = [b"field", b"\xff\x00"] if protocol == 2 else {b"field": b"\xff\x00"}
     assert replies == [1, pairs, None, 0, b"", None, 1]
 
@@ -227,7 +227,8 @@ async def test_a_real_servers_push_messages_are_nobodys_reply(
     url: str, stream: str
 ) -> None:
     async with opened(url, "protocol=3") as wire:
-        assert await wire.call((b"CLIENT", b"TRACKING", b"ON", b"BCAST")) == b"OK"
+        tracking = pack([(b"CLIENT", b"TRACKING", b"ON", b"BCAST")])
+        assert await wire.request(tracking, 1) == [b"OK"]
         for number in range(50):
             assert await wire.call((b"SET", stream, number)) == b"OK"
             assert await wire.call((b"GET", stream)) == b"%d" % number
@@ -537,12 +538,49 @@ async def test_nonsense_ends_the_connection_and_is_nobodys_reply(
         return nonsense if request[0] == b"ODD" else b"+%b\r\n" % request[0]
 
     async with nothing_left(), wire_to(answering(answer)) as wire:
-        fine, odd = wire.request(pack([(b"FINE",)]), 1), wire.call((b"ODD",))
-        behind = asyncio.create_task(lost(odd))
-        assert await fine == [b"FINE"]
-        assert "no sense" in await behind
+        assert await wire.call((b"FINE",)) == b"FINE"
+        assert "no sense" in await lost(wire.call((b"ODD",)))
         assert wire.lost
-        del fine, odd, behind
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"+EXTRA\r\n", b"%1\r\n*0\r\n+a\r\n", b">0\r\n", b">1\r\n:1\r\n", b"$x\r\n"],
+)
+async def test_what_came_with_nonsense_is_not_believed(nonsense: bytes) -> None:
+    """A list cut short by a spoilt byte is followed by what was cut off."""
+    async with (
+        nothing_left(),
+        wire_to(answering(lambda _: b"+OK\r\n" + nonsense)) as wire,
+    ):
+        several = [wire.request(echo(number), 1) for number in range(3)]
+        for each in several:
+            assert "no sense" in await lost(each)
+        assert wire.lost
+        del several, each
+
+
+@PROTOCOLS
+async def test_a_reply_of_another_shape_than_its_commands_ends_the_connection(
+    protocol: int,
+) -> None:
+    def answer(request: Request) -> bytes:
+        return b"+OK\r\n" if request[0] == b"XACK" else b":1\r\n"
+
+    query = f"protocol={protocol}"
+    async with nothing_left(), wire_to(answering(answer), query) as wire:
+        assert await wire.call(commands.xdel(b"s", [b"1-1"])) == 1
+        acks = [commands.xdel(b"s", [b"1-1"]), commands.xack(b"s", "g", [b"1-1"])]
+        assert "no sense" in await lost(wire.calls(acks))
+        assert wire.lost
+
+
+async def test_a_reply_that_nobody_waits_for_is_looked_at_too() -> None:
+    async with wire_to(answering(lambda _: b"+OK\r\n")) as wire:
+        wire.ask([commands.xack(b"s", "g", [b"1-1"])]).cancel()
+        async with asyncio.timeout(5):
+            while not wire.lost:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_reply_too_many_ends_the_connection() -> None:
@@ -551,9 +589,10 @@ async def test_a_reply_too_many_ends_the_connection() -> None:
         return b"+%b\r\n%b" % (request[0], extra)
 
     async with wire_to(answering(answer)) as wire:
-        assert await wire.calls([(b"FIRST",), (b"LAST",)]) == [b"FIRST", b"LAST"]
+        assert await wire.call((b"FIRST",)) == b"FIRST"
         async with asyncio.timeout(5):
             with suppress(ConnectionLost):
+                assert await wire.call((b"LAST",)) == b"LAST"
                 while True:
                     assert await wire.call((b"NEXT",)) != b"EXTRA"
         assert wire.lost

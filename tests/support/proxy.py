@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -33,9 +34,11 @@ class Proxy:
         # in one at most.
         self.delay = 0.0
         self.portion = 65536
-        # Spoil the type byte of the server's next reply.
+        # Spoil a byte of the server's next reply: one of its frame, so of a type, a
+        # length or a line's end, for nobody can tell a payload that was spoilt.
         self.spoil_next_reply = False
         self.spoilt = 0
+        self.chance = random.Random()
         # Cut the connection on which the server's next bytes come, before they pass.
         self.cut_next_reply = False
         # Only cut when the client's last request had this in it.
@@ -133,7 +136,6 @@ class Proxy:
         writer: asyncio.StreamWriter,
         last: bytearray,
     ) -> None:
-        between_replies = True
         with suppress(OSError):
             while data := await reader.read(65536):
                 if self.cut_next_reply and self.cut_on in last:
@@ -146,11 +148,12 @@ class Proxy:
                         self.cuts += 1
                         writer.write(data[: len(data) // 2])
                         break
-                if self.spoil_next_reply and between_replies:
+                if self.spoil_next_reply and (frame := _frame(data)):
                     self.spoil_next_reply = False
                     self.spoilt += 1
-                    data = bytes([data[0] ^ 0x80]) + data[1:]
-                between_replies = data.endswith(b"\r\n")
+                    place = self.chance.choice(frame)
+                    other = data[place] ^ self.chance.randrange(1, 256)
+                    data = data[:place] + bytes([other]) + data[place + 1 :]
                 if not self.mute:
                     await self._pass_on(data, writer)
         writer.transport.abort()
@@ -161,6 +164,14 @@ class Proxy:
                 await asyncio.sleep(self.delay * (0.5 + random.random()))
             writer.write(data[start : start + self.portion])
             await writer.drain()
+
+
+_FRAME = re.compile(rb"(?<![^\n])[*$%>_][0-9-]*\r\n")
+
+
+def _frame(data: bytes) -> list[int]:
+    """Give the places of bytes that say how long what is, and what it is."""
+    return [place for part in _FRAME.finditer(data) for place in range(*part.span())]
 
 
 @asynccontextmanager

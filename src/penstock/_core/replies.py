@@ -1,13 +1,12 @@
-"""Raw RESP replies, 2 or 3, to values; error replies to classes.
+"""What replies say: facts as values, errors as classes.
 
-What comes in is what hiredis made of the bytes: lists, dicts (RESP3 maps), bytes,
-ints, None, and `ErrorReply` for an error, at any depth, never raised.
+Values are made of replies in `answers`, once for all, before anybody gets them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -22,12 +21,18 @@ __all__ = [
     "GroupInfo",
     "Pending",
     "RawEntry",
+    "Senseless",
     "StreamInfo",
+    "Summary",
     "Trouble",
 ]
 
 RawEntry: TypeAlias = Sequence[Any]
-"""`[id, [field, value, ...]]`; None for the fields of a deleted entry."""
+"""`(id, (field, value, ...))`; None for the fields of a deleted entry."""
+
+
+class Senseless(Exception):  # noqa: N818 - it never gets to a user
+    """A reply is not what its command brings."""
 
 
 class Trouble(Enum):
@@ -182,6 +187,22 @@ class Pending(NamedTuple):
     deliveries: int
 
 
+class Summary(NamedTuple):
+    """XPENDING's summary.
+
+    Attributes:
+        number: How many entries are pending.
+        lowest: The lowest id of them; None without any.
+        highest: The highest.
+        holders: The consumers that have some, each with how many; None without any.
+    """
+
+    number: int
+    lowest: bytes | None
+    highest: bytes | None
+    holders: list[tuple[bytes, bytes]] | None
+
+
 class Claimed(NamedTuple):
     """XAUTOCLAIM's reply.
 
@@ -194,7 +215,7 @@ class Claimed(NamedTuple):
 
     cursor: bytes
     ids: Sequence[bytes]
-    deleted: Sequence[bytes]
+    deleted: Sequence[bytes] = ()
 
 
 class ConsumerInfo(NamedTuple):
@@ -265,71 +286,19 @@ class StreamInfo(NamedTuple):
         return told
 
 
-def stream(reply: Any) -> StreamInfo:
-    """Read XINFO STREAM's reply."""
-    facts = mapping(reply)
-    first, deleted = facts[b"first-entry"], facts.get(b"max-deleted-entry-id")
-    return StreamInfo(
-        facts[b"length"],
-        EntryId.parse(facts[b"last-generated-id"]),
-        EntryId.parse(first[0]) if first else None,
-        EntryId.parse(deleted) if deleted is not None else None,
-    )
-
-
-def streams(reply: Any) -> Collection[tuple[bytes, Sequence[RawEntry]]]:
-    """Read XREAD's or XREADGROUP's reply: pairs of key and entries."""
-    if reply is None:
-        return ()
-    return reply.items() if isinstance(reply, dict) else reply
-
-
-def pending_page(reply: Any) -> list[Pending]:
-    """Read XPENDING's extended reply."""
-    return [Pending(*line) for line in reply]
-
-
-def lowest_pending(reply: Any) -> bytes | None:
-    """Read from XPENDING's summary the lowest pending id, None without any."""
-    return reply[1] if reply[0] else None
-
-
-def highest_pending(reply: Any) -> EntryId:
-    """Read from XPENDING's summary the highest pending id; if refused, the last."""
-    if isinstance(reply, ErrorReply):
+def highest_pending(summary: Summary | ErrorReply) -> EntryId:
+    """Give the highest pending id; if it was refused to tell, the last there is."""
+    if isinstance(summary, ErrorReply):
         return EntryId.MAX
-    return EntryId.parse(reply[2]) if reply[0] else EntryId.MIN
-
-
-def claimed(reply: Any) -> Claimed:
-    """Read the reply of XAUTOCLAIM with JUSTID.
-
-    It is of two parts from Redis 6.2, of three from later ones.
-    """
-    deleted = reply[2] if len(reply) > 2 else ()  # noqa: PLR2004
-    return Claimed(reply[0], reply[1], deleted)
+    return EntryId.MIN if summary.highest is None else EntryId.parse(summary.highest)
 
 
 def bodies(ids: Sequence[bytes], found: Iterable[Any]) -> list[RawEntry]:
     """Put ids and the replies of an XRANGE each together; None where it is deleted."""
     return [
-        [id_, reply[0][1] if reply else None]
+        (id_, reply[0][1] if reply else None)
         for id_, reply in zip(ids, found, strict=True)
     ]
-
-
-def consumers(reply: Any) -> Iterator[ConsumerInfo]:
-    """Read XINFO CONSUMERS' reply."""
-    for raw in reply:
-        facts = mapping(raw)
-        yield ConsumerInfo(facts[b"name"], facts[b"pending"], facts[b"idle"])
-
-
-def mapping(reply: Any) -> dict[bytes, Any]:
-    """Read a map: a dict in RESP3, a flat list in RESP2."""
-    if isinstance(reply, dict):
-        return reply
-    return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def together(answers: Sequence[Any]) -> list[Any]:
@@ -344,19 +313,6 @@ def together(answers: Sequence[Any]) -> list[Any]:
     return [next((one for one in queued if isinstance(one, ErrorReply)), done)]
 
 
-def groups(reply: Any) -> Iterator[GroupInfo]:
-    """Read XINFO GROUPS' reply; Redis 6.2 has no lag in it."""
-    for raw in reply:
-        facts = mapping(raw)
-        yield GroupInfo(
-            facts[b"name"],
-            facts[b"consumers"],
-            facts[b"pending"],
-            facts[b"last-delivered-id"],
-            facts.get(b"lag"),
-        )
-
-
 def lag(facts: Any, group: str) -> int | None:
     """Count what a group was not given yet; None where that can't be known.
 
@@ -367,16 +323,13 @@ def lag(facts: Any, group: str) -> int | None:
     if isinstance(facts, ErrorReply) or isinstance(facts[1], ErrorReply):
         return None
     name = group.encode()
-    for info in groups(facts[1]):
+    for info in facts[1]:
         if info.name == name:
-            return stream(facts[0]).behind(EntryId.parse(info.last_delivered), info.lag)
+            behind: int | None = facts[0].behind(
+                EntryId.parse(info.last_delivered), info.lag
+            )
+            return behind
     return None
-
-
-def time(reply: Any) -> int:
-    """Read TIME's reply: milliseconds since 1970."""
-    seconds, micros = reply
-    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def may_evict(reply: Any) -> bytes | None:

@@ -7,14 +7,22 @@ It names all its keys, and its work is bounded by its words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from penstock._core.commands import Command, Word
 from penstock._core.transaction import SCRIPT, SCRIPT_SHA, Effects
 
 __all__ = [
+    "ADD_ONCE",
+    "BURY",
+    "MOVE",
+    "NOTHING",
+    "REMOVE_EMPTY",
+    "TRIM_ACKED",
     "add_once",
     "apply",
     "bury",
+    "count_added",
     "may_script",
     "move_entries",
     "remove_empty_consumer",
@@ -22,7 +30,7 @@ __all__ = [
 ]
 
 
-_TRIM_ACKED = b"""
+TRIM_ACKED = b"""
 local key, below, names = KEYS[1], '(' .. ARGV[1], tonumber(ARGV[2])
 local ignored = {}
 for i = 3, 2 + names do ignored[ARGV[i]] = true end
@@ -55,11 +63,11 @@ def xtrim_acked(
         ignored: Groups that are not asked.
         trim: How, in an XTRIM's words.
     """
-    head = (b"EVAL", _TRIM_ACKED, 1, key, floor)
+    head = (b"EVAL", TRIM_ACKED, 1, key, floor)
     return (*head, len(ignored), *ignored, *trim)
 
 
-_REMOVE_EMPTY = b"""
+REMOVE_EMPTY = b"""
 local key, group, name = KEYS[1], ARGV[1], ARGV[2]
 if #redis.call('XPENDING', key, group, '-', '+', 1, name) > 0 then return -1 end
 return redis.call('XGROUP', 'DELCONSUMER', key, group, name)
@@ -71,10 +79,10 @@ def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
 
     A script, so that nothing can be delivered to it in between (redis/redis#9745).
     """
-    return (b"EVAL", _REMOVE_EMPTY, 1, key, group, consumer)
+    return (b"EVAL", REMOVE_EMPTY, 1, key, group, consumer)
 
 
-_BURY = b"""
+BURY = b"""
 local group, consumer, id = ARGV[1], ARGV[2], ARGV[3]
 local pending = redis.pcall('XPENDING', KEYS[1], group, id, id, 1, consumer)
 local gone = pending.err and string.find(pending.err, 'NOGROUP', 1, true)
@@ -104,7 +112,7 @@ def bury(
     room. A script, so that it is done once or not at all: should the copy be refused,
     nothing is acknowledged.
     """
-    return (b"EVAL", _BURY, 2, key, dead, group, consumer, id, *letter)
+    return (b"EVAL", BURY, 2, key, dead, group, consumer, id, *letter)
 
 
 def apply(
@@ -151,7 +159,7 @@ def apply(
     return (*script, len(keys), *keys, *facts, *behind, *words)
 
 
-_MOVE = b"""
+MOVE = b"""
 local from, behind = KEYS[1], tonumber(ARGV[1])
 local moved = 0
 for i = 2, #ARGV do
@@ -187,10 +195,10 @@ def move_entries(
     """
     targets = [target for _, target in moves]
     ids = [id_ for id_, _ in moves]
-    return (b"EVAL", _MOVE, 1 + len(moves), key, *targets, behind, *ids)
+    return (b"EVAL", MOVE, 1 + len(moves), key, *targets, behind, *ids)
 
 
-_ADD_ONCE = b"""
+ADD_ONCE = b"""
 local stream, mark, run, life = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local known = redis.call('HMGET', mark, run, 'low')
 local low = tonumber(known[2] or 0)
@@ -249,13 +257,29 @@ def add_once(
         low: The lowest run that may come again; what is said of those below it is
             forgotten, and they are refused, however late they arrive.
     """
-    words: list[Word] = [b"EVAL", _ADD_ONCE, 2, key, mark, run, life, low]
+    words: list[Word] = [b"EVAL", ADD_ONCE, 2, key, mark, run, life, low]
     for entry in entries:
         words.append(len(entry))
         words += entry
     return tuple(words)
 
 
+# Where the first entry's number of words is in what `add_once` makes.
+_FIRST: Final = 8
+
+
+def count_added(command: Command) -> int:
+    """Count the entries that an `add_once` appends."""
+    count, place = 0, _FIRST
+    while place < len(command):
+        place += 1 + int(command[place])
+        count += 1
+    return count
+
+
+NOTHING = b"return 1"
+
+
 def may_script() -> Command:
     """Run a script that does nothing; refused where there are none."""
-    return (b"EVAL", b"return 1", 0)
+    return (b"EVAL", NOTHING, 0)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import Any, Final, NamedTuple
 
-from penstock._core.replies import ErrorReply
+from penstock._core.replies import ErrorReply, Senseless
 from penstock.errors import ConfigurationError
 from penstock.message import Shard
 
@@ -25,6 +25,7 @@ __all__ = [
     "Effects",
     "Failure",
     "read",
+    "refused",
 ]
 
 # Lua's stack has room for 8,000 words of a command.
@@ -382,17 +383,24 @@ class Applied(NamedTuple):
 
 
 def read(reply: Any) -> Applied:
-    """Read the script's reply."""
-    if isinstance(reply, ErrorReply):
-        return Applied(pending=True, failure=Failure(0, reply))
-    what, *facts = reply
-    if what == b"already":
-        return Applied(pending=False)
-    if what == b"applied":
-        return Applied(pending=True, results=facts)
-    number, text, buried = facts
-    error = ErrorReply(text.decode("utf-8", "replace"))
-    refused_before = what == b"refused"
-    if refused_before:
-        return Applied(pending=True, failure=Failure(0, error))
-    return Applied(pending=True, failure=Failure(number, error, bool(buried)))
+    """Read the script's reply.
+
+    Raises:
+        Senseless: It is none of this script.
+    """
+    match reply:
+        case [b"already"]:
+            return Applied(pending=False)
+        case [b"applied", *results]:
+            return Applied(pending=True, results=results)
+        case [b"refused", int(), bytes(text), int()]:
+            return refused(ErrorReply(text.decode("utf-8", "replace")))
+        case [b"broken", int(number), bytes(text), int(buried)]:
+            error = ErrorReply(text.decode("utf-8", "replace"))
+            return Applied(pending=True, failure=Failure(number, error, bool(buried)))
+    raise Senseless
+
+
+def refused(reply: ErrorReply) -> Applied:
+    """Give what comes of a transaction that was refused as a whole."""
+    return Applied(pending=True, failure=Failure(0, reply))

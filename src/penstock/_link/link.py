@@ -21,7 +21,7 @@ from penstock._core.retry import Backoff
 from penstock._link import wire as wires
 from penstock._link.address import EMBEDDED, Address, find_url, parse
 from penstock._link.forking import hold
-from penstock._link.wire import Wire, pack
+from penstock._link.wire import Wire
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ServerError, UsageError
 from penstock.events import Event, OnEvent, printable
@@ -234,7 +234,7 @@ class Line:
     def tell(self, batch: Sequence[Command]) -> None:
         """Send commands whose replies nobody waits for; without a connection, don't."""
         if batch and not self._wire.lost:
-            self._wire.request(pack(batch), len(batch))
+            self._wire.ask(batch)
 
     async def restore(self, reason: str) -> None:
         """Replace the connection if it is lost, trying for ever.

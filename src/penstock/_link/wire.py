@@ -6,6 +6,9 @@ future. So writes can follow each other without waiting, a batch costs one wake-
 and to cancel whoever waits leaves the connection as it was: its replies still are
 counted off. (redis-py's own `read_response` costs three to five times as much per
 reply, and a cancelled one costs the connection.)
+
+What comes is looked at before anybody gets it: a reply that is not what its command
+brings ends the connection, and all that came with it counts as lost.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeAlias, cast
 
@@ -23,9 +27,9 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from penstock._core import commands
+from penstock._core import answers, commands
 from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply, without_arguments
+from penstock._core.replies import ErrorReply, Senseless, without_arguments
 from penstock._link.address import Address
 from penstock._link.forking import hold
 from penstock.errors import AccessError, ConnectError, ConnectionLost, ServerError
@@ -34,6 +38,7 @@ from penstock.events import printable
 __all__ = ["Replies", "Wire", "connect", "pack"]
 
 Replies: TypeAlias = "asyncio.Future[list[Any]]"
+Read: TypeAlias = Callable[[list[Any]], list[Any]]
 
 _MORE: Final = object()
 # hiredis' stubs ask for a tuple of one word.
@@ -56,6 +61,8 @@ class _Waiter:
     count: int
     deadline: float
     future: Replies
+    # Makes values of the replies, or raises `Senseless`.
+    read: Read | None
     # Answered by RESP3 pushes, as SUBSCRIBE is, unless it is refused.
     pushes: bool = False
 
@@ -137,13 +144,29 @@ class Wire(asyncio.Protocol):
         self._waiters[-1].pushes = True
         return not any(isinstance(reply, ErrorReply) for reply in await future)
 
-    def request(self, data: bytes, count: int, wait: float = 0.0) -> Replies:
+    def ask(self, batch: Sequence[Command], wait: float = 0.0) -> Replies:
+        """Write commands; the future brings what their replies say.
+
+        Args:
+            batch: The commands.
+            wait: Seconds for which the server may block before it replies.
+
+        Raises:
+            ConnectionLost: As `request` does, and for a reply that makes no sense.
+        """
+        read = partial(answers.read, batch)
+        return self.request(pack(batch), len(batch), wait, read)
+
+    def request(
+        self, data: bytes, count: int, wait: float = 0.0, read: Read | None = None
+    ) -> Replies:
         """Write packed commands; the future brings their replies, errors as values.
 
         Args:
             data: The commands, packed.
             count: How many replies they bring.
             wait: Seconds for which the server may block before it replies.
+            read: Makes values of the replies, or raises `Senseless`.
 
         Raises:
             ConnectionLost: The connection has ended: nothing was written. The future
@@ -156,27 +179,27 @@ class Wire(asyncio.Protocol):
             # It was set for a request that could wait longer.
             self._timer.cancel()
             self._timer = None
-        self._waiters.append(_Waiter(count, deadline, future))
+        self._waiters.append(_Waiter(count, deadline, future, read))
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
         self._transport.write(data)
         return future
 
     async def call(self, command: Command) -> Any:
-        """Send one command and give its reply, an `ErrorReply` as a value.
+        """Send one command and give what its reply says, an `ErrorReply` as a value.
 
         Raises:
             ConnectionLost: The connection ended before the reply.
         """
-        return (await self.request(_pack_one(command), 1))[0]
+        return (await self.ask([command]))[0]
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
-        """Send commands in one write and give their replies, errors as values.
+        """Send commands in one write and give what the replies say, errors as values.
 
         Raises:
             ConnectionLost: The connection ended before the last reply.
         """
-        return await self.request(pack(batch), len(batch)) if batch else []
+        return await self.ask(batch) if batch else []
 
     def abort(self, reason: str) -> None:
         """Give the connection up; whoever waits gets `ConnectionLost`."""
@@ -220,9 +243,32 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Count replies off to those who wait."""
-        gets, replies, waiters = self._reader.gets, self._replies, self._waiters
         self.received += len(data)
         self._heard = self._loop.time()
+        answered: list[tuple[_Waiter, list[Any]]] = []
+        try:
+            self._parse(data, answered)
+            values = [
+                replies if waiter.read is None else waiter.read(replies)
+                for waiter, replies in answered
+            ]
+        except Senseless:
+            # Nothing on this connection can be attributed to anybody any more, nor what
+            # came just before.
+            self._waiters.extendleft(waiter for waiter, _ in reversed(answered))
+            self.abort("the server's reply makes no sense")
+            return
+        for (waiter, _), value in zip(answered, values, strict=True):
+            if not waiter.future.done():
+                waiter.future.set_result(value)
+
+    def _parse(self, data: bytes, answered: list[tuple[_Waiter, list[Any]]]) -> None:
+        """Find out who is answered by what has come.
+
+        Raises:
+            Senseless: It is not RESP, or a reply that nobody asked for.
+        """
+        gets, replies, waiters = self._reader.gets, self._replies, self._waiters
         try:
             self._reader.feed(data)
             while (reply := gets(False)) is not _MORE:  # noqa: FBT003 - hiredis' way
@@ -230,21 +276,21 @@ class Wire(asyncio.Protocol):
                     continue
                 replies.append(reply)
                 if len(replies) == waiters[0].count:
-                    waiter = waiters.popleft()
-                    self._replies = []
-                    if not waiter.future.done():
-                        waiter.future.set_result(replies)
-                    replies = self._replies
-        except (ValueError, IndexError):
-            # Not RESP, or a reply that nobody asked for: nothing on this connection
-            # can be attributed to anybody any more.
-            self.abort("the server's reply makes no sense")
+                    answered.append((waiters.popleft(), replies))
+                    self._replies = replies = []
+        except (ValueError, IndexError, TypeError, MemoryError):
+            # The last two are hiredis' too: of a map with lists for names, and of a
+            # list that is longer than memory.
+            raise Senseless from None
 
     def _answers(self, push: list[Any]) -> bool:
         """Tell whether a push answers the oldest waiter; if not, see to it."""
-        if push[0] == b"subscribe":
+        kind = push[0]
+        if kind == b"subscribe":
             return bool(self._waiters) and self._waiters[0].pushes
-        if push[0] == b"message" and self.on_message is not None:
+        if type(kind) is not bytes:
+            raise ValueError("a push without a name")
+        if kind == b"message" and self.on_message is not None:
             self.on_message()
         return False
 

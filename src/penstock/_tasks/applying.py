@@ -16,7 +16,7 @@ from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.sharding import numbered, single
-from penstock._core.transaction import Applied, Effects, Failure, read
+from penstock._core.transaction import Applied, Effects, Failure, refused
 from penstock._link.link import Line
 from penstock._tasks.membership import Membership
 from penstock._tasks.plan import Plan
@@ -127,7 +127,7 @@ class Applier:
                 reply = await self._ask(entry, effects)
             except ConnectionLost:
                 repeated = True
-        applied = read(reply)
+        applied = refused(reply) if isinstance(reply, ErrorReply) else reply
         self._book(entry, applied, repeated=repeated)
         if applied.failure is not None:
             self._fail(entry, fields, applied, applied.failure, len(effects.all))

@@ -15,7 +15,7 @@ from penstock._core import commands, replies, sharding
 from penstock._core.commands import Command
 from penstock._core.cursor import Cursor, Position
 from penstock._core.ledger import Ledger
-from penstock._core.replies import ErrorReply, Trouble
+from penstock._core.replies import ErrorReply, StreamInfo, Trouble
 from penstock._link.link import Line
 from penstock._link.wire import Wire
 from penstock._tasks.closing import give_back
@@ -213,4 +213,5 @@ class Assignment:
             return replies.lag(answer, self._plan.member.group)
         if isinstance(answer, ErrorReply):
             return 0 if answer.trouble is Trouble.REPAIR else None  # no stream yet
-        return replies.stream(answer).behind(EntryId.parse(position.after), None)
+        info: StreamInfo = answer
+        return info.behind(EntryId.parse(position.after), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-from penstock._core import commands, replies
+from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._link.link import Line
@@ -75,7 +75,7 @@ async def _give_back_strays(
         [reply] = await line.calls([ask])
         if isinstance(reply, ErrorReply):
             return [*answers, reply]
-        page = [line.id for line in replies.pending_page(reply)]
+        page = [line.id for line in reply]
         if page:
             answers += await line.calls([*_claims(member, shard, page, idle, None)])
             after = page[-1]

@@ -27,7 +27,7 @@ from penstock._core.replies import ErrorReply, send_failed
 from penstock._core.runs import LIFE, Runs
 from penstock._core.safety import Wait
 from penstock._link.link import Link
-from penstock._link.wire import Replies, Wire, pack
+from penstock._link.wire import Replies, Wire
 from penstock._tasks.bells import Bell
 from penstock._tasks.telling import id_list, stream_list, tell_of_sends
 from penstock.errors import (
@@ -181,20 +181,17 @@ class Flusher:
             self._launch(accumulator.batch(self._max_batch))
 
     def _launch(self, batch: Batch[Ticket]) -> None:
-        count = len(batch)
         if self._runs is None:
-            data = pack(map(_COMMAND, batch))
+            commands = list(map(_COMMAND, batch))
         else:
             batch.written = min(batch.written, self._now())
             commands = self._runs.word(batch, self._accumulator.oldest)
-            data, count = pack(commands), len(commands)
         waits: Sequence[Wait] = ()
         if self._accumulator.asks:
             longest = self._wire.address.reply_timeout / 2
             waits = safety.waits(batch, self._now(), longest)
-            data += pack([wait.command for wait in waits])
-        pause = sum(wait.ms for wait in waits) / 1000
-        replies = self._wire.request(data, count + len(waits), pause)
+            commands += [wait.command for wait in waits]
+        replies = self._wire.ask(commands, sum(wait.ms for wait in waits) / 1000)
         replies.add_done_callback(self._ring)
         self._flights.append(_Flight(batch, waits, replies))
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from penstock._core import commands, replies
+from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.cursor import Position
 from penstock._core.replies import ErrorReply, Trouble
@@ -81,7 +81,7 @@ class Healer:
         # comes next has lower ids; or the key was something else meanwhile, and this
         # is another stream.
         # Only what was there counts: a start may be chosen that lies ahead.
-        last = replies.stream(answer).last
+        last: EntryId = answer.last
         if last < position.highest:
             position.highest = EntryId.MIN if remade else last
             position.after = bytes(position.highest)

@@ -76,8 +76,7 @@ async def renew(
         answers = [next(asked) for _ in asks]
         error = next((each for each in answers if isinstance(each, ErrorReply)), None)
         if error is None:
-            pages = map(replies.pending_page, answers)
-            ours = [pending.id for page in pages for pending in page]
+            ours = [pending.id for page in answers for pending in page]
             lost += ledger.lose_all_but(due, ours)
         elif not _is_gone(error):
             refused = error
@@ -251,7 +250,7 @@ class Claimer:
         """Warn of a consumer of our name: each would take the other's entries anew."""
         channels = [_presence(shard, self._member) for shard in shards]
         [reply] = await self._line.calls([commands.pubsub_numsub(channels)])
-        if not isinstance(reply, ErrorReply) and any(reply[1::2]):
+        if not isinstance(reply, ErrorReply) and any(reply):
             self._tell("name_in_use", shards[0], consumer=ascii(self._member.name))
 
     async def _search(self, shard: Shard) -> None:
@@ -278,7 +277,7 @@ class Claimer:
                     self._asking = False
                     self._tell("claim_refused", shard, reply=reply.text)
                     return
-                page = replies.claimed(reply)
+                page: Claimed = reply
                 self._cursors[shard.key] = page.cursor
                 await self._book(shard, page)
             self._asking = False
@@ -310,7 +309,7 @@ class Claimer:
             return  # they are ours, and found again when their lease has ended
         attempts = dict.fromkeys(ids, 1)
         if not isinstance(counts, ErrorReply):
-            attempts |= {p.id: p.deliveries for p in replies.pending_page(counts)}
+            attempts |= {p.id: p.deliveries for p in counts}
         entries = replies.bodies(ids, found)
         taken = ledger.came_back(shard, entries, monotonic(), attempts, claimed=True)
         ledger.totals.claimed += taken

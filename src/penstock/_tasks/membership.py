@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock._core import commands, replies
+from penstock._core import commands
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.link import Line
 from penstock._link.wire import Wire
@@ -101,17 +101,10 @@ def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
     """The lowest pending id, or without any the last one delivered."""
     if isinstance(groups, ErrorReply) or isinstance(summary, ErrorReply):
         return None
+    if summary.lowest is not None:
+        return bytes(EntryId.parse(summary.lowest).previous())
     name = member.group.encode()
-    try:
-        lowest = replies.lowest_pending(summary)
-        if lowest is not None:
-            return bytes(EntryId.parse(lowest).previous())
-        infos = replies.groups(groups)
-        return next((i.last_delivered for i in infos if i.name == name), None)
-    except (AttributeError, LookupError, TypeError, ValueError):
-        # RESP, but not what was asked for: a byte was spoilt on its way. The
-        # connection will not live long, and the next look tells.
-        return None
+    return next((i.last_delivered for i in groups if i.name == name), None)
 
 
 async def rejoin(
@@ -127,7 +120,7 @@ async def rejoin(
     info = await wire.call(commands.xinfo_stream(shard.key))
     if isinstance(info, ErrorReply) and info.trouble is Trouble.TRANSIENT:
         return info  # no answer: the stream may be as old as ever
-    if isinstance(info, ErrorReply) or replies.stream(info).last < EntryId.parse(floor):
+    if isinstance(info, ErrorReply) or info.last < EntryId.parse(floor):
         floor = b"0-0"
     reply = await wire.call(
         commands.xgroup_create(shard.key, member.group, floor, mkstream=member.mkstream)
@@ -156,7 +149,7 @@ async def pin(
     found, wrong = [], None
     for shard, info in zip(shards, infos, strict=True):
         if not isinstance(info, ErrorReply):
-            found.append(bytes(replies.stream(info).last))
+            found.append(bytes(info.last))
             continue
         # No stream yet: all that will be is new.
         found.append(b"0-0")

@@ -23,7 +23,7 @@ from penstock._core.cursor import Cursor, Live, Position, Recover
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Pending, RawEntry, Trouble
 from penstock._link.link import Link
-from penstock._link.wire import Wire, pack
+from penstock._link.wire import Wire
 from penstock._tasks.bells import Bell
 from penstock._tasks.healing import Healer
 from penstock._tasks.intake import Intake
@@ -253,7 +253,7 @@ class Reader:
     async def _request(self, batch: Sequence[Command], wait: float) -> list[Any]:
         self._reading = True
         before = self.wire.received
-        answers = await self.wire.request(pack(batch), len(batch), wait)
+        answers = await self.wire.ask(batch, wait)
         self._size = self.wire.received - before
         self._reading = False
         return answers
@@ -266,7 +266,7 @@ class Reader:
             await self._refused(reply)
             return
         now = monotonic()
-        came = replies.streams(reply)
+        came = reply
         if not came and read.wait and self._member is None:
             await self._suspect(read.positions)
         # Each entry's share of the reply; what an entry holds is not counted out.
@@ -320,11 +320,11 @@ class Reader:
             return
         if summary:
             position.summed_up(replies.highest_pending(summary[0]))
-        pending = replies.pending_page(reply)
+        pending: list[Pending] = reply
         entries = await self._bodies(shard, pending, member)
         if entries is None:
             return
-        self._cursor.recovered(read, [[each.id, None] for each in pending])
+        self._cursor.recovered(read, [(each.id, None) for each in pending])
         attempts = {each.id: _attempts(each, position) for each in pending}
         new = self._ledger.came_back(shard, entries, monotonic(), attempts)
         tell_of_deleted(self._ledger, group, self._on_event)
@@ -342,7 +342,7 @@ class Reader:
         """
         in_hand = self._ledger.in_hand(shard)
         unknown = [each for each in pending if each.id not in in_hand]
-        known: list[RawEntry] = [[p.id, ()] for p in pending if p.id in in_hand]
+        known: list[RawEntry] = [(p.id, ()) for p in pending if p.id in in_hand]
         if not unknown:
             return known
         claims = [*reclaims(shard, unknown, member)]

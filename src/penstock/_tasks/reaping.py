@@ -34,7 +34,7 @@ async def reap(
     if isinstance(reply, ErrorReply):
         return reply
     idle = max(lease, _LEAST_IDLE) * 1000
-    for consumer in replies.consumers(reply):
+    for consumer in reply:
         ours = consumer.name == member.name.encode()
         if not ours and not consumer.pending and consumer.idle > idle:
             refused = await remove(line, member, shard, consumer.name)
@@ -81,7 +81,7 @@ async def _remove_without_script(
     for part in done:
         if isinstance(part, ErrorReply):
             return part
-    return await _put_back(line, member, shard, replies.pending_page(done[0]))
+    return await _put_back(line, member, shard, done[0])
 
 
 async def _put_back(

@@ -17,7 +17,7 @@ from penstock._core import commands, sharding
 from penstock._core.history import History, Strand
 from penstock._core.replies import ErrorReply, RawEntry, Trouble
 from penstock._link.link import Link, open_link
-from penstock._link.wire import Replies, Wire, pack
+from penstock._link.wire import Replies, Wire
 from penstock._tasks.membership import refusal
 from penstock._tasks.scout import Scout
 from penstock.errors import ConnectionLost
@@ -113,8 +113,7 @@ class _Reader:
         return self._request(due) if due and not self._wire.lost else None
 
     def _request(self, due: Sequence[Strand]) -> Replies:
-        batch = [strand.span.ask() for strand in due]
-        return self._wire.request(pack(batch), len(batch))
+        return self._wire.ask([strand.span.ask() for strand in due])
 
     async def fill(self, due: Sequence[Strand], asked: Replies | None) -> None:
         """Take the pages in, asking again for as long as it takes."""

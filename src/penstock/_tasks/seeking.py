@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock._core import commands, replies
+from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.cursor import Position
 from penstock._core.ledger import Ledger
@@ -74,7 +74,7 @@ async def _places(
     found: list[bytes] = []
     for info in await wire.calls(ask):
         if not isinstance(info, ErrorReply):
-            found.append(bytes(replies.stream(info).last))
+            found.append(bytes(info.last))
         elif info.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
             # There is no stream: whatever will be in it is new.
             found.append(b"0-0")
@@ -94,7 +94,7 @@ async def _forget(
         if isinstance(reply, ErrorReply):
             # Without a group nothing is pending.
             return None if reply.trouble is Trouble.REPAIR else reply
-        page = [pending.id for pending in replies.pending_page(reply)]
+        page = [pending.id for pending in reply]
         mine = ledger.in_hand(position.shard)
         if gone := [id_ for id_ in page if id_ not in mine]:
             [done] = await wire.calls([commands.xack(key, member.group, gone)])

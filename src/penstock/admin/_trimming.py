@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from penstock._core import commands, replies, scripts, sharding, trimming
+from penstock._core import commands, scripts, sharding, trimming
 from penstock._core.commands import Command
 from penstock._core.paging import Span
 from penstock._core.replies import ErrorReply, GroupInfo, StreamInfo
@@ -91,7 +91,7 @@ class Trimmer:
         now = 0
         if isinstance(target, MaxAge):
             [reply] = await self._line.asks([commands.time()], "TIME")
-            now = replies.time(reply)
+            now = reply
         return trimming.trim(target, now)
 
     async def _trim_to(self, shard: Shard, words: Command, *, dry_run: bool) -> Trimmed:
@@ -191,7 +191,7 @@ class Trimmer:
                     hint = "send to it first"
                     raise StreamMissing(shard.stream, "XINFO STREAM", hint)
                 raise self._line.refusal(f"XINFO STREAM on {_name(shard)}", reply)
-        return replies.stream(facts[0]), list(replies.groups(facts[1]))
+        return facts[0], facts[1]
 
     async def _standings(
         self,
@@ -227,15 +227,15 @@ def _standing(
     stream: StreamInfo, group: GroupInfo, summary: Any, consumers: Any, now: Any
 ) -> GroupStanding:
     last = EntryId.parse(group.last_delivered)
-    oldest = replies.lowest_pending(summary)
+    oldest = summary.lowest
     idle = None
     if not isinstance(consumers, ErrorReply) and not isinstance(now, ErrorReply):
-        each = [consumer.idle for consumer in replies.consumers(consumers)]
-        idle = trimming.idle(each, last, replies.time(now))
+        each = [consumer.idle for consumer in consumers]
+        idle = trimming.idle(each, last, now)
     return GroupStanding(
         name=group.name.decode("utf-8", "surrogateescape"),
         last_delivered=last,
-        pending=summary[0],
+        pending=summary.number,
         oldest_pending=None if oldest is None else EntryId.parse(oldest),
         lag=stream.behind(last, group.lag),
         idle=idle,

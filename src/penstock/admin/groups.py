@@ -80,7 +80,7 @@ class Groups:
                     raise StreamMissing(shard.stream, "XINFO GROUPS", hint)
                 raise self._line.refusal(f"XINFO GROUPS on {shard.stream!r}", reply)
         name = group.encode()
-        for info in replies.groups(facts[1]):
+        for info in facts[1]:
             if info.name == name:
                 return _state(info, facts[2], replies.lag(facts, group))
         return None
@@ -114,7 +114,7 @@ class Groups:
                 return  # nothing is pending
             if isinstance(reply, ErrorReply):
                 raise self._line.refusal(f"XPENDING on {shard.stream!r}", reply)
-            page = [pending.id for pending in replies.pending_page(reply)]
+            page = [pending.id for pending in reply]
             if page:
                 ack = commands.xack(shard.key, group, page)
                 await self._line.asks([ack], f"XACK on {shard.stream!r}")
@@ -150,7 +150,7 @@ def _together(one: GroupState, other: GroupState) -> GroupState:
 
 
 def _state(info: replies.GroupInfo, summary: Any, lag: int | None) -> GroupState:
-    lines = (summary[3] if summary else None) or ()
+    lines = summary.holders or ()
     return GroupState(
         pending=info.pending,
         lag=lag,

@@ -1,0 +1,529 @@
+"""Replies are fed with what hiredis makes of bytes as servers send them.
+
+The bytes are Valkey's and Redis', with a space for each end of line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import hiredis
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock._core import answers, commands, scripts
+from penstock._core.commands import Command
+from penstock._core.replies import (
+    Claimed,
+    ConsumerInfo,
+    ErrorReply,
+    GroupInfo,
+    Pending,
+    Senseless,
+    StreamInfo,
+    Summary,
+)
+from penstock._core.transaction import Applied, Effects
+from penstock.message import EntryId
+
+error_reply = cast("Callable[[str], Exception]", ErrorReply)
+
+
+def raw(data: bytes) -> Any:
+    """Give what hiredis makes of one reply, as the link has it."""
+    reader = hiredis.Reader(protocolError=ValueError, replyError=error_reply)
+    reader.feed(data)
+    reply = reader.gets(False)  # noqa: FBT003 - hiredis' way
+    assert not reader.has_data()
+    return reply
+
+
+def words(text: str) -> bytes:
+    return text.encode().replace(b" ", b"\r\n") + b"\r\n"
+
+
+def read(command: Command, reply: str | bytes) -> Any:
+    data = words(reply) if isinstance(reply, str) else reply
+    [value] = answers.read([command], [raw(data)])
+    return value
+
+
+# -- commands, and replies in RESP2 and RESP3 --------------------------------------
+
+XREAD = commands.xread([b"s", b"t"], [b"0", b"0"], 10, None)
+GROUP_READ = commands.xreadgroup("g", "c", [b"s", b"t"], 10, 2000)
+RANGE = commands.xrange_between(b"s", b"-", b"+", 10)
+ONE = commands.xrange_one(b"s", b"1-1")
+PAGE = commands.xpending_page(b"s", "g", "c", b"0-0", 10)
+SUMMARY = commands.xpending_summary(b"s", "g")
+CLAIM = commands.xclaim_renew(b"s", "g", "c", [b"1-1", b"2-1"])
+AUTOCLAIM = commands.xautoclaim(b"s", "g", "c", idle=1, cursor=b"0-0", count=10)
+STREAM = commands.xinfo_stream(b"s")
+GROUPS = commands.xinfo_groups(b"s")
+CONSUMERS = commands.xinfo_consumers(b"s", "g")
+XADD = commands.xadd(b"s", (b"msg", b"x"))
+ADD_ONCE = scripts.add_once(
+    b"s",
+    b"m",
+    1,
+    [(b"*", b"msg", b"x"), (b"*", b"msg", b"y", b"key", b"k")],
+    life=1,
+    low=1,
+)
+BURY = scripts.bury(b"s", "g", "c", b"1-1", dead=b"d", letter=[b"msg", b"x"])
+MOVE = scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
+TRIM_ACKED = scripts.xtrim_acked(b"s", b"5-0", [], (b"MINID", b"5-0"))
+REMOVE = scripts.remove_empty_consumer(b"s", "g", "c")
+APPLY, APPLY_SHA = (
+    scripts.apply(
+        b"s",
+        "g",
+        b"1-1",
+        Effects(b"s"),
+        dead=None,
+        behind=(),
+        reason=1,
+        drop=False,
+        whole=whole,
+    )
+    for whole in (True, False)
+)
+
+ENTRIES = "*2 *2 $3 1-1 *2 $3 msg $1 a *2 $3 2-1 *6 $3 msg $1 b $3 key $1 k $1 h $1 v"
+FIELDS = (b"msg", b"b", b"key", b"k", b"h", b"v")
+READ_2 = f"*2 *2 $1 s {ENTRIES} *2 $1 t *1 *2 $3 7-7 *2 $3 msg $0 "
+READ_3 = f"%2 $1 s {ENTRIES} $1 t *1 *2 $3 7-7 *2 $3 msg $0 "
+READ = [
+    (b"s", [(b"1-1", (b"msg", b"a")), (b"2-1", FIELDS)]),
+    (b"t", [(b"7-7", (b"msg", b""))]),
+]
+DELETED = "*2 *2 $3 1-1 {} *2 $3 2-1 *2 $3 msg $1 b"
+
+NEW = "$7 pending :2 $17 last-delivered-id $3 2-1 $12 entries-read :2 $3 lag"
+G = "$4 name $1 g $9 consumers :1"
+H = "$4 name $1 h $9 consumers :0"
+TOLD = "$6 length :2 $17 last-generated-id $3 9-1 $20 max-deleted-entry-id $3 5-1"
+FIRST = "$11 first-entry *2 $3 2-1 *2 $3 msg $1 a"
+OLD_GROUP = (
+    "*1 *8 $4 name $1 g $9 consumers :1 $7 pending :0 $17 last-delivered-id $3 0-0"
+)
+OLD_STREAM = f"*6 $6 length :2 $17 last-generated-id $3 9-1 {FIRST}"
+
+GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
+    "a read": (GROUP_READ, READ_2, READ),
+    "a read, RESP3": (GROUP_READ, READ_3, READ),
+    "a read without a group": (XREAD, READ_2, READ),
+    "a read without a group, RESP3": (XREAD, READ_3, READ),
+    "a read that found nothing": (XREAD, "*-1", []),
+    "a read that found nothing, RESP3": (XREAD, "_", []),
+    "a deleted entry": (
+        GROUP_READ,
+        f"*1 *2 $1 s {DELETED.format('*-1')}",
+        [(b"s", [(b"1-1", None), (b"2-1", (b"msg", b"b"))])],
+    ),
+    "a deleted entry, RESP3": (
+        GROUP_READ,
+        f"%1 $1 s {DELETED.format('_')}",
+        [(b"s", [(b"1-1", None), (b"2-1", (b"msg", b"b"))])],
+    ),
+    "a range": (RANGE, ENTRIES, [(b"1-1", (b"msg", b"a")), (b"2-1", FIELDS)]),
+    "an empty range": (RANGE, "*0", []),
+    "one entry": (ONE, "*1 *2 $3 1-1 *2 $3 msg $1 a", [(b"1-1", (b"msg", b"a"))]),
+    "one entry that is not there": (ONE, "*0", []),
+    "pending entries": (
+        PAGE,
+        "*2 *4 $3 1-1 $1 c :202 :1 *4 $3 2-1 $1 d :101 :2",
+        [
+            Pending(b"1-1", b"c", idle=202, deliveries=1),
+            Pending(b"2-1", b"d", idle=101, deliveries=2),
+        ],
+    ),
+    "no pending entries": (PAGE, "*0", []),
+    "a summary": (
+        SUMMARY,
+        "*4 :2 $3 1-1 $3 2-1 *1 *2 $1 c $1 2",
+        Summary(2, b"1-1", b"2-1", [(b"c", b"2")]),
+    ),
+    "an empty summary": (SUMMARY, "*4 :0 $-1 $-1 *-1", Summary(0, None, None, None)),
+    "an empty summary, RESP3": (SUMMARY, "*4 :0 _ _ _", Summary(0, None, None, None)),
+    "a claim": (CLAIM, "*2 $3 1-1 $3 2-1", [b"1-1", b"2-1"]),
+    "a claim of nothing": (CLAIM, "*0", []),
+    "a search": (
+        AUTOCLAIM,
+        "*3 $3 5-0 *2 $3 1-1 $3 4-1 *2 $3 2-1 $3 3-1",
+        Claimed(b"5-0", [b"1-1", b"4-1"], [b"2-1", b"3-1"]),
+    ),
+    "a search, Redis 6.2": (
+        AUTOCLAIM,
+        "*2 $3 0-0 *1 $3 1-1",
+        Claimed(b"0-0", [b"1-1"], ()),
+    ),
+    "a stream": (
+        STREAM,
+        f"*8 {TOLD} {FIRST}",
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1)),
+    ),
+    "a stream, RESP3": (
+        STREAM,
+        f"%4 {TOLD} {FIRST}",
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1)),
+    ),
+    "an empty stream": (
+        STREAM,
+        f"*8 {TOLD} $11 first-entry *-1",
+        StreamInfo(2, EntryId(9, 1), None, EntryId(5, 1)),
+    ),
+    "an empty stream, RESP3": (
+        STREAM,
+        f"%4 {TOLD} $11 first-entry _",
+        StreamInfo(2, EntryId(9, 1), None, EntryId(5, 1)),
+    ),
+    "a stream, Redis 6.2": (
+        STREAM,
+        OLD_STREAM,
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), None),
+    ),
+    "groups": (
+        GROUPS,
+        f"*2 *12 {G} {NEW} :1 *12 {H} {NEW} $-1",
+        [GroupInfo(b"g", 1, 2, b"2-1", 1), GroupInfo(b"h", 0, 2, b"2-1", None)],
+    ),
+    "groups, RESP3": (
+        GROUPS,
+        f"*2 %6 {G} {NEW} :1 %6 {H} {NEW} _",
+        [GroupInfo(b"g", 1, 2, b"2-1", 1), GroupInfo(b"h", 0, 2, b"2-1", None)],
+    ),
+    "groups, Redis 6.2": (GROUPS, OLD_GROUP, [GroupInfo(b"g", 1, 0, b"0-0", None)]),
+    "no groups": (GROUPS, "*0", []),
+    "consumers": (
+        CONSUMERS,
+        "*1 *8 $4 name $1 c $7 pending :2 $4 idle :910 $8 inactive :181",
+        [ConsumerInfo(b"c", 2, 910)],
+    ),
+    "consumers, RESP3": (
+        CONSUMERS,
+        "*1 %4 $4 name $1 c $7 pending :2 $4 idle :910 $8 inactive :181",
+        [ConsumerInfo(b"c", 2, 910)],
+    ),
+    "an append": (XADD, "$15 1700000000000-0", b"1700000000000-0"),
+    "an acknowledgement": (commands.xack(b"s", "g", [b"1-1"]), ":1", 1),
+    "a deletion": (commands.xdel(b"s", [b"1-1"]), ":0", 0),
+    "a trim": (commands.xtrim(b"s", (b"MAXLEN", b"5")), ":3", 3),
+    "a group": (commands.xgroup_create(b"s", "g", b"0", mkstream=True), "+OK", b"OK"),
+    "a group's place": (commands.xgroup_setid(b"s", "g", b"0-0"), "+OK", b"OK"),
+    "a consumer removed": (commands.xgroup_delconsumer(b"s", "g", "c"), ":0", 0),
+    "a restoration": (
+        commands.xclaim_restore(b"s", "g", "c", [b"1-1"]),
+        "*1 $3 1-1",
+        [b"1-1"],
+    ),
+    "what is given back": (
+        commands.xclaim_give_back(b"s", "g", "c", [b"1-1"], idle=1, deliveries=2),
+        "*1 $3 1-1",
+        [b"1-1"],
+    ),
+    "a consumer's pending": (
+        commands.xpending_between(b"s", "g", "c", low=b"-", high=b"+", count=1),
+        "*1 *4 $3 1-1 $1 c :202 :1",
+        [Pending(b"1-1", b"c", 202, 1)],
+    ),
+    "the highest": (commands.xrevrange_between(b"s", b"+", b"-", 5), "*0", []),
+    "the last": (
+        commands.xrevrange_last(b"s"),
+        "*1 *2 $3 7-7 *2 $1 a $1 b",
+        [(b"7-7", (b"a", b"b"))],
+    ),
+    "keys": (commands.exists([b"s", b"t"]), ":1", 1),
+    "a type": (commands.key_type(b"s"), "+stream", b"stream"),
+    "a key deleted": (commands.unlink(b"s"), ":1", 1),
+    "replicas": (commands.wait(1, 100), ":1", 1),
+    "files": (commands.wait_aof(1, 100), "*2 :1 :0", (1, 0)),
+    "those who were told": (commands.publish(b"ch", b""), ":4", 4),
+    "those who listen": (
+        commands.pubsub_numsub([b"a", b"b"]),
+        "*4 $1 a :0 $1 b :2",
+        [0, 2],
+    ),
+    "the connection's id": (commands.client_id(), ":17", 17),
+    "one that was let go": (commands.client_unblock(17), ":1", 1),
+    "the time": (commands.time(), "*2 $10 1700000000 $6 123999", 1_700_000_000_123),
+    "facts": (commands.info(b"memory"), "$3 a:b", b"a:b"),
+    "facts, RESP3": (commands.info(b"memory"), "=7 txt:a:b", b"a:b"),
+    "a run": (ADD_ONCE, b"$9\r\n1-1\n!ERR!\r\n", b"1-1\n!ERR!"),
+    "a burial": (BURY, ":1", 1),
+    "a burial that was copied": (BURY, "$3 8-1", b"8-1"),
+    "a move": (MOVE, "*2 :1 :1", (1, 1)),
+    "a trim that was refused": (TRIM_ACKED, ":-1", -1),
+    "an empty consumer": (REMOVE, ":0", 0),
+    "no script": (scripts.may_script(), ":1", 1),
+    "a transaction": (
+        APPLY,
+        "*3 $7 applied :1 $-1",
+        Applied(pending=True, results=[1, None]),
+    ),
+    "a transaction, by its name": (
+        APPLY_SHA,
+        "*1 $7 already",
+        Applied(pending=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_reply_is_read_as_what_its_command_brings(name: str) -> None:
+    command, reply, value = GOOD[name]
+    assert settled(read(command, reply)) == value
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_an_error_reply_stays_one_whatever_it_answers(name: str) -> None:
+    error = read(GOOD[name][0], "-NOPERM")
+    assert isinstance(error, ErrorReply)
+    assert error.code == "NOPERM"
+
+
+OPTIONS = {"BLOCK", "COUNT", "MKSTREAM", "NOACK", "RETRYCOUNT"}
+# What `read` sees to by itself, and what pushes answer; see `Wire.subscribe`.
+OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
+
+
+def test_of_every_command_that_is_sent_the_reply_is_looked_at() -> None:
+    source = inspect.getsource(commands) + inspect.getsource(scripts)
+    heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
+    assert {head.encode() for head in heads} - OTHERS == set(answers._READERS)
+
+
+def test_every_way_of_reading_is_tried_here() -> None:
+    tried = [command for command, _, _ in GOOD.values()]
+    assert {command[0] for command in tried} == set(answers._READERS)
+    ran = {command[1] for command in tried if command[0] in {b"EVAL", b"EVALSHA"}}
+    assert ran == set(answers._BY_SCRIPT)
+
+
+def test_fields_come_as_bytes_whatever_is_in_them() -> None:
+    body = bytes(range(256))
+    data = b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$3\r\nmsg\r\n"
+    [(_, entries)] = read(XREAD, data + b"$256\r\n" + body + b"\r\n")
+    assert entries == [(b"1-1", (b"msg", body))]
+
+
+def test_what_penstock_does_not_ask_for_is_given_as_it_is() -> None:
+    odd = [(b"HGETALL", b"k"), (b"EVAL", b"return {}", 0)]
+    assert answers.read(odd, [{b"a": 1}, []]) == [{b"a": 1}, []]
+
+
+# -- what makes no sense -----------------------------------------------------------
+
+ANYTHING = [
+    ":1",
+    "$1 x",
+    "+OK",
+    "*0",
+    "%0",
+    "*-1",
+    "*1 :1",
+    "*1 *0",
+    "%1 $1 a :1",
+    ",1.5",
+    "#t",
+]
+
+BENT: dict[str, tuple[Command, str]] = {
+    "a key that was not asked for": (GROUP_READ, f"%1 $1 u {ENTRIES}"),
+    "a key that is none": (XREAD, f"%1 :1 {ENTRIES}"),
+    "a stream without entries": (XREAD, "%1 $1 s *0"),
+    "a number for entries": (XREAD, "%1 $1 s :1"),
+    "an entry too short": (RANGE, "*1 *1 $3 1-1"),
+    "an entry too long": (RANGE, "*1 *3 $3 1-1 *0 *0"),
+    "an entry that is an error": (RANGE, "*1 -ERR"),
+    "fields that are one": (RANGE, "*1 *2 $3 1-1 $1 a"),
+    "a field too few": (RANGE, "*1 *2 $3 1-1 *1 $1 a"),
+    "a field too few among others": (
+        XREAD,
+        "%1 $1 s *2 *2 $3 1-1 *1 $1 a *2 $3 2-1 _",
+    ),
+    "a number among fields": (RANGE, "*1 *2 $3 1-1 *2 $1 a :1"),
+    "a list among fields": (RANGE, "*1 *2 $3 1-1 *2 $1 a *0"),
+    "an id that is a number": (RANGE, "*1 *2 :1 *0"),
+    "an id without a dash": (RANGE, "*1 *2 $3 111 *0"),
+    "an id with two": (RANGE, "*1 *2 $3 --1 *0"),
+    "an id with a letter": (RANGE, "*1 *2 $3 1-x *0"),
+    "an id with nothing behind the dash": (RANGE, "*1 *2 $3 11- *0"),
+    "an id of too many bits": (RANGE, f"*1 *2 $22 {2**64}-1 *0"),
+    "another entry than was asked for": (ONE, "*1 *2 $3 1-2 *0"),
+    "two entries where one was asked for": (ONE, "*2 *2 $3 1-1 *0 *2 $3 1-1 *0"),
+    "a summary too short": (SUMMARY, "*3 :0 _ _"),
+    "a summary without bounds": (SUMMARY, "*4 :2 _ _ *0"),
+    "a summary with bounds of nothing": (SUMMARY, "*4 :0 $3 1-1 $3 2-1 _"),
+    "a summary of which a bound is no id": (SUMMARY, "*4 :2 $3 1-1 $3 2.1 *0"),
+    "a holder of no number": (SUMMARY, "*4 :2 $3 1-1 $3 2-1 *1 *2 $1 c $1 x"),
+    "a line too short": (PAGE, "*1 *3 $3 1-1 $1 c :202"),
+    "a line that is none": (PAGE, "*1 :7"),
+    "a line of no id": (PAGE, "*1 *4 $3 1.1 $1 c :202 :1"),
+    "a claim of no ids": (CLAIM, "*2 $3 1-1 $3 2.1"),
+    "a claim of entries": (CLAIM, "*1 *2 $3 1-1 *0"),
+    "a search that goes on nowhere": (AUTOCLAIM, "*3 $3 5.0 *0 *0"),
+    "a search too short": (AUTOCLAIM, "*1 $3 5-0"),
+    "a search that found no ids": (AUTOCLAIM, "*3 $3 5-0 *1 $1 x *0"),
+    "a search that deleted no ids": (AUTOCLAIM, "*3 $3 5-0 *0 *1 $1 x"),
+    "a stream of no length": (STREAM, f"%2 $17 last-generated-id $3 9-1 {FIRST}"),
+    "a stream whose last id is none": (
+        STREAM,
+        f"%3 $6 length :1 $17 last-generated-id $3 9x1 {FIRST}",
+    ),
+    "a stream whose first entry has no id": (
+        STREAM,
+        "%3 $6 length :1 $17 last-generated-id $3 9-1 $11 first-entry *2 $1 x *0",
+    ),
+    "a stream whose last deletion is none": (
+        STREAM,
+        f"%4 {TOLD[:-3]}9x1 $11 first-entry _",
+    ),
+    "names without their ends": (STREAM, f"*7 {TOLD} $1 x"),
+    "a name that is a list": (STREAM, f"*8 {TOLD} *0 _"),
+    "a group that is none": (GROUPS, "*1 :1"),
+    "a group of no name": (GROUPS, OLD_GROUP.replace("$4 name", "$4 nbme")),
+    "a group that came to no id": (GROUPS, OLD_GROUP.replace("0-0", "0x0")),
+    "a consumer of no name": (CONSUMERS, "*1 %2 $7 pending :2 $4 idle :910"),
+    "an append of no id": (XADD, "$3 1x1"),
+    "a time too short": (commands.time(), "*1 $1 1"),
+    "a time of letters": (commands.time(), "*2 $1 1 $1 x"),
+    "listeners of no number": (commands.pubsub_numsub([b"a"]), "*2 $1 a $1 x"),
+    "a run of which a line is missing": (ADD_ONCE, "$3 1-1"),
+    "a transaction that is neither": (APPLY, "*1 $4 what"),
+    "a transaction that broke for no reason": (APPLY, "*2 $6 broken :1"),
+    "a transaction of no words": (APPLY, "*0"),
+}
+
+
+@pytest.mark.parametrize("name", BENT)
+def test_what_makes_no_sense_is_told(name: str) -> None:
+    with pytest.raises(Senseless):
+        read(*BENT[name])
+
+
+def test_a_run_whose_line_is_no_id_makes_no_sense() -> None:
+    with pytest.raises(Senseless):
+        read(ADD_ONCE, b"$7\r\n1-1\n2x1\r\n")
+
+
+@pytest.mark.parametrize("reply", ANYTHING)
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_of_the_wrong_type_is_told(name: str, reply: str) -> None:
+    """Or it is what another command of its kind might bring."""
+    command = GOOD[name][0]
+    try:
+        value = read(command, reply)
+    except Senseless:
+        return
+    assert fits(settled(value), examples(command))
+
+
+def settled(value: Any) -> Any:
+    """Make a list of what a read brings, which is only iterated over."""
+    return list(value) if isinstance(value, type({}.items())) or value == () else value
+
+
+def examples(command: Command) -> list[Any]:
+    kind = command[:2] if command[0] in {b"XINFO", b"XGROUP", b"EVAL"} else command[:1]
+    sized = len(command) > 3 or command[0] != b"XPENDING"
+    return [
+        good
+        for other, _, good in GOOD.values()
+        if other[: len(kind)] == kind
+        and (other[0] != b"XPENDING" or (len(other) > 3) == sized)
+    ]
+
+
+def fits(value: Any, like: list[Any]) -> bool:
+    """Tell whether a value could be used where one of the others is."""
+    same = [one for one in like if type(one) is type(value)]
+    if not same:
+        return False
+    if hasattr(value, "_fields"):
+        return all(
+            fits(part, [one[index] for one in same]) for index, part in enumerate(value)
+        )
+    if isinstance(value, list | tuple):
+        parts = [part for one in same for part in one]
+        return all(fits(part, parts) for part in value)
+    return True
+
+
+def ids_of(value: Any) -> Iterator[bytes]:
+    match value:
+        case Pending(id=id_) | GroupInfo(last_delivered=id_):
+            yield id_
+        case Summary(lowest=low, highest=high):
+            yield from filter(None, (low, high))
+        case Claimed(cursor=cursor, ids=ids, deleted=deleted):
+            yield from (cursor, *ids, *deleted)
+        case (bytes(id_), tuple() | None):
+            yield id_
+        case list() | tuple():
+            for part in value:
+                yield from ids_of(part)
+
+
+@given(st.data())
+@settings(max_examples=2000, deadline=None)
+def test_whatever_byte_is_spoilt_what_is_read_can_be_used(data: st.DataObject) -> None:
+    command, reply, _ = GOOD[data.draw(st.sampled_from(sorted(GOOD)))]
+    good = reply if isinstance(reply, bytes) else words(reply)
+    place = data.draw(st.integers(0, len(good) - 1))
+    byte = data.draw(st.integers(0, 255))
+    try:
+        bent = raw(good[:place] + bytes([byte]) + good[place + 1 :])
+    except (ValueError, TypeError, AssertionError):
+        return  # no RESP, or there is something left
+    if bent is False:
+        return  # there is more to come
+    try:
+        [value] = answers.read([command], [bent])
+    except Senseless:
+        return
+    if isinstance(value, ErrorReply):
+        return
+    value = settled(value)
+    assert fits(value, examples(command))
+    for id_ in ids_of(value):
+        EntryId.parse(id_)
+
+
+# -- several at once ---------------------------------------------------------------
+
+
+def test_appends_are_looked_at_together_and_errors_among_them_stay() -> None:
+    error = ErrorReply("OOM no memory")
+    batch = [XADD] * 3
+    assert answers.read(batch, [b"1-1", error, b"1-2"]) == [b"1-1", error, b"1-2"]
+    assert answers.read(batch, [error] * 3) == [error] * 3
+    bent: Any
+    for bent in (1, None, [], b"1.2", b"OK"):
+        with pytest.raises(Senseless):
+            answers.read(batch, [b"1-1", bent, b"1-2"])
+
+
+def test_the_replies_of_a_transaction_are_read_like_any_others() -> None:
+    batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
+    batch.append(commands.time())
+    done = [[0, None, None, None], ErrorReply("NOGROUP no")]
+    time = [b"1", b"2000"]
+    found = answers.read(batch, [b"OK", b"QUEUED", b"QUEUED", done, time])
+    assert found[3] == [Summary(0, None, None, None), done[1]]
+    assert found[4] == 1002
+    refused = ErrorReply("EXECABORT it")
+    assert answers.read(batch, [b"OK", refused, b"QUEUED", refused, time])[3] is refused
+
+
+@pytest.mark.parametrize(
+    "done", [None, 1, [], [[0, None, None, None]], [1, 1], [1, 1, 1]]
+)
+def test_a_transaction_of_which_a_reply_is_none_makes_no_sense(done: Any) -> None:
+    batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
+    with pytest.raises(Senseless):
+        answers.read(batch, [b"OK", b"QUEUED", b"QUEUED", done])
