@@ -583,6 +583,35 @@ async def test_a_reply_that_nobody_waits_for_is_looked_at_too() -> None:
                 await asyncio.sleep(0.01)
 
 
+async def test_a_server_that_was_demoted_is_left_once_it_has_answered() -> None:
+    """It keeps its connections, where nothing can be written any more."""
+    parts = [b"+OK\r\n-READONLY no\r\n", b"-READONLY no\r\n+OK\r\n"]
+    ring = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = 0
+        async for request in requests(reader):
+            if request[0] == b"HELLO":
+                writer.write(HELLO)
+                continue
+            asked += 1
+            if asked == 4:
+                writer.write(parts[0])
+                await ring.wait()
+                writer.write(parts[1])
+
+    async with nothing_left(), wire_to(serve) as wire:
+        one, two, three, four = [wire.request(echo(number), 1) for number in range(4)]
+        assert await one == [b"OK"]
+        [refused] = await two
+        assert refused.code == "READONLY"
+        assert not wire.lost
+        ring.set()
+        assert [*await three, *await four][1] == b"OK"
+        assert "READONLY no" in await lost(wire.call((b"PING",)))
+        del one, two, three, four
+
+
 async def test_a_reply_too_many_ends_the_connection() -> None:
     def answer(request: Request) -> bytes:
         extra = b"+EXTRA\r\n" if request[0] == b"LAST" else b""

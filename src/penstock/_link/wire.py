@@ -45,13 +45,25 @@ _MORE: Final = object()
 _pack_one: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
 
-# They also ask for an exception; any value will do.
-_error_reply: Final = cast("Callable[[str], Exception]", ErrorReply)
-
-
 def pack(batch: Iterable[Command]) -> bytes:
     """Pack commands for one write."""
     return b"".join(map(_pack_one, batch))
+
+
+def _noting(demotions: list[str]) -> Callable[[str], Exception]:
+    """Make values of error replies, and note those that a replica gives.
+
+    Not a method of `Wire`: hiredis' reader would keep the wire that keeps it.
+    """
+
+    def error_reply(text: str) -> ErrorReply:
+        reply = ErrorReply(text)
+        if reply.code == "READONLY":
+            demotions.append(reply.text)
+        return reply
+
+    # hiredis' stubs ask for an exception; any value will do.
+    return cast("Callable[[str], Exception]", error_reply)
 
 
 @dataclass(slots=True)
@@ -98,8 +110,14 @@ class Wire(asyncio.Protocol):
         assert writer is not None  # noqa: S101 - connected, says our caller
         self._transport: asyncio.WriteTransport = writer.transport
         self._streams = self._transport.get_protocol()
+        # What it said if it is a replica now; and how many requests were under way then
+        # that have no reply yet.
+        self._demotions: list[str] = []
+        self._owed: int | None = None
         self._reader = hiredis.Reader(
-            protocolError=ValueError, replyError=_error_reply, notEnoughData=_MORE
+            protocolError=ValueError,
+            replyError=_noting(self._demotions),
+            notEnoughData=_MORE,
         )
         self._waiters: deque[_Waiter] = deque()
         # Replies of the oldest waiter that have come.
@@ -261,6 +279,19 @@ class Wire(asyncio.Protocol):
         for (waiter, _), value in zip(answered, values, strict=True):
             if not waiter.future.done():
                 waiter.future.set_result(value)
+        if self._demotions:
+            self._leave(len(answered))
+
+    def _leave(self, answered: int) -> None:
+        """Give up a server that was demoted: its address may lead to its successor.
+
+        It keeps its connections, and nothing can be written on them any more. What was
+        asked before it said so is waited for.
+        """
+        owed = len(self._waiters) if self._owed is None else self._owed - answered
+        self._owed = owed
+        if owed <= 0:
+            self.abort(self._demotions[0])
 
     def _parse(self, data: bytes, answered: list[tuple[_Waiter, list[Any]]]) -> None:
         """Find out who is answered by what has come.

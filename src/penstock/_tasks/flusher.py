@@ -292,13 +292,8 @@ class Flusher:
     async def _try_again(self) -> None:
         """Have what was refused for the moment written again, after a while."""
         self._cautious = True
-        refusal = self._refusal
-        if refusal.code == "READONLY":
-            # It was demoted; its address may lead to its successor by now.
-            self._wire.abort(refusal.text)
-        else:
-            await self._link.pause()
-        self._put_back(refusal.text)
+        await self._link.pause()
+        self._put_back(self._refusal.text)
 
     def _put_back(self, reason: str) -> None:
         """Have what was written and has no outcome written again."""
