@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -136,6 +135,7 @@ class Proxy:
         writer: asyncio.StreamWriter,
         last: bytearray,
     ) -> None:
+        frames = _Frames()
         with suppress(OSError):
             while data := await reader.read(65536):
                 if self.cut_next_reply and self.cut_on in last:
@@ -148,7 +148,8 @@ class Proxy:
                         self.cuts += 1
                         writer.write(data[: len(data) // 2])
                         break
-                if self.spoil_next_reply and (frame := _frame(data)):
+                frame = frames.places(data)
+                if self.spoil_next_reply and frame:
                     self.spoil_next_reply = False
                     self.spoilt += 1
                     place = self.chance.choice(frame)
@@ -166,12 +167,34 @@ class Proxy:
             await writer.drain()
 
 
-_FRAME = re.compile(rb"(?<![^\n])[*$%>_][0-9-]*\r\n")
+class _Frames:
+    """Tells what says how long something is from what is in it, over all pieces."""
 
+    def __init__(self) -> None:
+        self._line = b""
+        # Bytes of a payload that are still to come.
+        self._inside = 0
 
-def _frame(data: bytes) -> list[int]:
-    """Give the places of bytes that say how long what is, and what it is."""
-    return [place for part in _FRAME.finditer(data) for place in range(*part.span())]
+    def places(self, data: bytes) -> list[int]:
+        """Give the places in the next piece of bytes that are types and lengths."""
+        found: list[int] = []
+        start = 0
+        while start < len(data):
+            if self._inside:
+                passed = min(self._inside, len(data) - start)
+                self._inside -= passed
+                start += passed
+                continue
+            end = data.find(b"\n", start) + 1 or len(data)
+            self._line += data[start:end]
+            if self._line[:1] in b"*$%>_":
+                found += range(start, end)
+            if self._line.endswith(b"\n"):
+                if self._line[:1] in b"$=" and self._line[1:2] != b"-":
+                    self._inside = int(self._line[1:]) + 2
+                self._line = b""
+            start = end
+        return found
 
 
 @asynccontextmanager

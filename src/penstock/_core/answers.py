@@ -319,6 +319,8 @@ def _described(command: Command, reply: Any) -> Any:
 _number: Final = _typed(int)
 _word: Final = _typed(bytes)
 _time_typed: Final = _typed(tuple[bytes, bytes])
+_pair_typed: Final = _typed(tuple[bytes, bytes] | None)
+_PORTS: Final = 65536
 _counts_typed: Final = _typed(list[int])
 
 
@@ -326,6 +328,25 @@ def _added(_: Command, reply: Any) -> bytes:
     """Read XADD's reply."""
     _check_ids([reply])
     return cast("bytes", reply)
+
+
+def _role(_: Command, reply: Any) -> bytes:
+    """Read ROLE's reply: its first word."""
+    match reply:
+        case [bytes(role), *_]:
+            return role
+    raise Senseless
+
+
+def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
+    """Read where a primary is: host and port."""
+    found: tuple[bytes, bytes] | None = _pair_typed(command, reply)
+    if found is None:
+        return None
+    host, port = found
+    if not port.isdigit() or not 0 < int(port) < _PORTS:
+        raise Senseless
+    return host, int(port)
 
 
 def _grouped(command: Command, reply: Any) -> int | bytes:
@@ -396,6 +417,8 @@ _READERS: Final[Mapping[Any, Reader]] = {
     b"INFO": _word,
     b"PUBLISH": _number,
     b"PUBSUB": _listeners,
+    b"ROLE": _role,
+    b"SENTINEL": _primary,
     b"TIME": _time,
     b"TYPE": _word,
     b"UNLINK": _number,

@@ -277,6 +277,16 @@ def time() -> Command:
     return (b"TIME",)
 
 
+def role() -> Command:
+    """Ask whether this is a `master`, a `slave` or a `sentinel`; its first word."""
+    return (b"ROLE",)
+
+
+def sentinel_primary(service: str) -> Command:
+    """Ask a sentinel for host and port of what it watches by a name; nil if nothing."""
+    return (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)
+
+
 def info(section: bytes) -> Command:
     """Ask how the server is doing, one section of it."""
     return (b"INFO", section)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -69,7 +69,8 @@ class Address:
     """Where a server is and how to get in.
 
     Attributes:
-        name: `host:port` or the socket's path; fit for any log.
+        name: `host:port` or the socket's path, or whatever says best where it is; fit
+            for any log.
         connect_timeout: Seconds for a connection with its handshake; default 5
             (`?socket_connect_timeout=` in the URL).
         reply_timeout: Seconds of silence while a reply is due, on top of the time
@@ -85,6 +86,11 @@ class Address:
     def connection(self) -> AbstractConnection:
         """Make redis-py's connection, not connected yet."""
         return self._kind(**self._options)
+
+    def at(self, host: str, port: int) -> Address:
+        """Give the same for another host, by its own name."""
+        options = {**self._options, "host": host, "port": port}
+        return replace(self, name=_name_of(host, port), _options=options)
 
     def redact(self, text: str) -> str:
         """Take the password out of a text, should it ever have got into it."""
@@ -192,7 +198,7 @@ def _split(url: str) -> SplitResult:
     if parts.scheme not in _SCHEMES:
         raise ConfigurationError(
             f"the server's URL has scheme {parts.scheme!r:.20}; use redis://, "
-            f"rediss://, unix:// or embedded://"
+            f"rediss://, unix://, redis+sentinel://, rediss+sentinel:// or embedded://"
         )
     if parts.fragment or not _query_is_known(parts.query):
         known = ", ".join(sorted(_KNOWN))
@@ -243,6 +249,9 @@ def _check_tcp(parts: SplitResult) -> None:
 def _name(parts: SplitResult, options: dict[str, Any]) -> str:
     if parts.scheme == "unix":
         return printable(str(options["path"]))
-    host = str(options["host"])
+    return _name_of(str(options["host"]), options.get("port", 6379))
+
+
+def _name_of(host: str, port: int) -> str:
     shown = f"[{host}]" if ":" in host else host
-    return printable(f"{shown}:{options.get('port', 6379)}")
+    return printable(f"{shown}:{port}")

@@ -21,9 +21,11 @@ from penstock._core.retry import Backoff
 from penstock._link import wire as wires
 from penstock._link.address import EMBEDDED, Address, find_url, parse
 from penstock._link.forking import hold
+from penstock._link.sentinel import Sentinels, locate, names_sentinels
+from penstock._link.sentinel import parse as parse_watched
 from penstock._link.wire import Wire
 from penstock.embedded import EmbeddedServer
-from penstock.errors import AccessError, ServerError, UsageError
+from penstock.errors import AccessError, ConnectError, ServerError, UsageError
 from penstock.events import Event, OnEvent, printable
 
 __all__ = ["Line", "Link", "open_link"]
@@ -38,10 +40,19 @@ class Link:
     Args:
         address: The server.
         on_event: Told of outages and their end.
+        sentinels: Who knows where it is, if it is not known by its address.
     """
 
-    def __init__(self, address: Address, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        address: Address,
+        on_event: OnEvent,
+        sentinels: Sentinels | None = None,
+    ) -> None:
         self.address = address
+        self._sentinels = sentinels
+        # Where the last connection led, if that is for the sentinels to say.
+        self._at: str | None = None
         self._on_event = on_event
         self._backoff = Backoff()
         self._dialing = asyncio.Lock()
@@ -74,22 +85,44 @@ class Link:
                 "this was opened by the process that this one was forked from, which "
                 "goes on to use it; open one of its own in the child"
             )
-        wire = await wires.connect(self.address)
-        looks = [commands.info(b"memory")] if first else []
+        wire = await wires.connect(await self._locate())
         try:
-            reply, *facts = await wire.calls([commands.client_id(), *looks])
+            await self._greet(wire, first=first)
         except BaseException:
             await wire.aclose()
             raise
+        return wire
+
+    async def _locate(self) -> Address:
+        if self._sentinels is None:
+            return self.address
+        return await locate(self.address, self._sentinels)
+
+    async def _greet(self, wire: Wire, *, first: bool) -> None:
+        """Find out whom a connection has led to."""
+        looks = [commands.client_id()]
+        looks += [commands.role()] if self._sentinels else []
+        looks += [commands.info(b"memory")] if first else []
+        number, *facts = await wire.calls(looks)
         # RESP2 shakes no hands, so this is the first that is heard of it.
-        if isinstance(reply, ErrorReply) and reply.code == "NOAUTH":
-            await wire.aclose()
-            raise AccessError(self.address.name, reply.text)
+        if isinstance(number, ErrorReply) and number.code == "NOAUTH":
+            raise AccessError(wire.address.name, number.text)
         # Refused where an ACL forbids it; then blocked reads end by themselves.
-        wire.client_id = reply if isinstance(reply, int) else None
+        wire.client_id = number if isinstance(number, int) else None
+        if self._sentinels:
+            self._check_role(wire.address.name, facts.pop(0))
         for memory in facts:
             self._warn(memory)
-        return wire
+
+    def _check_role(self, name: str, role: bytes | ErrorReply) -> None:
+        """Leave a replica, whatever the sentinels say; where it may not tell, stay."""
+        if isinstance(role, bytes) and role != b"master":
+            reason = "the sentinels still name it, but it is a replica by now"
+            raise ConnectError(name, reason)
+        if self._at not in {None, name}:
+            facts = {"from": self._at, "to": name}
+            self._tell("primary_moved", logging.WARNING, **facts)
+        self._at = name
 
     def forked(self) -> None:
         """Make no more connections: this is a forked child."""
@@ -285,6 +318,10 @@ async def open_link(url: str | None, on_event: OnEvent) -> AsyncIterator[Link]:
         ConnectError: The embedded server did not start.
     """
     found = find_url(url)
+    if names_sentinels(found):
+        address, sentinels = parse_watched(found)
+        yield Link(address, on_event, sentinels)
+        return
     if found.partition("://")[0] != EMBEDDED:
         yield Link(parse(found), on_event)
         return
