@@ -138,6 +138,9 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
             before = await calls(redis, "xreadgroup")
             await asyncio.sleep(1)  # the second in which reads are counted
             assert await calls(redis, "xreadgroup") - before <= 5
+            # Each try is on a connection of its own, and all are one outage.
+            assert len(events.named("connection_lost")) == 1
+            assert events.named("reconnected") == []
             await redis.replicaof("no", "one")
             await producer.send(stream, b"2")
             [message] = await read(consumer, 1, within=5)
@@ -146,6 +149,8 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
             await consumer.commit()
             assert await pending(redis, stream, "g") == 0
             assert await redis.xlen(stream) == 2
+            assert len(events.named("connection_lost")) == 1
+            assert len(events.named("reconnected")) == 1
         await redis.aclose()
 
 

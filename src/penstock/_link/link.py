@@ -23,7 +23,7 @@ from penstock._link.address import EMBEDDED, Address, find_url, parse
 from penstock._link.forking import hold
 from penstock._link.sentinel import Sentinels, locate, names_sentinels
 from penstock._link.sentinel import parse as parse_watched
-from penstock._link.wire import Wire
+from penstock._link.wire import DEMOTED, Wire
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError, UsageError
 from penstock.events import Event, OnEvent, printable
@@ -61,6 +61,9 @@ class Link:
         self._found_at = -inf
         # When the present outage began, by the monotonic clock; None without one.
         self._outage: float | None = None
+        # Whether it is one because the server was demoted. As long as the address leads
+        # to a replica, connections can be made, and nothing is won by it.
+        self._demoted = False
         # Whether this outage's refused credentials have been told of.
         self._refused = False
         # Whether this is the copy of a forked child.
@@ -188,8 +191,12 @@ class Link:
     def progress(self) -> None:
         """Start the backoff over: the server did some real work."""
         self._backoff.progress()
+        if self._demoted:
+            self._demoted = False
+            self._over()
 
     def _lost(self, reason: str) -> None:
+        self._demoted = self._demoted or reason.startswith(DEMOTED)
         if self._outage is None:
             self._outage = time.monotonic()
             self._tell("connection_lost", logging.WARNING, reason=reason)
@@ -203,6 +210,10 @@ class Link:
         self._connected += 1
         self._found_at = asyncio.get_running_loop().time()
         self._refused = False
+        if not self._demoted:
+            self._over()
+
+    def _over(self) -> None:
         if self._outage is not None:
             seconds = round(time.monotonic() - self._outage, 3)
             self._outage = None

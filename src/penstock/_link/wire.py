@@ -35,10 +35,13 @@ from penstock._link.forking import hold
 from penstock.errors import AccessError, ConnectError, ConnectionLost, ServerError
 from penstock.events import printable
 
-__all__ = ["Replies", "Wire", "connect", "pack"]
+__all__ = ["DEMOTED", "Replies", "Wire", "connect", "pack"]
 
 Replies: TypeAlias = "asyncio.Future[list[Any]]"
 Read: TypeAlias = Callable[[list[Any]], list[Any]]
+
+DEMOTED: Final = "READONLY"
+"""How the reason begins for which a server is left that is a replica now."""
 
 _MORE: Final = object()
 # hiredis' stubs ask for a tuple of one word.
@@ -58,7 +61,7 @@ def _noting(demotions: list[str]) -> Callable[[str], Exception]:
 
     def error_reply(text: str) -> ErrorReply:
         reply = ErrorReply(text)
-        if reply.code == "READONLY":
+        if reply.code == DEMOTED:
             demotions.append(reply.text)
         return reply
 

@@ -329,7 +329,9 @@ class Reader:
         new = self._ledger.came_back(shard, entries, monotonic(), attempts)
         tell_of_deleted(self._ledger, group, self._on_event)
         self._intake.arrived(new)
-        self._link.progress()
+        if new:
+            # A replica lists what is pending, too; what it can't do is to renew it.
+            self._link.progress()
         if not read.position.recovering:
             self._on_recovered()
 
