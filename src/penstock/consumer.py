@@ -408,7 +408,7 @@ class Consumer(Openable, Generic[T]):
         """The shards that are read now; none while it is closed."""
         if self._session is None:
             return ()
-        return tuple(self._session.assignment.cursor.shards)
+        return tuple(self._session.assignment.cursors.shards)
 
     async def assign(self, stream: str | Shard, *numbers: int) -> None:
         """Read another stream as well, or some of its shards.

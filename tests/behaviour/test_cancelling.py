@@ -517,13 +517,13 @@ async def test_what_fails_when_nobody_waits_for_it_any_more_reproaches_nobody(
     """A seek, say, that was cancelled before the server refused it."""
     failed = asyncio.Event()
 
-    async def errand(wire: object) -> None:
+    async def errand(wire: object, cursor: object) -> None:
         failed.set()
         raise CommandError("XGROUP SETID", "NOPERM", "no")
 
     async with nothing_left(redis):
         async with Consumer(stream, url=url, group="g") as consumer:
-            asked = asyncio.create_task(consumer._open._reader.between_reads(errand))
+            asked = asyncio.create_task(consumer._open.readers.between_reads(errand))
             await asyncio.sleep(0)
             asked.cancel()
             await failed.wait()

@@ -162,7 +162,7 @@ async def test_reconnects_during_a_slow_handler_count_no_attempts(
         for _ in range(20):
             session = consumer._session
             assert session is not None
-            before = [session._line._wire, session._reader.wire]
+            before = [session._line._wire, *session.readers.wires]
             for wire in before:
                 await redis.client_kill_filter(_id=wire.client_id)
             await eventually(lambda: are_new(consumer, before))
@@ -178,7 +178,7 @@ async def test_reconnects_during_a_slow_handler_count_no_attempts(
 async def are_new(consumer: Consumer[bytes], before: list[Any]) -> bool:
     session = consumer._session
     assert session is not None
-    wires = [session._line._wire, session._reader.wire]
+    wires = [session._line._wire, *session.readers.wires]
     return not any(wire in before or wire.lost for wire in wires)
 
 

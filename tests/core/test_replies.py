@@ -241,6 +241,12 @@ def test_the_first_word_decides_before_a_users_name_in_the_text_can() -> None:
     assert error.trouble is Trouble.FATAL
 
 
+def test_a_node_of_a_cluster_says_what_it_is() -> None:
+    failure = replies.send_failed("s", ErrorReply("MOVED 3999 127.0.0.1:6381"))
+    assert failure.code == "MOVED"
+    assert "one of several nodes of a cluster" in str(failure)
+
+
 def test_the_first_word_is_a_word_and_no_beginning() -> None:
     assert ErrorReply("ASKING is not it").trouble is Trouble.TRANSIENT
     assert ErrorReply("the MOVED is not first").trouble is Trouble.TRANSIENT

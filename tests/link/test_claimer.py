@@ -11,7 +11,7 @@ import pytest
 from conftest import Events
 from core.test_ledger import A, Books, raw, the
 from penstock._core.commands import Command
-from penstock._core.cursor import Cursor
+from penstock._core.cursors import Cursors
 from penstock._core.replies import Claimed
 from penstock._link.address import parse
 from penstock._link.link import Line
@@ -54,7 +54,7 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
         ledger=books,
         intake=cast("Intake", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),
-        cursor=cast("Cursor", SimpleNamespace(shards=[A])),
+        cursors=cast("Cursors", SimpleNamespace(shards=[A])),
         lease=1.0,
         interval=1.0,
         on_event=events,

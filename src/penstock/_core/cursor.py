@@ -171,6 +171,10 @@ class Cursor:
         self._positions[shard.key] = position
         self._recover_again(position)
 
+    def take_over(self, position: Position) -> None:
+        """Go on with a shard where another cursor was with it."""
+        self._positions[position.shard.key] = position
+
     def remove(self, shard: Shard) -> None:
         """Read a shard no more."""
         del self._positions[shard.key]

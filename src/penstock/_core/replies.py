@@ -146,10 +146,18 @@ _MAY_NOT: Final = (
 )
 
 
+ELSEWHERE: Final = (
+    "this is one of several nodes of a cluster, and Penstock speaks to one server: give "
+    "the URL of a proxy in front of the cluster, or of a server that is none"
+)
+
+
 def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
     """Make an error of a refused XADD."""
     if reply.code == "NOPERM":
         return SendFailed(stream, reply.code, reply.text, _MAY_NOT)
+    if reply.trouble is Trouble.REROUTE:
+        return SendFailed(stream, reply.code, reply.text, ELSEWHERE)
     text = reply.text.lower()
     for words, hint in _ID_HINTS:
         if words in text:

@@ -14,6 +14,7 @@ from typing import Any
 from penstock._core import commands, replies, sharding
 from penstock._core.commands import Command
 from penstock._core.cursor import Cursor, Position
+from penstock._core.cursors import Cursors
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, StreamInfo, Trouble
 from penstock._link.link import Line
@@ -22,7 +23,7 @@ from penstock._tasks.closing import give_back
 from penstock._tasks.leases import Claimer
 from penstock._tasks.membership import join, pin
 from penstock._tasks.plan import Plan
-from penstock._tasks.reader import Reader
+from penstock._tasks.readers import Readers
 from penstock._tasks.scout import Scout
 from penstock.errors import (
     AccessError,
@@ -62,12 +63,13 @@ class Assignment:
         self._line = line
         self._ledger = ledger
         self._scout = scout
-        self.cursor = Cursor((), group=plan.member is not None, recover=plan.acks)
+        group, recover = plan.member is not None, plan.acks
+        self.cursors = Cursors(lambda: Cursor((), group=group, recover=recover))
         # What is wrong with a key that was never a stream; REALTIME tells when it is
         # asked for messages.
         self.wrong: ServerError | None = None
         # Both are there once it is open.
-        self.reader: Reader | None = None
+        self.readers: Readers | None = None
         self.claimer: Claimer | None = None
 
     async def open(self) -> None:
@@ -83,8 +85,9 @@ class Assignment:
         for stream in self._plan.streams:
             shards += await self._find(stream)
         for shard, after in await self._begin(shards, self._plan.start):
-            if shard not in self.cursor:  # one stream's shard may be another's name
-                self.cursor.add(shard, after, pinned=self._pins(self._plan.start))
+            if shard not in self.cursors:  # one stream's shard may be another's name
+                cursor = self.cursors.open(shard)
+                cursor.add(shard, after, pinned=self._pins(self._plan.start))
 
     async def _find(self, stream: str) -> Sequence[Shard]:
         if self._plan.numbers is None:
@@ -132,22 +135,16 @@ class Assignment:
         return shards
 
     async def _add(self, shards: Sequence[Shard], start: Start | EntryId) -> None:
-        new = [shard for shard in shards if shard not in self.cursor]
-        begun = await self._begin(new, start)
-
-        async def add(_: Wire) -> None:
-            for shard, after in begun:
-                if shard not in self.cursor:
-                    self.cursor.add(shard, after, pinned=self._pins(start))
-
-        if begun:
-            await self._between_reads(add)
+        new = [shard for shard in shards if shard not in self.cursors]
+        for shard, after in await self._begin(new, start):
+            await self._reading.add(shard, after, pinned=self._pins(start))
         if self.claimer is not None:
             self.claimer.look()
 
-    async def _between_reads(self, errand: Any) -> None:
-        assert self.reader is not None  # noqa: S101 - open, says our caller
-        await self.reader.between_reads(errand)
+    @property
+    def _reading(self) -> Readers:
+        assert self.readers is not None  # noqa: S101 - open, say our callers
+        return self.readers
 
     async def assign(self, stream: str, shards: Sequence[Shard] | None) -> None:
         """Read a stream, or some of its shards, as well."""
@@ -159,7 +156,7 @@ class Assignment:
             self._scout.ignore(stream)
         leaving = [
             shard
-            for shard in self.cursor.shards
+            for shard in self.cursors.shards
             if (shard.stream == stream if shards is None else shard in shards)
         ]
         if not leaving:
@@ -168,13 +165,13 @@ class Assignment:
                 f"`consumer.shards` tells what is"
             )
 
-        async def remove(_: Wire) -> None:
+        async def remove(_: Wire, cursor: Cursor) -> None:
             for shard in leaving:
-                if shard in self.cursor:
-                    self.cursor.remove(shard)
+                if shard in cursor:
+                    cursor.remove(shard)
                     await self._let_go(shard)
 
-        await self._between_reads(remove)
+        await self._reading.between_reads(remove)
 
     async def _let_go(self, shard: Shard) -> None:
         plan = self._plan
@@ -191,7 +188,7 @@ class Assignment:
 
     async def lag(self) -> dict[Shard, int | None]:
         """Count what each shard has and nobody was given yet."""
-        positions = self.cursor.positions
+        positions = self.cursors.positions
         questions = [self._ask_lag(position) for position in positions]
         answers = iter(await self._line.calls(list(chain(*questions))))
         found: dict[Shard, int | None] = {}

@@ -12,7 +12,7 @@ import anyio
 
 from penstock._core import commands, replies
 from penstock._core.commands import Command
-from penstock._core.cursor import Cursor
+from penstock._core.cursors import Cursors
 from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
 from penstock._core.replies import Claimed, ErrorReply, Trouble
@@ -123,7 +123,7 @@ class Claimer:
         ledger: Where it is booked.
         intake: Told what there is.
         member: Whose it becomes.
-        cursor: Has the shards to look at.
+        cursors: Have the shards to look at.
         lease: Seconds after which it may be taken.
         interval: Seconds between two searches.
         on_event: Told of takeovers, and of what is refused.
@@ -136,7 +136,7 @@ class Claimer:
         ledger: Ledger,
         intake: Intake,
         member: Membership,
-        cursor: Cursor,
+        cursors: Cursors,
         lease: float,
         interval: float,
         on_event: OnEvent,
@@ -145,7 +145,7 @@ class Claimer:
         self._ledger = ledger
         self._intake = intake
         self._member = member
-        self._cursor = cursor
+        self._reads = cursors
         self._lease = lease
         self._interval = interval
         self._on_event = on_event
@@ -207,7 +207,7 @@ class Claimer:
         try:
             await self._listen()
             self._cut_short = self._unfinished = False
-            for position in self._cursor.positions:
+            for position in self._reads.positions:
                 # What we have left pending ourselves the reader finds; both of us
                 # would count it as two deliveries.
                 if not position.recovering and position.broken is None:
@@ -234,7 +234,7 @@ class Claimer:
         first = self._listening_on is None
         if self._listening_on != self._line.number:
             self._heard.clear()
-        shards = [s for s in self._cursor.shards if s.key not in self._heard]
+        shards = [s for s in self._reads.shards if s.key not in self._heard]
         if not self._may_listen or not shards:
             return
         if first:
@@ -324,7 +324,7 @@ class Claimer:
         if not self._may_reap or monotonic() - self._reaped_at < self._interval:
             return
         self._reaped_at = monotonic()
-        for shard in self._cursor.shards:
+        for shard in self._reads.shards:
             refused = await reap(self._line, self._member, shard, self._lease)
             if refused is not None:
                 self._may_reap = False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock._core import commands
+from penstock._core import commands, replies
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.link import Line
 from penstock._link.wire import Wire
@@ -37,6 +37,8 @@ def refusal(server: str, command: str, error: ErrorReply) -> ServerError:
     """Make the exception for an error reply."""
     if error.code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
         return AccessError(server, error.text)
+    if error.trouble is Trouble.REROUTE:
+        return CommandError(command, error.code, error.text, replies.ELSEWHERE)
     return CommandError(command, error.code, error.text)
 
 

@@ -69,7 +69,8 @@ class Reader:
         ledger: Where to book.
         intake: Told what arrived.
         member: The group that is read, or None for REALTIME.
-        room: Rung when there is room again.
+        share: Gives how many readers share the room that there is.
+        part: Has each slot read by itself; False if that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
         mark: Counts down what waits, after each read.
@@ -85,7 +86,8 @@ class Reader:
         ledger: Ledger,
         intake: Intake,
         member: Membership | None,
-        room: Bell,
+        share: Callable[[], int],
+        part: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
         mark: Callable[[], Awaitable[None]],
@@ -97,7 +99,9 @@ class Reader:
         self._ledger = ledger
         self._intake = intake
         self._member = member
-        self._room = room
+        self._share = share
+        self._part = part
+        self._room = Bell()
         self._unblock = unblock
         self._on_recovered = on_recovered
         self._mark = mark
@@ -152,6 +156,10 @@ class Reader:
             self._cursor.connected()
             self._doubtful = self._member is None
 
+    def room_again(self) -> None:
+        """Go on reading, if it ended for want of room."""
+        self._room.ring()
+
     async def between_reads(self, errand: Errand) -> None:
         """Have something done between two reads; a blocked read is let go for it.
 
@@ -202,6 +210,8 @@ class Reader:
             await self._run_errands()
             await self._look_after()
             room = self._ledger.room(monotonic())
+            # All that there is for one; and one at least, as long as there is any.
+            room = -(-room // self._share())
             read = self._cursor.next(room) if room else None
             match read:
                 case None:
@@ -364,6 +374,8 @@ class Reader:
         if error.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
             # The reply does not say which of the shards it is.
             await self._examine(self._cursor.positions)
+        elif error.code == "CROSSSLOT" and await self._part():
+            pass  # the server is in cluster mode
         elif error.trouble is Trouble.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
             self._intake.fail(refusal(self.wire.address.name, command, error))

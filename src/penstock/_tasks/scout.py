@@ -8,8 +8,10 @@ are none of ours, and would show them all to a user whose ACL lets it see a few.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -17,6 +19,7 @@ import anyio
 from penstock._core import commands, sharding
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply, Trouble
+from penstock._core.slots import slot
 from penstock.errors import CommandError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
@@ -35,6 +38,9 @@ _FEW: Final = 32
 _LOOK: Final = 1.0
 # What TYPE says of a key that is a shard, or may become one.
 _HARMLESS: Final = frozenset((b"stream", b"none"))
+
+# What is said of a command that names keys of several slots.
+_CROSSED: Final = "CROSSSLOT"
 
 Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
@@ -90,6 +96,8 @@ class Scout:
         # Keys of shards' names that are no streams.
         self._foreign: set[Shard] = set()
         self._looks = 0
+        # Whether keys of several slots have to be asked for one slot after the other.
+        self._apart = False
         # Shielded: what cancels whoever holds the consumer must not keep it from being
         # closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
@@ -179,12 +187,7 @@ class Scout:
         foreign = list(self._foreign)
         if foreign:
             candidates = [s for s in candidates if s not in self._foreign]
-        count, *types = await self._calls(
-            [
-                commands.exists([shard.key for shard in candidates]),
-                *[commands.key_type(shard.key) for shard in foreign],
-            ]
-        )
+        [count], types = await self._count([candidates], foreign)
         if isinstance(count, ErrorReply):
             _raise_if_it_may_pass("EXISTS", count)
             await self._refused(candidates, count)
@@ -196,12 +199,36 @@ class Scout:
             return []
         return await self._tell_apart([*candidates, *foreign])
 
+    async def _count(
+        self, pieces: Sequence[Sequence[Shard]], foreign: Sequence[Shard] = ()
+    ) -> tuple[list[int | ErrorReply], list[Any]]:
+        """Count the keys that there are of each piece, and give types of others.
+
+        In cluster mode, no command may name keys of several slots.
+        """
+        asks = [_by_slot(piece) if self._apart else [piece] for piece in pieces]
+        answers = iter(
+            await self._calls(
+                [
+                    *[
+                        commands.exists([shard.key for shard in ask])
+                        for ask in chain.from_iterable(asks)
+                    ],
+                    *[commands.key_type(shard.key) for shard in foreign],
+                ]
+            )
+        )
+        counts = [_sum([*islice(answers, len(ask))]) for ask in asks]
+        crossed = any(isinstance(n, ErrorReply) and n.code == _CROSSED for n in counts)
+        if crossed and not self._apart:
+            self._apart = True
+            return await self._count(pieces, foreign)
+        return counts, list(answers)
+
     async def _tell_apart(self, candidates: Sequence[Shard]) -> list[Shard]:
         """Ask what the keys are that there are: mostly it is very few of them."""
         pieces = [candidates[i : i + _FEW] for i in range(0, len(candidates), _FEW)]
-        counts = await self._calls(
-            [commands.exists([shard.key for shard in piece]) for piece in pieces]
-        )
+        counts, _ = await self._count(pieces)
         # A refusal counts as some: TYPE tells what is behind it.
         there = [s for p, n in zip(pieces, counts, strict=True) if n for s in p]
         types = await self._calls([commands.key_type(s.key) for s in there])
@@ -219,8 +246,8 @@ class Scout:
         """Look no more for shards that this user may not see."""
         names = dict.fromkeys(shard.stream for shard in candidates)
         for name in names:
-            keys = [shard.key for shard in candidates if shard.stream == name]
-            [alone] = await self._calls([commands.exists(keys)])
+            of_stream = [shard for shard in candidates if shard.stream == name]
+            [[alone], _] = await self._count([of_stream])
             if isinstance(alone, ErrorReply):
                 self._look_no_more(name, error)
 
@@ -230,6 +257,22 @@ class Scout:
             facts = {"stream": ascii(stream), "reply": error.text}
             self._on_event(Event("looking_refused", logging.INFO, facts))
             self.ignore(stream)
+
+
+def _by_slot(shards: Iterable[Shard]) -> list[list[Shard]]:
+    slots: defaultdict[int, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        slots[slot(shard.key)].append(shard)
+    return list(slots.values())
+
+
+def _sum(counts: Sequence[int | ErrorReply]) -> int | ErrorReply:
+    total = 0
+    for count in counts:
+        if isinstance(count, ErrorReply):
+            return count
+        total += count
+    return total
 
 
 def _raise_if_it_may_pass(command: str, error: ErrorReply) -> None:

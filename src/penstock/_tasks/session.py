@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from penstock._core import commands
+from penstock._core.cursor import Cursor
 from penstock._core.delay import Delay
 from penstock._core.desk import FrontDesk
 from penstock._core.entry import Entry
@@ -42,6 +43,7 @@ from penstock._tasks.membership import Membership
 from penstock._tasks.opening import patiently
 from penstock._tasks.plan import Plan
 from penstock._tasks.reader import Reader
+from penstock._tasks.readers import Readers
 from penstock._tasks.retrier import bring_back
 from penstock._tasks.ripener import ripen
 from penstock._tasks.running import Crew, Job
@@ -78,7 +80,6 @@ class Session(Generic[T]):
         self._group = group
         self._link = link
         self._line = line
-        self._room = Bell()
         self._outcomes = Bell()
         self.ledger = self._make_ledger()
         self._postponed = Bell()
@@ -116,6 +117,7 @@ class Session(Generic[T]):
         self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
         self._scout = Scout(line.calls, plan.on_event)
         self.assignment = Assignment(plan, line, self.ledger, self._scout)
+        self.readers = Readers(link, self.assignment.cursors, group, self._make_reader)
         self._committer = self._make_committer()
         self._claimer: Claimer | None = None
         self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
@@ -125,8 +127,8 @@ class Session(Generic[T]):
         self.orphaned = False
         hold(self)
 
-    def _ring_reader(self) -> None:
-        self._room.ring()
+    def _ring_readers(self) -> None:
+        self.readers.room_again()
         self.intake.give_way()
         if self._claimer is not None:
             self._claimer.room_again()
@@ -164,7 +166,7 @@ class Session(Generic[T]):
             # One consumer, one message after the other: an outage is no reason to
             # hand them out in another order.
             strict=plan.mode is Mode.RESUMABLE,
-            on_room=self._ring_reader,
+            on_room=self._ring_readers,
             on_outcomes=self._ring_committer,
             on_ready=self._on_ready,
             on_postponed=self._on_postponed,
@@ -200,7 +202,7 @@ class Session(Generic[T]):
             interval=None if on_demand else plan.commit_interval,
             outcomes=self._outcomes,
             burial=self._make_burial(plan.member),
-            sounding=Sounding(self._line, plan.member, self.assignment.cursor),
+            sounding=Sounding(self._line, plan.member, self.assignment.cursors),
             on_event=plan.on_event,
         )
 
@@ -223,10 +225,26 @@ class Session(Generic[T]):
             ledger=self.ledger,
             intake=self.intake,
             member=member,
-            cursor=self.assignment.cursor,
+            cursors=self.assignment.cursors,
             lease=plan.lease,
             interval=plan.claim_interval,
             on_event=plan.on_event,
+        )
+
+    def _make_reader(self, wire: Wire, cursor: Cursor) -> Reader:
+        return Reader(
+            wire,
+            self._link,
+            cursor=cursor,
+            ledger=self.ledger,
+            intake=self.intake,
+            member=self._plan.member,
+            share=lambda: self.readers.count,
+            part=self.readers.part,
+            unblock=self._unblock,
+            on_recovered=self._on_recovered,
+            mark=self._attempts.mark,
+            on_event=self._plan.on_event,
         )
 
     async def start(self, deadline: float) -> None:
@@ -237,20 +255,8 @@ class Session(Generic[T]):
         """
         plan, group = self._plan, self._group
         await patiently(self._line, deadline, self.assignment.open)
-        self._reader = Reader(
-            await patiently(self._line, deadline, self._link.connect),
-            self._link,
-            cursor=self.assignment.cursor,
-            ledger=self.ledger,
-            intake=self.intake,
-            member=plan.member,
-            room=self._room,
-            unblock=self._unblock,
-            on_recovered=self._on_recovered,
-            mark=self._attempts.mark,
-            on_event=plan.on_event,
-        )
-        group.start_soon(self._reader.run)
+        wire = await patiently(self._line, deadline, self._link.connect)
+        self.readers.start(wire, self.assignment.cursors.all[0])
         if self._committer is not None and plan.member is not None:
             group.start_soon(self._committer.run)
             self._claimer = self._make_claimer(plan.member)
@@ -260,7 +266,7 @@ class Session(Generic[T]):
         if self._delay is not None:
             due = partial(ripen, self._delay, self.ledger, self._handed_out)
             group.start_soon(self._until_closed, due)
-        self.assignment.reader, self.assignment.claimer = self._reader, self._claimer
+        self.assignment.readers, self.assignment.claimer = self.readers, self._claimer
         group.start_soon(self._scout.run, self.assignment.appeared, self._line.restore)
         if self.assignment.wrong is not None:
             self.intake.fail(self.assignment.wrong)
@@ -279,8 +285,8 @@ class Session(Generic[T]):
         try:
             await self._line.calls([commands.client_unblock(client)])
         except ConnectionLost as error:
-            # Then the reader's connection is as good as lost too.
-            self._reader.wire.abort(error.reason)
+            # Then the readers' connections are as good as lost too.
+            self.readers.abort(error.reason)
 
     async def _until_closed(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something in the background until everything has been closed in order."""
@@ -294,8 +300,8 @@ class Session(Generic[T]):
 
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
         """Go on at a place."""
-        plan, cursor = self._plan, self.assignment.cursor
-        if stream is not None and stream not in {s.stream for s in cursor.shards}:
+        plan, shards = self._plan, self.assignment.cursors.shards
+        if stream is not None and stream not in {shard.stream for shard in shards}:
             raise ConfigurationError(
                 f"{stream!r:.80} is not read; `consumer.shards` tells what is"
             )
@@ -305,7 +311,7 @@ class Session(Generic[T]):
                 "just that, use admin.reset_group(stream, group, to)"
             )
 
-        async def errand(wire: Wire) -> None:
+        async def errand(wire: Wire, cursor: Cursor) -> None:
             positions = [
                 position
                 for position in cursor.positions
@@ -313,7 +319,7 @@ class Session(Generic[T]):
             ]
             await seek(wire, self.ledger, plan.member, positions, place)
 
-        await self._reader.between_reads(errand)
+        await self.readers.between_reads(errand)
 
     async def run(self, job: Job) -> None:
         """Have messages handled until the consumer closes."""
@@ -367,7 +373,7 @@ class Session(Generic[T]):
         await self._scout.stop()
         if self._claimer is not None:
             await self._claimer.stop()
-        await self._reader.stop()
+        await self.readers.stop()
         await self._crew.dismiss(deadline)
         self.hands.let_go(leaving)
         if self._delay is not None:
@@ -388,7 +394,7 @@ class Session(Generic[T]):
         with anyio.move_on_after(max(1.0, deadline - time.monotonic())) as unsent:
             await committer.flush()
         facts = {"uncommitted": self.ledger.uncommitted, "dying": self.ledger.dying}
-        stranded = self._reader.stranded or (
+        stranded = self.readers.stranded or (
             self._claimer is not None and self._claimer.stranded
         )
         # Also if some outcomes could not be sent: a dead letter is refused, say.
@@ -398,7 +404,7 @@ class Session(Generic[T]):
                 self.ledger.release(),
                 plan.member,
                 idle=plan.lease,
-                strays=self.assignment.cursor.shards if stranded else (),
+                strays=self.assignment.cursors.shards if stranded else (),
                 on_event=plan.on_event,
             )
         if unsent.cancelled_caught or kept.cancelled_caught:

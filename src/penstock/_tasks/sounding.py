@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Final
 
-from penstock._core.cursor import Cursor
+from penstock._core.cursors import Cursors
 from penstock._link.link import Line
 from penstock._tasks.membership import Membership, floors
 
@@ -19,18 +19,18 @@ _EVERY: Final = 1.0
 
 
 class Sounding:
-    """Looks how far the group has come with the shards of a cursor.
+    """Looks how far the group has come with the shards of cursors.
 
     Args:
         line: The command connection.
         member: The group.
-        cursor: Its floors are kept up to date.
+        cursors: Their floors are kept up to date.
     """
 
-    def __init__(self, line: Line, member: Membership, cursor: Cursor) -> None:
+    def __init__(self, line: Line, member: Membership, cursors: Cursors) -> None:
         self._line = line
         self._member = member
-        self._cursor = cursor
+        self._cursors = cursors
         self._next = monotonic() + _EVERY
 
     async def look(self) -> None:
@@ -42,7 +42,7 @@ class Sounding:
         if monotonic() < self._next:
             return
         self._next = monotonic() + _EVERY
-        positions = self._cursor.positions
+        positions = self._cursors.positions
         shards = [position.shard for position in positions]
         found = await floors(self._line, self._member, shards)
         for position, floor in zip(positions, found, strict=True):

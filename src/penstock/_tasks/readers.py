@@ -1,0 +1,172 @@
+"""The readers of a consumer: one, or one for each slot where a server asks for that.
+
+See `_core/cursors.py` for what is read together. Each reader has a connection of its
+own, since each has a read that blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+from penstock._core.cursor import Cursor
+from penstock._core.cursors import Cursors
+from penstock._link.link import Link
+from penstock._link.wire import Wire
+from penstock._tasks.reader import Reader
+from penstock.errors import ConnectionLost, PenstockError, ServerError
+from penstock.message import Shard
+
+__all__ = ["Errand", "Readers"]
+
+Errand: TypeAlias = Callable[[Wire, Cursor], Awaitable[None]]
+"""Something to be done between two reads of a cursor; see `Reader.between_reads`."""
+
+Make: TypeAlias = Callable[[Wire, Cursor], Reader]
+
+
+class Readers:
+    """Reads all cursors.
+
+    Args:
+        link: Makes connections.
+        cursors: What is read together.
+        group: For the readers.
+        make: Makes one.
+    """
+
+    def __init__(
+        self, link: Link, cursors: Cursors, group: TaskGroup, make: Make
+    ) -> None:
+        self._link = link
+        self._cursors = cursors
+        self._group = group
+        self._make = make
+        # By their cursors' identity.
+        self._readers: dict[int, Reader] = {}
+        self._stopping = False
+
+    def start(self, wire: Wire, cursor: Cursor) -> None:
+        """Read a cursor on a connection."""
+        reader = self._readers[id(cursor)] = self._make(wire, cursor)
+        self._group.start_soon(reader.run)
+
+    @property
+    def count(self) -> int:
+        """How many share the room that there is."""
+        return len(self._readers)
+
+    @property
+    def stranded(self) -> bool:
+        """Whether a read was given up whose entries may be pending unseen."""
+        return any(reader.stranded for reader in self._readers.values())
+
+    def room_again(self) -> None:
+        """Tell all that there is room again."""
+        for reader in self._readers.values():
+            reader.room_again()
+
+    async def between_reads(self, errand: Errand) -> None:
+        """Have something done with each cursor, between two reads of it.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+            PenstockError: What the errand raised first; it was done with all.
+        """
+        failure: PenstockError | None = None
+        # Those that appear meanwhile are at the end.
+        for cursor in self._cursors.all:
+
+            async def with_cursor(wire: Wire, cursor: Cursor = cursor) -> None:
+                await errand(wire, cursor)
+
+            try:
+                await self._readers[id(cursor)].between_reads(with_cursor)
+            except PenstockError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def add(self, shard: Shard, after: bytes, *, pinned: bool) -> None:
+        """Read one more shard, if it is not read.
+
+        Args:
+            shard: The shard.
+            after: The id after which to read it.
+            pinned: Whether that is an id that there has been.
+
+        Raises:
+            ClosedError: The consumer closed before.
+            ConnectionLost: There is no connection to read it on.
+        """
+        while shard not in self._cursors and not self._stopping:
+            cursor = self._cursors.find(shard)
+            if cursor is None:
+                await self._open(shard)
+                continue
+
+            async def add(_: Wire, cursor: Cursor = cursor) -> None:
+                # They may be apart by now.
+                if self._cursors.find(shard) is cursor and shard not in cursor:
+                    cursor.add(shard, after, pinned=pinned)
+
+            await self._readers[id(cursor)].between_reads(add)
+
+    async def _open(self, shard: Shard) -> None:
+        async with self._connected(1) as [wire]:
+            if self._cursors.find(shard) is None:
+                self.start(wire, self._cursors.open(shard))
+            else:
+                await wire.aclose()
+
+    async def part(self) -> bool:
+        """Read each slot by itself from now on; False if that is so already.
+
+        Called by the only reader that there is.
+
+        Raises:
+            ConnectionLost: There are no connections for that.
+        """
+        more = self._cursors.to_part()
+        if not more or self._stopping:
+            return False
+        async with self._connected(more) as wires:
+            for wire, cursor in zip(wires, self._cursors.part(), strict=True):
+                self.start(wire, cursor)
+        return True
+
+    @asynccontextmanager
+    async def _connected(self, number: int) -> AsyncIterator[list[Wire]]:
+        """Make connections; they are closed again unless the block ends well."""
+        async with AsyncExitStack() as stack:
+            wires: list[Wire] = []
+            for _ in range(number):
+                try:
+                    wires.append(await self._link.connect())
+                except ServerError as error:
+                    name = self._link.address.name
+                    raise ConnectionLost(name, str(error)) from None
+                stack.push_async_callback(wires[-1].aclose)
+            yield wires
+            stack.pop_all()
+
+    async def stop(self) -> None:
+        """End reading; reads under way are let go by the server, not cancelled."""
+        self._stopping = True
+        async with anyio.create_task_group() as group:
+            for reader in self._readers.values():
+                group.start_soon(reader.stop)
+
+    @property
+    def wires(self) -> list[Wire]:
+        """Their connections."""
+        return [reader.wire for reader in self._readers.values()]
+
+    def abort(self, reason: str) -> None:
+        """Give up all connections."""
+        for wire in self.wires:
+            wire.abort(reason)

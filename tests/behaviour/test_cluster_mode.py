@@ -1,0 +1,213 @@
+"""One server in cluster mode: it takes no command with keys of several slots.
+
+So do services that hide a whole cluster behind one endpoint.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Events
+from penstock import (
+    Claim,
+    Consumer,
+    Message,
+    Mode,
+    Producer,
+    Retry,
+    Shard,
+    Start,
+    TransactionFailed,
+    replay,
+)
+from penstock._core.slots import slot
+from penstock.admin import Admin
+from support.failing import running
+from support.server import Server, free_port, server
+from support.waiting import eventually, numbers, pending, read
+
+NUMBERS = range(4)
+
+
+@asynccontextmanager
+async def cluster_mode(folder: Path) -> AsyncIterator[Server]:
+    """A server in cluster mode that has all slots."""
+    bus = str(free_port())
+    async with server(folder, "--cluster-enabled", "yes", "--cluster-port", bus) as own:
+        async with own.client() as redis:
+            await redis.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+
+            async def ready() -> bool:
+                said = await redis.execute_command("CLUSTER", "INFO")
+                return b"cluster_state:ok" in said
+
+            await eventually(ready, within=10)
+        yield own
+
+
+async def send_to_all(own: Server, stream: str, numbers: Sequence[int]) -> None:
+    """Send a number each, to one shard after the other."""
+    async with Producer(own.url) as producer:
+        for number in numbers:
+            shard = f"{stream}:{number % len(NUMBERS)}"
+            await producer.send(shard, b"%d" % number)
+
+
+async def all_done(redis: Any, stream: str) -> bool:
+    keys = [f"{stream}:{number}" for number in NUMBERS]
+    return not any([await pending(redis, key, "g") for key in keys])
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_shards_of_several_slots_are_read_all_at_once(
+    tmp_path: Path, stream: str, events: Events, mode: Mode
+) -> None:
+    async with cluster_mode(tmp_path) as own:
+        assert len({slot(f"{stream}:{n}".encode()) for n in NUMBERS}) == len(NUMBERS)
+        await send_to_all(own, stream, range(100))
+        group = None if mode is Mode.REALTIME else "g"
+        async with Consumer(
+            stream,
+            url=own.url,
+            group=group,
+            mode=mode,
+            start=Start.EARLIEST,
+            on_event=events,
+        ) as consumer:
+            assert len(consumer.shards) == len(NUMBERS)
+            assert sorted(numbers(await read(consumer, 100))) == list(range(100))
+            # Live, and on each of them while the others are silent.
+            for number in NUMBERS:
+                await send_to_all(own, stream, [number])
+                assert numbers(await read(consumer, 1, within=1)) == [number]
+            lags = await consumer.lag()
+            assert set(lags.values()) == {0}
+        async with own.client() as redis:
+            if group:
+                assert await all_done(redis, stream)
+    assert events.named("looking_refused") == []
+    assert events.named("read_refused") == []
+
+
+async def test_shards_that_appear_are_read_too(tmp_path: Path, stream: str) -> None:
+    async with cluster_mode(tmp_path) as own:
+        async with Consumer(stream, url=own.url, group="g") as consumer:
+            async with Producer(own.url) as producer:
+                await producer.send(stream, b"100")
+                assert numbers(await read(consumer, 1)) == [100]
+                await send_to_all(own, stream, range(40))
+                found = await read(consumer, 40, within=10)
+                assert sorted(numbers(found)) == list(range(40))
+                assert len(consumer.shards) == 1 + len(NUMBERS)
+
+
+async def test_streams_are_assigned_sought_and_left_whatever_their_slots(
+    tmp_path: Path, stream: str
+) -> None:
+    one, two = f"{stream}-one", f"{stream}-two"
+    async with cluster_mode(tmp_path) as own:
+        async with Producer(own.url) as producer:
+            for number in range(5):
+                await producer.send(one, b"%d" % number)
+                await producer.send(two, b"%d" % (number + 10))
+        async with Consumer(
+            one, url=own.url, group="g", mode=Mode.RESUMABLE
+        ) as consumer:
+            assert numbers(await read(consumer, 5)) == [*range(5)]
+            await consumer.assign(two)
+            assert numbers(await read(consumer, 5)) == [*range(10, 15)]
+            await consumer.seek(Start.EARLIEST)
+            again = numbers(await read(consumer, 10))
+            assert sorted(again) == [*range(5), *range(10, 15)]
+            await consumer.unassign(one)
+            assert [shard.stream for shard in consumer.shards] == [two]
+            await consumer.seek(Start.EARLIEST)
+            assert numbers(await read(consumer, 5)) == [*range(10, 15)]
+
+
+async def test_what_fails_what_is_left_and_what_is_cut_is_seen_to_in_every_slot(
+    tmp_path: Path, stream: str, events: Events
+) -> None:
+    """Retries, dead letters, takeovers and lost connections, on four shards."""
+    seen: Counter[int] = Counter()
+
+    async def handle(message: Message[bytes]) -> None:
+        seen[int(message.payload)] += 1
+        if message.payload == b"33":
+            raise ValueError("never")
+
+    async with cluster_mode(tmp_path) as own, own.client() as redis:
+        await send_to_all(own, stream, range(60))
+        for number in NUMBERS:
+            key = f"{stream}:{number}"
+            await redis.xgroup_create(key, "g", "0")
+            await redis.xreadgroup("g", "dead", {key: ">"}, count=5)
+        consumer = Consumer(
+            stream,
+            url=own.url,
+            group="g",
+            claim=Claim(idle=0.5, interval=0.1),
+            retry=Retry(max_attempts=2, backoff=[0.05]),
+            on_event=events,
+        )
+
+        async def have(count: int) -> bool:
+            return len(seen) == count
+
+        async with running(consumer, handle, concurrency=4):
+            await eventually(lambda: have(60))
+            for turn in range(3):
+                await redis.client_kill_filter(_type="normal", skipme=True)
+                await send_to_all(own, stream, range(100 + turn * 4, 104 + turn * 4))
+            await eventually(lambda: have(72))
+            await eventually(lambda: all_done(redis, stream))
+        async with Admin(own.url) as admin:
+            [letter] = await admin.dead.list(stream)
+            assert letter.payload == b"33"
+            assert (await admin.group_state(stream, "g")).pending == 0
+            assert await admin.dead.redrive(stream) == 1
+            assert await admin.dead.list(stream) == []
+    assert seen[33] == 2
+    assert max(seen.values()) <= 2
+
+
+async def test_a_transaction_of_several_slots_is_refused_as_a_whole(
+    tmp_path: Path, stream: str
+) -> None:
+    async with cluster_mode(tmp_path) as own:
+        tagged = f"{{{stream}}}"
+        async with Producer(own.url, idempotent=True) as producer:
+            await producer.send(tagged, b"1")
+        async with Consumer(tagged, url=own.url, group="g") as consumer:
+            message = await consumer.next()
+            with pytest.raises(TransactionFailed, match="slot"):
+                async with message.transaction() as tx:
+                    tx.command("SET", "elsewhere", 1)
+            async with message.transaction() as tx:
+                tx.command("SET", f"{tagged}.total", 1)
+        async with own.client() as redis:
+            assert await redis.get(f"{tagged}.total") == b"1"
+            assert await redis.exists("elsewhere") == 0
+
+
+async def test_history_and_numbers_are_those_of_all_slots(
+    tmp_path: Path, stream: str
+) -> None:
+    async with cluster_mode(tmp_path) as own:
+        await send_to_all(own, stream, range(40))
+        found = [message async for message in replay(stream, url=own.url)]
+        assert sorted(int(message.payload) for message in found) == list(range(40))
+        async with Admin(own.url) as admin:
+            async with Consumer(
+                stream, url=own.url, group="g", start=Start.EARLIEST
+            ) as consumer:
+                shards: Sequence[Shard] = consumer.shards
+                assert len(shards) == len(NUMBERS)
+                state = await admin.group_state(stream, "g")
+                assert state.consumers <= 1
