@@ -454,6 +454,8 @@ def fits(value: Any, like: list[Any]) -> bool:
     same = [one for one in like if type(one) is type(value)]
     if not same:
         return False
+    if isinstance(value, Applied):
+        return True  # its results are the user's, and anything
     if hasattr(value, "_fields"):
         return all(
             fits(part, [one[index] for one in same]) for index, part in enumerate(value)

@@ -147,8 +147,8 @@ _MAY_NOT: Final = (
 
 
 ELSEWHERE: Final = (
-    "this is one of several nodes of a cluster, and Penstock speaks to one server: give "
-    "the URL of a proxy in front of the cluster, or of a server that is none"
+    "this is one of several nodes of a cluster, and Penstock speaks to one server: "
+    "give the URL of a proxy in front of the cluster, or of a server that is none"
 )
 
 
