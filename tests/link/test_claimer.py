@@ -14,8 +14,8 @@ from penstock._core.commands import Command
 from penstock._core.cursors import Cursors
 from penstock._core.replies import Claimed
 from penstock._link.address import parse
+from penstock._link.dialing import connect
 from penstock._link.link import Line
-from penstock._link.wire import connect
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer, renew
 from penstock._tasks.membership import Membership

@@ -32,8 +32,9 @@ from link.fakes import (
 from link.tls import Certificates, make_certificates, tls_server
 from link.traces import all_told, nothing_left
 from penstock._link.address import parse
+from penstock._link.dialing import connect
 from penstock._link.link import Link
-from penstock._link.wire import Wire, connect, pack
+from penstock._link.wire import Wire, pack
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError
 

@@ -16,8 +16,8 @@ from link.traces import all_told
 from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
 from penstock._link.address import parse
+from penstock._link.dialing import connect
 from penstock._link.link import Line, Link, open_link
-from penstock._link.wire import connect
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConfigurationError, ConnectionLost, ServerError
 from penstock.events import log_event

@@ -20,7 +20,8 @@ from link.traces import nothing_left
 from penstock._core import commands
 from penstock._core.replies import ErrorReply
 from penstock._link.address import parse
-from penstock._link.wire import Wire, connect, pack
+from penstock._link.dialing import connect
+from penstock._link.wire import Wire, pack
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConnectionLost
 
@@ -573,6 +574,18 @@ async def test_a_reply_of_another_shape_than_its_commands_ends_the_connection(
         acks = [commands.xdel(b"s", [b"1-1"]), commands.xack(b"s", "g", [b"1-1"])]
         assert "no sense" in await lost(wire.calls(acks))
         assert wire.lost
+
+
+async def test_a_mistake_of_our_own_is_reported_and_nobody_waits_for_ever() -> None:
+    def mistaken(_: list[Any]) -> list[Any]:
+        raise ZeroDivisionError
+
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+    async with wire_to(answering(lambda _: b"+OK\r\n")) as wire:
+        assert "no sense" in await lost(wire.request(echo(1), 1, 0.0, mistaken))
+        assert wire.lost
+    assert [type(what["exception"]) for what in told] == [ZeroDivisionError]
 
 
 async def test_a_reply_that_nobody_waits_for_is_looked_at_too() -> None:

@@ -18,8 +18,8 @@ from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
-from penstock._link import wire as wires
 from penstock._link.address import EMBEDDED, Address, find_url, parse
+from penstock._link.dialing import connect
 from penstock._link.forking import hold
 from penstock._link.sentinel import Sentinels, locate, names_sentinels
 from penstock._link.sentinel import parse as parse_watched
@@ -88,7 +88,7 @@ class Link:
                 "this was opened by the process that this one was forked from, which "
                 "goes on to use it; open one of its own in the child"
             )
-        wire = await wires.connect(await self._locate())
+        wire = await connect(await self._locate())
         try:
             await self._greet(wire, first=first)
         except BaseException:

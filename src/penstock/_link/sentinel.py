@@ -17,7 +17,7 @@ from penstock._core import commands
 from penstock._core.replies import ErrorReply
 from penstock._link import address as addresses
 from penstock._link.address import Address
-from penstock._link.wire import connect
+from penstock._link.dialing import connect
 from penstock.errors import (
     AccessError,
     ConfigurationError,

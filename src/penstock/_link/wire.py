@@ -1,10 +1,10 @@
 """One connection: requests out, replies in, in batches.
 
-redis-py connects and shakes hands; then `Wire` takes its transport over. A request is
-packed bytes and the number of replies that they will bring; what one gets for it is a
-future. So writes can follow each other without waiting, a batch costs one wake-up,
-and to cancel whoever waits leaves the connection as it was: its replies still are
-counted off. (redis-py's own `read_response` costs three to five times as much per
+redis-py connects and shakes hands (`dialing.py`); then `Wire` takes its transport over.
+A request is packed bytes and the number of replies that they will bring; what one gets
+for it is a future. So writes can follow each other without waiting, a batch costs one
+wake-up, and to cancel whoever waits leaves the connection as it was: its replies still
+are counted off. (redis-py's own `read_response` costs three to five times as much per
 reply, and a cancelled one costs the connection.)
 
 What comes is looked at before anybody gets it: a reply that is not what its command
@@ -25,17 +25,16 @@ from typing import Any, Final, TypeAlias, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from penstock._core import answers, commands
 from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply, Senseless, without_arguments
+from penstock._core.replies import ErrorReply, Senseless
 from penstock._link.address import Address
 from penstock._link.forking import hold
-from penstock.errors import AccessError, ConnectError, ConnectionLost, ServerError
+from penstock.errors import ConnectionLost
 from penstock.events import printable
 
-__all__ = ["DEMOTED", "Replies", "Wire", "connect", "pack"]
+__all__ = ["DEMOTED", "Replies", "Wire", "pack"]
 
 Replies: TypeAlias = "asyncio.Future[list[Any]]"
 Read: TypeAlias = Callable[[list[Any]], list[Any]]
@@ -273,11 +272,13 @@ class Wire(asyncio.Protocol):
                 replies if waiter.read is None else waiter.read(replies)
                 for waiter, replies in answered
             ]
-        except Senseless:
+        except Exception as error:
             # Nothing on this connection can be attributed to anybody any more, nor what
             # came just before.
             self._waiters.extendleft(waiter for waiter, _ in reversed(answered))
             self.abort("the server's reply makes no sense")
+            if not isinstance(error, Senseless):
+                raise  # our own mistake: asyncio reports it, and nobody waits for ever
             return
         for (waiter, _), value in zip(answered, values, strict=True):
             if not waiter.future.done():
@@ -363,56 +364,3 @@ class Wire(asyncio.Protocol):
             self.abort("no reply in time")
         else:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
-
-
-async def connect(address: Address) -> Wire:
-    """Make a connection, with TLS, credentials and database as the URL says.
-
-    Cancelling it leaves nothing behind.
-
-    Raises:
-        ConnectError: There is no way to a server, or it is none.
-        AccessError: The server refused the credentials.
-    """
-    connection = address.connection()
-    transports: list[asyncio.WriteTransport] = []
-
-    async def shake_hands(connection: AbstractConnection) -> None:
-        # redis-py lets go of its transport when it fails, and TLS would then wait 30 s
-        # for the other side's goodbye.
-        writer = connection._writer  # noqa: SLF001
-        assert writer is not None  # noqa: S101 - it says that it is open
-        transports.append(writer.transport)
-        await connection.on_connect()
-
-    connection.redis_connect_func = shake_hands
-    try:
-        async with asyncio.timeout(address.connect_timeout):
-            await connection.connect()  # type: ignore[no-untyped-call]
-            if await connection.can_read():
-                raise RedisError("it spoke without being asked")  # noqa: TRY301
-    except BaseException as error:
-        await connection.disconnect(nowait=True)
-        for transport in transports:
-            transport.abort()
-        if not isinstance(error, Exception):
-            raise
-        failure = _explain(address, error)
-    else:
-        return Wire(address, connection, asyncio.get_running_loop())
-    # Out here it has no `__context__`: redis-py's errors may quote what was sent.
-    raise failure
-
-
-def _explain(address: Address, error: Exception) -> ServerError:
-    reason = printable(address.redact(without_arguments(str(error))))
-    # By a Unix socket redis-py shakes hands while it connects, and wraps what fails.
-    refusals = AuthenticationError | NoPermissionError
-    if isinstance(error, refusals) or isinstance(error.__cause__, refusals):
-        return AccessError(address.name, reason)
-    if isinstance(error, TimeoutError):
-        reason = f"no answer within {address.connect_timeout:g} s"
-    elif not isinstance(error, RedisError | OSError):
-        # For example an AttributeError, when HELLO is answered by no map.
-        reason = "what answers there is no Redis server"
-    return ConnectError(address.name, reason or type(error).__name__)

@@ -1,0 +1,69 @@
+"""Making a connection: redis-py does it, and its errors become ours."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from penstock._core.replies import without_arguments
+from penstock._link.address import Address
+from penstock._link.wire import Wire
+from penstock.errors import AccessError, ConnectError, ServerError
+from penstock.events import printable
+
+__all__ = ["connect"]
+
+
+async def connect(address: Address) -> Wire:
+    """Make a connection, with TLS, credentials and database as the URL says.
+
+    Cancelling it leaves nothing behind.
+
+    Raises:
+        ConnectError: There is no way to a server, or it is none.
+        AccessError: The server refused the credentials.
+    """
+    connection = address.connection()
+    transports: list[asyncio.WriteTransport] = []
+
+    async def shake_hands(connection: AbstractConnection) -> None:
+        # redis-py lets go of its transport when it fails, and TLS would then wait 30 s
+        # for the other side's goodbye.
+        writer = connection._writer  # noqa: SLF001
+        assert writer is not None  # noqa: S101 - it says that it is open
+        transports.append(writer.transport)
+        await connection.on_connect()
+
+    connection.redis_connect_func = shake_hands
+    try:
+        async with asyncio.timeout(address.connect_timeout):
+            await connection.connect()  # type: ignore[no-untyped-call]
+            if await connection.can_read():
+                raise RedisError("it spoke without being asked")  # noqa: TRY301
+    except BaseException as error:
+        await connection.disconnect(nowait=True)
+        for transport in transports:
+            transport.abort()
+        if not isinstance(error, Exception):
+            raise
+        failure = _explain(address, error)
+    else:
+        return Wire(address, connection, asyncio.get_running_loop())
+    # Out here it has no `__context__`: redis-py's errors may quote what was sent.
+    raise failure
+
+
+def _explain(address: Address, error: Exception) -> ServerError:
+    reason = printable(address.redact(without_arguments(str(error))))
+    # By a Unix socket redis-py shakes hands while it connects, and wraps what fails.
+    refusals = AuthenticationError | NoPermissionError
+    if isinstance(error, refusals) or isinstance(error.__cause__, refusals):
+        return AccessError(address.name, reason)
+    if isinstance(error, TimeoutError):
+        reason = f"no answer within {address.connect_timeout:g} s"
+    elif not isinstance(error, RedisError | OSError):
+        # For example an AttributeError, when HELLO is answered by no map.
+        reason = "what answers there is no Redis server"
+    return ConnectError(address.name, reason or type(error).__name__)
