@@ -5,9 +5,10 @@ So do services that hide a whole cluster behind one endpoint.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from conftest import Events
 from penstock import (
     Claim,
+    ClosedError,
     Consumer,
     Message,
     Mode,
@@ -211,3 +213,29 @@ async def test_history_and_numbers_are_those_of_all_slots(
                 assert len(shards) == len(NUMBERS)
                 state = await admin.group_state(stream, "g")
                 assert state.consumers <= 1
+
+
+async def test_closing_is_not_held_up_by_what_is_being_assigned(
+    tmp_path: Path, stream: str
+) -> None:
+    """Each slot that is new needs a connection, which may come when it is too late."""
+    async with cluster_mode(tmp_path) as own:
+        await send_to_all(own, stream, range(8))
+        for turn in range(40):
+            async with Consumer(
+                stream, url=own.url, group="g", start=Start.EARLIEST
+            ) as consumer:
+                await read(consumer, 1 if turn else 8)
+                adding = asyncio.create_task(consumer.assign(f"{stream}-{turn}"))
+                await asyncio.sleep(turn / 10_000)
+                async with asyncio.timeout(5):
+                    await consumer.aclose()
+                    with suppress(ClosedError):
+                        await adding
+            await send_to_all(own, stream, [turn])
+        async with own.client() as redis:
+
+            async def is_alone() -> bool:
+                return len(await redis.client_list()) == 1
+
+            await eventually(is_alone)

@@ -192,6 +192,25 @@ def test_a_suspect_is_tried_though_the_one_before_it_was_lost() -> None:
     assert ids([books.next()]) == [raw(3)]
 
 
+def test_what_was_read_before_the_group_was_made_anew_is_not_lost_with_it() -> None:
+    """It is pending for nobody then, and will be read again: it keeps its place."""
+    books = Books(lease=30.0, strict=True)
+    books.back(1, 2, 3, attempts=1)
+    books.made_anew(A, 20.0)
+    first = books.started()
+    books.lose(first)
+    assert books.may_start(first)
+    [renewal] = books.to_renew(25.0)
+    assert books.lose_all_but(renewal, []) == []
+    books.renewed(renewal, 25.0)
+    books.finish(first, ack=True)
+    assert ids([books.next()]) == [raw(2)]
+    # By the next time they have been read again, if they are ours.
+    [renewal] = books.to_renew(40.0)
+    assert books.lose_all_but(renewal, [raw(1), raw(3)]) == [raw(2)]
+    assert books.totals.lost == 1
+
+
 def test_a_suspect_is_tried_though_the_one_before_it_was_dropped() -> None:
     books = Books()
     books.back(1, shard=B, attempts=1)

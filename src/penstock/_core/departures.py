@@ -83,8 +83,12 @@ class Departures:
         move(entry, LOSE)
 
     def lose(self, entry: Entry) -> None:
-        """Book that an entry is not ours any more, wherever it stands."""
-        if entry.state in LOSE:
+        """Book that an entry is not ours any more, wherever it stands.
+
+        Not so if it was read before the group was made anew: then it is pending for
+        nobody, is about to be read again, and stays where it is in the order.
+        """
+        if entry.state in LOSE and not _outlived(entry):
             self.supersede(entry)
             self._totals.lost += 1
             books = entry.account.entries
@@ -97,7 +101,7 @@ class Departures:
         lost = [
             entry
             for entry in renewal.entries
-            if entry.id not in kept and entry.state in LOSE
+            if entry.id not in kept and entry.state in LOSE and not _outlived(entry)
         ]
         for entry in lost:
             self.lose(entry)
@@ -166,3 +170,8 @@ class Departures:
             self._outcomes.withdraw(entry)
         if len(self._lanes.ready) > ready:
             self._on_ready()  # what its lane held up
+
+
+def _outlived(entry: Entry) -> bool:
+    """Tell whether the group was made anew since an entry was read or renewed."""
+    return entry.leased_at < entry.account.anew

@@ -282,6 +282,7 @@ class Account:
             was sent; None while there is no such read.
         set_back: Whether ids have come again, so that an entry of a batch may not be
             the one in the books.
+        anew: When the group was last made anew, as far as that is known.
     """
 
     shard: Shard
@@ -295,6 +296,7 @@ class Account:
     lately: set[bytes] | None = None
     lists: int = 0
     set_back: bool = False
+    anew: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -629,6 +629,10 @@ class Ledger:
         """Book that an entry in a handler's hands is not ours any more."""
         self._departures.lose(entry)
 
+    def made_anew(self, shard: Shard, now: float) -> None:
+        """Take note that a shard's group was made anew: nothing in hand is pending."""
+        self._accounts.of(shard).anew = now
+
     def renewed(self, renewal: Renewal, now: float) -> None:
         """Book that the leases of a renewal began anew.
 

@@ -7,7 +7,7 @@ read is refused, each shard is asked by itself how it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from penstock._core import commands
@@ -18,7 +18,7 @@ from penstock._link.wire import Wire
 from penstock._tasks.membership import Membership, refusal, rejoin
 from penstock.errors import ServerError
 from penstock.events import Event, OnEvent
-from penstock.message import EntryId
+from penstock.message import EntryId, Shard
 
 __all__ = ["Healer"]
 
@@ -28,11 +28,18 @@ class Healer:
 
     Args:
         member: The group that is read, or None for REALTIME.
+        on_anew: Called with a shard whose group was made anew.
         on_event: Told what is broken, mended or healed.
     """
 
-    def __init__(self, member: Membership | None, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        member: Membership | None,
+        on_anew: Callable[[Shard], None],
+        on_event: OnEvent,
+    ) -> None:
         self._member = member
+        self._on_anew = on_anew
         self._on_event = on_event
 
     async def examine(
@@ -101,9 +108,11 @@ class Healer:
         position.highest = EntryId.MIN
         made = await rejoin(wire, self._member, position.shard, position.floor)
         if not isinstance(made, ErrorReply):
+            self._on_anew(position.shard)
             self._heal(position)
             self._tell("group_recreated", position, logging.ERROR, after=made.decode())
         elif made.code == "BUSYGROUP":
+            self._on_anew(position.shard)
             self._heal(position)  # somebody was quicker
         else:
             self._break(position, made.text)

@@ -106,7 +106,7 @@ class Reader:
         self._on_recovered = on_recovered
         self._mark = mark
         self._on_event = on_event
-        self._healer = Healer(member, on_event)
+        self._healer = Healer(member, self._made_anew, on_event)
         # When broken shards are looked at again.
         self._look_at = 0.0
         # The server may have lost entries, and without a group nobody else tells.
@@ -243,6 +243,9 @@ class Reader:
             self._doubtful = False
         elif self._cursor.broken and monotonic() >= self._look_at:
             await self._examine(self._cursor.broken)
+
+    def _made_anew(self, shard: Shard) -> None:
+        self._ledger.made_anew(shard, monotonic())
 
     async def _suspect(self, positions: Sequence[Position]) -> None:
         """Look at one shard after the other while there is nothing to read.

@@ -18,7 +18,7 @@ from penstock._core.cursors import Cursors
 from penstock._link.link import Link
 from penstock._link.wire import Wire
 from penstock._tasks.reader import Reader
-from penstock.errors import ConnectionLost, PenstockError, ServerError
+from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.message import Shard
 
 __all__ = ["Errand", "Readers"]
@@ -115,10 +115,12 @@ class Readers:
                     cursor.add(shard, after, pinned=pinned)
 
             await self._readers[id(cursor)].between_reads(add)
+        if shard not in self._cursors:
+            raise ClosedError("consumer")
 
     async def _open(self, shard: Shard) -> None:
         async with self._connected(1) as [wire]:
-            if self._cursors.find(shard) is None:
+            if self._cursors.find(shard) is None and not self._stopping:
                 self.start(wire, self._cursors.open(shard))
             else:
                 await wire.aclose()
@@ -132,9 +134,13 @@ class Readers:
             ConnectionLost: There are no connections for that.
         """
         more = self._cursors.to_part()
-        if not more or self._stopping:
+        if not more:
             return False
-        async with self._connected(more) as wires:
+        async with self._connected(0 if self._stopping else more) as wires:
+            if self._stopping:  # nothing more will be read
+                for wire in wires:
+                    await wire.aclose()
+                return True
             for wire, cursor in zip(wires, self._cursors.part(), strict=True):
                 self.start(wire, cursor)
         return True
