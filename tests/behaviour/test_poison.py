@@ -136,6 +136,8 @@ async def test_attempts_go_on_where_a_killed_process_left_off_up_to_the_last(
         for attempt in (1, 2):
             life = await crew.start("me")
             await eventually(lambda: has_failed(crew, attempt))
+            # Counted first, and started then.
+            await eventually(lambda: have_started(crew, 2))
             await life.end(signal.SIGKILL)
         await crew.start("me")
         await eventually(lambda: all_is_done(redis, stream, crew, 1))
