@@ -95,6 +95,8 @@ async def test_what_only_waited_behind_a_killed_handler_was_not_attempted(
         await crew.send("hang 1", "hang 1", *["ok"] * 6)
         life = await crew.start("same")
         await eventually(lambda: counted(redis, stream, [1, 1, 0, 0, 0, 0, 0, 0]))
+        # Counted first, and started then.
+        await eventually(lambda: have_started(crew, 2))
         await life.end(signal.SIGKILL)
         await crew.start(heir)
         await eventually(lambda: all_is_done(redis, stream, crew, 8))
@@ -136,8 +138,6 @@ async def test_attempts_go_on_where_a_killed_process_left_off_up_to_the_last(
         for attempt in (1, 2):
             life = await crew.start("me")
             await eventually(lambda: has_failed(crew, attempt))
-            # Counted first, and started then.
-            await eventually(lambda: have_started(crew, 2))
             await life.end(signal.SIGKILL)
         await crew.start("me")
         await eventually(lambda: all_is_done(redis, stream, crew, 1))
