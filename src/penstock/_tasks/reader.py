@@ -69,7 +69,7 @@ class Reader:
         ledger: Where to book.
         intake: Told what arrived.
         member: The group that is read, or None for REALTIME.
-        share: Gives how many readers share the room that there is.
+        room: Gives how many entries may be read; at 0, `room_again` will be called.
         part: Has each slot read by itself; False if that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
@@ -86,7 +86,7 @@ class Reader:
         ledger: Ledger,
         intake: Intake,
         member: Membership | None,
-        share: Callable[[], int],
+        room: Callable[[], int],
         part: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
@@ -99,9 +99,12 @@ class Reader:
         self._ledger = ledger
         self._intake = intake
         self._member = member
-        self._share = share
+        self._room = room
         self._part = part
-        self._room = Bell()
+        # Rung when there is room again, or something else to do.
+        self._bell = Bell()
+        # Whether it waits for room.
+        self.waits = False
         self._unblock = unblock
         self._on_recovered = on_recovered
         self._mark = mark
@@ -158,7 +161,7 @@ class Reader:
 
     def room_again(self) -> None:
         """Go on reading, if it ended for want of room."""
-        self._room.ring()
+        self._bell.ring()
 
     async def between_reads(self, errand: Errand) -> None:
         """Have something done between two reads; a blocked read is let go for it.
@@ -173,7 +176,7 @@ class Reader:
             raise ClosedError("consumer")
         asked = _Asked(errand)
         self._errands.append(asked)
-        self._room.ring()
+        self._bell.ring()
         await self._let_go(asked.begun)
         await asyncio.shield(asked.done)
 
@@ -209,14 +212,14 @@ class Reader:
         while not self._stopping:
             await self._run_errands()
             await self._look_after()
-            room = self._ledger.room(monotonic())
-            # All that there is for one; and one at least, as long as there is any.
-            room = -(-room // self._share())
+            room = self._room()
             read = self._cursor.next(room) if room else None
             match read:
                 case None:
+                    self.waits = not room
                     with anyio.move_on_after(_LOOK if self._cursor.broken else None):
-                        await self._room.wait()
+                        await self._bell.wait()
+                    self.waits = False
                 case Recover():
                     await self._recover(read)
                 case Live():

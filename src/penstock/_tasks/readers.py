@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 from typing import TypeAlias
 
 import anyio
@@ -35,15 +36,24 @@ class Readers:
     Args:
         link: Makes connections.
         cursors: What is read together.
+        room: Gives how many entries may be read at a time; at 0 `room_again` will be
+            called.
         group: For the readers.
         make: Makes one.
     """
 
     def __init__(
-        self, link: Link, cursors: Cursors, group: TaskGroup, make: Make
+        self,
+        link: Link,
+        cursors: Cursors,
+        *,
+        room: Callable[[float], int],
+        group: TaskGroup,
+        make: Make,
     ) -> None:
         self._link = link
         self._cursors = cursors
+        self._room = room
         self._group = group
         self._make = make
         # By their cursors' identity.
@@ -55,10 +65,16 @@ class Readers:
         reader = self._readers[id(cursor)] = self._make(wire, cursor)
         self._group.start_soon(reader.run)
 
-    @property
-    def count(self) -> int:
-        """How many share the room that there is."""
-        return len(self._readers)
+    def room(self) -> int:
+        """Give one reader's share of the room that there is."""
+        room = self._room(monotonic())
+        readers = self._readers.values()
+        if room and len(readers) > 1:
+            # Whoever found none before is not rung any more by the ledger.
+            for reader in readers:
+                if reader.waits:
+                    reader.room_again()
+        return -(-room // len(readers))
 
     @property
     def stranded(self) -> bool:

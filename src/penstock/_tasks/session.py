@@ -117,7 +117,13 @@ class Session(Generic[T]):
         self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
         self._scout = Scout(line.calls, plan.on_event)
         self.assignment = Assignment(plan, line, self.ledger, self._scout)
-        self.readers = Readers(link, self.assignment.cursors, group, self._make_reader)
+        self.readers = Readers(
+            link,
+            self.assignment.cursors,
+            room=self.ledger.room,
+            group=group,
+            make=self._make_reader,
+        )
         self._committer = self._make_committer()
         self._claimer: Claimer | None = None
         self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
@@ -239,7 +245,7 @@ class Session(Generic[T]):
             ledger=self.ledger,
             intake=self.intake,
             member=self._plan.member,
-            share=lambda: self.readers.count,
+            room=self.readers.room,
             part=self.readers.part,
             unblock=self._unblock,
             on_recovered=self._on_recovered,
