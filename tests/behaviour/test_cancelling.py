@@ -29,7 +29,7 @@ from penstock import (
 from penstock.admin import Admin
 from support.dying import die
 from support.storm import Storm, nothing_left
-from support.waiting import eventually, pending, send
+from support.waiting import eventually, numbers, pending, read, send
 
 SEEDS = (1, 2)
 
@@ -232,6 +232,24 @@ async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
             async with asyncio.timeout(5):
                 assert (await consumer.next()).payload == b"7"
     assert storm.cancelled > 500
+
+
+async def test_what_is_assigned_stays_so_though_its_leaving_was_cancelled_before(
+    url: str, stream: str
+) -> None:
+    """It may be done all the same, and later: when the read that is blocked returns."""
+    other = f"{stream}-b"
+    async with Consumer(stream, url=url, group="g") as consumer:
+        await consumer.assign(other)
+        for turns in range(4):
+            leaving = asyncio.create_task(consumer.unassign(other))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            await consumer.assign(other)
+            await send(url, other, turns)
+            assert numbers(await read(consumer, 1, within=5)) == [turns]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -135,9 +135,8 @@ class Assignment:
         return shards
 
     async def _add(self, shards: Sequence[Shard], start: Start | EntryId) -> None:
-        new = [shard for shard in shards if shard not in self.cursors]
-        for shard, after in await self._begin(new, start):
-            await self._reading.add(shard, after, pinned=self._pins(start))
+        begun = await self._begin(shards, start)
+        await self._reading.add(begun, pinned=self._pins(start))
         if self.claimer is not None:
             self.claimer.look()
 

@@ -6,7 +6,7 @@ own, since each has a read that blocks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 from typing import TypeAlias
@@ -107,31 +107,38 @@ class Readers:
         if failure is not None:
             raise failure
 
-    async def add(self, shard: Shard, after: bytes, *, pinned: bool) -> None:
-        """Read one more shard, if it is not read.
+    async def add(self, begun: Iterable[tuple[Shard, bytes]], *, pinned: bool) -> None:
+        """Read more shards; those that are read already stay where they are.
+
+        Done between two reads also where there is nothing to do: a shard may be about
+        to be read no more, by a call that was cancelled.
 
         Args:
-            shard: The shard.
-            after: The id after which to read it.
+            begun: The shards, each with the id after which to read it.
             pinned: Whether that is an id that there has been.
 
         Raises:
             ClosedError: The consumer closed before.
-            ConnectionLost: There is no connection to read it on.
+            ConnectionLost: There is no connection to read one of them on.
         """
-        while shard not in self._cursors and not self._stopping:
-            cursor = self._cursors.find(shard)
+        left = dict(begun)
+        while left and not self._stopping:
+            first = next(iter(left))
+            cursor = self._cursors.find(first)
             if cursor is None:
-                await self._open(shard)
+                await self._open(first)
                 continue
 
             async def add(_: Wire, cursor: Cursor = cursor) -> None:
                 # They may be apart by now.
-                if self._cursors.find(shard) is cursor and shard not in cursor:
-                    cursor.add(shard, after, pinned=pinned)
+                mine = [shard for shard in left if self._cursors.find(shard) is cursor]
+                for shard in mine:
+                    after = left.pop(shard)
+                    if shard not in cursor:
+                        cursor.add(shard, after, pinned=pinned)
 
             await self._readers[id(cursor)].between_reads(add)
-        if shard not in self._cursors:
+        if left:
             raise ClosedError("consumer")
 
     async def _open(self, shard: Shard) -> None:
