@@ -119,8 +119,7 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
     stream: str, tmp_path: Path, events: Events
 ) -> None:
     """W1: READONLY, as in a failover: sends fail by name, the rest is retried."""
-    async with server(tmp_path) as own:
-        redis = own.client()
+    async with server(tmp_path) as own, own.client() as redis:
         async with (
             Producer(own.url) as producer,
             Consumer(
@@ -138,9 +137,13 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
             before = await calls(redis, "xreadgroup")
             await asyncio.sleep(1)  # the second in which reads are counted
             assert await calls(redis, "xreadgroup") - before <= 5
-            # Each try is on a connection of its own, and all are one outage.
-            assert len(events.named("connection_lost")) == 1
-            assert events.named("reconnected") == []
+            # Each try is on a connection of its own, and all are one outage. (Some
+            # servers also close the connection on which a read was blocked.)
+            lost = [
+                str(each.facts["reason"]) for each in events.named("connection_lost")
+            ]
+            assert [each.startswith("READONLY") for each in lost].count(True) == 1
+            assert len(events.named("reconnected")) == len(lost) - 1
             await redis.replicaof("no", "one")
             await producer.send(stream, b"2")
             [message] = await read(consumer, 1, within=5)
@@ -149,9 +152,8 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
             await consumer.commit()
             assert await pending(redis, stream, "g") == 0
             assert await redis.xlen(stream) == 2
-            assert len(events.named("connection_lost")) == 1
-            assert len(events.named("reconnected")) == 1
-        await redis.aclose()
+            assert len(events.named("connection_lost")) == len(lost)
+            assert len(events.named("reconnected")) == len(lost)
 
 
 # -- W15: what an I/O error at the wrong moment leaves ---------------------------------
