@@ -137,12 +137,10 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
             before = await calls(redis, "xreadgroup")
             await asyncio.sleep(1)  # the second in which reads are counted
             assert await calls(redis, "xreadgroup") - before <= 5
-            # Each try is on a connection of its own, and all are one outage. (Some
-            # servers also close the connection on which a read was blocked.)
-            lost = [
-                str(each.facts["reason"]) for each in events.named("connection_lost")
-            ]
-            assert [each.startswith("READONLY") for each in lost].count(True) == 1
+            # Each try is on a connection of its own, and all are one outage; there may
+            # be another before it, since a server may close what was blocked.
+            lost = events.named("connection_lost")
+            assert len(lost) in {1, 2}
             assert len(events.named("reconnected")) == len(lost) - 1
             await redis.replicaof("no", "one")
             await producer.send(stream, b"2")
