@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-import hiredis
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.test_answers import raw, words
 from penstock._core import replies
 from penstock._core.replies import (
     ErrorReply,
@@ -19,22 +18,6 @@ from penstock._core.replies import (
     Trouble,
 )
 from penstock.message import EntryId
-
-error_reply = cast("Callable[[str], Exception]", ErrorReply)
-
-
-def raw(data: bytes) -> Any:
-    """Give what hiredis makes of one reply, as the link has it."""
-    reader = hiredis.Reader(protocolError=ValueError, replyError=error_reply)
-    reader.feed(data)
-    reply = reader.gets(False)  # noqa: FBT003 - hiredis' way
-    assert not reader.has_data()
-    return reply
-
-
-def words(text: str) -> bytes:
-    return text.encode().replace(b" ", b"\r\n") + b"\r\n"
-
 
 # -- claims ----------------------------------------------------------------------
 
