@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 RawEntry: TypeAlias = Sequence[Any]
-"""`(id, (field, value, ...))`; None for the fields of a deleted entry."""
+"""`[id, [field, value, ...]]`; None for the fields of a deleted entry."""
 
 
 class Senseless(Exception):  # noqa: N818 - it never gets to a user
