@@ -43,7 +43,7 @@ __all__ = ["read"]
 Reader: TypeAlias = Callable[[Command, Any], Any]
 
 
-def read(batch: Sequence[Command], replies: Sequence[Any]) -> list[Any]:
+def read(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
     """Read the replies to commands that were sent together; errors stay as they are.
 
     Commands that Penstock has no use for may be among them, for tests: what they bring
@@ -58,7 +58,7 @@ def read(batch: Sequence[Command], replies: Sequence[Any]) -> list[Any]:
     """
     if set(map(_head, batch)) == _ONLY_XADD:
         _check_ids([reply for reply in replies if type(reply) is not ErrorReply])
-        return list(replies)
+        return replies
     values: list[Any] = []
     queued: list[Command] | None = None
     for command, reply in zip(batch, replies, strict=True):

@@ -277,12 +277,11 @@ class Reader:
     async def _live(self, read: Live) -> None:
         block = min(BLOCK, _LOOK) if self._cursor.broken else BLOCK
         wait = block if read.wait else 0.0
-        [reply] = await self._request([self._live_command(read, wait)], wait)
-        if isinstance(reply, ErrorReply):
-            await self._refused(reply)
+        [came] = await self._request([self._live_command(read, wait)], wait)
+        if isinstance(came, ErrorReply):
+            await self._refused(came)
             return
         now = monotonic()
-        came = reply
         if not came and read.wait and self._member is None:
             await self._suspect(read.positions)
         # Each entry's share of the reply; what an entry holds is not counted out.
