@@ -303,9 +303,8 @@ class Message(Struct, Generic[T], eq=False, gc=False):
     def attempt(self) -> int:
         """Which attempt this is, from 1; in REALTIME and in a replay always 1.
 
-        An attempt is a start of a handler, in whatever process. They are counted on
-        the server; what only waited in a process that died has not been attempted,
-        unless that was for a moment.
+        An attempt is a start of a handler, in whatever process. Starts are counted on
+        the server; how certain that is at which pace is in docs/failing-handlers.md.
         """
         return self._entry.deliveries
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId
@@ -266,6 +266,11 @@ class Commit:
         object.__setattr__(self, "delay", seconds(self.delay, "Commit(delay)"))
 
 
+# Stands for the default of an option that depends on another one.
+_HALF_THE_LEASE: Final[Any] = object()
+_LONGEST_INTERVAL: Final = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """When a consumer that does not answer is taken for dead.
@@ -279,19 +284,24 @@ class Claim:
             what was not handled is given back as if it had been idle that long. Give
             all consumers of a group the same.
         interval: Seconds between two searches for such entries, give or take a
-            quarter; default 30. What is given back on closing is found at once.
+            quarter; default half the lease, and 30 at most. What is given back on
+            closing is found at once.
 
     Raises:
         ConfigurationError: A duration is not above 0.
     """
 
     idle: Duration = 60.0
-    interval: Duration = 30.0
+    interval: Duration = _HALF_THE_LEASE
 
     def __post_init__(self) -> None:
-        for name in ("idle", "interval"):
-            value = seconds(getattr(self, name), f"Claim({name})", zero=False)
-            object.__setattr__(self, name, value)
+        idle = seconds(self.idle, "Claim(idle)", zero=False)
+        interval = self.interval
+        if interval is _HALF_THE_LEASE:
+            interval = min(idle / 2, _LONGEST_INTERVAL)
+        object.__setattr__(self, "idle", idle)
+        interval = seconds(interval, "Claim(interval)", zero=False)
+        object.__setattr__(self, "interval", interval)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,13 +93,16 @@ class Backoff:
 class Retry:
     """How often a message is tried, when again, and for how long each time.
 
-    An attempt is a start of the handler. It is counted on the server, so that a crash
-    neither forgets nor adds one. While a message waits for its next attempt its lease
-    is kept and other messages go on, unless `ordering` holds back those behind it.
+    An attempt is a start of the handler, and is counted on the server. A handler that
+    is cancelled because its consumer closes has not been attempted. While a message
+    waits for its next attempt its lease is kept and other messages go on, unless
+    `ordering` holds back those behind it.
 
     Attributes:
         max_attempts: Starts of the handler, the first one included; default 5. After
-            the last one the message goes to the dead letters. None: for ever.
+            the last one the message goes to the dead letters. None: for ever. With 1,
+            each start is confirmed by the server before the handler begins, and a
+            message that was running when its process was killed is not tried again.
         backoff: Seconds from a failure to the next attempt: a `Backoff` (default), a
             sequence of durations whose last one repeats, or a function of the attempt
             that failed, from 1.

@@ -60,7 +60,7 @@ RANGE = commands.xrange_between(b"s", b"-", b"+", 10)
 ONE = commands.xrange_one(b"s", b"1-1")
 PAGE = commands.xpending_page(b"s", "g", "c", b"0-0", 10)
 SUMMARY = commands.xpending_summary(b"s", "g")
-CLAIM = commands.xclaim_renew(b"s", "g", "c", [b"1-1", b"2-1"])
+CLAIM = commands.xclaim(b"s", "g", "c", [b"1-1", b"2-1"], idle=0)
 AUTOCLAIM = commands.xautoclaim(b"s", "g", "c", idle=1, cursor=b"0-0", count=10)
 STREAM = commands.xinfo_stream(b"s")
 GROUPS = commands.xinfo_groups(b"s")
@@ -222,7 +222,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         [b"1-1"],
     ),
     "what is given back": (
-        commands.xclaim_give_back(b"s", "g", "c", [b"1-1"], idle=1, deliveries=2),
+        scripts.claim_own(b"s", "g", "c", [b"1-1"], (b"IDLE", 1, b"RETRYCOUNT", 2)),
         "*1 $3 1-1",
         [b"1-1"],
     ),

@@ -59,26 +59,14 @@ CASES: list[tuple[Command, str]] = [
         "XAUTOCLAIM s g c 60000 0-0 COUNT 100 JUSTID",
     ),
     (
-        commands.xclaim_renew(b"s", "g", "c", iter([b"1-1", b"2-1"])),
+        commands.xclaim(b"s", "g", "c", iter([b"1-1", b"2-1"]), idle=0),
         "XCLAIM s g c 0 1-1 2-1 JUSTID",
     ),
     (
-        commands.xclaim_renew(b"s", "g", "c", [b"1-1"], deliveries=0, idle=500),
+        commands.xclaim(b"s", "g", "c", [b"1-1"], idle=500, words=(b"RETRYCOUNT", 0)),
         "XCLAIM s g c 500 1-1 RETRYCOUNT 0 JUSTID",
     ),
     (commands.xpending_summary(b"s", "g"), "XPENDING s g"),
-    (
-        commands.xclaim_give_back(
-            b"s", "g", "c", [b"1-1", b"2-1"], idle=60000, deliveries=0
-        ),
-        "XCLAIM s g c 0 1-1 2-1 IDLE 60000 RETRYCOUNT 0 JUSTID",
-    ),
-    (
-        commands.xclaim_give_back(
-            b"s", "g", "c", iter([b"1-1"]), idle=60000, deliveries=None
-        ),
-        "XCLAIM s g c 0 1-1 IDLE 60000 JUSTID",
-    ),
     (
         commands.xgroup_create(b"s", "g", b"0-0", mkstream=True),
         "XGROUP CREATE s g 0-0 MKSTREAM",
@@ -143,6 +131,17 @@ def test_a_consumer_is_removed_by_a_script_that_names_its_key() -> None:
     assert isinstance(script, bytes)
     look, remove = script.index(b"XPENDING"), script.index(b"DELCONSUMER")
     assert look < remove
+
+
+def test_entries_are_claimed_anew_by_a_script_that_asks_who_owns_each() -> None:
+    words = (b"IDLE", 60000, b"RETRYCOUNT", 0)
+    claim = scripts.claim_own(b"s", "g", "c", iter([b"1-1", b"2-1"]), words)
+    eval_, script, keys, *rest = claim
+    assert (eval_, keys) == (b"EVAL", 1)
+    assert rest == [b"s", "g", "c", 4, *words, b"1-1", b"2-1"]
+    assert isinstance(script, bytes)
+    assert script.index(b"XPENDING") < script.index(b"XCLAIM")
+    assert b"ARGV[i], ARGV[i], 1, name)" in script, "it must be ours"
 
 
 def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:

@@ -18,7 +18,7 @@ def test_what_handlers_have_is_counted_and_what_waits_is_not_asked_about() -> No
     books.read(1, 2)
     books.read(3, shard=B)
     books.started()
-    assert told(books) == {(A.key, 1): [raw(1)]}
+    assert told(books) == {(A.key, 2): [raw(1)]}
 
 
 def test_attempts_are_told_per_shard_and_number() -> None:
@@ -27,14 +27,14 @@ def test_attempts_are_told_per_shard_and_number() -> None:
     books.back(2, shard=B, attempts=0)
     books.started()
     books.started()
-    assert told(books) == {(A.key, 3): [raw(1)], (B.key, 1): [raw(2)]}
+    assert told(books) == {(A.key, 4): [raw(1)], (B.key, 2): [raw(2)]}
 
 
 def test_what_failed_keeps_the_count_of_its_failure() -> None:
     books = Books()
     books.back(1, attempts=1)
     books.fail(books.started(), Postponed(5.0, 5.0))
-    assert told(books) == {(A.key, 2): [raw(1)]}
+    assert told(books) == {(A.key, 3): [raw(1)]}
 
 
 def test_with_an_outcome_only_a_further_attempt_matters() -> None:
@@ -45,7 +45,7 @@ def test_with_an_outcome_only_a_further_attempt_matters() -> None:
         entry = books.started()
         books.finish(entry, ack=True)
         assert now(entry) is State.SETTLED
-    assert told(books) == {(A.key, 2): [raw(2)]}
+    assert told(books) == {(A.key, 3): [raw(2)]}
 
 
 def test_what_may_be_another_s_is_left_alone() -> None:

@@ -215,7 +215,7 @@ def test_what_is_dead_is_given_back_with_the_attempts_it_had() -> None:
     books.back(1, attempts=2)
     books.failed(GIVEN_UP)
     dead(books, 2)
-    assert list(books.release()) == [(A, 3, [raw(1)]), (A, 1, [raw(2)])]
+    assert list(books.release()) == [(A, 4, [raw(1)]), (A, 2, [raw(2)])]
     assert books.to_bury(10) == []
     assert books.to_confirm() == []
 
@@ -225,7 +225,7 @@ def test_what_failed_is_given_back_and_not_buried_by_a_handler_that_ends_late() 
     books.read(1)
     entry = books.started()
     books.refuse(entry, GIVEN_UP, entry.fields)
-    assert list(books.release()) == [(A, 1, [raw(1)])]
+    assert list(books.release()) == [(A, 2, [raw(1)])]
     books.finish(entry, ack=False)
     assert now(entry) is State.RELEASED
     assert (books.held, books.dying) == (0, 0)

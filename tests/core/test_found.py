@@ -170,28 +170,6 @@ def test_what_is_confirmed_while_pending_entries_are_read_does_not_come_again() 
     assert books.read(1) == 1
 
 
-# -- suspects ----------------------------------------------------------------------
-
-
-def three_suspects(**options: Any) -> Books:
-    """Give books with a suspect that is to be tried next and two that wait for it."""
-    books = Books(lease=30.0, **options)
-    books.back(1, 2, 3, attempts=1)
-    first = books.started()
-    assert books.next() is None
-    books.lose(first)
-    books.finish(first, ack=False)
-    assert (ids(books._queue), len(books._lanes.suspects)) == ([raw(2)], 1)
-    return books
-
-
-def test_a_suspect_is_tried_though_the_one_before_it_was_lost() -> None:
-    books = three_suspects()
-    [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(3)])) == 1
-    assert ids([books.next()]) == [raw(3)]
-
-
 def test_what_was_read_before_the_group_was_made_anew_is_not_lost_with_it() -> None:
     """It is pending for nobody then, and will be read again: it keeps its place."""
     books = Books(lease=30.0, strict=True)
@@ -211,32 +189,21 @@ def test_what_was_read_before_the_group_was_made_anew_is_not_lost_with_it() -> N
     assert books.totals.lost == 1
 
 
-def test_a_suspect_is_tried_though_the_one_before_it_was_dropped() -> None:
-    books = Books()
-    books.back(1, shard=B, attempts=1)
-    books.back(2, attempts=1)
-    books.back(3, shard=B, attempts=1)
-    first = books.started()
-    assert books.next() is None
-    books.finish(first, ack=False)
-    assert books.drop(A) == 1
-    assert ids([books.next()]) == [raw(3)]
+# -- what may be taken and nobody was told of --------------------------------------
 
 
-def test_a_suspect_is_tried_though_the_one_before_it_was_put_back_in_a_new_order() -> (
-    None
-):
+def test_suspects_are_told_of_when_they_may_be_tried_again() -> None:
     books = Books()
-    books.read(1, key="k")
-    books.back(2, 3, key="k", attempts=1)
-    books.started()
-    suspect = books.started()
+    books.back(1, attempts=1)
+    books.hold_suspects(held=True)
     assert books.next() is None
-    books.order_by(KEY)
-    books.read(4, key="k")
-    assert books.next() is None
-    books.put_back(suspect)
-    assert ids([books.next()]) == [raw(3)]
+    assert books.ready_rings == 0
+    books.hold_suspects(held=False)
+    assert books.ready_rings == 1
+    assert ids([books.next()]) == [raw(1)]
+    books.hold_suspects(held=True)
+    books.hold_suspects(held=False)
+    assert books.ready_rings == 1, "nothing waits"
 
 
 def test_the_reader_is_rung_when_all_that_waits_has_to_step_aside() -> None:
@@ -244,38 +211,11 @@ def test_the_reader_is_rung_when_all_that_waits_has_to_step_aside() -> None:
     books.back(*range(8), attempts=1)
     books.hunger(2)
     assert books.room() == 0
-    books.started()
+    books.hold_suspects(held=True)
     rings = books.room_rings
     assert books.next() is None
     assert books.room_rings > rings, "two have nothing to do"
     assert books.room() == 2
-
-
-# -- what may be taken and nobody was told of --------------------------------------
-
-
-def test_the_next_suspect_is_told_of_also_when_the_one_before_it_is_postponed() -> None:
-    books = Books()
-    books.back(1, 2, attempts=1)
-    first = books.started()
-    assert books.next() is None
-    books.fail(first, later())
-    assert books.queued == 1
-    assert books.ready_rings == 1
-
-
-def test_suspects_are_told_of_when_they_may_be_tried_again() -> None:
-    books = Books()
-    books.back(1, attempts=1)
-    books.lock_suspects(locked=True)
-    assert books.next() is None
-    assert books.ready_rings == 0
-    books.lock_suspects(locked=False)
-    assert books.ready_rings == 1
-    assert ids([books.next()]) == [raw(1)]
-    books.lock_suspects(locked=True)
-    books.lock_suspects(locked=False)
-    assert books.ready_rings == 1, "nothing waits"
 
 
 def test_what_a_postponed_entry_held_up_is_told_of_when_that_is_lost() -> None:
@@ -307,15 +247,14 @@ def test_what_an_entry_held_up_that_was_set_aside_is_told_of_when_that_is_lost()
 
 def test_what_a_suspect_held_up_that_had_stepped_aside_is_told_of() -> None:
     books = Books(ordering=KEY, lease=30.0)
-    books.back(1, key="k", attempts=1)
     books.back(2, 3, key="l", attempts=1)
     books.back(4, key="l")
-    books.started()
+    books.hold_suspects(held=True)
     assert books.next() is None
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(1), raw(4)])) == 2
+    assert len(books.lose_all_but(renewal, [raw(4)])) == 2
     assert ids([books.next()]) == [raw(4)]
-    assert books.ready_rings == 1
+    assert books.ready_rings > 0
 
 
 def test_what_takes_the_place_of_what_was_lost_was_told_of_with_it() -> None:
@@ -340,15 +279,6 @@ def test_what_was_lost_while_its_body_was_not_asked_for_is_no_message() -> None:
     assert not known(books, A, raw(1))
     assert books.totals.ghosts == 0, "it is there"
     assert books.next() is None
-
-
-def test_what_may_be_somebody_elses_is_not_marked() -> None:
-    """After a standstill it would be taken back: a mark is a renewal."""
-    books = Books(lease=30.0)
-    books.read(1, now=0.0)
-    books.read(2, now=0.1)
-    assert [due.ids for due in books.to_mark(20.0)] == [[raw(2)]]
-    assert [now(entry) for entry in books._queue] == [State.QUEUED, State.DUE]
 
 
 # -- dead letters ------------------------------------------------------------------
@@ -387,7 +317,7 @@ def test_given_back_nothing_waits_for_its_letter_or_takes_room() -> None:
     for _ in range(2):
         books.failed(GIVEN_UP)
     [sent] = books.to_bury(1)
-    assert list(books.release()) == [(A, 1, [raw(1), raw(2)])]
+    assert list(books.release()) == [(A, 2, [raw(1), raw(2)])]
     assert (books.dying, books.held, books.size) == (0, 0, 0)
     for answer in (books.unburied, books.copied):
         answer(sent)

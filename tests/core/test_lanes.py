@@ -42,7 +42,7 @@ def taken(lanes: Lanes) -> Entry | None:
     """Take what can be taken, as the ledger does."""
     while lanes.ready:
         if not lanes.steps_aside(lanes.ready[0]):
-            return lanes.take_due()
+            return lanes.ready.popleft()
         lanes.ready.popleft()
     return None
 
@@ -172,103 +172,73 @@ def test_a_new_order_files_by_the_order_of_reading(order: Ordering) -> None:
 
 
 @pytest.mark.parametrize("order", [NONE, KEY])
-def test_one_suspect_at_a_time_is_tried_and_others_go_on(order: Ordering) -> None:
+def test_suspects_are_taken_in_their_turn(order: Ordering) -> None:
     a = account()
-    one, two, three = (suspect(a, n, str(n)) for n in range(3))
+    one, two = (suspect(a, n, str(n)) for n in range(2))
     other = entry(a, 4, "4")
-    lanes = lanes_of(one, two, three, other, order=order)
-    assert taken(lanes) is one
-    assert lanes.trial is one
-    assert taken(lanes) is other
-    assert taken(lanes) is None
-    assert list(lanes.suspects) == [two, three]
-    lanes.file(late := entry(a, 5, "5"))
-    lanes.free(one)
-    assert list(lanes.ready) == [two, late], "before all others"
-    assert taken(lanes) is two
-    lanes.free(other)
-    assert lanes.trial is two
-    assert list(lanes.suspects) == [three]
-
-
-def test_what_is_no_suspect_never_steps_aside() -> None:
-    a = account()
-    lanes = lanes_of(suspect(a, 1), order=NONE)
-    taken(lanes)
-    assert not lanes.steps_aside(entry(a, 2))
-    assert not lanes.suspects
+    lanes = lanes_of(one, other, two, order=order)
+    assert [taken(lanes) for _ in range(4)] == [one, other, two, None]
 
 
 @pytest.mark.parametrize("order", [NONE, KEY])
-def test_locked_no_suspect_is_taken_until_it_is_taken_back(order: Ordering) -> None:
+def test_while_they_are_held_suspects_step_aside_and_others_go_on(
+    order: Ordering,
+) -> None:
     a = account()
     one, two = (suspect(a, n, str(n)) for n in range(2))
-    lanes = lanes_of(one, two, order=order)
-    lanes.lock(locked=True)
+    other = entry(a, 4, "4")
+    lanes = lanes_of(one, other, two, order=order)
+    lanes.hold(held=True)
+    assert taken(lanes) is other
     assert taken(lanes) is None
     assert list(lanes.suspects) == [one, two]
-    lanes.lock(locked=True)
+    lanes.hold(held=True)
     assert not lanes.ready
-    lanes.lock(locked=False)
-    assert taken(lanes) is one
-    lanes.lock(locked=True)
-    lanes.free(one)
-    assert lanes.trial is None
-    assert not lanes.ready
-    lanes.lock(locked=False)
-    assert taken(lanes) is two
+    lanes.file(late := entry(a, 5, "5"))
+    lanes.hold(held=False)
+    assert list(lanes.ready) == [one, two, late], "before all others"
+    assert not lanes.suspects
 
 
-def test_a_trial_that_goes_on_outlasts_a_lock() -> None:
+def test_where_the_order_is_strict_none_steps_aside() -> None:
     a = account()
-    one, two = (suspect(a, n) for n in range(2))
-    lanes = lanes_of(one, two, order=NONE)
-    taken(lanes)
-    assert taken(lanes) is None
-    lanes.lock(locked=True)
-    lanes.lock(locked=False)
-    assert taken(lanes) is None, "one is on trial"
-    lanes.free(one)
-    assert taken(lanes) is two
+    lanes = Lanes(strict=True)
+    lanes.file(suspect(a, 1))
+    assert not lanes.stands_still
+    lanes.hold(held=True)
+    assert lanes.stands_still
+    assert not lanes.steps_aside(lanes.ready[0])
 
 
-def test_a_suspect_that_is_put_back_is_tried_before_the_others() -> None:
-    a = account()
-    one, two = (suspect(a, n) for n in range(2))
-    lanes = lanes_of(one, two, order=NONE)
-    taken(lanes)
-    assert taken(lanes) is None
-    lanes.put_back(one)
-    assert lanes.trial is None
-    assert taken(lanes) is one
-    lanes.free(one)
-    assert taken(lanes) is two
+def test_what_is_no_suspect_never_steps_aside() -> None:
+    lanes = Lanes()
+    lanes.hold(held=True)
+    assert not lanes.steps_aside(entry(account(), 2))
+    assert not lanes.suspects
 
 
 @pytest.mark.parametrize("order", [NONE, KEY])
 def test_a_suspect_can_be_taken_out_from_where_it_stands(order: Ordering) -> None:
     a = account()
-    one, two, three, four = (suspect(a, n, str(n)) for n in range(4))
-    lanes = lanes_of(one, two, three, four, order=order)
-    taken(lanes)
-    assert taken(lanes) is None
-    lanes.remove(three)
-    assert list(lanes.suspects) == [two, four]
-    assert not lanes.ready, "one is on trial"
-    lanes.free(one)
+    one, two, three = (suspect(a, n, str(n)) for n in range(3))
+    lanes = lanes_of(one, two, three, order=order)
     lanes.remove(two)
-    assert taken(lanes) is four
+    lanes.hold(held=True)
+    assert taken(lanes) is None
+    lanes.remove(one)
+    assert list(lanes.suspects) == [three]
+    lanes.hold(held=False)
+    assert taken(lanes) is three
 
 
 def test_a_suspect_that_steps_aside_keeps_its_lane() -> None:
     a = account()
-    one, two = suspect(a, 1, "k"), suspect(a, 2, "l")
-    behind = entry(a, 3, "l")
-    lanes = lanes_of(one, two, behind)
-    assert taken(lanes) is one
+    one, behind = suspect(a, 2, "l"), entry(a, 3, "l")
+    lanes = lanes_of(one, behind)
+    lanes.hold(held=True)
     assert taken(lanes) is None
     assert lanes.behind == 1
-    lanes.remove(two)
+    lanes.remove(one)
     assert taken(lanes) is behind
     assert lanes.behind == 0
 
@@ -281,39 +251,28 @@ def test_a_suspect_behind_in_its_lane_can_be_taken_out() -> None:
     assert (list(lanes.ready), lanes.behind) == ([first], 0)
 
 
-def test_to_withdraw_a_shard_brings_the_next_suspect_of_another() -> None:
-    a, b = account("a"), account("b")
-    one, mine, theirs = suspect(a, 1), suspect(a, 2), suspect(b, 1)
-    lanes = lanes_of(one, mine, theirs, order=NONE)
-    taken(lanes)
-    assert taken(lanes) is None
-    lanes.free(one)
-    assert lanes.withdraw(a) == [mine]
-    assert taken(lanes) is theirs
-
-
 def test_to_withdraw_a_shard_takes_those_that_have_stepped_aside() -> None:
     a, b = account("a"), account("b")
-    trial, mine, theirs = suspect(b, 1), suspect(a, 1), suspect(b, 2)
-    lanes = lanes_of(trial, mine, theirs, order=NONE)
-    taken(lanes)
+    mine, theirs = suspect(a, 1), suspect(b, 2)
+    lanes = lanes_of(mine, theirs, order=NONE)
+    lanes.hold(held=True)
     assert taken(lanes) is None
     assert lanes.withdraw(a) == [mine]
     assert list(lanes.suspects) == [theirs]
-    assert not lanes.ready, "one is on trial still"
 
 
-def test_a_trial_goes_on_over_a_new_order() -> None:
+def test_those_that_run_alone_are_listed_wherever_they_wait() -> None:
     a = account()
-    one, two = suspect(a, 1, "k"), suspect(a, 2, "l")
-    lanes = lanes_of(one, two, order=NONE)
-    taken(lanes)
-    assert taken(lanes) is None
-    lanes.reorder(KEY, in_order(a))
-    assert list(lanes.ready) == [two]
-    assert taken(lanes) is None
-    lanes.free(one)
-    assert taken(lanes) is two
+    each = [suspect(a, n, "k") for n in range(3)]
+    for one in each[1:]:
+        one.probe = True
+    lanes = lanes_of(*each, order=KEY)
+    assert lanes.probes() == each[1:]
+    assert lanes.spare_probes() == [], "what is behind one would overtake it"
+    lanes.reorder(NONE, in_order(a))
+    assert lanes.probes() == each[1:]
+    assert lanes.spare_probes() == each[2:]
+    assert lanes.spare_probes(2) == []
 
 
 # -- what comes first --------------------------------------------------------------
@@ -356,9 +315,9 @@ def test_in_a_new_order_it_is_filed_behind_its_lane(before: Ordering) -> None:
     assert (list(lanes.ready), lanes.behind) == ([two], 1)
 
 
-def test_a_suspect_without_an_order_has_no_lane_of_a_later_one() -> None:
+def test_what_was_taken_without_an_order_has_no_lane_of_a_later_one() -> None:
     a = account()
-    one, two = suspect(a, 1), entry(a, 2)
+    one, two = entry(a, 1), entry(a, 2)
     lanes = lanes_of(one, order=NONE)
     taken(lanes)
     lanes.reorder(SHARD, [])
@@ -385,7 +344,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.running: list[tuple[Entry, Name | None]] = []
         self.away: list[tuple[Entry, Name | None]] = []
         self.next_number = 1
-        self.locked = False
+        self.held = False
 
     @initialize(order=st.sampled_from([KEY, KEY, SHARD]))
     def begin(self, order: Ordering) -> None:
@@ -422,23 +381,18 @@ class LanesMachine(RuleBasedStateMachine):
             # Order per lane is kept, and one at a time.
             assert self.waiting[name].pop(0) is each
             assert name not in [other for _, other in self.holding]
-            assert not (each.suspect and (self.tried or self.locked))
+            assert not (each.suspect and self.held)
             self.running.append((each, name))
-
-    @property
-    def tried(self) -> list[Entry]:
-        return [each for each, _ in self.running if each.suspect]
 
     @rule(number=st.integers(0, 1000), how=st.sampled_from(["free", "away", "back"]))
     def finish(self, number: int, how: str) -> None:
         if self.running:
             each, name = self.running.pop(number % len(self.running))
             if how == "back":
-                self.lanes.put_back(each)
+                self.lanes.file_first(each)
                 self.comes_first(each, name)
             elif how == "away":
                 # It is tried again later, and its lane waits.
-                self.lanes.end_trial(each)
                 each.suspect = False
                 each.state = State.POSTPONED
                 self.away.append((each, name))
@@ -464,9 +418,9 @@ class LanesMachine(RuleBasedStateMachine):
             self.waiting[self.name(each)].append(each)
 
     @rule()
-    def lock(self) -> None:
-        self.locked = not self.locked
-        self.lanes.lock(locked=self.locked)
+    def hold(self) -> None:
+        self.held = not self.held
+        self.lanes.hold(held=self.held)
 
     def leave(self, each: Entry) -> None:
         each.account.entries.pop(each.id, None)
@@ -523,10 +477,8 @@ class LanesMachine(RuleBasedStateMachine):
         assert self.lanes.behind == total - len(firsts)
 
     @invariant()
-    def one_suspect_is_tried_or_may_be(self) -> None:
-        assert self.tried == [self.lanes.trial] * bool(self.lanes.trial)
-        if self.lanes.suspects and not self.lanes.trial and not self.locked:
-            assert any(each.suspect for each in self.lanes.ready)
+    def suspects_step_aside_only_while_they_are_held(self) -> None:
+        assert self.held or not self.lanes.suspects
 
     @invariant()
     def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:

@@ -118,20 +118,27 @@ class Books(Ledger):
         self,
         *ids: int,
         attempts: int = 0,
+        delivered: bool = False,
         shard: Shard = A,
         key: str | None = None,
         now: float = 0.0,
         claimed: bool = False,
     ) -> int:
-        """Have entries of ten bytes come back, without a key."""
+        """Have entries of ten bytes come back that were started so often.
+
+        Without a start they were delivered, or certainly never started.
+        """
         tail = [] if key is None else [b"key", key.encode()]
         entries: list[RawEntry] = [[raw(n), [b"msg", b"ten byt", *tail]] for n in ids]
-        counts = {raw(n): attempts for n in ids}
+        count = attempts + 1 if attempts or delivered else 0
+        counts = {raw(n): count for n in ids}
         return self.came_back(shard, entries, now, counts, claimed=claimed)
 
     def next(self) -> Entry | None:
-        """Do as workers do: of what is due, the server is told first."""
-        return self.take_due() if self.next_is_due else self.take()
+        """Do as workers do: the start of what is due is counted first."""
+        for entry in self.take_due():
+            return entry
+        return self.take()
 
     def started(self) -> Entry:
         """Take an entry that is there."""
@@ -189,8 +196,7 @@ PAIRS = [(event, state) for event in TRANSITIONS for state in State]
 PICTURE = """
 take        QUEUED -> RUNNING
 take again  AGAIN -> RUNNING
-mark        QUEUED -> DUE
-start       DUE -> RUNNING
+start       QUEUED DUE AGAIN -> RUNNING
 put back    RUNNING -> DUE
 ack         RUNNING OPEN -> SETTLED
 nack        RUNNING -> FAILED
@@ -711,9 +717,8 @@ def test_what_has_used_up_a_third_of_its_lease_is_to_be_renewed_unless_open() ->
     assert books.to_renew(9.9) == []
     renewals = books.to_renew(10.0)
     assert [(r.account.shard, r.ids, r.count) for r in renewals] == [
-        (A, [raw(5)], 0),
-        (B, [raw(7)], 0),
-        (A, [raw(n) for n in (1, 2, 3)], None),
+        (A, [raw(n) for n in (1, 2, 3, 5)], None),
+        (B, [raw(7)], None),
     ]
     assert not any(renewal.late for renewal in renewals)
 
@@ -1007,9 +1012,9 @@ def test_what_no_handler_has_seen_is_given_back_uncounted() -> None:
     books.finish(opened, ack=False)
     given = [(shard.stream, count, back) for shard, count, back in books.release()]
     assert given == [
-        ("a", 0, [raw(3)]),
-        ("a", 2, [raw(4)]),
-        ("a", 1, [raw(1), raw(2)]),
+        ("a", 0, [raw(3), raw(1)]),
+        ("a", 3, [raw(4)]),
+        ("a", 2, [raw(2)]),
         ("b", 0, [raw(5)]),
     ]
     assert running.state is State.RELEASED

@@ -56,6 +56,7 @@ class Copy:
     leased_at: float
     state: State = State.QUEUED
     suspect: bool = False
+    probe: bool = False
     # In a handler's hands: taken and not finished.
     in_hand: bool = False
     # The order that it was started under, and whose lane it has; see `order_by`.
@@ -99,6 +100,14 @@ class Asked:
     when: float
 
 
+def told_of(copy: Copy) -> int:
+    """Return the count that a released entry is given: its starts, and one."""
+    unstarted = copy.state in {*WAITING, State.RUNNING}
+    if unstarted and copy.deliveries == 1 and not copy.suspect:
+        return 0
+    return copy.deliveries if unstarted else copy.deliveries + 1
+
+
 picks = st.integers(0, 10**6)
 
 
@@ -139,7 +148,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.due: dict[Copy, float] = {}
         # Something was taken or put back out of the order of reading.
         self.out_of_turn = False
-        self.locked = False
+        self.held = False
+        # As of the last turn: leases that began by then have ended, and whether starts
+        # are counted.
+        self.ended = float("-inf")
+        self.counting = False
         # Workers that have nothing to do.
         self.hungry = 0
         # The reader saw no room, and how many should wait then; the claimer, none.
@@ -277,18 +290,19 @@ class LedgerMachine(RuleBasedStateMachine):
         return [copy for lane, copy in first.items() if lane not in busy]
 
     @property
-    def on_trial(self) -> list[Copy]:
-        return [copy for copy in self.in_hand if copy.suspect]
-
-    @property
     def takeable(self) -> list[Copy]:
         """Those of them that may start now.
 
-        No handler has it by an earlier read, and of suspects none is on trial.
+        No handler has it by an earlier read, and suspects are not held.
         """
         free = [copy for copy in self.firsts if not self.twins(copy, awaited=True)]
-        none = self.locked or self.on_trial
-        return [copy for copy in free if not (copy.suspect and none)]
+        return [copy for copy in free if not (copy.suspect and self.held)]
+
+    @property
+    def head_is_late(self) -> bool:
+        """Whether the next one may belong to another consumer."""
+        queue = self.ledger._queue
+        return bool(queue) and queue[0].leased_at <= self.ended
 
     @property
     def supply(self) -> tuple[int, set[int]]:
@@ -298,9 +312,17 @@ class LedgerMachine(RuleBasedStateMachine):
         """
         aside = self.aside
         there = [copy for copy in self.firsts if copy not in aside]
-        suspects = sum(copy.suspect for copy in there)
-        tried = bool(suspects and not self.locked and not self.on_trial)
-        return len(there) - suspects + tried, set(map(id, self.ledger._queue))
+        held = sum(copy.suspect for copy in there) if self.held else 0
+        return len(there) - held, set(map(id, self.ledger._queue))
+
+    @property
+    def spare_probes(self) -> list[Copy]:
+        """Suspects that wait to run alone, but for the first one."""
+        if self.ordering is not Ordering.NONE:
+            return []
+        waiting = [entry for entry in self.ledger._lanes.waiting() if entry.probe]
+        spare = {(e.shard.key, e.id) for e in waiting[1:]}
+        return [c for c in self.line if (c.shard.key, c.id) in spare]
 
     def twins(self, copy: Copy, *, awaited: bool = False) -> list[Copy]:
         """Copies of the same id that are in the books; or in hand and awaited."""
@@ -404,21 +426,21 @@ class LedgerMachine(RuleBasedStateMachine):
         # An id is pending once.
         ids = {self.id_for(shard, kind[0], kind[2]): kind for kind in kinds}
         for id_, (kind, key, number) in ids.items():
-            copy = Copy(shard, id_, key, 0, 1, self.now, State.DUE)
+            copy = Copy(shard, id_, key, 0, 1, self.now)
             copy.size = sum(map(len, copy.fields))
             fields: list[bytes] | None = copy.fields
             if kind in {"ghost", "deleted"}:
                 # Or, it was in hand when it was asked for.
                 fields = [] if number % 5 == 0 and not claimed else None
             entries.append([id_, fields])
-            tried = attempts + number % 2
-            if tried or number % 3:
-                counts[id_] = tried
+            told = attempts + number % 2
+            if told or number % 3:
+                counts[id_] = told
             known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
             if known and not self._comes_again(known[0], claimed=claimed, again=False):
                 continue
             if fields:
-                count += self._book_returned(copy, tried)
+                count += self._book_returned(copy, told)
                 used_up += [copy] * (copy.verdict is not None)
             elif fields is None and id_ not in self.known_ghosts(shard):
                 self.ghosts[shard.key].append(id_)
@@ -440,19 +462,23 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.look_for_room()
 
-    def _book_returned(self, copy: Copy, tried: int) -> bool:
+    def _book_returned(self, copy: Copy, told: int) -> bool:
         """Book what has come back; False if it has no attempt left."""
         most = self.max_attempts
-        copy.deliveries = tried + 1
-        if most is not None and tried >= max(2, most):
-            copy.deliveries, copy.state = tried, State.OPEN
+        starts = max(0, told - 1)
+        copy.deliveries = starts + 1
+        if most is not None and starts >= most:
+            copy.deliveries, copy.state = starts, State.OPEN
             copy.verdict = self.given_up
             self.book(copy)
             self._apply(copy, self.given_up)
             return False
         # Whoever has it here by an earlier read is alive.
-        copy.suspect = tried > 0 and not self.twins(copy, awaited=True)
-        self.out_of_turn |= copy.suspect
+        running = bool(self.twins(copy, awaited=True))
+        if told or running:
+            copy.state, copy.suspect = State.DUE, not running
+        last = 5 if most is None else most
+        copy.probe = copy.suspect and starts > 0 and starts + 1 >= last
         self.book(copy)
         return True
 
@@ -510,9 +536,7 @@ class LedgerMachine(RuleBasedStateMachine):
         copies: list[Copy],
         given: Iterable[tuple[Shard, int, list[bytes]]],
     ) -> None:
-        expected = Counter(
-            (c.shard.key, c.id, c.deliveries - (c.state in WAITING)) for c in copies
-        )
+        expected = Counter((c.shard.key, c.id, told_of(c)) for c in copies)
         assert expected == Counter(
             (shard.key, id_, deliveries)
             for shard, deliveries, ids in given
@@ -540,45 +564,49 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ask_for_renewal()
 
     def ask_for_renewal(self) -> None:
+        supply, rings = self.supply, self.ready_rings
+        third, two_thirds = self.now - LEASE / 3, self.now - LEASE * 2 / 3
+        spare = self.spare_probes
+        for copy in spare:
+            if copy.leased_at <= two_thirds:
+                copy.state = State.RELEASED
+        self._out_of_line()
         due = [
             copy
             for copy in self.in_books
-            if copy.state is not State.OPEN and copy.leased_at <= self.now - LEASE / 3
+            if copy.state is not State.OPEN
+            and copy not in spare
+            and copy.leased_at <= third
         ]
-        late = any(self.now - copy.leased_at >= LEASE * 2 / 3 for copy in due)
+        late = any(copy.leased_at <= two_thirds for copy in due)
         for renewal in self.ledger.to_renew(self.now):
             copies = [c for c in due if c.shard is renewal.account.shard]
-            marked = renewal.count is not None
-            copies = [
-                c for c in copies if (c.state is State.QUEUED and not late) == marked
-            ]
             assert Counter(renewal.ids) == Counter(copy.id for copy in copies)
             assert renewal.late == late
-            if marked:
-                self._marked(copies, renewal)
+            assert renewal.count is None
             due = [copy for copy in due if copy not in copies]
             self.asked.append(Asked(renewal, copies, self.now))
         assert not due
+        self.told(supply, self.ready_rings - rings)
+        if any(copy.state is State.RELEASED for copy in spare):
+            self.look_for_room()
 
-    def _marked(self, copies: Iterable[Copy], renewal: Renewal) -> None:
-        for copy in copies:
-            assert renewal.count == copy.deliveries - 1
-            copy.state = State.DUE
+    def release_probes(self, most: int) -> None:
+        """Let others try suspects that would wait here to run alone."""
+        supply, rings = self.supply, self.ready_rings
+        waiting = [entry for entry in self.ledger._lanes.waiting() if entry.probe]
+        left = {(e.shard.key, e.id) for e in waiting[1 + most :]}
+        copies = [c for c in self.spare_probes if (c.shard.key, c.id) in left]
+        self._given_back(copies, self.ledger.release_probes(1 + most))
+        self.told(supply, self.ready_rings - rings)
+        if copies and self.waiting:
+            assert self.room_rings, "the reader sleeps though there is less in hand"
 
-    def mark(self) -> None:
-        slow = self.acks and self.window.slow
-        young = [
-            copy
-            for copy in self.having(State.QUEUED)
-            if slow and self.now - copy.leased_at < LEASE * 2 / 3
-        ]
-        for renewal in self.ledger.to_mark(self.now):
-            mine = [c for c in young if c.shard is renewal.account.shard]
-            assert Counter(renewal.ids) == Counter(copy.id for copy in mine)
-            assert not renewal.late
-            self._marked(mine, renewal)
-            young = [copy for copy in young if copy not in mine]
-        assert not young
+    def begin_turn(self) -> None:
+        self.ledger.begin_turn(self.now)
+        self.ended = self.now - LEASE if self.acks else float("-inf")
+        self.counting = self.acks and (self.max_attempts == 1 or self.window.slow)
+        assert self.ledger.counts_starts == self.counting
 
     def answer_renewal(self, number: int) -> None:
         if not self.asked:
@@ -605,6 +633,15 @@ class LedgerMachine(RuleBasedStateMachine):
             copy.leased_at = asked.when
         self.ledger.renewed(asked.renewal, asked.when)
 
+    def confirm_start(self, number: int) -> None:
+        """The server has counted a start, and renewed the lease by that."""
+        running = [copy for copy in self.in_hand if copy.entry]
+        if self.acks and running:
+            copy = pick(running, number)
+            assert copy.entry is not None
+            self.ledger.counted(copy.entry, self.now - 1)
+            copy.leased_at = max(copy.leased_at, self.now - 1)
+
     def lose(self, number: int) -> None:
         """Of what was taken it is found that it is not ours any more."""
         if not (self.acks and self.in_hand):
@@ -625,15 +662,20 @@ class LedgerMachine(RuleBasedStateMachine):
         if is_due:
             assert self.ledger.take() is None, "the server has not been told"
             assert self.ledger.next_is_due
-        repeated = self.ledger.next_is_repeated
-        entry = self.ledger.take_due() if is_due else self._taken()
+        repeated, alone = self.ledger.next_is_repeated, self.ledger.next_is_probe
+        entry = self.ledger.take_due()[0] if is_due else self._taken()
         if entry is None:
-            assert not takeable
-            assert not self.ledger.queued
+            if not self.head_is_late:
+                assert not takeable
+                assert not self.ledger.queued
+            assert not repeated
+            assert not alone
             return
         self.the_reader_is_rung_when_all_is_free()
         [copy] = [c for c in takeable if (c.shard, c.id) == (entry.shard, entry.id)]
-        assert (copy.state is State.DUE) == is_due
+        assert (self.counting or copy.state is State.DUE) == is_due
+        assert copy.leased_at > self.ended
+        assert alone == copy.probe
         if self.ordering is Ordering.NONE and not self.out_of_turn:
             assert copy is takeable[0]
         assert copy.entry in {None, entry}
@@ -645,6 +687,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert list(entry.fields) == copy.fields
         assert (entry.size, entry.deliveries) == (copy.size, copy.deliveries)
         assert (entry.leased_at, entry.suspect) == (copy.leased_at, copy.suspect)
+        assert entry.probe == copy.probe
 
     def _taken(self) -> Entry | None:
         """Take one, now this way, now that."""
@@ -846,7 +889,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._outcomes_due(lambda: act(entry))
         copy.in_hand = False
         free = [c for c in aside if (c.id, c.shard) == (copy.id, copy.shard)]
-        due = len(free if copy.awaited else []) + copy.suspect
+        due = len(free if copy.awaited else [])
         assert self.ready_rings - rings == due
         if copy.state is State.RUNNING and verdict is not None:
             copy.state, copy.verdict = State.FAILED, verdict
@@ -887,11 +930,12 @@ class LedgerMachine(RuleBasedStateMachine):
             self.out_of_turn = True
             self.line = self.having(*WAITING)
 
-    def lock(self, *, locked: bool) -> None:
-        supply, rings = self.supply, self.ready_rings
-        self.ledger.lock_suspects(locked=locked)
-        self.locked = locked
-        self.told(supply, self.ready_rings - rings)
+    def hold(self, *, held: bool) -> None:
+        rings = self.ready_rings
+        self.ledger.hold_suspects(held=held)
+        self.held = held
+        if not held and self.ledger.queued:
+            assert self.ready_rings == rings + 1, "it waits, and nobody was told"
 
     # -- the committer -------------------------------------------------------------
 
@@ -1023,7 +1067,7 @@ class LedgerMachine(RuleBasedStateMachine):
         script=st.lists(
             st.tuples(
                 st.sampled_from(
-                    [*"tttttttttfffFFFxxxxaaTnniiiippccurRRRlsohhHdgmmbLkKBBDDD"]
+                    [*"tttttttttfffFFFxxxxaaTnniiiippccurRRRlsohhHdgmmeEbLkKBBDDD"]
                 ),
                 picks,
             ),
@@ -1064,7 +1108,9 @@ class LedgerMachine(RuleBasedStateMachine):
             "u": lambda: self.lose_the_reply(number),
             "r": lambda: self.let_time_pass(number),
             "R": lambda: self.answer_renewal(number),
-            "m": self.mark,
+            "m": self.begin_turn,
+            "e": lambda: self.release_probes(number % 3),
+            "E": lambda: self.confirm_start(number),
             "l": self.look_for_room,
             "s": self.look_what_to_spare,
             "h": lambda: self.grow_hungry(number % 3 + 1),
@@ -1074,8 +1120,8 @@ class LedgerMachine(RuleBasedStateMachine):
             "g": lambda: self.give_up(pick(SHARDS, number)),
             "b": lambda: self.put_back(number),
             "L": lambda: self.lose(number),
-            "k": lambda: self.lock(locked=True),
-            "K": lambda: self.lock(locked=False),
+            "k": lambda: self.hold(held=True),
+            "K": lambda: self.hold(held=False),
             "B": lambda: self.bury(number % 4),
             "D": lambda: self.answer_burial(number),
         }
@@ -1090,7 +1136,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.totals_add_up()
         self.outcomes_are_counted()
         self.workers_find_what_may_run_and_nothing_else()
-        self.suspects_are_tried_one_at_a_time()
+        self.suspects_step_aside_only_while_they_are_held()
         self.what_is_postponed_has_its_time()
         self.a_lane_runs_one_at_a_time()
         self.lanes_are_there_only_as_long_as_they_have_an_entry()
@@ -1159,13 +1205,10 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(self.line) == set(self.having(*WAITING))
         assert lanes.behind == len(self.line) - len(firsts)
 
-    def suspects_are_tried_one_at_a_time(self) -> None:
+    def suspects_step_aside_only_while_they_are_held(self) -> None:
         lanes = self.ledger._lanes
-        assert len(self.on_trial) <= 1
-        assert lanes.trial is (self.on_trial[0].entry if self.on_trial else None)
         assert all(entry.suspect for entry in lanes.suspects)
-        if lanes.suspects and not self.on_trial and not self.locked:
-            assert any(entry.suspect for entry in lanes.ready), "they wait for ever"
+        assert self.held or not lanes.suspects, "they wait for ever"
 
     def what_is_postponed_has_its_time(self) -> None:
         waits = self.having(State.POSTPONED)
@@ -1205,7 +1248,9 @@ class LedgerMachine(RuleBasedStateMachine):
             for number, _ in enumerate(self.copies):
                 self.acknowledge(number)
                 self.refuse(number)
-        self.lock(locked=False)
+        self.hold(held=False)
+        self.ledger.begin_turn(float("-inf"))
+        self.ended, self.counting = float("-inf"), self.ledger.counts_starts
         while self.in_hand or self.takeable or self.having(State.POSTPONED):
             if self.takeable:
                 self.take()

@@ -84,7 +84,7 @@ def test_a_shard_is_given_up_but_not_what_handlers_are_at() -> None:
     books.finish(opened, ack=False)
     books.read(1, shard=B)
     given = books.give_up(A)
-    assert given == [(A, 0, [raw(4)]), (A, 1, [raw(2)])]
+    assert given == [(A, 0, [raw(4)]), (A, 2, [raw(2)])]
     assert (now(running), now(opened)) == (State.RUNNING, State.RELEASED)
     assert sorted(books.in_hand(A)) == [raw(1), raw(3)]
     assert list(books.in_hand(B)) == [raw(1)]

@@ -34,6 +34,8 @@ def test_the_defaults_are_those_that_the_docstrings_name() -> None:
     assert Prefetch() == Prefetch(2000, max_bytes=64 * 1024 * 1024, max_wait=1.0)
     assert Commit() == Commit(interval=0.1, max_pending=1000, delay=5.0)
     assert Claim() == Claim(idle=60.0, interval=30.0)
+    assert Claim(idle=5) == Claim(idle=5.0, interval=2.5)
+    assert Claim(idle=300) == Claim(idle=300.0, interval=30.0)
     assert Batch() == Batch(size=100, linger=1.0)
 
 

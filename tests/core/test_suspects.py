@@ -27,23 +27,25 @@ from penstock.options import Ordering
 
 def test_of_what_comes_back_the_server_is_told_before_it_starts() -> None:
     books = Books()
-    assert books.back(1, 2, attempts=0, now=7.5) == 2
+    assert books.back(1, 2, delivered=True, now=7.5) == 2
     assert (books.held, books.size, books.queued) == (2, 20, 2)
     assert books.totals.received == 2
     assert books.take() is None
     assert books.next_is_due
-    entry = books.take_due()
+    [entry] = books.take_due()
     assert (entry.id, now(entry)) == (raw(1), State.RUNNING)
     assert (entry.deliveries, entry.leased_at, entry.size) == (1, 7.5, 10)
-    assert not entry.suspect
+    assert entry.suspect, "it may have been started, too fast to be counted"
     assert books.may_start(entry)
     assert books.held == 2
 
 
-def test_what_no_handler_has_had_is_no_suspect() -> None:
+def test_what_certainly_was_not_started_is_no_suspect() -> None:
     books = Books()
     books.back(1, 2, 3, attempts=0)
-    assert ids(books.started() for _ in range(3)) == [raw(1), raw(2), raw(3)]
+    taken = [books.take() for _ in range(3)]
+    assert ids(taken) == [raw(1), raw(2), raw(3)]
+    assert not any(entry is None or entry.suspect for entry in taken)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 7])
@@ -66,7 +68,7 @@ def test_what_the_server_tells_no_count_of_has_not_been_tried() -> None:
 
 def test_new_ones_wait_behind_what_has_come_back() -> None:
     books = Books()
-    books.back(1)
+    books.back(1, delivered=True)
     books.read(2)
     assert books.take() is None, "it would start before its turn"
     assert books.started().id == raw(1)
@@ -80,7 +82,7 @@ def test_new_ones_wait_behind_what_has_come_back() -> None:
 def test_several_fresh_ones_are_taken_at_once_up_to_what_has_come_back() -> None:
     books = Books()
     books.read(1, 2, 3)
-    books.back(4)
+    books.back(4, delivered=True)
     books.read(5)
     assert ids(books.take_fresh(2)) == [raw(1), raw(2)]
     assert ids(books.take_fresh(9)) == [raw(3)]
@@ -158,9 +160,8 @@ def test_what_was_left_open_here_and_taken_over_by_us_is_tried_once_more() -> No
     ("most", "attempts", "exhausted"),
     [
         (None, 1000, False),
-        # One delivery proves nothing.
-        (1, 1, False),
-        (1, 2, True),
+        (1, 0, False),
+        (1, 1, True),
         (2, 1, False),
         (2, 2, True),
         (5, 4, False),
@@ -211,7 +212,7 @@ def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
 
 def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
     books = Books(max_attempts=2)
-    counts = {raw(1): 0, raw(2): 2, raw(3): 1}
+    counts = {raw(1): 0, raw(2): 3, raw(3): 2}
     entries = [[raw(n), [b"msg", b"a"]] for n in (1, 2, 3)]
     assert books.came_back(A, entries, 0.0, counts) == 2
     assert ids([books.started(), books.started()]) == [raw(1), raw(3)]
@@ -221,7 +222,7 @@ def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
 def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
     books = Books(max_attempts=2, exhausted=Left("why"))
     books.back(1, attempts=2)
-    assert list(books.release()) == [(A, 2, [raw(1)])]
+    assert list(books.release()) == [(A, 3, [raw(1)])]
 
 
 # -- starting ----------------------------------------------------------------------
@@ -229,17 +230,17 @@ def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
 
 def test_what_is_put_back_comes_first_again_and_was_not_tried() -> None:
     books = Books()
-    books.back(1, 2)
-    entry = books.take_due()
+    books.back(1, 2, delivered=True)
+    [entry] = books.take_due()
     rings = books.ready_rings
     books.put_back(entry)
     assert books.ready_rings == rings + 1
     assert now(entry) is State.DUE
     assert (books.held, books.queued) == (2, 2)
-    assert books.take_due() is entry
+    assert books.take_due() == [entry]
     assert entry.deliveries == 1
     books.put_back(entry)
-    assert list(books.release()) == [(A, 0, [raw(1), raw(2)])]
+    assert list(books.release()) == [(A, 1, [raw(1), raw(2)])]
 
 
 def test_what_was_new_and_is_put_back_is_told_of_before_it_starts() -> None:
@@ -248,7 +249,7 @@ def test_what_was_new_and_is_put_back_is_told_of_before_it_starts() -> None:
     entry = books.started()
     books.put_back(entry)
     assert books.take() is None
-    assert books.take_due() is entry
+    assert books.take_due() == [entry]
 
 
 def test_what_is_put_back_keeps_its_lane() -> None:
@@ -292,7 +293,7 @@ def test_what_was_lost_before_it_started_is_lost_once() -> None:
 
 def test_the_reader_is_rung_when_what_is_due_is_taken() -> None:
     books = Books(max_messages=4)
-    books.back(*range(4))
+    books.back(*range(4), delivered=True)
     assert books.room() == 0
     books.hunger(5)
     rings = books.room_rings
@@ -310,30 +311,49 @@ def test_a_reader_that_found_room_is_not_rung_when_what_is_due_is_taken() -> Non
 # -- suspects ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["ack", "early", "open", "fail", "lose", "release"])
-@pytest.mark.parametrize("ordering", Ordering)
-def test_the_next_suspect_is_tried_when_the_one_before_it_has_finished(
-    how: str, ordering: Ordering
+def test_suspects_run_beside_each_other_and_beside_new_ones() -> None:
+    books = Books()
+    books.back(1, 2, attempts=1)
+    books.back(3, delivered=True)
+    books.read(4, 5)
+    taken = [books.started() for _ in range(5)]
+    assert ids(taken) == [raw(n) for n in range(1, 6)]
+    assert [entry.suspect for entry in taken] == [True, True, True, False, False]
+    assert not any(entry.probe for entry in taken)
+
+
+@pytest.mark.parametrize(
+    ("most", "attempts", "alone"),
+    [
+        (2, 1, True),
+        (3, 1, False),
+        (3, 2, True),
+        (5, 3, False),
+        (5, 4, True),
+        (None, 3, False),
+        (None, 4, True),
+        (None, 40, True),
+    ],
+)
+def test_a_suspect_runs_alone_on_its_last_allowed_attempt(
+    *, most: int | None, attempts: int, alone: bool
 ) -> None:
-    books = Books(ordering=ordering)
-    books.back(1, key="k", attempts=1)
-    books.back(2, shard=B, key="l", attempts=1)
-    first = books.started()
-    assert books.next() is None
-    assert books.ready_rings == 0
-    if how == "early":
-        books.ack(first)
-    elif how == "lose":
-        books.lose(first)
-    elif how == "release":
-        books.give_up(A)
-    assert books.next() is None, "its handler is at it"
-    if how == "fail":
-        books.fail(first, later())
-    else:
-        books.finish(first, ack=how == "ack")
-    assert books.ready_rings == 1
-    assert books.started().id == raw(2)
+    books = Books(max_attempts=most)
+    books.back(1, attempts=attempts)
+    assert books.next_is_probe == alone
+    assert books.started().probe == alone
+
+
+def test_what_failed_here_on_its_last_attempt_but_one_need_not_run_alone() -> None:
+    """It is known that it does not kill."""
+    books = Books(max_attempts=2)
+    books.read(1)
+    books.failed(later(due=5.0))
+    books.ripen(5.0)
+    assert books.next_is_repeated
+    assert not books.next_is_probe
+    again = books.started()
+    assert (again.deliveries, again.suspect, again.probe) == (2, False, False)
 
 
 def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
@@ -348,22 +368,33 @@ def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
     assert the(books.plan()).ids == [raw(1)]
 
 
-def test_suspects_do_not_hold_up_new_ones() -> None:
+def test_several_are_taken_at_once_but_what_runs_alone_by_itself() -> None:
+    books = Books(max_attempts=3)
+    books.back(1, 2, attempts=1)
+    books.back(3, attempts=2)
+    books.back(4, attempts=1)
+    assert ids(books.take_due(9)) == [raw(1), raw(2)]
+    assert ids(books.take_due(9)) == [raw(3)]
+    assert ids(books.take_due(9)) == [raw(4)]
+    assert books.take_due(9) == []
+
+
+def test_apart_each_further_attempt_is_taken_by_itself() -> None:
     books = Books()
-    books.back(1, 2, 3, attempts=1)
-    books.read(4, 5)
-    assert ids(books.started() for _ in range(3)) == [raw(1), raw(4), raw(5)]
-    assert books.next() is None
-    assert (books.queued, books.held) == (0, 5)
+    books.back(1, 2, delivered=True)
+    books.back(3, 4, attempts=1)
+    assert ids(books.take_due(9, apart=True)) == [raw(1), raw(2)]
+    assert ids(books.take_due(9, apart=True)) == [raw(3)]
+    assert ids(books.take_due(9, apart=True)) == [raw(4)]
 
 
 def test_during_an_outage_no_suspect_is_tried_but_others_are() -> None:
     books = Books()
     books.back(1, attempts=1)
     books.read(2)
-    books.lock_suspects(locked=True)
+    books.hold_suspects(held=True)
     assert ids([books.next(), books.next()]) == [raw(2), None]
-    books.lock_suspects(locked=False)
+    books.hold_suspects(held=False)
     assert books.started().id == raw(1)
 
 
@@ -372,7 +403,7 @@ def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> Non
     books.read(1)
     books.back(2, 3, attempts=1)
     books.read(4)
-    books.lock_suspects(locked=True)
+    books.hold_suspects(held=True)
     assert ids([books.next(), books.next()]) == [raw(1), None]
     assert not books.next_is_due
     assert not books.next_is_repeated
@@ -380,7 +411,7 @@ def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> Non
     assert books.held == 4
     books.read(5)
     assert books.next() is None
-    books.lock_suspects(locked=False)
+    books.hold_suspects(held=False)
     assert books.queued == 4
     for number in (2, 3, 4, 5):
         entry = books.started()
@@ -388,56 +419,178 @@ def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> Non
         books.finish(entry, ack=True)
 
 
-def test_a_suspect_that_could_not_be_counted_is_put_back_and_waits() -> None:
+def test_suspects_that_could_not_be_counted_are_put_back_and_wait_in_order() -> None:
     books = Books()
-    books.back(1, 2, attempts=1)
-    entry = books.started()
-    books.lock_suspects(locked=True)
-    books.put_back(entry)
+    books.back(1, 2, 3, attempts=1)
+    taken = books.take_due(2)
+    books.hold_suspects(held=True)
+    for entry in reversed(taken):
+        books.put_back(entry)
     assert books.next() is None
-    assert books.held == 2
-    books.lock_suspects(locked=False)
-    first = books.started()
-    assert books.next() is None
-    books.finish(first, ack=True)
-    second = books.started()
-    assert {first.id, second.id} == {raw(1), raw(2)}
+    assert books.held == 3
+    books.hold_suspects(held=False)
+    assert ids(books.take_due(9)) == [raw(1), raw(2), raw(3)]
 
 
 def test_suspects_that_stepped_aside_are_given_back_and_dropped_like_others() -> None:
     books = Books()
-    books.back(1, 2, 3, attempts=1)
-    books.back(4, shard=B, attempts=1)
-    books.started()
+    books.back(1, 2, attempts=1)
+    books.back(3, shard=B, attempts=1)
+    books.hold_suspects(held=True)
     assert books.next() is None
     assert books.drop(A) == 2
-    assert books.held == 2
-    assert books.give_up(B) == [(B, 1, [raw(4)])]
     assert books.held == 1
+    assert books.give_up(B) == [(B, 2, [raw(3)])]
+    assert books.held == 0
 
 
 def test_leases_of_suspects_that_stepped_aside_come_first_too() -> None:
     books = Books(lease=30.0)
     books.back(1, 2, attempts=1, now=0.0)
-    books.started()
+    books.hold_suspects(held=True)
     assert books.next() is None
     assert books.queued == 0
     assert not books.overdue(29.9)
     assert books.overdue(30.0)
 
 
-def test_no_more_suspects_are_taken_over_than_can_be_tried_soon() -> None:
-    books = Books(max_messages=1000)
-    books.back(*range(17), attempts=1)
+def test_nothing_is_taken_over_while_a_suspect_waits_to_run_alone() -> None:
+    books = Books(max_messages=1000, max_attempts=2)
+    books.back(1, 2, attempts=1)
     books.hunger(30)
     first = books.started()
-    assert books.spare() == 14, "sixteen are in the queue"
-    assert books.next() is None
     assert books.spare() == 0, "others of the group can do the rest"
+    second = books.started()
     rings = books.room_rings
     books.finish(first, ack=True)
     assert books.room_rings > rings
-    assert books.spare() == 29
+    assert books.spare() == 30
+    books.finish(second, ack=True)
+
+
+def test_suspects_that_wait_behind_another_one_to_run_alone_are_left_to_others() -> (
+    None
+):
+    books = Books(lease=30.0, max_attempts=2)
+    books.back(1, 2, 3, attempts=1, now=0.0)
+    books.read(4, now=10.0)
+    assert [due.ids for due in books.to_renew(10.0)] == [[raw(1)]]
+    assert books.held == 4
+    assert [due.ids for due in books.to_renew(20.0)] == [[raw(1), raw(4)]]
+    assert books.held == 2, "the leases of 2 and 3 are about to end"
+    assert not known(books, A, raw(2))
+    assert books.totals.lost == 0
+    books.finish(books.started(), ack=True)
+    assert ids([books.next()]) == [raw(4)]
+
+
+@pytest.mark.parametrize("ordering", [KEY, Ordering.SHARD])
+def test_where_that_would_break_an_order_they_stay(ordering: Ordering) -> None:
+    books = Books(lease=30.0, max_attempts=2, ordering=ordering)
+    books.back(1, 2, attempts=1, key="k", now=0.0)
+    assert [due.ids for due in books.to_renew(20.0)] == [[raw(1), raw(2)]]
+    assert books.release_probes(1) == []
+    assert books.held == 2
+
+
+def test_too_many_that_would_wait_to_run_alone_are_released_with_their_counts() -> None:
+    books = Books(max_attempts=3)
+    books.back(1, 2, 3, attempts=2)
+    books.back(4, 5, attempts=1)
+    books.back(6, shard=B, attempts=2)
+    assert books.room() == 0 or books.room_rings == 0
+    assert books.release_probes(2) == [(A, 3, [raw(3)]), (B, 3, [raw(6)])]
+    assert ids(books.take_due()) == [raw(1)]
+    assert books.release_probes(1) == []
+    assert books.held == 4
+
+
+def test_the_reader_is_rung_when_suspects_are_released() -> None:
+    books = Books(max_attempts=2, max_messages=2)
+    books.back(1, 2, attempts=1)
+    assert books.room() == 0
+    books.release_probes(1)
+    assert books.room_rings == 1
+
+
+# -- leases ------------------------------------------------------------------------
+
+
+def test_what_may_be_another_consumer_s_by_now_is_not_taken_in_any_way() -> None:
+    books = Books(lease=30.0)
+    books.read(1, now=0.0)
+    books.read(2, now=10.0)
+    books.begin_turn(29.9)
+    assert books.take_due()
+    books.begin_turn(40.0)
+    assert books.take() is None
+    assert books.take_fresh(9) == []
+    assert books.take_due(9) == []
+    assert not books.next_is_due
+    books.counts_starts = False
+    assert books.take() is None
+    assert books.take_fresh(9) == []
+    [renewal] = books.to_renew(40.0)
+    assert renewal.late
+    books.renewed(renewal, 40.0)
+    assert ids([books.next()]) == [raw(2)]
+
+
+def test_an_older_one_behind_a_younger_one_is_held_back_too() -> None:
+    books = Books(lease=30.0)
+    books.read(1, now=5.0)
+    books.read(2, now=0.0)
+    books.begin_turn(30.0)
+    assert ids([books.next(), books.next()]) == [raw(1), None]
+
+
+def test_a_count_that_is_confirmed_renews_the_lease() -> None:
+    books = Books(lease=30.0)
+    books.read(1, now=0.0)
+    entry = books.started()
+    books.counted(entry, 15.0)
+    assert books.lease_left(entry, 20.0) == 25.0
+    books.counted(entry, 10.0)
+    assert books.lease_left(entry, 20.0) == 25.0, "a later one came first"
+
+
+def test_what_runs_is_known_to_the_guard() -> None:
+    books = Books()
+    books.read(1, 2, 3)
+    one, two = books.started(), books.started()
+    books.refuse(two, later(), two.fields)
+    assert (books.running, books.untracked) == ([one, two], 0)
+    books.processed(one)
+    assert books.running == [two]
+
+
+def test_without_acks_it_is_known_how_many_run() -> None:
+    books = Books(acks=False, ordering=KEY)
+    books.read(1, 2, 3, key="k")
+    books.started()
+    assert (books.running, books.untracked) == ([], 1)
+
+
+def test_while_a_suspect_runs_alone_it_is_told_when_anything_has_finished() -> None:
+    books = Books()
+    finished: list[str] = []
+    books.read(1, 2, 3)
+    taken = [books.started() for _ in range(3)]
+    assert not books.urgent
+    books.on_finished = lambda: finished.append("")
+    assert books.urgent
+    books.finish(taken[0], ack=True)
+    assert len(finished) == 1
+    books.committed(the(books.plan()))
+    assert len(finished) == 2
+    for entry in taken[1:]:
+        books.fail(entry, Dead("x"))
+    assert len(finished) == 4
+    first, second = books.to_bury(2)
+    books.buried(first, ours=True)
+    books.copied(second)
+    books.committed(the(books.plan()))
+    assert len(finished) == 6
 
 
 def test_without_acks_a_lease_never_ends() -> None:
@@ -463,68 +616,118 @@ def test_a_lease_is_left_as_long_as_there_is_no_outcome() -> None:
     assert books.lease_left(opened, 20.0) == 0.0
 
 
-# -- counting down -----------------------------------------------------------------
+# -- counting ----------------------------------------------------------------------
 
 
-def shown(renewals: list[Renewal]) -> list[tuple[object, list[bytes], int | None]]:
-    return [(due.account.shard, due.ids, due.count) for due in renewals]
+def slow() -> Books:
+    books = Books()
+    books.begin_turn(0.0)
+    assert books.counts_starts
+    return books
 
 
-def test_what_waits_is_counted_down_while_the_pace_is_slow() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, 2, key="k")
-    books.read(3, 4, shard=B, key="k")
-    books.back(5, attempts=1, key="l")
-    books.done()
-    renewals = books.to_mark(0.0)
-    assert shown(renewals) == [(B, [raw(3), raw(4)], 0), (A, [raw(2)], 0)]
-    assert not any(due.late for due in renewals)
-    assert books.to_mark(0.0) == [], "once"
-    assert {now(entry) for entry in books._lanes.waiting()} == {State.DUE}
+def test_while_the_pace_is_slow_each_start_is_counted() -> None:
+    books = slow()
+    books.read(1, 2, 3)
     assert books.take() is None
-    assert books.started().deliveries == 1
+    assert books.take_fresh(9) == []
+    assert books.next_is_due
+    assert [now(entry) for entry in books.take_due(2)] == [State.RUNNING] * 2
+    assert ids([books.next()]) == [raw(3)]
 
 
-def test_while_the_pace_is_quick_nothing_is_counted_down() -> None:
+def test_while_the_pace_is_quick_first_starts_are_not_counted() -> None:
     books = Books(max_messages=5000)
     books.room(now=0.0)
     books.read(*range(3000))
     for _ in range(2500):
         books.done()
     books.room(now=1.0)
-    assert books.to_mark(1.0) == []
+    assert books.pace == 2500
+    books.begin_turn(1.0)
     assert books.take() is not None
-    books.room(now=1000.0)
+    assert not books.next_is_due
+    books.room(now=10.0)
     books.done()
     books.room(now=1001.0)
-    assert books.to_mark(1001.0) == [], "and not what may be somebody else's"
-    books.read(9000, now=1001.0)
-    assert [due.ids for due in books.to_mark(1001.0)] == [[raw(9000)]]
+    books.begin_turn(1.0)
+    assert books.take() is None
+    assert books.next_is_due
+
+
+def test_with_one_attempt_each_start_is_counted_at_any_pace() -> None:
+    books = Books(max_messages=5000, max_attempts=1)
+    books.room(now=0.0)
+    books.read(*range(3000))
+    for _ in range(2500):
+        books.done()
+    books.room(now=1.0)
+    books.begin_turn(1.0)
+    assert books.take() is None
+    assert books.next_is_due
 
 
 def test_without_acks_nothing_is_counted() -> None:
     books = Books(acks=False)
     books.read(1)
-    assert books.to_mark(0.0) == []
+    books.begin_turn(1e9)
+    assert not books.next_is_due
     assert books.take() is not None
 
 
-def test_what_has_a_handler_or_waits_for_one_that_has_it_is_not_counted_down() -> None:
-    books = Books()
+def test_what_has_a_handler_by_an_earlier_read_waits_for_it_and_is_counted() -> None:
+    books = slow()
     books.read(1, 2)
-    books.started()
+    [first] = books.take_due()
     books.read(1, again=True)
-    assert [due.ids for due in books.to_mark(0.0)] == [[raw(2)]]
+    assert ids(books.take_due(9)) == [raw(2)]
+    books.finish(first, ack=True)
+    assert ids(books.take_due(9)) == [raw(1)]
 
 
-def test_what_was_counted_down_is_given_back_uncounted() -> None:
+def test_what_was_not_started_is_given_back_as_such() -> None:
     books = Books()
     books.read(1)
-    assert books.to_mark(0.0)
-    assert list(books.release()) == [(A, 0, [raw(1)])]
+    books.back(2, delivered=True)
+    books.back(3, attempts=2)
+    assert list(books.release()) == [
+        (A, 0, [raw(1)]),
+        (A, 1, [raw(2)]),
+        (A, 3, [raw(3)]),
+    ]
 
 
-def test_what_waits_for_long_is_counted_down_with_its_renewal() -> None:
+def test_what_was_interrupted_is_given_back_as_not_started() -> None:
+    books = Books()
+    books.read(1, 2)
+    books.back(3, attempts=1)
+    one, _, three = (books.started() for _ in range(3))
+    books.put_back(one)
+    books.put_back(three)
+    assert list(books.release()) == [(A, 2, [raw(3)]), (A, 0, [raw(1), raw(2)])]
+
+
+def test_what_has_failed_or_has_no_outcome_is_given_back_as_started() -> None:
+    books = Books()
+    books.read(1, 2, 3)
+    books.failed(later())
+    books.finish(books.started(), ack=False)
+    nacked = books.started()
+    books.refuse(nacked, later(), nacked.fields)
+    given = list(books.release())
+    assert {count for _, count, _ in given} == {2}
+    assert sorted(id_ for _, _, ids_ in given for id_ in ids_) == [
+        raw(1),
+        raw(2),
+        raw(3),
+    ]
+
+
+def shown(renewals: list[Renewal]) -> list[tuple[object, list[bytes], int | None]]:
+    return [(due.account.shard, due.ids, due.count) for due in renewals]
+
+
+def test_what_waits_for_long_is_renewed_with_what_runs() -> None:
     books = Books(lease=30.0, max_messages=5000)
     books.read(1, 2, now=0.0)
     books.back(3, attempts=2, now=0.0)
@@ -532,22 +735,19 @@ def test_what_waits_for_long_is_counted_down_with_its_renewal() -> None:
     running = books.started()
     renewals = books.to_renew(10.0)
     assert shown(renewals) == [
-        (A, [raw(2)], 0),
-        (B, [raw(4)], 0),
-        (A, [raw(1), raw(3)], None),
+        (A, [raw(1), raw(2), raw(3)], None),
+        (B, [raw(4)], None),
     ]
     assert now(running) is State.RUNNING
-    assert [now(entry) for entry in books._queue] == [State.DUE] * 3
 
 
-def test_nothing_is_counted_down_while_it_has_to_be_asked_whose_it_is() -> None:
+def test_past_two_thirds_of_a_lease_it_has_to_be_asked_whose_it_is() -> None:
     books = Books(lease=30.0)
     books.read(1, now=0.0)
     books.read(2, shard=B, now=10.0)
     renewals = books.to_renew(20.0)
     assert shown(renewals) == [(A, [raw(1)], None), (B, [raw(2)], None)]
     assert all(due.late for due in renewals)
-    assert {now(entry) for entry in books._queue} == {State.QUEUED}
 
 
 def test_what_is_postponed_dead_or_being_buried_is_renewed_too() -> None:

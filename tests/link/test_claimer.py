@@ -12,13 +12,14 @@ from conftest import Events
 from core.test_ledger import A, Books, raw, the
 from penstock._core.commands import Command
 from penstock._core.cursors import Cursors
-from penstock._core.replies import Claimed
+from penstock._core.replies import Claimed, Pending
 from penstock._link.address import parse
 from penstock._link.dialing import connect
 from penstock._link.link import Line
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer, renew
 from penstock._tasks.membership import Membership
+from penstock._tasks.own_claims import OwnClaims
 from penstock.message import Shard
 
 
@@ -36,7 +37,11 @@ class Confirms:
         if self._confirms:
             self._books.committed(self._batch)
         fields = (b"msg", b"x")
-        return [[], [(raw(1), fields)], [(raw(2), fields)]]
+        if batch[0][0] == b"XPENDING":
+            # (as far as the server knows, the second one has been started once)
+            pending = [Pending(raw(n), b"c", 0, n) for n in (1, 2)]
+            return [[each] for each in pending] + [[(raw(n), fields)] for n in (1, 2)]
+        return [[raw(2)]]
 
 
 @pytest.mark.parametrize("confirms", [True, False])
@@ -54,6 +59,7 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
         ledger=books,
         intake=cast("Intake", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),
+        claims=OwnClaims(cast("Membership", member)),
         cursors=cast("Cursors", SimpleNamespace(shards=[A])),
         lease=1.0,
         interval=1.0,
@@ -78,7 +84,10 @@ async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
     member = SimpleNamespace(group="g", name="c")
     wire = await connect(parse(url))
     try:
-        found = await renew(cast("Line", wire), books, cast("Membership", member))
+        claims = OwnClaims(cast("Membership", member))
+        found = await renew(
+            cast("Line", wire), books, cast("Membership", member), claims, 1.0
+        )
     finally:
         await wire.aclose()
     assert found == ([], None)

@@ -148,6 +148,7 @@ class Fleet:
         retry: What `Retry` is given.
         claim: What `Claim` is given.
         run: What `run` is given.
+        close_timeout: What the consumer is given.
         lives: All processes so far.
     """
 
@@ -157,20 +158,26 @@ class Fleet:
     retry: dict[str, Any] = field(default_factory=dict)
     claim: dict[str, Any] = field(default_factory=lambda: {"idle": 1, "interval": 0.2})
     run: dict[str, Any] = field(default_factory=dict)
+    close_timeout: float = 10.0
     lives: list[Life] = field(default_factory=list)
 
-    async def start(self, name: str, url: str | None = None) -> Life:
-        """Start a worker whose consumer has that name."""
+    async def start(
+        self, name: str, url: str | None = None, *, restart: bool = False
+    ) -> Life:
+        """Start a worker whose consumer has that name; have it restart when killed."""
         life = Life(name, self.folder / f"{len(self.lives):04}-{name}")
         self.lives.append(life)
+        asked: dict[str, Any]
         asked = {"retry": self.retry, "claim": self.claim, "run": self.run}
+        asked["close_timeout"] = self.close_timeout
+        asked["restart"] = restart
         names = {"url": url or self.url, "stream": self.stream, "name": name}
         await life.begin({**names, **asked})
         return life
 
     async def keep_up(self, name: str) -> None:
-        """Be its supervisor: start it anew whenever it was killed."""
-        while await (await self.start(name)).end() < 0:
+        """Be its supervisor: start it anew whenever it was killed or has failed."""
+        while await (await self.start(name)).end():
             pass
 
     async def send(self, *payloads: str, first: int = 0, keys: int = 0) -> None:

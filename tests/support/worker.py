@@ -5,6 +5,7 @@ A payload says what its handler has to do, as `<number> <what> [<argument> …]`
 - `ok`: nothing; `sleep 0.01`: take that long.
 - `fail 2`: raise, on the first two attempts; `fail`: on all.
 - `kill 2`: end this process by SIGKILL, on the first two attempts; `kill`: on all.
+- `exit 2`: raise SystemExit, on the first two attempts; `exit`: on all.
 - `hang 1 0.2`: never end, on the first attempt; after that take so long.
 - `count out`: in a transaction, count it in the hash `out.counts` and send it to `out`.
 
@@ -17,7 +18,8 @@ survives the process: the time, by the clock that all processes of a machine sha
 - `taken <id> …`: pending entries that it was given after somebody else;
 - `event <name>`, `ready`, and `closed`.
 
-SIGTERM has it close the consumer in order.
+SIGTERM has it close the consumer in order. Asked to `restart`, it starts itself anew
+whenever it was killed or has failed, by a fork, which takes no time.
 """
 
 from __future__ import annotations
@@ -86,6 +88,9 @@ class Labourer:
     async def _break(what: str) -> None:
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "exit":
+            await asyncio.sleep(0.05)
+            sys.exit(7)
         if what == "hang":
             await asyncio.Event().wait()
 
@@ -112,7 +117,10 @@ def takeovers_noted(worker: Labourer) -> Iterator[None]:
 async def main(asked: dict[str, Any], worker: Labourer) -> None:
     """Consume until SIGTERM."""
     over = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    if "leash" in asked:
+        loop.add_reader(asked["leash"], os._exit, 1)
     consumer = Consumer(
         asked["stream"],
         url=asked["url"],
@@ -121,18 +129,37 @@ async def main(asked: dict[str, Any], worker: Labourer) -> None:
         claim=Claim(**asked["claim"]),
         retry=Retry(**asked["retry"]),
         on_event=worker.event,
+        close_timeout=asked["close_timeout"],
     )
     async with consumer:
         worker.note("ready")
         run = asyncio.create_task(consumer.run(worker.handle, **asked["run"]))
-        await over.wait()
-        await consumer.aclose()
+        told = asyncio.create_task(over.wait())
+        await asyncio.wait([told, run], return_when=asyncio.FIRST_COMPLETED)
+        if over.is_set():
+            await consumer.aclose()
         await run
     worker.note("closed")
+
+
+def fork_lives() -> int:
+    """Return in a child, once per life, with a pipe that ends with the parent.
+
+    The parent exits when a child has ended well.
+    """
+    leash, held = os.pipe()
+    while os.fork():
+        _, status = os.wait()
+        if status == 0:
+            sys.exit()
+    os.close(held)
+    return leash
 
 
 if __name__ == "__main__":
     given, journal = json.loads(sys.argv[1]), sys.argv[2]
     labourer = Labourer(os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    if given["restart"]:
+        given["leash"] = fork_lives()
     with takeovers_noted(labourer):
         asyncio.run(main(given, labourer))

@@ -35,6 +35,8 @@ from penstock.options import Ordering
 __all__ = ["Arrivals"]
 
 _NO_ORDER: Final = Ordering.NONE
+# Without a bound on attempts, starts that a suspect has had when it first runs alone.
+_TRIES: Final = 4
 
 
 class Arrivals:
@@ -70,6 +72,7 @@ class Arrivals:
         "_room",
         "_swept",
         "_totals",
+        "_tries",
     )
 
     def __init__(
@@ -96,6 +99,8 @@ class Arrivals:
         self._totals = totals
         self._lease = lease
         self._max_attempts = max_attempts
+        # Starts after which a suspect runs alone: its next one is the last allowed.
+        self._tries = _TRIES if max_attempts is None else max(1, max_attempts - 1)
         self._acks = acks
         self._on_ready = on_ready
         self._on_exhausted = on_exhausted
@@ -152,7 +157,7 @@ class Arrivals:
         shard: Shard,
         entries: Sequence[RawEntry],
         now: float,
-        attempts: Mapping[bytes, int],
+        counts: Mapping[bytes, int],
         *,
         claimed: bool,
     ) -> int:
@@ -168,25 +173,23 @@ class Arrivals:
                 if fields is None:
                     self._ghost(account, id_)
                 continue
-            before, bytes_ = attempts.get(id_, 0), sum(map(len, fields))
-            entry = Entry(account, id_, fields, bytes_, before + 1, now, DUE)
+            bytes_, starts = sum(map(len, fields)), max(0, counts.get(id_, 0) - 1)
+            entry = Entry(account, id_, fields, bytes_, starts + 1, now)
             known[id_] = entry
-            if self._exhausted(before):
-                entry.deliveries, entry.state = before, OPEN
+            if self._max_attempts is not None and starts >= self._max_attempts:
+                entry.deliveries, entry.state = starts, OPEN
                 self._totals.received += 1
                 self._on_exhausted(entry)
                 continue
-            # Whoever has it here by an earlier read is alive.
-            entry.suspect = before > 0 and id_ not in account.twice
+            # If a handler here has it by an earlier read, it has killed nobody.
+            running = id_ in account.twice
+            if running or counts.get(id_):
+                entry.state, entry.suspect = DUE, not running
+                entry.probe = entry.suspect and starts >= self._tries
             self._lanes.file(entry)
             number += 1
             size += bytes_
         return self._booked(number, size)
-
-    def _exhausted(self, attempts: int) -> bool:
-        # One delivery proves nothing: it may have waited beside the one that killed.
-        most = self._max_attempts
-        return most is not None and attempts >= max(2, most)
 
     @contextmanager
     def recovering(self, shard: Shard) -> Iterator[None]:

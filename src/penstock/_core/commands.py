@@ -135,43 +135,21 @@ def xautoclaim(
     return (*head, b"COUNT", count, b"JUSTID")
 
 
-def xclaim_renew(
-    key: bytes,
-    group: str,
-    consumer: str,
-    ids: Iterable[bytes],
-    *,
-    deliveries: int | None = None,
-    idle: int = 0,
-) -> Command:
-    """Start the idle clock of our entries anew; the reply is those still pending.
-
-    `deliveries` sets the delivery count; None leaves it. What has been idle for less
-    than `idle` milliseconds is left alone. JUSTID keeps bodies off the wire and the
-    count unchanged.
-    """
-    head: Command = (b"XCLAIM", key, group, consumer, idle, *ids)
-    told: Command = () if deliveries is None else (b"RETRYCOUNT", deliveries)
-    return (*head, *told, b"JUSTID")
-
-
-def xclaim_give_back(
+def xclaim(
     key: bytes,
     group: str,
     consumer: str,
     ids: Iterable[bytes],
     *,
     idle: int,
-    deliveries: int | None,
+    words: Sequence[Word] = (),
 ) -> Command:
-    """Make entries claimable at once: idle for `idle` milliseconds already.
+    """Claim entries; the reply is the ids of those that are still pending.
 
-    They stay in our name until somebody claims them. `deliveries` sets the delivery
-    count; None leaves it. JUSTID keeps bodies off the wire and the count unchanged.
+    What has been idle for less than `idle` milliseconds is left alone. JUSTID keeps
+    bodies off the wire and the delivery count unchanged, unless `words` set it.
     """
-    head: Command = (b"XCLAIM", key, group, consumer, 0, *ids, b"IDLE", idle)
-    retry: Command = () if deliveries is None else (b"RETRYCOUNT", deliveries)
-    return (*head, *retry, b"JUSTID")
+    return (b"XCLAIM", key, group, consumer, idle, *ids, *words, b"JUSTID")
 
 
 def xgroup_create(key: bytes, group: str, after: Word, *, mkstream: bool) -> Command:

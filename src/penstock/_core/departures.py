@@ -37,7 +37,7 @@ from penstock.message import Shard
 __all__ = ["Departures", "GivenBack"]
 
 GivenBack: TypeAlias = tuple[Shard, int, list[bytes]]
-"""A shard, the delivery count to be set, and the ids of entries that get it."""
+"""A shard, the delivery count to be set, and the ids of the entries that get it."""
 
 
 class Departures:
@@ -124,16 +124,41 @@ class Departures:
     ) -> Iterator[GivenBack]:
         back: dict[int, list[bytes]] = {}
         for entry in self._withdraw(account):
-            seen = entry.state is POSTPONED
+            back.setdefault(_count_of(entry), []).append(entry.id)
             move(entry, RELEASE)
-            back.setdefault(entry.deliveries - (not seen), []).append(entry.id)
         for entry in [e for e in account.entries.values() if e.state in also]:
             self._take_out(entry)
+            back.setdefault(_count_of(entry), []).append(entry.id)
             move(entry, RELEASE)
             del account.entries[entry.id]
-            back.setdefault(entry.deliveries, []).append(entry.id)
-        for deliveries, ids in back.items():
-            yield account.shard, deliveries, ids
+        for count, ids in back.items():
+            yield account.shard, count, ids
+
+    def release_probes(self, most: int) -> list[GivenBack]:
+        """Let go of suspects that wait to run alone, but for the first `most`.
+
+        None where an order would be broken by that.
+        """
+        back: dict[tuple[Shard, int], list[bytes]] = {}
+        for entry in self._lanes.spare_probes(most):
+            key = entry.account.shard, _count_of(entry)
+            back.setdefault(key, []).append(entry.id)
+            self._let_go_of(entry)
+        return [(shard, count, ids) for (shard, count), ids in back.items()]
+
+    def expire_probes(self, before: float) -> None:
+        """Let go of suspects that wait behind others to run alone, since `before`.
+
+        They are not renewed, so that other consumers can claim them.
+        """
+        for entry in self._lanes.spare_probes():
+            if entry.leased_at <= before:
+                self._let_go_of(entry)
+
+    def _let_go_of(self, entry: Entry) -> None:
+        self._take_out(entry)
+        move(entry, RELEASE)
+        del entry.account.entries[entry.id]
 
     def _withdraw(self, account: Account) -> list[Entry]:
         """Take out of books and queue what waits of a shard."""
@@ -170,6 +195,18 @@ class Departures:
             self._outcomes.withdraw(entry)
         if len(self._lanes.ready) > ready:
             self._on_ready()  # what its lane held up
+
+
+def _count_of(entry: Entry) -> int:
+    """Return the delivery count of an entry that is released.
+
+    It is one more than the number of starts, and 0 where there certainly was none. A
+    handler that is still running was interrupted, which does not count as a start.
+    """
+    unstarted = entry.state in WAITING or entry.state is RUNNING
+    if unstarted and entry.deliveries == 1 and not entry.suspect:
+        return 0
+    return entry.deliveries + (not unstarted)
 
 
 def _outlived(entry: Entry) -> bool:

@@ -4,19 +4,19 @@ An entry is in exactly one state from the read that brought it to the reply that
 it go. The states and the events between them:
 
     (read) ──> QUEUED ──take──> RUNNING ──ack──> SETTLED ──plan──> COMMITTING
-      │           │mark          ^ │ └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
-      │           v              │ │                                       v
-      ├─────────> DUE ──start────┤ ├─nack─> FAILED                       GONE
+      │           └───start──┐   ^ │ └─leave─> OPEN ─ack─^   ^──unsent──┘  │confirm
+      │           ┌put back──│───│─┤                                       v
+      ├─────────> DUE ──start┴───┤ ├─nack─> FAILED                       GONE
       │           ^ripen         │ │           │                           ^
       │       POSTPONED <─retry──│─┴───────────┤                           │buried
       └─> AGAIN ──take again─────┘             └─condemn─> DEAD ─bury─> BURYING
 
-- QUEUED: read, and waiting for a worker, or for its lane. The server counts this
-  delivery already, as the attempt that it will be.
-- DUE: the same, but the server does not count it: it must be told before a handler
-  starts. So it is with what comes back from before, with what was tried here and
-  failed, and with what has to wait (`mark`): should this process die, it can be seen
-  that no handler has had it.
+- QUEUED: read, and waiting for a worker, or for its lane. No handler has started it.
+  It is taken as it is where starts come too fast to be counted (`take`); else the
+  start is counted on the server before the handler begins (`start`).
+- DUE: the same, but its start is always counted first. So it is with what other
+  consumers or an earlier process had, with what failed here and is tried again, and
+  with what was taken and did not run after all.
 - AGAIN: as QUEUED, but a handler has it already by an earlier read: the group was set
   back. It is not taken until that handler is finished, whose outcome does not count any
   more (LOST).
@@ -127,8 +127,7 @@ Lane: TypeAlias = tuple[bytes, bytes | None, int]
 # all that the table costs.
 TAKE: Final[Table] = {QUEUED: RUNNING}
 TAKE_AGAIN: Final[Table] = {AGAIN: RUNNING}
-MARK: Final[Table] = {QUEUED: DUE}
-START: Final[Table] = {DUE: RUNNING}
+START: Final[Table] = {QUEUED: RUNNING, DUE: RUNNING, AGAIN: RUNNING}
 PUT_BACK: Final[Table] = {RUNNING: DUE}
 ACK: Final[Table] = {RUNNING: SETTLED, OPEN: SETTLED}
 NACK: Final[Table] = {RUNNING: FAILED}
@@ -173,7 +172,6 @@ LOSE: Final[Table] = {
 TRANSITIONS: Final[Mapping[str, Table]] = {
     "take": TAKE,
     "take again": TAKE_AGAIN,
-    "mark": MARK,
     "start": START,
     "put back": PUT_BACK,
     "ack": ACK,
@@ -229,11 +227,14 @@ class Entry(Struct, eq=False, gc=False):
             reply above `SIZED_ABOVE` its own.
         deliveries: Which attempt the present one is, or the next one will be; of what
             is POSTPONED, the one that failed.
-        leased_at: When it was read or its lease last renewed, by the ledger's clock.
+        leased_at: The earliest time at which the server can have given it to us, or
+            renewed its lease, by the ledger's clock: when that was asked for.
         state: Where it is.
         lane: What it has to be run in order with, or None.
-        suspect: Whether it was in the hands of a process that died, which it may have
-            killed: such run one at a time.
+        suspect: Whether another process, or an earlier one, had it and may have been
+            killed by it: its start is confirmed by the server before it runs.
+        probe: Whether it is a suspect on its last allowed attempt: such run alone.
+        hangs: Whether a handler has had it for so long that it is known not to kill.
         verdict: What is to become of it when its handler has finished, if that is no
             acknowledgement; of what is DEAD, why.
     """
@@ -247,6 +248,8 @@ class Entry(Struct, eq=False, gc=False):
     state: State = QUEUED
     lane: Lane | None = None
     suspect: bool = False
+    probe: bool = False
+    hangs: bool = False
     verdict: Verdict | None = None
 
     @property
@@ -331,8 +334,8 @@ class Renewal:
         entries: The entries.
         late: Whether some may be others' by now, so that it has to be asked first: a
             renewal would take them back.
-        count: What their delivery count is set to, since no handler has had them at
-            this attempt; None to leave it.
+        count: What their delivery count is set to, one more than the number of
+            handler starts; None to leave it.
     """
 
     account: Account

@@ -34,7 +34,6 @@ class Failures:
         lanes: What waits.
         room: What is held.
         outcomes: What the server is to be told.
-        on_ready: Rung when a suspect may be taken that was held up by another.
         on_postponed: Rung when `next_due` has become earlier.
     """
 
@@ -42,7 +41,6 @@ class Failures:
         "_lanes",
         "_numbers",
         "_on_postponed",
-        "_on_ready",
         "_outcomes",
         "_postponed",
         "_room",
@@ -56,14 +54,12 @@ class Failures:
         lanes: Lanes,
         room: Room,
         outcomes: Outcomes,
-        on_ready: Callable[[], None],
         on_postponed: Callable[[], None],
     ) -> None:
         self._lanes = lanes
         self._room = room
         self._outcomes = outcomes
         self._totals = totals
-        self._on_ready = on_ready
         self._on_postponed = on_postponed
         # What was postponed, by the time of its next attempt; what has left meanwhile
         # is skipped. The number keeps entries from being compared.
@@ -109,11 +105,8 @@ class Failures:
         # The same place in the books: they are in the order of reading.
         account.entries[entry.id] = later
         self._room.keep(later)
-        # Its lane waits for it; not so the other suspects.
+        # Its lane waits for it.
         entry.lane = None
-        if entry.suspect:
-            self._lanes.end_trial(entry)
-            self._on_ready()
         self._totals.retried += 1
         heappush(self._postponed, (verdict.due, next(self._numbers), later))
         if self._postponed[0][2] is later:

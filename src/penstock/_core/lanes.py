@@ -4,11 +4,9 @@ With an ordering, entries of one lane run one at a time in the order of the stre
 first of a lane stands in the queue or runs; those behind it wait in the lane, which is
 there only as long as an entry of it is. So nothing grows with the number of keys.
 
-Suspects, which may have killed the process that had them, stand in the queue like all
-others, but one of them is on trial at a time, in whatever lane. Those that are met
-meanwhile step aside, so that others go on, and come first again after it. While they
-are locked, because attempts can't be counted, others go on too, unless the order
-is strict.
+The start of a suspect has to be confirmed by the server. While that is not possible,
+because there is no connection, suspects are held: they step aside and others go on,
+unless the order is strict.
 """
 
 from __future__ import annotations
@@ -27,8 +25,6 @@ __all__ = ["Lanes"]
 # Bound here, because an enum's members are looked up in Python.
 _NO_ORDER: Final = Ordering.NONE
 _BY_KEY: Final = Ordering.KEY
-# The lane of a suspect that is in no order: so it is noticed when it has finished.
-_ALONE: Final[Lane] = (b"", None, -1)
 
 
 class Lanes:
@@ -37,9 +33,8 @@ class Lanes:
     Attributes:
         ready: Those that may be taken now.
         suspects: Those that have stepped aside.
-        trial: The suspect that has been taken and has not finished.
-        locked: Whether no suspect may be taken now.
-        strict: Whether nothing goes past a suspect that is locked.
+        held: Whether no suspect may be taken now.
+        strict: Whether nothing goes past a suspect that is held.
         behind: How many wait in lanes.
         order: What is kept in order.
     """
@@ -48,20 +43,18 @@ class Lanes:
         "_lanes",
         "_orders",
         "behind",
-        "locked",
+        "held",
         "order",
         "ready",
         "strict",
         "suspects",
-        "trial",
     )
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
         self.ready: deque[Entry] = deque()
         self.suspects: deque[Entry] = deque()
-        self.trial: Entry | None = None
-        self.locked = False
+        self.held = False
         self.behind = 0
         self.order = Ordering.NONE
         # What waits in each; None until something does, since most hold just one.
@@ -72,10 +65,8 @@ class Lanes:
 
     def steps_aside(self, entry: Entry) -> bool:
         """Put a suspect that was met in the queue aside, if it can't be taken now."""
-        if not entry.suspect or (self.trial is None and not self.locked):
-            return False
-        if self.strict and self.locked:
-            return False  # and then nothing is taken
+        if not entry.suspect or not self.held or self.strict:
+            return False  # where the order is strict, nothing is taken then
         self.suspects.append(entry)
         return True
 
@@ -83,12 +74,24 @@ class Lanes:
     def stands_still(self) -> bool:
         """Whether the first in the queue can't be taken, and all others wait for it."""
         ready = self.ready
-        return self.strict and self.locked and bool(ready) and ready[0].suspect
+        return self.strict and self.held and bool(ready) and ready[0].suspect
+
+    def probes(self) -> list[Entry]:
+        """List the suspects that wait to run alone, in their order."""
+        return [entry for entry in self.waiting() if entry.probe]
+
+    def spare_probes(self, kept: int = 1) -> list[Entry]:
+        """List those of them that others may have, but for the first `kept`.
+
+        None where what is behind an entry that leaves would overtake it.
+        """
+        ordered = self.strict or self.order is not _NO_ORDER
+        return [] if ordered else self.probes()[kept:]
 
     def file(self, entry: Entry) -> None:
         """Put an entry where a worker finds it once its turn has come."""
         if self.order is _NO_ORDER:
-            entry.lane = _ALONE if entry.suspect else None
+            entry.lane = None
             self.ready.append(entry)
             return
         key = envelope.key(entry.fields) if self.order is _BY_KEY else None
@@ -114,27 +117,15 @@ class Lanes:
         else:
             self.file(entry)
 
-    def take_due(self) -> Entry:
-        """Take the first entry out; a suspect is on trial from now on."""
-        entry = self.ready.popleft()
-        if entry.suspect:
-            self.trial = entry
-        return entry
-
-    def put_back(self, entry: Entry) -> None:
-        """Take an entry back that was taken and has not started."""
-        self.end_trial(entry)
-        self.file_first(entry)
-
-    def lock(self, *, locked: bool) -> None:
+    def hold(self, *, held: bool) -> None:
         """Let no suspect be taken until further notice, or take that back."""
-        self.locked = locked
-        self._next_trial()
+        self.held = held
+        if not held:
+            self.ready.extendleft(reversed(self.suspects))
+            self.suspects.clear()
 
     def free(self, entry: Entry) -> None:
-        """Let the next of its lane come forward, and the next suspect: it is done."""
-        if entry is self.trial:
-            self.end_trial(entry)
+        """Let the next of its lane come forward: it is done."""
         lane = entry.lane
         if lane is None:
             return
@@ -144,16 +135,6 @@ class Lanes:
         if behind:
             self._lanes[lane] = behind
             self._pass_on(lane)
-
-    def end_trial(self, entry: Entry) -> None:
-        """Let the next suspect come, if it was this one that was on trial."""
-        if entry is self.trial:
-            self.trial = None
-            self._next_trial()
-
-    def _next_trial(self) -> None:
-        if self.suspects and self.trial is None and not self.locked:
-            self.ready.appendleft(self.suspects.popleft())
 
     def _pass_on(self, lane: Lane) -> None:
         behind = self._lanes.get(lane)
@@ -171,7 +152,7 @@ class Lanes:
         """Take one entry out, wherever it stands."""
         lane = entry.lane
         line = self.suspects if entry in self.suspects else self.ready
-        if lane is None or lane is _ALONE:
+        if lane is None:
             line.remove(entry)
         elif entry in line:
             line.remove(entry)
@@ -179,9 +160,6 @@ class Lanes:
         else:
             self._behind(lane).remove(entry)
             self.behind -= 1
-        if entry.suspect:
-            # It may be the one that was to be tried next.
-            self._next_trial()
 
     def withdraw(self, account: Account, holders: Iterable[Entry] = ()) -> list[Entry]:
         """Take out all entries of a shard; lanes of those that run stay.
@@ -204,7 +182,6 @@ class Lanes:
             behind.clear()
             if lane in firsts:
                 del self._lanes[lane]
-        self._next_trial()
         return gone
 
     def waiting(self) -> list[Entry]:

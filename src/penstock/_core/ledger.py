@@ -28,6 +28,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractContextManager
+from math import inf
 
 from penstock._core.accounts import Accounts
 from penstock._core.arrivals import Arrivals
@@ -40,6 +41,7 @@ from penstock._core.entry import (
     DUE,
     FAILED,
     GONE,
+    IN_HAND,
     LOST,
     NACK,
     OPEN,
@@ -84,7 +86,7 @@ class Ledger:
             no bound.
         lease: Seconds that an entry without an outcome is ours.
         acks: Whether there is anything to acknowledge (not so in REALTIME).
-        strict: Whether nothing goes past a suspect that can't be tried for now.
+        strict: Whether nothing goes past a suspect while those are held.
         on_room: Rung when there is room again after `room` gave 0.
         on_outcomes: Rung when outcomes should be looked at.
         on_ready: Rung when an entry may be taken that no read has brought just now.
@@ -98,15 +100,19 @@ class Ledger:
         "_arrivals",
         "_closed",
         "_departures",
+        "_ended",
         "_failures",
         "_lanes",
         "_leases",
         "_max_uncommitted",
         "_on_ready",
+        "_once",
         "_outcomes",
         "_queue",
         "_room",
         "_window",
+        "counts_starts",
+        "on_finished",
         "totals",
     )
 
@@ -164,9 +170,18 @@ class Ledger:
             lanes=lanes,
             room=room,
             outcomes=outcomes,
-            on_ready=on_ready,
             on_postponed=on_postponed,
         )
+        # Leases that began by then have ended, as of this turn.
+        self._ended = -inf
+        # Whether there is one attempt only, so that its start must never be forgotten.
+        self._once = max_attempts == 1
+        # Whether each start is counted before the handler begins, in this turn.
+        self.counts_starts = False
+        # Called, while a possible poison message waits or runs, when a handler has
+        # finished or an outcome is confirmed. (Not by `processed`: there the worker
+        # comes back for another entry.)
+        self.on_finished: Callable[[], None] | None = None
         # Everything was let go.
         self._closed = False
 
@@ -231,14 +246,16 @@ class Ledger:
         shard: Shard,
         entries: Sequence[RawEntry],
         now: float,
-        attempts: Mapping[bytes, int],
+        counts: Mapping[bytes, int],
         *,
         claimed: bool = False,
     ) -> int:
         """Book entries that had been given to somebody; gives how many are new.
 
-        One that a handler had may have killed the process: it is a suspect. Those with
-        no attempt left are told of by `on_exhausted`.
+        One that a handler may have had may have killed the process: it is a suspect,
+        and its start is confirmed by the server before it runs. On its last allowed
+        attempt it runs alone. Those with no attempt left are reported by
+        `on_exhausted`.
 
         Args:
             shard: Where they are from.
@@ -246,11 +263,12 @@ class Ledger:
                 that was in hand when it was asked for. If it is not any more, it is
                 somebody else's.
             now: The time.
-            attempts: How often a handler has had each, as far as the server knows.
+            counts: The server's delivery counts: one more than the number of handler
+                starts that it was told of, 0 for what certainly had none.
             claimed: Whether they were taken over because their lease had ended; then
                 one that was left open here is handed out again.
         """
-        return self._arrivals.came_back(shard, entries, now, attempts, claimed=claimed)
+        return self._arrivals.came_back(shard, entries, now, counts, claimed=claimed)
 
     def recovering(self, shard: Shard) -> AbstractContextManager[None]:
         """Keep out of the books what is confirmed while pending entries are read.
@@ -283,11 +301,25 @@ class Ledger:
         """Entries that a worker may take now."""
         return 0 if self._lanes.stands_still else self._room.takeable
 
+    def begin_turn(self, now: float) -> None:
+        """Take note of the time, for all that is taken until the next turn.
+
+        Whether starts are counted depends on the pace, and whether an entry is still
+        ours depends on the time: both are too costly to ask for every message.
+        """
+        self._ended = self._leases.ended(now)
+        self.counts_starts = self._acks and (self._once or self._window.slow)
+
+    @property
+    def pace(self) -> float | None:
+        """Messages done in a second; None before that is known."""
+        return self._window.pace
+
     @property
     def next_is_due(self) -> bool:
         """Whether there is one to take by `take_due`, before all others."""
         entry = self._first()
-        return entry is not None and entry.state is DUE
+        return entry is not None and (self.counts_starts or entry.state is DUE)
 
     @property
     def next_is_repeated(self) -> bool:
@@ -295,21 +327,31 @@ class Ledger:
         entry = self._first()
         return entry is not None and entry.deliveries > 1
 
+    @property
+    def next_is_probe(self) -> bool:
+        """Whether the next one to be taken is a suspect that has to run alone."""
+        entry = self._first()
+        return entry is not None and entry.probe
+
     def _first(self) -> Entry | None:
-        """Give the entry that can be taken next, whoever has to be told first."""
+        """Return the entry that can be taken next, by `take` or `take_due`."""
         queue = self._queue
         while queue:
             entry = queue.popleft()
             if not self._steps_aside(entry):
                 queue.appendleft(entry)
-                return None if self._lanes.stands_still else entry
+                late = entry.leased_at <= self._ended
+                return None if late or self._lanes.stands_still else entry
         return None
 
     def take(self) -> Entry | None:
         """Take the next entry that may run, or None: then `take_due` may have one."""
         queue = self._queue
-        while queue:
+        while queue and not self.counts_starts:
             entry = queue.popleft()
+            if entry.leased_at <= self._ended:
+                queue.appendleft(entry)
+                return None
             try:
                 entry.state = TAKE[entry.state]
             except KeyError:
@@ -330,12 +372,16 @@ class Ledger:
     def take_fresh(self, most: int) -> list[Entry]:
         """Take up to so many entries on their first attempt that are next, all at once.
 
-        It ends where something else is next.
+        It ends where something else is next, or starts have to be counted.
         """
         queue, taken = self._queue, list[Entry]()
+        if self.counts_starts:
+            return taken
         while queue and len(taken) < most:
             entry = queue[0]
             if entry.state is not QUEUED or entry.deliveries > 1:
+                break
+            if entry.leased_at <= self._ended:
                 break
             entry.state = RUNNING
             taken.append(queue.popleft())
@@ -343,37 +389,68 @@ class Ledger:
             self._room.freed()
         return taken
 
-    def take_due(self) -> Entry:
-        """Take the next entry of which the server has to be told first."""
-        entry = self._lanes.take_due()
-        move(entry, START)
-        if self._room.thirsty:
+    def take_due(self, most: int = 1, *, apart: bool = False) -> list[Entry]:
+        """Take the next entries whose start has to be counted first.
+
+        A suspect that has to run alone is taken by itself.
+
+        Args:
+            most: How many at most.
+            apart: Whether an entry on a further attempt is taken by itself, too.
+        """
+        taken: list[Entry] = []
+        while len(taken) < most and self.next_is_due:
+            entry = self._queue[0]
+            alone = entry.probe or (apart and entry.deliveries > 1)
+            if alone and taken:
+                break
+            self._queue.popleft()
+            move(entry, START)
+            taken.append(entry)
+            if alone:
+                break
+        if taken and self._room.thirsty:
             self._room.freed()
-        return entry
+        return taken
 
     def put_back(self, entry: Entry) -> None:
-        """Take an entry back whose handler did not start after all."""
+        """Take an entry back whose handler did not start, or was interrupted by us.
+
+        That is no attempt. Not so if it has an outcome by now, or is not ours any more.
+        """
         if entry.state is RUNNING:
             move(entry, PUT_BACK)
-            self._lanes.put_back(entry)
+            self._lanes.file_first(entry)
             self._on_ready()
         else:
-            self.finish(entry, ack=False)  # released or lost meanwhile
+            self.finish(entry, ack=False)
 
     def may_start(self, entry: Entry) -> bool:
         """Whether an entry that was taken is ours still."""
         return entry.state is RUNNING
 
-    def lock_suspects(self, *, locked: bool) -> None:
+    def hold_suspects(self, *, held: bool) -> None:
         """Have no suspect taken until further notice, or take that back."""
-        self._lanes.lock(locked=locked)
-        if self._queue and not locked:
+        self._lanes.hold(held=held)
+        if self._queue and not held:
             self._on_ready()
+
+    @property
+    def running(self) -> list[Entry]:
+        """Entries that handlers have; without acknowledgements see `untracked`."""
+        return [each for each in self._accounts.entries() if each.state in IN_HAND]
+
+    @property
+    def untracked(self) -> int:
+        """How many entries handlers have that are not acknowledged."""
+        if self._acks:
+            return 0
+        return self._room.held - self._room.takeable - self._lanes.behind
 
     def _steps_aside(self, entry: Entry) -> bool:
         """Set an entry aside if it can't be taken, though it is first in the queue.
 
-        A handler may have it by an earlier read, or a suspect has to wait.
+        A handler may have it by an earlier read, or it is a suspect and those are held.
         """
         account = entry.account
         if entry.id in account.twice:
@@ -383,15 +460,6 @@ class Ledger:
         if self._room.thirsty:
             self._room.freed()
         return True
-
-    def to_mark(self, now: float) -> list[Renewal]:
-        """List what waits and is counted by the server, where that can be mended.
-
-        It can while the pace is slow: then it costs little, and it is where entries
-        wait for long. They are DUE from now on. Not so what may be somebody else's by
-        now: a renewal would take it back.
-        """
-        return self._leases.to_mark(now) if self._window.slow else []
 
     def ack(self, entry: Entry) -> bool:
         """Record that an entry is done; False if it was given back before.
@@ -509,10 +577,18 @@ class Ledger:
             self._arrivals.make_way(entry)
         if entry.lane is not None:
             self._lanes.free(entry)
-            if entry.suspect:
-                self._on_ready()
         if room.thirsty and (room.hungry or room.held <= room.wake_held):
             room.freed()
+        self._finished()
+
+    def _finished(self) -> None:
+        if self.on_finished is not None:
+            self.on_finished()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether outcomes are to be sent at once: something waits for that."""
+        return self.on_finished is not None
 
     def finish_all(self, entries: Iterable[Entry], *, ack: bool) -> None:
         """Finish with several, see `finish`."""
@@ -578,6 +654,7 @@ class Ledger:
         """Let a batch go: the server has answered, or has nothing to be told."""
         self._outcomes.committed(batch)
         self._room.look_again()
+        self._finished()
 
     def unsent(self, batch: Batch) -> None:
         """Take a batch back: its reply did not come, or asked to try again."""
@@ -593,6 +670,7 @@ class Ledger:
             self._room.let_go(entry)
             self._outcomes.buried(entry, ours=ours)
             self._room.look_again()
+            self._finished()
 
     def copied(self, entry: Entry) -> None:
         """Have an entry acknowledged: its dead letter is written."""
@@ -614,8 +692,22 @@ class Ledger:
     # -- leases --------------------------------------------------------------------
 
     def to_renew(self, now: float) -> list[Renewal]:
-        """List what has used up a third of its lease or more."""
+        """List what has used up a third of its lease or more.
+
+        Suspects that have waited to run alone for two thirds of it are released.
+        """
+        self._departures.expire_probes(self._leases.late(now))
         return self._leases.to_renew(now)
+
+    def release_probes(self, most: int) -> list[GivenBack]:
+        """Let go of suspects that wait to run alone, but for the first `most`.
+
+        Other consumers of the group can try them meanwhile.
+        """
+        back = self._departures.release_probes(most)
+        if back:
+            self._room.look_again()
+        return back
 
     def to_count_again(self, now: float) -> list[Renewal]:
         """List what the server may count otherwise than we do, after an outage."""
@@ -632,6 +724,15 @@ class Ledger:
     def made_anew(self, shard: Shard, now: float) -> None:
         """Take note that a shard's group was made anew: nothing in hand is pending."""
         self._accounts.of(shard).anew = now
+
+    def counted(self, entry: Entry, asked_at: float) -> None:
+        """Take note that the server has counted a start, and renewed the lease by that.
+
+        Args:
+            entry: The entry.
+            asked_at: When it was asked to.
+        """
+        entry.leased_at = max(entry.leased_at, asked_at)
 
     def renewed(self, renewal: Renewal, now: float) -> None:
         """Book that the leases of a renewal began anew.
@@ -660,8 +761,8 @@ class Ledger:
     def release(self) -> Iterator[GivenBack]:
         """Let go of all that has no outcome: shard, delivery count, ids.
 
-        The count to be set is one lower for what no handler has seen, so that being
-        queued here is no attempt.
+        The count to be set is one more than the number of handler starts. Being queued
+        here is none, and neither is a handler that closing has interrupted.
         """
         return self._departures.release()
 

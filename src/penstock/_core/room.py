@@ -17,8 +17,6 @@ __all__ = ["Room"]
 
 # A read is worth its round trip when it may bring this part of what should wait.
 _BATCH: Final = 0.5
-# So many suspects may wait here; others of the group can do the rest.
-_SUSPECTS: Final = 16
 
 
 class Room:
@@ -88,8 +86,8 @@ class Room:
 
     def to_take_over(self) -> int:
         """Give how many entries may be taken over now; at 0 `on_room` will ring."""
-        many = len(self._lanes.suspects) >= _SUSPECTS
-        spare = 0 if many else self._wanted(0.0)
+        # Suspects that wait to run alone go one after the other.
+        spare = 0 if self._lanes.probes() else self._wanted(0.0)
         if not spare:
             self.thirsty = self._nothing_spare = True
         return spare

@@ -15,6 +15,7 @@ from penstock._core.transaction import SCRIPT, SCRIPT_SHA, Effects
 __all__ = [
     "ADD_ONCE",
     "BURY",
+    "CLAIM_OWN",
     "MOVE",
     "NOTHING",
     "REMOVE_EMPTY",
@@ -22,6 +23,7 @@ __all__ = [
     "add_once",
     "apply",
     "bury",
+    "claim_own",
     "count_added",
     "may_script",
     "move_entries",
@@ -80,6 +82,48 @@ def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
     A script, so that nothing can be delivered to it in between (redis/redis#9745).
     """
     return (b"EVAL", REMOVE_EMPTY, 1, key, group, consumer)
+
+
+CLAIM_OWN = b"""
+local key, group, name, first = KEYS[1], ARGV[1], ARGV[2], 4 + ARGV[3]
+local own = {}
+for i = first, #ARGV do
+  local pending = redis.pcall('XPENDING', key, group, ARGV[i], ARGV[i], 1, name)
+  if pending.err then return pending end
+  if #pending > 0 then own[#own + 1] = ARGV[i] end
+end
+if #own == 0 then return own end
+local words = {unpack(own)}
+for i = 4, first - 1 do words[#words + 1] = ARGV[i] end
+words[#words + 1] = 'JUSTID'
+local claimed = redis.pcall('XCLAIM', key, group, name, 0, unpack(words))
+return claimed.err and claimed or own
+"""
+
+
+def claim_own(
+    key: bytes,
+    group: str,
+    consumer: str,
+    ids: Iterable[bytes],
+    words: Sequence[Word],
+) -> Command:
+    """Claim entries anew for the consumer that owns them, and none of another one.
+
+    The reply is the ids that were its own, also of entries that are deleted from the
+    stream, which XCLAIM lets go of and does not return. A script, because XCLAIM does
+    not ask who owns an entry: a command that was late, behind a frozen server for
+    example, would take the entry back from the consumer that has claimed it meanwhile.
+
+    Args:
+        key: The stream.
+        group: The group.
+        consumer: The consumer.
+        ids: The entries; some thousands at most, which is what Lua's stack takes.
+        words: What XCLAIM is to set (`IDLE`, `RETRYCOUNT`), as its own words.
+    """
+    head = (b"EVAL", CLAIM_OWN, 1, key, group, consumer, len(words))
+    return (*head, *words, *ids)
 
 
 BURY = b"""

@@ -73,6 +73,11 @@ class Window:
         return max(1, min(self._max_messages, int(self._max_bytes / self._size)))
 
     @property
+    def pace(self) -> float | None:
+        """Messages done in a second, over more than a moment; None before that."""
+        return self._pace
+
+    @property
     def slow(self) -> bool:
         """Whether so little goes on that some more commands a message don't matter."""
         return self._pace is None or self._pace < _SLOW

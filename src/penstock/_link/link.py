@@ -23,7 +23,7 @@ from penstock._link.dialing import connect
 from penstock._link.forking import hold
 from penstock._link.sentinel import Sentinels, locate, names_sentinels
 from penstock._link.sentinel import parse as parse_watched
-from penstock._link.wire import DEMOTED, Wire
+from penstock._link.wire import DEMOTED, Replies, Wire
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError, UsageError
 from penstock.events import Event, OnEvent, printable
@@ -275,10 +275,15 @@ class Line:
         """
         self._wire.check()
 
-    def tell(self, batch: Sequence[Command]) -> None:
-        """Send commands whose replies nobody waits for; without a connection, don't."""
-        if batch and not self._wire.lost:
-            self._wire.ask(batch)
+    def send(self, batch: Sequence[Command]) -> Replies:
+        """Send commands in one write; the future brings their replies.
+
+        Nobody has to wait for it: if the connection ends, its error is not reported.
+
+        Raises:
+            ConnectionLost: There is no connection; nothing was sent.
+        """
+        return self._wire.ask(batch)
 
     async def restore(self, reason: str) -> None:
         """Replace the connection if it is lost, trying for ever.
@@ -312,7 +317,7 @@ class Line:
     @property
     def number(self) -> int:
         """Changes with every connection."""
-        return id(self._wire)
+        return self._wire.number
 
     async def aclose(self) -> None:
         """Close the connection."""

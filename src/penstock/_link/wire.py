@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from math import inf
 from typing import Any, Final, TypeAlias, cast
 
@@ -43,6 +44,7 @@ DEMOTED: Final = "READONLY"
 """How the reason begins for which a server is left that is a replica now."""
 
 _MORE: Final = object()
+_numbers: Final = count(1)
 # hiredis' stubs ask for a tuple of one word.
 _pack_one: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
@@ -97,6 +99,7 @@ class Wire(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.address = address
+        self._number = next(_numbers)
         # The server's id for this connection, once asked for; see `Link.connect`.
         self.client_id: int | None = None
         # Told of messages on channels that were subscribed to.
@@ -137,6 +140,11 @@ class Wire(asyncio.Protocol):
     def lost(self) -> bool:
         """Whether the connection has ended, or is about to be told so by asyncio."""
         return self._lost is not None or self._transport.is_closing()
+
+    @property
+    def number(self) -> int:
+        """No other connection of this process has had it."""
+        return self._number
 
     def check(self) -> None:
         """Make sure that the connection has not ended.

@@ -22,6 +22,7 @@ from penstock._link.wire import Wire
 from penstock._tasks.closing import give_back
 from penstock._tasks.leases import Claimer
 from penstock._tasks.membership import join, pin
+from penstock._tasks.own_claims import OwnClaims
 from penstock._tasks.plan import Plan
 from penstock._tasks.readers import Readers
 from penstock._tasks.scout import Scout
@@ -54,15 +55,22 @@ class Assignment:
         line: The command connection.
         ledger: What is in hand.
         scout: Finds shards.
+        claims: Claims entries that are ours; None where there is no group.
     """
 
     def __init__(
-        self, plan: Plan[Any], line: Line, ledger: Ledger, scout: Scout
+        self,
+        plan: Plan[Any],
+        line: Line,
+        ledger: Ledger,
+        scout: Scout,
+        claims: OwnClaims | None,
     ) -> None:
         self._plan = plan
         self._line = line
         self._ledger = ledger
         self._scout = scout
+        self._claims = claims
         group, recover = plan.member is not None, plan.acks
         self.cursors = Cursors(lambda: Cursor((), group=group, recover=recover))
         # What is wrong with a key that was never a stream; REALTIME tells when it is
@@ -173,12 +181,13 @@ class Assignment:
         await self._reading.between_reads(remove)
 
     async def _let_go(self, shard: Shard) -> None:
-        plan = self._plan
-        if plan.member is None or not plan.acks:
+        plan, claims = self._plan, self._claims
+        if plan.member is None or claims is None or not plan.acks:
             self._ledger.drop(shard)
             return
         await give_back(
             self._line,
+            claims,
             self._ledger.give_up(shard),
             plan.member,
             idle=plan.lease,

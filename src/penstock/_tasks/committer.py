@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import anyio
@@ -22,8 +21,10 @@ from penstock._core.retry import Backoff
 from penstock._link.link import Line
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.burying import Burial
+from penstock._tasks.clock import now
 from penstock._tasks.leases import renew
 from penstock._tasks.membership import Membership
+from penstock._tasks.own_claims import OwnClaims
 from penstock._tasks.sounding import Sounding
 from penstock._tasks.telling import id_list
 from penstock.errors import ConnectionLost
@@ -39,6 +40,7 @@ class Committer:
         line: The command connection.
         ledger: Has the outcomes.
         member: The group's, and whose entries are in the ledger.
+        claims: Claims entries that are ours.
         lease: Seconds; leases are looked after six times in it.
         on_renewed: Called after leases were renewed.
         interval: Seconds that the first outcome may wait; None: until it is asked for.
@@ -54,6 +56,7 @@ class Committer:
         *,
         ledger: Ledger,
         member: Membership,
+        claims: OwnClaims,
         lease: float,
         on_renewed: Callable[[], None],
         interval: float | None,
@@ -66,10 +69,12 @@ class Committer:
         self._ledger = ledger
         self._member = member
         self._group = member.group
+        self._claims = claims
+        self._lease = lease
         # What was told of outcomes that came too late.
         self._late = 0
         self._look_every = lease / 6
-        self._look_at = monotonic() + self._look_every
+        self._look_at = now() + self._look_every
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
@@ -116,7 +121,8 @@ class Committer:
         waiting = self._ledger.to_confirm()
         self._urgent += 1
         try:
-            while any(entry.untold for entry in waiting):
+            # It may have been cancelled: asyncio.run does so with all tasks in the end.
+            while any(e.untold for e in waiting) and not self._ended.is_set():
                 self._outcomes.ring()
                 await self._rounds.wait()
         finally:
@@ -143,23 +149,24 @@ class Committer:
     async def _wait(self) -> None:
         """Wait until there is something to send, or leases have to be looked after."""
         while not (self._due or self._letters() == 0.0):
-            wait = self._look_at - monotonic()
-            if wait <= 0 or self._line.lost or self._ledger.overdue(monotonic()):
+            wait = self._look_at - now()
+            if wait <= 0 or self._line.lost or self._ledger.overdue(now()):
                 return
             if (letters := self._letters()) is not None:
                 wait = min(wait, letters)
             await self._rest(wait)
-        if self._ledger.full or self._urgent or self._interval is None:
+        ledger = self._ledger
+        if ledger.full or ledger.urgent or self._urgent or self._interval is None:
             return
         self._outcomes.hush()
         await self._rest(self._interval)
 
     async def _rest(self, longest: float) -> None:
         """Wait for a ring; tell if the event loop did not come back to us in time."""
-        due = monotonic() + longest
+        due = now() + longest
         with anyio.move_on_after(longest):
             await self._outcomes.wait()
-        late = monotonic() - due
+        late = now() - due
         if late > 2 * self._look_every:  # a third of the lease
             facts = {"group": ascii(self._group), "seconds": round(late, 3)}
             facts["lease"] = 6 * self._look_every
@@ -176,11 +183,13 @@ class Committer:
         return None if self._burial is None else self._burial.wait()
 
     async def _renew(self) -> None:
-        now = monotonic()
-        if now < self._look_at and not self._ledger.overdue(now):
+        at = now()
+        if at < self._look_at and not self._ledger.overdue(at):
             return
-        lost, refused = await renew(self._line, self._ledger, self._member)
-        self._look_at = now + self._look_every
+        lost, refused = await renew(
+            self._line, self._ledger, self._member, self._claims, self._lease
+        )
+        self._look_at = at + self._look_every
         self._on_renewed()
         if refused is not None:
             await self._refused("renewal_refused", refused)

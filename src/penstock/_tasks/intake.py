@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from time import monotonic
 from typing import Final
 
 from penstock._core.delay import Delay
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
+from penstock._core.poison import PoisonGuard
 from penstock._tasks.bells import Bell, Queueing
+from penstock._tasks.clock import now
 from penstock.errors import PenstockError
 
 __all__ = ["Intake"]
@@ -28,16 +29,21 @@ class Intake:
         ledger: The consumer's ledger.
         on_overdue: Called when leases have to be looked after before anything is
             handed out; `arrived` answers it.
-        begin: Counts an attempt that is about to start; tells whether it may.
+        begin: Counts attempts that are about to start; returns those that may.
+        guard: Tells when a possible poison message may run, and when others may.
+        lease: The lease in seconds.
+        confirms: Whether outcomes are sent by themselves, and not on demand.
         delay: Under DELAYED, told what is handed out.
         handed_out: Rung then.
     """
 
     __slots__ = (
         "_begin",
+        "_confirms",
         "_delay",
         "_error",
         "_gatherers",
+        "_guard",
         "_handed_out",
         "_ledger",
         "_on_overdue",
@@ -47,19 +53,27 @@ class Intake:
         "_turn_ends",
         "_workers",
         "closed",
+        "lease",
     )
 
     def __init__(
         self,
         ledger: Ledger,
         on_overdue: Callable[[], None],
-        begin: Callable[[Entry], Awaitable[bool]],
+        begin: Callable[[Sequence[Entry]], Awaitable[list[Entry]]],
+        guard: PoisonGuard,
+        *,
+        lease: float,
+        confirms: bool,
         delay: Delay | None = None,
         handed_out: Bell | None = None,
     ) -> None:
         self._ledger = ledger
         self._on_overdue = on_overdue
         self._begin = begin
+        self._guard = guard
+        self.lease = lease
+        self._confirms = confirms
         self._delay = delay
         self._handed_out = handed_out
         # Those that have nothing to do, and those that wait for a number of entries.
@@ -74,6 +88,50 @@ class Intake:
         self._stopped = False
         # Nothing is handed out any more.
         self.closed = False
+
+    # -- what the guard asks of it -------------------------------------------------
+
+    @property
+    def running(self) -> Sequence[Entry]:
+        """The messages that are being handled."""
+        return self._ledger.running
+
+    @property
+    def untracked(self) -> int:
+        """How many more are, of which no more is known."""
+        return self._ledger.untracked
+
+    def hold(self) -> None:
+        """Have the guard asked before anything else is taken."""
+        self._turn_ends = 0.0
+        self._ledger.on_finished = self._look
+        self._on_overdue()
+
+    def wake(self) -> None:
+        """Look again what may be taken."""
+        if self._guard.until is None:
+            self._ledger.on_finished = None
+        self._wake_all()
+
+    def _look(self) -> None:
+        self._guard.look(now())
+
+    def _may_take(self) -> bool:
+        """Tell whether a handler may start, for the message that is next."""
+        if self._ledger.next_is_probe:
+            return self._admitted()
+        self._guard.withdraw(self)
+        return self._guard.is_open(now())
+
+    def _admitted(self) -> bool:
+        """Tell whether the probe that is next may run now."""
+        at = now()
+        admitted = self._guard.admits(self, at)
+        if not admitted and (until := self._guard.until) is not None:
+            asyncio.get_running_loop().call_later(max(0.0, until - at), self._look)
+        return admitted
+
+    # ------------------------------------------------------------------------------
 
     def give_way(self) -> None:
         """Have the next `entry` let other tasks run first: one was just woken.
@@ -146,8 +204,8 @@ class Intake:
 
     def poll(self) -> Entry | None:
         """Take an entry if one can be had without waiting and no turn is due."""
-        if monotonic() >= self._turn_ends:
-            return None  # so it is when closed or paused, too
+        if now() >= self._turn_ends:
+            return None  # so it is when closed, paused or held by the guard, too
         # Straight from the ledger: every message comes here.
         return self._ledger.take() if self._delay is None else self.take()
 
@@ -159,25 +217,53 @@ class Intake:
 
     def _out(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
-            self._delay.handed_out(entry, monotonic())
+            self._delay.handed_out(entry, now())
             self._handed_out.ring()
         return entry
 
     async def one(self) -> Entry | None:
-        """Take an entry if one is there; the server may have to be told first.
+        """Take an entry if one is there; its start may have to be counted first.
 
         Cancelling it takes nothing.
         """
+        for entry in await self._counted(1, apart=False):
+            return entry
+        return self.take() if self._may_take() else None
+
+    async def _counted(self, most: int, *, apart: bool) -> list[Entry]:
+        """Take entries whose start has to be counted, if those are next.
+
+        Args:
+            most: How many at most.
+            apart: Whether one on a further attempt comes alone.
+        """
         ledger = self._ledger
-        while ledger.next_is_due and not self._shut:
-            entry = ledger.take_due()
+        while ledger.next_is_due and not self._shut and self._may_take():
+            entries = ledger.take_due(most, apart=apart)
+            started = await self._started(entries)
+            if self._shut:
+                for entry in reversed(started):
+                    ledger.put_back(entry)
+            elif started:
+                for entry in started:
+                    self._out(entry)
+                return started
+        return []
+
+    async def _started(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Have starts counted; returns the entries that may start."""
+        probe = entries[0] if entries[0].probe else None
+        if probe is not None:
+            at = now()
+            self._guard.started(probe, at, confirms=self._confirms)
+            asyncio.get_running_loop().call_later(self.lease, self._look)
+        else:
             self._pass_on()  # it may take a while
-            if not await self._begin(entry):
-                continue
-            if not self._shut:
-                return self._out(entry)
-            ledger.put_back(entry)
-        return self.take()
+        try:
+            return await self._begin(entries)
+        finally:
+            if probe is not None:
+                self._look()
 
     async def several(self, most: int, *, apart: bool) -> list[Entry]:
         """Take what is there.
@@ -189,25 +275,28 @@ class Intake:
             apart: Whether an entry on a further attempt comes alone: it may be why
                 those beside it failed.
         """
+        ledger = self._ledger
         entries: list[Entry] = []
         try:
             while len(entries) < most:
-                if fresh := self._fresh(most - len(entries)):
-                    entries += fresh
-                    continue
-                if apart and entries and self._ledger.next_is_repeated:
+                left = most - len(entries)
+                if entries and (
+                    ledger.next_is_probe or (apart and ledger.next_is_repeated)
+                ):
                     break
-                entry = await self.one()
-                if entry is None:
+                if not self._may_take():
                     break
-                entries.append(entry)
-                # While a suspect is on trial others step aside, and what is behind
-                # them would come before them.
-                if entry.suspect or (apart and entry.deliveries > 1):
+                more = self._fresh(left) or await self._counted(left, apart=apart)
+                if not more and (entry := self.take()) is not None:
+                    more = [entry]
+                if not more:
+                    break
+                entries += more
+                if more[-1].probe or (apart and more[-1].deliveries > 1):
                     break
         except BaseException:
             for entry in reversed(entries):
-                self._ledger.put_back(entry)
+                ledger.put_back(entry)
             raise
         return entries
 
@@ -237,10 +326,10 @@ class Intake:
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
                     await self.gathered(size, apart=True)
-            late = self._ledger.overdue(monotonic())
+            late = self._ledger.overdue(now())
             if late:
                 self._on_overdue()
-            if late or self._paused:
+            if late or self._paused or not self._may_take():
                 await self._wait(self._gatherers, 0)
             elif entries := await self.several(size, apart=True):
                 return entries
@@ -248,13 +337,16 @@ class Intake:
 
     async def turn(self) -> None:
         """Give the event loop a turn, if one is due."""
-        if monotonic() >= self._turn_ends:
+        if now() >= self._turn_ends:
             await asyncio.sleep(0)
-            now = monotonic()
+            at = now()
+            self._ledger.begin_turn(at)
             # Once closed or while paused it stays due, so that `poll` gives nothing;
-            # and so it does until leases that may be over have been looked after.
-            late = self._shut or self._ledger.overdue(now)
-            self._turn_ends = 0.0 if late else now + _TURN
+            # and so it does until leases that may be over have been looked after, and
+            # while a possible poison message waits or runs.
+            late = self._shut or self._ledger.overdue(at)
+            late = late or not self._guard.is_open(at)
+            self._turn_ends = 0.0 if late else at + _TURN
 
     async def gathered(self, count: int, *, apart: bool = False) -> None:
         """Wait until that many can be taken, or as many as the queue will hold.
@@ -290,7 +382,7 @@ class Intake:
         """
         await self.turn()
         while not self.closed:
-            if self._ledger.overdue(monotonic()):
+            if self._ledger.overdue(now()):
                 self._on_overdue()
                 await self._wait(self._workers, 0)
                 continue
@@ -298,10 +390,12 @@ class Intake:
             if entry is not None:
                 self._pass_on()
                 return entry
-            if self._error is not None:
+            held = not self._shut and not self._guard.is_open(now())
+            if self._error is not None and not held:
                 self._told = True
                 raise self._error
-            await self._wait(self._workers, 1)
+            # What the guard holds back is enough to do.
+            await self._wait(self._workers, 0 if held else 1)
         return None
 
     async def _wait(self, among: Queueing, count: int) -> None:

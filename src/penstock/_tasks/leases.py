@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
-from time import monotonic
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -15,33 +14,32 @@ from penstock._core.commands import Command
 from penstock._core.cursors import Cursors
 from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
-from penstock._core.replies import Claimed, ErrorReply, Trouble
+from penstock._core.replies import Claimed, ErrorReply, Pending, Trouble
 from penstock._link.link import Line
-from penstock._tasks.attempts import renewal
 from penstock._tasks.bells import Bell
+from penstock._tasks.clock import now
+from penstock._tasks.closing import channel, give_back
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership
+from penstock._tasks.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.reaping import reap
 from penstock._tasks.telling import id_list, tell_of_deleted
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["Claimer", "channel", "renew"]
+__all__ = ["Claimer", "renew"]
 
 # A page of XAUTOCLAIM has the server look at ten times as many entries; a million
 # pending ones must not hold it up (chrisguidry/docket#463).
 _PAGE: Final = 100
 _PAGES: Final = 10
+# So many suspects that have to run alone may wait here.
+_PROBES: Final = 16
 # Where nobody can tell us what was given back, we look this often; in seconds.
 _LOOK: Final = 0.9
 # However often we are told, we search no more often; in seconds.
 _PACE: Final = 0.1
-
-
-def channel(shard: Shard, group: str) -> bytes:
-    """Name the channel on which a consumer that closes says that it gave back."""
-    return b"penstock:released:" + shard.key + b":" + group.encode()
 
 
 def _presence(shard: Shard, member: Membership) -> bytes:
@@ -51,26 +49,26 @@ def _presence(shard: Shard, member: Membership) -> bytes:
 
 
 async def renew(
-    line: Line, ledger: Ledger, member: Membership
+    line: Line, ledger: Ledger, member: Membership, claims: OwnClaims, lease: float
 ) -> tuple[list[bytes], ErrorReply | None]:
     """Renew what has used up a third of its lease.
 
-    Where so much time has passed that others may have taken over, it is asked first:
-    to claim would be to take it back.
+    Where so much time has passed that others may have claimed it, it is asked first who
+    owns it: where scripts are forbidden, the claim itself does not tell.
 
     Returns:
-        The ids of what we have lost, and a refusal that may pass.
+        The ids of what other consumers own now, and a refusal that may pass.
 
     Raises:
         ConnectionLost: The connection ended before the replies.
     """
-    now = monotonic()
-    renewals = ledger.to_renew(now)
+    asked_at = now()
+    renewals = ledger.to_renew(asked_at)
     late = [due for due in renewals if due.late]
     kept = [due for due in renewals if not due.late]
     lost: list[bytes] = []
     refused: ErrorReply | None = None
-    questions = [_ask(member, due) for due in late]
+    questions = [_ask_owner(member, due.account.shard, due.ids) for due in late]
     asked = iter(await line.calls([each for asks in questions for each in asks]))
     for due, asks in zip(late, questions, strict=True):
         answers = [next(asked) for _ in asks]
@@ -83,17 +81,22 @@ async def renew(
             continue  # it may be others', and is not taken back unasked
         kept.append(due)
     kept = [due for due in kept if due.ids]
-    answers = await line.calls([renewal(member, due) for due in kept])
-    for due, reply in zip(kept, answers, strict=True):
+    renewed = [_claim(due, asked_at, lease) for due in kept]
+    for due, reply in zip(kept, await claims.claim(line, renewed), strict=True):
         if not isinstance(reply, ErrorReply):
             lost += ledger.lose_all_but(due, reply)
-            ledger.renewed(due, now)
+            ledger.renewed(due, asked_at)
         elif _is_gone(reply):
             # Nobody else can have it. It is handled here, though it may come again.
-            ledger.renewed(due, now)
+            ledger.renewed(due, asked_at)
         else:
             refused = reply
     return lost, refused
+
+
+def _claim(due: Renewal, at: float, lease: float) -> OwnClaim:
+    youngest = max(entry.leased_at for entry in due.entries)
+    return OwnClaim(due.account.shard, due.ids, min_idle(at - youngest, lease))
 
 
 def _is_gone(reply: ErrorReply) -> bool:
@@ -101,18 +104,34 @@ def _is_gone(reply: ErrorReply) -> bool:
     return reply.trouble in {Trouble.REPAIR, Trouble.ISOLATE}
 
 
-def _ask(member: Membership, renewal: Renewal) -> list[Command]:
+def _ask_owner(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
     """Ask for each entry whether it is ours still.
 
     Not for all from the first to the last: any number of ours may lie between them that
     nobody here knows of, for example those whose acknowledgement was dropped because
     their key was of another type for a while.
     """
-    key, group, name = renewal.account.shard.key, member.group, member.name
+    key, group, name = shard.key, member.group, member.name
     return [
         commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
-        for id_ in renewal.ids
+        for id_ in ids
     ]
+
+
+def _counts(
+    ids: Iterable[bytes], answers: Iterable[Sequence[Pending] | ErrorReply]
+) -> dict[bytes, int]:
+    """Return the delivery counts of claimed entries, without those lost since.
+
+    Where the server does not tell, it is taken for 1: there may have been a start.
+    """
+    counts = {}
+    for id_, answer in zip(ids, answers, strict=True):
+        if isinstance(answer, ErrorReply):
+            counts[id_] = 1
+        else:
+            counts |= {pending.id: pending.deliveries for pending in answer}
+    return counts
 
 
 class Claimer:
@@ -123,6 +142,7 @@ class Claimer:
         ledger: Where it is booked.
         intake: Told what there is.
         member: Whose it becomes.
+        claims: Claims entries that are ours.
         cursors: Have the shards to look at.
         lease: Seconds after which it may be taken.
         interval: Seconds between two searches.
@@ -136,6 +156,7 @@ class Claimer:
         ledger: Ledger,
         intake: Intake,
         member: Membership,
+        claims: OwnClaims,
         cursors: Cursors,
         lease: float,
         interval: float,
@@ -145,6 +166,7 @@ class Claimer:
         self._ledger = ledger
         self._intake = intake
         self._member = member
+        self._claims = claims
         self._reads = cursors
         self._lease = lease
         self._interval = interval
@@ -161,7 +183,7 @@ class Claimer:
         # Or because it was long enough for now: the list goes on.
         self._unfinished = False
         self._may_reap = True
-        self._reaped_at = monotonic()
+        self._reaped_at = now()
         self._stopping = False
         # A takeover is under way: cancelling now could strand what it brings.
         self._asking = False
@@ -256,7 +278,7 @@ class Claimer:
     async def _search(self, shard: Shard) -> None:
         """Look through a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
-            room = self._ledger.spare(monotonic())
+            room = self._ledger.spare(now())
             if not room or self._stopping:
                 self._cut_short = True
                 return
@@ -268,7 +290,7 @@ class Claimer:
                 cursor=self._cursors[shard.key],
                 count=min(room, _PAGE),
             )
-            self._asking = True
+            self._asking, asked_at = True, now()
             # What was ours, and is acknowledged between its takeover and its booking,
             # is done.
             with self._ledger.recovering(shard):
@@ -279,13 +301,13 @@ class Claimer:
                     return
                 page: Claimed = reply
                 self._cursors[shard.key] = page.cursor
-                await self._book(shard, page)
+                await self._book(shard, page, asked_at)
             self._asking = False
             if page.cursor == b"0-0":
                 return
         self._unfinished = True
 
-    async def _book(self, shard: Shard, page: Claimed) -> None:
+    async def _book(self, shard: Shard, page: Claimed, asked_at: float) -> None:
         ledger, member, ids = self._ledger, self._member, page.ids
         # What is in hand was read whole, and is handled all the same.
         in_hand = ledger.in_hand(shard)
@@ -293,37 +315,49 @@ class Claimer:
         if not ids:
             tell_of_deleted(ledger, member.group, self._on_event)
             return
-        ask = commands.xpending_between(
-            shard.key,
-            member.group,
-            member.name,
-            low=ids[0],
-            high=ids[-1],
-            count=10 * _PAGE,
-        )
         bodies = [commands.xrange_one(shard.key, id_) for id_ in ids]
-        counts, *found = await self._line.calls([ask, *bodies])
+        asked = [*_ask_owner(member, shard, ids), *bodies]
+        answers = await self._line.calls(asked)
+        pending, found = answers[: len(ids)], answers[len(ids) :]
         refused = next((r for r in found if isinstance(r, ErrorReply)), None)
         if refused is not None:
             self._tell("claim_refused", shard, reply=refused.text)
             return  # they are ours, and found again when their lease has ended
-        attempts = dict.fromkeys(ids, 1)
-        if not isinstance(counts, ErrorReply):
-            attempts |= {p.id: p.deliveries for p in counts}
-        entries = replies.bodies(ids, found)
-        taken = ledger.came_back(shard, entries, monotonic(), attempts, claimed=True)
+        counts = _counts(ids, pending)
+        entries = [each for each in replies.bodies(ids, found) if each[0] in counts]
+        taken = ledger.came_back(shard, entries, asked_at, counts, claimed=True)
         ledger.totals.claimed += taken
         self._intake.arrived(taken)
+        await self._settle_counts(shard, counts)
         tell_of_deleted(ledger, member.group, self._on_event)
         if taken:
             here = [id_ for id_, fields in entries if fields]
             self._tell("claimed", shard, messages=taken, ids=id_list(here))
 
+    async def _settle_counts(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
+        """Have the server count what may be started now, and release what can't be.
+
+        A count of 0 says that there certainly was no start. And of suspects that run
+        alone only a few can be tried in time: other consumers may have the rest.
+        """
+        fresh = [id_ for id_, count in counts.items() if not count]
+        if fresh:
+            await self._claims.claim(self._line, [OwnClaim(shard, fresh, count=1)])
+        if released := self._ledger.release_probes(_PROBES):
+            await give_back(
+                self._line,
+                self._claims,
+                released,
+                self._member,
+                idle=self._lease,
+                on_event=self._on_event,
+            )
+
     async def _reap(self) -> None:
         """Remove dead consumers, no more often than the interval."""
-        if not self._may_reap or monotonic() - self._reaped_at < self._interval:
+        if not self._may_reap or now() - self._reaped_at < self._interval:
             return
-        self._reaped_at = monotonic()
+        self._reaped_at = now()
         for shard in self._reads.shards:
             refused = await reap(self._line, self._member, shard, self._lease)
             if refused is not None:

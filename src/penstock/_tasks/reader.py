@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -25,9 +24,11 @@ from penstock._core.replies import ErrorReply, Pending, RawEntry, Trouble
 from penstock._link.link import Link
 from penstock._link.wire import Wire
 from penstock._tasks.bells import Bell
+from penstock._tasks.clock import now
 from penstock._tasks.healing import Healer
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership, refusal
+from penstock._tasks.own_claims import OwnClaim, OwnClaims
 from penstock._tasks.telling import tell_of_deleted
 from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
@@ -38,8 +39,6 @@ __all__ = ["Errand", "Reader"]
 # A read on a silent stream comes back this often, to be asked again. Short enough to
 # notice a peer that has vanished without a word, and half a command a second.
 BLOCK: Final = 2.0
-# Milliseconds after which a pending entry may be about to be taken over.
-_OLD: Final = 500
 # How often a broken shard is looked at; in seconds.
 _LOOK: Final = 1.0
 
@@ -69,11 +68,12 @@ class Reader:
         ledger: Where to book.
         intake: Told what arrived.
         member: The group that is read, or None for REALTIME.
+        claims: Claims entries that are ours; None for REALTIME.
+        lease: The lease in seconds.
         room: Gives how many entries may be read; at 0, `room_again` will be called.
         part: Has each slot read by itself; False if that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
-        mark: Counts down what waits, after each read.
         on_event: Told what is repaired or refused.
     """
 
@@ -86,11 +86,12 @@ class Reader:
         ledger: Ledger,
         intake: Intake,
         member: Membership | None,
+        claims: OwnClaims | None,
+        lease: float,
         room: Callable[[], int],
         part: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
-        mark: Callable[[], Awaitable[None]],
         on_event: OnEvent,
     ) -> None:
         self.wire = wire
@@ -99,6 +100,9 @@ class Reader:
         self._ledger = ledger
         self._intake = intake
         self._member = member
+        self._claims = claims
+        # Entries may be as much older than they seem as a read waits for them.
+        self._block = BLOCK if member is None else min(BLOCK, lease / 3)
         self._room = room
         self._part = part
         # Rung when there is room again, or something else to do.
@@ -107,7 +111,6 @@ class Reader:
         self.waits = False
         self._unblock = unblock
         self._on_recovered = on_recovered
-        self._mark = mark
         self._on_event = on_event
         self._healer = Healer(member, self._made_anew, on_event)
         # When broken shards are looked at again.
@@ -244,11 +247,11 @@ class Reader:
         if self._doubtful:
             await self._healer.examine(self.wire, self._cursor.positions)
             self._doubtful = False
-        elif self._cursor.broken and monotonic() >= self._look_at:
+        elif self._cursor.broken and now() >= self._look_at:
             await self._examine(self._cursor.broken)
 
     def _made_anew(self, shard: Shard) -> None:
-        self._ledger.made_anew(shard, monotonic())
+        self._ledger.made_anew(shard, now())
 
     async def _suspect(self, positions: Sequence[Position]) -> None:
         """Look at one shard after the other while there is nothing to read.
@@ -260,7 +263,7 @@ class Reader:
         await self._healer.examine(self.wire, [position], remade=True)
 
     async def _examine(self, positions: Sequence[Position]) -> None:
-        self._look_at = monotonic() + _LOOK
+        self._look_at = now() + _LOOK
         refused = await self._healer.examine(self.wire, positions)
         if refused is not None:
             self._intake.fail(refused)
@@ -275,13 +278,15 @@ class Reader:
         return answers
 
     async def _live(self, read: Live) -> None:
-        block = min(BLOCK, _LOOK) if self._cursor.broken else BLOCK
+        block = min(self._block, _LOOK) if self._cursor.broken else self._block
         wait = block if read.wait else 0.0
+        # The server may have given the entries away as soon as this was sent; when they
+        # are booked tells nothing, should this process stand still before that.
+        asked_at = now()
         [came] = await self._request([self._live_command(read, wait)], wait)
         if isinstance(came, ErrorReply):
             await self._refused(came)
             return
-        now = monotonic()
         if not came and read.wait and self._member is None:
             await self._suspect(read.positions)
         # Each entry's share of the reply; what an entry holds is not counted out.
@@ -294,14 +299,12 @@ class Reader:
             count += self._ledger.received(
                 position.shard,
                 entries,
-                now,
+                asked_at,
                 each * len(entries),
                 again=position.again,
             )
         self._intake.arrived(count)
         self._link.progress()
-        if count:
-            await self._mark()
 
     def _live_command(self, read: Live, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
@@ -329,6 +332,7 @@ class Reader:
         batch = [page]
         if position.until is None:
             batch.append(commands.xpending_summary(shard.key, group))
+        asked_at = now()
         reply, *summary = await self._request(batch, 0.0)
         if isinstance(reply, ErrorReply):
             await self._refused(reply)
@@ -336,12 +340,12 @@ class Reader:
         if summary:
             position.summed_up(replies.highest_pending(summary[0]))
         pending: list[Pending] = reply
-        entries = await self._bodies(shard, pending, member)
+        entries = await self._bodies(shard, pending)
         if entries is None:
             return
         self._cursor.recovered(read, [(each.id, None) for each in pending])
-        attempts = {each.id: _attempts(each, position) for each in pending}
-        new = self._ledger.came_back(shard, entries, monotonic(), attempts)
+        counts = {each.id: _count(each, position) for each in pending}
+        new = self._ledger.came_back(shard, entries, asked_at, counts)
         tell_of_deleted(self._ledger, group, self._on_event)
         self._intake.arrived(new)
         if new:
@@ -351,7 +355,7 @@ class Reader:
             self._on_recovered()
 
     async def _bodies(
-        self, shard: Shard, pending: Sequence[Pending], member: Membership
+        self, shard: Shard, pending: Sequence[Pending]
     ) -> list[RawEntry] | None:
         """Renew own pending entries that are not in hand, and read them.
 
@@ -362,16 +366,21 @@ class Reader:
         known: list[RawEntry] = [(p.id, ()) for p in pending if p.id in in_hand]
         if not unknown:
             return known
-        claims = [*reclaims(shard, unknown, member)]
         ids = [each.id for each in unknown]
-        ask = [*claims, *(commands.xrange_one(shard.key, id_) for id_ in ids)]
-        answers = await self._request(ask, 0.0)
-        refused = next((r for r in answers if isinstance(r, ErrorReply)), None)
+        assert self._claims is not None  # noqa: S101 - only groups have any
+        ours: set[bytes] = set()
+        for reply in await self._claims.claim(self.wire, [*reclaims(shard, unknown)]):
+            if isinstance(reply, ErrorReply):
+                await self._refused(reply)
+                return None
+            ours.update(reply)
+        ask = [commands.xrange_one(shard.key, id_) for id_ in ids]
+        bodies = await self._request(ask, 0.0)
+        refused = next((r for r in bodies if isinstance(r, ErrorReply)), None)
         if refused is not None:
             await self._refused(refused)
             return None
-        ours = {id_ for reply in answers[: len(claims)] for id_ in reply}
-        found = replies.bodies(ids, answers[len(claims) :])
+        found = replies.bodies(ids, bodies)
         # What is deleted may be pending no more, and what is not ours is another's.
         return known + [each for each in found if each[1] is None or each[0] in ours]
 
@@ -391,27 +400,24 @@ class Reader:
         await self._link.pause()
 
 
-def reclaims(
-    shard: Shard, pending: Sequence[Pending], member: Membership
-) -> Iterator[Command]:
-    """Renew leases of own pending entries, but of none that was taken over just now.
+def reclaims(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
+    """Renew leases of own pending entries, but of none that was claimed just now.
 
-    Whoever takes one over starts its idle clock anew, so what has been idle for long is
-    asked for only if it still is.
+    What was released without a start (its count is 0) may be started from now on, and
+    fast enough not to be counted.
     """
-    young = [each.id for each in pending if each.idle < _OLD]
-    old = [each.id for each in pending if each.idle >= _OLD]
-    for ids, idle in ((young, 0), (old, _OLD)):
-        if ids:
-            yield commands.xclaim_renew(
-                shard.key, member.group, member.name, ids, idle=idle
-            )
+    for fresh in (True, False):
+        own = [each for each in pending if (each.deliveries == 0) == fresh]
+        if own:
+            idle = min(each.idle for each in own)
+            ids = [each.id for each in own]
+            yield OwnClaim(shard, ids, min_idle=idle, count=1 if fresh else None)
 
 
-def _attempts(pending: Pending, position: Position) -> int:
-    """Tell how often a handler has had what is pending for us.
+def _count(pending: Pending, position: Position) -> int:
+    """Return the delivery count of what is pending for us.
 
-    A reply that was lost counted a delivery of what it would have brought.
+    What came in a reply that was lost has certainly not been started.
     """
     if pending.deliveries == 1 and position.unseen(EntryId.parse(pending.id)):
         return 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from time import monotonic
 from typing import TypeAlias
 
 import anyio
@@ -18,6 +17,7 @@ from penstock._core.cursor import Cursor
 from penstock._core.cursors import Cursors
 from penstock._link.link import Link
 from penstock._link.wire import Wire
+from penstock._tasks.clock import now
 from penstock._tasks.reader import Reader
 from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.message import Shard
@@ -67,7 +67,7 @@ class Readers:
 
     def room(self) -> int:
         """Give one reader's share of the room that there is."""
-        room = self._room(monotonic())
+        room = self._room(now())
         readers = self._readers.values()
         if room and len(readers) > 1:
             # Whoever found none before is not rung any more by the ledger.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 
 from penstock._core.ledger import Ledger
 from penstock._tasks.bells import Bell
+from penstock._tasks.clock import now
 
 __all__ = ["bring_back"]
 
@@ -25,8 +25,8 @@ async def bring_back(
     """
     while True:
         due = ledger.next_due
-        wait = None if due is None else max(0.0, due - monotonic())
+        wait = None if due is None else max(0.0, due - now())
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await postponed.wait()
-        arrived(ledger.ripen(monotonic()))
+        arrived(ledger.ripen(now()))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 
 from penstock._core.delay import Delay
 from penstock._core.ledger import Ledger
 from penstock._tasks.bells import Bell
+from penstock._tasks.clock import now
 
 __all__ = ["ripen"]
 
@@ -25,6 +25,6 @@ async def ripen(delay: Delay, ledger: Ledger, handed_out: Bell) -> None:
         if due is None:
             await handed_out.wait()
             continue
-        await asyncio.sleep(max(0.0, due - monotonic()))
-        for entry in delay.ripe(monotonic()):
+        await asyncio.sleep(max(0.0, due - now()))
+        for entry in delay.ripe(now()):
             ledger.ack(entry)

@@ -33,6 +33,7 @@ from penstock._tasks.assignment import Assignment
 from penstock._tasks.attempts import Attempts
 from penstock._tasks.bells import Bell
 from penstock._tasks.burying import Burial
+from penstock._tasks.clock import now
 from penstock._tasks.closing import give_back
 from penstock._tasks.committer import Committer
 from penstock._tasks.hands import Hands, this_task
@@ -41,7 +42,9 @@ from penstock._tasks.leases import Claimer
 from penstock._tasks.lifetime import seen_through, task_group
 from penstock._tasks.membership import Membership
 from penstock._tasks.opening import patiently
+from penstock._tasks.own_claims import OwnClaims
 from penstock._tasks.plan import Plan
+from penstock._tasks.poison import poison_guard
 from penstock._tasks.reader import Reader
 from penstock._tasks.readers import Readers
 from penstock._tasks.retrier import bring_back
@@ -88,21 +91,28 @@ class Session(Generic[T]):
         self._delay = Delay(plan.commit_delay) if delayed else None
         # Of what goes by time, to be ended.
         self._clocks: list[anyio.CancelScope] = []
+        self._claims = OwnClaims(plan.member) if plan.member else None
         self._attempts = Attempts(
             line,
+            self._claims,
             self.ledger,
-            plan.member,
+            lease=plan.lease,
+            once=plan.retry is not None and plan.retry.max_attempts == 1,
             settle=self._settle,
             on_lost=self._outcomes.ring,
             on_event=plan.on_event,
         )
         line.on_restored = self._on_restored
+        self._guard = poison_guard()
         self.intake = Intake(
             self.ledger,
             self._outcomes.ring,
             self._attempts.begin,
-            self._delay,
-            self._handed_out,
+            self._guard,
+            lease=plan.lease,
+            confirms=plan.policy is not AutoCommit.DISABLED,
+            delay=self._delay,
+            handed_out=self._handed_out,
         )
         self._verdicts = Verdicts(
             self.ledger,
@@ -116,7 +126,7 @@ class Session(Generic[T]):
         self._ack = plan.policy is AutoCommit.PROCESSED
         self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
         self._scout = Scout(line.calls, plan.on_event)
-        self.assignment = Assignment(plan, line, self.ledger, self._scout)
+        self.assignment = Assignment(plan, line, self.ledger, self._scout, self._claims)
         self.readers = Readers(
             link,
             self.assignment.cursors,
@@ -196,13 +206,15 @@ class Session(Generic[T]):
 
     def _make_committer(self) -> Committer | None:
         plan = self._plan
-        if plan.member is None or not plan.acks:
+        claims = self._claims
+        if plan.member is None or claims is None or not plan.acks:
             return None
         on_demand = plan.policy is AutoCommit.DISABLED
         return Committer(
             self._line,
             ledger=self.ledger,
             member=plan.member,
+            claims=claims,
             lease=plan.lease,
             on_renewed=self._on_renewed,
             interval=None if on_demand else plan.commit_interval,
@@ -224,13 +236,14 @@ class Session(Generic[T]):
             on_event=plan.on_event,
         )
 
-    def _make_claimer(self, member: Membership) -> Claimer:
+    def _make_claimer(self, member: Membership, claims: OwnClaims) -> Claimer:
         plan = self._plan
         return Claimer(
             self._line,
             ledger=self.ledger,
             intake=self.intake,
             member=member,
+            claims=claims,
             cursors=self.assignment.cursors,
             lease=plan.lease,
             interval=plan.claim_interval,
@@ -245,11 +258,12 @@ class Session(Generic[T]):
             ledger=self.ledger,
             intake=self.intake,
             member=self._plan.member,
+            claims=self._claims,
+            lease=self._plan.lease,
             room=self.readers.room,
             part=self.readers.part,
             unblock=self._unblock,
             on_recovered=self._on_recovered,
-            mark=self._attempts.mark,
             on_event=self._plan.on_event,
         )
 
@@ -263,9 +277,9 @@ class Session(Generic[T]):
         await patiently(self._line, deadline, self.assignment.open)
         wire = await patiently(self._line, deadline, self._link.connect)
         self.readers.start(wire, self.assignment.cursors.all[0])
-        if self._committer is not None and plan.member is not None:
+        if self._committer and plan.member and self._claims:
             group.start_soon(self._committer.run)
-            self._claimer = self._make_claimer(plan.member)
+            self._claimer = self._make_claimer(plan.member, self._claims)
             group.start_soon(self._claimer.run)
             again = partial(bring_back, self.ledger, self._postponed)
             group.start_soon(self._until_closed, partial(again, self.intake.arrived))
@@ -276,6 +290,7 @@ class Session(Generic[T]):
         group.start_soon(self._scout.run, self.assignment.appeared, self._line.restore)
         if self.assignment.wrong is not None:
             self.intake.fail(self.assignment.wrong)
+        self._guard.join(self.intake)
 
     async def _settle(self) -> None:
         if self._committer is not None:
@@ -366,6 +381,7 @@ class Session(Generic[T]):
                 if self._committer is not None:
                     await self._committer.stop()
         finally:
+            self._guard.leave(self.intake)
             self._closed.set()
 
     async def _close(self, leaving: asyncio.Task[Any] | None) -> None:
@@ -384,7 +400,7 @@ class Session(Generic[T]):
         self.hands.let_go(leaving)
         if self._delay is not None:
             # Left cleanly, all that was handed out counts as due.
-            for entry in self._delay.ripe(math.inf if leaving else time.monotonic()):
+            for entry in self._delay.ripe(math.inf if leaving else now()):
                 self.ledger.ack(entry)
         await self._end_group(deadline)
         if self._plan.noack and self.ledger.queued:
@@ -394,8 +410,8 @@ class Session(Generic[T]):
 
     async def _end_group(self, deadline: float) -> None:
         """Send every outcome, and give back the rest; what can't be sent is told of."""
-        plan, committer = self._plan, self._committer
-        if plan.member is None or committer is None:
+        plan, committer, claims = self._plan, self._committer, self._claims
+        if plan.member is None or committer is None or claims is None:
             return
         with anyio.move_on_after(max(1.0, deadline - time.monotonic())) as unsent:
             await committer.flush()
@@ -407,6 +423,7 @@ class Session(Generic[T]):
         with anyio.move_on_after(1.0) as kept:
             await give_back(
                 self._line,
+                claims,
                 self.ledger.release(),
                 plan.member,
                 idle=plan.lease,

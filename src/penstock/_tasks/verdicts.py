@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePath
-from time import monotonic
 from typing import Final
 
 from msgspec.structs import replace
@@ -28,6 +27,7 @@ from penstock._core.verdict import (
     Verdict,
     judge,
 )
+from penstock._tasks.clock import now
 from penstock.errors import DecodeError, GaveUp
 from penstock.events import Event, OnEvent
 from penstock.options import seconds
@@ -94,8 +94,12 @@ class Verdicts:
             self._conclude(entry, verdict, name, error)
 
     def left(self, entry: Entry) -> None:
-        """Finish with an entry whose handler was cancelled by us: no verdict."""
+        """Finish with an entry whose handler ends more than itself: no verdict."""
         self._ledger.finish(entry, ack=False)
+
+    def interrupted(self, entry: Entry) -> None:
+        """Finish with an entry whose handler we cancelled: that is no attempt."""
+        self._ledger.put_back(entry)
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
         """Have an entry tried again.
@@ -131,7 +135,7 @@ class Verdicts:
 
     def lease_left(self, entry: Entry) -> float:
         """Give the seconds until others may have an entry."""
-        return self._ledger.lease_left(entry, monotonic())
+        return self._ledger.lease_left(entry, now())
 
     def _refuse(self, entry: Entry, fields: Sequence[bytes], failure: Failure) -> None:
         verdict = self._judge(entry, failure)
@@ -142,7 +146,7 @@ class Verdicts:
 
     def _judge(self, entry: Entry, failure: Failure) -> Verdict:
         retry = self._retry or Retry()
-        facts = {"now": monotonic(), "chance": random.random()}  # noqa: S311 - jitter
+        facts = {"now": now(), "chance": random.random()}  # noqa: S311 - jitter
         attempt = entry.deliveries
         try:
             return judge(failure, attempt, retry, self._instead, **facts)
@@ -184,11 +188,11 @@ class Verdicts:
 
     def _tell_undecodable(self, entry: Entry, error: DecodeError) -> None:
         self._untold += 1
-        now = monotonic()
-        if now < self._tell_at:
+        at = now()
+        if at < self._tell_at:
             return
         facts = {**_names(entry), "reason": error.reason, "messages": self._untold}
-        self._untold, self._tell_at = 0, now + _TELL
+        self._untold, self._tell_at = 0, at + _TELL
         self._on_event(Event("undecodable", logging.ERROR, facts, error))
 
 

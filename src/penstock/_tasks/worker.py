@@ -81,7 +81,7 @@ async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> Non
         else:
             if task.cancelling():
                 # It swallowed our cancellation: who knows what it has done.
-                bench.verdicts.left(entry)
+                bench.verdicts.interrupted(entry)
                 raise asyncio.CancelledError
             if ack:
                 ledger.processed(entry)
@@ -126,7 +126,7 @@ async def work_batches(
             _failed(bench, entries, error, task)
         else:
             if task.cancelling():
-                _leave(bench, entries)
+                _interrupt(bench, entries)
                 raise asyncio.CancelledError
             bench.ledger.finish_all(entries, ack=bench.ack)
         if copy_context() != context:
@@ -147,15 +147,16 @@ def _failed(
         HandlerExit: The handler wants to end more than itself.
     """
     if isinstance(error, asyncio.CancelledError) and task.cancelling():
-        _leave(bench, entries)
+        _interrupt(bench, entries)
         raise error
     if not isinstance(error, Exception | asyncio.CancelledError):
-        _leave(bench, entries)
+        for entry in entries:
+            bench.verdicts.left(entry)
         raise HandlerExit(error) from error
     for entry in entries:
         bench.verdicts.failed(entry, error)
 
 
-def _leave(bench: Workbench, entries: Sequence[Entry]) -> None:
-    for entry in entries:
-        bench.verdicts.left(entry)
+def _interrupt(bench: Workbench, entries: Sequence[Entry]) -> None:
+    for entry in reversed(entries):
+        bench.verdicts.interrupted(entry)

@@ -1,0 +1,346 @@
+"""After a standstill or an outage of a lease, nothing is taken back from its new owner.
+
+The standstill is a real one: the event loop is blocked, and so is all of its consumers.
+What others do meanwhile they do by calls that block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import pytest
+import redis as blocking
+
+from conftest import Events
+from penstock import LOAD_BALANCED, RESUMABLE, Claim, Consumer, Message, Mode
+from penstock._link.address import parse
+from penstock._link.dialing import connect
+from penstock._link.wire import Wire
+from penstock._tasks import clock
+from penstock._tasks.membership import Membership
+from penstock._tasks.own_claims import OwnClaim, OwnClaims
+from penstock.message import Shard
+from support.proxy import proxy
+from support.server import with_login
+from support.waiting import deliveries, eventually, numbers, pending, read, send
+
+LEASE = 0.5
+CLAIM = Claim(idle=LEASE, interval=60)
+
+Get: TypeAlias = Callable[[Consumer[bytes]], Any]
+
+
+@contextmanager
+def client(url: str) -> Iterator[Any]:
+    """A client whose calls block the event loop."""
+    made = blocking.Redis.from_url(url)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def block() -> None:
+    """Block everything for more than a lease."""
+    time.sleep(1.5 * LEASE)
+
+
+def stand_still(url: str, stream: str) -> list[bytes]:
+    """Block everything for more than a lease, and have another one claim all."""
+    block()
+    with client(url) as other:
+        reply = other.xautoclaim(stream, "g", "other", int(LEASE * 1000), count=100)
+        return [id_ for id_, _ in reply[1]]
+
+
+async def owners(redis: Any, stream: str) -> dict[str, str]:
+    lines = await redis.xpending_range(stream, "g", "-", "+", 100)
+    return {ln["message_id"].decode(): ln["consumer"].decode() for ln in lines}
+
+
+async def by_next(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+    message = await consumer.next(timeout=0.3)
+    return [message] if message else []
+
+
+async def by_next_at_once(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+    message = await consumer.next(timeout=0)
+    return [message] if message else []
+
+
+async def by_take(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+    return await consumer.take(10, timeout=0.3)
+
+
+async def by_loop(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+    got: list[Message[bytes]] = []
+
+    async def loop() -> None:
+        async for message in consumer:
+            got.append(message)
+
+    await asyncio.wait({task := asyncio.create_task(loop())}, timeout=0.3)
+    task.cancel()
+    return got
+
+
+async def by_batches(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+    got: list[Message[bytes]] = []
+
+    async def loop() -> None:
+        async for messages in consumer.batches(10, linger=0):
+            got.extend(messages)
+
+    await asyncio.wait({task := asyncio.create_task(loop())}, timeout=0.3)
+    task.cancel()
+    return got
+
+
+async def by_run(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+    got: list[Message[bytes]] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        got.append(message)
+
+    run = asyncio.create_task(consumer.run(handle, concurrency=3))
+    await asyncio.wait({run}, timeout=0.3)
+    run.cancel()
+    return got
+
+
+GETS = pytest.mark.parametrize(
+    "get", [by_next, by_next_at_once, by_take, by_loop, by_batches, by_run]
+)
+
+
+@asynccontextmanager
+async def with_some_waiting(
+    url: str, stream: str, redis: Any, **options: Any
+) -> AsyncIterator[Consumer[bytes]]:
+    """A consumer that has been given six and has handed out none."""
+    async with Consumer(stream, url=url, group="g", claim=CLAIM, **options) as consumer:
+        await send(url, stream, *range(6))
+        await eventually(lambda: waits(consumer, 6))
+        yield consumer
+
+
+async def waits(consumer: Consumer[bytes], count: int) -> bool:
+    return consumer.statistics().queued == count
+
+
+@GETS
+@pytest.mark.parametrize("mode", [LOAD_BALANCED, RESUMABLE])
+async def test_nothing_is_handed_out_that_others_have_claimed_meanwhile(
+    *, url: str, stream: str, redis: Any, events: Events, get: Get, mode: Mode
+) -> None:
+    given = {"mode": mode, "on_event": events, "name": "me"}
+    async with with_some_waiting(url, stream, redis, **given) as consumer:
+        claimed = stand_still(url, stream)
+        assert len(claimed) == 6
+        assert await get(consumer) == []
+        assert set((await owners(redis, stream)).values()) == {"other"}
+        # XAUTOCLAIM has counted a delivery, and nobody a start.
+        assert set((await deliveries(redis, stream, "g")).values()) == {2}
+    assert set((await owners(redis, stream)).values()) == {"other"}
+    [lost] = events.named("lease_lost")
+    assert lost.facts["messages"] == 6
+
+
+@GETS
+async def test_what_nobody_has_claimed_meanwhile_is_handed_out_once_that_is_known(
+    url: str, stream: str, redis: Any, get: Get
+) -> None:
+    async with with_some_waiting(url, stream, redis) as consumer:
+        block()
+        got = await get(consumer)
+        if get is by_next_at_once:
+            await eventually(lambda: is_had(consumer, got))
+        assert numbers(got)[0] == 0
+        assert not any(message.lost for message in got)
+
+
+async def is_had(consumer: Consumer[bytes], got: list[Message[bytes]]) -> bool:
+    got += await by_next_at_once(consumer)
+    return bool(got)
+
+
+@asynccontextmanager
+async def renewed_by_another(
+    redis: Any, stream: str, ids: list[bytes]
+) -> AsyncIterator[None]:
+    """Have another consumer keep what it has claimed."""
+
+    async def renew() -> None:
+        while True:
+            await redis.xclaim(stream, "g", "other", 0, ids, justid=True)
+            await asyncio.sleep(LEASE / 5)
+
+    assert len(ids) == 6
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+
+
+@GETS
+async def test_in_an_outage_that_is_longer_than_the_lease_nothing_is_handed_out(
+    url: str, stream: str, redis: Any, get: Get
+) -> None:
+    async with (
+        proxy(url) as between,
+        with_some_waiting(between.url, stream, redis) as consumer,
+    ):
+        await between.stop()
+        async with renewed_by_another(redis, stream, stand_still(url, stream)):
+            assert await get(consumer) == []
+            await between.start()
+            await eventually(lambda: waits(consumer, 0))
+            assert await get(consumer) == []
+            assert set((await owners(redis, stream)).values()) == {"other"}
+            await redis.xack(stream, "g", *await owners(redis, stream))
+        await send(url, stream, 7)
+        assert numbers(await read(consumer, 1)) == [7]
+
+
+async def test_what_came_during_a_standstill_is_asked_for_before_it_is_handed_out(
+    url: str, stream: str, redis: Any
+) -> None:
+    """Its reply lay in the socket; when it is read says nothing of its age."""
+    async with Consumer(stream, url=url, group="g", claim=CLAIM) as consumer:
+        assert await consumer.next(timeout=0.1) is None
+        with client(url) as other:
+            other.xadd(stream, {"msg": "1"})
+            assert len(stand_still(url, stream)) == 1
+        assert await consumer.next(timeout=0.3) is None
+        assert list((await owners(redis, stream)).values()) == ["other"]
+        await consumer.commit()
+        assert await pending(redis, stream, "g") == 1
+        await send(url, stream, 2)
+        assert numbers(await read(consumer, 1)) == [2]
+
+
+async def test_a_suspended_machine_is_a_standstill(
+    url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's clock goes on meanwhile, and time.monotonic does not."""
+    slept = 0.0
+    awake = clock.now
+
+    def now() -> float:
+        return awake() + slept
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("penstock._tasks.") and vars(module).get("now") is awake:
+            monkeypatch.setattr(module, "now", now)
+    long = Claim(idle=30)
+    async with Consumer(stream, url=url, group="g", claim=long) as consumer:
+        await send(url, stream, *range(4))
+        assert numbers(await read(consumer, 1)) == [0]
+        await eventually(lambda: waits(consumer, 3))
+        # By then others have claimed what waits here.
+        ids = [id_ for id_, _ in await redis.xrange(stream)]
+        await redis.xclaim(stream, "g", "other", 0, ids[1:])
+        slept = 60.0
+        assert await consumer.next(timeout=0.5) is None
+        assert list((await owners(redis, stream)).values()) == ["other"] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such clock")
+def test_the_clock_goes_on_while_the_machine_is_suspended() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= clock.now() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+async def test_closing_after_a_standstill_gives_back_nothing_of_others(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with with_some_waiting(url, stream, redis):
+        claimed = stand_still(url, stream)
+    lines = await redis.xpending_range(stream, "g", "-", "+", 100)
+    assert [line["message_id"] for line in lines] == claimed
+    assert {line["consumer"] for line in lines} == {b"other"}
+    assert max(line["time_since_delivered"] for line in lines) < LEASE * 1000
+
+
+# -- the claim itself ------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def limited(url: str, redis: Any, name: str, *without: str) -> AsyncIterator[str]:
+    """The URL of a user that may not use some commands."""
+    await redis.acl_setuser(
+        name,
+        enabled=True,
+        nopass=True,
+        keys=["*"],
+        channels=["*"],
+        categories=["+@all"],
+        commands=list(without),
+    )
+    try:
+        yield with_login(url, name, "x")
+    finally:
+        await redis.acl_deluser(name)
+
+
+@asynccontextmanager
+async def wire(url: str) -> AsyncIterator[Wire]:
+    made = await connect(parse(url))
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+@pytest.mark.parametrize("without", [(), ("-eval",)], ids=["script", "no script"])
+async def test_a_claim_of_our_own_entries_takes_none_from_another_consumer(
+    url: str, stream: str, redis: Any, without: tuple[str, ...]
+) -> None:
+    await redis.xgroup_create(stream, "g", mkstream=True)
+    ids = [await redis.xadd(stream, {"msg": n}) for n in range(3)]
+    await redis.xreadgroup("g", "me", {stream: ">"})
+    await asyncio.sleep(0.1)
+    await redis.xclaim(stream, "g", "other", 0, ids[:1], justid=True)
+    claims = OwnClaims(Membership("g", "me", mkstream=True, noack=False))
+    shard = Shard(stream, 0, stream.encode())
+    async with limited(url, redis, f"u-{stream}", *without) as address:
+        async with wire(address) as connection:
+            claim = OwnClaim(shard, ids, min_idle=50, count=7)
+            assert await claims.claim(connection, [claim]) == [ids[1:]]
+            # By now it is known whether there are scripts.
+            late = OwnClaim(shard, ids, min_idle=0, idle=60_000)
+            if not without:
+                assert await claims.claim(connection, [late]) == [ids[1:]]
+    lines = await redis.xpending_range(stream, "g", "-", "+", 100)
+    assert [line["consumer"] for line in lines] == [b"other", b"me", b"me"]
+    assert [line["times_delivered"] for line in lines] == [1, 7, 7]
+
+
+async def test_a_claim_of_our_own_entries_may_be_of_any_number(
+    url: str, stream: str, redis: Any
+) -> None:
+    await redis.xgroup_create(stream, "g", mkstream=True)
+    ids = [await redis.xadd(stream, {"msg": n}) for n in range(1200)]
+    await redis.xreadgroup("g", "me", {stream: ">"})
+    claims = OwnClaims(Membership("g", "me", mkstream=True, noack=False))
+    shard = Shard(stream, 0, stream.encode())
+    async with wire(url) as connection:
+        claimed = await claims.claim(connection, [OwnClaim(shard, ids, count=3)])
+    assert claimed == [ids]
+    assert set((await deliveries(redis, stream, "g")).values()) == {3}
+
+
+async def test_the_claim_of_a_group_that_is_gone_is_refused_as_such(
+    url: str, stream: str
+) -> None:
+    claims = OwnClaims(Membership("g", "me", mkstream=True, noack=False))
+    shard = Shard(stream, 0, stream.encode())
+    async with wire(url) as connection:
+        [reply] = await claims.claim(connection, [OwnClaim(shard, [b"1-1"])])
+    assert getattr(reply, "code", None) == "NOGROUP"

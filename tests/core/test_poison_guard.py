@@ -1,0 +1,381 @@
+"""What kills its process is found, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.test_ledger import A, Books, raw
+from penstock._core.entry import IN_HAND, Entry, State
+from penstock._core.poison import PoisonGuard
+
+
+@dataclass(eq=False)
+class Consumer:
+    """A consumer as the guard sees it."""
+
+    running: list[Entry] = field(default_factory=list)
+    untracked: int = 0
+    lease: float = 30.0
+    holds: int = 0
+    wakes: int = 0
+
+    def hold(self) -> None:
+        self.holds += 1
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+def two() -> tuple[PoisonGuard, Consumer, Consumer]:
+    guard, one, other = PoisonGuard(), Consumer(), Consumer()
+    guard.join(one)
+    guard.join(other)
+    return guard, one, other
+
+
+def running(state: State = State.RUNNING) -> Entry:
+    books = Books()
+    books.read(1)
+    entry = books.started()
+    entry.state = state
+    return entry
+
+
+def test_without_a_probe_everything_may_start() -> None:
+    guard, one, _ = two()
+    assert guard.is_open(0.0)
+    assert guard.until is None
+    guard.withdraw(one)
+    assert guard.is_open(0.0)
+
+
+def test_while_nothing_runs_a_probe_may_run_at_once_and_nothing_else() -> None:
+    guard, one, other = two()
+    assert guard.admits(one, 5.0)
+    assert (one.holds, other.holds) == (1, 1)
+    guard.started(running(), 5.0, confirms=True)
+    assert guard.until == 35.0
+    assert not guard.is_open(6.0)
+    assert not guard.admits(one, 6.0)
+    assert not guard.admits(other, 6.0)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_probe_waits_until_all_that_runs_has_finished(*, known: bool) -> None:
+    guard, one, other = two()
+    if known:
+        other.running.append(running())
+    else:
+        other.untracked = 1
+    assert not guard.admits(one, 0.0)
+    assert not guard.is_open(1.0), "or it would wait for ever"
+    assert one.wakes == 0
+    other.running.clear()
+    other.untracked = 0
+    assert not guard.is_open(2.0)
+    assert one.wakes == 1
+    assert guard.admits(one, 2.0)
+
+
+def test_a_probe_waits_for_no_handler_longer_than_a_lease() -> None:
+    guard, one, other = two()
+    hangs = running()
+    other.running.append(hangs)
+    assert not guard.admits(one, 0.0)
+    guard.look(29.9)
+    assert one.wakes == 0
+    guard.look(30.0)
+    assert one.wakes == 1
+    assert guard.admits(one, 30.0)
+    assert hangs.hangs
+    probe = running()
+    guard.started(probe, 30.0, confirms=True)
+    probe.state = State.GONE
+    # It has shown that it does not kill, so the next one need not wait for it.
+    assert guard.admits(one, 31.0)
+
+
+def test_others_wait_for_a_probe_no_longer_than_a_lease() -> None:
+    guard, one, other = two()
+    assert guard.admits(one, 0.0)
+    probe = running()
+    one.running.append(probe)
+    guard.started(probe, 0.0, confirms=True)
+    guard.look(29.9)
+    assert other.wakes == 0
+    guard.look(30.0)
+    assert (other.wakes, probe.hangs) == (1, True)
+    assert guard.is_open(30.0)
+    assert guard.admits(other, 30.0)
+
+
+@pytest.mark.parametrize("confirms", [True, False])
+def test_a_probe_has_finished_when_its_outcome_is_confirmed(*, confirms: bool) -> None:
+    guard, one, _ = two()
+    guard.admits(one, 0.0)
+    probe = running()
+    guard.started(probe, 0.0, confirms=confirms)
+    probe.state = State.SETTLED
+    assert guard.is_open(1.0) is not confirms
+    probe.state = State.GONE
+    assert guard.is_open(1.0)
+
+
+def test_who_asks_while_another_one_waits_is_woken_when_that_is_over() -> None:
+    guard, one, other = two()
+    one.running.append(running())
+    assert not guard.admits(one, 0.0)
+    assert not guard.admits(other, 0.0)
+    guard.withdraw(other)
+    assert not guard.is_open(0.0)
+    guard.withdraw(one)
+    assert other.wakes == 1
+    assert guard.is_open(0.0)
+
+
+def test_a_consumer_that_closes_takes_its_probe_with_it() -> None:
+    guard, one, other = two()
+    assert guard.admits(one, 0.0)
+    guard.leave(one)
+    assert guard.is_open(0.0)
+    assert other.wakes == 1
+    guard.leave(one)
+    assert guard.is_open(0.0)
+    guard.leave(other)
+    assert guard.is_open(0.0)
+
+
+def test_a_probe_may_run_when_the_consumer_closes_that_it_waited_for() -> None:
+    guard, one, other = two()
+    other.running.append(running())
+    assert not guard.admits(one, 0.0)
+    guard.leave(other)
+    assert one.wakes == 1
+    assert guard.admits(one, 0.0)
+
+
+# -- any number of crashes -------------------------------------------------------------
+
+
+@dataclass
+class Server:
+    """Entries that are pending: whose they are, and the delivery count."""
+
+    owners: dict[int, int] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
+
+
+class Process:
+    """A process with consumers of the same group, which share the guard.
+
+    It does what `Intake` and `Attempts` do with ledger and guard.
+    """
+
+    def __init__(
+        self, number: int, server: Server, most: int, poison: set[int]
+    ) -> None:
+        self.number, self.server, self.poison = number, server, poison
+        self.dead: list[int] = []
+        self.guard = PoisonGuard()
+        self.members = [Running(self, most) for _ in range(2)]
+        for member in self.members:
+            self.guard.join(member)
+
+    def settle(self) -> None:
+        """Have all outcomes confirmed."""
+        for member in self.members:
+            for batch in member.books.plan():
+                for id_ in batch.ids:
+                    del self.server.owners[number_of(id_)]
+                member.books.committed(batch)
+
+    def bury(self) -> None:
+        """Write dead letters."""
+        for member in self.members:
+            for entry in member.books.to_bury(100):
+                self.dead.append(number_of(entry.id))
+                del self.server.owners[number_of(entry.id)]
+                member.books.buried(entry, ours=True)
+
+
+class Running:
+    """One consumer of a process."""
+
+    lease = 30.0
+    untracked = 0
+
+    def __init__(self, process: Process, most: int) -> None:
+        self.process = process
+        self.books = Books(max_attempts=most, max_messages=1000)
+
+    @property
+    def running(self) -> Sequence[Entry]:
+        return self.books.running
+
+    def hold(self) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+    def start(self, *, counting: bool) -> None:
+        """Start what is next, if it may."""
+        books, guard = self.books, self.process.guard
+        books.counts_starts = counting
+        if books.next_is_probe:
+            if not guard.admits(self, 0.0):
+                return
+            [entry] = books.take_due()
+            guard.started(entry, 0.0, confirms=True)
+            self.process.settle()
+            self.count(entry)
+            return
+        guard.withdraw(self)
+        if guard.is_open(0.0):
+            for entry in books.take_due():
+                self.count(entry)
+                return
+            books.take()
+
+    def count(self, entry: Entry) -> None:
+        number = number_of(entry.id)
+        assert self.process.server.owners[number] == self.process.number
+        self.process.server.counts[number] = entry.deliveries + 1
+
+
+def number_of(id_: bytes) -> int:
+    return int(id_.partition(b"-")[0])
+
+
+class World:
+    """Processes that die of what they handle, and come again."""
+
+    def __init__(self, processes: int, most: int, poison: set[int]) -> None:
+        self.most, self.poison = most, poison
+        self.server = Server()
+        self.fresh = iter(range(1, 40))
+        self.dead: list[int] = []
+        self.deaths = 0
+        self.processes = [self.born(number) for number in range(processes)]
+
+    def born(self, number: int) -> Process:
+        return Process(number, self.server, self.most, self.poison)
+
+    def read(self, process: Process, member: Running, count: int) -> None:
+        ids = [number for number, _ in zip(self.fresh, range(count), strict=False)]
+        for number in ids:
+            self.server.owners[number] = process.number
+            self.server.counts[number] = 1
+        member.books.read(*ids)
+
+    def claim(self, process: Process, member: Running) -> None:
+        """Take over what nobody has: its process has died."""
+        known = {
+            number_of(entry.id)
+            for each in self.processes
+            for other in each.members
+            for entry in other.books.in_books()
+        }
+        lost = [n for n in self.server.owners if n not in known]
+        for number in lost:
+            self.server.owners[number] = process.number
+        entries = [[raw(number), [b"msg", b"x"]] for number in lost]
+        counts = {raw(number): self.server.counts[number] for number in lost}
+        member.books.came_back(A, entries, 0.0, counts, claimed=True)
+
+    def handle(self, process: Process, member: Running, pick: int) -> None:
+        """Have a handler end; or with it, the process."""
+        at_work = member.running
+        if not at_work:
+            return
+        entry = at_work[pick % len(at_work)]
+        if number_of(entry.id) in self.poison:
+            self.die(process)
+        else:
+            member.books.processed(entry)
+
+    def kill(self, process: Process) -> None:
+        """Have a process die, if something is at work in it that does that."""
+        at_work = {number_of(e.id) for each in process.members for e in each.running}
+        if at_work & self.poison:
+            self.die(process)
+
+    def die(self, process: Process) -> None:
+        self.deaths += 1
+        self.dead += process.dead
+        self.processes[process.number] = self.born(process.number)
+
+    def step(self, act: str, which: int, pick: int) -> None:
+        process = self.processes[which // 2 % len(self.processes)]
+        member = process.members[which % 2]
+        match act:
+            case "read":
+                self.read(process, member, pick % 5 + 1)
+            case "claim":
+                self.claim(process, member)
+            case "start":
+                member.start(counting=True)
+            case "uncounted":
+                member.start(counting=False)
+            case "settle":
+                process.settle()
+            case "bury":
+                process.bury()
+            case "kill":
+                self.kill(process)
+            case _:
+                self.handle(process, member, pick)
+
+    def run_out(self) -> None:
+        """Go on until everything is handled or dead."""
+        for _ in range(5000):
+            for which in range(4):
+                for act in ("claim", "start", "handle", "settle", "bury"):
+                    self.step(act, which, 0)
+            if not self.server.owners:
+                break
+        assert not self.server.owners, "it comes to no end"
+        for process in self.processes:
+            self.dead += process.dead
+
+
+ACTS = [
+    *("read", "claim", "handle", "settle", "bury"),
+    *("start", "start", "start", "uncounted", "kill", "kill"),
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    processes=st.integers(1, 2),
+    most=st.sampled_from([2, 2, 3, 5]),
+    poison=st.sets(st.integers(1, 39), min_size=1, max_size=20),
+    seed=st.randoms(use_true_random=False),
+)
+def test_however_often_processes_die_only_what_kills_them_is_given_up(
+    processes: int, most: int, poison: set[int], seed: Random
+) -> None:
+    world = World(processes, most, poison)
+    for _ in range(400):
+        world.step(seed.choice(ACTS), seed.randrange(4), seed.randrange(100))
+    world.run_out()
+    assert set(world.dead) <= poison
+    assert len(world.dead) == len(set(world.dead))
+    assert all(entry.state not in IN_HAND for entry in left(world))
+    # A start above the pace at which they are counted is one more.
+    assert world.deaths <= len(poison) * (most + 1)
+
+
+def left(world: World) -> list[Entry]:
+    return [
+        entry
+        for process in world.processes
+        for member in process.members
+        for entry in member.books.in_books()
+    ]
