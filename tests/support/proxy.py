@@ -46,6 +46,10 @@ class Proxy:
         self.cut_every = 0
         self._answers = 0
         self.cuts = 0
+        # Bytes of replies that were passed on so far.
+        self.passed = 0
+        # Cut each connection once so many bytes of replies have passed on it; 0: never.
+        self.cut_after = 0
 
     @property
     def url(self) -> str:
@@ -136,8 +140,11 @@ class Proxy:
         last: bytearray,
     ) -> None:
         frames = _Frames()
+        left = self.cut_after
         with suppress(OSError):
             while data := await reader.read(65536):
+                if self.cut_after:
+                    data, left = data[:left], left - len(data)
                 if self.cut_next_reply and self.cut_on in last:
                     self.cut_next_reply = False
                     self.cuts += 1
@@ -156,7 +163,11 @@ class Proxy:
                     other = data[place] ^ self.chance.randrange(1, 256)
                     data = data[:place] + bytes([other]) + data[place + 1 :]
                 if not self.mute:
+                    self.passed += len(data)
                     await self._pass_on(data, writer)
+                if self.cut_after and left <= 0:
+                    self.cuts += 1
+                    break
         writer.transport.abort()
 
     async def _pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:

@@ -40,6 +40,8 @@ __all__ = ["Errand", "Reader"]
 BLOCK: Final = 2.0
 # Milliseconds after which a pending entry may be about to be taken over.
 _OLD: Final = 500
+# Bytes a second that looking at quiet streams may bring on average.
+_QUIET_BYTES: Final = 50_000
 # How often a broken shard is looked at; in seconds.
 _LOOK: Final = 1.0
 
@@ -114,8 +116,9 @@ class Reader:
         self._look_at = 0.0
         # The server may have lost entries, and without a group nobody else tells.
         self._doubtful = False
-        # Which shard is looked at next while there is nothing to read.
+        # Which shard is looked at next while there is nothing to read; and when.
         self._turn = 0
+        self._suspect_at = 0.0
         self._errands: deque[_Asked] = deque()
         self._stopping = False
         # A read is under way: cancelling now could strand what it brings.
@@ -255,9 +258,15 @@ class Reader:
 
         A stream that was deleted and made anew with lower ids looks like a quiet one.
         """
+        if monotonic() < self._suspect_at:
+            return
         self._turn += 1
         position = positions[self._turn % len(positions)]
+        before = self.wire.received
         await self._healer.examine(self.wire, [position], remade=True)
+        # Where scripts are refused, two whole entries came, of up to 64 MiB each.
+        took = (self.wire.received - before) / _QUIET_BYTES
+        self._suspect_at = monotonic() + took
 
     async def _examine(self, positions: Sequence[Position]) -> None:
         self._look_at = monotonic() + _LOOK

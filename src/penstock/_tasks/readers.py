@@ -6,14 +6,15 @@ own, since each has a read that blocks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
+from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
 from penstock._core.cursors import Cursors
 from penstock._link.link import Link
@@ -106,6 +107,22 @@ class Readers:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def calls(self, batch: Sequence[Command]) -> list[Any]:
+        """Send commands whose replies may be large, on a reader's connection.
+
+        Sends them again if that connection ends before the replies.
+
+        Raises:
+            ClosedError: The consumer closed before.
+        """
+        answers: list[Any] = []
+
+        async def ask(wire: Wire) -> None:
+            answers[:] = await wire.calls(batch)
+
+        await self._readers[id(self._cursors.all[0])].between_reads(ask)
+        return answers
 
     async def add(self, begun: Iterable[tuple[Shard, bytes]], *, pinned: bool) -> None:
         """Read more shards; those that are read already stay where they are.

@@ -323,7 +323,8 @@ class Session(Generic[T]):
                 for position in cursor.positions
                 if stream is None or position.shard.stream == stream
             ]
-            await seek(wire, self.ledger, plan.member, positions, place)
+            describer, member = self.assignment.describer, plan.member
+            await seek(wire, self.ledger, member, positions, place, describer=describer)
 
         await self.readers.between_reads(errand)
 
