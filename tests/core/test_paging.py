@@ -66,10 +66,31 @@ def test_where_there_can_be_none_nothing_is_asked() -> None:
 def test_pages_grow_as_far_as_they_may() -> None:
     ids = [EntryId(n) for n in range(1, 400)]
     pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids)
-    assert [len(page) for page in pages] == [10, 40, 100, 100, 100, 49]
+    assert [len(page) for page in pages] == [1, 4, 16, 64, 100, 100, 100, 14]
 
 
 def test_pages_of_large_entries_are_small() -> None:
     ids = [EntryId(n) for n in range(1, 21)]
     pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids, size=5 * 2**20)
-    assert [len(page) for page in pages] == [10] + [1] * 10 + [0]
+    assert [len(page) for page in pages] == [1] * 20 + [0]
+
+
+@given(fits=st.integers(1, 60), most=st.integers(1, 100))
+def test_pages_that_are_lost_shrink_until_they_come_through(
+    fits: int, most: int
+) -> None:
+    """The connection ends at each page of more entries than fit."""
+    ids = [EntryId(n) for n in range(1, 200)]
+    span = Span(b"s", EntryId.MIN, EntryId.MAX, most=most)
+    found, lost = [], 0
+    while not span.done:
+        if span.size > fits:
+            span.lost()
+            lost += 1
+            continue
+        page = answer(ids, span.ask())
+        span.take(page)
+        found += page
+    assert len(found) == len(ids)
+    # A page that comes through is at least half as large as one that would.
+    assert lost <= 6 + 2 * len(ids) / fits

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 
-from penstock._core import commands, replies
+from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.cursors import Cursors
 from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
-from penstock._core.replies import Claimed, ErrorReply, Trouble
+from penstock._core.replies import Claimed, ErrorReply, RawEntry, Trouble
 from penstock._link.link import Line
 from penstock._tasks.attempts import renewal
 from penstock._tasks.bells import Bell
+from penstock._tasks.fetching import Book
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership
 from penstock._tasks.reaping import reap
 from penstock._tasks.telling import id_list, tell_of_deleted
-from penstock.errors import ConnectionLost
+from penstock.errors import ClosedError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
 __all__ = ["Claimer", "channel", "renew"]
+
+Fetch: TypeAlias = Callable[
+    [Shard, Sequence[bytes], Book],
+    Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
+]
 
 # A page of XAUTOCLAIM has the server look at ten times as many entries; a million
 # pending ones must not hold it up (chrisguidry/docket#463).
@@ -120,6 +126,8 @@ class Claimer:
 
     Args:
         line: The command connection.
+        fetch: Reads entries on the connection of their shard's reader: the command
+            connection has subscribed, and the server closes it if 32 MB wait on it.
         ledger: Where it is booked.
         intake: Told what there is.
         member: Whose it becomes.
@@ -133,6 +141,7 @@ class Claimer:
         self,
         line: Line,
         *,
+        fetch: Fetch,
         ledger: Ledger,
         intake: Intake,
         member: Membership,
@@ -142,6 +151,7 @@ class Claimer:
         on_event: OnEvent,
     ) -> None:
         self._line = line
+        self._fetch = fetch
         self._ledger = ledger
         self._intake = intake
         self._member = member
@@ -218,6 +228,9 @@ class Claimer:
             # What a lost reply took over is ours unseen, until its lease has ended.
             self._asking = False
             return
+        except ClosedError:
+            # The reader has ended: what was taken over is given back on closing.
+            self._stopping = True
         if not self._stopping:
             if not self._cut_short:
                 await anyio.sleep(_PACE)
@@ -269,6 +282,7 @@ class Claimer:
                 count=min(room, _PAGE),
             )
             self._asking = True
+            asked = monotonic()
             # What was ours, and is acknowledged between its takeover and its booking,
             # is done.
             with self._ledger.recovering(shard):
@@ -279,20 +293,23 @@ class Claimer:
                     return
                 page: Claimed = reply
                 self._cursors[shard.key] = page.cursor
-                await self._book(shard, page)
+                left = await self._book(shard, page, asked)
+                if left:
+                    await self._leave(shard, left, asked)
             self._asking = False
-            if page.cursor == b"0-0":
+            if left or self._cursors[shard.key] == b"0-0":
                 return
         self._unfinished = True
 
-    async def _book(self, shard: Shard, page: Claimed) -> None:
+    async def _book(self, shard: Shard, page: Claimed, asked: float) -> Sequence[bytes]:
+        """Read what was taken over, and book it; gives what there was no room for."""
         ledger, member, ids = self._ledger, self._member, page.ids
         # What is in hand was read whole, and is handled all the same.
         in_hand = ledger.in_hand(shard)
         ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
         if not ids:
             tell_of_deleted(ledger, member.group, self._on_event)
-            return
+            return ()
         ask = commands.xpending_between(
             shard.key,
             member.group,
@@ -301,23 +318,43 @@ class Claimer:
             high=ids[-1],
             count=10 * _PAGE,
         )
-        bodies = [commands.xrange_one(shard.key, id_) for id_ in ids]
-        counts, *found = await self._line.calls([ask, *bodies])
-        refused = next((r for r in found if isinstance(r, ErrorReply)), None)
-        if refused is not None:
-            self._tell("claim_refused", shard, reply=refused.text)
-            return  # they are ours, and found again when their lease has ended
+        [counts] = await self._line.calls([ask])
         attempts = dict.fromkeys(ids, 1)
         if not isinstance(counts, ErrorReply):
             attempts |= {p.id: p.deliveries for p in counts}
-        entries = replies.bodies(ids, found)
-        taken = ledger.came_back(shard, entries, monotonic(), attempts, claimed=True)
+        taken = 0
+        here: list[bytes] = []
+
+        def book(entries: Sequence[RawEntry]) -> None:
+            nonlocal taken
+            new = ledger.came_back(shard, entries, asked, attempts, claimed=True)
+            taken += new
+            here.extend(id_ for id_, fields in entries if fields)
+            self._intake.arrived(new)
+
+        left, refused = await self._fetch(shard, ids, book)
         ledger.totals.claimed += taken
-        self._intake.arrived(taken)
         tell_of_deleted(ledger, member.group, self._on_event)
         if taken:
-            here = [id_ for id_, fields in entries if fields]
             self._tell("claimed", shard, messages=taken, ids=id_list(here))
+        if refused is not None:
+            # They are ours, and found again when their lease has ended.
+            self._tell("claim_refused", shard, reply=refused.text)
+        return left
+
+    async def _leave(self, shard: Shard, ids: Sequence[bytes], asked: float) -> None:
+        """Make claimable at once what was taken over and did not fit.
+
+        If that took long it may be somebody else's by now, and is left alone.
+        """
+        self._cut_short = True
+        self._cursors[shard.key] = ids[0]
+        if monotonic() - asked < self._lease / 3:
+            group, name, idle = self._member.group, self._member.name, self._lease
+            command = commands.xclaim_give_back(
+                shard.key, group, name, ids, idle=int(idle * 1000), deliveries=None
+            )
+            await self._line.calls([command])
 
     async def _reap(self) -> None:
         """Remove dead consumers, no more often than the interval."""

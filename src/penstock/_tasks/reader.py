@@ -19,12 +19,14 @@ import anyio
 
 from penstock._core import commands, replies
 from penstock._core.commands import Command
-from penstock._core.cursor import Cursor, Live, Position, Recover
+from penstock._core.cursor import Cursor, Live, Position, Read, Recover
 from penstock._core.ledger import Ledger
+from penstock._core.portion import Portion
 from penstock._core.replies import ErrorReply, Pending, RawEntry, Trouble
 from penstock._link.link import Link
 from penstock._link.wire import Wire
 from penstock._tasks.bells import Bell
+from penstock._tasks.fetching import Book, Fetcher, counted
 from penstock._tasks.healing import Healer
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership, refusal
@@ -40,6 +42,12 @@ __all__ = ["Errand", "Reader"]
 BLOCK: Final = 2.0
 # Milliseconds after which a pending entry may be about to be taken over.
 _OLD: Final = 500
+# Pending entries that the first page lists; a line is about 70 bytes.
+_LINES: Final = 100
+# Shards that are read at once, as long as their replies come through.
+_SHARDS: Final = 1000
+# Seconds for which such a page is believed: others may take over what is in it.
+_FRESH: Final = 0.25
 # Bytes a second that looking at quiet streams may bring on average.
 _QUIET_BYTES: Final = 50_000
 # How often a broken shard is looked at; in seconds.
@@ -125,6 +133,14 @@ class Reader:
         self._reading = False
         # Bytes of the last reply.
         self._size = 0
+        # How many entries, and how many lines about pending ones, come through at once.
+        self._portion = Portion()
+        self._lines = Portion(_LINES)
+        # Of how many shards one entry each does.
+        self._shards = Portion(_SHARDS)
+        self._fetcher = Fetcher(ledger, self._portion)
+        # Room that the last read left because its portion was too small.
+        self._left = 0
         # Shielded: what cancels whoever holds the consumer must not keep it from being
         # closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
@@ -215,8 +231,10 @@ class Reader:
         while not self._stopping:
             await self._run_errands()
             await self._look_after()
-            room = self._room()
-            read = self._cursor.next(room) if room else None
+            # What was left of the room is filled, though it may be little by now.
+            room = self._room() or min(self._left, self._ledger.fits)
+            self._left = 0
+            read = self._next(room) if room else None
             match read:
                 case None:
                     self.waits = not room
@@ -226,7 +244,11 @@ class Reader:
                 case Recover():
                     await self._recover(read)
                 case Live():
-                    await self._live(read)
+                    await self._live(read, room)
+
+    def _next(self, room: int) -> Read | None:
+        most, lines, shards = self._portion.most, self._lines.most, self._shards.most
+        return self._cursor.next(room, most=most, lines=lines, shards=shards)
 
     async def _run_errands(self) -> None:
         while self._errands:
@@ -275,7 +297,7 @@ class Reader:
             self._intake.fail(refused)
             self._stopping = True
 
-    async def _request(self, batch: Sequence[Command], wait: float) -> list[Any]:
+    async def _request(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
         self._reading = True
         before = self.wire.received
         answers = await self.wire.ask(batch, wait)
@@ -283,10 +305,17 @@ class Reader:
         self._reading = False
         return answers
 
-    async def _live(self, read: Live) -> None:
+    async def _live(self, read: Live, room: int) -> None:
         block = min(BLOCK, _LOOK) if self._cursor.broken else BLOCK
         wait = block if read.wait else 0.0
-        [came] = await self._request([self._live_command(read, wait)], wait)
+        shards = len(read.positions)
+        # Once one entry a shard does not come through, fewer shards are read at once;
+        # and all of them again before more entries are.
+        few = read.count == 1 and shards > 1
+        with counted(*((self._shards, shards) if few else (self._portion, read.count))):
+            [came] = await self._request([self._live_command(read, wait)], wait)
+        limited = shards >= self._shards.most
+        self._shards.came(shards, shards)
         if isinstance(came, ErrorReply):
             await self._refused(came)
             return
@@ -307,6 +336,10 @@ class Reader:
                 each * len(entries),
                 again=position.again,
             )
+            if len(entries) == read.count < room:
+                self._left = max(0, room - read.count * len(read.positions))
+            if not limited:
+                self._portion.came(read.count, len(entries))
         self._intake.arrived(count)
         self._link.progress()
         if count:
@@ -329,35 +362,80 @@ class Reader:
             await self._read_pending(read, self._member)
 
     async def _read_pending(self, read: Recover, member: Membership) -> None:
+        listed = monotonic()
+        pending = await self._list_pending(read, member)
+        if pending is None:
+            return
+        left = pending
+        # There was room for one as this began.
+        least = 1
+        while left and (least or monotonic() - listed < _FRESH):
+            chunk = self._chunk(read.position.shard, left, least)
+            if not chunk:
+                break
+            entries = await self._bodies(read.position.shard, chunk, member)
+            if entries is None:
+                return
+            self._book(read.position, chunk, entries, member)
+            self._cursor.recovered_up_to(read, chunk[-1].id)
+            left, least = left[len(chunk) :], 0
+        if not left:
+            self._cursor.recovered(read, [(each.id, None) for each in pending])
+        if not read.position.recovering:
+            self._on_recovered()
+
+    async def _list_pending(
+        self, read: Recover, member: Membership
+    ) -> Sequence[Pending] | None:
         # Not by reading them again: that counts a delivery, also of what is in hand.
         group, name, position = member.group, member.name, read.position
-        shard = position.shard
-        page = commands.xpending_page(
-            shard.key, group, name, position.after, read.count
-        )
-        batch = [page]
+        key = position.shard.key
+        batch = [commands.xpending_page(key, group, name, position.after, read.count)]
         if position.until is None:
-            batch.append(commands.xpending_summary(shard.key, group))
-        reply, *summary = await self._request(batch, 0.0)
+            batch.append(commands.xpending_summary(key, group))
+        with counted(self._lines, read.count):
+            reply, *summary = await self._request(batch, 0.0)
         if isinstance(reply, ErrorReply):
             await self._refused(reply)
-            return
+            return None
         if summary:
             position.summed_up(replies.highest_pending(summary[0]))
         pending: list[Pending] = reply
-        entries = await self._bodies(shard, pending, member)
-        if entries is None:
-            return
-        self._cursor.recovered(read, [(each.id, None) for each in pending])
+        self._lines.came(read.count, len(pending))
+        return pending
+
+    def _chunk(
+        self, shard: Shard, pending: Sequence[Pending], least: int
+    ) -> list[Pending]:
+        """Return the first of them, with as many to read as is allowed at once.
+
+        At least `least` of those that are not in hand, which need no reading.
+        """
+        in_hand = self._ledger.in_hand(shard)
+        count = max(self._fetcher.count, least)
+        chunk: list[Pending] = []
+        for each in pending:
+            if each.id not in in_hand:
+                if not count:
+                    break
+                count -= 1
+            chunk.append(each)
+        return chunk
+
+    def _book(
+        self,
+        position: Position,
+        pending: Sequence[Pending],
+        entries: Sequence[RawEntry],
+        member: Membership,
+    ) -> None:
         attempts = {each.id: _attempts(each, position) for each in pending}
-        new = self._ledger.came_back(shard, entries, monotonic(), attempts)
-        tell_of_deleted(self._ledger, group, self._on_event)
+        new = self._ledger.came_back(position.shard, entries, monotonic(), attempts)
+        tell_of_deleted(self._ledger, member.group, self._on_event)
         self._intake.arrived(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.
             self._link.progress()
-        if not read.position.recovering:
-            self._on_recovered()
 
     async def _bodies(
         self, shard: Shard, pending: Sequence[Pending], member: Membership
@@ -373,16 +451,51 @@ class Reader:
             return known
         claims = [*reclaims(shard, unknown, member)]
         ids = [each.id for each in unknown]
-        ask = [*claims, *(commands.xrange_one(shard.key, id_) for id_ in ids)]
-        answers = await self._request(ask, 0.0)
-        refused = next((r for r in answers if isinstance(r, ErrorReply)), None)
-        if refused is not None:
-            await self._refused(refused)
+        found = await self._fetcher.read(self._request, shard, ids, claims)
+        if isinstance(found, ErrorReply):
+            await self._refused(found)
             return None
-        ours = {id_ for reply in answers[: len(claims)] for id_ in reply}
-        found = replies.bodies(ids, answers[len(claims) :])
+        renewed, entries = found
+        ours = {id_ for reply in renewed for id_ in reply}
         # What is deleted may be pending no more, and what is not ours is another's.
-        return known + [each for each in found if each[1] is None or each[0] in ours]
+        return known + [each for each in entries if each[1] is None or each[0] in ours]
+
+    async def fetch(
+        self, shard: Shard, ids: Sequence[bytes], book: Book
+    ) -> tuple[Sequence[bytes], ErrorReply | None]:
+        """Read entries that were taken over, between two reads, as long as they fit.
+
+        If the connection ends meanwhile, what was not read is left to recovery.
+
+        Args:
+            shard: Where they are.
+            ids: Their ids.
+            book: Takes them, some at a time.
+
+        Returns:
+            The ids that there was no room for, and what was refused.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+        """
+        left = ids
+        refused: ErrorReply | None = None
+
+        async def errand(_: Wire) -> None:
+            nonlocal left, refused
+            # Should the connection end, the errand is run again, with nothing to do.
+            unread, left = left, []
+            while unread and shard in self._cursor and (count := self._fetcher.count):
+                found = await self._fetcher.read(self._request, shard, unread[:count])
+                if isinstance(found, ErrorReply):
+                    refused = found
+                    return
+                book(found[1])
+                unread = unread[count:]
+            left = unread
+
+        await self.between_reads(errand)
+        return left, refused
 
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:

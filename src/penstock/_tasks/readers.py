@@ -17,8 +17,10 @@ from anyio.abc import TaskGroup
 from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
 from penstock._core.cursors import Cursors
+from penstock._core.replies import ErrorReply
 from penstock._link.link import Link
 from penstock._link.wire import Wire
+from penstock._tasks.fetching import Book
 from penstock._tasks.reader import Reader
 from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.message import Shard
@@ -107,6 +109,20 @@ class Readers:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def fetch(
+        self, shard: Shard, ids: Sequence[bytes], book: Book
+    ) -> tuple[Sequence[bytes], ErrorReply | None]:
+        """Read entries that were taken over; see `Reader.fetch`.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+        """
+        cursor = self._cursors.find(shard)
+        reader = None if cursor is None else self._readers.get(id(cursor))
+        if reader is None:
+            return ids, None  # the shard is not read any more
+        return await reader.fetch(shard, ids, book)
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands whose replies may be large, on a reader's connection.

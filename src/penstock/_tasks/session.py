@@ -228,6 +228,7 @@ class Session(Generic[T]):
         plan = self._plan
         return Claimer(
             self._line,
+            fetch=self.readers.fetch,
             ledger=self.ledger,
             intake=self.intake,
             member=member,
