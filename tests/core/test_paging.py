@@ -66,13 +66,15 @@ def test_where_there_can_be_none_nothing_is_asked() -> None:
 def test_pages_grow_as_far_as_they_may() -> None:
     ids = [EntryId(n) for n in range(1, 400)]
     pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids)
+    assert [len(page) for page in pages] == [10, 40, 100, 100, 100, 49]
+    pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100, first=1), ids)
     assert [len(page) for page in pages] == [1, 4, 16, 64, 100, 100, 100, 14]
 
 
 def test_pages_of_large_entries_are_small() -> None:
     ids = [EntryId(n) for n in range(1, 21)]
     pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids, size=5 * 2**20)
-    assert [len(page) for page in pages] == [1] * 20 + [0]
+    assert [len(page) for page in pages] == [10] + [1] * 10 + [0]
 
 
 @given(fits=st.integers(1, 60), most=st.integers(1, 100))

@@ -12,7 +12,9 @@ from penstock.message import EntryId
 
 __all__ = ["Span"]
 
-# How much more entries the next page has, as long as they are small.
+# Entries of the first page.
+_FIRST: Final = 10
+# How many times as many entries the next page has, as long as they are small.
 _FASTER: Final = 4
 # The same once a page was lost with its connection, which may end after so many bytes.
 _SLOWER: Final = 2
@@ -22,16 +24,17 @@ _BYTES: Final = 8 * 1024 * 1024
 class Span:
     """What is left to read of a key; asked for and taken in turns.
 
-    The first page has one entry, since the size of entries is not known. A later one
-    has some megabytes at most, by the largest entry of the one before it. Only what was
-    taken counts as read, so that a page whose reply was lost is asked for again, with
-    half as many entries.
+    The first page has few entries, since their size is not known. A later one has some
+    megabytes at most, by the largest entry of the one before it. Only what was taken
+    counts as read, so that a page whose reply was lost is asked for again, with half as
+    many entries.
 
     Args:
         key: The key.
         low: The lowest id; None where there can be none.
         high: The highest id.
         most: Entries of a page at most.
+        first: Entries of the first page at most.
         reverse: Whether to begin with the highest.
     """
 
@@ -42,6 +45,7 @@ class Span:
         high: EntryId,
         *,
         most: int,
+        first: int = _FIRST,
         reverse: bool = False,
     ) -> None:
         self._key = key
@@ -50,7 +54,7 @@ class Span:
         self._reverse = reverse
         self._most = most
         # Entries that the next page has at most.
-        self.size = 1
+        self.size = min(most, first)
         self._growth = _FASTER
         # Whether all of it has been taken.
         self.done = low is None or low > high

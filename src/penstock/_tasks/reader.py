@@ -79,7 +79,8 @@ class Reader:
         ledger: Where to book.
         intake: Told what arrived.
         member: The group that is read, or None for REALTIME.
-        room: Gives how many entries may be read; at 0, `room_again` will be called.
+        room: Gives how many entries may be read, being told how much room the last read
+            left; at 0, `room_again` will be called.
         part: Has each slot read by itself; False if that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
@@ -96,7 +97,7 @@ class Reader:
         ledger: Ledger,
         intake: Intake,
         member: Membership | None,
-        room: Callable[[], int],
+        room: Callable[[int], int],
         part: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
@@ -231,8 +232,7 @@ class Reader:
         while not self._stopping:
             await self._run_errands()
             await self._look_after()
-            # What was left of the room is filled, though it may be little by now.
-            room = self._room() or min(self._left, self._ledger.fits)
+            room = self._room(self._left)
             self._left = 0
             read = self._next(room) if room else None
             match read:

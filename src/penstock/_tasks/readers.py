@@ -39,8 +39,8 @@ class Readers:
     Args:
         link: Makes connections.
         cursors: What is read together.
-        room: Gives how many entries may be read at a time; at 0 `room_again` will be
-            called.
+        room: Gives how many entries may be read at a time, being told the time and how
+            much room the last read left; at 0 `room_again` will be called.
         group: For the readers.
         make: Makes one.
     """
@@ -50,7 +50,7 @@ class Readers:
         link: Link,
         cursors: Cursors,
         *,
-        room: Callable[[float], int],
+        room: Callable[[float, int], int],
         group: TaskGroup,
         make: Make,
     ) -> None:
@@ -68,9 +68,13 @@ class Readers:
         reader = self._readers[id(cursor)] = self._make(wire, cursor)
         self._group.start_soon(reader.run)
 
-    def room(self) -> int:
-        """Give one reader's share of the room that there is."""
-        room = self._room(monotonic())
+    def room(self, left: int = 0) -> int:
+        """Give one reader's share of the room that there is.
+
+        Args:
+            left: Room that its last read did not ask for.
+        """
+        room = self._room(monotonic(), left)
         readers = self._readers.values()
         if room and len(readers) > 1:
             # Whoever found none before is not rung any more by the ledger.
