@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import EntryId
@@ -77,6 +77,7 @@ def test_pages_of_large_entries_are_small() -> None:
     assert [len(page) for page in pages] == [10] + [1] * 10 + [0]
 
 
+@settings(max_examples=50, deadline=None)
 @given(fits=st.integers(1, 60), most=st.integers(1, 100))
 def test_pages_that_are_lost_shrink_until_they_come_through(
     fits: int, most: int
