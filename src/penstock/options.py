@@ -217,8 +217,11 @@ class Prefetch:
             Reading several shards at once may go over it by one a shard, because
             COUNT is per stream, and taking over from dead consumers by as many again.
         max_bytes: Bytes of their fields at most; default 64 MiB. Sizes are known
-            only after a read, so the reader starts with few and asks for no more
-            than fits by the largest it has seen of late.
+            only after a read. So the first read asks for one message of each shard, and
+            later ones for no more than fits by the largest average of late. It is
+            exceeded by one message where a single one is larger than what is left, and
+            by one read when sizes rise suddenly: that read brings as many of the large
+            messages as small ones would have fitted, `max_messages` at most.
         max_wait: Seconds that a message may wait here for a handler; default 1. What
             waits here can't be done by another consumer. So no more is read ahead than
             handlers get done in that time at the pace of late: nothing where each

@@ -305,7 +305,9 @@ async def test_t7_after_a_kill_what_was_not_committed_comes_again_and_nothing_el
 
     async def both_have_read() -> bool:
         groups = await redis.xinfo_groups(stream)
-        return sorted(group["pending"] for group in groups) == [1, 5]
+        last = (await redis.xinfo_stream(stream))["last-generated-id"]
+        given_all = all(group["last-delivered-id"] == last for group in groups)
+        return given_all and sorted(group["pending"] for group in groups) == [1, 5]
 
     await send(url, stream, *range(5))
     worker = [sys.executable, "-c", textwrap.dedent(WORKER)]

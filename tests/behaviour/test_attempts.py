@@ -49,6 +49,10 @@ async def counts(redis: Any, stream: str) -> list[int]:
     return list((await deliveries(redis, stream, "g")).values())
 
 
+async def holds(consumer: Consumer[bytes], count: int) -> bool:
+    return consumer.statistics().in_hand == count
+
+
 async def test_what_only_waits_is_not_counted(
     url: str, stream: str, redis: Any
 ) -> None:
@@ -223,6 +227,7 @@ async def test_what_was_given_back_unstarted_is_on_its_first_attempt_at_once(
     await send(url, stream, *range(8))
     async with Consumer(stream, url=url, group="g") as first:
         await read(first, 1)
+        await eventually(lambda: holds(first, 8))
     assert await counts(redis, stream) == [0] * 7
     async with Consumer(stream, url=url, group="g") as second:
         messages = await read(second, 7, within=2)

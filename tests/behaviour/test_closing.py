@@ -190,12 +190,12 @@ async def test_cancelling_run_cancels_its_handlers_and_keeps_their_messages(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
-    running = asyncio.Event()
+    running = asyncio.Semaphore(0)
     cancelled = 0
 
     async def handle(_: Message[bytes]) -> None:
         nonlocal cancelled
-        running.set()
+        running.release()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -204,7 +204,8 @@ async def test_cancelling_run_cancels_its_handlers_and_keeps_their_messages(
 
     async with Consumer(stream, url=url, group="g") as consumer:
         run = asyncio.create_task(consumer.run(handle, concurrency=4))
-        await running.wait()
+        for _ in range(4):
+            await running.acquire()
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run

@@ -127,6 +127,7 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+xinfo|stream": Without(roles.reads, AccessError),
         "+exists": Without(roles.reads, event="looking_refused"),
         "+type": Without(roles.reads, event="looking_refused"),
+        "+eval": Without(roles.reads, told=False),
         "+client|id": Without(roles.waits),
         "+client|unblock": Without(roles.waits),
         "+xrange": Without(roles.replays, AccessError),
@@ -180,6 +181,7 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+xgroup|setid": Without(roles.resets, AccessError),
         "+xack": Without(roles.resets, AccessError),
         "+unlink": Without(roles.deletes, AccessError),
+        "+eval": Without(roles.looks, told=False),
         "+client|id": Without(roles.looks),
     },
 }

@@ -483,17 +483,18 @@ async def test_stop_lets_handlers_finish_and_starts_no_more(
 ) -> None:
     await send(url, stream, *range(10))
     router = Router(url)
-    started = asyncio.Event()
+    started = asyncio.Semaphore(0)
     go = asyncio.Event()
 
     @router.handler(stream, group="g", concurrency=2)
     async def _(message: Message[bytes]) -> None:
-        started.set()
+        started.release()
         await go.wait()
         seen.append(message.payload)
 
     run = asyncio.create_task(router.run())
-    await started.wait()
+    await started.acquire()
+    await started.acquire()
     assert router.ready
     router.stop()
     assert not router.ready

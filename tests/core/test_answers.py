@@ -77,6 +77,7 @@ ADD_ONCE = scripts.add_once(
 BURY = scripts.bury(b"s", "g", "c", b"1-1", dead=b"d", letter=[b"msg", b"x"])
 MOVE = scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
 TRIM_ACKED = scripts.xtrim_acked(b"s", b"5-0", [], (b"MINID", b"5-0"))
+FACTS = scripts.stream_facts(b"s")
 REMOVE = scripts.remove_empty_consumer(b"s", "g", "c")
 APPLY, APPLY_SHA = (
     scripts.apply(
@@ -111,6 +112,7 @@ FIRST = "$11 first-entry *2 $3 2-1 *2 $3 msg $1 a"
 OLD_GROUP = (
     "*1 *8 $4 name $1 g $9 consumers :1 $7 pending :0 $17 last-delivered-id $3 0-0"
 )
+NEWEST = "$10 last-entry *2 $3 8-1 *2 $3 msg $1 a $13 entries-added :4"
 OLD_STREAM = f"*6 $6 length :2 $17 last-generated-id $3 9-1 {FIRST}"
 
 GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
@@ -164,13 +166,13 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     ),
     "a stream": (
         STREAM,
-        f"*8 {TOLD} {FIRST}",
-        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1)),
+        f"*12 {TOLD} {FIRST} {NEWEST}",
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4),
     ),
     "a stream, RESP3": (
         STREAM,
-        f"%4 {TOLD} {FIRST}",
-        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1)),
+        f"%6 {TOLD} {FIRST} {NEWEST}",
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4),
     ),
     "an empty stream": (
         STREAM,
@@ -186,6 +188,21 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         STREAM,
         OLD_STREAM,
         StreamInfo(2, EntryId(9, 1), EntryId(2, 1), None),
+    ),
+    "a stream by script": (
+        FACTS,
+        "*6 :2 $3 9-1 $3 2-1 $3 8-1 $3 5-1 :4",
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4),
+    ),
+    "an empty stream by script": (
+        FACTS,
+        "*6 :0 $3 9-1 $-1 $-1 $3 5-1 :4",
+        StreamInfo(0, EntryId(9, 1), None, EntryId(5, 1), None, 4),
+    ),
+    "a stream by script, Redis 6.2": (
+        FACTS,
+        "*6 :2 $3 9-1 $3 2-1 $3 8-1 $-1 $-1",
+        StreamInfo(2, EntryId(9, 1), EntryId(2, 1), None, EntryId(8, 1)),
     ),
     "groups": (
         GROUPS,

@@ -144,6 +144,13 @@ def test_entries_are_claimed_anew_by_a_script_that_asks_who_owns_each() -> None:
     assert b"ARGV[i], ARGV[i], 1, name)" in script, "it must be ours"
 
 
+def test_a_stream_is_described_by_a_script_that_names_its_key() -> None:
+    eval_, script, keys, *rest = scripts.stream_facts(b"s")
+    assert (eval_, keys, rest) == (b"EVAL", 1, [b"s"])
+    assert isinstance(script, bytes)
+    assert b"XINFO" in script
+
+
 def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
     moves = [(b"1-1", b"s:0"), (b"2-1", b"s:1")]
     eval_, script, keys, *rest = scripts.move_entries(b"d", moves, 22)

@@ -90,6 +90,53 @@ def test_recovery_ends_with_what_was_pending_when_it_began() -> None:
     assert recovery(cursor).position.until is None
 
 
+def test_recovery_goes_on_in_the_middle_of_a_page() -> None:
+    cursor = Cursor([(A, b"0-0")], group=True)
+    cursor.connected()
+    cursor.recovered_up_to(recovery(cursor, 2), b"1-0")
+    page = recovery(cursor, 2)
+    assert page.position.after == b"1-0"
+    cursor.recovered(page, entries("3-0"))
+    live(cursor)
+
+
+def test_a_read_asks_for_no_more_than_may_come_at_once() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
+    page = cursor.next(100, most=2, lines=50)
+    assert isinstance(page, Recover)
+    assert page.count == 50
+    for position in cursor.positions:
+        position.recovering = False
+    read = cursor.next(100, most=2, lines=50)
+    assert isinstance(read, Live)
+    assert read.count == 2
+    cursor.received(read, b"a", entries("1-0", "2-0"))
+    rest = cursor.next(100, most=4, lines=50)
+    assert isinstance(rest, Live)
+    assert (rest.count, len(rest.positions)) == (4, 1)
+
+
+def test_where_not_all_shards_can_be_read_at_once_each_has_its_turn() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0"), (C, b"0-0")], group=False)
+
+    def turn() -> tuple[str, bool]:
+        read = cursor.next(100, shards=2)
+        assert isinstance(read, Live)
+        if b"a" in [position.shard.key for position in read.positions]:
+            for _ in range(brings):
+                cursor.received(read, b"a", entries(f"{next(ids)}-0"))
+        return "".join(p.shard.stream for p in read.positions), read.wait
+
+    ids, brings = iter(range(1, 100)), 1
+    assert [turn() for _ in range(4)] == [("ab", False), ("c", False)] * 2
+    brings = 0
+    # After a round that brings nothing all are waited for, and after that it goes on.
+    rounds = [("ab", False), ("c", False), ("abc", True)]
+    assert [turn() for _ in range(6)] == rounds * 2
+    cursor.remove(B)
+    assert turn() == ("ac", True)
+
+
 def test_a_full_page_is_not_the_last_even_if_nothing_follows() -> None:
     cursor = Cursor([(A, b"0-0")], group=True)
     cursor.connected()

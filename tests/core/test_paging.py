@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import EntryId
@@ -67,9 +67,33 @@ def test_pages_grow_as_far_as_they_may() -> None:
     ids = [EntryId(n) for n in range(1, 400)]
     pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids)
     assert [len(page) for page in pages] == [10, 40, 100, 100, 100, 49]
+    pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100, first=1), ids)
+    assert [len(page) for page in pages] == [1, 4, 16, 64, 100, 100, 100, 14]
 
 
 def test_pages_of_large_entries_are_small() -> None:
     ids = [EntryId(n) for n in range(1, 21)]
     pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids, size=5 * 2**20)
     assert [len(page) for page in pages] == [10] + [1] * 10 + [0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(fits=st.integers(1, 60), most=st.integers(1, 100))
+def test_pages_that_are_lost_shrink_until_they_come_through(
+    fits: int, most: int
+) -> None:
+    """The connection ends at each page of more entries than fit."""
+    ids = [EntryId(n) for n in range(1, 200)]
+    span = Span(b"s", EntryId.MIN, EntryId.MAX, most=most)
+    found, lost = [], 0
+    while not span.done:
+        if span.size > fits:
+            span.lost()
+            lost += 1
+            continue
+        page = answer(ids, span.ask())
+        span.take(page)
+        found += page
+    assert len(found) == len(ids)
+    # A page that comes through is at least half as large as one that would.
+    assert lost <= 6 + 2 * len(ids) / fits

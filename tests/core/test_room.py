@@ -131,6 +131,7 @@ def test_bytes_bound_the_room_too() -> None:
     books.read(*range(8))
     assert books.room() == 0
     assert not books.crammed
+    assert books.fits == 2
     books.hunger(20)
     assert books.room() == 2
     books.read(10, 11)

@@ -16,6 +16,7 @@ from penstock._core.replies import Claimed, Pending
 from penstock._link.address import parse
 from penstock._link.dialing import connect
 from penstock._link.link import Line
+from penstock._tasks.fetching import Book
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer, renew
 from penstock._tasks.membership import Membership
@@ -34,14 +35,18 @@ class Confirms:
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         if batch[0][0] == b"XAUTOCLAIM":
             return [Claimed(b"0-0", [raw(1), raw(2)])]
-        if self._confirms:
-            self._books.committed(self._batch)
-        fields = (b"msg", b"x")
         if batch[0][0] == b"XPENDING":
             # (as far as the server knows, the second one has been started once)
-            pending = [Pending(raw(n), b"c", 0, n) for n in (1, 2)]
-            return [[each] for each in pending] + [[(raw(n), fields)] for n in (1, 2)]
+            return [[Pending(raw(n), b"c", 0, n)] for n in (1, 2)]
         return [[raw(2)]]
+
+    async def fetch(
+        self, _: Shard, ids: Sequence[bytes], book: Book
+    ) -> tuple[Sequence[bytes], None]:
+        if self._confirms:
+            self._books.committed(self._batch)
+        book([(id_, (b"msg", b"x")) for id_ in ids])
+        return (), None
 
 
 @pytest.mark.parametrize("confirms", [True, False])
@@ -54,8 +59,10 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
     entry = books.started()
     books.finish(entry, ack=True)
     member = SimpleNamespace(group="g", name="c")
+    line = Confirms(books, confirms=confirms)
     claimer = Claimer(
-        cast("Line", Confirms(books, confirms=confirms)),
+        cast("Line", line),
+        fetch=line.fetch,
         ledger=books,
         intake=cast("Intake", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),

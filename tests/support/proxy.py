@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +29,10 @@ class Proxy:
         # or those to it. What comes after them would be out of step: cut, to end it.
         self.mute = False
         self.deaf = False
+        # The same for the connections of which this is true, numbered from 1 on.
+        self.silent: Callable[[int], bool] = lambda _: False
+        # Bytes from the server are kept back, and passed on later.
+        self.hold: Callable[[int], bool] = lambda _: False
         # Seconds that each portion takes, either way, give or take a half; and bytes
         # in one at most.
         self.delay = 0.0
@@ -46,6 +50,10 @@ class Proxy:
         self.cut_every = 0
         self._answers = 0
         self.cuts = 0
+        # Bytes of replies that were passed on so far.
+        self.passed = 0
+        # Cut each connection once so many bytes of replies have passed on it; 0: never.
+        self.cut_after = 0
 
     @property
     def url(self) -> str:
@@ -94,6 +102,7 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.accepted += 1
+        number = self.accepted
         try:
             up_reader, up_writer = await self._upstream()
         except OSError:
@@ -105,7 +114,7 @@ class Proxy:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._requests(reader, up_writer, last))
-                group.create_task(self._replies(up_reader, writer, last))
+                group.create_task(self._replies(up_reader, writer, last, number))
         finally:
             self._links -= {writer, up_writer}
             for end in (writer, up_writer):
@@ -134,10 +143,14 @@ class Proxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         last: bytearray,
+        number: int,
     ) -> None:
         frames = _Frames()
+        left = self.cut_after
         with suppress(OSError):
             while data := await reader.read(65536):
+                if self.cut_after:
+                    data, left = data[:left], left - len(data)
                 if self.cut_next_reply and self.cut_on in last:
                     self.cut_next_reply = False
                     self.cuts += 1
@@ -155,8 +168,14 @@ class Proxy:
                     place = self.chance.choice(frame)
                     other = data[place] ^ self.chance.randrange(1, 256)
                     data = data[:place] + bytes([other]) + data[place + 1 :]
-                if not self.mute:
+                while self.hold(number):
+                    await asyncio.sleep(0.01)
+                if not self.mute and not self.silent(number):
+                    self.passed += len(data)
                     await self._pass_on(data, writer)
+                if self.cut_after and left <= 0:
+                    self.cuts += 1
+                    break
         writer.transport.abort()
 
     async def _pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:

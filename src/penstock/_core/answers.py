@@ -134,6 +134,10 @@ def _id(raw: bytes) -> EntryId:
         raise Senseless from None
 
 
+def _id_or_none(raw: bytes | None) -> EntryId | None:
+    return None if raw is None else _id(raw)
+
+
 def _check_ids(raw: Sequence[Any]) -> None:
     """Make sure that these are ids, by looking at all at once.
 
@@ -276,7 +280,9 @@ _OF_STREAM: Final = (
     b"length",
     b"last-generated-id",
     b"first-entry",
+    b"last-entry",
     b"max-deleted-entry-id",
+    b"entries-added",
 )
 _OF_GROUP: Final = (b"name", b"consumers", b"pending", b"last-delivered-id", b"lag")
 _OF_CONSUMER: Final = (b"name", b"pending", b"idle")
@@ -286,10 +292,22 @@ class _StreamFacts(NamedTuple):
     length: int
     last: bytes
     first: tuple[bytes, _Fields] | None
+    newest: tuple[bytes, _Fields] | None
     deleted: bytes | None
+    added: int | None
+
+
+class _ScriptedFacts(NamedTuple):
+    length: int
+    last: bytes
+    first: bytes | None
+    newest: bytes | None
+    deleted: bytes | None
+    added: int | None
 
 
 _stream_typed: Final = _typed(_StreamFacts)
+_scripted_stream_typed: Final = _typed(_ScriptedFacts)
 _group_typed: Final = _typed(GroupInfo)
 _consumer_typed: Final = _typed(ConsumerInfo)
 
@@ -301,11 +319,27 @@ def _facts(reply: Any, names: Iterable[bytes]) -> list[Any]:
 
 def _stream(command: Command, reply: Any) -> StreamInfo:
     facts: _StreamFacts = _stream_typed(command, _facts(reply, _OF_STREAM))
+    first, newest = facts.first, facts.newest
     return StreamInfo(
         facts.length,
         _id(facts.last),
-        None if facts.first is None else _id(facts.first[0]),
-        None if facts.deleted is None else _id(facts.deleted),
+        None if first is None else _id(first[0]),
+        _id_or_none(facts.deleted),
+        None if newest is None else _id(newest[0]),
+        facts.added,
+    )
+
+
+def _scripted_stream(command: Command, reply: Any) -> StreamInfo:
+    """Read the reply of the script that describes a stream."""
+    facts: _ScriptedFacts = _scripted_stream_typed(command, reply)
+    return StreamInfo(
+        facts.length,
+        _id(facts.last),
+        _id_or_none(facts.first),
+        _id_or_none(facts.deleted),
+        _id_or_none(facts.newest),
+        facts.added,
     )
 
 
@@ -416,6 +450,7 @@ _BY_SCRIPT: Final[Mapping[Any, Reader]] = {
     scripts.MOVE: _typed(tuple[int, int]),
     scripts.ADD_ONCE: _added_once,
     scripts.NOTHING: _number,
+    scripts.STREAM_FACTS: _scripted_stream,
     transaction.SCRIPT: _applied,
     transaction.SCRIPT_SHA: _applied,
 }

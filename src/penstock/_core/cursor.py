@@ -19,14 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from penstock._core.replies import RawEntry
 from penstock.message import EntryId, Shard
 
 __all__ = ["Cursor", "Live", "Position", "Read", "Recover"]
 
-_START = b"0-0"
+_START: Final = b"0-0"
+# More than anybody asks for.
+_ANY: Final = 2**31
 
 
 @dataclass(slots=True)
@@ -134,6 +136,10 @@ class Cursor:
         self._full: list[Position] = []
         # The last read was a recovery, or of a few; now it is the live ones' turn.
         self._live_next = False
+        # Where not all may be read at once: those that have not had their turn, and
+        # whether any of the others brought something in this round.
+        self._round: list[Position] = []
+        self._brought = True
         # Recoveries take turns too.
         self._recoveries = -1
         for shard, after in start:
@@ -191,29 +197,53 @@ class Cursor:
             position.recovering = True
             position.until = None
 
-    def next(self, room: int) -> Read | None:
+    def next(
+        self, room: int, *, most: int = _ANY, lines: int = _ANY, shards: int = _ANY
+    ) -> Read | None:
         """Choose the next read; None if there is nothing to read.
 
         Args:
             room: Entries that may be read; at least 1.
+            most: New entries to ask for at most, per shard.
+            lines: Pending entries to list at most.
+            shards: Shards to read new entries of at once, at most.
         """
         full = [p for p in self._full if p.broken is None and not p.recovering]
         self._full = []
         if full:
             # Then it is everybody's turn that is live, before any recovery.
             self._live_next = True
-            return Live(full, max(1, room // len(full)), wait=False)
+            return Live(full, max(1, min(most, room // len(full))), wait=False)
         usable = [p for p in self._positions.values() if p.broken is None]
         live = [p for p in usable if not p.recovering]
         recovering = [p for p in usable if p.recovering]
         if recovering and not (live and self._live_next):
             self._live_next = True
             self._recoveries += 1
-            return Recover(recovering[self._recoveries % len(recovering)], room)
+            position = recovering[self._recoveries % len(recovering)]
+            return Recover(position, min(lines, room))
         self._live_next = False
+        some = self._some(live, shards)
         # One a shard is the least, and goes over the room by less than there are.
-        count = max(1, room // max(1, len(live)))
-        return Live(live, count, wait=not recovering) if live else None
+        count = max(1, min(most, room // max(1, len(some))))
+        wait = not recovering and len(some) == len(live)
+        return Live(some, count, wait=wait) if live else None
+
+    def _some(self, live: list[Position], shards: int) -> list[Position]:
+        """Choose the shards of the next read, if it can't be all of them.
+
+        They are read some at a time. Once all have had their turn and nothing came, all
+        are waited for together: few will have something by then.
+        """
+        if len(live) <= shards:
+            return live
+        turn = [position for position in live if position in self._round]
+        if not turn:
+            turn, self._brought = live, not self._brought
+            if self._brought:
+                return live
+        self._round = turn[shards:]
+        return turn[:shards]
 
     def recovered(self, read: Recover, entries: Sequence[RawEntry]) -> None:
         """Go on after a page of own pending entries."""
@@ -225,9 +255,14 @@ class Cursor:
         until = position.until or EntryId.MAX
         position.recovering = EntryId.parse(position.after) < until
 
+    def recovered_up_to(self, read: Recover, last: bytes) -> None:
+        """Go on after an entry in the middle of a page of own pending entries."""
+        read.position.after = last
+
     def received(self, read: Live, key: bytes, entries: Sequence[RawEntry]) -> Position:
         """Go on after new entries of a shard; gives its position."""
         position = self._positions[key]
+        self._brought = True
         last = entries[-1][0]
         if not self._group:
             position.after = last

@@ -78,7 +78,7 @@ class History:
     ) -> None:
         most = max(1, page // max(1, len(shards)))
         self._strands = [
-            Strand(shard, Span(shard.key, *bound, most=most, reverse=reverse))
+            Strand(shard, Span(shard.key, *bound, most=most, first=1, reverse=reverse))
             for shard, bound in zip(shards, bounds, strict=True)
             if bound is not None
         ]

@@ -209,6 +209,11 @@ class Ledger:
         return self._room.size
 
     @property
+    def fits(self) -> int:
+        """How many more entries may be held, by what they are thought to weigh."""
+        return self._room.fits
+
+    @property
     def crammed(self) -> bool:
         """Whether no more may be held."""
         return self._room.crammed

@@ -12,23 +12,29 @@ from penstock.message import EntryId
 
 __all__ = ["Span"]
 
-# Entries of the first page; later ones have more, once their size is known.
+# Entries of the first page.
 _FIRST: Final = 10
+# How many times as many entries the next page has, as long as they are small.
+_FASTER: Final = 4
+# The same once a page was lost with its connection, which may end after so many bytes.
+_SLOWER: Final = 2
 _BYTES: Final = 8 * 1024 * 1024
 
 
 class Span:
     """What is left to read of a key; asked for and taken in turns.
 
-    A page has some megabytes at most, by the largest entry of the one before it. Only
-    what was taken counts as read, so that a page whose reply was lost is asked for
-    again.
+    The first page has few entries, since their size is not known. A later one has some
+    megabytes at most, by the largest entry of the one before it. Only what was taken
+    counts as read, so that a page whose reply was lost is asked for again, with half as
+    many entries.
 
     Args:
         key: The key.
         low: The lowest id; None where there can be none.
         high: The highest id.
         most: Entries of a page at most.
+        first: Entries of the first page at most.
         reverse: Whether to begin with the highest.
     """
 
@@ -39,6 +45,7 @@ class Span:
         high: EntryId,
         *,
         most: int,
+        first: int = _FIRST,
         reverse: bool = False,
     ) -> None:
         self._key = key
@@ -47,7 +54,8 @@ class Span:
         self._reverse = reverse
         self._most = most
         # Entries that the next page has at most.
-        self.size = min(most, _FIRST)
+        self.size = min(most, first)
+        self._growth = _FASTER
         # Whether all of it has been taken.
         self.done = low is None or low > high
 
@@ -73,4 +81,9 @@ class Span:
             self._low = last.next()
         largest = max(sum(map(len, fields)) for _, fields in page)
         fits = _BYTES // max(1, largest)
-        self.size = max(1, min(self._most, 4 * len(page), fits))
+        self.size = max(1, min(self._most, self._growth * len(page), fits))
+
+    def lost(self) -> None:
+        """Record that the connection ended before a page came."""
+        self.size = max(1, self.size // 2)
+        self._growth = _SLOWER

@@ -259,7 +259,7 @@ class GroupInfo(NamedTuple):
 
 
 class StreamInfo(NamedTuple):
-    """What XINFO STREAM says.
+    """What XINFO STREAM says, without the entries.
 
     Attributes:
         length: How many entries there are.
@@ -267,12 +267,16 @@ class StreamInfo(NamedTuple):
         first: The lowest id that there is; None in an empty stream.
         deleted: The highest id that was deleted from the middle; None where the
             server does not tell, before Redis 7.
+        newest: The highest id that there is; None in an empty stream.
+        added: How many entries were ever added; None before Redis 7.
     """
 
     length: int
     last: EntryId
     first: EntryId | None
     deleted: EntryId | None
+    newest: EntryId | None = None
+    added: int | None = None
 
     def behind(self, delivered: EntryId, told: int | None) -> int | None:
         """Count the entries above an id; None where that can't be known.

@@ -112,9 +112,14 @@ class Room:
         return len(self._lanes.ready)
 
     @property
+    def fits(self) -> int:
+        """How many more entries may be held, by what they are thought to weigh."""
+        return self._window.free(self.held, self.size)
+
+    @property
     def crammed(self) -> bool:
         """Whether no more may be held."""
-        return not self._window.free(self.held, self.size)
+        return not self.fits
 
     def hunger(self, change: int) -> None:
         """Take note of workers that begin to wait for entries, or have ended to."""

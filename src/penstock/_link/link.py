@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import anyio.to_thread
 
@@ -18,6 +18,7 @@ from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
+from penstock._core.silence import Silence
 from penstock._link.address import EMBEDDED, Address, find_url, parse
 from penstock._link.dialing import connect
 from penstock._link.forking import hold
@@ -25,10 +26,19 @@ from penstock._link.sentinel import Sentinels, locate, names_sentinels
 from penstock._link.sentinel import parse as parse_watched
 from penstock._link.wire import DEMOTED, Replies, Wire
 from penstock.embedded import EmbeddedServer
-from penstock.errors import AccessError, ConnectError, ServerError, UsageError
+from penstock.errors import (
+    AccessError,
+    ConnectError,
+    ConnectionLost,
+    ServerError,
+    UsageError,
+)
 from penstock.events import Event, OnEvent, printable
 
 __all__ = ["Line", "Link", "open_link"]
+
+# How many times as long as the slowest reply so far another one may take.
+_SLOWER: Final = 4
 
 
 class Link:
@@ -106,7 +116,9 @@ class Link:
         looks = [commands.client_id()]
         looks += [commands.role()] if self._sentinels else []
         looks += [commands.info(b"memory")] if first else []
+        asked = time.monotonic()
         number, *facts = await wire.calls(looks)
+        wire.greeted_in = time.monotonic() - asked
         # RESP2 shakes no hands, so this is the first that is heard of it.
         if isinstance(number, ErrorReply) and number.code == "NOAUTH":
             raise AccessError(wire.address.name, number.text)
@@ -240,11 +252,16 @@ class Line:
     Args:
         link: Makes a new one after an outage.
         wire: The first one.
+        patience: Seconds of silence after which it is replaced while a reply is due;
+            longer where replies take their time. Default, and most: `?socket_timeout=`.
     """
 
-    def __init__(self, link: Link, wire: Wire) -> None:
+    def __init__(self, link: Link, wire: Wire, patience: float = inf) -> None:
         self._link = link
         self._wire = wire
+        self._patience = patience
+        self._silence = Silence()
+        self._adopt(wire)
         self._restoring = asyncio.Lock()
         # Called when there is a connection again.
         self.on_restored: Callable[[], None] | None = None
@@ -265,7 +282,44 @@ class Line:
         Raises:
             ConnectionLost: There is no connection, or it ended before the replies.
         """
-        return await self._wire.calls(batch)
+        silence, asked = self._silence, time.monotonic()
+        silence.asked(asked)
+        try:
+            answers = await self._wire.calls(batch)
+        except ConnectionLost:
+            silence.lost()
+            raise
+        except BaseException:
+            silence.given_up()
+            raise
+        now = time.monotonic()
+        silence.answered(now)
+        if now - asked > self._slowest:
+            self._allow_for(now - asked)
+        return answers
+
+    @property
+    def silent_since(self) -> float | None:
+        """When the oldest question without an answer was asked, by the monotonic clock.
+
+        None if there is a connection and nothing is being asked.
+        """
+        return self._silence.since if self._silence.asking or self.lost else None
+
+    def relax(self) -> None:
+        """Allow as much silence from now on as any connection may have."""
+        self._patience = inf
+        self._allow_for(self._slowest)
+
+    def _adopt(self, wire: Wire) -> None:
+        self._wire = wire
+        self._allow_for(wire.greeted_in)
+
+    def _allow_for(self, slowest: float) -> None:
+        """Replace no connection that only answers as slowly as it has done before."""
+        self._slowest = slowest
+        patience = max(self._patience, _SLOWER * slowest)
+        self._wire.patience = min(patience, self._link.address.reply_timeout)
 
     def check(self) -> None:
         """Make sure that there is a connection.
@@ -295,7 +349,7 @@ class Line:
             if self._wire.lost:
                 await self._wire.aclose()
                 lost_at = self._wire.lost_at
-                self._wire = await self._link.reconnect(reason, lost_at)
+                self._adopt(await self._link.reconnect(reason, lost_at))
                 if self.on_restored is not None:
                     self.on_restored()
 

@@ -43,6 +43,8 @@ Read: TypeAlias = Callable[[list[Any]], list[Any]]
 DEMOTED: Final = "READONLY"
 """How the reason begins for which a server is left that is a replica now."""
 
+# Bytes of a request that may take longer than its reply.
+_LONG: Final = 65536
 _MORE: Final = object()
 _numbers: Final = count(1)
 # hiredis' stubs ask for a tuple of one word.
@@ -102,6 +104,10 @@ class Wire(asyncio.Protocol):
         self._number = next(_numbers)
         # The server's id for this connection, once asked for; see `Link.connect`.
         self.client_id: int | None = None
+        # Seconds of silence after which it is given up while a reply is due.
+        self.patience = address.reply_timeout
+        # Seconds that the first replies took; see `Link.connect`.
+        self.greeted_in = 0.0
         # Told of messages on channels that were subscribed to.
         self.on_message: Callable[[], None] | None = None
         # Bytes that have come so far.
@@ -127,6 +133,8 @@ class Wire(asyncio.Protocol):
         self._waiters: deque[_Waiter] = deque()
         # Replies of the oldest waiter that have come.
         self._replies: list[Any] = []
+        # Bytes that waited to be written when the oldest waiter was last looked at.
+        self._unwritten = 0
         # Runs while anybody waits; looks at the oldest waiter's deadline.
         self._timer: asyncio.TimerHandle | None = None
         # Why the connection ended, for the next request; and when, by the loop's clock.
@@ -202,7 +210,10 @@ class Wire(asyncio.Protocol):
         """
         self.check()
         future: Replies = self._loop.create_future()
-        deadline = self._loop.time() + self.address.reply_timeout + wait
+        # A long request is on its way for a while after the system has taken it.
+        long = len(data) > _LONG
+        patience = self.address.reply_timeout if long else self.patience
+        deadline = self._loop.time() + patience + wait
         if self._timer is not None and self._timer.when() > deadline:
             # It was set for a request that could wait longer.
             self._timer.cancel()
@@ -365,10 +376,23 @@ class Wire(asyncio.Protocol):
         if not self._waiters:
             return
         # While bytes come, the server is at it: a long reply takes its time on a slow
-        # way, and to give it up means to ask for the same again.
-        alive = self._heard + self.address.reply_timeout
+        # way, and to give it up means to ask for the same again. So it is with a long
+        # request while bytes go.
+        now = self._loop.time()
+        if self._takes_bytes():
+            self._waiters[0].deadline = now + self.address.reply_timeout
+        alive = self._heard + self.patience
         deadline = max(self._waiters[0].deadline, alive)
-        if self._loop.time() >= deadline:
+        if now >= deadline:
             self.abort("no reply in time")
         else:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
+
+    def _takes_bytes(self) -> bool:
+        """Check whether less waits to be written than at the last look."""
+        before, self._unwritten = (
+            self._unwritten,
+            self._transport.get_write_buffer_size(),
+        )
+        # At the first look, that is not known yet.
+        return self._unwritten < before or (not before and self._unwritten > 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
 from typing import Any
 
 from penstock._core import commands, replies, sharding
@@ -20,6 +19,7 @@ from penstock._core.replies import ErrorReply, StreamInfo, Trouble
 from penstock._link.link import Line
 from penstock._link.wire import Wire
 from penstock._tasks.closing import give_back
+from penstock._tasks.describing import Describer
 from penstock._tasks.leases import Claimer
 from penstock._tasks.membership import join, pin
 from penstock._tasks.own_claims import OwnClaims
@@ -76,6 +76,7 @@ class Assignment:
         # What is wrong with a key that was never a stream; REALTIME tells when it is
         # asked for messages.
         self.wrong: ServerError | None = None
+        self.describer = Describer()
         # Both are there once it is open.
         self.readers: Readers | None = None
         self.claimer: Claimer | None = None
@@ -111,7 +112,9 @@ class Assignment:
             found = await join(self._line, member, shards, after_which(start))
         else:
             latest = self._pins(start)
-            found, self.wrong = await pin(self._line, shards, needed=latest)
+            found, self.wrong = await pin(
+                self._line, shards, self.describer, needed=latest
+            )
             if not latest:
                 found = [after_which(start)] * len(shards)
         return list(zip(shards, found, strict=True))
@@ -196,27 +199,26 @@ class Assignment:
 
     async def lag(self) -> dict[Shard, int | None]:
         """Count what each shard has and nobody was given yet."""
-        positions = self.cursors.positions
-        questions = [self._ask_lag(position) for position in positions]
-        answers = iter(await self._line.calls(list(chain(*questions))))
-        found: dict[Shard, int | None] = {}
-        for position, question in zip(positions, questions, strict=True):
-            # Of a transaction the last reply has all the others.
-            *_, answer = islice(answers, len(question))
-            found[position.shard] = self._read_lag(position, answer)
-        return found
+        positions, member = self.cursors.positions, self._plan.member
+        keys = [position.shard.key for position in positions]
+        if member is None:
+            streams = await self.describer.streams(self._line.calls, keys)
+            counts = [*map(_behind, positions, streams)]
+        else:
+            found = await self.describer.with_more(
+                self._line.calls, keys, _groups, bulk=self._reading.calls
+            )
+            counts = [replies.lag(facts, member.group) for facts in found]
+        shards = [position.shard for position in positions]
+        return dict(zip(shards, counts, strict=True))
 
-    def _ask_lag(self, position: Position) -> list[Command]:
-        key = position.shard.key
-        info = commands.xinfo_stream(key)
-        if self._plan.member is None:
-            return [info]
-        return commands.transaction([info, commands.xinfo_groups(key)])
 
-    def _read_lag(self, position: Position, answer: Any) -> int | None:
-        if self._plan.member is not None:
-            return replies.lag(answer, self._plan.member.group)
-        if isinstance(answer, ErrorReply):
-            return 0 if answer.trouble is Trouble.REPAIR else None  # no stream yet
-        info: StreamInfo = answer
-        return info.behind(EntryId.parse(position.after), None)
+def _groups(key: bytes) -> list[Command]:
+    return [commands.xinfo_groups(key)]
+
+
+def _behind(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
+    """Count what lies above the position of a consumer without a group."""
+    if isinstance(stream, ErrorReply):
+        return 0 if stream.trouble is Trouble.REPAIR else None  # no stream yet
+    return stream.behind(EntryId.parse(position.after), None)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from penstock._core import commands
-from penstock._core.commands import Command
 from penstock._core.cursor import Position
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.wire import Wire
+from penstock._tasks.describing import Describer
 from penstock._tasks.membership import Membership, refusal, rejoin
 from penstock.errors import ServerError
 from penstock.events import Event, OnEvent
@@ -39,6 +39,7 @@ class Healer:
         on_event: OnEvent,
     ) -> None:
         self._member = member
+        self._describer = Describer()
         self._on_anew = on_anew
         self._on_event = on_event
 
@@ -59,7 +60,7 @@ class Healer:
         Raises:
             ConnectionLost: The connection ended.
         """
-        answers = await wire.calls([self._question(p) for p in positions])
+        answers = await self._ask(wire, [each.shard.key for each in positions])
         for position, answer in zip(positions, answers, strict=True):
             trouble = answer.trouble if isinstance(answer, ErrorReply) else None
             if trouble is Trouble.FATAL:
@@ -73,11 +74,11 @@ class Healer:
                 self._well(position, answer, remade=remade)
         return None
 
-    def _question(self, position: Position) -> Command:
-        key = position.shard.key
+    async def _ask(self, wire: Wire, keys: Sequence[bytes]) -> list[Any]:
         if self._member is None:
-            return commands.xinfo_stream(key)
-        return commands.xpending_summary(key, self._member.group)
+            return await self._describer.streams(wire.calls, keys)
+        group = self._member.group
+        return await wire.calls([commands.xpending_summary(key, group) for key in keys])
 
     def _well(self, position: Position, answer: Any, *, remade: bool) -> None:
         remade = remade or position.broken is not None
@@ -106,7 +107,9 @@ class Healer:
             self._tell("group_missing", position, logging.WARNING)
         # What is still in hand will be read again, and it is known by then.
         position.highest = EntryId.MIN
-        made = await rejoin(wire, self._member, position.shard, position.floor)
+        made = await rejoin(
+            wire, self._member, position.shard, position.floor, self._describer
+        )
         if not isinstance(made, ErrorReply):
             self._on_anew(position.shard)
             self._heal(position)

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import anyio
 
-from penstock._core import commands, replies
+from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.cursors import Cursors
 from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
-from penstock._core.replies import Claimed, ErrorReply, Pending, Trouble
+from penstock._core.replies import Claimed, ErrorReply, Pending, RawEntry, Trouble
 from penstock._link.link import Line
 from penstock._tasks.bells import Bell
 from penstock._tasks.clock import now
 from penstock._tasks.closing import channel, give_back
+from penstock._tasks.fetching import Book
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership
 from penstock._tasks.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.reaping import reap
 from penstock._tasks.telling import id_list, tell_of_deleted
-from penstock.errors import ConnectionLost
+from penstock.errors import ClosedError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
 __all__ = ["Claimer", "renew"]
+
+Fetch: TypeAlias = Callable[
+    [Shard, Sequence[bytes], Book],
+    Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
+]
 
 # A page of XAUTOCLAIM has the server look at ten times as many entries; a million
 # pending ones must not hold it up (chrisguidry/docket#463).
@@ -139,6 +145,8 @@ class Claimer:
 
     Args:
         line: The command connection.
+        fetch: Reads entries on the connection of their shard's reader: the command
+            connection has subscribed, and the server closes it if 32 MB wait on it.
         ledger: Where it is booked.
         intake: Told what there is.
         member: Whose it becomes.
@@ -153,6 +161,7 @@ class Claimer:
         self,
         line: Line,
         *,
+        fetch: Fetch,
         ledger: Ledger,
         intake: Intake,
         member: Membership,
@@ -163,6 +172,7 @@ class Claimer:
         on_event: OnEvent,
     ) -> None:
         self._line = line
+        self._fetch = fetch
         self._ledger = ledger
         self._intake = intake
         self._member = member
@@ -240,6 +250,9 @@ class Claimer:
             # What a lost reply took over is ours unseen, until its lease has ended.
             self._asking = False
             return
+        except ClosedError:
+            # The reader has ended: what was taken over is given back on closing.
+            self._stopping = True
         if not self._stopping:
             if not self._cut_short:
                 await anyio.sleep(_PACE)
@@ -290,7 +303,8 @@ class Claimer:
                 cursor=self._cursors[shard.key],
                 count=min(room, _PAGE),
             )
-            self._asking, asked_at = True, now()
+            self._asking = True
+            asked = now()
             # What was ours, and is acknowledged between its takeover and its booking,
             # is done.
             with self._ledger.recovering(shard):
@@ -301,38 +315,54 @@ class Claimer:
                     return
                 page: Claimed = reply
                 self._cursors[shard.key] = page.cursor
-                await self._book(shard, page, asked_at)
+                left = await self._book(shard, page, asked)
+                if left:
+                    await self._leave(shard, left, asked)
             self._asking = False
-            if page.cursor == b"0-0":
+            if left or self._cursors[shard.key] == b"0-0":
                 return
         self._unfinished = True
 
-    async def _book(self, shard: Shard, page: Claimed, asked_at: float) -> None:
+    async def _book(self, shard: Shard, page: Claimed, asked: float) -> Sequence[bytes]:
+        """Read what was taken over, and book it; gives what there was no room for."""
         ledger, member, ids = self._ledger, self._member, page.ids
         # What is in hand was read whole, and is handled all the same.
         in_hand = ledger.in_hand(shard)
         ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
         if not ids:
             tell_of_deleted(ledger, member.group, self._on_event)
-            return
-        bodies = [commands.xrange_one(shard.key, id_) for id_ in ids]
-        asked = [*_ask_owner(member, shard, ids), *bodies]
-        answers = await self._line.calls(asked)
-        pending, found = answers[: len(ids)], answers[len(ids) :]
-        refused = next((r for r in found if isinstance(r, ErrorReply)), None)
-        if refused is not None:
-            self._tell("claim_refused", shard, reply=refused.text)
-            return  # they are ours, and found again when their lease has ended
+            return ()
+        pending = await self._line.calls(_ask_owner(member, shard, ids))
         counts = _counts(ids, pending)
-        entries = [each for each in replies.bodies(ids, found) if each[0] in counts]
-        taken = ledger.came_back(shard, entries, asked_at, counts, claimed=True)
+        taken = 0
+        here: list[bytes] = []
+
+        def book(entries: Sequence[RawEntry]) -> None:
+            nonlocal taken
+            new = ledger.came_back(shard, entries, asked, counts, claimed=True)
+            taken += new
+            here.extend(id_ for id_, fields in entries if fields)
+            self._intake.arrived(new)
+
+        left, refused = await self._fetch(shard, list(counts), book)
         ledger.totals.claimed += taken
-        self._intake.arrived(taken)
-        await self._settle_counts(shard, counts)
+        there = {id_: count for id_, count in counts.items() if id_ not in left}
+        await self._settle_counts(shard, there)
         tell_of_deleted(ledger, member.group, self._on_event)
         if taken:
-            here = [id_ for id_, fields in entries if fields]
             self._tell("claimed", shard, messages=taken, ids=id_list(here))
+        if refused is not None:
+            # They are ours, and found again when their lease has ended.
+            self._tell("claim_refused", shard, reply=refused.text)
+        return left
+
+    async def _leave(self, shard: Shard, ids: Sequence[bytes], asked: float) -> None:
+        """Make claimable at once what was taken over and did not fit."""
+        self._cut_short = True
+        self._cursors[shard.key] = ids[0]
+        waited = min_idle(now() - asked, self._lease)
+        claim = OwnClaim(shard, ids, waited, idle=int(self._lease * 1000))
+        await self._claims.claim(self._line, [claim])
 
     async def _settle_counts(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
         """Have the server count what may be started now, and release what can't be.

@@ -10,6 +10,7 @@ from penstock._core import commands, replies
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.link import Line
 from penstock._link.wire import Wire
+from penstock._tasks.describing import Describer
 from penstock.errors import AccessError, CommandError, ServerError, StreamMissing
 from penstock.message import EntryId, Shard
 
@@ -110,7 +111,7 @@ def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
 
 
 async def rejoin(
-    wire: Wire, member: Membership, shard: Shard, floor: bytes
+    wire: Wire, member: Membership, shard: Shard, floor: bytes, describer: Describer
 ) -> bytes | ErrorReply:
     """Make a group that has vanished anew, never at `$`; gives the id, or the refusal.
 
@@ -119,7 +120,7 @@ async def rejoin(
     Raises:
         ConnectionLost: The connection ended.
     """
-    info = await wire.call(commands.xinfo_stream(shard.key))
+    [info] = await describer.streams(wire.calls, [shard.key])
     if isinstance(info, ErrorReply) and info.trouble is Trouble.TRANSIENT:
         return info  # no answer: the stream may be as old as ever
     if isinstance(info, ErrorReply) or info.last < EntryId.parse(floor):
@@ -131,13 +132,14 @@ async def rejoin(
 
 
 async def pin(
-    line: Line, shards: Sequence[Shard], *, needed: bool
+    line: Line, shards: Sequence[Shard], describer: Describer, *, needed: bool
 ) -> tuple[list[bytes], ServerError | None]:
     """Give each stream's last id, so that LATEST is a place and not a moving one.
 
     Args:
         line: The command connection.
         shards: The shards.
+        describer: Asks for the ids.
         needed: Whether there is no doing without.
 
     Returns:
@@ -147,7 +149,7 @@ async def pin(
         AccessError: The user may not.
         ConnectionLost: The connection ended.
     """
-    infos = await line.calls([commands.xinfo_stream(shard.key) for shard in shards])
+    infos = await describer.streams(line.calls, [shard.key for shard in shards])
     found, wrong = [], None
     for shard, info in zip(shards, infos, strict=True):
         if not isinstance(info, ErrorReply):

@@ -18,13 +18,15 @@ import anyio
 
 from penstock._core import commands, replies
 from penstock._core.commands import Command
-from penstock._core.cursor import Cursor, Live, Position, Recover
+from penstock._core.cursor import Cursor, Live, Position, Read, Recover
 from penstock._core.ledger import Ledger
+from penstock._core.portion import Portion
 from penstock._core.replies import ErrorReply, Pending, RawEntry, Trouble
 from penstock._link.link import Link
 from penstock._link.wire import Wire
 from penstock._tasks.bells import Bell
 from penstock._tasks.clock import now
+from penstock._tasks.fetching import Book, Fetcher, counted
 from penstock._tasks.healing import Healer
 from penstock._tasks.intake import Intake
 from penstock._tasks.membership import Membership, refusal
@@ -39,6 +41,14 @@ __all__ = ["Errand", "Reader"]
 # A read on a silent stream comes back this often, to be asked again. Short enough to
 # notice a peer that has vanished without a word, and half a command a second.
 BLOCK: Final = 2.0
+# Pending entries that the first page lists; a line is about 70 bytes.
+_LINES: Final = 100
+# Shards that are read at once, as long as their replies come through.
+_SHARDS: Final = 1000
+# Seconds for which such a page is believed: others may take over what is in it.
+_FRESH: Final = 0.25
+# Bytes a second that looking at quiet streams may bring on average.
+_QUIET_BYTES: Final = 50_000
 # How often a broken shard is looked at; in seconds.
 _LOOK: Final = 1.0
 
@@ -70,7 +80,8 @@ class Reader:
         member: The group that is read, or None for REALTIME.
         claims: Claims entries that are ours; None for REALTIME.
         lease: The lease in seconds.
-        room: Gives how many entries may be read; at 0, `room_again` will be called.
+        room: Gives how many entries may be read, being told how much room the last read
+            left; at 0, `room_again` will be called.
         part: Has each slot read by itself; False if that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
@@ -88,7 +99,7 @@ class Reader:
         member: Membership | None,
         claims: OwnClaims | None,
         lease: float,
-        room: Callable[[], int],
+        room: Callable[[int], int],
         part: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
@@ -117,14 +128,23 @@ class Reader:
         self._look_at = 0.0
         # The server may have lost entries, and without a group nobody else tells.
         self._doubtful = False
-        # Which shard is looked at next while there is nothing to read.
+        # Which shard is looked at next while there is nothing to read; and when.
         self._turn = 0
+        self._suspect_at = 0.0
         self._errands: deque[_Asked] = deque()
         self._stopping = False
         # A read is under way: cancelling now could strand what it brings.
         self._reading = False
         # Bytes of the last reply.
         self._size = 0
+        # How many entries, and how many lines about pending ones, come through at once.
+        self._portion = Portion()
+        self._lines = Portion(_LINES)
+        # Of how many shards one entry each does.
+        self._shards = Portion(_SHARDS)
+        self._fetcher = Fetcher(ledger, self._portion)
+        # Room that the last read left because its portion was too small.
+        self._left = 0
         # Shielded: what cancels whoever holds the consumer must not keep it from being
         # closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
@@ -215,8 +235,9 @@ class Reader:
         while not self._stopping:
             await self._run_errands()
             await self._look_after()
-            room = self._room()
-            read = self._cursor.next(room) if room else None
+            room = self._room(self._left)
+            self._left = 0
+            read = self._next(room) if room else None
             match read:
                 case None:
                     self.waits = not room
@@ -226,7 +247,11 @@ class Reader:
                 case Recover():
                     await self._recover(read)
                 case Live():
-                    await self._live(read)
+                    await self._live(read, room)
+
+    def _next(self, room: int) -> Read | None:
+        most, lines, shards = self._portion.most, self._lines.most, self._shards.most
+        return self._cursor.next(room, most=most, lines=lines, shards=shards)
 
     async def _run_errands(self) -> None:
         while self._errands:
@@ -258,9 +283,15 @@ class Reader:
 
         A stream that was deleted and made anew with lower ids looks like a quiet one.
         """
+        if now() < self._suspect_at:
+            return
         self._turn += 1
         position = positions[self._turn % len(positions)]
+        before = self.wire.received
         await self._healer.examine(self.wire, [position], remade=True)
+        # Where scripts are refused, two whole entries came, of up to 64 MiB each.
+        took = (self.wire.received - before) / _QUIET_BYTES
+        self._suspect_at = now() + took
 
     async def _examine(self, positions: Sequence[Position]) -> None:
         self._look_at = now() + _LOOK
@@ -269,7 +300,7 @@ class Reader:
             self._intake.fail(refused)
             self._stopping = True
 
-    async def _request(self, batch: Sequence[Command], wait: float) -> list[Any]:
+    async def _request(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
         self._reading = True
         before = self.wire.received
         answers = await self.wire.ask(batch, wait)
@@ -277,13 +308,20 @@ class Reader:
         self._reading = False
         return answers
 
-    async def _live(self, read: Live) -> None:
+    async def _live(self, read: Live, room: int) -> None:
         block = min(self._block, _LOOK) if self._cursor.broken else self._block
         wait = block if read.wait else 0.0
+        shards = len(read.positions)
         # The server may have given the entries away as soon as this was sent; when they
         # are booked tells nothing, should this process stand still before that.
         asked_at = now()
-        [came] = await self._request([self._live_command(read, wait)], wait)
+        # Once one entry a shard does not come through, fewer shards are read at once;
+        # and all of them again before more entries are.
+        few = read.count == 1 and shards > 1
+        with counted(*((self._shards, shards) if few else (self._portion, read.count))):
+            [came] = await self._request([self._live_command(read, wait)], wait)
+        limited = shards >= self._shards.most
+        self._shards.came(shards, shards)
         if isinstance(came, ErrorReply):
             await self._refused(came)
             return
@@ -303,6 +341,10 @@ class Reader:
                 each * len(entries),
                 again=position.again,
             )
+            if len(entries) == read.count < room:
+                self._left = max(0, room - read.count * len(read.positions))
+            if not limited:
+                self._portion.came(read.count, len(entries))
         self._intake.arrived(count)
         self._link.progress()
 
@@ -323,36 +365,81 @@ class Reader:
             await self._read_pending(read, self._member)
 
     async def _read_pending(self, read: Recover, member: Membership) -> None:
+        listed = now()
+        pending = await self._list_pending(read, member)
+        if pending is None:
+            return
+        left = pending
+        # There was room for one as this began.
+        least = 1
+        while left and (least or now() - listed < _FRESH):
+            chunk = self._chunk(read.position.shard, left, least)
+            if not chunk:
+                break
+            entries = await self._bodies(read.position.shard, chunk)
+            if entries is None:
+                return
+            self._book(read.position, chunk, entries, member, listed)
+            self._cursor.recovered_up_to(read, chunk[-1].id)
+            left, least = left[len(chunk) :], 0
+        if not left:
+            self._cursor.recovered(read, [(each.id, None) for each in pending])
+        if not read.position.recovering:
+            self._on_recovered()
+
+    async def _list_pending(
+        self, read: Recover, member: Membership
+    ) -> Sequence[Pending] | None:
         # Not by reading them again: that counts a delivery, also of what is in hand.
         group, name, position = member.group, member.name, read.position
-        shard = position.shard
-        page = commands.xpending_page(
-            shard.key, group, name, position.after, read.count
-        )
-        batch = [page]
+        key = position.shard.key
+        batch = [commands.xpending_page(key, group, name, position.after, read.count)]
         if position.until is None:
-            batch.append(commands.xpending_summary(shard.key, group))
-        asked_at = now()
-        reply, *summary = await self._request(batch, 0.0)
+            batch.append(commands.xpending_summary(key, group))
+        with counted(self._lines, read.count):
+            reply, *summary = await self._request(batch, 0.0)
         if isinstance(reply, ErrorReply):
             await self._refused(reply)
-            return
+            return None
         if summary:
             position.summed_up(replies.highest_pending(summary[0]))
         pending: list[Pending] = reply
-        entries = await self._bodies(shard, pending)
-        if entries is None:
-            return
-        self._cursor.recovered(read, [(each.id, None) for each in pending])
+        self._lines.came(read.count, len(pending))
+        return pending
+
+    def _chunk(
+        self, shard: Shard, pending: Sequence[Pending], least: int
+    ) -> list[Pending]:
+        """Return the first of them, with as many to read as is allowed at once.
+
+        At least `least` of those that are not in hand, which need no reading.
+        """
+        in_hand = self._ledger.in_hand(shard)
+        count = max(self._fetcher.count, least)
+        chunk: list[Pending] = []
+        for each in pending:
+            if each.id not in in_hand:
+                if not count:
+                    break
+                count -= 1
+            chunk.append(each)
+        return chunk
+
+    def _book(
+        self,
+        position: Position,
+        pending: Sequence[Pending],
+        entries: Sequence[RawEntry],
+        member: Membership,
+        asked_at: float,
+    ) -> None:
         counts = {each.id: _count(each, position) for each in pending}
-        new = self._ledger.came_back(shard, entries, asked_at, counts)
-        tell_of_deleted(self._ledger, group, self._on_event)
+        new = self._ledger.came_back(position.shard, entries, asked_at, counts)
+        tell_of_deleted(self._ledger, member.group, self._on_event)
         self._intake.arrived(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.
             self._link.progress()
-        if not read.position.recovering:
-            self._on_recovered()
 
     async def _bodies(
         self, shard: Shard, pending: Sequence[Pending]
@@ -366,7 +453,6 @@ class Reader:
         known: list[RawEntry] = [(p.id, ()) for p in pending if p.id in in_hand]
         if not unknown:
             return known
-        ids = [each.id for each in unknown]
         assert self._claims is not None  # noqa: S101 - only groups have any
         ours: set[bytes] = set()
         for reply in await self._claims.claim(self.wire, [*reclaims(shard, unknown)]):
@@ -374,15 +460,50 @@ class Reader:
                 await self._refused(reply)
                 return None
             ours.update(reply)
-        ask = [commands.xrange_one(shard.key, id_) for id_ in ids]
-        bodies = await self._request(ask, 0.0)
-        refused = next((r for r in bodies if isinstance(r, ErrorReply)), None)
-        if refused is not None:
-            await self._refused(refused)
+        ids = [each.id for each in unknown]
+        entries = await self._fetcher.read(self._request, shard, ids)
+        if isinstance(entries, ErrorReply):
+            await self._refused(entries)
             return None
-        found = replies.bodies(ids, bodies)
         # What is deleted may be pending no more, and what is not ours is another's.
-        return known + [each for each in found if each[1] is None or each[0] in ours]
+        return known + [each for each in entries if each[1] is None or each[0] in ours]
+
+    async def fetch(
+        self, shard: Shard, ids: Sequence[bytes], book: Book
+    ) -> tuple[Sequence[bytes], ErrorReply | None]:
+        """Read entries that were taken over, between two reads, as long as they fit.
+
+        If the connection ends meanwhile, what was not read is left to recovery.
+
+        Args:
+            shard: Where they are.
+            ids: Their ids.
+            book: Takes them, some at a time.
+
+        Returns:
+            The ids that there was no room for, and what was refused.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+        """
+        left = ids
+        refused: ErrorReply | None = None
+
+        async def errand(_: Wire) -> None:
+            nonlocal left, refused
+            # Should the connection end, the errand is run again, with nothing to do.
+            unread, left = left, []
+            while unread and shard in self._cursor and (count := self._fetcher.count):
+                found = await self._fetcher.read(self._request, shard, unread[:count])
+                if isinstance(found, ErrorReply):
+                    refused = found
+                    return
+                book(found)
+                unread = unread[count:]
+            left = unread
+
+        await self.between_reads(errand)
+        return left, refused
 
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:

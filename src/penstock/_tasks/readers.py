@@ -6,18 +6,21 @@ own, since each has a read that blocks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
+from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
 from penstock._core.cursors import Cursors
+from penstock._core.replies import ErrorReply
 from penstock._link.link import Link
 from penstock._link.wire import Wire
 from penstock._tasks.clock import now
+from penstock._tasks.fetching import Book
 from penstock._tasks.reader import Reader
 from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.message import Shard
@@ -36,8 +39,8 @@ class Readers:
     Args:
         link: Makes connections.
         cursors: What is read together.
-        room: Gives how many entries may be read at a time; at 0 `room_again` will be
-            called.
+        room: Gives how many entries may be read at a time, being told the time and how
+            much room the last read left; at 0 `room_again` will be called.
         group: For the readers.
         make: Makes one.
     """
@@ -47,7 +50,7 @@ class Readers:
         link: Link,
         cursors: Cursors,
         *,
-        room: Callable[[float], int],
+        room: Callable[[float, int], int],
         group: TaskGroup,
         make: Make,
     ) -> None:
@@ -65,9 +68,13 @@ class Readers:
         reader = self._readers[id(cursor)] = self._make(wire, cursor)
         self._group.start_soon(reader.run)
 
-    def room(self) -> int:
-        """Give one reader's share of the room that there is."""
-        room = self._room(now())
+    def room(self, left: int = 0) -> int:
+        """Give one reader's share of the room that there is.
+
+        Args:
+            left: Room that its last read did not ask for.
+        """
+        room = self._room(now(), left)
         readers = self._readers.values()
         if room and len(readers) > 1:
             # Whoever found none before is not rung any more by the ledger.
@@ -106,6 +113,36 @@ class Readers:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def fetch(
+        self, shard: Shard, ids: Sequence[bytes], book: Book
+    ) -> tuple[Sequence[bytes], ErrorReply | None]:
+        """Read entries that were taken over; see `Reader.fetch`.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+        """
+        cursor = self._cursors.find(shard)
+        reader = None if cursor is None else self._readers.get(id(cursor))
+        if reader is None:
+            return ids, None  # the shard is not read any more
+        return await reader.fetch(shard, ids, book)
+
+    async def calls(self, batch: Sequence[Command]) -> list[Any]:
+        """Send commands whose replies may be large, on a reader's connection.
+
+        Sends them again if that connection ends before the replies.
+
+        Raises:
+            ClosedError: The consumer closed before.
+        """
+        answers: list[Any] = []
+
+        async def ask(wire: Wire) -> None:
+            answers[:] = await wire.calls(batch)
+
+        await self._readers[id(self._cursors.all[0])].between_reads(ask)
+        return answers
 
     async def add(self, begun: Iterable[tuple[Shard, bytes]], *, pinned: bool) -> None:
         """Read more shards; those that are read already stay where they are.

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
 from penstock._core import commands, sharding
 from penstock._core.history import History, Strand
+from penstock._core.portion import Portion
 from penstock._core.replies import ErrorReply, RawEntry, Trouble
 from penstock._link.link import Link, open_link
 from penstock._link.wire import Replies, Wire
@@ -25,6 +26,9 @@ from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
 
 __all__ = ["Reach", "replaying"]
+
+# Shards that are asked for a page at once.
+_SHARDS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class _Reader:
     def __init__(self, link: Link, wire: Wire, on_event: OnEvent) -> None:
         self._link = link
         self._wire = wire
+        # How many shards are asked for a page in one request.
+        self._shards = Portion(_SHARDS)
         self._on_event = on_event
 
     async def look(self, reach: Reach) -> History:
@@ -113,19 +119,25 @@ class _Reader:
         return self._request(due) if due and not self._wire.lost else None
 
     def _request(self, due: Sequence[Strand]) -> Replies:
-        return self._wire.ask([strand.span.ask() for strand in due])
+        now = due[: self._shards.most]
+        return self._wire.ask([strand.span.ask() for strand in now])
 
     async def fill(self, due: Sequence[Strand], asked: Replies | None) -> None:
         """Take the pages in, asking again for as long as it takes."""
-        while True:
+        while due:
+            now = due[: self._shards.most]
             try:
                 pages = await (asked or self._request(due))
             except ConnectionLost as error:
+                self._shards.lost(len(now))
+                for strand in now:
+                    strand.span.lost()
                 await self._wire.aclose()
                 self._wire = await self._link.reconnect(error.reason)
             else:
-                if await self._taken(due, pages):
-                    return
+                if await self._taken(now, pages):
+                    self._shards.came(len(now), len(now))
+                    due = due[len(now) :]
             asked = None
 
     async def _taken(self, due: Sequence[Strand], pages: list[Any]) -> bool:

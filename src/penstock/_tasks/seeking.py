@@ -17,6 +17,7 @@ from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._link.wire import Wire
 from penstock._tasks.assignment import after_which
+from penstock._tasks.describing import Describer
 from penstock._tasks.membership import Membership, refusal
 from penstock.message import EntryId
 from penstock.options import Start
@@ -33,6 +34,8 @@ async def seek(
     member: Membership | None,
     positions: Sequence[Position],
     place: Start | EntryId,
+    *,
+    describer: Describer,
 ) -> None:
     """Go on at a place, on each of the shards.
 
@@ -42,13 +45,14 @@ async def seek(
         member: The group that is read, or None for REALTIME.
         positions: Those to be set.
         place: Where to; inclusive.
+        describer: Asks for the streams' last ids.
 
     Raises:
         CommandError: The server refuses it for a shard; the others are set.
         AccessError: The user may not.
         ConnectionLost: The connection ended; it can be done again.
     """
-    after = await _places(wire, positions, place)
+    after = await _places(wire, positions, place, describer)
     for position in positions:
         ledger.drop(position.shard)
     refused: ErrorReply | None = None
@@ -65,14 +69,17 @@ async def seek(
 
 
 async def _places(
-    wire: Wire, positions: Sequence[Position], place: Start | EntryId
+    wire: Wire,
+    positions: Sequence[Position],
+    place: Start | EntryId,
+    describer: Describer,
 ) -> list[bytes]:
     """Make LATEST a concrete id of each shard."""
     if place is not Start.LATEST:
         return [after_which(place)] * len(positions)
-    ask = [commands.xinfo_stream(position.shard.key) for position in positions]
+    keys = [position.shard.key for position in positions]
     found: list[bytes] = []
-    for info in await wire.calls(ask):
+    for info in await describer.streams(wire.calls, keys):
         if not isinstance(info, ErrorReply):
             found.append(bytes(info.last))
         elif info.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:

@@ -52,6 +52,7 @@ from penstock._tasks.ripener import ripen
 from penstock._tasks.running import Crew, Job
 from penstock._tasks.scout import Scout
 from penstock._tasks.seeking import seek
+from penstock._tasks.silence import SilenceWatch, patience
 from penstock._tasks.sounding import Sounding
 from penstock._tasks.telling import paced
 from penstock._tasks.verdicts import Verdicts
@@ -130,11 +131,12 @@ class Session(Generic[T]):
         self.readers = Readers(
             link,
             self.assignment.cursors,
-            room=self.ledger.room,
+            room=self._room,
             group=group,
             make=self._make_reader,
         )
         self._committer = self._make_committer()
+        self._silence = self._make_silence_watch()
         self._claimer: Claimer | None = None
         self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
         self._closing = False
@@ -142,6 +144,15 @@ class Session(Generic[T]):
         # Whether this is the copy of a forked child.
         self.orphaned = False
         hold(self)
+
+    def _room(self, now: float, left: int) -> int:
+        """Give how many entries may be read now; see `Readers`.
+
+        What was left of the room is filled, though it may be little by now.
+        """
+        if self._silence is not None and self._silence.holds():
+            return 0
+        return self.ledger.room(now) or min(left, self.ledger.fits)
 
     def _ring_readers(self) -> None:
         self.readers.room_again()
@@ -224,6 +235,18 @@ class Session(Generic[T]):
             on_event=plan.on_event,
         )
 
+    def _make_silence_watch(self) -> SilenceWatch | None:
+        plan = self._plan
+        if plan.member is None or not plan.acks:
+            return None
+        return SilenceWatch(
+            self._line,
+            plan.member,
+            lease=plan.lease,
+            on_end=self._ring_readers,
+            on_event=plan.on_event,
+        )
+
     def _make_burial(self, member: Membership) -> Burial | None:
         plan = self._plan
         if plan.retry is None or plan.instead is not None:
@@ -240,6 +263,7 @@ class Session(Generic[T]):
         plan = self._plan
         return Claimer(
             self._line,
+            fetch=self.readers.fetch,
             ledger=self.ledger,
             intake=self.intake,
             member=member,
@@ -283,6 +307,8 @@ class Session(Generic[T]):
             group.start_soon(self._claimer.run)
             again = partial(bring_back, self.ledger, self._postponed)
             group.start_soon(self._until_closed, partial(again, self.intake.arrived))
+        if self._silence is not None:
+            group.start_soon(self._until_closed, self._silence.run)
         if self._delay is not None:
             due = partial(ripen, self._delay, self.ledger, self._handed_out)
             group.start_soon(self._until_closed, due)
@@ -338,7 +364,8 @@ class Session(Generic[T]):
                 for position in cursor.positions
                 if stream is None or position.shard.stream == stream
             ]
-            await seek(wire, self.ledger, plan.member, positions, place)
+            describer, member = self.assignment.describer, plan.member
+            await seek(wire, self.ledger, member, positions, place, describer=describer)
 
         await self.readers.between_reads(errand)
 
@@ -391,6 +418,8 @@ class Session(Generic[T]):
             leaving: The task that leaves the consumer cleanly; None if it does not.
         """
         deadline = time.monotonic() + self._plan.close_timeout
+        # Leases matter no more, and what is on its way may come through.
+        self._line.relax()
         # These two see to their own deadlines.
         await self._scout.stop()
         if self._claimer is not None:
@@ -445,7 +474,8 @@ async def open_session(plan: Plan[T]) -> AsyncIterator[Session[T]]:
     plan = replace(plan, on_event=paced(plan.on_event))
     deadline = time.monotonic() + plan.open_timeout
     async with open_link(plan.url, plan.on_event) as link:
-        line = Line(link, await link.first(plan.open_timeout))
+        bearable = patience(plan.lease) if plan.acks else math.inf
+        line = Line(link, await link.first(plan.open_timeout), bearable)
         try:
             async with task_group() as group:
                 session = Session(plan, link, line, group)

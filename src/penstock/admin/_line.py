@@ -8,11 +8,11 @@ from typing import Any
 
 import anyio
 
-from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._link.link import Link, open_link
 from penstock._link.wire import Wire
+from penstock._tasks.describing import Describer
 from penstock._tasks.membership import refusal
 from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent
@@ -33,6 +33,7 @@ class Line:
         self._link: Link | None = None
         self._wire: Wire | None = None
         self._dialing = anyio.Lock()
+        self._describer = Describer()
 
     @property
     def closed(self) -> bool:
@@ -76,13 +77,20 @@ class Line:
             wire = self._wire
         return await wire.calls(batch)
 
-    async def together(self, batch: Sequence[Command]) -> list[Any]:
-        """Send commands with nothing in between; see `replies.together`.
+    async def describe(self, key: bytes, more: Sequence[Command]) -> list[Any]:
+        """Describe a stream, and ask more about it at the same moment.
+
+        Returns:
+            The description, and the replies to the other questions; or only the error
+            that refused them all.
 
         Raises:
             ServerError: What `calls` raises.
         """
-        return replies.together(await self.calls(commands.transaction(batch)))
+        [facts] = await self._describer.with_more(
+            self.calls, [key], lambda _: more, bulk=None
+        )
+        return [facts] if isinstance(facts, ErrorReply) else facts
 
     async def asks(self, batch: Sequence[Command], what: str) -> list[Any]:
         """Send commands in one write and give their replies, none of them an error.

