@@ -277,6 +277,7 @@ _OF_STREAM: Final = (
     b"last-generated-id",
     b"first-entry",
     b"max-deleted-entry-id",
+    b"entries-added",
 )
 _OF_GROUP: Final = (b"name", b"consumers", b"pending", b"last-delivered-id", b"lag")
 _OF_CONSUMER: Final = (b"name", b"pending", b"idle")
@@ -287,6 +288,7 @@ class _StreamFacts(NamedTuple):
     last: bytes
     first: tuple[bytes, _Fields] | None
     deleted: bytes | None
+    added: int | None
 
 
 _stream_typed: Final = _typed(_StreamFacts)
@@ -306,6 +308,7 @@ def _stream(command: Command, reply: Any) -> StreamInfo:
         _id(facts.last),
         None if facts.first is None else _id(facts.first[0]),
         None if facts.deleted is None else _id(facts.deleted),
+        facts.added,
     )
 
 

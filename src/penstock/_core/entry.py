@@ -283,6 +283,8 @@ class Account:
         set_back: Whether ids have come again, so that an entry of a batch may not be
             the one in the books.
         anew: When the group was last made anew, as far as that is known.
+        replaced: Whether the stream was recreated since: no entry here is one of the
+            present stream, and no outcome of theirs may be sent.
     """
 
     shard: Shard
@@ -297,6 +299,7 @@ class Account:
     lists: int = 0
     set_back: bool = False
     anew: float = 0.0
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -426,7 +426,7 @@ class Ledger:
         It may have left the books with its lease, and have come again since.
         """
         account = entry.account
-        if entry.id in account.known_ghosts:
+        if account.replaced or entry.id in account.known_ghosts:
             return False
         return account.entries.setdefault(entry.id, entry) is entry
 
@@ -632,6 +632,16 @@ class Ledger:
     def made_anew(self, shard: Shard, now: float) -> None:
         """Take note that a shard's group was made anew: nothing in hand is pending."""
         self._accounts.of(shard).anew = now
+
+    def stream_recreated(self, shard: Shard) -> list[bytes]:
+        """Lose all entries of a shard, whose stream was deleted and recreated.
+
+        Ids that come from now on are those of new messages, even if they are equal.
+
+        Returns:
+            The ids of entries whose outcome the server is not told.
+        """
+        return self._departures.replace(shard) if self._acks else []
 
     def renewed(self, renewal: Renewal, now: float) -> None:
         """Book that the leases of a renewal began anew.

@@ -267,12 +267,14 @@ class StreamInfo(NamedTuple):
         first: The lowest id that there is; None in an empty stream.
         deleted: The highest id that was deleted from the middle; None where the
             server does not tell, before Redis 7.
+        added: How many entries were ever added; None before Redis 7.
     """
 
     length: int
     last: EntryId
     first: EntryId | None
     deleted: EntryId | None
+    added: int | None = None
 
     def behind(self, delivered: EntryId, told: int | None) -> int | None:
         """Count the entries above an id; None where that can't be known.

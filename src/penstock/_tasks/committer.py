@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
 from penstock._core import commands
-from penstock._core.entry import Batch
+from penstock._core.entry import Batch, Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.retry import Backoff
@@ -30,6 +30,11 @@ from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
 __all__ = ["Committer"]
+
+# Bytes of an entry that is not read only to find out whether it is still there, and of
+# those that are read at a time: other replies wait behind them.
+_LARGE: Final = 64 * 1024
+_PAGE: Final = 1024 * 1024
 
 
 class Committer:
@@ -217,6 +222,9 @@ class Committer:
             for batch, reply in zip(batches, answers, strict=True)
             if not self._conclude(batch, reply)
         ]
+        for batch, reply in zip(batches, answers, strict=True):
+            if isinstance(reply, int) and reply < len(batch.entries):
+                await self._explain(batch, reply)
         if refused:
             await self._refused("commit_refused", refused[0])
         else:
@@ -238,14 +246,47 @@ class Committer:
                 self._ledger.unsent(batch)
                 return False
             self._tell("commit_dropped", batch, lost=sent, reply=reply.text)
-        elif reply < len(batch.entries) and not batch.repeated:
-            # Somebody else acknowledged them, or the group was made anew. Ghosts don't
-            # count: any consumer's takeover lets go of them.
-            self._tell("commit_mismatch", batch, sent=sent, acknowledged=reply)
         self._ledger.committed(batch)
         return True
+
+    async def _explain(self, batch: Batch, acknowledged: int) -> None:
+        """Report acknowledgements that found nothing, unless entries were deleted.
+
+        From Redis 7 on, any renewal or takeover removes a deleted entry from the
+        pending list. If that accounts for what is missing, nothing is wrong. Otherwise
+        somebody else has acknowledged them, or the group was recreated.
+        """
+        if batch.repeated or batch.account.replaced:
+            return
+        missing = len(batch.entries) - acknowledged
+        deleted = sum(entry.size > _LARGE for entry in batch.entries)
+        for page in _pages(batch.entries):
+            if deleted >= missing:
+                return
+            key = batch.account.shard.key
+            asked = [commands.xrange_one(key, entry.id) for entry in page]
+            deleted += (await self._line.calls(asked)).count([])
+        if deleted < missing:
+            sent = len(batch.entries) + len(batch.ghosts)
+            self._tell("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
+            self._sounding.doubt(batch.account.shard)
 
     def _tell(self, name: str, batch: Batch, **facts: object) -> None:
         stream = ascii(batch.account.shard.stream)
         facts = {"stream": stream, "group": ascii(self._group), **facts}
         self._on_event(Event(name, logging.WARNING, facts))
+
+
+def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Divide entries that are not large into pages of bounded size."""
+    page, size = list[Entry](), 0
+    for entry in entries:
+        if entry.size > _LARGE:
+            continue
+        if page and size + entry.size > _PAGE:
+            yield page
+            page, size = [], 0
+        page.append(entry)
+        size += entry.size
+    if page:
+        yield page

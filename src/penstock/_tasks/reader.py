@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -42,12 +42,17 @@ BLOCK: Final = 2.0
 _OLD: Final = 500
 # How often a broken shard is looked at; in seconds.
 _LOOK: Final = 1.0
+# How often a stream is described that is read without a group; in seconds.
+_CHECK: Final = 1.0
 
 Errand: TypeAlias = Callable[[Wire], Awaitable[None]]
 """Something to be done between two reads, on the reader's connection.
 
 It is done again from the start if the connection ends meanwhile.
 """
+
+Came: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
+"""What a read brought: keys, each with its entries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,11 +114,11 @@ class Reader:
         self._on_recovered = on_recovered
         self._mark = mark
         self._on_event = on_event
-        self._healer = Healer(member, self._made_anew, on_event)
+        self._healer = Healer(member, self._made_anew, self._recreated, on_event)
         # When broken shards are looked at again.
         self._look_at = 0.0
-        # The server may have lost entries, and without a group nobody else tells.
-        self._doubtful = False
+        # When streams are described again that are read without a group.
+        self._check_at: dict[bytes, float] = {}
         # Which shard is looked at next while there is nothing to read.
         self._turn = 0
         self._errands: deque[_Asked] = deque()
@@ -157,7 +162,6 @@ class Reader:
             # The lost reply may have had entries in it, which are ours unseen.
             self._reading = False
             self._cursor.connected()
-            self._doubtful = self._member is None
 
     def room_again(self) -> None:
         """Go on reading, if it ended for want of room."""
@@ -240,24 +244,73 @@ class Reader:
             self._errands.popleft()
 
     async def _look_after(self) -> None:
-        """See whether broken shards have healed, and all after an outage."""
-        if self._doubtful:
-            await self._healer.examine(self.wire, self._cursor.positions)
-            self._doubtful = False
-        elif self._cursor.broken and monotonic() >= self._look_at:
+        """See whether broken shards have healed, and doubtful ones are the same."""
+        for position in self._cursor.positions:
+            if position.doubtful and position.broken is None:
+                if position.record.interrupted:
+                    await self._healer.check_after_outage(self.wire, position)
+                else:
+                    await self._healer.check(self.wire, position)
+        if self._cursor.broken and monotonic() >= self._look_at:
             await self._examine(self._cursor.broken)
 
     def _made_anew(self, shard: Shard) -> None:
         self._ledger.made_anew(shard, monotonic())
 
+    def _recreated(self, position: Position) -> Sequence[bytes]:
+        """Forget what is known of a stream that is another one now."""
+        position.recreated()
+        self._cursor.recover_again(position)
+        return self._ledger.stream_recreated(position.shard)
+
     async def _suspect(self, positions: Sequence[Position]) -> None:
         """Look at one shard after the other while there is nothing to read.
 
-        A stream that was deleted and made anew with lower ids looks like a quiet one.
+        A stream that was recreated with ids that were there before looks like a quiet
+        one.
         """
         self._turn += 1
         position = positions[self._turn % len(positions)]
-        await self._healer.examine(self.wire, [position], remade=True)
+        if self._is_doubtful(position):
+            await self._check(position)
+
+    async def _checked(self, came: Came) -> Came:
+        """Find out which entries are of streams that were recreated, before all else.
+
+        Returns:
+            What came, but for what is going to be read again.
+        """
+        kept: list[tuple[bytes, Sequence[RawEntry]]] = []
+        for key, entries in came:
+            position = self._cursor.position(key)
+            if not self._is_doubtful(position, entries[0][0]):
+                kept.append((key, entries))
+                continue
+            # Cancelled now, it would leave what came unbooked.
+            self._reading = True
+            try:
+                recreated = await self._check(position)
+            except ConnectionLost:
+                # What came is booked all the same. The next request finds it lost.
+                recreated = False
+            if not recreated or self._member is not None:
+                kept.append((key, entries))
+        return kept
+
+    def _is_doubtful(self, position: Position, first: bytes = b"") -> bool:
+        """Return whether a stream has to be checked, of which entries may have come."""
+        if self._member is not None:
+            return position.goes_back(first) and not position.noted
+        return monotonic() >= self._check_at.get(position.shard.key, 0.0)
+
+    async def _check(self, position: Position) -> bool:
+        begun = monotonic()
+        quiet = self._member is None
+        recreated = await self._healer.check(self.wire, position, quiet=quiet)
+        # Never more than a fiftieth of the time, however large the entries are.
+        took = monotonic() - begun
+        self._check_at[position.shard.key] = begun + max(_CHECK, 50 * took)
+        return recreated
 
     async def _examine(self, positions: Sequence[Position]) -> None:
         self._look_at = monotonic() + _LOOK
@@ -281,9 +334,11 @@ class Reader:
         if isinstance(came, ErrorReply):
             await self._refused(came)
             return
-        now = monotonic()
         if not came and read.wait and self._member is None:
             await self._suspect(read.positions)
+        came = await self._checked(came)
+        self._reading = False
+        now = monotonic()
         # Each entry's share of the reply; what an entry holds is not counted out.
         each = self._size // max(1, sum(len(entries) for _, entries in came))
         count = 0
