@@ -248,6 +248,11 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*4 $1 a :0 $1 b :2",
         [0, 2],
     ),
+    "commands that there are or not": (
+        commands.counts_lag(),
+        "*2 $-1 *2 $7 delifeq :3",
+        [None, [b"delifeq", 3]],
+    ),
     "the connection's id": (commands.client_id(), ":17", 17),
     "one that was let go": (commands.client_unblock(17), ":1", 1),
     "the time": (commands.time(), "*2 $10 1700000000 $6 123999", 1_700_000_000_123),

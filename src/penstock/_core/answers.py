@@ -430,6 +430,7 @@ def _scripted(command: Command, reply: Any) -> Any:
 
 _READERS: Final[Mapping[Any, Reader]] = {
     b"CLIENT": _number,
+    b"COMMAND": _typed(list[list[Any] | None]),
     b"EVAL": _scripted,
     b"EVALSHA": _scripted,
     b"EXISTS": _number,

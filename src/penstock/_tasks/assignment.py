@@ -189,13 +189,23 @@ class Assignment:
         """Count what each shard has and nobody was given yet."""
         positions = self.cursors.positions
         questions = [self._ask_lag(position) for position in positions]
-        answers = iter(await self._line.calls(list(chain(*questions))))
-        found: dict[Shard, int | None] = {}
-        for position, question in zip(positions, questions, strict=True):
-            # Of a transaction the last reply has all the others.
-            *_, answer = islice(answers, len(question))
-            found[position.shard] = self._read_lag(position, answer)
+        replied = iter(await self._line.calls(list(chain(*questions))))
+        # Of a transaction the last reply has all the others.
+        answers = [[*islice(replied, len(question))][-1] for question in questions]
+        found = self._read_lags(positions, answers, trusted=False)
+        if found != (told := self._read_lags(positions, answers, trusted=True)):
+            # Not kept: after a failover it may be another server.
+            [counts] = await self._line.calls([commands.counts_lag()])
+            return told if replies.counts_lag(counts) else found
         return found
+
+    def _read_lags(
+        self, positions: Sequence[Position], answers: Sequence[Any], *, trusted: bool
+    ) -> dict[Shard, int | None]:
+        return {
+            position.shard: self._read_lag(position, answer, trusted=trusted)
+            for position, answer in zip(positions, answers, strict=True)
+        }
 
     def _ask_lag(self, position: Position) -> list[Command]:
         key = position.shard.key
@@ -204,9 +214,11 @@ class Assignment:
             return [info]
         return commands.transaction([info, commands.xinfo_groups(key)])
 
-    def _read_lag(self, position: Position, answer: Any) -> int | None:
+    def _read_lag(
+        self, position: Position, answer: Any, *, trusted: bool
+    ) -> int | None:
         if self._plan.member is not None:
-            return replies.lag(answer, self._plan.member.group)
+            return replies.lag(answer, self._plan.member.group, trusted=trusted)
         if isinstance(answer, ErrorReply):
             return 0 if answer.trouble is Trouble.REPAIR else None  # no stream yet
         info: StreamInfo = answer
