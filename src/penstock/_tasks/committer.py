@@ -25,7 +25,7 @@ from penstock._tasks.burying import Burial
 from penstock._tasks.leases import renew
 from penstock._tasks.membership import Membership
 from penstock._tasks.sounding import Sounding
-from penstock._tasks.telling import id_list
+from penstock._tasks.telling import id_list, tell_of_deleted
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
@@ -35,6 +35,8 @@ __all__ = ["Committer"]
 # those that are read at a time: other replies wait behind them.
 _LARGE: Final = 64 * 1024
 _PAGE: Final = 1024 * 1024
+# Seconds after which deleted entries are reported while the search for them goes on.
+_TELL: Final = 5.0
 
 
 class Committer:
@@ -75,6 +77,7 @@ class Committer:
         self._late = 0
         self._look_every = lease / 6
         self._look_at = monotonic() + self._look_every
+        self._tell_deleted_at = monotonic() + _TELL
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
@@ -107,6 +110,7 @@ class Committer:
                     self._tell_late()
                     self._rounds.over()
         finally:
+            tell_of_deleted(self._ledger, self._group, self._on_event)
             self._tell_late()
             self._ended.set()
             self._rounds.over()
@@ -184,6 +188,10 @@ class Committer:
         now = monotonic()
         if now < self._look_at and not self._ledger.overdue(now):
             return
+        if now >= self._tell_deleted_at:
+            # Those of which no search has come to its end since.
+            tell_of_deleted(self._ledger, self._group, self._on_event)
+            self._tell_deleted_at = now + _TELL
         lost, refused = await renew(self._line, self._ledger, self._member)
         self._look_at = now + self._look_every
         self._on_renewed()

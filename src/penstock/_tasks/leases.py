@@ -282,6 +282,7 @@ class Claimer:
                 await self._book(shard, page)
             self._asking = False
             if page.cursor == b"0-0":
+                tell_of_deleted(self._ledger, self._member.group, self._on_event)
                 return
         self._unfinished = True
 
@@ -291,7 +292,6 @@ class Claimer:
         in_hand = ledger.in_hand(shard)
         ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
         if not ids:
-            tell_of_deleted(ledger, member.group, self._on_event)
             return
         ask = commands.xpending_between(
             shard.key,
@@ -314,7 +314,6 @@ class Claimer:
         taken = ledger.came_back(shard, entries, monotonic(), attempts, claimed=True)
         ledger.totals.claimed += taken
         self._intake.arrived(taken)
-        tell_of_deleted(ledger, member.group, self._on_event)
         if taken:
             here = [id_ for id_, fields in entries if fields]
             self._tell("claimed", shard, messages=taken, ids=id_list(here))

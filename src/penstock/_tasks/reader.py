@@ -397,12 +397,12 @@ class Reader:
         self._cursor.recovered(read, [(each.id, None) for each in pending])
         attempts = {each.id: _attempts(each, position) for each in pending}
         new = self._ledger.came_back(shard, entries, monotonic(), attempts)
-        tell_of_deleted(self._ledger, group, self._on_event)
         self._intake.arrived(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.
             self._link.progress()
         if not read.position.recovering:
+            tell_of_deleted(self._ledger, group, self._on_event)
             self._on_recovered()
 
     async def _bodies(
