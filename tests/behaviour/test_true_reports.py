@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 from redis import Redis
 
 from conftest import Events
-from penstock import Claim, Consumer, Message, Retry, admin
+from penstock import Claim, Consumer, MaxLen, Message, Producer, Retry, admin
 from support.failing import running
 from support.proxy import proxy
 from support.waiting import eventually, pending, read, send
@@ -28,6 +29,8 @@ async def test_deletions_are_no_mismatch_but_what_others_acknowledge_is(
     url: str, stream: str, redis: Any, events: Events, others: int
 ) -> None:
     """Renewals and takeovers remove deleted entries from the pending list."""
+    if others and (await redis.info("server"))["redis_version"].startswith("6."):
+        pytest.skip("deleted entries stay pending there, and could be what is missing")
     gate = asyncio.Event()
     started: list[int] = []
 
@@ -179,3 +182,75 @@ async def test_what_no_handler_had_counts_no_attempt_in_its_dead_letter(
         await eventually(is_written)
     [letter] = await admin.dead.list(stream, url=url)
     assert (letter.attempts, letter.error) == (0, "DecodeError")
+
+
+async def test_entries_that_are_trimmed_before_they_are_read_are_counted(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    if not await counts_trimmed(redis, f"{stream}.probe"):
+        pytest.skip("this server does not count what was trimmed unread")
+    seen: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(int(message.payload))
+        await asyncio.sleep(0.02)
+
+    async def all_is_done() -> bool:
+        return bool(seen) and seen[-1] == 4999 and not await pending(redis, stream, "g")
+
+    async def told() -> int:
+        found = events.named("trimmed_unread")
+        return sum(int(str(event.facts["messages"])) for event in found)
+
+    async def is_told() -> bool:
+        return await told() + len(seen) == 5001
+
+    consumer = Consumer(stream, url=url, group="g", on_event=events)
+    async with (
+        running(consumer, handle),
+        Producer(url, retention=MaxLen(100, exact=True)) as to,
+    ):
+        for number in range(5000):
+            await to.enqueue(stream, b"%d" % number)
+        await to.flush()
+        await eventually(all_is_done)
+        await send(url, stream, 4999)
+        await eventually(is_told, within=6)
+    assert len(seen) < 1000
+    assert len(events.named("trimmed_unread")) < 10
+
+
+async def counts_trimmed(redis: Any, stream: str) -> bool:
+    """Whether the server counts entries that a group was not given."""
+    for number in (1, 2, 3):
+        await redis.xadd(stream, {"msg": number}, id=f"{number}-0")
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "m", {stream: ">"}, count=1)
+    await redis.xtrim(stream, maxlen=1, approximate=False)
+    await redis.xreadgroup("g", "m", {stream: ">"}, count=1)
+    [group] = await redis.xinfo_groups(stream)
+    return bool(group.get("entries-read") == 3)
+
+
+async def test_what_two_consumers_share_is_not_taken_for_trimmed(
+    url: str, stream: str, events: Events
+) -> None:
+    handled: list[int] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        handled.append(int(message.payload))
+        await asyncio.sleep(0.001)
+
+    async def have(count: int) -> bool:
+        return len(handled) >= count
+
+    async with running(Consumer(stream, url=url, group="g", on_event=events), handle):
+        for turn in range(8):
+            other = Consumer(stream, url=url, group="g", on_event=events)
+            async with running(other, handle):
+                await send(url, stream, *range(100))
+                await eventually(partial(have, 100 * turn + 50))
+        await eventually(partial(have, 800))
+        await send(url, stream, 1)
+        await eventually(partial(have, 801))
+    assert not events.named("trimmed_unread")

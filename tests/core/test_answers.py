@@ -190,12 +190,12 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "groups": (
         GROUPS,
         f"*2 *12 {G} {NEW} :1 *12 {H} {NEW} $-1",
-        [GroupInfo(b"g", 1, 2, b"2-1", 1), GroupInfo(b"h", 0, 2, b"2-1", None)],
+        [GroupInfo(b"g", 1, 2, b"2-1", 1, 2), GroupInfo(b"h", 0, 2, b"2-1", None, 2)],
     ),
     "groups, RESP3": (
         GROUPS,
         f"*2 %6 {G} {NEW} :1 %6 {H} {NEW} _",
-        [GroupInfo(b"g", 1, 2, b"2-1", 1), GroupInfo(b"h", 0, 2, b"2-1", None)],
+        [GroupInfo(b"g", 1, 2, b"2-1", 1, 2), GroupInfo(b"h", 0, 2, b"2-1", None, 2)],
     ),
     "groups, Redis 6.2": (GROUPS, OLD_GROUP, [GroupInfo(b"g", 1, 0, b"0-0", None)]),
     "no groups": (GROUPS, "*0", []),

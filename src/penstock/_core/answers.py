@@ -279,7 +279,14 @@ _OF_STREAM: Final = (
     b"max-deleted-entry-id",
     b"entries-added",
 )
-_OF_GROUP: Final = (b"name", b"consumers", b"pending", b"last-delivered-id", b"lag")
+_OF_GROUP: Final = (
+    b"name",
+    b"consumers",
+    b"pending",
+    b"last-delivered-id",
+    b"lag",
+    b"entries-read",
+)
 _OF_CONSUMER: Final = (b"name", b"pending", b"idle")
 
 

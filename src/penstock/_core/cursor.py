@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from penstock._core.missed import Missed
 from penstock._core.replies import RawEntry
 from penstock._core.stream_record import StreamRecord
 from penstock.message import EntryId, Shard
@@ -50,6 +51,7 @@ class Position:
         noted: Whether that has been told of, or was asked for.
         broken: What the server says, while the shard can't be read.
         record: What is remembered of the stream.
+        missed: Finds what was trimmed before the group was given it.
         doubtful: Whether it has to be checked that it is still the same stream.
     """
 
@@ -64,6 +66,7 @@ class Position:
     noted: bool = False
     broken: str | None = None
     record: StreamRecord = field(default_factory=StreamRecord)
+    missed: Missed = field(default_factory=Missed)
     doubtful: bool = False
 
     def goes_back(self, first: bytes) -> bool:
@@ -74,6 +77,7 @@ class Position:
         """Record that the stream is another one: it is read from its beginning."""
         self.highest, self.known = EntryId.MIN, None
         self.after = self.floor = _START
+        self.missed.reset()
 
     def summed_up(self, highest: EntryId) -> None:
         """Take note of the highest id that is pending as a recovery begins."""
@@ -88,6 +92,7 @@ class Position:
     def restart(self, after: bytes) -> None:
         """Read on after an id; in a group the server was told so."""
         self.after = self.floor = after
+        self.missed.reset()
         self.recovering = False
         self.noted = True
 
@@ -198,6 +203,7 @@ class Cursor:
         """Start over on a new connection: the old one may have lost a reply."""
         for position in self._positions.values():
             self.recover_again(position)
+            position.missed.reset()
             position.doubtful = position.record.interrupted = not position.record.empty
 
     def position(self, key: bytes) -> Position:
@@ -256,6 +262,7 @@ class Cursor:
         position.noted = position.noted and position.again
         position.highest = max(position.highest, highest)
         position.record.read(lowest, highest, entries)
+        position.missed.received += len(entries)
         if read.wait and len(read.positions) > 1 and len(entries) >= read.count:
             self._full.append(position)
         return position

@@ -249,6 +249,8 @@ class GroupInfo(NamedTuple):
         pending: Entries delivered and not acknowledged.
         last_delivered: The highest id that it has delivered.
         lag: Entries not delivered yet; None where the server can't tell.
+        read: How many entries lie up to that id, trimmed ones included; None where the
+            server can't tell.
     """
 
     name: bytes
@@ -256,6 +258,7 @@ class GroupInfo(NamedTuple):
     pending: int
     last_delivered: bytes
     lag: int | None
+    read: int | None = None
 
 
 class StreamInfo(NamedTuple):

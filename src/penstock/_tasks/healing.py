@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from penstock._core import commands
@@ -188,6 +189,35 @@ class Healer:
             record.reset()
         record.describe(info)
         return other
+
+    async def look_for_missed(self, wire: Wire, positions: Sequence[Position]) -> None:
+        """Report entries that were trimmed before the group was given them.
+
+        Args:
+            wire: The reader's connection, between two reads.
+            positions: The shards' positions.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        assert self._member is not None  # noqa: S101 - only a group can be late
+        name = self._member.group.encode()
+        ask = [commands.xinfo_groups(position.shard.key) for position in positions]
+        answers, now = await wire.calls(ask), monotonic()
+        for position, groups in zip(positions, answers, strict=True):
+            if isinstance(groups, ErrorReply):
+                continue
+            for group in groups:
+                if group.name == name and (count := position.missed.look(group, now)):
+                    await self._tell_missed(wire, position, count)
+
+    async def _tell_missed(self, wire: Wire, position: Position, count: int) -> None:
+        info = await wire.call(commands.xinfo_stream(position.shard.key))
+        if isinstance(info, ErrorReply):
+            return
+        # What is trimmed is at the beginning: else it was given to somebody else.
+        if info.first is None or info.first > position.missed.since:
+            self._tell("trimmed_unread", position, logging.ERROR, messages=count)
 
     def _recreated(self, position: Position) -> None:
         """Have a stream read whole; nothing that is known here is in it."""

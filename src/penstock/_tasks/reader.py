@@ -117,6 +117,10 @@ class Reader:
         self._healer = Healer(member, self._made_anew, self._recreated, on_event)
         # When broken shards are looked at again.
         self._look_at = 0.0
+        # When it is looked again for entries that were trimmed unread.
+        self._missed_at = 0.0
+        # Reads of what is new have brought nothing since.
+        self._idle = False
         # When streams are described again that are read without a group.
         self._check_at: dict[bytes, float] = {}
         # Which shard is looked at next while there is nothing to read.
@@ -330,6 +334,7 @@ class Reader:
     async def _live(self, read: Live) -> None:
         block = min(BLOCK, _LOOK) if self._cursor.broken else BLOCK
         wait = block if read.wait else 0.0
+        looked = await self._look_for_missed(read)
         [came] = await self._request([self._live_command(read, wait)], wait)
         if isinstance(came, ErrorReply):
             await self._refused(came)
@@ -357,6 +362,22 @@ class Reader:
         self._link.progress()
         if count:
             await self._mark()
+        if came:
+            self._idle = False
+            if looked:
+                await self._healer.look_for_missed(self.wire, read.positions)
+
+    async def _look_for_missed(self, read: Live) -> bool:
+        """Look before a read that may skip what was trimmed; returns whether we did."""
+        # Who waits for the next entry is given it before it can be trimmed.
+        begun = monotonic()
+        if self._member is None or self._idle or begun < self._missed_at:
+            return False
+        await self._healer.look_for_missed(self.wire, read.positions)
+        self._idle = True
+        took = monotonic() - begun
+        self._missed_at = begun + max(_CHECK, 50 * took)
+        return True
 
     def _live_command(self, read: Live, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
