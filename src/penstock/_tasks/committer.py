@@ -266,18 +266,27 @@ class Committer:
         """
         if batch.repeated or batch.account.replaced:
             return
-        missing = len(batch.entries) - acknowledged
-        deleted = sum(entry.size > _LARGE for entry in batch.entries)
-        for page in _pages(batch.entries):
-            if deleted >= missing:
-                return
-            key = batch.account.shard.key
-            asked = [commands.xrange_one(key, entry.id) for entry in page]
-            deleted += (await self._line.calls(asked)).count([])
+        key, missing = batch.account.shard.key, len(batch.entries) - acknowledged
+        deleted = 0
+        summary = commands.xpending_summary(key, self._group)
+        [group] = await self._line.calls([summary])
+        if not isinstance(group, ErrorReply):  # else it is gone, with the stream or not
+            deleted = await self._count_deleted(batch, missing)
         if deleted < missing:
             sent = len(batch.entries) + len(batch.ghosts)
             self._tell("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
             self._sounding.doubt(batch.account.shard)
+
+    async def _count_deleted(self, batch: Batch, most: int) -> int:
+        """Count entries of a batch that may have been deleted, up to a number."""
+        key = batch.account.shard.key
+        deleted = sum(entry.size > _LARGE for entry in batch.entries)
+        for page in _pages(batch.entries):
+            if deleted >= most:
+                break
+            asked = [commands.xrange_one(key, entry.id) for entry in page]
+            deleted += (await self._line.calls(asked)).count([])
+        return deleted
 
     def _tell(self, name: str, batch: Batch, **facts: object) -> None:
         stream = ascii(batch.account.shard.stream)
