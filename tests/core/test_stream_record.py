@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.replies import RawEntry, StreamInfo
@@ -235,6 +235,7 @@ STEPS = st.sampled_from(["add", "delete", "trim", "read", "again", "describe"])
     st.lists(st.tuples(STEPS, st.integers(0, 9), st.booleans()), max_size=60),
     st.booleans(),
 )
+@settings(deadline=None)
 def test_a_stream_that_lives_on_is_never_taken_for_another_one(
     steps: list[tuple[str, int, bool]],
     told: bool,  # noqa: FBT001 - Hypothesis gives it

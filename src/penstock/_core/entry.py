@@ -38,7 +38,8 @@ it go. The states and the events between them:
   given back, pending for others.
 - LOST: not ours any more by the read that brought it. Somebody else has it now, because
   our lease ended while this process stood still (this is counted); or we have it by a
-  later read or attempt. What its handler makes of it is dropped.
+  later read or attempt; or its stream was deleted and recreated. What its handler makes
+  of it is dropped.
 
 Not in the picture: what waits here (QUEUED, DUE, AGAIN, POSTPONED) may be dropped by a
 seek, and all but what is acknowledged may be released or lost.

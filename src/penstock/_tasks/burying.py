@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final
 
 from penstock._core import commands, letters, scripts
-from penstock._core.entry import Entry
+from penstock._core.entry import DEAD, Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.retry import Backoff
@@ -88,7 +88,9 @@ class Burial:
         except ConnectionLost:
             for entry in dead:
                 self._ledger.unburied(entry)
-            self._unanswered.update(dead)
+            sent = self._unanswered.union(dead)
+            # The others have been lost or released meanwhile.
+            self._unanswered = {entry for entry in sent if entry.state is DEAD}
             raise
         refused: ErrorReply | None = None
         for entry, reply in zip(dead, answers, strict=True):
