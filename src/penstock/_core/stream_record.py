@@ -39,6 +39,8 @@ class StreamRecord:
         last: The highest id that there must have been.
         interrupted: Whether the connection was lost since the stream was last
             described, so that its server may have lost data.
+        absent: Whether there was no such key since then: it was deleted, or moved away
+            and may come back.
     """
 
     __slots__ = (
@@ -46,12 +48,13 @@ class StreamRecord:
         "_anchor",
         "_described",
         "_samples",
+        "absent",
         "interrupted",
         "last",
     )
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.interrupted = self.absent = False
         self.last = EntryId.MIN
         # The least number of entries that there must have been.
         self._added = 0
@@ -100,14 +103,14 @@ class StreamRecord:
         self.last = max(self.last, info.last)
         self._added = max(self._added, info.added or 0)
         self._anchor = self._samples[-1] if self._samples else None
-        self.interrupted = False
+        self.interrupted = self.absent = False
 
     def reset(self) -> None:
         """Forget everything: it is another stream."""
         self._described, self.last, self._added = None, EntryId.MIN, 0
         self._samples.clear()
         self._anchor = None
-        self.interrupted = False
+        self.interrupted = self.absent = False
 
     def contradicts(self, info: StreamInfo) -> bool:
         """Return whether a stream described like this can't be the recorded one."""

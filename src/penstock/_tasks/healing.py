@@ -136,8 +136,7 @@ class Healer:
         info = await wire.call(commands.xinfo_stream(position.shard.key))
         if self._member is None:
             if isinstance(info, ErrorReply):
-                if info.trouble is Trouble.REPAIR:
-                    await self._repair(wire, position)
+                position.record.absent |= info.trouble is Trouble.REPAIR
                 return False
             return await self._look_back(wire, position, info, quiet=quiet)
         if isinstance(info, ErrorReply):
@@ -176,10 +175,11 @@ class Healer:
     ) -> bool:
         """Return whether this is another stream than the one that was read so far."""
         record = position.record
-        other = contradicted = record.contradicts(info)
+        contradicted = record.contradicts(info)
+        other = contradicted or (record.absent and not record.empty)
         # Only while the connection was down can its server have lost data.
         if not other or record.interrupted:
-            ids = record.probes(info, quiet=quiet and not contradicted)
+            ids = record.probes(info, quiet=quiet and not other)
             key = position.shard.key
             found = await wire.calls([commands.xrange_one(key, id_) for id_ in ids])
             if not any(isinstance(reply, ErrorReply) for reply in found):

@@ -116,8 +116,8 @@ class Verdicts:
     def exhausted(self, entry: Entry) -> None:
         """Have an entry given up that came back after its last attempt."""
         reason = (
-            "its last attempt ended without an outcome: the process died or was "
-            "stopped during it, or never acknowledged the message"
+            "the process ended during its last attempt, was stopped during it, or "
+            "never gave an outcome"
         )
         self._refuse(entry, entry.fields, Failure(reason, again=False))
 
