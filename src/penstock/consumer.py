@@ -452,10 +452,13 @@ class Consumer(Openable, Generic[T]):
         """Count, per shard, the entries that nobody was given yet.
 
         In a group it is nobody of the group, in REALTIME this consumer. What waits
-        here or is being handled does not count, see `statistics`. None where it can't
-        be known: before Redis 7, after entries were deleted from the middle, for a
-        while after the group was set to an id, and in REALTIME between the first and
-        the last entry.
+        here or is being handled does not count, see `statistics`.
+
+        None where it can't be known. It is known in a group that has not begun with
+        the stream as it is now, or has reached its end. In between it is known from
+        Redis 7 on if no entry was ever trimmed or deleted, and from Redis 8.2 and
+        Valkey 9 on if none above the group's position was deleted from the middle and
+        the group was not just set to an id. In REALTIME it is known at the ends only.
 
         Raises:
             ClosedError: The consumer is not open.

@@ -232,11 +232,11 @@ class Desk(Protocol[T_co]):
     def payload(self, entry: Any, fields: Sequence[bytes]) -> T_co: ...
     def key(self, fields: Sequence[bytes]) -> str | None: ...
     def headers(self, fields: Sequence[bytes]) -> Headers: ...
-    def ack(self, entry: Any) -> None: ...
+    def ack(self, entry: Any) -> bool: ...
     def nack(
         self, entry: Any, fields: Sequence[bytes], delay: float | None
-    ) -> None: ...
-    def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> None: ...
+    ) -> bool: ...
+    def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> bool: ...
     def transaction(
         self, entry: Any, fields: Sequence[bytes]
     ) -> Transaction[Receipt]: ...
@@ -325,11 +325,14 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         """
         return self._desk.lease_left(self._entry)
 
-    def ack(self) -> None:
+    def ack(self) -> bool:
         """Record that this message is done; the committer tells the server.
 
-        Costs no round trip. Acking twice is the same as once; if the message is lost,
-        it does nothing.
+        Costs no round trip. Acking twice is the same as once.
+
+        Returns:
+            Whether it counts. False if the message is lost or has been delivered
+            again: nothing is sent then, and whoever has the message now decides.
 
         Raises:
             UsageError: In REALTIME and in a replay, and where Penstock acknowledges by
@@ -338,9 +341,9 @@ class Message(Struct, Generic[T], eq=False, gc=False):
                 function.
             ClosedError: The consumer has closed; the entry was given back.
         """
-        self._desk.ack(self._entry)
+        return self._desk.ack(self._entry)
 
-    def nack(self, delay: float | None = None) -> None:
+    def nack(self, delay: float | None = None) -> bool:
         """Record that this message is to be tried again, once the handler is done.
 
         Like an exception of the handler it counts as an attempt, and after the last
@@ -349,24 +352,30 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         Args:
             delay: Seconds until the next attempt, from now; default: as `Retry` says.
 
+        Returns:
+            Whether it counts, as with `ack`.
+
         Raises:
             ConfigurationError: The delay is negative or no number.
             UsageError: As with `ack`; or it was acknowledged or rejected.
             ClosedError: The consumer has closed; the entry was given back.
         """
-        self._desk.nack(self._entry, self._fields, delay)
+        return self._desk.nack(self._entry, self._fields, delay)
 
-    def reject(self, reason: str = "rejected") -> None:
+    def reject(self, reason: str = "rejected") -> bool:
         """Record that this message goes to the dead letters, without another attempt.
 
         Args:
             reason: Why; kept with the dead letter.
 
+        Returns:
+            Whether it counts, as with `ack`.
+
         Raises:
             UsageError: As with `ack`; or it was acknowledged or nacked.
             ClosedError: The consumer has closed; the entry was given back.
         """
-        self._desk.reject(self._entry, self._fields, reason)
+        return self._desk.reject(self._entry, self._fields, reason)
 
     def transaction(self) -> Transaction[Receipt]:
         """Begin what is to happen in Redis once, together with the acknowledgement.

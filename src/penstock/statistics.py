@@ -17,7 +17,8 @@ class Statistics:
             REALTIME, entries that were processed.
         left_open: Entries that a handler was done with and that got no outcome.
         retried: Times a message was put off to another attempt.
-        dead_lettered: Entries that were copied to the dead letters.
+        dead_lettered: Entries that were copied to the dead letters; where a reply was
+            lost, those of them that were not pending any more at the next try.
         dropped: Entries that were given up and acknowledged, under `DROP`.
         undecodable: Entries that are not of the payload's type.
         late: Outcomes that came when the message was lost, and did not count.

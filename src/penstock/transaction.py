@@ -67,8 +67,9 @@ class Transaction(Generic[R]):
 
         True: they were, and the message is acknowledged. False: nothing was, because
         the message had been acknowledged before, for example by another consumer that
-        took it over. None before the end; and after it where a reply was lost on the
-        way: then the message is acknowledged, most likely by this very transaction.
+        took it over, or because its stream was deleted and recreated. None before the
+        end; and after it where a reply was lost on the way: then the message is
+        acknowledged, most likely by this very transaction.
         """
         return self._till.applied
 

@@ -143,11 +143,14 @@ async def test_a_stream_that_lost_entries_in_an_outage_is_read_on(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     """A server restored from an older snapshot gives lower ids than we have seen."""
+    await redis.xadd(stream, {"msg": "0"}, id="3000-0")
     await redis.xadd(stream, {"msg": "1"}, id="5000-0")
     async with Consumer(stream, url=url, start=EARLIEST, on_event=events) as consumer:
-        assert numbers(await read(consumer, 1)) == [1]
-        await redis.delete(stream)
-        await redis.xadd(stream, {"msg": "0"}, id="3000-0")
+        assert numbers(await read(consumer, 2)) == [0, 1]
+        async with redis.pipeline(transaction=True) as together:
+            together.delete(stream)
+            together.xadd(stream, {"msg": "0"}, id="3000-0")
+            await together.execute()
         await redis.client_kill_filter(_type="normal", skipme=True)
         await eventually(lambda: told(events, "set_back"))
         await redis.xadd(stream, {"msg": "2"}, id="4000-0")

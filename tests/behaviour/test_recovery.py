@@ -402,7 +402,9 @@ async def test_acknowledging_in_a_group_that_vanished_is_reported_and_ends(
             message.ack()
         async with asyncio.timeout(5):
             await consumer.commit()
-    assert events.named("commit_dropped") or events.named("commit_mismatch")
+    # What was not sent by the time the consumer noticed is not sent at all.
+    names = {"commit_dropped", "commit_mismatch", "stream_recreated"}
+    assert names & {event.name for event in events}
 
 
 async def test_acks_that_are_refused_wait_and_their_messages_do_not_run_again(

@@ -207,12 +207,12 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "groups": (
         GROUPS,
         f"*2 *12 {G} {NEW} :1 *12 {H} {NEW} $-1",
-        [GroupInfo(b"g", 1, 2, b"2-1", 1), GroupInfo(b"h", 0, 2, b"2-1", None)],
+        [GroupInfo(b"g", 1, 2, b"2-1", 1, 2), GroupInfo(b"h", 0, 2, b"2-1", None, 2)],
     ),
     "groups, RESP3": (
         GROUPS,
         f"*2 %6 {G} {NEW} :1 %6 {H} {NEW} _",
-        [GroupInfo(b"g", 1, 2, b"2-1", 1), GroupInfo(b"h", 0, 2, b"2-1", None)],
+        [GroupInfo(b"g", 1, 2, b"2-1", 1, 2), GroupInfo(b"h", 0, 2, b"2-1", None, 2)],
     ),
     "groups, Redis 6.2": (GROUPS, OLD_GROUP, [GroupInfo(b"g", 1, 0, b"0-0", None)]),
     "no groups": (GROUPS, "*0", []),
@@ -264,6 +264,11 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         commands.pubsub_numsub([b"a", b"b"]),
         "*4 $1 a :0 $1 b :2",
         [0, 2],
+    ),
+    "commands that there are or not": (
+        commands.counts_lag(),
+        "*2 $-1 *2 $7 delifeq :3",
+        [None, [b"delifeq", 3]],
     ),
     "the connection's id": (commands.client_id(), ":17", 17),
     "one that was let go": (commands.client_unblock(17), ":1", 1),

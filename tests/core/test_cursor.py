@@ -422,3 +422,28 @@ def test_what_lies_above_all_that_was_known_came_in_a_lost_reply() -> None:
     position.highest = EntryId(7)
     assert not position.unseen(EntryId(7))
     assert position.unseen(EntryId(8))
+
+
+def test_a_reconnect_puts_in_doubt_what_is_known_of_a_stream() -> None:
+    cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
+    cursor.connected()
+    assert not any(position.doubtful for position in cursor.positions)
+    for position in cursor.positions:
+        position.recovering = False
+    came(cursor, A, "5-0")
+    cursor.connected()
+    one, other = cursor.positions
+    assert one.doubtful
+    assert one.record.interrupted
+    assert not other.doubtful
+
+
+def test_a_recreated_stream_is_read_from_its_beginning() -> None:
+    cursor = Cursor([(A, b"0-0")], group=False)
+    came(cursor, A, "5-0", "6-0")
+    position = cursor.position(A.key)
+    assert position.goes_back(b"6-0")
+    assert not position.goes_back(b"6-1")
+    position.recreated()
+    assert (position.after, position.floor) == (b"0-0", b"0-0")
+    assert not position.goes_back(b"0-1")

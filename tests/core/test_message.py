@@ -273,14 +273,17 @@ class Desk:
         self.asked.append("headers")
         return Headers([("n", str(len(fields)))])
 
-    def ack(self, entry: Any) -> None:
+    def ack(self, entry: Any) -> bool:
         self.acked.append(entry)
+        return True
 
-    def nack(self, entry: Any, fields: Sequence[bytes], delay: float | None) -> None:
+    def nack(self, entry: Any, fields: Sequence[bytes], delay: float | None) -> bool:
         self.refused.append((entry, fields, delay))
+        return True
 
-    def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> None:
+    def reject(self, entry: Any, fields: Sequence[bytes], reason: str) -> bool:
         self.refused.append((entry, fields, reason))
+        return True
 
     def transaction(self, entry: Any, fields: Sequence[bytes]) -> Transaction[Receipt]:
         self.asked.append("transaction")

@@ -76,23 +76,26 @@ BEHIND = [
     (FULL, 2, 17, 3),
     (info(3, 5, deleted=4), 2, None, 2),
     (info(3, 5, deleted=None), 2, None, 2),
+    # All but the first one.
+    (FULL, 3, None, 2),
+    (FULL, 3, 17, 2),
+    (info(3, 5, deleted=None), 3, None, 1),
     # In the middle, the server is believed.
-    (FULL, 3, 2, 2),
     (FULL, 4, 1, 1),
-    (FULL, 3, 0, 0),
-    (FULL, 3, 3, 3),
+    (FULL, 4, 0, 0),
+    (FULL, 4, 3, 3),
     # But not if an entry above was deleted from the middle.
-    (info(3, 5, deleted=4), 3, 1, None),
-    (info(3, 5, 6, deleted=4), 3, 3, None),
+    (info(2, 3, 5, deleted=4), 3, 1, None),
+    (info(2, 3, 5, 6, deleted=4), 3, 3, None),
     # One below makes no difference.
     (info(1, 3, 5, deleted=2), 3, 1, 1),
     (info(1, 3, 5, deleted=3), 3, 1, 1),
     # Nor if it does not tell what was deleted, or how many there are.
-    (info(3, 4, 5, deleted=None), 3, 2, None),
-    (FULL, 3, None, None),
+    (info(3, 4, 5, deleted=None), 4, 1, None),
+    (FULL, 4, None, None),
     # Nor if it can't be.
-    (FULL, 3, 4, None),
-    (FULL, 3, -1, None),
+    (FULL, 4, 4, None),
+    (FULL, 4, -1, None),
 ]
 
 
@@ -100,7 +103,23 @@ BEHIND = [
 def test_how_many_entries_lie_above_an_id(
     stream: StreamInfo, delivered: int, told: int | None, behind: int | None
 ) -> None:
-    assert stream.behind(EntryId(delivered), told) == behind
+    assert stream.behind(EntryId(delivered), told, trusted=True) == behind
+
+
+def test_a_server_that_miscounts_is_believed_where_nothing_was_ever_removed() -> None:
+    at, trimmed = EntryId(4), FULL._replace(added=9)
+    assert FULL.behind(at, 1) is None
+    assert trimmed.behind(at, 1) is None
+    assert trimmed.behind(at, 1, trusted=True) == 1
+    assert trimmed.behind(EntryId(3), 7) == 2
+    assert FULL._replace(added=3).behind(at, 1) == 1
+
+
+def test_servers_that_count_right_are_known_by_their_commands() -> None:
+    assert replies.counts_lag([None, [b"delifeq", 3]])
+    assert replies.counts_lag([[b"xackdel", -6], None])
+    assert not replies.counts_lag([None, None])
+    assert not replies.counts_lag(ErrorReply("NOPERM not you"))
 
 
 ids = st.integers(1, 12)
@@ -120,7 +139,7 @@ def test_a_server_that_tells_the_truth_is_never_contradicted(
     holes = max((sent & deleted) | {0})
     stream = info(*left, last=max(sent, default=0), deleted=holes)
     above = len([id_ for id_ in left if id_ > delivered])
-    behind = stream.behind(EntryId(delivered), above if tells else None)
+    behind = stream.behind(EntryId(delivered), above if tells else None, trusted=True)
     assert behind in {above, None}
     if tells and holes <= delivered:
         assert behind == above
@@ -149,7 +168,7 @@ STREAM = StreamInfo(3, EntryId(5), EntryId(3), EntryId.MIN)
 def test_a_groups_lag_is_how_far_behind_the_end_it_is(
     facts: Any, lag: int | None
 ) -> None:
-    assert replies.lag(facts, "g") == lag
+    assert replies.lag(facts, "g", trusted=True) == lag
 
 
 # -- error replies -----------------------------------------------------------------

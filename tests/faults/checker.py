@@ -44,7 +44,7 @@ _MOST_EVENTS = 10
 # once for each shard that something becomes of; and with counts that add up. (Of all
 # these the log has five a second at most.)
 _AS_OFTEN = {"handler_failed", "gave_up", "send_failed", "send_unknown", "reconnected"}
-_AS_OFTEN |= {"group_missing", "group_recreated", "set_back"}
+_AS_OFTEN |= {"group_missing", "group_recreated", "stream_recreated", "set_back"}
 _AS_OFTEN |= {"shard_found", "shard_broken", "shard_healed"}
 _AS_OFTEN |= {"commit_mismatch", "commit_dropped", "claimed", "outcome_late"}
 _AS_OFTEN |= {"deleted_while_pending", "lease_lost"}

@@ -20,6 +20,13 @@ class Accounts(dict[bytes, Account]):
             account = self[shard.key] = Account(shard)
         return account
 
+    def replace(self, shard: Shard) -> Account:
+        """Begin a new account for a shard; returns the old one."""
+        old = self.of(shard)
+        old.replaced = True
+        self[shard.key] = Account(shard)
+        return old
+
     def entries(self) -> Iterator[Entry]:
         """Give all that is in the books, in the order of reading within a shard."""
         for account in self.values():

@@ -284,7 +284,14 @@ _OF_STREAM: Final = (
     b"max-deleted-entry-id",
     b"entries-added",
 )
-_OF_GROUP: Final = (b"name", b"consumers", b"pending", b"last-delivered-id", b"lag")
+_OF_GROUP: Final = (
+    b"name",
+    b"consumers",
+    b"pending",
+    b"last-delivered-id",
+    b"lag",
+    b"entries-read",
+)
 _OF_CONSUMER: Final = (b"name", b"pending", b"idle")
 
 
@@ -463,6 +470,7 @@ def _scripted(command: Command, reply: Any) -> Any:
 
 _READERS: Final[Mapping[Any, Reader]] = {
     b"CLIENT": _number,
+    b"COMMAND": _typed(list[list[Any] | None]),
     b"EVAL": _scripted,
     b"EVALSHA": _scripted,
     b"EXISTS": _number,

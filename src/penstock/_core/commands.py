@@ -191,6 +191,16 @@ def xinfo_groups(key: bytes) -> Command:
     return (b"XINFO", b"GROUPS", key)
 
 
+def counts_lag() -> Command:
+    """Ask for commands that came after servers had learned to count a lag correctly.
+
+    Redis 8.2 and Valkey 9. Before Redis 8.0, and patches of older ones, a group's
+    counter missed entries that were trimmed or deleted ahead of it
+    (redis/redis#13957), and none of what such a server says shows it.
+    """
+    return (b"COMMAND", b"INFO", b"XACKDEL", b"DELIFEQ")
+
+
 def xinfo_consumers(key: bytes, group: Word) -> Command:
     """Describe a group's consumers: name, pending, idle."""
     return (b"XINFO", b"CONSUMERS", key, group)

@@ -18,10 +18,12 @@ it is found healed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from penstock._core.missed import Missed
 from penstock._core.replies import RawEntry
+from penstock._core.stream_record import StreamRecord
 from penstock.message import EntryId, Shard
 
 __all__ = ["Cursor", "Live", "Position", "Read", "Recover"]
@@ -50,6 +52,9 @@ class Position:
         again: Whether it does, because the group or the position was set back.
         noted: Whether that has been told of, or was asked for.
         broken: What the server says, while the shard can't be read.
+        record: What is remembered of the stream.
+        missed: Finds what was trimmed before the group was given it.
+        doubtful: Whether it has to be checked that it is still the same stream.
     """
 
     shard: Shard
@@ -62,6 +67,19 @@ class Position:
     again: bool = False
     noted: bool = False
     broken: str | None = None
+    record: StreamRecord = field(default_factory=StreamRecord)
+    missed: Missed = field(default_factory=Missed)
+    doubtful: bool = False
+
+    def goes_back(self, first: bytes) -> bool:
+        """Return whether a read that begins with an id brings what was read before."""
+        return EntryId.parse(first) <= self.highest
+
+    def recreated(self) -> None:
+        """Record that the stream is another one: it is read from its beginning."""
+        self.highest, self.known = EntryId.MIN, None
+        self.after = self.floor = _START
+        self.missed.reset()
 
     def summed_up(self, highest: EntryId) -> None:
         """Take note of the highest id that is pending as a recovery begins."""
@@ -76,6 +94,7 @@ class Position:
     def restart(self, after: bytes) -> None:
         """Read on after an id; in a group the server was told so."""
         self.after = self.floor = after
+        self.missed.reset()
         self.recovering = False
         self.noted = True
 
@@ -175,7 +194,7 @@ class Cursor:
         if pinned:
             position.highest = EntryId.parse(after)
         self._positions[shard.key] = position
-        self._recover_again(position)
+        self.recover_again(position)
 
     def take_over(self, position: Position) -> None:
         """Go on with a shard where another cursor was with it."""
@@ -189,9 +208,16 @@ class Cursor:
     def connected(self) -> None:
         """Start over on a new connection: the old one may have lost a reply."""
         for position in self._positions.values():
-            self._recover_again(position)
+            self.recover_again(position)
+            position.missed.reset()
+            position.doubtful = position.record.interrupted = not position.record.empty
 
-    def _recover_again(self, position: Position) -> None:
+    def position(self, key: bytes) -> Position:
+        """Return the position of the shard with a key."""
+        return self._positions[key]
+
+    def recover_again(self, position: Position) -> None:
+        """Read a shard's own pending entries from the lowest on, if any are kept."""
         if self._recover:
             position.after = _START
             position.recovering = True
@@ -266,9 +292,12 @@ class Cursor:
         last = entries[-1][0]
         if not self._group:
             position.after = last
-        position.again = EntryId.parse(entries[0][0]) <= position.highest
+        lowest, highest = EntryId.parse(entries[0][0]), EntryId.parse(last)
+        position.again = lowest <= position.highest
         position.noted = position.noted and position.again
-        position.highest = max(position.highest, EntryId.parse(last))
+        position.highest = max(position.highest, highest)
+        position.record.read(lowest, highest, entries)
+        position.missed.received += len(entries)
         if read.wait and len(read.positions) > 1 and len(entries) >= read.count:
             self._full.append(position)
         return position

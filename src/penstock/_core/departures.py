@@ -109,6 +109,31 @@ class Departures:
             self._room.look_again()
         return [entry.id for entry in lost]
 
+    def replace(self, shard: Shard) -> list[bytes]:
+        """Lose all entries of a shard: its stream was recreated.
+
+        What a handler has is finished there, and its outcome is dropped. What is on
+        its way to the server can't be recalled, but is not sent again.
+
+        Returns:
+            The ids of those whose outcome is not sent.
+        """
+        account = self._accounts.replace(shard)
+        settled = set(self._outcomes.forget(account))
+        lost = [*self._withdraw(account), *settled]
+        for entry in account.entries.values():
+            if entry.state in LOSE and entry not in settled:
+                self._take_out(entry)
+                lost.append(entry)
+        move_all(lost, LOSE)
+        # Those that are on their way leave with their reply.
+        account.entries.clear()
+        account.twice.clear()
+        account.set_back = True
+        self._totals.lost += len(lost)
+        self._room.look_again()
+        return [entry.id for entry in lost]
+
     def release(self) -> Iterator[GivenBack]:
         """Let go of all that has no outcome."""
         also = {OPEN, RUNNING, FAILED, DEAD, BURYING}

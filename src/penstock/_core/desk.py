@@ -139,8 +139,8 @@ class FrontDesk(Reading[T]):
         Reading.__init__(desk, codec)
         return desk
 
-    def ack(self, entry: Entry) -> None:
-        """Record an acknowledgement.
+    def ack(self, entry: Entry) -> bool:
+        """Record an acknowledgement; returns whether it counts.
 
         Raises:
             UsageError: There is nothing to acknowledge by hand, or not from this
@@ -152,21 +152,24 @@ class FrontDesk(Reading[T]):
             raise UsageError(_TWICE.format("ack()", _REFUSED))
         if not self._ledger.ack(entry):
             raise ClosedError("consumer")
+        return entry.state in ACKED
 
-    def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
-        """Record that an entry is to be tried again; raises as `ack` does."""
+    def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
+        """Record that an entry is to be tried again; as `ack`."""
         self._check("nack()")
         verdict = entry.verdict
         if isinstance(verdict, Dead | Dropped | Left) and verdict.reason == NACKED:
-            return  # said before, and it was the last attempt
+            return True  # said before, and it was the last attempt
         if self._refusable(entry, "nack()", Postponed):
             self._refusals.nack(entry, fields, delay)
+        return entry.verdict is not None
 
-    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
-        """Record that an entry goes to the dead letters; raises as `ack` does."""
+    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
+        """Record that an entry goes to the dead letters; as `ack`."""
         self._check("reject()")
         if self._refusable(entry, "reject()", Dead | Dropped | Left):
             self._refusals.reject(entry, fields, reason)
+        return entry.verdict is not None
 
     def transaction(
         self, entry: Entry, fields: Sequence[bytes]

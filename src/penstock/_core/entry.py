@@ -38,7 +38,8 @@ it go. The states and the events between them:
   given back, pending for others.
 - LOST: not ours any more by the read that brought it. Somebody else has it now, because
   our lease ended while this process stood still (this is counted); or we have it by a
-  later read or attempt. What its handler makes of it is dropped.
+  later read or attempt; or its stream was deleted and recreated. What its handler makes
+  of it is dropped.
 
 Not in the picture: what waits here (QUEUED, DUE, AGAIN, POSTPONED) may be dropped by a
 seek, and all but what is acknowledged may be released or lost.
@@ -286,6 +287,8 @@ class Account:
         set_back: Whether ids have come again, so that an entry of a batch may not be
             the one in the books.
         anew: When the group was last made anew, as far as that is known.
+        replaced: Whether the stream was recreated since: no entry here is one of the
+            present stream, and no outcome of theirs may be sent.
     """
 
     shard: Shard
@@ -300,6 +303,7 @@ class Account:
     lists: int = 0
     set_back: bool = False
     anew: float = 0.0
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -499,7 +499,7 @@ class Ledger:
         It may have left the books with its lease, and have come again since.
         """
         account = entry.account
-        if entry.id in account.known_ghosts:
+        if account.replaced or entry.id in account.known_ghosts:
             return False
         return account.entries.setdefault(entry.id, entry) is entry
 
@@ -738,6 +738,16 @@ class Ledger:
             asked_at: When it was asked to.
         """
         entry.leased_at = max(entry.leased_at, asked_at)
+
+    def stream_recreated(self, shard: Shard) -> list[bytes]:
+        """Lose all entries of a shard, whose stream was deleted and recreated.
+
+        Ids that come from now on are those of new messages, even if they are equal.
+
+        Returns:
+            The ids of entries whose outcome the server is not told.
+        """
+        return self._departures.replace(shard) if self._acks else []
 
     def renewed(self, renewal: Renewal, now: float) -> None:
         """Book that the leases of a renewal began anew.

@@ -12,6 +12,7 @@ from penstock._core.entry import (
     CONFIRM,
     COPIED,
     DEAD,
+    LOSE,
     PLAN,
     UNBURIED,
     UNSENT,
@@ -106,6 +107,13 @@ class Outcomes:
         entry.account.settled.remove(entry)
         self.uncommitted -= 1
 
+    def forget(self, account: Account) -> list[Entry]:
+        """Withdraw all acknowledgements of a shard; returns the entries."""
+        settled = account.settled
+        self.uncommitted -= len(settled) + len(account.ghosts)
+        account.settled, account.ghosts = [], []
+        return settled
+
     def plan(self) -> list[Batch]:
         """Take all acknowledgements for sending, a batch per shard."""
         batches = []
@@ -146,8 +154,13 @@ class Outcomes:
     def unsent(self, batch: Batch) -> None:
         """Take a batch back: its reply did not come, or asked to try again."""
         account = batch.account
-        self._unsent.add(account.shard.key)
         move_all(batch.entries, UNSENT)
+        if account.replaced:
+            move_all(batch.entries, LOSE)
+            self.uncommitted -= len(batch.entries) + len(batch.ghosts)
+            self._totals.lost += len(batch.entries)
+            return
+        self._unsent.add(account.shard.key)
         account.settled[:0] = batch.entries
         account.ghosts[:0] = batch.ghosts
 
@@ -197,7 +210,10 @@ class Outcomes:
         move(entry, COPIED)
         self.dying -= 1
         self._totals.dead += 1
-        self.settled(entry)
+        if entry.account.replaced:
+            move(entry, LOSE)
+        else:
+            self.settled(entry)
 
     def unburied(self, entry: Entry) -> None:
         """Take one back: its reply did not come, or was a refusal."""

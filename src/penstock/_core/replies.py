@@ -249,6 +249,8 @@ class GroupInfo(NamedTuple):
         pending: Entries delivered and not acknowledged.
         last_delivered: The highest id that it has delivered.
         lag: Entries not delivered yet; None where the server can't tell.
+        read: How many entries lie up to that id, trimmed ones included; None where the
+            server can't tell.
     """
 
     name: bytes
@@ -256,6 +258,7 @@ class GroupInfo(NamedTuple):
     pending: int
     last_delivered: bytes
     lag: int | None
+    read: int | None = None
 
 
 class StreamInfo(NamedTuple):
@@ -278,24 +281,27 @@ class StreamInfo(NamedTuple):
     newest: EntryId | None = None
     added: int | None = None
 
-    def behind(self, delivered: EntryId, told: int | None) -> int | None:
+    def behind(
+        self, delivered: EntryId, told: int | None, *, trusted: bool = False
+    ) -> int | None:
         """Count the entries above an id; None where that can't be known.
-
-        What the server tells is right only while no entry above the id was deleted
-        (redis/redis#13957), so it is not asked where the answer is plain.
 
         Args:
             delivered: The id.
             told: The server's own count, if it has one.
+            trusted: Whether its count is right after entries were trimmed or deleted
+                that had not been delivered; see `counts_lag`.
         """
         if delivered >= self.last or self.first is None:
             return 0
-        if delivered < self.first:
-            return self.length
-        holes = self.deleted is None or self.deleted > delivered
-        if told is None or holes or not 0 <= told <= self.length:
+        if delivered <= self.first:
+            return self.length - (delivered == self.first)
+        if told is None or not 0 <= told <= self.length:
             return None
-        return told
+        # Where nothing was ever removed, no server can have missed anything.
+        whole = self.added == self.length
+        holes = self.deleted is None or self.deleted > delivered
+        return told if whole or (trusted and not holes) else None
 
 
 def highest_pending(summary: Summary | ErrorReply) -> EntryId:
@@ -325,12 +331,18 @@ def together(answers: Sequence[Any]) -> list[Any]:
     return [next((one for one in queued if isinstance(one, ErrorReply)), done)]
 
 
-def lag(facts: Any, group: str) -> int | None:
+def counts_lag(reply: Any) -> bool:
+    """Return whether a server's count of a lag can be trusted; see `commands`."""
+    return isinstance(reply, list) and any(reply)
+
+
+def lag(facts: Any, group: str, *, trusted: bool) -> int | None:
     """Count what a group was not given yet; None where that can't be known.
 
     Args:
         facts: The replies of XINFO STREAM and XINFO GROUPS, asked in one transaction.
         group: The group's name.
+        trusted: Whether the server's own count can be trusted.
     """
     if isinstance(facts, ErrorReply) or isinstance(facts[1], ErrorReply):
         return None
@@ -338,7 +350,7 @@ def lag(facts: Any, group: str) -> int | None:
     for info in facts[1]:
         if info.name == name:
             behind: int | None = facts[0].behind(
-                EntryId.parse(info.last_delivered), info.lag
+                EntryId.parse(info.last_delivered), info.lag, trusted=trusted
             )
             return behind
     return None

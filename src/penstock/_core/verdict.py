@@ -43,11 +43,13 @@ class Dead(Struct, frozen=True):
         reason: Why, in words.
         error: The exception's type; empty without one.
         traceback: Its traceback, cut; empty without one.
+        started: Whether a handler was started at the present attempt.
     """
 
     reason: str
     error: str = ""
     traceback: str = ""
+    started: bool = True
 
 
 class Dropped(Struct, frozen=True):

@@ -118,6 +118,9 @@ class Applier:
         while reply is None:
             if self._ledger.closed:  # there will be no connection any more
                 raise ClosedError("consumer")
+            if entry.account.replaced:
+                # An entry of this id is another message, in a recreated stream.
+                return Applied(pending=False), repeated
             try:
                 self._line.check()
             except ConnectionLost as error:

@@ -201,15 +201,21 @@ class Assignment:
         """Count what each shard has and nobody was given yet."""
         positions, member = self.cursors.positions, self._plan.member
         keys = [position.shard.key for position in positions]
+        shards = [position.shard for position in positions]
         if member is None:
             streams = await self.describer.streams(self._line.calls, keys)
-            counts = [*map(_behind, positions, streams)]
-        else:
-            found = await self.describer.with_more(
-                self._line.calls, keys, _groups, bulk=self._reading.calls
-            )
-            counts = [replies.lag(facts, member.group) for facts in found]
-        shards = [position.shard for position in positions]
+            return dict(zip(shards, map(_behind, positions, streams), strict=True))
+        found = await self.describer.with_more(
+            self._line.calls, keys, _groups, bulk=self._reading.calls
+        )
+        counts, trusted = (
+            [replies.lag(facts, member.group, trusted=trust) for facts in found]
+            for trust in (False, True)
+        )
+        if counts != trusted:
+            # Not kept: after a failover it may be another server.
+            [commands_there] = await self._line.calls([commands.counts_lag()])
+            counts = trusted if replies.counts_lag(commands_there) else counts
         return dict(zip(shards, counts, strict=True))
 
 

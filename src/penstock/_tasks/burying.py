@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final
 
 from penstock._core import commands, letters, scripts
-from penstock._core.entry import Entry
+from penstock._core.entry import DEAD, Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.retry import Backoff
@@ -59,6 +59,8 @@ class Burial:
         self._on_event = on_event
         self._backoff = Backoff()
         self._may_script = True
+        # Those that were sent before, and whose reply was lost.
+        self._unanswered: set[Entry] = set()
         # When what was refused is tried again.
         self._again_at = 0.0
 
@@ -86,6 +88,9 @@ class Burial:
         except ConnectionLost:
             for entry in dead:
                 self._ledger.unburied(entry)
+            sent = self._unanswered.union(dead)
+            # The others have been lost or released meanwhile.
+            self._unanswered = {entry for entry in sent if entry.state is DEAD}
             raise
         refused: ErrorReply | None = None
         for entry, reply in zip(dead, answers, strict=True):
@@ -105,8 +110,11 @@ class Burial:
         self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
 
     def _done(self, entry: Entry, reply: Any) -> None:
+        repeated = entry in self._unanswered
+        self._unanswered.discard(entry)
         if isinstance(reply, int):
-            self._ledger.buried(entry, ours=bool(reply))
+            # Not pending any more after a lost reply: most likely that one did it.
+            self._ledger.buried(entry, ours=bool(reply) or repeated)
         else:
             self._ledger.copied(entry)
 
@@ -128,7 +136,7 @@ class Burial:
                 id=entry.id.decode(),
                 group=self._member.group,
                 consumer=self._member.name,
-                attempts=entry.deliveries,
+                attempts=entry.deliveries - (not verdict.started),
                 reason=verdict.reason,
                 error=verdict.error,
                 traceback=verdict.traceback,

@@ -50,17 +50,17 @@ class ThreadDesk(FrontDesk[T]):
                 setattr(made, name, getattr(desk, name))
         return made
 
-    def ack(self, entry: Entry) -> None:
+    def ack(self, entry: Entry) -> bool:
         """Record an acknowledgement."""
-        _in_loop(super().ack, entry)
+        return _in_loop(super().ack, entry)
 
-    def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
+    def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
         """Record that an entry is to be tried again."""
-        _in_loop(super().nack, entry, fields, delay)
+        return _in_loop(super().nack, entry, fields, delay)
 
-    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
+    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
         """Record that an entry goes to the dead letters."""
-        _in_loop(super().reject, entry, fields, reason)
+        return _in_loop(super().reject, entry, fields, reason)
 
     def transaction(
         self, entry: Entry, fields: Sequence[bytes]
@@ -76,7 +76,7 @@ class ThreadDesk(FrontDesk[T]):
         )
 
 
-def _in_loop(record: Callable[..., None], *facts: Any) -> None:
+def _in_loop(record: Callable[..., bool], *facts: Any) -> bool:
     try:
         from_thread.check_cancelled()
     except RuntimeError:
@@ -84,7 +84,7 @@ def _in_loop(record: Callable[..., None], *facts: Any) -> None:
             "an outcome was recorded in a thread that Penstock did not start; do it in "
             "the handler itself, or by loop.call_soon_threadsafe"
         ) from None
-    from_thread.run_sync(record, *facts)
+    return from_thread.run_sync(record, *facts)
 
 
 def in_thread(handler: Handler, limiter: CapacityLimiter) -> Call:

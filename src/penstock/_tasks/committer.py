@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 import anyio
 
 from penstock._core import commands
-from penstock._core.entry import Batch
+from penstock._core.entry import Batch, Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.retry import Backoff
@@ -26,11 +26,18 @@ from penstock._tasks.leases import renew
 from penstock._tasks.membership import Membership
 from penstock._tasks.own_claims import OwnClaims
 from penstock._tasks.sounding import Sounding
-from penstock._tasks.telling import id_list
+from penstock._tasks.telling import id_list, tell_of_deleted
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
 __all__ = ["Committer"]
+
+# Bytes of an entry that is not read only to find out whether it is still there, and of
+# those that are read at a time: other replies wait behind them.
+_LARGE: Final = 64 * 1024
+_PAGE: Final = 1024 * 1024
+# Seconds after which deleted entries are reported while the search for them goes on.
+_TELL: Final = 5.0
 
 
 class Committer:
@@ -75,6 +82,7 @@ class Committer:
         self._late = 0
         self._look_every = lease / 6
         self._look_at = now() + self._look_every
+        self._tell_deleted_at = now() + _TELL
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
@@ -107,6 +115,7 @@ class Committer:
                     self._tell_late()
                     self._rounds.over()
         finally:
+            tell_of_deleted(self._ledger, self._group, self._on_event)
             self._tell_late()
             self._ended.set()
             self._rounds.over()
@@ -186,6 +195,10 @@ class Committer:
         at = now()
         if at < self._look_at and not self._ledger.overdue(at):
             return
+        if at >= self._tell_deleted_at:
+            # Those of which no search has come to its end since.
+            tell_of_deleted(self._ledger, self._group, self._on_event)
+            self._tell_deleted_at = at + _TELL
         lost, refused = await renew(
             self._line, self._ledger, self._member, self._claims, self._lease
         )
@@ -226,6 +239,9 @@ class Committer:
             for batch, reply in zip(batches, answers, strict=True)
             if not self._conclude(batch, reply)
         ]
+        for batch, reply in zip(batches, answers, strict=True):
+            if isinstance(reply, int) and reply < len(batch.entries):
+                await self._explain(batch, reply)
         if refused:
             await self._refused("commit_refused", refused[0])
         else:
@@ -247,14 +263,56 @@ class Committer:
                 self._ledger.unsent(batch)
                 return False
             self._tell("commit_dropped", batch, lost=sent, reply=reply.text)
-        elif reply < len(batch.entries) and not batch.repeated:
-            # Somebody else acknowledged them, or the group was made anew. Ghosts don't
-            # count: any consumer's takeover lets go of them.
-            self._tell("commit_mismatch", batch, sent=sent, acknowledged=reply)
         self._ledger.committed(batch)
         return True
+
+    async def _explain(self, batch: Batch, acknowledged: int) -> None:
+        """Report acknowledgements that found nothing, unless entries were deleted.
+
+        From Redis 7 on, any renewal or takeover removes a deleted entry from the
+        pending list. If that accounts for what is missing, nothing is wrong. Otherwise
+        somebody else has acknowledged them, or the group was recreated.
+        """
+        if batch.repeated or batch.account.replaced:
+            return
+        key, missing = batch.account.shard.key, len(batch.entries) - acknowledged
+        deleted = 0
+        summary = commands.xpending_summary(key, self._group)
+        [group] = await self._line.calls([summary])
+        if not isinstance(group, ErrorReply):  # else it is gone, with the stream or not
+            deleted = await self._count_deleted(batch, missing)
+        if deleted < missing:
+            sent = len(batch.entries) + len(batch.ghosts)
+            self._tell("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
+            self._sounding.doubt(batch.account.shard)
+
+    async def _count_deleted(self, batch: Batch, most: int) -> int:
+        """Count entries of a batch that may have been deleted, up to a number."""
+        key = batch.account.shard.key
+        deleted = sum(entry.size > _LARGE for entry in batch.entries)
+        for page in _pages(batch.entries):
+            if deleted >= most:
+                break
+            asked = [commands.xrange_one(key, entry.id) for entry in page]
+            deleted += (await self._line.calls(asked)).count([])
+        return deleted
 
     def _tell(self, name: str, batch: Batch, **facts: object) -> None:
         stream = ascii(batch.account.shard.stream)
         facts = {"stream": stream, "group": ascii(self._group), **facts}
         self._on_event(Event(name, logging.WARNING, facts))
+
+
+def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Divide entries that are not large into pages of bounded size."""
+    page, size = list[Entry](), 0
+    for entry in entries:
+        if entry.size > _LARGE:
+            continue
+        if page and size + entry.size > _PAGE:
+            yield page
+            page, size = [], 0
+        page.append(entry)
+        size += entry.size
+    if page:
+        yield page

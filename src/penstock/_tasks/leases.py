@@ -320,6 +320,7 @@ class Claimer:
                     await self._leave(shard, left, asked)
             self._asking = False
             if left or self._cursors[shard.key] == b"0-0":
+                tell_of_deleted(self._ledger, self._member.group, self._on_event)
                 return
         self._unfinished = True
 
@@ -330,7 +331,6 @@ class Claimer:
         in_hand = ledger.in_hand(shard)
         ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
         if not ids:
-            tell_of_deleted(ledger, member.group, self._on_event)
             return ()
         pending = await self._line.calls(_ask_owner(member, shard, ids))
         counts = _counts(ids, pending)
@@ -348,7 +348,6 @@ class Claimer:
         ledger.totals.claimed += taken
         there = {id_: count for id_, count in counts.items() if id_ not in left}
         await self._settle_counts(shard, there)
-        tell_of_deleted(ledger, member.group, self._on_event)
         if taken:
             self._tell("claimed", shard, messages=taken, ids=id_list(here))
         if refused is not None:

@@ -111,20 +111,19 @@ def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
 
 
 async def rejoin(
-    wire: Wire, member: Membership, shard: Shard, floor: bytes, describer: Describer
+    wire: Wire, member: Membership, shard: Shard, floor: bytes
 ) -> bytes | ErrorReply:
-    """Make a group that has vanished anew, never at `$`; gives the id, or the refusal.
+    """Recreate a group that has vanished, never at `$`; returns the id, or the refusal.
 
-    A stream that is younger than the floor was made anew as well, and is read whole.
+    Args:
+        wire: The reader's connection.
+        member: The group.
+        shard: Where it is to be.
+        floor: The id after which it is to deliver.
 
     Raises:
         ConnectionLost: The connection ended.
     """
-    [info] = await describer.streams(wire.calls, [shard.key])
-    if isinstance(info, ErrorReply) and info.trouble is Trouble.TRANSIENT:
-        return info  # no answer: the stream may be as old as ever
-    if isinstance(info, ErrorReply) or info.last < EntryId.parse(floor):
-        floor = b"0-0"
     reply = await wire.call(
         commands.xgroup_create(shard.key, member.group, floor, mkstream=member.mkstream)
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -51,12 +51,17 @@ _FRESH: Final = 0.25
 _QUIET_BYTES: Final = 50_000
 # How often a broken shard is looked at; in seconds.
 _LOOK: Final = 1.0
+# How often a stream is described that is read without a group; in seconds.
+_CHECK: Final = 1.0
 
 Errand: TypeAlias = Callable[[Wire], Awaitable[None]]
 """Something to be done between two reads, on the reader's connection.
 
 It is done again from the start if the connection ends meanwhile.
 """
+
+Came: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
+"""What a read brought: keys, each with its entries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -123,11 +128,15 @@ class Reader:
         self._unblock = unblock
         self._on_recovered = on_recovered
         self._on_event = on_event
-        self._healer = Healer(member, self._made_anew, on_event)
+        self._healer = Healer(member, self._made_anew, self._recreated, on_event)
         # When broken shards are looked at again.
         self._look_at = 0.0
-        # The server may have lost entries, and without a group nobody else tells.
-        self._doubtful = False
+        # When it is looked again for entries that were trimmed unread.
+        self._missed_at = 0.0
+        # Reads of what is new have brought nothing since.
+        self._idle = False
+        # When streams are described again that are read without a group.
+        self._check_at: dict[bytes, float] = {}
         # Which shard is looked at next while there is nothing to read; and when.
         self._turn = 0
         self._suspect_at = 0.0
@@ -180,7 +189,6 @@ class Reader:
             # The lost reply may have had entries in it, which are ours unseen.
             self._reading = False
             self._cursor.connected()
-            self._doubtful = self._member is None
 
     def room_again(self) -> None:
         """Go on reading, if it ended for want of room."""
@@ -268,30 +276,79 @@ class Reader:
             self._errands.popleft()
 
     async def _look_after(self) -> None:
-        """See whether broken shards have healed, and all after an outage."""
-        if self._doubtful:
-            await self._healer.examine(self.wire, self._cursor.positions)
-            self._doubtful = False
-        elif self._cursor.broken and now() >= self._look_at:
+        """See whether broken shards have healed, and doubtful ones are the same."""
+        for position in self._cursor.positions:
+            if position.doubtful and position.broken is None:
+                if position.record.interrupted:
+                    await self._healer.check_after_outage(self.wire, position)
+                else:
+                    await self._healer.check(self.wire, position)
+        if self._cursor.broken and now() >= self._look_at:
             await self._examine(self._cursor.broken)
 
     def _made_anew(self, shard: Shard) -> None:
         self._ledger.made_anew(shard, now())
 
+    def _recreated(self, position: Position) -> Sequence[bytes]:
+        """Forget what is known of a stream that is another one now."""
+        position.recreated()
+        self._cursor.recover_again(position)
+        return self._ledger.stream_recreated(position.shard)
+
     async def _suspect(self, positions: Sequence[Position]) -> None:
         """Look at one shard after the other while there is nothing to read.
 
-        A stream that was deleted and made anew with lower ids looks like a quiet one.
+        A stream that was recreated with ids that were there before looks like a quiet
+        one.
         """
         if now() < self._suspect_at:
             return
         self._turn += 1
         position = positions[self._turn % len(positions)]
-        before = self.wire.received
-        await self._healer.examine(self.wire, [position], remade=True)
-        # Where scripts are refused, two whole entries came, of up to 64 MiB each.
-        took = (self.wire.received - before) / _QUIET_BYTES
-        self._suspect_at = now() + took
+        if self._is_doubtful(position):
+            before = self.wire.received
+            await self._check(position)
+            # Where scripts are refused, two whole entries came, of up to 64 MiB each.
+            took = (self.wire.received - before) / _QUIET_BYTES
+            self._suspect_at = now() + took
+
+    async def _checked(self, came: Came) -> Came:
+        """Find out which entries are of streams that were recreated, before all else.
+
+        Returns:
+            What came, but for what is going to be read again.
+        """
+        kept: list[tuple[bytes, Sequence[RawEntry]]] = []
+        for key, entries in came:
+            position = self._cursor.position(key)
+            if not self._is_doubtful(position, entries[0][0]):
+                kept.append((key, entries))
+                continue
+            # Cancelled now, it would leave what came unbooked.
+            self._reading = True
+            try:
+                recreated = await self._check(position)
+            except ConnectionLost:
+                # What came is booked all the same. The next request finds it lost.
+                recreated = False
+            if not recreated or self._member is not None:
+                kept.append((key, entries))
+        return kept
+
+    def _is_doubtful(self, position: Position, first: bytes = b"") -> bool:
+        """Return whether a stream has to be checked, of which entries may have come."""
+        if self._member is not None:
+            return position.goes_back(first) and not position.noted
+        return now() >= self._check_at.get(position.shard.key, 0.0)
+
+    async def _check(self, position: Position) -> bool:
+        begun = now()
+        quiet = self._member is None
+        recreated = await self._healer.check(self.wire, position, quiet=quiet)
+        # Never more than a fiftieth of the time, however large the entries are.
+        took = now() - begun
+        self._check_at[position.shard.key] = begun + max(_CHECK, 50 * took)
+        return recreated
 
     async def _examine(self, positions: Sequence[Position]) -> None:
         self._look_at = now() + _LOOK
@@ -312,6 +369,7 @@ class Reader:
         block = min(self._block, _LOOK) if self._cursor.broken else self._block
         wait = block if read.wait else 0.0
         shards = len(read.positions)
+        looked = await self._look_for_missed(read)
         # The server may have given the entries away as soon as this was sent; when they
         # are booked tells nothing, should this process stand still before that.
         asked_at = now()
@@ -327,6 +385,8 @@ class Reader:
             return
         if not came and read.wait and self._member is None:
             await self._suspect(read.positions)
+        came = await self._checked(came)
+        self._reading = False
         # Each entry's share of the reply; what an entry holds is not counted out.
         each = self._size // max(1, sum(len(entries) for _, entries in came))
         count = 0
@@ -347,6 +407,22 @@ class Reader:
                 self._portion.came(read.count, len(entries))
         self._intake.arrived(count)
         self._link.progress()
+        if came:
+            self._idle = False
+            if looked:
+                await self._healer.look_for_missed(self.wire, read.positions)
+
+    async def _look_for_missed(self, read: Live) -> bool:
+        """Look before a read that may skip what was trimmed; returns whether we did."""
+        # Who waits for the next entry is given it before it can be trimmed.
+        begun = now()
+        if self._member is None or self._idle or begun < self._missed_at:
+            return False
+        await self._healer.look_for_missed(self.wire, read.positions)
+        self._idle = True
+        took = now() - begun
+        self._missed_at = begun + max(_CHECK, 50 * took)
+        return True
 
     def _live_command(self, read: Live, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
@@ -385,6 +461,7 @@ class Reader:
         if not left:
             self._cursor.recovered(read, [(each.id, None) for each in pending])
         if not read.position.recovering:
+            tell_of_deleted(self._ledger, member.group, self._on_event)
             self._on_recovered()
 
     async def _list_pending(
@@ -435,7 +512,6 @@ class Reader:
     ) -> None:
         counts = {each.id: _count(each, position) for each in pending}
         new = self._ledger.came_back(position.shard, entries, asked_at, counts)
-        tell_of_deleted(self._ledger, member.group, self._on_event)
         self._intake.arrived(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.

@@ -231,7 +231,12 @@ class Session(Generic[T]):
             interval=None if on_demand else plan.commit_interval,
             outcomes=self._outcomes,
             burial=self._make_burial(plan.member),
-            sounding=Sounding(self._line, plan.member, self.assignment.cursors),
+            sounding=Sounding(
+                self._line,
+                plan.member,
+                self.assignment.cursors,
+                self.readers.room_again,
+            ),
             on_event=plan.on_event,
         )
 

@@ -86,7 +86,8 @@ class Verdicts:
         reason = "it took too long" if timed_out else _words(error)
         verdict = self._judge(entry, Failure(reason, again, error=name))
         if isinstance(verdict, Dead):
-            verdict = replace(verdict, traceback=_format(error))
+            started = not _is_own(error, entry)
+            verdict = replace(verdict, traceback=_format(error), started=started)
         said = entry.verdict
         self._tell_failure(entry, error, said or verdict, name)
         self._ledger.fail(entry, verdict)
@@ -118,7 +119,10 @@ class Verdicts:
 
     def exhausted(self, entry: Entry) -> None:
         """Have an entry given up that came back after its last attempt."""
-        reason = "the process ended during its last attempt, or never gave an outcome"
+        reason = (
+            "the process ended during its last attempt, was stopped during it, or "
+            "never gave an outcome"
+        )
         self._refuse(entry, entry.fields, Failure(reason, again=False))
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
@@ -130,6 +134,8 @@ class Verdicts:
             return
         failure = Failure(error.reason, again=False, error="DecodeError")
         verdict = self._judge(entry, failure)
+        if isinstance(verdict, Dead):
+            verdict = replace(verdict, started=False)
         self._ledger.fail(entry, verdict)
         self._conclude(entry, verdict, f"DecodeError: {error.reason}", error)
 
@@ -200,10 +206,15 @@ def _again_after(retry: Retry, error: BaseException, entry: Entry) -> bool:
     """Tell whether an entry may be tried again after an exception."""
     if isinstance(error, HandlerTimeout):
         return not isinstance(error, retry.give_up_on)
-    if isinstance(error, DecodeError) and error.id == entry.id.decode():
-        return False  # its own: it will not get better
+    if _is_own(error, entry):
+        return False  # it will not get better
     # A handler that cancels itself has failed as one that raises.
     return retry.allows(error) or not isinstance(error, Exception)
+
+
+def _is_own(error: BaseException, entry: Entry) -> bool:
+    """Return whether it is this entry that can't be decoded: no handler had it."""
+    return isinstance(error, DecodeError) and error.id == entry.id.decode()
 
 
 def _words(error: BaseException) -> str:

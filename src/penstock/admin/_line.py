@@ -8,16 +8,18 @@ from typing import Any
 
 import anyio
 
+from penstock._core import commands, replies
 from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply
+from penstock._core.replies import ErrorReply, StreamInfo
 from penstock._link.link import Link, open_link
 from penstock._link.wire import Wire
 from penstock._tasks.describing import Describer
 from penstock._tasks.membership import refusal
 from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent
+from penstock.message import EntryId
 
-__all__ = ["Line"]
+__all__ = ["Line", "behind"]
 
 
 class Line:
@@ -112,3 +114,18 @@ class Line:
         """Make the exception for an error reply."""
         server = self._link.address.name if self._link else ""
         return refusal(server, command, reply)
+
+
+async def behind(
+    line: Line, stream: StreamInfo, place: EntryId, told: int | None
+) -> int | None:
+    """Count the entries above an id; see `StreamInfo.behind`.
+
+    Raises:
+        ServerError: What `Line.calls` raises.
+    """
+    found = stream.behind(place, told)
+    if found != (trusting := stream.behind(place, told, trusted=True)):
+        [counts] = await line.calls([commands.counts_lag()])
+        return trusting if replies.counts_lag(counts) else found
+    return found

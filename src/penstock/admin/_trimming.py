@@ -13,7 +13,7 @@ from penstock._core.paging import Span
 from penstock._core.replies import ErrorReply, GroupInfo, StreamInfo
 from penstock._core.trimming import Acknowledged, GroupStanding
 from penstock._tasks.scout import Scout
-from penstock.admin._line import Line
+from penstock.admin._line import Line, behind
 from penstock.errors import ConfigurationError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import Duration, place, seconds
@@ -218,12 +218,14 @@ class Trimmer:
                 if isinstance(reply, ErrorReply):
                     what = f"the question for the groups of {_name(shard)}"
                     raise self._line.refusal(what, reply)
-            found.append(_standing(stream, group, summary, consumers, now))
+            place = EntryId.parse(group.last_delivered)
+            lag = await behind(self._line, stream, place, group.lag)
+            found.append(_standing(group, summary, consumers, now, lag=lag))
         return found
 
 
 def _standing(
-    stream: StreamInfo, group: GroupInfo, summary: Any, consumers: Any, now: Any
+    group: GroupInfo, summary: Any, consumers: Any, now: Any, *, lag: int | None
 ) -> GroupStanding:
     last = EntryId.parse(group.last_delivered)
     oldest = summary.lowest
@@ -236,7 +238,7 @@ def _standing(
         last_delivered=last,
         pending=summary.number,
         oldest_pending=None if oldest is None else EntryId.parse(oldest),
-        lag=stream.behind(last, group.lag),
+        lag=lag,
         idle=idle,
     )
 

@@ -11,7 +11,7 @@ from penstock._core import commands, replies, sharding
 from penstock._core.replies import ErrorReply
 from penstock._tasks.assignment import after_which
 from penstock._tasks.scout import Scout
-from penstock.admin._line import Line
+from penstock.admin._line import Line, behind
 from penstock.errors import CommandError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import StartAt, place
@@ -30,8 +30,8 @@ class GroupState:
 
     Attributes:
         pending: Entries delivered and not acknowledged.
-        lag: Entries not delivered yet; None where that can't be known: before Redis 7,
-            and after entries were deleted from the middle of the stream.
+        lag: Entries not delivered yet; None where that can't be known, see
+            `Consumer.lag`.
         last_delivered: The highest id that was delivered.
         consumers: How many consumers the group knows; of several shards, the most.
         holders: The pending entries by the name of the consumer that has them;
@@ -81,7 +81,9 @@ class Groups:
         name = group.encode()
         for info in facts[1]:
             if info.name == name:
-                return _state(info, facts[2], replies.lag(facts, group))
+                place = EntryId.parse(info.last_delivered)
+                lag = await behind(self._line, facts[0], place, info.lag)
+                return _state(info, facts[2], lag)
         return None
 
     async def reset(self, stream: str, group: str, to: StartAt | str) -> None:

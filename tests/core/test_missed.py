@@ -1,0 +1,70 @@
+"""What was trimmed before a group was given it is counted, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock._core.missed import Missed
+from penstock._core.replies import GroupInfo
+from penstock.message import EntryId
+
+
+def group(last: int, read: int | None, consumers: int = 1) -> GroupInfo:
+    return GroupInfo(b"g", consumers, 0, b"%d-0" % last, None, read)
+
+
+def begun(received: int = 5) -> Missed:
+    """One that has looked once, when the group had been given so many."""
+    missed = Missed()
+    missed.received = received
+    assert missed.look(group(5, 5), 0.0) == 0
+    return missed
+
+
+def test_what_the_group_was_given_and_we_were_not_was_trimmed() -> None:
+    missed = begun()
+    missed.received += 2
+    assert missed.look(group(50, 50), 1.0) == 43
+    assert missed.since == EntryId(5)
+    missed.received += 1
+    assert missed.look(group(51, 51), 2.0) == 0, "once"
+
+
+def test_a_new_group_has_been_given_nothing() -> None:
+    missed = Missed()
+    assert missed.look(group(0, None, consumers=0), 0.0) == 0
+    missed.received = 2
+    assert missed.look(group(9, 9), 1.0) == 7
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "at"),
+    [
+        pytest.param(group(5, 5), group(50, None), 1.0, id="not known"),
+        pytest.param(group(5, None), group(50, 50), 1.0, id="not known before"),
+        pytest.param(group(5, 5), group(50, 50, 2), 1.0, id="two consumers"),
+        pytest.param(group(5, 5, 2), group(50, 50), 1.0, id="two before"),
+        pytest.param(group(5, 5), group(50, 50), 5.1, id="too long ago"),
+        pytest.param(group(50, 50), group(5, 5), 1.0, id="set back"),
+    ],
+)
+def test_what_others_may_have_read_is_not_counted(
+    first: GroupInfo, then: GroupInfo, at: float
+) -> None:
+    missed = Missed()
+    missed.received = 5
+    assert missed.look(first, 0.0) == 0
+    assert missed.look(then, at) == 0
+
+
+def test_who_was_given_nothing_is_none_of_the_group_s_consumers_yet() -> None:
+    missed = Missed()
+    assert missed.look(group(5, 5), 0.0) == 0
+    missed.received = 1
+    assert missed.look(group(9, 9), 1.0) == 0
+
+
+def test_after_a_lost_reply_it_begins_anew() -> None:
+    missed = begun()
+    missed.reset()
+    assert missed.look(group(50, 50), 1.0) == 0

@@ -1,0 +1,261 @@
+"""A stream that was recreated is told from one that lives on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock._core.replies import RawEntry, StreamInfo
+from penstock._core.stream_record import StreamRecord
+from penstock.message import EntryId
+
+
+class Stream:
+    """A stream as a server has it."""
+
+    def __init__(self, *, told: bool = True) -> None:
+        self.entries: dict[int, bytes] = {}
+        self.last = self.added = self.deleted = 0
+        # Before Redis 7 a server tells less.
+        self.told = told
+
+    def add(self, body: bytes = b"x", step: int = 1) -> None:
+        self.last += step
+        self.added += 1
+        self.entries[self.last] = body
+
+    def delete(self, id_: int) -> None:
+        del self.entries[id_]
+        self.deleted = max(self.deleted, id_)
+
+    def trim(self, count: int) -> None:
+        for id_ in list(self.entries)[:count]:
+            del self.entries[id_]
+
+    @property
+    def info(self) -> StreamInfo:
+        first = min(self.entries, default=None)
+        return StreamInfo(
+            len(self.entries),
+            EntryId(self.last, 0),
+            None if first is None else EntryId(first, 0),
+            EntryId(self.deleted, 0) if self.told else None,
+            added=self.added if self.told else None,
+        )
+
+    def range(self, after: int, count: int = 1000) -> list[RawEntry]:
+        found = [(id_, body) for id_, body in self.entries.items() if id_ > after]
+        return [[b"%d-0" % id_, [b"msg", body]] for id_, body in found[:count]]
+
+    def look(self, ids: list[bytes]) -> list[Any]:
+        wanted = [int(id_.partition(b"-")[0]) for id_ in ids]
+        return [
+            [[b"%d-0" % id_, [b"msg", self.entries[id_]]]]
+            if id_ in self.entries
+            else []
+            for id_ in wanted
+        ]
+
+
+def read(record: StreamRecord, stream: Stream, after: int = 0, most: int = 9) -> int:
+    """Read a batch; gives the last id."""
+    entries = stream.range(after, most)
+    if not entries:
+        return after
+    first, last = EntryId.parse(entries[0][0]), EntryId.parse(entries[-1][0])
+    record.read(first, last, entries)
+    return last.ms
+
+
+def shows(record: StreamRecord, stream: Stream, *, quiet: bool = False) -> bool | None:
+    """What entries say."""
+    ids = record.probes(stream.info, quiet=quiet)
+    return record.is_other(stream.info, ids, stream.look(ids))
+
+
+def filled(count: int, body: bytes = b"x", *, told: bool = True) -> Stream:
+    stream = Stream(told=told)
+    for _ in range(count):
+        stream.add(body)
+    return stream
+
+
+def known(stream: Stream, *, described: bool = True) -> StreamRecord:
+    record = StreamRecord()
+    read(record, stream)
+    if described:
+        record.describe(stream.info)
+    return record
+
+
+def test_of_a_stream_that_was_never_read_nothing_is_known() -> None:
+    record = StreamRecord()
+    assert record.empty
+    assert not record.contradicts(filled(3).info)
+    assert shows(record, filled(3)) is None
+    read(record, filled(3))
+    assert not record.empty
+    record.reset()
+    assert record.empty
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_stream_that_has_less_is_another_one(*, described: bool) -> None:
+    record = known(filled(9), described=described)
+    assert record.contradicts(filled(8).info)
+    fewer = filled(2)
+    fewer.add(step=100)
+    assert record.contradicts(fewer.info), "the last id lies higher"
+
+
+def test_one_that_grew_without_new_ids_is_another_one() -> None:
+    record, other = known(filled(9)), filled(9)
+    other.added += 1
+    assert record.contradicts(other.info)
+    other.added -= 1
+    other.last += 1
+    assert record.contradicts(other.info), "or the other way round"
+
+
+def test_one_that_begins_lower_is_another_one() -> None:
+    old = filled(9)
+    old.trim(4)
+    assert known(old).contradicts(filled(12).info)
+    old.trim(9)
+    record = known(filled(9))
+    record.describe(old.info)
+    assert record.contradicts(filled(12).info), "there was nothing left"
+
+
+def test_one_that_had_less_deleted_is_another_one() -> None:
+    old = filled(9)
+    old.delete(5)
+    assert known(old).contradicts(filled(12).info)
+
+
+def test_one_that_has_more_new_entries_than_were_added_is_another_one() -> None:
+    record, other = known(filled(9)), Stream()
+    other.last = 9
+    for _ in range(10):
+        other.add()
+    assert record.contradicts(other.info)
+
+
+def test_before_redis_7_the_ids_have_to_do() -> None:
+    record = known(filled(9, told=False))
+    assert not record.contradicts(filled(9, told=False).info)
+    assert record.contradicts(filled(8, told=False).info)
+    assert shows(record, filled(9, b"y", told=False)) is True
+    trimmed = filled(9, told=False)
+    trimmed.delete(9)
+    record = known(filled(9, told=False))
+    assert not shows(record, trimmed), "a missing entry may have been deleted"
+
+
+def test_an_entry_that_is_another_shows_it() -> None:
+    record = known(filled(9))
+    assert shows(record, filled(12)) is False
+    assert shows(record, filled(12, b"y")) is True
+
+
+def test_an_entry_that_is_missing_shows_it_unless_it_was_deleted() -> None:
+    record, other = known(filled(9)), Stream()
+    for _ in range(4):
+        other.add(step=3)
+    other.entries[1] = b"x"
+    del other.entries[9]
+    assert shows(record, other) is True
+    other.deleted = 9
+    assert shows(record, other) is False
+
+
+def test_a_server_that_lost_data_has_the_same_stream_if_it_has_the_oldest() -> None:
+    record, restored = known(filled(9)), filled(5)
+    restored.add(b"new", step=9)
+    assert record.contradicts(restored.info)
+    assert shows(record, restored) is True
+    record.interrupted = True
+    assert shows(record, restored) is False
+    assert shows(record, filled(5, b"y")) is True
+
+
+def test_from_an_empty_stream_nothing_can_be_seen() -> None:
+    assert shows(known(filled(9)), Stream()) is None
+
+
+def test_without_any_sign_one_small_entry_is_looked_at() -> None:
+    old = filled(9)
+    record = known(old)
+    assert record.probes(old.info, quiet=True) == [b"9-0"]
+    old.add()
+    read(record, old, after=9)
+    # What came since may be of another stream already.
+    assert record.probes(old.info, quiet=True) == [b"9-0"]
+    assert shows(record, filled(12, b"y"), quiet=True) is True
+    large = known(filled(2, b"x" * 100_000))
+    assert not large.probes(filled(2).info, quiet=True)
+    undescribed = known(old, described=False)
+    assert undescribed.probes(old.info, quiet=True) == [b"9-0", b"1-0"]
+
+
+def test_few_entries_are_remembered_the_first_and_the_last_among_them() -> None:
+    record, old, at = StreamRecord(), filled(1000), 0
+    for _ in range(500):
+        at = read(record, old, at, 2)
+    probes = record.probes(old.info, quiet=False)
+    assert 4 < len(probes) <= 8
+    assert probes[0] == b"1000-0"
+    assert probes[-1] == b"1-0"
+
+
+def test_what_is_read_again_counts_once() -> None:
+    old = filled(9)
+    record = known(old, described=False)
+    read(record, old)
+    old.add()
+    read(record, old, 3)
+    assert not record.contradicts(old.info)
+
+
+def test_of_deleted_entries_nothing_is_remembered() -> None:
+    record = StreamRecord()
+    one = EntryId(1, 0)
+    record.read(one, one, [[b"1-0", None]])
+    assert record.empty
+    assert record.last == one
+
+
+STEPS = st.sampled_from(["add", "delete", "trim", "read", "again", "describe"])
+
+
+@given(
+    st.lists(st.tuples(STEPS, st.integers(0, 9), st.booleans()), max_size=60),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_a_stream_that_lives_on_is_never_taken_for_another_one(
+    steps: list[tuple[str, int, bool]],
+    told: bool,  # noqa: FBT001 - Hypothesis gives it
+) -> None:
+    stream, record, at = Stream(told=told), StreamRecord(), 0
+    for step, number, quiet in steps:
+        match step:
+            case "add":
+                for _ in range(number):
+                    stream.add(b"%d" % stream.last, 1 + number % 2)
+            case "delete" if stream.entries:
+                ids = list(stream.entries)
+                stream.delete(ids[number % len(ids)])
+            case "trim":
+                stream.trim(number)
+            case "read":
+                at = read(record, stream, at, number + 1)
+            case "again":
+                read(record, stream, 0, number + 1)
+            case "describe":
+                record.describe(stream.info)
+        assert not record.contradicts(stream.info)
+        assert not shows(record, stream, quiet=quiet)
