@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import UnionType
 from typing import (
     Any,
@@ -17,7 +18,7 @@ from typing import (
 from penstock._core import sharding
 from penstock._core.counting import count_up
 from penstock._tasks.hands import this_task
-from penstock._tasks.lifetime import Openable
+from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.plan import (
     Plan,
     check_kinds,
@@ -31,7 +32,7 @@ from penstock._tasks.plan import (
 from penstock._tasks.running import Job
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
-from penstock.errors import ClosedError, ConfigurationError
+from penstock.errors import ClosedError, ConfigurationError, ConnectionLost
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Fields, Message, Shard
 from penstock.middleware import Middleware, checked
@@ -83,7 +84,7 @@ class Options(TypedDict, total=False):
     on_event: OnEvent
 
 
-class Consumer(Openable, Generic[T]):
+class Consumer(Openable[Session[T]], Generic[T]):
     """Receives the messages of one or more streams.
 
     Open it with `async with`. That returns once the position is fixed, so whatever
@@ -261,16 +262,19 @@ class Consumer(Openable, Generic[T]):
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=guarded(on_event),
         )
-        # The running parts; None before it is open and after it was closed.
-        self._session: Session[T] | None = None
 
-    @asynccontextmanager
-    async def _live(self) -> AsyncIterator[None]:
-        try:
-            async with open_session(self._plan) as self._session:
-                yield
-        finally:
-            self._session = None
+    def _living(self) -> Live[Session[T]]:
+        return partial(open_session, self._plan)
+
+    def _shut(self) -> None:
+        if self._session is not None:
+            self._session.shut()
+
+    def _closes_later(self) -> bool:
+        lifetime, session = self._lifetime, self._session
+        if lifetime is None or session is None:
+            return False
+        return session.close_when_idle(lifetime.leave)
 
     @property
     def group(self) -> str | None:
@@ -295,7 +299,7 @@ class Consumer(Openable, Generic[T]):
             ClosedError: The consumer is not open.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        return self._open.hands.loop()
+        return self._receiving.hands.loop()
 
     @overload
     def next(self, timeout: None = None) -> Coroutine[Any, Any, Message[T]]: ...
@@ -325,7 +329,7 @@ class Consumer(Openable, Generic[T]):
         # Not itself async: it has to be known whose call it is, see `Hands`.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return self._open.hands.next(this_task(), timeout)
+        return self._known(receiving=True).hands.next(this_task(), timeout)
 
     def take(
         self,
@@ -350,7 +354,7 @@ class Consumer(Openable, Generic[T]):
             PenstockError: Reading failed for good, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
-        return self._open.hands.take(this_task(), most, wait)
+        return self._known(receiving=True).hands.take(this_task(), most, wait)
 
     def pause(self) -> None:
         """Hand out no more messages until `resume`.
@@ -361,7 +365,7 @@ class Consumer(Openable, Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._open.intake.pause()
+        self._receiving.intake.pause()
 
     def resume(self) -> None:
         """Hand out messages again.
@@ -369,7 +373,7 @@ class Consumer(Openable, Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._open.intake.resume()
+        self._receiving.intake.resume()
 
     async def seek(self, to: StartAt | str, *, stream: str | None = None) -> None:
         """Go on at another place, forwards or backwards.
@@ -401,7 +405,9 @@ class Consumer(Openable, Generic[T]):
             await consumer.seek(datetime.now(UTC) - timedelta(hours=1))
             ```
         """
-        await self._open.seek(place(to, "seek(to)"), stream)
+        where = place(to, "seek(to)")
+        async with self._at_work() as session:
+            await session.seek(where, stream)
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -429,7 +435,9 @@ class Consumer(Openable, Generic[T]):
                 another type.
             StreamMissing: There is no such stream, and `mkstream=False`.
         """
-        await self._open.assignment.assign(*_named(stream, numbers))
+        named = _named(stream, numbers)
+        async with self._at_work() as session:
+            await session.assignment.assign(*named)
 
     async def unassign(self, stream: str | Shard, *numbers: int) -> None:
         """Read a stream, or some of its shards, no more.
@@ -446,7 +454,9 @@ class Consumer(Openable, Generic[T]):
             ConfigurationError: It is not read.
             ClosedError: The consumer is not open.
         """
-        await self._open.assignment.unassign(*_named(stream, numbers))
+        named = _named(stream, numbers)
+        async with self._at_work() as session:
+            await session.assignment.unassign(*named)
 
     async def lag(self) -> dict[Shard, int | None]:
         """Count, per shard, the entries that nobody was given yet.
@@ -461,7 +471,8 @@ class Consumer(Openable, Generic[T]):
             ClosedError: The consumer is not open.
             ConnectionLost: The connection ended before the reply.
         """
-        return await self._open.assignment.lag()
+        async with self._at_work(receiving=False) as session:
+            return await session.assignment.lag()
 
     @overload
     async def run(
@@ -536,7 +547,7 @@ class Consumer(Openable, Generic[T]):
             choice(Ordering, ordering, "ordering"),
             Batch(batch) if isinstance(batch, int) else batch,
         )
-        await self._open.run(job)
+        await self._receiving.run(job)
 
     def batches(
         self, size: int = 100, linger: Duration = 1.0
@@ -565,7 +576,7 @@ class Consumer(Openable, Generic[T]):
             ```
         """
         most, wait = count(size, "size"), seconds(linger, "linger")
-        return self._open.hands.batches(most, wait)
+        return self._receiving.hands.batches(most, wait)
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server.
@@ -583,26 +594,56 @@ class Consumer(Openable, Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        return count_up(self._open.ledger)
+        return count_up(self._known().ledger)
 
-    async def aclose(self) -> None:
-        """Close now, as leaving `async with` cleanly does.
+    @property
+    def _session(self) -> Session[T] | None:
+        """The running parts, while it is open."""
+        return None if self._lifetime is None else self._lifetime.thing
 
-        From another task: loops end, `run` returns once started handlers have
-        finished, and then this does. From a handler of `run`: returns at once, and
-        the rest is done when `run` has returned. On a closed consumer it does
-        nothing. Cancelling it gives up the wait: it closes all the same. So it does
-        when the task that leaves `async with` is cancelled: the cancellation is raised
-        when it has closed.
+    def _known(self, *, receiving: bool = False) -> Session[T]:
+        """Return the running parts, in whatever thread.
+
+        Args:
+            receiving: Whether they have to hand out messages still.
         """
-        if self._session is not None:
-            await self._session.close(clean=True)
+        session = self._session
+        if session is None or (receiving and session.intake.closed):
+            raise ClosedError("consumer")
+        return session
 
     @property
     def _open(self) -> Session[T]:
-        if self._session is None or self._session.orphaned:
-            raise ClosedError("consumer")
-        return self._session
+        """The running parts, for a call that can be made until it has closed."""
+        session = self._known()
+        self._check_home()
+        return session
+
+    @property
+    def _receiving(self) -> Session[T]:
+        """The running parts, for a call that can be made until it begins to close."""
+        session = self._known(receiving=True)
+        self._check_home()
+        return session
+
+    def _check_home(self) -> None:
+        if self._lifetime is not None:
+            self._lifetime.home.check()
+
+    @asynccontextmanager
+    async def _at_work(self, *, receiving: bool = True) -> AsyncIterator[Session[T]]:
+        """Make a call to the server; should it close meanwhile, `ClosedError` is why.
+
+        Args:
+            receiving: Whether the call can be made only until it begins to close.
+        """
+        session = self._receiving if receiving else self._open
+        try:
+            yield session
+        except ConnectionLost as error:
+            if session.ledger.closed:
+                raise ClosedError("consumer") from error
+            raise
 
     def __repr__(self) -> str:
         streams = ", ".join(map(repr, self._plan.streams))

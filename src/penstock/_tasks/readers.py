@@ -12,7 +12,6 @@ from time import monotonic
 from typing import TypeAlias
 
 import anyio
-from anyio.abc import TaskGroup
 
 from penstock._core.cursor import Cursor
 from penstock._core.cursors import Cursors
@@ -38,7 +37,7 @@ class Readers:
         cursors: What is read together.
         room: Gives how many entries may be read at a time; at 0 `room_again` will be
             called.
-        group: For the readers.
+        spawn: Runs a reader in the background.
         make: Makes one.
     """
 
@@ -48,13 +47,13 @@ class Readers:
         cursors: Cursors,
         *,
         room: Callable[[float], int],
-        group: TaskGroup,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
         make: Make,
     ) -> None:
         self._link = link
         self._cursors = cursors
         self._room = room
-        self._group = group
+        self._spawn = spawn
         self._make = make
         # By their cursors' identity.
         self._readers: dict[int, Reader] = {}
@@ -63,7 +62,7 @@ class Readers:
     def start(self, wire: Wire, cursor: Cursor) -> None:
         """Read a cursor on a connection."""
         reader = self._readers[id(cursor)] = self._make(wire, cursor)
-        self._group.start_soon(reader.run)
+        self._spawn(reader.run)
 
     def room(self) -> int:
         """Give one reader's share of the room that there is."""
@@ -189,6 +188,16 @@ class Readers:
         async with anyio.create_task_group() as group:
             for reader in self._readers.values():
                 group.start_soon(reader.stop)
+
+    def cut(self) -> None:
+        """Give up reads that are still under way."""
+        for reader in self._readers.values():
+            reader.cut()
+
+    async def ended(self) -> None:
+        """Wait until all have ended: they book nothing more then."""
+        for reader in self._readers.values():
+            await reader.ended()
 
     @property
     def wires(self) -> list[Wire]:
