@@ -641,7 +641,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         try:
             yield session
         except ConnectionLost as error:
-            if session.ledger.closed:
+            if session.intake.closed:
                 raise ClosedError("consumer") from error
             raise
 

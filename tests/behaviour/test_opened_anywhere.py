@@ -531,3 +531,22 @@ async def test_a_router_whose_block_is_cancelled_cancels_its_handlers(
         await task
     assert cancelled.is_set()
     assert await pending(redis, stream, "g") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_same_on_uvloop(url: str, stream: str, kind: str) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def hooks() -> None:
+        first, second = make(kind, url, stream), make(kind, url, stream)
+        await in_a_task(first.start())
+        await in_a_task(second.start())
+        await in_a_task(first.aclose())
+        await in_a_task(second.aclose())
+        if kind in BLOCKS:
+            stack = AsyncExitStack()
+            await in_a_task(stack.enter_async_context(first))
+            await in_a_task(stack.aclose())
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(hooks())

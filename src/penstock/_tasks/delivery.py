@@ -103,9 +103,6 @@ class Delivery:
             except BaseException as error:  # noqa: BLE001 - raised by `live`
                 failures.append(error)
                 group.cancel()
-            finally:
-                # Nobody sends any more, so nobody may wait for room.
-                self.sender.close()
 
     def _flusher(self, link: Link, wire: Wire) -> Flusher:
         sender = self.sender
@@ -120,17 +117,23 @@ class Delivery:
             runs=Runs(secrets.token_hex(8).encode()) if self.idempotent else None,
             queued=sender.queued,
             on_settled=sender.on_settled,
+            # So nobody can wait for room, or queue, what nobody would send.
+            on_ended=sender.close,
             on_event=self.on_event,
         )
 
     async def _connect(self, link: Link) -> Wire:
         wire = await link.first(self.open_timeout)
-        await require(
-            wire,
-            scripts=self.idempotent,
-            replicas=self.replicas,
-            durable=self.durable,
-        )
+        try:
+            await require(
+                wire,
+                scripts=self.idempotent,
+                replicas=self.replicas,
+                durable=self.durable,
+            )
+        except BaseException:
+            await wire.aclose()
+            raise
         return wire
 
 

@@ -77,6 +77,7 @@ class Flusher:
         runs: Has it stored once all the same; None: it may be stored again.
         queued: Rung when there is something to send.
         on_settled: Called when messages have left the accumulator.
+        on_ended: Called when no more will be sent, before what is left is settled.
         on_event: Told how many messages failed or are unknown.
     """
 
@@ -93,6 +94,7 @@ class Flusher:
         runs: Runs | None,
         queued: Bell,
         on_settled: Callable[[], None],
+        on_ended: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
         self._wire = wire
@@ -110,6 +112,7 @@ class Flusher:
         self._waited = False
         self._bell = queued
         self._on_settled = on_settled
+        self._on_ended = on_ended
         self._on_event = on_event
         # Shielded: what cancels whoever holds the producer must not keep it from
         # sending what is queued; `stop` ends this.
@@ -129,6 +132,7 @@ class Flusher:
                 while True:
                     await self._survive()
         finally:
+            self._on_ended()
             self._stop_lingering()
             self._lose("the producer closed")
             self._abandon()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+from weakref import WeakMethod
 
 from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.together import Together
@@ -80,7 +81,7 @@ class Running(Openable[Together]):
             # Not a scope of anyio's: this is our user's own task, and their
             # cancellation has been seen to get out under load.
             self._block = await asyncio.timeout(None).__aenter__()
-            self.together.on_failure = self._cancel_block
+            self.together.on_failure = _weakly(self._cancel_block)
             if self.together.failed:
                 self._cancel_block()
         return self
@@ -115,3 +116,15 @@ class Running(Openable[Together]):
     def __repr__(self) -> str:
         state = "idle" if self.together is None else "running"
         return f"<Running of {self._name}, {state}>"
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Call a method as long as its object is there, without keeping it alive."""
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    return call

@@ -1,0 +1,324 @@
+"""What is dropped without being closed warns, and closes; nothing else is heard of it.
+
+Each program runs in a process of its own: what asyncio and Python print when they
+destroy what is left goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import textwrap
+import time
+import warnings
+from typing import Any
+
+import pytest
+
+from penstock import Consumer, Message, Producer, Router
+from support.storm import nothing_left
+from support.waiting import eventually, pending, send
+
+LOOPS = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
+
+OPENINGS = {
+    "producer": "Producer(url)",
+    "consumer": "Consumer(stream, url=url, group='g')",
+    "realtime": "Consumer(stream, url=url)",
+    "delayed": "Consumer(stream, url=url, group='g', auto_commit=DELAYED)",
+    "router": "router_of(url, stream)",
+    "admin": "Admin(url)",
+}
+
+HEAD = """
+import asyncio, gc, sys
+from penstock import DELAYED, KEEP_ALL, Consumer, Producer, Router
+from penstock.admin import Admin
+url, stream, loop_name = sys.argv[1:]
+if loop_name == "uvloop":
+    import uvloop
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+def router_of(url, stream):
+    router = Router(url)
+
+    @router.handler(stream, group="g")
+    async def handle(payload: bytes) -> None: ...
+
+    return router
+"""
+
+
+async def run(
+    program: str, url: str, stream: str, loop: str, within: float = 15
+) -> str:
+    """Run a program; gives what it wrote to standard error."""
+    source = HEAD + textwrap.dedent(program)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "always", "-c", source, url, stream, loop),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(within):
+        out, errors = await process.communicate()
+    text = errors.decode()
+    assert process.returncode == 0, text
+    assert out == b"done\n", text
+    return text
+
+
+def only_warnings(text: str, name: str) -> None:
+    """Make sure that it was warned of, by its name, and that nothing else was said."""
+    lines = [line for line in text.splitlines() if not line.startswith("  ")]
+    told = [line for line in lines if "ResourceWarning" in line]
+    assert any(name in line for line in told), text
+    assert not [line for line in lines if line not in told and "unbounded" not in line]
+
+
+NAMES = {"router": "Running", "realtime": "Consumer", "delayed": "Consumer"}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", OPENINGS)
+async def test_the_end_of_asyncio_run_closes_what_is_open(
+    url: str, stream: str, redis: Any, kind: str, loop: str
+) -> None:
+    program = f"""
+    async def main():
+        global kept
+        kept = {OPENINGS[kind]}
+        await kept.start()
+
+    asyncio.run(main())
+    print("done")
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", OPENINGS)
+async def test_a_dropped_one_is_closed_by_its_loop(
+    url: str, stream: str, redis: Any, kind: str, loop: str
+) -> None:
+    program = f"""
+    async def main():
+        made = {OPENINGS[kind]}
+        await made.start()
+        del made
+        gc.collect()
+        async with asyncio.timeout(9):
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0.01)
+        print("done")
+
+    asyncio.run(main())
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", OPENINGS)
+@pytest.mark.parametrize("block", [True, False])
+async def test_a_loop_that_is_closed_beneath_it_leaves_warnings_alone(
+    url: str, stream: str, redis: Any, kind: str, loop: str, *, block: bool
+) -> None:
+    """Without asyncio.run, so that nobody cancels what is left."""
+    made = OPENINGS[kind] + (".running()" if kind == "router" and block else "")
+    enter = "__aenter__" if block else "start"
+    program = f"""
+    loop = asyncio.new_event_loop()
+    made = {made}
+    loop.run_until_complete(made.{enter}())
+    loop.run_until_complete(asyncio.sleep(0.05))
+    loop.close()
+    del made, loop
+    gc.collect()
+    gc.collect()
+    print("done")
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_loop_that_is_closed_in_the_midst_of_everything(
+    url: str, stream: str, redis: Any, loop: str
+) -> None:
+    program = """
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        global kept
+        producer = Producer(url, retention=KEEP_ALL)
+        consumer = Consumer(stream, url=url, group="g")
+        running = router_of(url, stream + "-2").running()
+        kept = [producer, consumer, running]
+        for each in kept:
+            await each.__aenter__()
+        for number in range(100):
+            await producer.enqueue(stream, b"x")
+        async def slow(message):
+            await asyncio.sleep(9)
+        kept.append(asyncio.create_task(consumer.run(slow, concurrency=3)))
+        await asyncio.sleep(0.1)
+        kept.append(await producer.enqueue(stream, b"x"))
+        kept.pop(-2)._log_destroy_pending = False
+
+    loop.run_until_complete(main())
+    loop.close()
+    del kept, loop
+    gc.collect()
+    print("done")
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    # The consumer is held by the user's own task, which nobody has ended.
+    for name in ("Producer", "Running"):
+        assert f"ResourceWarning: <{name}" in text
+    assert "Traceback" not in text
+    assert "destroyed" not in text
+    assert "didn't stop" not in text
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_the_end_of_asyncio_run_tells_the_server_what_is_done(
+    url: str, stream: str, redis: Any, loop: str
+) -> None:
+    """A task that holds a consumer is cancelled with all others, Penstock's too."""
+    await send(url, stream, *range(50))
+    program = """
+    async def work():
+        async with Consumer(stream, url=url, group="g") as consumer:
+            for _ in range(10):
+                (await consumer.next()).ack()
+            print("done")
+            ready.set()
+            await asyncio.Event().wait()
+
+    async def main():
+        global ready
+        ready = asyncio.Event()
+        task = asyncio.create_task(work())
+        await ready.wait()
+
+    asyncio.run(main())
+    """
+    async with nothing_left(redis):
+        start = time.monotonic()
+        text = await run(program, url, stream, loop)
+        assert time.monotonic() - start < 5
+    assert text == ""
+    [group] = await redis.xinfo_groups(stream)
+    assert group["entries-read"] - group["pending"] == 10
+    # The rest was given back: others have it at once.
+    reply = await redis.xautoclaim(stream, "g", "other", 60_000, count=100)
+    assert len(reply[1]) == group["pending"]
+
+
+async def test_the_end_of_asyncio_run_does_not_wait_for_a_silent_server(
+    url: str, stream: str
+) -> None:
+    program = """
+    async def main():
+        global kept
+        kept = Consumer(stream, url=url, group="g", close_timeout=0.5)
+        await kept.start()
+
+    asyncio.run(main())
+    print("done")
+    """
+    start = time.monotonic()
+    only_warnings(await run(program, url, stream, "asyncio"), "Consumer")
+    assert time.monotonic() - start < 5
+
+
+async def test_dropping_a_consumer_gives_back_what_it_had(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(20))
+
+    async def drops() -> None:
+        consumer = Consumer(stream, url=url, group="g")
+        await consumer.start()
+        await consumer.next()
+        del consumer
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="<Consumer 'test-.* was dropped"):
+        await drops()
+
+    async def given_back() -> bool:
+        reply = await redis.xautoclaim(stream, "g", "o", 60_000, count=100, justid=True)
+        return len(reply) >= await pending(redis, stream, "g") > 0
+
+    await eventually(given_back)
+
+
+async def test_an_outlet_keeps_its_producer_open(
+    url: str, stream: str, redis: Any
+) -> None:
+    async def opened() -> Any:
+        producer = Producer(url)
+        await producer.start()
+        return producer, producer.to(stream)
+
+    producer, outlet = await opened()
+    aclose = producer.aclose
+    del producer
+    gc.collect()
+    await outlet.send(b"x")
+    await aclose()
+    assert await redis.xlen(stream) == 1
+
+
+async def test_a_run_keeps_its_consumer_open(url: str, stream: str, redis: Any) -> None:
+    got: list[bytes] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        got.append(message.payload)
+
+    async def opened() -> asyncio.Task[None]:
+        consumer = Consumer(stream, url=url, group="g")
+        await consumer.start()
+        return asyncio.create_task(consumer.run(handle))
+
+    running = await opened()
+    gc.collect()
+    await send(url, stream, 1)
+
+    async def done() -> bool:
+        return got == [b"1"]
+
+    await eventually(done)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        running.cancel()
+        await asyncio.wait([running])
+        del running
+        gc.collect()
+    async with asyncio.timeout(9):
+        while any("penstock" in each.get_name() for each in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_closed_does_not_warn(url: str, stream: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for made in (Producer(url), Consumer(stream, url=url, group="g")):
+            async with made:
+                pass
+        router = Router(url)
+
+        @router.handler(stream, group="g")
+        async def handle(_: bytes) -> None: ...
+
+        async with router.running():
+            pass
+        del made, router, handle
+        gc.collect()
