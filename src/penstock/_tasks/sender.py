@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
 from math import inf
+from threading import get_ident
 from typing import Any, Final
 
 from msgspec import Struct
@@ -19,7 +20,7 @@ from penstock._link.forking import hold
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.deadlines import Deadlines
 from penstock._tasks.flusher import Ticket, fail
-from penstock._tasks.lifetime import Home, running_loop
+from penstock._tasks.lifetime import Home
 from penstock._tasks.manner import Chosen, Manner, choose
 from penstock._tasks.telling import tell_of_sends
 from penstock._tasks.unbounded import Unbounded
@@ -40,8 +41,8 @@ from penstock.sharding import Sharder
 
 __all__ = ["Room", "Sender"]
 
-# Compared with the running event loop while there is none that may send.
-_NOWHERE: Final = object()
+# No thread has this number.
+_NOBODY: Final = -1
 # What an XADD costs on the wire and in memory besides its fields, roughly.
 _OVERHEAD = 64
 
@@ -89,10 +90,9 @@ class Sender:
         # key.
         self._shards: dict[str | tuple[str, int], Shard] = {}
         self._unbounded = Unbounded(on_event)
-        # Where it was opened; and the event loop that may call, to be compared with
-        # the running one by each call, or no loop while it is closed.
+        # Where it was opened, and the thread that may call; none while it is closed.
         self._home: Home | None = None
-        self._here: object = _NOWHERE
+        self._thread = _NOBODY
         self.reset()
 
     def reset(self) -> None:
@@ -112,7 +112,7 @@ class Sender:
 
     def open(self, home: Home) -> None:
         """Take messages from now on, in that event loop."""
-        self._home, self._here, self._loop = home, home.loop, home.loop
+        self._home, self._thread, self._loop = home, home.thread, home.loop
         self._deadlines = Deadlines(home.loop, self._expire)
         hold(self)
 
@@ -122,7 +122,7 @@ class Sender:
 
     def shut(self) -> None:
         """Take nothing more: it is being closed."""
-        self._home, self._here = None, _NOWHERE
+        self._home, self._thread = None, _NOBODY
 
     @property
     def opened(self) -> bool:
@@ -182,7 +182,8 @@ class Sender:
             UsageError: It was opened in another event loop or thread.
             ConfigurationError: Something in it can't be sent.
         """
-        if running_loop() is not self._here:
+        # Which loop runs takes longer to find out, so the first of a batch asks.
+        if get_ident() != self._thread or not self.accumulator.held:
             self.check_open()
         try:
             body, kind = manner.encode(payload)
