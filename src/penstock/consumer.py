@@ -87,7 +87,8 @@ class Options(TypedDict, total=False):
 class Consumer(Openable[Session[T]], Generic[T]):
     """Receives the messages of one or more streams.
 
-    Open it with `async with`. That returns once the position is fixed, so whatever
+    Open it with `async with`, or with `start` and `aclose`, which any task of the
+    event loop may call. Opening returns once the position is fixed, so whatever
     is sent afterwards is seen. A background task reads ahead into a bounded queue, and
     another tells the server what is done, so reading, handling and acknowledging
     never wait for each other.
@@ -96,6 +97,15 @@ class Consumer(Openable[Session[T]], Generic[T]):
     gives back what was not handled, so that others may have it at once. When it is
     left by an exception or by cancellation, the messages in the loops' hands are
     not acknowledged.
+
+    Once it has closed, every call raises `ClosedError`. So do calls that receive
+    messages or change what is read, as soon as closing has begun; `commit`, `lag` and
+    `statistics` work until it has closed. Loops, and a `run`, that were under way end
+    normally.
+
+    Calls from another event loop or thread than the one that opened it raise
+    `UsageError` before they do anything; only `statistics` and `shards` may be used
+    there. See docs/shutting-down.md.
 
     Args:
         *streams: The streams' names.
@@ -141,8 +151,13 @@ class Consumer(Openable[Session[T]], Generic[T]):
         open_timeout: Seconds for which opening goes on trying while no connection
             can be made, or while the server refuses for what may pass: it loads its
             data, has no memory, is a replica; default 0: one try.
-        close_timeout: Seconds that leaving may take for handlers to finish and
-            outcomes to be sent; default 10.
+        close_timeout: Seconds that leaving may take in all, also with a server that
+            does not answer; default 10. Handlers are cancelled, and their messages
+            given back, when three quarters are over, or all but 2 seconds if that is
+            later. The rest is for dead letters, outcomes, and giving back what was not
+            handled. What the server has not confirmed in the end is reported
+            (`close_incomplete`, `not_given_back`), and connections are aborted. With
+            less than 0.25, 0 too, 0.25 seconds are taken if the server needs them.
         on_event: Told of what happens in the background, see `Event`; default:
             logged to `penstock`.
 
@@ -584,17 +599,39 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Cancelling it changes nothing. In REALTIME there is nothing to wait for.
 
         Raises:
-            ClosedError: The consumer is not open.
+            ClosedError: The consumer is not open, or closed before it was told; its
+                `__cause__` says what kept the server from being told, if something did.
         """
         await self._open.commit()
 
     def statistics(self) -> Statistics:
         """Count what is in hand and what has been done.
 
+        It may be called in any thread.
+
         Raises:
             ClosedError: The consumer is not open.
         """
         return count_up(self._known().ledger)
+
+    async def aclose(self) -> None:
+        """Close now, as leaving `async with` cleanly does; from any task.
+
+        Loops end, `run` returns once started handlers have finished, and when all is
+        closed, this returns. Called by a handler, or by a task or thread that one has
+        started, it returns at once: the rest is done when `run` has returned, and
+        `close_timeout` does not begin before that.
+
+        When it is closed this does nothing. Cancelling it gives up the wait: it closes
+        all the same. So it does when the task that leaves `async with` is cancelled:
+        that cancellation is raised when it has closed.
+
+        Raises:
+            UsageError: Called in another event loop or thread; nothing was done.
+            PenstockError: Reading has failed for good and nobody has been told, if it
+                was opened by `start`.
+        """
+        await super().aclose()
 
     @property
     def _session(self) -> Session[T] | None:

@@ -34,10 +34,14 @@ T = TypeVar("T")
 class Producer(Openable[Sender]):
     """Sends messages to streams.
 
-    Open it with `async with`. Everything that is queued, over all streams, goes out
+    Open it with `async with`, or with `start` and `aclose`, which any task of the
+    event loop may call. Everything that is queued, over all streams, goes out
     in one write, and several writes are in flight, so many senders share a round trip
     without anybody waiting for company, unless `linger` asks for it. Leaving it sends
-    what is queued first.
+    what is queued first. Once that has begun, every call raises `ClosedError`.
+
+    Calls from another event loop or thread than the one that opened it raise
+    `UsageError`, and send nothing; see docs/shutting-down.md.
 
     The order within a stream is the order of the calls. After an outage, what was
     written and not confirmed raises `SendUnknown`: it is never sent again behind your
@@ -99,7 +103,8 @@ class Producer(Openable[Sender]):
             can be made; default 0: one try.
         close_timeout: Seconds that leaving may take to send what is queued, cancelled
             or not; default 10. What was not written by then raises `SendFailed`, what
-            was not confirmed `SendUnknown`.
+            was not confirmed `SendUnknown`, and the connection is aborted within 0.1
+            seconds.
         on_event: Told of what happens in the background, see `Event`; default:
             logged to `penstock`.
 
@@ -214,6 +219,7 @@ class Producer(Openable[Sender]):
             ConfigurationError: The stream's name, the key, a header or the payload
                 can't be sent; as `MessageTooLarge` if there is too much of it.
             ClosedError: The producer is not open.
+            UsageError: It was opened in another event loop or thread.
         """
         return await (
             await self.enqueue(stream, payload, key=key, headers=headers, **choices)
