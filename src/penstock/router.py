@@ -256,7 +256,8 @@ class Router:
         Cancelling the block cancels the handlers.
 
         When a consumer fails for good, the block is cancelled, the other consumers
-        drain, and the error is raised from `async with`.
+        drain, and the error is raised from `async with`. The block is taken to be what
+        the task does that has entered it; where another task leaves it, use `start`.
 
         Args:
             url: The server; default: the router's own.

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from penstock import Consumer, Message, Producer, Router
+from support.proxy import proxy
 from support.storm import nothing_left
-from support.waiting import eventually, pending, send
+from support.waiting import eventually, pending, read, send
 
 LOOPS = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
 
@@ -217,6 +218,30 @@ async def test_the_end_of_asyncio_run_tells_the_server_what_is_done(
     [group] = await redis.xinfo_groups(stream)
     assert group["entries-read"] - group["pending"] == 10
     # The rest was given back: others have it at once.
+    reply = await redis.xautoclaim(stream, "g", "other", 60_000, count=100)
+    assert len(reply[1]) == group["pending"]
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.5])
+async def test_cancelling_all_its_tasks_while_it_closes_loses_nothing(
+    url: str, stream: str, redis: Any, moment: float
+) -> None:
+    """As a second Ctrl-C does."""
+    await send(url, stream, *range(50))
+    async with proxy(url) as between:
+        consumer = Consumer(stream, url=between.url, group="g")
+        await consumer.start()
+        for message in await read(consumer, 10):
+            message.ack()
+        between.delay = 0.1
+        closing = asyncio.create_task(consumer.aclose())
+        await asyncio.sleep(moment)
+        for task in asyncio.all_tasks():
+            if "penstock" in task.get_name() or "Session" in task.get_name():
+                task.cancel()
+        await closing
+    [group] = await redis.xinfo_groups(stream)
+    assert group["entries-read"] - group["pending"] == 10
     reply = await redis.xautoclaim(stream, "g", "other", 60_000, count=100)
     assert len(reply[1]) == group["pending"]
 

@@ -333,7 +333,7 @@ class Openable(ABC, Generic[S]):
         lifetime = self._lifetime
         if lifetime is None:
             return
-        if not lifetime.over:
+        if not lifetime.gone:
             lifetime.home.check()
             self._shut()
             if self._closes_later():
@@ -364,7 +364,7 @@ class Openable(ABC, Generic[S]):
         """Close it because its block ends."""
         lifetime = self._lifetime
         assert lifetime is not None  # noqa: S101 - `async with` pairs them
-        if not lifetime.over:
+        if not lifetime.gone:
             lifetime.home.check()
             self._shut()
             lifetime.leave(None if kind else asyncio.current_task(), kind)
