@@ -85,6 +85,8 @@ class Delivery:
                     finally:
                         sender.close()
                         flusher.stop()
+            # It may have been cancelled before it could begin.
+            flusher.settle()
             for failure in failures:
                 raise failure
 
@@ -97,8 +99,6 @@ class Delivery:
         with quietly():
             try:
                 await flusher.run()
-            except asyncio.CancelledError:
-                raise
             # SystemExit too, which would stop the event loop if it got out of a task.
             except BaseException as error:  # noqa: BLE001 - raised by `live`
                 failures.append(error)

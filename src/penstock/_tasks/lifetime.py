@@ -41,6 +41,10 @@ __all__ = [
 
 S = TypeVar("S")
 
+# Turns of the event loop until whoever has cancelled all tasks, and waited for them,
+# can say that this was to be closed. asyncio.run() has more of them at its end.
+_TURNS: Final = 2
+
 _INSIDE: Final[ContextVar[frozenset[object]]] = ContextVar(
     "penstock_inside", default=frozenset()
 )
@@ -170,10 +174,13 @@ class Lifetime(Generic[S]):
             owner = asyncio.current_task()
             if owner is not None and owner.cancelling() and not self.left:
                 # By asyncio.run() at its end, which cancels all tasks there are.
-                self.home.loop.call_soon(self._warn)
+                self.home.loop.call_soon(self._warn, _TURNS)
 
-    def _warn(self) -> None:
-        if not self.left:
+    def _warn(self, turns: int) -> None:
+        """Warn, unless it is left within some turns of the event loop."""
+        if turns and not self.left:
+            self.home.loop.call_soon(self._warn, turns - 1)
+        elif not self.left:
             text = f"{self.label} was not closed before its event loop was shut down"
             warnings.warn(f"{text}; await its aclose()", ResourceWarning, stacklevel=1)
 
@@ -333,7 +340,9 @@ class Openable(ABC, Generic[S]):
         lifetime = self._lifetime
         if lifetime is None:
             return
-        if not lifetime.gone:
+        if lifetime.gone:
+            lifetime.left = True
+        else:
             lifetime.home.check()
             self._shut()
             if self._closes_later():
@@ -364,7 +373,9 @@ class Openable(ABC, Generic[S]):
         """Close it because its block ends."""
         lifetime = self._lifetime
         assert lifetime is not None  # noqa: S101 - `async with` pairs them
-        if not lifetime.gone:
+        if lifetime.gone:
+            lifetime.left = True
+        else:
             lifetime.home.check()
             self._shut()
             lifetime.leave(None if kind else asyncio.current_task(), kind)
