@@ -10,7 +10,6 @@ import asyncio
 import gc
 import sys
 import textwrap
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ OPENINGS = {
 }
 
 HEAD = """
-import asyncio, gc, sys
+import asyncio, gc, sys, time
 from penstock import DELAYED, KEEP_ALL, Consumer, Producer, Router
 from penstock.admin import Admin
 url, stream, loop_name = sys.argv[1:]
@@ -54,7 +53,7 @@ def router_of(url, stream):
 
 
 async def run(
-    program: str, url: str, stream: str, loop: str, within: float = 15
+    program: str, url: str, stream: str, loop: str, within: float = 45
 ) -> str:
     """Run a program; gives what it wrote to standard error."""
     source = HEAD + textwrap.dedent(program)
@@ -209,14 +208,13 @@ async def test_the_end_of_asyncio_run_tells_the_server_what_is_done(
         ready = asyncio.Event()
         task = asyncio.create_task(work())
         await ready.wait()
+        return time.monotonic()
 
-    asyncio.run(main())
+    ended = asyncio.run(main())
+    assert time.monotonic() - ended < 5  # far less than `close_timeout`
     """
     async with nothing_left(redis):
-        start = time.monotonic()
         text = await run(program, url, stream, loop)
-        # Far less than `close_timeout`, on a machine that is busy.
-        assert time.monotonic() - start < 9
     assert text == ""
     [group] = await redis.xinfo_groups(stream)
     assert group["entries-read"] - group["pending"] == 10
@@ -353,8 +351,8 @@ async def test_dropping_a_consumer_gives_back_what_it_had(
         await drops()
 
     async def given_back() -> bool:
-        reply = await redis.xautoclaim(stream, "g", "o", 60_000, count=100, justid=True)
-        return len(reply) >= await pending(redis, stream, "g") > 0
+        lines = await redis.xpending_range(stream, "g", "-", "+", 100)
+        return lines and all(line["time_since_delivered"] >= 60_000 for line in lines)
 
     await eventually(given_back)
 
