@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import UnionType
 from typing import (
     Any,
@@ -17,7 +18,7 @@ from typing import (
 from penstock._core import sharding
 from penstock._core.counting import count_up
 from penstock._tasks.hands import this_task
-from penstock._tasks.lifetime import Openable
+from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.plan import (
     Plan,
     check_kinds,
@@ -31,7 +32,7 @@ from penstock._tasks.plan import (
 from penstock._tasks.running import Job
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
-from penstock.errors import ClosedError, ConfigurationError
+from penstock.errors import ClosedError, ConfigurationError, ConnectionLost
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Fields, Message, Shard
 from penstock.middleware import Middleware, checked
@@ -83,10 +84,11 @@ class Options(TypedDict, total=False):
     on_event: OnEvent
 
 
-class Consumer(Openable, Generic[T]):
+class Consumer(Openable[Session[T]], Generic[T]):
     """Receives the messages of one or more streams.
 
-    Open it with `async with`. That returns once the position is fixed, so whatever
+    Open it with `async with`, or with `start` and `aclose`, which any task of the
+    event loop may call. Opening returns once the position is fixed, so whatever
     is sent afterwards is seen. A background task reads ahead into a bounded queue, and
     another tells the server what is done, so reading, handling and acknowledging
     never wait for each other.
@@ -95,6 +97,15 @@ class Consumer(Openable, Generic[T]):
     gives back what was not handled, so that others may have it at once. When it is
     left by an exception or by cancellation, the messages in the loops' hands are
     not acknowledged.
+
+    Once it has closed, every call raises `ClosedError`. So do calls that receive
+    messages or change what is read, as soon as closing has begun; `commit`, `lag` and
+    `statistics` work until it has closed. Loops, and a `run`, that were under way end
+    normally.
+
+    Calls from another event loop or thread than the one that opened it raise
+    `UsageError` before they do anything; only `statistics` and `shards` may be used
+    there. See docs/shutting-down.md.
 
     Args:
         *streams: The streams' names.
@@ -140,8 +151,13 @@ class Consumer(Openable, Generic[T]):
         open_timeout: Seconds for which opening goes on trying while no connection
             can be made, or while the server refuses for what may pass: it loads its
             data, has no memory, is a replica; default 0: one try.
-        close_timeout: Seconds that leaving may take for handlers to finish and
-            outcomes to be sent; default 10.
+        close_timeout: Seconds that leaving may take in all, also with a server that
+            does not answer; default 10. Handlers are cancelled, and their messages
+            given back, when three quarters are over, or all but 2 seconds if that is
+            later. The rest is for dead letters, outcomes, and giving back what was not
+            handled. What the server has not confirmed in the end is reported
+            (`close_incomplete`, `not_given_back`), and connections are aborted. With
+            less than 0.25, 0 too, 0.25 seconds are taken if the server needs them.
         on_event: Told of what happens in the background, see `Event`; default:
             logged to `penstock`.
 
@@ -261,16 +277,19 @@ class Consumer(Openable, Generic[T]):
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=guarded(on_event),
         )
-        # The running parts; None before it is open and after it was closed.
-        self._session: Session[T] | None = None
 
-    @asynccontextmanager
-    async def _live(self) -> AsyncIterator[None]:
-        try:
-            async with open_session(self._plan) as self._session:
-                yield
-        finally:
-            self._session = None
+    def _living(self) -> Live[Session[T]]:
+        return partial(open_session, self._plan)
+
+    def _shut(self) -> None:
+        if self._session is not None:
+            self._session.shut()
+
+    def _closes_later(self) -> bool:
+        lifetime, session = self._lifetime, self._session
+        if lifetime is None or session is None:
+            return False
+        return session.close_when_idle(lifetime.leave)
 
     @property
     def group(self) -> str | None:
@@ -295,7 +314,7 @@ class Consumer(Openable, Generic[T]):
             ClosedError: The consumer is not open.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        return self._open.hands.loop()
+        return self._receiving.hands.loop()
 
     @overload
     def next(self, timeout: None = None) -> Coroutine[Any, Any, Message[T]]: ...
@@ -325,7 +344,7 @@ class Consumer(Openable, Generic[T]):
         # Not itself async: it has to be known whose call it is, see `Hands`.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return self._open.hands.next(this_task(), timeout)
+        return self._known(receiving=True).hands.next(this_task(), timeout)
 
     def take(
         self,
@@ -350,7 +369,7 @@ class Consumer(Openable, Generic[T]):
             PenstockError: Reading failed for good, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
-        return self._open.hands.take(this_task(), most, wait)
+        return self._known(receiving=True).hands.take(this_task(), most, wait)
 
     def pause(self) -> None:
         """Hand out no more messages until `resume`.
@@ -361,7 +380,7 @@ class Consumer(Openable, Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._open.intake.pause()
+        self._receiving.intake.pause()
 
     def resume(self) -> None:
         """Hand out messages again.
@@ -369,7 +388,7 @@ class Consumer(Openable, Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._open.intake.resume()
+        self._receiving.intake.resume()
 
     async def seek(self, to: StartAt | str, *, stream: str | None = None) -> None:
         """Go on at another place, forwards or backwards.
@@ -401,7 +420,9 @@ class Consumer(Openable, Generic[T]):
             await consumer.seek(datetime.now(UTC) - timedelta(hours=1))
             ```
         """
-        await self._open.seek(place(to, "seek(to)"), stream)
+        where = place(to, "seek(to)")
+        async with self._at_work() as session:
+            await session.seek(where, stream)
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -429,7 +450,9 @@ class Consumer(Openable, Generic[T]):
                 another type.
             StreamMissing: There is no such stream, and `mkstream=False`.
         """
-        await self._open.assignment.assign(*_named(stream, numbers))
+        named = _named(stream, numbers)
+        async with self._at_work() as session:
+            await session.assignment.assign(*named)
 
     async def unassign(self, stream: str | Shard, *numbers: int) -> None:
         """Read a stream, or some of its shards, no more.
@@ -446,7 +469,9 @@ class Consumer(Openable, Generic[T]):
             ConfigurationError: It is not read.
             ClosedError: The consumer is not open.
         """
-        await self._open.assignment.unassign(*_named(stream, numbers))
+        named = _named(stream, numbers)
+        async with self._at_work() as session:
+            await session.assignment.unassign(*named)
 
     async def lag(self) -> dict[Shard, int | None]:
         """Count, per shard, the entries that nobody was given yet.
@@ -464,7 +489,8 @@ class Consumer(Openable, Generic[T]):
             ClosedError: The consumer is not open.
             ConnectionLost: The connection ended before the reply.
         """
-        return await self._open.assignment.lag()
+        async with self._at_work(receiving=False) as session:
+            return await session.assignment.lag()
 
     @overload
     async def run(
@@ -539,7 +565,7 @@ class Consumer(Openable, Generic[T]):
             choice(Ordering, ordering, "ordering"),
             Batch(batch) if isinstance(batch, int) else batch,
         )
-        await self._open.run(job)
+        await self._receiving.run(job)
 
     def batches(
         self, size: int = 100, linger: Duration = 1.0
@@ -568,7 +594,7 @@ class Consumer(Openable, Generic[T]):
             ```
         """
         most, wait = count(size, "size"), seconds(linger, "linger")
-        return self._open.hands.batches(most, wait)
+        return self._receiving.hands.batches(most, wait)
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server.
@@ -576,36 +602,88 @@ class Consumer(Openable, Generic[T]):
         Cancelling it changes nothing. In REALTIME there is nothing to wait for.
 
         Raises:
-            ClosedError: The consumer is not open.
+            ClosedError: The consumer is not open, or closed before it was told; its
+                `__cause__` says what kept the server from being told, if something did.
         """
         await self._open.commit()
 
     def statistics(self) -> Statistics:
         """Count what is in hand and what has been done.
 
+        It may be called in any thread.
+
         Raises:
             ClosedError: The consumer is not open.
         """
-        return count_up(self._open.ledger)
+        return count_up(self._known().ledger)
 
     async def aclose(self) -> None:
-        """Close now, as leaving `async with` cleanly does.
+        """Close now, as leaving `async with` cleanly does; from any task.
 
-        From another task: loops end, `run` returns once started handlers have
-        finished, and then this does. From a handler of `run`: returns at once, and
-        the rest is done when `run` has returned. On a closed consumer it does
-        nothing. Cancelling it gives up the wait: it closes all the same. So it does
-        when the task that leaves `async with` is cancelled: the cancellation is raised
-        when it has closed.
+        Loops end, `run` returns once started handlers have finished, and when all is
+        closed, this returns. Called by a handler, or by a task or thread that one has
+        started, it returns at once: the rest is done when `run` has returned, and
+        `close_timeout` does not begin before that.
+
+        When it is closed this does nothing. Cancelling it gives up the wait: it closes
+        all the same. So it does when the task that leaves `async with` is cancelled:
+        that cancellation is raised when it has closed.
+
+        Raises:
+            UsageError: Called in another event loop or thread; nothing was done.
+            PenstockError: Reading has failed for good and nobody has been told, if it
+                was opened by `start`.
         """
-        if self._session is not None:
-            await self._session.close(clean=True)
+        await super().aclose()
+
+    @property
+    def _session(self) -> Session[T] | None:
+        """The running parts, while it is open."""
+        return None if self._lifetime is None else self._lifetime.thing
+
+    def _known(self, *, receiving: bool = False) -> Session[T]:
+        """Return the running parts, in whatever thread.
+
+        Args:
+            receiving: Whether they have to hand out messages still.
+        """
+        session = self._session
+        if session is None or (receiving and session.intake.closed):
+            raise ClosedError("consumer")
+        return session
 
     @property
     def _open(self) -> Session[T]:
-        if self._session is None or self._session.orphaned:
-            raise ClosedError("consumer")
-        return self._session
+        """The running parts, for a call that can be made until it has closed."""
+        session = self._known()
+        self._check_home()
+        return session
+
+    @property
+    def _receiving(self) -> Session[T]:
+        """The running parts, for a call that can be made until it begins to close."""
+        session = self._known(receiving=True)
+        self._check_home()
+        return session
+
+    def _check_home(self) -> None:
+        if self._lifetime is not None:
+            self._lifetime.home.check()
+
+    @asynccontextmanager
+    async def _at_work(self, *, receiving: bool = True) -> AsyncIterator[Session[T]]:
+        """Make a call to the server; should it close meanwhile, `ClosedError` is why.
+
+        Args:
+            receiving: Whether the call can be made only until it begins to close.
+        """
+        session = self._receiving if receiving else self._open
+        try:
+            yield session
+        except ConnectionLost as error:
+            if session.intake.closed:
+                raise ClosedError("consumer") from error
+            raise
 
     def __repr__(self) -> str:
         streams = ", ".join(map(repr, self._plan.streams))

@@ -101,14 +101,15 @@ class ClosedError(UsageError):
     """The producer, consumer or admin is not open (any more).
 
     Attributes:
-        what: `"producer"`, `"consumer"` or `"admin"`.
+        what: `"producer"`, `"consumer"`, `"router"` or `"admin"`.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
         super().__init__(
-            f"this {what} is not open; use it inside `async with`, open a new one "
-            f"after it was closed, and one of its own in a forked process"
+            f"this {what} is not open; use it inside `async with` or between start() "
+            f"and aclose(), open a new one after it was closed, and one of its own in "
+            f"a forked process"
         )
 
 

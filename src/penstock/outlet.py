@@ -36,8 +36,15 @@ class Outlet(Generic[T]):
     """
 
     def __init__(
-        self, sender: Sender, stream: str, manner: Manner, key: KeyOf[T] | None
+        self,
+        producer: object,
+        sender: Sender,
+        stream: str,
+        manner: Manner,
+        key: KeyOf[T] | None,
     ) -> None:
+        # Only held: a producer that nobody holds is closed.
+        self._producer = producer
         self.stream = stream
         self._sender = sender
         self._manner = manner

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
 from types import UnionType
 from typing import Any, TypeVar, Unpack, overload
 
 from penstock._core.accumulator import Sending
-from penstock._core.runs import Runs
 from penstock._core.sharding import single
-from penstock._link.capabilities import require
-from penstock._link.link import Link, open_link
-from penstock._link.wire import Wire
-from penstock._tasks.flusher import Flusher, Ticket
-from penstock._tasks.lifetime import Openable, seen_through, task_group
+from penstock._tasks.delivery import Delivery
+from penstock._tasks.flusher import Ticket
+from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.manner import Manner, flag, timeout_of
 from penstock._tasks.many import Outcomes
 from penstock._tasks.sender import Room, Sender
 from penstock.codecs import Codec, codec_for, encode_any, encoding
-from penstock.errors import ClosedError, ConfigurationError
+from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Receipt
 from penstock.options import MAX_MESSAGE_BYTES, Duration, count, seconds
@@ -36,13 +31,17 @@ __all__ = ["Producer"]
 T = TypeVar("T")
 
 
-class Producer(Openable):
+class Producer(Openable[Sender]):
     """Sends messages to streams.
 
-    Open it with `async with`. Everything that is queued, over all streams, goes out
+    Open it with `async with`, or with `start` and `aclose`, which any task of the
+    event loop may call. Everything that is queued, over all streams, goes out
     in one write, and several writes are in flight, so many senders share a round trip
     without anybody waiting for company, unless `linger` asks for it. Leaving it sends
-    what is queued first.
+    what is queued first. Once that has begun, every call raises `ClosedError`.
+
+    Calls from another event loop or thread than the one that opened it raise
+    `UsageError`, and send nothing; see docs/shutting-down.md.
 
     The order within a stream is the order of the calls. After an outage, what was
     written and not confirmed raises `SendUnknown`: it is never sent again behind your
@@ -104,7 +103,8 @@ class Producer(Openable):
             can be made; default 0: one try.
         close_timeout: Seconds that leaving may take to send what is queued, cancelled
             or not; default 10. What was not written by then raises `SendFailed`, what
-            was not confirmed `SendUnknown`.
+            was not confirmed `SendUnknown`, and the connection is aborted within 0.1
+            seconds.
         on_event: Told of what happens in the background, see `Event`; default:
             logged to `penstock`.
 
@@ -145,7 +145,6 @@ class Producer(Openable):
         close_timeout: Duration = 10,
         on_event: OnEvent = log_event,
     ) -> None:
-        self._url = url
         if shards is not None and sharder is not None:
             raise ConfigurationError(
                 "shards= and sharder= say the same twice; leave one of them out"
@@ -158,10 +157,8 @@ class Producer(Openable):
             count(max_batch, "max_batch"),
             count(max_message_bytes, "max_message_bytes"),
         )
-        self._on_event = guarded(on_event)
-        self._idempotent = flag(idempotent, "idempotent")
-        self._resend = flag(resend, "resend") or idempotent
-        self._sender = Sender(sharder, room, self._on_event, once=idempotent)
+        tell = guarded(on_event)
+        self._sender = Sender(sharder, room, tell, once=flag(idempotent, "idempotent"))
         self._manner = Manner.of(
             encode_any if codec is None else encoding(codec),
             timeout_of(send_timeout, "send_timeout"),
@@ -169,56 +166,26 @@ class Producer(Openable):
             replicas=replicas,
             durable=durable,
         )
-        self._max_batch = room.max_batch
-        self._linger = seconds(linger, "linger")
-        self._max_in_flight = count(max_in_flight, "max_in_flight")
-        self._open_timeout = seconds(open_timeout, "open_timeout")
-        self._close_timeout = seconds(close_timeout, "close_timeout")
+        self._delivery = Delivery(
+            url=url,
+            sender=self._sender,
+            max_batch=room.max_batch,
+            max_in_flight=count(max_in_flight, "max_in_flight"),
+            linger=seconds(linger, "linger"),
+            resend=flag(resend, "resend") or idempotent,
+            idempotent=idempotent,
+            replicas=self._manner.replicas > 0,
+            durable=self._manner.durable,
+            open_timeout=seconds(open_timeout, "open_timeout"),
+            close_timeout=seconds(close_timeout, "close_timeout"),
+            on_event=tell,
+        )
 
-    @asynccontextmanager
-    async def _live(self) -> AsyncIterator[None]:
-        sender = self._sender
-        sender.reset()
-        async with open_link(self._url, self._on_event) as link, task_group() as group:
-            flusher = Flusher(
-                await self._connect(link),
-                link,
-                accumulator=sender.accumulator,
-                max_batch=self._max_batch,
-                max_in_flight=self._max_in_flight,
-                linger=self._linger,
-                resend=self._resend,
-                runs=Runs(secrets.token_hex(8).encode()) if self._idempotent else None,
-                queued=sender.queued,
-                on_settled=sender.on_settled,
-                on_event=self._on_event,
-            )
-            group.start_soon(flusher.run)
-            sender.open(asyncio.get_running_loop())
-            try:
-                yield
-            finally:
-                sender.opened = False
-                try:
-                    await seen_through(sender.drain, self._close_timeout)
-                finally:
-                    sender.close()
-                    flusher.stop()
+    def _living(self) -> Live[Sender]:
+        return self._delivery.live
 
-    async def _connect(self, link: Link) -> Wire:
-        wire = await link.first(self._open_timeout)
-        manner = self._manner
-        try:
-            await require(
-                wire,
-                scripts=self._idempotent,
-                replicas=manner.replicas > 0,
-                durable=manner.durable,
-            )
-        except BaseException:
-            await wire.aclose()
-            raise
-        return wire
+    def _shut(self) -> None:
+        self._sender.shut()
 
     async def send(
         self,
@@ -252,6 +219,7 @@ class Producer(Openable):
             ConfigurationError: The stream's name, the key, a header or the payload
                 can't be sent; as `MessageTooLarge` if there is too much of it.
             ClosedError: The producer is not open.
+            UsageError: It was opened in another event loop or thread.
         """
         return await (
             await self.enqueue(stream, payload, key=key, headers=headers, **choices)
@@ -472,7 +440,7 @@ class Producer(Openable):
             replicas=replicas,
             durable=durable,
         )
-        return Outlet(self._sender, stream, manner, key)
+        return Outlet(self, self._sender, stream, manner, key)
 
     async def flush(self) -> None:
         """Wait until all that was queued before has an outcome, good or bad.
@@ -482,8 +450,7 @@ class Producer(Openable):
         Raises:
             ClosedError: The producer is not open.
         """
-        if not self._sender.opened:
-            raise ClosedError("producer")
+        self._sender.check_open()
         await self._sender.drain()
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from penstock._core import sharding
 from penstock._core.archive import Archive
+from penstock._tasks.lifetime import Home, running_loop
 from penstock._tasks.plan import shard_numbers
 from penstock._tasks.replaying import Reach, replaying
 from penstock.codecs import Codec, codec_for, content_type_of
@@ -45,16 +46,32 @@ class Replay(Generic[T]):
     def __init__(self, messages: AsyncGenerator[Message[T], None], stream: str) -> None:
         self._messages = messages
         self._stream = stream
+        # Where it was begun.
+        self._home: Home | None = None
+
+    def _check(self) -> None:
+        """Begin here, or refuse another event loop than where it was begun."""
+        if self._home is not None:
+            self._home.check()
+        elif running_loop() is not None:
+            self._home = Home("replay")
 
     def __aiter__(self) -> AsyncIterator[Message[T]]:
+        self._check()
         # The generator itself: a method of ours would cost something for each message.
         return self._messages
 
     def __anext__(self) -> Awaitable[Message[T]]:
+        self._check()
         return self._messages.__anext__()
 
     async def aclose(self) -> None:
-        """Close the connection; there are no more messages then."""
+        """Close the connection; there are no more messages then.
+
+        Raises:
+            UsageError: It was begun in another event loop or thread.
+        """
+        self._check()
         await self._messages.aclose()
 
     async def __aenter__(self) -> Self:

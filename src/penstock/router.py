@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from penstock._posts import Post, posts_of
 from penstock._registration import Registration, adopt, consumer_of, register
+from penstock._tasks.serving import Running
 from penstock._tasks.together import Together
 from penstock.codecs import Codec
 from penstock.consumer import Consumer
@@ -108,8 +109,8 @@ class Router:
         self._posts: tuple[Post, ...] = ()
         # Whether another router has copied the handlers.
         self._included = False
-        # The consumers' life; None while it is not running.
-        self._together: Together | None = None
+        # The last run; None before the first.
+        self._running: Running | None = None
 
     def handler(
         self,
@@ -241,29 +242,34 @@ class Router:
             await router.run("redis://localhost")
             ```
         """
-        async with self._live(url) as together:
-            if on_ready is not None and together.ready:
+        running = self.running(url)
+        async with running:
+            if on_ready is not None and running.ready:
                 on_ready()
-            await together.wait()
+            await running.wait()
 
-    @asynccontextmanager
-    async def running(self, url: str | None = None) -> AsyncIterator[None]:
-        """Handle messages in the background of a block.
+    def running(self, url: str | None = None) -> Running:
+        """Handle messages in the background of a block, or from `start` to `aclose`.
 
-        Entering returns once all consumers are open, or `stop` was called. Leaving
-        lets handlers finish, as `stop` does, also when the block raises. Cancelling
-        the block cancels the handlers.
+        Entering the block returns once all consumers are open, or `stop` was called.
+        Leaving it lets handlers finish, as `stop` does, also when the block raises.
+        Cancelling the block cancels the handlers.
 
         When a consumer fails for good, the block is cancelled, the other consumers
-        drain, and the error is raised from `async with`.
+        drain, and the error is raised from `async with`. The block is taken to be what
+        the task does that has entered it; where another task leaves it, use `start`.
 
         Args:
             url: The server; default: the router's own.
 
+        Returns:
+            What to enter, or to start and close.
+
         Raises:
-            ConfigurationError: There is no handler, or the URL is wrong.
-            UsageError: It is running already.
-            PenstockError: A consumer can't be opened, or failed for good.
+            ConfigurationError: On entering: there is no handler, or the URL is wrong.
+            UsageError: On entering: it is running already.
+            PenstockError: On entering or leaving: a consumer can't be opened, or
+                failed for good.
 
         Example:
             ```python
@@ -273,11 +279,51 @@ class Router:
                     yield
             ```
         """
-        async with self._live(url):
-            yield
+        return Running(repr(self), partial(self._begin, url))
 
-    @asynccontextmanager
-    async def _live(self, url: str | None) -> AsyncIterator[Together]:
+    async def start(self, url: str | None = None) -> None:
+        """Handle messages in the background until `aclose` or `stop`.
+
+        Returns once all consumers are open, or `stop` was called. Any task may call
+        `aclose`. Cancelling this closes what is open, and is raised after that.
+
+        When a consumer fails for good, `on_event` is told at once
+        (`consumer_failed`), the others drain, and `aclose` raises the error.
+
+        Args:
+            url: The server; default: the router's own.
+
+        Raises:
+            ConfigurationError: There is no handler, or the URL is wrong.
+            UsageError: It is running already.
+            PenstockError: A consumer can't be opened.
+
+        Example:
+            ```python
+            await router.start("redis://localhost")
+            ...
+            await router.aclose()
+            ```
+        """
+        await self.running(url).start()
+
+    async def aclose(self) -> None:
+        """Drain as `stop` does, and wait for the end; from any task.
+
+        While it is not running it does nothing. Called by a handler, or by a task that
+        one has started, it returns at once. Cancelling it gives up the wait: it drains
+        all the same.
+
+        Raises:
+            UsageError: Called in another event loop or thread; use `stop` there.
+            PenstockError: A consumer has failed for good, and the router was opened
+                by `start`.
+        """
+        if self._running is not None:
+            await self._running.aclose()
+
+    def _begin(self, url: str | None, running: Running) -> Together:
+        """Make the consumers of a run."""
         if self._together is not None:
             raise UsageError("this router is running already; make another one")
         if not self._posts:
@@ -286,12 +332,13 @@ class Router:
                 "and import their modules before it runs"
             )
         where = self._url if url is None else url
-        self._together = together = Together([post.part(where) for post in self._posts])
-        try:
-            async with together.live():
-                yield together
-        finally:
-            self._together = None
+        self._running = running
+        return Together([post.part(where) for post in self._posts])
+
+    @property
+    def _together(self) -> Together | None:
+        """The consumers, while they open, are open or close."""
+        return None if self._running is None else self._running.together
 
     def stop(self) -> None:
         """Drain: read no more, let handlers finish, commit, give back the rest.

@@ -71,6 +71,7 @@ async def test_what_a_connection_brought_before_it_ended_counts(
         runs=None,
         queued=Bell(),
         on_settled=lambda: None,
+        on_ended=lambda: None,
         on_event=events,
     )
     running = asyncio.create_task(flusher.run())

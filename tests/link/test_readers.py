@@ -24,7 +24,7 @@ class Waits:
 
 def readers(room: int, waiting: Sequence[bool]) -> tuple[Readers, list[Waits]]:
     nothing = cast("Any", SimpleNamespace())
-    made = Readers(nothing, nothing, room=lambda *_: room, group=nothing, make=nothing)
+    made = Readers(nothing, nothing, room=lambda *_: room, spawn=nothing, make=nothing)
     each = [Waits(waits=waits) for waits in waiting]
     made._readers = cast("Any", {id(one): one for one in each})
     return made, each

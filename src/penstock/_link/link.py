@@ -7,9 +7,10 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from math import inf
 from typing import Any, Final
+from weakref import WeakSet
 
 import anyio.to_thread
 
@@ -78,6 +79,10 @@ class Link:
         self._refused = False
         # Whether this is the copy of a forked child.
         self._forked = False
+        # Connections that may be open, and tries to make one.
+        self._wires: WeakSet[Wire] = WeakSet()
+        self._tries: set[asyncio.Timeout] = set()
+        self._closed = False
         hold(self)
 
     async def connect(self, *, first: bool = False) -> Wire:
@@ -99,6 +104,7 @@ class Link:
                 "goes on to use it; open one of its own in the child"
             )
         wire = await connect(await self._locate())
+        self._wires.add(wire)
         try:
             await self._greet(wire, first=first)
         except BaseException:
@@ -175,7 +181,24 @@ class Link:
             reason: What became of the last connection, for the event.
             lost_at: When that was, by the loop's clock; default: just now. It may have
                 been noticed only when others had come back already.
+
+        Raises:
+            ConnectionLost: The link was closed meanwhile.
         """
+        trying = asyncio.timeout(None)
+        try:
+            async with trying:
+                if not self._closed:
+                    self._tries.add(trying)
+                    return await self._reconnect(reason, lost_at)
+        except TimeoutError:
+            if not trying.expired():
+                raise
+        finally:
+            self._tries.discard(trying)
+        raise ConnectionLost(self.address.name, "closed")
+
+    async def _reconnect(self, reason: str, lost_at: float) -> Wire:
         # Before the turn: connections that one outage cut are told of once.
         found: int | None = None
         if lost_at > self._found_at:
@@ -195,6 +218,22 @@ class Link:
                 else:
                     self._found()
                     return wire
+
+    def abort(self, reason: str) -> None:
+        """Give up all connections, without a goodbye; whoever waits is told."""
+        for wire in list(self._wires):
+            wire.abort(reason)
+
+    def close(self) -> None:
+        """Give up all connections and all tries to make one; there are no more then.
+
+        A user's task may be at one of those, and nobody would close what it makes.
+        """
+        self._closed = True
+        self.abort("closed")
+        now = asyncio.get_running_loop().time()
+        for trying in list(self._tries):
+            trying.reschedule(now)
 
     async def pause(self) -> None:
         """Wait before the next try of what the server has just refused."""
@@ -390,15 +429,18 @@ async def open_link(url: str | None, on_event: OnEvent) -> AsyncIterator[Link]:
     found = find_url(url)
     if names_sentinels(found):
         address, sentinels = parse_watched(found)
-        yield Link(address, on_event, sentinels)
+        with closing(Link(address, on_event, sentinels)) as link:
+            yield link
         return
     if found.partition("://")[0] != EMBEDDED:
-        yield Link(parse(found), on_event)
+        with closing(Link(parse(found), on_event)) as link:
+            yield link
         return
     # Starting takes some 50 ms and stopping a few, both blocking.
     server = await _acquire()
     try:
-        yield Link(parse(server.url), on_event)
+        with closing(Link(parse(server.url), on_event)) as link:
+            yield link
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(embedded.release, server)

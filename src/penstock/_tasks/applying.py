@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from penstock._core import commands, envelope, letters, scripts
@@ -18,6 +19,7 @@ from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.sharding import numbered, single
 from penstock._core.transaction import Applied, Effects, Failure, refused
 from penstock._link.link import Line
+from penstock._tasks.lifetime import Home
 from penstock._tasks.membership import Membership
 from penstock._tasks.plan import Plan
 from penstock._tasks.verdicts import Verdicts, wall_clock
@@ -78,6 +80,7 @@ class Applier:
         reject: Callable[[Entry, Sequence[bytes], str], None],
         on_event: OnEvent,
     ) -> None:
+        self._home = Home("consumer")
         self._line = line
         self._ledger = ledger
         self._member = member
@@ -108,11 +111,13 @@ class Applier:
         Cancelling it leaves open whether it is applied.
 
         Raises:
-            UsageError: The message has an outcome.
+            UsageError: The message has an outcome, or this is another event loop or
+                thread than the consumer's.
             ClosedError: The consumer has closed.
             TransactionFailed: It was refused, and nothing was applied.
             TransactionBroken: It was refused after a part of it.
         """
+        self._home.check()
         check_open(entry, "the end of its transaction")
         repeated, reply = False, None
         while reply is None:
@@ -124,7 +129,9 @@ class Applier:
             try:
                 self._line.check()
             except ConnectionLost as error:
-                await self._line.restore(error.reason)
+                # Until the consumer closes, which closes the link.
+                with suppress(ConnectionLost):
+                    await self._line.restore(error.reason)
                 continue
             try:
                 reply = await self._ask(entry, effects)

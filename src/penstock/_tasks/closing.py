@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
 from penstock._core import commands
+from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._link.link import Line
 from penstock._tasks.membership import Membership
@@ -14,10 +17,51 @@ from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["channel", "give_back"]
+__all__ = ["TOO_LATE", "Limits", "channel", "give_back"]
+
+TOO_LATE: Final = "close_timeout is over"
+"""Why connections are aborted while something is still being sent."""
 
 # Ids asked for at a time.
 _PAGE = 500
+# Seconds that closing may take in any case: a round trip to a server that answers.
+_LEAST: Final = 0.25
+# Seconds of `close_timeout` that are kept for the server, and the part of it, if less.
+_RESERVE: Final = 2.0
+_PART: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Until when each step of closing may take, by the monotonic clock.
+
+    Attributes:
+        reading: Reads under way have come back.
+        handlers: Handlers may run.
+        cancelled: Handlers that were cancelled may come to their end.
+        letters: Dead letters may be written, before the rest is given back.
+        end: Everything has been sent; then connections are aborted.
+    """
+
+    reading: float
+    handlers: float
+    cancelled: float
+    letters: float
+    end: float
+
+    @classmethod
+    def of(cls, now: float, timeout: float) -> Self:
+        """Divide `close_timeout` among the steps."""
+        end = now + max(timeout, _LEAST)
+        handlers = now + timeout - min(timeout / _PART, _RESERVE)
+        rest = end - handlers
+        return cls(
+            reading=now + (end - now) / 2,
+            handlers=handlers,
+            cancelled=handlers + rest / _PART,
+            letters=handlers + rest / 2,
+            end=end,
+        )
 
 
 def channel(shard: Shard, group: str) -> bytes:
@@ -54,12 +98,12 @@ async def give_back(
         batch.append(OwnClaim(shard, ids, count=count, idle=ms))
         told.add(shard)
     try:
-        answers = await claims.claim(line, batch)
+        # In one write: the server does one after the other. To publish may be refused
+        # by an ACL; the others find it at their next search.
+        answers = await claims.claim(line, batch, _news(member, told))
         for shard in strays:
             answers += await _give_back_strays(line, claims, member, shard, ms)
-        # Refused by an ACL, the others find it at their next search.
-        news = [channel(shard, member.group) for shard in told | set(strays)]
-        await line.calls([commands.publish(name, b"") for name in news])
+        await line.calls(_news(member, strays))
     except ConnectionLost as error:
         facts: dict[str, object] = {"messages": messages, "reason": error.reason}
         on_event(Event("not_given_back", logging.WARNING, facts))
@@ -68,6 +112,11 @@ async def give_back(
     if refused:
         facts = {"messages": messages, "reply": refused[0].text}
         on_event(Event("not_given_back", logging.WARNING, facts))
+
+
+def _news(member: Membership, shards: Iterable[Shard]) -> list[Command]:
+    """Word that entries of shards were given back."""
+    return [commands.publish(channel(each, member.group), b"") for each in shards]
 
 
 async def _give_back_strays(

@@ -23,11 +23,11 @@ from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.burying import Burial
 from penstock._tasks.clock import now
 from penstock._tasks.leases import renew
-from penstock._tasks.membership import Membership
+from penstock._tasks.membership import Membership, refusal
 from penstock._tasks.own_claims import OwnClaims
 from penstock._tasks.sounding import Sounding
 from penstock._tasks.telling import id_list, tell_of_deleted
-from penstock.errors import ConnectionLost
+from penstock.errors import ClosedError, ConnectionLost, ServerError
 from penstock.events import Event, OnEvent
 
 __all__ = ["Committer"]
@@ -93,13 +93,21 @@ class Committer:
         # Somebody waits for outcomes to be on the server: no interval.
         self._urgent = 0
         self._rounds = Rounds()
-        # Shielded: what cancels whoever holds the consumer must not keep it from being
-        # closed in order, which ends this.
+        # The consumer closes: what need not be known any more is not asked.
+        self._hurried = False
+        # What kept the last outcomes from being sent.
+        self._trouble: ServerError | None = None
+        self.revive()
+
+    def revive(self) -> None:
+        """Get ready to run, again too after it has ended."""
+        # Shielded: another task of ours that fails must not keep the consumer from
+        # being closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
-        self._ended = anyio.Event()
+        self.ended = False
 
     async def run(self) -> None:
-        """Send outcomes until stopped, over any number of reconnects."""
+        """Send outcomes until cut, over any number of reconnects."""
         try:
             with self._scope:
                 while True:
@@ -111,27 +119,37 @@ class Committer:
                         if self._burial is not None:
                             await self._burial.round()
                     except ConnectionLost as error:
+                        self._trouble = error
                         await self._line.restore(error.reason)
                     self._tell_late()
                     self._rounds.over()
         finally:
             tell_of_deleted(self._ledger, self._group, self._on_event)
             self._tell_late()
-            self._ended.set()
+            self.ended = True
             self._rounds.over()
 
-    async def stop(self) -> None:
-        """End it; what is unsent stays in the ledger."""
+    def cut(self) -> None:
+        """End it now; what is unsent stays in the ledger."""
         self._scope.cancel()
-        await self._ended.wait()
+
+    def hurry(self) -> None:
+        """Spend no more round trips on anything but outcomes: the consumer closes."""
+        self._hurried = True
 
     async def flush(self) -> None:
-        """Wait until all that is acknowledged by now is on the server."""
+        """Wait until all that is acknowledged by now is on the server.
+
+        Raises:
+            ClosedError: The consumer closed before; its cause says what kept it from
+                sending them, if something did.
+        """
         waiting = self._ledger.to_confirm()
         self._urgent += 1
         try:
-            # It may have been cancelled: asyncio.run does so with all tasks in the end.
-            while any(e.untold for e in waiting) and not self._ended.is_set():
+            while any(entry.untold for entry in waiting):
+                if self.ended:
+                    raise ClosedError("consumer") from self._trouble
                 self._outcomes.ring()
                 await self._rounds.wait()
         finally:
@@ -149,7 +167,7 @@ class Committer:
         try:
             # One round may be under way without them.
             for _ in range(2):
-                if any(e.untold for e in waiting) and not self._ended.is_set():
+                if any(e.untold for e in waiting) and not self.ended:
                     self._outcomes.ring()
                     await self._rounds.wait()
         finally:
@@ -230,7 +248,7 @@ class Committer:
                     for batch in batches
                 ]
             )
-        except ConnectionLost:
+        except BaseException:  # cancelled, too: closing sends them again
             for batch in batches:
                 self._ledger.unsent(batch)
             raise
@@ -246,10 +264,13 @@ class Committer:
             await self._refused("commit_refused", refused[0])
         else:
             self._backoff.progress()
-            await self._sounding.look()
+            self._trouble = None
+            if not self._hurried:
+                await self._sounding.look()
 
     async def _refused(self, what: str, reply: ErrorReply) -> None:
         """Tell of a refusal that may pass, and wait before the next try."""
+        self._trouble = refusal(self._line.server, "XACK", reply)
         self._on_event(Event(what, facts={"reply": reply.text}))
         # Reads may go well meanwhile, so it is not the link's pace.
         await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311

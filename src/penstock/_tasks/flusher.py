@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -77,6 +78,7 @@ class Flusher:
         runs: Has it stored once all the same; None: it may be stored again.
         queued: Rung when there is something to send.
         on_settled: Called when messages have left the accumulator.
+        on_ended: Called when no more will be sent, before what is left is settled.
         on_event: Told how many messages failed or are unknown.
     """
 
@@ -93,6 +95,7 @@ class Flusher:
         runs: Runs | None,
         queued: Bell,
         on_settled: Callable[[], None],
+        on_ended: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
         self._wire = wire
@@ -110,10 +113,12 @@ class Flusher:
         self._waited = False
         self._bell = queued
         self._on_settled = on_settled
+        self._on_ended = on_ended
         self._on_event = on_event
-        # Shielded: what cancels whoever holds the producer must not keep it from
-        # sending what is queued; `stop` ends this.
+        # Shielded: a failure beside it must not keep it from sending what is queued;
+        # `stop` ends this.
         self._scope = anyio.CancelScope(shield=True)
+        self._stopped = False
         # What the server said last that has to pass.
         self._refusal = ErrorReply("")
         # Writes whose replies are on their way, oldest first.
@@ -122,21 +127,32 @@ class Flusher:
     async def run(self) -> None:
         """Send until stopped, over any number of reconnects.
 
+        Cancelling it changes nothing: asyncio.run() at its end cancels all tasks, also
+        those of whoever closes the producer, and what is queued is to be sent then.
+
         When it ends, what is in flight is unknown and what waits was never sent.
         """
         try:
-            with self._scope:
-                while True:
-                    await self._survive()
+            while not self._stopped:
+                with suppress(asyncio.CancelledError), self._scope:
+                    while True:
+                        await self._survive()
+                self._scope = anyio.CancelScope(shield=True)
         finally:
-            self._stop_lingering()
-            self._lose("the producer closed")
-            self._abandon()
+            self.settle()
             with anyio.CancelScope(shield=True):
                 await self._wire.aclose()
 
+    def settle(self) -> None:
+        """Give an outcome to everything that has none: no more will be sent."""
+        self._on_ended()
+        self._stop_lingering()
+        self._lose("the producer closed")
+        self._abandon()
+
     def stop(self) -> None:
         """End it."""
+        self._stopped = True
         self._scope.cancel()
 
     async def _survive(self) -> None:

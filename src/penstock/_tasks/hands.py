@@ -81,6 +81,7 @@ class Hands(Generic[T]):
         Raises:
             ClosedError: The consumer closed.
         """
+        self.intake.check()
         self.come_back(task)
         await self.intake.turn()
         message = None
@@ -113,6 +114,7 @@ class Hands(Generic[T]):
         Raises:
             ClosedError: The consumer closed.
         """
+        self.intake.check()
         self.come_back(task)
         await self.intake.turn()
         with suppress(TimeoutError):

@@ -35,11 +35,13 @@ class Intake:
         confirms: Whether outcomes are sent by themselves, and not on demand.
         delay: Under DELAYED, told what is handed out.
         handed_out: Rung then.
+        check: Refuses calls from another event loop or thread.
     """
 
     __slots__ = (
         "_begin",
         "_confirms",
+        "_crashed",
         "_delay",
         "_error",
         "_gatherers",
@@ -52,6 +54,7 @@ class Intake:
         "_told",
         "_turn_ends",
         "_workers",
+        "check",
         "closed",
         "lease",
     )
@@ -67,6 +70,7 @@ class Intake:
         confirms: bool,
         delay: Delay | None = None,
         handed_out: Bell | None = None,
+        check: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._on_overdue = on_overdue
@@ -74,14 +78,17 @@ class Intake:
         self._guard = guard
         self.lease = lease
         self._confirms = confirms
+        self.check = check
         self._delay = delay
         self._handed_out = handed_out
         # Those that have nothing to do, and those that wait for a number of entries.
         self._workers = Queueing()
         self._gatherers = Queueing()
         # Why no more will come, to be raised once the queue has run dry.
-        self._error: PenstockError | None = None
+        self._error: BaseException | None = None
         self._told = False
+        # Whether that was no reply of the server's, but the end of our own tasks.
+        self._crashed = False
         self._turn_ends = 0.0
         self._paused = False
         # Nothing more is handed out, although there may be something.
@@ -188,13 +195,33 @@ class Intake:
         self._stopped = True
         self._turn_ends = 0.0
 
+    def crash(self, error: BaseException) -> None:
+        """Hand nothing more out: a task in the background has failed.
+
+        Whoever waits for an entry is told, though the consumer closes because of it.
+        """
+        if self._error is None:
+            self._error = error
+        self._crashed = self._stopped = True
+        self._turn_ends = 0.0
+        self._wake_all()
+
+    def is_failure(self, error: BaseException) -> bool:
+        """Return whether an exception says why nothing more comes."""
+        return error is self._error
+
     def raise_untold(self) -> None:
         """Raise why nothing more came, unless somebody was told.
 
         Raises:
-            PenstockError: Reading failed for good, and nobody knows.
+            BaseException: Reading failed for good, and nobody knows.
         """
         if self._error is not None and not self._told:
+            raise self._error
+
+    def _raise_crash(self) -> None:
+        if self._crashed and self._error is not None:
+            self._told = True
             raise self._error
 
     @property
@@ -338,6 +365,7 @@ class Intake:
     async def turn(self) -> None:
         """Give the event loop a turn, if one is due."""
         if now() >= self._turn_ends:
+            self.check()
             await asyncio.sleep(0)
             at = now()
             self._ledger.begin_turn(at)
@@ -371,6 +399,7 @@ class Intake:
             if apart and ledger.next_is_repeated:
                 return
             await self._wait(self._gatherers, count)
+        self._raise_crash()
 
     async def entry(self) -> Entry | None:
         """Wait for the next entry; None once closed.
@@ -396,6 +425,7 @@ class Intake:
                 raise self._error
             # What the guard holds back is enough to do.
             await self._wait(self._workers, 0 if held else 1)
+        self._raise_crash()
         return None
 
     async def _wait(self, among: Queueing, count: int) -> None:

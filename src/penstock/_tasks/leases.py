@@ -226,13 +226,21 @@ class Claimer:
             self._released.ring()
 
     async def stop(self) -> None:
-        """End it; a takeover under way is seen through, unless it takes too long."""
+        """End it; a takeover under way is seen through.
+
+        That may take a server's time without end: bound it, and then call `cut`.
+        """
         self._stopping = True
         if not self._asking or self._line.lost:
-            self._scope.cancel()
-        with anyio.move_on_after(1.0):
-            await self._ended.wait()
+            self.cut()
+        await self._ended.wait()
+
+    def cut(self) -> None:
+        """End it now; what a takeover under way may bring is `stranded`."""
         self._scope.cancel()
+
+    async def ended(self) -> None:
+        """Wait until it has ended: it books nothing more then."""
         await self._ended.wait()
 
     async def _round(self) -> None:
@@ -246,6 +254,8 @@ class Claimer:
                     await self._search(position.shard)
             await self._reap()
         except ConnectionLost as error:
+            if self._stopping:
+                return
             await self._line.restore(error.reason)
             # What a lost reply took over is ours unseen, until its lease has ended.
             self._asking = False

@@ -100,24 +100,35 @@ class OwnClaims:
         self._no_scripts_on: set[int] = set()
 
     async def claim(
-        self, caller: Caller, claims: Sequence[OwnClaim]
+        self,
+        caller: Caller,
+        claims: Sequence[OwnClaim],
+        then: Sequence[Command] = (),
     ) -> list[list[bytes] | ErrorReply]:
         """Claim entries; returns, per claim, the ids that were ours, or a refusal.
+
+        Args:
+            caller: Sends the commands.
+            claims: What to claim.
+            then: Commands to send behind them in the same write, whose replies do not
+                matter.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
         """
         parts = [part for claim in claims for part in claim.parts()]
         sent = [self.command(caller, part) for part in parts]
-        answers = await caller.calls(sent)
+        answers = (await caller.calls([*sent, *then]))[: len(sent)]
         refused = [
             number
             for number, (command, reply) in enumerate(zip(sent, answers, strict=True))
             if self.script_refused(caller, command, reply)
         ]
-        again = [self.command(caller, parts[number]) for number in refused]
-        for number, reply in zip(refused, await caller.calls(again), strict=True):
-            answers[number] = reply
+        if refused:
+            again = [self.command(caller, parts[number]) for number in refused]
+            replied = await caller.calls([*again, *then])
+            for number, reply in zip(refused, replied, strict=False):
+                answers[number] = reply
         replies = iter(answers)
         return [_joined([next(replies) for _ in claim.parts()]) for claim in claims]
 

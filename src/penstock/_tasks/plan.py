@@ -141,6 +141,14 @@ def membership(
     if name is None:
         # A resumable consumer must find its own pending entries again.
         name = group if mode is Mode.RESUMABLE else consumer_name()
+    for what, text in (("group", group), ("name", name)):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"{what}={text!r:.80} has a lone surrogate in it; give another one, or "
+                f"mend the environment's HOST_ID where it is made from that"
+            ) from None
     return Membership(group, name, mkstream, noack)
 
 

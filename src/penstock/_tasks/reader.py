@@ -184,6 +184,8 @@ class Reader:
         try:
             await self._read()
         except ConnectionLost as error:
+            if self._stopping:
+                return
             await self.wire.aclose()
             self.wire = await self._link.reconnect(error.reason)
             # The lost reply may have had entries in it, which are ours unseen.
@@ -212,13 +214,21 @@ class Reader:
         await asyncio.shield(asked.done)
 
     async def stop(self) -> None:
-        """End reading; a read under way is let go by the server, not cancelled."""
+        """End reading; a read under way is let go by the server, not cancelled.
+
+        That may take a server's time without end: bound it, and then call `cut`.
+        """
         self._stopping = True
         if not self._reading or self.wire.client_id is None or self.wire.lost:
-            self._scope.cancel()
-        with anyio.move_on_after(1.0):
-            await self._let_go(self._ended)
+            self.cut()
+        await self._let_go(self._ended)
+
+    def cut(self) -> None:
+        """End reading now; what a read under way may bring is `stranded`."""
         self._scope.cancel()
+
+    async def ended(self) -> None:
+        """Wait until it has ended: it books nothing more then."""
         await self._ended.wait()
 
     async def _let_go(self, until: asyncio.Event) -> None:

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
 import anyio
-from anyio.abc import TaskGroup
 
 from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
@@ -41,7 +40,7 @@ class Readers:
         cursors: What is read together.
         room: Gives how many entries may be read at a time, being told the time and how
             much room the last read left; at 0 `room_again` will be called.
-        group: For the readers.
+        spawn: Runs a reader in the background.
         make: Makes one.
     """
 
@@ -51,13 +50,13 @@ class Readers:
         cursors: Cursors,
         *,
         room: Callable[[float, int], int],
-        group: TaskGroup,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
         make: Make,
     ) -> None:
         self._link = link
         self._cursors = cursors
         self._room = room
-        self._group = group
+        self._spawn = spawn
         self._make = make
         # By their cursors' identity.
         self._readers: dict[int, Reader] = {}
@@ -66,7 +65,7 @@ class Readers:
     def start(self, wire: Wire, cursor: Cursor) -> None:
         """Read a cursor on a connection."""
         reader = self._readers[id(cursor)] = self._make(wire, cursor)
-        self._group.start_soon(reader.run)
+        self._spawn(reader.run)
 
     def room(self, left: int = 0) -> int:
         """Give one reader's share of the room that there is.
@@ -226,6 +225,16 @@ class Readers:
         async with anyio.create_task_group() as group:
             for reader in self._readers.values():
                 group.start_soon(reader.stop)
+
+    def cut(self) -> None:
+        """Give up reads that are still under way."""
+        for reader in self._readers.values():
+            reader.cut()
+
+    async def ended(self) -> None:
+        """Wait until all have ended: they book nothing more then."""
+        for reader in self._readers.values():
+            await reader.ended()
 
     @property
     def wires(self) -> list[Wire]:

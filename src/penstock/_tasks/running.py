@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 
@@ -16,7 +16,7 @@ from penstock._core.ledger import Ledger
 from penstock._core.signature import is_async
 from penstock._tasks.calling import Call, Handler, ThreadDesk, in_thread, limited
 from penstock._tasks.hands import this_task
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.lifetime import enter, is_inside, task_group
 from penstock._tasks.plan import Plan
 from penstock._tasks.worker import HandlerExit, Workbench, work, work_batches
 from penstock.errors import PenstockError, UsageError
@@ -26,9 +26,6 @@ from penstock.options import Batch, Ordering, seconds
 __all__ = ["Crew", "Job"]
 
 T = TypeVar("T")
-
-# Seconds for handlers that were cancelled to come to an end.
-_LAST: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +74,19 @@ class Crew(Generic[T]):
         self._plan = plan
         self._ledger = ledger
         self._bench = bench
-        # The tasks that have handlers in them, to see one that closes its own consumer.
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # In the context of handlers, to see one that closes its own consumer.
+        self._token = object()
+        # Called with the task that called `run`, when the last run has ended.
+        self.on_idle: Callable[[asyncio.Task[Any]], None] | None = None
         # The scopes of runs that are under way, how many they are, and their end.
         self._scopes: set[anyio.CancelScope] = set()
         self._runs = 0
         self._ordering = Ordering.NONE
         self._idle = anyio.Event()
 
-    def __contains__(self, task: asyncio.Task[Any] | None) -> bool:
-        return task in self._tasks
+    def is_inside(self) -> bool:
+        """Return whether the caller is a handler, or was started by one, at work."""
+        return self._runs > 0 and is_inside(self._token)
 
     async def run(self, job: Job) -> None:
         """Have messages handled until the consumer closes.
@@ -111,15 +111,18 @@ class Crew(Generic[T]):
             self._runs -= 1
             if not self._runs:
                 self._idle.set()
+                if self.on_idle is not None:
+                    self.on_idle(this_task())
 
-    async def dismiss(self, deadline: float) -> None:
+    async def dismiss(self, deadline: float, last: float) -> None:
         """Wait until handlers have finished, and cancel those that take too long.
 
         Args:
             deadline: Until when they may, by the monotonic clock.
+            last: Until when those that were cancelled may come to an end.
         """
-        for patience in (deadline - time.monotonic(), _LAST):
-            with anyio.move_on_after(patience):
+        for until in (deadline, last):
+            with anyio.move_on_after(until - time.monotonic()):
                 if self._runs:
                     await self._idle.wait()
             if not self._runs:
@@ -132,21 +135,21 @@ class Crew(Generic[T]):
         bench = self._bench(kind)
         # Of every handler; what one leaves in its context the next must not see.
         context = copy_context()
-        errors: list[PenstockError] = []
+        context.run(enter, self._token)
+        errors: list[BaseException] = []
 
         def start() -> None:
             context.copy().run(workers.start_soon, worker)
 
         async def worker() -> None:
-            task = this_task()
-            self._tasks.add(task)
             try:
                 await job.work(call, bench, start)
-            except PenstockError as error:
+            except BaseException as error:
+                known = isinstance(error, PenstockError)
+                if not known and not bench.intake.is_failure(error):
+                    raise
                 # Not raised here: what other handlers are at shall be finished.
                 errors.append(error)
-            finally:
-                self._tasks.discard(task)
 
         try:
             async with task_group() as workers:

@@ -101,7 +101,6 @@ class Scout:
         # Shielded: what cancels whoever holds the consumer must not keep it from being
         # closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
-        self._ended = anyio.Event()
 
     async def watch(self, stream: str) -> list[Shard]:
         """Find a stream's shards, and look out for more from now on.
@@ -141,23 +140,19 @@ class Scout:
             on_found: Called with shards that have appeared; those that it does not
                 give back are offered again.
         """
-        try:
-            with self._scope:
-                while True:
-                    await anyio.sleep(_LOOK)
-                    try:
-                        await self._round(on_found)
-                    except ConnectionLost as error:
-                        await restore(error.reason)
-                    except CommandError:
-                        pass  # it may pass: the server loads, or a script runs
-        finally:
-            self._ended.set()
+        with self._scope:
+            while True:
+                await anyio.sleep(_LOOK)
+                try:
+                    await self._round(on_found)
+                except ConnectionLost as error:
+                    await restore(error.reason)
+                except CommandError:
+                    pass  # it may pass: the server loads, or a script runs
 
-    async def stop(self) -> None:
+    def cut(self) -> None:
         """End it."""
         self._scope.cancel()
-        await self._ended.wait()
 
     async def _round(self, on_found: OnFound) -> None:
         if not self._streams:

@@ -7,7 +7,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
 from math import inf
-from typing import Any
+from threading import get_ident
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from penstock._link.forking import hold
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.deadlines import Deadlines
 from penstock._tasks.flusher import Ticket, fail
+from penstock._tasks.lifetime import Home
 from penstock._tasks.manner import Chosen, Manner, choose
 from penstock._tasks.telling import tell_of_sends
 from penstock._tasks.unbounded import Unbounded
@@ -39,6 +41,8 @@ from penstock.sharding import Sharder
 
 __all__ = ["Room", "Sender"]
 
+# No thread has this number.
+_NOBODY: Final = -1
 # What an XADD costs on the wire and in memory besides its fields, roughly.
 _OVERHEAD = 64
 
@@ -86,7 +90,9 @@ class Sender:
         # key.
         self._shards: dict[str | tuple[str, int], Shard] = {}
         self._unbounded = Unbounded(on_event)
-        self.opened = False
+        # Where it was opened, and the thread that may call; none while it is closed.
+        self._home: Home | None = None
+        self._thread = _NOBODY
         self.reset()
 
     def reset(self) -> None:
@@ -104,19 +110,39 @@ class Sender:
         self.queued = Bell()
         self._settled = Rounds()
 
-    def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take messages from now on."""
-        self._loop = loop
-        self._deadlines = Deadlines(loop, self._expire)
-        self.opened = True
+    def open(self, home: Home) -> None:
+        """Take messages from now on, in that event loop."""
+        self._home, self._thread, self._loop = home, home.thread, home.loop
+        self._deadlines = Deadlines(home.loop, self._expire)
         hold(self)
 
     def forked(self) -> None:
         """Take nothing more: this is a forked child, where nobody will send it."""
-        self.opened = False
+        self.shut()
+
+    def shut(self) -> None:
+        """Take nothing more: it is being closed."""
+        self._home, self._thread = None, _NOBODY
+
+    @property
+    def opened(self) -> bool:
+        """Whether messages are taken."""
+        return self._home is not None
+
+    def check_open(self) -> None:
+        """Make sure that messages are taken, and from this event loop.
+
+        Raises:
+            ClosedError: The producer is not open.
+            UsageError: It was opened in another event loop or thread.
+        """
+        if self._home is None:
+            raise ClosedError("producer")
+        self._home.check()
 
     def close(self) -> None:
-        """Refuse those that wait for room."""
+        """Take nothing more, and refuse those that wait for room."""
+        self.shut()
         self._deadlines.stop()
         while self._waiting:
             _, turn = self._waiting.popitem(last=False)
@@ -135,8 +161,7 @@ class Sender:
             ClosedError: The producer is not open.
             ConfigurationError: That is no stream's name, or a choice makes no sense.
         """
-        if not self.opened:
-            raise ClosedError("producer")
+        self.check_open()
         sharding.single(stream)
         choose(manner, **choices)
 
@@ -154,10 +179,12 @@ class Sender:
 
         Raises:
             ClosedError: The producer is not open.
+            UsageError: It was opened in another event loop or thread.
             ConfigurationError: Something in it can't be sent.
         """
-        if not self.opened:
-            raise ClosedError("producer")
+        # Which loop runs takes longer to find out, so the first of a batch asks.
+        if get_ident() != self._thread or not self.accumulator.held:
+            self.check_open()
         try:
             body, kind = manner.encode(payload)
         except UsageError:

@@ -10,8 +10,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -21,11 +21,11 @@ import anyio
 from penstock._core import commands
 from penstock._core.cursor import Cursor
 from penstock._core.delay import Delay
+from penstock._core.departures import GivenBack
 from penstock._core.desk import FrontDesk
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
 from penstock._core.window import Window
-from penstock._link.forking import hold
 from penstock._link.link import Line, Link, open_link
 from penstock._link.wire import Wire
 from penstock._tasks.applying import applier
@@ -34,12 +34,12 @@ from penstock._tasks.attempts import Attempts
 from penstock._tasks.bells import Bell
 from penstock._tasks.burying import Burial
 from penstock._tasks.clock import now
-from penstock._tasks.closing import give_back
+from penstock._tasks.closing import TOO_LATE, Limits, give_back
 from penstock._tasks.committer import Committer
 from penstock._tasks.hands import Hands, this_task
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer
-from penstock._tasks.lifetime import seen_through, task_group
+from penstock._tasks.lifetime import Home, Lifetime, quietly, seen_through, task_group
 from penstock._tasks.membership import Membership
 from penstock._tasks.opening import patiently
 from penstock._tasks.own_claims import OwnClaims
@@ -57,9 +57,14 @@ from penstock._tasks.sounding import Sounding
 from penstock._tasks.telling import paced
 from penstock._tasks.verdicts import Verdicts
 from penstock._tasks.worker import Workbench
-from penstock.errors import ConfigurationError, ConnectionLost, UsageError
+from penstock.errors import (
+    ClosedError,
+    ConfigurationError,
+    ConnectionLost,
+    UsageError,
+)
 from penstock.events import Event
-from penstock.message import EntryId
+from penstock.message import EntryId, Shard
 from penstock.options import AutoCommit, Mode, Start
 
 __all__ = ["Session", "open_session"]
@@ -114,6 +119,7 @@ class Session(Generic[T]):
             confirms=plan.policy is not AutoCommit.DISABLED,
             delay=self._delay,
             handed_out=self._handed_out,
+            check=Home("consumer").check,
         )
         self._verdicts = Verdicts(
             self.ledger,
@@ -132,18 +138,18 @@ class Session(Generic[T]):
             link,
             self.assignment.cursors,
             room=self._room,
-            group=group,
+            spawn=self._spawn,
             make=self._make_reader,
         )
         self._committer = self._make_committer()
         self._silence = self._make_silence_watch()
         self._claimer: Claimer | None = None
         self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
-        self._closing = False
-        self._closed = anyio.Event()
-        # Whether this is the copy of a forked child.
-        self.orphaned = False
-        hold(self)
+        # How long each step of closing may take; None until it begins.
+        self._limits: Limits | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        # What was let go and is still to be given back, of shards read no more.
+        self._released: list[GivenBack] = []
 
     def _room(self, now: float, left: int) -> int:
         """Give how many entries may be read now; see `Readers`.
@@ -302,26 +308,44 @@ class Session(Generic[T]):
         Args:
             deadline: Until when it is tried, by the monotonic clock.
         """
-        plan, group = self._plan, self._group
+        plan = self._plan
         await patiently(self._line, deadline, self.assignment.open)
         wire = await patiently(self._line, deadline, self._link.connect)
         self.readers.start(wire, self.assignment.cursors.all[0])
         if self._committer and plan.member and self._claims:
-            group.start_soon(self._committer.run)
+            self._spawn(self._committer.run)
             self._claimer = self._make_claimer(plan.member, self._claims)
-            group.start_soon(self._claimer.run)
+            self._spawn(self._claimer.run)
             again = partial(bring_back, self.ledger, self._postponed)
-            group.start_soon(self._until_closed, partial(again, self.intake.arrived))
+            self._spawn(
+                partial(self._until_closed, partial(again, self.intake.arrived))
+            )
         if self._silence is not None:
-            group.start_soon(self._until_closed, self._silence.run)
+            self._spawn(partial(self._until_closed, self._silence.run))
         if self._delay is not None:
             due = partial(ripen, self._delay, self.ledger, self._handed_out)
-            group.start_soon(self._until_closed, due)
+            self._spawn(partial(self._until_closed, due))
         self.assignment.readers, self.assignment.claimer = self.readers, self._claimer
-        group.start_soon(self._scout.run, self.assignment.appeared, self._line.restore)
+        looks = partial(self._scout.run, self.assignment.appeared, self._line.restore)
+        self._spawn(looks)
         if self.assignment.wrong is not None:
             self.intake.fail(self.assignment.wrong)
         self._guard.join(self.intake)
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something in the background; should it fail, everything is closed."""
+        self._group.start_soon(self._in_background, work)
+
+    async def _in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        with quietly():
+            try:
+                await work()
+            except asyncio.CancelledError:
+                raise
+            # SystemExit too, which would stop the event loop if it got out of a task.
+            except BaseException as error:  # noqa: BLE001 - raised to whoever reads
+                self.intake.crash(error)
+                self._group.cancel_scope.cancel()
 
     async def _settle(self) -> None:
         if self._committer is not None:
@@ -345,10 +369,6 @@ class Session(Generic[T]):
         with anyio.CancelScope(shield=True) as scope:
             self._clocks.append(scope)
             await work()
-
-    def forked(self) -> None:
-        """Serve nobody: this is a forked child, where nothing will be read."""
-        self.orphaned = True
 
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
         """Go on at a place."""
@@ -388,88 +408,172 @@ class Session(Generic[T]):
         if self._committer is not None:
             await self._committer.flush()
 
-    async def close(self, *, clean: bool) -> None:
-        """End everything, in order; further calls wait for the first one.
+    def shut(self) -> None:
+        """Hand out nothing more: loops end, and handlers that have started finish."""
+        self.intake.close()
 
-        It is done by a task of its own: whoever waits for it may be cancelled.
+    def close_when_idle(self, leave: Callable[[asyncio.Task[Any]], None]) -> bool:
+        """Have a handler that closes its own consumer not wait for itself.
 
         Args:
-            clean: Whether what loops hold counts as processed.
+            leave: Called with the task that called `run`, when handlers have ended.
+
+        Returns:
+            Whether the caller is a handler, or a task or thread that one has started.
         """
-        self.intake.close()
-        if asyncio.current_task() in self._crew:
-            return  # a handler: `run` returns after it, and the rest follows there
-        if not self._closing:
-            self._closing = True
-            self._group.start_soon(self._end, this_task() if clean else None)
-        await self._closed.wait()
+        if not self._crew.is_inside():
+            return False
+        self._crew.on_idle = leave
+        return True
 
-    async def _end(self, leaving: asyncio.Task[Any] | None) -> None:
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._close(leaving)
-                for clock in self._clocks:
-                    clock.cancel()
-                if self._committer is not None:
-                    await self._committer.stop()
-        finally:
-            self._guard.leave(self.intake)
-            self._closed.set()
+    async def close(self, leaving: asyncio.Task[Any] | None) -> None:
+        """End everything in order, in `close_timeout`.
 
-    async def _close(self, leaving: asyncio.Task[Any] | None) -> None:
-        """End the tasks, in order.
+        It may be cancelled and called again: it goes on where it was.
 
         Args:
             leaving: The task that leaves the consumer cleanly; None if it does not.
         """
-        deadline = time.monotonic() + self._plan.close_timeout
+        self.shut()
+        if self._limits is None:
+            self._limits = limits = Limits.of(
+                time.monotonic(), self._plan.close_timeout
+            )
+            # Whatever waits for the server then, waits no longer.
+            self._alarm = asyncio.get_running_loop().call_later(
+                limits.end - time.monotonic(), self._link.abort, TOO_LATE
+            )
+        try:
+            await self._close(leaving, self._limits)
+        except asyncio.CancelledError:
+            raise  # it will be called again
+        except BaseException:
+            self._cut()
+            raise
+        self._cut()
+
+    def closed(self) -> None:
+        """Note that the last connection has been closed."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _cut(self) -> None:
+        """End what is left in the background."""
+        for clock in self._clocks:
+            clock.cancel()
+        for each in (self._scout, self._claimer, self.readers, self._committer):
+            if each is not None:
+                each.cut()
+        self._guard.leave(self.intake)
+        self.ledger.close()
+
+    async def _close(self, leaving: asyncio.Task[Any] | None, limits: Limits) -> None:
+        """End the tasks, in order.
+
+        Args:
+            leaving: The task that leaves the consumer cleanly; None if it does not.
+            limits: How long each step may take.
+        """
         # Leases matter no more, and what is on its way may come through.
         self._line.relax()
-        # These two see to their own deadlines.
-        await self._scout.stop()
-        if self._claimer is not None:
-            await self._claimer.stop()
-        await self.readers.stop()
-        await self._crew.dismiss(deadline)
+        self._scout.cut()
+        async with task_group() as both:
+            both.start_soon(self._stop_reading, limits)
+            both.start_soon(self._crew.dismiss, limits.handlers, limits.cancelled)
         self.hands.let_go(leaving)
         if self._delay is not None:
             # Left cleanly, all that was handed out counts as due.
             for entry in self._delay.ripe(math.inf if leaving else now()):
                 self.ledger.ack(entry)
-        await self._end_group(deadline)
+        await self._end_group(limits)
         if self._plan.noack and self.ledger.queued:
             facts = {"messages": self.ledger.queued}
             self._plan.on_event(Event("dropped", facts=facts))
-        self.ledger.close()
 
-    async def _end_group(self, deadline: float) -> None:
-        """Send every outcome, and give back the rest; what can't be sent is told of."""
+    async def _stop_reading(self, limits: Limits) -> None:
+        every: list[Readers | Claimer] = [self.readers]
+        every += [self._claimer] if self._claimer is not None else []
+        with _until(limits.reading):
+            async with task_group() as all_:
+                for each in every:
+                    all_.start_soon(each.stop)
+        with _until(limits.end):
+            for each in every:
+                each.cut()
+                await each.ended()
+
+    async def _end_group(self, limits: Limits) -> None:
+        """Send every outcome, and give back the rest; report what could not be sent."""
         plan, committer, claims = self._plan, self._committer, self._claims
         if plan.member is None or committer is None or claims is None:
             return
-        with anyio.move_on_after(max(1.0, deadline - time.monotonic())) as unsent:
-            await committer.flush()
-        facts = {"uncommitted": self.ledger.uncommitted, "dying": self.ledger.dying}
-        stranded = self.readers.stranded or (
-            self._claimer is not None and self._claimer.stranded
+        committer.hurry()
+        if committer.ended:
+            # Cancelled beside all other tasks by asyncio.run(), say.
+            committer.revive()
+            self._spawn(committer.run)
+        strays = self._strays()
+        if self.ledger.dying or strays:
+            # Before the rest is released, and the dying with it; and what is listed as
+            # pending then must not be what waits to be acknowledged.
+            with _until(limits.letters):
+                await self._flush()
+        dying = self.ledger.dying
+        self._released += self.ledger.release()
+        with _until(limits.end):
+            # Both write at once, so it takes one round trip.
+            async with task_group() as both:
+                both.start_soon(self._flush)
+                both.start_soon(self._give_back, plan.member, claims, strays)
+        self._report(dying)
+
+    async def _flush(self) -> None:
+        if self._committer is not None:
+            with suppress(ClosedError):  # it has failed, which is raised
+                await self._committer.flush()
+
+    def _strays(self) -> Sequence[Shard]:
+        """Return the shards of which entries may have come that were never booked."""
+        claimer = self._claimer
+        if self.readers.stranded or (claimer is not None and claimer.stranded):
+            return self.assignment.cursors.shards
+        return ()
+
+    async def _give_back(
+        self, member: Membership, claims: OwnClaims, strays: Sequence[Shard]
+    ) -> None:
+        await give_back(
+            self._line,
+            claims,
+            self._released,
+            member,
+            idle=self._plan.lease,
+            strays=strays,
+            on_event=self._plan.on_event,
         )
-        # Also if some outcomes could not be sent: a dead letter is refused, say.
-        with anyio.move_on_after(1.0) as kept:
-            await give_back(
-                self._line,
-                claims,
-                self.ledger.release(),
-                plan.member,
-                idle=plan.lease,
-                strays=self.assignment.cursors.shards if stranded else (),
-                on_event=plan.on_event,
-            )
-        if unsent.cancelled_caught or kept.cancelled_caught:
-            plan.on_event(Event("close_incomplete", facts=facts))
+        self._released.clear()
+
+    def _report(self, dying: int) -> None:
+        tell, uncommitted = self._plan.on_event, self.ledger.uncommitted
+        if uncommitted or dying:
+            facts: dict[str, object] = {"uncommitted": uncommitted, "dying": dying}
+            tell(Event("close_incomplete", facts=facts))
+        if self._released:
+            messages = sum(len(ids) for _, _, ids in self._released)
+            facts = {"messages": messages, "reason": TOO_LATE}
+            tell(Event("not_given_back", facts=facts))
+            self._released.clear()
+
+
+def _until(deadline: float) -> anyio.CancelScope:
+    """Bound a block by a time of the monotonic clock."""
+    return anyio.move_on_after(deadline - time.monotonic())
 
 
 @asynccontextmanager
-async def open_session(plan: Plan[T]) -> AsyncIterator[Session[T]]:
+async def open_session(
+    plan: Plan[T], lifetime: Lifetime[Session[T]]
+) -> AsyncIterator[Session[T]]:
     """Open a consumer's session and close it again.
 
     Raises:
@@ -485,13 +589,13 @@ async def open_session(plan: Plan[T]) -> AsyncIterator[Session[T]]:
             async with task_group() as group:
                 session = Session(plan, link, line, group)
                 await session.start(deadline)
-                clean = False
                 try:
                     yield session
-                    clean = True
                 finally:
-                    await seen_through(partial(session.close, clean=clean))
+                    end = partial(session.close, lifetime.leaving)
+                    await seen_through(end)
         finally:
             with anyio.CancelScope(shield=True):
                 await line.aclose()
+        session.closed()
     session.intake.raise_untold()

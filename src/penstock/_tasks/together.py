@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.lifetime import Lifetime, enter, is_inside, task_group
 from penstock.events import Event, OnEvent
 
 __all__ = ["Part", "Together"]
@@ -72,8 +72,10 @@ class Together:
         self._stopping = False
         # Why it ends, if that is not by our user's wish.
         self._failure: BaseException | None = None
-        # While our user's block runs: it is cancelled by moving its deadline up.
-        self._block: asyncio.Timeout | None = None
+        # Called when a part has failed, while a block of our user's runs.
+        self.on_failure: Callable[[], None] | None = None
+        # In the context of all that the parts do, and of their handlers.
+        self._token = object()
 
     @property
     def open(self) -> tuple[Any, ...]:
@@ -95,38 +97,42 @@ class Together:
         """Wait until it is to drain."""
         await self._over.wait()
 
-    @asynccontextmanager
-    async def live(self) -> AsyncIterator[None]:
-        """Open all, let the block run, and drain all.
+    @property
+    def failed(self) -> bool:
+        """Whether a part has failed for good."""
+        return self._failure is not None
 
-        A block that raises has the handlers finish all the same; one that is
-        cancelled has them cancelled.
+    def is_inside(self) -> bool:
+        """Return whether the caller is a handler of a part, or was started by one."""
+        return is_inside(self._token)
+
+    @asynccontextmanager
+    async def live(self, lifetime: Lifetime[Together]) -> AsyncIterator[Together]:
+        """Open all, and drain all when it is left.
+
+        Handlers finish, also when the block that is left has raised. They are
+        cancelled when it was cancelled, or when nobody holds this any more.
+
+        Raises:
+            BaseException: What the first part raised that failed.
         """
-        raised: Exception | None = None
         async with task_group() as tasks:
             for part in self._parts:
                 tasks.start_soon(self._serve, part)
             await self._settled.wait()
             if self._failure is None:
                 try:
-                    # Not a scope of anyio's: this is our user's own task, and their
-                    # cancellation has been seen to get out under load.
-                    async with asyncio.timeout(None) as self._block:
-                        yield
-                except Exception as error:  # noqa: BLE001 - raised below
-                    raised = None if _expired(self._block, error) else error
+                    yield self
                 finally:
-                    self._block = None
                     self._stopping = True
+                    if not lifetime.drains:
+                        tasks.cancel_scope.cancel()
             self._over.set()
         if self._failure is not None:
-            if raised is not None:
-                self._failure.add_note(f"and then the block raised {raised!r:.200}")
             raise self._failure
-        if raised is not None:
-            raise raised
 
     async def _serve(self, part: Part) -> None:
+        enter(self._token)
         running = anyio.CancelScope()
         try:
             async with task_group() as tasks:
@@ -182,10 +188,5 @@ class Together:
         self._over.set()
         if self._failure is None:
             self._failure = error
-            if self._block is not None:
-                self._block.reschedule(self._loop.time())
-
-
-def _expired(block: asyncio.Timeout | None, error: Exception) -> bool:
-    """Tell whether it is by us that the block ended."""
-    return block is not None and block.expired() and isinstance(error, TimeoutError)
+            if self.on_failure is not None:
+                self.on_failure()

@@ -14,6 +14,7 @@ from penstock._core.replies import ErrorReply, StreamInfo
 from penstock._link.link import Link, open_link
 from penstock._link.wire import Wire
 from penstock._tasks.describing import Describer
+from penstock._tasks.lifetime import Home
 from penstock._tasks.membership import refusal
 from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent
@@ -34,6 +35,7 @@ class Line:
         # Both are None while it is closed.
         self._link: Link | None = None
         self._wire: Wire | None = None
+        self._home: Home | None = None
         self._dialing = anyio.Lock()
         self._describer = Describer()
 
@@ -43,8 +45,12 @@ class Line:
         return self._link is None
 
     @asynccontextmanager
-    async def open(self, url: str | None) -> AsyncIterator[None]:
+    async def open(self, url: str | None, home: Home) -> AsyncIterator[Line]:
         """Connect, and close in the end.
+
+        Args:
+            url: The server.
+            home: From where it may be used.
 
         Raises:
             ConfigurationError: A wrong URL.
@@ -53,9 +59,9 @@ class Line:
         """
         async with open_link(url, self.on_event) as link:
             self._wire = await link.connect()
-            self._link = link
+            self._link, self._home = link, home
             try:
-                yield
+                yield self
             finally:
                 wire, self._link, self._wire = self._wire, None, None
                 with anyio.CancelScope(shield=True):
@@ -66,10 +72,13 @@ class Line:
 
         Raises:
             ClosedError: It is not open.
+            UsageError: It was opened in another event loop or thread.
             ConnectError: The connection was lost, and no other can be made.
             AccessError: The same, because the server refuses this user now.
             ConnectionLost: The connection ended before the replies.
         """
+        if self._home is not None and self._link is not None:
+            self._home.check()
         async with self._dialing:
             if self._link is None or self._wire is None:
                 raise ClosedError("admin")

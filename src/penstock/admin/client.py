@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from penstock._core import commands, sharding
-from penstock._tasks.lifetime import Openable
+from penstock._tasks.lifetime import Live, Openable
 from penstock.admin._line import Line
 from penstock.admin._office import DeadLetterOffice
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
@@ -17,7 +14,7 @@ from penstock.options import Duration, StartAt
 __all__ = ["Admin", "group_state", "reset_group", "trim"]
 
 
-class Admin(Openable):
+class Admin(Openable[Line]):
     """Asks about streams and groups on one connection, and changes them.
 
     Every call is one try: nothing is sent again. When the connection was lost, the
@@ -51,10 +48,9 @@ class Admin(Openable):
         self._dead = DeadLetterOffice(self._line)
         self._trimmer = Trimmer(self._line)
 
-    @asynccontextmanager
-    async def _live(self) -> AsyncIterator[None]:
-        async with self._line.open(self._url):
-            yield
+    def _living(self) -> Live[Line]:
+        line, url = self._line, self._url
+        return lambda lifetime: line.open(url, lifetime.home)
 
     @property
     def dead(self) -> DeadLetterOffice:

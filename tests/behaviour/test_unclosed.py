@@ -1,0 +1,421 @@
+"""What is dropped without being closed warns, and closes; nothing else is heard of it.
+
+Each program runs in a process of its own: what asyncio and Python print when they
+destroy what is left goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Consumer, Message, Producer, Router
+from support.proxy import proxy
+from support.server import server
+from support.storm import nothing_left
+from support.waiting import eventually, pending, read, send
+
+LOOPS = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
+
+OPENINGS = {
+    "producer": "Producer(url)",
+    "consumer": "Consumer(stream, url=url, group='g')",
+    "realtime": "Consumer(stream, url=url)",
+    "delayed": "Consumer(stream, url=url, group='g', auto_commit=DELAYED)",
+    "router": "router_of(url, stream)",
+    "admin": "Admin(url)",
+}
+
+HEAD = """
+import asyncio, gc, sys, time
+from penstock import DELAYED, KEEP_ALL, Consumer, Producer, Router
+from penstock.admin import Admin
+url, stream, loop_name = sys.argv[1:]
+if loop_name == "uvloop":
+    import uvloop
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+def router_of(url, stream):
+    router = Router(url)
+
+    @router.handler(stream, group="g")
+    async def handle(payload: bytes) -> None: ...
+
+    return router
+"""
+
+
+async def run(
+    program: str, url: str, stream: str, loop: str, within: float = 45
+) -> str:
+    """Run a program; gives what it wrote to standard error."""
+    source = HEAD + textwrap.dedent(program)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "always", "-c", source, url, stream, loop),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(within):
+        out, errors = await process.communicate()
+    text = errors.decode()
+    assert process.returncode == 0, text
+    assert out == b"done\n", text
+    return text
+
+
+def only_warnings(text: str, name: str) -> None:
+    """Make sure that it was warned of, by its name, and that nothing else was said."""
+    lines = [line for line in text.splitlines() if not line.startswith("  ")]
+    told = [line for line in lines if "ResourceWarning" in line]
+    assert any(name in line for line in told), text
+    assert not [line for line in lines if line not in told and "unbounded" not in line]
+
+
+NAMES = {"router": "Running", "realtime": "Consumer", "delayed": "Consumer"}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", OPENINGS)
+async def test_the_end_of_asyncio_run_closes_what_is_open(
+    url: str, stream: str, redis: Any, kind: str, loop: str
+) -> None:
+    program = f"""
+    async def main():
+        global kept
+        kept = {OPENINGS[kind]}
+        await kept.start()
+
+    asyncio.run(main())
+    print("done")
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", OPENINGS)
+async def test_a_dropped_one_is_closed_by_its_loop(
+    url: str, stream: str, redis: Any, kind: str, loop: str
+) -> None:
+    program = f"""
+    async def main():
+        made = {OPENINGS[kind]}
+        await made.start()
+        del made
+        gc.collect()
+        async with asyncio.timeout(9):
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0.01)
+        print("done")
+
+    asyncio.run(main())
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", OPENINGS)
+@pytest.mark.parametrize("block", [True, False])
+async def test_a_loop_that_is_closed_beneath_it_leaves_warnings_alone(
+    url: str, stream: str, redis: Any, kind: str, loop: str, *, block: bool
+) -> None:
+    """Without asyncio.run, so that nobody cancels what is left."""
+    made = OPENINGS[kind] + (".running()" if kind == "router" and block else "")
+    enter = "__aenter__" if block else "start"
+    program = f"""
+    loop = asyncio.new_event_loop()
+    made = {made}
+    loop.run_until_complete(made.{enter}())
+    loop.run_until_complete(asyncio.sleep(0.05))
+    loop.close()
+    del made, loop
+    gc.collect()
+    gc.collect()
+    print("done")
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_loop_that_is_closed_in_the_midst_of_everything(
+    url: str, stream: str, redis: Any, loop: str
+) -> None:
+    program = """
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        global kept
+        producer = Producer(url, retention=KEEP_ALL)
+        consumer = Consumer(stream, url=url, group="g")
+        running = router_of(url, stream + "-2").running()
+        kept = [producer, consumer, running]
+        for each in kept:
+            await each.__aenter__()
+        for number in range(100):
+            await producer.enqueue(stream, b"x")
+        async def slow(message):
+            await asyncio.sleep(9)
+        kept.append(asyncio.create_task(consumer.run(slow, concurrency=3)))
+        await asyncio.sleep(0.1)
+        kept.append(await producer.enqueue(stream, b"x"))
+        kept.pop(-2)._log_destroy_pending = False
+
+    loop.run_until_complete(main())
+    loop.close()
+    del kept, loop
+    gc.collect()
+    print("done")
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    # The consumer is held by the user's own task, which nobody has ended.
+    for name in ("Producer", "Running"):
+        assert f"ResourceWarning: <{name}" in text
+    assert "Traceback" not in text
+    assert "destroyed" not in text
+    assert "didn't stop" not in text
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_the_end_of_asyncio_run_tells_the_server_what_is_done(
+    url: str, stream: str, redis: Any, loop: str
+) -> None:
+    """A task that holds a consumer is cancelled with all others, Penstock's too."""
+    await send(url, stream, *range(50))
+    program = """
+    async def work():
+        async with Consumer(stream, url=url, group="g") as consumer:
+            for _ in range(10):
+                (await consumer.next()).ack()
+            print("done")
+            ready.set()
+            await asyncio.Event().wait()
+
+    async def main():
+        global ready
+        ready = asyncio.Event()
+        task = asyncio.create_task(work())
+        await ready.wait()
+        return time.monotonic()
+
+    ended = asyncio.run(main())
+    assert time.monotonic() - ended < 5  # far less than `close_timeout`
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    assert text == ""
+    [group] = await redis.xinfo_groups(stream)
+    assert group["entries-read"] - group["pending"] == 10
+    # The rest was given back: others have it at once.
+    reply = await redis.xautoclaim(stream, "g", "other", 60_000, count=100)
+    assert len(reply[1]) == group["pending"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("held", [True, False])
+async def test_the_end_of_asyncio_run_sends_what_is_queued(
+    url: str, stream: str, redis: Any, loop: str, *, held: bool
+) -> None:
+    """Whether a task holds the producer, which is cancelled too, or nobody does."""
+    program = f"""
+    async def work(ready):
+        producer = Producer(url, retention=KEEP_ALL)
+        await producer.start()
+        try:
+            for _ in range(9000):
+                producer.enqueue_nowait(stream, b"x")
+            print("done")
+            ready.set()
+            kept.append(producer)
+            if {held}:
+                await asyncio.Event().wait()
+        finally:
+            if {held}:
+                await producer.aclose()
+
+    async def main():
+        ready = asyncio.Event()
+        task = asyncio.create_task(work(ready))
+        await ready.wait()
+
+    kept = []
+    asyncio.run(main())
+    """
+    async with nothing_left(redis):
+        text = await run(program, url, stream, loop)
+    assert await redis.xlen(stream) == 9000
+    if held:
+        assert text == ""
+    else:
+        only_warnings(text, "Producer")
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.5])
+async def test_cancelling_all_its_tasks_while_it_closes_loses_nothing(
+    url: str, stream: str, redis: Any, moment: float
+) -> None:
+    """As a second Ctrl-C does."""
+    await send(url, stream, *range(50))
+    async with proxy(url) as between:
+        consumer = Consumer(stream, url=between.url, group="g")
+        await consumer.start()
+        for message in await read(consumer, 10):
+            message.ack()
+        between.delay = 0.1
+        closing = asyncio.create_task(consumer.aclose())
+        await asyncio.sleep(moment)
+        for task in asyncio.all_tasks():
+            if "penstock" in task.get_name() or "Session" in task.get_name():
+                task.cancel()
+        await closing
+    [group] = await redis.xinfo_groups(stream)
+    assert group["entries-read"] - group["pending"] == 10
+    reply = await redis.xautoclaim(stream, "g", "other", 60_000, count=100)
+    assert len(reply[1]) == group["pending"]
+
+
+async def test_who_cancels_all_tasks_before_closing_is_not_warned(
+    url: str, stream: str, redis: Any
+) -> None:
+    """A common way to end a program; it closes by that, and `aclose` finds it so."""
+    await send(url, stream, *range(5))
+    consumer, producer = Consumer(stream, url=url, group="g"), Producer(url)
+    await consumer.start()
+    await producer.start()
+    (await read(consumer, 1))[0].ack()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await consumer.aclose()
+    await producer.aclose()
+    assert await pending(redis, stream, "g") <= 4
+    await consumer.start()
+    assert len(await read(consumer, 4)) == 4
+    await consumer.aclose()
+
+
+async def test_the_end_of_asyncio_run_does_not_wait_for_a_frozen_server(
+    tmp_path: Path,
+) -> None:
+    program = """
+    import os, signal, time
+
+    async def main():
+        global kept
+        kept = [Consumer("s", url=url, group="g", close_timeout=0.5)]
+        kept.append(Producer(url, close_timeout=0.5))
+        for each in kept:
+            await each.start()
+        os.kill(int(stream), signal.SIGSTOP)
+        kept.append(await kept[1].enqueue("s", b"x"))
+        return time.monotonic()
+
+    start = asyncio.run(main())
+    assert time.monotonic() - start < 1.5
+    print("done")
+    """
+    async with server(tmp_path) as own:
+        assert own._process is not None
+        text = await run(program, own.url, str(own._process.pid), "asyncio")
+    assert "<Consumer 's'" in text
+    assert "<Producer" in text
+    assert "Traceback" not in text
+
+
+async def test_dropping_a_consumer_gives_back_what_it_had(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(20))
+
+    async def drops() -> None:
+        consumer = Consumer(stream, url=url, group="g")
+        await consumer.start()
+        await consumer.next()
+        del consumer
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="<Consumer 'test-.* was dropped"):
+        await drops()
+
+    async def given_back() -> bool:
+        lines = await redis.xpending_range(stream, "g", "-", "+", 100)
+        return lines and all(line["time_since_delivered"] >= 60_000 for line in lines)
+
+    await eventually(given_back)
+
+
+async def test_an_outlet_keeps_its_producer_open(
+    url: str, stream: str, redis: Any
+) -> None:
+    async def opened() -> Any:
+        producer = Producer(url)
+        await producer.start()
+        return producer, producer.to(stream)
+
+    producer, outlet = await opened()
+    aclose = producer.aclose
+    del producer
+    gc.collect()
+    await outlet.send(b"x")
+    await aclose()
+    assert await redis.xlen(stream) == 1
+
+
+async def test_a_run_keeps_its_consumer_open(url: str, stream: str, redis: Any) -> None:
+    got: list[bytes] = []
+
+    async def handle(message: Message[bytes]) -> None:
+        got.append(message.payload)
+
+    async def opened() -> asyncio.Task[None]:
+        consumer = Consumer(stream, url=url, group="g")
+        await consumer.start()
+        return asyncio.create_task(consumer.run(handle))
+
+    running = await opened()
+    gc.collect()
+    await send(url, stream, 1)
+
+    async def done() -> bool:
+        return got == [b"1"]
+
+    await eventually(done)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        running.cancel()
+        await asyncio.wait([running])
+        del running
+        gc.collect()
+    async with asyncio.timeout(9):
+        while any("penstock" in each.get_name() for each in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_closed_does_not_warn(url: str, stream: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for made in (Producer(url), Consumer(stream, url=url, group="g")):
+            async with made:
+                pass
+        router = Router(url)
+
+        @router.handler(stream, group="g")
+        async def handle(_: bytes) -> None: ...
+
+        async with router.running():
+            pass
+        del made, router, handle
+        gc.collect()
