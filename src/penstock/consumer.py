@@ -16,7 +16,7 @@ from typing import (
 
 from penstock._core import sharding
 from penstock._core.counting import count_up
-from penstock._tasks.hands import this_task
+from penstock._tasks.iterating import BatchLoop, Loop
 from penstock._tasks.lifetime import Openable
 from penstock._tasks.plan import (
     Plan,
@@ -92,9 +92,10 @@ class Consumer(Openable, Generic[T]):
     never wait for each other.
 
     Leaving it stops reading, lets started handlers finish, sends every outcome, and
-    gives back what was not handled, so that others may have it at once. When it is
-    left by an exception or by cancellation, the messages in the loops' hands are
-    not acknowledged.
+    gives back what was not handled, so that others may have it at once. What the
+    task that leaves has received from `next`, `take` or a loop counts as processed;
+    not so when it leaves by an exception or by cancellation, and not what other tasks
+    have received and did not come back for.
 
     Args:
         *streams: The streams' names.
@@ -288,14 +289,14 @@ class Consumer(Openable, Generic[T]):
         A message counts as processed when the loop comes back for the next one.
         Several loops on one consumer, in several tasks, share the messages. Handle a
         failure inside the loop: a loop that is left can't tell `break` from an
-        exception, and its message counts as processed if the consumer is then left
-        cleanly; not so where the loop's task was cancelled, or ended by an exception.
+        exception, and its message counts as processed if the same task then leaves the
+        consumer cleanly. If another task leaves the consumer, it is not acknowledged.
 
         Raises:
             ClosedError: The consumer is not open.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        return self._open.hands.loop()
+        return Loop(self._open.hands)
 
     @overload
     def next(self, timeout: None = None) -> Coroutine[Any, Any, Message[T]]: ...
@@ -308,8 +309,21 @@ class Consumer(Openable, Generic[T]):
     ) -> Coroutine[Any, Any, Message[T] | None]:
         """Wait for one message.
 
-        What this task got from `next` before counts as processed by that, and so it
-        does when the task ends without an exception. Cancelling it takes no message.
+        The messages that the calling task has received from `next` and `take` before
+        count as processed when it calls again, and those only: calls that are made
+        together, as in `asyncio.gather(consumer.next(), consumer.next())`, acknowledge
+        nothing of each other. A task also comes back by `take`, `run` and `async for`,
+        and by leaving the consumer cleanly. A call from another thread, by
+        `asyncio.run_coroutine_threadsafe`, is that thread's.
+
+        The end of a task acknowledges nothing. A message whose calling task has ended,
+        or whose call's result nobody has fetched, is acknowledged by `message.ack()`
+        alone. Without that, others receive it when its lease has ended or this consumer
+        closes, and the event `not_acknowledged` is reported. Before Python 3.12 this
+        concerns `asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`, because it
+        runs `fetch` in a task of its own: use `timeout`, or `asyncio.timeout`.
+
+        Cancelling it takes no message.
 
         Args:
             timeout: Seconds to wait at most; default: for ever. 0 takes what is
@@ -325,7 +339,7 @@ class Consumer(Openable, Generic[T]):
         # Not itself async: it has to be known whose call it is, see `Hands`.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return self._open.hands.next(this_task(), timeout)
+        return self._open.hands.next(timeout)
 
     def take(
         self,
@@ -334,8 +348,9 @@ class Consumer(Openable, Generic[T]):
     ) -> Coroutine[Any, Any, list[Message[T]]]:
         """Wait for several messages.
 
-        As with `next`, what this task got before counts as processed by that, and so
-        it does when the task ends without an exception. Cancelling it takes nothing.
+        As with `next`, what the calling task has received before counts as processed
+        when it calls again, and what nobody comes back for is not acknowledged.
+        Cancelling it takes nothing.
 
         Args:
             max: How many at most; default 100. No more come than `Prefetch` lets in.
@@ -350,7 +365,7 @@ class Consumer(Openable, Generic[T]):
             PenstockError: Reading failed for good, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
-        return self._open.hands.take(this_task(), most, wait)
+        return self._open.hands.take(most, wait)
 
     def pause(self) -> None:
         """Hand out no more messages until `resume`.
@@ -565,7 +580,7 @@ class Consumer(Openable, Generic[T]):
             ```
         """
         most, wait = count(size, "size"), seconds(linger, "linger")
-        return self._open.hands.batches(most, wait)
+        return BatchLoop(self._open.hands, most, wait)
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server.

@@ -14,8 +14,8 @@ import anyio
 from penstock._core.desk import FrontDesk
 from penstock._core.ledger import Ledger
 from penstock._core.signature import is_async
+from penstock._tasks.callers import this_task
 from penstock._tasks.calling import Call, Handler, ThreadDesk, in_thread, limited
-from penstock._tasks.hands import this_task
 from penstock._tasks.lifetime import task_group
 from penstock._tasks.plan import Plan
 from penstock._tasks.worker import HandlerExit, Workbench, work, work_batches

@@ -28,14 +28,16 @@ from penstock._core.window import Window
 from penstock._link.forking import hold
 from penstock._link.link import Line, Link, open_link
 from penstock._link.wire import Wire
+from penstock._tasks.abandoned import Abandoned
 from penstock._tasks.applying import applier
 from penstock._tasks.assignment import Assignment
 from penstock._tasks.attempts import Attempts
 from penstock._tasks.bells import Bell
 from penstock._tasks.burying import Burial
+from penstock._tasks.callers import this_task
 from penstock._tasks.closing import give_back
 from penstock._tasks.committer import Committer
-from penstock._tasks.hands import Hands, this_task
+from penstock._tasks.hands import Hands
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer
 from penstock._tasks.lifetime import seen_through, task_group
@@ -114,7 +116,7 @@ class Session(Generic[T]):
         self._applier = applier(plan, line, self.ledger, self._verdicts)
         self._desk = self._make_desk(FrontDesk)
         self._ack = plan.policy is AutoCommit.PROCESSED
-        self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
+        self.hands = self._make_hands()
         self._scout = Scout(line.calls, plan.on_event)
         self.assignment = Assignment(plan, line, self.ledger, self._scout)
         self.readers = Readers(
@@ -193,6 +195,12 @@ class Session(Generic[T]):
             at_home=lambda: threading.get_ident() == home,
             transactions=self._applier,
         )
+
+    def _make_hands(self) -> Hands[T]:
+        plan = self._plan
+        group = plan.member.group if plan.member else ""
+        abandoned = Abandoned(group, plan.lease, plan.on_event)
+        return Hands(self.intake, self.ledger, self._desk, abandoned, ack=self._ack)
 
     def _make_committer(self) -> Committer | None:
         plan = self._plan
@@ -329,7 +337,7 @@ class Session(Generic[T]):
 
     async def run(self, job: Job) -> None:
         """Have messages handled until the consumer closes."""
-        self.hands.come_back(this_task())
+        self.hands.come_back_here()
         await self._crew.run(job)
 
     def _bench(self, kind: type[FrontDesk[T]]) -> Workbench:
