@@ -16,6 +16,7 @@ from typing import (
 
 from penstock._core import sharding
 from penstock._core.counting import count_up
+from penstock._core.signature import check_handler
 from penstock._tasks.iterating import BatchLoop, Loop
 from penstock._tasks.lifetime import Openable
 from penstock._tasks.plan import (
@@ -523,7 +524,10 @@ class Consumer(Openable, Generic[T]):
 
         Args:
             handler: An async function of the message; any other function is called in
-                a thread of its own, at most `concurrency` at a time.
+                a thread of its own, at most `concurrency` at a time. Whatever can be
+                called with one message will do, but for classes and generators. A call
+                that returns a generator, or a coroutine that nobody has awaited, has
+                failed.
             concurrency: Handlers at a time; default 1.
             ordering: What is handled one at a time in the order of the stream:
                 `"none"` (default), the messages of a `"key"`, or of a `"shard"`. There
@@ -535,16 +539,13 @@ class Consumer(Openable, Generic[T]):
 
         Raises:
             ConfigurationError: A number is less than 1, the ordering is unknown, or the
-                handler can't be called.
+                handler can't be called with one message, or is a class or a generator.
             UsageError: Another run of this consumer orders otherwise.
             ClosedError: The consumer is not open.
             GaveUp: A message was given up, and `dead_letters` is `STOP`.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        if not callable(handler):
-            raise ConfigurationError(
-                f"run({handler!r:.60}) can't be called; give a function of the message"
-            )
+        check_handler(handler)
         job = Job(
             handler,
             count(concurrency, "concurrency"),

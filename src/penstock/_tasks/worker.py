@@ -14,6 +14,7 @@ from penstock._core.ledger import Ledger
 from penstock._tasks.calling import Call
 from penstock._tasks.intake import Intake
 from penstock._tasks.verdicts import Verdicts
+from penstock.middleware import check_result
 
 __all__ = ["HandlerExit", "Workbench", "work", "work_batches"]
 
@@ -75,7 +76,9 @@ async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> Non
         if message is None:
             continue
         try:
-            await call(message)
+            result = await call(message)
+            if result is not None:
+                check_result(result)
         except BaseException as error:  # noqa: BLE001 - sorted out there
             _failed(bench, [entry], error, task)
         else:
@@ -121,7 +124,9 @@ async def work_batches(
         if not messages:
             continue
         try:
-            await call(messages)
+            result = await call(messages)
+            if result is not None:
+                check_result(result)
         except BaseException as error:  # noqa: BLE001 - sorted out there
             _failed(bench, entries, error, task)
         else:
