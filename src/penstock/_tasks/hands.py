@@ -148,14 +148,8 @@ class Hands(Generic[T]):
         await self.intake.turn()
         if self.intake.closed:
             raise ClosedError("consumer")
-        entries: list[Entry] = []
-        messages: list[Message[T]] = []
-        for entry in await self.intake.several(most, apart=False):
-            message = self.desk.open(entry)
-            if message is not None:
-                entries.append(entry)
-                messages.append(message)
-        return self.give_all(caller, entries, messages)
+        taken = await self.intake.several(most, apart=False)
+        return self.give_all(caller, *self.desk.open_all(taken))
 
     # -- who has what --------------------------------------------------------------
 

@@ -160,9 +160,7 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
         else:
             caller = self._changed(caller, before, task)
         while entries := await self._intake.batch(self._size, self._linger):
-            opened = [(entry, hands.desk.open(entry)) for entry in entries]
-            messages = [message for _, message in opened if message is not None]
-            entries = [entry for entry, message in opened if message is not None]
+            entries, messages = hands.desk.open_all(entries)
             if messages and task is self._caller:
                 self._held = entries
                 return messages

@@ -18,7 +18,7 @@ from penstock._tasks.callers import this_task
 from penstock._tasks.calling import Call, Handler, ThreadDesk, in_thread, limited
 from penstock._tasks.lifetime import task_group
 from penstock._tasks.plan import Plan
-from penstock._tasks.worker import HandlerExit, Workbench, work, work_batches
+from penstock._tasks.worker import EXITS, Workbench, work, work_batches
 from penstock.errors import PenstockError, UsageError
 from penstock.middleware import wrap
 from penstock.options import Batch, Ordering, seconds
@@ -133,6 +133,7 @@ class Crew(Generic[T]):
         # Of every handler; what one leaves in its context the next must not see.
         context = copy_context()
         errors: list[PenstockError] = []
+        exits: list[BaseException] = []
 
         def start() -> None:
             context.copy().run(workers.start_soon, worker)
@@ -145,6 +146,10 @@ class Crew(Generic[T]):
             except PenstockError as error:
                 # Not raised here: what other handlers are at shall be finished.
                 errors.append(error)
+            except EXITS as error:
+                # Nor here: of several at a time the group would make one exception.
+                exits.append(error)
+                workers.cancel_scope.cancel()
             finally:
                 self._tasks.discard(task)
 
@@ -153,10 +158,10 @@ class Crew(Generic[T]):
                 self._scopes.add(workers.cancel_scope)
                 for _ in range(job.concurrency):
                     start()
-        except HandlerExit as exit_:
-            raise exit_.error from None
         finally:
             self._scopes.discard(workers.cancel_scope)
+            if exits:
+                raise exits[0] from None
         if errors:
             raise errors[0]
 
