@@ -299,6 +299,42 @@ class Consumer(Openable, Generic[T]):
         """
         return Loop(self._open.hands)
 
+    def until_caught_up(self) -> AsyncIterator[Message[T]]:
+        """Iterate until all that was in the streams when it began has been handled.
+
+        For jobs that handle what is there and end. When the loop takes its first step,
+        the last id of each shard is noted. The loop ends when nothing up to these ids
+        is left to be delivered and nothing of it is pending for anybody in the group:
+        retries are over, dead letters written, and outcomes confirmed by the server.
+        What other consumers of the group have is waited for, and taken over when a
+        consumer has died and its lease has ended. In REALTIME it ends when this
+        consumer has handled what was there. Messages that were sent later may be
+        delivered too. Shards that appear later are not waited for, nor are those that
+        can't be read.
+
+        Afterwards the consumer is still open. Otherwise it is as `async for` over the
+        consumer; a message counts as processed when the loop comes back. Where you
+        acknowledge by hand, it ends only when you have; under `DISABLED` it doesn't
+        wait for `commit()`. Closing the consumer ends it early.
+
+        While it only waits for others, the server is asked once a second and shard.
+        This needs the permission to use `XINFO STREAM` and, in a group, `XINFO GROUPS`.
+
+        Raises:
+            ClosedError: The consumer is not open.
+            AccessError: This user may not ask how far the group has come.
+            PenstockError: Reading failed for good, see `Consumer`.
+
+        Example:
+            ```python
+            async with Consumer("orders", group="billing") as consumer:
+                async for message in consumer.until_caught_up():
+                    bill(message.payload)
+            ```
+        """
+        session = self._open
+        return Loop(session.hands, session.goal(), session.watch)
+
     @overload
     def next(self, timeout: None = None) -> Coroutine[Any, Any, Message[T]]: ...
 
@@ -327,8 +363,10 @@ class Consumer(Openable, Generic[T]):
         Cancelling it takes no message.
 
         Args:
-            timeout: Seconds to wait at most; default: for ever. 0 takes what is
-                there.
+            timeout: Seconds to wait at most; default: for ever. 0 takes what has been
+                prefetched and doesn't wait for the server, so right after opening it
+                finds nothing; to handle what a stream has and end, see
+                `until_caught_up`.
 
         Returns:
             The message; None when the time is up.
@@ -355,7 +393,9 @@ class Consumer(Openable, Generic[T]):
 
         Args:
             max: How many at most; default 100. No more come than `Prefetch` lets in.
-            timeout: Seconds to wait for that many; default 1.
+            timeout: Seconds to wait for that many; default 1. 0 takes what has been
+                prefetched and doesn't wait for the server, see `next`. While paused
+                the time runs, too.
 
         Returns:
             As many as there are by then; an empty list if there are none.
@@ -487,6 +527,7 @@ class Consumer(Openable, Generic[T]):
         concurrency: int = 1,
         ordering: Ordering | str = Ordering.NONE,
         batch: None = None,
+        until_caught_up: bool = False,
     ) -> None: ...
 
     @overload
@@ -497,6 +538,7 @@ class Consumer(Openable, Generic[T]):
         concurrency: int = 1,
         ordering: Ordering | str = Ordering.NONE,
         batch: Batch | int,
+        until_caught_up: bool = False,
     ) -> None: ...
 
     async def run(
@@ -506,8 +548,9 @@ class Consumer(Openable, Generic[T]):
         concurrency: int = 1,
         ordering: Ordering | str = Ordering.NONE,
         batch: Batch | int | None = None,
+        until_caught_up: bool = False,
     ) -> None:
-        """Have messages handled until the consumer closes.
+        """Have messages handled until the consumer closes, or has caught up.
 
         A message counts as processed when the handler returns. When it raises, or
         takes longer than `Retry.timeout`, or has called `message.nack()`, the message
@@ -536,6 +579,8 @@ class Consumer(Openable, Generic[T]):
                 Those that it gives no outcome of their own are processed when it
                 returns, and have failed when it raises. A message on a further attempt
                 comes in a list of its own: it may be why those beside it failed.
+            until_caught_up: Whether to return when all that was there at the
+                beginning has been handled, see `until_caught_up()`; default False.
 
         Raises:
             ConfigurationError: A number is less than 1, the ordering is unknown, or the
@@ -552,7 +597,7 @@ class Consumer(Openable, Generic[T]):
             choice(Ordering, ordering, "ordering"),
             Batch(batch) if isinstance(batch, int) else batch,
         )
-        await self._open.run(job)
+        await self._open.run(job, until_caught_up=until_caught_up)
 
     def batches(
         self, size: int = 100, linger: Duration = 1.0

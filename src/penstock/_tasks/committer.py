@@ -80,6 +80,8 @@ class Committer:
         # Somebody waits for outcomes to be on the server: no interval.
         self._urgent = 0
         self._rounds = Rounds()
+        # Called after each round, for those who wait for what it has sent.
+        self.on_round: Callable[[], None] = lambda: None
         # Shielded: what cancels whoever holds the consumer must not keep it from being
         # closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
@@ -101,6 +103,7 @@ class Committer:
                         await self._line.restore(error.reason)
                     self._tell_late()
                     self._rounds.over()
+                    self.on_round()
         finally:
             self._tell_late()
             self._ended.set()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 from penstock._core.delay import Delay
 from penstock._core.entry import Entry
@@ -14,11 +14,19 @@ from penstock._core.ledger import Ledger
 from penstock._tasks.bells import Bell, Queueing
 from penstock.errors import PenstockError
 
-__all__ = ["Intake"]
+__all__ = ["Goal", "Intake"]
 
 # A handler that never awaits would keep reader and committer from their work, so a
 # turn of the event loop is due this often. It costs some 3 us.
 _TURN: Final = 0.001
+
+
+class Goal(Protocol):
+    """Something after which no more messages are wanted."""
+
+    reached: bool
+
+    def look(self) -> None: ...
 
 
 class Intake:
@@ -99,7 +107,8 @@ class Intake:
         if self._ledger.queued:
             self._workers.wake(1)
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """Have all who wait look again."""
         self._workers.wake_all()
         self._gatherers.wake_all()
 
@@ -111,18 +120,18 @@ class Intake:
     def resume(self) -> None:
         """Hand out again."""
         self._paused = False
-        self._wake_all()
+        self.wake_all()
 
     def close(self) -> None:
         """Hand nothing out from now on."""
         self.closed = True
         self._turn_ends = 0.0
-        self._wake_all()
+        self.wake_all()
 
     def fail(self, error: PenstockError) -> None:
         """Have workers told, after what is queued, why nothing more comes."""
         self._error = error
-        self._wake_all()
+        self.wake_all()
 
     def stop(self, error: PenstockError) -> None:
         """Hand nothing more out, and have workers told why."""
@@ -219,21 +228,26 @@ class Intake:
                 self._out(entry)
         return fresh
 
-    async def batch(self, size: int, linger: float) -> list[Entry]:
-        """Wait for a batch; empty once closed.
+    async def batch(
+        self, size: int, linger: float, goal: Goal | None = None
+    ) -> list[Entry]:
+        """Wait for a batch; empty once closed, or a goal is reached.
 
         Cancelling it takes nothing.
 
         Args:
             size: Entries at most.
             linger: Seconds to wait for that many from the first one on.
+            goal: After which no more is wanted.
 
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
         while not self.closed:
             await self.turn()
-            await self.gathered(1)
+            await self.gathered(1, goal=goal)
+            if goal is not None and goal.reached:
+                break
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
                     await self.gathered(size, apart=True)
@@ -256,7 +270,9 @@ class Intake:
             late = self._shut or self._ledger.overdue(now)
             self._turn_ends = 0.0 if late else now + _TURN
 
-    async def gathered(self, count: int, *, apart: bool = False) -> None:
+    async def gathered(
+        self, count: int, *, apart: bool = False, goal: Goal | None = None
+    ) -> None:
         """Wait until that many can be taken, or as many as the queue will hold.
 
         Cancelling it takes nothing.
@@ -265,6 +281,7 @@ class Intake:
             count: How many.
             apart: Whether an entry on a further attempt is enough, since it comes
                 alone.
+            goal: After which no more is waited for.
 
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
@@ -274,14 +291,23 @@ class Intake:
             if self._error is not None and (self._stopped or not ledger.queued):
                 self._told = True
                 raise self._error
-            if ledger.queued >= count or (ledger.queued and ledger.crammed):
+            if not self._paused and self._has(count, apart=apart):
                 return
-            if apart and ledger.next_is_repeated:
-                return
-            await self._wait(self._gatherers, count)
+            if goal is not None:
+                goal.look()
+                if goal.reached:
+                    return
+            await self._wait(self._gatherers, 0 if self._paused else count)
 
-    async def entry(self) -> Entry | None:
-        """Wait for the next entry; None once closed.
+    def _has(self, count: int, *, apart: bool) -> bool:
+        """Return whether there is as much as `gathered` waits for."""
+        ledger = self._ledger
+        if ledger.queued >= count or (ledger.queued and ledger.crammed):
+            return True
+        return apart and ledger.next_is_repeated
+
+    async def entry(self, goal: Goal | None = None) -> Entry | None:
+        """Wait for the next entry; None once closed, or a goal is reached.
 
         Cancelling it takes nothing.
 
@@ -301,6 +327,10 @@ class Intake:
             if self._error is not None:
                 self._told = True
                 raise self._error
+            if goal is not None:
+                goal.look()
+                if goal.reached:
+                    break
             await self._wait(self._workers, 1)
         return None
 

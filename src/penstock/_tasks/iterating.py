@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from asyncio import current_task
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from penstock._core.entry import Entry
 from penstock._tasks.callers import Caller, current_caller
+from penstock._tasks.catching_up import CatchUp
 from penstock._tasks.hands import Before, Hands
 from penstock.message import Message
 
@@ -105,9 +106,42 @@ class _Iteration(ABC, Generic[T, G]):
 
 
 class Loop(_Iteration[T, Message[T]]):
-    """One `async for` over a consumer."""
+    """One `async for` over a consumer.
 
-    __slots__ = ()
+    Args:
+        hands: Hands out.
+        goal: After which it ends; default: when the consumer closes.
+        watch: Has a goal watched that has begun.
+    """
+
+    __slots__ = ("_goal", "_watch")
+
+    def __init__(
+        self,
+        hands: Hands[T],
+        goal: CatchUp | None = None,
+        watch: Callable[[CatchUp], None] | None = None,
+    ) -> None:
+        super().__init__(hands)
+        self._goal = goal
+        self._watch = watch
+
+    async def _begin(self) -> None:
+        """Begin with the goal, at the first step."""
+        watch, self._watch = self._watch, None
+        if watch is not None and self._goal is not None:
+            await self._goal.begin()
+            watch(self._goal)
+
+    def _end(self) -> Exception:
+        """Return what the loop ends with."""
+        error = None if self._goal is None else self._goal.error
+        return error or StopAsyncIteration()
+
+    def __del__(self) -> None:
+        if self._goal is not None:
+            self._goal.stop()
+        super().__del__()
 
     async def _step(self, caller: Caller, before: Before | None) -> Message[T]:
         hands, intake = self._hands, self._intake
@@ -123,7 +157,12 @@ class Loop(_Iteration[T, Message[T]]):
                 hands.come_back(task)
         else:
             caller = self._changed(caller, before, task)
-        while (entry := intake.poll() or await intake.entry()) is not None:
+        goal = self._goal
+        if self._watch is not None:
+            await self._begin()
+        if goal is not None and goal.reached:
+            raise self._end()
+        while (entry := intake.poll() or await intake.entry(goal)) is not None:
             message = hands.desk.open(entry)
             if message is None:
                 continue
@@ -131,7 +170,7 @@ class Loop(_Iteration[T, Message[T]]):
                 self._held = (entry,)
                 return message
             return hands.give(caller or task, entry, message)
-        raise StopAsyncIteration
+        raise self._end()
 
 
 class BatchLoop(_Iteration[T, "list[Message[T]]"]):

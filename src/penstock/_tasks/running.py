@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
@@ -16,6 +16,7 @@ from penstock._core.ledger import Ledger
 from penstock._core.signature import is_async
 from penstock._tasks.callers import this_task
 from penstock._tasks.calling import Call, Handler, ThreadDesk, in_thread, limited
+from penstock._tasks.catching_up import CatchUp
 from penstock._tasks.lifetime import task_group
 from penstock._tasks.plan import Plan
 from penstock._tasks.worker import EXITS, Workbench, work, work_batches
@@ -88,8 +89,8 @@ class Crew(Generic[T]):
     def __contains__(self, task: asyncio.Task[Any] | None) -> bool:
         return task in self._tasks
 
-    async def run(self, job: Job) -> None:
-        """Have messages handled until the consumer closes.
+    async def run(self, job: Job, goal: CatchUp | None = None) -> None:
+        """Have messages handled until the consumer closes, or a goal is reached.
 
         Raises:
             UsageError: Another run orders otherwise.
@@ -106,7 +107,7 @@ class Crew(Generic[T]):
             self._ledger.order_by(job.ordering)
         self._runs += 1
         try:
-            await self._employ(job)
+            await self._employ(job, goal)
         finally:
             self._runs -= 1
             if not self._runs:
@@ -127,9 +128,11 @@ class Crew(Generic[T]):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _employ(self, job: Job) -> None:
+    async def _employ(self, job: Job, goal: CatchUp | None) -> None:
         call, kind = self._call(job)
-        bench = self._bench(kind)
+        bench = replace(self._bench(kind), goal=goal)
+        if goal is not None:
+            call = goal.tracking(call)
         # Of every handler; what one leaves in its context the next must not see.
         context = copy_context()
         errors: list[PenstockError] = []

@@ -35,6 +35,7 @@ from penstock._tasks.attempts import Attempts
 from penstock._tasks.bells import Bell
 from penstock._tasks.burying import Burial
 from penstock._tasks.callers import this_task
+from penstock._tasks.catching_up import CatchUp
 from penstock._tasks.closing import give_back
 from penstock._tasks.committer import Committer
 from penstock._tasks.hands import Hands
@@ -129,6 +130,10 @@ class Session(Generic[T]):
         self._committer = self._make_committer()
         self._claimer: Claimer | None = None
         self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
+        # What `until_caught_up` waits for.
+        self._goals: set[CatchUp] = set()
+        if self._committer is not None:
+            self._committer.on_round = self._on_round
         self._closing = False
         self._closed = anyio.Event()
         # Whether this is the copy of a forked child.
@@ -335,10 +340,59 @@ class Session(Generic[T]):
 
         await self.readers.between_reads(errand)
 
-    async def run(self, job: Job) -> None:
-        """Have messages handled until the consumer closes."""
+    async def run(self, job: Job, *, until_caught_up: bool) -> None:
+        """Have messages handled until the consumer closes, or all there is now is."""
         self.hands.come_back_here()
-        await self._crew.run(job)
+        if not until_caught_up:
+            await self._crew.run(job)
+            return
+        async with self.catching_up() as goal:
+            await self._crew.run(job, goal)
+
+    @asynccontextmanager
+    async def catching_up(self) -> AsyncIterator[CatchUp]:
+        """Know in a block whether all that was there when it began has been handled.
+
+        Raises:
+            PenstockError: The server refuses to tell.
+        """
+        goal = self.goal()
+        await goal.begin()
+        self.watch(goal)
+        try:
+            yield goal
+        finally:
+            goal.stop()
+        if goal.error is not None:
+            raise goal.error
+
+    def goal(self) -> CatchUp:
+        """Return a goal that is still to begin."""
+        plan = self._plan
+        return CatchUp(
+            self._line,
+            self.ledger,
+            self.assignment.cursors,
+            plan.member,
+            acks=plan.acks,
+            on_demand=plan.policy is AutoCommit.DISABLED,
+            on_reached=self.intake.wake_all,
+        )
+
+    def watch(self, goal: CatchUp) -> None:
+        """Watch a goal in the background, until it is reached or stopped."""
+        self._goals.add(goal)
+        self._group.start_soon(self._watch, goal)
+
+    async def _watch(self, goal: CatchUp) -> None:
+        try:
+            await goal.watch()
+        finally:
+            self._goals.discard(goal)
+
+    def _on_round(self) -> None:
+        for goal in self._goals:
+            goal.look()
 
     def _bench(self, kind: type[FrontDesk[T]]) -> Workbench:
         desk = self._make_desk(kind)
@@ -371,6 +425,8 @@ class Session(Generic[T]):
                 await self._close(leaving)
                 for clock in self._clocks:
                     clock.cancel()
+                for goal in self._goals:
+                    goal.stop()
                 if self._committer is not None:
                     await self._committer.stop()
         finally:

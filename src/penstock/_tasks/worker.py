@@ -19,7 +19,7 @@ from penstock._core.ledger import Ledger
 from penstock._tasks.callers import this_task
 from penstock._tasks.calling import Call
 from penstock._tasks.contexts import Snapshot
-from penstock._tasks.intake import Intake
+from penstock._tasks.intake import Goal, Intake
 from penstock._tasks.verdicts import Verdicts
 from penstock.middleware import check_result
 
@@ -42,6 +42,7 @@ class Workbench:
         desk: Serves the messages.
         verdicts: Deals with failures.
         ack: Whether a handler's return acknowledges.
+        goal: After which no more is to be handled, if there is one.
     """
 
     intake: Intake
@@ -49,10 +50,11 @@ class Workbench:
     desk: FrontDesk[Any]
     verdicts: Verdicts
     ack: bool
+    goal: Goal | None = None
 
 
 async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> None:
-    """Handle entries until the intake closes.
+    """Handle entries until the intake closes, or the goal is reached.
 
     A handler that raises has failed. So has one that is cancelled, by itself or by a
     timer of its own; only the cancellation of the whole run ends the worker.
@@ -69,8 +71,11 @@ async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> Non
     """
     intake, ledger, desk, ack = bench.intake, bench.ledger, bench.desk, bench.ack
     task, context = this_task(), Snapshot()
-    filled = context.filled
-    while (entry := intake.poll() or await _patiently(intake.entry)) is not None:
+    filled, wait = context.filled, partial(intake.entry, bench.goal)
+    goal = bench.goal
+    while not (goal and goal.reached) and (
+        entry := intake.poll() or await _patiently(wait)
+    ):
         message = desk.open(entry)
         if message is None:
             continue
@@ -116,7 +121,7 @@ async def work_batches(
             handler or a codec.
     """
     task, context = this_task(), Snapshot()
-    batch = partial(bench.intake.batch, size, linger)
+    batch = partial(bench.intake.batch, size, linger, bench.goal)
     while taken := await _patiently(batch):
         entries, messages = bench.desk.open_all(taken)
         if not messages:
