@@ -556,9 +556,10 @@ class Consumer(Openable, Generic[T]):
         takes longer than `Retry.timeout`, or has called `message.nack()`, the message
         is tried again as `retry` says, and goes to the dead letters in the end.
 
-        A handler that raises CancelledError itself has failed like any other; one that
-        raises SystemExit, KeyboardInterrupt or GeneratorExit has this raise it, and
-        its message stays pending.
+        A handler that raises CancelledError has failed like any other, also when a
+        timer of its own has cancelled it. One that raises SystemExit, KeyboardInterrupt
+        or GeneratorExit has this raise the same exception, the first if several do,
+        and its message stays pending.
 
         What a handler leaves in context variables the next one does not see.
 

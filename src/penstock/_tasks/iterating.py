@@ -158,10 +158,10 @@ class Loop(_Iteration[T, Message[T]]):
         else:
             caller = self._changed(caller, before, task)
         goal = self._goal
-        if self._watch is not None:
+        if goal is not None:
             await self._begin()
-        if goal is not None and goal.reached:
-            raise self._end()
+            if goal.reached:
+                raise self._end()
         while (entry := intake.poll() or await intake.entry(goal)) is not None:
             message = hands.desk.open(entry)
             if message is None:
