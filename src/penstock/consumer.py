@@ -17,7 +17,8 @@ from typing import (
 
 from penstock._core import sharding
 from penstock._core.counting import count_up
-from penstock._tasks.hands import this_task
+from penstock._core.signature import check_handler
+from penstock._tasks.iterating import BatchLoop, Loop
 from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.plan import (
     Plan,
@@ -94,9 +95,10 @@ class Consumer(Openable[Session[T]], Generic[T]):
     never wait for each other.
 
     Leaving it stops reading, lets started handlers finish, sends every outcome, and
-    gives back what was not handled, so that others may have it at once. When it is
-    left by an exception or by cancellation, the messages in the loops' hands are
-    not acknowledged.
+    gives back what was not handled, so that others may have it at once. What the
+    task that leaves has received from `next`, `take` or a loop counts as processed;
+    not so when it leaves by an exception or by cancellation, and not what other tasks
+    have received and did not come back for.
 
     Once it has closed, every call raises `ClosedError`. So do calls that receive
     messages or change what is read, as soon as closing has begun; `commit`, `lag` and
@@ -307,14 +309,50 @@ class Consumer(Openable[Session[T]], Generic[T]):
         A message counts as processed when the loop comes back for the next one.
         Several loops on one consumer, in several tasks, share the messages. Handle a
         failure inside the loop: a loop that is left can't tell `break` from an
-        exception, and its message counts as processed if the consumer is then left
-        cleanly; not so where the loop's task was cancelled, or ended by an exception.
+        exception, and its message counts as processed if the same task then leaves the
+        consumer cleanly. If another task leaves the consumer, it is not acknowledged.
 
         Raises:
             ClosedError: The consumer is not open.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        return self._receiving.hands.loop()
+        return Loop(self._receiving.hands)
+
+    def until_caught_up(self) -> AsyncIterator[Message[T]]:
+        """Iterate until all that was in the streams when it began has been handled.
+
+        For jobs that handle what is there and end. When the loop takes its first step,
+        the last id of each shard is noted. The loop ends when nothing up to these ids
+        is left to be delivered and nothing of it is pending for anybody in the group:
+        retries are over, dead letters written, and outcomes confirmed by the server.
+        What other consumers of the group have is waited for, and taken over when a
+        consumer has died and its lease has ended. In REALTIME it ends when this
+        consumer has handled what was there. Messages that were sent later may be
+        delivered too. Shards that appear later are not waited for, nor are those that
+        can't be read.
+
+        Afterwards the consumer is still open. Otherwise it is as `async for` over the
+        consumer; a message counts as processed when the loop comes back. Where you
+        acknowledge by hand, it ends only when you have; under `DISABLED` it doesn't
+        wait for `commit()`. Closing the consumer ends it early.
+
+        While it only waits for others, the server is asked once a second and shard.
+        This needs the permission to use `XINFO STREAM` and, in a group, `XINFO GROUPS`.
+
+        Raises:
+            ClosedError: The consumer is not open.
+            AccessError: This user may not ask how far the group has come.
+            PenstockError: Reading failed for good, see `Consumer`.
+
+        Example:
+            ```python
+            async with Consumer("orders", group="billing") as consumer:
+                async for message in consumer.until_caught_up():
+                    bill(message.payload)
+            ```
+        """
+        session = self._receiving
+        return Loop(session.hands, session.goal(), session.watch)
 
     @overload
     def next(self, timeout: None = None) -> Coroutine[Any, Any, Message[T]]: ...
@@ -327,12 +365,27 @@ class Consumer(Openable[Session[T]], Generic[T]):
     ) -> Coroutine[Any, Any, Message[T] | None]:
         """Wait for one message.
 
-        What this task got from `next` before counts as processed by that, and so it
-        does when the task ends without an exception. Cancelling it takes no message.
+        The messages that the calling task has received from `next` and `take` before
+        count as processed when it calls again, and those only: calls that are made
+        together, as in `asyncio.gather(consumer.next(), consumer.next())`, acknowledge
+        nothing of each other. A task also comes back by `take`, `run` and `async for`,
+        and by leaving the consumer cleanly. A call from another thread, by
+        `asyncio.run_coroutine_threadsafe`, is that thread's.
+
+        The end of a task acknowledges nothing. A message whose calling task has ended,
+        or whose call's result nobody has fetched, is acknowledged by `message.ack()`
+        alone. Without that, others receive it when its lease has ended or this consumer
+        closes, and the event `not_acknowledged` is reported. Before Python 3.12 this
+        concerns `asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`, because it
+        runs `fetch` in a task of its own: use `timeout`, or `asyncio.timeout`.
+
+        Cancelling it takes no message.
 
         Args:
-            timeout: Seconds to wait at most; default: for ever. 0 takes what is
-                there.
+            timeout: Seconds to wait at most; default: for ever. 0 takes what has been
+                prefetched and doesn't wait for the server, so right after opening it
+                finds nothing; to handle what a stream has and end, see
+                `until_caught_up`.
 
         Returns:
             The message; None when the time is up.
@@ -344,7 +397,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         # Not itself async: it has to be known whose call it is, see `Hands`.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return self._known(receiving=True).hands.next(this_task(), timeout)
+        return self._known(receiving=True).hands.next(timeout)
 
     def take(
         self,
@@ -353,12 +406,15 @@ class Consumer(Openable[Session[T]], Generic[T]):
     ) -> Coroutine[Any, Any, list[Message[T]]]:
         """Wait for several messages.
 
-        As with `next`, what this task got before counts as processed by that, and so
-        it does when the task ends without an exception. Cancelling it takes nothing.
+        As with `next`, what the calling task has received before counts as processed
+        when it calls again, and what nobody comes back for is not acknowledged.
+        Cancelling it takes nothing.
 
         Args:
             max: How many at most; default 100. No more come than `Prefetch` lets in.
-            timeout: Seconds to wait for that many; default 1.
+            timeout: Seconds to wait for that many; default 1. 0 takes what has been
+                prefetched and doesn't wait for the server, see `next`. While paused
+                the time runs, too.
 
         Returns:
             As many as there are by then; an empty list if there are none.
@@ -369,7 +425,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             PenstockError: Reading failed for good, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
-        return self._known(receiving=True).hands.take(this_task(), most, wait)
+        return self._known(receiving=True).hands.take(most, wait)
 
     def pause(self) -> None:
         """Hand out no more messages until `resume`.
@@ -500,6 +556,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         concurrency: int = 1,
         ordering: Ordering | str = Ordering.NONE,
         batch: None = None,
+        until_caught_up: bool = False,
     ) -> None: ...
 
     @overload
@@ -510,6 +567,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         concurrency: int = 1,
         ordering: Ordering | str = Ordering.NONE,
         batch: Batch | int,
+        until_caught_up: bool = False,
     ) -> None: ...
 
     async def run(
@@ -519,16 +577,18 @@ class Consumer(Openable[Session[T]], Generic[T]):
         concurrency: int = 1,
         ordering: Ordering | str = Ordering.NONE,
         batch: Batch | int | None = None,
+        until_caught_up: bool = False,
     ) -> None:
-        """Have messages handled until the consumer closes.
+        """Have messages handled until the consumer closes, or has caught up.
 
         A message counts as processed when the handler returns. When it raises, or
         takes longer than `Retry.timeout`, or has called `message.nack()`, the message
         is tried again as `retry` says, and goes to the dead letters in the end.
 
-        A handler that raises CancelledError itself has failed like any other; one that
-        raises SystemExit, KeyboardInterrupt or GeneratorExit has this raise it, and
-        its message stays pending.
+        A handler that raises CancelledError has failed like any other, also when a
+        timer of its own has cancelled it. One that raises SystemExit, KeyboardInterrupt
+        or GeneratorExit has this raise the same exception, the first if several do,
+        and its message stays pending.
 
         What a handler leaves in context variables the next one does not see.
 
@@ -537,7 +597,10 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
         Args:
             handler: An async function of the message; any other function is called in
-                a thread of its own, at most `concurrency` at a time.
+                a thread of its own, at most `concurrency` at a time. Whatever can be
+                called with one message will do, but for classes and generators. A call
+                that returns a generator, or a coroutine that nobody has awaited, has
+                failed.
             concurrency: Handlers at a time; default 1.
             ordering: What is handled one at a time in the order of the stream:
                 `"none"` (default), the messages of a `"key"`, or of a `"shard"`. There
@@ -546,26 +609,25 @@ class Consumer(Openable[Session[T]], Generic[T]):
                 Those that it gives no outcome of their own are processed when it
                 returns, and have failed when it raises. A message on a further attempt
                 comes in a list of its own: it may be why those beside it failed.
+            until_caught_up: Whether to return when all that was there at the
+                beginning has been handled, see `until_caught_up()`; default False.
 
         Raises:
             ConfigurationError: A number is less than 1, the ordering is unknown, or the
-                handler can't be called.
+                handler can't be called with one message, or is a class or a generator.
             UsageError: Another run of this consumer orders otherwise.
             ClosedError: The consumer is not open.
             GaveUp: A message was given up, and `dead_letters` is `STOP`.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        if not callable(handler):
-            raise ConfigurationError(
-                f"run({handler!r:.60}) can't be called; give a function of the message"
-            )
+        check_handler(handler)
         job = Job(
             handler,
             count(concurrency, "concurrency"),
             choice(Ordering, ordering, "ordering"),
             Batch(batch) if isinstance(batch, int) else batch,
         )
-        await self._receiving.run(job)
+        await self._receiving.run(job, until_caught_up=until_caught_up)
 
     def batches(
         self, size: int = 100, linger: Duration = 1.0
@@ -594,7 +656,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             ```
         """
         most, wait = count(size, "size"), seconds(linger, "linger")
-        return self._receiving.hands.batches(most, wait)
+        return BatchLoop(self._receiving.hands, most, wait)
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server.

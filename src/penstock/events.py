@@ -6,10 +6,13 @@ never a payload or a password. `on_event=` receives them; by default they are lo
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
+
+from penstock.errors import ConfigurationError
 
 __all__ = ["Event", "OnEvent", "log_event"]
 
@@ -83,11 +86,44 @@ def log_event(event: Event) -> None:
 
 
 def guarded(on_event: OnEvent) -> OnEvent:
-    """Keep a hook's own failure from the task that reports: it is logged instead."""
+    """Keep a hook's own failure from the task that reports: it is logged instead.
+
+    Raises:
+        ConfigurationError: The hook is no function, or an async one or a generator,
+            of which no event would arrive.
+    """
+    called = (on_event, getattr(on_event, "__call__", None))  # noqa: B004
+    runs_later = (
+        inspect.iscoroutinefunction,
+        inspect.isasyncgenfunction,
+        inspect.isgeneratorfunction,
+    )
+    later = any(is_so(each) for is_so in runs_later for each in called)
+    if later or not callable(on_event):
+        raise ConfigurationError(
+            f"on_event={on_event!r:.60} won't do: it is called in the event loop and "
+            f"not awaited; give a function that is not async, for example one that "
+            f"puts the event into an asyncio.Queue"
+        )
+    hook: Callable[[Event], object] = on_event
+    # Whether it has been found to return what would have to be awaited.
+    late = False
 
     def tell(event: Event) -> None:
+        nonlocal late
         try:
-            on_event(event)
+            result = hook(event)
+            if result is None or not inspect.isawaitable(result):
+                return
+            if inspect.iscoroutine(result):
+                result.close()  # so that Python doesn't warn of each
+            if not late:
+                late = True
+                _LOGGER.error(
+                    "on_event returned an awaitable, and nobody awaits it; give a "
+                    "function that is not async; events are logged instead"
+                )
+            log_event(event)
         except Exception as error:  # noqa: BLE001 - whatever it is, reading goes on
             kind = type(error).__name__
             _LOGGER.error("on_event raised %s for %s", kind, event.name)  # noqa: TRY400

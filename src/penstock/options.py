@@ -64,9 +64,9 @@ class AutoCommit(Enum):
     """Who acknowledges a message, and when."""
 
     PROCESSED = "processed"
-    """Penstock does, once the handler returned, or the loop came back for the
-    next message, or the consumer was left cleanly. Never when it was left by an
-    exception. At least once."""
+    """Penstock does, once the handler returned, or the task that received the message
+    came back for the next one, or left the consumer cleanly. Never when it was left by
+    an exception. At least once."""
     ROLLING = "rolling"
     """You do, with `message.ack()`. What you don't ack stays pending and is given
     back on closing. At least once."""

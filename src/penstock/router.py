@@ -221,7 +221,8 @@ class Router:
         """Handle messages until `stop` is called.
 
         All consumers are opened before the first message is handled. When one of them
-        fails for good, the others drain, and its error is raised.
+        fails for good, the others drain, and its error is raised; when somebody closes
+        one of them alone, a `UsageError`.
 
         Cancelling it cancels the handlers; their messages are not acknowledged, and
         others get them. To let them finish, call `stop`.

@@ -148,23 +148,6 @@ async def test_leaving_by_cancellation_does_not(
     assert await pending(redis, stream, "g") == 1
 
 
-async def test_a_task_that_ends_well_has_processed_what_next_gave_it(
-    url: str, stream: str, redis: Any
-) -> None:
-    """A task a message, as some services have it: they must not fill the buffer."""
-
-    async def one(consumer: Consumer[bytes]) -> None:
-        assert (await consumer.next()).payload is not None
-
-    await send(url, stream, *range(50))
-    now = Commit(interval=0)
-    async with Consumer(stream, url=url, group="g", commit=now) as consumer:
-        for _ in range(50):
-            await asyncio.create_task(one(consumer))
-        await eventually(lambda: is_pending(redis, stream, 0))
-        assert consumer.statistics().in_hand == 0
-
-
 async def test_a_task_that_fails_has_not(url: str, stream: str, redis: Any) -> None:
     async def one(consumer: Consumer[bytes]) -> None:
         await consumer.next()

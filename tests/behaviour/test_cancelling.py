@@ -178,7 +178,7 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
             await storm.over(*calls, times=900)
             assert not consumer.statistics().late
             assert not who_waits(consumer)
-            assert not consumer._open.hands._holders
+            assert not consumer._open.hands.holders
         handled += await read_the_rest(url, stream, redis)
     assert storm.cancelled > 200
     assert set(handled) == {b"%d" % number for number in range(1500)}

@@ -289,6 +289,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a trim that was refused": (TRIM_ACKED, ":-1", -1),
     "an empty consumer": (REMOVE, ":0", 0),
     "no script": (scripts.may_script(), ":1", 1),
+    "a script's last id": (scripts.last_id(b"s"), "$3 5-1", b"5-1"),
+    "a script's count": (scripts.count_between(b"s", b"1-1", b"2-0", 1), ":1", 1),
     "a transaction": (
         APPLY,
         "*3 $7 applied :1 $-1",

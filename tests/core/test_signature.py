@@ -10,7 +10,15 @@ import msgspec
 import pytest
 
 from penstock import ConfigurationError, Fields, Message
-from penstock._core.signature import UNSAID, Wants, agreed, is_async, name_of, wants
+from penstock._core.signature import (
+    UNSAID,
+    Wants,
+    agreed,
+    check_handler,
+    is_async,
+    name_of,
+    wants,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -149,6 +157,37 @@ class Generates:
 def test_what_is_no_handler_is_refused(handler: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         wants(handler)
+
+
+def wraps(order: Order) -> None: ...
+
+
+wraps.__wrapped__ = two  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "handler", [only_star, typed_payload, functools.partial(two, log=0), iter, wraps]
+)
+def test_what_can_be_called_with_one_argument_can_be_run(handler: Any) -> None:
+    check_handler(handler)
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (nothing, "handler .*nothing: it is called with one argument"),
+        (two, "called with one argument.*'log'"),
+        (keyword_besides, "called with one argument"),
+        (functools.partial(gen), "a generator"),
+        (Generates(), "a generator"),
+        (Order, "a class"),
+        (functools.partial(Order), "a class"),
+        ("text", "handler 'text': .*can't be called"),
+    ],
+)
+def test_what_can_t_is_refused(handler: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        check_handler(handler)
 
 
 def test_with_batches_it_has_to_take_a_list() -> None:

@@ -381,6 +381,12 @@ _PORTS: Final = 65536
 _counts_typed: Final = _typed(list[int])
 
 
+def _one_id(_: Command, reply: Any) -> bytes:
+    """Read the reply of a script that gives an id."""
+    _check_ids([reply])
+    return bytes(reply)
+
+
 def _added(_: Command, reply: Any) -> bytes:
     """Read XADD's reply."""
     _check_ids([reply])
@@ -458,6 +464,8 @@ _BY_SCRIPT: Final[Mapping[Any, Reader]] = {
     scripts.ADD_ONCE: _added_once,
     scripts.NOTHING: _number,
     scripts.STREAM_FACTS: _scripted_stream,
+    scripts.LAST_ID: _one_id,
+    scripts.COUNT_BETWEEN: _number,
     transaction.SCRIPT: _applied,
     transaction.SCRIPT_SHA: _applied,
 }

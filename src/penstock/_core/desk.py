@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, Final, Protocol, TypeVar
 
@@ -120,6 +120,30 @@ class FrontDesk(Reading[T]):
         except DecodeError as error:
             self._refusals.undecodable(entry, error)
             return None
+        except BaseException:  # of a codec that wants to end the process, say
+            self._ledger.finish(entry, ack=False)
+            raise
+
+    def open_all(
+        self, entries: Iterable[Entry]
+    ) -> tuple[list[Entry], list[Message[T]]]:
+        """Make entries messages, see `open`; returns those that are, and both in order.
+
+        If that raises, all are out of hand.
+        """
+        opened: list[Entry] = []
+        messages: list[Message[T]] = []
+        rest = iter(entries)
+        try:
+            for entry in rest:
+                message = self.open(entry)
+                if message is not None:
+                    opened.append(entry)
+                    messages.append(message)
+        except BaseException:
+            self._ledger.finish_all((*opened, *rest), ack=False)
+            raise
+        return opened, messages
 
     def _measure(self, entry: Entry, fields: Sequence[bytes]) -> None:
         """Make sure that an entry is not too large.

@@ -299,6 +299,31 @@ class Ledger:
         """List the ids of a shard that are read and not let go."""
         return self._accounts.of(shard).entries.keys()
 
+    def unfinished(self, shard: Shard, mark: EntryId, *, settled: bool) -> bool:
+        """Return whether this consumer still has something to do up to an id.
+
+        What is left open is its user's to acknowledge, and not counted.
+
+        Args:
+            shard: The shard.
+            mark: The id, included.
+            settled: Whether sending an acknowledgement is something to do.
+        """
+        account = self._accounts.of(shard)
+        if not self._acks:
+            waiting = (e for e in self._lanes.waiting() if e.account is account)
+            return any(EntryId.parse(entry.id) <= mark for entry in waiting)
+        return any(
+            EntryId.parse(entry.id) <= mark
+            for entry in account.entries.values()
+            if entry.state is not OPEN and (settled or entry.state is not SETTLED)
+        )
+
+    def settled(self, shard: Shard, id_: bytes) -> bool:
+        """Return whether an entry has an acknowledgement that was not sent."""
+        entry = self._accounts.of(shard).entries.get(id_)
+        return entry is not None and entry.state is SETTLED
+
     # -- the workers' side ---------------------------------------------------------
 
     @property

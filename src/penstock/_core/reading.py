@@ -52,7 +52,10 @@ class Reading(Generic[T]):
             _check_content_type(entry, fields, self._content_type)
         try:
             return self._decode(data)
-        except Exception as error:  # noqa: BLE001 - a codec may raise anything
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise
+        # CancelledError too: nobody cancels what never awaits.
+        except BaseException as error:  # noqa: BLE001 - a codec may raise anything
             why = reason(error, getattr(self._codec, "kind", None))
         # Out here it has no `__context__`: a UnicodeDecodeError carries the payload.
         raise undecodable(entry, why)

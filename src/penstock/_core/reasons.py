@@ -34,7 +34,7 @@ _ONLY_PATH: Final = re.compile(_PATH)
 _STEP: Final = re.compile(r"\.([^.`\[\]]+)")
 
 
-def reason(error: Exception, kind: Any) -> str:
+def reason(error: BaseException, kind: Any) -> str:
     """Say why a payload could not be decoded.
 
     Args:

@@ -16,6 +16,8 @@ __all__ = [
     "ADD_ONCE",
     "BURY",
     "CLAIM_OWN",
+    "COUNT_BETWEEN",
+    "LAST_ID",
     "MOVE",
     "NOTHING",
     "REMOVE_EMPTY",
@@ -26,6 +28,8 @@ __all__ = [
     "bury",
     "claim_own",
     "count_added",
+    "count_between",
+    "last_id",
     "may_script",
     "move_entries",
     "remove_empty_consumer",
@@ -69,6 +73,29 @@ def xtrim_acked(
     """
     head = (b"EVAL", TRIM_ACKED, 1, key, floor)
     return (*head, len(ignored), *ignored, *trim)
+
+
+LAST_ID = b"""
+local facts = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #facts, 2 do
+  if facts[i] == 'last-generated-id' then return facts[i + 1] end
+end
+"""
+
+
+def last_id(key: bytes) -> Command:
+    """Ask for a stream's last id; XINFO STREAM by itself brings two whole entries."""
+    return (b"EVAL", LAST_ID, 1, key)
+
+
+COUNT_BETWEEN = b"""
+return #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])
+"""
+
+
+def count_between(key: bytes, low: bytes, high: bytes, most: int) -> Command:
+    """Count entries from an id to an id, both included, up to `most`."""
+    return (b"EVAL", COUNT_BETWEEN, 1, key, low, high, most)
 
 
 REMOVE_EMPTY = b"""

@@ -12,13 +12,22 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 from penstock.errors import ConfigurationError
 from penstock.message import Message
 
-__all__ = ["UNSAID", "Wants", "agreed", "is_async", "name_of", "wants"]
+__all__ = [
+    "UNSAID",
+    "Wants",
+    "agreed",
+    "check_handler",
+    "is_async",
+    "name_of",
+    "wants",
+]
 
 _MESSAGE: Final = {"message", "msg"}
 _MESSAGES: Final = {"messages", "msgs", *_MESSAGE}
 _LISTS: Final = (list, Sequence, Collection, Iterable)
 _WRITE: Final = "write `async def handle(order: Order)` or `(message: Message[Order])`"
 _WRITE_BATCH: Final = "write `async def handle(messages: list[Message[Order]])`"
+_WRITE_ANY: Final = "write `async def handle(message: Message)`"
 
 
 UNSAID: Final[Any] = object()
@@ -76,15 +85,57 @@ def wants(handler: Callable[..., object], *, batch: bool = False) -> Wants:
     return _of_batch(parameter.name, annotation) if batch else _of_one(annotation)
 
 
-def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Parameter:
-    if not callable(handler) or inspect.isclass(handler):
-        raise ConfigurationError(f"it is no function; {write}")
+def check_handler(handler: Callable[..., object]) -> None:
+    """Check that a handler can be called with one argument and does something then.
+
+    What can't be known passes: a builtin without a signature, for example.
+
+    Raises:
+        ConfigurationError: It can't; the sentence says what to write.
+    """
+    try:
+        _check_kind(handler, _WRITE_ANY)
+        _check_one_argument(handler)
+    except ConfigurationError as error:
+        name = name_of(handler) if callable(handler) else repr(handler)[:60]
+        raise ConfigurationError(f"handler {name}: {error}") from None
+
+
+def _check_one_argument(handler: Callable[..., object]) -> None:
+    try:
+        # What a decorator has wrapped may take arguments that the decorator gives.
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"it is called with one argument, and its parameters don't allow that "
+            f"({error}); {_WRITE_ANY}"
+        ) from None
+
+
+def _check_kind(handler: Callable[..., object], write: str) -> None:
+    """Check that a handler is something that is run by being called."""
+    if not callable(handler):
+        raise ConfigurationError(f"it is no function and can't be called; {write}")
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if inspect.isclass(handler):
+        raise ConfigurationError(
+            f"it is no function but a class, and calling that handles nothing; {write}"
+        )
     for asked in (handler, getattr(handler, "__call__", None)):  # noqa: B004
         if inspect.isasyncgenfunction(asked) or inspect.isgeneratorfunction(asked):
             raise ConfigurationError(
                 f"it is a generator, and calling one handles nothing; leave out "
                 f"`yield`: {write}"
             )
+
+
+def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Parameter:
+    _check_kind(handler, write)
     try:
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError):

@@ -97,6 +97,8 @@ class Committer:
         self._hurried = False
         # What kept the last outcomes from being sent.
         self._trouble: ServerError | None = None
+        # Called after each round, for those who wait for what it has sent.
+        self.on_round: Callable[[], None] = lambda: None
         self.revive()
 
     def revive(self) -> None:
@@ -123,6 +125,7 @@ class Committer:
                         await self._line.restore(error.reason)
                     self._tell_late()
                     self._rounds.over()
+                    self.on_round()
         finally:
             tell_of_deleted(self._ledger, self._group, self._on_event)
             self._tell_late()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from penstock._core.delay import Delay
 from penstock._core.entry import Entry
@@ -15,11 +15,19 @@ from penstock._tasks.bells import Bell, Queueing
 from penstock._tasks.clock import now
 from penstock.errors import PenstockError
 
-__all__ = ["Intake"]
+__all__ = ["Goal", "Intake"]
 
 # A handler that never awaits would keep reader and committer from their work, so a
 # turn of the event loop is due this often. It costs some 3 us.
 _TURN: Final = 0.001
+
+
+class Goal(Protocol):
+    """Something after which no more messages are wanted."""
+
+    reached: bool
+
+    def look(self) -> None: ...
 
 
 class Intake:
@@ -118,7 +126,7 @@ class Intake:
         """Look again what may be taken."""
         if self._guard.until is None:
             self._ledger.on_finished = None
-        self._wake_all()
+        self.wake_all()
 
     def _look(self) -> None:
         self._guard.look(now())
@@ -164,7 +172,8 @@ class Intake:
         if self._ledger.queued:
             self._workers.wake(1)
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """Have all who wait look again."""
         self._workers.wake_all()
         self._gatherers.wake_all()
 
@@ -176,18 +185,18 @@ class Intake:
     def resume(self) -> None:
         """Hand out again."""
         self._paused = False
-        self._wake_all()
+        self.wake_all()
 
     def close(self) -> None:
         """Hand nothing out from now on."""
         self.closed = True
         self._turn_ends = 0.0
-        self._wake_all()
+        self.wake_all()
 
     def fail(self, error: PenstockError) -> None:
         """Have workers told, after what is queued, why nothing more comes."""
         self._error = error
-        self._wake_all()
+        self.wake_all()
 
     def stop(self, error: PenstockError) -> None:
         """Hand nothing more out, and have workers told why."""
@@ -204,7 +213,7 @@ class Intake:
             self._error = error
         self._crashed = self._stopped = True
         self._turn_ends = 0.0
-        self._wake_all()
+        self.wake_all()
 
     def is_failure(self, error: BaseException) -> bool:
         """Return whether an exception says why nothing more comes."""
@@ -335,21 +344,26 @@ class Intake:
                 self._out(entry)
         return fresh
 
-    async def batch(self, size: int, linger: float) -> list[Entry]:
-        """Wait for a batch; empty once closed.
+    async def batch(
+        self, size: int, linger: float, goal: Goal | None = None
+    ) -> list[Entry]:
+        """Wait for a batch; empty once closed, or a goal is reached.
 
         Cancelling it takes nothing.
 
         Args:
             size: Entries at most.
             linger: Seconds to wait for that many from the first one on.
+            goal: After which no more is wanted.
 
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
         while not self.closed:
             await self.turn()
-            await self.gathered(1)
+            await self.gathered(1, goal=goal)
+            if goal is not None and goal.reached:
+                break
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
                     await self.gathered(size, apart=True)
@@ -376,7 +390,9 @@ class Intake:
             late = late or not self._guard.is_open(at)
             self._turn_ends = 0.0 if late else at + _TURN
 
-    async def gathered(self, count: int, *, apart: bool = False) -> None:
+    async def gathered(
+        self, count: int, *, apart: bool = False, goal: Goal | None = None
+    ) -> None:
         """Wait until that many can be taken, or as many as the queue will hold.
 
         Cancelling it takes nothing.
@@ -385,6 +401,7 @@ class Intake:
             count: How many.
             apart: Whether an entry on a further attempt is enough, since it comes
                 alone.
+            goal: After which no more is waited for.
 
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
@@ -394,15 +411,25 @@ class Intake:
             if self._error is not None and (self._stopped or not ledger.queued):
                 self._told = True
                 raise self._error
-            if ledger.queued >= count or (ledger.queued and ledger.crammed):
+            ready = not self._paused and self._has(count, apart=apart)
+            if ready and self._may_take():
                 return
-            if apart and ledger.next_is_repeated:
-                return
-            await self._wait(self._gatherers, count)
+            if goal is not None:
+                goal.look()
+                if goal.reached:
+                    return
+            await self._wait(self._gatherers, 0 if self._paused else count)
         self._raise_crash()
 
-    async def entry(self) -> Entry | None:
-        """Wait for the next entry; None once closed.
+    def _has(self, count: int, *, apart: bool) -> bool:
+        """Return whether there is as much as `gathered` waits for."""
+        ledger = self._ledger
+        if ledger.queued >= count or (ledger.queued and ledger.crammed):
+            return True
+        return apart and ledger.next_is_repeated
+
+    async def entry(self, goal: Goal | None = None) -> Entry | None:
+        """Wait for the next entry; None once closed, or a goal is reached.
 
         Cancelling it takes nothing.
 
@@ -423,6 +450,10 @@ class Intake:
             if self._error is not None and not held:
                 self._told = True
                 raise self._error
+            if goal is not None:
+                goal.look()
+                if goal.reached:
+                    break
             # What the guard holds back is enough to do.
             await self._wait(self._workers, 0 if held else 1)
         self._raise_crash()

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
 import anyio
@@ -14,11 +14,12 @@ import anyio
 from penstock._core.desk import FrontDesk
 from penstock._core.ledger import Ledger
 from penstock._core.signature import is_async
+from penstock._tasks.callers import this_task
 from penstock._tasks.calling import Call, Handler, ThreadDesk, in_thread, limited
-from penstock._tasks.hands import this_task
+from penstock._tasks.catching_up import CatchUp
 from penstock._tasks.lifetime import enter, is_inside, task_group
 from penstock._tasks.plan import Plan
-from penstock._tasks.worker import HandlerExit, Workbench, work, work_batches
+from penstock._tasks.worker import EXITS, Workbench, work, work_batches
 from penstock.errors import PenstockError, UsageError
 from penstock.middleware import wrap
 from penstock.options import Batch, Ordering, seconds
@@ -88,8 +89,8 @@ class Crew(Generic[T]):
         """Return whether the caller is a handler, or was started by one, at work."""
         return self._runs > 0 and is_inside(self._token)
 
-    async def run(self, job: Job) -> None:
-        """Have messages handled until the consumer closes.
+    async def run(self, job: Job, goal: CatchUp | None = None) -> None:
+        """Have messages handled until the consumer closes, or a goal is reached.
 
         Raises:
             UsageError: Another run orders otherwise.
@@ -106,7 +107,7 @@ class Crew(Generic[T]):
             self._ledger.order_by(job.ordering)
         self._runs += 1
         try:
-            await self._employ(job)
+            await self._employ(job, goal)
         finally:
             self._runs -= 1
             if not self._runs:
@@ -130,13 +131,16 @@ class Crew(Generic[T]):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _employ(self, job: Job) -> None:
+    async def _employ(self, job: Job, goal: CatchUp | None) -> None:
         call, kind = self._call(job)
-        bench = self._bench(kind)
+        bench = replace(self._bench(kind), goal=goal)
+        if goal is not None:
+            call = goal.tracking(call)
         # Of every handler; what one leaves in its context the next must not see.
         context = copy_context()
         context.run(enter, self._token)
         errors: list[BaseException] = []
+        exits: list[BaseException] = []
 
         def start() -> None:
             context.copy().run(workers.start_soon, worker)
@@ -144,6 +148,10 @@ class Crew(Generic[T]):
         async def worker() -> None:
             try:
                 await job.work(call, bench, start)
+            except EXITS as error:
+                # Of several at a time the group would make one exception.
+                exits.append(error)
+                workers.cancel_scope.cancel()
             except BaseException as error:
                 known = isinstance(error, PenstockError)
                 if not known and not bench.intake.is_failure(error):
@@ -156,10 +164,10 @@ class Crew(Generic[T]):
                 self._scopes.add(workers.cancel_scope)
                 for _ in range(job.concurrency):
                     start()
-        except HandlerExit as exit_:
-            raise exit_.error from None
         finally:
             self._scopes.discard(workers.cancel_scope)
+            if exits:
+                raise exits[0] from None
         if errors:
             raise errors[0]
 

@@ -28,15 +28,17 @@ from penstock._core.ledger import Ledger
 from penstock._core.window import Window
 from penstock._link.link import Line, Link, open_link
 from penstock._link.wire import Wire
+from penstock._tasks.abandoned import Abandoned
 from penstock._tasks.applying import applier
 from penstock._tasks.assignment import Assignment
 from penstock._tasks.attempts import Attempts
 from penstock._tasks.bells import Bell
 from penstock._tasks.burying import Burial
+from penstock._tasks.catching_up import CatchUp
 from penstock._tasks.clock import now
 from penstock._tasks.closing import TOO_LATE, Limits, give_back
 from penstock._tasks.committer import Committer
-from penstock._tasks.hands import Hands, this_task
+from penstock._tasks.hands import Hands
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer
 from penstock._tasks.lifetime import Home, Lifetime, quietly, seen_through, task_group
@@ -131,7 +133,7 @@ class Session(Generic[T]):
         self._applier = applier(plan, line, self.ledger, self._verdicts)
         self._desk = self._make_desk(FrontDesk)
         self._ack = plan.policy is AutoCommit.PROCESSED
-        self.hands = Hands(self.intake, self.ledger, self._desk, ack=self._ack)
+        self.hands = self._make_hands()
         self._scout = Scout(line.calls, plan.on_event)
         self.assignment = Assignment(plan, line, self.ledger, self._scout, self._claims)
         self.readers = Readers(
@@ -145,6 +147,10 @@ class Session(Generic[T]):
         self._silence = self._make_silence_watch()
         self._claimer: Claimer | None = None
         self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
+        # What `until_caught_up` waits for.
+        self._goals: set[CatchUp] = set()
+        if self._committer is not None:
+            self._committer.on_round = self._on_round
         # How long each step of closing may take; None until it begins.
         self._limits: Limits | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -220,6 +226,12 @@ class Session(Generic[T]):
             at_home=lambda: threading.get_ident() == home,
             transactions=self._applier,
         )
+
+    def _make_hands(self) -> Hands[T]:
+        plan = self._plan
+        group = plan.member.group if plan.member else ""
+        abandoned = Abandoned(group, plan.lease, plan.on_event)
+        return Hands(self.intake, self.ledger, self._desk, abandoned, ack=self._ack)
 
     def _make_committer(self) -> Committer | None:
         plan = self._plan
@@ -394,10 +406,59 @@ class Session(Generic[T]):
 
         await self.readers.between_reads(errand)
 
-    async def run(self, job: Job) -> None:
-        """Have messages handled until the consumer closes."""
-        self.hands.come_back(this_task())
-        await self._crew.run(job)
+    async def run(self, job: Job, *, until_caught_up: bool) -> None:
+        """Have messages handled until the consumer closes, or all there is now is."""
+        self.hands.come_back_here()
+        if not until_caught_up:
+            await self._crew.run(job)
+            return
+        async with self.catching_up() as goal:
+            await self._crew.run(job, goal)
+
+    @asynccontextmanager
+    async def catching_up(self) -> AsyncIterator[CatchUp]:
+        """Know in a block whether all that was there when it began has been handled.
+
+        Raises:
+            PenstockError: The server refuses to tell.
+        """
+        goal = self.goal()
+        await goal.begin()
+        self.watch(goal)
+        try:
+            yield goal
+        finally:
+            goal.stop()
+        if goal.error is not None:
+            raise goal.error
+
+    def goal(self) -> CatchUp:
+        """Return a goal that is still to begin."""
+        plan = self._plan
+        return CatchUp(
+            self._line,
+            self.ledger,
+            self.assignment.cursors,
+            plan.member,
+            acks=plan.acks,
+            on_demand=plan.policy is AutoCommit.DISABLED,
+            on_reached=self.intake.wake_all,
+        )
+
+    def watch(self, goal: CatchUp) -> None:
+        """Watch a goal in the background, until it is reached or stopped."""
+        self._goals.add(goal)
+        self._group.start_soon(self._watch, goal)
+
+    async def _watch(self, goal: CatchUp) -> None:
+        try:
+            await goal.watch()
+        finally:
+            self._goals.discard(goal)
+
+    def _on_round(self) -> None:
+        for goal in self._goals:
+            goal.look()
 
     def _bench(self, kind: type[FrontDesk[T]]) -> Workbench:
         desk = self._make_desk(kind)
@@ -461,6 +522,8 @@ class Session(Generic[T]):
         """End what is left in the background."""
         for clock in self._clocks:
             clock.cancel()
+        for goal in self._goals:
+            goal.stop()
         for each in (self._scout, self._claimer, self.readers, self._committer):
             if each is not None:
                 each.cut()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import anyio
 
 from penstock._tasks.lifetime import Lifetime, enter, is_inside, task_group
+from penstock.errors import UsageError
 from penstock.events import Event, OnEvent
 
 __all__ = ["Part", "Together"]
@@ -144,9 +146,12 @@ class Together:
                     with running:
                         if not self._over.is_set():
                             await part.run()
+                            self._check_stopping(part)
                 tasks.cancel_scope.cancel()
         except asyncio.CancelledError:
-            raise
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            self._failed(part, _ended_alone(part, "its task was cancelled"))
         # SystemExit too, which would stop the event loop if it got out of this task.
         except BaseException as error:  # noqa: BLE001 - raised by `live`
             self._failed(part, error)
@@ -170,11 +175,19 @@ class Together:
             del self._open[part]
         else:
             self._one_settled()
-        # A consumer that somebody closed ends alone, and the others go on; but after
-        # the last one there is nothing to wait for.
+        # After the last one there is nothing to wait for.
         if not self._open and self._settled.is_set():
             self._stopping = True
             self._over.set()
+
+    def _check_stopping(self, part: Part) -> None:
+        """Check that a consumer has ended because all do.
+
+        Raises:
+            UsageError: It has ended alone.
+        """
+        if not self._stopping and not self._over.is_set():
+            raise _ended_alone(part, "somebody closed it")
 
     def _one_settled(self) -> None:
         self._opening -= 1
@@ -190,3 +203,11 @@ class Together:
             self._failure = error
             if self.on_failure is not None:
                 self.on_failure()
+
+
+def _ended_alone(part: Part, why: str) -> UsageError:
+    streams = part.facts.get("streams")
+    return UsageError(
+        f"the consumer of {streams} ended while its router was running: {why}; end all "
+        f"of them by router.stop()"
+    )

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio
 
 from penstock._core.desk import FrontDesk
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
+from penstock._tasks.callers import this_task
 from penstock._tasks.calling import Call
-from penstock._tasks.intake import Intake
+from penstock._tasks.contexts import Snapshot
+from penstock._tasks.intake import Goal, Intake
 from penstock._tasks.verdicts import Verdicts
+from penstock.middleware import check_result
 
-__all__ = ["HandlerExit", "Workbench", "work", "work_batches"]
+__all__ = ["EXITS", "Workbench", "work", "work_batches"]
 
+T = TypeVar("T")
 
-class HandlerExit(Exception):  # noqa: N818 - it is no error of ours
-    """A handler raised SystemExit, KeyboardInterrupt or GeneratorExit.
-
-    Carries it from the worker's task to the one that called `run`: asyncio lets the
-    first two out of a task by stopping the whole event loop.
-
-    Attributes:
-        error: What the handler raised.
-    """
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-        super().__init__()
+# What a handler raises to end more than itself. It must not get out of a worker's task,
+# since asyncio would stop the event loop.
+EXITS: Final = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,7 @@ class Workbench:
         desk: Serves the messages.
         verdicts: Deals with failures.
         ack: Whether a handler's return acknowledges.
+        goal: After which no more is to be handled, if there is one.
     """
 
     intake: Intake
@@ -50,13 +50,14 @@ class Workbench:
     desk: FrontDesk[Any]
     verdicts: Verdicts
     ack: bool
+    goal: Goal | None = None
 
 
 async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> None:
-    """Handle entries until the intake closes.
+    """Handle entries until the intake closes, or the goal is reached.
 
-    A handler that raises has failed, and so has one that cancels itself; our own
-    cancellation ends the worker.
+    A handler that raises has failed. So has one that is cancelled, by itself or by a
+    timer of its own; only the cancellation of the whole run ends the worker.
 
     Args:
         call: Called with each message.
@@ -65,29 +66,35 @@ async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> Non
             another worker goes on, with a clean one.
 
     Raises:
-        HandlerExit: The handler wants to end more than itself.
+        SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
+            handler or a codec.
     """
     intake, ledger, desk, ack = bench.intake, bench.ledger, bench.desk, bench.ack
-    context, task = copy_context(), asyncio.current_task()
-    assert task is not None  # noqa: S101 - coroutines run in tasks
-    while (entry := intake.poll() or await intake.entry()) is not None:
+    task, context = this_task(), Snapshot()
+    filled, wait = context.filled, partial(intake.entry, bench.goal)
+    goal = bench.goal
+    while not (goal and goal.reached) and (
+        entry := intake.poll() or await _patiently(wait)
+    ):
         message = desk.open(entry)
         if message is None:
             continue
         try:
-            await call(message)
+            result = await call(message)
+            if result is not None:
+                check_result(result)
         except BaseException as error:  # noqa: BLE001 - sorted out there
             _failed(bench, [entry], error, task)
         else:
             if task.cancelling():
-                # It swallowed our cancellation: who knows what it has done.
-                bench.verdicts.interrupted(entry)
-                raise asyncio.CancelledError
+                _check_swallowed(bench, [entry])
             if ack:
                 ledger.processed(entry)
             else:
                 ledger.finish(entry, ack=False)
-        if copy_context() != context:
+        if task.cancelling():
+            await _get_over_cancellation(task)
+        if (copy_context() or filled) and context.changed():
             replace()
             return
 
@@ -110,26 +117,28 @@ async def work_batches(
         linger: Seconds to wait for that many.
 
     Raises:
-        HandlerExit: The handler wants to end more than itself.
+        SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
+            handler or a codec.
     """
-    context, task = copy_context(), asyncio.current_task()
-    assert task is not None  # noqa: S101 - coroutines run in tasks
-    while entries := await bench.intake.batch(size, linger):
-        opened = [(entry, bench.desk.open(entry)) for entry in entries]
-        messages = [message for _, message in opened if message is not None]
-        entries = [entry for entry, message in opened if message is not None]
+    task, context = this_task(), Snapshot()
+    batch = partial(bench.intake.batch, size, linger, bench.goal)
+    while taken := await _patiently(batch):
+        entries, messages = bench.desk.open_all(taken)
         if not messages:
             continue
         try:
-            await call(messages)
+            result = await call(messages)
+            if result is not None:
+                check_result(result)
         except BaseException as error:  # noqa: BLE001 - sorted out there
             _failed(bench, entries, error, task)
         else:
             if task.cancelling():
-                _interrupt(bench, entries)
-                raise asyncio.CancelledError
+                _check_swallowed(bench, entries)
             bench.ledger.finish_all(entries, ack=bench.ack)
-        if copy_context() != context:
+        if task.cancelling():
+            await _get_over_cancellation(task)
+        if context.changed():
             replace()
             return
 
@@ -143,20 +152,74 @@ def _failed(
     """Book that a handler raised.
 
     Raises:
-        CancelledError: It was we who cancelled.
-        HandlerExit: The handler wants to end more than itself.
+        CancelledError: The run was cancelled.
+        SystemExit: Or another one of `EXITS`, if that is what it raised.
     """
-    if isinstance(error, asyncio.CancelledError) and task.cancelling():
+    if isinstance(error, asyncio.CancelledError) and task.cancelling() and _run_ends():
         _interrupt(bench, entries)
         raise error
-    if not isinstance(error, Exception | asyncio.CancelledError):
-        for entry in entries:
-            bench.verdicts.left(entry)
-        raise HandlerExit(error) from error
+    if isinstance(error, EXITS):
+        _leave(bench, entries)
+        raise error
     for entry in entries:
         bench.verdicts.failed(entry, error)
+
+
+def _check_swallowed(bench: Workbench, entries: Sequence[Entry]) -> None:
+    """Check whose cancellation a handler has swallowed that then returned.
+
+    One of its own is its affair.
+
+    Raises:
+        CancelledError: It was ours: who knows what the handler has done.
+    """
+    if _run_ends():
+        _interrupt(bench, entries)
+        raise asyncio.CancelledError
+
+
+def _run_ends() -> bool:
+    """Return whether the run that this worker belongs to was cancelled.
+
+    Its scope tells. `task.cancelling()` counts what a handler's own timer does as well,
+    by `loop.call_later(seconds, task.cancel)`.
+    """
+    return anyio.current_effective_deadline() == -math.inf
+
+
+async def _patiently(wait: Callable[[], Awaitable[T]]) -> T:
+    """Wait for something, whatever a handler's timer does that outlived its handler.
+
+    Raises:
+        CancelledError: The run was cancelled.
+    """
+    while True:
+        try:
+            return await wait()
+        except asyncio.CancelledError:
+            await _get_over_cancellation(this_task())
+
+
+async def _get_over_cancellation(task: asyncio.Task[Any]) -> None:
+    """Forget a cancellation that was meant for a handler, not for its worker.
+
+    Raises:
+        CancelledError: It is the run that was cancelled.
+    """
+    if _run_ends():
+        raise asyncio.CancelledError
+    # It may still be about to be raised, and would be in the next handler.
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while task.uncancel():
+        pass
 
 
 def _interrupt(bench: Workbench, entries: Sequence[Entry]) -> None:
     for entry in reversed(entries):
         bench.verdicts.interrupted(entry)
+
+
+def _leave(bench: Workbench, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        bench.verdicts.left(entry)

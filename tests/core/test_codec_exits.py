@@ -1,0 +1,89 @@
+"""What a codec raises is a decode failure, unless it wants to end the process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.test_ledger import A, Books
+from penstock._core.desk import FrontDesk
+from penstock._core.entry import Entry, State
+from penstock.errors import DecodeError
+
+
+class Refusals:
+    """Drops what can't be decoded."""
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+        self.told: list[str] = []
+
+    def undecodable(self, entry: Entry, error: DecodeError) -> None:
+        self.told.append(error.reason)
+        self.books.finish(entry, ack=True)
+
+
+class Odd(BaseException):
+    pass
+
+
+class Raises:
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def encode(self, payload: bytes) -> bytes:
+        return payload
+
+    def decode(self, data: bytes) -> bytes:
+        if data == b"2":
+            raise self.error
+        return data
+
+
+def opened(error: type[BaseException]) -> tuple[Books, FrontDesk[Any], list[Entry]]:
+    books = Books()
+    entries = [[b"%d-1" % n, [b"msg", b"%d" % n]] for n in (1, 2, 3)]
+    books.received(A, entries, 0.0, 30)
+    refusals: Any = Refusals(books)
+    desk: FrontDesk[Any] = FrontDesk(
+        books,
+        Raises(error),
+        refusals,
+        max_message_bytes=1000,
+        no_ack=None,
+        at_home=lambda: True,
+    )
+    taken = [books.take() for _ in entries]
+    return books, desk, [entry for entry in taken if entry is not None]
+
+
+@pytest.mark.parametrize("error", [ValueError, Odd])
+def test_what_it_raises_is_why_a_message_can_t_be_read(
+    error: type[BaseException],
+) -> None:
+    books, desk, entries = opened(error)
+    left, messages = desk.open_all(entries)
+    assert [message.payload for message in messages] == [b"1", b"3"]
+    assert left == [entries[0], entries[2]]
+    assert entries[1].state is State.SETTLED
+    assert books.held == 2
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_but_an_exit_is_raised_and_nothing_stays_in_hand(
+    error: type[BaseException],
+) -> None:
+    books, desk, entries = opened(error)
+    with pytest.raises(error):
+        desk.open_all(entries)
+    assert books.held == 0
+    assert {entry.state for entry in entries} == {State.OPEN}
+
+
+def test_so_it_is_with_one() -> None:
+    books, desk, entries = opened(SystemExit)
+    with pytest.raises(SystemExit):
+        desk.open(entries[1])
+    assert books.held == 2
+    assert entries[1].state is State.OPEN
