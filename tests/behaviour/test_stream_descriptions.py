@@ -161,6 +161,7 @@ async def unscripted(url: str, stream: str, redis: Any) -> AsyncIterator[str]:
 def _busy_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a quiet stream looked at a hundred times a second."""
     monkeypatch.setattr(reader, "BLOCK", 0.01)
+    monkeypatch.setattr(reader, "_CHECK", 0.01)
 
 
 async def looks(redis: Any) -> int:

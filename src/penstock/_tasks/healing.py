@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from penstock._core import commands
 from penstock._core.cursor import Position
+from penstock._core.portion import Portion
 from penstock._core.replies import ErrorReply, StreamInfo, Trouble
 from penstock._link.wire import Wire
 from penstock._tasks.describing import Describer
+from penstock._tasks.fetching import counted
 from penstock._tasks.membership import Membership, refusal, rejoin
 from penstock._tasks.telling import id_list
 from penstock.errors import ServerError
@@ -23,6 +25,8 @@ from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
 
 __all__ = ["Healer"]
+
+_PROBES: Final = 8
 
 
 class Healer:
@@ -45,6 +49,8 @@ class Healer:
     ) -> None:
         self._member = member
         self._describer = Describer()
+        # How many entries of a stream are compared with what was read.
+        self._probes = Portion(_PROBES)
         self._on_anew = on_anew
         self._on_recreated = on_recreated
         self._on_event = on_event
@@ -180,9 +186,12 @@ class Healer:
         other = contradicted or (record.absent and not record.empty)
         # Only while the connection was down can its server have lost data.
         if not other or record.interrupted:
-            ids = record.probes(info, quiet=quiet and not other)
+            ids = record.probes(info, quiet=quiet and not other)[: self._probes.most]
             key = position.shard.key
-            found = await wire.calls([commands.xrange_one(key, id_) for id_ in ids])
+            # On a way that ends often, the entries of all probes may not come through.
+            with counted(self._probes, len(ids)):
+                found = await wire.calls([commands.xrange_one(key, id_) for id_ in ids])
+            self._probes.came(len(ids), len(ids))
             if not any(isinstance(reply, ErrorReply) for reply in found):
                 shown = record.is_other(info, ids, found)
                 other = other if shown is None else shown
