@@ -182,7 +182,7 @@ async def test_a_quiet_stream_is_looked_at_without_receiving_entries(
         before, looked = way.passed, await looks(redis)
 
         async def often() -> bool:
-            return await looks(redis) > looked + 20
+            return await looks(redis) > looked + 5
 
         await eventually(often)
         assert way.passed - before < MB

@@ -141,7 +141,7 @@ def test_entries_are_claimed_anew_by_a_script_that_asks_who_owns_each() -> None:
     assert rest == [b"s", "g", "c", 4, *words, b"1-1", b"2-1"]
     assert isinstance(script, bytes)
     assert script.index(b"XPENDING") < script.index(b"XCLAIM")
-    assert b"ARGV[i], ARGV[i], 1, name)" in script, "it must be ours"
+    assert b"id, id, 1, name)" in script, "it must be ours"
 
 
 def test_a_stream_is_described_by_a_script_that_names_its_key() -> None:

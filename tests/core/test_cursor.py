@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from penstock._core.cursor import Cursor, Live, Position, Recover
 from penstock._core.replies import RawEntry
 from penstock.message import EntryId, Shard
 
-A, B, C = (Shard(name, 0, name.encode()) for name in "abc")
+A, B, C, D = (Shard(name, 0, name.encode()) for name in "abcd")
 
 
 def entries(*ids: str) -> list[RawEntry]:
@@ -447,3 +449,20 @@ def test_a_recreated_stream_is_read_from_its_beginning() -> None:
     position.recreated()
     assert (position.after, position.floor) == (b"0-0", b"0-0")
     assert not position.goes_back(b"0-1")
+
+
+def test_shards_whose_reply_was_lost_are_read_before_those_of_another_turn() -> None:
+    cursor = Cursor([(shard, b"0-0") for shard in (A, B, C, D)], group=False)
+    assert [*read_some(cursor, 2)] == [A, B]
+    cursor.connected()
+    assert [*read_some(cursor, 1)] == [A]
+    assert [*read_some(cursor, 9)] == [A, B, C, D]
+    cursor.connected()
+    assert [*read_some(cursor, 2)] == [B, C]
+
+
+def read_some(cursor: Cursor, shards: int) -> Iterator[Shard]:
+    read = cursor.next(10, shards=shards)
+    assert isinstance(read, Live)
+    for position in read.positions:
+        yield position.shard

@@ -159,6 +159,8 @@ class Cursor:
         # whether any of the others brought something in this round.
         self._round: list[Position] = []
         self._brought = True
+        # Those that the last read was of, if it was not of all.
+        self._chosen: list[Position] = []
         # Recoveries take turns too.
         self._recoveries = -1
         for shard, after in start:
@@ -207,6 +209,9 @@ class Cursor:
 
     def connected(self) -> None:
         """Start over on a new connection: the old one may have lost a reply."""
+        # Else shards whose reply was lost would wait until all others have been read.
+        self._round = [*self._chosen, *self._round]
+        self._chosen = []
         for position in self._positions.values():
             self.recover_again(position)
             position.missed.reset()
@@ -261,6 +266,7 @@ class Cursor:
         They are read some at a time. Once all have had their turn and nothing came, all
         are waited for together: few will have something by then.
         """
+        self._chosen = []
         if len(live) <= shards:
             return live
         turn = [position for position in live if position in self._round]
@@ -268,8 +274,8 @@ class Cursor:
             turn, self._brought = live, not self._brought
             if self._brought:
                 return live
-        self._round = turn[shards:]
-        return turn[:shards]
+        self._chosen, self._round = turn[:shards], turn[shards:]
+        return self._chosen
 
     def recovered(self, read: Recover, entries: Sequence[RawEntry]) -> None:
         """Go on after a page of own pending entries."""

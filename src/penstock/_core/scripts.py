@@ -115,14 +115,20 @@ def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
 
 CLAIM_OWN = b"""
 local key, group, name, first = KEYS[1], ARGV[1], ARGV[2], 4 + ARGV[3]
-local own = {}
+local own, words = {}, {}
 for i = first, #ARGV do
-  local pending = redis.pcall('XPENDING', key, group, ARGV[i], ARGV[i], 1, name)
+  local id = ARGV[i]
+  local pending = redis.pcall('XPENDING', key, group, id, id, 1, name)
   if pending.err then return pending end
-  if #pending > 0 then own[#own + 1] = ARGV[i] end
+  if #pending > 0 then
+    own[#own + 1] = id
+    words[#words + 1] = id
+  elseif #redis.call('XPENDING', key, group, id, id, 1) == 0
+      and #redis.call('XRANGE', key, id, id) == 0 then
+    own[#own + 1] = id
+  end
 end
-if #own == 0 then return own end
-local words = {unpack(own)}
+if #words == 0 then return own end
 for i = 4, first - 1 do words[#words + 1] = ARGV[i] end
 words[#words + 1] = 'JUSTID'
 local claimed = redis.pcall('XCLAIM', key, group, name, 0, unpack(words))
@@ -139,10 +145,11 @@ def claim_own(
 ) -> Command:
     """Claim entries anew for the consumer that owns them, and none of another one.
 
-    The reply is the ids that were its own, also of entries that are deleted from the
-    stream, which XCLAIM lets go of and does not return. A script, because XCLAIM does
-    not ask who owns an entry: a command that was late, behind a frozen server for
-    example, would take the entry back from the consumer that has claimed it meanwhile.
+    The reply is the ids that were its own. Those of entries that are deleted from the
+    stream are among them: any consumer's XCLAIM or XAUTOCLAIM lets go of such
+    entries, whoever owns them. A script, because XCLAIM does not ask who owns an entry:
+    a command that was late, behind a frozen server for example, would take the entry
+    back from the consumer that has claimed it meanwhile.
 
     Args:
         key: The stream.

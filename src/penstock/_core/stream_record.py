@@ -133,8 +133,9 @@ class StreamRecord:
         if first is None:
             return []
         samples = self._samples
-        if quiet and self._anchor is not None:
-            samples = [self._anchor] if self._anchor[2] <= _SMALL else []
+        if quiet:
+            samples = samples if self._anchor is None else [self._anchor]
+            samples = [sample for sample in samples if sample[2] <= _SMALL]
         there = [id_ for id_, _, _ in samples if first <= id_ <= info.last]
         return [bytes(id_) for id_ in reversed(there)]
 

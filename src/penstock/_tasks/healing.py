@@ -105,12 +105,13 @@ class Healer:
         *,
         quiet: bool = False,
         replaced: bool = False,
+        compare: bool = True,
     ) -> bool:
         """Go back in a stream that was recreated, or that its server has less of.
 
         Only what was there counts: a start may be chosen that lies ahead.
         """
-        other = await self._is_other(wire, position, info, quiet=quiet)
+        other = await self._is_other(wire, position, info, quiet=quiet, compare=compare)
         if other or (replaced and info.last < position.highest):
             position.recreated()
         elif info.last < position.highest:
@@ -124,7 +125,12 @@ class Healer:
         return True
 
     async def check(
-        self, wire: Wire, position: Position, *, quiet: bool = False
+        self,
+        wire: Wire,
+        position: Position,
+        *,
+        quiet: bool = False,
+        compare: bool = True,
     ) -> bool:
         """Find out whether a stream was deleted and recreated, and go back if it was.
 
@@ -132,6 +138,7 @@ class Healer:
             wire: The reader's connection.
             position: Where it is read.
             quiet: Whether there is no sign of it.
+            compare: Whether entries may be read to find out.
 
         Returns:
             Whether it was.
@@ -145,16 +152,27 @@ class Healer:
             if isinstance(info, ErrorReply):
                 position.record.absent |= info.trouble is Trouble.REPAIR
                 return False
-            return await self._look_back(wire, position, info, quiet=quiet)
+            return await self._look_back(
+                wire, position, info, quiet=quiet, compare=compare
+            )
         if isinstance(info, ErrorReply):
             return False  # a read will tell
-        if await self._is_other(wire, position, info):
+        if await self._is_other(wire, position, info, compare=compare):
             self._recreated(position)
             return True
         return False
 
-    async def check_after_outage(self, wire: Wire, position: Position) -> None:
+    async def check_after_outage(
+        self, wire: Wire, position: Position, *, compare: bool
+    ) -> None:
         """Do what `check` does, if the group has come less far than we have.
+
+        Args:
+            wire: The reader's connection.
+            position: Where it is read.
+            compare: Whether entries may be read to find out. Not so if the last
+                connection ended before anything else came through: on a way that ends
+                often, nothing ever would.
 
         Raises:
             ConnectionLost: The connection ended.
@@ -170,7 +188,7 @@ class Healer:
             ):
                 position.doubtful = False
                 return
-        await self.check(wire, position)
+        await self.check(wire, position, compare=compare)
 
     async def _is_other(
         self,
@@ -179,6 +197,7 @@ class Healer:
         info: StreamInfo,
         *,
         quiet: bool = False,
+        compare: bool = True,
     ) -> bool:
         """Return whether this is another stream than the one that was read so far."""
         record = position.record
@@ -186,7 +205,8 @@ class Healer:
         other = contradicted or (record.absent and not record.empty)
         # Only while the connection was down can its server have lost data.
         if not other or record.interrupted:
-            ids = record.probes(info, quiet=quiet and not other)[: self._probes.most]
+            most = self._probes.most if compare else 0
+            ids = record.probes(info, quiet=quiet and not other)[:most]
             key = position.shard.key
             # On a way that ends often, the entries of all probes may not come through.
             with counted(self._probes, len(ids)):

@@ -53,6 +53,8 @@ _QUIET_BYTES: Final = 50_000
 _LOOK: Final = 1.0
 # How often a stream is described that is read without a group; in seconds.
 _CHECK: Final = 1.0
+# Seconds without comparing entries after a connection that ended at that.
+_PATIENCE: Final = 30.0
 
 Errand: TypeAlias = Callable[[Wire], Awaitable[None]]
 """Something to be done between two reads, on the reader's connection.
@@ -137,9 +139,12 @@ class Reader:
         self._idle = False
         # When streams are described again that are read without a group.
         self._check_at: dict[bytes, float] = {}
+        # When entries may be compared again after an outage: on a way that ends often,
+        # nothing else would ever come through. And whether this connection did it.
+        self._compare_at = 0.0
+        self._compared = False
         # Which shard is looked at next while there is nothing to read; and when.
         self._turn = 0
-        self._suspect_at = 0.0
         self._errands: deque[_Asked] = deque()
         self._stopping = False
         # A read is under way: cancelling now could strand what it brings.
@@ -189,7 +194,7 @@ class Reader:
             await self.wire.aclose()
             self.wire = await self._link.reconnect(error.reason)
             # The lost reply may have had entries in it, which are ours unseen.
-            self._reading = False
+            self._reading = self._compared = False
             self._cursor.connected()
 
     def room_again(self) -> None:
@@ -287,10 +292,16 @@ class Reader:
 
     async def _look_after(self) -> None:
         """See whether broken shards have healed, and doubtful ones are the same."""
+        compare = now() >= self._compare_at
         for position in self._cursor.positions:
             if position.doubtful and position.broken is None:
                 if position.record.interrupted:
-                    await self._healer.check_after_outage(self.wire, position)
+                    if compare:
+                        # Until a read has come through on the same connection.
+                        self._compare_at, self._compared = now() + _PATIENCE, True
+                    await self._healer.check_after_outage(
+                        self.wire, position, compare=compare
+                    )
                 else:
                     await self._healer.check(self.wire, position)
         if self._cursor.broken and now() >= self._look_at:
@@ -311,16 +322,10 @@ class Reader:
         A stream that was recreated with ids that were there before looks like a quiet
         one.
         """
-        if now() < self._suspect_at:
-            return
         self._turn += 1
         position = positions[self._turn % len(positions)]
         if self._is_doubtful(position):
-            before = self.wire.received
             await self._check(position)
-            # Where scripts are refused, two whole entries came, of up to 64 MiB each.
-            took = (self.wire.received - before) / _QUIET_BYTES
-            self._suspect_at = now() + took
 
     async def _checked(self, came: Came) -> Came:
         """Find out which entries are of streams that were recreated, before all else.
@@ -352,12 +357,13 @@ class Reader:
         return now() >= self._check_at.get(position.shard.key, 0.0)
 
     async def _check(self, position: Position) -> bool:
-        begun = now()
+        begun, before = now(), self.wire.received
         quiet = self._member is None
         recreated = await self._healer.check(self.wire, position, quiet=quiet)
-        # Never more than a fiftieth of the time, however large the entries are.
-        took = now() - begun
-        self._check_at[position.shard.key] = begun + max(_CHECK, 50 * took)
+        # Never more than a fiftieth of the time. And where scripts are refused, two
+        # whole entries came, of up to 64 MiB each.
+        took = max(50 * (now() - begun), (self.wire.received - before) / _QUIET_BYTES)
+        self._check_at[position.shard.key] = begun + max(_CHECK, took)
         return recreated
 
     async def _examine(self, positions: Sequence[Position]) -> None:
@@ -417,6 +423,8 @@ class Reader:
                 self._portion.came(read.count, len(entries))
         self._intake.arrived(count)
         self._link.progress()
+        if self._compared:
+            self._compare_at = 0.0
         if came:
             self._idle = False
             if looked:
