@@ -278,8 +278,9 @@ async def test_cancelling_a_call_that_has_its_attempt_counted_takes_nothing(
     assert got == list(range(1, 40))
 
 
-@pytest.mark.parametrize("how", ["kill", "exit"])
-@pytest.mark.parametrize("most", [2, 3, 5])
+@pytest.mark.parametrize(
+    ("most", "how"), [(2, "kill"), (2, "exit"), (3, "kill"), (5, "kill"), (5, "exit")]
+)
 async def test_ten_that_kill_among_two_hundred_take_no_other_one_with_them(
     *,
     url: str,

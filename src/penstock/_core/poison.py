@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
+from weakref import WeakSet
 
 from penstock._core.entry import IN_HAND, Entry
 
@@ -52,7 +53,8 @@ class PoisonGuard:
     __slots__ = ("_confirms", "_member", "_members", "_probe", "_until")
 
     def __init__(self) -> None:
-        self._members: list[Member] = []
+        # Weak: one whose event loop was closed beneath it never leaves.
+        self._members: WeakSet[Member] = WeakSet()
         # Whose probe waits or runs, if there is one; and the probe, once it runs.
         self._member: Member | None = None
         self._probe: Entry | None = None
@@ -67,13 +69,11 @@ class PoisonGuard:
 
     def join(self, member: Member) -> None:
         """Add a consumer."""
-        self._members.append(member)
+        self._members.add(member)
 
     def leave(self, member: Member) -> None:
         """Remove a consumer; its probe is over."""
-        if member not in self._members:
-            return  # it was never opened
-        self._members.remove(member)
+        self._members.discard(member)
         if self._member is member:
             self._end()
         elif self._member is not None:

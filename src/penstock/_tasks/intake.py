@@ -47,6 +47,7 @@ class Intake:
     """
 
     __slots__ = (
+        "__weakref__",
         "_begin",
         "_confirms",
         "_crashed",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tracemalloc  # noqa: F401 - see `Openable.__del__`
 import warnings
 from abc import ABC, abstractmethod
 from asyncio import _get_running_loop as running_loop
@@ -385,6 +386,8 @@ class Openable(ABC, Generic[S]):
     def __del__(self) -> None:
         if self._lifetime is not None and self._lifetime.drop():
             text = f"{self!r} was dropped while it was open; await its aclose()"
+            # It shows where the object was allocated, by `tracemalloc`. That has to be
+            # imported already: its import may run the garbage collector, and that this.
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
