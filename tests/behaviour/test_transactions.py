@@ -6,10 +6,12 @@ What happens when processes are killed is in test_transactions_killed.py.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from conftest import Events
 from penstock import (
@@ -536,6 +538,40 @@ async def test_a_group_that_vanished_applies_nothing_until_it_is_there_again(
     first = events.named("handler_failed")[0].error
     assert isinstance(first, TransactionFailed)
     assert first.code == "NOGROUP"
+
+
+async def test_a_message_that_its_new_group_has_not_been_given_yet_is_not_let_go(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    """The group was recreated, and the read that brings it again is on its way."""
+    await send(url, stream, 1)
+
+    async def handle(message: Message[bytes]) -> None:
+        if message.attempt == 1:
+            await redis.xgroup_destroy(stream, "g")
+            await eventually(lambda: _pends(redis, stream))
+            await redis.xack(stream, "g", str(message.id))
+        else:
+            ids = [str(message.id)]
+            await redis.xclaim(stream, "g", "me", 0, ids, force=True, justid=True)
+        await count(message, stream)
+
+    often = Retry(max_attempts=100, backoff=[0.05])
+    consumer = Consumer(
+        stream, url=url, group="g", name="me", retry=often, on_event=events
+    )
+    async with running(consumer, handle):
+        await eventually(lambda: _are(redis, stream, {1: 1}))
+    assert events.named("group_recreated")
+    first = events.named("handler_failed")[0].error
+    assert isinstance(first, TransactionFailed)
+    assert first.code == "NOGROUP"
+
+
+async def _pends(redis: Any, stream: str) -> bool:
+    with suppress(ResponseError):  # the group is not there yet
+        return await pending(redis, stream, "g") == 1
+    return False
 
 
 @pytest.mark.parametrize("rule", ["-@scripting", "-hincrby", "-xack"])

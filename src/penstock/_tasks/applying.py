@@ -138,6 +138,8 @@ class Applier:
             except ConnectionLost:
                 repeated = True
         applied = refused(reply) if isinstance(reply, ErrorReply) else reply
+        if not repeated:
+            _check_pending(entry, applied)
         self._book(entry, applied, repeated=repeated)
         if applied.failure is not None:
             self._fail(entry, fields, applied, applied.failure, len(effects.all))
@@ -314,3 +316,19 @@ class _Basket:
             )
         elif not repeated:
             self.applied = False
+
+
+def _check_pending(entry: Entry, applied: Applied) -> None:
+    """Check that a message that is not pending was acknowledged by somebody.
+
+    Raises:
+        TransactionFailed: Its group was recreated, and is about to be given the message
+            again. To let go of it here would leave it pending for nobody who works.
+    """
+    recreated = entry.account.anew > entry.leased_at
+    if recreated and not applied.pending and applied.failure is None:
+        text = "NOGROUP the group was recreated, and has not been given the message yet"
+        reply = ErrorReply(text)
+        hint = _HINTS[reply.code]
+        stream, id_ = entry.shard.stream, entry.id.decode()
+        raise TransactionFailed(stream, id_, reply.code, reply.text, hint)
