@@ -163,6 +163,36 @@ async def test_on_its_last_attempt_what_comes_back_runs_alone_in_its_process(
     assert beside == [1] * 4
 
 
+async def test_however_many_wait_for_a_last_attempt_there_is_one_timer_for_it(
+    url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await left_behind(redis, stream, [0], times=2)
+    await send(url, stream, *range(1, 40))
+    looks: list[float] = []
+    call_later = asyncio.get_running_loop().call_later
+
+    def counted(delay: float, call: Any, *args: Any, **how: Any) -> Any:
+        handle = call_later(delay, call, *args, **how)
+        if getattr(call, "__name__", "") == "_look":
+            timers.append(handle)
+        return handle
+
+    timers: list[asyncio.TimerHandle] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", counted)
+
+    async def handle(message: Message[bytes]) -> None:
+        await asyncio.sleep(0.01)
+        looks.append(sum(not timer.cancelled() for timer in timers))
+
+    retry = Retry(max_attempts=2)
+    consumer = Consumer(stream, url=url, group="g", name="dead", retry=retry)
+    async with running(consumer, handle, concurrency=10):
+        await eventually(lambda: handled(redis, stream, 40))
+    assert timers
+    assert max(looks) <= 1
+    assert all(timer.cancelled() for timer in timers)
+
+
 async def test_a_last_attempt_that_hangs_holds_up_others_for_no_longer_than_a_lease(
     url: str, stream: str, redis: Any
 ) -> None:

@@ -80,12 +80,12 @@ class PoisonGuard:
             self._member.wake()
 
     def is_open(self, now: float) -> bool:
-        """Tell whether handlers may start; wake the consumer whose probe may, too."""
+        """Return whether handlers may start; wake the consumer whose probe may, too."""
         self.look(now)
         return self._member is None
 
     def admits(self, member: Member, now: float) -> bool:
-        """Ask for a consumer's next message to run alone; tell whether it may now.
+        """Ask for a consumer's next message to run alone; return whether it may now.
 
         If not, the consumer is woken when it may.
         """

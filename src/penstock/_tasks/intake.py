@@ -60,6 +60,7 @@ class Intake:
         "_on_overdue",
         "_paused",
         "_stopped",
+        "_timer",
         "_told",
         "_turn_ends",
         "_workers",
@@ -99,6 +100,8 @@ class Intake:
         # Whether that was no reply of the server's, but the end of our own tasks.
         self._crashed = False
         self._turn_ends = 0.0
+        # When to look again what the guard allows.
+        self._timer: asyncio.TimerHandle | None = None
         self._paused = False
         # Nothing more is handed out, although there may be something.
         self._stopped = False
@@ -131,20 +134,30 @@ class Intake:
 
     def _look(self) -> None:
         self._guard.look(now())
+        self._look_in_time()
+
+    def _look_in_time(self) -> None:
+        """Look when the guard's patience ends; one timer, however often it is asked."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        until = self._guard.until
+        if until is not None and not self.closed:
+            wait = max(0.0, until - now())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._look)
 
     def _may_take(self) -> bool:
-        """Tell whether a handler may start, for the message that is next."""
+        """Return whether a handler may start, for the message that is next."""
         if self._ledger.next_is_probe:
             return self._admitted()
         self._guard.withdraw(self)
         return self._guard.is_open(now())
 
     def _admitted(self) -> bool:
-        """Tell whether the probe that is next may run now."""
-        at = now()
-        admitted = self._guard.admits(self, at)
-        if not admitted and (until := self._guard.until) is not None:
-            asyncio.get_running_loop().call_later(max(0.0, until - at), self._look)
+        """Return whether the probe that is next may run now."""
+        admitted = self._guard.admits(self, now())
+        if not admitted:
+            self._look_in_time()
         return admitted
 
     # ------------------------------------------------------------------------------
@@ -191,6 +204,8 @@ class Intake:
     def close(self) -> None:
         """Hand nothing out from now on."""
         self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._turn_ends = 0.0
         self.wake_all()
 
@@ -291,9 +306,8 @@ class Intake:
         """Have starts counted; returns the entries that may start."""
         probe = entries[0] if entries[0].probe else None
         if probe is not None:
-            at = now()
-            self._guard.started(probe, at, confirms=self._confirms)
-            asyncio.get_running_loop().call_later(self.lease, self._look)
+            self._guard.started(probe, now(), confirms=self._confirms)
+            self._look_in_time()
         else:
             self._pass_on()  # it may take a while
         try:

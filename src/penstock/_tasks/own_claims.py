@@ -147,7 +147,7 @@ class OwnClaims:
         )
 
     def script_refused(self, caller: Caller, command: Command, reply: Any) -> bool:
-        """Tell whether a command's script was refused; the next commands have none."""
+        """Return whether a command's script was refused; the next ones have none."""
         if not isinstance(reply, ErrorReply) or reply.trouble is not Trouble.FATAL:
             return False
         scripted = command[0] == b"EVAL"
