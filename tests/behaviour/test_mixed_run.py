@@ -146,11 +146,23 @@ async def dead(redis: Any, stream: str) -> dict[int, int]:
 
 
 def check_attempts(handlings: list[Handling]) -> None:
-    """Each start of a message's handler counts more than the one before."""
+    """Each start of a message's handler counts more than the one before.
+
+    At this pace a start is sent to the server and not waited for. So it may be
+    forgotten, but only if the process was killed right after it.
+    """
     for calls in grouped(handlings, lambda each: each.start.number):
         attempts = [each.start.attempt for each in calls]
-        assert all(one < next_ for one, next_ in pairwise(attempts)), attempts
+        for one, next_ in pairwise(calls):
+            more = next_.start.attempt - one.start.attempt
+            assert more > 0 or (more == 0 and is_killed_right_after(one)), attempts
         assert attempts[-1] <= MOST
+
+
+def is_killed_right_after(handling: Handling) -> bool:
+    """Whether its process was killed within a few round trips of its start."""
+    life = handling.life
+    return life.was_killed and life.ended_at - handling.start.at < 0.5
 
 
 def check_order(handlings: list[Handling]) -> None:

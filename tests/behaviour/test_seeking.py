@@ -15,6 +15,7 @@ from penstock import (
     PROCESSED,
     REALTIME,
     RESUMABLE,
+    Commit,
     ConfigurationError,
     Consumer,
     EntryId,
@@ -24,10 +25,12 @@ from penstock import (
     UsageError,
     after,
 )
-from support.proxy import proxy
+from support.proxy import Proxy, proxy
 from support.waiting import eventually, numbers, pending, read, send
 
 MODES = [REALTIME, RESUMABLE]
+# Connections in the order of opening.
+COMMANDS, READER = 1, 2
 
 
 def consumer(
@@ -163,6 +166,63 @@ async def test_what_was_handed_out_and_not_acked_stays_pending_over_a_seek(
         second.ack()
         await reader.commit()
         assert await pending(redis, stream, "g") == 1
+
+
+async def test_an_acknowledgement_on_its_way_does_not_acknowledge_what_comes_again(
+    url: str, stream: str, redis: Any
+) -> None:
+    """It is waited for: the server gets it before the position is set."""
+    await send(url, stream, *range(20))
+    # Without room the reader does not read, so that it need not be woken to seek.
+    options: dict[str, Any] = {
+        "batch": 1,
+        "auto_commit": "rolling",
+        "commit": Commit(interval=0.01),
+    }
+    async with (
+        proxy(url) as between,
+        consumer(RESUMABLE, stream, url=between.url, **options) as reader,
+    ):
+        messages = await read(reader, 10)
+        for message in messages:
+            message.ack()
+        between.hold_requests = lambda connection: connection == COMMANDS
+        await eventually(lambda: is_held(between))
+        seeking = asyncio.create_task(reader.seek(EARLIEST))
+        await asyncio.wait([seeking], timeout=0.5)
+        between.hold_requests = lambda _: False
+        await seeking
+        assert numbers(await read(reader, 10)) == list(range(10))
+        await reader.commit()
+        assert await pending(redis, stream, "g") == 10
+
+
+@pytest.mark.parametrize("how", ["ack", "nack", "reject"])
+async def test_outcomes_from_before_a_seek_do_not_count_for_what_comes_again(
+    url: str, stream: str, redis: Any, how: str
+) -> None:
+    """Nor if they are sent after it, and before what comes again is here."""
+    await send(url, stream, *range(10))
+    async with (
+        proxy(url) as between,
+        consumer(RESUMABLE, stream, url=between.url, auto_commit=DISABLED) as reader,
+    ):
+        messages = await read(reader, 10)
+        for message in messages[:5]:
+            getattr(message, how)()
+        await reader.seek(EARLIEST)
+        between.hold = lambda connection: connection == READER
+        for message in messages[5:]:
+            assert message.ack() is False
+        await reader.commit()
+        between.hold = lambda _: False
+        again = await read(reader, 10)
+        assert numbers(again) == list(range(10))
+        assert await pending(redis, stream, "g") == 10
+
+
+async def is_held(between: Proxy) -> bool:
+    return between.held_requests > 0
 
 
 async def test_own_pending_entries_of_an_earlier_life_are_forgotten(

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.delay import Delay
-from penstock._core.entry import Account, Entry
+from penstock._core.entry import Account, Entry, State
 from penstock.message import Shard
 
 
@@ -35,6 +35,15 @@ def test_without_a_delay_an_entry_is_due_at_once() -> None:
     one = entry(1)
     delay.handed_out(one, now=100.0)
     assert delay.ripe(100.0) == [one]
+
+
+def test_what_has_come_again_since_is_never_due() -> None:
+    delay = Delay(5.0)
+    one, two = entry(1), entry(2)
+    delay.handed_out(one, now=100.0)
+    delay.handed_out(two, now=100.0)
+    one.state = State.LOST
+    assert delay.ripe(105.0) == [two]
 
 
 @given(

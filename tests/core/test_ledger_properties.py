@@ -28,7 +28,7 @@ from penstock._core.ledger import Ledger
 from penstock._core.replies import RawEntry
 from penstock._core.verdict import Dead, Dropped, Left, Postponed, Verdict
 from penstock._core.window import Window
-from penstock.message import Shard
+from penstock.message import EntryId, Shard
 from penstock.options import Ordering
 
 LEASE = 30.0
@@ -520,6 +520,22 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy in gone:
             copy.state, copy.dropped = State.GONE, True
         self._out_of_line()
+        self.told(supply, self.ready_rings - rings)
+        self.look_for_room()
+
+    def set_back(self, shard: Shard, number: int) -> None:
+        """Drop what waits, and have no outcome of what will come again count."""
+        self.drop(shard)
+        if not self.acks:
+            return
+        supply, rings = self.supply, self.ready_rings
+        mark = EntryId(pick(range(self.next_number), number))
+        for copy in self.in_books:
+            if copy.shard is shard and EntryId.parse(copy.id) > mark:
+                copy.awaited |= copy.state in {State.RUNNING, State.FAILED}
+                on_its_way = copy.state in {State.COMMITTING, State.BURYING}
+                copy.state = copy.state if on_its_way else State.LOST
+        self.ledger.set_back(shard, mark)
         self.told(supply, self.ready_rings - rings)
         self.look_for_room()
 
@@ -1067,7 +1083,7 @@ class LedgerMachine(RuleBasedStateMachine):
         script=st.lists(
             st.tuples(
                 st.sampled_from(
-                    [*"tttttttttfffFFFxxxxaaTnniiiippccurRRRlsohhHdgmmeEbLkKBBDDD"]
+                    [*"tttttttttfffFFFxxxxaaTnniiiippccurRRRlsohhHdSgmmeEbLkKBBDDD"]
                 ),
                 picks,
             ),
@@ -1117,6 +1133,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "H": lambda: self.grow_hungry(-(number % 3) - 1),
             "o": lambda: self.order_by(pick(Ordering, number)),
             "d": lambda: self.drop(pick(SHARDS, number)),
+            "S": lambda: self.set_back(pick(SHARDS, number), number),
             "g": lambda: self.give_up(pick(SHARDS, number)),
             "b": lambda: self.put_back(number),
             "L": lambda: self.lose(number),

@@ -22,6 +22,7 @@ from core.test_ledger import (
     the,
 )
 from penstock._core.entry import IllegalTransition, State
+from penstock.message import EntryId
 
 # -- coming again ------------------------------------------------------------------
 
@@ -405,3 +406,47 @@ def test_what_was_acked_early_frees_no_lane_of_a_new_order() -> None:
     assert ids([books.next(), books.next()]) == [raw(2), None]
     books.finish(early, ack=True)
     assert books.next() is None, "two is being handled"
+
+
+# -- before it comes ---------------------------------------------------------------
+
+
+def test_no_outcome_of_what_is_about_to_come_again_is_sent() -> None:
+    books = Books()
+    books.read(1, 2, 3)
+    books.done(3)
+    books.set_back(A, EntryId(1))
+    assert the(books.plan()).ids == [raw(1)]
+    assert books.read(2, 3, again=True) == 2
+
+
+def test_what_a_handler_is_at_makes_way_for_what_is_about_to_come_again() -> None:
+    books = Books()
+    books.read(1, 2)
+    first, second = books.started(), books.started()
+    books.set_back(A, EntryId(1))
+    assert (now(first), now(second)) == (State.RUNNING, State.LOST)
+    assert not known(books, A, raw(2)), "so it can be acknowledged unseen"
+    books.read(2, again=True)
+    assert books.next() is None
+    books.finish(second, ack=True)
+    assert ids([books.next()]) == [raw(2)]
+    assert books.plan() == []
+
+
+def test_what_is_left_open_and_about_to_come_again_cannot_be_acknowledged() -> None:
+    books = Books()
+    old = left_open(books, 1)
+    books.set_back(A, EntryId.MIN)
+    assert books.ack(old)
+    assert (books.plan(), books.totals.late) == ([], 1)
+
+
+def test_what_is_on_its_way_to_the_server_is_left_alone() -> None:
+    books = Books()
+    books.read(1)
+    books.done()
+    batch = the(books.plan())
+    books.set_back(A, EntryId.MIN)
+    books.committed(batch)
+    assert not known(books, A, raw(1))

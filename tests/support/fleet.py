@@ -96,6 +96,11 @@ class Life:
         """Whether it has begun and not ended, as far as we have looked."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether SIGKILL has ended it."""
+        return self._process is not None and self._process.returncode == -signal.SIGKILL
+
     def lines(self, *words: str) -> Iterator[Line]:
         """Give the journal's lines, or those of some kinds."""
         for text in self.journal.read_text().splitlines():

@@ -33,6 +33,9 @@ class Proxy:
         self.silent: Callable[[int], bool] = lambda _: False
         # Bytes from the server are kept back, and passed on later.
         self.hold: Callable[[int], bool] = lambda _: False
+        # The same for bytes to it; and how often some were kept back.
+        self.hold_requests: Callable[[int], bool] = lambda _: False
+        self.held_requests = 0
         # Seconds that each portion takes, either way, give or take a half; and bytes
         # in one at most.
         self.delay = 0.0
@@ -113,7 +116,7 @@ class Proxy:
         last = bytearray()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._requests(reader, up_writer, last))
+                group.create_task(self._requests(reader, up_writer, last, number))
                 group.create_task(self._replies(up_reader, writer, last, number))
         finally:
             self._links -= {writer, up_writer}
@@ -127,9 +130,13 @@ class Proxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         last: bytearray,
+        number: int,
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                self.held_requests += self.hold_requests(number)
+                while self.hold_requests(number):
+                    await asyncio.sleep(0.01)
                 # What a cut waits for stays the last, whatever is asked meanwhile.
                 if not (self.cut_next_reply and self.cut_on and self.cut_on in last):
                     last[:] = data

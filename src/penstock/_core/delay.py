@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from penstock._core.entry import Entry
+from penstock._core.entry import LOST, Entry
 
 __all__ = ["Delay"]
 
@@ -32,8 +32,10 @@ class Delay:
         self._handed.append((now + self._seconds, entry))
 
     def ripe(self, now: float) -> list[Entry]:
-        """Take out what is due by now."""
+        """Take out what is due by now, but for what has come again since."""
         handed, ripe = self._handed, []
         while handed and handed[0][0] <= now:
-            ripe.append(handed.popleft()[1])
+            _, entry = handed.popleft()
+            if entry.state is not LOST:
+                ripe.append(entry)
         return ripe

@@ -14,6 +14,7 @@ from penstock._core.entry import (
     DEAD,
     DROP,
     FAILED,
+    IN_HAND,
     LOSE,
     OPEN,
     POSTPONED,
@@ -32,7 +33,7 @@ from penstock._core.entry import (
 from penstock._core.lanes import Lanes
 from penstock._core.outcomes import Outcomes
 from penstock._core.room import Room
-from penstock.message import Shard
+from penstock.message import EntryId, Shard
 
 __all__ = ["Departures", "GivenBack"]
 
@@ -76,6 +77,20 @@ class Departures:
         gone = self._withdraw(account)
         move_all(gone, DROP)
         return len(gone)
+
+    def set_back(self, account: Account, after: EntryId) -> None:
+        """Let no outcome of what was read above an id count: it will be redelivered.
+
+        This is done before the redelivery is read. An acknowledgement that reaches the
+        server between the redelivery and our reading of it would acknowledge it unseen.
+        """
+        again = [e for e in account.entries.values() if EntryId.parse(e.id) > after]
+        for entry in again:
+            if entry.state in LOSE:
+                if entry.state in IN_HAND:
+                    account.twice[entry.id] = entry
+                self.supersede(entry)
+                del account.entries[entry.id]
 
     def supersede(self, entry: Entry) -> None:
         """Have an entry that no handler has not count: it has come again since."""

@@ -295,6 +295,15 @@ class Ledger:
         """Forget what waits of a shard, for good; gives how many entries it was."""
         return self._departures.drop(self._accounts.of(shard))
 
+    def set_back(self, shard: Shard, after: EntryId) -> None:
+        """Let no outcome of what was read above an id count: it will be redelivered.
+
+        What waits of the shard was dropped before, and no outcome of it is on its way
+        to the server.
+        """
+        self._departures.set_back(self._accounts.of(shard), after)
+        self._room.look_again()
+
     def in_hand(self, shard: Shard) -> Collection[bytes]:
         """List the ids of a shard that are read and not let go."""
         return self._accounts.of(shard).entries.keys()

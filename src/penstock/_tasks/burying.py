@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from time import monotonic
@@ -40,6 +41,7 @@ class Burial:
         ledger: Has the entries.
         member: Whose they are.
         name: The dead letters' stream; `{stream}` in it is the entry's own.
+        sending: Held from when letters are taken for sending until they are answered.
         on_event: Told when the server does not take a letter.
     """
 
@@ -50,12 +52,14 @@ class Burial:
         member: Membership,
         name: str,
         *,
+        sending: asyncio.Lock,
         on_event: OnEvent,
     ) -> None:
         self._line = line
         self._ledger = ledger
         self._member = member
         self._name = name
+        self._sending = sending
         self._on_event = on_event
         self._backoff = Backoff()
         self._may_script = True
@@ -77,10 +81,11 @@ class Burial:
             ConnectionLost: The connection ended before the replies.
         """
         while self.wait() == 0.0:
-            dead = self._ledger.to_bury(_MOST)
-            if not dead:
-                return  # all that there are have been sent
-            await self._write(dead)
+            async with self._sending:
+                dead = self._ledger.to_bury(_MOST)
+                if not dead:
+                    return  # all that there are have been sent
+                await self._write(dead)
 
     async def _write(self, dead: Sequence[Entry]) -> None:
         try:

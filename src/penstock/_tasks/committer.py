@@ -6,6 +6,7 @@ may wait, whatever comes first; neither messages nor reads have a part in it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,7 @@ class Committer:
         on_renewed: Called after leases were renewed.
         interval: Seconds that the first outcome may wait; None: until it is asked for.
         outcomes: Rung when there is something to look at.
+        sending: Held from when outcomes are taken for sending until they are answered.
         burial: Writes dead letters, if they are kept.
         sounding: Looks how far the group has come.
         on_event: Told of acknowledgements that the server did not take.
@@ -68,6 +70,7 @@ class Committer:
         on_renewed: Callable[[], None],
         interval: float | None,
         outcomes: Bell,
+        sending: asyncio.Lock,
         burial: Burial | None,
         sounding: Sounding,
         on_event: OnEvent,
@@ -86,6 +89,7 @@ class Committer:
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
+        self._sending = sending
         self._burial = burial
         self._sounding = sounding
         self._on_event = on_event
@@ -243,7 +247,21 @@ class Committer:
     async def _round(self) -> None:
         if not self._due:
             return
-        batches = self._ledger.plan()
+        async with self._sending:
+            sent = await self._send(self._ledger.plan())
+        refused = [reply for batch, reply in sent if not self._conclude(batch, reply)]
+        for batch, reply in sent:
+            if isinstance(reply, int) and reply < len(batch.entries):
+                await self._explain(batch, reply)
+        if refused:
+            await self._refused("commit_refused", refused[0])
+        else:
+            self._backoff.progress()
+            self._trouble = None
+            if not self._hurried:
+                await self._sounding.look()
+
+    async def _send(self, batches: Sequence[Batch]) -> list[tuple[Batch, Any]]:
         try:
             answers = await self._line.calls(
                 [
@@ -255,21 +273,7 @@ class Committer:
             for batch in batches:
                 self._ledger.unsent(batch)
             raise
-        refused = [
-            reply
-            for batch, reply in zip(batches, answers, strict=True)
-            if not self._conclude(batch, reply)
-        ]
-        for batch, reply in zip(batches, answers, strict=True):
-            if isinstance(reply, int) and reply < len(batch.entries):
-                await self._explain(batch, reply)
-        if refused:
-            await self._refused("commit_refused", refused[0])
-        else:
-            self._backoff.progress()
-            self._trouble = None
-            if not self._hurried:
-                await self._sounding.look()
+        return list(zip(batches, answers, strict=True))
 
     async def _refused(self, what: str, reply: ErrorReply) -> None:
         """Tell of a refusal that may pass, and wait before the next try."""

@@ -3,7 +3,10 @@
 What was read before is forgotten with it: dropped from the queue, and in a group
 acknowledged, since it would come again with the next reconnect otherwise. Not so what
 a handler or loop has in hand, or was handed and has not acknowledged: that is the
-user's, and stays pending until it is acknowledged.
+user's, and stays pending until it is acknowledged, unless it is about to come again.
+
+Nobody may send outcomes meanwhile. One that was recorded before could reach the server
+after the position was set, and acknowledge what had been delivered anew.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ async def seek(
         ledger.drop(position.shard)
     refused: ErrorReply | None = None
     if member is not None:
-        for position in positions:
+        for position, id_ in zip(positions, after, strict=True):
+            ledger.set_back(position.shard, EntryId.parse(id_))
             refused = await _forget(wire, ledger, member, position) or refused
         refused = await _set_groups(wire, member, positions, after) or refused
     for position, id_ in zip(positions, after, strict=True):

@@ -92,6 +92,8 @@ class Session(Generic[T]):
         self._link = link
         self._line = line
         self._outcomes = Bell()
+        # Held while outcomes are on their way to the server, and while none may be.
+        self._sending = asyncio.Lock()
         self.ledger = self._make_ledger()
         self._postponed = Bell()
         self._handed_out = Bell()
@@ -248,6 +250,7 @@ class Session(Generic[T]):
             on_renewed=self._on_renewed,
             interval=None if on_demand else plan.commit_interval,
             outcomes=self._outcomes,
+            sending=self._sending,
             burial=self._make_burial(plan.member),
             sounding=Sounding(
                 self._line,
@@ -279,6 +282,7 @@ class Session(Generic[T]):
             self.ledger,
             member,
             plan.dead_letters,
+            sending=self._sending,
             on_event=plan.on_event,
         )
 
@@ -402,7 +406,10 @@ class Session(Generic[T]):
                 if stream is None or position.shard.stream == stream
             ]
             describer, member = self.assignment.describer, plan.member
-            await seek(wire, self.ledger, member, positions, place, describer=describer)
+            async with self._sending:
+                await seek(
+                    wire, self.ledger, member, positions, place, describer=describer
+                )
 
         await self.readers.between_reads(errand)
 
