@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests at a time; one where all would share a server.
-WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,4)
+WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,5)
+# Hundreds of processes that tests start would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test soak check core bench bench-all lint types coverage clean
 

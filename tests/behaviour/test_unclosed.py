@@ -81,71 +81,83 @@ def only_warnings(text: str, name: str) -> None:
 NAMES = {"router": "Running", "realtime": "Consumer", "delayed": "Consumer"}
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("kind", OPENINGS)
-async def test_the_end_of_asyncio_run_closes_what_is_open(
-    url: str, stream: str, redis: Any, kind: str, loop: str
+async def run_for_each(
+    program: str, openings: dict[str, str], url: str, stream: str, loop: str
 ) -> None:
-    program = f"""
-    async def main():
-        global kept
-        kept = {OPENINGS[kind]}
-        await kept.start()
-
-    asyncio.run(main())
+    """Run a program's `one(open)` for each kind of thing; each has to be warned of."""
+    source = textwrap.dedent(program) + textwrap.dedent(f"""
+    for kind, opening in {openings!r}.items():
+        print("=", kind, file=sys.stderr, flush=True)
+        one(lambda: eval(opening))
     print("done")
+    """)
+    text = await run(source, url, stream, loop)
+    parts = [part.split("\n", 1) for part in text.split("= ")[1:]]
+    assert [kind for kind, _ in parts] == list(openings), text
+    for kind, said in parts:
+        only_warnings(said, NAMES.get(kind, kind.capitalize()))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_the_end_of_asyncio_run_closes_what_is_open(
+    url: str, stream: str, redis: Any, loop: str
+) -> None:
+    program = """
+    kept = []
+
+    async def main(make):
+        kept.append(make())
+        await kept[-1].start()
+
+    def one(make):
+        asyncio.run(main(make))
     """
     async with nothing_left(redis):
-        text = await run(program, url, stream, loop)
-    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+        await run_for_each(program, OPENINGS, url, stream, loop)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("kind", OPENINGS)
 async def test_a_dropped_one_is_closed_by_its_loop(
-    url: str, stream: str, redis: Any, kind: str, loop: str
+    url: str, stream: str, redis: Any, loop: str
 ) -> None:
-    program = f"""
-    async def main():
-        made = {OPENINGS[kind]}
+    program = """
+    async def main(make):
+        made = make()
         await made.start()
         del made
         gc.collect()
         async with asyncio.timeout(9):
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.01)
-        print("done")
 
-    asyncio.run(main())
+    def one(make):
+        asyncio.run(main(make))
     """
     async with nothing_left(redis):
-        text = await run(program, url, stream, loop)
-    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+        await run_for_each(program, OPENINGS, url, stream, loop)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("kind", OPENINGS)
 @pytest.mark.parametrize("block", [True, False])
 async def test_a_loop_that_is_closed_beneath_it_leaves_warnings_alone(
-    url: str, stream: str, redis: Any, kind: str, loop: str, *, block: bool
+    url: str, stream: str, redis: Any, loop: str, *, block: bool
 ) -> None:
     """Without asyncio.run, so that nobody cancels what is left."""
-    made = OPENINGS[kind] + (".running()" if kind == "router" and block else "")
-    enter = "__aenter__" if block else "start"
+    openings = dict(OPENINGS)
+    openings["router"] += ".running()" if block else ""
     program = f"""
-    loop = asyncio.new_event_loop()
-    made = {made}
-    loop.run_until_complete(made.{enter}())
-    loop.run_until_complete(asyncio.sleep(0.05))
-    loop.close()
-    del made, loop
-    gc.collect()
-    gc.collect()
-    print("done")
+    def one(make):
+        loop = asyncio.new_event_loop()
+        made = make()
+        loop.run_until_complete(made.{"__aenter__" if block else "start"}())
+        loop.run_until_complete(asyncio.sleep(0.05))
+        loop.close()
+        del made, loop
+        gc.collect()
+        gc.collect()
     """
     async with nothing_left(redis):
-        text = await run(program, url, stream, loop)
-    only_warnings(text, NAMES.get(kind, kind.capitalize()))
+        await run_for_each(program, openings, url, stream, loop)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
