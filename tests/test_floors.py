@@ -20,7 +20,7 @@ FLOORS = [
     ["retries", "retention"],
     ["outgoing"],
     ["_core"],
-    ["_link"],
+    ["_connection"],
     ["_tasks"],
     ["outlet"],
     ["consumer", "producer", "replay", "admin"],
@@ -31,17 +31,17 @@ FLOORS = [
     ["cli"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-FOLDERS = {"_core", "_link", "_tasks", "admin", "cli"}
+FOLDERS = {"_core", "_connection", "_tasks", "admin", "cli"}
 
 # Who may know these packages at all.
 ONLY_IN = {
-    "redis": {"_link"},
-    "hiredis": {"_link"},
+    "redis": {"_connection"},
+    "hiredis": {"_connection"},
     "typer": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
     "asyncio": {
-        "_link",
+        "_connection",
         "_tasks",
         "producer",
         "outlet",
@@ -50,9 +50,9 @@ ONLY_IN = {
         "consumer",
         "_posts",
     },
-    "anyio": {"_link", "_tasks", "producer", "consumer", "cli", "admin", "_posts"},
-    "time": {"_link", "_tasks", "embedded", "cli"},
-    "random": {"_link", "_tasks", "cli", "sharding"},
+    "anyio": {"_connection", "_tasks", "producer", "consumer", "cli", "admin", "_posts"},
+    "time": {"_connection", "_tasks", "embedded", "cli"},
+    "random": {"_connection", "_tasks", "cli", "sharding"},
 }
 
 
@@ -68,7 +68,7 @@ def imports(path: Path) -> Iterator[str]:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
             case ast.ImportFrom(module=str(module), names=names, level=0):
-                if module in {"penstock", "penstock._core", "penstock._link"}:
+                if module in {"penstock", "penstock._core", "penstock._connection"}:
                     yield from (f"{module}.{alias.name}" for alias in names)
                 else:
                     yield module

@@ -18,9 +18,9 @@ import redis as blocking
 
 from conftest import Events
 from penstock import LOAD_BALANCED, RESUMABLE, Claim, Consumer, Message, Mode
-from penstock._link.address import parse
-from penstock._link.dialing import connect
-from penstock._link.wire import Wire
+from penstock._connection.address import parse
+from penstock._connection.connect import connect
+from penstock._connection.connection import Wire
 from penstock._tasks import clock
 from penstock._tasks.membership import Membership
 from penstock._tasks.own_claims import OwnClaim, OwnClaims

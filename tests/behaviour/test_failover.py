@@ -398,7 +398,7 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
 ) -> None:
     """redis/redis#9745: what is pending would be gone with it."""
     from penstock._core import commands
-    from penstock._link.link import Line, open_link
+    from penstock._connection.reconnect import Line, open_link
     from penstock._tasks.membership import Membership
     from penstock._tasks.reaping import remove
     from penstock.events import log_event

@@ -22,7 +22,7 @@ from penstock import (
     SendFailed,
     SendUnknown,
 )
-from penstock._link.wire import Wire
+from penstock._connection.connection import Wire
 from penstock._tasks import flusher
 from support.proxy import Proxy, proxy
 from support.server import server, with_login

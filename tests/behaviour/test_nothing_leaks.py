@@ -1,7 +1,7 @@
 """I11: what passes through is in no log, repr, event or exception of Penstock's.
 
 Canaries lie in payloads, keys, headers and handlers' exceptions, with what would end a
-line or paint it. Passwords are the matter of tests/link/test_secrets.py.
+line or paint it. Passwords are the matter of tests/connection/test_secrets.py.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from conftest import Events
-from link.fakes import Request, answering, fake
+from connection.fakes import Request, answering, fake
 from penstock import (
     EARLIEST,
     KEEP_ALL,

@@ -20,8 +20,8 @@ from penstock import (
     Producer,
 )
 from penstock._core.replies import ErrorReply, StreamInfo
-from penstock._link.address import parse
-from penstock._link.dialing import connect
+from penstock._connection.address import parse
+from penstock._connection.connect import connect
 from penstock._tasks import reader
 from penstock._tasks.describing import Describer
 from penstock.admin import Admin

@@ -18,7 +18,7 @@ from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.sharding import numbered, single
 from penstock._core.transaction import Applied, Effects, Failure, refused
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.lifetime import Home
 from penstock._tasks.membership import Membership
 from penstock._tasks.plan import Plan

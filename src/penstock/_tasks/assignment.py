@@ -16,8 +16,8 @@ from penstock._core.cursor import Cursor, Position
 from penstock._core.cursors import Cursors
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, StreamInfo, Trouble
-from penstock._link.link import Line
-from penstock._link.wire import Wire
+from penstock._connection.reconnect import Line
+from penstock._connection.connection import Wire
 from penstock._tasks.closing import give_back
 from penstock._tasks.describing import Describer
 from penstock._tasks.leases import Claimer

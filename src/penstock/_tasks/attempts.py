@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.clock import now
 from penstock._tasks.own_claims import OwnClaim, OwnClaims, batched, min_idle
 from penstock.errors import ConnectionLost

@@ -14,7 +14,7 @@ from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.retry import Backoff
 from penstock._core.verdict import Dead
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.membership import Membership
 from penstock._tasks.verdicts import wall_clock
 from penstock.errors import ConnectionLost

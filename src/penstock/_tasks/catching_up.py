@@ -20,7 +20,7 @@ from penstock._core.cursor import Position
 from penstock._core.cursors import Cursors
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.bells import Bell
 from penstock._tasks.membership import Membership, refusal
 from penstock.errors import ConnectionLost, PenstockError

@@ -10,7 +10,7 @@ from typing import Final, Self
 from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.membership import Membership
 from penstock._tasks.own_claims import OwnClaim, OwnClaims
 from penstock.errors import ConnectionLost

@@ -19,7 +19,7 @@ from penstock._core.entry import Batch, Entry
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.retry import Backoff
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.burying import Burial
 from penstock._tasks.clock import now

@@ -12,9 +12,9 @@ from typing import Final
 import anyio
 
 from penstock._core.runs import Runs
-from penstock._link.capabilities import require
-from penstock._link.link import Link, open_link
-from penstock._link.wire import Wire
+from penstock._connection.capabilities import require
+from penstock._connection.reconnect import Link, open_link
+from penstock._connection.connection import Wire
 from penstock._tasks.flusher import Flusher
 from penstock._tasks.lifetime import Lifetime, quietly, seen_through, task_group
 from penstock._tasks.sender import Sender

@@ -27,8 +27,8 @@ from penstock._core.accumulator import Accumulator, Batch, Sending
 from penstock._core.replies import ErrorReply, send_failed
 from penstock._core.runs import LIFE, Runs
 from penstock._core.safety import Wait
-from penstock._link.link import Link
-from penstock._link.wire import Replies, Wire
+from penstock._connection.reconnect import Link
+from penstock._connection.connection import Replies, Wire
 from penstock._tasks.bells import Bell
 from penstock._tasks.telling import id_list, stream_list, tell_of_sends
 from penstock.errors import (

@@ -15,7 +15,7 @@ from penstock._core import commands
 from penstock._core.cursor import Position
 from penstock._core.portion import Portion
 from penstock._core.replies import ErrorReply, StreamInfo, Trouble
-from penstock._link.wire import Wire
+from penstock._connection.connection import Wire
 from penstock._tasks.describing import Describer
 from penstock._tasks.fetching import counted
 from penstock._tasks.membership import Membership, refusal, rejoin

@@ -15,7 +15,7 @@ from penstock._core.cursors import Cursors
 from penstock._core.entry import Renewal
 from penstock._core.ledger import Ledger
 from penstock._core.replies import Claimed, ErrorReply, Pending, RawEntry, Trouble
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.bells import Bell
 from penstock._tasks.clock import now
 from penstock._tasks.closing import channel, give_back

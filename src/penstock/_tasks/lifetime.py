@@ -24,7 +24,7 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from penstock._link.forking import hold
+from penstock._connection.fork import hold
 from penstock.errors import ClosedError, UsageError
 
 __all__ = [

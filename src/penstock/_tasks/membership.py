@@ -8,8 +8,8 @@ from typing import Any
 
 from penstock._core import commands, replies
 from penstock._core.replies import ErrorReply, Trouble
-from penstock._link.link import Line
-from penstock._link.wire import Wire
+from penstock._connection.reconnect import Line
+from penstock._connection.connection import Wire
 from penstock._tasks.describing import Describer
 from penstock.errors import AccessError, CommandError, ServerError, StreamMissing
 from penstock.message import EntryId, Shard

@@ -11,7 +11,7 @@ import anyio
 
 from penstock._core.replies import ErrorReply, Trouble
 from penstock._core.retry import Backoff
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock.errors import AccessError, CommandError, ConnectionLost, ServerError
 
 __all__ = ["patiently"]

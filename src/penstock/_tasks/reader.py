@@ -22,8 +22,8 @@ from penstock._core.cursor import Cursor, Live, Position, Read, Recover
 from penstock._core.ledger import Ledger
 from penstock._core.portion import Portion
 from penstock._core.replies import ErrorReply, Pending, RawEntry, Trouble
-from penstock._link.link import Link
-from penstock._link.wire import Wire
+from penstock._connection.reconnect import Link
+from penstock._connection.connection import Wire
 from penstock._tasks.bells import Bell
 from penstock._tasks.clock import now
 from penstock._tasks.fetching import Book, Fetcher, counted

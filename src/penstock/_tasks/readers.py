@@ -16,8 +16,8 @@ from penstock._core.commands import Command
 from penstock._core.cursor import Cursor
 from penstock._core.cursors import Cursors
 from penstock._core.replies import ErrorReply
-from penstock._link.link import Link
-from penstock._link.wire import Wire
+from penstock._connection.reconnect import Link
+from penstock._connection.connection import Wire
 from penstock._tasks.clock import now
 from penstock._tasks.fetching import Book
 from penstock._tasks.reader import Reader

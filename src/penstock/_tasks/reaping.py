@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from penstock._core import commands, replies, scripts
 from penstock._core.replies import ErrorReply
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.membership import Membership
 from penstock.message import Shard
 

@@ -17,8 +17,8 @@ from penstock._core import commands, sharding
 from penstock._core.history import History, Strand
 from penstock._core.portion import Portion
 from penstock._core.replies import ErrorReply, RawEntry, Trouble
-from penstock._link.link import Link, open_link
-from penstock._link.wire import Replies, Wire
+from penstock._connection.reconnect import Link, open_link
+from penstock._connection.connection import Replies, Wire
 from penstock._tasks.membership import refusal
 from penstock._tasks.scout import Scout
 from penstock.errors import ConnectionLost

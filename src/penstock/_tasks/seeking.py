@@ -18,7 +18,7 @@ from penstock._core.commands import Command
 from penstock._core.cursor import Position
 from penstock._core.ledger import Ledger
 from penstock._core.replies import ErrorReply, Trouble
-from penstock._link.wire import Wire
+from penstock._connection.connection import Wire
 from penstock._tasks.assignment import after_which
 from penstock._tasks.describing import Describer
 from penstock._tasks.membership import Membership, refusal

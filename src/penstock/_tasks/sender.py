@@ -16,7 +16,7 @@ from penstock._core import commands, envelope, sharding
 from penstock._core.accumulator import Accumulator, Sending
 from penstock._core.runs import MOST_WORDS
 from penstock._core.trimming import trim
-from penstock._link.forking import hold
+from penstock._connection.fork import hold
 from penstock._tasks.bells import Bell, Rounds
 from penstock._tasks.deadlines import Deadlines
 from penstock._tasks.flusher import Ticket, fail

@@ -26,8 +26,8 @@ from penstock._core.desk import FrontDesk
 from penstock._core.entry import Entry
 from penstock._core.ledger import Ledger
 from penstock._core.window import Window
-from penstock._link.link import Line, Link, open_link
-from penstock._link.wire import Wire
+from penstock._connection.reconnect import Line, Link, open_link
+from penstock._connection.connection import Wire
 from penstock._tasks.abandoned import Abandoned
 from penstock._tasks.applying import applier
 from penstock._tasks.assignment import Assignment

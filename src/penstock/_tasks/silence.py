@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 
 from penstock._core import commands
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.bells import Bell
 from penstock._tasks.membership import Membership
 from penstock.errors import ConnectionLost

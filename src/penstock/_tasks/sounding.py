@@ -12,7 +12,7 @@ from typing import Final
 
 from penstock._core.cursor import Position
 from penstock._core.cursors import Cursors
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.membership import Membership, floors
 from penstock.message import EntryId, Shard
 

@@ -11,8 +11,8 @@ import anyio
 from penstock._core import commands, replies
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply, StreamInfo
-from penstock._link.link import Link, open_link
-from penstock._link.wire import Wire
+from penstock._connection.reconnect import Link, open_link
+from penstock._connection.connection import Wire
 from penstock._tasks.describing import Describer
 from penstock._tasks.lifetime import Home
 from penstock._tasks.membership import refusal

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from penstock import embedded
-from penstock._link.address import EMBEDDED
+from penstock._connection.address import EMBEDDED
 from penstock.cli._demo_crew import WorkerDied
 from penstock.cli._demo_input import Lines, clicks, from_file
 from penstock.cli._demo_report import Display, table

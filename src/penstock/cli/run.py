@@ -15,7 +15,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from penstock._link.address import EMBEDDED
+from penstock._connection.address import EMBEDDED
 from penstock._tasks.lifetime import task_group
 from penstock.cli._run_child import Settings
 from penstock.cli._run_probe import Status, serve

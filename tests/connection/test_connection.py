@@ -14,14 +14,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from link.fakes import HELLO, Fake, Request, Serve, answering, closing, fake, requests
-from link.tls import Certificates, make_certificates
-from link.traces import nothing_left
+from connection.fakes import HELLO, Fake, Request, Serve, answering, closing, fake, requests
+from connection.tls import Certificates, make_certificates
+from connection.traces import nothing_left
 from penstock._core import commands
 from penstock._core.replies import ErrorReply
-from penstock._link.address import parse
-from penstock._link.dialing import connect
-from penstock._link.wire import Wire, pack
+from penstock._connection.address import parse
+from penstock._connection.connect import connect
+from penstock._connection.connection import Wire, pack
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConnectionLost
 

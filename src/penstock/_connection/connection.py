@@ -30,8 +30,8 @@ from redis.asyncio.connection import AbstractConnection
 from penstock._core import answers, commands
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply, Senseless
-from penstock._link.address import Address
-from penstock._link.forking import hold
+from penstock._connection.address import Address
+from penstock._connection.fork import hold
 from penstock.errors import ConnectionLost
 from penstock.events import printable
 

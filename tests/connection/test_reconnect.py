@@ -13,13 +13,13 @@ import pytest
 from redis.asyncio import Redis
 
 from conftest import Events
-from link.fakes import Serve, answering, closing, fake, free_port, silent
-from link.traces import nothing_left
+from connection.fakes import Serve, answering, closing, fake, free_port, silent
+from connection.traces import nothing_left
 from penstock import embedded
 from penstock._core.retry import Backoff
-from penstock._link.address import parse
-from penstock._link.link import Line, Link, open_link
-from penstock._link.wire import Wire
+from penstock._connection.address import parse
+from penstock._connection.reconnect import Line, Link, open_link
+from penstock._connection.connection import Wire
 from penstock.embedded import EmbeddedServer
 from penstock.errors import (
     AccessError,

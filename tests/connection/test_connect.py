@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from conftest import Events
-from link.fakes import (
+from connection.fakes import (
     HELLO,
     Fake,
     Serve,
@@ -29,12 +29,12 @@ from link.fakes import (
     http,
     silent,
 )
-from link.tls import Certificates, make_certificates, tls_server
-from link.traces import all_told, nothing_left
-from penstock._link.address import parse
-from penstock._link.dialing import connect
-from penstock._link.link import Link
-from penstock._link.wire import Wire, pack
+from connection.tls import Certificates, make_certificates, tls_server
+from connection.traces import all_told, nothing_left
+from penstock._connection.address import parse
+from penstock._connection.connect import connect
+from penstock._connection.reconnect import Link
+from penstock._connection.connection import Wire, pack
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError
 

@@ -14,8 +14,8 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 
-from link.traces import all_told
-from penstock._link.address import Address, find_url, parse
+from connection.traces import all_told
+from penstock._connection.address import Address, find_url, parse
 from penstock.errors import ConfigurationError
 
 

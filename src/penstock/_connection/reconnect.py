@@ -20,12 +20,12 @@ from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
 from penstock._core.silence import Silence
-from penstock._link.address import EMBEDDED, Address, find_url, parse
-from penstock._link.dialing import connect
-from penstock._link.forking import hold
-from penstock._link.sentinel import Sentinels, locate, names_sentinels
-from penstock._link.sentinel import parse as parse_watched
-from penstock._link.wire import DEMOTED, Replies, Wire
+from penstock._connection.address import EMBEDDED, Address, find_url, parse
+from penstock._connection.connect import connect
+from penstock._connection.fork import hold
+from penstock._connection.sentinel import Sentinels, locate, names_sentinels
+from penstock._connection.sentinel import parse as parse_watched
+from penstock._connection.connection import DEMOTED, Replies, Wire
 from penstock.embedded import EmbeddedServer
 from penstock.errors import (
     AccessError,

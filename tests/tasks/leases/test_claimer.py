@@ -13,9 +13,9 @@ from core.test_ledger import A, Books, raw, the
 from penstock._core.commands import Command
 from penstock._core.cursors import Cursors
 from penstock._core.replies import Claimed, Pending
-from penstock._link.address import parse
-from penstock._link.dialing import connect
-from penstock._link.link import Line
+from penstock._connection.address import parse
+from penstock._connection.connect import connect
+from penstock._connection.reconnect import Line
 from penstock._tasks.fetching import Book
 from penstock._tasks.intake import Intake
 from penstock._tasks.leases import Claimer, renew

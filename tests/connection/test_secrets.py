@@ -11,13 +11,13 @@ from urllib.parse import quote
 import pytest
 
 from conftest import Events
-from link.fakes import Serve, closing, echo, fake, free_port, requests
-from link.traces import all_told
+from connection.fakes import Serve, closing, echo, fake, free_port, requests
+from connection.traces import all_told
 from penstock._core.replies import ErrorReply
 from penstock._core.retry import Backoff
-from penstock._link.address import parse
-from penstock._link.dialing import connect
-from penstock._link.link import Line, Link, open_link
+from penstock._connection.address import parse
+from penstock._connection.connect import connect
+from penstock._connection.reconnect import Line, Link, open_link
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConfigurationError, ConnectionLost, ServerError
 from penstock.events import log_event

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from link.fakes import free_port
+from connection.fakes import free_port
 from penstock import embedded
 
 DEBIAN = "/usr/bin/redis-server"

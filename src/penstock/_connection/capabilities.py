@@ -12,7 +12,7 @@ from penstock._core import commands
 from penstock._core.commands import Command
 from penstock._core.replies import ErrorReply
 from penstock._core.scripts import may_script
-from penstock._link.wire import Wire
+from penstock._connection.connection import Wire
 from penstock.errors import ConfigurationError
 
 __all__ = ["require"]

@@ -9,7 +9,7 @@ import pytest
 
 from core.test_ledger import A
 from penstock._core.replies import ErrorReply, GroupInfo, Summary
-from penstock._link.link import Line
+from penstock._connection.reconnect import Line
 from penstock._tasks.membership import Membership, floors
 
 GROUPS = [GroupInfo(b"f", 1, 0, b"9-0", 0), GroupInfo(b"g", 1, 0, b"7-0", 0)]

@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from penstock._core import commands
 from penstock._core.replies import ErrorReply
-from penstock._link import address as addresses
-from penstock._link.address import Address
-from penstock._link.dialing import connect
+from penstock._connection import address as addresses
+from penstock._connection.address import Address
+from penstock._connection.connect import connect
 from penstock.errors import (
     AccessError,
     ConfigurationError,

@@ -12,8 +12,8 @@ from conftest import Events
 from penstock._core.accumulator import Accumulator, Sending
 from penstock._core.commands import Command
 from penstock._core.sharding import single
-from penstock._link.link import Link
-from penstock._link.wire import Wire
+from penstock._connection.reconnect import Link
+from penstock._connection.connection import Wire
 from penstock._tasks.bells import Bell
 from penstock._tasks.flusher import Flusher, Ticket
 from penstock.errors import ConnectionLost

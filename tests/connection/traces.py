@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from link.fakes import Fake
+from connection.fakes import Fake
 
 _FILES = Path("/proc/self/fd")
 

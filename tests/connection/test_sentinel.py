@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from conftest import Events
-from link.fakes import Fake, Request, answering, closing, fake, free_port, silent
-from link.traces import all_told, nothing_left
-from penstock._link.link import Link, open_link
-from penstock._link.sentinel import Sentinels, locate, names_sentinels, parse
+from connection.fakes import Fake, Request, answering, closing, fake, free_port, silent
+from connection.traces import all_told, nothing_left
+from penstock._connection.reconnect import Link, open_link
+from penstock._connection.sentinel import Sentinels, locate, names_sentinels, parse
 from penstock.errors import AccessError, ConfigurationError, ConnectError
 
 

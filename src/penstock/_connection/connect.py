@@ -8,8 +8,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from penstock._core.replies import without_arguments
-from penstock._link.address import Address
-from penstock._link.wire import Wire
+from penstock._connection.address import Address
+from penstock._connection.connection import Wire
 from penstock.errors import AccessError, ConnectError, ServerError
 from penstock.events import printable
 
