@@ -20,12 +20,12 @@ from rich.console import Console
 from conftest import Events
 from penstock import Consumer
 from penstock.admin import Admin
-from penstock.cli._demo_crew import Crew, Place
-from penstock.cli._demo_input import clicks, first_word, from_file
-from penstock.cli._demo_report import picture, table
-from penstock.cli._demo_result import Result, Tally, tally
-from penstock.cli._demo_sender import Sender
-from penstock.cli._demo_watch import Progress, Stalled, Watch
+from penstock.cli.demo.input import clicks, first_word, from_file
+from penstock.cli.demo.progress import Progress, Stalled, Watch
+from penstock.cli.demo.report import picture, table
+from penstock.cli.demo.result import Result, Tally, tally
+from penstock.cli.demo.sender import Sender
+from penstock.cli.demo.worker_processes import Crew, Place
 from support.waiting import eventually
 
 Process: TypeAlias = "subprocess.Popen[bytes]"
@@ -87,7 +87,7 @@ class Demo:
         ]
 
     def workers(self) -> list[int]:
-        return self.processes(b"_demo_worker")
+        return self.processes(b"cli.demo.worker")
 
     async def nothing_is_left(self) -> None:
         """Wait until neither a process nor a file is left."""

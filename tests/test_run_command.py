@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from penstock import Producer
-from penstock.cli._run_line import Line
-from penstock.cli._run_probe import answer
-from penstock.cli._run_readiness import Readiness
+from penstock.cli.run.health_probe import answer
+from penstock.cli.run.readiness import Readiness
+from penstock.cli.run.status_pipe import Line
 from support.server import free_port
 from support.waiting import eventually, pending, send
 
@@ -128,7 +128,7 @@ class Run:
         ]
 
     def workers(self) -> list[int]:
-        return self.running(b"_run_worker")
+        return self.running(b"cli.run.worker")
 
 
 def _read(path: Path) -> bytes:

@@ -15,12 +15,10 @@ from typing import (
     overload,
 )
 
-from penstock._core import sharding
-from penstock._core.counting import count_up
-from penstock._core.signature import check_handler
-from penstock._tasks.iterating import BatchLoop, Loop
-from penstock._tasks.lifetime import Live, Openable
-from penstock._tasks.plan import (
+from penstock._core.handling.signature import check_handler
+from penstock._core.ledger.counting import count_up
+from penstock._core.messages import shard_keys
+from penstock._tasks.consumer_config import (
     Plan,
     check_kinds,
     membership,
@@ -30,7 +28,9 @@ from penstock._tasks.plan import (
     which_policy,
     which_retry,
 )
-from penstock._tasks.running import Job
+from penstock._tasks.handling.iteration import BatchLoop, Loop
+from penstock._tasks.handling.worker_pool import Job
+from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.errors import ClosedError, ConfigurationError, ConnectionLost
@@ -227,7 +227,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         close_timeout: Duration = 10,
         on_event: OnEvent = log_event,
     ) -> None:
-        keys = {sharding.single(stream).key for stream in streams}
+        keys = {shard_keys.single(stream).key for stream in streams}
         if not keys or len(keys) < len(streams):
             raise ConfigurationError(
                 "name at least one stream, and each one once: Consumer('orders', ...)"
@@ -762,5 +762,5 @@ def _named(
         if numbers:
             raise ConfigurationError("give a stream's name with numbers, or a shard")
         return stream.stream, (stream,)
-    name = sharding.single(stream).stream
-    return name, tuple(sharding.numbered(name, n) for n in numbers) or None
+    name = shard_keys.single(stream).stream
+    return name, tuple(shard_keys.numbered(name, n) for n in numbers) or None

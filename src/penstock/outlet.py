@@ -7,11 +7,11 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar, Unpack
 
-from penstock._core.accumulator import Sending
-from penstock._tasks.flusher import Ticket
-from penstock._tasks.manner import Manner
-from penstock._tasks.many import Outcomes
-from penstock._tasks.sender import Sender
+from penstock._core.sending.accumulator import Sending
+from penstock._tasks.sending.flusher import Ticket
+from penstock._tasks.sending.send_defaults import Manner
+from penstock._tasks.sending.send_many import Outcomes
+from penstock._tasks.sending.sender import Sender
 from penstock.errors import ConfigurationError
 from penstock.message import Receipt
 from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices

@@ -8,14 +8,14 @@ from functools import partial
 from types import UnionType
 from typing import Any, TypeVar, Unpack, overload
 
-from penstock._core.accumulator import Sending
-from penstock._core.sharding import single
-from penstock._tasks.delivery import Delivery
-from penstock._tasks.flusher import Ticket
+from penstock._core.messages.shard_keys import single
+from penstock._core.sending.accumulator import Sending
 from penstock._tasks.lifetime import Live, Openable
-from penstock._tasks.manner import Manner, flag, timeout_of
-from penstock._tasks.many import Outcomes
-from penstock._tasks.sender import Room, Sender
+from penstock._tasks.sending.delivery import Delivery
+from penstock._tasks.sending.flusher import Ticket
+from penstock._tasks.sending.send_defaults import Manner, flag, timeout_of
+from penstock._tasks.sending.send_many import Outcomes
+from penstock._tasks.sending.sender import Room, Sender
 from penstock.codecs import Codec, codec_for, encode_any, encoding
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event

@@ -9,11 +9,11 @@ from itertools import starmap
 from types import TracebackType
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
-from penstock._core import sharding
-from penstock._core.archive import Archive
+from penstock._core.messages import shard_keys
+from penstock._core.reading.read_only import Archive
+from penstock._tasks.consumer_config import shard_numbers
 from penstock._tasks.lifetime import Home, running_loop
-from penstock._tasks.plan import shard_numbers
-from penstock._tasks.replaying import Reach, replaying
+from penstock._tasks.reading.replay_reader import Reach, replaying
 from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
@@ -182,7 +182,7 @@ def replay(
         codec = codec_for(payload)
     if codec is not None:
         content_type_of(codec)
-    sharding.single(stream)  # refuses what is no name
+    shard_keys.single(stream)  # refuses what is no name
     reach = Reach(
         stream=stream,
         numbers=shard_numbers(shards),

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from penstock._posts import Post, posts_of
-from penstock._registration import Registration, adopt, consumer_of, register
-from penstock._tasks.serving import Running
-from penstock._tasks.together import Together
+from penstock._routing.handlers import Registration, adopt, consumer_of, register
+from penstock._routing.shared_consumers import Post, posts_of
+from penstock._tasks.consumer_set import Together
+from penstock._tasks.running_router import Running
 from penstock.codecs import Codec
 from penstock.consumer import Consumer
 from penstock.errors import ConfigurationError, UsageError

@@ -22,8 +22,8 @@ from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import Wire
 from penstock._tasks import clock
-from penstock._tasks.membership import Membership
-from penstock._tasks.own_claims import OwnClaim, OwnClaims
+from penstock._tasks.group import Membership
+from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
 from penstock.message import Shard
 from support.proxy import proxy
 from support.server import with_login

@@ -28,7 +28,7 @@ from penstock import (
     TransactionFailed,
     replay,
 )
-from penstock._core.slots import slot
+from penstock._core.protocol.cluster_slots import slot
 from penstock.admin import Admin
 from support.failing import running
 from support.server import Server, free_port, server

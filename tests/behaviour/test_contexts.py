@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock import Consumer, Message
-from penstock._tasks.contexts import Snapshot, _table
+from penstock._tasks.handling.context_variables import Snapshot, _table
 from support.failing import handled, running
 from support.waiting import eventually, send
 

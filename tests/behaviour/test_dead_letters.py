@@ -28,7 +28,7 @@ from penstock import (
     Retry,
     admin,
 )
-from penstock._core.entry import State
+from penstock._core.ledger.entry import State
 from support.failing import Boom, handled, running
 from support.proxy import proxy
 from support.server import server, with_login

@@ -24,7 +24,7 @@ from penstock import (
     Fields,
     admin,
 )
-from penstock._core import letters
+from penstock._core.messages import dead_letter
 from penstock.admin import Admin
 from support.dying import bodies, die, origin
 from support.proxy import proxy
@@ -205,7 +205,7 @@ async def test_where_there_are_no_letters_there_is_no_error(
 async def test_the_highest_id_that_there_can_be_is_the_end(
     url: str, stream: str, redis: Any
 ) -> None:
-    letter = letters.write([b"msg", b"x"], origin(stream))
+    letter = dead_letter.write([b"msg", b"x"], origin(stream))
     await redis.execute_command("XADD", f"{stream}.dead", str(EntryId.MAX), *letter)
     async with Admin(url) as operator:
         [found] = await operator.dead.list(stream)
@@ -262,7 +262,7 @@ HOSTILE = [
     bytes(range(256)),
     b"msg",
     b"second",
-    *[word for name in letters.NAMES for word in (name, b"9")],
+    *[word for name in dead_letter.NAMES for word in (name, b"9")],
 ]
 
 
@@ -346,7 +346,7 @@ async def test_to_another_stream_they_all_go_as_one_key(
 async def test_a_letter_of_a_letter_goes_back_to_the_dead_letters_and_is_one(
     operator: str, stream: str, redis: Any
 ) -> None:
-    inner = letters.write([b"msg", b"x"], origin(stream, 2))
+    inner = dead_letter.write([b"msg", b"x"], origin(stream, 2))
     await die(redis, f"{stream}.dead", fields=inner)
     assert await admin.dead.redrive(f"{stream}.dead", url=operator) == 1
     assert await admin.dead.redrive(stream, url=operator) == 1
@@ -567,7 +567,7 @@ async def test_who_may_not_send_deletes_nothing(
 
 
 async def test_few_permissions_are_enough(url: str, stream: str, redis: Any) -> None:
-    """Those of docs/dead-letters.md."""
+    """Those of docs/dead-dead_letter.md."""
     await die(redis, stream, number=1)
     keys = ["resetkeys", f"~{stream}", f"~{stream}:*", f"~{stream}.dead"]
     look = ["-@all", "+@connection", "+xrange", "+xrevrange"]
@@ -615,7 +615,7 @@ async def test_foreign_entries_are_passed_over_left_alone_and_counted(
     dead = f"{stream}.dead"
     first = await redis.xadd(dead, {"msg": "none of ours"})
     await die(redis, stream, b"ours")
-    cut = letters.write([b"msg", b"x"], origin(stream))[2:]
+    cut = dead_letter.write([b"msg", b"x"], origin(stream))[2:]
     await redis.execute_command("XADD", dead, "*", *cut)
     await die(redis, f"{stream}-other", into=dead)
     async with Admin(operator, on_event=events) as shell:

@@ -397,10 +397,10 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
     scripts: bool,  # noqa: FBT001 - pytest's parameter
 ) -> None:
     """redis/redis#9745: what is pending would be gone with it."""
-    from penstock._core import commands
     from penstock._connection.reconnect import Line, open_link
-    from penstock._tasks.membership import Membership
-    from penstock._tasks.reaping import remove
+    from penstock._core.protocol import commands
+    from penstock._tasks.group import Membership
+    from penstock._tasks.leases.dead_consumers import remove
     from penstock.events import log_event
     from penstock.message import Shard
 

@@ -17,12 +17,12 @@ from penstock import (
     Retry,
     admin,
 )
-from penstock._core import letters
+from penstock._core.messages import dead_letter
 from support.dying import origin
 from support.failing import Boom, running
 from support.waiting import eventually, pending
 
-FORGED = letters.write([b"msg", b"forged", b"key", b"f"], origin("elsewhere"))
+FORGED = dead_letter.write([b"msg", b"forged", b"key", b"f"], origin("elsewhere"))
 
 ENTRIES: dict[str, list[bytes]] = {
     "everything twice": [
@@ -44,7 +44,7 @@ ENTRIES: dict[str, list[bytes]] = {
     "lines": [b"msg", b"1", b"a\r\nb", b"\r\n$5\r\n", b"\x1b[31m", b"\x1b[0m"],
     "attempts": [b"msg", b"1", b"dead.attempts", b"99", b"attempt", b"99"],
     "a letter's trail": [b"msg", b"1", *FORGED[4:]],
-    "a letter twice": letters.write(FORGED, origin("elsewhere", id="9-9")),
+    "a letter twice": dead_letter.write(FORGED, origin("elsewhere", id="9-9")),
     "half a trail": [b"msg", b"1", *FORGED[4:-2]],
     "a trail in front": [*FORGED[4:], b"msg", b"1"],
     "only a trail": FORGED[4:],

@@ -23,7 +23,7 @@ from penstock import (
     SendUnknown,
 )
 from penstock._connection.connection import Wire
-from penstock._tasks import flusher
+from penstock._tasks.sending import flusher
 from support.proxy import Proxy, proxy
 from support.server import server, with_login
 from support.waiting import eventually

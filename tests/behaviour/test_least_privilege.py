@@ -15,7 +15,7 @@ import pytest
 
 from conftest import Events
 from penstock import AccessError, ConfigurationError, PenstockError, SendFailed
-from penstock._tasks import reaping
+from penstock._tasks.leases import dead_consumers
 from support import roles
 from support.roles import Act, Stage
 from support.server import with_login
@@ -194,7 +194,7 @@ def all_words(role: Role) -> list[str]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have dead consumers removed after less than ten seconds."""
-    monkeypatch.setattr(reaping, "_LEAST_IDLE", 0.1)
+    monkeypatch.setattr(dead_consumers, "_LEAST_IDLE", 0.1)
 
 
 Enter = Callable[[Sequence[str]], Any]

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from penstock import EntryId, Producer
-from penstock._core import letters
+from penstock._core.messages import dead_letter
 from support.fleet import Fleet, Handling, Life, fleet
 from support.waiting import eventually
 
@@ -138,7 +138,7 @@ async def dead(redis: Any, stream: str) -> dict[int, int]:
     found = {}
     raw = await redis.xrange(f"{stream}.dead")
     for _, fields in raw:
-        letter = letters.read([word for pair in fields.items() for word in pair])
+        letter = dead_letter.read([word for pair in fields.items() for word in pair])
         assert letter is not None
         found[int(fields[b"msg"].split()[0])] = letter[1].attempts
     assert len(found) == len(raw)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from penstock import Claim, Consumer, Message, Retry
-from penstock._core import letters
+from penstock._core.messages import dead_letter
 from support.fleet import Fleet, Handling, fleet
 from support.proxy import proxy
 from support.server import server
@@ -25,13 +25,13 @@ MOST = 3
 RETRY = {"max_attempts": MOST, "backoff": [0.05]}
 
 
-async def dead_letters(redis: Any, stream: str) -> dict[int, letters.Origin]:
+async def dead_letters(redis: Any, stream: str) -> dict[int, dead_letter.Origin]:
     """The origins of a stream's dead letters, by their messages' numbers."""
     found = {}
     raw = await redis.xrange(f"{stream}.dead")
     for _, fields in raw:
         flat = [word for pair in fields.items() for word in pair]
-        letter = letters.read(flat)
+        letter = dead_letter.read(flat)
         assert letter is not None
         found[int(fields[b"msg"].split()[0])] = letter[1]
     assert len(found) == len(raw), "a message has two dead letters"

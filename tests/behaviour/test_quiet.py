@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from penstock import EARLIEST, Consumer, Event, Producer
-from penstock._core.entry import Account
+from penstock._core.ledger.entry import Account
 from support.waiting import eventually, pending
 
 

@@ -29,8 +29,8 @@ from penstock import (
     json_codec,
     msgpack_codec,
 )
-from penstock._posts import posts_of
-from penstock._registration import register
+from penstock._routing.handlers import register
+from penstock._routing.shared_consumers import posts_of
 from support.waiting import deliveries, eventually, pending, send
 
 

@@ -19,11 +19,11 @@ from penstock import (
     Mode,
     Producer,
 )
-from penstock._core.replies import ErrorReply, StreamInfo
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
-from penstock._tasks import reader
-from penstock._tasks.describing import Describer
+from penstock._core.protocol.replies import ErrorReply, StreamInfo
+from penstock._tasks.reading import reader
+from penstock._tasks.stream_info import Describer
 from penstock.admin import Admin
 from penstock.message import EntryId
 from support.proxy import proxy

@@ -18,7 +18,7 @@ from penstock import (
     Producer,
     SendFailed,
 )
-from penstock._tasks.telling import paced
+from penstock._tasks.reporting import paced
 from penstock.events import Event
 from support.waiting import eventually, pending, read, send
 

@@ -27,7 +27,7 @@ from penstock import (
     admin,
     after,
 )
-from penstock._core.commands import Command
+from penstock._core.protocol.commands import Command
 from penstock.admin import Admin, Trimmed
 from support.server import with_login
 from support.waiting import calls, eventually, spread

@@ -33,8 +33,8 @@ from connection.tls import Certificates, make_certificates, tls_server
 from connection.traces import all_told, nothing_left
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
-from penstock._connection.reconnect import Link
 from penstock._connection.connection import Wire, pack
+from penstock._connection.reconnect import Link
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError
 

@@ -14,14 +14,23 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from connection.fakes import HELLO, Fake, Request, Serve, answering, closing, fake, requests
+from connection.fakes import (
+    HELLO,
+    Fake,
+    Request,
+    Serve,
+    answering,
+    closing,
+    fake,
+    requests,
+)
 from connection.tls import Certificates, make_certificates
 from connection.traces import nothing_left
-from penstock._core import commands
-from penstock._core.replies import ErrorReply
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import Wire, pack
+from penstock._core.protocol import commands
+from penstock._core.protocol.replies import ErrorReply
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConnectionLost
 

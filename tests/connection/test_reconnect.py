@@ -16,10 +16,10 @@ from conftest import Events
 from connection.fakes import Serve, answering, closing, fake, free_port, silent
 from connection.traces import nothing_left
 from penstock import embedded
-from penstock._core.retry import Backoff
 from penstock._connection.address import parse
-from penstock._connection.reconnect import Line, Link, open_link
 from penstock._connection.connection import Wire
+from penstock._connection.reconnect import Line, Link, open_link
+from penstock._core.backoff import Backoff
 from penstock.embedded import EmbeddedServer
 from penstock.errors import (
     AccessError,

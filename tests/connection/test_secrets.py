@@ -13,11 +13,11 @@ import pytest
 from conftest import Events
 from connection.fakes import Serve, closing, echo, fake, free_port, requests
 from connection.traces import all_told
-from penstock._core.replies import ErrorReply
-from penstock._core.retry import Backoff
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.reconnect import Line, Link, open_link
+from penstock._core.backoff import Backoff
+from penstock._core.protocol.replies import ErrorReply
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConfigurationError, ConnectionLost, ServerError
 from penstock.events import log_event

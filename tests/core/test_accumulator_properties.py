@@ -14,8 +14,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from penstock._core import commands
-from penstock._core.accumulator import Accumulator, Batch, Sending
+from penstock._core.protocol import commands
+from penstock._core.sending.accumulator import Accumulator, Batch, Sending
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")

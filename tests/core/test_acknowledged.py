@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import EntryId
-from penstock._core import commands, scripts
-from penstock._core.trimming import GroupStanding, acknowledged, below, idle
+from penstock._core.protocol import commands, scripts
+from penstock._core.protocol.trimming import GroupStanding, acknowledged, below, idle
 
 LAST = EntryId(10)
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core import answers, commands, scripts
-from penstock._core.commands import Command
-from penstock._core.replies import (
+from penstock._core.protocol import commands, reply_parsing, scripts
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import (
     Claimed,
     ConsumerInfo,
     ErrorReply,
@@ -27,7 +27,7 @@ from penstock._core.replies import (
     StreamInfo,
     Summary,
 )
-from penstock._core.transaction import Applied, Effects
+from penstock._core.protocol.transactions import Applied, Effects
 from penstock.message import EntryId
 
 error_reply = cast("Callable[[str], Exception]", ErrorReply)
@@ -48,7 +48,7 @@ def words(text: str) -> bytes:
 
 def read(command: Command, reply: str | bytes) -> Any:
     data = words(reply) if isinstance(reply, str) else reply
-    [value] = answers.read([command], [raw(data)])
+    [value] = reply_parsing.read([command], [raw(data)])
     return value
 
 
@@ -325,14 +325,14 @@ OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 def test_of_every_command_that_is_sent_the_reply_is_looked_at() -> None:
     source = inspect.getsource(commands) + inspect.getsource(scripts)
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
-    assert {head.encode() for head in heads} - OTHERS == set(answers._READERS)
+    assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._READERS)
 
 
 def test_every_way_of_reading_is_tried_here() -> None:
     tried = [command for command, _, _ in GOOD.values()]
-    assert {command[0] for command in tried} == set(answers._READERS)
+    assert {command[0] for command in tried} == set(reply_parsing._READERS)
     ran = {command[1] for command in tried if command[0] in {b"EVAL", b"EVALSHA"}}
-    assert ran == set(answers._BY_SCRIPT)
+    assert ran == set(reply_parsing._BY_SCRIPT)
 
 
 def test_fields_come_as_bytes_whatever_is_in_them() -> None:
@@ -344,7 +344,7 @@ def test_fields_come_as_bytes_whatever_is_in_them() -> None:
 
 def test_what_penstock_does_not_ask_for_is_given_as_it_is() -> None:
     odd = [(b"HGETALL", b"k"), (b"EVAL", b"return {}", 0)]
-    assert answers.read(odd, [{b"a": 1}, []]) == [{b"a": 1}, []]
+    assert reply_parsing.read(odd, [{b"a": 1}, []]) == [{b"a": 1}, []]
 
 
 # -- what makes no sense -----------------------------------------------------------
@@ -519,7 +519,7 @@ def test_whatever_byte_is_spoilt_what_is_read_can_be_used(data: st.DataObject) -
     if bent is False:
         return  # there is more to come
     try:
-        [value] = answers.read([command], [bent])
+        [value] = reply_parsing.read([command], [bent])
     except Senseless:
         return
     if isinstance(value, ErrorReply):
@@ -536,12 +536,12 @@ def test_whatever_byte_is_spoilt_what_is_read_can_be_used(data: st.DataObject) -
 def test_appends_are_looked_at_together_and_errors_among_them_stay() -> None:
     error = ErrorReply("OOM no memory")
     batch = [XADD] * 3
-    assert answers.read(batch, [b"1-1", error, b"1-2"]) == [b"1-1", error, b"1-2"]
-    assert answers.read(batch, [error] * 3) == [error] * 3
+    assert reply_parsing.read(batch, [b"1-1", error, b"1-2"]) == [b"1-1", error, b"1-2"]
+    assert reply_parsing.read(batch, [error] * 3) == [error] * 3
     bent: Any
     for bent in (1, None, [], b"1.2", b"OK"):
         with pytest.raises(Senseless):
-            answers.read(batch, [b"1-1", bent, b"1-2"])
+            reply_parsing.read(batch, [b"1-1", bent, b"1-2"])
 
 
 def test_the_replies_of_a_transaction_are_read_like_any_others() -> None:
@@ -549,11 +549,14 @@ def test_the_replies_of_a_transaction_are_read_like_any_others() -> None:
     batch.append(commands.time())
     done = [[0, None, None, None], ErrorReply("NOGROUP no")]
     time = [b"1", b"2000"]
-    found = answers.read(batch, [b"OK", b"QUEUED", b"QUEUED", done, time])
+    found = reply_parsing.read(batch, [b"OK", b"QUEUED", b"QUEUED", done, time])
     assert found[3] == [Summary(0, None, None, None), done[1]]
     assert found[4] == 1002
     refused = ErrorReply("EXECABORT it")
-    assert answers.read(batch, [b"OK", refused, b"QUEUED", refused, time])[3] is refused
+    assert (
+        reply_parsing.read(batch, [b"OK", refused, b"QUEUED", refused, time])[3]
+        is refused
+    )
 
 
 @pytest.mark.parametrize(
@@ -562,4 +565,4 @@ def test_the_replies_of_a_transaction_are_read_like_any_others() -> None:
 def test_a_transaction_of_which_a_reply_is_none_makes_no_sense(done: Any) -> None:
     batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
     with pytest.raises(Senseless):
-        answers.read(batch, [b"OK", b"QUEUED", b"QUEUED", done])
+        reply_parsing.read(batch, [b"OK", b"QUEUED", b"QUEUED", done])

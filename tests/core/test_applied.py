@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from core.test_ledger import A, Books, later, raw
-from penstock._core.desk import FrontDesk
-from penstock._core.entry import State
-from penstock._core.replies import RawEntry
+from penstock._core.handling.settlement import FrontDesk
+from penstock._core.ledger.entry import State
+from penstock._core.protocol.replies import RawEntry
 from penstock.errors import ClosedError, UsageError
 from penstock.transaction import Transaction
 

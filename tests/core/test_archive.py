@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock import DecodeError, EntryId, Fields, Shard, UsageError
-from penstock._core.archive import Archive
+from penstock._core.reading.read_only import Archive
 from penstock.codecs import Codec, codec_for, raw_codec
 
 SHARD = Shard("orders", 3, b"orders:3")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from core.test_ledger import A, Books
-from penstock._core.desk import FrontDesk
-from penstock._core.entry import Entry, State
+from penstock._core.handling.settlement import FrontDesk
+from penstock._core.ledger.entry import Entry, State
 from penstock.errors import DecodeError
 
 

@@ -5,8 +5,8 @@ from typing import cast
 import hiredis
 import pytest
 
-from penstock._core import commands, scripts
-from penstock._core.commands import Command
+from penstock._core.protocol import commands, scripts
+from penstock._core.protocol.commands import Command
 
 # One line a builder: what it makes, and the words as one would type them.
 CASES: list[tuple[Command, str]] = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from core.test_ledger import A, B, Books, now, raw
-from penstock._core.entry import Renewal, State
-from penstock._core.verdict import Postponed
+from penstock._core.ledger.entry import Renewal, State
+from penstock._core.ledger.failure_policy import Postponed
 
 
 def told(books: Books, at: float = 0.0) -> dict[tuple[bytes, int | None], list[bytes]]:

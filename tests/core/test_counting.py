@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from core.test_ledger import GIVEN_UP, Books
-from penstock._core.counting import count_up
-from penstock._core.verdict import Dropped, Postponed
+from penstock._core.ledger.counting import count_up
+from penstock._core.ledger.failure_policy import Dropped, Postponed
 
 
 def test_every_way_that_a_message_can_go_is_counted() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.cursor import Cursor, Live, Position, Recover
-from penstock._core.replies import RawEntry
+from penstock._core.protocol.replies import RawEntry
+from penstock._core.reading.cursor import Cursor, Live, Position, Recover
 from penstock.message import EntryId, Shard
 
 A, B, C, D = (Shard(name, 0, name.encode()) for name in "abcd")

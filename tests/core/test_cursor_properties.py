@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from core.test_cursor import entries
-from penstock._core.cursor import Cursor, Live, Position, Recover
-from penstock._core.replies import RawEntry
+from penstock._core.protocol.replies import RawEntry
+from penstock._core.reading.cursor import Cursor, Live, Position, Recover
 from penstock.message import Shard
 
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from penstock._core.cursor import Cursor
-from penstock._core.cursors import Cursors
-from penstock._core.sharding import numbered, single
-from penstock._core.slots import slot
+from penstock._core.messages.shard_keys import numbered, single
+from penstock._core.protocol.cluster_slots import slot
+from penstock._core.reading.cursor import Cursor
+from penstock._core.reading.slot_cursors import Cursors
 from penstock.message import EntryId
 
 # Of one slot: the first two by their braces.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.test_ledger import GIVEN_UP, KEY, A, B, Books, ids, known, now, raw, the
-from penstock._core.entry import Entry, IllegalTransition, State
+from penstock._core.ledger.entry import Entry, IllegalTransition, State
 
 
 def dead(books: Books, *numbers: int) -> None:

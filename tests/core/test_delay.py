@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.delay import Delay
-from penstock._core.entry import Account, Entry, State
+from penstock._core.ledger.delayed_acks import Delay
+from penstock._core.ledger.entry import Account, Entry, State
 from penstock.message import Shard
 
 

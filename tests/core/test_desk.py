@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 
 from core.test_ledger import Books, now, the
-from penstock._core.desk import FrontDesk
-from penstock._core.entry import SIZED_ABOVE, Entry, State
-from penstock._core.ledger import Ledger
-from penstock._core.verdict import NACKED, Dead, Dropped, Left, Postponed, Verdict
+from penstock._core.handling.settlement import FrontDesk
+from penstock._core.ledger.entry import SIZED_ABOVE, Entry, State
+from penstock._core.ledger.failure_policy import (
+    NACKED,
+    Dead,
+    Dropped,
+    Left,
+    Postponed,
+    Verdict,
+)
+from penstock._core.ledger.ledger import Ledger
 from penstock.codecs import (
     Codec,
     PayloadError,

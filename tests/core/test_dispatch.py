@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from penstock import DecodeError, Fields, Message, Shard, json_codec
-from penstock._core.desk import FrontDesk
-from penstock._core.dispatch import Dispatch, Reader, Route, Unhandled
+from penstock._core.handling.dispatch import Dispatch, Reader, Route, Unhandled
+from penstock._core.handling.settlement import FrontDesk
 from penstock.codecs import raw_codec
 
 

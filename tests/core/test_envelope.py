@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core import envelope
+from penstock._core.messages import envelope
 from penstock.errors import ConfigurationError
 
 texts = st.text()

@@ -29,8 +29,8 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.entry import State
-from penstock._core.retry import Backoff
+from penstock._core.backoff import Backoff
+from penstock._core.ledger.entry import State
 from penstock.codecs import encode_any, text_codec
 from penstock.errors import (
     BufferFull,

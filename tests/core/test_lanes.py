@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from penstock._core.entry import Account, Entry, State
-from penstock._core.lanes import Lanes
+from penstock._core.ledger.entry import Account, Entry, State
+from penstock._core.ledger.ready_queue import Lanes
 from penstock.message import Shard
 from penstock.options import Ordering
 

@@ -6,7 +6,7 @@ from weakref import ref
 
 import pytest
 
-from penstock._core.entry import (
+from penstock._core.ledger.entry import (
     TRANSITIONS,
     Batch,
     Entry,
@@ -15,10 +15,10 @@ from penstock._core.entry import (
     move,
     move_all,
 )
-from penstock._core.ledger import Ledger
-from penstock._core.replies import RawEntry
-from penstock._core.verdict import Dead, Postponed, Verdict
-from penstock._core.window import Window
+from penstock._core.ledger.failure_policy import Dead, Postponed, Verdict
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.prefetch_window import Window
+from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
 from penstock.options import Ordering
 

@@ -23,11 +23,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from penstock._core.entry import Batch, Entry, Renewal, State
-from penstock._core.ledger import Ledger
-from penstock._core.replies import RawEntry
-from penstock._core.verdict import Dead, Dropped, Left, Postponed, Verdict
-from penstock._core.window import Window
+from penstock._core.ledger.entry import Batch, Entry, Renewal, State
+from penstock._core.ledger.failure_policy import Dead, Dropped, Left, Postponed, Verdict
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.prefetch_window import Window
+from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId, Shard
 from penstock.options import Ordering
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penstock._core import letters
-from penstock._core.letters import NAMES, Origin
+from penstock._core.messages import dead_letter
+from penstock._core.messages.dead_letter import NAMES, Origin
 from penstock.message import Shard
 
 ORIGIN = Origin(
@@ -24,7 +24,7 @@ ORIGIN = Origin(
 
 # What a name or value from the wire may look like when it was no UTF-8 there.
 texts = st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
-plain = texts.filter(lambda text: letters._bytes(text) == raw_of(text))
+plain = texts.filter(lambda text: dead_letter._bytes(text) == raw_of(text))
 names = st.sampled_from([*NAMES, b"msg", b"key", b""]) | st.binary()
 entries = st.lists(st.tuples(names, st.binary()), min_size=1).map(
     lambda pairs: [part for pair in pairs for part in pair]
@@ -54,16 +54,18 @@ def raw_of(text: str) -> bytes | None:
 
 
 @given(entries, origins)
-@example(list(letters.write([b"msg", b"x"], ORIGIN)), ORIGIN)  # a letter of a letter
+@example(
+    list(dead_letter.write([b"msg", b"x"], ORIGIN)), ORIGIN
+)  # a letter of a letter
 @example([word for name in NAMES for word in (name, b"1")], ORIGIN)
 @settings(max_examples=300, deadline=None)
 def test_whatever_an_entry_has_in_it_comes_back_as_it_was(
     fields: list[bytes], origin: Origin
 ) -> None:
-    letter = letters.write(fields, origin)
+    letter = dead_letter.write(fields, origin)
     assert all(type(word) is bytes for word in letter)
-    assert letters.read(letter) == (fields, origin)
-    assert letters.read(tuple(letter)) == (fields, origin)
+    assert dead_letter.read(letter) == (fields, origin)
+    assert dead_letter.read(tuple(letter)) == (fields, origin)
 
 
 @given(
@@ -73,15 +75,15 @@ def test_whatever_an_entry_has_in_it_comes_back_as_it_was(
 def test_a_letter_with_any_word_changed_is_one_or_none_and_never_an_error(
     fields: list[bytes], origin: Origin, place: int, word: bytes
 ) -> None:
-    letter = letters.write(fields, origin)
+    letter = dead_letter.write(fields, origin)
     letter[len(fields) + place] = word
-    read = letters.read(letter)
+    read = dead_letter.read(letter)
     assert read is None or read[0] == fields
 
 
 def test_the_entry_s_own_fields_come_first_and_unchanged() -> None:
     fields = [b"msg", b"\x00\xff", b"msg", b"", b"dead.id", b"9-9"]
-    letter = letters.write(fields, ORIGIN)
+    letter = dead_letter.write(fields, ORIGIN)
     assert letter[:6] == fields
     assert tuple(letter[6::2]) == NAMES
     assert letter[7::2] == [
@@ -100,23 +102,23 @@ def test_the_entry_s_own_fields_come_first_and_unchanged() -> None:
 
 
 def test_a_letter_of_a_letter_is_opened_one_at_a_time() -> None:
-    inner = letters.write([b"msg", b"x"], ORIGIN)
+    inner = dead_letter.write([b"msg", b"x"], ORIGIN)
     again = replace(ORIGIN, shard=Shard("orders.dead", 0, b"orders.dead"), attempts=1)
-    read = letters.read(letters.write(inner, again))
+    read = dead_letter.read(dead_letter.write(inner, again))
     assert read == (inner, again)
-    assert letters.read(read[0]) == ([b"msg", b"x"], ORIGIN)
+    assert dead_letter.read(read[0]) == ([b"msg", b"x"], ORIGIN)
 
 
 @pytest.mark.parametrize("count", range(24))
 def test_a_letter_that_was_cut_is_none(count: int) -> None:
-    letter = letters.write([b"msg", b"x"], ORIGIN)
-    assert letters.read(letter[:count]) is None
+    letter = dead_letter.write([b"msg", b"x"], ORIGIN)
+    assert dead_letter.read(letter[:count]) is None
     # Without the entry's own fields there is nothing to send back.
-    assert letters.read(letter[24 - count :]) is None
+    assert dead_letter.read(letter[24 - count :]) is None
 
 
 def forged(name: bytes, value: bytes) -> list[bytes]:
-    letter = letters.write([b"msg", b"x"], ORIGIN)
+    letter = dead_letter.write([b"msg", b"x"], ORIGIN)
     letter[letter.index(name) + 1] = value
     return letter
 
@@ -128,29 +130,32 @@ def forged(name: bytes, value: bytes) -> list[bytes]:
 def test_what_should_be_a_number_and_is_none_makes_no_letter(
     name: bytes, value: bytes
 ) -> None:
-    assert letters.read(forged(name, value)) is None
+    assert dead_letter.read(forged(name, value)) is None
 
 
 @pytest.mark.parametrize(
     "value", [b"", b"1-", b"1-1-1", b"*", b"1-99999999999999999999"]
 )
 def test_what_should_be_an_id_and_is_none_makes_no_letter(value: bytes) -> None:
-    assert letters.read(forged(b"dead.id", value)) is None
+    assert dead_letter.read(forged(b"dead.id", value)) is None
 
 
 def test_other_names_in_another_order_or_behind_it_make_no_letter() -> None:
-    letter = letters.write([b"msg", b"x"], ORIGIN)
-    assert letters.read([*letter, b"more", b"x"]) is None
-    assert letters.read([*letter[:2], *letter[4:6], *letter[2:4], *letter[6:]]) is None
+    letter = dead_letter.write([b"msg", b"x"], ORIGIN)
+    assert dead_letter.read([*letter, b"more", b"x"]) is None
     assert (
-        letters.read([b"Dead.stream" if w == NAMES[0] else w for w in letter]) is None
+        dead_letter.read([*letter[:2], *letter[4:6], *letter[2:4], *letter[6:]]) is None
     )
-    assert letters.read([b"odd", *letter]) is None
+    assert (
+        dead_letter.read([b"Dead.stream" if w == NAMES[0] else w for w in letter])
+        is None
+    )
+    assert dead_letter.read([b"odd", *letter]) is None
 
 
 def test_a_key_that_is_no_text_comes_back_byte_for_byte() -> None:
     origin = replace(ORIGIN, shard=Shard("orders", 0, b"orders:\xff\x00"))
-    read = letters.read(letters.write([b"a", b"b"], origin))
+    read = dead_letter.read(dead_letter.write([b"a", b"b"], origin))
     assert read == ([b"a", b"b"], origin)
 
 
@@ -158,7 +163,7 @@ def test_reason_error_and_traceback_are_cut_a_traceback_at_its_beginning() -> No
     long = replace(
         ORIGIN, reason="r" * 5000, error="e" * 5000, traceback="x" * 9000 + "end"
     )
-    read = letters.read(letters.write([b"msg", b"x"], long))
+    read = dead_letter.read(dead_letter.write([b"msg", b"x"], long))
     assert read is not None
     _, origin = read
     assert origin.reason == "r" * 1000
@@ -169,11 +174,11 @@ def test_reason_error_and_traceback_are_cut_a_traceback_at_its_beginning() -> No
 
 def test_a_lone_surrogate_in_a_traceback_is_written_as_an_escape() -> None:
     odd = replace(ORIGIN, traceback="ValueError: \ud800")
-    read = letters.read(letters.write([b"msg", b"x"], odd))
+    read = dead_letter.read(dead_letter.write([b"msg", b"x"], odd))
     assert read is not None
     assert read[1].traceback == "ValueError: \\ud800"
 
 
 def test_dead_letters_lie_in_one_stream_for_all_shards() -> None:
     # With a dot: after a colon SeaStreamer would take it for a shard.
-    assert letters.default_stream("orders") == "orders.dead"
+    assert dead_letter.default_stream("orders") == "orders.dead"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.test_ledger import SHARD, A, B, Books, ids, now, raw, the
-from penstock._core.entry import State
+from penstock._core.ledger.entry import State
 
 # -- dropping ----------------------------------------------------------------------
 

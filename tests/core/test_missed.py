@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock._core.missed import Missed
-from penstock._core.replies import GroupInfo
+from penstock._core.protocol.replies import GroupInfo
+from penstock._core.reading.trimmed_entries import Missed
 from penstock.message import EntryId
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import EntryId
-from penstock._core.commands import Command
-from penstock._core.paging import Span
+from penstock._core.protocol.commands import Command
+from penstock._core.reading.range_pages import Span
 
 MAX = 2**64 - 1
 

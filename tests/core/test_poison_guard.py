@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.test_ledger import A, Books, raw
-from penstock._core.entry import IN_HAND, Entry, State
-from penstock._core.poison import PoisonGuard
+from penstock._core.ledger.entry import IN_HAND, Entry, State
+from penstock._core.ledger.poison import PoisonGuard
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock._core.portion import Portion
+from penstock._core.reading.request_size import Portion
 
 
 def test_the_first_request_is_for_one_entry() -> None:

@@ -20,8 +20,8 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.entry import State
-from penstock._core.verdict import Dead, Dropped, Left, Verdict
+from penstock._core.ledger.entry import State
+from penstock._core.ledger.failure_policy import Dead, Dropped, Left, Verdict
 from penstock.options import Ordering
 
 # -- postponed ---------------------------------------------------------------------

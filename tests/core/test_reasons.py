@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penstock._core.reasons import reason
+from penstock._core.messages.decode_errors import reason
 from penstock.codecs import PayloadError, json_codec, msgpack_codec, text_codec
 
 CANARY = "hunter2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.test_ledger import GIVEN_UP, KEY, A, B, Books, ids, later, now, raw, the
-from penstock._core.entry import State
+from penstock._core.ledger.entry import State
 
 
 def deleted(books: Books, number: int) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.test_answers import raw, words
-from penstock._core import replies
-from penstock._core.replies import (
+from penstock._core.protocol import replies
+from penstock._core.protocol.replies import (
     ErrorReply,
     GroupInfo,
     StreamInfo,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.retry import Backoff
+from penstock._core.backoff import Backoff
 
 
 def test_waits_double_up_to_the_cap() -> None:

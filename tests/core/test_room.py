@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from core.test_ledger import KEY, SHARD, A, B, Books, claim, raw, the
-from penstock._core.entry import SIZED_ABOVE
-from penstock._core.replies import RawEntry
+from penstock._core.ledger.entry import SIZED_ABOVE
+from penstock._core.protocol.replies import RawEntry
 
 
 def quick(**options: Any) -> Books:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from penstock._core import commands, runs, sharding
-from penstock._core.accumulator import Accumulator, Batch, Sending
-from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply
-from penstock._core.runs import LIFE, Runs
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import commands
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply
+from penstock._core.sending import idempotence
+from penstock._core.sending.accumulator import Accumulator, Batch, Sending
+from penstock._core.sending.idempotence import LIFE, Runs
 from penstock.message import Shard
 
 SHARDS = [Shard("orders", n, b"orders:%d" % n) for n in range(3)]
@@ -87,7 +89,7 @@ def test_each_message_has_an_outcome_of_its_own() -> None:
     made = batch(0, 1, 0, 2, 0)
     Runs(b"me").word(made)
     replies = [b"1-1\n!WRONGTYPE no stream\n3-1", b"2-1", LOADING]
-    first, second, third, fourth, fifth = runs.outcomes(made, replies)
+    first, second, third, fourth, fifth = idempotence.outcomes(made, replies)
     assert (first, second, fifth) == (b"1-1", b"2-1", b"3-1")
     assert isinstance(third, ErrorReply)
     assert third.code == "WRONGTYPE"
@@ -98,19 +100,19 @@ def test_what_is_refused_for_the_moment_is_kept_with_its_run() -> None:
     made = batch(0, 1, 0, 2)
     Runs(b"me").word(made)
     replies = [LOADING, b"!LOADING inside", ErrorReply("NOPERM no")]
-    again = runs.passing(made, replies)
+    again = idempotence.passing(made, replies)
     assert [one.ticket for one in again] == [0, 2]
-    kept = runs.among(made, again)
+    kept = idempotence.among(made, again)
     assert kept == again
     assert kept.runs == made.runs[:1]
-    assert runs.passing(made, [b"1-1\n1-2", b"1-1", b"1-1"]) == []
+    assert idempotence.passing(made, [b"1-1\n1-2", b"1-1", b"1-1"]) == []
 
 
 def test_without_runs_each_message_is_refused_for_itself() -> None:
     made = batch(0, 0, 0)
-    again = runs.passing(made, [b"1-1", LOADING, ErrorReply("OOM no memory")])
+    again = idempotence.passing(made, [b"1-1", LOADING, ErrorReply("OOM no memory")])
     assert [one.ticket for one in again] == [1]
-    assert runs.among(made, again).runs == []
+    assert idempotence.among(made, again).runs == []
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_what_a_script_was_refused_is_found_in_its_words(text: str, code: str) -
     made = batch(0)
     Runs(b"me").word(made)
     reply = text.encode() if text.startswith("!") else ErrorReply(text)
-    [outcome] = runs.outcomes(made, [reply])
+    [outcome] = idempotence.outcomes(made, [reply])
     assert outcome.code == code
 
 
@@ -146,4 +148,4 @@ def test_what_a_script_was_refused_is_found_in_its_words(text: str, code: str) -
     ],
 )
 def test_what_belongs_to_a_key_is_in_its_slot(key: bytes, name: bytes) -> None:
-    assert sharding.beside(key, b"sent") == name
+    assert shard_keys.beside(key, b"sent") == name

@@ -4,9 +4,9 @@ from math import inf
 
 import pytest
 
-from penstock._core import safety
-from penstock._core.accumulator import Safety, Sending
-from penstock._core.replies import ErrorReply
+from penstock._core.protocol.replies import ErrorReply
+from penstock._core.sending import durability
+from penstock._core.sending.accumulator import Safety, Sending
 from penstock.errors import NotDurable
 from penstock.message import Receipt, Shard
 
@@ -21,11 +21,11 @@ def asked(asks: Safety | None, deadline: float = inf) -> Sending[None]:
 def test_one_wait_does_for_all_that_ask_for_the_same() -> None:
     one, aof = Safety(1, False, None), Safety(2, True, None)  # noqa: FBT003
     batch = [asked(one), asked(None), asked(one), asked(aof)]
-    first, second = safety.waits(batch, now=100, longest=5)
+    first, second = durability.waits(batch, now=100, longest=5)
     assert first.command == (b"WAIT", 1, 5000)
     # Both have five seconds, and the first wait may take them.
     assert second.command == (b"WAITAOF", 1, 2, 1)
-    assert safety.waits([asked(None)], now=100, longest=5) == []
+    assert durability.waits([asked(None)], now=100, longest=5) == []
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_one_wait_does_for_all_that_ask_for_the_same() -> None:
 def test_a_wait_leaves_time_for_its_reply(left: float, ms: int) -> None:
     one = Safety(1, False, left)  # noqa: FBT003
     batch = [asked(one, 1000 + left), asked(one, 2000)]
-    [wait] = safety.waits(batch, now=1000, longest=5)
+    [wait] = durability.waits(batch, now=1000, longest=5)
     assert abs(wait.ms - ms) <= 1
 
 
 def test_the_shortest_wait_comes_first_and_counts_against_the_others() -> None:
     long, short = Safety(1, False, 4), Safety(1, False, 1)  # noqa: FBT003
-    waits = safety.waits([asked(long, 4), asked(short, 1)], now=0, longest=5)
+    waits = durability.waits([asked(long, 4), asked(short, 1)], now=0, longest=5)
     assert waits == [(short, 800), (long, 2400)]
 
 
@@ -62,7 +62,7 @@ def test_the_shortest_wait_comes_first_and_counts_against_the_others() -> None:
 def test_what_is_missing_is_said(
     asks: Safety, reply: object, facts: tuple[object, ...] | None
 ) -> None:
-    short = safety.shortfall(asks, reply, RECEIPT)
+    short = durability.shortfall(asks, reply, RECEIPT)
     if facts is None:
         assert short is None
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock._core.replies import ErrorReply, send_failed
+from penstock._core.protocol.replies import ErrorReply, send_failed
 
 
 @pytest.mark.parametrize(

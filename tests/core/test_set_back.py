@@ -21,7 +21,7 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.entry import IllegalTransition, State
+from penstock._core.ledger.entry import IllegalTransition, State
 from penstock.message import EntryId
 
 # -- coming again ------------------------------------------------------------------

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock._core import sharding
+from penstock._core.messages import shard_keys
 from penstock.errors import ConfigurationError
 from penstock.message import Shard
 
@@ -13,26 +13,26 @@ from penstock.message import Shard
     "stream", ["orders", "orders:7", "{tag}:orders", "für", " ", "\x00", "a" * 10_000]
 )
 def test_a_streams_name_is_its_key_whatever_is_in_it(stream: str) -> None:
-    assert sharding.single(stream) == Shard(stream, 0, stream.encode())
+    assert shard_keys.single(stream) == Shard(stream, 0, stream.encode())
 
 
 @pytest.mark.parametrize("stream", ["", None, b"orders", 5, ["orders"]])
 def test_what_is_no_text_or_empty_is_no_name(stream: Any) -> None:
     with pytest.raises(ConfigurationError, match="is no stream name"):
-        sharding.single(stream)
+        shard_keys.single(stream)
 
 
 @pytest.mark.parametrize("stream", ["\ud800", "a\udcff"])
 def test_a_name_with_a_lone_surrogate_is_refused(stream: str) -> None:
     with pytest.raises(ConfigurationError, match="lone surrogate") as caught:
-        sharding.single(stream)
+        shard_keys.single(stream)
     assert str(caught.value).isprintable()
 
 
 def test_a_wrong_name_is_cut_in_the_sentence() -> None:
     for wrong in ("\ud800" * 10_000, b"x" * 10_000):
         with pytest.raises(ConfigurationError) as caught:
-            sharding.single(wrong)  # type: ignore[arg-type]
+            shard_keys.single(wrong)  # type: ignore[arg-type]
         assert len(str(caught.value)) < 200
 
 
@@ -49,22 +49,22 @@ def test_a_wrong_name_is_cut_in_the_sentence() -> None:
 def test_a_shards_key_is_the_streams_name_and_its_number(
     stream: str, number: int, key: bytes
 ) -> None:
-    assert sharding.numbered(stream, number) == Shard(stream, number, key)
+    assert shard_keys.numbered(stream, number) == Shard(stream, number, key)
 
 
 @pytest.mark.parametrize("number", [-1, 1.0, "1", None, True])
 def test_shards_are_numbered_from_0(number: Any) -> None:
     with pytest.raises(ConfigurationError, match="numbered from 0"):
-        sharding.numbered("orders", number)
+        shard_keys.numbered("orders", number)
 
 
 @pytest.mark.parametrize("stream", ["", "\ud800", None])
 def test_a_shard_of_no_stream_is_refused_as_the_stream_is(stream: Any) -> None:
     with pytest.raises(ConfigurationError, match="stream name"):
-        sharding.numbered(stream, 0)
+        shard_keys.numbered(stream, 0)
 
 
 def test_several_shards_are_named_like_one() -> None:
     numbers = range(3)
-    one_by_one = [sharding.numbered("a:b{c}", number) for number in numbers]
-    assert list(sharding.several("a:b{c}", numbers)) == one_by_one
+    one_by_one = [shard_keys.numbered("a:b{c}", number) for number in numbers]
+    assert list(shard_keys.several("a:b{c}", numbers)) == one_by_one

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from penstock import ConfigurationError, Fields, Message
-from penstock._core.signature import (
+from penstock._core.handling.signature import (
     UNSAID,
     Wants,
     agreed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock._core.silence import Silence
+from penstock._core.reading.silence import Silence
 
 
 def test_silence_begins_with_the_oldest_question_and_ends_with_its_answer() -> None:

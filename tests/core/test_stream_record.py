@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.replies import RawEntry, StreamInfo
-from penstock._core.stream_record import StreamRecord
+from penstock._core.protocol.replies import RawEntry, StreamInfo
+from penstock._core.reading.stream_identity import StreamRecord
 from penstock.message import EntryId
 
 

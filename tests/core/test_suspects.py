@@ -18,8 +18,8 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.entry import Renewal, State
-from penstock._core.verdict import Dead, Dropped, Left
+from penstock._core.ledger.entry import Renewal, State
+from penstock._core.ledger.failure_policy import Dead, Dropped, Left
 from penstock.options import Ordering
 
 # -- what comes back ---------------------------------------------------------------

@@ -4,9 +4,16 @@ from typing import Any
 
 import pytest
 
-from penstock._core import scripts
-from penstock._core.replies import ErrorReply
-from penstock._core.transaction import Applied, Effect, Effects, Failure, read, refused
+from penstock._core.protocol import scripts
+from penstock._core.protocol.replies import ErrorReply
+from penstock._core.protocol.transactions import (
+    Applied,
+    Effect,
+    Effects,
+    Failure,
+    read,
+    refused,
+)
 from penstock.errors import ConfigurationError, TransactionBroken, TransactionFailed
 from penstock.message import Shard
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from penstock import KEEP_ALL, MaxAge, MaxLen, Retention
-from penstock._core import commands
-from penstock._core.commands import Command
-from penstock._core.trimming import trim
+from penstock._core.protocol import commands
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.trimming import trim
 
 NOW = 1_700_000_000_000
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.verdict import (
+from penstock._core.ledger.failure_policy import (
     Dead,
     Dropped,
     Failure,

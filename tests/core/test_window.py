@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.window import Window
+from penstock._core.ledger.prefetch_window import Window
 
 FIRST = 8
 

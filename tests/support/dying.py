@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from penstock import EntryId, Shard
-from penstock._core import envelope, letters
-from penstock._core.letters import Origin
+from penstock._core.messages import dead_letter, envelope
+from penstock._core.messages.dead_letter import Origin
 
 
 def shard(stream: str, number: int | None = None) -> Shard:
@@ -45,8 +45,8 @@ async def die(
 ) -> EntryId:
     """Write a dead letter; gives its id."""
     own = envelope.pack(body, "k", {"h": "1"}) if fields is None else fields
-    letter = letters.write(own, origin(stream, number, **changes))
-    key = into or letters.default_stream(stream)
+    letter = dead_letter.write(own, origin(stream, number, **changes))
+    key = into or dead_letter.default_stream(stream)
     return EntryId.parse(await redis.execute_command("XADD", key, "*", *letter))
 
 

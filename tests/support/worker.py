@@ -36,8 +36,8 @@ from typing import Any
 from unittest.mock import patch
 
 from penstock import Claim, Consumer, Event, Message, Retry
-from penstock._core.ledger import Ledger
-from penstock._core.replies import RawEntry
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from core.test_ledger import A
-from penstock._core.replies import ErrorReply, GroupInfo, Summary
 from penstock._connection.reconnect import Line
-from penstock._tasks.membership import Membership, floors
+from penstock._core.protocol.replies import ErrorReply, GroupInfo, Summary
+from penstock._tasks.group import Membership, floors
 
 GROUPS = [GroupInfo(b"f", 1, 0, b"9-0", 0), GroupInfo(b"g", 1, 0, b"7-0", 0)]
 NOTHING = Summary(0, None, None, None)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock._core import commands
-from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply
-from penstock._core.scripts import may_script
 from penstock._connection.connection import Wire
+from penstock._core.protocol import commands
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply
+from penstock._core.protocol.scripts import may_script
 from penstock.errors import ConfigurationError
 
 __all__ = ["require"]

@@ -7,9 +7,9 @@ import asyncio
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from penstock._core.replies import without_arguments
 from penstock._connection.address import Address
 from penstock._connection.connection import Wire
+from penstock._core.protocol.replies import without_arguments
 from penstock.errors import AccessError, ConnectError, ServerError
 from penstock.events import printable
 

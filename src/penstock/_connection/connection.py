@@ -27,11 +27,11 @@ from typing import Any, Final, TypeAlias, cast
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from penstock._core import answers, commands
-from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply, Senseless
 from penstock._connection.address import Address
 from penstock._connection.fork import hold
+from penstock._core.protocol import commands, reply_parsing
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply, Senseless
 from penstock.errors import ConnectionLost
 from penstock.events import printable
 
@@ -190,7 +190,7 @@ class Wire(asyncio.Protocol):
         Raises:
             ConnectionLost: As `request` does, and for a reply that makes no sense.
         """
-        read = partial(answers.read, batch)
+        read = partial(reply_parsing.read, batch)
         return self.request(pack(batch), len(batch), wait, read)
 
     def request(

@@ -15,17 +15,17 @@ from weakref import WeakSet
 import anyio.to_thread
 
 from penstock import embedded
-from penstock._core import commands, replies
-from penstock._core.commands import Command
-from penstock._core.replies import ErrorReply
-from penstock._core.retry import Backoff
-from penstock._core.silence import Silence
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import connect
+from penstock._connection.connection import DEMOTED, Replies, Wire
 from penstock._connection.fork import hold
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels
 from penstock._connection.sentinel import parse as parse_watched
-from penstock._connection.connection import DEMOTED, Replies, Wire
+from penstock._core.backoff import Backoff
+from penstock._core.protocol import commands, replies
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply
+from penstock._core.reading.silence import Silence
 from penstock.embedded import EmbeddedServer
 from penstock.errors import (
     AccessError,

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from penstock._core import commands
-from penstock._core.replies import ErrorReply
 from penstock._connection import address as addresses
 from penstock._connection.address import Address
 from penstock._connection.connect import connect
+from penstock._core.protocol import commands
+from penstock._core.protocol.replies import ErrorReply
 from penstock.errors import (
     AccessError,
     ConfigurationError,

@@ -18,47 +18,47 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from penstock._core import commands
-from penstock._core.cursor import Cursor
-from penstock._core.delay import Delay
-from penstock._core.departures import GivenBack
-from penstock._core.desk import FrontDesk
-from penstock._core.entry import Entry
-from penstock._core.ledger import Ledger
-from penstock._core.window import Window
-from penstock._connection.reconnect import Line, Link, open_link
 from penstock._connection.connection import Wire
-from penstock._tasks.abandoned import Abandoned
-from penstock._tasks.applying import applier
-from penstock._tasks.assignment import Assignment
-from penstock._tasks.attempts import Attempts
-from penstock._tasks.bells import Bell
-from penstock._tasks.burying import Burial
-from penstock._tasks.catching_up import CatchUp
+from penstock._connection.reconnect import Line, Link, open_link
+from penstock._core.handling.settlement import FrontDesk
+from penstock._core.ledger.delayed_acks import Delay
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.prefetch_window import Window
+from penstock._core.ledger.removals import GivenBack
+from penstock._core.protocol import commands
+from penstock._core.reading.cursor import Cursor
 from penstock._tasks.clock import now
-from penstock._tasks.closing import TOO_LATE, Limits, give_back
-from penstock._tasks.committer import Committer
-from penstock._tasks.hands import Hands
-from penstock._tasks.intake import Intake
-from penstock._tasks.leases import Claimer
+from penstock._tasks.committing.committer import Committer
+from penstock._tasks.committing.dead_letter_writer import Burial
+from penstock._tasks.committing.floor_tracker import Sounding
+from penstock._tasks.committing.ripener import ripen
+from penstock._tasks.committing.timers import bring_back
+from penstock._tasks.consumer_config import Plan
+from penstock._tasks.group import Membership
+from penstock._tasks.handling.abandoned import Abandoned
+from penstock._tasks.handling.catch_up import CatchUp
+from penstock._tasks.handling.checkouts import Hands
+from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.handling.failures import Verdicts
+from penstock._tasks.handling.poison_guard import poison_guard
+from penstock._tasks.handling.transactions import applier
+from penstock._tasks.handling.worker import Workbench
+from penstock._tasks.handling.worker_pool import Crew, Job
+from penstock._tasks.leases.claimer import Claimer
+from penstock._tasks.leases.delivery_counts import Attempts
+from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.leases.release import TOO_LATE, Limits, give_back
 from penstock._tasks.lifetime import Home, Lifetime, quietly, seen_through, task_group
-from penstock._tasks.membership import Membership
-from penstock._tasks.opening import patiently
-from penstock._tasks.own_claims import OwnClaims
-from penstock._tasks.plan import Plan
-from penstock._tasks.poison import poison_guard
-from penstock._tasks.reader import Reader
-from penstock._tasks.readers import Readers
-from penstock._tasks.retrier import bring_back
-from penstock._tasks.ripener import ripen
-from penstock._tasks.running import Crew, Job
-from penstock._tasks.scout import Scout
-from penstock._tasks.seeking import seek
-from penstock._tasks.silence import SilenceWatch, patience
-from penstock._tasks.sounding import Sounding
-from penstock._tasks.telling import paced
-from penstock._tasks.verdicts import Verdicts
-from penstock._tasks.worker import Workbench
+from penstock._tasks.reading.assignment import Assignment
+from penstock._tasks.reading.reader import Reader
+from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.seek import seek
+from penstock._tasks.reading.shard_discovery import Scout
+from penstock._tasks.reading.silence import SilenceWatch, patience
+from penstock._tasks.reporting import paced
+from penstock._tasks.startup import patiently
+from penstock._tasks.wakeups import Bell
 from penstock.errors import (
     ClosedError,
     ConfigurationError,

@@ -11,10 +11,10 @@ trimmed = await admin.trim("orders", ACKED)
 `Admin` keeps its connection for many.
 """
 
-from penstock._core.trimming import GroupStanding
+from penstock._core.protocol.trimming import GroupStanding
 from penstock.admin import dead
-from penstock.admin._letter import DeadLetter
-from penstock.admin._office import DeadLetterOffice
+from penstock.admin._dead_letter import DeadLetter
+from penstock.admin._dead_letters import DeadLetterOffice
 from penstock.admin._trimming import Trimmed, TrimTo
 from penstock.admin.client import Admin, group_state, reset_group, trim
 from penstock.admin.groups import GroupState

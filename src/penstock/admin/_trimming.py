@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from penstock._core import commands, scripts, sharding, trimming
-from penstock._core.commands import Command
-from penstock._core.paging import Span
-from penstock._core.replies import ErrorReply, GroupInfo, StreamInfo
-from penstock._core.trimming import Acknowledged, GroupStanding
-from penstock._tasks.scout import Scout
-from penstock.admin._line import Line, behind
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import commands, scripts, trimming
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply, GroupInfo, StreamInfo
+from penstock._core.protocol.trimming import Acknowledged, GroupStanding
+from penstock._core.reading.range_pages import Span
+from penstock._tasks.reading.shard_discovery import Scout
+from penstock.admin._connection import Line, behind
 from penstock.errors import ConfigurationError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import Duration, place, seconds
@@ -77,7 +78,7 @@ class Trimmer:
         """Trim a stream, shard by shard."""
         limit = _limit(to, ignore_idle)
         target = _target(to)
-        sharding.single(stream)  # refuses what is no name
+        shard_keys.single(stream)  # refuses what is no name
         shards = await Scout(self._line.calls, self._line.on_event).watch(stream)
         if isinstance(target, Acked):
             return [await self._trim_acked(s, limit, dry_run=dry_run) for s in shards]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from penstock._core import commands, sharding
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import commands
 from penstock._tasks.lifetime import Live, Openable
-from penstock.admin._line import Line
-from penstock.admin._office import DeadLetterOffice
+from penstock.admin._connection import Line
+from penstock.admin._dead_letters import DeadLetterOffice
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
 from penstock.events import OnEvent, guarded, log_event
@@ -124,7 +125,7 @@ class Admin(Openable[Line]):
             ClosedError: This is not open.
         """
         # Unlike DEL, UNLINK frees a large stream without holding up the server.
-        command = commands.unlink(sharding.single(stream).key)
+        command = commands.unlink(shard_keys.single(stream).key)
         [reply] = await self._line.asks([command], f"UNLINK of {stream!r}")
         return bool(reply)
 

@@ -12,9 +12,9 @@ and they raise. `url` is the server, see `Admin`.
 
 from __future__ import annotations
 
-from penstock.admin._letter import DeadLetter, Letters
-from penstock.admin._office import Before, Id, Ids
-from penstock.admin._pages import Where
+from penstock.admin._dead_letter import DeadLetter, Letters
+from penstock.admin._dead_letter_pages import Where
+from penstock.admin._dead_letters import Before, Id, Ids
 from penstock.admin.client import Admin
 
 __all__ = ["list", "purge", "read", "redrive"]

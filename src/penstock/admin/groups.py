@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from penstock._core import commands, replies, sharding
-from penstock._core.replies import ErrorReply
-from penstock._tasks.assignment import after_which
-from penstock._tasks.scout import Scout
-from penstock.admin._line import Line, behind
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import commands, replies
+from penstock._core.protocol.replies import ErrorReply
+from penstock._tasks.reading.assignment import after_which
+from penstock._tasks.reading.shard_discovery import Scout
+from penstock.admin._connection import Line, behind
 from penstock.errors import CommandError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import StartAt, place
@@ -124,7 +125,7 @@ class Groups:
                 return
 
     async def _shards(self, stream: str) -> list[Shard]:
-        sharding.single(stream)  # refuses what is no name
+        shard_keys.single(stream)  # refuses what is no name
         return await Scout(self._line.calls, self._line.on_event).watch(stream)
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.dead import dead
-from penstock.cli.demo import demo
-from penstock.cli.run import run
-from penstock.cli.trim import trim
+from penstock.cli.dead.command import dead
+from penstock.cli.demo.command import demo
+from penstock.cli.run.command import run
+from penstock.cli.trim.command import trim
 
 __all__ = ["app"]
 

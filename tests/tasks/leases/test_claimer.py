@@ -10,17 +10,17 @@ import pytest
 
 from conftest import Events
 from core.test_ledger import A, Books, raw, the
-from penstock._core.commands import Command
-from penstock._core.cursors import Cursors
-from penstock._core.replies import Claimed, Pending
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.reconnect import Line
-from penstock._tasks.fetching import Book
-from penstock._tasks.intake import Intake
-from penstock._tasks.leases import Claimer, renew
-from penstock._tasks.membership import Membership
-from penstock._tasks.own_claims import OwnClaims
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import Claimed, Pending
+from penstock._core.reading.slot_cursors import Cursors
+from penstock._tasks.group import Membership
+from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.leases.claimer import Claimer, renew
+from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.leases.pending_bodies import Book
 from penstock.message import Shard
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from penstock._tasks.readers import Readers
+from penstock._tasks.reading.reader_pool import Readers
 
 
 class Waits:

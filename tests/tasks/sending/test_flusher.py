@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from conftest import Events
-from penstock._core.accumulator import Accumulator, Sending
-from penstock._core.commands import Command
-from penstock._core.sharding import single
-from penstock._connection.reconnect import Link
 from penstock._connection.connection import Wire
-from penstock._tasks.bells import Bell
-from penstock._tasks.flusher import Flusher, Ticket
+from penstock._connection.reconnect import Link
+from penstock._core.messages.shard_keys import single
+from penstock._core.protocol.commands import Command
+from penstock._core.sending.accumulator import Accumulator, Sending
+from penstock._tasks.sending.flusher import Flusher, Ticket
+from penstock._tasks.wakeups import Bell
 from penstock.errors import ConnectionLost
 
 

@@ -1,0 +1,1 @@
+"""Decisions about handlers: which one a message is for, and how it is settled."""

@@ -1,0 +1,231 @@
+"""Where messages have themselves read and their outcomes recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from typing import Any, Final, Protocol, TypeVar
+
+from penstock._core.ledger.entry import ACKED, LOST, RELEASED, SIZED_ABOVE, Entry
+from penstock._core.ledger.failure_policy import NACKED, Dead, Dropped, Left, Postponed
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.messages import envelope
+from penstock._core.messages.decoding import Reading, undecodable
+from penstock._core.messages.envelope import PAYLOAD
+from penstock.codecs import Codec
+from penstock.errors import ClosedError, DecodeError, UsageError
+from penstock.message import Message, Receipt
+from penstock.transaction import Transaction
+
+__all__ = ["FrontDesk", "Refusals", "Transactions", "check_open"]
+
+T = TypeVar("T")
+
+_REFUSED: Final = "nacked, rejected or given up"
+_TWICE: Final = (
+    "{} came too late: the message has been {} already; give each message one outcome"
+)
+
+
+def check_open(entry: Entry, call: str) -> None:
+    """Make sure that an entry has no outcome.
+
+    Raises:
+        UsageError: It has one.
+        ClosedError: It was given back.
+    """
+    if entry.state is RELEASED:
+        raise ClosedError("consumer")
+    if entry.verdict is not None:
+        raise UsageError(_TWICE.format(call, _REFUSED))
+    if entry.state in ACKED:
+        raise UsageError(_TWICE.format(call, "acknowledged"))
+
+
+class Refusals(Protocol):
+    """Decides what becomes of messages that are not acknowledged."""
+
+    def nack(
+        self, entry: Entry, fields: Sequence[bytes], delay: float | None
+    ) -> None: ...
+    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None: ...
+    def undecodable(self, entry: Entry, error: DecodeError) -> None: ...
+    def lease_left(self, entry: Entry) -> float: ...
+
+
+class Transactions(Protocol):
+    """Begins transactions."""
+
+    def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]: ...
+
+
+class FrontDesk(Reading[T]):
+    """Serves the messages of one consumer.
+
+    Args:
+        ledger: Its ledger.
+        codec: Decodes payloads; None gives the whole entry as `Fields`.
+        refusals: Where what is not acknowledged goes.
+        max_message_bytes: What is larger is not decoded.
+        no_ack: Why messages can't be acknowledged by hand, and what to do about it;
+            None if they can.
+        at_home: Whether the running thread is the consumer's.
+        transactions: Begins them; None where nothing can be acknowledged.
+    """
+
+    __slots__ = (
+        "_at_home",
+        "_ledger",
+        "_most",
+        "_no_ack",
+        "_refusals",
+        "_surely",
+        "_transactions",
+    )
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        codec: Codec[T] | None,
+        refusals: Refusals,
+        *,
+        max_message_bytes: int,
+        no_ack: str | None,
+        at_home: Callable[[], bool],
+        transactions: Transactions | None = None,
+    ) -> None:
+        super().__init__(codec)
+        self._most = max_message_bytes
+        # An entry's size says no more for certain than what bounds the whole reply.
+        self._surely = max_message_bytes if max_message_bytes >= SIZED_ABOVE else 0
+        self._ledger = ledger
+        self._refusals = refusals
+        self._no_ack = no_ack
+        self._at_home = at_home
+        self._transactions = transactions
+
+    def open(self, entry: Entry) -> Message[T] | None:
+        """Make an entry that was taken a message; None if it can't be one.
+
+        Then it is dealt with, and out of hand.
+        """
+        fields = entry.fields
+        small = entry.size <= self._surely
+        if small and self._raw and fields[0] == PAYLOAD:
+            return Message(entry, self, fields, fields[1])
+        try:
+            if not small:
+                self._measure(entry, fields)
+            return Message(entry, self, fields, self.payload(entry, fields))
+        except DecodeError as error:
+            self._refusals.undecodable(entry, error)
+            return None
+        except BaseException:  # of a codec that wants to end the process, say
+            self._ledger.finish(entry, ack=False)
+            raise
+
+    def open_all(
+        self, entries: Iterable[Entry]
+    ) -> tuple[list[Entry], list[Message[T]]]:
+        """Make entries messages, see `open`; returns those that are, and both in order.
+
+        If that raises, all are out of hand.
+        """
+        opened: list[Entry] = []
+        messages: list[Message[T]] = []
+        rest = iter(entries)
+        try:
+            for entry in rest:
+                message = self.open(entry)
+                if message is not None:
+                    opened.append(entry)
+                    messages.append(message)
+        except BaseException:
+            self._ledger.finish_all((*opened, *rest), ack=False)
+            raise
+        return opened, messages
+
+    def _measure(self, entry: Entry, fields: Sequence[bytes]) -> None:
+        """Make sure that an entry is not too large.
+
+        Raises:
+            DecodeError: It is.
+        """
+        size = envelope.size(fields)
+        if size > self._most:
+            raise undecodable(
+                entry, f"its {size} bytes are more than max_message_bytes={self._most}"
+            )
+
+    def reading(self, codec: Codec[Any] | None) -> FrontDesk[Any]:
+        """Give a desk of the same consumer that reads payloads by another codec."""
+        desk: FrontDesk[Any] = copy(self)
+        Reading.__init__(desk, codec)
+        return desk
+
+    def ack(self, entry: Entry) -> bool:
+        """Record an acknowledgement; returns whether it counts.
+
+        Raises:
+            UsageError: There is nothing to acknowledge by hand, or not from this
+                thread, or the message was nacked or rejected.
+            ClosedError: The entry was given back.
+        """
+        self._check("ack()")
+        if entry.verdict is not None:
+            raise UsageError(_TWICE.format("ack()", _REFUSED))
+        if not self._ledger.ack(entry):
+            raise ClosedError("consumer")
+        return entry.state in ACKED
+
+    def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
+        """Record that an entry is to be tried again; as `ack`."""
+        self._check("nack()")
+        verdict = entry.verdict
+        if isinstance(verdict, Dead | Dropped | Left) and verdict.reason == NACKED:
+            return True  # said before, and it was the last attempt
+        if self._refusable(entry, "nack()", Postponed):
+            self._refusals.nack(entry, fields, delay)
+        return entry.verdict is not None
+
+    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
+        """Record that an entry goes to the dead letters; as `ack`."""
+        self._check("reject()")
+        if self._refusable(entry, "reject()", Dead | Dropped | Left):
+            self._refusals.reject(entry, fields, reason)
+        return entry.verdict is not None
+
+    def transaction(
+        self, entry: Entry, fields: Sequence[bytes]
+    ) -> Transaction[Receipt]:
+        """Begin a transaction; raises as `ack` does, and after any outcome."""
+        if self._no_ack is not None:
+            raise UsageError(f"transaction() acknowledges its message: {self._no_ack}")
+        self._check("transaction()")
+        check_open(entry, "transaction()")
+        assert self._transactions is not None  # noqa: S101 - so says `no_ack`
+        return self._transactions.begin(entry, fields)
+
+    def _refusable(self, entry: Entry, call: str, same: Any) -> bool:
+        """Tell whether an entry has no outcome yet; to repeat one is no event."""
+        if entry.state is not RELEASED and isinstance(entry.verdict, same):
+            return False
+        check_open(entry, call)
+        return True
+
+    def _check(self, call: str) -> None:
+        if self._no_ack is not None:
+            raise UsageError(self._no_ack)
+        if not self._at_home():
+            raise UsageError(
+                f"{call} was called in another thread than the consumer's; use "
+                f"loop.call_soon_threadsafe, or a handler that is no async function"
+            )
+
+    def lost(self, entry: Entry) -> bool:
+        """Tell whether an entry is somebody else's by now."""
+        return entry.state is LOST
+
+    def lease_left(self, entry: Entry) -> float:
+        """Give the seconds until others may have an entry."""
+        return self._refusals.lease_left(entry)

@@ -1,0 +1,1 @@
+"""The state of every entry that a consumer holds, from its delivery to its outcome."""

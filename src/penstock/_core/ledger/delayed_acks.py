@@ -1,0 +1,41 @@
+"""DELAYED: what was handed out ripens for acknowledgement by time alone."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from penstock._core.ledger.entry import LOST, Entry
+
+__all__ = ["Delay"]
+
+
+class Delay:
+    """Entries in the order of handing out, each due the same time after it.
+
+    Args:
+        seconds: How long after.
+    """
+
+    __slots__ = ("_handed", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._handed: deque[tuple[float, Entry]] = deque()
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next one is due; None when nothing is out."""
+        return self._handed[0][0] if self._handed else None
+
+    def handed_out(self, entry: Entry, now: float) -> None:
+        """Take note of an entry that a handler got."""
+        self._handed.append((now + self._seconds, entry))
+
+    def ripe(self, now: float) -> list[Entry]:
+        """Take out what is due by now, but for what has come again since."""
+        handed, ripe = self._handed, []
+        while handed and handed[0][0] <= now:
+            _, entry = handed.popleft()
+            if entry.state is not LOST:
+                ripe.append(entry)
+        return ripe

@@ -1,0 +1,123 @@
+"""Which leases have to be renewed, and when an entry may belong to another consumer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from math import inf
+from typing import Final
+
+from penstock._core.ledger.accounts import Accounts
+from penstock._core.ledger.entry import (
+    FAILED,
+    IN_HAND,
+    OPEN,
+    POSTPONED,
+    RUNNING,
+    Entry,
+    Renewal,
+)
+from penstock._core.ledger.ready_queue import Lanes
+
+__all__ = ["Leases"]
+
+# States in which a handler has been started that the server may not know of.
+_STARTED: Final = frozenset((RUNNING, FAILED, POSTPONED))
+
+
+class Leases:
+    """Knows when each entry was read or last renewed.
+
+    Args:
+        accounts: The books.
+        lanes: What waits.
+        lease: Seconds that an entry without an outcome is ours.
+        acks: Whether there are leases at all.
+    """
+
+    __slots__ = ("_accounts", "_acks", "_lanes", "_lease")
+
+    def __init__(
+        self, accounts: Accounts, lanes: Lanes, lease: float, *, acks: bool
+    ) -> None:
+        self._accounts = accounts
+        self._lanes = lanes
+        self._lease = lease
+        self._acks = acks
+
+    def to_renew(self, now: float) -> list[Renewal]:
+        """List what has used up a third of its lease or more.
+
+        Entries that are left open are not among them: nobody is at work on them. Of
+        suspects that wait to run alone only the first is, so that other consumers can
+        try the others.
+        """
+        third, late_before = now - self._lease / 3, self.late(now)
+        left = set(map(id, self._lanes.spare_probes()))
+        due = [
+            entry
+            for entry in self._accounts.entries()
+            if entry.leased_at <= third
+            and entry.state is not OPEN
+            and id(entry) not in left
+        ]
+        # Past two thirds we may come too late, and must ask first.
+        late = any(entry.leased_at <= late_before for entry in due)
+        by_shard = defaultdict[bytes, list[Entry]](list)
+        for entry in due:
+            by_shard[entry.account.shard.key].append(entry)
+        return [Renewal(each[0].account, each, late) for each in by_shard.values()]
+
+    def to_count_again(self, now: float) -> list[Renewal]:
+        """Have the server count as we do: it may not have been told, or not by us.
+
+        Left out is what has used up two thirds of its lease: another consumer may have
+        claimed it, and this would take it back.
+        """
+        late = self.late(now)
+        return _counted(
+            [
+                entry
+                for entry in self._accounts.entries()
+                if entry.leased_at > late and _is_started(entry)
+            ]
+        )
+
+    def late(self, now: float) -> float:
+        """Return the time before which leases have used up two thirds by now."""
+        return now - self._lease * 2 / 3
+
+    def ended(self, now: float) -> float:
+        """Return the time before which a lease that has not been renewed has ended."""
+        return now - self._lease if self._acks else -inf
+
+    def overdue(self, now: float) -> bool:
+        """Whether the entry to be taken next may belong to another consumer by now."""
+        if not self._acks:
+            return False
+        end, lines = now - self._lease, (self._lanes.ready, self._lanes.suspects)
+        return any(line and line[0].leased_at <= end for line in lines)
+
+    def left(self, entry: Entry, now: float) -> float:
+        """Return the seconds until others may claim an entry, if nobody renews it."""
+        if not self._acks:
+            return inf
+        if entry.state in IN_HAND or entry.state is OPEN:
+            return max(0.0, entry.leased_at + self._lease - now)
+        return 0.0
+
+
+def _is_started(entry: Entry) -> bool:
+    # With an outcome, the first attempt matters no more: none is too few.
+    return entry.state in _STARTED or (entry.untold and entry.deliveries > 1)
+
+
+def _counted(entries: Iterable[Entry]) -> list[Renewal]:
+    groups: dict[tuple[bytes, int], list[Entry]] = {}
+    for entry in entries:
+        key = entry.account.shard.key, entry.deliveries
+        groups.setdefault(key, []).append(entry)
+    return [
+        Renewal(group[0].account, group, late=False, count=deliveries + 1)
+        for (_, deliveries), group in groups.items()
+    ]

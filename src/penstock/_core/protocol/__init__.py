@@ -1,0 +1,1 @@
+"""The server's language: commands, scripts, and what their replies mean."""

@@ -1,0 +1,406 @@
+"""What a transaction is to apply, and what came of it.
+
+Redis does not undo what a script did before a command of it failed. So what can be
+known before is asked before: here whether a command may be in a script at all, has its
+arguments, and fits; in the script (`SCRIPT`) whether keys are of the right
+type, fields that are counted up are numbers, and the user may do it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from hashlib import sha1
+from typing import Any, Final, NamedTuple
+
+from penstock._core.protocol.replies import ErrorReply, Senseless
+from penstock.errors import ConfigurationError
+from penstock.message import Shard
+
+__all__ = [
+    "SCRIPT",
+    "SCRIPT_SHA",
+    "Applied",
+    "Effect",
+    "Effects",
+    "Failure",
+    "read",
+    "refused",
+]
+
+# Lua's stack has room for 8,000 words of a command.
+_WORDS: Final = 7000
+# A script holds everybody up while it runs.
+_COMMANDS: Final = 1000
+_BYTES: Final = 16 * 1024 * 1024
+# A word costs more than its bytes, and a request has a million words at most.
+_PER_WORD: Final = 32
+
+# By what they need at their first key: the least number of arguments is behind each.
+_KNOWN: Final = {
+    "hash": "HSET:3 HSETNX:3 HMSET:3 HDEL:2 HINCRBY:3 HINCRBYFLOAT:3 HGET:2 HMGET:2 "
+    "HGETALL:1 HLEN:1 HEXISTS:2 HKEYS:1 HVALS:1",
+    "list": "LPUSH:2 RPUSH:2 LPUSHX:2 RPUSHX:2 LPOP:1 RPOP:1 LREM:3 LSET:3 LTRIM:3 "
+    "LINSERT:4 LLEN:1 LRANGE:3 LINDEX:2",
+    "set": "SADD:2 SREM:2 SPOP:1 SCARD:1 SISMEMBER:2 SMEMBERS:1",
+    "zset": "ZADD:3 ZINCRBY:3 ZREM:2 ZREMRANGEBYRANK:3 ZREMRANGEBYSCORE:3 "
+    "ZREMRANGEBYLEX:3 ZPOPMIN:1 ZPOPMAX:1 ZSCORE:2 ZCARD:1 ZRANGE:3 GEOADD:4",
+    "string": "INCR:1 INCRBY:2 INCRBYFLOAT:2 DECR:1 DECRBY:2 APPEND:2 SETRANGE:3 "
+    "SETBIT:3 GET:1 GETDEL:1 GETSET:2 STRLEN:1 PFADD:1",
+    "stream": "XADD:4 XDEL:2 XTRIM:3 XLEN:1",
+    "": "SET:2 SETNX:2 SETEX:3 PSETEX:3 EXPIRE:2 PEXPIRE:2 EXPIREAT:2 PEXPIREAT:2 "
+    "PERSIST:1 TYPE:1 TTL:1 PTTL:1",
+}
+_KIND: Final = {
+    name: (kind, int(least))
+    for kind, commands in _KNOWN.items()
+    for name, least in (command.split(":") for command in commands.split())
+}
+# Where all arguments are keys, or the first two are.
+_ALL_KEYS: Final = frozenset(("DEL", "UNLINK", "EXISTS"))
+_TWO_KEYS: Final = {"LMOVE": "list", "RPOPLPUSH": "list", "SMOVE": "set"}
+# What leaves types and numbers as they are.
+_HARMLESS: Final = (
+    "HGET HMGET HGETALL HLEN HEXISTS HKEYS HVALS LLEN LRANGE LINDEX SCARD SISMEMBER "
+    "SMEMBERS ZSCORE ZCARD ZRANGE GET STRLEN XLEN EXISTS TYPE TTL PTTL EXPIRE PEXPIRE "
+    "EXPIREAT PEXPIREAT PERSIST XADD"
+)
+_KEEPS: Final = frozenset(_HARMLESS.split())
+# What counts up, and what it counts.
+_COUNTS: Final = {
+    "HINCRBY": "field",
+    "INCR": "value",
+    "INCRBY": "value",
+    "DECR": "value",
+    "DECRBY": "value",
+}
+# What takes a whole number at its end, and what any number.
+_WHOLE: Final = frozenset(("HINCRBY", "INCRBY", "DECRBY"))
+_NUMBER: Final = frozenset(("HINCRBYFLOAT", "INCRBYFLOAT"))
+
+_WHY_NOT: Final = {
+    "a transaction is one already": "MULTI EXEC DISCARD WATCH UNWATCH EVAL EVAL_RO "
+    "EVALSHA EVALSHA_RO FCALL FCALL_RO SCRIPT FUNCTION",
+    "it would wait, and a script can't": "BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP "
+    "BZPOPMIN BZPOPMAX BZMPOP XREAD XREADGROUP WAIT WAITAOF",
+    "it is about the connection": "AUTH HELLO SELECT CLIENT RESET QUIT MONITOR "
+    "SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE ASKING "
+    "READONLY READWRITE SYNC PSYNC",
+    "acknowledging is Penstock's part": "XACK XACKDEL XNACK XCLAIM XAUTOCLAIM XGROUP",
+}
+_REFUSED: Final = {
+    name: why for why, names in _WHY_NOT.items() for name in names.split()
+}
+
+# What the words mean is said at `scripts.apply`, which sends them. `plain` makes of
+# what Redis 6.2 says what later ones say.
+SCRIPT: Final = b"""
+local key, group, id = KEYS[1], ARGV[1], ARGV[2]
+local instead, behind, reason = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local function plain(err)
+  err = string.gsub(string.gsub(err, '^@user_script: ?%d*: ?%-?', ''), '%s+$', '')
+  return (string.gsub(err, '^The user executing', 'NOPERM %0'))
+end
+local found = redis.pcall('XPENDING', key, group, id, id, 1)
+if found.err then return {'refused', 0, plain(found.err), 0} end
+if #found == 0 then return {'already'} end
+local function may_not(...)
+  if not redis.acl_check_cmd then return nil end
+  local known, may = pcall(redis.acl_check_cmd, ...)
+  if not known then return 'ERR unknown command ' .. select(1, ...) end
+  if not may then return 'NOPERM this user may not run ' .. select(1, ...) end
+end
+local refused = may_not('XACK', key, group, id)
+if refused then return {'refused', 0, refused, 0} end
+local effects, at = {}, 6 + behind
+while at <= #ARGV do
+  local words, last = {}, at + 2 + tonumber(ARGV[at])
+  for i = at + 3, last do words[#words + 1] = ARGV[i] end
+  effects[#effects + 1] = words
+  local kind, counts, why = ARGV[at + 1], ARGV[at + 2], nil
+  if kind ~= '' then
+    local is = redis.pcall('TYPE', words[2])
+    if is.ok and is.ok ~= 'none' and is.ok ~= kind then
+      why = 'WRONGTYPE ' .. words[1] .. ' is for a ' .. kind .. ', not a ' .. is.ok
+    end
+  end
+  if counts ~= '' and not why then
+    local is
+    if counts == 'field' then is = redis.pcall('HGET', words[2], words[3])
+    else is = redis.pcall('GET', words[2]) end
+    if type(is) == 'string' and not string.match(is, '^%-?%d+$') then
+      why = 'ERR ' .. words[1] .. ' is for a whole number, and that is none'
+    end
+  end
+  why = why or may_not(unpack(words))
+  if why then return {'refused', #effects, why, 0} end
+  at = last + 1
+end
+local done = {'applied'}
+for number, words in ipairs(effects) do
+  local reply = redis.pcall(unpack(words))
+  if type(reply) == 'table' and reply.err then
+    local buried = 0
+    if number > 1 and instead ~= 'leave' then
+      local fields = {}
+      if instead == 'bury' then
+        local entry = redis.pcall('XRANGE', key, id, id)[1]
+        if entry then
+          local why = 'its transaction broke: ' .. words[1] .. ', ' .. number .. ' of '
+            .. #effects .. ', was refused: ' .. string.sub(plain(reply.err), 1, 500)
+          fields = entry[2]
+          for i = 1, behind do
+            fields[#fields + 1] = i == reason and why or ARGV[5 + i]
+          end
+        end
+        if #fields > 0 and #fields < 7000 then
+          local letter = redis.pcall('XADD', KEYS[2], '*', unpack(fields))
+          if type(letter) == 'string' then buried = 1 end
+        end
+      else buried = 1 end
+      if buried == 1 then redis.pcall('XACK', key, group, id) end
+    end
+    return {'broken', number, plain(reply.err), buried}
+  end
+  done[number + 1] = reply
+end
+local acked = redis.pcall('XACK', key, group, id)
+if type(acked) == 'table' then return {'broken', #effects + 1, plain(acked.err), 0} end
+return done
+"""
+SCRIPT_SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest()
+
+
+class Effect(NamedTuple):
+    """One command of a transaction.
+
+    Attributes:
+        words: The command.
+        keys: The keys among them.
+        kind: What has to be at the first of them, if anything is; empty: whatever.
+        counts: `field` or `value` where that has to be a whole number; empty if not.
+        shard: Of what is sent, where to.
+    """
+
+    words: tuple[bytes, ...]
+    keys: tuple[bytes, ...]
+    kind: str = ""
+    counts: str = ""
+    shard: Shard | None = None
+
+
+class Effects:
+    """Gathers what a transaction is to apply.
+
+    Args:
+        own: The key that its message lies in.
+    """
+
+    def __init__(self, own: bytes) -> None:
+        self._own = own
+        self.all: list[Effect] = []
+        self._size = 0
+        # Keys of which it can't be said any more what is there.
+        self._touched: set[bytes] = set()
+
+    def send(self, shard: Shard, fields: Sequence[bytes]) -> None:
+        """Have an entry appended.
+
+        Raises:
+            ConfigurationError: It is too much.
+        """
+        words = (b"XADD", shard.key, b"*", *fields)
+        self._add(Effect(words, (shard.key,), "stream", shard=shard), "this message")
+
+    def command(
+        self,
+        name: str,
+        args: Sequence[object],
+        keys: Iterable[str | bytes] | None = None,
+    ) -> None:
+        """Have a command run.
+
+        Raises:
+            ConfigurationError: It can't be, or its arguments won't do.
+        """
+        if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
+            name = _module_command(name)
+        upper = name.upper()
+        if upper in _REFUSED:
+            raise ConfigurationError(
+                f"{upper} can't be in a transaction: {_REFUSED[upper]}; leave it out"
+            )
+        words = tuple(_word(arg, upper) for arg in args)
+        kind, least = _KIND.get(upper, (_TWO_KEYS.get(upper, ""), 1))
+        if upper in _TWO_KEYS:
+            least = 2
+        if len(words) < least:
+            raise ConfigurationError(
+                f"{upper} takes {least} arguments or more, and got {len(words)}"
+            )
+        _check_numbers(upper, words)
+        found = _keys(upper, words, keys)
+        self._spare_own(upper, kind, found)
+        counts = _COUNTS.get(upper, "")
+        effect = Effect((upper.encode(), *words), found, kind, counts)
+        self._add(effect, upper)
+
+    def _spare_own(self, name: str, kind: str, keys: Sequence[bytes]) -> None:
+        if self._own in keys and kind != "stream":
+            raise ConfigurationError(
+                f"{name} on the stream that the message lies in would take its group "
+                f"from under it; name another key"
+            )
+
+    def _add(self, effect: Effect, what: str) -> None:
+        size = sum(map(len, effect.words)) + _PER_WORD * len(effect.words)
+        if len(effect.words) > _WORDS:
+            raise ConfigurationError(
+                f"{what} has {len(effect.words)} words, and a script takes {_WORDS}; "
+                f"split it"
+            )
+        if len(self.all) == _COMMANDS or self._size + size > _BYTES:
+            raise ConfigurationError(
+                f"{what} is too much for one transaction, which holds up the server "
+                f"while it runs: {_COMMANDS} commands or {_BYTES} bytes are the most; "
+                f"split the work into several messages"
+            )
+        self._size += size
+        if self._touched.intersection(effect.keys):
+            effect = effect._replace(kind="", counts="")
+        elif not effect.counts and effect.words[0].decode() not in _KEEPS:
+            self._touched.update(effect.keys)
+        self.all.append(effect)
+
+    @property
+    def keys(self) -> list[bytes]:
+        """All keys, each once, in the order of their use."""
+        return list(dict.fromkeys(key for e in self.all for key in e.keys))
+
+
+def _module_command(name: object) -> str:
+    """Take a name such as `JSON.SET`, which is none of a plain command."""
+    if isinstance(name, str) and name.isascii():
+        parts = name.replace("-", "_").split(".")
+        if all(part.isidentifier() for part in parts):
+            return name
+    raise ConfigurationError(
+        f"{name!r:.60} is no command's name; pass the name alone and its arguments "
+        f"behind it, as in tx.command('HINCRBY', 'totals', 'clicks', 1)"
+    )
+
+
+def _word(value: object, command: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"an argument of {command} has a lone surrogate in it, which is no "
+                f"text; remove it"
+            ) from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(
+            f"an argument of {command} is of type {type(value).__name__}; give str, "
+            f"bytes, int or float"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(
+            f"an argument of {command} is {value}; give a finite number, or '+inf' "
+            f"where Redis takes it"
+        )
+    return repr(value).encode()
+
+
+def _check_numbers(name: str, words: Sequence[bytes]) -> None:
+    """Refuse what the server would refuse when it is too late."""
+    if name not in _WHOLE and name not in _NUMBER:
+        return
+    kind = int if name in _WHOLE else float
+    try:
+        number = kind(words[-1])
+    except ValueError:
+        number = math.nan
+    if math.isnan(number) or (name in _WHOLE and not -(2**63) <= number < 2**63):
+        raise ConfigurationError(
+            f"{name} takes {'a whole' if name in _WHOLE else 'a'} number at its end"
+        )
+
+
+def _keys(
+    name: str, words: Sequence[bytes], given: Iterable[str | bytes] | None
+) -> tuple[bytes, ...]:
+    if given is not None:
+        if isinstance(given, str | bytes):
+            given = (given,)
+        return tuple(_word(key, name) for key in given)
+    if name in _KIND:
+        return (words[0],)
+    if name in _TWO_KEYS:
+        return tuple(words[:2])
+    if name in _ALL_KEYS:
+        return tuple(words)
+    raise ConfigurationError(
+        f"which of {name}'s arguments are keys isn't known here; say so: "
+        f"tx.command({name!r}, ..., keys=['...'])"
+    )
+
+
+class Failure(NamedTuple):
+    """What the server refused.
+
+    Attributes:
+        number: Which command, from 1; 0 if it was the transaction as a whole.
+        reply: Its words.
+        buried: Whether the message was dealt with for that: its dead letter is written
+            and it is acknowledged.
+    """
+
+    number: int
+    reply: ErrorReply
+    buried: bool = False
+
+
+class Applied(NamedTuple):
+    """What came of a transaction.
+
+    Attributes:
+        pending: Whether its message was to be acknowledged still.
+        results: The commands' replies; empty unless all were done.
+        failure: What was refused.
+    """
+
+    pending: bool
+    results: Sequence[Any] = ()
+    failure: Failure | None = None
+
+    @property
+    def done(self) -> int:
+        """How many commands were done before one failed."""
+        return max(0, self.failure.number - 1) if self.failure else len(self.results)
+
+
+def read(reply: Any) -> Applied:
+    """Read the script's reply.
+
+    Raises:
+        Senseless: It is none of this script.
+    """
+    match reply:
+        case [b"already"]:
+            return Applied(pending=False)
+        case [b"applied", *results]:
+            return Applied(pending=True, results=results)
+        case [b"refused", int(), bytes(text), int()]:
+            return refused(ErrorReply(text.decode("utf-8", "replace")))
+        case [b"broken", int(number), bytes(text), int(buried)]:
+            error = ErrorReply(text.decode("utf-8", "replace"))
+            return Applied(pending=True, failure=Failure(number, error, bool(buried)))
+    raise Senseless
+
+
+def refused(reply: ErrorReply) -> Applied:
+    """Give what comes of a transaction that was refused as a whole."""
+    return Applied(pending=True, failure=Failure(0, reply))

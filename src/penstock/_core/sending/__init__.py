@@ -1,0 +1,1 @@
+"""Decisions about sending: batches, repeats that are stored once, durability."""

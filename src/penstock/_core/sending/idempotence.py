@@ -1,0 +1,144 @@
+"""Sends that are stored once, however often they are written: the words and replies.
+
+The messages of one write that go to one shard are a run. It is one command, a script
+that appends them and notes, in a hash beside the shard's key, what became of each; if
+it finds the note it says that again instead. A run has the same number and the same
+messages whenever it is written. Notes are kept for what may be written again: each
+command says from which number on that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import scripts
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply, of_script
+from penstock._core.sending.accumulator import Batch, Run, Sending
+
+__all__ = ["LIFE", "MOST_WORDS", "Runs"]
+
+K = TypeVar("K")
+
+# Seconds for which a producer's notes are kept after its last send to a shard.
+LIFE: Final = 24 * 3600.0
+
+# Of one run: messages, since nobody else is served while they are appended; and bytes,
+# counting some for each word, since a command may have no more than a million words.
+_MOST: Final = 500
+_HEAVIEST: Final = 4 * 1024 * 1024
+_WORD: Final = 16
+
+# Lua unpacks no more than 8,000 values; a message's words stay below.
+MOST_WORDS: Final = 7_000
+
+
+class Runs:
+    """Numbers one producer's runs.
+
+    Args:
+        producer: Tells this producer from all others, those before it included.
+    """
+
+    def __init__(self, producer: bytes) -> None:
+        self._name = b"sent." + producer
+        self._next = 1
+        # The keys of notes, by their shards'.
+        self._marks: dict[bytes, bytes] = {}
+
+    def word(self, batch: Batch[K], oldest: Batch[K] | None = None) -> list[Command]:
+        """Give a write's commands, one a run.
+
+        Args:
+            batch: What is written, for the first time or again.
+            oldest: The oldest batch whose outcome is not known; default: it.
+        """
+        if not batch.runs:
+            batch.runs = list(self._divide(batch))
+        low = (oldest or batch).runs[0].number
+        return [self._command(run, low) for run in batch.runs]
+
+    def _divide(self, batch: Batch[K]) -> Iterator[Run[K]]:
+        shards: dict[bytes, list[Sending[K]]] = {}
+        for sending in batch:
+            shards.setdefault(sending.shard.key, []).append(sending)
+        for sendings in shards.values():
+            for some in _portions(sendings):
+                yield Run(self._next, some)
+                self._next += 1
+
+    def _command(self, run: Run[K], low: int) -> Command:
+        key = run.sendings[0].shard.key
+        mark = self._marks.get(key)
+        if mark is None:
+            mark = self._marks[key] = shard_keys.beside(key, self._name)
+        entries = [sending.command[2:] for sending in run.sendings]
+        life = int(LIFE * 1000)
+        return scripts.add_once(key, mark, run.number, entries, life=life, low=low)
+
+
+def _portions(sendings: list[Sending[K]]) -> Iterator[list[Sending[K]]]:
+    """Cut what is too much for one command."""
+    portion: list[Sending[K]] = []
+    weight = 0
+    for sending in sendings:
+        more = sending.size + _WORD * len(sending.command)
+        if portion and (len(portion) == _MOST or weight + more > _HEAVIEST):
+            yield portion
+            portion, weight = [], 0
+        portion.append(sending)
+        weight += more
+    yield portion
+
+
+def passing(batch: Batch[K], replies: Sequence[Any]) -> list[Sending[K]]:
+    """Find what was refused only for the moment, so that it is stored for certain not.
+
+    What a script was refused inside a run is not among them: the run is noted.
+    """
+    refused = [
+        isinstance(reply, ErrorReply) and of_script(reply).passing for reply in replies
+    ]
+    if not any(refused):
+        return []
+    units = [run.sendings for run in batch.runs] or [[sending] for sending in batch]
+    return [
+        sending
+        for unit, again in zip(units, refused, strict=True)
+        if again
+        for sending in unit
+    ]
+
+
+def outcomes(batch: Batch[K], replies: Sequence[Any]) -> list[Any]:
+    """Give a reply for each message of a batch, out of those for its runs."""
+    found: dict[int, Any] = {}
+    for run, reply in zip(batch.runs, replies, strict=True):
+        if type(reply) is bytes:
+            lines = _lines(reply)
+        else:
+            lines = [of_script(reply)] * len(run.sendings)
+        found.update(zip(map(id, run.sendings), lines, strict=True))
+    return [found[id(sending)] for sending in batch]
+
+
+def _lines(reply: bytes) -> list[Any]:
+    lines: list[Any] = reply.split(b"\n")
+    if b"!" in reply:
+        return [_error(line) if line.startswith(b"!") else line for line in lines]
+    return lines
+
+
+def _error(line: bytes) -> ErrorReply:
+    # Redis 6.2 leaves the sign of an error in its text.
+    return ErrorReply(line[1:].removeprefix(b"-").decode("utf-8", "replace"))
+
+
+def among(batch: Batch[K], refused: Sequence[Sending[K]]) -> Batch[K]:
+    """Give those of a batch that are to be written again, their runs with them."""
+    again = Batch(refused)
+    ids = set(map(id, refused))
+    again.runs = [run for run in batch.runs if id(run.sendings[0]) in ids]
+    return again

@@ -1,0 +1,187 @@
+"""What was said of a router's handler, checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from penstock._core.handling.signature import UNSAID, Wants, agreed, name_of, wants
+from penstock.codecs import Codec, codec_for
+from penstock.consumer import Consumer
+from penstock.errors import ConfigurationError
+from penstock.message import Fields
+from penstock.middleware import Middleware
+from penstock.options import AutoCommit, Ordering, choice, count
+
+__all__ = ["Registration", "adopt", "consumer_of", "register"]
+
+_BY_HAND: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
+# Said of a handler in other ways, or not at all.
+_NOT_OPTIONS: Final = {"streams", "url", "middleware"}
+_OPTIONS: Final = inspect.signature(Consumer).parameters.keys() - _NOT_OPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A handler, and what was said of it; checked.
+
+    Attributes:
+        function: As our user wrote it.
+        name: What it is called in errors.
+        wants: What it is to be called with.
+        streams: The streams' names.
+        event: The event type it is for; None for all others.
+        header: The header with the type in it.
+        how: The arguments of `Consumer.run`.
+        middleware: What stands around it, the outermost first.
+        payload: The payload's type.
+        codec: Reads it; None for whole entries.
+        options: The consumer's options, but for payload and codec.
+        group: The consumer's group; None in REALTIME.
+    """
+
+    function: Callable[[Any], object]
+    name: str
+    wants: Wants
+    streams: tuple[str, ...]
+    event: str | None
+    header: str
+    how: Mapping[str, Any]
+    middleware: tuple[Middleware[Any], ...]
+    payload: Any
+    codec: Codec[Any] | None
+    options: Mapping[str, Any]
+    group: str | None = None
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether its messages are acknowledged by nobody but their handler."""
+        asked = self.options.get("auto_commit", AutoCommit.PROCESSED)
+        return choice(AutoCommit, asked, "auto_commit") in _BY_HAND
+
+    def consumer(self, url: str | None, *, raw: bool) -> Consumer[Any]:
+        """Make the consumer; its payloads bytes, or what the handler wants."""
+        reads: dict[str, Any] = {"payload": bytes}
+        if not raw:
+            reads = {"payload": self.payload, "codec": self.codec}
+        return consumer_of(self.name, self.streams, {**self.options, **reads}, url)
+
+
+def consumer_of(
+    name: str,
+    streams: Sequence[str],
+    options: Mapping[str, Any],
+    url: str | None = None,
+) -> Consumer[Any]:
+    """Make a consumer; nothing connects yet.
+
+    Raises:
+        ConfigurationError: An option is wrong; the sentence begins with the name.
+    """
+    if unknown := options.keys() - _OPTIONS:
+        raise ConfigurationError(
+            f"{name}: there is no option {min(unknown)!r:.60}; there are "
+            f"{', '.join(sorted(_OPTIONS))}"
+        )
+    try:
+        return Consumer(*streams, url=url, **options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"{name}: an option is of the wrong type ({error}); see Consumer's"
+        ) from error
+
+
+def register(
+    function: Callable[..., object],
+    streams: tuple[str, ...],
+    options: Mapping[str, Any],
+    *,
+    event: str | None,
+    header: str,
+    concurrency: int,
+    ordering: Ordering | str,
+    batch: Any,
+    middleware: tuple[Middleware[Any], ...],
+) -> Registration:
+    """Check what was said of a handler.
+
+    Raises:
+        ConfigurationError: Something of it makes no sense.
+    """
+    name = f"handler {name_of(function)}"
+    rest = {key: options[key] for key in options.keys() - {"payload", "codec"}}
+    try:
+        _check_event(event, header, batch)
+        how = {
+            "concurrency": count(concurrency, "concurrency"),
+            "ordering": choice(Ordering, ordering, "ordering"),
+        }
+        if batch is not None:
+            how["batch"] = batch
+        asked = wants(function, batch=batch is not None)
+        payload, codec = _reading(asked, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+    registration = Registration(
+        *(function, name, asked, streams, event, header, how, middleware),
+        *(payload, codec, rest),
+    )
+    return _checked(registration)
+
+
+def adopt(
+    registration: Registration,
+    defaults: Mapping[str, Any],
+    middleware: tuple[Middleware[Any], ...],
+) -> Registration:
+    """Take a handler over from another router.
+
+    Raises:
+        ConfigurationError: It does not go together with the defaults.
+    """
+    options = {**defaults, **registration.options}
+    around = (*middleware, *registration.middleware)
+    return _checked(replace(registration, options=options, middleware=around))
+
+
+def _check_event(event: object, header: object, batch: object) -> None:
+    if event is not None and (not isinstance(event, str) or not event):
+        raise ConfigurationError(
+            f"event={event!r:.60} is no event type; give a text, or leave it out"
+        )
+    if not isinstance(header, str) or not header:
+        raise ConfigurationError(
+            f"event_header={header!r:.60} is no header's name; give a text"
+        )
+    if event is not None and batch is not None:
+        raise ConfigurationError(
+            "a batch may hold messages of several types; leave event= out and look at "
+            "their headers, or leave batch= out"
+        )
+
+
+def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Give the payload's type and its codec."""
+    codec = options.get("codec")
+    payload = options.get("payload", UNSAID)
+    if codec is not None and payload is not UNSAID:
+        raise ConfigurationError("give payload= or codec=, and not both")
+    payload = agreed(asked.payload, payload)
+    if codec is None and payload is not Fields:
+        codec = codec_for(payload)
+    return payload, codec
+
+
+def _checked(registration: Registration) -> Registration:
+    consumer = registration.consumer(None, raw=False)
+    if registration.by_hand and not registration.wants.whole:
+        raise ConfigurationError(
+            f"{registration.name}: its auto_commit= has it acknowledge by "
+            f"message.ack(), but it is given the payload only; take the message: "
+            f"`(message: Message[...])`"
+        )
+    return replace(registration, group=consumer.group)

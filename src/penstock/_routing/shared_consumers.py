@@ -1,0 +1,217 @@
+"""Which consumers a router's handlers need, and what those do with a message."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from penstock._core.handling.dispatch import Dispatch, Reader, Route, Unhandled
+from penstock._core.handling.signature import is_async
+from penstock._routing.handlers import Registration
+from penstock._tasks.consumer_set import Part
+from penstock._tasks.handling.handler_call import ThreadDesk, in_thread
+from penstock.errors import ConfigurationError
+from penstock.events import Event, guarded, log_event
+from penstock.message import Message
+from penstock.middleware import wrap
+
+__all__ = ["Post", "posts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A consumer that is to be, and the handlers that share it.
+
+    Attributes:
+        group: Its group's name; None in REALTIME.
+        handlers: At least one.
+    """
+
+    group: str | None
+    handlers: tuple[Registration, ...]
+
+    @property
+    def first(self) -> Registration:
+        """The handler whose options the consumer has; the others' are the same."""
+        return self.handlers[0]
+
+    def part(self, url: str | None) -> Part:
+        """Make the consumer, and what it does; in a running event loop."""
+        first = self.first
+        raw = first.event is not None or len(self.handlers) > 1
+        consumer = first.consumer(url, raw=raw)
+        on_event = guarded(first.options.get("on_event", log_event))
+        facts = {"streams": ascii(first.streams)[:200], "group": ascii(self.group)}
+        limit = anyio.CapacityLimiter(first.how["concurrency"])
+        unhandled = Unhandled()
+
+        def pass_over(message: Message[Any], kind: str | None) -> None:
+            if first.by_hand:
+                message.ack()
+            shown = unhandled.seen(kind)
+            # Without a group it is not for us alone, and nothing is acknowledged.
+            if shown is not None and self.group is not None:
+                tell = {**facts, "type": shown, "id": message.id}
+                on_event(Event("unhandled", logging.INFO, tell))
+
+        handler = self.dispatch(limit, pass_over) if raw else _call(first, limit)
+
+        async def run() -> None:
+            try:
+                await consumer.run(handler, **first.how)
+            finally:
+                if unhandled.messages and self.group is not None:
+                    tell = {**facts, "messages": unhandled.messages}
+                    on_event(Event("unhandled_in_all", logging.INFO, tell))
+
+        return Part(consumer, run, facts, on_event)
+
+    def dispatch(
+        self,
+        limit: anyio.CapacityLimiter,
+        pass_over: Callable[[Message[Any], str | None], None],
+    ) -> Callable[[Message[Any]], Any]:
+        """Give one handler for the messages of all; a sync one if all are sync.
+
+        Args:
+            limit: How many threads it may take.
+            pass_over: Told, in the event loop, of messages that nobody is for.
+        """
+        calls = [_call(handler, limit) for handler in self.handlers]
+        sync = not any(map(is_async, calls))
+        if not sync:
+            calls = [_in_thread(call, limit) for call in calls]
+        routes = {
+            handler.event: Route(Reader(handler.codec), call)
+            for handler, call in zip(self.handlers, calls, strict=True)
+        }
+        if not sync:
+            return Dispatch(self.first.header, routes, pass_over).call
+        # It will be called in threads, where neither acknowledging nor telling is safe.
+        loop = asyncio.get_running_loop()
+
+        def later(message: Message[Any], kind: str | None) -> None:
+            loop.call_soon_threadsafe(pass_over, message, kind)
+
+        return Dispatch(self.first.header, routes, later).call_sync
+
+
+def posts_of(registrations: Iterable[Registration]) -> tuple[Post, ...]:
+    """Find out which handlers share a consumer.
+
+    Raises:
+        ConfigurationError: Two are for the same messages, or should share a consumer
+            and do not agree about it.
+    """
+    posts: list[Post] = []
+    for registration in registrations:
+        group = registration.group
+        for index, post in enumerate(posts):
+            # Without a group everybody sees everything.
+            if group is not None and group == post.group and _meet(post, registration):
+                posts[index] = Post(group, (*post.handlers, registration))
+                break
+        else:
+            posts.append(Post(group, (registration,)))
+    return tuple(posts)
+
+
+def _meet(post: Post, new: Registration) -> bool:
+    """Tell whether a handler is to share a post's consumer."""
+    theirs, ours = set(post.first.streams), set(new.streams)
+    if not theirs & ours:
+        return False
+    group = f"group {post.group!r:.80}"
+    if theirs != ours:
+        raise ConfigurationError(
+            f"{new.name} and {post.first.name} share some streams in {group}, and not "
+            f"all; give them the same streams, or groups of their own"
+        )
+    for other in post.handlers:
+        if other.event == new.event:
+            what = "the other events" if new.event is None else repr(new.event)
+            raise ConfigurationError(
+                f"{new.name} is for {what} of {new.streams!r:.80} in {group}, and so "
+                f"is {other.name}; name another event, or another group"
+            )
+    for option, of_first, of_new in _differences(post.first, new):
+        raise ConfigurationError(
+            f"{new.name} and {post.first.name} share a consumer in {group}, but say "
+            f"{option}={of_new!r:.60} and {of_first!r:.60}; give them the same, or "
+            f"groups of their own"
+        )
+    return True
+
+
+def _differences(
+    first: Registration, new: Registration
+) -> Iterable[tuple[str, object, object]]:
+    if first.header != new.header:
+        yield "event_header", first.header, new.header
+    for one, other in ((first.how, new.how), (first.options, new.options)):
+        for option in sorted(one.keys() | other.keys()):
+            if one.get(option) != other.get(option):
+                yield option, one.get(option), other.get(option)
+
+
+def _call(
+    registration: Registration, limit: anyio.CapacityLimiter
+) -> Callable[[Any], Any]:
+    """Give what is to be called with the message, or with the list of them."""
+    function: Callable[[Any], Any] = registration.function
+    if is_async(function) and not inspect.iscoroutinefunction(function):
+        # An object's; so that everybody sees what it is.
+        function = function.__call__  # type: ignore[operator]
+    if not registration.wants.whole:
+        unpack = _payloads if registration.wants.batch else _payload
+        function = _with(unpack, function)
+    if not registration.middleware:
+        return function
+    return wrap(_in_thread(function, limit), registration.middleware)
+
+
+def _payload(message: Message[Any]) -> Any:
+    return message.payload
+
+
+def _payloads(messages: list[Message[Any]]) -> list[Any]:
+    return [message.payload for message in messages]
+
+
+def _with(unpack: Callable[[Any], Any], function: Callable[[Any], Any]) -> Any:
+    """Call a function with what is unpacked; async if that is."""
+    if is_async(function):
+
+        async def handle(message: Any) -> object:
+            return await function(unpack(message))
+
+        return handle
+    return lambda message: function(unpack(message))
+
+
+def _in_thread(
+    function: Callable[[Any], Any], limit: anyio.CapacityLimiter
+) -> Callable[[Any], Any]:
+    """Make a sync function async; it can't be cancelled then, and is waited for."""
+    if is_async(function):
+        return function
+    call = in_thread(function, limit)
+
+    async def handle(given: Any) -> object:
+        several = isinstance(given, list)
+        return await call([*map(_remote, given)] if several else _remote(given))
+
+    return handle
+
+
+def _remote(message: Message[Any]) -> Message[Any]:
+    """Give the same message, fit for a thread."""
+    desk: Any = message._desk  # noqa: SLF001 - a message that is made over
+    entry, fields = message._entry, message._fields  # noqa: SLF001
+    return Message(entry, ThreadDesk.around(desk), fields)

@@ -1,0 +1,1 @@
+"""Tasks that tell the server: acknowledgements, dead letters, and timers."""

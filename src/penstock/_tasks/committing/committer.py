@@ -1,0 +1,346 @@
+"""The committer: sends outcomes in batches, and is the only one who writes them.
+
+It waits for the first outcome, then for the interval to end or as many outcomes as
+may wait, whatever comes first; neither messages nor reads have a part in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import anyio
+
+from penstock._connection.reconnect import Line
+from penstock._core.backoff import Backoff
+from penstock._core.ledger.entry import Batch, Entry
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.protocol import commands
+from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._tasks.clock import now
+from penstock._tasks.committing.dead_letter_writer import Burial
+from penstock._tasks.committing.floor_tracker import Sounding
+from penstock._tasks.group import Membership, refusal
+from penstock._tasks.leases.claimer import renew
+from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.reporting import id_list, tell_of_deleted
+from penstock._tasks.wakeups import Bell, Rounds
+from penstock.errors import ClosedError, ConnectionLost, ServerError
+from penstock.events import Event, OnEvent
+
+__all__ = ["Committer"]
+
+# Bytes of an entry that is not read only to find out whether it is still there, and of
+# those that are read at a time: other replies wait behind them.
+_LARGE: Final = 64 * 1024
+_PAGE: Final = 1024 * 1024
+# Seconds after which deleted entries are reported while the search for them goes on.
+_TELL: Final = 5.0
+
+
+class Committer:
+    """Tells the server what is done.
+
+    Args:
+        line: The command connection.
+        ledger: Has the outcomes.
+        member: The group's, and whose entries are in the ledger.
+        claims: Claims entries that are ours.
+        lease: Seconds; leases are looked after six times in it.
+        on_renewed: Called after leases were renewed.
+        interval: Seconds that the first outcome may wait; None: until it is asked for.
+        outcomes: Rung when there is something to look at.
+        sending: Held from when outcomes are taken for sending until they are answered.
+        burial: Writes dead letters, if they are kept.
+        sounding: Looks how far the group has come.
+        on_event: Told of acknowledgements that the server did not take.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        ledger: Ledger,
+        member: Membership,
+        claims: OwnClaims,
+        lease: float,
+        on_renewed: Callable[[], None],
+        interval: float | None,
+        outcomes: Bell,
+        sending: asyncio.Lock,
+        burial: Burial | None,
+        sounding: Sounding,
+        on_event: OnEvent,
+    ) -> None:
+        self._line = line
+        self._ledger = ledger
+        self._member = member
+        self._group = member.group
+        self._claims = claims
+        self._lease = lease
+        # What was told of outcomes that came too late.
+        self._late = 0
+        self._look_every = lease / 6
+        self._look_at = now() + self._look_every
+        self._tell_deleted_at = now() + _TELL
+        self._on_renewed = on_renewed
+        self._interval = interval
+        self._outcomes = outcomes
+        self._sending = sending
+        self._burial = burial
+        self._sounding = sounding
+        self._on_event = on_event
+        self._backoff = Backoff()
+        # Somebody waits for outcomes to be on the server: no interval.
+        self._urgent = 0
+        self._rounds = Rounds()
+        # The consumer closes: what need not be known any more is not asked.
+        self._hurried = False
+        # What kept the last outcomes from being sent.
+        self._trouble: ServerError | None = None
+        # Called after each round, for those who wait for what it has sent.
+        self.on_round: Callable[[], None] = lambda: None
+        self.revive()
+
+    def revive(self) -> None:
+        """Get ready to run, again too after it has ended."""
+        # Shielded: another task of ours that fails must not keep the consumer from
+        # being closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
+        self.ended = False
+
+    async def run(self) -> None:
+        """Send outcomes until cut, over any number of reconnects."""
+        try:
+            with self._scope:
+                while True:
+                    await self._wait()
+                    try:
+                        self._line.check()
+                        await self._renew()
+                        await self._round()
+                        if self._burial is not None:
+                            await self._burial.round()
+                    except ConnectionLost as error:
+                        self._trouble = error
+                        await self._line.restore(error.reason)
+                    self._tell_late()
+                    self._rounds.over()
+                    self.on_round()
+        finally:
+            tell_of_deleted(self._ledger, self._group, self._on_event)
+            self._tell_late()
+            self.ended = True
+            self._rounds.over()
+
+    def cut(self) -> None:
+        """End it now; what is unsent stays in the ledger."""
+        self._scope.cancel()
+
+    def hurry(self) -> None:
+        """Spend no more round trips on anything but outcomes: the consumer closes."""
+        self._hurried = True
+
+    async def flush(self) -> None:
+        """Wait until all that is acknowledged by now is on the server.
+
+        Raises:
+            ClosedError: The consumer closed before; its cause says what kept it from
+                sending them, if something did.
+        """
+        waiting = self._ledger.to_confirm()
+        self._urgent += 1
+        try:
+            while any(entry.untold for entry in waiting):
+                if self.ended:
+                    raise ClosedError("consumer") from self._trouble
+                self._outcomes.ring()
+                await self._rounds.wait()
+        finally:
+            self._urgent -= 1
+
+    async def settle(self) -> None:
+        """Have what is acknowledged by now sent, and wait for that; not on demand only.
+
+        Waits for no more than a reply: the server may refuse it for long.
+        """
+        if self._interval is None:
+            return
+        waiting = self._ledger.to_confirm()
+        self._urgent += 1
+        try:
+            # One round may be under way without them.
+            for _ in range(2):
+                if any(e.untold for e in waiting) and not self.ended:
+                    self._outcomes.ring()
+                    await self._rounds.wait()
+        finally:
+            self._urgent -= 1
+
+    async def _wait(self) -> None:
+        """Wait until there is something to send, or leases have to be looked after."""
+        while not (self._due or self._letters() == 0.0):
+            wait = self._look_at - now()
+            if wait <= 0 or self._line.lost or self._ledger.overdue(now()):
+                return
+            if (letters := self._letters()) is not None:
+                wait = min(wait, letters)
+            await self._rest(wait)
+        ledger = self._ledger
+        if ledger.full or ledger.urgent or self._urgent or self._interval is None:
+            return
+        self._outcomes.hush()
+        await self._rest(self._interval)
+
+    async def _rest(self, longest: float) -> None:
+        """Wait for a ring; tell if the event loop did not come back to us in time."""
+        due = now() + longest
+        with anyio.move_on_after(longest):
+            await self._outcomes.wait()
+        late = now() - due
+        if late > 2 * self._look_every:  # a third of the lease
+            facts = {"group": ascii(self._group), "seconds": round(late, 3)}
+            facts["lease"] = 6 * self._look_every
+            self._on_event(Event("loop_blocked", logging.WARNING, facts))
+
+    @property
+    def _due(self) -> bool:
+        """Whether there is something to send, if not at once."""
+        on_demand = self._interval is None
+        return bool(self._ledger.uncommitted and (self._urgent or not on_demand))
+
+    def _letters(self) -> float | None:
+        """Give the seconds until dead letters can be written, if there are any."""
+        return None if self._burial is None else self._burial.wait()
+
+    async def _renew(self) -> None:
+        at = now()
+        if at < self._look_at and not self._ledger.overdue(at):
+            return
+        if at >= self._tell_deleted_at:
+            # Those of which no search has come to its end since.
+            tell_of_deleted(self._ledger, self._group, self._on_event)
+            self._tell_deleted_at = at + _TELL
+        lost, refused = await renew(
+            self._line, self._ledger, self._member, self._claims, self._lease
+        )
+        self._look_at = at + self._look_every
+        self._on_renewed()
+        if refused is not None:
+            await self._refused("renewal_refused", refused)
+        if lost:
+            facts: dict[str, object] = {"group": ascii(self._group)}
+            facts |= {"messages": len(lost), "ids": id_list(lost)}
+            self._on_event(Event("lease_lost", logging.ERROR, facts))
+
+    def _tell_late(self) -> None:
+        """Tell of outcomes that came when their messages were somebody else's."""
+        late = self._ledger.totals.late
+        if late > self._late:
+            facts = {"group": ascii(self._group), "messages": late - self._late}
+            self._late = late
+            self._on_event(Event("outcome_late", logging.WARNING, facts))
+
+    async def _round(self) -> None:
+        if not self._due:
+            return
+        async with self._sending:
+            sent = await self._send(self._ledger.plan())
+        refused = [reply for batch, reply in sent if not self._conclude(batch, reply)]
+        for batch, reply in sent:
+            if isinstance(reply, int) and reply < len(batch.entries):
+                await self._explain(batch, reply)
+        if refused:
+            await self._refused("commit_refused", refused[0])
+        else:
+            self._backoff.progress()
+            self._trouble = None
+            if not self._hurried:
+                await self._sounding.look()
+
+    async def _send(self, batches: Sequence[Batch]) -> list[tuple[Batch, Any]]:
+        try:
+            answers = await self._line.calls(
+                [
+                    commands.xack(batch.account.shard.key, self._group, batch.ids)
+                    for batch in batches
+                ]
+            )
+        except BaseException:  # cancelled, too: closing sends them again
+            for batch in batches:
+                self._ledger.unsent(batch)
+            raise
+        return list(zip(batches, answers, strict=True))
+
+    async def _refused(self, what: str, reply: ErrorReply) -> None:
+        """Tell of a refusal that may pass, and wait before the next try."""
+        self._trouble = refusal(self._line.server, "XACK", reply)
+        self._on_event(Event(what, facts={"reply": reply.text}))
+        # Reads may go well meanwhile, so it is not the link's pace.
+        await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311
+
+    def _conclude(self, batch: Batch, reply: Any) -> bool:
+        """Book one shard's reply; False if its batch has to be sent again."""
+        sent = len(batch.entries) + len(batch.ghosts)
+        if isinstance(reply, ErrorReply):
+            # A user who lost a permission may get it back: what is done stays done.
+            if reply.trouble not in {Trouble.REPAIR, Trouble.ISOLATE}:
+                self._ledger.unsent(batch)
+                return False
+            self._tell("commit_dropped", batch, lost=sent, reply=reply.text)
+        self._ledger.committed(batch)
+        return True
+
+    async def _explain(self, batch: Batch, acknowledged: int) -> None:
+        """Report acknowledgements that found nothing, unless entries were deleted.
+
+        From Redis 7 on, any renewal or takeover removes a deleted entry from the
+        pending list. If that accounts for what is missing, nothing is wrong. Otherwise
+        somebody else has acknowledged them, or the group was recreated.
+        """
+        if batch.repeated or batch.account.replaced:
+            return
+        key, missing = batch.account.shard.key, len(batch.entries) - acknowledged
+        deleted = 0
+        summary = commands.xpending_summary(key, self._group)
+        [group] = await self._line.calls([summary])
+        if not isinstance(group, ErrorReply):  # else it is gone, with the stream or not
+            deleted = await self._count_deleted(batch, missing)
+        if deleted < missing:
+            sent = len(batch.entries) + len(batch.ghosts)
+            self._tell("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
+            self._sounding.doubt(batch.account.shard)
+
+    async def _count_deleted(self, batch: Batch, most: int) -> int:
+        """Count entries of a batch that may have been deleted, up to a number."""
+        key = batch.account.shard.key
+        deleted = sum(entry.size > _LARGE for entry in batch.entries)
+        for page in _pages(batch.entries):
+            if deleted >= most:
+                break
+            asked = [commands.xrange_one(key, entry.id) for entry in page]
+            deleted += (await self._line.calls(asked)).count([])
+        return deleted
+
+    def _tell(self, name: str, batch: Batch, **facts: object) -> None:
+        stream = ascii(batch.account.shard.stream)
+        facts = {"stream": stream, "group": ascii(self._group), **facts}
+        self._on_event(Event(name, logging.WARNING, facts))
+
+
+def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Divide entries that are not large into pages of bounded size."""
+    page, size = list[Entry](), 0
+    for entry in entries:
+        if entry.size > _LARGE:
+            continue
+        if page and size + entry.size > _PAGE:
+            yield page
+            page, size = [], 0
+        page.append(entry)
+        size += entry.size
+    if page:
+        yield page

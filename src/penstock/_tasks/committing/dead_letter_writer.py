@@ -1,0 +1,156 @@
+"""Burying: what was given up is copied to the dead letters, and then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, Final
+
+from penstock._connection.reconnect import Line
+from penstock._core.backoff import Backoff
+from penstock._core.ledger.entry import DEAD, Entry
+from penstock._core.ledger.failure_policy import Dead
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.messages import dead_letter
+from penstock._core.protocol import commands, scripts
+from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._tasks.group import Membership
+from penstock._tasks.handling.failures import wall_clock
+from penstock.errors import ConnectionLost
+from penstock.events import Event, OnEvent
+
+__all__ = ["Burial"]
+
+# Letters in one write; they carry bodies.
+_MOST: Final = 100
+# Words of a letter that Lua's stack holds for certain; it has room for 8,000.
+_UNPACKED: Final = 7000
+
+
+class Burial:
+    """Writes dead letters.
+
+    By a script that copies and acknowledges at once, if the entry is pending for us
+    still: so there is one letter, however often it has to be sent. Where the server
+    does not take it, the copy is written first, and the entry acknowledged when that
+    is confirmed: then a crash in between makes a second letter.
+
+    Args:
+        line: The command connection.
+        ledger: Has the entries.
+        member: Whose they are.
+        name: The dead letters' stream; `{stream}` in it is the entry's own.
+        sending: Held from when letters are taken for sending until they are answered.
+        on_event: Told when the server does not take a letter.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        ledger: Ledger,
+        member: Membership,
+        name: str,
+        *,
+        sending: asyncio.Lock,
+        on_event: OnEvent,
+    ) -> None:
+        self._line = line
+        self._ledger = ledger
+        self._member = member
+        self._name = name
+        self._sending = sending
+        self._on_event = on_event
+        self._backoff = Backoff()
+        self._may_script = True
+        # Those that were sent before, and whose reply was lost.
+        self._unanswered: set[Entry] = set()
+        # When what was refused is tried again.
+        self._again_at = 0.0
+
+    def wait(self) -> float | None:
+        """Give the seconds until there is something to do; None if there is nothing."""
+        if not self._ledger.dying:
+            return None
+        return max(0.0, self._again_at - monotonic())
+
+    async def round(self) -> None:
+        """Write what waits, if it is time to.
+
+        Raises:
+            ConnectionLost: The connection ended before the replies.
+        """
+        while self.wait() == 0.0:
+            async with self._sending:
+                dead = self._ledger.to_bury(_MOST)
+                if not dead:
+                    return  # all that there are have been sent
+                await self._write(dead)
+
+    async def _write(self, dead: Sequence[Entry]) -> None:
+        try:
+            answers = await self._line.calls([self._command(entry) for entry in dead])
+        except ConnectionLost:
+            for entry in dead:
+                self._ledger.unburied(entry)
+            sent = self._unanswered.union(dead)
+            # The others have been lost or released meanwhile.
+            self._unanswered = {entry for entry in sent if entry.state is DEAD}
+            raise
+        refused: ErrorReply | None = None
+        for entry, reply in zip(dead, answers, strict=True):
+            if not isinstance(reply, ErrorReply):
+                self._done(entry, reply)
+                continue
+            self._ledger.unburied(entry)
+            if self._may_script and _no_scripts(reply):
+                self._may_script = False
+            else:
+                refused = reply
+        if refused is None:
+            self._backoff.progress()
+            return
+        self._again_at = monotonic() + self._backoff.failed(0.5)
+        facts = {"messages": self._ledger.dying, "reply": refused.text}
+        self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
+
+    def _done(self, entry: Entry, reply: Any) -> None:
+        repeated = entry in self._unanswered
+        self._unanswered.discard(entry)
+        if isinstance(reply, int):
+            # Not pending any more after a lost reply: most likely that one did it.
+            self._ledger.buried(entry, ours=bool(reply) or repeated)
+        else:
+            self._ledger.copied(entry)
+
+    def _command(self, entry: Entry) -> commands.Command:
+        letter, member = self._letter(entry), self._member
+        to = self._name.replace("{stream}", entry.shard.stream).encode()
+        if not self._may_script or len(letter) > _UNPACKED:
+            return commands.xadd(to, letter)
+        key, id_ = entry.shard.key, entry.id
+        return scripts.bury(key, member.group, member.name, id_, dead=to, letter=letter)
+
+    def _letter(self, entry: Entry) -> list[bytes]:
+        verdict = entry.verdict
+        assert isinstance(verdict, Dead)  # noqa: S101 - that is how it came here
+        return dead_letter.write(
+            entry.fields,
+            dead_letter.Origin(
+                shard=entry.shard,
+                id=entry.id.decode(),
+                group=self._member.group,
+                consumer=self._member.name,
+                attempts=entry.deliveries - (not verdict.started),
+                reason=verdict.reason,
+                error=verdict.error,
+                traceback=verdict.traceback,
+                time=wall_clock(),
+            ),
+        )
+
+
+def _no_scripts(reply: ErrorReply) -> bool:
+    """Tell whether it is scripts that the server refuses, and not the letter."""
+    return reply.trouble is Trouble.FATAL

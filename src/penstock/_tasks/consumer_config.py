@@ -1,0 +1,230 @@
+"""What a consumer is to be: its options checked, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from penstock._core.messages import shard_keys
+from penstock._tasks.group import Membership
+from penstock.codecs import Codec
+from penstock.errors import ConfigurationError
+from penstock.events import OnEvent
+from penstock.identity import consumer_name, host_id
+from penstock.message import EntryId
+from penstock.middleware import Middleware
+from penstock.options import AutoCommit, Mode, Prefetch, Start, choice, count
+from penstock.retries import DeadLetters, Retry
+
+__all__ = [
+    "Plan",
+    "check_kinds",
+    "membership",
+    "shard_numbers",
+    "which_dead_letters",
+    "which_mode",
+    "which_policy",
+    "which_retry",
+]
+
+T = TypeVar("T")
+
+_DEAD_LETTERS: Final = "{stream}.dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[T]):
+    """What a consumer was asked to be; everything checked.
+
+    Attributes:
+        numbers: The shards to read of each stream; None for all there are.
+        retry: How often what failed is tried; None where nothing can be.
+        instead: What is done in place of keeping dead letters; None keeps them.
+        dead_letters: The name of their stream; `{stream}` in it is the message's.
+    """
+
+    url: str | None
+    streams: Sequence[str]
+    numbers: Sequence[int] | None
+    mode: Mode
+    member: Membership | None
+    start: Start | EntryId
+    codec: Codec[T] | None
+    policy: AutoCommit
+    prefetch: Prefetch
+    max_message_bytes: int
+    max_wait: float
+    commit_interval: float
+    commit_max_pending: int
+    commit_delay: float
+    lease: float
+    claim_interval: float
+    retry: Retry | None
+    instead: DeadLetters | None
+    dead_letters: str
+    middleware: Sequence[Middleware[Any]]
+    open_timeout: float
+    close_timeout: float
+    on_event: OnEvent
+
+    @property
+    def noack(self) -> bool:
+        """Whether the server takes for acknowledged what it delivers."""
+        return self.member is not None and self.member.noack
+
+    @property
+    def acks(self) -> bool:
+        """Whether there is anything to acknowledge."""
+        return self.member is not None and not self.noack
+
+    @property
+    def no_ack(self) -> str | None:
+        """Why a message can't be acknowledged by hand; None if it can."""
+        if self.member is None:
+            return "a REALTIME consumer has nothing to acknowledge; " + _NO_ACK
+        if self.policy in {AutoCommit.DELAYED, AutoCommit.IMMEDIATE}:
+            return f"{self.policy.name} acknowledges by itself; " + _NO_ACK
+        return None
+
+
+_NO_ACK = "leave ack() out, or name a group and choose PROCESSED, ROLLING or DISABLED"
+
+
+def check_kinds(**options: tuple[object, type]) -> None:
+    """Make sure that grouped options are what they should be.
+
+    Raises:
+        ConfigurationError: One is something else.
+    """
+    for option, (value, kind) in options.items():
+        if not isinstance(value, kind):
+            raise ConfigurationError(
+                f"{option}={value!r:.60} won't do; give a {kind.__name__}, "
+                f"{option}={kind.__name__}(...)"
+            )
+
+
+def which_mode(mode: Mode | str | None, group: str | None) -> Mode:
+    """Give the mode that was asked for, or follows from a group's name."""
+    if mode is None:
+        return Mode.REALTIME if group is None else Mode.LOAD_BALANCED
+    return choice(Mode, mode, "mode")
+
+
+def membership(
+    mode: Mode, group: str | None, name: str | None, *, mkstream: bool, noack: bool
+) -> Membership | None:
+    """Give the place in a group; None in REALTIME.
+
+    Raises:
+        ConfigurationError: The mode has no group, or needs one, or a name is none.
+    """
+    if mode is Mode.REALTIME:
+        if group is not None or name is not None:
+            raise ConfigurationError(
+                "REALTIME reads without a group: everyone sees everything; leave "
+                "group and name out, or use LOAD_BALANCED"
+            )
+        return None
+    if mode is Mode.RESUMABLE and group is None:
+        group = f"{host_id()}:r"
+    if not isinstance(group, str) or not group:
+        raise ConfigurationError(
+            f"group={group!r:.60} is no group's name; LOAD_BALANCED shares the "
+            f"messages of a group: name it, group='billing'"
+        )
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ConfigurationError(
+            f"name={name!r:.60} is no consumer name; give a text, or leave it out"
+        )
+    if name is None:
+        # A resumable consumer must find its own pending entries again.
+        name = group if mode is Mode.RESUMABLE else consumer_name()
+    for what, text in (("group", group), ("name", name)):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"{what}={text!r:.80} has a lone surrogate in it; give another one, or "
+                f"mend the environment's HOST_ID where it is made from that"
+            ) from None
+    return Membership(group, name, mkstream, noack)
+
+
+def which_policy(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
+    """Give who acknowledges.
+
+    Raises:
+        ConfigurationError: It is unknown, or makes no sense in the mode.
+    """
+    policy = choice(AutoCommit, auto_commit, "auto_commit")
+    if mode is Mode.REALTIME and policy is not AutoCommit.PROCESSED:
+        raise ConfigurationError(
+            f"auto_commit={policy.value!r} needs a group: REALTIME has nothing to "
+            f"acknowledge; leave it out, or name a group"
+        )
+    return policy
+
+
+def which_retry(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | None:
+    """Give how often what failed is tried; None where nothing can be.
+
+    Raises:
+        ConfigurationError: It was asked for where it can't be.
+    """
+    by_time = policy in {AutoCommit.DELAYED, AutoCommit.IMMEDIATE}
+    if mode is not Mode.REALTIME and not by_time:
+        return Retry() if retry is None else retry
+    if retry is not None:
+        what = policy.name if by_time else mode.name
+        raise ConfigurationError(
+            f"retry= needs acknowledgements by the handler's end, and {what} has none; "
+            f"leave it out, or name a group and choose PROCESSED, ROLLING or DISABLED"
+        )
+    return None
+
+
+def which_dead_letters(
+    dead_letters: DeadLetters | str | None, streams: Sequence[str]
+) -> tuple[str, DeadLetters | None]:
+    """Give the dead letters' stream, and what is done in place of keeping them.
+
+    Raises:
+        ConfigurationError: The name is none, or that of a stream that is read.
+    """
+    if dead_letters is None:
+        return _DEAD_LETTERS, None
+    if isinstance(dead_letters, DeadLetters) or dead_letters in {"drop", "stop"}:
+        return _DEAD_LETTERS, DeadLetters(dead_letters)
+    shard_keys.single(dead_letters)
+    for stream in streams:
+        if dead_letters.replace("{stream}", stream) in streams:
+            raise ConfigurationError(
+                f"dead_letters={dead_letters!r:.60} is a stream that is read: what is "
+                f"given up would come back for ever; name another one"
+            )
+    return dead_letters, None
+
+
+def shard_numbers(shards: int | Iterable[int] | None) -> Sequence[int] | None:
+    """Give the numbers of the shards to read; None for all there are.
+
+    Raises:
+        ConfigurationError: A number is none of a shard, or there are none.
+    """
+    if shards is None:
+        return None
+    if isinstance(shards, int):
+        return range(count(shards, "shards"))
+    if isinstance(shards, str) or not isinstance(shards, Iterable):
+        raise ConfigurationError(
+            f"shards={shards!r:.60} won't do; give how many there are, or their numbers"
+        )
+    numbers = sorted({count(number, "shards", least=0) for number in shards})
+    if not numbers:
+        raise ConfigurationError(
+            "shards= names none; give how many there are, or their numbers, or leave "
+            "it out to read all"
+        )
+    return numbers

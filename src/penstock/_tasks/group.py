@@ -1,0 +1,164 @@
+"""What a consumer is in a group, and how the group is found or made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock._connection.connection import Wire
+from penstock._connection.reconnect import Line
+from penstock._core.protocol import commands, replies
+from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._tasks.stream_info import Describer
+from penstock.errors import AccessError, CommandError, ServerError, StreamMissing
+from penstock.message import EntryId, Shard
+
+__all__ = ["Membership", "floors", "join", "pin", "refusal", "rejoin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A consumer's place in a group.
+
+    Attributes:
+        group: The group's name.
+        name: The consumer's name in it.
+        mkstream: Whether a missing stream may be made.
+        noack: Whether the server takes for acknowledged what it delivers.
+    """
+
+    group: str
+    name: str
+    mkstream: bool
+    noack: bool
+
+
+def refusal(server: str, command: str, error: ErrorReply) -> ServerError:
+    """Make the exception for an error reply."""
+    if error.code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
+        return AccessError(server, error.text)
+    if error.trouble is Trouble.REROUTE:
+        return CommandError(command, error.code, error.text, replies.ELSEWHERE)
+    return CommandError(command, error.code, error.text)
+
+
+async def join(
+    line: Line, member: Membership, shards: Sequence[Shard], start: bytes
+) -> list[bytes]:
+    """Make the group where it is missing; gives each shard's floor.
+
+    Args:
+        line: The command connection.
+        member: The group to join.
+        shards: Where it is to be.
+        start: The id after which a new group delivers, or `$`.
+
+    Raises:
+        StreamMissing: A stream is not there, and may not be made.
+        CommandError: A key is no stream, or the like.
+        AccessError: The user may not.
+        ConnectionLost: The connection ended.
+    """
+    created = await line.calls(
+        [
+            commands.xgroup_create(
+                shard.key, member.group, start, mkstream=member.mkstream
+            )
+            for shard in shards
+        ]
+    )
+    for shard, reply in zip(shards, created, strict=True):
+        if isinstance(reply, ErrorReply) and reply.code != "BUSYGROUP":
+            if "requires the key to exist" in reply.text:
+                raise StreamMissing(shard.stream)
+            raise refusal(line.server, f"XGROUP CREATE on {shard.stream!r}", reply)
+    # Not told: at worst everything comes again.
+    return [floor or b"0-0" for floor in await floors(line, member, shards)]
+
+
+async def floors(
+    line: Line, member: Membership, shards: Sequence[Shard]
+) -> list[bytes | None]:
+    """Find per shard an id below which the group has acknowledged everything.
+
+    Returns:
+        The ids; None where the server does not tell.
+
+    Raises:
+        ConnectionLost: The connection ended.
+    """
+    asked = [
+        command
+        for shard in shards
+        for command in (
+            commands.xinfo_groups(shard.key),
+            commands.xpending_summary(shard.key, member.group),
+        )
+    ]
+    answers = iter(await line.calls(asked))
+    return [_floor(member, *pair) for pair in zip(answers, answers, strict=True)]
+
+
+def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
+    """The lowest pending id, or without any the last one delivered."""
+    if isinstance(groups, ErrorReply) or isinstance(summary, ErrorReply):
+        return None
+    if summary.lowest is not None:
+        return bytes(EntryId.parse(summary.lowest).previous())
+    name = member.group.encode()
+    return next((i.last_delivered for i in groups if i.name == name), None)
+
+
+async def rejoin(
+    wire: Wire, member: Membership, shard: Shard, floor: bytes
+) -> bytes | ErrorReply:
+    """Recreate a group that has vanished, never at `$`; returns the id, or the refusal.
+
+    Args:
+        wire: The reader's connection.
+        member: The group.
+        shard: Where it is to be.
+        floor: The id after which it is to deliver.
+
+    Raises:
+        ConnectionLost: The connection ended.
+    """
+    reply = await wire.call(
+        commands.xgroup_create(shard.key, member.group, floor, mkstream=member.mkstream)
+    )
+    return reply if isinstance(reply, ErrorReply) else floor
+
+
+async def pin(
+    line: Line, shards: Sequence[Shard], describer: Describer, *, needed: bool
+) -> tuple[list[bytes], ServerError | None]:
+    """Give each stream's last id, so that LATEST is a place and not a moving one.
+
+    Args:
+        line: The command connection.
+        shards: The shards.
+        describer: Asks for the ids.
+        needed: Whether there is no doing without.
+
+    Returns:
+        The ids, and what is wrong with a key that is no stream.
+
+    Raises:
+        AccessError: The user may not.
+        ConnectionLost: The connection ended.
+    """
+    infos = await describer.streams(line.calls, [shard.key for shard in shards])
+    found, wrong = [], None
+    for shard, info in zip(shards, infos, strict=True):
+        if not isinstance(info, ErrorReply):
+            found.append(bytes(info.last))
+            continue
+        # No stream yet: all that will be is new.
+        found.append(b"0-0")
+        error = refusal(line.server, f"XINFO STREAM on {shard.stream!r}", info)
+        if info.trouble is Trouble.ISOLATE:
+            wrong = error
+        elif info.trouble is not Trouble.REPAIR and needed:
+            raise error
+    return found, wrong

@@ -1,0 +1,89 @@
+"""Reports messages that nobody came back for and nobody acknowledged.
+
+The caller that a message was handed to has ended, or has dropped it unseen. Whoever has
+the message may still acknowledge it: that counts while the lease lasts. So it is
+reported when that is over, or the consumer closes, and not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic
+from typing import Final
+
+from penstock._core.ledger.entry import LOST, OPEN, Entry
+from penstock._tasks.reporting import id_list
+from penstock.events import Event, OnEvent
+
+__all__ = ["Abandoned"]
+
+# Seconds between two reports, at least.
+_PACE: Final = 1.0
+_HINT: Final = (
+    "call message.ack(), or await consumer.next(timeout=...) in the task that handles "
+    "the message"
+)
+
+
+class Abandoned:
+    """Knows what was abandoned, until it is acknowledged or its lease has ended.
+
+    Args:
+        group: The group's name.
+        lease: Seconds that an entry is ours without being renewed.
+        on_event: Told of those that were not acknowledged.
+    """
+
+    def __init__(self, group: str, lease: float, on_event: OnEvent) -> None:
+        self._group = group
+        self._lease = lease
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        # Each with the time at which it is delivered to others, the oldest first.
+        self._entries: deque[tuple[float, Entry]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Take over entries that were left without an outcome, if they have none."""
+        end = monotonic() + self._lease
+        self._entries.extend((end, each) for each in entries if _is_open(each))
+        if self._entries and self._timer is None:
+            self._timer = self._loop.call_later(self._lease, self._look)
+
+    def close(self) -> None:
+        """Report what is left: the consumer closes, and others get it now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._report([each for _, each in self._entries])
+        self._entries.clear()
+
+    def _look(self) -> None:
+        self._timer = None
+        now, ended = monotonic(), list[Entry]()
+        while self._entries and self._entries[0][0] <= now:
+            ended.append(self._entries.popleft()[1])
+        self._report(ended)
+        while self._entries and not _is_open(self._entries[0][1]):
+            self._entries.popleft()
+        if self._entries:
+            wait = max(_PACE, self._entries[0][0] - now)
+            self._timer = self._loop.call_later(wait, self._look)
+
+    def _report(self, entries: Iterable[Entry]) -> None:
+        left = [each.id for each in entries if _is_open(each)]
+        if left:
+            facts = {
+                "group": ascii(self._group),
+                "messages": len(left),
+                "ids": id_list(left),
+                "hint": _HINT,
+            }
+            self._on_event(Event("not_acknowledged", facts=facts))
+
+
+def _is_open(entry: Entry) -> bool:
+    """Return whether an entry has no outcome; it may be somebody else's by now."""
+    return entry.state in (OPEN, LOST) and entry.verdict is None

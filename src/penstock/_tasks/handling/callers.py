@@ -1,0 +1,148 @@
+"""Who asks for messages, and whether what a call brought has reached them.
+
+A call of `next`, `take` or a loop's `__anext__` belongs to its *caller*: the task that
+made it, which need not be the task that awaits it. `gather`, `create_task` and, before
+Python 3.12, `wait_for` run the call in a task of its own, and its result may never
+reach anybody: `gather` drops the results it has when it is cancelled.
+
+asyncio doesn't tell whether a result was fetched. Two things do: somebody has read the
+message's payload, key or headers; or something else than the task still refers to the
+message when the task is freed, which is as soon as nobody needs the task any more. A
+message of which neither is true counts as not received: it is delivered again rather
+than lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias, TypeVar
+
+from penstock._core.ledger.entry import Entry
+from penstock.message import Message
+
+__all__ = ["Caller", "Fetch", "current_caller", "has_ended", "this_task"]
+
+T = TypeVar("T")
+
+Caller: TypeAlias = "asyncio.Task[Any] | threading.Thread | None"
+"""A task, or a thread where no event loop runs; None for a callback of the loop."""
+
+
+def current_caller() -> Caller:
+    """Return who is calling."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return threading.current_thread()
+
+
+def has_ended(caller: Caller) -> bool:
+    """Return whether a caller can't call again; a callback never does."""
+    if isinstance(caller, threading.Thread):
+        return not caller.is_alive()
+    return caller is None or caller.done()
+
+
+def this_task() -> asyncio.Task[Any]:
+    """Return the running task."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - coroutines run in tasks
+    return task
+
+
+class Fetch:
+    """What a call brought that ran in another task than its caller's.
+
+    Args:
+        entries: The entries.
+
+    Attributes:
+        entries: The entries.
+    """
+
+    __slots__ = ("_given", "_outlived", "_read", "_task", "entries")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self._read = False
+        # Whether the result outlived its task; None while there is the task.
+        self._outlived: bool | None = None
+        self._given: Any = None
+        self._task: object = None
+
+    @property
+    def received(self) -> bool | None:
+        """Whether the result has reached somebody; None if that is not known yet."""
+        return True if self._read else self._outlived
+
+    def watched(self, message: Message[T]) -> Message[T]:
+        """Return the message, made so that reading it is noted here."""
+        desk: Any = _Watching(self, message)
+        # One for the other: the entry and its fields are the same.
+        return Message(message._entry, desk, message._fields)  # noqa: SLF001
+
+    def read(self) -> None:
+        """Record that somebody has read a message."""
+        self._read = True
+
+    def watch(self, given: object, task: asyncio.Task[Any]) -> None:
+        """Note what becomes of a result when its task is freed.
+
+        Args:
+            given: The result: a message or a list of messages.
+            task: The task that returns it.
+        """
+        self._given = given
+        self._task = weakref.ref(task, self._freed)
+
+    def _freed(self, _: object) -> None:
+        # The task has the result still, at this moment. This runs wherever the task is
+        # freed, in any thread, so it takes a note and no more.
+        self._outlived = _references(self._given) > _ALONE or (
+            isinstance(self._given, list)
+            and any(
+                _references(self._given[index]) > _ALONE_IN_LIST
+                for index in range(len(self._given))
+            )
+        )
+        self._given = None
+
+
+class _Watching:
+    """Serves a message as its desk does, and tells when it is read."""
+
+    __slots__ = ("_desk", "_fetch", "_payload")
+
+    def __init__(self, fetch: Fetch, message: Message[Any]) -> None:
+        self._fetch = fetch
+        self._desk = message._desk  # noqa: SLF001 - it is made over
+        self._payload = message._payload  # noqa: SLF001
+
+    def payload(self, *_: object) -> object:
+        """Return the payload, decoded before."""
+        self._fetch.read()
+        return self._payload
+
+    def __getattr__(self, name: str) -> Any:
+        self._fetch.read()
+        return getattr(self._desk, name)
+
+
+def _references(given: object) -> int:
+    return sys.getrefcount(given)
+
+
+def _count_alone() -> int:
+    """Count the references to a result that only its `Fetch` and its task have."""
+    fetch, task = [object()], list[object]()
+    task.append(fetch[0])
+    return _references(fetch[0])
+
+
+_ALONE: Final = _count_alone()
+# Of a message in such a list: the list has it, and nothing else.
+_ALONE_IN_LIST: Final = _ALONE - 1

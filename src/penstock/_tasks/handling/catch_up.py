@@ -1,0 +1,256 @@
+"""Whether everything that was in the streams at a moment has been handled.
+
+The last id of each shard is noted when it begins: its *mark*. A shard is done when
+nothing up to its mark is left to be delivered, and nothing of that is pending for
+anybody in the group. While this consumer has work of its own up to the mark, its
+ledger knows that the shard is not done, and the server isn't asked. Otherwise others
+have what is missing, and the server is asked once a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Any, Final
+
+import anyio
+
+from penstock._connection.reconnect import Line
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.protocol import commands, scripts
+from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._core.reading.cursor import Position
+from penstock._core.reading.slot_cursors import Cursors
+from penstock._tasks.group import Membership, refusal
+from penstock._tasks.wakeups import Bell
+from penstock.errors import ConnectionLost, PenstockError
+from penstock.message import EntryId, Message, Shard
+
+__all__ = ["CatchUp"]
+
+# Seconds between two questions about what others have.
+_PACE: Final = 1.0
+# Pending entries that one question lists.
+_PAGE: Final = 1000
+# That a key is no stream, or none any more: nothing of it can be waited for.
+_NO_STREAM: Final = {Trouble.REPAIR, Trouble.ISOLATE}
+
+
+class CatchUp:
+    """Waits until all that is in the streams now has been handled.
+
+    Args:
+        line: The command connection.
+        ledger: What this consumer has.
+        cursors: The shards, and how far they have been read.
+        member: The group; None in REALTIME.
+        acks: Whether there is anything to acknowledge.
+        on_demand: Whether acknowledgements are sent only when the user asks for that.
+        on_reached: Called when it is over, to wake those who wait for messages.
+
+    Attributes:
+        reached: Whether it is over.
+        error: Why it could not be found out.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        ledger: Ledger,
+        cursors: Cursors,
+        member: Membership | None,
+        *,
+        acks: bool,
+        on_demand: bool,
+        on_reached: Callable[[], None],
+    ) -> None:
+        self._line = line
+        self._ledger = ledger
+        self._cursors = cursors
+        self._member = member
+        self._acks = acks
+        self._on_demand = on_demand
+        self._on_reached = on_reached
+        self.reached = False
+        self.error: PenstockError | None = None
+        self._marks: dict[Shard, EntryId] = {}
+        # When each shard may be asked about again.
+        self._ask_at: dict[Shard, float] = {}
+        # Messages in handlers' hands; known by the ledger where there is a group.
+        self._running: list[Message[Any]] = []
+        self._bell = Bell()
+        self._scope = anyio.CancelScope()
+
+    def look(self) -> None:
+        """Look again soon: a worker is idle, or outcomes have been sent."""
+        self._bell.ring()
+
+    def stop(self) -> None:
+        """End it, nobody waits for it any more."""
+        self._scope.cancel()
+
+    def tracking(
+        self, call: Callable[[Any], Awaitable[object]]
+    ) -> Callable[[Any], Awaitable[object]]:
+        """Return the call, made so that what it is at is known."""
+        if self._acks:
+            return call
+
+        async def tracked(given: Any) -> object:
+            messages = given if isinstance(given, list) else [given]
+            self._running += messages
+            try:
+                return await call(given)
+            finally:
+                for message in messages:
+                    self._running.remove(message)
+                self.look()
+
+        return tracked
+
+    async def begin(self) -> None:
+        """Note the last id of each shard.
+
+        Raises:
+            AccessError: This user may not ask.
+            CommandError: The server refuses it otherwise.
+        """
+        for shard in self._cursors.shards:
+            last = await self._last(shard)
+            if last > EntryId.MIN:
+                self._marks[shard] = last
+
+    async def _last(self, shard: Shard) -> EntryId:
+        """Return a shard's last id; the lowest one if there is no stream."""
+        [reply] = await self._calls([scripts.last_id(shard.key)])
+        if not isinstance(reply, ErrorReply):
+            return EntryId.parse(reply)
+        # Scripts are forbidden, or there is no stream: the plain command tells.
+        [info] = await self._calls([commands.xinfo_stream(shard.key)])
+        if self._is_gone(info, "XINFO STREAM"):
+            return EntryId.MIN
+        last: EntryId = info.last
+        return last
+
+    async def watch(self) -> None:
+        """Wait until every shard is done; then wake those who wait for messages."""
+        try:
+            with self._scope:
+                while self._marks:
+                    await self._look()
+                    if self._marks:
+                        with anyio.move_on_after(_PACE):
+                            await self._bell.wait()
+        except PenstockError as error:
+            self.error = error
+        finally:
+            self.reached = True
+            self._on_reached()
+
+    async def _look(self) -> None:
+        now = monotonic()
+        positions = {each.shard: each for each in self._cursors.positions}
+        for shard, mark in list(self._marks.items()):
+            position = positions.get(shard)
+            if position is None or position.broken is not None:
+                del self._marks[shard]  # it is not read any more, or can't be
+            elif self._is_busy(shard, mark):
+                self._ask_at[shard] = now
+            elif self._is_known_done(position, mark):
+                del self._marks[shard]
+            elif self._ask_at.get(shard, now) <= now:
+                self._ask_at[shard] = now + _PACE
+                if await self._is_done(shard, mark):
+                    self._marks.pop(shard, None)
+
+    def _is_busy(self, shard: Shard, mark: EntryId) -> bool:
+        """Return whether this consumer has something to do up to a mark."""
+        return self._ledger.unfinished(shard, mark, settled=not self._on_demand) or any(
+            message.id <= mark
+            for message in self._running
+            if (message.stream, message.shard) == (shard.stream, shard.number)
+        )
+
+    def _is_known_done(self, position: Position, mark: EntryId) -> bool:
+        """Return whether that is known without asking: it is, if nothing can pend."""
+        return not self._acks and position.highest >= mark
+
+    async def _is_done(self, shard: Shard, mark: EntryId) -> bool:
+        # In this order: what is delivered between the two questions is pending then.
+        if not await self._is_delivered(shard, mark):
+            return False
+        return not self._acks or not await self._is_pending(shard, mark)
+
+    async def _is_delivered(self, shard: Shard, mark: EntryId) -> bool:
+        after = await self._delivered(shard)
+        if after is None or after >= mark:
+            return after is not None
+        # The mark may have been deleted, and then nothing of that id is delivered.
+        low, high = b"(" + bytes(after), bytes(mark)
+        [left] = await self._calls([scripts.count_between(shard.key, low, high, 1)])
+        if isinstance(left, ErrorReply):
+            plain = commands.xrange_between(shard.key, low, high, 1)
+            [entries] = await self._calls([plain])
+            return self._is_gone(entries, "XRANGE") or not entries
+        return not left
+
+    async def _delivered(self, shard: Shard) -> EntryId | None:
+        """Return up to where a shard has been delivered; None if that isn't known."""
+        if self._member is None:
+            position = next(p for p in self._cursors.positions if p.shard == shard)
+            return EntryId.parse(position.after)
+        [reply] = await self._calls([commands.xinfo_groups(shard.key)])
+        if self._is_gone(reply, "XINFO GROUPS"):
+            return EntryId.MAX
+        name = self._member.group.encode()
+        found = [each for each in reply if each.name == name]
+        return EntryId.parse(found[0].last_delivered) if found else None
+
+    async def _is_pending(self, shard: Shard, mark: EntryId) -> bool:
+        """Return whether something up to a mark is pending for anybody."""
+        assert self._member is not None  # noqa: S101 - else nothing is acknowledged
+        after = b"0-0"
+        while True:
+            page = commands.xpending_page(
+                shard.key, self._member.group, None, after, _PAGE
+            )
+            [reply] = await self._calls([page])
+            if self._is_gone(reply, "XPENDING"):
+                return False
+            for pending in reply:
+                if EntryId.parse(pending.id) > mark:
+                    return False
+                done = self._on_demand and self._ledger.settled(shard, pending.id)
+                if not done:
+                    return True
+            if len(reply) < _PAGE:
+                return False
+            after = reply[-1].id
+
+    def _is_gone(self, reply: Any, what: str) -> bool:
+        """Return whether there is no stream any more.
+
+        Raises:
+            PenstockError: The server refuses to tell.
+        """
+        if not isinstance(reply, ErrorReply):
+            return False
+        if reply.trouble not in _NO_STREAM:
+            raise refusal(self._line.server, f"until_caught_up: {what}", reply)
+        return True
+
+    async def _calls(self, asked: Sequence[commands.Command]) -> list[Any]:
+        """Send commands, over reconnects, and again while the server says to wait."""
+        while True:
+            try:
+                answers = await self._line.calls(asked)
+            except ConnectionLost as error:
+                await self._line.restore(error.reason)
+                continue
+            if not any(_passes(answer) for answer in answers):
+                return answers
+            await anyio.sleep(_PACE)
+
+
+def _passes(reply: Any) -> bool:
+    return isinstance(reply, ErrorReply) and reply.trouble is Trouble.TRANSIENT

@@ -1,0 +1,333 @@
+"""What the user's own calls and loops hold, and when that counts as processed.
+
+A message counts as processed when its caller comes back: the task (or thread) that
+asked for it asks this consumer again. What comes back is told by the call, not by its
+result, so calls that are made together acknowledge nothing of each other. What a call
+brought that ran in a task of its own must have reached its caller, see `callers.py`.
+
+A task that ends does not come back: what it held may be in other hands, as with
+`asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`. Such a message is left
+without an outcome, see `abandoned.py`; so is what a caller holds that has not come back
+when the consumer closes. Only the task that leaves the consumer cleanly has processed
+what it holds by that, and what it left in a loop by `break`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+from weakref import WeakSet
+
+from penstock._core.handling.settlement import FrontDesk
+from penstock._core.ledger.entry import OPEN, Entry
+from penstock._core.ledger.ledger import Ledger
+from penstock._tasks.handling.abandoned import Abandoned
+from penstock._tasks.handling.callers import (
+    Caller,
+    Fetch,
+    current_caller,
+    has_ended,
+    this_task,
+)
+from penstock._tasks.handling.entry_queue import Intake
+from penstock.errors import ClosedError
+from penstock.message import Message
+
+__all__ = ["Before", "Hands", "Held"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Held:
+    """What one caller holds.
+
+    Attributes:
+        inside: Whether the caller is a task of the consumer's event loop.
+        entries: What it has received.
+        fetches: What calls brought that ran in tasks of their own.
+        aside: What it had when it left an iteration; finished with already.
+    """
+
+    inside: bool = True
+    entries: list[Entry] = field(default_factory=list)
+    fetches: list[Fetch] = field(default_factory=list)
+    aside: list[Entry] = field(default_factory=list)
+
+
+Before: TypeAlias = tuple[Caller, Held]
+"""A caller of another thread, and what it held when it called."""
+
+
+class Hands(Generic[T]):
+    """Hands messages to the user's loops and to `next` and `take`.
+
+    Args:
+        intake: Where entries come from.
+        ledger: Where outcomes go.
+        desk: Serves the messages.
+        abandoned: Told of messages whose callers have not come back, and won't.
+        ack: Whether coming back acknowledges.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        ledger: Ledger,
+        desk: FrontDesk[T],
+        abandoned: Abandoned,
+        *,
+        ack: bool,
+    ) -> None:
+        self.intake = intake
+        self.ledger = ledger
+        self.desk = desk
+        self.ack = ack
+        self._abandoned = abandoned
+        self.loop = asyncio.get_running_loop()
+        # Iterations that are alive; each knows what it holds.
+        self.iterations: WeakSet[Any] = WeakSet()
+        # What callers hold, but for what is in iterations.
+        self.holders: dict[Caller, Held] = {}
+        # Those whose end nobody tells us: threads, and tasks of other event loops.
+        self._outside: set[Caller] = set()
+
+    def next(self, timeout: float | None) -> Coroutine[Any, Any, Message[T] | None]:
+        """Wait for a message; None when the time is up.
+
+        Called where the user calls, in any thread; awaited in the consumer's loop.
+
+        Raises:
+            ClosedError: The consumer closed.
+        """
+        caller = current_caller()
+        return self._next(caller, self.come_back(caller), timeout)
+
+    def take(self, most: int, timeout: float) -> Coroutine[Any, Any, list[Message[T]]]:
+        """Wait for several messages; those there are in time. Otherwise as `next`."""
+        caller = current_caller()
+        return self._take(caller, self.come_back(caller), most, timeout)
+
+    async def _next(
+        self, caller: Caller, before: Before | None, timeout: float | None
+    ) -> Message[T] | None:
+        self.intake.check()
+        if before is not None:
+            self.finish(before)
+        await self.intake.turn()
+        found = None
+        # Not anyio's scopes: this runs in the user's task, and their cancellation got
+        # out of it where entry and deadline came in the same turn.
+        with suppress(TimeoutError):
+            # Taken outside the limit: one of 0 is over at its first turn.
+            found = self._opened(await self.intake.one())
+            async with asyncio.timeout(timeout):
+                while found is None and not self.intake.closed:
+                    found = self._opened(await self.intake.entry())
+        if found is not None:
+            return self.give(caller, *found)
+        if self.intake.closed:
+            raise ClosedError("consumer")
+        return None
+
+    def _opened(self, entry: Entry | None) -> tuple[Entry, Message[T]] | None:
+        message = None if entry is None else self.desk.open(entry)
+        return None if entry is None or message is None else (entry, message)
+
+    async def _take(
+        self, caller: Caller, before: Before | None, most: int, timeout: float
+    ) -> list[Message[T]]:
+        self.intake.check()
+        if before is not None:
+            self.finish(before)
+        intake = self.intake
+        await intake.turn()
+        taken: list[Entry] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                # Another call may take what this one has waited for.
+                while not taken and not intake.closed:
+                    await intake.gathered(most)
+                    await intake.turn()
+                    taken = await intake.several(most, apart=False)
+        if not taken:
+            await intake.turn()
+            taken = await intake.several(most, apart=False)
+        if not taken and intake.closed:
+            raise ClosedError("consumer")
+        return self.give_all(caller, *self.desk.open_all(taken))
+
+    # -- who has what --------------------------------------------------------------
+
+    def give(self, caller: Caller, entry: Entry, message: Message[T]) -> Message[T]:
+        """Book that a call brings a message; returns what the call returns."""
+        if caller is asyncio.current_task(self.loop):
+            held = self.holders.get(caller) or self._held_by(caller)
+            held.entries.append(entry)
+        elif (fetch := self._fetched(caller, (entry,))) is not None:
+            message = fetch.watched(message)
+            fetch.watch(message, this_task())
+        return message
+
+    def give_all(
+        self, caller: Caller, entries: Sequence[Entry], messages: list[Message[T]]
+    ) -> list[Message[T]]:
+        """Book that a call brings a list of messages; returns what the call returns."""
+        if not entries:
+            return messages
+        if caller is asyncio.current_task(self.loop):
+            self._held_by(caller).entries.extend(entries)
+        elif (fetch := self._fetched(caller, entries)) is not None:
+            messages = [fetch.watched(message) for message in messages]
+            fetch.watch(messages, this_task())
+        return messages
+
+    def _fetched(self, caller: Caller, entries: Sequence[Entry]) -> Fetch | None:
+        """Book what a call brings in a task of its own; None if nobody can receive it.
+
+        Then it is left without an outcome.
+        """
+        self._end_outside()
+        if has_ended(caller):
+            self._abandon(entries)
+            return None
+        fetch = Fetch(entries)
+        self._held_by(caller).fetches.append(fetch)
+        return fetch
+
+    def keep(self, caller: Caller, entries: Sequence[Entry]) -> None:
+        """Book that a caller has received entries."""
+        if has_ended(caller):
+            self._abandon(entries)
+        else:
+            self._held_by(caller).entries.extend(entries)
+
+    def _held_by(self, caller: Caller) -> Held:
+        held = self.holders.get(caller)
+        if held is None:
+            held = self.holders[caller] = Held()
+            if isinstance(caller, asyncio.Task) and caller.get_loop() is self.loop:
+                caller.add_done_callback(self._ended)
+            else:
+                held.inside = False
+                self._outside.add(caller)
+        return held
+
+    # -- coming back ---------------------------------------------------------------
+
+    def come_back(self, caller: Caller) -> Before | None:
+        """Count as processed what a caller holds that calls now.
+
+        That is done here at once, so that what is held when the call runs doesn't
+        matter; or by `finish`, in the consumer's loop, where the call is another
+        thread's.
+        """
+        held = self.holders.get(caller)
+        if held is None:
+            return None
+        if not held.inside:
+            return caller, Held(entries=[*held.entries], fetches=[*held.fetches])
+        entries, held.entries = held.entries, []
+        self._finish_received(held, entries, held.fetches)
+        return None
+
+    def come_back_here(self) -> None:
+        """Do it for the running task: it begins something other than a call."""
+        if self.holders:
+            self.come_back(asyncio.current_task())
+
+    def finish(self, before: Before) -> None:
+        """Count as processed what a caller of another thread held when it called."""
+        caller, then = before
+        held = self.holders.get(caller)
+        if held is not None:
+            those = set(then.entries)
+            entries = [each for each in held.entries if each in those]
+            held.entries = [each for each in held.entries if each not in those]
+            fetches = [each for each in then.fetches if each in held.fetches]
+            self._finish_received(held, entries, fetches)
+
+    def _finish_received(
+        self, held: Held, entries: list[Entry], fetches: Sequence[Fetch]
+    ) -> None:
+        """Finish with a caller's entries, and with fetches of which more is known."""
+        if fetches:  # as a rule there are none
+            known = [each for each in fetches if each.received is not None]
+            held.fetches = [each for each in held.fetches if each not in known]
+            for fetch in known:
+                if fetch.received:
+                    entries += fetch.entries
+                else:
+                    self._abandon(fetch.entries)
+        self.ledger.finish_all(entries, ack=self.ack)
+
+    # -- not coming back -----------------------------------------------------------
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """Leave without an outcome what a task held that has ended."""
+        if (held := self.holders.pop(task, None)) is not None:
+            self._abandon_all(held)
+
+    def _end_outside(self) -> None:
+        for caller in [each for each in self._outside if has_ended(each)]:
+            self._outside.discard(caller)
+            self._abandon_all(self.holders.pop(caller))
+
+    def _abandon_all(self, held: Held) -> None:
+        self._abandon(held.entries)
+        for fetch in held.fetches:
+            self._abandon(fetch.entries)
+        self._abandoned.add(held.aside)
+
+    def _abandon(self, entries: Sequence[Entry]) -> None:
+        self.ledger.finish_all(entries, ack=False)
+        if self.ack:
+            self._abandoned.add(entries)
+
+    def set_aside(self, entries: Sequence[Entry], caller: Caller) -> None:
+        """Take over the messages of a caller's iteration that was left."""
+        self.ledger.finish_all(entries, ack=False)
+        # With an outcome they need not be kept until the consumer closes.
+        left = [each for each in entries if self.ack and each.state is OPEN]
+        if left and has_ended(caller):
+            self._abandoned.add(left)
+        elif left:
+            self._held_by(caller).aside += left
+
+    def let_go(self, leaving: asyncio.Task[Any] | None) -> None:
+        """End all holding: the consumer is being left.
+
+        Args:
+            leaving: The task that leaves it without an exception, and has processed by
+                that what it received. None where it is left by an exception.
+        """
+        for iteration in list(self.iterations):
+            self.set_aside(*iteration.let_go())
+        for caller, held in self.holders.items():
+            if isinstance(caller, asyncio.Task) and held.inside:
+                # A task that lives on must not keep all this alive.
+                caller.remove_done_callback(self._ended)
+            if leaving is None or caller is not leaving:
+                self._let_go(held, ended=has_ended(caller))
+                continue
+            self._finish_received(held, held.entries, held.fetches)
+            for entry in held.aside:
+                if entry.verdict is None:
+                    self.ledger.ack(entry)
+            # What lies in a task still has not been received.
+            self._let_go(Held(fetches=held.fetches), ended=False)
+        self.holders.clear()
+        self._outside.clear()
+        self._abandoned.close()
+
+    def _let_go(self, held: Held, *, ended: bool) -> None:
+        """Leave what is held without an outcome; others get it, without further ado."""
+        if ended:
+            self._abandon_all(held)
+            return
+        self.ledger.finish_all(held.entries, ack=False)
+        for fetch in held.fetches:
+            self.ledger.finish_all(fetch.entries, ack=False)

@@ -1,0 +1,250 @@
+"""What becomes of messages that are not acknowledged, decided and told of.
+
+The decision itself is the core's; here it gets the time, some chance and the exception.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Final
+
+from msgspec.structs import replace
+
+from penstock._core.ledger.entry import IN_HAND, Entry
+from penstock._core.ledger.failure_policy import (
+    NACKED,
+    Dead,
+    Failure,
+    Left,
+    Postponed,
+    Verdict,
+    judge,
+)
+from penstock._core.ledger.ledger import Ledger
+from penstock._tasks.clock import now
+from penstock.errors import DecodeError, GaveUp
+from penstock.events import Event, OnEvent
+from penstock.options import seconds
+from penstock.retries import Backoff, DeadLetters, Retry
+
+__all__ = ["HandlerTimeout", "Verdicts"]
+
+# What can't be read is told of no more often, in seconds: a stream of strangers must
+# not fill a log.
+_TELL: Final = 1.0
+
+
+class HandlerTimeout(TimeoutError):  # noqa: N818 - after its parent
+    """A handler took longer than `Retry.timeout`."""
+
+
+class Verdicts:
+    """Deals with entries whose handlers failed.
+
+    Args:
+        ledger: Where it is booked.
+        retry: The policy; None where nothing can be tried again, because nothing is
+            acknowledged, or by time alone.
+        instead: What is done in place of keeping dead letters; None keeps them.
+        on_stop: Told why the consumer has to stop.
+        on_event: Told of each failure, and of each message that was given up.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        retry: Retry | None,
+        instead: DeadLetters | None,
+        *,
+        on_stop: Callable[[GaveUp], None],
+        on_event: OnEvent,
+    ) -> None:
+        self._ledger = ledger
+        self._retry = retry
+        self._instead = instead
+        self._on_stop = on_stop
+        self._on_event = on_event
+        self._untold = 0
+        self._tell_at = 0.0
+
+    def failed(self, entry: Entry, error: BaseException) -> None:
+        """Finish with an entry whose handler raised."""
+        if self._retry is None or entry.state not in IN_HAND:
+            # It has an outcome, or is to have none.
+            self._ledger.finish(entry, ack=False)
+            self._tell_failure(entry, error, None, type(error).__name__)
+            return
+        timed_out = isinstance(error, HandlerTimeout)
+        again = _again_after(self._retry, error, entry)
+        name = "TimeoutError" if timed_out else type(error).__name__
+        reason = "it took too long" if timed_out else _words(error)
+        verdict = self._judge(entry, Failure(reason, again, error=name))
+        if isinstance(verdict, Dead):
+            started = not _is_own(error, entry)
+            verdict = replace(verdict, traceback=_format(error), started=started)
+        said = entry.verdict
+        self._tell_failure(entry, error, said or verdict, name)
+        self._ledger.fail(entry, verdict)
+        if said is None:
+            self._conclude(entry, verdict, name, error)
+
+    def left(self, entry: Entry) -> None:
+        """Finish with an entry whose handler ends more than itself: no verdict."""
+        self._ledger.finish(entry, ack=False)
+
+    def interrupted(self, entry: Entry) -> None:
+        """Finish with an entry whose handler we cancelled: that is no attempt."""
+        self._ledger.put_back(entry)
+
+    def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
+        """Have an entry tried again.
+
+        Raises:
+            ConfigurationError: The delay is none.
+        """
+        if delay is not None:
+            delay = seconds(delay, "nack(delay)")
+        self._refuse(entry, fields, Failure(NACKED, again=True, delay=delay))
+
+    def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
+        """Have an entry given up."""
+        failure = Failure(reason, again=False, error="rejected")
+        self._refuse(entry, fields, failure)
+
+    def exhausted(self, entry: Entry) -> None:
+        """Have an entry given up that came back after its last attempt."""
+        reason = (
+            "the process ended during its last attempt, was stopped during it, or "
+            "never gave an outcome"
+        )
+        self._refuse(entry, entry.fields, Failure(reason, again=False))
+
+    def undecodable(self, entry: Entry, error: DecodeError) -> None:
+        """Finish with an entry that was taken and can't be read."""
+        self._ledger.totals.undecodable += 1
+        if self._retry is None:
+            self._ledger.finish(entry, ack=False)
+            self._tell_undecodable(entry, error)
+            return
+        failure = Failure(error.reason, again=False, error="DecodeError")
+        verdict = self._judge(entry, failure)
+        if isinstance(verdict, Dead):
+            verdict = replace(verdict, started=False)
+        self._ledger.fail(entry, verdict)
+        self._conclude(entry, verdict, f"DecodeError: {error.reason}", error)
+
+    def lease_left(self, entry: Entry) -> float:
+        """Give the seconds until others may have an entry."""
+        return self._ledger.lease_left(entry, now())
+
+    def _refuse(self, entry: Entry, fields: Sequence[bytes], failure: Failure) -> None:
+        verdict = self._judge(entry, failure)
+        self._ledger.refuse(entry, verdict, fields)
+        # Else it had come too late: the entry is somebody else's by now.
+        if entry.verdict is verdict:
+            self._conclude(entry, verdict, failure.error or failure.reason, None)
+
+    def _judge(self, entry: Entry, failure: Failure) -> Verdict:
+        retry = self._retry or Retry()
+        facts = {"now": now(), "chance": random.random()}  # noqa: S311 - jitter
+        attempt = entry.deliveries
+        try:
+            return judge(failure, attempt, retry, self._instead, **facts)
+        except Exception as error:  # noqa: BLE001 - a backoff function of the user's
+            kind = type(error).__name__
+            self._on_event(Event("backoff_failed", logging.ERROR, {"error": kind}))
+            usual = dataclasses.replace(retry, backoff=Backoff())
+            return judge(failure, attempt, usual, self._instead, **facts)
+
+    def _conclude(
+        self, entry: Entry, verdict: Verdict, kind: str, error: BaseException | None
+    ) -> None:
+        """Tell of what was given up, and stop where that was asked for."""
+        if isinstance(verdict, Postponed):
+            return
+        facts = {
+            **_names(entry),
+            "reason": kind,
+            "then": type(verdict).__name__.lower(),
+        }
+        self._on_event(Event("gave_up", logging.ERROR, facts))
+        if isinstance(verdict, Left):
+            stream, id_ = entry.shard.stream, entry.id.decode()
+            reason = GaveUp(stream, id_, entry.deliveries, kind)
+            reason.__cause__ = error
+            self._on_stop(reason)
+
+    def _tell_failure(
+        self, entry: Entry, error: BaseException, verdict: Verdict | None, kind: str
+    ) -> None:
+        # Its type and place only: an exception's text may quote the payload.
+        facts = {**_names(entry), "error": kind}
+        if not isinstance(error, HandlerTimeout):
+            facts["at"] = _place(error)
+        if isinstance(verdict, Postponed):
+            facts["again_in"] = round(verdict.delay, 3)
+        level = logging.WARNING if isinstance(verdict, Postponed) else logging.ERROR
+        self._on_event(Event("handler_failed", level, facts, error))
+
+    def _tell_undecodable(self, entry: Entry, error: DecodeError) -> None:
+        self._untold += 1
+        at = now()
+        if at < self._tell_at:
+            return
+        facts = {**_names(entry), "reason": error.reason, "messages": self._untold}
+        self._untold, self._tell_at = 0, at + _TELL
+        self._on_event(Event("undecodable", logging.ERROR, facts, error))
+
+
+def _again_after(retry: Retry, error: BaseException, entry: Entry) -> bool:
+    """Tell whether an entry may be tried again after an exception."""
+    if isinstance(error, HandlerTimeout):
+        return not isinstance(error, retry.give_up_on)
+    if _is_own(error, entry):
+        return False  # it will not get better
+    # A handler that cancels itself has failed as one that raises.
+    return retry.allows(error) or not isinstance(error, Exception)
+
+
+def _is_own(error: BaseException, entry: Entry) -> bool:
+    """Return whether it is this entry that can't be decoded: no handler had it."""
+    return isinstance(error, DecodeError) and error.id == entry.id.decode()
+
+
+def _words(error: BaseException) -> str:
+    """Give an exception's type and text; a text that can't be had ends no worker."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - whatever its __str__ raises
+        return name
+
+
+def wall_clock() -> str:
+    """Give the time for a dead letter."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _names(entry: Entry) -> dict[str, object]:
+    return {
+        "stream": ascii(entry.shard.stream),
+        "id": entry.id.decode(),
+        "attempt": entry.deliveries,
+    }
+
+
+def _format(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "?"
+    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}"

@@ -1,0 +1,225 @@
+"""The worker: takes an entry, has it handled, settles it, and takes the next."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from penstock._core.handling.settlement import FrontDesk
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.ledger import Ledger
+from penstock._tasks.handling.callers import this_task
+from penstock._tasks.handling.context_variables import Snapshot
+from penstock._tasks.handling.entry_queue import Goal, Intake
+from penstock._tasks.handling.failures import Verdicts
+from penstock._tasks.handling.handler_call import Call
+from penstock.middleware import check_result
+
+__all__ = ["EXITS", "Workbench", "work", "work_batches"]
+
+T = TypeVar("T")
+
+# What a handler raises to end more than itself. It must not get out of a worker's task,
+# since asyncio would stop the event loop.
+EXITS: Final = (SystemExit, KeyboardInterrupt, GeneratorExit)
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What workers work with.
+
+    Attributes:
+        intake: Where entries come from.
+        ledger: Where outcomes go.
+        desk: Serves the messages.
+        verdicts: Deals with failures.
+        ack: Whether a handler's return acknowledges.
+        goal: After which no more is to be handled, if there is one.
+    """
+
+    intake: Intake
+    ledger: Ledger
+    desk: FrontDesk[Any]
+    verdicts: Verdicts
+    ack: bool
+    goal: Goal | None = None
+
+
+async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> None:
+    """Handle entries until the intake closes, or the goal is reached.
+
+    A handler that raises has failed. So has one that is cancelled, by itself or by a
+    timer of its own; only the cancellation of the whole run ends the worker.
+
+    Args:
+        call: Called with each message.
+        bench: What to work with.
+        replace: Called when a handler has left something in the task's context: then
+            another worker goes on, with a clean one.
+
+    Raises:
+        SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
+            handler or a codec.
+    """
+    intake, ledger, desk, ack = bench.intake, bench.ledger, bench.desk, bench.ack
+    task, context = this_task(), Snapshot()
+    filled, wait = context.filled, partial(intake.entry, bench.goal)
+    goal = bench.goal
+    while not (goal and goal.reached) and (
+        entry := intake.poll() or await _patiently(wait)
+    ):
+        message = desk.open(entry)
+        if message is None:
+            continue
+        try:
+            result = await call(message)
+            if result is not None:
+                check_result(result)
+        except BaseException as error:  # noqa: BLE001 - sorted out there
+            _failed(bench, [entry], error, task)
+        else:
+            if task.cancelling():
+                _check_swallowed(bench, [entry])
+            if ack:
+                ledger.processed(entry)
+            else:
+                ledger.finish(entry, ack=False)
+        if task.cancelling():
+            await _get_over_cancellation(task)
+        if (copy_context() or filled) and context.changed():
+            replace()
+            return
+
+
+async def work_batches(
+    call: Call,
+    bench: Workbench,
+    replace: Callable[[], None],
+    *,
+    size: int,
+    linger: float,
+) -> None:
+    """Handle entries in batches until the intake closes; otherwise as `work`.
+
+    Args:
+        call: Called with a list of messages.
+        bench: What to work with.
+        replace: See `work`.
+        size: Messages in a batch at most.
+        linger: Seconds to wait for that many.
+
+    Raises:
+        SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
+            handler or a codec.
+    """
+    task, context = this_task(), Snapshot()
+    batch = partial(bench.intake.batch, size, linger, bench.goal)
+    while taken := await _patiently(batch):
+        entries, messages = bench.desk.open_all(taken)
+        if not messages:
+            continue
+        try:
+            result = await call(messages)
+            if result is not None:
+                check_result(result)
+        except BaseException as error:  # noqa: BLE001 - sorted out there
+            _failed(bench, entries, error, task)
+        else:
+            if task.cancelling():
+                _check_swallowed(bench, entries)
+            bench.ledger.finish_all(entries, ack=bench.ack)
+        if task.cancelling():
+            await _get_over_cancellation(task)
+        if context.changed():
+            replace()
+            return
+
+
+def _failed(
+    bench: Workbench,
+    entries: Sequence[Entry],
+    error: BaseException,
+    task: asyncio.Task[Any],
+) -> None:
+    """Book that a handler raised.
+
+    Raises:
+        CancelledError: The run was cancelled.
+        SystemExit: Or another one of `EXITS`, if that is what it raised.
+    """
+    if isinstance(error, asyncio.CancelledError) and task.cancelling() and _run_ends():
+        _interrupt(bench, entries)
+        raise error
+    if isinstance(error, EXITS):
+        _leave(bench, entries)
+        raise error
+    for entry in entries:
+        bench.verdicts.failed(entry, error)
+
+
+def _check_swallowed(bench: Workbench, entries: Sequence[Entry]) -> None:
+    """Check whose cancellation a handler has swallowed that then returned.
+
+    One of its own is its affair.
+
+    Raises:
+        CancelledError: It was ours: who knows what the handler has done.
+    """
+    if _run_ends():
+        _interrupt(bench, entries)
+        raise asyncio.CancelledError
+
+
+def _run_ends() -> bool:
+    """Return whether the run that this worker belongs to was cancelled.
+
+    Its scope tells. `task.cancelling()` counts what a handler's own timer does as well,
+    by `loop.call_later(seconds, task.cancel)`.
+    """
+    return anyio.current_effective_deadline() == -math.inf
+
+
+async def _patiently(wait: Callable[[], Awaitable[T]]) -> T:
+    """Wait for something, whatever a handler's timer does that outlived its handler.
+
+    Raises:
+        CancelledError: The run was cancelled.
+    """
+    while True:
+        try:
+            return await wait()
+        except asyncio.CancelledError:
+            await _get_over_cancellation(this_task())
+
+
+async def _get_over_cancellation(task: asyncio.Task[Any]) -> None:
+    """Forget a cancellation that was meant for a handler, not for its worker.
+
+    Raises:
+        CancelledError: It is the run that was cancelled.
+    """
+    if _run_ends():
+        raise asyncio.CancelledError
+    # It may still be about to be raised, and would be in the next handler.
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while task.uncancel():
+        pass
+
+
+def _interrupt(bench: Workbench, entries: Sequence[Entry]) -> None:
+    for entry in reversed(entries):
+        bench.verdicts.interrupted(entry)
+
+
+def _leave(bench: Workbench, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        bench.verdicts.left(entry)

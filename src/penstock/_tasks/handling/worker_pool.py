@@ -1,0 +1,191 @@
+"""Running: workers are employed for a handler, and let go when the consumer closes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
+
+import anyio
+
+from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.signature import is_async
+from penstock._core.ledger.ledger import Ledger
+from penstock._tasks.consumer_config import Plan
+from penstock._tasks.handling.callers import this_task
+from penstock._tasks.handling.catch_up import CatchUp
+from penstock._tasks.handling.handler_call import (
+    Call,
+    Handler,
+    ThreadDesk,
+    in_thread,
+    limited,
+)
+from penstock._tasks.handling.worker import EXITS, Workbench, work, work_batches
+from penstock._tasks.lifetime import enter, is_inside, task_group
+from penstock.errors import PenstockError, UsageError
+from penstock.middleware import wrap
+from penstock.options import Batch, Ordering, seconds
+
+__all__ = ["Crew", "Job"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a consumer is to have handled, and how.
+
+    Attributes:
+        handler: The user's.
+        concurrency: How many calls at a time.
+        ordering: What is handled one at a time.
+        batch: How many messages a call gets, and for how long they are waited for;
+            None for one message by itself.
+    """
+
+    handler: Handler
+    concurrency: int
+    ordering: Ordering
+    batch: Batch | None
+
+    async def work(
+        self, call: Call, bench: Workbench, replace: Callable[[], None]
+    ) -> None:
+        """Be one of the workers."""
+        if self.batch is None:
+            await work(call, bench, replace)
+            return
+        linger = seconds(self.batch.linger, "linger")
+        await work_batches(call, bench, replace, size=self.batch.size, linger=linger)
+
+
+class Crew(Generic[T]):
+    """The workers of all runs of a consumer.
+
+    Args:
+        plan: What the consumer is to be.
+        ledger: Told in which order to hand out.
+        bench: Gives what workers work with, messages served by a kind of desk.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[T],
+        ledger: Ledger,
+        bench: Callable[[type[FrontDesk[T]]], Workbench],
+    ) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._bench = bench
+        # In the context of handlers, to see one that closes its own consumer.
+        self._token = object()
+        # Called with the task that called `run`, when the last run has ended.
+        self.on_idle: Callable[[asyncio.Task[Any]], None] | None = None
+        # The scopes of runs that are under way, how many they are, and their end.
+        self._scopes: set[anyio.CancelScope] = set()
+        self._runs = 0
+        self._ordering = Ordering.NONE
+        self._idle = anyio.Event()
+
+    def is_inside(self) -> bool:
+        """Return whether the caller is a handler, or was started by one, at work."""
+        return self._runs > 0 and is_inside(self._token)
+
+    async def run(self, job: Job, goal: CatchUp | None = None) -> None:
+        """Have messages handled until the consumer closes, or a goal is reached.
+
+        Raises:
+            UsageError: Another run orders otherwise.
+            PenstockError: Reading failed for good, or a message was given up.
+        """
+        if self._runs and job.ordering is not self._ordering:
+            raise UsageError(
+                f"another run() of this consumer orders by {self._ordering.value!r}; "
+                f"use the same ordering, or a consumer of its own"
+            )
+        if not self._runs:
+            self._idle = anyio.Event()
+            self._ordering = job.ordering
+            self._ledger.order_by(job.ordering)
+        self._runs += 1
+        try:
+            await self._employ(job, goal)
+        finally:
+            self._runs -= 1
+            if not self._runs:
+                self._idle.set()
+                if self.on_idle is not None:
+                    self.on_idle(this_task())
+
+    async def dismiss(self, deadline: float, last: float) -> None:
+        """Wait until handlers have finished, and cancel those that take too long.
+
+        Args:
+            deadline: Until when they may, by the monotonic clock.
+            last: Until when those that were cancelled may come to an end.
+        """
+        for until in (deadline, last):
+            with anyio.move_on_after(until - time.monotonic()):
+                if self._runs:
+                    await self._idle.wait()
+            if not self._runs:
+                return
+            for scope in self._scopes:
+                scope.cancel()
+
+    async def _employ(self, job: Job, goal: CatchUp | None) -> None:
+        call, kind = self._call(job)
+        bench = replace(self._bench(kind), goal=goal)
+        if goal is not None:
+            call = goal.tracking(call)
+        # Of every handler; what one leaves in its context the next must not see.
+        context = copy_context()
+        context.run(enter, self._token)
+        errors: list[BaseException] = []
+        exits: list[BaseException] = []
+
+        def start() -> None:
+            context.copy().run(workers.start_soon, worker)
+
+        async def worker() -> None:
+            try:
+                await job.work(call, bench, start)
+            except EXITS as error:
+                # Of several at a time the group would make one exception.
+                exits.append(error)
+                workers.cancel_scope.cancel()
+            except BaseException as error:
+                known = isinstance(error, PenstockError)
+                if not known and not bench.intake.is_failure(error):
+                    raise
+                # Not raised here: what other handlers are at shall be finished.
+                errors.append(error)
+
+        try:
+            async with task_group() as workers:
+                self._scopes.add(workers.cancel_scope)
+                for _ in range(job.concurrency):
+                    start()
+        finally:
+            self._scopes.discard(workers.cancel_scope)
+            if exits:
+                raise exits[0] from None
+        if errors:
+            raise errors[0]
+
+    def _call(self, job: Job) -> tuple[Call, type[FrontDesk[T]]]:
+        """Make of a handler what workers call, and choose who serves its messages."""
+        awaited = is_async(job.handler)
+        call = cast("Call", job.handler)
+        if not awaited:
+            call = in_thread(job.handler, anyio.CapacityLimiter(job.concurrency))
+        call = wrap(call, self._plan.middleware)
+        timeout = self._plan.retry.timeout if self._plan.retry else None
+        if timeout is not None:
+            limit = seconds(timeout, "timeout")
+            call = limited(call, limit, self._plan.on_event, cancels=awaited)
+        return call, FrontDesk if awaited else ThreadDesk

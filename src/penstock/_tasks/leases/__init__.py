@@ -1,0 +1,1 @@
+"""Leases: renewed, claimed from dead consumers, counted, and released on closing."""

@@ -1,0 +1,416 @@
+"""Leases: kept on what we have, taken over on what nobody answers for."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import anyio
+
+from penstock._connection.reconnect import Line
+from penstock._core.ledger.entry import Renewal
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.protocol import commands
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import (
+    Claimed,
+    ErrorReply,
+    Pending,
+    RawEntry,
+    Trouble,
+)
+from penstock._core.reading.slot_cursors import Cursors
+from penstock._tasks.clock import now
+from penstock._tasks.group import Membership
+from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.leases.dead_consumers import reap
+from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
+from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.release import channel, give_back
+from penstock._tasks.reporting import id_list, tell_of_deleted
+from penstock._tasks.wakeups import Bell
+from penstock.errors import ClosedError, ConnectionLost
+from penstock.events import Event, OnEvent
+from penstock.message import Shard
+
+__all__ = ["Claimer", "renew"]
+
+Fetch: TypeAlias = Callable[
+    [Shard, Sequence[bytes], Book],
+    Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
+]
+
+# A page of XAUTOCLAIM has the server look at ten times as many entries; a million
+# pending ones must not hold it up (chrisguidry/docket#463).
+_PAGE: Final = 100
+_PAGES: Final = 10
+# So many suspects that have to run alone may wait here.
+_PROBES: Final = 16
+# Where nobody can tell us what was given back, we look this often; in seconds.
+_LOOK: Final = 0.9
+# However often we are told, we search no more often; in seconds.
+_PACE: Final = 0.1
+
+
+def _presence(shard: Shard, member: Membership) -> bytes:
+    """Name the channel to which only the consumer of a name listens."""
+    words = (b"penstock:consumer", shard.key, member.group.encode())
+    return b":".join((*words, member.name.encode()))
+
+
+async def renew(
+    line: Line, ledger: Ledger, member: Membership, claims: OwnClaims, lease: float
+) -> tuple[list[bytes], ErrorReply | None]:
+    """Renew what has used up a third of its lease.
+
+    Where so much time has passed that others may have claimed it, it is asked first who
+    owns it: where scripts are forbidden, the claim itself does not tell.
+
+    Returns:
+        The ids of what other consumers own now, and a refusal that may pass.
+
+    Raises:
+        ConnectionLost: The connection ended before the replies.
+    """
+    asked_at = now()
+    renewals = ledger.to_renew(asked_at)
+    late = [due for due in renewals if due.late]
+    kept = [due for due in renewals if not due.late]
+    lost: list[bytes] = []
+    refused: ErrorReply | None = None
+    questions = [_ask_owner(member, due.account.shard, due.ids) for due in late]
+    asked = iter(await line.calls([each for asks in questions for each in asks]))
+    for due, asks in zip(late, questions, strict=True):
+        answers = [next(asked) for _ in asks]
+        error = next((each for each in answers if isinstance(each, ErrorReply)), None)
+        if error is None:
+            ours = [pending.id for page in answers for pending in page]
+            lost += ledger.lose_all_but(due, ours)
+        elif not _is_gone(error):
+            refused = error
+            continue  # it may be others', and is not taken back unasked
+        kept.append(due)
+    kept = [due for due in kept if due.ids]
+    renewed = [_claim(due, asked_at, lease) for due in kept]
+    for due, reply in zip(kept, await claims.claim(line, renewed), strict=True):
+        if not isinstance(reply, ErrorReply):
+            lost += ledger.lose_all_but(due, reply)
+            ledger.renewed(due, asked_at)
+        elif _is_gone(reply):
+            # Nobody else can have it. It is handled here, though it may come again.
+            ledger.renewed(due, asked_at)
+        else:
+            refused = reply
+    return lost, refused
+
+
+def _claim(due: Renewal, at: float, lease: float) -> OwnClaim:
+    youngest = max(entry.leased_at for entry in due.entries)
+    return OwnClaim(due.account.shard, due.ids, min_idle(at - youngest, lease))
+
+
+def _is_gone(reply: ErrorReply) -> bool:
+    """Tell whether there is no group any more in which something could be whose."""
+    return reply.trouble in {Trouble.REPAIR, Trouble.ISOLATE}
+
+
+def _ask_owner(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
+    """Ask for each entry whether it is ours still.
+
+    Not for all from the first to the last: any number of ours may lie between them that
+    nobody here knows of, for example those whose acknowledgement was dropped because
+    their key was of another type for a while.
+    """
+    key, group, name = shard.key, member.group, member.name
+    return [
+        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
+        for id_ in ids
+    ]
+
+
+def _counts(
+    ids: Iterable[bytes], answers: Iterable[Sequence[Pending] | ErrorReply]
+) -> dict[bytes, int]:
+    """Return the delivery counts of claimed entries, without those lost since.
+
+    Where the server does not tell, it is taken for 1: there may have been a start.
+    """
+    counts = {}
+    for id_, answer in zip(ids, answers, strict=True):
+        if isinstance(answer, ErrorReply):
+            counts[id_] = 1
+        else:
+            counts |= {pending.id: pending.deliveries for pending in answer}
+    return counts
+
+
+class Claimer:
+    """Takes over, as far as there is room, what others left longer than the lease.
+
+    Args:
+        line: The command connection.
+        fetch: Reads entries on the connection of their shard's reader: the command
+            connection has subscribed, and the server closes it if 32 MB wait on it.
+        ledger: Where it is booked.
+        intake: Told what there is.
+        member: Whose it becomes.
+        claims: Claims entries that are ours.
+        cursors: Have the shards to look at.
+        lease: Seconds after which it may be taken.
+        interval: Seconds between two searches.
+        on_event: Told of takeovers, and of what is refused.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        fetch: Fetch,
+        ledger: Ledger,
+        intake: Intake,
+        member: Membership,
+        claims: OwnClaims,
+        cursors: Cursors,
+        lease: float,
+        interval: float,
+        on_event: OnEvent,
+    ) -> None:
+        self._line = line
+        self._fetch = fetch
+        self._ledger = ledger
+        self._intake = intake
+        self._member = member
+        self._claims = claims
+        self._reads = cursors
+        self._lease = lease
+        self._interval = interval
+        self._on_event = on_event
+        # Where each shard's search goes on; a search may end before the list does.
+        self._cursors: defaultdict[bytes, bytes] = defaultdict(lambda: b"0-0")
+        self._released = Bell()
+        # The connection on which we listen, if we may, and to what.
+        self._listening_on: int | None = None
+        self._heard: set[bytes] = set()
+        self._may_listen = True
+        # The last search ended because there was no room for more.
+        self._cut_short = False
+        # Or because it was long enough for now: the list goes on.
+        self._unfinished = False
+        self._may_reap = True
+        self._reaped_at = now()
+        self._stopping = False
+        # A takeover is under way: cancelling now could strand what it brings.
+        self._asking = False
+        # Shielded: what cancels whoever holds the consumer must not keep it from being
+        # closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
+        self._ended = anyio.Event()
+
+    @property
+    def stranded(self) -> bool:
+        """Whether a takeover was given up that may have brought entries unseen."""
+        return self._asking
+
+    async def run(self) -> None:
+        """Search, wait, and search again, until stopped."""
+        try:
+            with self._scope:
+                while not self._stopping:
+                    await self._round()
+        finally:
+            self._ended.set()
+
+    def look(self) -> None:
+        """Search now: there are shards that were not searched before."""
+        self._released.ring()
+
+    def room_again(self) -> None:
+        """Go on with a search that ended for want of room."""
+        if self._cut_short:
+            self._released.ring()
+
+    async def stop(self) -> None:
+        """End it; a takeover under way is seen through.
+
+        That may take a server's time without end: bound it, and then call `cut`.
+        """
+        self._stopping = True
+        if not self._asking or self._line.lost:
+            self.cut()
+        await self._ended.wait()
+
+    def cut(self) -> None:
+        """End it now; what a takeover under way may bring is `stranded`."""
+        self._scope.cancel()
+
+    async def ended(self) -> None:
+        """Wait until it has ended: it books nothing more then."""
+        await self._ended.wait()
+
+    async def _round(self) -> None:
+        try:
+            await self._listen()
+            self._cut_short = self._unfinished = False
+            for position in self._reads.positions:
+                # What we have left pending ourselves the reader finds; both of us
+                # would count it as two deliveries.
+                if not position.recovering and position.broken is None:
+                    await self._search(position.shard)
+            await self._reap()
+        except ConnectionLost as error:
+            if self._stopping:
+                return
+            await self._line.restore(error.reason)
+            # What a lost reply took over is ours unseen, until its lease has ended.
+            self._asking = False
+            return
+        except ClosedError:
+            # The reader has ended: what was taken over is given back on closing.
+            self._stopping = True
+        if not self._stopping:
+            if not self._cut_short:
+                await anyio.sleep(_PACE)
+            if self._unfinished:
+                return
+            with anyio.move_on_after(self._pause()):
+                await self._released.wait()
+
+    def _pause(self) -> float:
+        interval = self._interval if self._may_listen else min(_LOOK, self._interval)
+        return interval * (0.75 + random.random() / 2)  # noqa: S311 - only jitter
+
+    async def _listen(self) -> None:
+        first = self._listening_on is None
+        if self._listening_on != self._line.number:
+            self._heard.clear()
+        shards = [s for s in self._reads.shards if s.key not in self._heard]
+        if not self._may_listen or not shards:
+            return
+        if first:
+            await self._look_for_namesakes(shards)
+        number = self._line.number
+        channels = [channel(shard, self._member.group) for shard in shards]
+        channels += [_presence(shard, self._member) for shard in shards]
+        self._may_listen = await self._line.listen(channels, self._released.ring)
+        self._listening_on = number
+        self._heard.update(shard.key for shard in shards)
+
+    async def _look_for_namesakes(self, shards: Sequence[Shard]) -> None:
+        """Warn of a consumer of our name: each would take the other's entries anew."""
+        channels = [_presence(shard, self._member) for shard in shards]
+        [reply] = await self._line.calls([commands.pubsub_numsub(channels)])
+        if not isinstance(reply, ErrorReply) and any(reply):
+            self._tell("name_in_use", shards[0], consumer=ascii(self._member.name))
+
+    async def _search(self, shard: Shard) -> None:
+        """Look through a shard's pending list, from where the last search ended."""
+        for _ in range(_PAGES):
+            room = self._ledger.spare(now())
+            if not room or self._stopping:
+                self._cut_short = True
+                return
+            command = commands.xautoclaim(
+                shard.key,
+                self._member.group,
+                self._member.name,
+                idle=int(self._lease * 1000),
+                cursor=self._cursors[shard.key],
+                count=min(room, _PAGE),
+            )
+            self._asking = True
+            asked = now()
+            # What was ours, and is acknowledged between its takeover and its booking,
+            # is done.
+            with self._ledger.recovering(shard):
+                [reply] = await self._line.calls([command])
+                if isinstance(reply, ErrorReply):
+                    self._asking = False
+                    self._tell("claim_refused", shard, reply=reply.text)
+                    return
+                page: Claimed = reply
+                self._cursors[shard.key] = page.cursor
+                left = await self._book(shard, page, asked)
+                if left:
+                    await self._leave(shard, left, asked)
+            self._asking = False
+            if left or self._cursors[shard.key] == b"0-0":
+                tell_of_deleted(self._ledger, self._member.group, self._on_event)
+                return
+        self._unfinished = True
+
+    async def _book(self, shard: Shard, page: Claimed, asked: float) -> Sequence[bytes]:
+        """Read what was taken over, and book it; gives what there was no room for."""
+        ledger, member, ids = self._ledger, self._member, page.ids
+        # What is in hand was read whole, and is handled all the same.
+        in_hand = ledger.in_hand(shard)
+        ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
+        if not ids:
+            return ()
+        pending = await self._line.calls(_ask_owner(member, shard, ids))
+        counts = _counts(ids, pending)
+        taken = 0
+        here: list[bytes] = []
+
+        def book(entries: Sequence[RawEntry]) -> None:
+            nonlocal taken
+            new = ledger.came_back(shard, entries, asked, counts, claimed=True)
+            taken += new
+            here.extend(id_ for id_, fields in entries if fields)
+            self._intake.arrived(new)
+
+        left, refused = await self._fetch(shard, list(counts), book)
+        ledger.totals.claimed += taken
+        there = {id_: count for id_, count in counts.items() if id_ not in left}
+        await self._settle_counts(shard, there)
+        if taken:
+            self._tell("claimed", shard, messages=taken, ids=id_list(here))
+        if refused is not None:
+            # They are ours, and found again when their lease has ended.
+            self._tell("claim_refused", shard, reply=refused.text)
+        return left
+
+    async def _leave(self, shard: Shard, ids: Sequence[bytes], asked: float) -> None:
+        """Make claimable at once what was taken over and did not fit."""
+        self._cut_short = True
+        self._cursors[shard.key] = ids[0]
+        waited = min_idle(now() - asked, self._lease)
+        claim = OwnClaim(shard, ids, waited, idle=int(self._lease * 1000))
+        await self._claims.claim(self._line, [claim])
+
+    async def _settle_counts(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
+        """Have the server count what may be started now, and release what can't be.
+
+        A count of 0 says that there certainly was no start. And of suspects that run
+        alone only a few can be tried in time: other consumers may have the rest.
+        """
+        fresh = [id_ for id_, count in counts.items() if not count]
+        if fresh:
+            await self._claims.claim(self._line, [OwnClaim(shard, fresh, count=1)])
+        if released := self._ledger.release_probes(_PROBES):
+            await give_back(
+                self._line,
+                self._claims,
+                released,
+                self._member,
+                idle=self._lease,
+                on_event=self._on_event,
+            )
+
+    async def _reap(self) -> None:
+        """Remove dead consumers, no more often than the interval."""
+        if not self._may_reap or now() - self._reaped_at < self._interval:
+            return
+        self._reaped_at = now()
+        for shard in self._reads.shards:
+            refused = await reap(self._line, self._member, shard, self._lease)
+            if refused is not None:
+                self._may_reap = False
+                self._tell("reaping_refused", shard, reply=refused.text)
+                return
+
+    def _tell(self, name: str, shard: Shard, **facts: Any) -> None:
+        names: dict[str, object] = {"stream": ascii(shard.stream)}
+        names |= {"shard": shard.number, "group": ascii(self._member.group)}
+        self._on_event(Event(name, facts={**names, **facts}))

@@ -1,0 +1,95 @@
+"""Removing consumers that are dead and have nothing pending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from penstock._connection.reconnect import Line
+from penstock._core.protocol import commands, replies, scripts
+from penstock._core.protocol.replies import ErrorReply
+from penstock._tasks.group import Membership
+from penstock.message import Shard
+
+__all__ = ["reap", "remove"]
+
+# A live consumer asks for more every two seconds, whatever the lease.
+_LEAST_IDLE: Final = 10.0
+# What a consumer that is not empty after all may have been given in between.
+_MOST: Final = 1000
+
+
+async def reap(
+    line: Line, member: Membership, shard: Shard, lease: float
+) -> ErrorReply | None:
+    """Remove the group's consumers that are empty and have not asked for a lease.
+
+    Returns:
+        What was refused, if anything was.
+
+    Raises:
+        ConnectionLost: The connection ended before the replies.
+    """
+    [reply] = await line.calls([commands.xinfo_consumers(shard.key, member.group)])
+    if isinstance(reply, ErrorReply):
+        return reply
+    idle = max(lease, _LEAST_IDLE) * 1000
+    for consumer in reply:
+        ours = consumer.name == member.name.encode()
+        if not ours and not consumer.pending and consumer.idle > idle:
+            refused = await remove(line, member, shard, consumer.name)
+            if refused is not None:
+                return refused
+    return None
+
+
+async def remove(
+    line: Line, member: Membership, shard: Shard, name: bytes
+) -> ErrorReply | None:
+    """Remove a consumer unless it has pending entries; gives what was refused.
+
+    Raises:
+        ConnectionLost: The connection ended before the replies.
+    """
+    script = scripts.remove_empty_consumer(shard.key, member.group, name)
+    [reply] = await line.calls([script])
+    if not isinstance(reply, ErrorReply):
+        return None
+    return await _remove_without_script(line, member, shard, name)
+
+
+async def _remove_without_script(
+    line: Line, member: Membership, shard: Shard, name: bytes
+) -> ErrorReply | None:
+    """List and remove in one transaction, and put back what went with it.
+
+    What was delivered to it since we looked is pending for nobody then; to claim it by
+    force makes it pending again, given back.
+    """
+    group = member.group
+    answers = await line.calls(
+        commands.transaction(
+            [
+                commands.xpending_between(
+                    shard.key, group, name, low=b"-", high=b"+", count=_MOST
+                ),
+                commands.xgroup_delconsumer(shard.key, group, name),
+            ]
+        )
+    )
+    done = replies.together(answers)
+    for part in done:
+        if isinstance(part, ErrorReply):
+            return part
+    return await _put_back(line, member, shard, done[0])
+
+
+async def _put_back(
+    line: Line, member: Membership, shard: Shard, gone: Sequence[Any]
+) -> ErrorReply | None:
+    if not gone:
+        return None
+    ids = [pending.id for pending in gone]
+    command = commands.xclaim_restore(shard.key, member.group, member.name, ids)
+    [reply] = await line.calls([command])
+    return reply if isinstance(reply, ErrorReply) else None

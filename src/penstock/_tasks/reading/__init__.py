@@ -1,0 +1,1 @@
+"""Tasks that read: one reader for each connection, and what keeps shards readable."""

@@ -1,0 +1,231 @@
+"""What a consumer reads, and how that changes while it runs.
+
+All changes are made between two reads, so that no reply can come for what is not read
+any more; see `Reader.between_reads`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from penstock._connection.connection import Wire
+from penstock._connection.reconnect import Line
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import commands, replies
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply, StreamInfo, Trouble
+from penstock._core.reading.cursor import Cursor, Position
+from penstock._core.reading.slot_cursors import Cursors
+from penstock._tasks.consumer_config import Plan
+from penstock._tasks.group import join, pin
+from penstock._tasks.leases.claimer import Claimer
+from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.leases.release import give_back
+from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.shard_discovery import Scout
+from penstock._tasks.stream_info import Describer
+from penstock.errors import (
+    AccessError,
+    ClosedError,
+    CommandError,
+    ConfigurationError,
+    ServerError,
+)
+from penstock.events import Event
+from penstock.message import EntryId, Shard
+from penstock.options import Start
+
+__all__ = ["Assignment", "after_which"]
+
+
+def after_which(place: Start | EntryId) -> bytes:
+    """Give the id after which to read, for a place that is inclusive."""
+    if isinstance(place, EntryId):
+        return bytes(place.previous())
+    return b"$" if place is Start.LATEST else b"0-0"
+
+
+class Assignment:
+    """The shards of one consumer.
+
+    Args:
+        plan: What was asked for.
+        line: The command connection.
+        ledger: What is in hand.
+        scout: Finds shards.
+        claims: Claims entries that are ours; None where there is no group.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[Any],
+        line: Line,
+        ledger: Ledger,
+        scout: Scout,
+        claims: OwnClaims | None,
+    ) -> None:
+        self._plan = plan
+        self._line = line
+        self._ledger = ledger
+        self._scout = scout
+        self._claims = claims
+        group, recover = plan.member is not None, plan.acks
+        self.cursors = Cursors(lambda: Cursor((), group=group, recover=recover))
+        # What is wrong with a key that was never a stream; REALTIME tells when it is
+        # asked for messages.
+        self.wrong: ServerError | None = None
+        self.describer = Describer()
+        # Both are there once it is open.
+        self.readers: Readers | None = None
+        self.claimer: Claimer | None = None
+
+    async def open(self) -> None:
+        """Find the shards of all streams and fix where they are read.
+
+        Raises:
+            StreamMissing: A stream is not there, and may not be made.
+            CommandError: A key is no stream, or the like.
+            AccessError: The user may not.
+            ConnectionLost: The connection ended.
+        """
+        shards: list[Shard] = []
+        for stream in self._plan.streams:
+            shards += await self._find(stream)
+        for shard, after in await self._begin(shards, self._plan.start):
+            if shard not in self.cursors:  # one stream's shard may be another's name
+                cursor = self.cursors.open(shard)
+                cursor.add(shard, after, pinned=self._pins(self._plan.start))
+
+    async def _find(self, stream: str) -> Sequence[Shard]:
+        if self._plan.numbers is None:
+            return await self._scout.watch(stream)
+        return [shard_keys.numbered(stream, number) for number in self._plan.numbers]
+
+    async def _begin(
+        self, shards: Sequence[Shard], start: Start | EntryId
+    ) -> list[tuple[Shard, bytes]]:
+        """Fix where shards are read: the group made, or LATEST pinned."""
+        member = self._plan.member
+        if member is not None:
+            found = await join(self._line, member, shards, after_which(start))
+        else:
+            latest = self._pins(start)
+            found, self.wrong = await pin(
+                self._line, shards, self.describer, needed=latest
+            )
+            if not latest:
+                found = [after_which(start)] * len(shards)
+        return list(zip(shards, found, strict=True))
+
+    def _pins(self, start: Start | EntryId) -> bool:
+        """Whether a start is made the last id of each stream."""
+        return self._plan.member is None and start is Start.LATEST
+
+    async def appeared(self, shards: Sequence[Shard]) -> Iterable[Shard]:
+        """Read shards that were not there when the consumer opened.
+
+        Returns:
+            Those that are read now.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        start = self._plan.start
+        # All of it was sent after opening.
+        start = Start.EARLIEST if start is Start.LATEST else start
+        try:
+            await self._add(shards, start)
+        except (CommandError, AccessError, ClosedError):
+            # Gone again, of another type by now, not for us; or we are closing.
+            return ()
+        for shard in shards:
+            facts = {"stream": ascii(shard.stream), "shard": shard.number}
+            self._plan.on_event(Event("shard_found", logging.INFO, facts))
+        return shards
+
+    async def _add(self, shards: Sequence[Shard], start: Start | EntryId) -> None:
+        begun = await self._begin(shards, start)
+        await self._reading.add(begun, pinned=self._pins(start))
+        if self.claimer is not None:
+            self.claimer.look()
+
+    @property
+    def _reading(self) -> Readers:
+        assert self.readers is not None  # noqa: S101 - open, say our callers
+        return self.readers
+
+    async def assign(self, stream: str, shards: Sequence[Shard] | None) -> None:
+        """Read a stream, or some of its shards, as well."""
+        await self._add(shards or await self._find(stream), self._plan.start)
+
+    async def unassign(self, stream: str, shards: Sequence[Shard] | None) -> None:
+        """Read a stream, or some of its shards, no more."""
+        if shards is None:
+            self._scout.ignore(stream)
+        leaving = [
+            shard
+            for shard in self.cursors.shards
+            if (shard.stream == stream if shards is None else shard in shards)
+        ]
+        if not leaving:
+            raise ConfigurationError(
+                f"{stream!r:.80} is not read, or not that shard of it; "
+                f"`consumer.shards` tells what is"
+            )
+
+        async def remove(_: Wire, cursor: Cursor) -> None:
+            for shard in leaving:
+                if shard in cursor:
+                    cursor.remove(shard)
+                    await self._let_go(shard)
+
+        await self._reading.between_reads(remove)
+
+    async def _let_go(self, shard: Shard) -> None:
+        plan, claims = self._plan, self._claims
+        if plan.member is None or claims is None or not plan.acks:
+            self._ledger.drop(shard)
+            return
+        await give_back(
+            self._line,
+            claims,
+            self._ledger.give_up(shard),
+            plan.member,
+            idle=plan.lease,
+            on_event=plan.on_event,
+        )
+
+    async def lag(self) -> dict[Shard, int | None]:
+        """Count what each shard has and nobody was given yet."""
+        positions, member = self.cursors.positions, self._plan.member
+        keys = [position.shard.key for position in positions]
+        shards = [position.shard for position in positions]
+        if member is None:
+            streams = await self.describer.streams(self._line.calls, keys)
+            return dict(zip(shards, map(_behind, positions, streams), strict=True))
+        found = await self.describer.with_more(
+            self._line.calls, keys, _groups, bulk=self._reading.calls
+        )
+        counts, trusted = (
+            [replies.lag(facts, member.group, trusted=trust) for facts in found]
+            for trust in (False, True)
+        )
+        if counts != trusted:
+            # Not kept: after a failover it may be another server.
+            [commands_there] = await self._line.calls([commands.counts_lag()])
+            counts = trusted if replies.counts_lag(commands_there) else counts
+        return dict(zip(shards, counts, strict=True))
+
+
+def _groups(key: bytes) -> list[Command]:
+    return [commands.xinfo_groups(key)]
+
+
+def _behind(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
+    """Count what lies above the position of a consumer without a group."""
+    if isinstance(stream, ErrorReply):
+        return 0 if stream.trouble is Trouble.REPAIR else None  # no stream yet
+    return stream.behind(EntryId.parse(position.after), None)

@@ -1,0 +1,650 @@
+"""The reader: waits for room, reads, books what came, and does nothing else.
+
+It has a connection of its own, since a blocking read holds up all that is behind it.
+What changes the positions (a seek, another shard) is done between two reads, by the
+reader: so no reply can come for a position that is not there any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import anyio
+
+from penstock._connection.connection import Wire
+from penstock._connection.reconnect import Link
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.protocol import commands, replies
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply, Pending, RawEntry, Trouble
+from penstock._core.reading.cursor import Cursor, Live, Position, Read, Recover
+from penstock._core.reading.request_size import Portion
+from penstock._tasks.clock import now
+from penstock._tasks.group import Membership, refusal
+from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
+from penstock._tasks.leases.pending_bodies import Book, Fetcher, counted
+from penstock._tasks.reading.shard_health import Healer
+from penstock._tasks.reporting import tell_of_deleted
+from penstock._tasks.wakeups import Bell
+from penstock.errors import ClosedError, ConnectionLost, PenstockError
+from penstock.events import Event, OnEvent
+from penstock.message import EntryId, Shard
+
+__all__ = ["Errand", "Reader"]
+
+# A read on a silent stream comes back this often, to be asked again. Short enough to
+# notice a peer that has vanished without a word, and half a command a second.
+BLOCK: Final = 2.0
+# Pending entries that the first page lists; a line is about 70 bytes.
+_LINES: Final = 100
+# Shards that are read at once, as long as their replies come through.
+_SHARDS: Final = 1000
+# Seconds for which such a page is believed: others may take over what is in it.
+_FRESH: Final = 0.25
+# Bytes a second that looking at quiet streams may bring on average.
+_QUIET_BYTES: Final = 50_000
+# How often a broken shard is looked at; in seconds.
+_LOOK: Final = 1.0
+# How often a stream is described that is read without a group; in seconds.
+_CHECK: Final = 1.0
+# Seconds without comparing entries after a connection that ended at that.
+_PATIENCE: Final = 30.0
+
+Errand: TypeAlias = Callable[[Wire], Awaitable[None]]
+"""Something to be done between two reads, on the reader's connection.
+
+It is done again from the start if the connection ends meanwhile.
+"""
+
+Came: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
+"""What a read brought: keys, each with its entries."""
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    errand: Errand
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Reader:
+    """Fills the ledger from the server.
+
+    Args:
+        wire: Its connection; replaced after an outage.
+        link: Makes new ones.
+        cursor: Where to read.
+        ledger: Where to book.
+        intake: Told what arrived.
+        member: The group that is read, or None for REALTIME.
+        claims: Claims entries that are ours; None for REALTIME.
+        lease: The lease in seconds.
+        room: Gives how many entries may be read, being told how much room the last read
+            left; at 0, `room_again` will be called.
+        part: Has each slot read by itself; False if that is so already.
+        unblock: Sends CLIENT UNBLOCK for a connection's id.
+        on_recovered: Called when all own pending entries of a shard have been read.
+        on_event: Told what is repaired or refused.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        link: Link,
+        *,
+        cursor: Cursor,
+        ledger: Ledger,
+        intake: Intake,
+        member: Membership | None,
+        claims: OwnClaims | None,
+        lease: float,
+        room: Callable[[int], int],
+        part: Callable[[], Awaitable[bool]],
+        unblock: Callable[[int], Awaitable[None]],
+        on_recovered: Callable[[], None],
+        on_event: OnEvent,
+    ) -> None:
+        self.wire = wire
+        self._link = link
+        self._cursor = cursor
+        self._ledger = ledger
+        self._intake = intake
+        self._member = member
+        self._claims = claims
+        # Entries may be as much older than they seem as a read waits for them.
+        self._block = BLOCK if member is None else min(BLOCK, lease / 3)
+        self._room = room
+        self._part = part
+        # Rung when there is room again, or something else to do.
+        self._bell = Bell()
+        # Whether it waits for room.
+        self.waits = False
+        self._unblock = unblock
+        self._on_recovered = on_recovered
+        self._on_event = on_event
+        self._healer = Healer(member, self._made_anew, self._recreated, on_event)
+        # When broken shards are looked at again.
+        self._look_at = 0.0
+        # When it is looked again for entries that were trimmed unread.
+        self._missed_at = 0.0
+        # Reads of what is new have brought nothing since.
+        self._idle = False
+        # When streams are described again that are read without a group.
+        self._check_at: dict[bytes, float] = {}
+        # When entries may be compared again after an outage: on a way that ends often,
+        # nothing else would ever come through. And whether this connection did it.
+        self._compare_at = 0.0
+        self._compared = False
+        # Which shard is looked at next while there is nothing to read; and when.
+        self._turn = 0
+        self._errands: deque[_Asked] = deque()
+        self._stopping = False
+        # A read is under way: cancelling now could strand what it brings.
+        self._reading = False
+        # Bytes of the last reply.
+        self._size = 0
+        # How many entries, and how many lines about pending ones, come through at once.
+        self._portion = Portion()
+        self._lines = Portion(_LINES)
+        # Of how many shards one entry each does.
+        self._shards = Portion(_SHARDS)
+        self._fetcher = Fetcher(ledger, self._portion)
+        # Room that the last read left because its portion was too small.
+        self._left = 0
+        # Shielded: what cancels whoever holds the consumer must not keep it from being
+        # closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
+        self._ended = asyncio.Event()
+
+    @property
+    def stranded(self) -> bool:
+        """Whether a read was given up whose entries may be pending unseen."""
+        return self._reading
+
+    async def run(self) -> None:
+        """Read until stopped, over any number of reconnects."""
+        try:
+            with self._scope:
+                self._cursor.connected()
+                while not self._stopping:
+                    await self._survive()
+        finally:
+            self._ended.set()
+            while self._errands:
+                asked = self._errands.popleft()
+                asked.begun.set()
+                _settle(asked.done, ClosedError("consumer"))
+            with anyio.CancelScope(shield=True):
+                await self.wire.aclose()
+
+    async def _survive(self) -> None:
+        try:
+            await self._read()
+        except ConnectionLost as error:
+            if self._stopping:
+                return
+            await self.wire.aclose()
+            self.wire = await self._link.reconnect(error.reason)
+            # The lost reply may have had entries in it, which are ours unseen.
+            self._reading = self._compared = False
+            self._cursor.connected()
+
+    def room_again(self) -> None:
+        """Go on reading, if it ended for want of room."""
+        self._bell.ring()
+
+    async def between_reads(self, errand: Errand) -> None:
+        """Have something done between two reads; a blocked read is let go for it.
+
+        Cancelling it leaves the errand to be done.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+            PenstockError: What the errand raised.
+        """
+        if self._ended.is_set():
+            raise ClosedError("consumer")
+        asked = _Asked(errand)
+        self._errands.append(asked)
+        self._bell.ring()
+        await self._let_go(asked.begun)
+        await asyncio.shield(asked.done)
+
+    async def stop(self) -> None:
+        """End reading; a read under way is let go by the server, not cancelled.
+
+        That may take a server's time without end: bound it, and then call `cut`.
+        """
+        self._stopping = True
+        if not self._reading or self.wire.client_id is None or self.wire.lost:
+            self.cut()
+        await self._let_go(self._ended)
+
+    def cut(self) -> None:
+        """End reading now; what a read under way may bring is `stranded`."""
+        self._scope.cancel()
+
+    async def ended(self) -> None:
+        """Wait until it has ended: it books nothing more then."""
+        await self._ended.wait()
+
+    async def _let_go(self, until: asyncio.Event) -> None:
+        """Have the server end a blocked read, until something has happened."""
+        # The reader may be on its way there already, without a read.
+        await asyncio.sleep(0)
+        while not until.is_set():
+            if self.wire.client_id is None:
+                await until.wait()  # the read ends by itself
+                return
+            # Repeated, since it does nothing to a read that the server has not got
+            # yet: the two connections race.
+            if self._reading and not self.wire.lost:
+                await self._unblock(self.wire.client_id)
+            # Not anyio's: this runs in the caller's task, and its cancellation got out
+            # when the event came in the same turn as the deadline.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await until.wait()
+
+    async def _read(self) -> None:
+        while not self._stopping:
+            await self._run_errands()
+            await self._look_after()
+            room = self._room(self._left)
+            self._left = 0
+            read = self._next(room) if room else None
+            match read:
+                case None:
+                    self.waits = not room
+                    with anyio.move_on_after(_LOOK if self._cursor.broken else None):
+                        await self._bell.wait()
+                    self.waits = False
+                case Recover():
+                    await self._recover(read)
+                case Live():
+                    await self._live(read, room)
+
+    def _next(self, room: int) -> Read | None:
+        most, lines, shards = self._portion.most, self._lines.most, self._shards.most
+        return self._cursor.next(room, most=most, lines=lines, shards=shards)
+
+    async def _run_errands(self) -> None:
+        while self._errands:
+            asked = self._errands[0]
+            asked.begun.set()
+            try:
+                await asked.errand(self.wire)
+            except ConnectionLost:
+                raise  # it stays, for the next connection
+            except PenstockError as error:
+                _settle(asked.done, error)
+            else:
+                _settle(asked.done, None)
+            self._errands.popleft()
+
+    async def _look_after(self) -> None:
+        """See whether broken shards have healed, and doubtful ones are the same."""
+        compare = now() >= self._compare_at
+        for position in self._cursor.positions:
+            if position.doubtful and position.broken is None:
+                if position.record.interrupted:
+                    if compare:
+                        # Until a read has come through on the same connection.
+                        self._compare_at, self._compared = now() + _PATIENCE, True
+                    await self._healer.check_after_outage(
+                        self.wire, position, compare=compare
+                    )
+                else:
+                    await self._healer.check(self.wire, position)
+        if self._cursor.broken and now() >= self._look_at:
+            await self._examine(self._cursor.broken)
+
+    def _made_anew(self, shard: Shard) -> None:
+        self._ledger.made_anew(shard, now())
+
+    def _recreated(self, position: Position) -> Sequence[bytes]:
+        """Forget what is known of a stream that is another one now."""
+        position.recreated()
+        self._cursor.recover_again(position)
+        return self._ledger.stream_recreated(position.shard)
+
+    async def _suspect(self, positions: Sequence[Position]) -> None:
+        """Look at one shard after the other while there is nothing to read.
+
+        A stream that was recreated with ids that were there before looks like a quiet
+        one.
+        """
+        self._turn += 1
+        position = positions[self._turn % len(positions)]
+        if self._is_doubtful(position):
+            await self._check(position)
+
+    async def _checked(self, came: Came) -> Came:
+        """Find out which entries are of streams that were recreated, before all else.
+
+        Returns:
+            What came, but for what is going to be read again.
+        """
+        kept: list[tuple[bytes, Sequence[RawEntry]]] = []
+        for key, entries in came:
+            position = self._cursor.position(key)
+            if not self._is_doubtful(position, entries[0][0]):
+                kept.append((key, entries))
+                continue
+            # Cancelled now, it would leave what came unbooked.
+            self._reading = True
+            try:
+                recreated = await self._check(position)
+            except ConnectionLost:
+                # What came is booked all the same. The next request finds it lost.
+                recreated = False
+            if not recreated or self._member is not None:
+                kept.append((key, entries))
+        return kept
+
+    def _is_doubtful(self, position: Position, first: bytes = b"") -> bool:
+        """Return whether a stream has to be checked, of which entries may have come."""
+        if self._member is not None:
+            return position.goes_back(first) and not position.noted
+        return now() >= self._check_at.get(position.shard.key, 0.0)
+
+    async def _check(self, position: Position) -> bool:
+        begun, before = now(), self.wire.received
+        quiet = self._member is None
+        recreated = await self._healer.check(self.wire, position, quiet=quiet)
+        # Never more than a fiftieth of the time. And where scripts are refused, two
+        # whole entries came, of up to 64 MiB each.
+        took = max(50 * (now() - begun), (self.wire.received - before) / _QUIET_BYTES)
+        self._check_at[position.shard.key] = begun + max(_CHECK, took)
+        return recreated
+
+    async def _examine(self, positions: Sequence[Position]) -> None:
+        self._look_at = now() + _LOOK
+        refused = await self._healer.examine(self.wire, positions)
+        if refused is not None:
+            self._intake.fail(refused)
+            self._stopping = True
+
+    async def _request(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
+        self._reading = True
+        before = self.wire.received
+        answers = await self.wire.ask(batch, wait)
+        self._size = self.wire.received - before
+        self._reading = False
+        return answers
+
+    async def _live(self, read: Live, room: int) -> None:
+        block = min(self._block, _LOOK) if self._cursor.broken else self._block
+        wait = block if read.wait else 0.0
+        shards = len(read.positions)
+        looked = await self._look_for_missed(read)
+        # The server may have given the entries away as soon as this was sent; when they
+        # are booked tells nothing, should this process stand still before that.
+        asked_at = now()
+        # Once one entry a shard does not come through, fewer shards are read at once;
+        # and all of them again before more entries are.
+        few = read.count == 1 and shards > 1
+        with counted(*((self._shards, shards) if few else (self._portion, read.count))):
+            [came] = await self._request([self._live_command(read, wait)], wait)
+        limited = shards >= self._shards.most
+        self._shards.came(shards, shards)
+        if isinstance(came, ErrorReply):
+            await self._refused(came)
+            return
+        if not came and read.wait and self._member is None:
+            await self._suspect(read.positions)
+        came = await self._checked(came)
+        self._reading = False
+        # Each entry's share of the reply; what an entry holds is not counted out.
+        each = self._size // max(1, sum(len(entries) for _, entries in came))
+        count = 0
+        for key, entries in came:
+            position = self._cursor.received(read, key, entries)
+            if position.again and not position.noted:
+                self._healer.set_back(position, entries[0][0])
+            count += self._ledger.received(
+                position.shard,
+                entries,
+                asked_at,
+                each * len(entries),
+                again=position.again,
+            )
+            if len(entries) == read.count < room:
+                self._left = max(0, room - read.count * len(read.positions))
+            if not limited:
+                self._portion.came(read.count, len(entries))
+        self._intake.arrived(count)
+        self._link.progress()
+        if self._compared:
+            self._compare_at = 0.0
+        if came:
+            self._idle = False
+            if looked:
+                await self._healer.look_for_missed(self.wire, read.positions)
+
+    async def _look_for_missed(self, read: Live) -> bool:
+        """Look before a read that may skip what was trimmed; returns whether we did."""
+        # Who waits for the next entry is given it before it can be trimmed.
+        begun = now()
+        if self._member is None or self._idle or begun < self._missed_at:
+            return False
+        await self._healer.look_for_missed(self.wire, read.positions)
+        self._idle = True
+        took = now() - begun
+        self._missed_at = begun + max(_CHECK, 50 * took)
+        return True
+
+    def _live_command(self, read: Live, wait: float) -> Command:
+        keys = [position.shard.key for position in read.positions]
+        block = int(wait * 1000) if wait else None
+        if self._member is None:
+            after = [position.after for position in read.positions]
+            return commands.xread(keys, after, read.count, block)
+        group, name = self._member.group, self._member.name
+        noack = self._member.noack
+        return commands.xreadgroup(group, name, keys, read.count, block, noack=noack)
+
+    async def _recover(self, read: Recover) -> None:
+        """Read a page of own pending entries, with their delivery counts."""
+        assert self._member is not None  # noqa: S101 - only groups have any
+        with self._ledger.recovering(read.position.shard):
+            await self._read_pending(read, self._member)
+
+    async def _read_pending(self, read: Recover, member: Membership) -> None:
+        listed = now()
+        pending = await self._list_pending(read, member)
+        if pending is None:
+            return
+        left = pending
+        # There was room for one as this began.
+        least = 1
+        while left and (least or now() - listed < _FRESH):
+            chunk = self._chunk(read.position.shard, left, least)
+            if not chunk:
+                break
+            entries = await self._bodies(read.position.shard, chunk)
+            if entries is None:
+                return
+            self._book(read.position, chunk, entries, member, listed)
+            self._cursor.recovered_up_to(read, chunk[-1].id)
+            left, least = left[len(chunk) :], 0
+        if not left:
+            self._cursor.recovered(read, [(each.id, None) for each in pending])
+        if not read.position.recovering:
+            tell_of_deleted(self._ledger, member.group, self._on_event)
+            self._on_recovered()
+
+    async def _list_pending(
+        self, read: Recover, member: Membership
+    ) -> Sequence[Pending] | None:
+        # Not by reading them again: that counts a delivery, also of what is in hand.
+        group, name, position = member.group, member.name, read.position
+        key = position.shard.key
+        batch = [commands.xpending_page(key, group, name, position.after, read.count)]
+        if position.until is None:
+            batch.append(commands.xpending_summary(key, group))
+        with counted(self._lines, read.count):
+            reply, *summary = await self._request(batch, 0.0)
+        if isinstance(reply, ErrorReply):
+            await self._refused(reply)
+            return None
+        if summary:
+            position.summed_up(replies.highest_pending(summary[0]))
+        pending: list[Pending] = reply
+        self._lines.came(read.count, len(pending))
+        return pending
+
+    def _chunk(
+        self, shard: Shard, pending: Sequence[Pending], least: int
+    ) -> list[Pending]:
+        """Return the first of them, with as many to read as is allowed at once.
+
+        At least `least` of those that are not in hand, which need no reading.
+        """
+        in_hand = self._ledger.in_hand(shard)
+        count = max(self._fetcher.count, least)
+        chunk: list[Pending] = []
+        for each in pending:
+            if each.id not in in_hand:
+                if not count:
+                    break
+                count -= 1
+            chunk.append(each)
+        return chunk
+
+    def _book(
+        self,
+        position: Position,
+        pending: Sequence[Pending],
+        entries: Sequence[RawEntry],
+        member: Membership,
+        asked_at: float,
+    ) -> None:
+        counts = {each.id: _count(each, position) for each in pending}
+        new = self._ledger.came_back(position.shard, entries, asked_at, counts)
+        self._intake.arrived(new)
+        if new:
+            # A replica lists what is pending, too; what it can't do is to renew it.
+            self._link.progress()
+
+    async def _bodies(
+        self, shard: Shard, pending: Sequence[Pending]
+    ) -> list[RawEntry] | None:
+        """Renew own pending entries that are not in hand, and read them.
+
+        Gives those in hand too, without what is in them; None if it was refused.
+        """
+        in_hand = self._ledger.in_hand(shard)
+        unknown = [each for each in pending if each.id not in in_hand]
+        known: list[RawEntry] = [(p.id, ()) for p in pending if p.id in in_hand]
+        if not unknown:
+            return known
+        assert self._claims is not None  # noqa: S101 - only groups have any
+        ours: set[bytes] = set()
+        for reply in await self._claims.claim(self.wire, [*reclaims(shard, unknown)]):
+            if isinstance(reply, ErrorReply):
+                await self._refused(reply)
+                return None
+            ours.update(reply)
+        ids = [each.id for each in unknown]
+        entries = await self._fetcher.read(self._request, shard, ids)
+        if isinstance(entries, ErrorReply):
+            await self._refused(entries)
+            return None
+        # What is deleted may be pending no more, and what is not ours is another's.
+        return known + [each for each in entries if each[1] is None or each[0] in ours]
+
+    async def fetch(
+        self, shard: Shard, ids: Sequence[bytes], book: Book
+    ) -> tuple[Sequence[bytes], ErrorReply | None]:
+        """Read entries that were taken over, between two reads, as long as they fit.
+
+        If the connection ends meanwhile, what was not read is left to recovery.
+
+        Args:
+            shard: Where they are.
+            ids: Their ids.
+            book: Takes them, some at a time.
+
+        Returns:
+            The ids that there was no room for, and what was refused.
+
+        Raises:
+            ClosedError: The consumer closed before it was done.
+        """
+        left = ids
+        refused: ErrorReply | None = None
+
+        async def errand(_: Wire) -> None:
+            nonlocal left, refused
+            # Should the connection end, the errand is run again, with nothing to do.
+            unread, left = left, []
+            while unread and shard in self._cursor and (count := self._fetcher.count):
+                found = await self._fetcher.read(self._request, shard, unread[:count])
+                if isinstance(found, ErrorReply):
+                    refused = found
+                    return
+                book(found)
+                unread = unread[count:]
+            left = unread
+
+        await self.between_reads(errand)
+        return left, refused
+
+    async def _refused(self, error: ErrorReply) -> None:
+        if error.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
+            # The reply does not say which of the shards it is.
+            await self._examine(self._cursor.positions)
+        elif error.code == "CROSSSLOT" and await self._part():
+            pass  # the server is in cluster mode
+        elif error.trouble is Trouble.FATAL:
+            command = "XREAD" if self._member is None else "XREADGROUP"
+            self._intake.fail(refusal(self.wire.address.name, command, error))
+            self._stopping = True
+            return
+        else:
+            self._on_event(Event("read_refused", facts={"reply": error.text}))
+        await self._link.pause()
+
+
+def reclaims(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
+    """Renew leases of own pending entries, but of none that was claimed just now.
+
+    What was released without a start (its count is 0) may be started from now on, and
+    fast enough not to be counted.
+    """
+    for fresh in (True, False):
+        own = [each for each in pending if (each.deliveries == 0) == fresh]
+        if own:
+            idle = min(each.idle for each in own)
+            ids = [each.id for each in own]
+            yield OwnClaim(shard, ids, min_idle=idle, count=1 if fresh else None)
+
+
+def _count(pending: Pending, position: Position) -> int:
+    """Return the delivery count of what is pending for us.
+
+    What came in a reply that was lost has certainly not been started.
+    """
+    if pending.deliveries == 1 and position.unseen(EntryId.parse(pending.id)):
+        return 0
+    return pending.deliveries
+
+
+def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:
+    if future.done():
+        return  # whoever asked was cancelled
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        # Whoever asked may be cancelled; asyncio need not say "never retrieved".
+        future.exception()

@@ -1,0 +1,165 @@
+"""Reading a stream's history on a connection of its own, over reconnects.
+
+There is no task for it: the next pages are asked for before the present ones are
+given, and their replies are counted off while these are looked at. So there is nothing
+to be ended when somebody leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from penstock._connection.connection import Replies, Wire
+from penstock._connection.reconnect import Link, open_link
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import commands
+from penstock._core.protocol.replies import ErrorReply, RawEntry, Trouble
+from penstock._core.reading.request_size import Portion
+from penstock._core.reading.shard_merge import History, Strand
+from penstock._tasks.group import refusal
+from penstock._tasks.reading.shard_discovery import Scout
+from penstock.errors import ConnectionLost
+from penstock.events import Event, OnEvent
+from penstock.message import EntryId, Shard
+
+__all__ = ["Reach", "replaying"]
+
+# Shards that are asked for a page at once.
+_SHARDS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What is to be read.
+
+    Attributes:
+        stream: The stream's name.
+        numbers: The numbers of its shards; None for all there are.
+        low: The lowest id.
+        high: The highest id.
+        reverse: Whether to begin with the highest.
+        page: Entries that are asked for at once at most.
+    """
+
+    stream: str
+    numbers: Sequence[int] | None
+    low: EntryId
+    high: EntryId
+    reverse: bool
+    page: int
+
+
+async def replaying(
+    url: str | None, reach: Reach, on_event: OnEvent
+) -> AsyncGenerator[Iterable[tuple[Shard, RawEntry]], None]:
+    """Give what is in a stream now, some entries at a time.
+
+    Raises:
+        ConfigurationError: A wrong URL.
+        ConnectError: There is no way to the server, at the beginning.
+        AccessError: The server refuses this user.
+        CommandError: A key is no stream, or the like.
+        ConnectionLost: The connection ended before it had begun.
+    """
+    async with open_link(url, on_event) as link:
+        reader = _Reader(link, await link.connect(), on_event)
+        try:
+            history = await reader.look(reach)
+            while True:
+                given = history.ready()
+                due = history.due()
+                asked = reader.ask(due)
+                yield given
+                if not due:
+                    return
+                await reader.fill(due, asked)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await reader.aclose()
+
+
+class _Reader:
+    """Reads pages.
+
+    Args:
+        link: Makes another connection when one is lost.
+        wire: The first one.
+        on_event: Told what is refused for a while.
+    """
+
+    def __init__(self, link: Link, wire: Wire, on_event: OnEvent) -> None:
+        self._link = link
+        self._wire = wire
+        # How many shards are asked for a page in one request.
+        self._shards = Portion(_SHARDS)
+        self._on_event = on_event
+
+    async def look(self, reach: Reach) -> History:
+        """Find the shards, and where each of them ends now."""
+        if reach.numbers is None:
+            scout = Scout(self._wire.calls, self._on_event)
+            shards = await scout.watch(reach.stream)
+        else:
+            shards = [shard_keys.numbered(reach.stream, n) for n in reach.numbers]
+        ask = [commands.xrevrange_last(shard.key) for shard in shards]
+        bounds = []
+        for shard, last in zip(shards, await self._wire.calls(ask), strict=True):
+            if isinstance(last, ErrorReply):
+                raise self._refusal(shard, last)
+            # Whatever is sent from now on is not part of it, so that it ends.
+            end = [EntryId.parse(id_) for id_, _ in last]
+            bounds.append((reach.low, min(reach.high, *end)) if end else None)
+        return History(shards, bounds, page=reach.page, reverse=reach.reverse)
+
+    def ask(self, due: Sequence[Strand]) -> Replies | None:
+        """Ask for pages, if there is a connection."""
+        return self._request(due) if due and not self._wire.lost else None
+
+    def _request(self, due: Sequence[Strand]) -> Replies:
+        now = due[: self._shards.most]
+        return self._wire.ask([strand.span.ask() for strand in now])
+
+    async def fill(self, due: Sequence[Strand], asked: Replies | None) -> None:
+        """Take the pages in, asking again for as long as it takes."""
+        while due:
+            now = due[: self._shards.most]
+            try:
+                pages = await (asked or self._request(due))
+            except ConnectionLost as error:
+                self._shards.lost(len(now))
+                for strand in now:
+                    strand.span.lost()
+                await self._wire.aclose()
+                self._wire = await self._link.reconnect(error.reason)
+            else:
+                if await self._taken(now, pages):
+                    self._shards.came(len(now), len(now))
+                    due = due[len(now) :]
+            asked = None
+
+    async def _taken(self, due: Sequence[Strand], pages: list[Any]) -> bool:
+        for strand, page in zip(due, pages, strict=True):
+            if not isinstance(page, ErrorReply):
+                continue
+            if page.trouble is not Trouble.TRANSIENT:
+                raise self._refusal(strand.shard, page)
+            self._on_event(Event("read_refused", facts={"reply": page.text}))
+            await self._link.pause()
+            return False
+        self._link.progress()
+        for strand, page in zip(due, pages, strict=True):
+            strand.take(page)
+        return True
+
+    def _refusal(self, shard: Shard, reply: ErrorReply) -> Exception:
+        key = shard.key.decode("utf-8", "surrogateescape")
+        what = f"XRANGE on {key!a:.80}"
+        return refusal(self._wire.address.name, what, reply)
+
+    async def aclose(self) -> None:
+        """Close the connection; what is on its way is let go."""
+        await self._wire.aclose()

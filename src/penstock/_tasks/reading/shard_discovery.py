@@ -1,0 +1,277 @@
+"""Finding the shards of streams: all when a consumer opens, later ones as they appear.
+
+A stream is one key, or keys with a number behind it. They are looked up by name. To
+SCAN for them would go through the whole database, which may hold millions of keys that
+are none of ours, and would show them all to a user whose ACL lets it see a few.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Final, TypeAlias
+
+import anyio
+
+from penstock._core.messages import shard_keys
+from penstock._core.protocol import commands
+from penstock._core.protocol.cluster_slots import slot
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock.errors import CommandError, ConnectionLost
+from penstock.events import Event, OnEvent
+from penstock.message import Shard
+
+__all__ = ["Scout"]
+
+# Numbers that are looked for above the highest that is there when a consumer opens, and
+# piece by piece later on.
+_FAR: Final = 1024
+# Those that are looked for every second, and the size of a piece.
+_NEAR: Final = 16
+_PIECE: Final = 256
+# Keys that are asked about at once to find those that are there.
+_FEW: Final = 32
+# Seconds between two looks.
+_LOOK: Final = 1.0
+# What TYPE says of a key that is a shard, or may become one.
+_HARMLESS: Final = frozenset((b"stream", b"none"))
+
+# What is said of a command that names keys of several slots.
+_CROSSED: Final = "CROSSSLOT"
+
+Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
+
+OnFound: TypeAlias = Callable[[Sequence[Shard]], Awaitable[Iterable[Shard]]]
+"""Told of shards that have appeared; gives those that are read now."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What is known of a stream.
+
+    Attributes:
+        name: Its name.
+        known: Its shards.
+        highest: The highest number that is there; -1 without any.
+    """
+
+    name: str
+    known: set[Shard] = field(default_factory=set)
+    highest: int = -1
+
+    def near(self) -> range:
+        """Give the numbers that are most likely to appear."""
+        return range(self.highest + 1 + _NEAR)
+
+    def unknown(self, numbers: Iterable[int]) -> list[Shard]:
+        """List what might be there: the key of its name, and some numbers."""
+        numbered = shard_keys.several(self.name, numbers)
+        shards = (shard_keys.single(self.name), *numbered)
+        return [shard for shard in shards if shard not in self.known]
+
+    def found(self, shards: Iterable[Shard]) -> None:
+        """Take note of shards."""
+        base = shard_keys.single(self.name)
+        for shard in shards:
+            self.known.add(shard)
+            if shard != base:
+                self.highest = max(self.highest, shard.number)
+
+
+class Scout:
+    """Looks for the shards of some streams.
+
+    Args:
+        calls: Sends commands in one write and gives their replies, errors as values.
+        on_event: Told when looking is refused.
+    """
+
+    def __init__(self, calls: Calls, on_event: OnEvent) -> None:
+        self._calls = calls
+        self._on_event = on_event
+        self._streams: dict[str, _Stream] = {}
+        # Keys of shards' names that are no streams.
+        self._foreign: set[Shard] = set()
+        self._looks = 0
+        # Whether keys of several slots have to be asked for one slot after the other.
+        self._apart = False
+        # Shielded: what cancels whoever holds the consumer must not keep it from being
+        # closed in order, which ends this.
+        self._scope = anyio.CancelScope(shield=True)
+
+    async def watch(self, stream: str) -> list[Shard]:
+        """Find a stream's shards, and look out for more from now on.
+
+        Returns:
+            Its shards; without any, the key of its name.
+
+        Raises:
+            CommandError: The server does not tell at present.
+            ConnectionLost: The connection ended before the reply.
+        """
+        known = self._streams[stream] = _Stream(stream)
+        found: list[Shard] = []
+        looked = 0
+        while looked <= known.highest + _FAR:
+            numbers = range(looked, known.highest + 1 + _FAR)
+            looked = numbers.stop
+            new = await self._look(known.unknown(numbers))
+            found += new
+            known.found(new)
+        if not found:
+            found = [shard_keys.single(stream)]
+            known.found(found)
+        return found
+
+    def ignore(self, stream: str) -> None:
+        """Look out for a stream's shards no more."""
+        self._streams.pop(stream, None)
+
+    async def run(
+        self, on_found: OnFound, restore: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Look every second, until stopped.
+
+        Args:
+            restore: Waits for a connection again, being told why there is none.
+            on_found: Called with shards that have appeared; those that it does not
+                give back are offered again.
+        """
+        with self._scope:
+            while True:
+                await anyio.sleep(_LOOK)
+                try:
+                    await self._round(on_found)
+                except ConnectionLost as error:
+                    await restore(error.reason)
+                except CommandError:
+                    pass  # it may pass: the server loads, or a script runs
+
+    def cut(self) -> None:
+        """End it."""
+        self._scope.cancel()
+
+    async def _round(self, on_found: OnFound) -> None:
+        if not self._streams:
+            return
+        new = await self._look(self._candidates())
+        read = await on_found(new) if new else ()
+        for shard in read:
+            if shard.stream in self._streams:
+                self._streams[shard.stream].found([shard])
+
+    def _candidates(self) -> list[Shard]:
+        """List what is looked for this time: what is near, and a piece of the rest."""
+        streams = list(self._streams.values())
+        near = [s for stream in streams for s in stream.unknown(stream.near())]
+        pieces = [
+            (stream, first)
+            for stream in streams
+            for first in range(_NEAR, _FAR, _PIECE)
+        ]
+        stream, first = pieces[self._looks % len(pieces)]
+        self._looks += 1
+        start = stream.highest + 1 + first
+        return near + stream.unknown(range(start, start + _PIECE))
+
+    async def _look(self, candidates: Sequence[Shard]) -> list[Shard]:
+        """Ask which of the shards there are; most often, it is none."""
+        foreign = list(self._foreign)
+        if foreign:
+            candidates = [s for s in candidates if s not in self._foreign]
+        [count], types = await self._count([candidates], foreign)
+        if isinstance(count, ErrorReply):
+            _raise_if_it_may_pass("EXISTS", count)
+            await self._refused(candidates, count)
+            return []
+        for shard, kind in zip(foreign, types, strict=True):
+            if kind in _HARMLESS:
+                self._foreign.discard(shard)
+        if not count and len(foreign) == len(self._foreign):
+            return []
+        return await self._tell_apart([*candidates, *foreign])
+
+    async def _count(
+        self, pieces: Sequence[Sequence[Shard]], foreign: Sequence[Shard] = ()
+    ) -> tuple[list[int | ErrorReply], list[Any]]:
+        """Count the keys that there are of each piece, and give types of others.
+
+        In cluster mode, no command may name keys of several slots.
+        """
+        asks = [_by_slot(piece) if self._apart else [piece] for piece in pieces]
+        answers = iter(
+            await self._calls(
+                [
+                    *[
+                        commands.exists([shard.key for shard in ask])
+                        for ask in chain.from_iterable(asks)
+                    ],
+                    *[commands.key_type(shard.key) for shard in foreign],
+                ]
+            )
+        )
+        counts = [_sum([*islice(answers, len(ask))]) for ask in asks]
+        crossed = any(isinstance(n, ErrorReply) and n.code == _CROSSED for n in counts)
+        if crossed and not self._apart:
+            self._apart = True
+            return await self._count(pieces, foreign)
+        return counts, list(answers)
+
+    async def _tell_apart(self, candidates: Sequence[Shard]) -> list[Shard]:
+        """Ask what the keys are that there are: mostly it is very few of them."""
+        pieces = [candidates[i : i + _FEW] for i in range(0, len(candidates), _FEW)]
+        counts, _ = await self._count(pieces)
+        # A refusal counts as some: TYPE tells what is behind it.
+        there = [s for p, n in zip(pieces, counts, strict=True) if n for s in p]
+        types = await self._calls([commands.key_type(s.key) for s in there])
+        kinds: dict[Shard, Any] = {}
+        for shard, kind in zip(there, types, strict=True):
+            if not isinstance(kind, ErrorReply):
+                kinds[shard] = kind
+                continue
+            _raise_if_it_may_pass("TYPE", kind)
+            self._look_no_more(shard.stream, kind)
+        self._foreign |= {s for s, kind in kinds.items() if kind not in _HARMLESS}
+        return [shard for shard, kind in kinds.items() if kind == b"stream"]
+
+    async def _refused(self, candidates: Sequence[Shard], error: ErrorReply) -> None:
+        """Look no more for shards that this user may not see."""
+        names = dict.fromkeys(shard.stream for shard in candidates)
+        for name in names:
+            of_stream = [shard for shard in candidates if shard.stream == name]
+            [[alone], _] = await self._count([of_stream])
+            if isinstance(alone, ErrorReply):
+                self._look_no_more(name, error)
+
+    def _look_no_more(self, stream: str, error: ErrorReply) -> None:
+        """Leave a stream at the shards that are known, and say so once."""
+        if stream in self._streams:
+            facts = {"stream": ascii(stream), "reply": error.text}
+            self._on_event(Event("looking_refused", logging.INFO, facts))
+            self.ignore(stream)
+
+
+def _by_slot(shards: Iterable[Shard]) -> list[list[Shard]]:
+    slots: defaultdict[int, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        slots[slot(shard.key)].append(shard)
+    return list(slots.values())
+
+
+def _sum(counts: Sequence[int | ErrorReply]) -> int | ErrorReply:
+    total = 0
+    for count in counts:
+        if isinstance(count, ErrorReply):
+            return count
+        total += count
+    return total
+
+
+def _raise_if_it_may_pass(command: str, error: ErrorReply) -> None:
+    """Keep what a server says for a while from being taken for an answer."""
+    if error.trouble is Trouble.TRANSIENT:
+        raise CommandError(command, error.code, error.text)

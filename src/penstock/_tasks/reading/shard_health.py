@@ -1,0 +1,328 @@
+"""What ails a shard: groups that have vanished made anew, the hopeless set aside.
+
+One shard that can't be read would have every read refused that names it. So when a
+read is refused, each shard is asked by itself how it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Final
+
+from penstock._connection.connection import Wire
+from penstock._core.protocol import commands
+from penstock._core.protocol.replies import ErrorReply, StreamInfo, Trouble
+from penstock._core.reading.cursor import Position
+from penstock._core.reading.request_size import Portion
+from penstock._tasks.group import Membership, refusal, rejoin
+from penstock._tasks.leases.pending_bodies import counted
+from penstock._tasks.reporting import id_list
+from penstock._tasks.stream_info import Describer
+from penstock.errors import ServerError
+from penstock.events import Event, OnEvent
+from penstock.message import EntryId, Shard
+
+__all__ = ["Healer"]
+
+_PROBES: Final = 8
+
+
+class Healer:
+    """Looks after the shards of one consumer.
+
+    Args:
+        member: The group that is read, or None for REALTIME.
+        on_anew: Called with a shard whose group was made anew.
+        on_recreated: Called with the position of a stream that was deleted and
+            recreated, in a group; returns the ids of entries that are dropped with it.
+        on_event: Told what is broken, mended or healed.
+    """
+
+    def __init__(
+        self,
+        member: Membership | None,
+        on_anew: Callable[[Shard], None],
+        on_recreated: Callable[[Position], Sequence[bytes]],
+        on_event: OnEvent,
+    ) -> None:
+        self._member = member
+        self._describer = Describer()
+        # How many entries of a stream are compared with what was read.
+        self._probes = Portion(_PROBES)
+        self._on_anew = on_anew
+        self._on_recreated = on_recreated
+        self._on_event = on_event
+
+    async def examine(
+        self, wire: Wire, positions: Sequence[Position]
+    ) -> ServerError | None:
+        """Find out which of the shards can be read, and mend what can be mended.
+
+        Args:
+            wire: The reader's connection.
+            positions: The shards' positions.
+
+        Returns:
+            What the server refuses for good; then there is no use in going on.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        answers = await self._ask(wire, [each.shard.key for each in positions])
+        for position, answer in zip(positions, answers, strict=True):
+            trouble = answer.trouble if isinstance(answer, ErrorReply) else None
+            if trouble is Trouble.FATAL:
+                where = f"reading {position.shard.stream!r}"
+                return refusal(wire.address.name, where, answer)
+            if trouble is Trouble.ISOLATE:
+                self._break(position, answer.text)
+            elif trouble is Trouble.REPAIR:
+                await self._repair(wire, position)
+            elif trouble is None:
+                await self._well(wire, position, answer)
+        return None
+
+    async def _ask(self, wire: Wire, keys: Sequence[bytes]) -> list[Any]:
+        if self._member is None:
+            return await self._describer.streams(wire.calls, keys)
+        group = self._member.group
+        return await wire.calls([commands.xpending_summary(key, group) for key in keys])
+
+    async def _well(self, wire: Wire, position: Position, answer: Any) -> None:
+        # If the key was something else meanwhile, this is another stream.
+        replaced = position.broken is not None
+        self._heal(position)
+        if self._member is None:
+            await self._look_back(wire, position, answer, replaced=replaced)
+
+    async def _look_back(
+        self,
+        wire: Wire,
+        position: Position,
+        info: StreamInfo,
+        *,
+        quiet: bool = False,
+        replaced: bool = False,
+        compare: bool = True,
+    ) -> bool:
+        """Go back in a stream that was recreated, or that its server has less of.
+
+        Only what was there counts: a start may be chosen that lies ahead.
+        """
+        other = await self._is_other(wire, position, info, quiet=quiet, compare=compare)
+        if other or (replaced and info.last < position.highest):
+            position.recreated()
+        elif info.last < position.highest:
+            # The server has lost what it had (a restart from an old snapshot), and
+            # what comes next has lower ids.
+            position.highest = info.last
+            position.after = bytes(info.last)
+        else:
+            return False
+        self.set_back(position, position.after)
+        return True
+
+    async def check(
+        self,
+        wire: Wire,
+        position: Position,
+        *,
+        quiet: bool = False,
+        compare: bool = True,
+    ) -> bool:
+        """Find out whether a stream was deleted and recreated, and go back if it was.
+
+        Args:
+            wire: The reader's connection.
+            position: Where it is read.
+            quiet: Whether there is no sign of it.
+            compare: Whether entries may be read to find out.
+
+        Returns:
+            Whether it was.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        position.doubtful = False
+        [info] = await self._describer.streams(wire.calls, [position.shard.key])
+        if self._member is None:
+            if isinstance(info, ErrorReply):
+                position.record.absent |= info.trouble is Trouble.REPAIR
+                return False
+            return await self._look_back(
+                wire, position, info, quiet=quiet, compare=compare
+            )
+        if isinstance(info, ErrorReply):
+            return False  # a read will tell
+        if await self._is_other(wire, position, info, compare=compare):
+            self._recreated(position)
+            return True
+        return False
+
+    async def check_after_outage(
+        self, wire: Wire, position: Position, *, compare: bool
+    ) -> None:
+        """Do what `check` does, if the group has come less far than we have.
+
+        Args:
+            wire: The reader's connection.
+            position: Where it is read.
+            compare: Whether entries may be read to find out. Not so if the last
+                connection ended before anything else came through: on a way that ends
+                often, nothing ever would.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        if self._member is not None:
+            # Other than the stream's description, it has no entries in it.
+            groups = await wire.call(commands.xinfo_groups(position.shard.key))
+            name = self._member.group.encode()
+            if isinstance(groups, ErrorReply) or not any(
+                each.name == name
+                and EntryId.parse(each.last_delivered) < position.highest
+                for each in groups
+            ):
+                position.doubtful = False
+                return
+        await self.check(wire, position, compare=compare)
+
+    async def _is_other(
+        self,
+        wire: Wire,
+        position: Position,
+        info: StreamInfo,
+        *,
+        quiet: bool = False,
+        compare: bool = True,
+    ) -> bool:
+        """Return whether this is another stream than the one that was read so far."""
+        record = position.record
+        contradicted = record.contradicts(info)
+        other = contradicted or (record.absent and not record.empty)
+        # Only while the connection was down can its server have lost data.
+        if not other or record.interrupted:
+            most = self._probes.most if compare else 0
+            ids = record.probes(info, quiet=quiet and not other)[:most]
+            key = position.shard.key
+            # On a way that ends often, the entries of all probes may not come through.
+            with counted(self._probes, len(ids)):
+                found = await wire.calls([commands.xrange_one(key, id_) for id_ in ids])
+            self._probes.came(len(ids), len(ids))
+            if not any(isinstance(reply, ErrorReply) for reply in found):
+                shown = record.is_other(info, ids, found)
+                other = other if shown is None else shown
+        if other or contradicted:
+            record.reset()
+        record.describe(info)
+        return other
+
+    async def look_for_missed(self, wire: Wire, positions: Sequence[Position]) -> None:
+        """Report entries that were trimmed before the group was given them.
+
+        Args:
+            wire: The reader's connection, between two reads.
+            positions: The shards' positions.
+
+        Raises:
+            ConnectionLost: The connection ended.
+        """
+        assert self._member is not None  # noqa: S101 - only a group can be late
+        name = self._member.group.encode()
+        ask = [commands.xinfo_groups(position.shard.key) for position in positions]
+        answers, now = await wire.calls(ask), monotonic()
+        for position, groups in zip(positions, answers, strict=True):
+            if isinstance(groups, ErrorReply):
+                continue
+            for group in groups:
+                if group.name == name and (count := position.missed.look(group, now)):
+                    await self._tell_missed(wire, position, count)
+
+    async def _tell_missed(self, wire: Wire, position: Position, count: int) -> None:
+        [info] = await self._describer.streams(wire.calls, [position.shard.key])
+        if isinstance(info, ErrorReply):
+            return
+        # What is trimmed is at the beginning: else it was given to somebody else.
+        if info.first is None or info.first > position.missed.since:
+            self._tell("trimmed_unread", position, logging.ERROR, messages=count)
+
+    def _recreated(self, position: Position) -> None:
+        """Have a stream read whole; nothing that is known here is in it."""
+        lost = self._on_recreated(position)
+        facts = {"messages": len(lost), "ids": id_list(lost)}
+        self._tell("stream_recreated", position, logging.ERROR, **facts)
+
+    async def _repair(self, wire: Wire, position: Position) -> None:
+        """Go on where the stream or the group is gone."""
+        if self._member is None:
+            if position.highest > EntryId.MIN:
+                # There is no stream any more: whatever will be in it is new.
+                position.recreated()
+                position.record.reset()
+            self._heal(position)
+            return
+        if position.broken is None:
+            self._tell("group_missing", position, logging.WARNING)
+        if (refused := await self._compare(wire, position)) is not None:
+            self._break(position, refused.text)
+            return
+        # What is still in hand will be read again, and it is known by then.
+        position.highest = EntryId.MIN
+        made = await rejoin(wire, self._member, position.shard, position.floor)
+        if not isinstance(made, ErrorReply):
+            self._on_anew(position.shard)
+            self._heal(position)
+            self._tell("group_recreated", position, logging.ERROR, after=made.decode())
+        elif made.code == "BUSYGROUP":
+            self._on_anew(position.shard)
+            self._heal(position)  # somebody was quicker
+        else:
+            self._break(position, made.text)
+
+    async def _compare(self, wire: Wire, position: Position) -> ErrorReply | None:
+        """Find out whether the stream has gone with the group; returns a refusal.
+
+        Done before the group is recreated: until then nothing in it is pending, and no
+        outcome of an old entry can be taken for that of a new one.
+        """
+        position.doubtful = False
+        floor, blank = EntryId.parse(position.floor), position.record.empty
+        [info] = await self._describer.streams(wire.calls, [position.shard.key])
+        if not isinstance(info, ErrorReply):
+            gone = await self._is_other(wire, position, info) or info.last < floor
+        elif info.trouble is Trouble.REPAIR:
+            gone = floor > EntryId.MIN or not blank
+            position.record.reset()
+        elif info.trouble is Trouble.TRANSIENT:
+            return info  # no answer: the stream may be as old as ever
+        else:
+            # This user may not ask.
+            gone, position.floor = False, b"0-0"
+        if gone:
+            self._recreated(position)
+        return None
+
+    def _break(self, position: Position, reply: str) -> None:
+        if position.broken is None:
+            self._tell("shard_broken", position, logging.ERROR, reply=reply)
+        position.broken = reply
+
+    def _heal(self, position: Position) -> None:
+        if position.broken is not None:
+            position.broken = None
+            self._tell("shard_healed", position, logging.INFO)
+
+    def set_back(self, position: Position, to: bytes) -> None:
+        """Report that what has been read before comes again, or may."""
+        position.noted = True
+        self._tell("set_back", position, logging.ERROR, to=to.decode())
+
+    def _tell(self, name: str, position: Position, level: int, **facts: object) -> None:
+        names: dict[str, object] = {"stream": ascii(position.shard.stream)}
+        names["shard"] = position.shard.number
+        if self._member is not None:
+            names["group"] = ascii(self._member.group)
+        self._on_event(Event(name, level, {**names, **facts}))

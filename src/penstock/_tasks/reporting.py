@@ -1,0 +1,83 @@
+"""How events are worded that several tell of, and how often refusals are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from time import monotonic
+from typing import Any, Final
+
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.sending.accumulator import Sending
+from penstock.events import Event, OnEvent
+from penstock.message import Shard
+
+__all__ = ["id_list", "paced", "stream_list", "tell_of_deleted", "tell_of_sends"]
+
+# Seconds in which a refusal is told of once.
+_PACE: Final = 1.0
+# Ids and streams that an event names at most; it has the number of messages besides.
+_MOST: Final = 10
+
+
+def paced(on_event: OnEvent) -> OnEvent:
+    """Have what is refused again and again told of once a second.
+
+    What is `*_refused` is tried again until it passes: by the reader, the committer and
+    the claimer, each at its own pace, and by some for each shard.
+    """
+    told: dict[str, float] = {}
+    times: dict[str, int] = {}
+
+    def tell(event: Event) -> None:
+        name = event.name
+        if name.endswith("_refused"):
+            now = monotonic()
+            times[name] = times.get(name, 0) + 1
+            if now - told.get(name, -_PACE) < _PACE:
+                return
+            told[name] = now
+            # This one, and those before it that were not told of.
+            if (number := times.pop(name)) > 1:
+                event = replace(event, facts={**event.facts, "times": number})
+        on_event(event)
+
+    return tell
+
+
+def id_list(ids: Sequence[bytes]) -> str:
+    """Write out ids, the first ten of them."""
+    first = ",".join(id_.decode() for id_ in ids[:_MOST])
+    return first if len(ids) <= _MOST else f"{first},..."
+
+
+def stream_list(shards: Iterable[Shard]) -> str:
+    """Write out the streams of shards, each once, the first ten of them."""
+    names = list(islice(dict.fromkeys(shard.stream for shard in shards), _MOST + 1))
+    first = ",".join(f"{name!a:.80}" for name in names[:_MOST])
+    return first if len(names) <= _MOST else f"{first},..."
+
+
+def tell_of_sends(
+    on_event: OnEvent, name: str, sendings: Sequence[Sending[Any]], reason: str
+) -> None:
+    """Tell of messages that were not sent, or may not have been, if there are any."""
+    if sendings:
+        streams = stream_list(sending.shard for sending in sendings)
+        facts = {"messages": len(sendings), "streams": streams, "reason": reason}
+        on_event(Event(name, facts=facts))
+
+
+def tell_of_deleted(ledger: Ledger, group: str, on_event: OnEvent) -> None:
+    """Tell of pending entries that were found deleted from their stream."""
+    for shard, ids in ledger.deleted_met():
+        facts = {
+            "stream": ascii(shard.stream),
+            "shard": shard.number,
+            "group": ascii(group),
+            "messages": len(ids),
+            "ids": id_list(ids),
+        }
+        on_event(Event("deleted_while_pending", logging.ERROR, facts))

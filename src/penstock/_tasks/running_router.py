@@ -1,0 +1,130 @@
+"""A router at work: a run of its consumers, with a block around it or without."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+from weakref import WeakMethod
+
+from penstock._tasks.consumer_set import Together
+from penstock._tasks.lifetime import Live, Openable
+from penstock.errors import ClosedError
+
+__all__ = ["Running"]
+
+
+class Running(Openable[Together]):
+    """A router at work; made by `Router.running`.
+
+    Use it with `async with`, or `start` it and `aclose` it, from any task.
+
+    Args:
+        name: How the router is shown.
+        begin: Makes its consumers for this run.
+    """
+
+    def __init__(self, name: str, begin: Callable[[Running], Together]) -> None:
+        self._name = name
+        self._begin = begin
+        self._consumers: Together | None = None
+        # While a block runs: it is cancelled by moving its deadline up.
+        self._block: asyncio.Timeout | None = None
+
+    @property
+    def together(self) -> Together | None:
+        """The consumers, while they open, are open or close."""
+        gone = self._lifetime is None or self._lifetime.gone
+        return None if gone else self._consumers
+
+    @property
+    def ready(self) -> bool:
+        """Whether all consumers are open, and none is draining."""
+        return self.together is not None and self.together.ready
+
+    async def wait(self) -> None:
+        """Wait until it drains: `stop` was called, or a consumer has failed for good.
+
+        Raises:
+            ClosedError: It is not running.
+            UsageError: Called in another event loop or thread.
+        """
+        if self.together is None or self._lifetime is None:
+            raise ClosedError(self._what)
+        self._lifetime.home.check()
+        await self.together.wait()
+
+    @property
+    def _what(self) -> str:
+        return "router"
+
+    def _living(self) -> Live[Together]:
+        self._consumers = together = self._begin(self)
+        return together.live
+
+    def _shut(self) -> None:
+        if self.together is not None:
+            self.together.stop()
+
+    def _closes_later(self) -> bool:
+        lifetime, together = self._lifetime, self.together
+        if lifetime is None or together is None or not together.is_inside():
+            return False
+        # Its own end is what closing waits for.
+        lifetime.leave(asyncio.current_task())
+        return True
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if self.together is not None:
+            # Not a scope of anyio's: this is our user's own task, and their
+            # cancellation has been seen to get out under load.
+            self._block = await asyncio.timeout(None).__aenter__()
+            self.together.on_failure = _weakly(self._cancel_block)
+            if self.together.failed:
+                self._cancel_block()
+        return self
+
+    def _cancel_block(self) -> None:
+        if self._block is not None:
+            self._block.reschedule(asyncio.get_running_loop().time())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        block, self._block = self._block, None
+        if block is not None:
+            try:
+                await block.__aexit__(kind, error, traceback)
+            except TimeoutError:
+                # By us, because a consumer has failed; that is raised.
+                kind = error = None
+        failure = (await self._leave(kind)).take_error()
+        if failure is None:
+            return None
+        if isinstance(error, Exception):
+            failure.add_note(f"and then the block raised {error!r:.200}")
+        elif error is not None:
+            return None  # the cancellation goes on
+        # What it ended by has no more to say, and as context it would repeat it.
+        raise failure from failure.__cause__
+
+    def __repr__(self) -> str:
+        state = "idle" if self.together is None else "running"
+        return f"<Running of {self._name}, {state}>"
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Call a method as long as its object is there, without keeping it alive."""
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    return call

@@ -1,0 +1,1 @@
+"""Tasks that send: from a caller's message to its receipt."""

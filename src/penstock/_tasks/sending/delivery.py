@@ -1,0 +1,153 @@
+"""Delivery: a producer's life, from its first connection to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from penstock._connection.capabilities import require
+from penstock._connection.connection import Wire
+from penstock._connection.reconnect import Link, open_link
+from penstock._core.sending.idempotence import Runs
+from penstock._tasks.lifetime import Lifetime, quietly, seen_through, task_group
+from penstock._tasks.sending.flusher import Flusher
+from penstock._tasks.sending.sender import Sender
+from penstock.events import OnEvent
+
+__all__ = ["Delivery"]
+
+# Seconds for a connection to be closed in order, when `close_timeout` is over.
+_GOODBYE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What moves the messages of one producer; it does not refer to the producer.
+
+    Attributes:
+        url: The server.
+        sender: Takes messages from callers.
+        max_batch: Messages in one write at most.
+        max_in_flight: Writes without a reply at most.
+        linger: Seconds that a batch that is not full waits for more.
+        resend: Whether what was never answered is written again.
+        idempotent: Whether it is stored once all the same.
+        replicas: Whether some messages have to be on replicas.
+        durable: Whether some messages have to be on a disk.
+        open_timeout: Seconds for which connecting is tried.
+        close_timeout: Seconds for which messages are sent on leaving.
+        on_event: Told of what happens in the background.
+    """
+
+    url: str | None
+    sender: Sender
+    max_batch: int
+    max_in_flight: int
+    linger: float
+    resend: bool
+    idempotent: bool
+    replicas: bool
+    durable: bool
+    open_timeout: float
+    close_timeout: float
+    on_event: OnEvent
+
+    @asynccontextmanager
+    async def live(self, lifetime: Lifetime[Sender]) -> AsyncIterator[Sender]:
+        """Connect, send until it is left, and close.
+
+        Raises:
+            PenstockError: It can't be opened.
+            BaseException: What ended the task that sends, which is a defect.
+        """
+        sender = self.sender
+        sender.reset()
+        async with open_link(self.url, self.on_event) as link:
+            wire = await self._connect(link)
+            async with _alarm() as set_alarm, task_group() as group:
+                flusher = self._flusher(link, wire)
+                failures = list[BaseException]()
+                group.start_soon(self._flush, flusher, failures, group.cancel_scope)
+                sender.open(lifetime.home)
+                try:
+                    yield sender
+                finally:
+                    sender.shut()
+                    set_alarm(self.close_timeout + _GOODBYE, link)
+                    try:
+                        await seen_through(sender.drain, self.close_timeout)
+                    finally:
+                        sender.close()
+                        flusher.stop()
+            # It may have been cancelled before it could begin.
+            flusher.settle()
+            for failure in failures:
+                raise failure
+
+    async def _flush(
+        self,
+        flusher: Flusher,
+        failures: list[BaseException],
+        group: anyio.CancelScope,
+    ) -> None:
+        with quietly():
+            try:
+                await flusher.run()
+            # SystemExit too, which would stop the event loop if it got out of a task.
+            except BaseException as error:  # noqa: BLE001 - raised by `live`
+                failures.append(error)
+                group.cancel()
+
+    def _flusher(self, link: Link, wire: Wire) -> Flusher:
+        sender = self.sender
+        return Flusher(
+            wire,
+            link,
+            accumulator=sender.accumulator,
+            max_batch=self.max_batch,
+            max_in_flight=self.max_in_flight,
+            linger=self.linger,
+            resend=self.resend,
+            runs=Runs(secrets.token_hex(8).encode()) if self.idempotent else None,
+            queued=sender.queued,
+            on_settled=sender.on_settled,
+            # So nobody can wait for room, or queue, what nobody would send.
+            on_ended=sender.close,
+            on_event=self.on_event,
+        )
+
+    async def _connect(self, link: Link) -> Wire:
+        wire = await link.first(self.open_timeout)
+        try:
+            await require(
+                wire,
+                scripts=self.idempotent,
+                replicas=self.replicas,
+                durable=self.durable,
+            )
+        except BaseException:
+            await wire.aclose()
+            raise
+        return wire
+
+
+@asynccontextmanager
+async def _alarm() -> AsyncIterator[Callable[[float, Link], None]]:
+    """Have the connections of a link aborted after a while, unless this ends before."""
+    timers: list[asyncio.TimerHandle] = []
+
+    def set_alarm(seconds: float, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        timers.append(loop.call_later(seconds, link.abort, "close_timeout is over"))
+
+    try:
+        yield set_alarm
+    finally:
+        for timer in timers:
+            timer.cancel()

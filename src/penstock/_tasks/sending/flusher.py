@@ -1,0 +1,375 @@
+"""The flusher: writes whatever is queued, all streams together, and answers.
+
+What queues while a write is in the air goes out together with the next, so sending
+batches by itself without anybody waiting for company, unless told to linger. Several
+writes are in the air at once; replies come in the order of the writes, on the one
+connection there is.
+
+What is written and never answered is unknown; or it is written again, after the next
+connection and before all that is newer. So is what the server refuses only for the
+moment: then everything waits, and the first write after that goes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import anyio
+
+from penstock._connection.connection import Replies, Wire
+from penstock._connection.reconnect import Link
+from penstock._core.protocol.replies import ErrorReply, send_failed
+from penstock._core.sending import durability, idempotence
+from penstock._core.sending.accumulator import Accumulator, Batch, Sending
+from penstock._core.sending.durability import Wait
+from penstock._core.sending.idempotence import LIFE, Runs
+from penstock._tasks.reporting import id_list, stream_list, tell_of_sends
+from penstock._tasks.wakeups import Bell
+from penstock.errors import (
+    ConnectionLost,
+    NotDurable,
+    PenstockError,
+    SendFailed,
+    SendUnknown,
+)
+from penstock.events import Event, OnEvent
+from penstock.message import Receipt, Shard
+
+__all__ = ["Flusher", "Ticket", "fail"]
+
+Ticket: TypeAlias = "asyncio.Future[Receipt]"
+
+_COMMAND = attrgetter("command")
+# A little less than what the server keeps: clocks differ.
+_REMEMBERED: Final = 0.9 * LIFE
+
+
+class _Flight(NamedTuple):
+    """A write in the air."""
+
+    batch: Batch[Ticket]
+    waits: Sequence[Wait]
+    replies: Replies
+
+    @property
+    def came(self) -> bool:
+        """Whether its replies are there."""
+        return self.replies.done() and self.replies.exception() is None
+
+
+class Flusher:
+    """Moves messages from the accumulator to the server.
+
+    Args:
+        wire: Its connection; replaced after an outage.
+        link: Makes new ones.
+        accumulator: What is to be sent.
+        max_batch: Messages in one write at most.
+        max_in_flight: Writes without a reply at most.
+        linger: Seconds that a batch that is not full waits for more.
+        resend: Whether what was never answered, or refused for the moment, is
+            written again.
+        runs: Has it stored once all the same; None: it may be stored again.
+        queued: Rung when there is something to send.
+        on_settled: Called when messages have left the accumulator.
+        on_ended: Called when no more will be sent, before what is left is settled.
+        on_event: Told how many messages failed or are unknown.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        link: Link,
+        *,
+        accumulator: Accumulator[Ticket],
+        max_batch: int,
+        max_in_flight: int,
+        linger: float,
+        resend: bool,
+        runs: Runs | None,
+        queued: Bell,
+        on_settled: Callable[[], None],
+        on_ended: Callable[[], None],
+        on_event: OnEvent,
+    ) -> None:
+        self._wire = wire
+        self._link = link
+        self._accumulator = accumulator
+        self._max_batch = max_batch
+        self._max_in_flight = max_in_flight
+        self._linger = linger
+        self._resend = resend
+        self._runs = runs
+        # After a refusal, until something is accepted: one write at a time.
+        self._cautious = False
+        # Runs while a batch waits for more.
+        self._timer: asyncio.TimerHandle | None = None
+        self._waited = False
+        self._bell = queued
+        self._on_settled = on_settled
+        self._on_ended = on_ended
+        self._on_event = on_event
+        # Shielded: a failure beside it must not keep it from sending what is queued;
+        # `stop` ends this.
+        self._scope = anyio.CancelScope(shield=True)
+        self._stopped = False
+        # What the server said last that has to pass.
+        self._refusal = ErrorReply("")
+        # Writes whose replies are on their way, oldest first.
+        self._flights: deque[_Flight] = deque()
+
+    async def run(self) -> None:
+        """Send until stopped, over any number of reconnects.
+
+        Cancelling it changes nothing: asyncio.run() at its end cancels all tasks, also
+        those of whoever closes the producer, and what is queued is to be sent then.
+
+        When it ends, what is in flight is unknown and what waits was never sent.
+        """
+        try:
+            while not self._stopped:
+                with suppress(asyncio.CancelledError), self._scope:
+                    while True:
+                        await self._survive()
+                self._scope = anyio.CancelScope(shield=True)
+        finally:
+            self.settle()
+            with anyio.CancelScope(shield=True):
+                await self._wire.aclose()
+
+    def settle(self) -> None:
+        """Give an outcome to everything that has none: no more will be sent."""
+        self._on_ended()
+        self._stop_lingering()
+        self._lose("the producer closed")
+        self._abandon()
+
+    def stop(self) -> None:
+        """End it."""
+        self._stopped = True
+        self._scope.cancel()
+
+    async def _survive(self) -> None:
+        try:
+            await self._pump()
+        except ConnectionLost as error:
+            self._answer_what_came()
+            if self._resend:
+                self._flights.clear()
+                self._put_back(error.reason)
+            else:
+                self._lose(error.reason)
+            await self._wire.aclose()
+            self._wire = await self._link.reconnect(error.reason)
+            self._forget()
+
+    def _answer_what_came(self) -> None:
+        """Answer what the connection brought before its end was noticed."""
+        while self._flights and self._flights[0].came:
+            self._answer(self._flights.popleft())
+
+    async def _pump(self) -> None:
+        while True:
+            self._write()
+            while self._flights and self._flights[0].replies.done():
+                self._answer(self._flights.popleft())
+                self._write()
+            if self._accumulator.refused and not self._flights:
+                await self._try_again()
+            else:
+                await self._bell.wait()
+
+    def _write(self) -> None:
+        """Write what is queued, unless enough is in the air."""
+        accumulator = self._accumulator
+        most = 1 if self._cautious else self._max_in_flight
+        while accumulator.queued and len(self._flights) < most:
+            if accumulator.refused or (self._linger and self._lingers()):
+                return
+            # Before anything counts as written that never was.
+            self._wire.check()
+            self._launch(accumulator.batch(self._max_batch))
+
+    def _launch(self, batch: Batch[Ticket]) -> None:
+        if self._runs is None:
+            commands = list(map(_COMMAND, batch))
+        else:
+            batch.written = min(batch.written, self._now())
+            commands = self._runs.word(batch, self._accumulator.oldest)
+        waits: Sequence[Wait] = ()
+        if self._accumulator.asks:
+            longest = self._wire.address.reply_timeout / 2
+            waits = durability.waits(batch, self._now(), longest)
+            commands += [wait.command for wait in waits]
+        replies = self._wire.ask(commands, sum(wait.ms for wait in waits) / 1000)
+        replies.add_done_callback(self._ring)
+        self._flights.append(_Flight(batch, waits, replies))
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _lingers(self) -> bool:
+        """Tell whether to wait for more; the bell rings when that is over."""
+        accumulator = self._accumulator
+        full = accumulator.queued >= self._max_batch
+        if full or accumulator.urgent or self._waited:
+            self._stop_lingering()
+            return False
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._linger, self._has_waited)
+        return True
+
+    def _has_waited(self) -> None:
+        self._waited = True
+        self._bell.ring()
+
+    def _stop_lingering(self) -> None:
+        self._waited = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self, _: Any) -> None:
+        self._bell.ring()
+
+    def _answer(self, flight: _Flight) -> None:
+        batch, waits, future = flight
+        replies = future.result()
+        waited = [replies.pop() for _ in waits][::-1]
+        outcomes = idempotence.outcomes(batch, replies) if batch.runs else replies
+        if waits:
+            outcomes = _weigh(batch, outcomes, waits, waited)
+        sendings: Sequence[Sending[Ticket]] = batch
+        if self._resend and (again := idempotence.passing(batch, replies)):
+            sendings, outcomes = self._hold(batch, again, outcomes)
+        else:
+            self._accumulator.answered()
+        failed = self._tell(sendings, outcomes)
+        if len(failed) < len(outcomes):
+            self._cautious = False
+            self._link.progress()
+        self._on_settled()
+
+    def _tell(
+        self, sendings: Sequence[Sending[Ticket]], outcomes: Sequence[Any]
+    ) -> list[ErrorReply]:
+        """Give messages their outcomes; those that were refused are returned."""
+        refused: list[ErrorReply] = []
+        short: list[NotDurable] = []
+        failed: list[Shard] = []
+        for sending, outcome in zip(sendings, outcomes, strict=True):
+            ticket = sending.ticket
+            if type(outcome) is bytes:
+                # Done already where the sender gave up waiting.
+                if not ticket.done():
+                    shard = sending.shard
+                    ticket.set_result(Receipt(shard.stream, shard.number, outcome))
+            elif isinstance(outcome, NotDurable):
+                short.append(outcome)
+                fail(ticket, outcome)
+            else:
+                refused.append(outcome)
+                failed.append(sending.shard)
+                fail(ticket, send_failed(sending.shard.stream, outcome))
+        if refused:
+            facts = {"messages": len(refused), "streams": stream_list(failed)}
+            facts["reply"] = refused[0].text
+            self._on_event(Event("send_failed", facts=facts))
+        if short:
+            least = min(error.achieved for error in short)
+            facts = {"messages": len(short), "replicas": least}
+            facts["ids"] = id_list([error.id.encode() for error in short])
+            self._on_event(Event("send_not_durable", facts=facts))
+        return refused
+
+    def _hold(
+        self,
+        batch: Batch[Ticket],
+        again: list[Sending[Ticket]],
+        outcomes: Sequence[Any],
+    ) -> tuple[list[Sending[Ticket]], list[Any]]:
+        """Keep what is to be written again; give the others, and their outcomes."""
+        kept = set(map(id, again))
+        pairs = list(zip(batch, outcomes, strict=True))
+        reply = next(reply for one, reply in pairs if id(one) in kept)
+        self._refusal = reply
+        self._accumulator.answered(idempotence.among(batch, again))
+        told = [pair for pair in pairs if id(pair[0]) not in kept]
+        return [one for one, _ in told], [outcome for _, outcome in told]
+
+    async def _try_again(self) -> None:
+        """Have what was refused for the moment written again, after a while."""
+        self._cautious = True
+        await self._link.pause()
+        self._put_back(self._refusal.text)
+
+    def _put_back(self, reason: str) -> None:
+        """Have what was written and has no outcome written again."""
+        count = self._accumulator.recall()
+        if count:
+            level = logging.WARNING if self._runs is None else logging.INFO
+            facts = {"messages": count, "reason": reason}
+            self._on_event(Event("send_repeated", level, facts))
+        self._on_settled()
+
+    def _forget(self) -> None:
+        """Give up what the server may not know any more that it has stored."""
+        if self._runs is not None:
+            reason = "the outage was longer than the server remembers what it stored"
+            self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
+
+    def _lose(self, reason: str) -> None:
+        """Settle what is in flight and will never be answered."""
+        self._flights.clear()
+        self._unknown(self._accumulator.lost(), reason)
+
+    def _unknown(self, lost: list[Sending[Ticket]], reason: str) -> None:
+        for sending in lost:
+            fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
+        tell_of_sends(self._on_event, "send_unknown", lost, reason)
+        self._on_settled()
+
+    def _abandon(self) -> None:
+        """Settle what was never written and will not be."""
+        reason = "the producer closed before it was written"
+        left = self._accumulator.abandon()
+        for sending in left:
+            error = SendFailed(sending.shard.stream, "CLOSED", reason)
+            fail(sending.ticket, error)
+        tell_of_sends(self._on_event, "send_failed", left, reason)
+        self._on_settled()
+
+
+def _weigh(
+    batch: Sequence[Sending[Ticket]],
+    outcomes: Sequence[Any],
+    waits: Sequence[Wait],
+    waited: Sequence[Any],
+) -> list[Any]:
+    """Replace outcomes of messages that are not where they have to be."""
+    replies = {wait.safety: reply for wait, reply in zip(waits, waited, strict=True)}
+    weighed: list[Any] = []
+    for sending, outcome in zip(batch, outcomes, strict=True):
+        asked = sending.safety
+        short: NotDurable | None = None
+        if asked is not None and type(outcome) is bytes:
+            receipt = Receipt(sending.shard.stream, sending.shard.number, outcome)
+            short = durability.shortfall(asked, replies[asked], receipt)
+        weighed.append(outcome if short is None else short)
+    return weighed
+
+
+def fail(ticket: Ticket, error: PenstockError) -> None:
+    """Give a message's outcome, if anybody waits for it still."""
+    if not ticket.done():
+        ticket.set_exception(error)
+        # It was reported as an event; asyncio need not say "never retrieved".
+        ticket.exception()

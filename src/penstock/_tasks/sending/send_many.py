@@ -1,0 +1,141 @@
+"""Sending many: one after the other as room comes free, outcomes in their order."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+from penstock._core.sending.accumulator import Sending
+from penstock._tasks.sending.flusher import Ticket
+from penstock._tasks.sending.send_defaults import Manner
+from penstock._tasks.sending.sender import Sender
+from penstock.errors import (
+    ConfigurationError,
+    NotDurable,
+    SendFailed,
+    SendUnknown,
+    UsageError,
+)
+from penstock.outgoing import Outcome, Outgoing, SendOptions
+
+__all__ = ["Outcomes", "Pack"]
+
+Pack: TypeAlias = Callable[[Outgoing[Any]], Sending[Ticket]]
+# How messages go, where to, and what the call chose.
+Route: TypeAlias = tuple[Manner, str, SendOptions]
+_Failure: TypeAlias = SendFailed | SendUnknown | NotDurable | ConfigurationError
+
+
+class Outcomes:
+    """What becomes of the messages of a `send_many`, in their order.
+
+    Await it for the list of all, or go through it with `async for`, which keeps no
+    more of them than the producer holds messages. Either sends; each once.
+
+    Raises:
+        ClosedError: The producer is not open, or closed meanwhile.
+        UsageError: It was awaited or gone through before.
+    """
+
+    def __init__(self, sender: Sender, route: Route, messages: Any, pack: Pack) -> None:
+        if isinstance(messages, str | bytes | bytearray | memoryview | Mapping) or (
+            not isinstance(messages, Iterable | AsyncIterable)
+        ):
+            raise ConfigurationError(
+                f"messages of type {type(messages).__name__} won't do; give a list, "
+                f"or another iterable, of payloads or Outgoing"
+            )
+        self._sender = sender
+        self._route = route
+        self._messages: Iterable[Any] | AsyncIterable[Any] = messages
+        self._pack = pack
+        self._begun = False
+
+    def __await__(self) -> Generator[Any, None, list[Outcome]]:
+        return self._all(self._begin()).__await__()
+
+    def __aiter__(self) -> AsyncGenerator[Outcome]:
+        return self._begin()
+
+    def _begin(self) -> AsyncGenerator[Outcome]:
+        if self._begun:
+            raise UsageError("these messages were sent already; call send_many again")
+        self._begun = True
+        return self._each()
+
+    @staticmethod
+    async def _all(outcomes: AsyncGenerator[Outcome]) -> list[Outcome]:
+        async with aclosing(outcomes):
+            return [outcome async for outcome in outcomes]
+
+    async def _each(self) -> AsyncGenerator[Outcome]:
+        self._sender.check(*self._route)
+        # Taken and not given yet, in order: bounded by what the producer may hold.
+        window: deque[Ticket | _Failure] = deque()
+        async with aclosing(_one_by_one(self._messages)) as messages:
+            async for message in messages:
+                window.append(await self._put(message))
+                while window and (_known(window[0]) or len(window) > self._sender.most):
+                    yield await _outcome(window.popleft())
+        while window:
+            yield await _outcome(window.popleft())
+
+    async def _put(self, message: Any) -> Ticket | _Failure:
+        if not isinstance(message, Outgoing):
+            message = Outgoing(message)
+        try:
+            sending = self._pack(message)
+            if (wait := self._sender.put(sending)) is not None:
+                await wait
+        except (ConfigurationError, SendFailed) as error:
+            return error
+        return sending.ticket
+
+    def __del__(self) -> None:
+        # As for a coroutine that nobody awaited. (What `__init__` refused has begun
+        # nothing, and has no such attribute.)
+        if not getattr(self, "_begun", True):
+            warnings.warn(
+                "send_many was neither awaited nor gone through; nothing was sent",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        state = "begun" if self._begun else "not begun"
+        return f"<Outcomes for {self._route[1]!r:.80}, {state}>"
+
+
+def _known(outcome: Ticket | _Failure) -> bool:
+    return isinstance(outcome, Exception) or outcome.done()
+
+
+async def _outcome(outcome: Ticket | _Failure) -> Outcome:
+    if isinstance(outcome, Exception):
+        return outcome
+    try:
+        return await outcome
+    except (SendFailed, SendUnknown, NotDurable) as error:
+        return error
+
+
+async def _one_by_one(
+    messages: Iterable[Any] | AsyncIterable[Any],
+) -> AsyncGenerator[Any]:
+    if isinstance(messages, AsyncIterable):
+        async for message in messages:
+            yield message
+    else:
+        for message in messages:
+            yield message

@@ -1,0 +1,353 @@
+"""The sender: takes messages from callers, as far as there is room for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Mapping
+from math import inf
+from threading import get_ident
+from typing import Any, Final
+
+from msgspec import Struct
+
+from penstock._connection.fork import hold
+from penstock._core.messages import envelope, shard_keys
+from penstock._core.protocol import commands
+from penstock._core.protocol.trimming import trim
+from penstock._core.sending.accumulator import Accumulator, Sending
+from penstock._core.sending.idempotence import MOST_WORDS
+from penstock._tasks.lifetime import Home
+from penstock._tasks.reporting import tell_of_sends
+from penstock._tasks.sending.deadlines import Deadlines
+from penstock._tasks.sending.flusher import Ticket, fail
+from penstock._tasks.sending.send_defaults import Chosen, Manner, choose
+from penstock._tasks.sending.unbounded_streams import Unbounded
+from penstock._tasks.wakeups import Bell, Rounds
+from penstock.codecs import unencodable
+from penstock.errors import (
+    BufferFull,
+    ClosedError,
+    ConfigurationError,
+    MessageTooLarge,
+    SendFailed,
+    SendUnknown,
+    UsageError,
+)
+from penstock.events import OnEvent
+from penstock.message import Shard
+from penstock.outgoing import MessageOptions, SendOptions
+from penstock.sharding import Sharder
+
+__all__ = ["Room", "Sender"]
+
+# No thread has this number.
+_NOBODY: Final = -1
+# What an XADD costs on the wire and in memory besides its fields, roughly.
+_OVERHEAD = 64
+
+
+class Room(Struct, frozen=True):
+    """How much is held and taken at once.
+
+    Attributes:
+        max_messages: Messages without an outcome at most.
+        max_bytes: Their bytes at most.
+        max_batch: Messages in one write at most.
+        max_message_bytes: Bytes of one message at most.
+    """
+
+    max_messages: int
+    max_bytes: int
+    max_batch: int
+    max_message_bytes: int
+
+
+class Sender:
+    """Packs messages and queues them, in the order of the calls.
+
+    Args:
+        sharder: Spreads streams over keys; None: a stream is one key.
+        room: How much may be held.
+        on_event: Told how many messages ran out of time.
+        once: Whether messages are stored once by a script, which bounds their words.
+    """
+
+    def __init__(
+        self,
+        sharder: Sharder | None,
+        room: Room,
+        on_event: OnEvent,
+        *,
+        once: bool = False,
+    ) -> None:
+        self._sharder = sharder
+        self._room = room
+        self._max_batch = room.max_batch
+        self._on_event = on_event
+        self._once = once
+        # Shards that were sent to, checked once; by the stream alone where it is one
+        # key.
+        self._shards: dict[str | tuple[str, int], Shard] = {}
+        self._unbounded = Unbounded(on_event)
+        # Where it was opened, and the thread that may call; none while it is closed.
+        self._home: Home | None = None
+        self._thread = _NOBODY
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, with nothing held."""
+        # Messages until their outcome is known.
+        self.accumulator: Accumulator[Ticket] = Accumulator(
+            self._room.max_messages, self._room.max_bytes, whole=self._once
+        )
+        # Those that found no room, in the order of their calls; each goes into the
+        # accumulator in its turn, and then the future is done. One whose caller gave
+        # up is taken out at once: it must not take memory while a server hangs.
+        self._waiting: OrderedDict[Sending[Ticket], asyncio.Future[None]] = (
+            OrderedDict()
+        )
+        self.queued = Bell()
+        self._settled = Rounds()
+
+    def open(self, home: Home) -> None:
+        """Take messages from now on, in that event loop."""
+        self._home, self._thread, self._loop = home, home.thread, home.loop
+        self._deadlines = Deadlines(home.loop, self._expire)
+        hold(self)
+
+    def forked(self) -> None:
+        """Take nothing more: this is a forked child, where nobody will send it."""
+        self.shut()
+
+    def shut(self) -> None:
+        """Take nothing more: it is being closed."""
+        self._home, self._thread = None, _NOBODY
+
+    @property
+    def opened(self) -> bool:
+        """Whether messages are taken."""
+        return self._home is not None
+
+    def check_open(self) -> None:
+        """Make sure that messages are taken, and from this event loop.
+
+        Raises:
+            ClosedError: The producer is not open.
+            UsageError: It was opened in another event loop or thread.
+        """
+        if self._home is None:
+            raise ClosedError("producer")
+        self._home.check()
+
+    def close(self) -> None:
+        """Take nothing more, and refuse those that wait for room."""
+        self.shut()
+        self._deadlines.stop()
+        while self._waiting:
+            _, turn = self._waiting.popitem(last=False)
+            if not turn.done():
+                turn.set_exception(ClosedError("producer"))
+
+    @property
+    def most(self) -> int:
+        """Messages without an outcome at most."""
+        return self._room.max_messages
+
+    def check(self, manner: Manner, stream: str, choices: SendOptions) -> None:
+        """Make sure that messages can be taken for that stream in that way.
+
+        Raises:
+            ClosedError: The producer is not open.
+            ConfigurationError: That is no stream's name, or a choice makes no sense.
+        """
+        self.check_open()
+        shard_keys.single(stream)
+        choose(manner, **choices)
+
+    def pack(
+        self,
+        manner: Manner,
+        stream: str,
+        payload: Any,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        choices: MessageOptions | None = None,
+    ) -> Sending[Ticket]:
+        """Make a message ready to go.
+
+        Raises:
+            ClosedError: The producer is not open.
+            UsageError: It was opened in another event loop or thread.
+            ConfigurationError: Something in it can't be sent.
+        """
+        # Which loop runs takes longer to find out, so the first of a batch asks.
+        if get_ident() != self._thread or not self.accumulator.held:
+            self.check_open()
+        try:
+            body, kind = manner.encode(payload)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise unencodable(payload, error) from error
+        if key is None and not headers and kind is None:
+            fields: tuple[bytes, ...] = (envelope.PAYLOAD, body)
+            size = len(body)
+        else:
+            fields = envelope.pack(body, key, headers, kind)
+            size = envelope.size(fields)
+            if self._once and len(fields) > MOST_WORDS:
+                raise ConfigurationError(
+                    f"a message of {len(fields) // 2} fields is too much for the "
+                    f"script of idempotent=True; give at most {MOST_WORDS // 2}"
+                )
+        if size > self._room.max_message_bytes:
+            raise MessageTooLarge(size, self._room.max_message_bytes)
+        size += _OVERHEAD
+        shard = self._shards.get(stream) if self._sharder is None else None
+        if shard is None:
+            shard = self._shard(stream, key, body, manner, choices)
+        if choices or manner.special:
+            chosen = choose(manner, **(choices or {}))
+            return self._special(shard, fields, size, chosen)
+        command = commands.xadd(shard.key, fields)
+        return Sending(shard, command, size, self._loop.create_future())
+
+    def _special(
+        self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: Chosen
+    ) -> Sending[Ticket]:
+        limit, retention, safety, id_, ms = chosen
+        now = int(time.time() * 1000) if ms is None else ms
+        command = commands.xadd(shard.key, fields, id_, trim(retention, now))
+        deadline = inf
+        if limit is not None:
+            deadline = self._loop.time() + limit
+            self._deadlines.watch(deadline)
+        if safety is not None:
+            self.accumulator.asks = True
+        ticket = self._loop.create_future()
+        return Sending(shard, command, size, ticket, deadline, safety)
+
+    def _shard(
+        self,
+        stream: str,
+        key: str | None,
+        body: bytes,
+        manner: Manner,
+        choices: MessageOptions | None,
+    ) -> Shard:
+        shard: Shard | None
+        if self._sharder is None:
+            shard = self._shards[stream] = shard_keys.single(stream)
+        else:
+            number = self._sharder(stream, key, body)
+            shard = self._shards.get((stream, number))
+            if shard is not None:
+                return shard
+            shard = self._shards[stream, number] = shard_keys.numbered(stream, number)
+        self._unbounded.met(stream, manner, choices)
+        return shard
+
+    def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
+        """Queue a message in its turn; give what to await first, if anything."""
+        accumulator = self.accumulator
+        if self._waiting or not accumulator.fits(sending.size):
+            return self._wait_for_room(sending)
+        queued = accumulator.add(sending)
+        if 1 < queued < self._max_batch:
+            # The flusher has heard of the first; it has no room for more in the air,
+            # or no turn yet, or it lingers.
+            return None
+        self.queued.ring()
+        # A sender that never awaits anything else would fill the buffer before the
+        # flusher gets a turn.
+        return asyncio.sleep(0) if queued >= self._max_batch else None
+
+    def put_now(self, sending: Sending[Ticket]) -> None:
+        """Queue a message if there is room.
+
+        Raises:
+            BufferFull: There is none.
+        """
+        accumulator = self.accumulator
+        if self._waiting or not accumulator.fits(sending.size):
+            self._hurry()
+            raise BufferFull(accumulator.held, accumulator.size)
+        accumulator.add(sending)
+        self.queued.ring()
+
+    async def _wait_for_room(self, sending: Sending[Ticket]) -> None:
+        turn = self._waiting[sending] = self._loop.create_future()
+        self._hurry()
+        try:
+            await turn
+        finally:
+            # It holds what it raises, which holds this frame, and that the message.
+            del turn
+            # It is there still if its caller was cancelled.
+            if self._waiting.pop(sending, None) is not None:
+                self._let_in()
+
+    def on_settled(self) -> None:
+        """Let those in who wait, and tell those who flush."""
+        self._let_in()
+        self._settled.over()
+
+    def _let_in(self) -> None:
+        waiting, accumulator = self._waiting, self.accumulator
+        while waiting:
+            sending, turn = next(iter(waiting.items()))
+            if not turn.done():  # else its caller was cancelled
+                if not accumulator.fits(sending.size):
+                    self._hurry()
+                    return
+                accumulator.add(sending)
+                turn.set_result(None)
+                self.queued.ring()
+            del waiting[sending]
+
+    def _expire(self, now: float) -> float:
+        """Give up those whose time is over; give the next deadline."""
+        late = [one for one in self._waiting if one.deadline <= now]
+        for sending in late:
+            turn = self._waiting.pop(sending)
+            if not turn.done():
+                turn.set_exception(_too_late(sending))
+        unwritten, flying = self.accumulator.overdue(now)
+        for sending in unwritten:
+            fail(sending.ticket, _too_late(sending))
+        flying = [sending for sending in flying if not sending.ticket.done()]
+        for sending in flying:
+            stream = sending.shard.stream
+            fail(sending.ticket, SendUnknown(stream, "no reply before its timeout"))
+        tell, reason = self._on_event, "not written before its timeout"
+        tell_of_sends(tell, "send_failed", unwritten, reason)
+        reason = "no reply before its timeout"
+        tell_of_sends(tell, "send_unknown", flying, reason)
+        if late or unwritten:
+            self.on_settled()
+        waiting = min((one.deadline for one in self._waiting), default=inf)
+        return min(waiting, self.accumulator.earliest())
+
+    def _hurry(self) -> None:
+        """Have what is queued go out at once, whatever the producer's `linger`."""
+        self.accumulator.hurry()
+        self.queued.ring()
+
+    async def drain(self) -> None:
+        """Wait until all that was queued before has an outcome, good or bad."""
+        # Those who wait for room are queued too, as far as their caller can tell.
+        turns = list(self._waiting.values())
+        while not all(turn.done() for turn in turns):
+            await self._settled.wait()
+        self._hurry()
+        target = self.accumulator.added
+        while self.accumulator.settled < target:
+            await self._settled.wait()
+
+
+def _too_late(sending: Sending[Ticket]) -> SendFailed:
+    reason = "it was not written before its timeout"
+    return SendFailed(sending.shard.stream, "TIMEOUT", reason)

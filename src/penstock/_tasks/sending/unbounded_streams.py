@@ -1,0 +1,43 @@
+"""Says which streams a producer lets grow without a bound."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from penstock._tasks.sending.send_defaults import Manner
+from penstock.events import Event, OnEvent
+from penstock.outgoing import MessageOptions
+
+__all__ = ["Unbounded"]
+
+# Streams that are told of; who has more of them, has one for each of something.
+_TOLD: Final = 10
+_HINT: Final = (
+    "give retention=, run admin.trim, or say retention=KEEP_ALL if it is meant"
+)
+
+
+class Unbounded:
+    """Reports streams that are sent to without a retention, each one once.
+
+    That is seen by the first message to a shard, so that it costs the others nothing.
+
+    Args:
+        on_event: Told of the first ten of them.
+    """
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._told: set[str] = set()
+
+    def met(self, stream: str, manner: Manner, choices: MessageOptions | None) -> None:
+        """Take note of the first message to a shard, and of how it is sent."""
+        kept = (choices or {}).get("retention") or manner.retention
+        if kept is not None or stream in self._told or len(self._told) == _TOLD:
+            return
+        self._told.add(stream)
+        facts = {"stream": f"{stream!a:.80}", "hint": _HINT}
+        if len(self._told) == _TOLD:
+            facts["more"] = "not reported"
+        self._on_event(Event("unbounded_stream", logging.WARNING, facts))

@@ -1,0 +1,51 @@
+"""Patience on opening: what may pass is waited for, as long as was asked for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TypeVar
+
+import anyio
+
+from penstock._connection.reconnect import Line
+from penstock._core.backoff import Backoff
+from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock.errors import AccessError, CommandError, ConnectionLost, ServerError
+
+__all__ = ["patiently"]
+
+T = TypeVar("T")
+
+
+async def patiently(line: Line, deadline: float, step: Callable[[], Awaitable[T]]) -> T:
+    """Do a step of opening, again and again if it fails for what may pass.
+
+    Args:
+        line: The command connection; made anew if it is lost meanwhile.
+        deadline: Until when, by the monotonic clock; there is one try at least.
+        step: What to do; from its start each time.
+
+    Raises:
+        PenstockError: What the last try raised.
+    """
+    backoff = Backoff()
+    while True:
+        try:
+            return await step()
+        except ServerError as error:
+            delay = backoff.failed(random.random())  # noqa: S311 - only jitter
+            if not _may_pass(error) or monotonic() + delay > deadline:
+                raise
+            await anyio.sleep(delay)
+            if isinstance(error, ConnectionLost) and line.lost:
+                with anyio.move_on_after(max(0.0, deadline - monotonic())):
+                    await line.restore(error.reason)
+
+
+def _may_pass(error: ServerError) -> bool:
+    """Tell what a server says while it loads, is full or is demoted from the rest."""
+    if isinstance(error, CommandError):
+        return ErrorReply(error.reason).trouble is Trouble.TRANSIENT
+    return not isinstance(error, AccessError)

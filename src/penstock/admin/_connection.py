@@ -1,0 +1,140 @@
+"""An operator's connection: made anew by the call that finds it lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from penstock._connection.connection import Wire
+from penstock._connection.reconnect import Link, open_link
+from penstock._core.protocol import commands, replies
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorReply, StreamInfo
+from penstock._tasks.group import refusal
+from penstock._tasks.lifetime import Home
+from penstock._tasks.stream_info import Describer
+from penstock.errors import ClosedError, ServerError
+from penstock.events import OnEvent
+from penstock.message import EntryId
+
+__all__ = ["Line", "behind"]
+
+
+class Line:
+    """A connection on which every call is one try.
+
+    Args:
+        on_event: Told of what happens in the background.
+    """
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self.on_event = on_event
+        # Both are None while it is closed.
+        self._link: Link | None = None
+        self._wire: Wire | None = None
+        self._home: Home | None = None
+        self._dialing = anyio.Lock()
+        self._describer = Describer()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is not open."""
+        return self._link is None
+
+    @asynccontextmanager
+    async def open(self, url: str | None, home: Home) -> AsyncIterator[Line]:
+        """Connect, and close in the end.
+
+        Args:
+            url: The server.
+            home: From where it may be used.
+
+        Raises:
+            ConfigurationError: A wrong URL.
+            ConnectError: There is no way to the server.
+            AccessError: The server refuses this user.
+        """
+        async with open_link(url, self.on_event) as link:
+            self._wire = await link.connect()
+            self._link, self._home = link, home
+            try:
+                yield self
+            finally:
+                wire, self._link, self._wire = self._wire, None, None
+                with anyio.CancelScope(shield=True):
+                    await wire.aclose()
+
+    async def calls(self, batch: Sequence[Command]) -> list[Any]:
+        """Send commands in one write and give their replies, errors as values.
+
+        Raises:
+            ClosedError: It is not open.
+            UsageError: It was opened in another event loop or thread.
+            ConnectError: The connection was lost, and no other can be made.
+            AccessError: The same, because the server refuses this user now.
+            ConnectionLost: The connection ended before the replies.
+        """
+        if self._home is not None and self._link is not None:
+            self._home.check()
+        async with self._dialing:
+            if self._link is None or self._wire is None:
+                raise ClosedError("admin")
+            if self._wire.lost:
+                await self._wire.aclose()
+                self._wire = await self._link.connect()
+            wire = self._wire
+        return await wire.calls(batch)
+
+    async def describe(self, key: bytes, more: Sequence[Command]) -> list[Any]:
+        """Describe a stream, and ask more about it at the same moment.
+
+        Returns:
+            The description, and the replies to the other questions; or only the error
+            that refused them all.
+
+        Raises:
+            ServerError: What `calls` raises.
+        """
+        [facts] = await self._describer.with_more(
+            self.calls, [key], lambda _: more, bulk=None
+        )
+        return [facts] if isinstance(facts, ErrorReply) else facts
+
+    async def asks(self, batch: Sequence[Command], what: str) -> list[Any]:
+        """Send commands in one write and give their replies, none of them an error.
+
+        Args:
+            batch: The commands.
+            what: What they are, for the exception.
+
+        Raises:
+            ServerError: What `calls` raises, and what `refusal` makes of an error.
+        """
+        answers = await self.calls(batch)
+        for reply in answers:
+            if isinstance(reply, ErrorReply):
+                raise self.refusal(what, reply)
+        return answers
+
+    def refusal(self, command: str, reply: ErrorReply) -> ServerError:
+        """Make the exception for an error reply."""
+        server = self._link.address.name if self._link else ""
+        return refusal(server, command, reply)
+
+
+async def behind(
+    line: Line, stream: StreamInfo, place: EntryId, told: int | None
+) -> int | None:
+    """Count the entries above an id; see `StreamInfo.behind`.
+
+    Raises:
+        ServerError: What `Line.calls` raises.
+    """
+    found = stream.behind(place, told)
+    if found != (trusting := stream.behind(place, told, trusted=True)):
+        [counts] = await line.calls([commands.counts_lag()])
+        return trusting if replies.counts_lag(counts) else found
+    return found

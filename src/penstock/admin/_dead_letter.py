@@ -1,0 +1,113 @@
+"""A dead letter as an operator sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from penstock._core.messages import dead_letter, envelope
+from penstock._core.protocol.replies import RawEntry
+from penstock.message import EntryId, Fields, Headers
+
+__all__ = ["DeadLetter", "Letters", "opened"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DeadLetter:
+    """A message that was given up, where it comes from, and why.
+
+    What it says of itself is only as true as whoever could write to the dead letters:
+    except `id`, all of it may be forged.
+
+    Attributes:
+        id: Its id among the dead letters.
+        stream: The stream that the message was in.
+        shard: The shard's number; 0 for a stream that is one key.
+        shard_key: The shard's key on the server.
+        entry_id: The id that the message had there.
+        group: The group that gave it up.
+        consumer: The consumer.
+        attempts: How often its handler was started.
+        reason: Why; it may quote the message.
+        error: The exception's type; empty without one.
+        traceback: The end of its traceback; empty without one.
+        time: When, by the consumer's clock, aware; None where that can't be read.
+        fields: The message's own fields, as they were in the stream.
+    """
+
+    id: EntryId
+    stream: str
+    shard: int
+    shard_key: bytes
+    entry_id: EntryId
+    group: str
+    consumer: str
+    attempts: int
+    reason: str
+    error: str
+    traceback: str
+    time: datetime | None
+    fields: Fields
+
+    @property
+    def payload(self) -> bytes | None:
+        """The payload, not decoded; None where somebody else wrote the entry."""
+        return envelope.payload(self.words)
+
+    @property
+    def key(self) -> str | None:
+        """The key that the message was sent with, or None."""
+        return envelope.decode_key(envelope.key(self.words))
+
+    @property
+    def headers(self) -> Headers:
+        """The message's other fields."""
+        return envelope.headers(self.words)
+
+    @property
+    def words(self) -> list[bytes]:
+        """The fields in one row, as a command takes them."""
+        return [word for pair in self.fields for word in pair]
+
+    def __repr__(self) -> str:
+        # Names and reasons are somebody's text, and may quote the payload.
+        return (
+            f"<DeadLetter {self.id}: entry {self.entry_id} of {self.stream!a:.80} "
+            f"shard {self.shard}, attempts {self.attempts}, {len(self.fields)} fields>"
+        )
+
+
+Letters: TypeAlias = list[DeadLetter]
+
+
+def opened(entry: RawEntry) -> DeadLetter | None:
+    """Read an entry of the dead letters; None where it is none of ours."""
+    id_, fields = entry
+    read = dead_letter.read(fields)
+    if read is None:
+        return None
+    own, origin = read
+    return DeadLetter(
+        id=EntryId.parse(id_),
+        stream=origin.shard.stream,
+        shard=origin.shard.number,
+        shard_key=origin.shard.key,
+        entry_id=EntryId.parse(origin.id),
+        group=origin.group,
+        consumer=origin.consumer,
+        attempts=origin.attempts,
+        reason=origin.reason,
+        error=origin.error,
+        traceback=origin.traceback,
+        time=_moment(origin.time),
+        fields=Fields(zip(own[::2], own[1::2], strict=True)),
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.utcoffset() is not None else None

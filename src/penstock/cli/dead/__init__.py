@@ -1,0 +1,1 @@
+"""`penstock dead`: dead letters listed, shown, redriven and purged."""

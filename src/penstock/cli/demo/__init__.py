@@ -1,0 +1,1 @@
+"""`penstock demo`: a stream, two worker processes, and one of them killed."""

@@ -1,0 +1,1 @@
+"""`penstock run`: worker processes for a router, supervised."""

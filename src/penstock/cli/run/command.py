@@ -1,0 +1,147 @@
+"""`penstock run`: a router in worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import gc
+import importlib.util
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+
+from penstock._connection.address import EMBEDDED
+from penstock._tasks.lifetime import task_group
+from penstock.cli.run.child import Settings
+from penstock.cli.run.health_probe import Status, serve
+from penstock.cli.run.readiness import Readiness
+from penstock.cli.run.supervisor import Supervisor
+from penstock.cli.run.worker import LOG_FORMAT
+
+__all__ = ["run"]
+
+
+class Level(StrEnum):
+    """What is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE[:ROUTER]",
+            help="Where the router is; its name is 'router' by default.",
+        ),
+    ],
+    *,
+    workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 1,
+    url: Annotated[
+        str | None,
+        typer.Option(help="The server; default: the router's own, or REDIS_URL."),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(help="A file that is there while all workers are ready."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Answer GET /ready and GET /live here; 0: any port."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to answer on; 0.0.0.0: all.")
+    ] = "127.0.0.1",
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0, max=86_400, help="Seconds to drain before workers are killed."
+        ),
+    ] = 30.0,
+    log_level: Annotated[
+        Level, typer.Option(help="What is logged to standard error.")
+    ] = Level.INFO,
+    uvloop: Annotated[
+        bool, typer.Option("--uvloop", help="Run on uvloop's event loop.")
+    ] = False,
+) -> None:
+    """Run a router in worker processes until SIGTERM, SIGINT or SIGHUP.
+
+    Then it drains: the workers read no more, finish what they are at,
+    acknowledge it, and give back the rest. A second signal kills them. A
+    worker that dies is started again.
+
+    Exit status: 0 it has drained; 1 a worker failed in draining, or was
+    not done within --grace; 2 wrong usage, for example no such router;
+    128+n a second signal, of number n, forced it.
+    """
+    _refuse(url, workers, uvloop=uvloop)
+    form = LOG_FORMAT.format(who="main")
+    logging.basicConfig(level=log_level.value.upper(), format=form)
+    settings = Settings(target, workers, url, grace, log_level.value, uvloop)
+    readiness = Readiness(workers, ready_file)
+    # Else the interpreter's end takes longer than ours, see `worker.py`.
+    atexit.register(gc.freeze)
+    try:
+        readiness.prepare()
+    except OSError as error:
+        raise _wrong(f"can't make the ready file: {error}") from None
+    raise typer.Exit(asyncio.run(_run(settings, readiness, host, port)))
+
+
+async def _run(
+    settings: Settings, readiness: Readiness, host: str, port: int | None
+) -> int:
+    """Run the workers, and the probes beside them; gives the exit status."""
+
+    def status() -> Status:
+        return readiness.ready, str(readiness)
+
+    async with task_group() as tasks:
+        if port is not None:
+            listener = await _listen(host, port)
+            tasks.start_soon(serve, listener, status)
+        code = await Supervisor(settings, readiness).run()
+        tasks.cancel_scope.cancel()
+    return code
+
+
+async def _listen(host: str, port: int) -> anyio.abc.Listener[anyio.abc.SocketStream]:
+    try:
+        listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
+    except OSError as error:
+        reason = error.strerror or error
+        raise _wrong(f"can't listen on {host}:{port}: {reason}") from None
+    at = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no query
+    logging.getLogger("penstock.run").info("probes are answered on %s:%d", host, at)
+    return listener
+
+
+def _refuse(url: str | None, workers: int, *, uvloop: bool) -> None:
+    """Refuse what no worker could do.
+
+    Raises:
+        Exit: It makes no sense.
+    """
+    if url is not None and workers > 1 and url.partition("://")[0] == EMBEDDED:
+        raise _wrong(
+            "each worker would have an embedded server of its own; name one that they "
+            "share, or leave --workers out"
+        )
+    if uvloop and importlib.util.find_spec("uvloop") is None:
+        raise _wrong("uvloop is not installed; pip install uvloop, or leave --uvloop")
+
+
+def _wrong(reason: str) -> typer.Exit:
+    print(f"penstock: {reason}", file=sys.stderr)
+    return typer.Exit(2)

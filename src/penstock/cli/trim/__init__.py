@@ -1,0 +1,1 @@
+"""`penstock trim`: streams trimmed by number, age, or what was acknowledged."""

@@ -1,0 +1,123 @@
+"""`penstock trim`: what is old deleted from a stream."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock import ACKED, ConfigurationError, MaxAge, MaxLen
+from penstock.admin import Admin, Trimmed, TrimTo
+from penstock.cli._admin_call import Json, Url, operate, say
+from penstock.cli._errors import plain_errors
+from penstock.cli._values import bound, duration
+from penstock.cli.trim.report import as_json, as_row, heading
+from penstock.events import printable
+
+__all__ = ["trim"]
+
+
+def trim(
+    stream: Annotated[str, typer.Argument(help="The stream, with all its shards.")],
+    *,
+    url: Url = None,
+    acked: Annotated[
+        bool,
+        typer.Option("--acked", help="Delete what every group has acknowledged."),
+    ] = False,
+    max_len: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Keep the newest N entries of each shard."),
+    ] = None,
+    max_age: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Keep what is younger, say 7d or 12h."),
+    ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|ID",
+            help="Delete what is older than a time with zone, or than an id.",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="With --max-len and --max-age: no whole nodes, which costs more.",
+        ),
+    ] = False,
+    ignore_idle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="With --acked: leave out groups that nobody has read for so long; "
+            "what they have not acknowledged is deleted as well.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell how much would go.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Delete what is old from a stream, and tell which group keeps more from going."""
+    with plain_errors():
+        to = _target(
+            acked=acked, max_len=max_len, max_age=max_age, before=before, exact=exact
+        )
+        idle = None if ignore_idle is None else duration(ignore_idle, "--ignore-idle")
+
+    async def work(admin: Admin) -> bool:
+        shards = await admin.trim(stream, to, ignore_idle=idle, dry_run=dry_run)
+        if not json:
+            print(heading(dry_run=dry_run))
+        for trimmed in shards:
+            print(as_json(trimmed, dry_run=dry_run) if json else as_row(trimmed))
+            _explain(trimmed, acked=acked)
+        return True
+
+    operate(url, work)
+
+
+def _target(
+    *,
+    acked: bool,
+    max_len: int | None,
+    max_age: str | None,
+    before: str | None,
+    exact: bool,
+) -> TrimTo:
+    """Give what is to be kept, or to go; it has to be said, and once.
+
+    Raises:
+        ConfigurationError: It makes no sense.
+    """
+    chosen: list[TrimTo] = []
+    if acked:
+        chosen.append(ACKED)
+    if max_len is not None:
+        chosen.append(MaxLen(max_len, exact=exact))
+    if max_age is not None:
+        chosen.append(MaxAge(duration(max_age, "--max-age"), exact=exact))
+    if before is not None:
+        chosen.append(bound(before, "an entry's"))
+    if len(chosen) != 1:
+        raise ConfigurationError(
+            "say what is to be kept or to go, by one of --acked, --max-len, --max-age "
+            "and --before"
+        )
+    if exact and not isinstance(chosen[0], MaxLen | MaxAge):
+        raise ConfigurationError(
+            "--acked and --before are exact anyway; leave out --exact"
+        )
+    return chosen[0]
+
+
+def _explain(trimmed: Trimmed, *, acked: bool) -> None:
+    """Say what a table has no column for."""
+    key = printable(trimmed.shard.key)
+    if acked and trimmed.floor is None:
+        say(f"{key}: no group says what is acknowledged, so nothing may go")
+    if trimmed.ignored:
+        names = ", ".join(printable(name) for name in trimmed.ignored)
+        say(f"{key}: left out, since nobody reads them: {names}")
