@@ -25,7 +25,7 @@ from penstock.cli.demo.progress import Progress, Stalled, Watch
 from penstock.cli.demo.report import picture, table
 from penstock.cli.demo.result import Result, Tally, tally
 from penstock.cli.demo.sender import Sender
-from penstock.cli.demo.worker_processes import Crew, Place
+from penstock.cli.demo.worker_processes import Target, WorkerProcesses
 from support.waiting import eventually
 
 Process: TypeAlias = "subprocess.Popen[bytes]"
@@ -395,14 +395,14 @@ async def test_a_run_in_which_nothing_moves_is_given_up(
     """The group has nobody who would handle anything."""
     async with Consumer(stream, url=url, group="g"):
         pass
-    place = Place(url, stream, "g")
+    place = Target(url, stream, "g")
     sender = Sender(url, stream)
     async with Admin(url) as admin:
         watch = Watch(
             admin,
             place,
             sender=sender,
-            crew=Crew(place, tmp_path),
+            crew=WorkerProcesses(place, tmp_path),
             show=lambda _: None,
             half=None,
             patience=0.2,

@@ -20,7 +20,7 @@ import pytest
 from penstock import Producer
 from penstock.cli.run.health_probe import answer
 from penstock.cli.run.readiness import Readiness
-from penstock.cli.run.status_pipe import Line
+from penstock.cli.run.status_pipe import StatusPipe
 from support.server import free_port
 from support.waiting import eventually, pending, send
 
@@ -450,7 +450,7 @@ def test_a_ready_file_that_can_t_be_made_stops_nothing(
 
 def test_what_is_said_to_nobody_is_no_error() -> None:
     ours, theirs = socket.socketpair()
-    line = Line(theirs.detach())
+    line = StatusPipe(theirs.detach())
     ours.close()
     line.ready()
     line.refuse("why")

@@ -19,7 +19,7 @@ from penstock._core.handling.signature import check_handler
 from penstock._core.ledger.counting import count_up
 from penstock._core.messages import shard_keys
 from penstock._tasks.consumer_config import (
-    Plan,
+    ConsumerConfig,
     check_kinds,
     membership,
     shard_numbers,
@@ -29,7 +29,7 @@ from penstock._tasks.consumer_config import (
     which_retry,
 )
 from penstock._tasks.handling.iteration import BatchLoop, Loop
-from penstock._tasks.handling.worker_pool import Job
+from penstock._tasks.handling.worker_pool import RunOptions
 from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
@@ -254,7 +254,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         if codec is not None:
             content_type_of(codec)
         dead_stream, instead = which_dead_letters(dead_letters, streams)
-        self._plan: Plan[T] = Plan(
+        self._plan: ConsumerConfig[T] = ConsumerConfig(
             url=url,
             streams=streams,
             numbers=shard_numbers(shards),
@@ -394,7 +394,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             ClosedError: The consumer is not open, or closed meanwhile.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        # Not itself async: it has to be known whose call it is, see `Hands`.
+        # Not itself async: it has to be known whose call it is, see `Checkouts`.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
         return self._known(receiving=True).hands.next(timeout)
@@ -621,7 +621,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             PenstockError: Reading failed for good, see `Consumer`.
         """
         check_handler(handler)
-        job = Job(
+        job = RunOptions(
             handler,
             count(concurrency, "concurrency"),
             choice(Ordering, ordering, "ordering"),

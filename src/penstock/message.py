@@ -226,7 +226,7 @@ class Delivered(Protocol):
     def fields(self) -> Sequence[bytes]: ...
 
 
-class Desk(Protocol[T_co]):
+class Settlement(Protocol[T_co]):
     """Where a message has itself read and its outcome recorded."""
 
     def payload(self, entry: Any, fields: Sequence[bytes]) -> T_co: ...
@@ -252,7 +252,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
     """
 
     _entry: Delivered
-    _desk: Desk[T]
+    _desk: Settlement[T]
     # The ledger drops the entry's with its outcome; a message may be read after it.
     _fields: Sequence[bytes]
     _payload: Any = UNSET

@@ -9,8 +9,8 @@ from typing import Generic, TypeAlias, TypeVar, Unpack
 
 from penstock._core.sending.accumulator import Sending
 from penstock._tasks.sending.flusher import Ticket
-from penstock._tasks.sending.send_defaults import Manner
-from penstock._tasks.sending.send_many import Outcomes
+from penstock._tasks.sending.send_defaults import SendDefaults
+from penstock._tasks.sending.send_many import SendResults
 from penstock._tasks.sending.sender import Sender
 from penstock.errors import ConfigurationError
 from penstock.message import Receipt
@@ -40,7 +40,7 @@ class Outlet(Generic[T]):
         producer: object,
         sender: Sender,
         stream: str,
-        manner: Manner,
+        manner: SendDefaults,
         key: KeyOf[T] | None,
     ) -> None:
         # Only held: a producer that nobody holds is closed.
@@ -92,11 +92,11 @@ class Outlet(Generic[T]):
         self,
         messages: Iterable[T | Outgoing[T]] | AsyncIterable[T | Outgoing[T]],
         **choices: Unpack[SendOptions],
-    ) -> Outcomes:
+    ) -> SendResults:
         """Send messages, each with an outcome of its own; see `Producer.send_many`."""
         route = (self._manner, self.stream, choices)
         pack = partial(self._pack_one, choices)
-        return Outcomes(self._sender, route, messages, pack)
+        return SendResults(self._sender, route, messages, pack)
 
     def _pack_one(self, choices: SendOptions, message: Outgoing[T]) -> Sending[Ticket]:
         return self._pack(

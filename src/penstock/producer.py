@@ -13,9 +13,9 @@ from penstock._core.sending.accumulator import Sending
 from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.sending.delivery import Delivery
 from penstock._tasks.sending.flusher import Ticket
-from penstock._tasks.sending.send_defaults import Manner, flag, timeout_of
-from penstock._tasks.sending.send_many import Outcomes
-from penstock._tasks.sending.sender import Room, Sender
+from penstock._tasks.sending.send_defaults import SendDefaults, flag, timeout_of
+from penstock._tasks.sending.send_many import SendResults
+from penstock._tasks.sending.sender import BufferLimits, Sender
 from penstock.codecs import Codec, codec_for, encode_any, encoding
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
@@ -151,7 +151,7 @@ class Producer(Openable[Sender]):
             )
         if shards is not None:
             sharder = shards if callable(shards) else KeyHash(shards)
-        room = Room(
+        room = BufferLimits(
             count(max_messages, "max_messages"),
             count(max_bytes, "max_bytes"),
             count(max_batch, "max_batch"),
@@ -159,7 +159,7 @@ class Producer(Openable[Sender]):
         )
         tell = guarded(on_event)
         self._sender = Sender(sharder, room, tell, once=flag(idempotent, "idempotent"))
-        self._manner = Manner.of(
+        self._manner = SendDefaults.of(
             encode_any if codec is None else encoding(codec),
             timeout_of(send_timeout, "send_timeout"),
             retention_of(retention),
@@ -290,7 +290,7 @@ class Producer(Openable[Sender]):
         stream: str,
         messages: Iterable[Any | Outgoing[Any]] | AsyncIterable[Any | Outgoing[Any]],
         **choices: Unpack[SendOptions],
-    ) -> Outcomes:
+    ) -> SendResults:
         """Send messages, one after the other as there is room, each for itself.
 
         Awaited, it gives the list of their outcomes, in the order of the messages: a
@@ -330,7 +330,7 @@ class Producer(Openable[Sender]):
         """
         route = (self._manner, stream, choices)
         pack = partial(self._pack_one, stream, choices)
-        return Outcomes(self._sender, route, messages, pack)
+        return SendResults(self._sender, route, messages, pack)
 
     def _pack_one(
         self, stream: str, choices: SendOptions, message: Outgoing[Any]

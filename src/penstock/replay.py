@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from penstock._core.messages import shard_keys
-from penstock._core.reading.read_only import Archive
+from penstock._core.reading.read_only import ReadOnlySettlement
 from penstock._tasks.consumer_config import shard_numbers
-from penstock._tasks.lifetime import Home, running_loop
+from penstock._tasks.lifetime import LoopBinding, running_loop
 from penstock._tasks.reading.replay_reader import Reach, replaying
 from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.errors import ConfigurationError
@@ -47,14 +47,14 @@ class Replay(Generic[T]):
         self._messages = messages
         self._stream = stream
         # Where it was begun.
-        self._home: Home | None = None
+        self._home: LoopBinding | None = None
 
     def _check(self) -> None:
         """Begin here, or refuse another event loop than where it was begun."""
         if self._home is not None:
             self._home.check()
         elif running_loop() is not None:
-            self._home = Home("replay")
+            self._home = LoopBinding("replay")
 
     def __aiter__(self) -> AsyncIterator[Message[T]]:
         self._check()
@@ -191,11 +191,13 @@ def replay(
         reverse=reverse,
         page=count(page, "page"),
     )
-    return Replay(_messages(url, reach, Archive(codec), guarded(on_event)), stream)
+    return Replay(
+        _messages(url, reach, ReadOnlySettlement(codec), guarded(on_event)), stream
+    )
 
 
 async def _messages(
-    url: str | None, reach: Reach, archive: Archive[T], on_event: OnEvent
+    url: str | None, reach: Reach, archive: ReadOnlySettlement[T], on_event: OnEvent
 ) -> AsyncGenerator[Message[T], None]:
     async with aclosing(replaying(url, reach, on_event)) as parts:
         async for part in parts:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from penstock._routing.handlers import Registration, adopt, consumer_of, register
-from penstock._routing.shared_consumers import Post, posts_of
-from penstock._tasks.consumer_set import Together
+from penstock._routing.handlers import HandlerSpec, adopt, consumer_of, register
+from penstock._routing.shared_consumers import SharedConsumer, shared_consumers_of
+from penstock._tasks.consumer_set import ConsumerSet
 from penstock._tasks.running_router import Running
 from penstock.codecs import Codec
 from penstock.consumer import Consumer
@@ -105,8 +105,8 @@ class Router:
         self._middleware = checked(middleware)
         self._defaults: dict[str, Any] = dict(defaults)
         # The handlers, and the same by the consumers that they share.
-        self._registrations: tuple[Registration, ...] = ()
-        self._posts: tuple[Post, ...] = ()
+        self._registrations: tuple[HandlerSpec, ...] = ()
+        self._posts: tuple[SharedConsumer, ...] = ()
         # Whether another router has copied the handlers.
         self._included = False
         # The last run; None before the first.
@@ -203,7 +203,7 @@ class Router:
         )
         other._included = True
 
-    def _add(self, *registrations: Registration) -> None:
+    def _add(self, *registrations: HandlerSpec) -> None:
         if self._together is not None:
             raise UsageError("this router is running; add its handlers before")
         if self._included:
@@ -212,7 +212,7 @@ class Router:
                 "before that, by importing their modules first"
             )
         together = (*self._registrations, *registrations)
-        self._posts = posts_of(together)
+        self._posts = shared_consumers_of(together)
         self._registrations = together
 
     async def run(
@@ -323,7 +323,7 @@ class Router:
         if self._running is not None:
             await self._running.aclose()
 
-    def _begin(self, url: str | None, running: Running) -> Together:
+    def _begin(self, url: str | None, running: Running) -> ConsumerSet:
         """Make the consumers of a run."""
         if self._together is not None:
             raise UsageError("this router is running already; make another one")
@@ -334,10 +334,10 @@ class Router:
             )
         where = self._url if url is None else url
         self._running = running
-        return Together([post.part(where) for post in self._posts])
+        return ConsumerSet([post.part(where) for post in self._posts])
 
     @property
-    def _together(self) -> Together | None:
+    def _together(self) -> ConsumerSet | None:
         """The consumers, while they open, are open or close."""
         return None if self._running is None else self._running.together
 

@@ -19,7 +19,7 @@ R = TypeVar("R")
 Arg: TypeAlias = str | bytes | int | float
 
 
-class Till(Protocol[R]):
+class TransactionSink(Protocol[R]):
     """Gathers what is to be applied, and has it applied."""
 
     applied: bool | None
@@ -56,7 +56,7 @@ class Transaction(Generic[R]):
 
     __slots__ = ("_over", "_till")
 
-    def __init__(self, till: Till[R]) -> None:
+    def __init__(self, till: TransactionSink[R]) -> None:
         self._till = till
         # None before the block, False in it, True after it.
         self._over: bool | None = None

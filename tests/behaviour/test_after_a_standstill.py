@@ -20,7 +20,7 @@ from conftest import Events
 from penstock import LOAD_BALANCED, RESUMABLE, Claim, Consumer, Message, Mode
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
-from penstock._connection.connection import Wire
+from penstock._connection.connection import Connection
 from penstock._tasks import clock
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
@@ -290,7 +290,7 @@ async def limited(url: str, redis: Any, name: str, *without: str) -> AsyncIterat
 
 
 @asynccontextmanager
-async def wire(url: str) -> AsyncIterator[Wire]:
+async def wire(url: str) -> AsyncIterator[Connection]:
     made = await connect(parse(url))
     try:
         yield made

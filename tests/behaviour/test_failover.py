@@ -397,7 +397,7 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
     scripts: bool,  # noqa: FBT001 - pytest's parameter
 ) -> None:
     """redis/redis#9745: what is pending would be gone with it."""
-    from penstock._connection.reconnect import Line, open_link
+    from penstock._connection.reconnect import CommandConnection, open_connector
     from penstock._core.protocol import commands
     from penstock._tasks.group import Membership
     from penstock._tasks.leases.dead_consumers import remove
@@ -420,8 +420,8 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
     limited = with_login(url, user, "x")
     member = Membership("g", "me", mkstream=True, noack=False)
     shard = Shard(stream, 0, stream.encode())
-    async with open_link(limited, log_event) as link:
-        line = Line(link, await link.first(0))
+    async with open_connector(limited, log_event) as link:
+        line = CommandConnection(link, await link.first(0))
         assert await remove(line, member, shard, b"empty") is None
         assert await remove(line, member, shard, b"busy") is None
         await line.calls([commands.client_id()])

@@ -22,7 +22,7 @@ from penstock import (
     SendFailed,
     SendUnknown,
 )
-from penstock._connection.connection import Wire
+from penstock._connection.connection import Connection
 from penstock._tasks.sending import flusher
 from support.proxy import Proxy, proxy
 from support.server import server, with_login
@@ -103,14 +103,14 @@ async def test_writes_that_come_late_over_an_old_connection_store_nothing_twice(
     held: list[bytes] = []
     producer = Producer(url, idempotent=True)
     async with producer:
-        request = Wire.request
+        request = Connection.request
 
         def spy(self: Any, data: bytes, *args: Any) -> Any:
             held.append(data)
             return request(self, data, *args)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Wire, "request", spy)
+            patch.setattr(Connection, "request", spy)
             for number in range(5):
                 await producer.send(stream, b"%d" % number)
         reader, writer = await dial(url)

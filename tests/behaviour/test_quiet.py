@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from penstock import EARLIEST, Consumer, Event, Producer
-from penstock._core.ledger.entry import Account
+from penstock._core.ledger.entry import ShardState
 from support.waiting import eventually, pending
 
 
@@ -149,7 +149,7 @@ async def test_what_was_in_hand_when_it_closed_is_freed(
             await eventually(partial(has_queued, consumer))
     del consumer
     gc.collect()
-    accounts = [thing for thing in gc.get_objects() if type(thing) is Account]
+    accounts = [thing for thing in gc.get_objects() if type(thing) is ShardState]
     assert not [account for account in accounts if account.shard.stream == stream]
 
 

@@ -30,7 +30,7 @@ from penstock import (
     msgpack_codec,
 )
 from penstock._routing.handlers import register
-from penstock._routing.shared_consumers import posts_of
+from penstock._routing.shared_consumers import shared_consumers_of
 from support.waiting import deliveries, eventually, pending, send
 
 
@@ -424,7 +424,7 @@ async def test_sync_handlers_of_events_stay_one_sync_function(stream: str) -> No
     given = {"group": "g"}, {"event": "a", "header": "type", "concurrency": 1}
     how: dict[str, Any] = {**given[1], "ordering": "none", "batch": None}
     made = register(handle, (stream,), given[0], middleware=(), **how)
-    [post] = posts_of([made])
+    [post] = shared_consumers_of([made])
     call = post.dispatch(anyio.CapacityLimiter(1), passed_over)
     assert not inspect.iscoroutinefunction(call)
     for kind in ("a", "b"):

@@ -23,7 +23,7 @@ from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._core.protocol.replies import ErrorReply, StreamInfo
 from penstock._tasks.reading import reader
-from penstock._tasks.stream_info import Describer
+from penstock._tasks.stream_info import StreamInspector
 from penstock.admin import Admin
 from penstock.message import EntryId
 from support.proxy import proxy
@@ -52,7 +52,7 @@ async def test_a_description_has_the_ids_and_numbers_of_the_stream(
     await redis.xgroup_create(empty, "g", mkstream=True)
     await redis.set(f"{stream}.text", "x")
     keys = [stream, empty, f"{stream}.missing", f"{stream}.text"]
-    describer = Describer()
+    describer = StreamInspector()
     describer.scripted = scripted
     wire = await connect(parse(numbered(url, protocol)))
     try:
@@ -79,7 +79,7 @@ async def test_a_description_has_the_ids_and_numbers_of_the_stream(
 async def test_redis_6_2_is_described_too(tmp_path: Path, stream: str) -> None:
     async with server(tmp_path, binary=binary()) as own, own.client() as inside:
         await inside.xadd(stream, {"msg": "x"}, id="1-1")
-        describer = Describer()
+        describer = StreamInspector()
         wire = await connect(parse(own.url))
         try:
             keys = [stream.encode(), b"missing"]
@@ -100,7 +100,7 @@ async def test_a_refusal_of_the_script_is_remembered_and_the_command_is_used(
     user = f"u-{stream}"
     await redis.execute_command("ACL", "SETUSER", user, *USER, forbidden)
     wire = await connect(parse(with_login(url, user, "secret")))
-    describer = Describer()
+    describer = StreamInspector()
     try:
         [first] = await describer.streams(wire.calls, [stream.encode()])
         await describer.streams(wire.calls, [stream.encode()])

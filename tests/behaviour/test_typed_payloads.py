@@ -56,7 +56,7 @@ class Item(msgspec.Struct):
     price: int
 
 
-class Basket(msgspec.Struct):
+class TransactionBuffer(msgspec.Struct):
     items: list[Item]
 
 
@@ -280,7 +280,7 @@ class Picky:
     ("reads", "body", "reason"),
     [
         (
-            {"payload": Basket},
+            {"payload": TransactionBuffer},
             b'{"items":[{"price":1},{"price":"hunter2"}]}',
             "Expected `int`, got `str` - at `$.items[1].price`",
         ),

@@ -33,8 +33,8 @@ from connection.tls import Certificates, make_certificates, tls_server
 from connection.traces import all_told, nothing_left
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
-from penstock._connection.connection import Wire, pack
-from penstock._connection.reconnect import Link
+from penstock._connection.connection import Connection, pack
+from penstock._connection.reconnect import Connector
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError
 
@@ -115,7 +115,7 @@ async def test_a_user_who_may_not_ask_for_its_client_id_gets_in(
     locked: EmbeddedServer, events: Events
 ) -> None:
     url = f"redis://worker:{SECRET}-w@{address_of(locked)}"
-    wire = await Link(parse(url), events).connect()
+    wire = await Connector(parse(url), events).connect()
     assert wire.client_id is None
     await wire.aclose()
 
@@ -123,7 +123,7 @@ async def test_a_user_who_may_not_ask_for_its_client_id_gets_in(
 async def test_the_servers_id_of_the_connection_is_known(
     url: str, events: Events
 ) -> None:
-    wire = await Link(parse(url), events).connect()
+    wire = await Connector(parse(url), events).connect()
     assert wire.client_id == await wire.call((b"CLIENT", b"ID"))
     await wire.aclose()
 
@@ -199,7 +199,7 @@ async def test_with_resp2_it_is_noticed_at_the_first_command(
 ) -> None:
     async with fake(serve) as there, nothing_left():
         with pytest.raises(ServerError, match=str(there.port)):
-            await Link(parse(f"{there.url}?protocol=2"), events).connect()
+            await Connector(parse(f"{there.url}?protocol=2"), events).connect()
 
 
 async def test_a_server_with_all_places_taken() -> None:
@@ -249,7 +249,7 @@ async def test_a_missing_password_with_resp2(
     address = parse(f"redis://{address_of(locked)}?protocol=2")
     async with nothing_left():
         with pytest.raises(AccessError, match=address.name):
-            await Link(address, events).connect()
+            await Connector(address, events).connect()
 
 
 async def test_a_password_that_the_server_does_not_want() -> None:
@@ -371,7 +371,7 @@ async def cancelled_at_random(
     url: str, events: Events, *, tries: int, spread: float
 ) -> None:
     """Cancel so many tries, each at a moment of its own, by the way of asyncio."""
-    link = Link(parse(url), events)
+    link = Connector(parse(url), events)
     made = 0
     async with nothing_left():
         for _ in range(tries):
@@ -412,8 +412,8 @@ async def test_cancelling_by_a_scope_leaves_nothing(
     url: str, events: Events, turns: int
 ) -> None:
     """Such a scope strikes again at whatever is awaited while cleaning up."""
-    link = Link(parse(url), events)
-    wire: Wire | None = None
+    link = Connector(parse(url), events)
+    wire: Connection | None = None
     async with nothing_left():
         async with anyio.create_task_group() as group:
 
@@ -449,7 +449,7 @@ async def test_cancelling_while_the_server_is_silent_leaves_nothing(
     async with fake(serve, tls=tls) as there, nothing_left(of=there):
         query = f"ssl_ca_certs={certificates.authority}" if tls else ""
         url = f"{scheme}://localhost:{there.port}/1?{query}&client_name=me"
-        task = asyncio.create_task(Link(parse(url), events).connect())
+        task = asyncio.create_task(Connector(parse(url), events).connect())
         await asyncio.wait([task], timeout=0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

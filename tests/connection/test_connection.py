@@ -28,7 +28,7 @@ from connection.tls import Certificates, make_certificates
 from connection.traces import nothing_left
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
-from penstock._connection.connection import Wire, pack
+from penstock._connection.connection import Connection, pack
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorReply
 from penstock.embedded import EmbeddedServer
@@ -38,7 +38,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
 
 
 @asynccontextmanager
-async def opened(url: str, query: str = "") -> AsyncIterator[Wire]:
+async def opened(url: str, query: str = "") -> AsyncIterator[Connection]:
     wire = await connect(parse(f"{url}?{query}"))
     try:
         yield wire
@@ -47,7 +47,7 @@ async def opened(url: str, query: str = "") -> AsyncIterator[Wire]:
 
 
 @asynccontextmanager
-async def wire_to(serve: Serve, query: str = "") -> AsyncIterator[Wire]:
+async def wire_to(serve: Serve, query: str = "") -> AsyncIterator[Connection]:
     """A wire to a fake."""
     async with fake(serve) as there, opened(there.url, query) as wire:
         yield wire
@@ -299,7 +299,7 @@ async def test_cancelling_those_who_wait_mixes_up_nothing(
     chance = random.Random(7)
     answered = cancelled = 0
 
-    async def ask(wire: Wire, number: int) -> None:
+    async def ask(wire: Connection, number: int) -> None:
         nonlocal answered
         reply = await wire.calls([(b"ECHO", number), (b"ECHO", -number)])
         assert reply == [b"%d" % number, b"%d" % -number]
@@ -727,7 +727,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @asynccontextmanager
 async def tls_wire(
     certificates: Certificates, *, falls_silent: bool = True
-) -> AsyncIterator[tuple[Wire, Fake]]:
+) -> AsyncIterator[tuple[Connection, Fake]]:
     """A wire over TLS to a server which, once connected to, takes nothing more."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -802,7 +802,7 @@ async def test_closing_in_a_cancelled_scope_leaves_nothing(
 ) -> None:
     """Such a scope cancels every single await in it."""
 
-    async def close(wire: Wire) -> None:
+    async def close(wire: Connection) -> None:
         with anyio.CancelScope() as scope:
             try:
                 scope.cancel()

@@ -17,9 +17,9 @@ from connection.fakes import Serve, answering, closing, fake, free_port, silent
 from connection.traces import nothing_left
 from penstock import embedded
 from penstock._connection.address import parse
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Line, Link, open_link
-from penstock._core.backoff import Backoff
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import CommandConnection, Connector, open_connector
+from penstock._core.backoff import ReconnectBackoff
 from penstock.embedded import EmbeddedServer
 from penstock.errors import (
     AccessError,
@@ -33,18 +33,18 @@ SECRET = "hunter2-canary"
 GOOD: Serve = answering(lambda request: b":7\r\n" if b"ID" in request else b"+OK\r\n")
 
 
-class Counting(Link):
+class Counting(Connector):
     """A link that notes its tries; where the pace does not matter a faster one."""
 
     def __init__(self, url: str, events: Events, *, first: float = 0.01) -> None:
         super().__init__(parse(url), events)
-        self._backoff = Backoff(first=first)
+        self._backoff = ReconnectBackoff(first=first)
         self.tries: list[float] = []
         self.at_once = 0
         self.most_at_once = 0
         self._tried = asyncio.Event()
 
-    async def connect(self, *, first: bool = False) -> Wire:
+    async def connect(self, *, first: bool = False) -> Connection:
         self.tries.append(time.monotonic())
         self._tried.set()
         self.at_once += 1
@@ -70,14 +70,14 @@ def names(events: Events) -> list[str]:
     return [event.name for event in events]
 
 
-async def cancelled(task: asyncio.Task[Wire]) -> None:
+async def cancelled(task: asyncio.Task[Connection]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
 @asynccontextmanager
-async def knocking(link: Link) -> AsyncIterator[asyncio.Task[Wire]]:
+async def knocking(link: Connector) -> AsyncIterator[asyncio.Task[Connection]]:
     """A reconnect in the background, cancelled or closed in the end."""
     task = asyncio.create_task(link.reconnect("cut"))
     try:
@@ -90,7 +90,7 @@ async def knocking(link: Link) -> AsyncIterator[asyncio.Task[Wire]]:
 
 # --- the pace
 
-PACE = Backoff().first
+PACE = ReconnectBackoff().first
 
 
 async def tries_in_a_second(link: Counting) -> int:
@@ -160,7 +160,7 @@ async def test_only_real_work_starts_the_pace_over(events: Events) -> None:
 
 
 async def test_pauses_grow_too(events: Events) -> None:
-    link = Link(parse(nowhere()), events)
+    link = Connector(parse(nowhere()), events)
     start = time.monotonic()
     for _ in range(3):
         await link.pause()
@@ -380,7 +380,7 @@ async def test_an_outage_after_a_late_start_is_told_of(events: Events) -> None:
 async def test_the_first_connection_to_a_server_that_is_there_tells_nothing(
     url: str, events: Events
 ) -> None:
-    await (await Link(parse(url), events).first(0)).aclose()
+    await (await Connector(parse(url), events).first(0)).aclose()
     assert events == []
 
 
@@ -415,13 +415,13 @@ async def test_the_first_connection_does_not_insist_on_refused_credentials(
 async def test_an_embedded_server_is_there_while_the_link_is_open(
     events: Events,
 ) -> None:
-    async with open_link("embedded://", events) as link:
+    async with open_connector("embedded://", events) as link:
         wire = await link.connect()
         assert await wire.call((b"PING",)) == b"PONG"
         await wire.aclose()
         server = embedded.acquire()
         embedded.release(server)
-        async with open_link("embedded://", events) as other:
+        async with open_connector("embedded://", events) as other:
             assert other.address == link.address
         assert server.alive
     # Somebody else in this process, such as a fixture, may still use it.
@@ -433,7 +433,7 @@ async def test_an_embedded_server_is_released_when_the_body_fails(
 ) -> None:
     users = dict(embedded._users)
     with pytest.raises(ZeroDivisionError):
-        async with open_link("embedded://", events):
+        async with open_connector("embedded://", events):
             raise ZeroDivisionError
     assert embedded._users == users
 
@@ -460,7 +460,7 @@ async def test_cancelling_the_start_of_an_embedded_server_releases_it(
     monkeypatch.setattr(embedded, "release", noted_release)
 
     async def opening() -> None:
-        async with open_link("embedded://", events):
+        async with open_connector("embedded://", events):
             await anyio.sleep_forever()
 
     if scope:
@@ -483,9 +483,9 @@ async def test_a_link_goes_where_the_url_or_the_environment_says(
     events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://environment:1")
-    async with open_link(None, events) as link:
+    async with open_connector(None, events) as link:
         assert link.address.name == "environment:1"
-    async with open_link("redis://given:2", events) as link:
+    async with open_connector("redis://given:2", events) as link:
         assert link.address.name == "given:2"
 
 
@@ -494,7 +494,7 @@ async def test_a_url_that_is_wrong_or_missing_is_an_error_on_opening(
     url: str | None, events: Events
 ) -> None:
     with pytest.raises(ConfigurationError):
-        async with open_link(url, events):
+        async with open_connector(url, events):
             pass
 
 
@@ -503,8 +503,8 @@ async def test_a_url_that_is_wrong_or_missing_is_an_error_on_opening(
 
 async def test_a_line_is_restored_after_it_was_cut(url: str, events: Events) -> None:
     async with proxy(url) as between, nothing_left():
-        link = Link(parse(between.url), events)
-        line = Line(link, await link.first(5))
+        link = Connector(parse(between.url), events)
+        line = CommandConnection(link, await link.first(5))
         assert line.server == link.address.name
         assert await line.calls([(b"ECHO", b"1")]) == [b"1"]
         between.cut()
@@ -527,7 +527,7 @@ async def test_a_line_whose_restoring_was_cancelled_leaves_nothing(
     link = Counting(f"redis://127.0.0.1:{port}", events)
     async with nothing_left():
         async with fake(GOOD, port=port):
-            line = Line(link, await link.first(5))
+            line = CommandConnection(link, await link.first(5))
         with pytest.raises(ConnectionLost):
             await line.calls([(b"ECHO", b"1")])
         task = asyncio.create_task(line.restore("cut"))
@@ -546,7 +546,7 @@ async def test_a_line_that_many_find_cut_is_restored_once(
 ) -> None:
     async with proxy(url) as between:
         link = Counting(between.url, events)
-        line = Line(link, await link.first(5))
+        line = CommandConnection(link, await link.first(5))
         between.cut()
         with pytest.raises(ConnectionLost):
             await line.calls([(b"ECHO", b"1")])
@@ -563,8 +563,8 @@ async def test_a_line_that_many_find_cut_is_restored_once(
 async def test_a_line_listens_on_the_connection_that_it_has(
     url: str, stream: str, events: Events
 ) -> None:
-    link = Link(parse(url), events)
-    line = Line(link, await link.first(5))
+    link = Connector(parse(url), events)
+    line = CommandConnection(link, await link.first(5))
     rang, number = asyncio.Event(), line.number
     assert await line.listen([stream.encode()], rang.set)
     assert await line.calls([(b"PUBLISH", stream, b"x"), (b"ECHO", b"1")]) == [1, b"1"]

@@ -15,8 +15,8 @@ from connection.fakes import Serve, closing, echo, fake, free_port, requests
 from connection.traces import all_told
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
-from penstock._connection.reconnect import Line, Link, open_link
-from penstock._core.backoff import Backoff
+from penstock._connection.reconnect import CommandConnection, Connector, open_connector
+from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol.replies import ErrorReply
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConfigurationError, ConnectionLost, ServerError
@@ -49,12 +49,12 @@ def told(caplog: pytest.LogCaptureFixture, events: Events) -> Iterator[list[str]
     assert not [text for text in texts if CANARY in text]
 
 
-async def failing(link: Link, told: list[str]) -> None:
+async def failing(link: Connector, told: list[str]) -> None:
     for attempt in (partial(link.connect), partial(link.first, 0)):
         with pytest.raises(ServerError) as caught:
             await attempt()
         told.append(all_told(caught.value))
-    link._backoff = Backoff(first=0.01)
+    link._backoff = ReconnectBackoff(first=0.01)
     task = asyncio.create_task(link.reconnect("cut"))
     while link._backoff.failures < 4:
         await asyncio.sleep(0.005)
@@ -83,7 +83,7 @@ async def failing(link: Link, told: list[str]) -> None:
 async def test_urls_that_are_wrong(frame: str, events: Events, told: list[str]) -> None:
     for text in (quote(SECRET, safe=""), SECRET, f"12/{SECRET}", f"12#{SECRET}"):
         with pytest.raises(ConfigurationError) as caught:
-            async with open_link(frame.format(text), events):
+            async with open_connector(frame.format(text), events):
                 pass
         told.append(all_told(caught.value))
 
@@ -91,9 +91,9 @@ async def test_urls_that_are_wrong(frame: str, events: Events, told: list[str]) 
 async def test_reprs_of_what_is_open(events: Events, told: list[str]) -> None:
     with EmbeddedServer(config={"user": f'user on ">{CANARY}" +@all'}) as server:
         login = f"unix://user:{CANARY}@"
-        async with open_link(server.url.replace("unix://", login), events) as link:
+        async with open_connector(server.url.replace("unix://", login), events) as link:
             wire = await link.first(1)
-            line = Line(link, wire)
+            line = CommandConnection(link, wire)
             things = [link, line, wire, link.address, link.address.connection()]
             future = wire.request(b"", 1)
             things += [future, wire._transport, wire._connection, asyncio.all_tasks()]
@@ -111,7 +111,7 @@ async def test_servers_that_are_not_there(events: Events, told: list[str]) -> No
         f"rediss://{LOGIN}@127.0.0.1:{free_port()}",
         f"unix://{LOGIN}@/nonexistent/redis.sock",
     ):
-        await failing(Link(parse(url), events), told)
+        await failing(Connector(parse(url), events), told)
 
 
 async def repeating(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,7 +136,9 @@ async def test_servers_that_are_none(
         # An error is one line, so this password is one, too.
         login = f"user:{CANARY}%2F%22" if serve is repeating else LOGIN
         url = there.url.replace("redis://", f"redis://{login}@")
-        await failing(Link(parse(f"{url}?socket_connect_timeout=0.2"), events), told)
+        await failing(
+            Connector(parse(f"{url}?socket_connect_timeout=0.2"), events), told
+        )
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -147,7 +149,7 @@ async def test_refused_credentials(
     with EmbeddedServer(config={"requirepass": "x"}, port=free_port()) as server:
         base = server.url if unix else str(server.tcp_url)
         url = f"{base.replace('://', f'://{LOGIN}@')}?protocol={protocol}"
-        link = Link(parse(url), events)
+        link = Connector(parse(url), events)
         await failing(link, told)
     assert events.named("access_refused")
 
@@ -161,7 +163,7 @@ async def test_servers_that_do_not_know_hello(
     with EmbeddedServer(config=config, port=free_port()) as server:
         login = f"redis://user:{quote(password, safe='')}@"
         base = str(server.tcp_url).replace("redis://", login)
-        await failing(Link(parse(base), events), told)
+        await failing(Connector(parse(base), events), told)
 
 
 async def test_refused_commands_do_not_repeat_their_arguments(

@@ -11,7 +11,7 @@ import pytest
 from conftest import Events
 from connection.fakes import Fake, Request, answering, closing, fake, free_port, silent
 from connection.traces import all_told, nothing_left
-from penstock._connection.reconnect import Link, open_link
+from penstock._connection.reconnect import Connector, open_connector
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels, parse
 from penstock.errors import AccessError, ConfigurationError, ConnectError
 
@@ -196,7 +196,7 @@ async def test_a_replica_is_left_whatever_the_sentinels_say(events: Events) -> N
     port = free_port()
     replica = fake(says("127.0.0.1", port, role=b"slave"), port=port)
     async with nothing_left(), replica as one:
-        link = Link(*_of(one.port, events))
+        link = Connector(*_of(one.port, events))
         with pytest.raises(ConnectError, match="it is a replica by now"):
             await link.connect()
         assert events.named("primary_moved") == []
@@ -226,7 +226,7 @@ async def test_that_the_primary_is_another_one_is_told_once(events: Events) -> N
             await stack.enter_async_context(fake(serve, port=port)) for port in ports
         ]
         url = f"redis+sentinel://127.0.0.1:{one.port}/main"
-        async with open_link(url, events) as link:
+        async with open_connector(url, events) as link:
             for port in (ports[0], ports[0], ports[1], ports[1]):
                 lead.append(port)
                 wire = await link.connect()

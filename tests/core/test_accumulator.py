@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from penstock._core.protocol import commands
-from penstock._core.sending.accumulator import Accumulator, Batch, Sending
+from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")
@@ -191,7 +191,7 @@ def test_what_was_refused_is_older_than_what_is_in_flight() -> None:
     first = accumulator.batch(3)
     accumulator.batch(2)
     assert not accumulator.refused
-    assert tickets(accumulator.answered(Batch([first[0], first[2]]))) == "abc"
+    assert tickets(accumulator.answered(SendBatch([first[0], first[2]]))) == "abc"
     assert (accumulator.refused, accumulator.held, accumulator.settled) == (True, 5, 1)
     assert accumulator.oldest == [first[0], first[2]]
     assert accumulator.recall() == 4

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from penstock._core.protocol import commands
-from penstock._core.sending.accumulator import Accumulator, Batch, Sending
+from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")
@@ -108,7 +108,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         batch = self.flying.pop(0)
         kept = data.draw(st.lists(st.sampled_from(batch), unique=True, min_size=1))
         oldest = self.accumulator._batches[0]
-        again = Batch([one for one in oldest if one.ticket in kept])
+        again = SendBatch([one for one in oldest if one.ticket in kept])
         answered = self.accumulator.answered(again)
         assert [one.ticket for one in answered] == batch
         self.refused.append([number for number in batch if number in kept])

@@ -23,7 +23,7 @@ from penstock._core.protocol.replies import (
     ErrorReply,
     GroupInfo,
     Pending,
-    Senseless,
+    ProtocolError,
     StreamInfo,
     Summary,
 )
@@ -318,7 +318,7 @@ def test_an_error_reply_stays_one_whatever_it_answers(name: str) -> None:
 
 
 OPTIONS = {"BLOCK", "COUNT", "MKSTREAM", "NOACK", "RETRYCOUNT"}
-# What `read` sees to by itself, and what pushes answer; see `Wire.subscribe`.
+# What `read` sees to by itself, and what pushes answer; see `Connection.subscribe`.
 OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 
 
@@ -436,12 +436,12 @@ BENT: dict[str, tuple[Command, str]] = {
 
 @pytest.mark.parametrize("name", BENT)
 def test_what_makes_no_sense_is_told(name: str) -> None:
-    with pytest.raises(Senseless):
+    with pytest.raises(ProtocolError):
         read(*BENT[name])
 
 
 def test_a_run_whose_line_is_no_id_makes_no_sense() -> None:
-    with pytest.raises(Senseless):
+    with pytest.raises(ProtocolError):
         read(ADD_ONCE, b"$7\r\n1-1\n2x1\r\n")
 
 
@@ -452,7 +452,7 @@ def test_what_is_of_the_wrong_type_is_told(name: str, reply: str) -> None:
     command = GOOD[name][0]
     try:
         value = read(command, reply)
-    except Senseless:
+    except ProtocolError:
         return
     assert fits(settled(value), examples(command))
 
@@ -520,7 +520,7 @@ def test_whatever_byte_is_spoilt_what_is_read_can_be_used(data: st.DataObject) -
         return  # there is more to come
     try:
         [value] = reply_parsing.read([command], [bent])
-    except Senseless:
+    except ProtocolError:
         return
     if isinstance(value, ErrorReply):
         return
@@ -540,7 +540,7 @@ def test_appends_are_looked_at_together_and_errors_among_them_stay() -> None:
     assert reply_parsing.read(batch, [error] * 3) == [error] * 3
     bent: Any
     for bent in (1, None, [], b"1.2", b"OK"):
-        with pytest.raises(Senseless):
+        with pytest.raises(ProtocolError):
             reply_parsing.read(batch, [b"1-1", bent, b"1-2"])
 
 
@@ -564,5 +564,5 @@ def test_the_replies_of_a_transaction_are_read_like_any_others() -> None:
 )
 def test_a_transaction_of_which_a_reply_is_none_makes_no_sense(done: Any) -> None:
     batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
-    with pytest.raises(Senseless):
+    with pytest.raises(ProtocolError):
         reply_parsing.read(batch, [b"OK", b"QUEUED", b"QUEUED", done])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.test_ledger import A, Books, later, raw
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import State
 from penstock._core.protocol.replies import RawEntry
 from penstock.errors import ClosedError, UsageError
@@ -86,21 +86,21 @@ def test_a_pending_list_read_meanwhile_does_not_bring_it_back() -> None:
     assert not books.in_hand(A)
 
 
-class Till:
+class TransactionSink:
     def begin(self, entry: Any, fields: Any) -> Any:
         till: Any = (entry, fields)
         return Transaction(till)
 
 
-def desk(books: Books, **options: Any) -> FrontDesk[Any]:
+def desk(books: Books, **options: Any) -> Settler[Any]:
     refusals: Any = None
     facts: dict[str, Any] = {"no_ack": None, "at_home": lambda: True}
-    return FrontDesk(
+    return Settler(
         books,
         None,
         refusals,
         max_message_bytes=1000,
-        transactions=Till(),
+        transactions=TransactionSink(),
         **{**facts, **options},
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock import DecodeError, EntryId, Fields, Shard, UsageError
-from penstock._core.reading.read_only import Archive
+from penstock._core.reading.read_only import ReadOnlySettlement
 from penstock.codecs import Codec, codec_for, raw_codec
 
 SHARD = Shard("orders", 3, b"orders:3")
@@ -28,23 +28,25 @@ STRANGE = [b"a", b"1", b"msg", b"6"]
 def test_a_message_is_read_from_its_entry(
     codec: Codec[Any] | None, fields: list[bytes], payload: object
 ) -> None:
-    message = Archive(codec).open(SHARD, [b"5-1", fields])
+    message = ReadOnlySettlement(codec).open(SHARD, [b"5-1", fields])
     assert message.payload == payload
     assert (message.stream, message.shard, message.id) == ("orders", 3, EntryId(5, 1))
 
 
 def test_a_payload_is_decoded_when_it_is_asked_for() -> None:
-    message = Archive(codec_for(int)).open(SHARD, [b"5-1", [b"msg", b"SECRET"]])
+    message = ReadOnlySettlement(codec_for(int)).open(
+        SHARD, [b"5-1", [b"msg", b"SECRET"]]
+    )
     with pytest.raises(DecodeError, match="entry 5-1 of stream 'orders'") as caught:
         _ = message.payload
     assert "SECRET" not in str(caught.value)
-    foreign = Archive(raw_codec).open(SHARD, [b"5-1", [b"a", b"1"]])
+    foreign = ReadOnlySettlement(raw_codec).open(SHARD, [b"5-1", [b"a", b"1"]])
     with pytest.raises(DecodeError, match="no field 'msg'"):
         _ = foreign.payload
 
 
 def test_it_has_no_outcome_and_no_lease() -> None:
-    message = Archive(raw_codec).open(SHARD, [b"5-1", OURS])
+    message = ReadOnlySettlement(raw_codec).open(SHARD, [b"5-1", OURS])
     with pytest.raises(UsageError, match="nothing to acknowledge"):
         message.ack()
     with pytest.raises(UsageError, match="nothing to acknowledge"):

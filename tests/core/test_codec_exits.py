@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from core.test_ledger import A, Books
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry, State
 from penstock.errors import DecodeError
 
 
-class Refusals:
+class FailureOutcomes:
     """Drops what can't be decoded."""
 
     def __init__(self, books: Books) -> None:
@@ -41,12 +41,12 @@ class Raises:
         return data
 
 
-def opened(error: type[BaseException]) -> tuple[Books, FrontDesk[Any], list[Entry]]:
+def opened(error: type[BaseException]) -> tuple[Books, Settler[Any], list[Entry]]:
     books = Books()
     entries = [[b"%d-1" % n, [b"msg", b"%d" % n]] for n in (1, 2, 3)]
     books.received(A, entries, 0.0, 30)
-    refusals: Any = Refusals(books)
-    desk: FrontDesk[Any] = FrontDesk(
+    refusals: Any = FailureOutcomes(books)
+    desk: Settler[Any] = Settler(
         books,
         Raises(error),
         refusals,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from core.test_ledger import A, B, Books, now, raw
-from penstock._core.ledger.entry import Renewal, State
-from penstock._core.ledger.failure_policy import Postponed
+from penstock._core.ledger.entry import LeaseRenewal, State
+from penstock._core.ledger.failure_policy import RetryAt
 
 
 def told(books: Books, at: float = 0.0) -> dict[tuple[bytes, int | None], list[bytes]]:
-    renewals: list[Renewal] = books.to_count_again(at)
+    renewals: list[LeaseRenewal] = books.to_count_again(at)
     assert not any(renewal.late for renewal in renewals)
     return {(each.account.shard.key, each.count): each.ids for each in renewals}
 
@@ -33,7 +33,7 @@ def test_attempts_are_told_per_shard_and_number() -> None:
 def test_what_failed_keeps_the_count_of_its_failure() -> None:
     books = Books()
     books.back(1, attempts=1)
-    books.fail(books.started(), Postponed(5.0, 5.0))
+    books.fail(books.started(), RetryAt(5.0, 5.0))
     assert told(books) == {(A.key, 3): [raw(1)]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.test_ledger import GIVEN_UP, Books
 from penstock._core.ledger.counting import count_up
-from penstock._core.ledger.failure_policy import Dropped, Postponed
+from penstock._core.ledger.failure_policy import Dropped, RetryAt
 
 
 def test_every_way_that_a_message_can_go_is_counted() -> None:
@@ -12,7 +12,7 @@ def test_every_way_that_a_message_can_go_is_counted() -> None:
     books.read(1, 2, 3, 4, 5, 6)
     books.finish(books.started(), ack=True)
     books.finish(books.started(), ack=False)
-    books.fail(books.started(), Postponed(5.0, 5.0))
+    books.fail(books.started(), RetryAt(5.0, 5.0))
     books.fail(books.started(), Dropped("no"))
     books.fail(books.started(), GIVEN_UP)
     counted = count_up(books)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.protocol.replies import RawEntry
-from penstock._core.reading.cursor import Cursor, Live, Position, Recover
+from penstock._core.reading.cursor import Cursor, Position, ReadNew, ReadPending
 from penstock.message import EntryId, Shard
 
 A, B, C, D = (Shard(name, 0, name.encode()) for name in "abcd")
@@ -17,15 +17,15 @@ def entries(*ids: str) -> list[RawEntry]:
     return [[id_.encode(), [b"msg", b""]] for id_ in ids]
 
 
-def live(cursor: Cursor, room: int = 10) -> Live:
+def live(cursor: Cursor, room: int = 10) -> ReadNew:
     read = cursor.next(room)
-    assert isinstance(read, Live)
+    assert isinstance(read, ReadNew)
     return read
 
 
-def recovery(cursor: Cursor, room: int = 10) -> Recover:
+def recovery(cursor: Cursor, room: int = 10) -> ReadPending:
     read = cursor.next(room)
-    assert isinstance(read, Recover)
+    assert isinstance(read, ReadPending)
     return read
 
 
@@ -105,16 +105,16 @@ def test_recovery_goes_on_in_the_middle_of_a_page() -> None:
 def test_a_read_asks_for_no_more_than_may_come_at_once() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     page = cursor.next(100, most=2, lines=50)
-    assert isinstance(page, Recover)
+    assert isinstance(page, ReadPending)
     assert page.count == 50
     for position in cursor.positions:
         position.recovering = False
     read = cursor.next(100, most=2, lines=50)
-    assert isinstance(read, Live)
+    assert isinstance(read, ReadNew)
     assert read.count == 2
     cursor.received(read, b"a", entries("1-0", "2-0"))
     rest = cursor.next(100, most=4, lines=50)
-    assert isinstance(rest, Live)
+    assert isinstance(rest, ReadNew)
     assert (rest.count, len(rest.positions)) == (4, 1)
 
 
@@ -123,7 +123,7 @@ def test_where_not_all_shards_can_be_read_at_once_each_has_its_turn() -> None:
 
     def turn() -> tuple[str, bool]:
         read = cursor.next(100, shards=2)
-        assert isinstance(read, Live)
+        assert isinstance(read, ReadNew)
         if b"a" in [position.shard.key for position in read.positions]:
             for _ in range(brings):
                 cursor.received(read, b"a", entries(f"{next(ids)}-0"))
@@ -238,7 +238,7 @@ def test_after_a_read_of_a_few_it_is_everybodys_turn_before_any_recovery() -> No
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     for _ in range(2):
         page = cursor.next(10)
-        while isinstance(page, Live):
+        while isinstance(page, ReadNew):
             page = cursor.next(10)
         assert page is not None
         cursor.recovered(page, [])
@@ -463,6 +463,6 @@ def test_shards_whose_reply_was_lost_are_read_before_those_of_another_turn() -> 
 
 def read_some(cursor: Cursor, shards: int) -> Iterator[Shard]:
     read = cursor.next(10, shards=shards)
-    assert isinstance(read, Live)
+    assert isinstance(read, ReadNew)
     for position in read.positions:
         yield position.shard

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from core.test_cursor import entries
 from penstock._core.protocol.replies import RawEntry
-from penstock._core.reading.cursor import Cursor, Live, Position, Recover
+from penstock._core.reading.cursor import Cursor, Position, ReadNew, ReadPending
 from penstock.message import Shard
 
 
@@ -74,14 +74,14 @@ class CursorMachine(RuleBasedStateMachine):
                 case None:
                     assert all(p.broken is not None for p in self.cursor.positions)
                     return
-                case Recover():
+                case ReadPending():
                     self.recover(read, room)
-                case Live():
+                case ReadNew():
                     self.read_live(read, room)
             for position in self.cursor.positions:
                 self.see_whether_it_starves(position, read)
 
-    def recover(self, read: Recover, room: int) -> None:
+    def recover(self, read: ReadPending, room: int) -> None:
         position = read.position
         assert position.broken is None
         assert position.recovering
@@ -95,7 +95,7 @@ class CursorMachine(RuleBasedStateMachine):
         self.cursor.recovered(read, self.entries(count))
         assert position.recovering == (count == read.count)
 
-    def read_live(self, read: Live, room: int) -> None:
+    def read_live(self, read: ReadNew, room: int) -> None:
         self.recovered = 0
         assert read.positions
         assert read.count * len(read.positions) <= max(room, len(read.positions))
@@ -116,9 +116,11 @@ class CursorMachine(RuleBasedStateMachine):
         first = self.number - count + 1
         return entries(*[f"{n}-0" for n in range(first, self.number + 1)])
 
-    def see_whether_it_starves(self, position: Position, read: Recover | Live) -> None:
+    def see_whether_it_starves(
+        self, position: Position, read: ReadPending | ReadNew
+    ) -> None:
         key = position.shard.key
-        mine = isinstance(read, Live) and position in read.positions
+        mine = isinstance(read, ReadNew) and position in read.positions
         live = position.broken is None and not position.recovering
         if mine or not live or not self.new[key]:
             self.hungry[key] = 0

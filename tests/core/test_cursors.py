@@ -10,7 +10,7 @@ from redis.crc import key_slot
 from penstock._core.messages.shard_keys import numbered, single
 from penstock._core.protocol.cluster_slots import slot
 from penstock._core.reading.cursor import Cursor
-from penstock._core.reading.slot_cursors import Cursors
+from penstock._core.reading.slot_cursors import SlotCursors
 from penstock.message import EntryId
 
 # Of one slot: the first two by their braces.
@@ -18,8 +18,8 @@ A, B = numbered("{s}", 0), numbered("{s}", 1)
 C, D = single("c"), single("d")
 
 
-def cursors() -> Cursors:
-    return Cursors(lambda: Cursor((), group=True))
+def cursors() -> SlotCursors:
+    return SlotCursors(lambda: Cursor((), group=True))
 
 
 @pytest.mark.parametrize(

@@ -3,24 +3,24 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.ledger.delayed_acks import Delay
-from penstock._core.ledger.entry import Account, Entry, State
+from penstock._core.ledger.delayed_acks import DelayedAcks
+from penstock._core.ledger.entry import Entry, ShardState, State
 from penstock.message import Shard
 
 
 def entry(number: int) -> Entry:
-    account = Account(Shard("orders", 0, b"orders"))
+    account = ShardState(Shard("orders", 0, b"orders"))
     return Entry(account, b"%d-0" % number, (), 0, 1, 0.0)
 
 
 def test_where_nothing_is_out_nothing_is_due() -> None:
-    delay = Delay(5.0)
+    delay = DelayedAcks(5.0)
     assert delay.next_due is None
     assert delay.ripe(1e9) == []
 
 
 def test_an_entry_is_due_so_many_seconds_after_it_was_handed_out() -> None:
-    delay = Delay(5.0)
+    delay = DelayedAcks(5.0)
     one = entry(1)
     delay.handed_out(one, now=100.0)
     assert delay.next_due == 105.0
@@ -31,14 +31,14 @@ def test_an_entry_is_due_so_many_seconds_after_it_was_handed_out() -> None:
 
 
 def test_without_a_delay_an_entry_is_due_at_once() -> None:
-    delay = Delay(0.0)
+    delay = DelayedAcks(0.0)
     one = entry(1)
     delay.handed_out(one, now=100.0)
     assert delay.ripe(100.0) == [one]
 
 
 def test_what_has_come_again_since_is_never_due() -> None:
-    delay = Delay(5.0)
+    delay = DelayedAcks(5.0)
     one, two = entry(1), entry(2)
     delay.handed_out(one, now=100.0)
     delay.handed_out(two, now=100.0)
@@ -55,7 +55,7 @@ def test_what_has_come_again_since_is_never_due() -> None:
 def test_every_entry_ripens_once_and_in_order(
     waits: list[int], looks: list[int], seconds: int
 ) -> None:
-    delay, now, handed = Delay(seconds), 0, []
+    delay, now, handed = DelayedAcks(seconds), 0, []
     for number, wait in enumerate(waits):
         now += wait
         handed.append((now + seconds, entry(number)))

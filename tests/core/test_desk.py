@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from core.test_ledger import Books, now, the
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import SIZED_ABOVE, Entry, State
 from penstock._core.ledger.failure_policy import (
     NACKED,
-    Dead,
+    DeadLettered,
+    Disposition,
     Dropped,
-    Left,
-    Postponed,
-    Verdict,
+    RetryAt,
+    Stopped,
 )
 from penstock._core.ledger.ledger import Ledger
 from penstock.codecs import (
@@ -35,7 +35,7 @@ class Clerk:
 
     def __init__(self, books: Ledger) -> None:
         self.books = books
-        self.verdict: Verdict = Postponed(1.0, 10.0)
+        self.verdict: Disposition = RetryAt(1.0, 10.0)
         self.asked: list[tuple[str, Any]] = []
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
@@ -48,7 +48,7 @@ class Clerk:
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
         self.asked.append(("undecodable", error))
-        self.books.fail(entry, Dead(error.reason))
+        self.books.fail(entry, DeadLettered(error.reason))
 
     def lease_left(self, entry: Entry) -> float:
         return self.books.lease_left(entry, 20.0)
@@ -67,7 +67,7 @@ class Counter:
     ) -> None:
         self.books = Books()
         self.clerk = Clerk(self.books)
-        self.desk: FrontDesk[Any] = FrontDesk(
+        self.desk: Settler[Any] = Settler(
             self.books,
             codec,
             self.clerk,
@@ -425,21 +425,21 @@ def test_a_message_that_was_given_back_can_not_be_decided_on(call: str) -> None:
     assert mine.clerk.asked == []
 
 
-VERDICTS: list[Verdict] = [
-    Postponed(1.0, 10.0),
-    Dead("why"),
+VERDICTS: list[Disposition] = [
+    RetryAt(1.0, 10.0),
+    DeadLettered("why"),
     Dropped("why"),
-    Left("why"),
+    Stopped("why"),
 ]
 
 
 @pytest.mark.parametrize("handled", [False, True])
 @pytest.mark.parametrize("verdict", VERDICTS, ids=lambda v: type(v).__name__)
 def test_each_message_has_one_outcome_and_to_repeat_it_is_no_event(
-    verdict: Verdict,
+    verdict: Disposition,
     handled: bool,  # noqa: FBT001
 ) -> None:
-    postponed = isinstance(verdict, Postponed)
+    postponed = isinstance(verdict, RetryAt)
     again, other = ("nack", "reject") if postponed else ("reject", "nack")
     mine = Counter()
     mine.clerk.verdict = verdict
@@ -508,7 +508,7 @@ def test_the_desk_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_nack_that_was_the_last_attempt_may_be_said_again_too() -> None:
     counter = Counter()
-    counter.clerk.verdict = Dead(NACKED)
+    counter.clerk.verdict = DeadLettered(NACKED)
     served = counter.served()
     served.nack()
     served.nack(5.0)

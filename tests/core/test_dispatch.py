@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from penstock import DecodeError, Fields, Message, Shard, json_codec
-from penstock._core.handling.dispatch import Dispatch, Reader, Route, Unhandled
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.dispatch import Dispatch, PayloadReader, Route, Unhandled
+from penstock._core.handling.settlement import Settler
 from penstock.codecs import raw_codec
 
 
@@ -28,9 +28,9 @@ class Entry:
     deliveries = 1
 
 
-def desk() -> FrontDesk[bytes]:
+def desk() -> Settler[bytes]:
     nobody: Any = None
-    return FrontDesk(
+    return Settler(
         nobody,
         raw_codec,
         nobody,
@@ -40,7 +40,7 @@ def desk() -> FrontDesk[bytes]:
     )
 
 
-def message(of: FrontDesk[bytes], payload: bytes, **headers: str) -> Message[bytes]:
+def message(of: Settler[bytes], payload: bytes, **headers: str) -> Message[bytes]:
     fields = [b"msg", payload]
     for name, value in headers.items():
         fields += [name.encode(), value.encode()]
@@ -48,7 +48,7 @@ def message(of: FrontDesk[bytes], payload: bytes, **headers: str) -> Message[byt
 
 
 def test_a_message_is_read_as_another_type() -> None:
-    read = Reader(json_codec(Order))
+    read = PayloadReader(json_codec(Order))
     for of in (desk(), desk()):
         for _ in range(2):
             given = message(of, b'{"id": 7}', type="t")
@@ -61,16 +61,16 @@ def test_a_message_is_read_as_another_type() -> None:
 
 def test_bytes_are_the_message_itself() -> None:
     given = message(desk(), b"x")
-    assert Reader(raw_codec)(given) is given
+    assert PayloadReader(raw_codec)(given) is given
 
 
 def test_a_whole_entry_can_be_asked_for() -> None:
-    made = Reader(None)(message(desk(), b"x"))
+    made = PayloadReader(None)(message(desk(), b"x"))
     assert made.payload == Fields([(b"msg", b"x")])
 
 
 def test_what_can_t_be_decoded_says_so_when_it_is_read_and_quotes_nothing() -> None:
-    made = Reader(json_codec(Order))(message(desk(), b'{"id": "secret"}'))
+    made = PayloadReader(json_codec(Order))(message(desk(), b'{"id": "secret"}'))
     with pytest.raises(DecodeError) as caught:
         _ = made.payload
     assert "secret" not in str(caught.value)

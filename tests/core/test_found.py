@@ -29,7 +29,7 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.backoff import Backoff
+from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import State
 from penstock.codecs import encode_any, text_codec
 from penstock.errors import (
@@ -152,7 +152,7 @@ def test_errors_survive_copying_and_pickling(error: PenstockError) -> None:
 
 
 def test_a_huge_factor_does_not_overflow() -> None:
-    assert Backoff(factor=1e10, failures=64).failed(0.5) == 0.6
+    assert ReconnectBackoff(factor=1e10, failures=64).failed(0.5) == 0.6
 
 
 def test_what_is_confirmed_while_pending_entries_are_read_does_not_come_again() -> None:

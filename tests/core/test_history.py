@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.test_paging import answer
 from penstock import EntryId, Shard
-from penstock._core.reading.shard_merge import History
+from penstock._core.reading.shard_merge import ShardMerge
 
 IDS = st.builds(EntryId, st.sampled_from([1, 2, 3, 2**64 - 1]), st.integers(0, 2))
 Place = tuple[EntryId, int]
@@ -19,7 +19,7 @@ def shards(count: int) -> list[Shard]:
     return [Shard("s", number, b"s:%d" % number) for number in range(count)]
 
 
-def read(history: History, streams: Sequence[set[EntryId]]) -> list[Place]:
+def read(history: ShardMerge, streams: Sequence[set[EntryId]]) -> list[Place]:
     """Read all as the task does."""
     got: list[Place] = []
     while True:
@@ -45,14 +45,14 @@ def test_all_come_in_order_once(
     *, streams: list[set[EntryId]], page: int, reverse: bool
 ) -> None:
     bounds = [(EntryId.MIN, max(ids)) if ids else None for ids in streams]
-    history = History(shards(len(streams)), bounds, page=page, reverse=reverse)
+    history = ShardMerge(shards(len(streams)), bounds, page=page, reverse=reverse)
     wanted = [(id_, number) for number, ids in enumerate(streams) for id_ in ids]
     assert read(history, streams) == sorted(wanted, reverse=reverse)
 
 
 def test_nothing_is_given_that_another_shard_may_come_before() -> None:
     bounds = [(EntryId.MIN, EntryId(9)), (EntryId.MIN, EntryId(9))]
-    history = History(shards(2), bounds, page=4, reverse=False)
+    history = ShardMerge(shards(2), bounds, page=4, reverse=False)
     one, two = history.due()
     one.take([[b"1-0", []], [b"7-0", []]])
     assert list(history.ready()) == []

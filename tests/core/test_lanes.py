@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from penstock._core.ledger.entry import Account, Entry, State
-from penstock._core.ledger.ready_queue import Lanes
+from penstock._core.ledger.entry import Entry, ShardState, State
+from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock.message import Shard
 from penstock.options import Ordering
 
@@ -21,24 +21,24 @@ NONE, KEY, SHARD = Ordering.NONE, Ordering.KEY, Ordering.SHARD
 Name: TypeAlias = tuple[bytes, str | None]
 
 
-def account(name: str = "a") -> Account:
-    return Account(Shard(name, 0, name.encode()))
+def account(name: str = "a") -> ShardState:
+    return ShardState(Shard(name, 0, name.encode()))
 
 
-def entry(of: Account, number: int, key: str | None = None) -> Entry:
+def entry(of: ShardState, number: int, key: str | None = None) -> Entry:
     tail = [] if key is None else [b"key", key.encode()]
     made = Entry(of, b"%d-0" % number, [b"msg", b"", *tail], 1, 1, 0.0)
     of.entries[made.id] = made
     return made
 
 
-def suspect(of: Account, number: int, key: str | None = None) -> Entry:
+def suspect(of: ShardState, number: int, key: str | None = None) -> Entry:
     made = entry(of, number, key)
     made.suspect = True
     return made
 
 
-def taken(lanes: Lanes) -> Entry | None:
+def taken(lanes: ReadyQueue) -> Entry | None:
     """Take what can be taken, as the ledger does."""
     while lanes.ready:
         if not lanes.steps_aside(lanes.ready[0]):
@@ -47,19 +47,19 @@ def taken(lanes: Lanes) -> Entry | None:
     return None
 
 
-def in_order(*accounts: Account) -> list[Entry]:
+def in_order(*accounts: ShardState) -> list[Entry]:
     return [entry for account in accounts for entry in account.entries.values()]
 
 
-def lanes_of(*entries: Entry, order: Ordering = KEY) -> Lanes:
-    lanes = Lanes()
+def lanes_of(*entries: Entry, order: Ordering = KEY) -> ReadyQueue:
+    lanes = ReadyQueue()
     lanes.reorder(order, [])
     for each in entries:
         lanes.file(each)
     return lanes
 
 
-def finished(lanes: Lanes, each: Entry) -> None:
+def finished(lanes: ReadyQueue, each: Entry) -> None:
     assert each.lane is not None
     lanes.free(each)
 
@@ -202,7 +202,7 @@ def test_while_they_are_held_suspects_step_aside_and_others_go_on(
 
 def test_where_the_order_is_strict_none_steps_aside() -> None:
     a = account()
-    lanes = Lanes(strict=True)
+    lanes = ReadyQueue(strict=True)
     lanes.file(suspect(a, 1))
     assert not lanes.stands_still
     lanes.hold(held=True)
@@ -211,7 +211,7 @@ def test_where_the_order_is_strict_none_steps_aside() -> None:
 
 
 def test_what_is_no_suspect_never_steps_aside() -> None:
-    lanes = Lanes()
+    lanes = ReadyQueue()
     lanes.hold(held=True)
     assert not lanes.steps_aside(entry(account(), 2))
     assert not lanes.suspects
@@ -338,7 +338,7 @@ class LanesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.accounts = [account(name) for name in "abc"]
-        self.lanes = Lanes()
+        self.lanes = ReadyQueue()
         self.waiting: dict[Name, list[Entry]] = defaultdict(list)
         # Entries that run, by the lane that they hold up, if it is there still.
         self.running: list[tuple[Entry, Name | None]] = []

@@ -8,16 +8,16 @@ import pytest
 
 from penstock._core.ledger.entry import (
     TRANSITIONS,
-    Batch,
+    AckBatch,
     Entry,
     IllegalTransition,
     State,
     move,
     move_all,
 )
-from penstock._core.ledger.failure_policy import Dead, Postponed, Verdict
+from penstock._core.ledger.failure_policy import DeadLettered, Disposition, RetryAt
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.prefetch_window import Window
+from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
 from penstock.options import Ordering
@@ -32,11 +32,11 @@ class Fields(list[bytes]):
     """A field list whose end can be seen."""
 
 
-GIVEN_UP = Dead("given up")
+GIVEN_UP = DeadLettered("given up")
 
 
-def later(due: float = 10.0) -> Postponed:
-    return Postponed(1.0, due)
+def later(due: float = 10.0) -> RetryAt:
+    return RetryAt(1.0, due)
 
 
 class Books(Ledger):
@@ -55,7 +55,7 @@ class Books(Ledger):
         acks: bool = True,
         strict: bool = False,
         ordering: Ordering = NONE,
-        exhausted: Verdict = GIVEN_UP,
+        exhausted: Disposition = GIVEN_UP,
     ) -> None:
         self.room_rings = 0
         self.outcome_rings = 0
@@ -64,7 +64,7 @@ class Books(Ledger):
         self.exhausted: list[Entry] = []
         self._instead = exhausted
         super().__init__(
-            Window(max_messages, max_bytes, max_wait),
+            PrefetchWindow(max_messages, max_bytes, max_wait),
             max_pending=max_pending,
             max_uncommitted=max_uncommitted,
             max_attempts=max_attempts,
@@ -146,7 +146,7 @@ class Books(Ledger):
         assert entry is not None
         return entry
 
-    def failed(self, verdict: Verdict | None = None) -> Entry:
+    def failed(self, verdict: Disposition | None = None) -> Entry:
         """Have a handler fail; gives what it had."""
         entry = self.started()
         self.fail(entry, verdict or later())
@@ -184,7 +184,7 @@ def ids(entries: Iterable[Entry | None]) -> list[bytes | None]:
     return [None if entry is None else entry.id for entry in entries]
 
 
-def the(batches: list[Batch]) -> Batch:
+def the(batches: list[AckBatch]) -> AckBatch:
     [batch] = batches
     return batch
 

@@ -23,10 +23,16 @@ from hypothesis.stateful import (
     rule,
 )
 
-from penstock._core.ledger.entry import Batch, Entry, Renewal, State
-from penstock._core.ledger.failure_policy import Dead, Dropped, Left, Postponed, Verdict
+from penstock._core.ledger.entry import AckBatch, Entry, LeaseRenewal, State
+from penstock._core.ledger.failure_policy import (
+    DeadLettered,
+    Disposition,
+    Dropped,
+    RetryAt,
+    Stopped,
+)
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.prefetch_window import Window
+from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId, Shard
 from penstock.options import Ordering
@@ -62,7 +68,7 @@ class Copy:
     # The order that it was started under, and whose lane it has; see `order_by`.
     era: int = -1
     # What its handler has refused it with.
-    verdict: Verdict | None = None
+    verdict: Disposition | None = None
     # Open or sent, and no longer in the books: its lease ended, or it came again.
     forgotten: bool = False
     # It came again while its handler was at it: the new one waits for that.
@@ -87,7 +93,7 @@ class Copy:
 class Sent:
     """A batch that waits for its reply."""
 
-    batch: Batch
+    batch: AckBatch
     copies: list[Copy]
 
 
@@ -95,7 +101,7 @@ class Sent:
 class Asked:
     """A renewal that waits for its reply."""
 
-    renewal: Renewal
+    renewal: LeaseRenewal
     copies: list[Copy]
     when: float
 
@@ -140,7 +146,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.swept = 0.0
         self.era = 0
         self.next_number = 1
-        # What `Totals` has.
+        # What `Counters` has.
         self.counts: Counter[str] = Counter()
         # Ids that the server was told of and confirmed, once for each copy.
         self.confirmed: list[Copy] = []
@@ -174,7 +180,9 @@ class LedgerMachine(RuleBasedStateMachine):
         max_messages=st.integers(1, 24),
         max_bytes=st.sampled_from([1, 60, 400, 10**9]),
         max_wait=st.sampled_from([0.5, 10.0, 1000.0]),
-        given_up=st.sampled_from([Dead("no"), Dead("no"), Dropped("no"), Left("no")]),
+        given_up=st.sampled_from(
+            [DeadLettered("no"), DeadLettered("no"), Dropped("no"), Stopped("no")]
+        ),
         ends_early=st.booleans(),
     )
     def open(
@@ -188,7 +196,7 @@ class LedgerMachine(RuleBasedStateMachine):
         max_messages: int,
         max_bytes: int,
         max_wait: float,
-        given_up: Verdict,
+        given_up: Disposition,
         ends_early: bool,
     ) -> None:
         self.acks = acks
@@ -198,7 +206,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.max_attempts = max_attempts
         self.max_messages = max_messages
         self.given_up = given_up
-        self.window = Window(max_messages, max_bytes, max_wait)
+        self.window = PrefetchWindow(max_messages, max_bytes, max_wait)
         self.ledger = Ledger(
             self.window,
             max_pending=max_pending,
@@ -789,11 +797,11 @@ class LedgerMachine(RuleBasedStateMachine):
             self.counts["acked"] += 1
             self.ledger.totals.acked += 1
 
-    def verdict(self, number: int) -> Verdict:
+    def verdict(self, number: int) -> Disposition:
         when = self.now + pick([0.0, 1.0, 5.0, 5.0, 40.0], number // 7)
-        again = Postponed(0.0, when)
-        kinds: list[Verdict] = [again, again, again]
-        return pick([*kinds, Dead("no"), Dropped("no"), Left("no")], number)
+        again = RetryAt(0.0, when)
+        kinds: list[Disposition] = [again, again, again]
+        return pick([*kinds, DeadLettered("no"), Dropped("no"), Stopped("no")], number)
 
     def refuse(self, number: int) -> None:
         """A user's `message.nack()` or `message.reject()`, early or late."""
@@ -818,21 +826,21 @@ class LedgerMachine(RuleBasedStateMachine):
             self._apply(copy, verdict)
             self._the_retrier_is_rung(now, rings)
 
-    def _apply(self, copy: Copy, verdict: Verdict) -> None:
+    def _apply(self, copy: Copy, verdict: Disposition) -> None:
         """Have a verdict done."""
         match verdict:
-            case Postponed():
+            case RetryAt():
                 self._postpone(copy, verdict)
-            case Dead():
+            case DeadLettered():
                 copy.state = State.DEAD
             case Dropped():
                 copy.state = State.SETTLED
                 self.counts["dropped"] += 1
-            case Left():
+            case Stopped():
                 copy.state = State.OPEN
                 self.counts["left"] += 1
 
-    def _postpone(self, copy: Copy, verdict: Postponed) -> None:
+    def _postpone(self, copy: Copy, verdict: RetryAt) -> None:
         later = Copy(
             copy.shard,
             copy.id,
@@ -892,7 +900,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self,
         number: int,
         act: Callable[[Entry], None],
-        verdict: Verdict | None,
+        verdict: Disposition | None,
         *,
         ack: bool,
     ) -> None:
@@ -1011,7 +1019,7 @@ class LedgerMachine(RuleBasedStateMachine):
             [copy] = [copy for copy in dead if copy.entry is entry]
             copy.state = State.BURYING
             assert list(entry.fields) == copy.fields
-            assert isinstance(entry.verdict, Dead)
+            assert isinstance(entry.verdict, DeadLettered)
             self.burying.append(copy)
 
     def answer_burial(self, number: int) -> None:

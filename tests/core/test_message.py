@@ -253,7 +253,7 @@ class Delivery:
         self.fields: Sequence[bytes] = (b"msg", b"body")
 
 
-class Desk:
+class Settlement:
     """Notes what it is asked."""
 
     def __init__(self) -> None:
@@ -299,7 +299,7 @@ class Desk:
 
 def test_a_message_tells_where_it_is_from() -> None:
     entry = Delivery()
-    message = Message(entry, Desk(), entry.fields)
+    message = Message(entry, Settlement(), entry.fields)
     assert message.stream == "orders"
     assert message.shard == 2
     assert message.id == EntryId(1678280595282, 7)
@@ -308,7 +308,7 @@ def test_a_message_tells_where_it_is_from() -> None:
 
 
 def test_a_message_decodes_nothing_until_asked_and_its_payload_once() -> None:
-    entry, desk = Delivery(), Desk()
+    entry, desk = Delivery(), Settlement()
     message = Message(entry, desk, entry.fields)
     assert desk.asked == []
     assert message.payload is message.payload
@@ -321,7 +321,7 @@ def test_a_message_decodes_nothing_until_asked_and_its_payload_once() -> None:
 
 def test_a_message_can_be_read_after_the_ledger_dropped_its_fields() -> None:
     entry = Delivery()
-    message = Message(entry, Desk(), entry.fields)
+    message = Message(entry, Settlement(), entry.fields)
     entry.fields = ()
     assert message.payload == [b"body"]
     assert message.key == "msg"
@@ -329,7 +329,7 @@ def test_a_message_can_be_read_after_the_ledger_dropped_its_fields() -> None:
 
 
 def test_a_payload_that_is_none_is_kept_too() -> None:
-    class Nothing(Desk):
+    class Nothing(Settlement):
         def payload(self, entry: Any, fields: Sequence[bytes]) -> Any:
             self.asked.append("payload")
 
@@ -341,7 +341,7 @@ def test_a_payload_that_is_none_is_kept_too() -> None:
 
 
 def test_acknowledging_a_message_goes_to_its_desk() -> None:
-    entry, desk = Delivery(), Desk()
+    entry, desk = Delivery(), Settlement()
     message = Message(entry, desk, entry.fields)
     message.ack()
     assert desk.acked == [entry]
@@ -350,7 +350,7 @@ def test_acknowledging_a_message_goes_to_its_desk() -> None:
 def test_refusing_a_message_goes_to_its_desk_with_what_the_entry_may_have_lost() -> (
     None
 ):
-    entry, desk = Delivery(), Desk()
+    entry, desk = Delivery(), Settlement()
     fields = entry.fields
     message = Message(entry, desk, fields)
     entry.fields = ()
@@ -368,7 +368,7 @@ def test_refusing_a_message_goes_to_its_desk_with_what_the_entry_may_have_lost()
 
 def test_a_message_asks_its_desk_whether_it_is_its_own_still() -> None:
     entry = Delivery()
-    message = Message(entry, Desk(), entry.fields)
+    message = Message(entry, Settlement(), entry.fields)
     assert not message.lost
     assert message.lease_left() == 3.0
     entry.fields = ()
@@ -377,7 +377,7 @@ def test_a_message_asks_its_desk_whether_it_is_its_own_still() -> None:
 
 def test_a_message_shows_where_it_is_from_and_no_payload() -> None:
     entry = Delivery()
-    message = Message(entry, Desk(), entry.fields)
+    message = Message(entry, Settlement(), entry.fields)
     shown = "<Message 1678280595282-7 of 'orders' shard 2, attempt 3>"
     assert repr(message) == shown
     assert message.payload
@@ -386,13 +386,13 @@ def test_a_message_shows_where_it_is_from_and_no_payload() -> None:
 
 def test_a_message_of_a_wicked_stream_shows_no_control_characters() -> None:
     entry = Delivery(raw=b"1-\xff", stream="a\r\n\x1b[31m" + "x" * 500)
-    shown = repr(Message(entry, Desk(), ()))
+    shown = repr(Message(entry, Settlement(), ()))
     assert shown.isprintable()
     assert len(shown) < 200
 
 
 def test_a_message_s_transaction_is_its_desk_s() -> None:
-    entry, desk = Delivery(), Desk()
+    entry, desk = Delivery(), Settlement()
     made = Message(entry, desk, entry.fields).transaction()
     assert desk.asked == ["transaction"]
     assert repr(made) == "<Transaction not entered>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock._core.protocol.replies import GroupInfo
-from penstock._core.reading.trimmed_entries import Missed
+from penstock._core.reading.trimmed_entries import TrimmedEntries
 from penstock.message import EntryId
 
 
@@ -13,9 +13,9 @@ def group(last: int, read: int | None, consumers: int = 1) -> GroupInfo:
     return GroupInfo(b"g", consumers, 0, b"%d-0" % last, None, read)
 
 
-def begun(received: int = 5) -> Missed:
+def begun(received: int = 5) -> TrimmedEntries:
     """One that has looked once, when the group had been given so many."""
-    missed = Missed()
+    missed = TrimmedEntries()
     missed.received = received
     assert missed.look(group(5, 5), 0.0) == 0
     return missed
@@ -31,7 +31,7 @@ def test_what_the_group_was_given_and_we_were_not_was_trimmed() -> None:
 
 
 def test_a_new_group_has_been_given_nothing() -> None:
-    missed = Missed()
+    missed = TrimmedEntries()
     assert missed.look(group(0, None, consumers=0), 0.0) == 0
     missed.received = 2
     assert missed.look(group(9, 9), 1.0) == 7
@@ -51,14 +51,14 @@ def test_a_new_group_has_been_given_nothing() -> None:
 def test_what_others_may_have_read_is_not_counted(
     first: GroupInfo, then: GroupInfo, at: float
 ) -> None:
-    missed = Missed()
+    missed = TrimmedEntries()
     missed.received = 5
     assert missed.look(first, 0.0) == 0
     assert missed.look(then, at) == 0
 
 
 def test_who_was_given_nothing_is_none_of_the_group_s_consumers_yet() -> None:
-    missed = Missed()
+    missed = TrimmedEntries()
     assert missed.look(group(5, 5), 0.0) == 0
     missed.received = 1
     assert missed.look(group(9, 9), 1.0) == 0

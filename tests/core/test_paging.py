@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock import EntryId
 from penstock._core.protocol.commands import Command
-from penstock._core.reading.range_pages import Span
+from penstock._core.reading.range_pages import RangePages
 
 MAX = 2**64 - 1
 
@@ -25,7 +25,9 @@ def answer(stream: Sequence[EntryId], command: Command, size: int = 1) -> list[A
     return [[bytes(id_), [b"msg", b"x" * size]] for id_ in inside]
 
 
-def read(span: Span, stream: Sequence[EntryId], size: int = 1) -> list[list[EntryId]]:
+def read(
+    span: RangePages, stream: Sequence[EntryId], size: int = 1
+) -> list[list[EntryId]]:
     pages = []
     while not span.done:
         page = answer(stream, span.ask(), size)
@@ -52,28 +54,30 @@ def test_all_between_two_ids_is_read_once_and_in_order(
     *, ids: set[EntryId], ends: tuple[EntryId, EntryId], most: int, reverse: bool
 ) -> None:
     low, high = ends
-    span = Span(b"s", low, high, most=most, reverse=reverse)
+    span = RangePages(b"s", low, high, most=most, reverse=reverse)
     found = [id_ for page in read(span, list(ids)) for id_ in page]
     wanted = sorted((i for i in ids if low <= i <= high), reverse=reverse)
     assert found == wanted
 
 
 def test_where_there_can_be_none_nothing_is_asked() -> None:
-    assert Span(b"s", None, EntryId.MAX, most=5).done
-    assert Span(b"s", EntryId(2), EntryId(1), most=5).done
+    assert RangePages(b"s", None, EntryId.MAX, most=5).done
+    assert RangePages(b"s", EntryId(2), EntryId(1), most=5).done
 
 
 def test_pages_grow_as_far_as_they_may() -> None:
     ids = [EntryId(n) for n in range(1, 400)]
-    pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids)
+    pages = read(RangePages(b"s", EntryId.MIN, EntryId.MAX, most=100), ids)
     assert [len(page) for page in pages] == [10, 40, 100, 100, 100, 49]
-    pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100, first=1), ids)
+    pages = read(RangePages(b"s", EntryId.MIN, EntryId.MAX, most=100, first=1), ids)
     assert [len(page) for page in pages] == [1, 4, 16, 64, 100, 100, 100, 14]
 
 
 def test_pages_of_large_entries_are_small() -> None:
     ids = [EntryId(n) for n in range(1, 21)]
-    pages = read(Span(b"s", EntryId.MIN, EntryId.MAX, most=100), ids, size=5 * 2**20)
+    pages = read(
+        RangePages(b"s", EntryId.MIN, EntryId.MAX, most=100), ids, size=5 * 2**20
+    )
     assert [len(page) for page in pages] == [10] + [1] * 10 + [0]
 
 
@@ -84,7 +88,7 @@ def test_pages_that_are_lost_shrink_until_they_come_through(
 ) -> None:
     """The connection ends at each page of more entries than fit."""
     ids = [EntryId(n) for n in range(1, 200)]
-    span = Span(b"s", EntryId.MIN, EntryId.MAX, most=most)
+    span = RangePages(b"s", EntryId.MIN, EntryId.MAX, most=most)
     found, lost = [], 0
     while not span.done:
         if span.size > fits:

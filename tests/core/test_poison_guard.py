@@ -174,7 +174,7 @@ class Server:
 class Process:
     """A process with consumers of the same group, which share the guard.
 
-    It does what `Intake` and `Attempts` do with ledger and guard.
+    It does what `EntryQueue` and `DeliveryCounts` do with ledger and guard.
     """
 
     def __init__(

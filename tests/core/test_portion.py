@@ -5,29 +5,29 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock._core.reading.request_size import Portion
+from penstock._core.reading.request_size import RequestSize
 
 
 def test_the_first_request_is_for_one_entry() -> None:
-    assert Portion().most == 1
+    assert RequestSize().most == 1
 
 
 def test_a_reply_that_brought_all_that_was_asked_for_doubles_the_next() -> None:
-    portion = Portion()
+    portion = RequestSize()
     for _ in range(3):
         portion.came(portion.most, portion.most)
     assert portion.most == 8
 
 
 def test_a_reply_that_brought_less_changes_nothing() -> None:
-    portion = Portion(8)
+    portion = RequestSize(8)
     portion.came(8, 7)
     portion.came(2, 2)
     assert portion.most == 8
 
 
 def test_a_lost_reply_halves_what_was_asked_for_and_not_what_might_have_been() -> None:
-    portion = Portion(100)
+    portion = RequestSize(100)
     portion.lost(10)
     assert portion.most == 5
     portion.lost(1)
@@ -42,7 +42,7 @@ def test_a_lost_reply_halves_what_was_asked_for_and_not_what_might_have_been() -
 def test_all_entries_come_through_connections_that_end_after_a_few(
     total: int, fits: list[int], first: int
 ) -> None:
-    portion = Portion(first)
+    portion = RequestSize(first)
     left, connections, lost_in_a_row = total, 0, 0
     while left:
         room = fits[connections % len(fits)]

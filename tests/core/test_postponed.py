@@ -21,7 +21,12 @@ from core.test_ledger import (
     the,
 )
 from penstock._core.ledger.entry import State
-from penstock._core.ledger.failure_policy import Dead, Dropped, Left, Verdict
+from penstock._core.ledger.failure_policy import (
+    DeadLettered,
+    Disposition,
+    Dropped,
+    Stopped,
+)
 from penstock.options import Ordering
 
 # -- postponed ---------------------------------------------------------------------
@@ -230,9 +235,9 @@ def test_what_is_left_stays_pending(opened: bool) -> None:  # noqa: FBT001
     entry = books.started()
     if opened:
         books.finish(entry, ack=False)
-        books.refuse(entry, Left("why"), [b"msg", b""])
+        books.refuse(entry, Stopped("why"), [b"msg", b""])
     else:
-        books.fail(entry, Left("why"))
+        books.fail(entry, Stopped("why"))
     assert now(entry) is State.OPEN
     assert entry.fields == ()
     assert (books.held, books.totals.left) == (1, 1 + opened)
@@ -242,8 +247,12 @@ def test_what_is_left_stays_pending(opened: bool) -> None:  # noqa: FBT001
     assert list(books.release()) == [(A, 2, [raw(1)]), (A, 0, [raw(2)])]
 
 
-@pytest.mark.parametrize("verdict", [later(), Dead("x"), Dropped("x"), Left("x")])
-def test_the_reader_is_rung_for_what_room_a_failure_has_left(verdict: Verdict) -> None:
+@pytest.mark.parametrize(
+    "verdict", [later(), DeadLettered("x"), Dropped("x"), Stopped("x")]
+)
+def test_the_reader_is_rung_for_what_room_a_failure_has_left(
+    verdict: Disposition,
+) -> None:
     books = Books(max_messages=2)
     books.read(1, 2)
     taken = [books.started() for _ in range(2)]
@@ -251,7 +260,7 @@ def test_the_reader_is_rung_for_what_room_a_failure_has_left(verdict: Verdict) -
     assert books.room() == 0
     rings = books.room_rings
     books.fail(taken[0], verdict)
-    keeps = isinstance(verdict, Dead) or verdict == later()
+    keeps = isinstance(verdict, DeadLettered) or verdict == later()
     assert books.held == 1 + keeps
     assert (books.room() > 0) == (not keeps)
     assert keeps or books.room_rings > rings

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from core.test_answers import raw, words
 from penstock._core.protocol import replies
 from penstock._core.protocol.replies import (
+    ErrorKind,
     ErrorReply,
     GroupInfo,
     StreamInfo,
     Summary,
-    Trouble,
 )
 from penstock.message import EntryId
 
@@ -175,57 +175,57 @@ def test_a_groups_lag_is_how_far_behind_the_end_it_is(
 
 ERRORS = [
     # Wait and try again.
-    ("LOADING Redis is loading the dataset in memory", Trouble.TRANSIENT),
-    ("BUSY Redis is busy running a script", Trouble.TRANSIENT),
-    ("OOM command not allowed when used memory > 'maxmemory'.", Trouble.TRANSIENT),
-    ("READONLY You can't write against a read only replica.", Trouble.TRANSIENT),
-    ("MASTERDOWN Link with MASTER is down", Trouble.TRANSIENT),
-    ("CLUSTERDOWN The cluster is down", Trouble.TRANSIENT),
-    ("TRYAGAIN Multiple keys request during rehashing of slot", Trouble.TRANSIENT),
-    ("MISCONF Redis is configured to save RDB snapshots", Trouble.TRANSIENT),
-    ("NOREPLICAS Not enough good replicas to write.", Trouble.TRANSIENT),
-    ("ERR max number of clients reached", Trouble.TRANSIENT),
+    ("LOADING Redis is loading the dataset in memory", ErrorKind.TRANSIENT),
+    ("BUSY Redis is busy running a script", ErrorKind.TRANSIENT),
+    ("OOM command not allowed when used memory > 'maxmemory'.", ErrorKind.TRANSIENT),
+    ("READONLY You can't write against a read only replica.", ErrorKind.TRANSIENT),
+    ("MASTERDOWN Link with MASTER is down", ErrorKind.TRANSIENT),
+    ("CLUSTERDOWN The cluster is down", ErrorKind.TRANSIENT),
+    ("TRYAGAIN Multiple keys request during rehashing of slot", ErrorKind.TRANSIENT),
+    ("MISCONF Redis is configured to save RDB snapshots", ErrorKind.TRANSIENT),
+    ("NOREPLICAS Not enough good replicas to write.", ErrorKind.TRANSIENT),
+    ("ERR max number of clients reached", ErrorKind.TRANSIENT),
     (
         "UNBLOCKED force unblock from blocking operation, instance state changed",
-        Trouble.TRANSIENT,
+        ErrorKind.TRANSIENT,
     ),
-    ("SOMETHING that nobody has seen yet", Trouble.TRANSIENT),
-    ("", Trouble.TRANSIENT),
+    ("SOMETHING that nobody has seen yet", ErrorKind.TRANSIENT),
+    ("", ErrorKind.TRANSIENT),
     # Another node has it.
-    ("MOVED 3999 127.0.0.1:6381", Trouble.REROUTE),
-    ("ASK 3999 127.0.0.1:6381", Trouble.REROUTE),
+    ("MOVED 3999 127.0.0.1:6381", ErrorKind.REROUTE),
+    ("ASK 3999 127.0.0.1:6381", ErrorKind.REROUTE),
     # The stream or the group is gone.
     (
         "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
-        Trouble.REPAIR,
+        ErrorKind.REPAIR,
     ),
-    ("UNBLOCKED the stream key no longer exists", Trouble.REPAIR),
+    ("UNBLOCKED the stream key no longer exists", ErrorKind.REPAIR),
     (
         "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE",
-        Trouble.REPAIR,
+        ErrorKind.REPAIR,
     ),
-    ("ERR no such key", Trouble.REPAIR),
+    ("ERR no such key", ErrorKind.REPAIR),
     # This key can't be used.
     (
         "WRONGTYPE Operation against a key holding the wrong kind of value",
-        Trouble.ISOLATE,
+        ErrorKind.ISOLATE,
     ),
     # The configuration forbids it.
-    ("NOAUTH Authentication required.", Trouble.FATAL),
-    ("NOPERM this user has no permissions to run the 'xack' command", Trouble.FATAL),
-    ("WRONGPASS invalid username-password pair or user is disabled.", Trouble.FATAL),
-    ("CROSSSLOT Keys in request don't hash to the same slot", Trouble.FATAL),
-    ("ERR unknown command 'XREADGROUP'", Trouble.FATAL),
-    ("ERR unknown subcommand 'CREATE'. Try XGROUP HELP.", Trouble.FATAL),
-    ("ERR Unknown subcommand or wrong number of arguments", Trouble.FATAL),
-    ("ERR syntax error", Trouble.FATAL),
-    ("ERR wrong number of arguments for 'xack' command", Trouble.FATAL),
+    ("NOAUTH Authentication required.", ErrorKind.FATAL),
+    ("NOPERM this user has no permissions to run the 'xack' command", ErrorKind.FATAL),
+    ("WRONGPASS invalid username-password pair or user is disabled.", ErrorKind.FATAL),
+    ("CROSSSLOT Keys in request don't hash to the same slot", ErrorKind.FATAL),
+    ("ERR unknown command 'XREADGROUP'", ErrorKind.FATAL),
+    ("ERR unknown subcommand 'CREATE'. Try XGROUP HELP.", ErrorKind.FATAL),
+    ("ERR Unknown subcommand or wrong number of arguments", ErrorKind.FATAL),
+    ("ERR syntax error", ErrorKind.FATAL),
+    ("ERR wrong number of arguments for 'xack' command", ErrorKind.FATAL),
 ]
 
 
 @pytest.mark.parametrize(("text", "trouble"), ERRORS)
 def test_an_error_reply_is_classed_by_its_first_word_or_else_by_its_text(
-    text: str, trouble: Trouble
+    text: str, trouble: ErrorKind
 ) -> None:
     error = raw(b"-" + text.encode() + b"\r\n")
     assert isinstance(error, ErrorReply)
@@ -235,12 +235,12 @@ def test_an_error_reply_is_classed_by_its_first_word_or_else_by_its_text(
 
 
 def test_every_class_of_trouble_is_in_the_table() -> None:
-    assert {trouble for _, trouble in ERRORS} == set(Trouble)
+    assert {trouble for _, trouble in ERRORS} == set(ErrorKind)
 
 
 def test_the_first_word_decides_before_a_users_name_in_the_text_can() -> None:
     error = ErrorReply("NOPERM no permissions to access the 'no such key' key")
-    assert error.trouble is Trouble.FATAL
+    assert error.trouble is ErrorKind.FATAL
 
 
 def test_a_node_of_a_cluster_says_what_it_is() -> None:
@@ -250,15 +250,15 @@ def test_a_node_of_a_cluster_says_what_it_is() -> None:
 
 
 def test_the_first_word_is_a_word_and_no_beginning() -> None:
-    assert ErrorReply("ASKING is not it").trouble is Trouble.TRANSIENT
-    assert ErrorReply("the MOVED is not first").trouble is Trouble.TRANSIENT
+    assert ErrorReply("ASKING is not it").trouble is ErrorKind.TRANSIENT
+    assert ErrorReply("the MOVED is not first").trouble is ErrorKind.TRANSIENT
 
 
 def test_an_error_reply_is_a_value_also_inside_another_reply() -> None:
     reply = raw(words("*2 :1 -NOGROUP"))
     assert reply[0] == 1
     assert isinstance(reply[1], ErrorReply)
-    assert reply[1].trouble is Trouble.REPAIR
+    assert reply[1].trouble is ErrorKind.REPAIR
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_what_an_unknown_command_was_called_with_is_not_repeated(text: str) -> N
     error = raw(b"-" + text.encode() + b"\r\n")
     assert error.text == text.partition(",")[0]
     assert "hunter2" not in repr(error)
-    assert error.trouble is Trouble.FATAL
+    assert error.trouble is ErrorKind.FATAL
 
 
 def test_an_error_replys_text_is_escaped_and_cut() -> None:
@@ -333,7 +333,7 @@ def test_a_transaction_is_refused_for_one_of_its_commands(
 )
 def test_what_a_user_may_not_do_in_a_script_is_a_permission_too(text: str) -> None:
     error = ErrorReply(text)
-    assert (error.code, error.trouble) == ("NOPERM", Trouble.FATAL)
+    assert (error.code, error.trouble) == ("NOPERM", ErrorKind.FATAL)
     failure = replies.send_failed("s", error)
     assert failure.code == "NOPERM"
     assert "EVAL, HMGET" in str(failure)

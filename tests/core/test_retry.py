@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.backoff import Backoff
+from penstock._core.backoff import ReconnectBackoff
 
 
 def test_waits_double_up_to_the_cap() -> None:
-    backoff = Backoff()
+    backoff = ReconnectBackoff()
     waits = [backoff.failed(0.5) for _ in range(8)]
     assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.6, 0.6, 0.6, 0.6])
     assert backoff.failures == 8
 
 
 def test_first_factor_and_cap_can_be_chosen() -> None:
-    backoff = Backoff(first=1.0, factor=3.0, cap=20.0)
+    backoff = ReconnectBackoff(first=1.0, factor=3.0, cap=20.0)
     assert [backoff.failed(0.5) for _ in range(4)] == [1.0, 3.0, 9.0, 20.0]
 
 
@@ -25,11 +25,11 @@ def test_first_factor_and_cap_can_be_chosen() -> None:
 def test_chance_moves_a_wait_by_a_quarter_either_way(
     chance: float, share: float
 ) -> None:
-    assert Backoff(first=1.0, cap=5.0).failed(chance) == share
+    assert ReconnectBackoff(first=1.0, cap=5.0).failed(chance) == share
 
 
 def test_progress_starts_over() -> None:
-    backoff = Backoff()
+    backoff = ReconnectBackoff()
     for _ in range(5):
         backoff.failed(0.5)
     backoff.progress()
@@ -38,7 +38,7 @@ def test_progress_starts_over() -> None:
 
 
 def test_an_outage_may_last_for_ever() -> None:
-    backoff = Backoff(failures=10**9)
+    backoff = ReconnectBackoff(failures=10**9)
     assert backoff.failed(0.5) == 0.6
     assert backoff.failures == 10**9 + 1
 
@@ -48,12 +48,12 @@ def test_an_outage_may_last_for_ever() -> None:
 def test_a_wait_is_never_so_long_that_recovery_takes_a_second(
     chance: float, failures: int
 ) -> None:
-    assert 0 < Backoff(failures=failures).failed(chance) <= 0.75
+    assert 0 < ReconnectBackoff(failures=failures).failed(chance) <= 0.75
 
 
 @given(st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
 def test_waits_of_one_chance_never_get_shorter(chance: float) -> None:
-    backoff = Backoff()
+    backoff = ReconnectBackoff()
     waits = [backoff.failed(chance) for _ in range(100)]
     assert all(one <= other for one, other in pairwise(waits))

@@ -7,8 +7,8 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.sending import idempotence
-from penstock._core.sending.accumulator import Accumulator, Batch, Sending
-from penstock._core.sending.idempotence import LIFE, Runs
+from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
+from penstock._core.sending.idempotence import LIFE, IdempotentRuns
 from penstock.message import Shard
 
 SHARDS = [Shard("orders", n, b"orders:%d" % n) for n in range(3)]
@@ -21,8 +21,8 @@ def sending(number: int, shard: int = 0, size: int = 10) -> Sending[int]:
     return Sending(SHARDS[shard], command, size, number)
 
 
-def batch(*shards: int) -> Batch[int]:
-    return Batch([sending(number, shard) for number, shard in enumerate(shards)])
+def batch(*shards: int) -> SendBatch[int]:
+    return SendBatch([sending(number, shard) for number, shard in enumerate(shards)])
 
 
 def facts(command: Command) -> tuple[object, ...]:
@@ -33,7 +33,7 @@ def facts(command: Command) -> tuple[object, ...]:
 
 
 def test_messages_of_one_shard_are_one_command_in_their_order() -> None:
-    numbered = Runs(b"me")
+    numbered = IdempotentRuns(b"me")
     first, second = numbered.word(batch(0, 1, 0))
     life = int(LIFE * 1000)
     words = (3, b"*", b"msg", b"0", 3, b"*", b"msg", b"2")
@@ -47,7 +47,7 @@ def test_messages_of_one_shard_are_one_command_in_their_order() -> None:
 
 
 def test_a_run_has_its_number_and_its_messages_whenever_it_is_written() -> None:
-    numbered = Runs(b"me")
+    numbered = IdempotentRuns(b"me")
     one, other = batch(0, 1), batch(0)
     before = numbered.word(one)
     numbered.word(other, oldest=one)
@@ -55,7 +55,7 @@ def test_a_run_has_its_number_and_its_messages_whenever_it_is_written() -> None:
 
 
 def test_what_may_come_again_begins_with_the_oldest_that_is_not_answered() -> None:
-    numbered = Runs(b"me")
+    numbered = IdempotentRuns(b"me")
     accumulator = Accumulator[int](100, 10_000)
     lows = []
     for _ in range(3):
@@ -79,15 +79,15 @@ def test_what_may_come_again_begins_with_the_oldest_that_is_not_answered() -> No
 def test_what_is_too_much_for_one_command_goes_in_several(
     sizes: list[int], portions: list[int]
 ) -> None:
-    made = Batch([sending(0, size=size) for size in sizes])
-    Runs(b"me").word(made)
+    made = SendBatch([sending(0, size=size) for size in sizes])
+    IdempotentRuns(b"me").word(made)
     assert [len(run.sendings) for run in made.runs] == portions
     assert [run.number for run in made.runs] == list(range(1, len(portions) + 1))
 
 
 def test_each_message_has_an_outcome_of_its_own() -> None:
     made = batch(0, 1, 0, 2, 0)
-    Runs(b"me").word(made)
+    IdempotentRuns(b"me").word(made)
     replies = [b"1-1\n!WRONGTYPE no stream\n3-1", b"2-1", LOADING]
     first, second, third, fourth, fifth = idempotence.outcomes(made, replies)
     assert (first, second, fifth) == (b"1-1", b"2-1", b"3-1")
@@ -98,7 +98,7 @@ def test_each_message_has_an_outcome_of_its_own() -> None:
 
 def test_what_is_refused_for_the_moment_is_kept_with_its_run() -> None:
     made = batch(0, 1, 0, 2)
-    Runs(b"me").word(made)
+    IdempotentRuns(b"me").word(made)
     replies = [LOADING, b"!LOADING inside", ErrorReply("NOPERM no")]
     again = idempotence.passing(made, replies)
     assert [one.ticket for one in again] == [0, 2]
@@ -128,7 +128,7 @@ def test_without_runs_each_message_is_refused_for_itself() -> None:
 )
 def test_what_a_script_was_refused_is_found_in_its_words(text: str, code: str) -> None:
     made = batch(0)
-    Runs(b"me").word(made)
+    IdempotentRuns(b"me").word(made)
     reply = text.encode() if text.startswith("!") else ErrorReply(text)
     [outcome] = idempotence.outcomes(made, [reply])
     assert outcome.code == code

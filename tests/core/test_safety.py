@@ -6,7 +6,7 @@ import pytest
 
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.sending import durability
-from penstock._core.sending.accumulator import Safety, Sending
+from penstock._core.sending.accumulator import Durability, Sending
 from penstock.errors import NotDurable
 from penstock.message import Receipt, Shard
 
@@ -14,12 +14,12 @@ SHARD = Shard("orders", 0, b"orders")
 RECEIPT = Receipt("orders", 0, b"1-1")
 
 
-def asked(asks: Safety | None, deadline: float = inf) -> Sending[None]:
+def asked(asks: Durability | None, deadline: float = inf) -> Sending[None]:
     return Sending(SHARD, (), 10, None, deadline, asks)
 
 
 def test_one_wait_does_for_all_that_ask_for_the_same() -> None:
-    one, aof = Safety(1, False, None), Safety(2, True, None)  # noqa: FBT003
+    one, aof = Durability(1, False, None), Durability(2, True, None)  # noqa: FBT003
     batch = [asked(one), asked(None), asked(one), asked(aof)]
     first, second = durability.waits(batch, now=100, longest=5)
     assert first.command == (b"WAIT", 1, 5000)
@@ -33,14 +33,14 @@ def test_one_wait_does_for_all_that_ask_for_the_same() -> None:
     [(100, 5000), (5, 4000), (1, 800), (0.4, 300), (0.1, 50), (0.0001, 1), (-1, 1)],
 )
 def test_a_wait_leaves_time_for_its_reply(left: float, ms: int) -> None:
-    one = Safety(1, False, left)  # noqa: FBT003
+    one = Durability(1, False, left)  # noqa: FBT003
     batch = [asked(one, 1000 + left), asked(one, 2000)]
     [wait] = durability.waits(batch, now=1000, longest=5)
     assert abs(wait.ms - ms) <= 1
 
 
 def test_the_shortest_wait_comes_first_and_counts_against_the_others() -> None:
-    long, short = Safety(1, False, 4), Safety(1, False, 1)  # noqa: FBT003
+    long, short = Durability(1, False, 4), Durability(1, False, 1)  # noqa: FBT003
     waits = durability.waits([asked(long, 4), asked(short, 1)], now=0, longest=5)
     assert waits == [(short, 800), (long, 2400)]
 
@@ -48,19 +48,19 @@ def test_the_shortest_wait_comes_first_and_counts_against_the_others() -> None:
 @pytest.mark.parametrize(
     ("asks", "reply", "facts"),
     [
-        (Safety(1, False, None), 1, None),  # noqa: FBT003
-        (Safety(1, False, None), 2, None),  # noqa: FBT003
-        (Safety(2, False, None), 1, (2, 1, None)),  # noqa: FBT003
-        (Safety(0, True, None), [1, 0], None),  # noqa: FBT003
-        (Safety(1, True, None), [1, 1], None),  # noqa: FBT003
-        (Safety(1, True, None), [1, 0], (1, 0, True)),  # noqa: FBT003
-        (Safety(0, True, None), [0, 0], (0, 0, False)),  # noqa: FBT003
-        (Safety(1, False, None), ErrorReply("NOPERM no"), (1, 0, None)),  # noqa: FBT003
-        (Safety(0, True, None), ErrorReply("ERR appendonly"), (0, 0, False)),  # noqa: FBT003
+        (Durability(1, False, None), 1, None),  # noqa: FBT003
+        (Durability(1, False, None), 2, None),  # noqa: FBT003
+        (Durability(2, False, None), 1, (2, 1, None)),  # noqa: FBT003
+        (Durability(0, True, None), [1, 0], None),  # noqa: FBT003
+        (Durability(1, True, None), [1, 1], None),  # noqa: FBT003
+        (Durability(1, True, None), [1, 0], (1, 0, True)),  # noqa: FBT003
+        (Durability(0, True, None), [0, 0], (0, 0, False)),  # noqa: FBT003
+        (Durability(1, False, None), ErrorReply("NOPERM no"), (1, 0, None)),  # noqa: FBT003
+        (Durability(0, True, None), ErrorReply("ERR appendonly"), (0, 0, False)),  # noqa: FBT003
     ],
 )
 def test_what_is_missing_is_said(
-    asks: Safety, reply: object, facts: tuple[object, ...] | None
+    asks: Durability, reply: object, facts: tuple[object, ...] | None
 ) -> None:
     short = durability.shortfall(asks, reply, RECEIPT)
     if facts is None:

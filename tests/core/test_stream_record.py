@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.protocol.replies import RawEntry, StreamInfo
-from penstock._core.reading.stream_identity import StreamRecord
+from penstock._core.reading.stream_identity import StreamIdentity
 from penstock.message import EntryId
 
 
@@ -60,7 +60,7 @@ class Stream:
         ]
 
 
-def read(record: StreamRecord, stream: Stream, after: int = 0, most: int = 9) -> int:
+def read(record: StreamIdentity, stream: Stream, after: int = 0, most: int = 9) -> int:
     """Read a batch; gives the last id."""
     entries = stream.range(after, most)
     if not entries:
@@ -70,7 +70,9 @@ def read(record: StreamRecord, stream: Stream, after: int = 0, most: int = 9) ->
     return last.ms
 
 
-def shows(record: StreamRecord, stream: Stream, *, quiet: bool = False) -> bool | None:
+def shows(
+    record: StreamIdentity, stream: Stream, *, quiet: bool = False
+) -> bool | None:
     """What entries say."""
     ids = record.probes(stream.info, quiet=quiet)
     return record.is_other(stream.info, ids, stream.look(ids))
@@ -83,8 +85,8 @@ def filled(count: int, body: bytes = b"x", *, told: bool = True) -> Stream:
     return stream
 
 
-def known(stream: Stream, *, described: bool = True) -> StreamRecord:
-    record = StreamRecord()
+def known(stream: Stream, *, described: bool = True) -> StreamIdentity:
+    record = StreamIdentity()
     read(record, stream)
     if described:
         record.describe(stream.info)
@@ -92,7 +94,7 @@ def known(stream: Stream, *, described: bool = True) -> StreamRecord:
 
 
 def test_of_a_stream_that_was_never_read_nothing_is_known() -> None:
-    record = StreamRecord()
+    record = StreamIdentity()
     assert record.empty
     assert not record.contradicts(filled(3).info)
     assert shows(record, filled(3)) is None
@@ -202,7 +204,7 @@ def test_without_any_sign_one_small_entry_is_looked_at() -> None:
 
 
 def test_few_entries_are_remembered_the_first_and_the_last_among_them() -> None:
-    record, old, at = StreamRecord(), filled(1000), 0
+    record, old, at = StreamIdentity(), filled(1000), 0
     for _ in range(500):
         at = read(record, old, at, 2)
     probes = record.probes(old.info, quiet=False)
@@ -221,7 +223,7 @@ def test_what_is_read_again_counts_once() -> None:
 
 
 def test_of_deleted_entries_nothing_is_remembered() -> None:
-    record = StreamRecord()
+    record = StreamIdentity()
     one = EntryId(1, 0)
     record.read(one, one, [[b"1-0", None]])
     assert record.empty
@@ -240,7 +242,7 @@ def test_a_stream_that_lives_on_is_never_taken_for_another_one(
     steps: list[tuple[str, int, bool]],
     told: bool,  # noqa: FBT001 - Hypothesis gives it
 ) -> None:
-    stream, record, at = Stream(told=told), StreamRecord(), 0
+    stream, record, at = Stream(told=told), StreamIdentity(), 0
     for step, number, quiet in steps:
         match step:
             case "add":

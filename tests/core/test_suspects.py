@@ -18,8 +18,8 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.ledger.entry import Renewal, State
-from penstock._core.ledger.failure_policy import Dead, Dropped, Left
+from penstock._core.ledger.entry import LeaseRenewal, State
+from penstock._core.ledger.failure_policy import DeadLettered, Dropped, Stopped
 from penstock.options import Ordering
 
 # -- what comes back ---------------------------------------------------------------
@@ -194,10 +194,10 @@ def test_what_has_no_attempt_left_is_dead_with_its_body_and_what_it_had() -> Non
 
 @pytest.mark.parametrize(
     ("instead", "state"),
-    [(Dropped("why"), State.SETTLED), (Left("why"), State.OPEN)],
+    [(Dropped("why"), State.SETTLED), (Stopped("why"), State.OPEN)],
 )
 def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
-    instead: Dropped | Left, state: State
+    instead: Dropped | Stopped, state: State
 ) -> None:
     books = Books(max_attempts=2, exhausted=instead)
     books.back(1, 2, attempts=2)
@@ -205,7 +205,7 @@ def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
     assert (books.held, books.size, books.dying) == (0, 0, 0)
     assert books.totals.dropped == 2 * isinstance(instead, Dropped)
     assert books.uncommitted == 2 * isinstance(instead, Dropped)
-    assert books.totals.left == 2 * isinstance(instead, Left)
+    assert books.totals.left == 2 * isinstance(instead, Stopped)
     assert known(books, A, raw(1))
     assert books.next() is None
 
@@ -220,7 +220,7 @@ def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
 
 
 def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
-    books = Books(max_attempts=2, exhausted=Left("why"))
+    books = Books(max_attempts=2, exhausted=Stopped("why"))
     books.back(1, attempts=2)
     assert list(books.release()) == [(A, 3, [raw(1)])]
 
@@ -584,7 +584,7 @@ def test_while_a_suspect_runs_alone_it_is_told_when_anything_has_finished() -> N
     books.committed(the(books.plan()))
     assert len(finished) == 2
     for entry in taken[1:]:
-        books.fail(entry, Dead("x"))
+        books.fail(entry, DeadLettered("x"))
     assert len(finished) == 4
     first, second = books.to_bury(2)
     books.buried(first, ours=True)
@@ -723,7 +723,7 @@ def test_what_has_failed_or_has_no_outcome_is_given_back_as_started() -> None:
     ]
 
 
-def shown(renewals: list[Renewal]) -> list[tuple[object, list[bytes], int | None]]:
+def shown(renewals: list[LeaseRenewal]) -> list[tuple[object, list[bytes], int | None]]:
     return [(due.account.shard, due.ids, due.count) for due in renewals]
 
 
@@ -754,8 +754,8 @@ def test_what_is_postponed_dead_or_being_buried_is_renewed_too() -> None:
     books = Books(lease=30.0)
     books.read(1, 2, 3, now=0.0)
     books.failed(later(due=1e9))
-    books.failed(Dead("x"))
+    books.failed(DeadLettered("x"))
     books.to_bury(1)
-    books.failed(Dead("y"))
+    books.failed(DeadLettered("y"))
     assert shown(books.to_renew(10.0)) == [(A, [raw(1), raw(2), raw(3)], None)]
     assert [books.to_renew(9.9)] == [[]]

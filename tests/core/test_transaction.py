@@ -8,9 +8,9 @@ from penstock._core.protocol import scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.protocol.transactions import (
     Applied,
+    CommandFailure,
     Effect,
     Effects,
-    Failure,
     read,
     refused,
 )
@@ -194,7 +194,7 @@ def test_the_reply_tells_what_was_done() -> None:
     assert read([b"applied", 1, None]) == Applied(pending=True, results=[1, None])
     assert read([b"applied", 1, None]).done == 2
     refusal = ErrorReply("NOPERM no")
-    assert refused(refusal) == Applied(pending=True, failure=Failure(0, refusal))
+    assert refused(refusal) == Applied(pending=True, failure=CommandFailure(0, refusal))
 
 
 @pytest.mark.parametrize(

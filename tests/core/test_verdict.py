@@ -8,36 +8,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.ledger.failure_policy import (
-    Dead,
+    DeadLettered,
+    Disposition,
     Dropped,
-    Failure,
-    Left,
-    Postponed,
-    Verdict,
-    judge,
+    FailedAttempt,
+    RetryAt,
+    Stopped,
+    decide,
 )
 from penstock.errors import ConfigurationError
 from penstock.retries import DROP, STOP, Backoff, DeadLetters, Delays, Retry
 
-AGAIN = Failure("ValueError: x", again=True, error="ValueError", traceback="at 5")
-NEVER = Failure("rejected", again=False)
+AGAIN = FailedAttempt("ValueError: x", again=True, error="ValueError", traceback="at 5")
+NEVER = FailedAttempt("rejected", again=False)
 
 
 def judged(
-    failure: Failure = AGAIN,
+    failure: FailedAttempt = AGAIN,
     attempt: int = 1,
     retry: Retry | None = None,
     instead: DeadLetters | None = None,
     chance: float = 0.5,
-) -> Verdict:
+) -> Disposition:
     retry = retry or Retry()
-    return judge(failure, attempt, retry, instead, now=100.0, chance=chance)
+    return decide(failure, attempt, retry, instead, now=100.0, chance=chance)
 
 
 def test_what_failed_is_tried_again_after_a_while() -> None:
-    assert judged() == Postponed(0.5, 100.5)
-    assert judged(attempt=2) == Postponed(1.0, 101.0)
-    assert judged(attempt=4) == Postponed(4.0, 104.0)
+    assert judged() == RetryAt(0.5, 100.5)
+    assert judged(attempt=2) == RetryAt(1.0, 101.0)
+    assert judged(attempt=4) == RetryAt(4.0, 104.0)
 
 
 @pytest.mark.parametrize(
@@ -60,24 +60,24 @@ def test_there_are_as_many_attempts_as_may_be(
     again: bool,  # noqa: FBT001
 ) -> None:
     verdict = judged(attempt=attempt, retry=Retry(max_attempts=most))
-    assert isinstance(verdict, Postponed) == again
+    assert isinstance(verdict, RetryAt) == again
 
 
 def test_a_dead_letter_says_why() -> None:
-    assert judged(attempt=5) == Dead("ValueError: x", "ValueError", "at 5")
-    assert judged(NEVER) == Dead("rejected")
+    assert judged(attempt=5) == DeadLettered("ValueError: x", "ValueError", "at 5")
+    assert judged(NEVER) == DeadLettered("rejected")
 
 
 @pytest.mark.parametrize("attempt", [1, 5])
 @pytest.mark.parametrize(
-    ("instead", "kind"), [(None, Dead), (DROP, Dropped), (STOP, Left)]
+    ("instead", "kind"), [(None, DeadLettered), (DROP, Dropped), (STOP, Stopped)]
 )
 def test_what_must_not_be_tried_again_is_given_up_at_once_as_was_asked_for(
-    attempt: int, instead: DeadLetters | None, kind: type[Verdict]
+    attempt: int, instead: DeadLetters | None, kind: type[Disposition]
 ) -> None:
     verdict = judged(NEVER, attempt, Retry(max_attempts=None), instead)
     assert isinstance(verdict, kind)
-    assert not isinstance(verdict, Postponed)
+    assert not isinstance(verdict, RetryAt)
     assert verdict.reason == "rejected"
 
 
@@ -85,14 +85,14 @@ def test_what_must_not_be_tried_again_is_given_up_at_once_as_was_asked_for(
 def test_what_is_done_instead_of_dead_letters_is_not_done_before_the_last_attempt(
     instead: DeadLetters | None,
 ) -> None:
-    assert isinstance(judged(attempt=4, instead=instead), Postponed)
+    assert isinstance(judged(attempt=4, instead=instead), RetryAt)
 
 
 @pytest.mark.parametrize("delay", [0.0, 3.0])
 def test_a_delay_that_somebody_named_counts(delay: float) -> None:
-    asked = Failure("nacked", again=True, delay=delay)
-    assert judged(asked, attempt=4) == Postponed(delay, 100.0 + delay)
-    assert isinstance(judged(asked, attempt=5), Dead)
+    asked = FailedAttempt("nacked", again=True, delay=delay)
+    assert judged(asked, attempt=4) == RetryAt(delay, 100.0 + delay)
+    assert isinstance(judged(asked, attempt=5), DeadLettered)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_delay_that_somebody_named_counts(delay: float) -> None:
 def test_waits_are_as_the_policy_has_them(backoff: Delays, delays: list[float]) -> None:
     retry = Retry(max_attempts=None, backoff=backoff)
     verdicts = [judged(attempt=n, retry=retry) for n in range(1, 5)]
-    assert verdicts == [Postponed(delay, 100.0 + delay) for delay in delays]
+    assert verdicts == [RetryAt(delay, 100.0 + delay) for delay in delays]
 
 
 @pytest.mark.parametrize("wrong", [-1, "5", None, float("nan"), float("inf"), True])
@@ -118,8 +118,8 @@ def test_a_function_that_gives_no_duration_is_the_users_mistake(wrong: object) -
     retry = Retry(backoff=backoff)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="what the backoff function gave"):
         judged(retry=retry)
-    assert isinstance(judged(NEVER, retry=retry), Dead), "it is not asked"
-    assert isinstance(judged(attempt=5, retry=retry), Dead)
+    assert isinstance(judged(NEVER, retry=retry), DeadLettered), "it is not asked"
+    assert isinstance(judged(attempt=5, retry=retry), DeadLettered)
 
 
 @given(st.integers(1, 1000), st.floats(0, 1), st.none() | st.integers(1, 50))
@@ -129,8 +129,8 @@ def test_it_is_due_when_it_has_waited_and_never_before_now(
 ) -> None:
     verdict = judged(attempt=attempt, retry=Retry(max_attempts=most), chance=chance)
     if most is not None and attempt >= most:
-        assert isinstance(verdict, Dead)
+        assert isinstance(verdict, DeadLettered)
     else:
-        assert isinstance(verdict, Postponed)
+        assert isinstance(verdict, RetryAt)
         assert verdict.due == 100.0 + verdict.delay
         assert 0.375 <= verdict.delay <= 60.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.ledger.prefetch_window import Window
+from penstock._core.ledger.prefetch_window import PrefetchWindow
 
 FIRST = 8
 
@@ -22,7 +22,7 @@ paces = st.lists(
 class Clock:
     """Tells a window the pace, step by step."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: PrefetchWindow) -> None:
         self.window = window
         self.done = 0
         self.now = 1000.0
@@ -34,8 +34,8 @@ class Clock:
         self.window.paced(self.done, self.now)
 
 
-def after(limit: tuple[int, int, float], past: list[tuple[int, int]]) -> Window:
-    window = Window(*limit)
+def after(limit: tuple[int, int, float], past: list[tuple[int, int]]) -> PrefetchWindow:
+    window = PrefetchWindow(*limit)
     for messages, size in past:
         window.learned(messages, messages * size)
     return window
@@ -43,7 +43,7 @@ def after(limit: tuple[int, int, float], past: list[tuple[int, int]]) -> Window:
 
 def grown(max_messages: int = 1000, max_wait: float = 1.0) -> Clock:
     """Give a window that pace does not bound, for now."""
-    clock = Clock(Window(max_messages, 10**9, max_wait))
+    clock = Clock(PrefetchWindow(max_messages, 10**9, max_wait))
     for _ in range(20):
         clock.goes_on(10**6, 0.0)
     return clock
@@ -90,14 +90,14 @@ def test_messages_no_larger_than_the_last_read_ones_stay_within_the_bytes(
 
 
 def test_before_the_first_read_sizes_are_unknown_and_messages_bound_alone() -> None:
-    window = Window(100, 10, 1.0)
+    window = PrefetchWindow(100, 10, 1.0)
     assert window.capacity == 100
     assert window.free(0, 0) == 100
     assert window.free(95, 10**9) == 5
 
 
 def test_large_messages_lower_the_capacity_at_once() -> None:
-    window = Window(1000, 10_000, 1.0)
+    window = PrefetchWindow(1000, 10_000, 1.0)
     window.learned(FIRST, FIRST * 1000)
     assert window.capacity == 10
     assert window.free(0, 0) == 10
@@ -107,7 +107,7 @@ def test_large_messages_lower_the_capacity_at_once() -> None:
 
 
 def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
-    window = Window(1000, 10_000, 1.0)
+    window = PrefetchWindow(1000, 10_000, 1.0)
     window.learned(1, 50_000)
     assert window.capacity == window.aim(0) == 1
     assert window.free(0, 0) == 1
@@ -115,7 +115,7 @@ def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
 
 
 def test_small_messages_raise_the_capacity_by_a_tenth_a_read() -> None:
-    window = Window(1000, 9000, 1.0)
+    window = PrefetchWindow(1000, 9000, 1.0)
     window.learned(1, 1000)
     assert window.capacity == 9
     window.learned(1, 1)
@@ -150,7 +150,7 @@ def test_what_should_wait_is_never_negative_and_never_more_than_may_be_held(
 def test_it_rises_to_what_those_want_who_have_nothing_to_do(
     limit: tuple[int, int, float], steps: list[tuple[int, float]], hungry: int
 ) -> None:
-    window = Window(*limit)
+    window = PrefetchWindow(*limit)
     clock = Clock(window)
     for done, seconds in steps:
         clock.goes_on(done, seconds)
@@ -162,7 +162,7 @@ def test_it_rises_to_what_those_want_who_have_nothing_to_do(
 def test_it_doubles_at_most_whenever_the_pace_is_taken(
     limit: tuple[int, int, float], steps: list[tuple[int, float]]
 ) -> None:
-    window = Window(*limit)
+    window = PrefetchWindow(*limit)
     clock = Clock(window)
     for done, seconds in steps:
         before = window.aim(0)
@@ -178,7 +178,7 @@ def test_no_more_waits_than_the_pace_of_late_gets_done_in_time(
     done: int,
     span: float,
 ) -> None:
-    window = Window(*limit)
+    window = PrefetchWindow(*limit)
     clock = Clock(window)
     for step in steps:
         clock.goes_on(*step)
@@ -193,7 +193,7 @@ def test_no_more_waits_than_the_pace_of_late_gets_done_in_time(
 def test_quick_handlers_come_to_have_all_that_may_be_held(
     max_messages: int, steps: list[tuple[int, float]], span: float
 ) -> None:
-    clock = Clock(Window(max_messages, 10**9, 1.0))
+    clock = Clock(PrefetchWindow(max_messages, 10**9, 1.0))
     for step in steps:
         clock.goes_on(*step)
     # Each time, they do what may wait, ten times as fast as they need to be.
@@ -204,7 +204,7 @@ def test_quick_handlers_come_to_have_all_that_may_be_held(
 
 
 def test_more_wait_only_after_half_of_what_may_wait_was_done() -> None:
-    clock = Clock(Window(1000, 10**9, 1.0))
+    clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
     for _ in range(FIRST // 2 - 1):
         clock.goes_on(1, 0.0001)
         assert clock.window.aim(0) == FIRST, "a few quick ones prove little"
@@ -217,13 +217,13 @@ def test_more_wait_only_after_half_of_what_may_wait_was_done() -> None:
 
 
 def test_a_few_wait_at_first_and_no_more_than_may_be_held() -> None:
-    assert Window(1000, 10**9, 1.0).aim(0) == FIRST
-    assert Window(3, 10**9, 1.0).aim(0) == 3
-    assert Window(3, 10**9, 1.0).aim(100) == 3
+    assert PrefetchWindow(1000, 10**9, 1.0).aim(0) == FIRST
+    assert PrefetchWindow(3, 10**9, 1.0).aim(0) == 3
+    assert PrefetchWindow(3, 10**9, 1.0).aim(100) == 3
 
 
 def test_the_first_look_tells_no_pace() -> None:
-    window = Window(1000, 10**9, 1.0)
+    window = PrefetchWindow(1000, 10**9, 1.0)
     window.paced(500, 7.0)
     assert window.aim(0) == FIRST
     # The pace is taken from there on.
@@ -274,7 +274,7 @@ def test_from_nothing_it_grows_again_by_doubling() -> None:
 
 def test_handlers_that_end_side_by_side_make_no_quick_pace() -> None:
     """Sixteen that take a tenth of a second are slow, however near they end."""
-    window = Window(1000, 10**6, 1.0)
+    window = PrefetchWindow(1000, 10**6, 1.0)
     window.paced(0, 0.0)
     for number in range(1, 20):
         window.paced(16 * number - 15, number / 10)
@@ -283,7 +283,7 @@ def test_handlers_that_end_side_by_side_make_no_quick_pace() -> None:
 
 
 def test_many_in_a_moment_are_a_quick_pace_and_few_in_a_while_a_slow_one() -> None:
-    window = Window(1000, 10**6, 1.0)
+    window = PrefetchWindow(1000, 10**6, 1.0)
     window.paced(0, 0.0)
     window.paced(100, 0.01)
     assert not window.slow
@@ -310,21 +310,21 @@ def test_below_two_thousand_a_second_it_is_slow(
     seconds: float,
     slow: bool,  # noqa: FBT001
 ) -> None:
-    window = Window(1000, 10**9, 1.0)
+    window = PrefetchWindow(1000, 10**9, 1.0)
     window.paced(0, 0.0)
     window.paced(done, seconds)
     assert window.slow == slow
 
 
 def test_before_a_pace_is_known_it_is_slow() -> None:
-    clock = Clock(Window(1000, 10**9, 1.0))
+    clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
     assert clock.window.slow
     clock.goes_on(0, 5.0)
     assert clock.window.slow
 
 
 def test_it_is_as_slow_as_it_was_of_late() -> None:
-    clock = Clock(Window(1000, 10**9, 1.0))
+    clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
     clock.goes_on(10_000, 1.0)
     clock.goes_on(0, 1000.0)
     assert not clock.window.slow, "nothing was there to be done"

@@ -20,11 +20,11 @@ from faults.history import (
     End,
     Excuse,
     Failed,
-    History,
     Note,
     Pending,
     Receipt,
     Record,
+    ShardMerge,
     Start,
     Stored,
     Unknown,
@@ -146,7 +146,7 @@ class Report:
         )
 
 
-def check(history: History, groups: Iterable[Group]) -> Report:
+def check(history: ShardMerge, groups: Iterable[Group]) -> Report:
     """Compare what went in with what came out.
 
     Args:
@@ -165,7 +165,7 @@ def check(history: History, groups: Iterable[Group]) -> Report:
 class _Books:
     """A history, by kinds and by messages."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: ShardMerge) -> None:
         self.history = history
         self._by_kind: defaultdict[type, list[Record]] = defaultdict(list)
         for record in history:

@@ -18,10 +18,10 @@ from faults.history import (
     End,
     Excuse,
     Failed,
-    History,
     Note,
     Pending,
     Receipt,
+    ShardMerge,
     Start,
     Stored,
     Unknown,
@@ -35,7 +35,7 @@ class Story:
     """A history that is told step by step; each takes a second."""
 
     def __init__(self) -> None:
-        self.history: History = []
+        self.history: ShardMerge = []
         self.now = 0.0
 
     def tell(self, kind: Any, who: str = "w", **facts: Any) -> None:

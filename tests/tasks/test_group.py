@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from core.test_ledger import A
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol.replies import ErrorReply, GroupInfo, Summary
 from penstock._tasks.group import Membership, floors
 
@@ -34,5 +34,5 @@ async def test_a_floor_is_below_the_lowest_pending_or_the_last_delivered(
     async def calls(_: Any) -> list[Any]:
         return [groups, summary]
 
-    line = cast("Line", SimpleNamespace(calls=calls))
+    line = cast("CommandConnection", SimpleNamespace(calls=calls))
     assert await floors(line, MEMBER, [A]) == [floor]

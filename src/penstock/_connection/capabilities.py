@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock._connection.connection import Wire
+from penstock._connection.connection import Connection
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
@@ -19,7 +19,11 @@ __all__ = ["require"]
 
 
 async def require(
-    wire: Wire, *, scripts: bool = False, replicas: bool = False, durable: bool = False
+    wire: Connection,
+    *,
+    scripts: bool = False,
+    replicas: bool = False,
+    durable: bool = False,
 ) -> None:
     """Make sure that a producer's options can be kept, by trying.
 

@@ -8,7 +8,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from penstock._connection.address import Address
-from penstock._connection.connection import Wire
+from penstock._connection.connection import Connection
 from penstock._core.protocol.replies import without_arguments
 from penstock.errors import AccessError, ConnectError, ServerError
 from penstock.events import printable
@@ -16,7 +16,7 @@ from penstock.events import printable
 __all__ = ["connect"]
 
 
-async def connect(address: Address) -> Wire:
+async def connect(address: Address) -> Connection:
     """Make a connection, with TLS, credentials and database as the URL says.
 
     Cancelling it leaves nothing behind.
@@ -50,7 +50,7 @@ async def connect(address: Address) -> Wire:
             raise
         failure = _explain(address, error)
     else:
-        return Wire(address, connection, asyncio.get_running_loop())
+        return Connection(address, connection, asyncio.get_running_loop())
     # Out here it has no `__context__`: redis-py's errors may quote what was sent.
     raise failure
 

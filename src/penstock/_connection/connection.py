@@ -1,7 +1,7 @@
 """One connection: requests out, replies in, in batches.
 
-redis-py connects and shakes hands (`dialing.py`); then `Wire` takes its transport over.
-A request is packed bytes and the number of replies that they will bring; what one gets
+redis-py connects and shakes hands (`connect.py`); then `Connection` takes over its
+transport. A request is packed bytes and the number of replies that they will bring; what one gets
 for it is a future. So writes can follow each other without waiting, a batch costs one
 wake-up, and to cancel whoever waits leaves the connection as it was: its replies still
 are counted off. (redis-py's own `read_response` costs three to five times as much per
@@ -31,11 +31,11 @@ from penstock._connection.address import Address
 from penstock._connection.fork import hold
 from penstock._core.protocol import commands, reply_parsing
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply, Senseless
+from penstock._core.protocol.replies import ErrorReply, ProtocolError
 from penstock.errors import ConnectionLost
 from penstock.events import printable
 
-__all__ = ["DEMOTED", "Replies", "Wire", "pack"]
+__all__ = ["DEMOTED", "Connection", "Replies", "pack"]
 
 Replies: TypeAlias = "asyncio.Future[list[Any]]"
 Read: TypeAlias = Callable[[list[Any]], list[Any]]
@@ -59,7 +59,7 @@ def pack(batch: Iterable[Command]) -> bytes:
 def _noting(demotions: list[str]) -> Callable[[str], Exception]:
     """Make values of error replies, and note those that a replica gives.
 
-    Not a method of `Wire`: hiredis' reader would keep the wire that keeps it.
+    Not a method of `Connection`: hiredis' reader would keep the wire that keeps it.
     """
 
     def error_reply(text: str) -> ErrorReply:
@@ -79,13 +79,13 @@ class _Waiter:
     count: int
     deadline: float
     future: Replies
-    # Makes values of the replies, or raises `Senseless`.
+    # Makes values of the replies, or raises `ProtocolError`.
     read: Read | None
     # Answered by RESP3 pushes, as SUBSCRIBE is, unless it is refused.
     pushes: bool = False
 
 
-class Wire(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """A connection that is open, until it is lost.
 
     Args:
@@ -102,11 +102,11 @@ class Wire(asyncio.Protocol):
     ) -> None:
         self.address = address
         self._number = next(_numbers)
-        # The server's id for this connection, once asked for; see `Link.connect`.
+        # The server's id for this connection, once asked for; see `Connector.connect`.
         self.client_id: int | None = None
         # Seconds of silence after which it is given up while a reply is due.
         self.patience = address.reply_timeout
-        # Seconds that the first replies took; see `Link.connect`.
+        # Seconds that the first replies took; see `Connector.connect`.
         self.greeted_in = 0.0
         # Told of messages on channels that were subscribed to.
         self.on_message: Callable[[], None] | None = None
@@ -202,7 +202,7 @@ class Wire(asyncio.Protocol):
             data: The commands, packed.
             count: How many replies they bring.
             wait: Seconds for which the server may block before it replies.
-            read: Makes values of the replies, or raises `Senseless`.
+            read: Makes values of the replies, or raises `ProtocolError`.
 
         Raises:
             ConnectionLost: The connection has ended: nothing was written. The future
@@ -296,7 +296,7 @@ class Wire(asyncio.Protocol):
             # came just before.
             self._waiters.extendleft(waiter for waiter, _ in reversed(answered))
             self.abort("the server's reply makes no sense")
-            if not isinstance(error, Senseless):
+            if not isinstance(error, ProtocolError):
                 raise  # our own mistake: asyncio reports it, and nobody waits for ever
             return
         for (waiter, _), value in zip(answered, values, strict=True):
@@ -335,7 +335,7 @@ class Wire(asyncio.Protocol):
         except (ValueError, IndexError, TypeError, MemoryError):
             # The last two are hiredis' too: of a map with lists for names, and of a
             # list that is longer than memory.
-            raise Senseless from None
+            raise ProtocolError from None
 
     def _answers(self, push: list[Any]) -> bool:
         """Tell whether a push answers the oldest waiter; if not, see to it."""

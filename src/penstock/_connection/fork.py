@@ -14,17 +14,17 @@ from weakref import WeakSet
 __all__ = ["hold"]
 
 
-class Held(Protocol):
+class ForkAware(Protocol):
     """Something that belongs to the process that made it."""
 
     def forked(self) -> None:
         """Let go: this is the child."""
 
 
-_held: WeakSet[Held] = WeakSet()
+_held: WeakSet[ForkAware] = WeakSet()
 
 
-def hold(thing: Held) -> None:
+def hold(thing: ForkAware) -> None:
     """Have it told, in every child, that it is not the child's."""
     _held.add(thing)
 

@@ -17,11 +17,11 @@ import anyio.to_thread
 from penstock import embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import connect
-from penstock._connection.connection import DEMOTED, Replies, Wire
+from penstock._connection.connection import DEMOTED, Connection, Replies
 from penstock._connection.fork import hold
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels
 from penstock._connection.sentinel import parse as parse_watched
-from penstock._core.backoff import Backoff
+from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
@@ -36,13 +36,13 @@ from penstock.errors import (
 )
 from penstock.events import Event, OnEvent, printable
 
-__all__ = ["Line", "Link", "open_link"]
+__all__ = ["CommandConnection", "Connector", "open_connector"]
 
 # How many times as long as the slowest reply so far another one may take.
 _SLOWER: Final = 4
 
 
-class Link:
+class Connector:
     """Makes connections to one server and paces the tries.
 
     All users of a link share one backoff, one try at a time: however many
@@ -65,7 +65,7 @@ class Link:
         # Where the last connection led, if that is for the sentinels to say.
         self._at: str | None = None
         self._on_event = on_event
-        self._backoff = Backoff()
+        self._backoff = ReconnectBackoff()
         self._dialing = asyncio.Lock()
         # Connections made so far, and when the last was, by the loop's clock.
         self._connected = 0
@@ -80,12 +80,12 @@ class Link:
         # Whether this is the copy of a forked child.
         self._forked = False
         # Connections that may be open, and tries to make one.
-        self._wires: WeakSet[Wire] = WeakSet()
+        self._wires: WeakSet[Connection] = WeakSet()
         self._tries: set[asyncio.Timeout] = set()
         self._closed = False
         hold(self)
 
-    async def connect(self, *, first: bool = False) -> Wire:
+    async def connect(self, *, first: bool = False) -> Connection:
         """Make a connection; one try.
 
         Args:
@@ -117,7 +117,7 @@ class Link:
             return self.address
         return await locate(self.address, self._sentinels)
 
-    async def _greet(self, wire: Wire, *, first: bool) -> None:
+    async def _greet(self, wire: Connection, *, first: bool) -> None:
         """Find out whom a connection has led to."""
         looks = [commands.client_id()]
         looks += [commands.role()] if self._sentinels else []
@@ -149,7 +149,7 @@ class Link:
         """Make no more connections: this is a forked child."""
         self._forked = True
 
-    async def first(self, patience: float) -> Wire:
+    async def first(self, patience: float) -> Connection:
         """Make the first connection, trying for `patience` seconds.
 
         Raises:
@@ -172,7 +172,7 @@ class Link:
                 return wire
             await asyncio.sleep(delay)
 
-    async def reconnect(self, reason: str, lost_at: float = inf) -> Wire:
+    async def reconnect(self, reason: str, lost_at: float = inf) -> Connection:
         """Make a connection, trying for ever, first after 50 ms and ever slower.
 
         Credentials that are refused are tried again too: they are being rotated.
@@ -198,7 +198,7 @@ class Link:
             self._tries.discard(trying)
         raise ConnectionLost(self.address.name, "closed")
 
-    async def _reconnect(self, reason: str, lost_at: float) -> Wire:
+    async def _reconnect(self, reason: str, lost_at: float) -> Connection:
         # Before the turn: connections that one outage cut are told of once.
         found: int | None = None
         if lost_at > self._found_at:
@@ -285,7 +285,7 @@ class Link:
         self._on_event(Event(name, level, {"server": self.address.name, **facts}))
 
 
-class Line:
+class CommandConnection:
     """A connection for commands that do not block, shared by whoever has any.
 
     Args:
@@ -295,7 +295,9 @@ class Line:
             longer where replies take their time. Default, and most: `?socket_timeout=`.
     """
 
-    def __init__(self, link: Link, wire: Wire, patience: float = inf) -> None:
+    def __init__(
+        self, link: Connector, wire: Connection, patience: float = inf
+    ) -> None:
         self._link = link
         self._wire = wire
         self._patience = patience
@@ -350,7 +352,7 @@ class Line:
         self._patience = inf
         self._allow_for(self._slowest)
 
-    def _adopt(self, wire: Wire) -> None:
+    def _adopt(self, wire: Connection) -> None:
         self._wire = wire
         self._allow_for(wire.greeted_in)
 
@@ -418,7 +420,9 @@ class Line:
 
 
 @asynccontextmanager
-async def open_link(url: str | None, on_event: OnEvent) -> AsyncIterator[Link]:
+async def open_connector(
+    url: str | None, on_event: OnEvent
+) -> AsyncIterator[Connector]:
     """Find the server; for `embedded://` start it, or share this process's own.
 
     Raises:
@@ -429,17 +433,17 @@ async def open_link(url: str | None, on_event: OnEvent) -> AsyncIterator[Link]:
     found = find_url(url)
     if names_sentinels(found):
         address, sentinels = parse_watched(found)
-        with closing(Link(address, on_event, sentinels)) as link:
+        with closing(Connector(address, on_event, sentinels)) as link:
             yield link
         return
     if found.partition("://")[0] != EMBEDDED:
-        with closing(Link(parse(found), on_event)) as link:
+        with closing(Connector(parse(found), on_event)) as link:
             yield link
         return
     # Starting takes some 50 ms and stopping a few, both blocking.
     server = await _acquire()
     try:
-        with closing(Link(parse(server.url), on_event)) as link:
+        with closing(Connector(parse(server.url), on_event)) as link:
             yield link
     finally:
         with anyio.CancelScope(shield=True):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Backoff"]
+__all__ = ["ReconnectBackoff"]
 
 
 @dataclass(slots=True)
-class Backoff:
+class ReconnectBackoff:
     """Exponential waiting with jitter; reset only by real progress.
 
     The cap is what a consumer may wait for a server that is back, after an outage of

@@ -15,7 +15,7 @@ from penstock.message import Fields
 from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Ordering, choice, count
 
-__all__ = ["Registration", "adopt", "consumer_of", "register"]
+__all__ = ["HandlerSpec", "adopt", "consumer_of", "register"]
 
 _BY_HAND: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
 # Said of a handler in other ways, or not at all.
@@ -24,7 +24,7 @@ _OPTIONS: Final = inspect.signature(Consumer).parameters.keys() - _NOT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class HandlerSpec:
     """A handler, and what was said of it; checked.
 
     Attributes:
@@ -106,7 +106,7 @@ def register(
     ordering: Ordering | str,
     batch: Any,
     middleware: tuple[Middleware[Any], ...],
-) -> Registration:
+) -> HandlerSpec:
     """Check what was said of a handler.
 
     Raises:
@@ -126,7 +126,7 @@ def register(
         payload, codec = _reading(asked, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
-    registration = Registration(
+    registration = HandlerSpec(
         *(function, name, asked, streams, event, header, how, middleware),
         *(payload, codec, rest),
     )
@@ -134,10 +134,10 @@ def register(
 
 
 def adopt(
-    registration: Registration,
+    registration: HandlerSpec,
     defaults: Mapping[str, Any],
     middleware: tuple[Middleware[Any], ...],
-) -> Registration:
+) -> HandlerSpec:
     """Take a handler over from another router.
 
     Raises:
@@ -176,7 +176,7 @@ def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
     return payload, codec
 
 
-def _checked(registration: Registration) -> Registration:
+def _checked(registration: HandlerSpec) -> HandlerSpec:
     consumer = registration.consumer(None, raw=False)
     if registration.by_hand and not registration.wants.whole:
         raise ConfigurationError(

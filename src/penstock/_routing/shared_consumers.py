@@ -11,21 +11,21 @@ from typing import Any
 
 import anyio
 
-from penstock._core.handling.dispatch import Dispatch, Reader, Route, Unhandled
+from penstock._core.handling.dispatch import Dispatch, PayloadReader, Route, Unhandled
 from penstock._core.handling.signature import is_async
-from penstock._routing.handlers import Registration
-from penstock._tasks.consumer_set import Part
-from penstock._tasks.handling.handler_call import ThreadDesk, in_thread
+from penstock._routing.handlers import HandlerSpec
+from penstock._tasks.consumer_set import SetMember
+from penstock._tasks.handling.handler_call import ThreadSettler, in_thread
 from penstock.errors import ConfigurationError
 from penstock.events import Event, guarded, log_event
 from penstock.message import Message
 from penstock.middleware import wrap
 
-__all__ = ["Post", "posts_of"]
+__all__ = ["SharedConsumer", "shared_consumers_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class SharedConsumer:
     """A consumer that is to be, and the handlers that share it.
 
     Attributes:
@@ -34,14 +34,14 @@ class Post:
     """
 
     group: str | None
-    handlers: tuple[Registration, ...]
+    handlers: tuple[HandlerSpec, ...]
 
     @property
-    def first(self) -> Registration:
+    def first(self) -> HandlerSpec:
         """The handler whose options the consumer has; the others' are the same."""
         return self.handlers[0]
 
-    def part(self, url: str | None) -> Part:
+    def part(self, url: str | None) -> SetMember:
         """Make the consumer, and what it does; in a running event loop."""
         first = self.first
         raw = first.event is not None or len(self.handlers) > 1
@@ -70,7 +70,7 @@ class Post:
                     tell = {**facts, "messages": unhandled.messages}
                     on_event(Event("unhandled_in_all", logging.INFO, tell))
 
-        return Part(consumer, run, facts, on_event)
+        return SetMember(consumer, run, facts, on_event)
 
     def dispatch(
         self,
@@ -88,7 +88,7 @@ class Post:
         if not sync:
             calls = [_in_thread(call, limit) for call in calls]
         routes = {
-            handler.event: Route(Reader(handler.codec), call)
+            handler.event: Route(PayloadReader(handler.codec), call)
             for handler, call in zip(self.handlers, calls, strict=True)
         }
         if not sync:
@@ -102,27 +102,29 @@ class Post:
         return Dispatch(self.first.header, routes, later).call_sync
 
 
-def posts_of(registrations: Iterable[Registration]) -> tuple[Post, ...]:
+def shared_consumers_of(
+    registrations: Iterable[HandlerSpec],
+) -> tuple[SharedConsumer, ...]:
     """Find out which handlers share a consumer.
 
     Raises:
         ConfigurationError: Two are for the same messages, or should share a consumer
             and do not agree about it.
     """
-    posts: list[Post] = []
+    posts: list[SharedConsumer] = []
     for registration in registrations:
         group = registration.group
         for index, post in enumerate(posts):
             # Without a group everybody sees everything.
             if group is not None and group == post.group and _meet(post, registration):
-                posts[index] = Post(group, (*post.handlers, registration))
+                posts[index] = SharedConsumer(group, (*post.handlers, registration))
                 break
         else:
-            posts.append(Post(group, (registration,)))
+            posts.append(SharedConsumer(group, (registration,)))
     return tuple(posts)
 
 
-def _meet(post: Post, new: Registration) -> bool:
+def _meet(post: SharedConsumer, new: HandlerSpec) -> bool:
     """Tell whether a handler is to share a post's consumer."""
     theirs, ours = set(post.first.streams), set(new.streams)
     if not theirs & ours:
@@ -150,7 +152,7 @@ def _meet(post: Post, new: Registration) -> bool:
 
 
 def _differences(
-    first: Registration, new: Registration
+    first: HandlerSpec, new: HandlerSpec
 ) -> Iterable[tuple[str, object, object]]:
     if first.header != new.header:
         yield "event_header", first.header, new.header
@@ -161,7 +163,7 @@ def _differences(
 
 
 def _call(
-    registration: Registration, limit: anyio.CapacityLimiter
+    registration: HandlerSpec, limit: anyio.CapacityLimiter
 ) -> Callable[[Any], Any]:
     """Give what is to be called with the message, or with the list of them."""
     function: Callable[[Any], Any] = registration.function
@@ -214,4 +216,4 @@ def _remote(message: Message[Any]) -> Message[Any]:
     """Give the same message, fit for a thread."""
     desk: Any = message._desk  # noqa: SLF001 - a message that is made over
     entry, fields = message._entry, message._fields  # noqa: SLF001
-    return Message(entry, ThreadDesk.around(desk), fields)
+    return Message(entry, ThreadSettler.around(desk), fields)

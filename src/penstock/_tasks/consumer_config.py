@@ -18,7 +18,7 @@ from penstock.options import AutoCommit, Mode, Prefetch, Start, choice, count
 from penstock.retries import DeadLetters, Retry
 
 __all__ = [
-    "Plan",
+    "ConsumerConfig",
     "check_kinds",
     "membership",
     "shard_numbers",
@@ -34,7 +34,7 @@ _DEAD_LETTERS: Final = "{stream}.dead"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(Generic[T]):
+class ConsumerConfig(Generic[T]):
     """What a consumer was asked to be; everything checked.
 
     Attributes:

@@ -17,10 +17,10 @@ from penstock._tasks.lifetime import Lifetime, enter, is_inside, task_group
 from penstock.errors import UsageError
 from penstock.events import Event, OnEvent
 
-__all__ = ["Part", "Together"]
+__all__ = ["ConsumerSet", "SetMember"]
 
 
-class Served(Protocol):
+class RunnableConsumer(Protocol):
     """What a part needs of its consumer."""
 
     async def __aenter__(self) -> object: ...
@@ -36,7 +36,7 @@ class Served(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class SetMember:
     """A consumer, and what it does.
 
     Attributes:
@@ -46,13 +46,13 @@ class Part:
         on_event: Told when it fails for good.
     """
 
-    consumer: Served
+    consumer: RunnableConsumer
     run: Callable[[], Awaitable[None]]
     facts: Mapping[str, object]
     on_event: OnEvent
 
 
-class Together:
+class ConsumerSet:
     """The life of several parts, from opening to closed; lived once.
 
     Nothing is handled before all are open. When one fails, be it in opening, the
@@ -62,11 +62,11 @@ class Together:
         parts: They.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[SetMember]) -> None:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         # Those that are open, and how many have not come to be open or to an end.
-        self._open: dict[Part, None] = {}
+        self._open: dict[SetMember, None] = {}
         self._opening = len(parts)
         self._settled = asyncio.Event()
         # Set when all are to drain; and the same, known before its turn came.
@@ -109,7 +109,7 @@ class Together:
         return is_inside(self._token)
 
     @asynccontextmanager
-    async def live(self, lifetime: Lifetime[Together]) -> AsyncIterator[Together]:
+    async def live(self, lifetime: Lifetime[ConsumerSet]) -> AsyncIterator[ConsumerSet]:
         """Open all, and drain all when it is left.
 
         Handlers finish, also when the block that is left has raised. They are
@@ -133,7 +133,7 @@ class Together:
         if self._failure is not None:
             raise self._failure
 
-    async def _serve(self, part: Part) -> None:
+    async def _serve(self, part: SetMember) -> None:
         enter(self._token)
         running = anyio.CancelScope()
         try:
@@ -159,7 +159,7 @@ class Together:
             self._ended(part)
 
     async def _end_when_over(
-        self, part: Part, opening: anyio.CancelScope, running: anyio.CancelScope
+        self, part: SetMember, opening: anyio.CancelScope, running: anyio.CancelScope
     ) -> None:
         await self._over.wait()
         if part not in self._open:
@@ -170,7 +170,7 @@ class Together:
         # `close_timeout`: their messages have been given back.
         running.cancel()
 
-    def _ended(self, part: Part) -> None:
+    def _ended(self, part: SetMember) -> None:
         if part in self._open:
             del self._open[part]
         else:
@@ -180,7 +180,7 @@ class Together:
             self._stopping = True
             self._over.set()
 
-    def _check_stopping(self, part: Part) -> None:
+    def _check_stopping(self, part: SetMember) -> None:
         """Check that a consumer has ended because all do.
 
         Raises:
@@ -194,7 +194,7 @@ class Together:
         if not self._opening:
             self._settled.set()
 
-    def _failed(self, part: Part, error: BaseException) -> None:
+    def _failed(self, part: SetMember, error: BaseException) -> None:
         facts = {**part.facts, "error": type(error).__name__}
         part.on_event(Event("consumer_failed", logging.ERROR, facts, error))
         self._stopping = True
@@ -205,7 +205,7 @@ class Together:
                 self.on_failure()
 
 
-def _ended_alone(part: Part, why: str) -> UsageError:
+def _ended_alone(part: SetMember, why: str) -> UsageError:
     streams = part.facts.get("streams")
     return UsageError(
         f"the consumer of {streams} ended while its router was running: {why}; end all "

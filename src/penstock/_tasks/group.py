@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Line
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol import commands, replies
-from penstock._core.protocol.replies import ErrorReply, Trouble
-from penstock._tasks.stream_info import Describer
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import AccessError, CommandError, ServerError, StreamMissing
 from penstock.message import EntryId, Shard
 
@@ -38,13 +38,13 @@ def refusal(server: str, command: str, error: ErrorReply) -> ServerError:
     """Make the exception for an error reply."""
     if error.code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
         return AccessError(server, error.text)
-    if error.trouble is Trouble.REROUTE:
+    if error.trouble is ErrorKind.REROUTE:
         return CommandError(command, error.code, error.text, replies.ELSEWHERE)
     return CommandError(command, error.code, error.text)
 
 
 async def join(
-    line: Line, member: Membership, shards: Sequence[Shard], start: bytes
+    line: CommandConnection, member: Membership, shards: Sequence[Shard], start: bytes
 ) -> list[bytes]:
     """Make the group where it is missing; gives each shard's floor.
 
@@ -78,7 +78,7 @@ async def join(
 
 
 async def floors(
-    line: Line, member: Membership, shards: Sequence[Shard]
+    line: CommandConnection, member: Membership, shards: Sequence[Shard]
 ) -> list[bytes | None]:
     """Find per shard an id below which the group has acknowledged everything.
 
@@ -111,7 +111,7 @@ def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
 
 
 async def rejoin(
-    wire: Wire, member: Membership, shard: Shard, floor: bytes
+    wire: Connection, member: Membership, shard: Shard, floor: bytes
 ) -> bytes | ErrorReply:
     """Recreate a group that has vanished, never at `$`; returns the id, or the refusal.
 
@@ -131,7 +131,11 @@ async def rejoin(
 
 
 async def pin(
-    line: Line, shards: Sequence[Shard], describer: Describer, *, needed: bool
+    line: CommandConnection,
+    shards: Sequence[Shard],
+    describer: StreamInspector,
+    *,
+    needed: bool,
 ) -> tuple[list[bytes], ServerError | None]:
     """Give each stream's last id, so that LATEST is a place and not a moving one.
 
@@ -157,8 +161,8 @@ async def pin(
         # No stream yet: all that will be is new.
         found.append(b"0-0")
         error = refusal(line.server, f"XINFO STREAM on {shard.stream!r}", info)
-        if info.trouble is Trouble.ISOLATE:
+        if info.trouble is ErrorKind.ISOLATE:
             wrong = error
-        elif info.trouble is not Trouble.REPAIR and needed:
+        elif info.trouble is not ErrorKind.REPAIR and needed:
             raise error
     return found, wrong

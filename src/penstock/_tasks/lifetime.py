@@ -28,9 +28,9 @@ from penstock._connection.fork import hold
 from penstock.errors import ClosedError, UsageError
 
 __all__ = [
-    "Home",
     "Lifetime",
     "Live",
+    "LoopBinding",
     "Openable",
     "enter",
     "is_inside",
@@ -65,7 +65,7 @@ def is_inside(token: object) -> bool:
     return token in _INSIDE.get()
 
 
-class Home:
+class LoopBinding:
     """The event loop and the thread in which something was opened.
 
     Args:
@@ -115,7 +115,7 @@ class Lifetime(Generic[S]):
     _error: BaseException | None = None
 
     def __init__(self, live: Live[S], what: str) -> None:
-        self.home = Home(what)
+        self.home = LoopBinding(what)
         # What was opened, until it has closed.
         self.thing: S | None = None
         # Who asked to leave it in good order, and what the block that is left raised.

@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakMethod
 
-from penstock._tasks.consumer_set import Together
+from penstock._tasks.consumer_set import ConsumerSet
 from penstock._tasks.lifetime import Live, Openable
 from penstock.errors import ClosedError
 
 __all__ = ["Running"]
 
 
-class Running(Openable[Together]):
+class Running(Openable[ConsumerSet]):
     """A router at work; made by `Router.running`.
 
     Use it with `async with`, or `start` it and `aclose` it, from any task.
@@ -25,15 +25,15 @@ class Running(Openable[Together]):
         begin: Makes its consumers for this run.
     """
 
-    def __init__(self, name: str, begin: Callable[[Running], Together]) -> None:
+    def __init__(self, name: str, begin: Callable[[Running], ConsumerSet]) -> None:
         self._name = name
         self._begin = begin
-        self._consumers: Together | None = None
+        self._consumers: ConsumerSet | None = None
         # While a block runs: it is cancelled by moving its deadline up.
         self._block: asyncio.Timeout | None = None
 
     @property
-    def together(self) -> Together | None:
+    def together(self) -> ConsumerSet | None:
         """The consumers, while they open, are open or close."""
         gone = self._lifetime is None or self._lifetime.gone
         return None if gone else self._consumers
@@ -59,7 +59,7 @@ class Running(Openable[Together]):
     def _what(self) -> str:
         return "router"
 
-    def _living(self) -> Live[Together]:
+    def _living(self) -> Live[ConsumerSet]:
         self._consumers = together = self._begin(self)
         return together.live
 

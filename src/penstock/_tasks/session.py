@@ -18,47 +18,53 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Line, Link, open_link
-from penstock._core.handling.settlement import FrontDesk
-from penstock._core.ledger.delayed_acks import Delay
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import CommandConnection, Connector, open_connector
+from penstock._core.handling.settlement import Settler
+from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.prefetch_window import Window
-from penstock._core.ledger.removals import GivenBack
+from penstock._core.ledger.prefetch_window import PrefetchWindow
+from penstock._core.ledger.removals import Released
 from penstock._core.protocol import commands
 from penstock._core.reading.cursor import Cursor
 from penstock._tasks.clock import now
 from penstock._tasks.committing.committer import Committer
-from penstock._tasks.committing.dead_letter_writer import Burial
-from penstock._tasks.committing.floor_tracker import Sounding
+from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
+from penstock._tasks.committing.floor_tracker import FloorTracker
 from penstock._tasks.committing.ripener import ripen
 from penstock._tasks.committing.timers import bring_back
-from penstock._tasks.consumer_config import Plan
+from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.catch_up import CatchUp
-from penstock._tasks.handling.checkouts import Hands
-from penstock._tasks.handling.entry_queue import Intake
-from penstock._tasks.handling.failures import Verdicts
+from penstock._tasks.handling.checkouts import Checkouts
+from penstock._tasks.handling.entry_queue import EntryQueue
+from penstock._tasks.handling.failures import FailureHandler
 from penstock._tasks.handling.poison_guard import poison_guard
 from penstock._tasks.handling.transactions import applier
-from penstock._tasks.handling.worker import Workbench
-from penstock._tasks.handling.worker_pool import Crew, Job
+from penstock._tasks.handling.worker import WorkerContext
+from penstock._tasks.handling.worker_pool import RunOptions, WorkerPool
 from penstock._tasks.leases.claimer import Claimer
-from penstock._tasks.leases.delivery_counts import Attempts
+from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import TOO_LATE, Limits, give_back
-from penstock._tasks.lifetime import Home, Lifetime, quietly, seen_through, task_group
+from penstock._tasks.lifetime import (
+    Lifetime,
+    LoopBinding,
+    quietly,
+    seen_through,
+    task_group,
+)
 from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.reader import Reader
 from penstock._tasks.reading.reader_pool import Readers
 from penstock._tasks.reading.seek import seek
-from penstock._tasks.reading.shard_discovery import Scout
+from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.reading.silence import SilenceWatch, patience
 from penstock._tasks.reporting import paced
 from penstock._tasks.startup import patiently
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import (
     ClosedError,
     ConfigurationError,
@@ -85,24 +91,28 @@ class Session(Generic[T]):
     """
 
     def __init__(
-        self, plan: Plan[T], link: Link, line: Line, group: anyio.abc.TaskGroup
+        self,
+        plan: ConsumerConfig[T],
+        link: Connector,
+        line: CommandConnection,
+        group: anyio.abc.TaskGroup,
     ) -> None:
         self._plan = plan
         self._group = group
         self._link = link
         self._line = line
-        self._outcomes = Bell()
+        self._outcomes = AutoResetEvent()
         # Held while outcomes are on their way to the server, and while none may be.
         self._sending = asyncio.Lock()
         self.ledger = self._make_ledger()
-        self._postponed = Bell()
-        self._handed_out = Bell()
+        self._postponed = AutoResetEvent()
+        self._handed_out = AutoResetEvent()
         delayed = plan.policy is AutoCommit.DELAYED
-        self._delay = Delay(plan.commit_delay) if delayed else None
+        self._delay = DelayedAcks(plan.commit_delay) if delayed else None
         # Of what goes by time, to be ended.
         self._clocks: list[anyio.CancelScope] = []
         self._claims = OwnClaims(plan.member) if plan.member else None
-        self._attempts = Attempts(
+        self._attempts = DeliveryCounts(
             line,
             self._claims,
             self.ledger,
@@ -114,7 +124,7 @@ class Session(Generic[T]):
         )
         line.on_restored = self._on_restored
         self._guard = poison_guard()
-        self.intake = Intake(
+        self.intake = EntryQueue(
             self.ledger,
             self._outcomes.ring,
             self._attempts.begin,
@@ -123,9 +133,9 @@ class Session(Generic[T]):
             confirms=plan.policy is not AutoCommit.DISABLED,
             delay=self._delay,
             handed_out=self._handed_out,
-            check=Home("consumer").check,
+            check=LoopBinding("consumer").check,
         )
-        self._verdicts = Verdicts(
+        self._verdicts = FailureHandler(
             self.ledger,
             plan.retry,
             plan.instead,
@@ -133,10 +143,10 @@ class Session(Generic[T]):
             on_event=plan.on_event,
         )
         self._applier = applier(plan, line, self.ledger, self._verdicts)
-        self._desk = self._make_desk(FrontDesk)
+        self._desk = self._make_desk(Settler)
         self._ack = plan.policy is AutoCommit.PROCESSED
         self.hands = self._make_hands()
-        self._scout = Scout(line.calls, plan.on_event)
+        self._scout = ShardDiscovery(line.calls, plan.on_event)
         self.assignment = Assignment(plan, line, self.ledger, self._scout, self._claims)
         self.readers = Readers(
             link,
@@ -148,7 +158,7 @@ class Session(Generic[T]):
         self._committer = self._make_committer()
         self._silence = self._make_silence_watch()
         self._claimer: Claimer | None = None
-        self._crew: Crew[T] = Crew(plan, self.ledger, self._bench)
+        self._crew: WorkerPool[T] = WorkerPool(plan, self.ledger, self._bench)
         # What `until_caught_up` waits for.
         self._goals: set[CatchUp] = set()
         if self._committer is not None:
@@ -157,7 +167,7 @@ class Session(Generic[T]):
         self._limits: Limits | None = None
         self._alarm: asyncio.TimerHandle | None = None
         # What was let go and is still to be given back, of shards read no more.
-        self._released: list[GivenBack] = []
+        self._released: list[Released] = []
 
     def _room(self, now: float, left: int) -> int:
         """Give how many entries may be read now; see `Readers`.
@@ -198,7 +208,7 @@ class Session(Generic[T]):
         # Under DISABLED it is the user who decides how much waits.
         on_demand = plan.policy is AutoCommit.DISABLED
         return Ledger(
-            Window(most, plan.prefetch.max_bytes, plan.max_wait),
+            PrefetchWindow(most, plan.prefetch.max_bytes, plan.max_wait),
             max_pending=pending,
             max_uncommitted=None if on_demand else most + 10 * pending,
             max_attempts=plan.retry.max_attempts if plan.retry else None,
@@ -217,7 +227,7 @@ class Session(Generic[T]):
     def _on_postponed(self) -> None:
         self._postponed.ring()
 
-    def _make_desk(self, kind: type[FrontDesk[T]]) -> FrontDesk[T]:
+    def _make_desk(self, kind: type[Settler[T]]) -> Settler[T]:
         home = threading.get_ident()
         return kind(
             self.ledger,
@@ -229,11 +239,11 @@ class Session(Generic[T]):
             transactions=self._applier,
         )
 
-    def _make_hands(self) -> Hands[T]:
+    def _make_hands(self) -> Checkouts[T]:
         plan = self._plan
         group = plan.member.group if plan.member else ""
         abandoned = Abandoned(group, plan.lease, plan.on_event)
-        return Hands(self.intake, self.ledger, self._desk, abandoned, ack=self._ack)
+        return Checkouts(self.intake, self.ledger, self._desk, abandoned, ack=self._ack)
 
     def _make_committer(self) -> Committer | None:
         plan = self._plan
@@ -252,7 +262,7 @@ class Session(Generic[T]):
             outcomes=self._outcomes,
             sending=self._sending,
             burial=self._make_burial(plan.member),
-            sounding=Sounding(
+            sounding=FloorTracker(
                 self._line,
                 plan.member,
                 self.assignment.cursors,
@@ -273,11 +283,11 @@ class Session(Generic[T]):
             on_event=plan.on_event,
         )
 
-    def _make_burial(self, member: Membership) -> Burial | None:
+    def _make_burial(self, member: Membership) -> DeadLetterWriter | None:
         plan = self._plan
         if plan.retry is None or plan.instead is not None:
             return None
-        return Burial(
+        return DeadLetterWriter(
             self._line,
             self.ledger,
             member,
@@ -301,7 +311,7 @@ class Session(Generic[T]):
             on_event=plan.on_event,
         )
 
-    def _make_reader(self, wire: Wire, cursor: Cursor) -> Reader:
+    def _make_reader(self, wire: Connection, cursor: Cursor) -> Reader:
         return Reader(
             wire,
             self._link,
@@ -399,7 +409,7 @@ class Session(Generic[T]):
                 "just that, use admin.reset_group(stream, group, to)"
             )
 
-        async def errand(wire: Wire, cursor: Cursor) -> None:
+        async def errand(wire: Connection, cursor: Cursor) -> None:
             positions = [
                 position
                 for position in cursor.positions
@@ -413,7 +423,7 @@ class Session(Generic[T]):
 
         await self.readers.between_reads(errand)
 
-    async def run(self, job: Job, *, until_caught_up: bool) -> None:
+    async def run(self, job: RunOptions, *, until_caught_up: bool) -> None:
         """Have messages handled until the consumer closes, or all there is now is."""
         self.hands.come_back_here()
         if not until_caught_up:
@@ -467,9 +477,9 @@ class Session(Generic[T]):
         for goal in self._goals:
             goal.look()
 
-    def _bench(self, kind: type[FrontDesk[T]]) -> Workbench:
+    def _bench(self, kind: type[Settler[T]]) -> WorkerContext:
         desk = self._make_desk(kind)
-        return Workbench(self.intake, self.ledger, desk, self._verdicts, self._ack)
+        return WorkerContext(self.intake, self.ledger, desk, self._verdicts, self._ack)
 
     async def commit(self) -> None:
         """Wait until what is acknowledged by now is on the server."""
@@ -642,7 +652,7 @@ def _until(deadline: float) -> anyio.CancelScope:
 
 @asynccontextmanager
 async def open_session(
-    plan: Plan[T], lifetime: Lifetime[Session[T]]
+    plan: ConsumerConfig[T], lifetime: Lifetime[Session[T]]
 ) -> AsyncIterator[Session[T]]:
     """Open a consumer's session and close it again.
 
@@ -652,9 +662,9 @@ async def open_session(
     """
     plan = replace(plan, on_event=paced(plan.on_event))
     deadline = time.monotonic() + plan.open_timeout
-    async with open_link(plan.url, plan.on_event) as link:
+    async with open_connector(plan.url, plan.on_event) as link:
         bearable = patience(plan.lease) if plan.acks else math.inf
-        line = Line(link, await link.first(plan.open_timeout), bearable)
+        line = CommandConnection(link, await link.first(plan.open_timeout), bearable)
         try:
             async with task_group() as group:
                 session = Session(plan, link, line, group)

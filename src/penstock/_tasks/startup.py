@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import anyio
 
-from penstock._connection.reconnect import Line
-from penstock._core.backoff import Backoff
-from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._connection.reconnect import CommandConnection
+from penstock._core.backoff import ReconnectBackoff
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock.errors import AccessError, CommandError, ConnectionLost, ServerError
 
 __all__ = ["patiently"]
@@ -19,7 +19,9 @@ __all__ = ["patiently"]
 T = TypeVar("T")
 
 
-async def patiently(line: Line, deadline: float, step: Callable[[], Awaitable[T]]) -> T:
+async def patiently(
+    line: CommandConnection, deadline: float, step: Callable[[], Awaitable[T]]
+) -> T:
     """Do a step of opening, again and again if it fails for what may pass.
 
     Args:
@@ -30,7 +32,7 @@ async def patiently(line: Line, deadline: float, step: Callable[[], Awaitable[T]
     Raises:
         PenstockError: What the last try raised.
     """
-    backoff = Backoff()
+    backoff = ReconnectBackoff()
     while True:
         try:
             return await step()
@@ -47,5 +49,5 @@ async def patiently(line: Line, deadline: float, step: Callable[[], Awaitable[T]
 def _may_pass(error: ServerError) -> bool:
     """Tell what a server says while it loads, is full or is demoted from the rest."""
     if isinstance(error, CommandError):
-        return ErrorReply(error.reason).trouble is Trouble.TRANSIENT
+        return ErrorReply(error.reason).trouble is ErrorKind.TRANSIENT
     return not isinstance(error, AccessError)

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeAlias
 
 from penstock._core.protocol import commands, replies, scripts
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply, StreamInfo, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
 
-__all__ = ["Calls", "Describer"]
+__all__ = ["Calls", "StreamInspector"]
 
 Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 """Sends commands in one write and returns their replies, errors as values."""
@@ -21,10 +21,10 @@ Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 More: TypeAlias = Callable[[bytes], Sequence[Command]]
 
 # XINFO STREAM would be refused for the same reason.
-_OF_THE_STREAM: Final = frozenset((Trouble.REPAIR, Trouble.ISOLATE))
+_OF_THE_STREAM: Final = frozenset((ErrorKind.REPAIR, ErrorKind.ISOLATE))
 
 
-class Describer:
+class StreamInspector:
     """Describes streams by a script, or by XINFO STREAM where scripts are refused.
 
     A refusal is remembered, so that it is not provoked, and logged by the server, with
@@ -86,7 +86,7 @@ class Describer:
     def _refused(self, found: Iterable[Any]) -> bool:
         """Check whether the script was refused, and not what it asked."""
         errors = [reply for reply in found if isinstance(reply, ErrorReply)]
-        if any(error.trouble is Trouble.FATAL for error in errors):
+        if any(error.trouble is ErrorKind.FATAL for error in errors):
             self.scripted = False
         return any(
             error.trouble not in _OF_THE_STREAM and not error.passing

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-__all__ = ["Bell", "Queueing", "Rounds"]
+__all__ = ["AutoResetEvent", "Generation", "WaiterQueue"]
 
 
-class Bell:
+class AutoResetEvent:
     """Wakes the one task that waits for it; remembers a ring until then."""
 
     __slots__ = ("_event",)
@@ -30,7 +30,7 @@ class Bell:
         self._event.clear()
 
 
-class Queueing:
+class WaiterQueue:
     """Tasks that wait for something to do, woken in the order of their coming."""
 
     __slots__ = ("_waiting",)
@@ -65,7 +65,7 @@ class Queueing:
             raise
 
 
-class Rounds:
+class Generation:
     """Tells everybody who waits that another round is over."""
 
     __slots__ = ("_next",)

@@ -8,22 +8,22 @@ from typing import Any
 
 import anyio
 
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Link, open_link
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, StreamInfo
 from penstock._tasks.group import refusal
-from penstock._tasks.lifetime import Home
-from penstock._tasks.stream_info import Describer
+from penstock._tasks.lifetime import LoopBinding
+from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent
 from penstock.message import EntryId
 
-__all__ = ["Line", "behind"]
+__all__ = ["AdminConnection", "behind"]
 
 
-class Line:
+class AdminConnection:
     """A connection on which every call is one try.
 
     Args:
@@ -33,11 +33,11 @@ class Line:
     def __init__(self, on_event: OnEvent) -> None:
         self.on_event = on_event
         # Both are None while it is closed.
-        self._link: Link | None = None
-        self._wire: Wire | None = None
-        self._home: Home | None = None
+        self._link: Connector | None = None
+        self._wire: Connection | None = None
+        self._home: LoopBinding | None = None
         self._dialing = anyio.Lock()
-        self._describer = Describer()
+        self._describer = StreamInspector()
 
     @property
     def closed(self) -> bool:
@@ -45,7 +45,9 @@ class Line:
         return self._link is None
 
     @asynccontextmanager
-    async def open(self, url: str | None, home: Home) -> AsyncIterator[Line]:
+    async def open(
+        self, url: str | None, home: LoopBinding
+    ) -> AsyncIterator[AdminConnection]:
         """Connect, and close in the end.
 
         Args:
@@ -57,7 +59,7 @@ class Line:
             ConnectError: There is no way to the server.
             AccessError: The server refuses this user.
         """
-        async with open_link(url, self.on_event) as link:
+        async with open_connector(url, self.on_event) as link:
             self._wire = await link.connect()
             self._link, self._home = link, home
             try:
@@ -126,12 +128,12 @@ class Line:
 
 
 async def behind(
-    line: Line, stream: StreamInfo, place: EntryId, told: int | None
+    line: AdminConnection, stream: StreamInfo, place: EntryId, told: int | None
 ) -> int | None:
     """Count the entries above an id; see `StreamInfo.behind`.
 
     Raises:
-        ServerError: What `Line.calls` raises.
+        ServerError: What `AdminConnection.calls` raises.
     """
     found = stream.behind(place, told)
     if found != (trusting := stream.behind(place, told, trusted=True)):

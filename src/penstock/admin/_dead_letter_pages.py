@@ -12,14 +12,14 @@ from typing import Any, Final, TypeAlias
 from penstock._core.messages import dead_letter, shard_keys
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import RawEntry
-from penstock._core.reading.range_pages import Span
-from penstock.admin._connection import Line
+from penstock._core.reading.range_pages import RangePages
+from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter import DeadLetter, Letters, opened
 from penstock.errors import ConfigurationError
 from penstock.events import Event
 from penstock.message import EntryId
 
-__all__ = ["Box", "Pages", "Where", "box"]
+__all__ = ["Location", "Pages", "Where", "box"]
 
 Where: TypeAlias = Callable[[DeadLetter], object]
 """Says of a letter whether it is meant."""
@@ -31,7 +31,7 @@ _NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class Location:
     """Where a stream's dead letters lie.
 
     Attributes:
@@ -47,7 +47,7 @@ class Box:
     own: bool
 
 
-def box(stream: str, dead_letters: str | None) -> Box:
+def box(stream: str, dead_letters: str | None) -> Location:
     """Say where a stream's dead letters lie.
 
     Raises:
@@ -61,7 +61,7 @@ def box(stream: str, dead_letters: str | None) -> Box:
             f"dead_letters={name!r:.60} is the stream itself; give the stream where "
             f"its dead letters are kept"
         )
-    return Box(stream, name, shard_keys.single(name).key, own=name == usual)
+    return Location(stream, name, shard_keys.single(name).key, own=name == usual)
 
 
 class Pages:
@@ -75,7 +75,9 @@ class Pages:
         where: Which of them are meant; None means all.
     """
 
-    def __init__(self, line: Line, place: Box, where: Where | None = None) -> None:
+    def __init__(
+        self, line: AdminConnection, place: Location, where: Where | None = None
+    ) -> None:
         self._line = line
         self._box = place
         self._where = where
@@ -97,7 +99,7 @@ class Pages:
         last = await self._ask(commands.xrevrange_last(self._box.key))
         high = min([high, *(EntryId.parse(id_) for id_, _ in last)])
         # An empty stream has no last entry, and nothing to read.
-        span = Span(self._box.key, low if last else None, high, most=_MOST)
+        span = RangePages(self._box.key, low if last else None, high, most=_MOST)
         try:
             while not span.done and limit != 0:
                 page = await self._ask(span.ask())

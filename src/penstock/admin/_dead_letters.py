@@ -10,10 +10,10 @@ from typing import Final, TypeAlias
 
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
-from penstock.admin._connection import Line
+from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter import DeadLetter, Letters
-from penstock.admin._dead_letter_pages import Box, Pages, Where, box
-from penstock.admin._redrive import Mover
+from penstock.admin._dead_letter_pages import Location, Pages, Where, box
+from penstock.admin._redrive import Redrive
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId
 from penstock.options import count, place
@@ -54,7 +54,7 @@ class DeadLetterOffice:
         ```
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: AdminConnection) -> None:
         self._line = line
 
     def each(
@@ -158,7 +158,7 @@ class DeadLetterOffice:
             found = pages.ranged(EntryId.MIN, EntryId.MAX, limit)
         else:
             found = pages.named(_ids(ids))
-        mover = Mover(self._line, stored, target)
+        mover = Redrive(self._line, stored, target)
         await mover.check()
         try:
             async with aclosing(found):
@@ -220,7 +220,7 @@ class DeadLetterOffice:
                 deleted += await self._delete(stored, [letter.id for letter in page])
         return deleted
 
-    async def _delete(self, stored: Box, ids: Iterable[EntryId]) -> int:
+    async def _delete(self, stored: Location, ids: Iterable[EntryId]) -> int:
         rest, deleted = iter(ids), 0
         while some := [bytes(id_) for id_ in islice(rest, _DELETE)]:
             command = commands.xdel(stored.key, some)
@@ -228,7 +228,7 @@ class DeadLetterOffice:
             deleted += reply
         return deleted
 
-    def _pages(self, stored: Box, where: Where | None) -> Pages:
+    def _pages(self, stored: Location, where: Where | None) -> Pages:
         if where is not None and not callable(where):
             raise ConfigurationError(
                 f"where={where!r:.60} can't be called; give a function that says of a "
@@ -326,7 +326,7 @@ def _moment(before: Before) -> EntryId:
     return at
 
 
-def _target(to: str, stored: Box) -> bytes:
+def _target(to: str, stored: Location) -> bytes:
     key = shard_keys.single(to).key
     if key == stored.key:
         raise ConfigurationError(

@@ -12,20 +12,20 @@ from penstock._core.messages import dead_letter, shard_keys
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.lifetime import seen_through
-from penstock.admin._connection import Line
+from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter import DeadLetter, Letters
-from penstock.admin._dead_letter_pages import Box
+from penstock.admin._dead_letter_pages import Location
 from penstock.errors import AccessError, CommandError, ServerError
 from penstock.events import Event
 from penstock.message import EntryId
 
-__all__ = ["Mover"]
+__all__ = ["Redrive"]
 
 # What a letter has behind the message's own fields, in words.
 _BEHIND: Final = 2 * len(dead_letter.NAMES)
 
 
-class Mover:
+class Redrive:
     """Moves dead letters: each is copied, and deleted with its copy.
 
     By a script where the server lets us run one, and else one after the other, each
@@ -38,7 +38,7 @@ class Mover:
         to: The key they go to; None: where each comes from.
     """
 
-    def __init__(self, line: Line, box: Box, to: bytes | None) -> None:
+    def __init__(self, line: AdminConnection, box: Location, to: bytes | None) -> None:
         self._line = line
         self._box = box
         self._to = to

@@ -12,9 +12,9 @@ from penstock._core.protocol import commands, scripts, trimming
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, GroupInfo, StreamInfo
 from penstock._core.protocol.trimming import Acknowledged, GroupStanding
-from penstock._core.reading.range_pages import Span
-from penstock._tasks.reading.shard_discovery import Scout
-from penstock.admin._connection import Line, behind
+from penstock._core.reading.range_pages import RangePages
+from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock.admin._connection import AdminConnection, behind
 from penstock.errors import ConfigurationError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import Duration, place, seconds
@@ -69,7 +69,7 @@ class Trimmer:
         line: The connection.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: AdminConnection) -> None:
         self._line = line
 
     async def trim(
@@ -79,7 +79,9 @@ class Trimmer:
         limit = _limit(to, ignore_idle)
         target = _target(to)
         shard_keys.single(stream)  # refuses what is no name
-        shards = await Scout(self._line.calls, self._line.on_event).watch(stream)
+        shards = await ShardDiscovery(self._line.calls, self._line.on_event).watch(
+            stream
+        )
         if isinstance(target, Acked):
             return [await self._trim_acked(s, limit, dry_run=dry_run) for s in shards]
         words = await self._words(target)
@@ -130,7 +132,7 @@ class Trimmer:
         if info.first is None or floor <= info.first:
             return 0
         count = 0
-        span = Span(shard.key, info.first, floor.previous(), most=_PAGE)
+        span = RangePages(shard.key, info.first, floor.previous(), most=_PAGE)
         while not span.done:
             [page] = await self._line.asks([span.ask()], f"XRANGE on {_name(shard)}")
             span.take(page)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
 from penstock._tasks.lifetime import Live, Openable
-from penstock.admin._connection import Line
+from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letters import DeadLetterOffice
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
@@ -15,7 +15,7 @@ from penstock.options import Duration, StartAt
 __all__ = ["Admin", "group_state", "reset_group", "trim"]
 
 
-class Admin(Openable[Line]):
+class Admin(Openable[AdminConnection]):
     """Asks about streams and groups on one connection, and changes them.
 
     Every call is one try: nothing is sent again. When the connection was lost, the
@@ -44,12 +44,12 @@ class Admin(Openable[Line]):
         self, url: str | None = None, *, on_event: OnEvent = log_event
     ) -> None:
         self._url = url
-        self._line = Line(guarded(on_event))
+        self._line = AdminConnection(guarded(on_event))
         self._groups = Groups(self._line)
         self._dead = DeadLetterOffice(self._line)
         self._trimmer = Trimmer(self._line)
 
-    def _living(self) -> Live[Line]:
+    def _living(self) -> Live[AdminConnection]:
         line, url = self._line, self._url
         return lambda lifetime: line.open(url, lifetime.home)
 

@@ -11,8 +11,8 @@ from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.reading.assignment import after_which
-from penstock._tasks.reading.shard_discovery import Scout
-from penstock.admin._connection import Line, behind
+from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock.admin._connection import AdminConnection, behind
 from penstock.errors import CommandError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import StartAt, place
@@ -53,7 +53,7 @@ class Groups:
         line: The connection.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: AdminConnection) -> None:
         self._line = line
 
     async def state(self, stream: str, group: str) -> GroupState:
@@ -126,7 +126,7 @@ class Groups:
 
     async def _shards(self, stream: str) -> list[Shard]:
         shard_keys.single(stream)  # refuses what is no name
-        return await Scout(self._line.calls, self._line.on_event).watch(stream)
+        return await ShardDiscovery(self._line.calls, self._line.on_event).watch(stream)
 
 
 def _no_group(stream: str, group: str) -> CommandError:

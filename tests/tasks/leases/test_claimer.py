@@ -12,12 +12,12 @@ from conftest import Events
 from core.test_ledger import A, Books, raw, the
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import Claimed, Pending
-from penstock._core.reading.slot_cursors import Cursors
+from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
-from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.claimer import Claimer, renew
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import Book
@@ -61,13 +61,13 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
     member = SimpleNamespace(group="g", name="c")
     line = Confirms(books, confirms=confirms)
     claimer = Claimer(
-        cast("Line", line),
+        cast("CommandConnection", line),
         fetch=line.fetch,
         ledger=books,
-        intake=cast("Intake", SimpleNamespace(arrived=lambda _: None)),
+        intake=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),
         claims=OwnClaims(cast("Membership", member)),
-        cursors=cast("Cursors", SimpleNamespace(shards=[A])),
+        cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),
         lease=1.0,
         interval=1.0,
         on_event=events,
@@ -93,7 +93,11 @@ async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
     try:
         claims = OwnClaims(cast("Membership", member))
         found = await renew(
-            cast("Line", wire), books, cast("Membership", member), claims, 1.0
+            cast("CommandConnection", wire),
+            books,
+            cast("Membership", member),
+            claims,
+            1.0,
         )
     finally:
         await wire.aclose()

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from conftest import Events
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Link
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import Connector
 from penstock._core.messages.shard_keys import single
 from penstock._core.protocol.commands import Command
 from penstock._core.sending.accumulator import Accumulator, Sending
 from penstock._tasks.sending.flusher import Flusher, Ticket
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
 
 
@@ -45,7 +45,7 @@ class NoWay:
     def progress(self) -> None:
         pass
 
-    async def reconnect(self, _: str) -> Wire:
+    async def reconnect(self, _: str) -> Connection:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -61,15 +61,15 @@ async def test_what_a_connection_brought_before_it_ended_counts(
     for ticket in tickets:
         accumulator.add(Sending(shard, command, 64, ticket))
     flusher = Flusher(
-        cast("Wire", AnswersAndEnds()),
-        cast("Link", NoWay()),
+        cast("Connection", AnswersAndEnds()),
+        cast("Connector", NoWay()),
         accumulator=accumulator,
         max_batch=2,
         max_in_flight=4,
         linger=0,
         resend=resend,
         runs=None,
-        queued=Bell(),
+        queued=AutoResetEvent(),
         on_settled=lambda: None,
         on_ended=lambda: None,
         on_event=events,

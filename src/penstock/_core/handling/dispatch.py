@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock.codecs import Codec, raw_codec
 from penstock.events import printable
 from penstock.message import Message
 
-__all__ = ["Dispatch", "Reader", "Route", "Unhandled"]
+__all__ = ["Dispatch", "PayloadReader", "Route", "Unhandled"]
 
 # Types that are told of. They come from the wire, so there is no end of them.
 _TYPES: Final = 100
 _CUT: Final = 80
 
 
-class Reader:
+class PayloadReader:
     """Gives messages that are read by another codec than their consumer's.
 
     Args:
@@ -31,7 +31,7 @@ class Reader:
         self._codec = codec
         # A consumer's desk and ours, which is made once. A pair, so that threads
         # that come at the same time never see the halves of two.
-        self._desks: tuple[object, FrontDesk[Any] | None] = (None, None)
+        self._desks: tuple[object, Settler[Any] | None] = (None, None)
 
     def __call__(self, message: Message[Any]) -> Message[Any]:
         """Give the same message, its payload still to be read."""

@@ -7,17 +7,23 @@ from copy import copy
 from typing import Any, Final, Protocol, TypeVar
 
 from penstock._core.ledger.entry import ACKED, LOST, RELEASED, SIZED_ABOVE, Entry
-from penstock._core.ledger.failure_policy import NACKED, Dead, Dropped, Left, Postponed
+from penstock._core.ledger.failure_policy import (
+    NACKED,
+    DeadLettered,
+    Dropped,
+    RetryAt,
+    Stopped,
+)
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import envelope
-from penstock._core.messages.decoding import Reading, undecodable
+from penstock._core.messages.decoding import Decoder, undecodable
 from penstock._core.messages.envelope import PAYLOAD
 from penstock.codecs import Codec
 from penstock.errors import ClosedError, DecodeError, UsageError
 from penstock.message import Message, Receipt
 from penstock.transaction import Transaction
 
-__all__ = ["FrontDesk", "Refusals", "Transactions", "check_open"]
+__all__ = ["FailureOutcomes", "Settler", "Transactions", "check_open"]
 
 T = TypeVar("T")
 
@@ -42,7 +48,7 @@ def check_open(entry: Entry, call: str) -> None:
         raise UsageError(_TWICE.format(call, "acknowledged"))
 
 
-class Refusals(Protocol):
+class FailureOutcomes(Protocol):
     """Decides what becomes of messages that are not acknowledged."""
 
     def nack(
@@ -59,7 +65,7 @@ class Transactions(Protocol):
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]: ...
 
 
-class FrontDesk(Reading[T]):
+class Settler(Decoder[T]):
     """Serves the messages of one consumer.
 
     Args:
@@ -87,7 +93,7 @@ class FrontDesk(Reading[T]):
         self,
         ledger: Ledger,
         codec: Codec[T] | None,
-        refusals: Refusals,
+        refusals: FailureOutcomes,
         *,
         max_message_bytes: int,
         no_ack: str | None,
@@ -157,10 +163,10 @@ class FrontDesk(Reading[T]):
                 entry, f"its {size} bytes are more than max_message_bytes={self._most}"
             )
 
-    def reading(self, codec: Codec[Any] | None) -> FrontDesk[Any]:
+    def reading(self, codec: Codec[Any] | None) -> Settler[Any]:
         """Give a desk of the same consumer that reads payloads by another codec."""
-        desk: FrontDesk[Any] = copy(self)
-        Reading.__init__(desk, codec)
+        desk: Settler[Any] = copy(self)
+        Decoder.__init__(desk, codec)
         return desk
 
     def ack(self, entry: Entry) -> bool:
@@ -182,16 +188,19 @@ class FrontDesk(Reading[T]):
         """Record that an entry is to be tried again; as `ack`."""
         self._check("nack()")
         verdict = entry.verdict
-        if isinstance(verdict, Dead | Dropped | Left) and verdict.reason == NACKED:
+        if (
+            isinstance(verdict, DeadLettered | Dropped | Stopped)
+            and verdict.reason == NACKED
+        ):
             return True  # said before, and it was the last attempt
-        if self._refusable(entry, "nack()", Postponed):
+        if self._refusable(entry, "nack()", RetryAt):
             self._refusals.nack(entry, fields, delay)
         return entry.verdict is not None
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
         """Record that an entry goes to the dead letters; as `ack`."""
         self._check("reject()")
-        if self._refusable(entry, "reject()", Dead | Dropped | Left):
+        if self._refusable(entry, "reject()", DeadLettered | Dropped | Stopped):
             self._refusals.reject(entry, fields, reason)
         return entry.verdict is not None
 

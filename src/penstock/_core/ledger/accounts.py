@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock._core.ledger.entry import OPEN, Account, Entry
+from penstock._core.ledger.entry import OPEN, Entry, ShardState
 from penstock.message import Shard
 
-__all__ = ["Accounts"]
+__all__ = ["ShardStates"]
 
 
-class Accounts(dict[bytes, Account]):
+class ShardStates(dict[bytes, ShardState]):
     """Each shard's account, by the shard's key."""
 
-    def of(self, shard: Shard) -> Account:
+    def of(self, shard: Shard) -> ShardState:
         """Give a shard's account; opens one where there is none."""
         account = self.get(shard.key)
         if account is None:
-            account = self[shard.key] = Account(shard)
+            account = self[shard.key] = ShardState(shard)
         return account
 
-    def replace(self, shard: Shard) -> Account:
+    def replace(self, shard: Shard) -> ShardState:
         """Begin a new account for a shard; returns the old one."""
         old = self.of(shard)
         old.replaced = True
-        self[shard.key] = Account(shard)
+        self[shard.key] = ShardState(shard)
         return old
 
     def entries(self) -> Iterator[Entry]:

@@ -6,10 +6,10 @@ from collections import deque
 
 from penstock._core.ledger.entry import LOST, Entry
 
-__all__ = ["Delay"]
+__all__ = ["DelayedAcks"]
 
 
-class Delay:
+class DelayedAcks:
     """Entries in the order of handing out, each due the same time after it.
 
     Args:

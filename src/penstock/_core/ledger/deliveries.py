@@ -11,35 +11,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from penstock._core.ledger.accounts import Accounts
+from penstock._core.ledger.accounts import ShardStates
 from penstock._core.ledger.entry import (
     AGAIN,
     DUE,
     LOSE,
     OPEN,
     SIZED_ABOVE,
-    Account,
+    Counters,
     Entry,
+    ShardState,
     State,
-    Totals,
     move,
 )
-from penstock._core.ledger.flow_control import Room
-from penstock._core.ledger.pending_acks import Outcomes
-from penstock._core.ledger.ready_queue import Lanes
-from penstock._core.ledger.removals import Departures
+from penstock._core.ledger.flow_control import FlowControl
+from penstock._core.ledger.pending_acks import PendingAcks
+from penstock._core.ledger.ready_queue import ReadyQueue
+from penstock._core.ledger.removals import Removals
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
 from penstock.options import Ordering
 
-__all__ = ["Arrivals"]
+__all__ = ["Deliveries"]
 
 _NO_ORDER: Final = Ordering.NONE
 # Without a bound on attempts, starts that a suspect has had when it first runs alone.
 _TRIES: Final = 4
 
 
-class Arrivals:
+class Deliveries:
     """Books what was read.
 
     Args:
@@ -77,13 +77,13 @@ class Arrivals:
 
     def __init__(
         self,
-        accounts: Accounts,
-        totals: Totals,
+        accounts: ShardStates,
+        totals: Counters,
         *,
-        lanes: Lanes,
-        room: Room,
-        outcomes: Outcomes,
-        departures: Departures,
+        lanes: ReadyQueue,
+        room: FlowControl,
+        outcomes: PendingAcks,
+        departures: Removals,
         lease: float,
         max_attempts: int | None,
         acks: bool,
@@ -217,7 +217,7 @@ class Arrivals:
         met, self._met = self._met, {}
         return list(met.items())
 
-    def _meet(self, account: Account, id_: bytes) -> None:
+    def _meet(self, account: ShardState, id_: bytes) -> None:
         self._totals.ghosts += 1
         self._met.setdefault(account.shard, []).append(id_)
 
@@ -239,7 +239,7 @@ class Arrivals:
         return number
 
     def _queue_up(
-        self, account: Account, entries: Sequence[RawEntry], now: float, size: int
+        self, account: ShardState, entries: Sequence[RawEntry], now: float, size: int
     ) -> int:
         """Queue what is not acknowledged: the books need not know of it."""
         if size > SIZED_ABOVE:
@@ -280,13 +280,13 @@ class Arrivals:
                 self._outcomes.acknowledge_again(account, entry.id)
         return False
 
-    def _ghost(self, account: Account, id_: bytes) -> None:
+    def _ghost(self, account: ShardState, id_: bytes) -> None:
         if id_ not in account.known_ghosts:
             self._meet(account, id_)
             self._outcomes.acknowledge_again(account, id_)
 
 
-def _not_lately(account: Account, entries: Sequence[RawEntry]) -> Sequence[RawEntry]:
+def _not_lately(account: ShardState, entries: Sequence[RawEntry]) -> Sequence[RawEntry]:
     """Leave out what was acknowledged while the read was on its way."""
     lately = account.lately
     return [entry for entry in entries if entry[0] not in lately] if lately else entries

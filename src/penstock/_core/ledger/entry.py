@@ -60,20 +60,20 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from penstock._core.ledger.failure_policy import Verdict
+from penstock._core.ledger.failure_policy import Disposition
 from penstock.message import Shard
 
 __all__ = [
     "SIZED_ABOVE",
     "TRANSITIONS",
-    "Account",
-    "Batch",
+    "AckBatch",
+    "Counters",
     "Entry",
     "IllegalTransition",
     "Lane",
-    "Renewal",
+    "LeaseRenewal",
+    "ShardState",
     "State",
-    "Totals",
 ]
 
 # Bytes of a reply above which its entries know their own size. What is smaller as a
@@ -240,7 +240,7 @@ class Entry(Struct, eq=False, gc=False):
             acknowledgement; of what is DEAD, why.
     """
 
-    account: Account
+    account: ShardState
     id: bytes
     fields: Sequence[bytes]
     size: int
@@ -251,7 +251,7 @@ class Entry(Struct, eq=False, gc=False):
     suspect: bool = False
     probe: bool = False
     hangs: bool = False
-    verdict: Verdict | None = None
+    verdict: Disposition | None = None
 
     @property
     def shard(self) -> Shard:
@@ -268,7 +268,7 @@ class Entry(Struct, eq=False, gc=False):
 
 
 @dataclass(slots=True)
-class Account:
+class ShardState:
     """The books of one shard.
 
     Attributes:
@@ -307,7 +307,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class AckBatch:
     """What one XACK says.
 
     Attributes:
@@ -318,7 +318,7 @@ class Batch:
             count in the reply means nothing.
     """
 
-    account: Account
+    account: ShardState
     entries: Sequence[Entry]
     ghosts: Sequence[bytes]
     repeated: bool
@@ -330,7 +330,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class LeaseRenewal:
     """Leases of one shard to be renewed.
 
     Attributes:
@@ -342,7 +342,7 @@ class Renewal:
             handler starts; None to leave it.
     """
 
-    account: Account
+    account: ShardState
     entries: Sequence[Entry]
     late: bool
     count: int | None = None
@@ -354,7 +354,7 @@ class Renewal:
 
 
 @dataclass(slots=True)
-class Totals:
+class Counters:
     """What has happened since the consumer opened.
 
     Attributes:

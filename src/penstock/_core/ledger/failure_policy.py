@@ -10,13 +10,13 @@ from penstock.retries import DeadLetters, Retry
 
 __all__ = [
     "NACKED",
-    "Dead",
+    "DeadLettered",
+    "Disposition",
     "Dropped",
-    "Failure",
-    "Left",
-    "Postponed",
-    "Verdict",
-    "judge",
+    "FailedAttempt",
+    "RetryAt",
+    "Stopped",
+    "decide",
 ]
 
 
@@ -24,7 +24,7 @@ NACKED: Final = "nacked"
 """The reason of a failure that the handler said itself, by `nack`."""
 
 
-class Postponed(Struct, frozen=True):
+class RetryAt(Struct, frozen=True):
     """It is tried again.
 
     Attributes:
@@ -36,7 +36,7 @@ class Postponed(Struct, frozen=True):
     due: float
 
 
-class Dead(Struct, frozen=True):
+class DeadLettered(Struct, frozen=True):
     """It goes to the dead letters.
 
     Attributes:
@@ -58,16 +58,16 @@ class Dropped(Struct, frozen=True):
     reason: str
 
 
-class Left(Struct, frozen=True):
+class Stopped(Struct, frozen=True):
     """It stays pending, and the consumer stops."""
 
     reason: str
 
 
-Verdict: TypeAlias = Postponed | Dead | Dropped | Left
+Disposition: TypeAlias = RetryAt | DeadLettered | Dropped | Stopped
 
 
-class Failure(Struct, frozen=True):
+class FailedAttempt(Struct, frozen=True):
     """How an attempt failed.
 
     Attributes:
@@ -85,15 +85,15 @@ class Failure(Struct, frozen=True):
     traceback: str = ""
 
 
-def judge(
-    failure: Failure,
+def decide(
+    failure: FailedAttempt,
     attempt: int,
     retry: Retry,
     instead: DeadLetters | None,
     *,
     now: float,
     chance: float,
-) -> Verdict:
+) -> Disposition:
     """Decide what becomes of an entry after an attempt failed.
 
     Args:
@@ -112,11 +112,11 @@ def judge(
         delay = failure.delay
         if delay is None:
             delay = retry.delay(attempt, chance)
-        return Postponed(delay, now + delay)
+        return RetryAt(delay, now + delay)
     match instead:
         case DeadLetters.DROP:
             return Dropped(failure.reason)
         case DeadLetters.STOP:
-            return Left(failure.reason)
+            return Stopped(failure.reason)
         case _:
-            return Dead(failure.reason, failure.error, failure.traceback)
+            return DeadLettered(failure.reason, failure.error, failure.traceback)

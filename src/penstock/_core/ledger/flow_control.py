@@ -10,16 +10,16 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock._core.ledger.entry import Entry
-from penstock._core.ledger.prefetch_window import Window
-from penstock._core.ledger.ready_queue import Lanes
+from penstock._core.ledger.prefetch_window import PrefetchWindow
+from penstock._core.ledger.ready_queue import ReadyQueue
 
-__all__ = ["Room"]
+__all__ = ["FlowControl"]
 
 # A read is worth its round trip when it may bring this part of what should wait.
 _BATCH: Final = 0.5
 
 
-class Room:
+class FlowControl:
     """Turns what is held, what waits and who has nothing to do into how much to read.
 
     Args:
@@ -50,7 +50,7 @@ class Room:
     )
 
     def __init__(
-        self, window: Window, lanes: Lanes, on_room: Callable[[], None]
+        self, window: PrefetchWindow, lanes: ReadyQueue, on_room: Callable[[], None]
     ) -> None:
         self._window = window
         self._lanes = lanes

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Final
 
-from penstock._core.ledger.accounts import Accounts
+from penstock._core.ledger.accounts import ShardStates
 from penstock._core.ledger.entry import (
     FAILED,
     IN_HAND,
@@ -15,17 +15,17 @@ from penstock._core.ledger.entry import (
     POSTPONED,
     RUNNING,
     Entry,
-    Renewal,
+    LeaseRenewal,
 )
-from penstock._core.ledger.ready_queue import Lanes
+from penstock._core.ledger.ready_queue import ReadyQueue
 
-__all__ = ["Leases"]
+__all__ = ["LeaseClock"]
 
 # States in which a handler has been started that the server may not know of.
 _STARTED: Final = frozenset((RUNNING, FAILED, POSTPONED))
 
 
-class Leases:
+class LeaseClock:
     """Knows when each entry was read or last renewed.
 
     Args:
@@ -38,14 +38,14 @@ class Leases:
     __slots__ = ("_accounts", "_acks", "_lanes", "_lease")
 
     def __init__(
-        self, accounts: Accounts, lanes: Lanes, lease: float, *, acks: bool
+        self, accounts: ShardStates, lanes: ReadyQueue, lease: float, *, acks: bool
     ) -> None:
         self._accounts = accounts
         self._lanes = lanes
         self._lease = lease
         self._acks = acks
 
-    def to_renew(self, now: float) -> list[Renewal]:
+    def to_renew(self, now: float) -> list[LeaseRenewal]:
         """List what has used up a third of its lease or more.
 
         Entries that are left open are not among them: nobody is at work on them. Of
@@ -66,9 +66,9 @@ class Leases:
         by_shard = defaultdict[bytes, list[Entry]](list)
         for entry in due:
             by_shard[entry.account.shard.key].append(entry)
-        return [Renewal(each[0].account, each, late) for each in by_shard.values()]
+        return [LeaseRenewal(each[0].account, each, late) for each in by_shard.values()]
 
-    def to_count_again(self, now: float) -> list[Renewal]:
+    def to_count_again(self, now: float) -> list[LeaseRenewal]:
         """Have the server count as we do: it may not have been told, or not by us.
 
         Left out is what has used up two thirds of its lease: another consumer may have
@@ -112,12 +112,12 @@ def _is_started(entry: Entry) -> bool:
     return entry.state in _STARTED or (entry.untold and entry.deliveries > 1)
 
 
-def _counted(entries: Iterable[Entry]) -> list[Renewal]:
+def _counted(entries: Iterable[Entry]) -> list[LeaseRenewal]:
     groups: dict[tuple[bytes, int], list[Entry]] = {}
     for entry in entries:
         key = entry.account.shard.key, entry.deliveries
         groups.setdefault(key, []).append(entry)
     return [
-        Renewal(group[0].account, group, late=False, count=deliveries + 1)
+        LeaseRenewal(group[0].account, group, late=False, count=deliveries + 1)
         for (_, deliveries), group in groups.items()
     ]

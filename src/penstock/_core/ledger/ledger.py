@@ -30,8 +30,8 @@ from collections.abc import (
 from contextlib import AbstractContextManager
 from math import inf
 
-from penstock._core.ledger.accounts import Accounts
-from penstock._core.ledger.deliveries import Arrivals
+from penstock._core.ledger.accounts import ShardStates
+from penstock._core.ledger.deliveries import Deliveries
 from penstock._core.ledger.entry import (
     ACK,
     ACKED,
@@ -52,21 +52,21 @@ from penstock._core.ledger.entry import (
     START,
     TAKE,
     TAKE_AGAIN,
-    Batch,
+    AckBatch,
+    Counters,
     Entry,
-    Renewal,
-    Totals,
+    LeaseRenewal,
     illegal,
     move,
 )
-from penstock._core.ledger.failure_policy import Verdict
-from penstock._core.ledger.flow_control import Room
-from penstock._core.ledger.lease_clock import Leases
-from penstock._core.ledger.pending_acks import Outcomes
-from penstock._core.ledger.prefetch_window import Window
-from penstock._core.ledger.ready_queue import Lanes
-from penstock._core.ledger.removals import Departures, GivenBack
-from penstock._core.ledger.retry_queue import Failures
+from penstock._core.ledger.failure_policy import Disposition
+from penstock._core.ledger.flow_control import FlowControl
+from penstock._core.ledger.lease_clock import LeaseClock
+from penstock._core.ledger.pending_acks import PendingAcks
+from penstock._core.ledger.prefetch_window import PrefetchWindow
+from penstock._core.ledger.ready_queue import ReadyQueue
+from penstock._core.ledger.removals import Released, Removals
+from penstock._core.ledger.retry_queue import RetryQueue
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId, Shard
 from penstock.options import Ordering
@@ -118,7 +118,7 @@ class Ledger:
 
     def __init__(
         self,
-        window: Window,
+        window: PrefetchWindow,
         *,
         max_pending: int,
         max_uncommitted: int | None = None,
@@ -136,15 +136,17 @@ class Ledger:
         self._max_uncommitted = max_uncommitted
         self._acks = acks
         self._on_ready = on_ready
-        self.totals = totals = Totals()
-        self._accounts = accounts = Accounts()
-        self._lanes = lanes = Lanes(strict=strict)
+        self.totals = totals = Counters()
+        self._accounts = accounts = ShardStates()
+        self._lanes = lanes = ReadyQueue(strict=strict)
         # Entries that a worker may take now, in order.
         self._queue = lanes.ready
-        self._room = room = Room(window, lanes, on_room)
-        self._outcomes = outcomes = Outcomes(accounts, totals, max_pending, on_outcomes)
-        self._leases = Leases(accounts, lanes, lease, acks=acks)
-        self._departures = Departures(
+        self._room = room = FlowControl(window, lanes, on_room)
+        self._outcomes = outcomes = PendingAcks(
+            accounts, totals, max_pending, on_outcomes
+        )
+        self._leases = LeaseClock(accounts, lanes, lease, acks=acks)
+        self._departures = Removals(
             accounts,
             totals,
             lanes=lanes,
@@ -152,7 +154,7 @@ class Ledger:
             outcomes=outcomes,
             on_ready=on_ready,
         )
-        self._arrivals = Arrivals(
+        self._arrivals = Deliveries(
             accounts,
             totals,
             lanes=lanes,
@@ -165,7 +167,7 @@ class Ledger:
             on_ready=on_ready,
             on_exhausted=on_exhausted,
         )
-        self._failures = Failures(
+        self._failures = RetryQueue(
             totals,
             lanes=lanes,
             room=room,
@@ -537,7 +539,9 @@ class Ledger:
             return False
         return account.entries.setdefault(entry.id, entry) is entry
 
-    def refuse(self, entry: Entry, verdict: Verdict, fields: Sequence[bytes]) -> bool:
+    def refuse(
+        self, entry: Entry, verdict: Disposition, fields: Sequence[bytes]
+    ) -> bool:
         """Record what is to become of an entry instead of an acknowledgement.
 
         In a handler's hands, that holds when the handler has finished. Without effect
@@ -563,7 +567,7 @@ class Ledger:
             self._failures.apply(entry, verdict)
         return True
 
-    def fail(self, entry: Entry, verdict: Verdict) -> None:
+    def fail(self, entry: Entry, verdict: Disposition) -> None:
         """Finish with an entry whose handler failed.
 
         What the handler had said before counts for more.
@@ -685,17 +689,17 @@ class Ledger:
         """Whether as many outcomes wait as may."""
         return self._outcomes.full
 
-    def plan(self) -> list[Batch]:
+    def plan(self) -> list[AckBatch]:
         """Take all acknowledgements for sending, a batch per shard."""
         return self._outcomes.plan()
 
-    def committed(self, batch: Batch) -> None:
+    def committed(self, batch: AckBatch) -> None:
         """Let a batch go: the server has answered, or has nothing to be told."""
         self._outcomes.committed(batch)
         self._room.look_again()
         self._finished()
 
-    def unsent(self, batch: Batch) -> None:
+    def unsent(self, batch: AckBatch) -> None:
         """Take a batch back: its reply did not come, or asked to try again."""
         self._outcomes.unsent(batch)
 
@@ -730,7 +734,7 @@ class Ledger:
 
     # -- leases --------------------------------------------------------------------
 
-    def to_renew(self, now: float) -> list[Renewal]:
+    def to_renew(self, now: float) -> list[LeaseRenewal]:
         """List what has used up a third of its lease or more.
 
         Suspects that have waited to run alone for two thirds of it are released.
@@ -738,7 +742,7 @@ class Ledger:
         self._departures.expire_probes(self._leases.late(now))
         return self._leases.to_renew(now)
 
-    def release_probes(self, most: int) -> list[GivenBack]:
+    def release_probes(self, most: int) -> list[Released]:
         """Let go of suspects that wait to run alone, but for the first `most`.
 
         Other consumers of the group can try them meanwhile.
@@ -748,11 +752,11 @@ class Ledger:
             self._room.look_again()
         return back
 
-    def to_count_again(self, now: float) -> list[Renewal]:
+    def to_count_again(self, now: float) -> list[LeaseRenewal]:
         """List what the server may count otherwise than we do, after an outage."""
         return self._leases.to_count_again(now)
 
-    def lose_all_but(self, renewal: Renewal, ours: Iterable[bytes]) -> list[bytes]:
+    def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
         """Book which of a renewal's entries are ours still; gives the ids of others."""
         return self._departures.lose_all_but(renewal, ours)
 
@@ -783,7 +787,7 @@ class Ledger:
         """
         return self._departures.replace(shard) if self._acks else []
 
-    def renewed(self, renewal: Renewal, now: float) -> None:
+    def renewed(self, renewal: LeaseRenewal, now: float) -> None:
         """Book that the leases of a renewal began anew.
 
         Args:
@@ -807,7 +811,7 @@ class Ledger:
 
     # -- closing -------------------------------------------------------------------
 
-    def release(self) -> Iterator[GivenBack]:
+    def release(self) -> Iterator[Released]:
         """Let go of all that has no outcome: shard, delivery count, ids.
 
         The count to be set is one more than the number of handler starts. Being queued
@@ -815,7 +819,7 @@ class Ledger:
         """
         return self._departures.release()
 
-    def give_up(self, shard: Shard) -> list[GivenBack]:
+    def give_up(self, shard: Shard) -> list[Released]:
         """Let go of a shard's entries, but not of what handlers are at."""
         return self._departures.give_up(self._accounts.of(shard))
 

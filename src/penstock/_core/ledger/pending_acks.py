@@ -16,20 +16,20 @@ from penstock._core.ledger.entry import (
     PLAN,
     UNBURIED,
     UNSENT,
-    Account,
-    Batch,
+    AckBatch,
+    Counters,
     Entry,
+    ShardState,
     Table,
-    Totals,
     illegal,
     move,
     move_all,
 )
 
-__all__ = ["Outcomes"]
+__all__ = ["PendingAcks"]
 
 
-class Outcomes:
+class PendingAcks:
     """Outcomes from the handler's end to the server's reply.
 
     Args:
@@ -55,8 +55,8 @@ class Outcomes:
 
     def __init__(
         self,
-        accounts: Mapping[bytes, Account],
-        totals: Totals,
+        accounts: Mapping[bytes, ShardState],
+        totals: Counters,
         max_pending: int,
         on_outcomes: Callable[[], None],
     ) -> None:
@@ -89,7 +89,7 @@ class Outcomes:
         entry.account.settled.append(entry)
         self.add()
 
-    def acknowledge_again(self, account: Account, id_: bytes) -> None:
+    def acknowledge_again(self, account: ShardState, id_: bytes) -> None:
         """Have an id acknowledged that is no entry in hand, or was acknowledged."""
         if id_ not in account.known_ghosts:
             account.ghosts.append(id_)
@@ -107,14 +107,14 @@ class Outcomes:
         entry.account.settled.remove(entry)
         self.uncommitted -= 1
 
-    def forget(self, account: Account) -> list[Entry]:
+    def forget(self, account: ShardState) -> list[Entry]:
         """Withdraw all acknowledgements of a shard; returns the entries."""
         settled = account.settled
         self.uncommitted -= len(settled) + len(account.ghosts)
         account.settled, account.ghosts = [], []
         return settled
 
-    def plan(self) -> list[Batch]:
+    def plan(self) -> list[AckBatch]:
         """Take all acknowledgements for sending, a batch per shard."""
         batches = []
         for key, account in self._accounts.items():
@@ -122,11 +122,11 @@ class Outcomes:
                 continue
             move_all(account.settled, PLAN)
             repeated = key in self._unsent
-            batches.append(Batch(account, account.settled, account.ghosts, repeated))
+            batches.append(AckBatch(account, account.settled, account.ghosts, repeated))
             account.settled, account.ghosts = [], []
         return batches
 
-    def committed(self, batch: Batch) -> None:
+    def committed(self, batch: AckBatch) -> None:
         """Let a batch go: the server has answered, or has nothing to be told."""
         account = batch.account
         self._unsent.discard(account.shard.key)
@@ -151,7 +151,7 @@ class Outcomes:
             del books[entry.id]
         _note(entry.account, (entry.id,))
 
-    def unsent(self, batch: Batch) -> None:
+    def unsent(self, batch: AckBatch) -> None:
         """Take a batch back: its reply did not come, or asked to try again."""
         account = batch.account
         move_all(batch.entries, UNSENT)
@@ -221,7 +221,7 @@ class Outcomes:
         entry.account.dead.append(entry)
 
 
-def _note(account: Account, ids: Collection[bytes]) -> None:
+def _note(account: ShardState, ids: Collection[bytes]) -> None:
     """Keep in mind what was confirmed, while pending entries are being read."""
     if account.lately is not None:
         account.lately.update(ids)

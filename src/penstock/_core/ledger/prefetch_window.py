@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["Window"]
+__all__ = ["PrefetchWindow"]
 
 _FIRST: Final = 8
 # Messages a second.
@@ -23,7 +23,7 @@ _MANY: Final = 100
 _LONG: Final = 0.1
 
 
-class Window:
+class PrefetchWindow:
     """Turns what is held and how fast it goes into the room for the next read.
 
     Args:

@@ -16,18 +16,18 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Final
 
-from penstock._core.ledger.entry import Account, Entry, Lane
+from penstock._core.ledger.entry import Entry, Lane, ShardState
 from penstock._core.messages import envelope
 from penstock.options import Ordering
 
-__all__ = ["Lanes"]
+__all__ = ["ReadyQueue"]
 
 # Bound here, because an enum's members are looked up in Python.
 _NO_ORDER: Final = Ordering.NONE
 _BY_KEY: Final = Ordering.KEY
 
 
-class Lanes:
+class ReadyQueue:
     """Entries that no worker has yet, in order.
 
     Attributes:
@@ -161,7 +161,9 @@ class Lanes:
             self._behind(lane).remove(entry)
             self.behind -= 1
 
-    def withdraw(self, account: Account, holders: Iterable[Entry] = ()) -> list[Entry]:
+    def withdraw(
+        self, account: ShardState, holders: Iterable[Entry] = ()
+    ) -> list[Entry]:
         """Take out all entries of a shard; lanes of those that run stay.
 
         Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
-from penstock._core.ledger.accounts import Accounts
+from penstock._core.ledger.accounts import ShardStates
 from penstock._core.ledger.entry import (
     BURYING,
     DEAD,
@@ -22,26 +22,26 @@ from penstock._core.ledger.entry import (
     RUNNING,
     SETTLED,
     WAITING,
-    Account,
+    Counters,
     Entry,
-    Renewal,
+    LeaseRenewal,
+    ShardState,
     State,
-    Totals,
     move,
     move_all,
 )
-from penstock._core.ledger.flow_control import Room
-from penstock._core.ledger.pending_acks import Outcomes
-from penstock._core.ledger.ready_queue import Lanes
+from penstock._core.ledger.flow_control import FlowControl
+from penstock._core.ledger.pending_acks import PendingAcks
+from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock.message import EntryId, Shard
 
-__all__ = ["Departures", "GivenBack"]
+__all__ = ["Released", "Removals"]
 
-GivenBack: TypeAlias = tuple[Shard, int, list[bytes]]
+Released: TypeAlias = tuple[Shard, int, list[bytes]]
 """A shard, the delivery count to be set, and the ids of the entries that get it."""
 
 
-class Departures:
+class Removals:
     """Takes entries out of wherever they stand.
 
     Args:
@@ -57,12 +57,12 @@ class Departures:
 
     def __init__(
         self,
-        accounts: Accounts,
-        totals: Totals,
+        accounts: ShardStates,
+        totals: Counters,
         *,
-        lanes: Lanes,
-        room: Room,
-        outcomes: Outcomes,
+        lanes: ReadyQueue,
+        room: FlowControl,
+        outcomes: PendingAcks,
         on_ready: Callable[[], None],
     ) -> None:
         self._accounts = accounts
@@ -72,13 +72,13 @@ class Departures:
         self._totals = totals
         self._on_ready = on_ready
 
-    def drop(self, account: Account) -> int:
+    def drop(self, account: ShardState) -> int:
         """Forget what waits of a shard, for good; gives how many entries it was."""
         gone = self._withdraw(account)
         move_all(gone, DROP)
         return len(gone)
 
-    def set_back(self, account: Account, after: EntryId) -> None:
+    def set_back(self, account: ShardState, after: EntryId) -> None:
         """Let no outcome of what was read above an id count: it will be redelivered.
 
         This is done before the redelivery is read. An acknowledgement that reaches the
@@ -110,7 +110,7 @@ class Departures:
             if books.get(entry.id) is entry:  # else it has come again
                 del books[entry.id]
 
-    def lose_all_but(self, renewal: Renewal, ours: Iterable[bytes]) -> list[bytes]:
+    def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
         """Book which of a renewal's entries are ours still; gives the ids of others."""
         kept = set(ours)
         lost = [
@@ -149,19 +149,19 @@ class Departures:
         self._room.look_again()
         return [entry.id for entry in lost]
 
-    def release(self) -> Iterator[GivenBack]:
+    def release(self) -> Iterator[Released]:
         """Let go of all that has no outcome."""
         also = {OPEN, RUNNING, FAILED, DEAD, BURYING}
         for account in self._accounts.values():
             yield from self._give_up(account, also)
 
-    def give_up(self, account: Account) -> list[GivenBack]:
+    def give_up(self, account: ShardState) -> list[Released]:
         """Let go of a shard's entries, but not of what handlers are at."""
         return list(self._give_up(account, {OPEN}))
 
     def _give_up(
-        self, account: Account, also: Collection[State]
-    ) -> Iterator[GivenBack]:
+        self, account: ShardState, also: Collection[State]
+    ) -> Iterator[Released]:
         back: dict[int, list[bytes]] = {}
         for entry in self._withdraw(account):
             back.setdefault(_count_of(entry), []).append(entry.id)
@@ -174,7 +174,7 @@ class Departures:
         for count, ids in back.items():
             yield account.shard, count, ids
 
-    def release_probes(self, most: int) -> list[GivenBack]:
+    def release_probes(self, most: int) -> list[Released]:
         """Let go of suspects that wait to run alone, but for the first `most`.
 
         None where an order would be broken by that.
@@ -200,7 +200,7 @@ class Departures:
         move(entry, RELEASE)
         del entry.account.entries[entry.id]
 
-    def _withdraw(self, account: Account) -> list[Entry]:
+    def _withdraw(self, account: ShardState) -> list[Entry]:
         """Take out of books and queue what waits of a shard."""
         later = [e for e in account.entries.values() if e.state is POSTPONED]
         gone = later + self._lanes.withdraw(account, later)

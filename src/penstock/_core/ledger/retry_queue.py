@@ -14,19 +14,24 @@ from penstock._core.ledger.entry import (
     POSTPONED,
     RETRY,
     RIPEN,
+    Counters,
     Entry,
-    Totals,
     move,
 )
-from penstock._core.ledger.failure_policy import Dead, Dropped, Postponed, Verdict
-from penstock._core.ledger.flow_control import Room
-from penstock._core.ledger.pending_acks import Outcomes
-from penstock._core.ledger.ready_queue import Lanes
+from penstock._core.ledger.failure_policy import (
+    DeadLettered,
+    Disposition,
+    Dropped,
+    RetryAt,
+)
+from penstock._core.ledger.flow_control import FlowControl
+from penstock._core.ledger.pending_acks import PendingAcks
+from penstock._core.ledger.ready_queue import ReadyQueue
 
-__all__ = ["Failures"]
+__all__ = ["RetryQueue"]
 
 
-class Failures:
+class RetryQueue:
     """Does what was decided on, and knows when the next attempt of what is due.
 
     Args:
@@ -49,11 +54,11 @@ class Failures:
 
     def __init__(
         self,
-        totals: Totals,
+        totals: Counters,
         *,
-        lanes: Lanes,
-        room: Room,
-        outcomes: Outcomes,
+        lanes: ReadyQueue,
+        room: FlowControl,
+        outcomes: PendingAcks,
         on_postponed: Callable[[], None],
     ) -> None:
         self._lanes = lanes
@@ -66,12 +71,12 @@ class Failures:
         self._postponed: list[tuple[float, int, Entry]] = []
         self._numbers = count()
 
-    def apply(self, entry: Entry, verdict: Verdict) -> None:
+    def apply(self, entry: Entry, verdict: Disposition) -> None:
         """Do what was decided on; the entry takes no room now."""
         match verdict:
-            case Postponed():
+            case RetryAt():
                 self._postpone(entry, verdict)
-            case Dead():
+            case DeadLettered():
                 self._room.keep(entry)
                 self._outcomes.condemn(entry)
             case Dropped():
@@ -87,7 +92,7 @@ class Failures:
         entry.fields = ()
         self._totals.left += 1
 
-    def _postpone(self, entry: Entry, verdict: Postponed) -> None:
+    def _postpone(self, entry: Entry, verdict: RetryAt) -> None:
         account, lane = entry.account, entry.lane
         if entry.state is not FAILED:
             lane = None  # it was left open, and its lane with it

@@ -12,7 +12,7 @@ from penstock.codecs import Codec, content_type_of, media_type, raw_codec
 from penstock.errors import DecodeError
 from penstock.message import Delivered, Fields, Headers
 
-__all__ = ["Reading", "undecodable"]
+__all__ = ["Decoder", "undecodable"]
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _SHOWN: Final = 80
 
 
-class Reading(Generic[T]):
+class Decoder(Generic[T]):
     """Reads messages of one payload type.
 
     Args:

@@ -17,25 +17,25 @@ from penstock.message import EntryId
 __all__ = [
     "Claimed",
     "ConsumerInfo",
+    "ErrorKind",
     "ErrorReply",
     "GroupInfo",
     "Pending",
+    "ProtocolError",
     "RawEntry",
-    "Senseless",
     "StreamInfo",
     "Summary",
-    "Trouble",
 ]
 
 RawEntry: TypeAlias = Sequence[Any]
 """`[id, [field, value, ...]]`; None for the fields of a deleted entry."""
 
 
-class Senseless(Exception):  # noqa: N818 - it never gets to a user
+class ProtocolError(Exception):
     """A reply is not what its command brings."""
 
 
-class Trouble(Enum):
+class ErrorKind(Enum):
     """What an error reply calls for."""
 
     TRANSIENT = "wait and try again"
@@ -69,7 +69,7 @@ class ErrorReply:
         return f"ErrorReply({self.text!r})"
 
     @property
-    def trouble(self) -> Trouble:
+    def trouble(self) -> ErrorKind:
         """What it calls for."""
         if known := _BY_CODE.get(self.code):
             return known
@@ -79,7 +79,7 @@ class ErrorReply:
                 return trouble
         # What we don't know may pass: a refusal must not end a consumer
         # (chrisguidry/docket#477).
-        return Trouble.TRANSIENT
+        return ErrorKind.TRANSIENT
 
     @property
     def passing(self) -> bool:
@@ -100,26 +100,26 @@ _PASSING: Final = frozenset(
 )
 
 _BY_CODE: Final = {
-    "MOVED": Trouble.REROUTE,
-    "ASK": Trouble.REROUTE,
-    "NOGROUP": Trouble.REPAIR,
-    "WRONGTYPE": Trouble.ISOLATE,
-    "NOAUTH": Trouble.FATAL,
-    "NOPERM": Trouble.FATAL,
-    "WRONGPASS": Trouble.FATAL,
-    "CROSSSLOT": Trouble.FATAL,
+    "MOVED": ErrorKind.REROUTE,
+    "ASK": ErrorKind.REROUTE,
+    "NOGROUP": ErrorKind.REPAIR,
+    "WRONGTYPE": ErrorKind.ISOLATE,
+    "NOAUTH": ErrorKind.FATAL,
+    "NOPERM": ErrorKind.FATAL,
+    "WRONGPASS": ErrorKind.FATAL,
+    "CROSSSLOT": ErrorKind.FATAL,
 }
 
 # Redis 7 says "UNBLOCKED the stream key no longer exists" where Valkey 9 says
 # NOGROUP; a demoted primary says UNBLOCKED too, and that passes.
 _BY_TEXT: Final = (
-    ("key no longer exists", Trouble.REPAIR),
-    ("requires the key to exist", Trouble.REPAIR),
-    ("no such key", Trouble.REPAIR),
-    ("unknown command", Trouble.FATAL),
-    ("unknown subcommand", Trouble.FATAL),
-    ("syntax error", Trouble.FATAL),
-    ("wrong number of arguments", Trouble.FATAL),
+    ("key no longer exists", ErrorKind.REPAIR),
+    ("requires the key to exist", ErrorKind.REPAIR),
+    ("no such key", ErrorKind.REPAIR),
+    ("unknown command", ErrorKind.FATAL),
+    ("unknown subcommand", ErrorKind.FATAL),
+    ("syntax error", ErrorKind.FATAL),
+    ("wrong number of arguments", ErrorKind.FATAL),
 )
 
 
@@ -156,7 +156,7 @@ def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
     """Make an error of a refused XADD."""
     if reply.code == "NOPERM":
         return SendFailed(stream, reply.code, reply.text, _MAY_NOT)
-    if reply.trouble is Trouble.REROUTE:
+    if reply.trouble is ErrorKind.REROUTE:
         return SendFailed(stream, reply.code, reply.text, ELSEWHERE)
     text = reply.text.lower()
     for words, hint in _ID_HINTS:

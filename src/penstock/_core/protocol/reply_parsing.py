@@ -3,7 +3,8 @@
 This is the one place where it is found out that a reply is none: a byte that was
 spoilt on its way mostly breaks RESP, but may also leave a list where a number was
 asked for, and may shift all replies behind it to others' commands. So each is looked
-at before anybody gets it, and what makes no sense costs the connection (`Senseless`).
+at before anybody gets it, and what makes no sense costs the connection
+(`ProtocolError`).
 What is of the right type and says something else can't be told by anybody: that is
 what TLS is for.
 
@@ -30,8 +31,8 @@ from penstock._core.protocol.replies import (
     ErrorReply,
     GroupInfo,
     Pending,
+    ProtocolError,
     RawEntry,
-    Senseless,
     StreamInfo,
     Summary,
 )
@@ -82,7 +83,7 @@ def _read_all(queued: Sequence[Command], reply: Any) -> Any:
     if type(reply) is ErrorReply:
         return reply
     if type(reply) is not list or len(reply) != len(queued):
-        raise Senseless
+        raise ProtocolError
     return [_read_one(*pair) for pair in zip(queued, reply, strict=True)]
 
 
@@ -115,7 +116,7 @@ def _typed(kind: Any) -> Reader:
         try:
             return msgspec.convert((reply,), shell).reply
         except msgspec.ValidationError:
-            raise Senseless from None
+            raise ProtocolError from None
 
     return typed
 
@@ -127,11 +128,11 @@ def _check_id(raw: bytes) -> None:
 
 def _id(raw: bytes) -> EntryId:
     if _ID.fullmatch(raw) is None:
-        raise Senseless
+        raise ProtocolError
     try:
         return EntryId.parse(raw)
     except ConfigurationError:  # a part has more than 64 bits
-        raise Senseless from None
+        raise ProtocolError from None
 
 
 def _id_or_none(raw: bytes | None) -> EntryId | None:
@@ -149,10 +150,10 @@ def _check_ids(raw: Sequence[Any]) -> None:
     try:
         together = b"".join(raw)
     except TypeError:
-        raise Senseless from None
+        raise ProtocolError from None
     strange = together.translate(None, _IN_IDS)
     if strange or together.count(b"-") != len(raw):
-        raise Senseless
+        raise ProtocolError
     _check_id(raw[0])
     _check_id(raw[-1])
 
@@ -164,7 +165,7 @@ def _pairs(reply: Any) -> dict[bytes, Any]:
         if all(type(name) is bytes for name in names):
             return dict(zip(names, reply[1::2], strict=True))
     if type(reply) is not dict:
-        raise Senseless
+        raise ProtocolError
     return reply
 
 
@@ -188,21 +189,21 @@ def _check_entries(entries: Any) -> None:
     collector cost more than this does.
     """
     if type(entries) is not list:
-        raise Senseless
+        raise ProtocolError
     if not entries:
         return
     if set(map(type, entries)) != _LISTS or set(map(len, entries)) != _PAIRS:
-        raise Senseless
+        raise ProtocolError
     _check_ids(list(map(_head, entries)))
     bodies = list(map(_second, entries))
     if not _BODIES.issuperset(map(type, bodies)):
-        raise Senseless
+        raise ProtocolError
     there = list(filter(None, bodies))
     if not _WORDS.issuperset(map(type, chain.from_iterable(there))):
-        raise Senseless
+        raise ProtocolError
     # Fields come in pairs.
     if sum(map(len, there)) % 2:
-        raise Senseless
+        raise ProtocolError
 
 
 def _entries(command: Command, reply: Any) -> Sequence[RawEntry]:
@@ -212,7 +213,7 @@ def _entries(command: Command, reply: Any) -> Sequence[RawEntry]:
     # Asked for by its id, it can't be another.
     _, _, low, high, *_ = command
     if low == high and entries and [id_ for id_, _ in entries] != [low]:
-        raise Senseless
+        raise ProtocolError
     return entries
 
 
@@ -227,7 +228,7 @@ def _streams(
     words = frozenset(command) if len(came) > _FEW else command
     for key, entries in came:
         if key not in words or not entries:
-            raise Senseless
+            raise ProtocolError
         _check_entries(entries)
     return cast("Iterable[tuple[bytes, Sequence[RawEntry]]]", came)
 
@@ -249,11 +250,11 @@ def _pending(command: Command, reply: Any) -> Any:
     summary: Summary = _summary_typed(command, reply)
     bounds = [id_ for id_ in (summary.lowest, summary.highest) if id_ is not None]
     if len(bounds) != (2 if summary.number else 0):
-        raise Senseless
+        raise ProtocolError
     for bound in bounds:
         _check_id(bound)
     if any(not count.isdigit() for _, count in summary.holders or ()):
-        raise Senseless
+        raise ProtocolError
     return summary
 
 
@@ -366,7 +367,7 @@ def _described(command: Command, reply: Any) -> Any:
     if command[1] == b"STREAM":
         return _stream(command, reply)
     if type(reply) is not list:
-        raise Senseless
+        raise ProtocolError
     each = _group if command[1] == b"GROUPS" else _consumer
     return [each(command, one) for one in reply]
 
@@ -398,7 +399,7 @@ def _role(_: Command, reply: Any) -> bytes:
     match reply:
         case [bytes(role), *_]:
             return role
-    raise Senseless
+    raise ProtocolError
 
 
 def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
@@ -408,7 +409,7 @@ def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
         return None
     host, port = found
     if not port.isdigit() or not 0 < int(port) < _PORTS:
-        raise Senseless
+        raise ProtocolError
     return host, int(port)
 
 
@@ -422,7 +423,7 @@ def _time(command: Command, reply: Any) -> int:
     """Read TIME's reply: milliseconds since 1970."""
     parts = _time_typed(command, reply)
     if not all(part.isdigit() for part in parts):
-        raise Senseless
+        raise ProtocolError
     seconds, micros = map(int, parts)
     return seconds * 1000 + micros // 1000
 
@@ -446,7 +447,7 @@ def _added_once(command: Command, reply: Any) -> bytes:
     told: bytes = _word(command, reply)
     lines = told.split(b"\n")
     if len(lines) != scripts.count_added(command):
-        raise Senseless
+        raise ProtocolError
     _check_ids([line for line in lines if not line.startswith(b"!")])
     return told
 

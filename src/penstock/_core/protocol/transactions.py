@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import Any, Final, NamedTuple
 
-from penstock._core.protocol.replies import ErrorReply, Senseless
+from penstock._core.protocol.replies import ErrorReply, ProtocolError
 from penstock.errors import ConfigurationError
 from penstock.message import Shard
 
@@ -21,9 +21,9 @@ __all__ = [
     "SCRIPT",
     "SCRIPT_SHA",
     "Applied",
+    "CommandFailure",
     "Effect",
     "Effects",
-    "Failure",
     "read",
     "refused",
 ]
@@ -348,7 +348,7 @@ def _keys(
     )
 
 
-class Failure(NamedTuple):
+class CommandFailure(NamedTuple):
     """What the server refused.
 
     Attributes:
@@ -374,7 +374,7 @@ class Applied(NamedTuple):
 
     pending: bool
     results: Sequence[Any] = ()
-    failure: Failure | None = None
+    failure: CommandFailure | None = None
 
     @property
     def done(self) -> int:
@@ -397,10 +397,12 @@ def read(reply: Any) -> Applied:
             return refused(ErrorReply(text.decode("utf-8", "replace")))
         case [b"broken", int(number), bytes(text), int(buried)]:
             error = ErrorReply(text.decode("utf-8", "replace"))
-            return Applied(pending=True, failure=Failure(number, error, bool(buried)))
-    raise Senseless
+            return Applied(
+                pending=True, failure=CommandFailure(number, error, bool(buried))
+            )
+    raise ProtocolError
 
 
 def refused(reply: ErrorReply) -> Applied:
     """Give what comes of a transaction that was refused as a whole."""
-    return Applied(pending=True, failure=Failure(0, reply))
+    return Applied(pending=True, failure=CommandFailure(0, reply))

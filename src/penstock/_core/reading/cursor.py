@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from penstock._core.protocol.replies import RawEntry
-from penstock._core.reading.stream_identity import StreamRecord
-from penstock._core.reading.trimmed_entries import Missed
+from penstock._core.reading.stream_identity import StreamIdentity
+from penstock._core.reading.trimmed_entries import TrimmedEntries
 from penstock.message import EntryId, Shard
 
-__all__ = ["Cursor", "Live", "Position", "Read", "Recover"]
+__all__ = ["Cursor", "Position", "Read", "ReadNew", "ReadPending"]
 
 _START: Final = b"0-0"
 # More than anybody asks for.
@@ -67,8 +67,8 @@ class Position:
     again: bool = False
     noted: bool = False
     broken: str | None = None
-    record: StreamRecord = field(default_factory=StreamRecord)
-    missed: Missed = field(default_factory=Missed)
+    record: StreamIdentity = field(default_factory=StreamIdentity)
+    missed: TrimmedEntries = field(default_factory=TrimmedEntries)
     doubtful: bool = False
 
     def goes_back(self, first: bytes) -> bool:
@@ -100,7 +100,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Recover:
+class ReadPending:
     """Read a page of one shard's own pending entries.
 
     Attributes:
@@ -113,7 +113,7 @@ class Recover:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class ReadNew:
     """Read what is new on some shards.
 
     Attributes:
@@ -127,7 +127,7 @@ class Live:
     wait: bool = True
 
 
-Read: TypeAlias = Recover | Live
+Read: TypeAlias = ReadPending | ReadNew
 
 
 class Cursor:
@@ -244,7 +244,7 @@ class Cursor:
         if full:
             # Then it is everybody's turn that is live, before any recovery.
             self._live_next = True
-            return Live(full, max(1, min(most, room // len(full))), wait=False)
+            return ReadNew(full, max(1, min(most, room // len(full))), wait=False)
         usable = [p for p in self._positions.values() if p.broken is None]
         live = [p for p in usable if not p.recovering]
         recovering = [p for p in usable if p.recovering]
@@ -252,13 +252,13 @@ class Cursor:
             self._live_next = True
             self._recoveries += 1
             position = recovering[self._recoveries % len(recovering)]
-            return Recover(position, min(lines, room))
+            return ReadPending(position, min(lines, room))
         self._live_next = False
         some = self._some(live, shards)
         # One a shard is the least, and goes over the room by less than there are.
         count = max(1, min(most, room // max(1, len(some))))
         wait = not recovering and len(some) == len(live)
-        return Live(some, count, wait=wait) if live else None
+        return ReadNew(some, count, wait=wait) if live else None
 
     def _some(self, live: list[Position], shards: int) -> list[Position]:
         """Choose the shards of the next read, if it can't be all of them.
@@ -277,7 +277,7 @@ class Cursor:
         self._chosen, self._round = turn[:shards], turn[shards:]
         return self._chosen
 
-    def recovered(self, read: Recover, entries: Sequence[RawEntry]) -> None:
+    def recovered(self, read: ReadPending, entries: Sequence[RawEntry]) -> None:
         """Go on after a page of own pending entries."""
         position = read.position
         if len(entries) < read.count:
@@ -287,11 +287,13 @@ class Cursor:
         until = position.until or EntryId.MAX
         position.recovering = EntryId.parse(position.after) < until
 
-    def recovered_up_to(self, read: Recover, last: bytes) -> None:
+    def recovered_up_to(self, read: ReadPending, last: bytes) -> None:
         """Go on after an entry in the middle of a page of own pending entries."""
         read.position.after = last
 
-    def received(self, read: Live, key: bytes, entries: Sequence[RawEntry]) -> Position:
+    def received(
+        self, read: ReadNew, key: bytes, entries: Sequence[RawEntry]
+    ) -> Position:
         """Go on after new entries of a shard; gives its position."""
         position = self._positions[key]
         self._brought = True

@@ -10,7 +10,7 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId
 
-__all__ = ["Span"]
+__all__ = ["RangePages"]
 
 # Entries of the first page.
 _FIRST: Final = 10
@@ -21,7 +21,7 @@ _SLOWER: Final = 2
 _BYTES: Final = 8 * 1024 * 1024
 
 
-class Span:
+class RangePages:
     """What is left to read of a key; asked for and taken in turns.
 
     The first page has few entries, since their size is not known. A later one has some

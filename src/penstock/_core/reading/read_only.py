@@ -8,13 +8,13 @@ from typing import Final, NoReturn, TypeVar
 
 from msgspec import Struct
 
-from penstock._core.messages.decoding import Reading
+from penstock._core.messages.decoding import Decoder
 from penstock._core.messages.envelope import PAYLOAD
 from penstock._core.protocol.replies import RawEntry
 from penstock.errors import UsageError
 from penstock.message import Message, Shard
 
-__all__ = ["Archive", "Past"]
+__all__ = ["ReadOnlyEntry", "ReadOnlySettlement"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ _NO_ACK: Final = (
 )
 
 
-class Past(Struct, gc=False):
+class ReadOnlyEntry(Struct, gc=False):
     """An entry that is read without a group.
 
     Attributes:
@@ -40,7 +40,7 @@ class Past(Struct, gc=False):
     deliveries: int = 1
 
 
-class Archive(Reading[T]):
+class ReadOnlySettlement(Decoder[T]):
     """Serves messages that can only be read."""
 
     __slots__ = ()
@@ -48,12 +48,12 @@ class Archive(Reading[T]):
     def open(self, shard: Shard, entry: RawEntry) -> Message[T]:
         """Make an entry a message; its payload is decoded when it is asked for."""
         id_, fields = entry
-        past = Past(shard, id_, fields)
+        past = ReadOnlyEntry(shard, id_, fields)
         if self._raw and fields[0] == PAYLOAD:
             return Message(past, self, fields, fields[1])
         return Message(past, self, fields)
 
-    def ack(self, _: Past) -> NoReturn:
+    def ack(self, _: ReadOnlyEntry) -> NoReturn:
         """Refuse, as all do that would acknowledge.
 
         Raises:
@@ -61,22 +61,22 @@ class Archive(Reading[T]):
         """
         raise UsageError(_NO_ACK)
 
-    def nack(self, entry: Past, *_: object) -> NoReturn:
+    def nack(self, entry: ReadOnlyEntry, *_: object) -> NoReturn:
         """Refuse."""
         self.ack(entry)
 
-    def reject(self, entry: Past, *_: object) -> NoReturn:
+    def reject(self, entry: ReadOnlyEntry, *_: object) -> NoReturn:
         """Refuse."""
         self.ack(entry)
 
-    def transaction(self, entry: Past, _: object) -> NoReturn:
+    def transaction(self, entry: ReadOnlyEntry, _: object) -> NoReturn:
         """Refuse."""
         self.ack(entry)
 
-    def lost(self, _: Past) -> bool:
+    def lost(self, _: ReadOnlyEntry) -> bool:
         """Tell that nobody can take it."""
         return False
 
-    def lease_left(self, _: Past) -> float:
+    def lease_left(self, _: ReadOnlyEntry) -> float:
         """Tell that there is no lease."""
         return inf

@@ -9,10 +9,10 @@ each reply that brought all that was asked for doubles the next.
 
 from __future__ import annotations
 
-__all__ = ["Portion"]
+__all__ = ["RequestSize"]
 
 
-class Portion:
+class RequestSize:
     """Bounds the entries that one request asks for.
 
     Args:

@@ -15,16 +15,16 @@ from operator import itemgetter
 from typing import Final
 
 from penstock._core.protocol.replies import RawEntry
-from penstock._core.reading.range_pages import Span
+from penstock._core.reading.range_pages import RangePages
 from penstock.message import EntryId, Shard
 
-__all__ = ["History", "Strand"]
+__all__ = ["ShardMerge", "ShardPages"]
 
 _FIRST: Final = itemgetter(0)
 _REST: Final = itemgetter(1, 2)
 
 
-class Strand:
+class ShardPages:
     """One shard of a history.
 
     Attributes:
@@ -35,7 +35,7 @@ class Strand:
 
     __slots__ = ("shard", "span", "waiting")
 
-    def __init__(self, shard: Shard, span: Span) -> None:
+    def __init__(self, shard: Shard, span: RangePages) -> None:
         self.shard = shard
         self.span = span
         self.waiting: list[RawEntry] = []
@@ -57,7 +57,7 @@ class Strand:
         return given
 
 
-class History:
+class ShardMerge:
     """What is left of the shards of a stream.
 
     Args:
@@ -78,7 +78,10 @@ class History:
     ) -> None:
         most = max(1, page // max(1, len(shards)))
         self._strands = [
-            Strand(shard, Span(shard.key, *bound, most=most, first=1, reverse=reverse))
+            ShardPages(
+                shard,
+                RangePages(shard.key, *bound, most=most, first=1, reverse=reverse),
+            )
             for shard, bound in zip(shards, bounds, strict=True)
             if bound is not None
         ]
@@ -88,7 +91,7 @@ class History:
             self._sign = -1
             self._strands.reverse()
 
-    def due(self) -> list[Strand]:
+    def due(self) -> list[ShardPages]:
         """List those of which the next page is to be read."""
         return [strand for strand in self._strands if strand.hungry]
 
@@ -109,7 +112,7 @@ class History:
         given.sort(key=_FIRST)
         return map(_REST, given)
 
-    def _known(self, strand: Strand) -> float:
+    def _known(self, strand: ShardPages) -> float:
         """Give the place up to which all of a strand is here."""
         if strand.span.done:
             return inf

@@ -13,10 +13,10 @@ from penstock._core.protocol.cluster_slots import slot
 from penstock._core.reading.cursor import Cursor, Position
 from penstock.message import Shard
 
-__all__ = ["Cursors"]
+__all__ = ["SlotCursors"]
 
 
-class Cursors:
+class SlotCursors:
     """The cursors of one consumer: one for all, or one for each slot.
 
     Args:

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 from penstock._core.protocol.replies import RawEntry, StreamInfo
 from penstock.message import EntryId
 
-__all__ = ["StreamRecord"]
+__all__ = ["StreamIdentity"]
 
 # Entries that are remembered at most.
 _SAMPLES: Final = 8
@@ -32,7 +32,7 @@ _SMALL: Final = 16 * 1024
 _Sample: TypeAlias = tuple[EntryId, int, int]
 
 
-class StreamRecord:
+class StreamIdentity:
     """Facts about one stream.
 
     Attributes:

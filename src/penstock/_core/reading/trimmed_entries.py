@@ -14,7 +14,7 @@ from typing import Final
 from penstock._core.protocol.replies import GroupInfo
 from penstock.message import EntryId
 
-__all__ = ["Missed"]
+__all__ = ["TrimmedEntries"]
 
 # Seconds between two looks after which somebody else may have read in between, and
 # have left.
@@ -29,7 +29,7 @@ class _Look:
     delivered: EntryId
 
 
-class Missed:
+class TrimmedEntries:
     """Compares what a group was given with what one consumer received.
 
     Attributes:

@@ -31,7 +31,7 @@ from msgspec import Struct
 from penstock._core.protocol.commands import Command
 from penstock.message import Shard
 
-__all__ = ["Accumulator", "Batch", "Run", "Safety", "Sending"]
+__all__ = ["Accumulator", "Durability", "IdempotentRun", "SendBatch", "Sending"]
 
 K = TypeVar("K")
 
@@ -39,7 +39,7 @@ _SIZE = attrgetter("size")
 _DEADLINE = attrgetter("deadline")
 
 
-class Safety(Struct, frozen=True):
+class Durability(Struct, frozen=True):
     """Where else a message has to be before its sender is told that it is stored.
 
     Attributes:
@@ -72,11 +72,11 @@ class Sending(Struct, Generic[K], eq=False):
     size: int
     ticket: K
     deadline: float = inf
-    safety: Safety | None = None
+    safety: Durability | None = None
     given_up: bool = False
 
 
-class Run(Struct, Generic[K], eq=False):
+class IdempotentRun(Struct, Generic[K], eq=False):
     """Messages of one batch for one shard, stored in one step or found to be there.
 
     Attributes:
@@ -88,7 +88,7 @@ class Run(Struct, Generic[K], eq=False):
     sendings: list[Sending[K]]
 
 
-class Batch(list[Sending[K]]):
+class SendBatch(list[Sending[K]]):
     """What goes out in one write.
 
     Attributes:
@@ -100,7 +100,7 @@ class Batch(list[Sending[K]]):
 
     def __init__(self, sendings: Iterable[Sending[K]] = ()) -> None:
         super().__init__(sendings)
-        self.runs: list[Run[K]] = []
+        self.runs: list[IdempotentRun[K]] = []
         self.written = inf
 
 
@@ -140,11 +140,11 @@ class Accumulator(Generic[K]):
         # Waiting for the flusher, in the order of the calls.
         self._queue: deque[Sending[K]] = deque()
         # Written, without a reply yet, oldest first.
-        self._batches: deque[Batch[K]] = deque()
+        self._batches: deque[SendBatch[K]] = deque()
         # To be written again, oldest first; newer than what is in flight.
-        self._again: deque[Batch[K]] = deque()
+        self._again: deque[SendBatch[K]] = deque()
         # The same, but older than what is in flight.
-        self._refused: deque[Batch[K]] = deque()
+        self._refused: deque[SendBatch[K]] = deque()
         # Whether any message ever asked for more than to be stored.
         self.asks = False
         # How many had been added when somebody was in a hurry.
@@ -189,7 +189,7 @@ class Accumulator(Generic[K]):
         return bool(self._refused)
 
     @property
-    def oldest(self) -> Batch[K] | None:
+    def oldest(self) -> SendBatch[K] | None:
         """The oldest batch that was written and whose outcome is not known."""
         for batches in (self._refused, self._batches, self._again):
             if batches:
@@ -205,7 +205,7 @@ class Accumulator(Generic[K]):
         """Have what waits now linger no more."""
         self._hurried = self.added
 
-    def batch(self, limit: int) -> Batch[K]:
+    def batch(self, limit: int) -> SendBatch[K]:
         """Take up to `limit` messages from the front; they are in flight now.
 
         What has to be written again comes first, in the batches that it was in.
@@ -214,14 +214,14 @@ class Accumulator(Generic[K]):
         if self._again:
             batch = self._again.popleft()
         elif len(queue) <= limit:
-            batch = Batch(queue)
+            batch = SendBatch(queue)
             queue.clear()
         else:
-            batch = Batch(queue.popleft() for _ in range(limit))
+            batch = SendBatch(queue.popleft() for _ in range(limit))
         self._batches.append(batch)
         return batch
 
-    def answered(self, again: Batch[K] | None = None) -> Batch[K]:
+    def answered(self, again: SendBatch[K] | None = None) -> SendBatch[K]:
         """Take the oldest batch out: its replies have come.
 
         Args:
@@ -306,12 +306,12 @@ class Accumulator(Generic[K]):
         deadlines += [min(map(_DEADLINE, batch)) for batch in self._written()]
         return min(deadlines)
 
-    def _written(self) -> list[Batch[K]]:
+    def _written(self) -> list[SendBatch[K]]:
         return [*self._refused, *self._batches, *self._again]
 
     def _forget_given_up(self) -> None:
         """Drop what is not to be written again: nobody waits for it any more."""
-        kept: deque[Batch[K]] = deque()
+        kept: deque[SendBatch[K]] = deque()
         for batch in self._again:
             gone = [sending for sending in batch if sending.given_up]
             if len(gone) == len(batch):

@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
-from penstock._core.sending.accumulator import Safety, Sending
+from penstock._core.sending.accumulator import Durability, Sending
 from penstock.errors import NotDurable
 from penstock.message import Receipt
 
-__all__ = ["Wait"]
+__all__ = ["DurabilityWait"]
 
 K = TypeVar("K")
 
@@ -26,7 +26,7 @@ K = TypeVar("K")
 _SLACK: Final = 0.1
 
 
-class Wait(NamedTuple):
+class DurabilityWait(NamedTuple):
     """One wait behind a write.
 
     Attributes:
@@ -34,7 +34,7 @@ class Wait(NamedTuple):
         ms: Milliseconds at most.
     """
 
-    safety: Safety
+    safety: Durability
     ms: int
 
     @property
@@ -45,7 +45,9 @@ class Wait(NamedTuple):
         return commands.wait(self.safety.replicas, self.ms)
 
 
-def waits(batch: Iterable[Sending[K]], now: float, longest: float) -> list[Wait]:
+def waits(
+    batch: Iterable[Sending[K]], now: float, longest: float
+) -> list[DurabilityWait]:
     """Plan what to wait for behind a write, the shortest wait first.
 
     Args:
@@ -53,7 +55,7 @@ def waits(batch: Iterable[Sending[K]], now: float, longest: float) -> list[Wait]
         now: The time, by the clock of the deadlines.
         longest: Seconds at most, for all of them together.
     """
-    patience: dict[Safety, float] = {}
+    patience: dict[Durability, float] = {}
     for sending in batch:
         if (safety := sending.safety) is not None:
             left = patience.get(safety, longest)
@@ -61,7 +63,7 @@ def waits(batch: Iterable[Sending[K]], now: float, longest: float) -> list[Wait]
     planned, spent = [], 0.0
     for safety, seconds in sorted(patience.items(), key=lambda item: item[1]):
         # 0 would be for ever.
-        planned.append(Wait(safety, max(1, int((seconds - spent) * 1000))))
+        planned.append(DurabilityWait(safety, max(1, int((seconds - spent) * 1000))))
         spent = max(spent, seconds)
     return planned
 
@@ -70,7 +72,7 @@ def _patience(left: float) -> float:
     return max(left / 2, min(left * 0.8, left - _SLACK))
 
 
-def shortfall(safety: Safety, reply: Any, receipt: Receipt) -> NotDurable | None:
+def shortfall(safety: Durability, reply: Any, receipt: Receipt) -> NotDurable | None:
     """Say what is missing of what was asked for; None if nothing is."""
     if isinstance(reply, ErrorReply):
         achieved, own, reason = 0, False, reply.text

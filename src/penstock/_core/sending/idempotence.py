@@ -16,9 +16,9 @@ from penstock._core.messages import shard_keys
 from penstock._core.protocol import scripts
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, of_script
-from penstock._core.sending.accumulator import Batch, Run, Sending
+from penstock._core.sending.accumulator import IdempotentRun, SendBatch, Sending
 
-__all__ = ["LIFE", "MOST_WORDS", "Runs"]
+__all__ = ["LIFE", "MOST_WORDS", "IdempotentRuns"]
 
 K = TypeVar("K")
 
@@ -35,7 +35,7 @@ _WORD: Final = 16
 MOST_WORDS: Final = 7_000
 
 
-class Runs:
+class IdempotentRuns:
     """Numbers one producer's runs.
 
     Args:
@@ -48,7 +48,9 @@ class Runs:
         # The keys of notes, by their shards'.
         self._marks: dict[bytes, bytes] = {}
 
-    def word(self, batch: Batch[K], oldest: Batch[K] | None = None) -> list[Command]:
+    def word(
+        self, batch: SendBatch[K], oldest: SendBatch[K] | None = None
+    ) -> list[Command]:
         """Give a write's commands, one a run.
 
         Args:
@@ -60,16 +62,16 @@ class Runs:
         low = (oldest or batch).runs[0].number
         return [self._command(run, low) for run in batch.runs]
 
-    def _divide(self, batch: Batch[K]) -> Iterator[Run[K]]:
+    def _divide(self, batch: SendBatch[K]) -> Iterator[IdempotentRun[K]]:
         shards: dict[bytes, list[Sending[K]]] = {}
         for sending in batch:
             shards.setdefault(sending.shard.key, []).append(sending)
         for sendings in shards.values():
             for some in _portions(sendings):
-                yield Run(self._next, some)
+                yield IdempotentRun(self._next, some)
                 self._next += 1
 
-    def _command(self, run: Run[K], low: int) -> Command:
+    def _command(self, run: IdempotentRun[K], low: int) -> Command:
         key = run.sendings[0].shard.key
         mark = self._marks.get(key)
         if mark is None:
@@ -93,7 +95,7 @@ def _portions(sendings: list[Sending[K]]) -> Iterator[list[Sending[K]]]:
     yield portion
 
 
-def passing(batch: Batch[K], replies: Sequence[Any]) -> list[Sending[K]]:
+def passing(batch: SendBatch[K], replies: Sequence[Any]) -> list[Sending[K]]:
     """Find what was refused only for the moment, so that it is stored for certain not.
 
     What a script was refused inside a run is not among them: the run is noted.
@@ -112,7 +114,7 @@ def passing(batch: Batch[K], replies: Sequence[Any]) -> list[Sending[K]]:
     ]
 
 
-def outcomes(batch: Batch[K], replies: Sequence[Any]) -> list[Any]:
+def outcomes(batch: SendBatch[K], replies: Sequence[Any]) -> list[Any]:
     """Give a reply for each message of a batch, out of those for its runs."""
     found: dict[int, Any] = {}
     for run, reply in zip(batch.runs, replies, strict=True):
@@ -136,9 +138,9 @@ def _error(line: bytes) -> ErrorReply:
     return ErrorReply(line[1:].removeprefix(b"-").decode("utf-8", "replace"))
 
 
-def among(batch: Batch[K], refused: Sequence[Sending[K]]) -> Batch[K]:
+def among(batch: SendBatch[K], refused: Sequence[Sending[K]]) -> SendBatch[K]:
     """Give those of a batch that are to be written again, their runs with them."""
-    again = Batch(refused)
+    again = SendBatch(refused)
     ids = set(map(id, refused))
     again.runs = [run for run in batch.runs if id(run.sendings[0]) in ids]
     return again

@@ -14,20 +14,20 @@ from typing import Any, Final
 
 import anyio
 
-from penstock._connection.reconnect import Line
-from penstock._core.backoff import Backoff
-from penstock._core.ledger.entry import Batch, Entry
+from penstock._connection.reconnect import CommandConnection
+from penstock._core.backoff import ReconnectBackoff
+from penstock._core.ledger.entry import AckBatch, Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
-from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.clock import now
-from penstock._tasks.committing.dead_letter_writer import Burial
-from penstock._tasks.committing.floor_tracker import Sounding
+from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
+from penstock._tasks.committing.floor_tracker import FloorTracker
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.leases.claimer import renew
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.reporting import id_list, tell_of_deleted
-from penstock._tasks.wakeups import Bell, Rounds
+from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ClosedError, ConnectionLost, ServerError
 from penstock.events import Event, OnEvent
 
@@ -61,7 +61,7 @@ class Committer:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         *,
         ledger: Ledger,
         member: Membership,
@@ -69,10 +69,10 @@ class Committer:
         lease: float,
         on_renewed: Callable[[], None],
         interval: float | None,
-        outcomes: Bell,
+        outcomes: AutoResetEvent,
         sending: asyncio.Lock,
-        burial: Burial | None,
-        sounding: Sounding,
+        burial: DeadLetterWriter | None,
+        sounding: FloorTracker,
         on_event: OnEvent,
     ) -> None:
         self._line = line
@@ -93,10 +93,10 @@ class Committer:
         self._burial = burial
         self._sounding = sounding
         self._on_event = on_event
-        self._backoff = Backoff()
+        self._backoff = ReconnectBackoff()
         # Somebody waits for outcomes to be on the server: no interval.
         self._urgent = 0
-        self._rounds = Rounds()
+        self._rounds = Generation()
         # The consumer closes: what need not be known any more is not asked.
         self._hurried = False
         # What kept the last outcomes from being sent.
@@ -261,7 +261,7 @@ class Committer:
             if not self._hurried:
                 await self._sounding.look()
 
-    async def _send(self, batches: Sequence[Batch]) -> list[tuple[Batch, Any]]:
+    async def _send(self, batches: Sequence[AckBatch]) -> list[tuple[AckBatch, Any]]:
         try:
             answers = await self._line.calls(
                 [
@@ -282,19 +282,19 @@ class Committer:
         # Reads may go well meanwhile, so it is not the link's pace.
         await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311
 
-    def _conclude(self, batch: Batch, reply: Any) -> bool:
+    def _conclude(self, batch: AckBatch, reply: Any) -> bool:
         """Book one shard's reply; False if its batch has to be sent again."""
         sent = len(batch.entries) + len(batch.ghosts)
         if isinstance(reply, ErrorReply):
             # A user who lost a permission may get it back: what is done stays done.
-            if reply.trouble not in {Trouble.REPAIR, Trouble.ISOLATE}:
+            if reply.trouble not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
                 self._ledger.unsent(batch)
                 return False
             self._tell("commit_dropped", batch, lost=sent, reply=reply.text)
         self._ledger.committed(batch)
         return True
 
-    async def _explain(self, batch: Batch, acknowledged: int) -> None:
+    async def _explain(self, batch: AckBatch, acknowledged: int) -> None:
         """Report acknowledgements that found nothing, unless entries were deleted.
 
         From Redis 7 on, any renewal or takeover removes a deleted entry from the
@@ -314,7 +314,7 @@ class Committer:
             self._tell("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
             self._sounding.doubt(batch.account.shard)
 
-    async def _count_deleted(self, batch: Batch, most: int) -> int:
+    async def _count_deleted(self, batch: AckBatch, most: int) -> int:
         """Count entries of a batch that may have been deleted, up to a number."""
         key = batch.account.shard.key
         deleted = sum(entry.size > _LARGE for entry in batch.entries)
@@ -325,7 +325,7 @@ class Committer:
             deleted += (await self._line.calls(asked)).count([])
         return deleted
 
-    def _tell(self, name: str, batch: Batch, **facts: object) -> None:
+    def _tell(self, name: str, batch: AckBatch, **facts: object) -> None:
         stream = ascii(batch.account.shard.stream)
         facts = {"stream": stream, "group": ascii(self._group), **facts}
         self._on_event(Event(name, logging.WARNING, facts))

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
-from penstock._connection.reconnect import Line
-from penstock._core.backoff import Backoff
+from penstock._connection.reconnect import CommandConnection
+from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import DEAD, Entry
-from penstock._core.ledger.failure_policy import Dead
+from penstock._core.ledger.failure_policy import DeadLettered
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import dead_letter
 from penstock._core.protocol import commands, scripts
-from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import wall_clock
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
-__all__ = ["Burial"]
+__all__ = ["DeadLetterWriter"]
 
 # Letters in one write; they carry bodies.
 _MOST: Final = 100
@@ -29,7 +29,7 @@ _MOST: Final = 100
 _UNPACKED: Final = 7000
 
 
-class Burial:
+class DeadLetterWriter:
     """Writes dead letters.
 
     By a script that copies and acknowledges at once, if the entry is pending for us
@@ -48,7 +48,7 @@ class Burial:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         ledger: Ledger,
         member: Membership,
         name: str,
@@ -62,7 +62,7 @@ class Burial:
         self._name = name
         self._sending = sending
         self._on_event = on_event
-        self._backoff = Backoff()
+        self._backoff = ReconnectBackoff()
         self._may_script = True
         # Those that were sent before, and whose reply was lost.
         self._unanswered: set[Entry] = set()
@@ -134,7 +134,7 @@ class Burial:
 
     def _letter(self, entry: Entry) -> list[bytes]:
         verdict = entry.verdict
-        assert isinstance(verdict, Dead)  # noqa: S101 - that is how it came here
+        assert isinstance(verdict, DeadLettered)  # noqa: S101 - that is how it came here
         return dead_letter.write(
             entry.fields,
             dead_letter.Origin(
@@ -153,4 +153,4 @@ class Burial:
 
 def _no_scripts(reply: ErrorReply) -> bool:
     """Tell whether it is scripts that the server refuses, and not the letter."""
-    return reply.trouble is Trouble.FATAL
+    return reply.trouble is ErrorKind.FATAL

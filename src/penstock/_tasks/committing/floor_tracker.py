@@ -10,18 +10,18 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.reading.cursor import Position
-from penstock._core.reading.slot_cursors import Cursors
+from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership, floors
 from penstock.message import EntryId, Shard
 
-__all__ = ["Sounding"]
+__all__ = ["FloorTracker"]
 
 _EVERY: Final = 1.0
 
 
-class Sounding:
+class FloorTracker:
     """Looks how far the group has come with the shards of cursors.
 
     Args:
@@ -34,9 +34,9 @@ class Sounding:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         member: Membership,
-        cursors: Cursors,
+        cursors: SlotCursors,
         on_doubt: Callable[[], None],
     ) -> None:
         self._line = line

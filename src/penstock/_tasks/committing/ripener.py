@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock._core.ledger.delayed_acks import Delay
+from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.clock import now
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 
 __all__ = ["ripen"]
 
 
-async def ripen(delay: Delay, ledger: Ledger, handed_out: Bell) -> None:
+async def ripen(delay: DelayedAcks, ledger: Ledger, handed_out: AutoResetEvent) -> None:
     """Acknowledge what is due, until cancelled.
 
     Args:

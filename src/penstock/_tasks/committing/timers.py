@@ -8,13 +8,13 @@ from contextlib import suppress
 
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.clock import now
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 
 __all__ = ["bring_back"]
 
 
 async def bring_back(
-    ledger: Ledger, postponed: Bell, arrived: Callable[[int], None]
+    ledger: Ledger, postponed: AutoResetEvent, arrived: Callable[[int], None]
 ) -> None:
     """Have what is due taken, until cancelled.
 

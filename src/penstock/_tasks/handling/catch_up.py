@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import anyio
 
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, scripts
-from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.reading.cursor import Position
-from penstock._core.reading.slot_cursors import Cursors
+from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership, refusal
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost, PenstockError
 from penstock.message import EntryId, Message, Shard
 
@@ -33,7 +33,7 @@ _PACE: Final = 1.0
 # Pending entries that one question lists.
 _PAGE: Final = 1000
 # That a key is no stream, or none any more: nothing of it can be waited for.
-_NO_STREAM: Final = {Trouble.REPAIR, Trouble.ISOLATE}
+_NO_STREAM: Final = {ErrorKind.REPAIR, ErrorKind.ISOLATE}
 
 
 class CatchUp:
@@ -55,9 +55,9 @@ class CatchUp:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         ledger: Ledger,
-        cursors: Cursors,
+        cursors: SlotCursors,
         member: Membership | None,
         *,
         acks: bool,
@@ -78,7 +78,7 @@ class CatchUp:
         self._ask_at: dict[Shard, float] = {}
         # Messages in handlers' hands; known by the ledger where there is a group.
         self._running: list[Message[Any]] = []
-        self._bell = Bell()
+        self._bell = AutoResetEvent()
         self._scope = anyio.CancelScope()
 
     def look(self) -> None:
@@ -253,4 +253,4 @@ class CatchUp:
 
 
 def _passes(reply: Any) -> bool:
-    return isinstance(reply, ErrorReply) and reply.trouble is Trouble.TRANSIENT
+    return isinstance(reply, ErrorReply) and reply.trouble is ErrorKind.TRANSIENT

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import OPEN, Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.handling.abandoned import Abandoned
@@ -32,17 +32,17 @@ from penstock._tasks.handling.callers import (
     has_ended,
     this_task,
 )
-from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock.errors import ClosedError
 from penstock.message import Message
 
-__all__ = ["Before", "Hands", "Held"]
+__all__ = ["Before", "Checkout", "Checkouts"]
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Held:
+class Checkout:
     """What one caller holds.
 
     Attributes:
@@ -58,11 +58,11 @@ class Held:
     aside: list[Entry] = field(default_factory=list)
 
 
-Before: TypeAlias = tuple[Caller, Held]
+Before: TypeAlias = tuple[Caller, Checkout]
 """A caller of another thread, and what it held when it called."""
 
 
-class Hands(Generic[T]):
+class Checkouts(Generic[T]):
     """Hands messages to the user's loops and to `next` and `take`.
 
     Args:
@@ -75,9 +75,9 @@ class Hands(Generic[T]):
 
     def __init__(
         self,
-        intake: Intake,
+        intake: EntryQueue,
         ledger: Ledger,
-        desk: FrontDesk[T],
+        desk: Settler[T],
         abandoned: Abandoned,
         *,
         ack: bool,
@@ -91,7 +91,7 @@ class Hands(Generic[T]):
         # Iterations that are alive; each knows what it holds.
         self.iterations: WeakSet[Any] = WeakSet()
         # What callers hold, but for what is in iterations.
-        self.holders: dict[Caller, Held] = {}
+        self.holders: dict[Caller, Checkout] = {}
         # Those whose end nobody tells us: threads, and tasks of other event loops.
         self._outside: set[Caller] = set()
 
@@ -205,10 +205,10 @@ class Hands(Generic[T]):
         else:
             self._held_by(caller).entries.extend(entries)
 
-    def _held_by(self, caller: Caller) -> Held:
+    def _held_by(self, caller: Caller) -> Checkout:
         held = self.holders.get(caller)
         if held is None:
-            held = self.holders[caller] = Held()
+            held = self.holders[caller] = Checkout()
             if isinstance(caller, asyncio.Task) and caller.get_loop() is self.loop:
                 caller.add_done_callback(self._ended)
             else:
@@ -229,7 +229,7 @@ class Hands(Generic[T]):
         if held is None:
             return None
         if not held.inside:
-            return caller, Held(entries=[*held.entries], fetches=[*held.fetches])
+            return caller, Checkout(entries=[*held.entries], fetches=[*held.fetches])
         entries, held.entries = held.entries, []
         self._finish_received(held, entries, held.fetches)
         return None
@@ -251,7 +251,7 @@ class Hands(Generic[T]):
             self._finish_received(held, entries, fetches)
 
     def _finish_received(
-        self, held: Held, entries: list[Entry], fetches: Sequence[Fetch]
+        self, held: Checkout, entries: list[Entry], fetches: Sequence[Fetch]
     ) -> None:
         """Finish with a caller's entries, and with fetches of which more is known."""
         if fetches:  # as a rule there are none
@@ -276,7 +276,7 @@ class Hands(Generic[T]):
             self._outside.discard(caller)
             self._abandon_all(self.holders.pop(caller))
 
-    def _abandon_all(self, held: Held) -> None:
+    def _abandon_all(self, held: Checkout) -> None:
         self._abandon(held.entries)
         for fetch in held.fetches:
             self._abandon(fetch.entries)
@@ -318,12 +318,12 @@ class Hands(Generic[T]):
                 if entry.verdict is None:
                     self.ledger.ack(entry)
             # What lies in a task still has not been received.
-            self._let_go(Held(fetches=held.fetches), ended=False)
+            self._let_go(Checkout(fetches=held.fetches), ended=False)
         self.holders.clear()
         self._outside.clear()
         self._abandoned.close()
 
-    def _let_go(self, held: Held, *, ended: bool) -> None:
+    def _let_go(self, held: Checkout, *, ended: bool) -> None:
         """Leave what is held without an outcome; others get it, without further ado."""
         if ended:
             self._abandon_all(held)

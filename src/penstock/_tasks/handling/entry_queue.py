@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
-from penstock._core.ledger.delayed_acks import Delay
+from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._tasks.clock import now
-from penstock._tasks.wakeups import Bell, Queueing
+from penstock._tasks.wakeups import AutoResetEvent, WaiterQueue
 from penstock.errors import PenstockError
 
-__all__ = ["Goal", "Intake"]
+__all__ = ["EntryQueue", "Goal"]
 
 # A handler that never awaits would keep reader and committer from their work, so a
 # turn of the event loop is due this often. It costs some 3 us.
@@ -30,7 +30,7 @@ class Goal(Protocol):
     def look(self) -> None: ...
 
 
-class Intake:
+class EntryQueue:
     """Hands entries of the ledger to workers, and holds those up that find none.
 
     Args:
@@ -78,8 +78,8 @@ class Intake:
         *,
         lease: float,
         confirms: bool,
-        delay: Delay | None = None,
-        handed_out: Bell | None = None,
+        delay: DelayedAcks | None = None,
+        handed_out: AutoResetEvent | None = None,
         check: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -92,8 +92,8 @@ class Intake:
         self._delay = delay
         self._handed_out = handed_out
         # Those that have nothing to do, and those that wait for a number of entries.
-        self._workers = Queueing()
-        self._gatherers = Queueing()
+        self._workers = WaiterQueue()
+        self._gatherers = WaiterQueue()
         # Why no more will come, to be raised once the queue has run dry.
         self._error: BaseException | None = None
         self._told = False
@@ -474,7 +474,7 @@ class Intake:
         self._raise_crash()
         return None
 
-    async def _wait(self, among: Queueing, count: int) -> None:
+    async def _wait(self, among: WaiterQueue, count: int) -> None:
         """Wait for entries to arrive, and let it be known how many are wanted."""
         if self.closed:
             return  # while an attempt was being counted, say: nobody wakes us any more

@@ -19,12 +19,12 @@ from msgspec.structs import replace
 from penstock._core.ledger.entry import IN_HAND, Entry
 from penstock._core.ledger.failure_policy import (
     NACKED,
-    Dead,
-    Failure,
-    Left,
-    Postponed,
-    Verdict,
-    judge,
+    DeadLettered,
+    Disposition,
+    FailedAttempt,
+    RetryAt,
+    Stopped,
+    decide,
 )
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.clock import now
@@ -33,7 +33,7 @@ from penstock.events import Event, OnEvent
 from penstock.options import seconds
 from penstock.retries import Backoff, DeadLetters, Retry
 
-__all__ = ["HandlerTimeout", "Verdicts"]
+__all__ = ["FailureHandler", "HandlerTimeout"]
 
 # What can't be read is told of no more often, in seconds: a stream of strangers must
 # not fill a log.
@@ -44,7 +44,7 @@ class HandlerTimeout(TimeoutError):  # noqa: N818 - after its parent
     """A handler took longer than `Retry.timeout`."""
 
 
-class Verdicts:
+class FailureHandler:
     """Deals with entries whose handlers failed.
 
     Args:
@@ -84,8 +84,8 @@ class Verdicts:
         again = _again_after(self._retry, error, entry)
         name = "TimeoutError" if timed_out else type(error).__name__
         reason = "it took too long" if timed_out else _words(error)
-        verdict = self._judge(entry, Failure(reason, again, error=name))
-        if isinstance(verdict, Dead):
+        verdict = self._judge(entry, FailedAttempt(reason, again, error=name))
+        if isinstance(verdict, DeadLettered):
             started = not _is_own(error, entry)
             verdict = replace(verdict, traceback=_format(error), started=started)
         said = entry.verdict
@@ -110,11 +110,11 @@ class Verdicts:
         """
         if delay is not None:
             delay = seconds(delay, "nack(delay)")
-        self._refuse(entry, fields, Failure(NACKED, again=True, delay=delay))
+        self._refuse(entry, fields, FailedAttempt(NACKED, again=True, delay=delay))
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
         """Have an entry given up."""
-        failure = Failure(reason, again=False, error="rejected")
+        failure = FailedAttempt(reason, again=False, error="rejected")
         self._refuse(entry, fields, failure)
 
     def exhausted(self, entry: Entry) -> None:
@@ -123,7 +123,7 @@ class Verdicts:
             "the process ended during its last attempt, was stopped during it, or "
             "never gave an outcome"
         )
-        self._refuse(entry, entry.fields, Failure(reason, again=False))
+        self._refuse(entry, entry.fields, FailedAttempt(reason, again=False))
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
         """Finish with an entry that was taken and can't be read."""
@@ -132,9 +132,9 @@ class Verdicts:
             self._ledger.finish(entry, ack=False)
             self._tell_undecodable(entry, error)
             return
-        failure = Failure(error.reason, again=False, error="DecodeError")
+        failure = FailedAttempt(error.reason, again=False, error="DecodeError")
         verdict = self._judge(entry, failure)
-        if isinstance(verdict, Dead):
+        if isinstance(verdict, DeadLettered):
             verdict = replace(verdict, started=False)
         self._ledger.fail(entry, verdict)
         self._conclude(entry, verdict, f"DecodeError: {error.reason}", error)
@@ -143,30 +143,32 @@ class Verdicts:
         """Give the seconds until others may have an entry."""
         return self._ledger.lease_left(entry, now())
 
-    def _refuse(self, entry: Entry, fields: Sequence[bytes], failure: Failure) -> None:
+    def _refuse(
+        self, entry: Entry, fields: Sequence[bytes], failure: FailedAttempt
+    ) -> None:
         verdict = self._judge(entry, failure)
         self._ledger.refuse(entry, verdict, fields)
         # Else it had come too late: the entry is somebody else's by now.
         if entry.verdict is verdict:
             self._conclude(entry, verdict, failure.error or failure.reason, None)
 
-    def _judge(self, entry: Entry, failure: Failure) -> Verdict:
+    def _judge(self, entry: Entry, failure: FailedAttempt) -> Disposition:
         retry = self._retry or Retry()
         facts = {"now": now(), "chance": random.random()}  # noqa: S311 - jitter
         attempt = entry.deliveries
         try:
-            return judge(failure, attempt, retry, self._instead, **facts)
+            return decide(failure, attempt, retry, self._instead, **facts)
         except Exception as error:  # noqa: BLE001 - a backoff function of the user's
             kind = type(error).__name__
             self._on_event(Event("backoff_failed", logging.ERROR, {"error": kind}))
             usual = dataclasses.replace(retry, backoff=Backoff())
-            return judge(failure, attempt, usual, self._instead, **facts)
+            return decide(failure, attempt, usual, self._instead, **facts)
 
     def _conclude(
-        self, entry: Entry, verdict: Verdict, kind: str, error: BaseException | None
+        self, entry: Entry, verdict: Disposition, kind: str, error: BaseException | None
     ) -> None:
         """Tell of what was given up, and stop where that was asked for."""
-        if isinstance(verdict, Postponed):
+        if isinstance(verdict, RetryAt):
             return
         facts = {
             **_names(entry),
@@ -174,22 +176,22 @@ class Verdicts:
             "then": type(verdict).__name__.lower(),
         }
         self._on_event(Event("gave_up", logging.ERROR, facts))
-        if isinstance(verdict, Left):
+        if isinstance(verdict, Stopped):
             stream, id_ = entry.shard.stream, entry.id.decode()
             reason = GaveUp(stream, id_, entry.deliveries, kind)
             reason.__cause__ = error
             self._on_stop(reason)
 
     def _tell_failure(
-        self, entry: Entry, error: BaseException, verdict: Verdict | None, kind: str
+        self, entry: Entry, error: BaseException, verdict: Disposition | None, kind: str
     ) -> None:
         # Its type and place only: an exception's text may quote the payload.
         facts = {**_names(entry), "error": kind}
         if not isinstance(error, HandlerTimeout):
             facts["at"] = _place(error)
-        if isinstance(verdict, Postponed):
+        if isinstance(verdict, RetryAt):
             facts["again_in"] = round(verdict.delay, 3)
-        level = logging.WARNING if isinstance(verdict, Postponed) else logging.ERROR
+        level = logging.WARNING if isinstance(verdict, RetryAt) else logging.ERROR
         self._on_event(Event("handler_failed", level, facts, error))
 
     def _tell_undecodable(self, entry: Entry, error: DecodeError) -> None:

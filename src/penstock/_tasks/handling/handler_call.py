@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import anyio.to_thread
 from anyio import CapacityLimiter, from_thread
 
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
 from penstock._tasks.handling.failures import HandlerTimeout
 from penstock.errors import UsageError
@@ -24,7 +24,7 @@ from penstock.events import Event, OnEvent
 from penstock.message import Receipt
 from penstock.transaction import Transaction
 
-__all__ = ["Call", "Handler", "ThreadDesk", "in_thread", "limited"]
+__all__ = ["Call", "Handler", "ThreadSettler", "in_thread", "limited"]
 
 T = TypeVar("T")
 
@@ -36,16 +36,16 @@ Call: TypeAlias = Callable[[Any], Awaitable[object]]
 _GRACE: Final = 1.0
 
 
-class ThreadDesk(FrontDesk[T]):
+class ThreadSettler(Settler[T]):
     """A desk for messages in a thread: what they record is recorded in the loop."""
 
     __slots__ = ()
 
     @classmethod
-    def around(cls, desk: FrontDesk[T]) -> ThreadDesk[T]:
+    def around(cls, desk: Settler[T]) -> ThreadSettler[T]:
         """Make one that serves like a desk in the loop."""
         made = cls.__new__(cls)
-        for kind in FrontDesk.__mro__:
+        for kind in Settler.__mro__:
             for name in getattr(kind, "__slots__", ()):
                 setattr(made, name, getattr(desk, name))
         return made

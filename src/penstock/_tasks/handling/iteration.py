@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 from penstock._core.ledger.entry import Entry
 from penstock._tasks.handling.callers import Caller, current_caller
 from penstock._tasks.handling.catch_up import CatchUp
-from penstock._tasks.handling.checkouts import Before, Hands
+from penstock._tasks.handling.checkouts import Before, Checkouts
 from penstock.message import Message
 
 __all__ = ["BatchLoop", "Loop"]
@@ -35,7 +35,7 @@ class _Iteration(ABC, Generic[T, G]):
 
     __slots__ = ("__weakref__", "_caller", "_hands", "_held", "_intake", "_ledger")
 
-    def __init__(self, hands: Hands[T]) -> None:
+    def __init__(self, hands: Checkouts[T]) -> None:
         self._hands = hands
         self._intake = hands.intake
         self._ledger = hands.ledger
@@ -64,7 +64,7 @@ class _Iteration(ABC, Generic[T, G]):
 
         Args:
             caller: Who asks, if it is known: not where the last caller seems to go on.
-            before: See `Hands.come_back`.
+            before: See `Checkouts.come_back`.
         """
 
     def _changed(
@@ -74,7 +74,7 @@ class _Iteration(ABC, Generic[T, G]):
 
         Args:
             caller: Who asks, if it is known.
-            before: See `Hands.come_back`.
+            before: See `Checkouts.come_back`.
             task: The running task.
         """
         hands = self._hands
@@ -118,7 +118,7 @@ class Loop(_Iteration[T, Message[T]]):
 
     def __init__(
         self,
-        hands: Hands[T],
+        hands: Checkouts[T],
         goal: CatchUp | None = None,
         watch: Callable[[CatchUp], None] | None = None,
     ) -> None:
@@ -184,7 +184,7 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
 
     __slots__ = ("_linger", "_size")
 
-    def __init__(self, hands: Hands[T], size: int, linger: float) -> None:
+    def __init__(self, hands: Checkouts[T], size: int, linger: float) -> None:
         super().__init__(hands)
         self._size = size
         self._linger = linger

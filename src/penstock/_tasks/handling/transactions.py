@@ -11,19 +11,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import dead_letter, envelope
 from penstock._core.messages.shard_keys import numbered, single
 from penstock._core.protocol import commands, scripts
-from penstock._core.protocol.replies import ErrorReply, Trouble
-from penstock._core.protocol.transactions import Applied, Effects, Failure, refused
-from penstock._tasks.consumer_config import Plan
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._core.protocol.transactions import (
+    Applied,
+    CommandFailure,
+    Effects,
+    refused,
+)
+from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import Membership
-from penstock._tasks.handling.failures import Verdicts, wall_clock
-from penstock._tasks.lifetime import Home
+from penstock._tasks.handling.failures import FailureHandler, wall_clock
+from penstock._tasks.lifetime import LoopBinding
 from penstock.codecs import Codec, encode_any, encoding, unencodable
 from penstock.errors import (
     ClosedError,
@@ -72,7 +77,7 @@ class Applier:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         ledger: Ledger,
         member: Membership,
         *,
@@ -81,7 +86,7 @@ class Applier:
         reject: Callable[[Entry, Sequence[bytes], str], None],
         on_event: OnEvent,
     ) -> None:
-        self._home = Home("consumer")
+        self._home = LoopBinding("consumer")
         self._line = line
         self._ledger = ledger
         self._member = member
@@ -96,7 +101,7 @@ class Applier:
 
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]:
         """Begin a transaction."""
-        return Transaction(_Basket(self, entry, fields))
+        return Transaction(TransactionBuffer(self, entry, fields))
 
     def sharder(self, shards: int) -> KeyHash:
         """Give what spreads a stream over so many shards."""
@@ -205,14 +210,14 @@ class Applier:
         entry: Entry,
         fields: Sequence[bytes],
         applied: Applied,
-        failure: Failure,
+        failure: CommandFailure,
         total: int,
     ) -> None:
         stream, id_, reply = entry.shard.stream, entry.id.decode(), failure.reply
         if not applied.done:
             hint = _HINTS.get(reply.code)
             if hint is None:
-                fatal = reply.trouble is Trouble.FATAL
+                fatal = reply.trouble is ErrorKind.FATAL
                 hint = _NO_SCRIPTS if fatal else _HINT
             raise TransactionFailed(stream, id_, reply.code, reply.text, hint)
         error = TransactionBroken(
@@ -238,7 +243,10 @@ class Applier:
 
 
 def applier(
-    plan: Plan[Any], line: Line, ledger: Ledger, verdicts: Verdicts
+    plan: ConsumerConfig[Any],
+    line: CommandConnection,
+    ledger: Ledger,
+    verdicts: FailureHandler,
 ) -> Applier | None:
     """Make a consumer's; None where nothing can be acknowledged."""
     if plan.member is None or not plan.acks:
@@ -254,7 +262,7 @@ def applier(
     )
 
 
-class _Basket:
+class TransactionBuffer:
     """What one transaction has gathered.
 
     Args:

@@ -13,17 +13,17 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.handling.callers import this_task
 from penstock._tasks.handling.context_variables import Snapshot
-from penstock._tasks.handling.entry_queue import Goal, Intake
-from penstock._tasks.handling.failures import Verdicts
+from penstock._tasks.handling.entry_queue import EntryQueue, Goal
+from penstock._tasks.handling.failures import FailureHandler
 from penstock._tasks.handling.handler_call import Call
 from penstock.middleware import check_result
 
-__all__ = ["EXITS", "Workbench", "work", "work_batches"]
+__all__ = ["EXITS", "WorkerContext", "work", "work_batches"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ EXITS: Final = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 @dataclass(frozen=True, slots=True)
-class Workbench:
+class WorkerContext:
     """What workers work with.
 
     Attributes:
@@ -45,15 +45,15 @@ class Workbench:
         goal: After which no more is to be handled, if there is one.
     """
 
-    intake: Intake
+    intake: EntryQueue
     ledger: Ledger
-    desk: FrontDesk[Any]
-    verdicts: Verdicts
+    desk: Settler[Any]
+    verdicts: FailureHandler
     ack: bool
     goal: Goal | None = None
 
 
-async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> None:
+async def work(call: Call, bench: WorkerContext, replace: Callable[[], None]) -> None:
     """Handle entries until the intake closes, or the goal is reached.
 
     A handler that raises has failed. So has one that is cancelled, by itself or by a
@@ -101,7 +101,7 @@ async def work(call: Call, bench: Workbench, replace: Callable[[], None]) -> Non
 
 async def work_batches(
     call: Call,
-    bench: Workbench,
+    bench: WorkerContext,
     replace: Callable[[], None],
     *,
     size: int,
@@ -144,7 +144,7 @@ async def work_batches(
 
 
 def _failed(
-    bench: Workbench,
+    bench: WorkerContext,
     entries: Sequence[Entry],
     error: BaseException,
     task: asyncio.Task[Any],
@@ -165,7 +165,7 @@ def _failed(
         bench.verdicts.failed(entry, error)
 
 
-def _check_swallowed(bench: Workbench, entries: Sequence[Entry]) -> None:
+def _check_swallowed(bench: WorkerContext, entries: Sequence[Entry]) -> None:
     """Check whose cancellation a handler has swallowed that then returned.
 
     One of its own is its affair.
@@ -215,11 +215,11 @@ async def _get_over_cancellation(task: asyncio.Task[Any]) -> None:
         pass
 
 
-def _interrupt(bench: Workbench, entries: Sequence[Entry]) -> None:
+def _interrupt(bench: WorkerContext, entries: Sequence[Entry]) -> None:
     for entry in reversed(entries):
         bench.verdicts.interrupted(entry)
 
 
-def _leave(bench: Workbench, entries: Sequence[Entry]) -> None:
+def _leave(bench: WorkerContext, entries: Sequence[Entry]) -> None:
     for entry in entries:
         bench.verdicts.left(entry)

@@ -11,32 +11,32 @@ from typing import Any, Generic, TypeVar, cast
 
 import anyio
 
-from penstock._core.handling.settlement import FrontDesk
+from penstock._core.handling.settlement import Settler
 from penstock._core.handling.signature import is_async
 from penstock._core.ledger.ledger import Ledger
-from penstock._tasks.consumer_config import Plan
+from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.handling.callers import this_task
 from penstock._tasks.handling.catch_up import CatchUp
 from penstock._tasks.handling.handler_call import (
     Call,
     Handler,
-    ThreadDesk,
+    ThreadSettler,
     in_thread,
     limited,
 )
-from penstock._tasks.handling.worker import EXITS, Workbench, work, work_batches
+from penstock._tasks.handling.worker import EXITS, WorkerContext, work, work_batches
 from penstock._tasks.lifetime import enter, is_inside, task_group
 from penstock.errors import PenstockError, UsageError
 from penstock.middleware import wrap
 from penstock.options import Batch, Ordering, seconds
 
-__all__ = ["Crew", "Job"]
+__all__ = ["RunOptions", "WorkerPool"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunOptions:
     """What a consumer is to have handled, and how.
 
     Attributes:
@@ -53,7 +53,7 @@ class Job:
     batch: Batch | None
 
     async def work(
-        self, call: Call, bench: Workbench, replace: Callable[[], None]
+        self, call: Call, bench: WorkerContext, replace: Callable[[], None]
     ) -> None:
         """Be one of the workers."""
         if self.batch is None:
@@ -63,7 +63,7 @@ class Job:
         await work_batches(call, bench, replace, size=self.batch.size, linger=linger)
 
 
-class Crew(Generic[T]):
+class WorkerPool(Generic[T]):
     """The workers of all runs of a consumer.
 
     Args:
@@ -74,9 +74,9 @@ class Crew(Generic[T]):
 
     def __init__(
         self,
-        plan: Plan[T],
+        plan: ConsumerConfig[T],
         ledger: Ledger,
-        bench: Callable[[type[FrontDesk[T]]], Workbench],
+        bench: Callable[[type[Settler[T]]], WorkerContext],
     ) -> None:
         self._plan = plan
         self._ledger = ledger
@@ -95,7 +95,7 @@ class Crew(Generic[T]):
         """Return whether the caller is a handler, or was started by one, at work."""
         return self._runs > 0 and is_inside(self._token)
 
-    async def run(self, job: Job, goal: CatchUp | None = None) -> None:
+    async def run(self, job: RunOptions, goal: CatchUp | None = None) -> None:
         """Have messages handled until the consumer closes, or a goal is reached.
 
         Raises:
@@ -137,7 +137,7 @@ class Crew(Generic[T]):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _employ(self, job: Job, goal: CatchUp | None) -> None:
+    async def _employ(self, job: RunOptions, goal: CatchUp | None) -> None:
         call, kind = self._call(job)
         bench = replace(self._bench(kind), goal=goal)
         if goal is not None:
@@ -177,7 +177,7 @@ class Crew(Generic[T]):
         if errors:
             raise errors[0]
 
-    def _call(self, job: Job) -> tuple[Call, type[FrontDesk[T]]]:
+    def _call(self, job: RunOptions) -> tuple[Call, type[Settler[T]]]:
         """Make of a handler what workers call, and choose who serves its messages."""
         awaited = is_async(job.handler)
         call = cast("Call", job.handler)
@@ -188,4 +188,4 @@ class Crew(Generic[T]):
         if timeout is not None:
             limit = seconds(timeout, "timeout")
             call = limited(call, limit, self._plan.on_event, cancels=awaited)
-        return call, FrontDesk if awaited else ThreadDesk
+        return call, Settler if awaited else ThreadSettler

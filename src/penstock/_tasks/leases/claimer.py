@@ -9,28 +9,28 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-from penstock._connection.reconnect import Line
-from penstock._core.ledger.entry import Renewal
+from penstock._connection.reconnect import CommandConnection
+from penstock._core.ledger.entry import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import (
     Claimed,
+    ErrorKind,
     ErrorReply,
     Pending,
     RawEntry,
-    Trouble,
 )
-from penstock._core.reading.slot_cursors import Cursors
+from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
-from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.dead_consumers import reap
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.leases.pending_bodies import Book
 from penstock._tasks.leases.release import channel, give_back
 from penstock._tasks.reporting import id_list, tell_of_deleted
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
@@ -61,7 +61,11 @@ def _presence(shard: Shard, member: Membership) -> bytes:
 
 
 async def renew(
-    line: Line, ledger: Ledger, member: Membership, claims: OwnClaims, lease: float
+    line: CommandConnection,
+    ledger: Ledger,
+    member: Membership,
+    claims: OwnClaims,
+    lease: float,
 ) -> tuple[list[bytes], ErrorReply | None]:
     """Renew what has used up a third of its lease.
 
@@ -106,14 +110,14 @@ async def renew(
     return lost, refused
 
 
-def _claim(due: Renewal, at: float, lease: float) -> OwnClaim:
+def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
     youngest = max(entry.leased_at for entry in due.entries)
     return OwnClaim(due.account.shard, due.ids, min_idle(at - youngest, lease))
 
 
 def _is_gone(reply: ErrorReply) -> bool:
     """Tell whether there is no group any more in which something could be whose."""
-    return reply.trouble in {Trouble.REPAIR, Trouble.ISOLATE}
+    return reply.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
 
 
 def _ask_owner(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
@@ -165,14 +169,14 @@ class Claimer:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         *,
         fetch: Fetch,
         ledger: Ledger,
-        intake: Intake,
+        intake: EntryQueue,
         member: Membership,
         claims: OwnClaims,
-        cursors: Cursors,
+        cursors: SlotCursors,
         lease: float,
         interval: float,
         on_event: OnEvent,
@@ -189,7 +193,7 @@ class Claimer:
         self._on_event = on_event
         # Where each shard's search goes on; a search may end before the list does.
         self._cursors: defaultdict[bytes, bytes] = defaultdict(lambda: b"0-0")
-        self._released = Bell()
+        self._released = AutoResetEvent()
         # The connection on which we listen, if we may, and to what.
         self._listening_on: int | None = None
         self._heard: set[bytes] = set()

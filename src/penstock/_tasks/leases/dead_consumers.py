@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol import commands, replies, scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.group import Membership
@@ -20,7 +20,7 @@ _MOST: Final = 1000
 
 
 async def reap(
-    line: Line, member: Membership, shard: Shard, lease: float
+    line: CommandConnection, member: Membership, shard: Shard, lease: float
 ) -> ErrorReply | None:
     """Remove the group's consumers that are empty and have not asked for a lease.
 
@@ -44,7 +44,7 @@ async def reap(
 
 
 async def remove(
-    line: Line, member: Membership, shard: Shard, name: bytes
+    line: CommandConnection, member: Membership, shard: Shard, name: bytes
 ) -> ErrorReply | None:
     """Remove a consumer unless it has pending entries; gives what was refused.
 
@@ -59,7 +59,7 @@ async def remove(
 
 
 async def _remove_without_script(
-    line: Line, member: Membership, shard: Shard, name: bytes
+    line: CommandConnection, member: Membership, shard: Shard, name: bytes
 ) -> ErrorReply | None:
     """List and remove in one transaction, and put back what went with it.
 
@@ -85,7 +85,7 @@ async def _remove_without_script(
 
 
 async def _put_back(
-    line: Line, member: Membership, shard: Shard, gone: Sequence[Any]
+    line: CommandConnection, member: Membership, shard: Shard, gone: Sequence[Any]
 ) -> ErrorReply | None:
     if not gone:
         return None

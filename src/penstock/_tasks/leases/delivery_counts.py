@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol.replies import ErrorReply
@@ -29,7 +29,7 @@ from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["Attempts"]
+__all__ = ["DeliveryCounts"]
 
 # Of the time, what round trips for counting may take up.
 _SHARE: Final = 0.05
@@ -37,7 +37,7 @@ _SHARE: Final = 0.05
 _Key: TypeAlias = tuple[Shard, int]
 
 
-class Attempts:
+class DeliveryCounts:
     """Counts starts of handlers on the server.
 
     Args:
@@ -53,7 +53,7 @@ class Attempts:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         claims: OwnClaims | None,
         ledger: Ledger,
         *,
@@ -75,7 +75,7 @@ class Attempts:
         # Seconds that the last count took to be confirmed.
         self._round_trip = 0.0
         # Starts that go out together at the end of this turn of the event loop.
-        self._batch: _Batch | None = None
+        self._batch: _CountBatch | None = None
 
     async def begin(self, entries: Sequence[Entry]) -> list[Entry]:
         """Count attempts that are about to start; returns those that may.
@@ -123,7 +123,7 @@ class Attempts:
         """Have starts counted with all others of this turn."""
         if self._batch is None:
             loop = asyncio.get_running_loop()
-            self._batch = _Batch(loop.create_future())
+            self._batch = _CountBatch(loop.create_future())
             loop.call_soon(self._flush)
         self._batch.add(entries)
         return self._batch.done
@@ -134,7 +134,7 @@ class Attempts:
         batch.started_at = now()
         self._send(batch)
 
-    def _send(self, batch: _Batch) -> None:
+    def _send(self, batch: _CountBatch) -> None:
         claims = self._claims
         assert claims is not None  # noqa: S101 - only groups count
         pages = batch.pages(self._lease)
@@ -160,7 +160,7 @@ class Attempts:
         replies.add_done_callback(answered)
 
     def _book(
-        self, batch: _Batch, answers: Iterable[tuple[Sequence[Entry], object]]
+        self, batch: _CountBatch, answers: Iterable[tuple[Sequence[Entry], object]]
     ) -> None:
         self._round_trip = now() - batch.started_at
         for entries, reply in answers:
@@ -193,7 +193,9 @@ class Attempts:
         if self._claims is None:
             return
         at = now()
-        batch = _Batch(asyncio.get_running_loop().create_future(), at, starts=False)
+        batch = _CountBatch(
+            asyncio.get_running_loop().create_future(), at, starts=False
+        )
         for due in self._ledger.to_count_again(at):
             batch.add(due.entries)
         if batch.groups:
@@ -206,7 +208,7 @@ class Attempts:
             self._on_event(Event("count_refused", facts=facts))
 
 
-class _Batch:
+class _CountBatch:
     """Starts that are counted by one write.
 
     Attributes:

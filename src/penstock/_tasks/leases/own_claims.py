@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.commands import Command, Word
-from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.group import Membership
 from penstock.message import Shard
 
@@ -148,7 +148,7 @@ class OwnClaims:
 
     def script_refused(self, caller: Caller, command: Command, reply: Any) -> bool:
         """Return whether a command's script was refused; the next ones have none."""
-        if not isinstance(reply, ErrorReply) or reply.trouble is not Trouble.FATAL:
+        if not isinstance(reply, ErrorReply) or reply.trouble is not ErrorKind.FATAL:
             return False
         scripted = command[0] == b"EVAL"
         if scripted:

@@ -14,11 +14,11 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, RawEntry
-from penstock._core.reading.request_size import Portion
+from penstock._core.reading.request_size import RequestSize
 from penstock.errors import ConnectionLost
 from penstock.message import Shard
 
-__all__ = ["Book", "Fetcher", "counted"]
+__all__ = ["BodyReader", "Book", "counted"]
 
 Book: TypeAlias = Callable[[Sequence[RawEntry]], None]
 """Takes entries that have been read; None for the fields of a deleted one."""
@@ -27,7 +27,7 @@ Ask: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 
 @contextmanager
-def counted(portion: Portion, asked: int) -> Iterator[None]:
+def counted(portion: RequestSize, asked: int) -> Iterator[None]:
     """Record it if the connection ends before a reply with so many entries."""
     try:
         yield
@@ -36,7 +36,7 @@ def counted(portion: Portion, asked: int) -> Iterator[None]:
         raise
 
 
-class Fetcher:
+class BodyReader:
     """Reads entries by their ids.
 
     Args:
@@ -44,7 +44,7 @@ class Fetcher:
         portion: Bounds what one request asks for.
     """
 
-    def __init__(self, ledger: Ledger, portion: Portion) -> None:
+    def __init__(self, ledger: Ledger, portion: RequestSize) -> None:
         self._ledger = ledger
         self._portion = portion
 

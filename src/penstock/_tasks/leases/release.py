@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
@@ -70,7 +70,7 @@ def channel(shard: Shard, group: str) -> bytes:
 
 
 async def give_back(
-    line: Line,
+    line: CommandConnection,
     claims: OwnClaims,
     released: Iterable[tuple[Shard, int, Sequence[bytes]]],
     member: Membership,
@@ -120,7 +120,11 @@ def _news(member: Membership, shards: Iterable[Shard]) -> list[Command]:
 
 
 async def _give_back_strays(
-    line: Line, claims: OwnClaims, member: Membership, shard: Shard, idle: int
+    line: CommandConnection,
+    claims: OwnClaims,
+    member: Membership,
+    shard: Shard,
+    idle: int,
 ) -> list[list[bytes] | ErrorReply]:
     """Give back what is pending in our name and was never booked here."""
     answers: list[list[bytes] | ErrorReply] = []

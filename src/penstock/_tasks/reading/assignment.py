@@ -10,23 +10,23 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Line
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply, StreamInfo, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
 from penstock._core.reading.cursor import Cursor, Position
-from penstock._core.reading.slot_cursors import Cursors
-from penstock._tasks.consumer_config import Plan
+from penstock._core.reading.slot_cursors import SlotCursors
+from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import join, pin
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import give_back
 from penstock._tasks.reading.reader_pool import Readers
-from penstock._tasks.reading.shard_discovery import Scout
-from penstock._tasks.stream_info import Describer
+from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import (
     AccessError,
     ClosedError,
@@ -61,10 +61,10 @@ class Assignment:
 
     def __init__(
         self,
-        plan: Plan[Any],
-        line: Line,
+        plan: ConsumerConfig[Any],
+        line: CommandConnection,
         ledger: Ledger,
-        scout: Scout,
+        scout: ShardDiscovery,
         claims: OwnClaims | None,
     ) -> None:
         self._plan = plan
@@ -73,11 +73,11 @@ class Assignment:
         self._scout = scout
         self._claims = claims
         group, recover = plan.member is not None, plan.acks
-        self.cursors = Cursors(lambda: Cursor((), group=group, recover=recover))
+        self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
         # What is wrong with a key that was never a stream; REALTIME tells when it is
         # asked for messages.
         self.wrong: ServerError | None = None
-        self.describer = Describer()
+        self.describer = StreamInspector()
         # Both are there once it is open.
         self.readers: Readers | None = None
         self.claimer: Claimer | None = None
@@ -176,7 +176,7 @@ class Assignment:
                 f"`consumer.shards` tells what is"
             )
 
-        async def remove(_: Wire, cursor: Cursor) -> None:
+        async def remove(_: Connection, cursor: Cursor) -> None:
             for shard in leaving:
                 if shard in cursor:
                     cursor.remove(shard)
@@ -227,5 +227,5 @@ def _groups(key: bytes) -> list[Command]:
 def _behind(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
     """Count what lies above the position of a consumer without a group."""
     if isinstance(stream, ErrorReply):
-        return 0 if stream.trouble is Trouble.REPAIR else None  # no stream yet
+        return 0 if stream.trouble is ErrorKind.REPAIR else None  # no stream yet
     return stream.behind(EntryId.parse(position.after), None)

@@ -16,27 +16,27 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Link
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import Connector
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply, Pending, RawEntry, Trouble
-from penstock._core.reading.cursor import Cursor, Live, Position, Read, Recover
-from penstock._core.reading.request_size import Portion
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, Pending, RawEntry
+from penstock._core.reading.cursor import Cursor, Position, Read, ReadNew, ReadPending
+from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership, refusal
-from penstock._tasks.handling.entry_queue import Intake
+from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
-from penstock._tasks.leases.pending_bodies import Book, Fetcher, counted
-from penstock._tasks.reading.shard_health import Healer
+from penstock._tasks.leases.pending_bodies import BodyReader, Book, counted
+from penstock._tasks.reading.shard_health import ShardHealth
 from penstock._tasks.reporting import tell_of_deleted
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
 
-__all__ = ["Errand", "Reader"]
+__all__ = ["ReadPause", "Reader"]
 
 # A read on a silent stream comes back this often, to be asked again. Short enough to
 # notice a peer that has vanished without a word, and half a command a second.
@@ -56,7 +56,7 @@ _CHECK: Final = 1.0
 # Seconds without comparing entries after a connection that ended at that.
 _PATIENCE: Final = 30.0
 
-Errand: TypeAlias = Callable[[Wire], Awaitable[None]]
+ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
 """Something to be done between two reads, on the reader's connection.
 
 It is done again from the start if the connection ends meanwhile.
@@ -68,7 +68,7 @@ Came: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    errand: Errand
+    errand: ReadPause
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -97,12 +97,12 @@ class Reader:
 
     def __init__(
         self,
-        wire: Wire,
-        link: Link,
+        wire: Connection,
+        link: Connector,
         *,
         cursor: Cursor,
         ledger: Ledger,
-        intake: Intake,
+        intake: EntryQueue,
         member: Membership | None,
         claims: OwnClaims | None,
         lease: float,
@@ -124,13 +124,13 @@ class Reader:
         self._room = room
         self._part = part
         # Rung when there is room again, or something else to do.
-        self._bell = Bell()
+        self._bell = AutoResetEvent()
         # Whether it waits for room.
         self.waits = False
         self._unblock = unblock
         self._on_recovered = on_recovered
         self._on_event = on_event
-        self._healer = Healer(member, self._made_anew, self._recreated, on_event)
+        self._healer = ShardHealth(member, self._made_anew, self._recreated, on_event)
         # When broken shards are looked at again.
         self._look_at = 0.0
         # When it is looked again for entries that were trimmed unread.
@@ -152,11 +152,11 @@ class Reader:
         # Bytes of the last reply.
         self._size = 0
         # How many entries, and how many lines about pending ones, come through at once.
-        self._portion = Portion()
-        self._lines = Portion(_LINES)
+        self._portion = RequestSize()
+        self._lines = RequestSize(_LINES)
         # Of how many shards one entry each does.
-        self._shards = Portion(_SHARDS)
-        self._fetcher = Fetcher(ledger, self._portion)
+        self._shards = RequestSize(_SHARDS)
+        self._fetcher = BodyReader(ledger, self._portion)
         # Room that the last read left because its portion was too small.
         self._left = 0
         # Shielded: what cancels whoever holds the consumer must not keep it from being
@@ -201,7 +201,7 @@ class Reader:
         """Go on reading, if it ended for want of room."""
         self._bell.ring()
 
-    async def between_reads(self, errand: Errand) -> None:
+    async def between_reads(self, errand: ReadPause) -> None:
         """Have something done between two reads; a blocked read is let go for it.
 
         Cancelling it leaves the errand to be done.
@@ -267,9 +267,9 @@ class Reader:
                     with anyio.move_on_after(_LOOK if self._cursor.broken else None):
                         await self._bell.wait()
                     self.waits = False
-                case Recover():
+                case ReadPending():
                     await self._recover(read)
-                case Live():
+                case ReadNew():
                     await self._live(read, room)
 
     def _next(self, room: int) -> Read | None:
@@ -381,7 +381,7 @@ class Reader:
         self._reading = False
         return answers
 
-    async def _live(self, read: Live, room: int) -> None:
+    async def _live(self, read: ReadNew, room: int) -> None:
         block = min(self._block, _LOOK) if self._cursor.broken else self._block
         wait = block if read.wait else 0.0
         shards = len(read.positions)
@@ -430,7 +430,7 @@ class Reader:
             if looked:
                 await self._healer.look_for_missed(self.wire, read.positions)
 
-    async def _look_for_missed(self, read: Live) -> bool:
+    async def _look_for_missed(self, read: ReadNew) -> bool:
         """Look before a read that may skip what was trimmed; returns whether we did."""
         # Who waits for the next entry is given it before it can be trimmed.
         begun = now()
@@ -442,7 +442,7 @@ class Reader:
         self._missed_at = begun + max(_CHECK, 50 * took)
         return True
 
-    def _live_command(self, read: Live, wait: float) -> Command:
+    def _live_command(self, read: ReadNew, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
         block = int(wait * 1000) if wait else None
         if self._member is None:
@@ -452,13 +452,13 @@ class Reader:
         noack = self._member.noack
         return commands.xreadgroup(group, name, keys, read.count, block, noack=noack)
 
-    async def _recover(self, read: Recover) -> None:
+    async def _recover(self, read: ReadPending) -> None:
         """Read a page of own pending entries, with their delivery counts."""
         assert self._member is not None  # noqa: S101 - only groups have any
         with self._ledger.recovering(read.position.shard):
             await self._read_pending(read, self._member)
 
-    async def _read_pending(self, read: Recover, member: Membership) -> None:
+    async def _read_pending(self, read: ReadPending, member: Membership) -> None:
         listed = now()
         pending = await self._list_pending(read, member)
         if pending is None:
@@ -483,7 +483,7 @@ class Reader:
             self._on_recovered()
 
     async def _list_pending(
-        self, read: Recover, member: Membership
+        self, read: ReadPending, member: Membership
     ) -> Sequence[Pending] | None:
         # Not by reading them again: that counts a delivery, also of what is in hand.
         group, name, position = member.group, member.name, read.position
@@ -583,7 +583,7 @@ class Reader:
         left = ids
         refused: ErrorReply | None = None
 
-        async def errand(_: Wire) -> None:
+        async def errand(_: Connection) -> None:
             nonlocal left, refused
             # Should the connection end, the errand is run again, with nothing to do.
             unread, left = left, []
@@ -600,12 +600,12 @@ class Reader:
         return left, refused
 
     async def _refused(self, error: ErrorReply) -> None:
-        if error.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
+        if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards it is.
             await self._examine(self._cursor.positions)
         elif error.code == "CROSSSLOT" and await self._part():
             pass  # the server is in cluster mode
-        elif error.trouble is Trouble.FATAL:
+        elif error.trouble is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
             self._intake.fail(refusal(self.wire.address.name, command, error))
             self._stopping = True

@@ -12,24 +12,24 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Link
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import Connector
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.reading.cursor import Cursor
-from penstock._core.reading.slot_cursors import Cursors
+from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.clock import now
 from penstock._tasks.leases.pending_bodies import Book
 from penstock._tasks.reading.reader import Reader
 from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.message import Shard
 
-__all__ = ["Errand", "Readers"]
+__all__ = ["ReadPause", "Readers"]
 
-Errand: TypeAlias = Callable[[Wire, Cursor], Awaitable[None]]
+ReadPause: TypeAlias = Callable[[Connection, Cursor], Awaitable[None]]
 """Something to be done between two reads of a cursor; see `Reader.between_reads`."""
 
-Make: TypeAlias = Callable[[Wire, Cursor], Reader]
+Make: TypeAlias = Callable[[Connection, Cursor], Reader]
 
 
 class Readers:
@@ -46,8 +46,8 @@ class Readers:
 
     def __init__(
         self,
-        link: Link,
-        cursors: Cursors,
+        link: Connector,
+        cursors: SlotCursors,
         *,
         room: Callable[[float, int], int],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
@@ -62,7 +62,7 @@ class Readers:
         self._readers: dict[int, Reader] = {}
         self._stopping = False
 
-    def start(self, wire: Wire, cursor: Cursor) -> None:
+    def start(self, wire: Connection, cursor: Cursor) -> None:
         """Read a cursor on a connection."""
         reader = self._readers[id(cursor)] = self._make(wire, cursor)
         self._spawn(reader.run)
@@ -92,7 +92,7 @@ class Readers:
         for reader in self._readers.values():
             reader.room_again()
 
-    async def between_reads(self, errand: Errand) -> None:
+    async def between_reads(self, errand: ReadPause) -> None:
         """Have something done with each cursor, between two reads of it.
 
         Raises:
@@ -103,7 +103,7 @@ class Readers:
         # Those that appear meanwhile are at the end.
         for cursor in self._cursors.all:
 
-            async def with_cursor(wire: Wire, cursor: Cursor = cursor) -> None:
+            async def with_cursor(wire: Connection, cursor: Cursor = cursor) -> None:
                 await errand(wire, cursor)
 
             try:
@@ -137,7 +137,7 @@ class Readers:
         """
         answers: list[Any] = []
 
-        async def ask(wire: Wire) -> None:
+        async def ask(wire: Connection) -> None:
             answers[:] = await wire.calls(batch)
 
         await self._readers[id(self._cursors.all[0])].between_reads(ask)
@@ -165,7 +165,7 @@ class Readers:
                 await self._open(first)
                 continue
 
-            async def add(_: Wire, cursor: Cursor = cursor) -> None:
+            async def add(_: Connection, cursor: Cursor = cursor) -> None:
                 # They may be apart by now.
                 mine = [shard for shard in left if self._cursors.find(shard) is cursor]
                 for shard in mine:
@@ -205,10 +205,10 @@ class Readers:
         return True
 
     @asynccontextmanager
-    async def _connected(self, number: int) -> AsyncIterator[list[Wire]]:
+    async def _connected(self, number: int) -> AsyncIterator[list[Connection]]:
         """Make connections; they are closed again unless the block ends well."""
         async with AsyncExitStack() as stack:
-            wires: list[Wire] = []
+            wires: list[Connection] = []
             for _ in range(number):
                 try:
                     wires.append(await self._link.connect())
@@ -237,7 +237,7 @@ class Readers:
             await reader.ended()
 
     @property
-    def wires(self) -> list[Wire]:
+    def wires(self) -> list[Connection]:
         """Their connections."""
         return [reader.wire for reader in self._readers.values()]
 

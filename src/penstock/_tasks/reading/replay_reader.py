@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import anyio
 
-from penstock._connection.connection import Replies, Wire
-from penstock._connection.reconnect import Link, open_link
+from penstock._connection.connection import Connection, Replies
+from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
-from penstock._core.protocol.replies import ErrorReply, RawEntry, Trouble
-from penstock._core.reading.request_size import Portion
-from penstock._core.reading.shard_merge import History, Strand
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
+from penstock._core.reading.request_size import RequestSize
+from penstock._core.reading.shard_merge import ShardMerge, ShardPages
 from penstock._tasks.group import refusal
-from penstock._tasks.reading.shard_discovery import Scout
+from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
@@ -65,7 +65,7 @@ async def replaying(
         CommandError: A key is no stream, or the like.
         ConnectionLost: The connection ended before it had begun.
     """
-    async with open_link(url, on_event) as link:
+    async with open_connector(url, on_event) as link:
         reader = _Reader(link, await link.connect(), on_event)
         try:
             history = await reader.look(reach)
@@ -91,17 +91,17 @@ class _Reader:
         on_event: Told what is refused for a while.
     """
 
-    def __init__(self, link: Link, wire: Wire, on_event: OnEvent) -> None:
+    def __init__(self, link: Connector, wire: Connection, on_event: OnEvent) -> None:
         self._link = link
         self._wire = wire
         # How many shards are asked for a page in one request.
-        self._shards = Portion(_SHARDS)
+        self._shards = RequestSize(_SHARDS)
         self._on_event = on_event
 
-    async def look(self, reach: Reach) -> History:
+    async def look(self, reach: Reach) -> ShardMerge:
         """Find the shards, and where each of them ends now."""
         if reach.numbers is None:
-            scout = Scout(self._wire.calls, self._on_event)
+            scout = ShardDiscovery(self._wire.calls, self._on_event)
             shards = await scout.watch(reach.stream)
         else:
             shards = [shard_keys.numbered(reach.stream, n) for n in reach.numbers]
@@ -113,17 +113,17 @@ class _Reader:
             # Whatever is sent from now on is not part of it, so that it ends.
             end = [EntryId.parse(id_) for id_, _ in last]
             bounds.append((reach.low, min(reach.high, *end)) if end else None)
-        return History(shards, bounds, page=reach.page, reverse=reach.reverse)
+        return ShardMerge(shards, bounds, page=reach.page, reverse=reach.reverse)
 
-    def ask(self, due: Sequence[Strand]) -> Replies | None:
+    def ask(self, due: Sequence[ShardPages]) -> Replies | None:
         """Ask for pages, if there is a connection."""
         return self._request(due) if due and not self._wire.lost else None
 
-    def _request(self, due: Sequence[Strand]) -> Replies:
+    def _request(self, due: Sequence[ShardPages]) -> Replies:
         now = due[: self._shards.most]
         return self._wire.ask([strand.span.ask() for strand in now])
 
-    async def fill(self, due: Sequence[Strand], asked: Replies | None) -> None:
+    async def fill(self, due: Sequence[ShardPages], asked: Replies | None) -> None:
         """Take the pages in, asking again for as long as it takes."""
         while due:
             now = due[: self._shards.most]
@@ -141,11 +141,11 @@ class _Reader:
                     due = due[len(now) :]
             asked = None
 
-    async def _taken(self, due: Sequence[Strand], pages: list[Any]) -> bool:
+    async def _taken(self, due: Sequence[ShardPages], pages: list[Any]) -> bool:
         for strand, page in zip(due, pages, strict=True):
             if not isinstance(page, ErrorReply):
                 continue
-            if page.trouble is not Trouble.TRANSIENT:
+            if page.trouble is not ErrorKind.TRANSIENT:
                 raise self._refusal(strand.shard, page)
             self._on_event(Event("read_refused", facts={"reply": page.text}))
             await self._link.pause()

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock._connection.connection import Wire
+from penstock._connection.connection import Connection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.reading.cursor import Position
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.reading.assignment import after_which
-from penstock._tasks.stream_info import Describer
+from penstock._tasks.stream_info import StreamInspector
 from penstock.message import EntryId
 from penstock.options import Start
 
@@ -32,13 +32,13 @@ _PAGE = 1000
 
 
 async def seek(
-    wire: Wire,
+    wire: Connection,
     ledger: Ledger,
     member: Membership | None,
     positions: Sequence[Position],
     place: Start | EntryId,
     *,
-    describer: Describer,
+    describer: StreamInspector,
 ) -> None:
     """Go on at a place, on each of the shards.
 
@@ -73,10 +73,10 @@ async def seek(
 
 
 async def _places(
-    wire: Wire,
+    wire: Connection,
     positions: Sequence[Position],
     place: Start | EntryId,
-    describer: Describer,
+    describer: StreamInspector,
 ) -> list[bytes]:
     """Make LATEST a concrete id of each shard."""
     if place is not Start.LATEST:
@@ -86,7 +86,7 @@ async def _places(
     for info in await describer.streams(wire.calls, keys):
         if not isinstance(info, ErrorReply):
             found.append(bytes(info.last))
-        elif info.trouble in {Trouble.REPAIR, Trouble.ISOLATE}:
+        elif info.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # There is no stream: whatever will be in it is new.
             found.append(b"0-0")
         else:
@@ -95,7 +95,7 @@ async def _places(
 
 
 async def _forget(
-    wire: Wire, ledger: Ledger, member: Membership, position: Position
+    wire: Connection, ledger: Ledger, member: Membership, position: Position
 ) -> ErrorReply | None:
     """Acknowledge what is pending for us and in nobody's hands; gives a refusal."""
     key, after = position.shard.key, b"0-0"
@@ -104,7 +104,7 @@ async def _forget(
         [reply] = await wire.calls([ask])
         if isinstance(reply, ErrorReply):
             # Without a group nothing is pending.
-            return None if reply.trouble is Trouble.REPAIR else reply
+            return None if reply.trouble is ErrorKind.REPAIR else reply
         page = [pending.id for pending in reply]
         mine = ledger.in_hand(position.shard)
         if gone := [id_ for id_ in page if id_ not in mine]:
@@ -117,7 +117,7 @@ async def _forget(
 
 
 async def _set_groups(
-    wire: Wire,
+    wire: Connection,
     member: Membership,
     positions: Sequence[Position],
     after: Sequence[bytes],

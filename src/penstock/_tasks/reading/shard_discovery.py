@@ -20,12 +20,12 @@ from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
 from penstock._core.protocol.cluster_slots import slot
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock.errors import CommandError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["Scout"]
+__all__ = ["ShardDiscovery"]
 
 # Numbers that are looked for above the highest that is there when a consumer opens, and
 # piece by piece later on.
@@ -82,7 +82,7 @@ class _Stream:
                 self.highest = max(self.highest, shard.number)
 
 
-class Scout:
+class ShardDiscovery:
     """Looks for the shards of some streams.
 
     Args:
@@ -273,5 +273,5 @@ def _sum(counts: Sequence[int | ErrorReply]) -> int | ErrorReply:
 
 def _raise_if_it_may_pass(command: str, error: ErrorReply) -> None:
     """Keep what a server says for a while from being taken for an answer."""
-    if error.trouble is Trouble.TRANSIENT:
+    if error.trouble is ErrorKind.TRANSIENT:
         raise CommandError(command, error.code, error.text)

@@ -11,25 +11,25 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from penstock._connection.connection import Wire
+from penstock._connection.connection import Connection
 from penstock._core.protocol import commands
-from penstock._core.protocol.replies import ErrorReply, StreamInfo, Trouble
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
 from penstock._core.reading.cursor import Position
-from penstock._core.reading.request_size import Portion
+from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.group import Membership, refusal, rejoin
 from penstock._tasks.leases.pending_bodies import counted
 from penstock._tasks.reporting import id_list
-from penstock._tasks.stream_info import Describer
+from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import ServerError
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
 
-__all__ = ["Healer"]
+__all__ = ["ShardHealth"]
 
 _PROBES: Final = 8
 
 
-class Healer:
+class ShardHealth:
     """Looks after the shards of one consumer.
 
     Args:
@@ -48,15 +48,15 @@ class Healer:
         on_event: OnEvent,
     ) -> None:
         self._member = member
-        self._describer = Describer()
+        self._describer = StreamInspector()
         # How many entries of a stream are compared with what was read.
-        self._probes = Portion(_PROBES)
+        self._probes = RequestSize(_PROBES)
         self._on_anew = on_anew
         self._on_recreated = on_recreated
         self._on_event = on_event
 
     async def examine(
-        self, wire: Wire, positions: Sequence[Position]
+        self, wire: Connection, positions: Sequence[Position]
     ) -> ServerError | None:
         """Find out which of the shards can be read, and mend what can be mended.
 
@@ -73,24 +73,24 @@ class Healer:
         answers = await self._ask(wire, [each.shard.key for each in positions])
         for position, answer in zip(positions, answers, strict=True):
             trouble = answer.trouble if isinstance(answer, ErrorReply) else None
-            if trouble is Trouble.FATAL:
+            if trouble is ErrorKind.FATAL:
                 where = f"reading {position.shard.stream!r}"
                 return refusal(wire.address.name, where, answer)
-            if trouble is Trouble.ISOLATE:
+            if trouble is ErrorKind.ISOLATE:
                 self._break(position, answer.text)
-            elif trouble is Trouble.REPAIR:
+            elif trouble is ErrorKind.REPAIR:
                 await self._repair(wire, position)
             elif trouble is None:
                 await self._well(wire, position, answer)
         return None
 
-    async def _ask(self, wire: Wire, keys: Sequence[bytes]) -> list[Any]:
+    async def _ask(self, wire: Connection, keys: Sequence[bytes]) -> list[Any]:
         if self._member is None:
             return await self._describer.streams(wire.calls, keys)
         group = self._member.group
         return await wire.calls([commands.xpending_summary(key, group) for key in keys])
 
-    async def _well(self, wire: Wire, position: Position, answer: Any) -> None:
+    async def _well(self, wire: Connection, position: Position, answer: Any) -> None:
         # If the key was something else meanwhile, this is another stream.
         replaced = position.broken is not None
         self._heal(position)
@@ -99,7 +99,7 @@ class Healer:
 
     async def _look_back(
         self,
-        wire: Wire,
+        wire: Connection,
         position: Position,
         info: StreamInfo,
         *,
@@ -126,7 +126,7 @@ class Healer:
 
     async def check(
         self,
-        wire: Wire,
+        wire: Connection,
         position: Position,
         *,
         quiet: bool = False,
@@ -150,7 +150,7 @@ class Healer:
         [info] = await self._describer.streams(wire.calls, [position.shard.key])
         if self._member is None:
             if isinstance(info, ErrorReply):
-                position.record.absent |= info.trouble is Trouble.REPAIR
+                position.record.absent |= info.trouble is ErrorKind.REPAIR
                 return False
             return await self._look_back(
                 wire, position, info, quiet=quiet, compare=compare
@@ -163,7 +163,7 @@ class Healer:
         return False
 
     async def check_after_outage(
-        self, wire: Wire, position: Position, *, compare: bool
+        self, wire: Connection, position: Position, *, compare: bool
     ) -> None:
         """Do what `check` does, if the group has come less far than we have.
 
@@ -192,7 +192,7 @@ class Healer:
 
     async def _is_other(
         self,
-        wire: Wire,
+        wire: Connection,
         position: Position,
         info: StreamInfo,
         *,
@@ -220,7 +220,9 @@ class Healer:
         record.describe(info)
         return other
 
-    async def look_for_missed(self, wire: Wire, positions: Sequence[Position]) -> None:
+    async def look_for_missed(
+        self, wire: Connection, positions: Sequence[Position]
+    ) -> None:
         """Report entries that were trimmed before the group was given them.
 
         Args:
@@ -241,7 +243,9 @@ class Healer:
                 if group.name == name and (count := position.missed.look(group, now)):
                     await self._tell_missed(wire, position, count)
 
-    async def _tell_missed(self, wire: Wire, position: Position, count: int) -> None:
+    async def _tell_missed(
+        self, wire: Connection, position: Position, count: int
+    ) -> None:
         [info] = await self._describer.streams(wire.calls, [position.shard.key])
         if isinstance(info, ErrorReply):
             return
@@ -255,7 +259,7 @@ class Healer:
         facts = {"messages": len(lost), "ids": id_list(lost)}
         self._tell("stream_recreated", position, logging.ERROR, **facts)
 
-    async def _repair(self, wire: Wire, position: Position) -> None:
+    async def _repair(self, wire: Connection, position: Position) -> None:
         """Go on where the stream or the group is gone."""
         if self._member is None:
             if position.highest > EntryId.MIN:
@@ -282,7 +286,7 @@ class Healer:
         else:
             self._break(position, made.text)
 
-    async def _compare(self, wire: Wire, position: Position) -> ErrorReply | None:
+    async def _compare(self, wire: Connection, position: Position) -> ErrorReply | None:
         """Find out whether the stream has gone with the group; returns a refusal.
 
         Done before the group is recreated: until then nothing in it is pending, and no
@@ -293,10 +297,10 @@ class Healer:
         [info] = await self._describer.streams(wire.calls, [position.shard.key])
         if not isinstance(info, ErrorReply):
             gone = await self._is_other(wire, position, info) or info.last < floor
-        elif info.trouble is Trouble.REPAIR:
+        elif info.trouble is ErrorKind.REPAIR:
             gone = floor > EntryId.MIN or not blank
             position.record.reset()
-        elif info.trouble is Trouble.TRANSIENT:
+        elif info.trouble is ErrorKind.TRANSIENT:
             return info  # no answer: the stream may be as old as ever
         else:
             # This user may not ask.

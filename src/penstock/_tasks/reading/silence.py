@@ -14,10 +14,10 @@ from typing import Final
 
 import anyio
 
-from penstock._connection.reconnect import Line
+from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol import commands
 from penstock._tasks.group import Membership
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 
@@ -52,7 +52,7 @@ class SilenceWatch:
 
     def __init__(
         self,
-        line: Line,
+        line: CommandConnection,
         member: Membership,
         *,
         lease: float,
@@ -64,7 +64,7 @@ class SilenceWatch:
         self._lease = lease
         self._on_end = on_end
         self._on_event = on_event
-        self._holds = Bell()
+        self._holds = AutoResetEvent()
         # When the present silence began, if reading is held up; and whether that was
         # reported.
         self._began: float | None = None

@@ -12,9 +12,9 @@ from typing import Final
 import anyio
 
 from penstock._connection.capabilities import require
-from penstock._connection.connection import Wire
-from penstock._connection.reconnect import Link, open_link
-from penstock._core.sending.idempotence import Runs
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import Connector, open_connector
+from penstock._core.sending.idempotence import IdempotentRuns
 from penstock._tasks.lifetime import Lifetime, quietly, seen_through, task_group
 from penstock._tasks.sending.flusher import Flusher
 from penstock._tasks.sending.sender import Sender
@@ -68,7 +68,7 @@ class Delivery:
         """
         sender = self.sender
         sender.reset()
-        async with open_link(self.url, self.on_event) as link:
+        async with open_connector(self.url, self.on_event) as link:
             wire = await self._connect(link)
             async with _alarm() as set_alarm, task_group() as group:
                 flusher = self._flusher(link, wire)
@@ -104,7 +104,7 @@ class Delivery:
                 failures.append(error)
                 group.cancel()
 
-    def _flusher(self, link: Link, wire: Wire) -> Flusher:
+    def _flusher(self, link: Connector, wire: Connection) -> Flusher:
         sender = self.sender
         return Flusher(
             wire,
@@ -114,7 +114,9 @@ class Delivery:
             max_in_flight=self.max_in_flight,
             linger=self.linger,
             resend=self.resend,
-            runs=Runs(secrets.token_hex(8).encode()) if self.idempotent else None,
+            runs=IdempotentRuns(secrets.token_hex(8).encode())
+            if self.idempotent
+            else None,
             queued=sender.queued,
             on_settled=sender.on_settled,
             # So nobody can wait for room, or queue, what nobody would send.
@@ -122,7 +124,7 @@ class Delivery:
             on_event=self.on_event,
         )
 
-    async def _connect(self, link: Link) -> Wire:
+    async def _connect(self, link: Connector) -> Connection:
         wire = await link.first(self.open_timeout)
         try:
             await require(
@@ -138,11 +140,11 @@ class Delivery:
 
 
 @asynccontextmanager
-async def _alarm() -> AsyncIterator[Callable[[float, Link], None]]:
+async def _alarm() -> AsyncIterator[Callable[[float, Connector], None]]:
     """Have the connections of a link aborted after a while, unless this ends before."""
     timers: list[asyncio.TimerHandle] = []
 
-    def set_alarm(seconds: float, link: Link) -> None:
+    def set_alarm(seconds: float, link: Connector) -> None:
         loop = asyncio.get_running_loop()
         timers.append(loop.call_later(seconds, link.abort, "close_timeout is over"))
 

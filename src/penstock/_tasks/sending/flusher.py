@@ -22,15 +22,15 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import anyio
 
-from penstock._connection.connection import Replies, Wire
-from penstock._connection.reconnect import Link
+from penstock._connection.connection import Connection, Replies
+from penstock._connection.reconnect import Connector
 from penstock._core.protocol.replies import ErrorReply, send_failed
 from penstock._core.sending import durability, idempotence
-from penstock._core.sending.accumulator import Accumulator, Batch, Sending
-from penstock._core.sending.durability import Wait
-from penstock._core.sending.idempotence import LIFE, Runs
+from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
+from penstock._core.sending.durability import DurabilityWait
+from penstock._core.sending.idempotence import LIFE, IdempotentRuns
 from penstock._tasks.reporting import id_list, stream_list, tell_of_sends
-from penstock._tasks.wakeups import Bell
+from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import (
     ConnectionLost,
     NotDurable,
@@ -53,8 +53,8 @@ _REMEMBERED: Final = 0.9 * LIFE
 class _Flight(NamedTuple):
     """A write in the air."""
 
-    batch: Batch[Ticket]
-    waits: Sequence[Wait]
+    batch: SendBatch[Ticket]
+    waits: Sequence[DurabilityWait]
     replies: Replies
 
     @property
@@ -84,16 +84,16 @@ class Flusher:
 
     def __init__(
         self,
-        wire: Wire,
-        link: Link,
+        wire: Connection,
+        link: Connector,
         *,
         accumulator: Accumulator[Ticket],
         max_batch: int,
         max_in_flight: int,
         linger: float,
         resend: bool,
-        runs: Runs | None,
-        queued: Bell,
+        runs: IdempotentRuns | None,
+        queued: AutoResetEvent,
         on_settled: Callable[[], None],
         on_ended: Callable[[], None],
         on_event: OnEvent,
@@ -196,13 +196,13 @@ class Flusher:
             self._wire.check()
             self._launch(accumulator.batch(self._max_batch))
 
-    def _launch(self, batch: Batch[Ticket]) -> None:
+    def _launch(self, batch: SendBatch[Ticket]) -> None:
         if self._runs is None:
             commands = list(map(_COMMAND, batch))
         else:
             batch.written = min(batch.written, self._now())
             commands = self._runs.word(batch, self._accumulator.oldest)
-        waits: Sequence[Wait] = ()
+        waits: Sequence[DurabilityWait] = ()
         if self._accumulator.asks:
             longest = self._wire.address.reply_timeout / 2
             waits = durability.waits(batch, self._now(), longest)
@@ -292,7 +292,7 @@ class Flusher:
 
     def _hold(
         self,
-        batch: Batch[Ticket],
+        batch: SendBatch[Ticket],
         again: list[Sending[Ticket]],
         outcomes: Sequence[Any],
     ) -> tuple[list[Sending[Ticket]], list[Any]]:
@@ -351,7 +351,7 @@ class Flusher:
 def _weigh(
     batch: Sequence[Sending[Ticket]],
     outcomes: Sequence[Any],
-    waits: Sequence[Wait],
+    waits: Sequence[DurabilityWait],
     waited: Sequence[Any],
 ) -> list[Any]:
     """Replace outcomes of messages that are not where they have to be."""

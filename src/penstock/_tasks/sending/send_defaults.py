@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from penstock._core.sending.accumulator import Safety
+from penstock._core.sending.accumulator import Durability
 from penstock.codecs import Encode
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId
@@ -15,10 +15,10 @@ from penstock.options import Duration, count, seconds
 from penstock.outgoing import chosen_id
 from penstock.retention import KEEP_ALL, Retention, retention_of
 
-__all__ = ["Chosen", "Manner", "choose", "flag", "timeout_of"]
+__all__ = ["MessageChoices", "SendDefaults", "choose", "flag", "timeout_of"]
 
 
-class Manner(Struct, frozen=True):
+class SendDefaults(Struct, frozen=True):
     """How messages are sent unless a call says otherwise.
 
     Attributes:
@@ -46,7 +46,7 @@ class Manner(Struct, frozen=True):
         *,
         replicas: int = 0,
         durable: bool = False,
-    ) -> Manner:
+    ) -> SendDefaults:
         """Make one.
 
         Raises:
@@ -66,13 +66,13 @@ class Manner(Struct, frozen=True):
         *,
         replicas: int | None = None,
         durable: bool | None = None,
-    ) -> Manner:
+    ) -> SendDefaults:
         """Give the same, but for what is given here.
 
         Raises:
             ConfigurationError: `replicas` or `durable` makes no sense.
         """
-        return Manner.of(
+        return SendDefaults.of(
             self.encode if encode is None else encode,
             self.timeout if timeout is None else timeout,
             self.retention if retention is None else retention,
@@ -81,7 +81,7 @@ class Manner(Struct, frozen=True):
         )
 
 
-class Chosen(NamedTuple):
+class MessageChoices(NamedTuple):
     """What is special about a message.
 
     Attributes:
@@ -94,7 +94,7 @@ class Chosen(NamedTuple):
 
     limit: float | None
     retention: Retention | None
-    safety: Safety | None
+    safety: Durability | None
     id: bytes
     ms: int | None
 
@@ -120,7 +120,7 @@ def flag(value: bool, option: str) -> bool:  # noqa: FBT001 - it is what is chec
 
 
 def choose(
-    manner: Manner,
+    manner: SendDefaults,
     *,
     timeout: Duration | None = None,
     retention: Retention | None = None,
@@ -128,7 +128,7 @@ def choose(
     durable: bool | None = None,
     id: EntryId | str | None = None,  # noqa: A002 - as the user says it
     timestamp: datetime | int | None = None,
-) -> Chosen:
+) -> MessageChoices:
     """Put together what a call chose and how its messages go anyway.
 
     Raises:
@@ -140,5 +140,5 @@ def choose(
         manner.replicas if replicas is None else count(replicas, "replicas", least=0)
     )
     disk = manner.durable if durable is None else flag(durable, "durable")
-    safety = Safety(copies, disk, limit) if copies or disk else None
-    return Chosen(limit, kept, safety, *chosen_id(id, timestamp))
+    safety = Durability(copies, disk, limit) if copies or disk else None
+    return MessageChoices(limit, kept, safety, *chosen_id(id, timestamp))

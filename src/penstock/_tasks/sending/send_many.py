@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from penstock._core.sending.accumulator import Sending
 from penstock._tasks.sending.flusher import Ticket
-from penstock._tasks.sending.send_defaults import Manner
+from penstock._tasks.sending.send_defaults import SendDefaults
 from penstock._tasks.sending.sender import Sender
 from penstock.errors import (
     ConfigurationError,
@@ -28,15 +28,15 @@ from penstock.errors import (
 )
 from penstock.outgoing import Outcome, Outgoing, SendOptions
 
-__all__ = ["Outcomes", "Pack"]
+__all__ = ["Pack", "SendResults"]
 
 Pack: TypeAlias = Callable[[Outgoing[Any]], Sending[Ticket]]
 # How messages go, where to, and what the call chose.
-Route: TypeAlias = tuple[Manner, str, SendOptions]
+Route: TypeAlias = tuple[SendDefaults, str, SendOptions]
 _Failure: TypeAlias = SendFailed | SendUnknown | NotDurable | ConfigurationError
 
 
-class Outcomes:
+class SendResults:
     """What becomes of the messages of a `send_many`, in their order.
 
     Await it for the list of all, or go through it with `async for`, which keeps no

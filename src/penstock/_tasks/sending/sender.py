@@ -18,13 +18,13 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.trimming import trim
 from penstock._core.sending.accumulator import Accumulator, Sending
 from penstock._core.sending.idempotence import MOST_WORDS
-from penstock._tasks.lifetime import Home
+from penstock._tasks.lifetime import LoopBinding
 from penstock._tasks.reporting import tell_of_sends
 from penstock._tasks.sending.deadlines import Deadlines
 from penstock._tasks.sending.flusher import Ticket, fail
-from penstock._tasks.sending.send_defaults import Chosen, Manner, choose
-from penstock._tasks.sending.unbounded_streams import Unbounded
-from penstock._tasks.wakeups import Bell, Rounds
+from penstock._tasks.sending.send_defaults import MessageChoices, SendDefaults, choose
+from penstock._tasks.sending.unbounded_streams import UnboundedStreams
+from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.codecs import unencodable
 from penstock.errors import (
     BufferFull,
@@ -40,7 +40,7 @@ from penstock.message import Shard
 from penstock.outgoing import MessageOptions, SendOptions
 from penstock.sharding import Sharder
 
-__all__ = ["Room", "Sender"]
+__all__ = ["BufferLimits", "Sender"]
 
 # No thread has this number.
 _NOBODY: Final = -1
@@ -48,7 +48,7 @@ _NOBODY: Final = -1
 _OVERHEAD = 64
 
 
-class Room(Struct, frozen=True):
+class BufferLimits(Struct, frozen=True):
     """How much is held and taken at once.
 
     Attributes:
@@ -77,7 +77,7 @@ class Sender:
     def __init__(
         self,
         sharder: Sharder | None,
-        room: Room,
+        room: BufferLimits,
         on_event: OnEvent,
         *,
         once: bool = False,
@@ -90,9 +90,9 @@ class Sender:
         # Shards that were sent to, checked once; by the stream alone where it is one
         # key.
         self._shards: dict[str | tuple[str, int], Shard] = {}
-        self._unbounded = Unbounded(on_event)
+        self._unbounded = UnboundedStreams(on_event)
         # Where it was opened, and the thread that may call; none while it is closed.
-        self._home: Home | None = None
+        self._home: LoopBinding | None = None
         self._thread = _NOBODY
         self.reset()
 
@@ -108,10 +108,10 @@ class Sender:
         self._waiting: OrderedDict[Sending[Ticket], asyncio.Future[None]] = (
             OrderedDict()
         )
-        self.queued = Bell()
-        self._settled = Rounds()
+        self.queued = AutoResetEvent()
+        self._settled = Generation()
 
-    def open(self, home: Home) -> None:
+    def open(self, home: LoopBinding) -> None:
         """Take messages from now on, in that event loop."""
         self._home, self._thread, self._loop = home, home.thread, home.loop
         self._deadlines = Deadlines(home.loop, self._expire)
@@ -155,7 +155,7 @@ class Sender:
         """Messages without an outcome at most."""
         return self._room.max_messages
 
-    def check(self, manner: Manner, stream: str, choices: SendOptions) -> None:
+    def check(self, manner: SendDefaults, stream: str, choices: SendOptions) -> None:
         """Make sure that messages can be taken for that stream in that way.
 
         Raises:
@@ -168,7 +168,7 @@ class Sender:
 
     def pack(
         self,
-        manner: Manner,
+        manner: SendDefaults,
         stream: str,
         payload: Any,
         key: str | None = None,
@@ -216,7 +216,7 @@ class Sender:
         return Sending(shard, command, size, self._loop.create_future())
 
     def _special(
-        self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: Chosen
+        self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: MessageChoices
     ) -> Sending[Ticket]:
         limit, retention, safety, id_, ms = chosen
         now = int(time.time() * 1000) if ms is None else ms
@@ -235,7 +235,7 @@ class Sender:
         stream: str,
         key: str | None,
         body: bytes,
-        manner: Manner,
+        manner: SendDefaults,
         choices: MessageOptions | None,
     ) -> Shard:
         shard: Shard | None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from penstock._tasks.sending.send_defaults import Manner
+from penstock._tasks.sending.send_defaults import SendDefaults
 from penstock.events import Event, OnEvent
 from penstock.outgoing import MessageOptions
 
-__all__ = ["Unbounded"]
+__all__ = ["UnboundedStreams"]
 
 # Streams that are told of; who has more of them, has one for each of something.
 _TOLD: Final = 10
@@ -18,7 +18,7 @@ _HINT: Final = (
 )
 
 
-class Unbounded:
+class UnboundedStreams:
     """Reports streams that are sent to without a retention, each one once.
 
     That is seen by the first message to a shard, so that it costs the others nothing.
@@ -31,7 +31,9 @@ class Unbounded:
         self._on_event = on_event
         self._told: set[str] = set()
 
-    def met(self, stream: str, manner: Manner, choices: MessageOptions | None) -> None:
+    def met(
+        self, stream: str, manner: SendDefaults, choices: MessageOptions | None
+    ) -> None:
         """Take note of the first message to a shard, and of how it is sent."""
         kept = (choices or {}).get("retention") or manner.retention
         if kept is not None or stream in self._told or len(self._told) == _TOLD:

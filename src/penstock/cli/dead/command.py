@@ -10,7 +10,7 @@ from penstock import EntryId
 from penstock.admin import Admin, DeadLetter
 from penstock.cli._admin_call import Json, Url, operate, say
 from penstock.cli._errors import plain_errors
-from penstock.cli.dead.filter import Choice
+from penstock.cli.dead.filter import DeadLetterFilter
 from penstock.cli.dead.report import HEADING, as_json, as_lines, as_row, outcome
 
 __all__ = ["dead"]
@@ -63,7 +63,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List a stream's dead letters, oldest first, without what is in the messages."""
-    choice = Choice(group=group, error=error, reason=reason)
+    choice = DeadLetterFilter(group=group, error=error, reason=reason)
 
     async def work(admin: Admin) -> bool:
         shown = 0
@@ -137,7 +137,7 @@ def redrive(
 
     The exit status is 1 if one that was named by --id could not be.
     """
-    choice = Choice(id or (), group, error, reason)
+    choice = DeadLetterFilter(id or (), group, error, reason)
 
     async def work(admin: Admin) -> bool:
         moved = await admin.dead.redrive(
@@ -181,7 +181,7 @@ def purge(
 
     The exit status is 1 if one that was named by --id was not there.
     """
-    choice = Choice(id or (), group, error, reason, before)
+    choice = DeadLetterFilter(id or (), group, error, reason, before)
 
     async def work(admin: Admin) -> bool:
         deleted = await admin.dead.purge(
@@ -202,7 +202,7 @@ def purge(
     operate(url, work, bad=_BAD)
 
 
-def _all_of(choice: Choice, stream: str, done: int) -> bool:
+def _all_of(choice: DeadLetterFilter, stream: str, done: int) -> bool:
     """Tell whether it was done to all that were named, and say so if not."""
     missed = len({EntryId.parse(id_) for id_ in choice.ids}) - done
     if choice.ids and missed:

@@ -10,11 +10,11 @@ from penstock import ConfigurationError, EntryId
 from penstock.admin import DeadLetter
 from penstock.cli._values import bound
 
-__all__ = ["Choice"]
+__all__ = ["DeadLetterFilter"]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class DeadLetterFilter:
     """What was said of the letters that are meant.
 
     Attributes:

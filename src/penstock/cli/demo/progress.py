@@ -21,7 +21,7 @@ import anyio
 from penstock import CommandError, ConnectError, ConnectionLost
 from penstock.admin import Admin, GroupState
 from penstock.cli.demo.sender import Sender
-from penstock.cli.demo.worker_processes import Crew, Place
+from penstock.cli.demo.worker_processes import Target, WorkerProcesses
 
 __all__ = ["Progress", "Show", "Stalled", "Watch"]
 
@@ -88,10 +88,10 @@ class Watch:
     def __init__(
         self,
         admin: Admin,
-        place: Place,
+        place: Target,
         *,
         sender: Sender,
-        crew: Crew,
+        crew: WorkerProcesses,
         show: Show,
         half: int | None,
         patience: float,

@@ -19,7 +19,12 @@ from penstock.cli.demo.input import Lines
 from penstock.cli.demo.progress import Show, Stalled, Watch
 from penstock.cli.demo.result import Result, tally
 from penstock.cli.demo.sender import Sender
-from penstock.cli.demo.worker_processes import Crew, Place, WorkerDied, open_crew
+from penstock.cli.demo.worker_processes import (
+    Target,
+    WorkerDied,
+    WorkerProcesses,
+    open_workers,
+)
 
 __all__ = ["Settings", "run"]
 
@@ -64,7 +69,7 @@ async def run(settings: Settings, lines: Lines, show: Show) -> Result:
         Admin(settings.url) as admin,
         _place(settings.url, admin) as place,
         # The workers end before the stream does: they would make it anew.
-        open_crew(place) as crew,
+        open_workers(place) as crew,
     ):
         await crew.start([f"worker-{n}" for n in range(1, settings.workers + 1)])
         # What can't be asked at all is an error now, and not a stall later.
@@ -88,10 +93,10 @@ async def run(settings: Settings, lines: Lines, show: Show) -> Result:
 
 
 @asynccontextmanager
-async def _place(url: str, admin: Admin) -> AsyncIterator[Place]:
+async def _place(url: str, admin: Admin) -> AsyncIterator[Target]:
     """Give a stream that is gone afterwards, by names that nobody else has."""
     tag = secrets.token_hex(4)  # the server may be somebody's
-    place = Place(url, f"penstock-demo-{tag}", f"counters-{tag}")
+    place = Target(url, f"penstock-demo-{tag}", f"counters-{tag}")
     try:
         yield place
     finally:
@@ -118,7 +123,11 @@ async def _work(sender: Sender, lines: Lines, watch: Watch) -> list[str]:
 
 
 def _result(
-    sender: Sender, crew: Crew, watch: Watch, seconds: float, problems: list[str]
+    sender: Sender,
+    crew: WorkerProcesses,
+    watch: Watch,
+    seconds: float,
+    problems: list[str],
 ) -> Result:
     sender.settle()
     if sender.failure is not None:

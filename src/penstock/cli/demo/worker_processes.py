@@ -19,7 +19,7 @@ from anyio.abc import Process
 from penstock.cli.demo import worker as program
 from penstock.events import printable
 
-__all__ = ["Crew", "Place", "WorkerDied", "open_crew"]
+__all__ = ["Target", "WorkerDied", "WorkerProcesses", "open_workers"]
 
 _CLOSING: Final = 15.0  # seconds that workers have to close; a consumer's own are 10
 _SETTLING: Final = 0.02  # seconds for what a worker wrote to have reached the server
@@ -35,7 +35,7 @@ class WorkerDied(Exception):  # noqa: N818 - what happened
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Target:
     """Where a crew works.
 
     Attributes:
@@ -64,7 +64,7 @@ class _Worker:
         return WorkerDied(self.name, self.status or 0, printable(text, _LOG_TAIL))
 
 
-class Crew:
+class WorkerProcesses:
     """Worker processes that share a stream.
 
     Args:
@@ -72,7 +72,7 @@ class Crew:
         folder: Where they keep journals and logs.
     """
 
-    def __init__(self, place: Place, folder: Path) -> None:
+    def __init__(self, place: Target, folder: Path) -> None:
         self._place = place
         self._folder = folder
         # Those at work by name, and how many processes there have been.
@@ -179,10 +179,10 @@ class Crew:
 
 
 @asynccontextmanager
-async def open_crew(place: Place) -> AsyncIterator[Crew]:
+async def open_workers(place: Target) -> AsyncIterator[WorkerProcesses]:
     """Give a crew to be started; in the end no process and no file is left."""
     with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
-        crew = Crew(place, Path(folder))
+        crew = WorkerProcesses(place, Path(folder))
         try:
             yield crew
         finally:

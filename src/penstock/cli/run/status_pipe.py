@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["READY", "REFUSED", "URL_VARIABLE", "Line"]
+__all__ = ["READY", "REFUSED", "URL_VARIABLE", "StatusPipe"]
 
 # By the environment, since everybody may read a process's arguments.
 URL_VARIABLE: Final = "PENSTOCK_RUN_URL"
@@ -25,7 +25,7 @@ REFUSED: Final = b"refused\n"
 _LONGEST: Final = 32_768  # bytes of a reason; what is written here must not block
 
 
-class Line:
+class StatusPipe:
     """The worker's end.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from penstock._core.backoff import Backoff
+from penstock._core.backoff import ReconnectBackoff
 from penstock._tasks.lifetime import task_group
 from penstock.cli.run.child import Child, Settings, started
 from penstock.cli.run.readiness import Readiness
@@ -119,7 +119,7 @@ class Supervisor:
 
     async def _keep(self, number: int) -> None:
         """Have a process for a worker until all are to end."""
-        backoff = Backoff(first=_FIRST, cap=_CAP)
+        backoff = ReconnectBackoff(first=_FIRST, cap=_CAP)
         while not self._draining.is_set():
             try:
                 async with started(self._settings, number) as child:
@@ -136,7 +136,9 @@ class Supervisor:
                 async with asyncio.timeout(delay):
                     await self._draining.wait()
 
-    async def _one_life(self, number: int, child: Child, backoff: Backoff) -> str:
+    async def _one_life(
+        self, number: int, child: Child, backoff: ReconnectBackoff
+    ) -> str:
         """See a process to its end; tells what that was."""
         ready_at: list[float] = []
 

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Final
 
 from penstock import PenstockError, Router, UsageError
-from penstock.cli.run.status_pipe import URL_VARIABLE, Line
+from penstock.cli.run.status_pipe import URL_VARIABLE, StatusPipe
 from penstock.cli.run.target import Refused, load
 
 __all__ = ["LOG_FORMAT", "main"]
@@ -30,7 +30,7 @@ _WRONG_USE: Final = 2
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
-async def serve(router: Router, url: str | None, line: Line) -> None:
+async def serve(router: Router, url: str | None, line: StatusPipe) -> None:
     """Handle messages until told to end."""
     loop = asyncio.get_running_loop()
     # The terminal's Ctrl-C is not for us, who are in a session of our own; what comes
@@ -47,7 +47,7 @@ def main() -> None:
     atexit.register(_end_quickly)
     # Until there is an event loop nothing is at work, and can be left at once.
     signal.signal(signal.SIGTERM, _leave)
-    line = Line(int(descriptor))
+    line = StatusPipe(int(descriptor))
     line.watch(float(grace))
     url = os.environ.pop(URL_VARIABLE, None)
     try:
