@@ -60,10 +60,10 @@ class Pipe(asyncio.Protocol):
             return
         due = self._loop.time() + self._delay
         if not self._on_its_way:
-            self._loop.call_at(due, self._pass_on)
+            self._loop.call_at(due, self._promote)
         self._on_its_way.append((due, data))
 
-    def _pass_on(self) -> None:
+    def _promote(self) -> None:
         held = self._on_its_way
         now = self._loop.time()
         ripe = []
@@ -72,7 +72,7 @@ class Pipe(asyncio.Protocol):
         if ripe and self.other and self.other._own:  # noqa: SLF001 - same class
             self.other._own.writelines(ripe)  # noqa: SLF001 - same class
         if held:
-            self._loop.call_at(held[0][0], self._pass_on)
+            self._loop.call_at(held[0][0], self._promote)
 
     def pause_writing(self) -> None:
         if self.other and self.other._own:  # noqa: SLF001 - same class

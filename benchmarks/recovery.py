@@ -123,16 +123,19 @@ def restart() -> float:
 def takeover(redis: Any, url: str) -> float:
     """Kill a worker that holds messages; until the last is another's."""
     redis.flushall()
-    with consumer(url, "dies", hold=True) as dying, Child("benchmarks.recoverer") as it:
+    with (
+        consumer(url, "dies", hold=True) as dead_lettering,
+        Child("benchmarks.recoverer") as it,
+    ):
         for number in range(HELD):
             redis.xadd(STREAM, {"msg": f"{number}"})
         for _ in range(HELD):
-            dying.hear()
+            dead_lettering.hear()
         it.tell(url=url, name="lives", lease=LEASE, hold=False)
         it.hear()
         # Not right after they were read: leases have been renewed by then, or not.
         time.sleep(LEASE * 0.75)
-        dying.kill()
+        dead_lettering.kill()
         start = time.monotonic()
         last = max(it.hear(PATIENCE)["at"] for _ in range(HELD))
         it.tell()

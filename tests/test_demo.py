@@ -402,7 +402,7 @@ async def test_a_run_in_which_nothing_moves_is_given_up(
             admin,
             place,
             sender=sender,
-            crew=WorkerProcesses(place, tmp_path),
+            worker_processes=WorkerProcesses(place, tmp_path),
             show=lambda _: None,
             half=None,
             patience=0.2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from penstock._core.ledger.entry import TRANSITIONS
+from penstock._core.ledger.states import TRANSITIONS
 
 ROOT = Path(__file__).parent.parent
 DESIGN = (ROOT / "docs" / "design.md").read_text()
@@ -13,7 +13,7 @@ DESIGN = (ROOT / "docs" / "design.md").read_text()
 
 def test_the_ledger_s_table_is_the_ledger_s_table() -> None:
     told = set(
-        re.findall(r"^\| ([\w ]+) \| ([A-Z]+) \| ([A-Z]+) \|$", DESIGN, re.MULTILINE)
+        re.findall(r"^\| ([\w -]+) \| ([A-Z_]+) \| ([A-Z_]+) \|$", DESIGN, re.MULTILINE)
     )
     coded = {
         (event, source.name, target.name)

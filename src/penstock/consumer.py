@@ -16,17 +16,17 @@ from typing import (
 )
 
 from penstock._core.handling.signature import check_handler
-from penstock._core.ledger.counting import count_up
+from penstock._core.ledger.counting import statistics_of
 from penstock._core.messages import shard_keys
 from penstock._tasks.consumer_config import (
     ConsumerConfig,
+    auto_commit_of,
     check_kinds,
+    dead_letter_stream_of,
     membership,
+    mode_of,
+    retry_of,
     shard_numbers,
-    which_dead_letters,
-    which_mode,
-    which_policy,
-    which_retry,
 )
 from penstock._tasks.handling.iteration import BatchLoop, Loop
 from penstock._tasks.handling.worker_pool import RunOptions
@@ -238,8 +238,8 @@ class Consumer(Openable[Session[T]], Generic[T]):
             claim=(claim, Claim),
             retry=(retry or Retry(), Retry),
         )
-        mode = which_mode(mode, group)
-        policy = which_policy(auto_commit, mode)
+        mode = mode_of(mode, group)
+        policy = auto_commit_of(auto_commit, mode)
         member = membership(
             mode,
             group,
@@ -253,8 +253,8 @@ class Consumer(Openable[Session[T]], Generic[T]):
             codec = codec_for(payload)
         if codec is not None:
             content_type_of(codec)
-        dead_stream, instead = which_dead_letters(dead_letters, streams)
-        self._plan: ConsumerConfig[T] = ConsumerConfig(
+        dead_stream, instead = dead_letter_stream_of(dead_letters, streams)
+        self._config: ConsumerConfig[T] = ConsumerConfig(
             url=url,
             streams=streams,
             numbers=shard_numbers(shards),
@@ -271,7 +271,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             commit_delay=seconds(commit.delay, "Commit(delay)"),
             lease=seconds(claim.idle, "Claim(idle)"),
             claim_interval=seconds(claim.interval, "Claim(interval)"),
-            retry=which_retry(retry, mode, policy),
+            retry=retry_of(retry, mode, policy),
             instead=instead,
             dead_letters=dead_stream,
             middleware=checked(middleware),
@@ -281,7 +281,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         )
 
     def _living(self) -> Live[Session[T]]:
-        return partial(open_session, self._plan)
+        return partial(open_session, self._config)
 
     def _shut(self) -> None:
         if self._session is not None:
@@ -296,12 +296,12 @@ class Consumer(Openable[Session[T]], Generic[T]):
     @property
     def group(self) -> str | None:
         """The group's name; None in REALTIME."""
-        return self._plan.member.group if self._plan.member else None
+        return self._config.member.group if self._config.member else None
 
     @property
     def name(self) -> str | None:
         """This consumer's name in the group; None in REALTIME."""
-        return self._plan.member.name if self._plan.member else None
+        return self._config.member.name if self._config.member else None
 
     def __aiter__(self) -> AsyncIterator[Message[T]]:
         """Iterate over the messages until the consumer closes.
@@ -316,7 +316,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             ClosedError: The consumer is not open.
             PenstockError: Reading failed for good, see `Consumer`.
         """
-        return Loop(self._receiving.hands)
+        return Loop(self._receiving.checkouts)
 
     def until_caught_up(self) -> AsyncIterator[Message[T]]:
         """Iterate until all that was in the streams when it began has been handled.
@@ -352,7 +352,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             ```
         """
         session = self._receiving
-        return Loop(session.hands, session.goal(), session.watch)
+        return Loop(session.checkouts, session.goal(), session.watch)
 
     @overload
     def next(self, timeout: None = None) -> Coroutine[Any, Any, Message[T]]: ...
@@ -397,7 +397,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         # Not itself async: it has to be known whose call it is, see `Checkouts`.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return self._known(receiving=True).hands.next(timeout)
+        return self._known(receiving=True).checkouts.next(timeout)
 
     def take(
         self,
@@ -425,7 +425,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             PenstockError: Reading failed for good, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
-        return self._known(receiving=True).hands.take(most, wait)
+        return self._known(receiving=True).checkouts.take(most, wait)
 
     def pause(self) -> None:
         """Hand out no more messages until `resume`.
@@ -436,7 +436,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._receiving.intake.pause()
+        self._receiving.entry_queue.pause()
 
     def resume(self) -> None:
         """Hand out messages again.
@@ -444,7 +444,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._receiving.intake.resume()
+        self._receiving.entry_queue.resume()
 
     async def seek(self, to: StartAt | str, *, stream: str | None = None) -> None:
         """Go on at another place, forwards or backwards.
@@ -656,7 +656,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             ```
         """
         most, wait = count(size, "size"), seconds(linger, "linger")
-        return BatchLoop(self._receiving.hands, most, wait)
+        return BatchLoop(self._receiving.checkouts, most, wait)
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server.
@@ -677,7 +677,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        return count_up(self._known().ledger)
+        return statistics_of(self._known().ledger)
 
     async def aclose(self) -> None:
         """Close now, as leaving `async with` cleanly does; from any task.
@@ -710,7 +710,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             receiving: Whether they have to hand out messages still.
         """
         session = self._session
-        if session is None or (receiving and session.intake.closed):
+        if session is None or (receiving and session.entry_queue.closed):
             raise ClosedError("consumer")
         return session
 
@@ -743,12 +743,12 @@ class Consumer(Openable[Session[T]], Generic[T]):
         try:
             yield session
         except ConnectionLost as error:
-            if session.intake.closed:
+            if session.entry_queue.closed:
                 raise ClosedError("consumer") from error
             raise
 
     def __repr__(self) -> str:
-        streams = ", ".join(map(repr, self._plan.streams))
+        streams = ", ".join(map(repr, self._config.streams))
         group = f" group={self.group!r} name={self.name!r}" if self.group else ""
         state = "closed" if self._session is None else "open"
         return f"<Consumer {streams}{group} {state}>"

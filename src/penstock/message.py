@@ -252,7 +252,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
     """
 
     _entry: Delivered
-    _desk: Settlement[T]
+    _settler: Settlement[T]
     # The ledger drops the entry's with its outcome; a message may be read after it.
     _fields: Sequence[bytes]
     _payload: Any = UNSET
@@ -266,18 +266,18 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         """
         payload: T = self._payload
         if payload is UNSET:
-            self._payload = payload = self._desk.payload(self._entry, self._fields)
+            self._payload = payload = self._settler.payload(self._entry, self._fields)
         return payload
 
     @property
     def key(self) -> str | None:
         """The key it was sent with, or None."""
-        return self._desk.key(self._fields)
+        return self._settler.key(self._fields)
 
     @property
     def headers(self) -> Headers:
         """The entry's other fields."""
-        return self._desk.headers(self._fields)
+        return self._settler.headers(self._fields)
 
     @property
     def stream(self) -> str:
@@ -315,7 +315,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         So it is when this process stood still for longer than the lease and another
         one took over, or when it is tried again. Outcomes are dropped then.
         """
-        return self._desk.lost(self._entry)
+        return self._settler.lost(self._entry)
 
     def lease_left(self) -> float:
         """Give the seconds until others may take it over, if this process stops.
@@ -323,7 +323,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         While the process lives the lease is renewed. Infinite in REALTIME and in a
         replay, 0 once there is an outcome or the message is lost.
         """
-        return self._desk.lease_left(self._entry)
+        return self._settler.lease_left(self._entry)
 
     def ack(self) -> bool:
         """Record that this message is done; the committer tells the server.
@@ -341,7 +341,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
                 function.
             ClosedError: The consumer has closed; the entry was given back.
         """
-        return self._desk.ack(self._entry)
+        return self._settler.ack(self._entry)
 
     def nack(self, delay: float | None = None) -> bool:
         """Record that this message is to be tried again, once the handler is done.
@@ -360,7 +360,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
             UsageError: As with `ack`; or it was acknowledged or rejected.
             ClosedError: The consumer has closed; the entry was given back.
         """
-        return self._desk.nack(self._entry, self._fields, delay)
+        return self._settler.nack(self._entry, self._fields, delay)
 
     def reject(self, reason: str = "rejected") -> bool:
         """Record that this message goes to the dead letters, without another attempt.
@@ -375,7 +375,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
             UsageError: As with `ack`; or it was acknowledged or nacked.
             ClosedError: The consumer has closed; the entry was given back.
         """
-        return self._desk.reject(self._entry, self._fields, reason)
+        return self._settler.reject(self._entry, self._fields, reason)
 
     def transaction(self) -> Transaction[Receipt]:
         """Begin what is to happen in Redis once, together with the acknowledgement.
@@ -397,7 +397,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
                 tx.command("HINCRBY", "clicks", message.key, 1)
             ```
         """
-        return self._desk.transaction(self._entry, self._fields)
+        return self._settler.transaction(self._entry, self._fields)
 
     def __repr__(self) -> str:
         entry = self._entry

@@ -40,14 +40,14 @@ class Outlet(Generic[T]):
         producer: object,
         sender: Sender,
         stream: str,
-        manner: SendDefaults,
+        defaults: SendDefaults,
         key: KeyOf[T] | None,
     ) -> None:
         # Only held: a producer that nobody holds is closed.
         self._producer = producer
         self.stream = stream
         self._sender = sender
-        self._manner = manner
+        self._defaults = defaults
         self._key = key
 
     async def send(
@@ -94,7 +94,7 @@ class Outlet(Generic[T]):
         **choices: Unpack[SendOptions],
     ) -> SendResults:
         """Send messages, each with an outcome of its own; see `Producer.send_many`."""
-        route = (self._manner, self.stream, choices)
+        route = (self._defaults, self.stream, choices)
         pack = partial(self._pack_one, choices)
         return SendResults(self._sender, route, messages, pack)
 
@@ -124,7 +124,7 @@ class Outlet(Generic[T]):
                     f"{type(payload).__name__}; mend it, or pass key= to the call"
                 ) from error
         return self._sender.pack(
-            self._manner, self.stream, payload, key, headers, choices=choices
+            self._defaults, self.stream, payload, key, headers, choices=choices
         )
 
     def __repr__(self) -> str:

@@ -159,7 +159,7 @@ class Producer(Openable[Sender]):
         )
         tell = guarded(on_event)
         self._sender = Sender(sharder, room, tell, once=flag(idempotent, "idempotent"))
-        self._manner = SendDefaults.of(
+        self._defaults = SendDefaults.of(
             encode_any if codec is None else encoding(codec),
             timeout_of(send_timeout, "send_timeout"),
             retention_of(retention),
@@ -174,8 +174,8 @@ class Producer(Openable[Sender]):
             linger=seconds(linger, "linger"),
             resend=flag(resend, "resend") or idempotent,
             idempotent=idempotent,
-            replicas=self._manner.replicas > 0,
-            durable=self._manner.durable,
+            replicas=self._defaults.replicas > 0,
+            durable=self._defaults.durable,
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=tell,
@@ -257,7 +257,7 @@ class Producer(Openable[Sender]):
         """
         sender = self._sender
         sending = sender.pack(
-            self._manner, stream, payload, key, headers, choices=choices
+            self._defaults, stream, payload, key, headers, choices=choices
         )
         if (wait := sender.put(sending)) is not None:
             await wait
@@ -280,7 +280,7 @@ class Producer(Openable[Sender]):
             ClosedError: The producer is not open.
         """
         sending = self._sender.pack(
-            self._manner, stream, payload, key, headers, choices=choices
+            self._defaults, stream, payload, key, headers, choices=choices
         )
         self._sender.put_now(sending)
         return sending.ticket
@@ -328,7 +328,7 @@ class Producer(Openable[Sender]):
                         print("failed:", outcome)
             ```
         """
-        route = (self._manner, stream, choices)
+        route = (self._defaults, stream, choices)
         pack = partial(self._pack_one, stream, choices)
         return SendResults(self._sender, route, messages, pack)
 
@@ -336,7 +336,7 @@ class Producer(Openable[Sender]):
         self, stream: str, choices: SendOptions, message: Outgoing[Any]
     ) -> Sending[Ticket]:
         return self._sender.pack(
-            self._manner,
+            self._defaults,
             stream,
             message.payload,
             message.key,
@@ -433,14 +433,14 @@ class Producer(Openable[Sender]):
             )
         if payload is not None:
             codec = codec_for(payload)
-        manner = self._manner.but(
+        defaults = self._defaults.but(
             None if codec is None else encoding(codec),
             timeout_of(timeout, "timeout"),
             retention_of(retention),
             replicas=replicas,
             durable=durable,
         )
-        return Outlet(self, self._sender, stream, manner, key)
+        return Outlet(self, self._sender, stream, defaults, key)
 
     async def flush(self) -> None:
         """Wait until all that was queued before has an outcome, good or bad.

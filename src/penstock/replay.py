@@ -47,14 +47,14 @@ class Replay(Generic[T]):
         self._messages = messages
         self._stream = stream
         # Where it was begun.
-        self._home: LoopBinding | None = None
+        self._binding: LoopBinding | None = None
 
     def _check(self) -> None:
         """Begin here, or refuse another event loop than where it was begun."""
-        if self._home is not None:
-            self._home.check()
+        if self._binding is not None:
+            self._binding.check()
         elif running_loop() is not None:
-            self._home = LoopBinding("replay")
+            self._binding = LoopBinding("replay")
 
     def __aiter__(self) -> AsyncIterator[Message[T]]:
         self._check()

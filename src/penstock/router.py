@@ -105,8 +105,8 @@ class Router:
         self._middleware = checked(middleware)
         self._defaults: dict[str, Any] = dict(defaults)
         # The handlers, and the same by the consumers that they share.
-        self._registrations: tuple[HandlerSpec, ...] = ()
-        self._posts: tuple[SharedConsumer, ...] = ()
+        self._specs: tuple[HandlerSpec, ...] = ()
+        self._shared: tuple[SharedConsumer, ...] = ()
         # Whether another router has copied the handlers.
         self._included = False
         # The last run; None before the first.
@@ -165,7 +165,7 @@ class Router:
         """
 
         def registered(function: F) -> F:
-            registration = register(
+            spec = register(
                 function,
                 streams,
                 {"group": group, **self._defaults, **options},
@@ -176,7 +176,7 @@ class Router:
                 batch=batch,
                 middleware=(*self._middleware, *checked(middleware)),
             )
-            self._add(registration)
+            self._add(spec)
             return function
 
         return registered
@@ -196,24 +196,21 @@ class Router:
         if other is self:
             raise ConfigurationError("a router can't include itself; give another one")
         self._add(
-            *(
-                adopt(registration, self._defaults, self._middleware)
-                for registration in other._registrations
-            )
+            *(adopt(spec, self._defaults, self._middleware) for spec in other._specs)
         )
         other._included = True
 
-    def _add(self, *registrations: HandlerSpec) -> None:
-        if self._together is not None:
+    def _add(self, *specs: HandlerSpec) -> None:
+        if self._consumer_set is not None:
             raise UsageError("this router is running; add its handlers before")
         if self._included:
             raise UsageError(
                 "this router is included in another one already; add its handlers "
                 "before that, by importing their modules first"
             )
-        together = (*self._registrations, *registrations)
-        self._posts = shared_consumers_of(together)
-        self._registrations = together
+        consumer_set = (*self._specs, *specs)
+        self._shared = shared_consumers_of(consumer_set)
+        self._specs = consumer_set
 
     async def run(
         self, url: str | None = None, *, on_ready: Callable[[], object] | None = None
@@ -325,21 +322,21 @@ class Router:
 
     def _begin(self, url: str | None, running: Running) -> ConsumerSet:
         """Make the consumers of a run."""
-        if self._together is not None:
+        if self._consumer_set is not None:
             raise UsageError("this router is running already; make another one")
-        if not self._posts:
+        if not self._shared:
             raise ConfigurationError(
                 "this router has no handlers; register some with @router.handler(...), "
                 "and import their modules before it runs"
             )
         where = self._url if url is None else url
         self._running = running
-        return ConsumerSet([post.part(where) for post in self._posts])
+        return ConsumerSet([shared.part(where) for shared in self._shared])
 
     @property
-    def _together(self) -> ConsumerSet | None:
+    def _consumer_set(self) -> ConsumerSet | None:
         """The consumers, while they open, are open or close."""
-        return None if self._running is None else self._running.together
+        return None if self._running is None else self._running.consumer_set
 
     def stop(self) -> None:
         """Drain: read no more, let handlers finish, commit, give back the rest.
@@ -349,19 +346,19 @@ class Router:
         cancelled, and their messages given back. Call it from anywhere: a handler, a
         signal handler, another thread. While it is not running it does nothing.
         """
-        if self._together is not None:
-            self._together.stop()
+        if self._consumer_set is not None:
+            self._consumer_set.stop()
 
     @property
     def consumers(self) -> tuple[Consumer[Any], ...]:
         """The consumers that are open, to ask them for statistics or lag."""
-        return () if self._together is None else self._together.open
+        return () if self._consumer_set is None else self._consumer_set.open
 
     @property
     def ready(self) -> bool:
         """Whether all consumers are open, and none is draining."""
-        return self._together is not None and self._together.ready
+        return self._consumer_set is not None and self._consumer_set.ready
 
     def __repr__(self) -> str:
-        state = "idle" if self._together is None else "running"
-        return f"<Router of {len(self._registrations)} handlers, {state}>"
+        state = "idle" if self._consumer_set is None else "running"
+        return f"<Router of {len(self._specs)} handlers, {state}>"

@@ -54,10 +54,10 @@ class Transaction(Generic[R]):
     it brings about will still be there once.
     """
 
-    __slots__ = ("_over", "_till")
+    __slots__ = ("_over", "_sink")
 
-    def __init__(self, till: TransactionSink[R]) -> None:
-        self._till = till
+    def __init__(self, sink: TransactionSink[R]) -> None:
+        self._sink = sink
         # None before the block, False in it, True after it.
         self._over: bool | None = None
 
@@ -71,7 +71,7 @@ class Transaction(Generic[R]):
         end; and after it where a reply was lost on the way: then the message is
         acknowledged, most likely by this very transaction.
         """
-        return self._till.applied
+        return self._sink.applied
 
     @property
     def results(self) -> Sequence[Any]:
@@ -80,12 +80,12 @@ class Transaction(Generic[R]):
         As a script sees them, so whole numbers above 2**53 are rounded here; what is
         stored is exact. Empty where `applied` is not True.
         """
-        return self._till.results
+        return self._sink.results
 
     @property
     def receipts(self) -> Sequence[R]:
         """The receipts of what was sent, in order; empty as `results` is."""
-        return self._till.receipts
+        return self._sink.receipts
 
     def send(
         self,
@@ -114,7 +114,7 @@ class Transaction(Generic[R]):
             UsageError: Outside the block.
         """
         self._check("send()")
-        self._till.send(
+        self._sink.send(
             stream, payload, key=key, headers=headers, codec=codec, shards=shards
         )
 
@@ -135,7 +135,7 @@ class Transaction(Generic[R]):
             UsageError: Outside the block.
         """
         self._check("command()")
-        self._till.command(name, args, keys)
+        self._sink.command(name, args, keys)
 
     def _check(self, call: str) -> None:
         if self._over is not False:
@@ -169,7 +169,7 @@ class Transaction(Generic[R]):
         """
         self._over = True
         if error is None:
-            await self._till.settle()
+            await self._sink.settle()
 
     def __repr__(self) -> str:
         states = {None: "not entered", False: "open", True: "over"}

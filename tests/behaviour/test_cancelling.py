@@ -178,7 +178,7 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
             await storm.over(*calls, times=900)
             assert not consumer.statistics().late
             assert not who_waits(consumer)
-            assert not consumer._open.hands.holders
+            assert not consumer._open.checkouts.holders
         handled += await read_the_rest(url, stream, redis)
     assert storm.cancelled > 200
     assert set(handled) == {b"%d" % number for number in range(1500)}
@@ -188,8 +188,8 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
 
 def who_waits(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
     """List what those wait for that look for messages."""
-    intake = consumer._open.intake
-    return [*intake._workers._waiting, *intake._gatherers._waiting]
+    entry_queue = consumer._open.entry_queue
+    return [*entry_queue._workers._waiting, *entry_queue._gatherers._waiting]
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -535,13 +535,13 @@ async def test_what_fails_when_nobody_waits_for_it_any_more_reproaches_nobody(
     """A seek, say, that was cancelled before the server refused it."""
     failed = asyncio.Event()
 
-    async def errand(wire: object, cursor: object) -> None:
+    async def work(wire: object, cursor: object) -> None:
         failed.set()
         raise CommandError("XGROUP SETID", "NOPERM", "no")
 
     async with nothing_left(redis):
         async with Consumer(stream, url=url, group="g") as consumer:
-            asked = asyncio.create_task(consumer._open.readers.between_reads(errand))
+            asked = asyncio.create_task(consumer._open.readers.between_reads(work))
             await asyncio.sleep(0)
             asked.cancel()
             await failed.wait()

@@ -344,7 +344,7 @@ async def test_what_other_tasks_left_in_a_loop_is_not_processed_by_leaving(
 
 
 async def is_open(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer._open.ledger.totals.left == count
+    return consumer._open.ledger.counters.left == count
 
 
 async def test_one_iterator_in_several_tasks_acknowledges_what_each_comes_back_for(

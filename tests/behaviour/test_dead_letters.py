@@ -28,7 +28,7 @@ from penstock import (
     Retry,
     admin,
 )
-from penstock._core.ledger.entry import State
+from penstock._core.ledger.states import State
 from support.failing import Boom, handled, running
 from support.proxy import proxy
 from support.server import server, with_login
@@ -59,7 +59,7 @@ async def test_after_the_last_attempt_a_message_is_kept_with_all_about_it(
     async with running(consumer, fails):
         await eventually(lambda: done(redis, f"{stream}:{receipt.shard}"))
         await consumer.commit()
-        assert consumer.statistics().dead_lettered == 1
+        assert consumer.statistics().dead_letter_confirmed == 1
     [letter] = await admin.dead.list(stream, url=url)
     assert (letter.payload, letter.key) == (b"\x00\xff", "k")
     assert letter.headers == {"a": "1", "dead.id": "forged"}
@@ -386,11 +386,11 @@ async def test_what_could_not_be_written_on_closing_is_given_back(
         stream, url=url, group="g", retry=THRICE, close_timeout=0.2, on_event=events
     )
 
-    async def dying() -> bool:
+    async def dead_lettering() -> bool:
         return bool(events.named("gave_up"))
 
     async with running(consumer, fails):
-        await eventually(dying)
+        await eventually(dead_lettering)
     assert await deliveries(redis, stream, "g")
     await redis.delete(f"{stream}.dead")
     # Its attempts are used up: it is not tried again.

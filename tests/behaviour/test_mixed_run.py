@@ -55,7 +55,7 @@ class Chaos:
     """Ends a random worker every second, one way or the other, and replaces it."""
 
     def __init__(self, crew: Fleet, chance: random.Random) -> None:
-        self._crew = crew
+        self._worker_pool = crew
         self._chance = chance
         self._on_duty: list[Life] = []
         self._names = 0
@@ -85,7 +85,7 @@ class Chaos:
         await self._start(name)
 
     async def _start(self, name: str) -> None:
-        self._on_duty.append(await self._crew.start(name))
+        self._on_duty.append(await self._worker_pool.start(name))
 
     def _new_name(self) -> str:
         self._names += 1

@@ -183,7 +183,7 @@ async def test_reconnects_during_a_slow_handler_count_no_attempts(
         for _ in range(20):
             session = consumer._session
             assert session is not None
-            before = [session._line._wire, *session.readers.wires]
+            before = [session._connection._connection, *session.readers.connections]
             for wire in before:
                 await redis.client_kill_filter(_id=wire.client_id)
             await eventually(lambda: are_new(consumer, before))
@@ -199,7 +199,7 @@ async def test_reconnects_during_a_slow_handler_count_no_attempts(
 async def are_new(consumer: Consumer[bytes], before: list[Any]) -> bool:
     session = consumer._session
     assert session is not None
-    wires = [session._line._wire, *session.readers.wires]
+    wires = [session._connection._connection, *session.readers.connections]
     return not any(wire in before or wire.lost for wire in wires)
 
 

@@ -149,8 +149,12 @@ async def test_what_was_in_hand_when_it_closed_is_freed(
             await eventually(partial(has_queued, consumer))
     del consumer
     gc.collect()
-    accounts = [thing for thing in gc.get_objects() if type(thing) is ShardState]
-    assert not [account for account in accounts if account.shard.stream == stream]
+    shard_states = [thing for thing in gc.get_objects() if type(thing) is ShardState]
+    assert not [
+        shard_state
+        for shard_state in shard_states
+        if shard_state.shard.stream == stream
+    ]
 
 
 async def test_a_hook_that_raises_disturbs_nothing(

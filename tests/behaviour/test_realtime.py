@@ -146,12 +146,12 @@ async def test_an_error_that_nobody_was_told_leaves_the_consumer(
     with pytest.raises(CommandError, match="WRONGTYPE"):
         async with Consumer(stream, url=url) as consumer:
             # Wait for the reader to meet the error without asking for a message.
-            intake = consumer._open.intake
-            await eventually(lambda: failed(intake))
+            entry_queue = consumer._open.entry_queue
+            await eventually(lambda: failed(entry_queue))
 
 
-async def failed(intake: object) -> bool:
-    return getattr(intake, "_error") is not None  # noqa: B009
+async def failed(entry_queue: object) -> bool:
+    return getattr(entry_queue, "_error") is not None  # noqa: B009
 
 
 @pytest.mark.parametrize("ahead", ["now", "next", "far"])

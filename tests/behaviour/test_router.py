@@ -424,8 +424,8 @@ async def test_sync_handlers_of_events_stay_one_sync_function(stream: str) -> No
     given = {"group": "g"}, {"event": "a", "header": "type", "concurrency": 1}
     how: dict[str, Any] = {**given[1], "ordering": "none", "batch": None}
     made = register(handle, (stream,), given[0], middleware=(), **how)
-    [post] = shared_consumers_of([made])
-    call = post.dispatch(anyio.CapacityLimiter(1), passed_over)
+    [shared] = shared_consumers_of([made])
+    call = shared.dispatch(anyio.CapacityLimiter(1), passed_over)
     assert not inspect.iscoroutinefunction(call)
     for kind in ("a", "b"):
         message: Any = Typed(kind)
@@ -460,8 +460,8 @@ async def test_a_consumer_s_run_is_told_what_the_decorator_was(
         seen.append(bodies)
 
     register_it(handle if sync else handle_async)
-    [post] = router._posts
-    await post.part(None).run()
+    [shared] = router._shared
+    await shared.part(None).run()
     how = {"concurrency": 3, "ordering": Ordering.KEY, "batch": 10}
     assert seen == [how, [b"x", b"x"]]
 

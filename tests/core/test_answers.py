@@ -74,7 +74,9 @@ ADD_ONCE = scripts.add_once(
     life=1,
     low=1,
 )
-BURY = scripts.bury(b"s", "g", "c", b"1-1", dead=b"d", letter=[b"msg", b"x"])
+SEND_DEAD_LETTER = scripts.bury(
+    b"s", "g", "c", b"1-1", dead=b"d", letter=[b"msg", b"x"]
+)
 MOVE = scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
 TRIM_ACKED = scripts.xtrim_acked(b"s", b"5-0", [], (b"MINID", b"5-0"))
 FACTS = scripts.stream_facts(b"s")
@@ -283,8 +285,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "facts": (commands.info(b"memory"), "$3 a:b", b"a:b"),
     "facts, RESP3": (commands.info(b"memory"), "=7 txt:a:b", b"a:b"),
     "a run": (ADD_ONCE, b"$9\r\n1-1\n!ERR!\r\n", b"1-1\n!ERR!"),
-    "a burial": (BURY, ":1", 1),
-    "a burial that was copied": (BURY, "$3 8-1", b"8-1"),
+    "a burial": (SEND_DEAD_LETTER, ":1", 1),
+    "a burial that was copied": (SEND_DEAD_LETTER, "$3 8-1", b"8-1"),
     "a move": (MOVE, "*2 :1 :1", (1, 1)),
     "a trim that was refused": (TRIM_ACKED, ":-1", -1),
     "an empty consumer": (REMOVE, ":0", 0),

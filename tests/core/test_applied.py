@@ -8,7 +8,7 @@ import pytest
 
 from core.test_ledger import A, Books, later, raw
 from penstock._core.handling.settlement import Settler
-from penstock._core.ledger.entry import State
+from penstock._core.ledger.states import State
 from penstock._core.protocol.replies import RawEntry
 from penstock.errors import ClosedError, UsageError
 from penstock.transaction import Transaction
@@ -25,21 +25,21 @@ def test_what_runs_is_gone_and_its_room_is_free_when_its_handler_ends() -> None:
     books = Books()
     entry = taken(books)
     assert books.applied(entry)
-    assert entry.state is State.GONE
+    assert entry.state is State.DONE
     assert not books.in_hand(A)
     assert books.held == 1
     assert books.ack(entry)
     books.finish(entry, ack=True)
     assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
-    assert books.plan() == []
-    assert books.totals.left == 0
+    assert books.acks_to_send() == []
+    assert books.counters.left == 0
 
 
 def test_what_is_left_open_is_gone_too() -> None:
     books = Books()
     entry = taken(books)
     books.finish(entry, ack=False)
-    assert entry.state is State.OPEN
+    assert entry.state is State.UNSETTLED
     assert books.applied(entry)
     assert not books.in_hand(A)
     assert books.held == 0
@@ -82,19 +82,19 @@ def test_a_pending_list_read_meanwhile_does_not_bring_it_back() -> None:
     entry = taken(books)
     with books.recovering(A):
         books.applied(entry)
-        assert books.came_back(A, [[b"1-1", [b"msg", b"x"]]], 1.0, {}) == 0
+        assert books.redelivered(A, [[b"1-1", [b"msg", b"x"]]], 1.0, {}) == 0
     assert not books.in_hand(A)
 
 
 class TransactionSink:
     def begin(self, entry: Any, fields: Any) -> Any:
-        till: Any = (entry, fields)
-        return Transaction(till)
+        sink: Any = (entry, fields)
+        return Transaction(sink)
 
 
-def desk(books: Books, **options: Any) -> Settler[Any]:
+def settler(books: Books, **options: Any) -> Settler[Any]:
     refusals: Any = None
-    facts: dict[str, Any] = {"no_ack": None, "at_home": lambda: True}
+    facts: dict[str, Any] = {"why_no_ack": None, "on_loop_thread": lambda: True}
     return Settler(
         books,
         None,
@@ -108,11 +108,11 @@ def desk(books: Books, **options: Any) -> Settler[Any]:
 def test_a_transaction_is_begun_for_what_has_no_outcome() -> None:
     books = Books()
     entry = taken(books)
-    made = desk(books).transaction(entry, entry.fields)
+    made = settler(books).transaction(entry, entry.fields)
     assert repr(made) == "<Transaction not entered>"
     books.applied(entry)
     with pytest.raises(UsageError, match="acknowledged already"):
-        desk(books).transaction(entry, ())
+        settler(books).transaction(entry, ())
 
 
 def test_there_is_none_after_a_refusal_or_for_what_was_given_back() -> None:
@@ -120,22 +120,22 @@ def test_there_is_none_after_a_refusal_or_for_what_was_given_back() -> None:
     entry = taken(books)
     books.refuse(entry, later(), ())
     with pytest.raises(UsageError, match="nacked, rejected"):
-        desk(books).transaction(entry, ())
+        settler(books).transaction(entry, ())
     books = Books()
     entry = taken(books)
     books.close()
     assert books.closed
     with pytest.raises(ClosedError):
-        desk(books).transaction(entry, ())
+        settler(books).transaction(entry, ())
 
 
 def test_there_is_none_where_nothing_is_acknowledged_or_in_another_thread() -> None:
     books = Books()
     entry = taken(books)
     with pytest.raises(UsageError, match="acknowledges its message: none here"):
-        desk(books, no_ack="none here").transaction(entry, ())
+        settler(books, why_no_ack="none here").transaction(entry, ())
     with pytest.raises(UsageError, match="another thread"):
-        desk(books, at_home=lambda: False).transaction(entry, ())
+        settler(books, on_loop_thread=lambda: False).transaction(entry, ())
 
 
 def test_two_lists_under_way_keep_out_what_either_may_have() -> None:
@@ -147,5 +147,5 @@ def test_two_lists_under_way_keep_out_what_either_may_have() -> None:
         with books.recovering(A):
             books.applied(first)
         books.applied(second)
-        assert books.came_back(A, listed, 1.0, {}) == 0
-    assert books.came_back(A, listed, 1.0, {}) == 2
+        assert books.redelivered(A, listed, 1.0, {}) == 0
+    assert books.redelivered(A, listed, 1.0, {}) == 2

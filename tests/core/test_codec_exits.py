@@ -8,7 +8,8 @@ import pytest
 
 from core.test_ledger import A, Books
 from penstock._core.handling.settlement import Settler
-from penstock._core.ledger.entry import Entry, State
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.states import State
 from penstock.errors import DecodeError
 
 
@@ -46,27 +47,27 @@ def opened(error: type[BaseException]) -> tuple[Books, Settler[Any], list[Entry]
     entries = [[b"%d-1" % n, [b"msg", b"%d" % n]] for n in (1, 2, 3)]
     books.received(A, entries, 0.0, 30)
     refusals: Any = FailureOutcomes(books)
-    desk: Settler[Any] = Settler(
+    settler: Settler[Any] = Settler(
         books,
         Raises(error),
         refusals,
         max_message_bytes=1000,
-        no_ack=None,
-        at_home=lambda: True,
+        why_no_ack=None,
+        on_loop_thread=lambda: True,
     )
     taken = [books.take() for _ in entries]
-    return books, desk, [entry for entry in taken if entry is not None]
+    return books, settler, [entry for entry in taken if entry is not None]
 
 
 @pytest.mark.parametrize("error", [ValueError, Odd])
 def test_what_it_raises_is_why_a_message_can_t_be_read(
     error: type[BaseException],
 ) -> None:
-    books, desk, entries = opened(error)
-    left, messages = desk.open_all(entries)
+    books, settler, entries = opened(error)
+    left, messages = settler.open_all(entries)
     assert [message.payload for message in messages] == [b"1", b"3"]
     assert left == [entries[0], entries[2]]
-    assert entries[1].state is State.SETTLED
+    assert entries[1].state is State.TO_ACK
     assert books.held == 2
 
 
@@ -74,16 +75,16 @@ def test_what_it_raises_is_why_a_message_can_t_be_read(
 def test_but_an_exit_is_raised_and_nothing_stays_in_hand(
     error: type[BaseException],
 ) -> None:
-    books, desk, entries = opened(error)
+    books, settler, entries = opened(error)
     with pytest.raises(error):
-        desk.open_all(entries)
+        settler.open_all(entries)
     assert books.held == 0
-    assert {entry.state for entry in entries} == {State.OPEN}
+    assert {entry.state for entry in entries} == {State.UNSETTLED}
 
 
 def test_so_it_is_with_one() -> None:
-    books, desk, entries = opened(SystemExit)
+    books, settler, entries = opened(SystemExit)
     with pytest.raises(SystemExit):
-        desk.open(entries[1])
+        settler.open(entries[1])
     assert books.held == 2
-    assert entries[1].state is State.OPEN
+    assert entries[1].state is State.UNSETTLED

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from core.test_ledger import A, B, Books, now, raw
-from penstock._core.ledger.entry import LeaseRenewal, State
 from penstock._core.ledger.failure_policy import RetryAt
+from penstock._core.ledger.lease_clock import LeaseRenewal
+from penstock._core.ledger.states import State
 
 
 def told(books: Books, at: float = 0.0) -> dict[tuple[bytes, int | None], list[bytes]]:
     renewals: list[LeaseRenewal] = books.to_count_again(at)
     assert not any(renewal.late for renewal in renewals)
-    return {(each.account.shard.key, each.count): each.ids for each in renewals}
+    return {(each.shard_state.shard.key, each.count): each.ids for each in renewals}
 
 
 def test_what_handlers_have_is_counted_and_what_waits_is_not_asked_about() -> None:
@@ -44,7 +45,7 @@ def test_with_an_outcome_only_a_further_attempt_matters() -> None:
     for _ in range(2):
         entry = books.started()
         books.finish(entry, ack=True)
-        assert now(entry) is State.SETTLED
+        assert now(entry) is State.TO_ACK
     assert told(books) == {(A.key, 3): [raw(2)]}
 
 

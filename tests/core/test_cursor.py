@@ -17,14 +17,14 @@ def entries(*ids: str) -> list[RawEntry]:
     return [[id_.encode(), [b"msg", b""]] for id_ in ids]
 
 
-def live(cursor: Cursor, room: int = 10) -> ReadNew:
-    read = cursor.next(room)
+def live(cursor: Cursor, budget: int = 10) -> ReadNew:
+    read = cursor.next(budget)
     assert isinstance(read, ReadNew)
     return read
 
 
-def recovery(cursor: Cursor, room: int = 10) -> ReadPending:
-    read = cursor.next(room)
+def recovery(cursor: Cursor, budget: int = 10) -> ReadPending:
+    read = cursor.next(budget)
     assert isinstance(read, ReadPending)
     return read
 
@@ -342,11 +342,11 @@ def test_what_was_told_of_is_forgotten_when_it_is_over() -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
     came(cursor, A, "5-0")
     position = came(cursor, A, "1-0")
-    assert not position.noted
-    position.noted = True
-    assert came(cursor, A, "2-0").noted, "it is still the same time"
-    assert not came(cursor, A, "6-0").noted
-    assert not came(cursor, A, "3-0").noted, "this is another"
+    assert not position.rewind_reported
+    position.rewind_reported = True
+    assert came(cursor, A, "2-0").rewind_reported, "it is still the same time"
+    assert not came(cursor, A, "6-0").rewind_reported
+    assert not came(cursor, A, "3-0").rewind_reported, "this is another"
 
 
 def test_who_restarts_a_shard_is_not_told_that_it_goes_back() -> None:
@@ -358,7 +358,7 @@ def test_who_restarts_a_shard_is_not_told_that_it_goes_back() -> None:
     assert (position.after, position.floor) == (b"2-0", b"2-0")
     position = came(cursor, A, "3-0")
     assert position.again
-    assert position.noted
+    assert position.rewind_reported
 
 
 def test_a_restart_ends_recovery() -> None:
@@ -389,15 +389,15 @@ def test_going_back_is_noticed_exactly_while_ids_do_not_lie_above_the_highest(
 @given(st.integers(1, 5), st.integers(1, 2000))
 @settings(max_examples=100, deadline=None)
 def test_the_room_is_divided_among_the_shards_and_at_least_one_each(
-    shards: int, room: int
+    shards: int, budget: int
 ) -> None:
     start = [(Shard(str(n), 0, b"%d" % n), b"0-0") for n in range(shards)]
-    read = live(Cursor(start, group=False), room)
+    read = live(Cursor(start, group=False), budget)
     assert read.count >= 1
     assert len(read.positions) == shards
     # Over the room by less than there are shards, and only if it is tiny.
-    assert read.count * shards <= max(room, shards)
-    assert read.count * shards > room - shards
+    assert read.count * shards <= max(budget, shards)
+    assert read.count * shards > budget - shards
 
 
 def test_what_comes_from_a_shard_that_is_not_read_is_a_bug() -> None:
@@ -436,7 +436,7 @@ def test_a_reconnect_puts_in_doubt_what_is_known_of_a_stream() -> None:
     cursor.connected()
     one, other = cursor.positions
     assert one.doubtful
-    assert one.record.interrupted
+    assert one.identity.interrupted
     assert not other.doubtful
 
 

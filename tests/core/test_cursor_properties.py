@@ -24,7 +24,7 @@ class CursorMachine(RuleBasedStateMachine):
         # how many reads a shard has had some and was live.
         self.new: Counter[bytes] = Counter()
         self.pending: Counter[bytes] = Counter()
-        self.hungry: Counter[bytes] = Counter()
+        self.idle_workers: Counter[bytes] = Counter()
         self.recovered = 0
         self.number = 0
 
@@ -48,7 +48,7 @@ class CursorMachine(RuleBasedStateMachine):
         else:
             self.cursor.add(shard, b"0-0")
             self.pending[shard.key] = number
-        self.hungry[shard.key] = 0
+        self.idle_workers[shard.key] = 0
 
     @rule(number=st.integers(0, 4))
     def break_or_heal(self, number: int) -> None:
@@ -56,7 +56,7 @@ class CursorMachine(RuleBasedStateMachine):
         if shard in self.cursor:
             position = self.position(shard)
             position.broken = "WRONGTYPE" if position.broken is None else None
-            self.hungry[shard.key] = 0
+            self.idle_workers[shard.key] = 0
             listed = position in self.cursor.broken
             assert listed == (position.broken is not None)
 
@@ -65,27 +65,27 @@ class CursorMachine(RuleBasedStateMachine):
         self.cursor.connected()
         for shard in self.cursor.shards:
             self.pending[shard.key] = pending
-        self.hungry.clear()
+        self.idle_workers.clear()
 
     @rule(rooms=st.lists(st.integers(1, 40), min_size=1, max_size=8))
     def read(self, rooms: list[int]) -> None:
-        for room in rooms:
-            match read := self.cursor.next(room):
+        for budget in rooms:
+            match read := self.cursor.next(budget):
                 case None:
                     assert all(p.broken is not None for p in self.cursor.positions)
                     return
                 case ReadPending():
-                    self.recover(read, room)
+                    self.recover(read, budget)
                 case ReadNew():
-                    self.read_live(read, room)
+                    self.read_live(read, budget)
             for position in self.cursor.positions:
                 self.see_whether_it_starves(position, read)
 
-    def recover(self, read: ReadPending, room: int) -> None:
+    def recover(self, read: ReadPending, budget: int) -> None:
         position = read.position
         assert position.broken is None
         assert position.recovering
-        assert read.count == room
+        assert read.count == budget
         self.recovered += 1
         live = any(p.broken is None and not p.recovering for p in self.cursor.positions)
         assert not live or self.recovered == 1, "those that are live have their turn"
@@ -95,10 +95,10 @@ class CursorMachine(RuleBasedStateMachine):
         self.cursor.recovered(read, self.entries(count))
         assert position.recovering == (count == read.count)
 
-    def read_live(self, read: ReadNew, room: int) -> None:
+    def read_live(self, read: ReadNew, budget: int) -> None:
         self.recovered = 0
         assert read.positions
-        assert read.count * len(read.positions) <= max(room, len(read.positions))
+        assert read.count * len(read.positions) <= max(budget, len(read.positions))
         recovering = False
         for position in self.cursor.positions:
             recovering |= position.recovering and position.broken is None
@@ -123,10 +123,10 @@ class CursorMachine(RuleBasedStateMachine):
         mine = isinstance(read, ReadNew) and position in read.positions
         live = position.broken is None and not position.recovering
         if mine or not live or not self.new[key]:
-            self.hungry[key] = 0
+            self.idle_workers[key] = 0
         else:
-            self.hungry[key] += 1
-        assert self.hungry[key] < 2, "it has had something for two reads"
+            self.idle_workers[key] += 1
+        assert self.idle_workers[key] < 2, "it has had something for two reads"
 
 
 TestCursor = CursorMachine.TestCase

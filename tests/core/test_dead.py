@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from core.test_ledger import GIVEN_UP, KEY, A, B, Books, ids, known, now, raw, the
-from penstock._core.ledger.entry import Entry, IllegalTransition, State
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.states import IllegalTransition, State
 
 
 def dead(books: Books, *numbers: int) -> None:
@@ -17,31 +18,41 @@ def dead(books: Books, *numbers: int) -> None:
 def sent(books: Books, *numbers: int) -> list[Entry]:
     """Have entries buried; their replies have not come."""
     dead(books, *numbers)
-    return books.to_bury(len(numbers))
+    return books.dead_letters_to_send(len(numbers))
 
 
 def test_what_was_given_up_keeps_its_body_and_its_room_until_it_is_copied() -> None:
     books = Books()
     books.read(1)
     entry = books.failed(GIVEN_UP)
-    assert now(entry) is State.DEAD
-    assert (entry.fields, entry.verdict) == ([b"msg", b""], GIVEN_UP)
-    assert entry.untold
+    assert now(entry) is State.TO_DEAD_LETTER
+    assert (entry.fields, entry.disposition) == ([b"msg", b""], GIVEN_UP)
+    assert entry.unconfirmed
     assert books.to_confirm() == [entry]
-    assert (books.held, books.size, books.dying, books.uncommitted) == (1, 10, 1, 0)
+    assert (books.held, books.size, books.dead_lettering, books.uncommitted) == (
+        1,
+        10,
+        1,
+        0,
+    )
     assert books.outcome_rings == 1
-    assert books.to_bury(10) == [entry]
-    assert now(entry) is State.BURYING
-    assert entry.untold
-    assert (books.held, books.size, books.dying) == (1, 10, 1)
-    books.buried(entry, ours=True)
-    assert now(entry) is State.GONE
-    assert not entry.untold
+    assert books.dead_letters_to_send(10) == [entry]
+    assert now(entry) is State.DEAD_LETTERING
+    assert entry.unconfirmed
+    assert (books.held, books.size, books.dead_lettering) == (1, 10, 1)
+    books.dead_letter_confirmed(entry, ours=True)
+    assert now(entry) is State.DONE
+    assert not entry.unconfirmed
     assert entry.fields == ()
-    assert (books.held, books.size, books.dying, books.uncommitted) == (0, 0, 0, 0)
-    assert (books.totals.dead, books.totals.acked, books.totals.lost) == (1, 0, 0)
+    assert (books.held, books.size, books.dead_lettering, books.uncommitted) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert (books.counters.dead, books.counters.acked, books.counters.lost) == (1, 0, 0)
     assert not known(books, A, raw(1))
-    assert books.plan() == []
+    assert books.acks_to_send() == []
 
 
 def test_the_committer_is_rung_for_each_that_dies() -> None:
@@ -56,72 +67,74 @@ def test_no_more_are_taken_than_go_into_one_write() -> None:
     books.read(3, 4, shard=B)
     for _ in range(2):
         books.failed(GIVEN_UP)
-    assert books.to_bury(0) == []
-    assert ids(books.to_bury(3)) == [raw(1), raw(2), raw(3)]
-    assert ids(books.to_bury(3)) == [raw(4)]
-    assert books.to_bury(3) == []
-    assert books.dying == 4
+    assert books.dead_letters_to_send(0) == []
+    assert ids(books.dead_letters_to_send(3)) == [raw(1), raw(2), raw(3)]
+    assert ids(books.dead_letters_to_send(3)) == [raw(4)]
+    assert books.dead_letters_to_send(3) == []
+    assert books.dead_lettering == 4
 
 
 def test_a_letter_whose_reply_was_lost_is_sent_again() -> None:
     books = Books()
     [one, two] = sent(books, 1, 2)
-    books.unburied(one)
-    assert now(one) is State.DEAD
+    books.dead_letter_unconfirmed(one)
+    assert now(one) is State.TO_DEAD_LETTER
     assert one.fields
-    assert (books.held, books.dying) == (2, 2)
-    assert books.to_bury(10) == [one]
-    books.buried(two, ours=True)
-    books.buried(one, ours=True)
-    assert (books.held, books.dying, books.totals.dead) == (0, 0, 2)
+    assert (books.held, books.dead_lettering) == (2, 2)
+    assert books.dead_letters_to_send(10) == [one]
+    books.dead_letter_confirmed(two, ours=True)
+    books.dead_letter_confirmed(one, ours=True)
+    assert (books.held, books.dead_lettering, books.counters.dead) == (0, 0, 2)
 
 
 def test_what_somebody_else_has_by_then_is_no_letter_of_ours() -> None:
     books = Books()
     [entry] = sent(books, 1)
-    books.buried(entry, ours=False)
-    assert (books.totals.dead, books.totals.lost) == (0, 1)
-    assert (books.held, books.dying) == (0, 0)
+    books.dead_letter_confirmed(entry, ours=False)
+    assert (books.counters.dead, books.counters.lost) == (0, 1)
+    assert (books.held, books.dead_lettering) == (0, 0)
     assert not known(books, A, raw(1))
 
 
 def test_what_was_copied_and_not_acknowledged_is_acknowledged_by_itself() -> None:
     books = Books()
     [entry] = sent(books, 1)
-    books.copied(entry)
-    assert now(entry) is State.SETTLED
+    books.dead_letter_written(entry)
+    assert now(entry) is State.TO_ACK
     assert entry.fields == ()
-    assert (books.held, books.dying, books.uncommitted) == (0, 0, 1)
-    assert books.totals.dead == 1
+    assert (books.held, books.dead_lettering, books.uncommitted) == (0, 0, 1)
+    assert books.counters.dead == 1
     assert books.outcome_rings == 2
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert batch.ids == [raw(1)]
-    books.committed(batch)
+    books.ack_confirmed(batch)
     assert not known(books, A, raw(1))
-    assert (books.totals.acked, books.uncommitted) == (1, 0)
+    assert (books.counters.acked, books.uncommitted) == (1, 0)
 
 
-@pytest.mark.parametrize("answer", ["buried", "copied", "unburied"])
-@pytest.mark.parametrize("state", set(State) - {State.BURYING, State.RELEASED})
+@pytest.mark.parametrize(
+    "answer", ["dead_lettered", "dead_letter_written", "dead_letter_unsent"]
+)
+@pytest.mark.parametrize("state", set(State) - {State.DEAD_LETTERING, State.RELEASED})
 def test_there_is_no_reply_to_what_was_not_sent(answer: str, state: State) -> None:
     books = Books()
     [entry] = sent(books, 1)
     entry.state = state
-    facts = {"ours": True} if answer == "buried" else {}
+    facts = {"ours": True} if answer == "dead_lettered" else {}
     with pytest.raises(IllegalTransition, match=rf"^{answer} is not possible"):
         getattr(books, answer)(entry, **facts)
     assert entry.state is state
 
 
-@pytest.mark.parametrize("answer", ["buried", "copied"])
+@pytest.mark.parametrize("answer", ["dead_lettered", "dead_letter_written"])
 def test_the_reader_is_rung_when_a_letter_is_written(answer: str) -> None:
     books = Books(max_messages=1)
     [entry] = sent(books, 1)
-    assert books.room() == 0
-    facts = {"ours": True} if answer == "buried" else {}
+    assert books.read_budget() == 0
+    facts = {"ours": True} if answer == "dead_lettered" else {}
     getattr(books, answer)(entry, **facts)
     assert books.room_rings == 1
-    assert books.room() == 1
+    assert books.read_budget() == 1
 
 
 def test_what_is_dead_can_be_lost_to_others() -> None:
@@ -129,8 +142,8 @@ def test_what_is_dead_can_be_lost_to_others() -> None:
     dead(books, 1, 2)
     [renewal] = books.to_renew(25.0)
     assert len(books.lose_all_but(renewal, [raw(2)])) == 1
-    assert (books.held, books.size, books.dying) == (1, 10, 1)
-    assert ids(books.to_bury(10)) == [raw(2)]
+    assert (books.held, books.size, books.dead_lettering) == (1, 10, 1)
+    assert ids(books.dead_letters_to_send(10)) == [raw(2)]
 
 
 def test_what_is_being_buried_is_not_lost_by_a_renewal_that_misses_it() -> None:
@@ -138,16 +151,16 @@ def test_what_is_being_buried_is_not_lost_by_a_renewal_that_misses_it() -> None:
     [entry] = sent(books, 1)
     [renewal] = books.to_renew(25.0)
     assert len(books.lose_all_but(renewal, [])) == 0
-    books.buried(entry, ours=True)
-    assert (books.totals.lost, books.totals.dead) == (0, 1)
+    books.dead_letter_confirmed(entry, ours=True)
+    assert (books.counters.lost, books.counters.dead) == (0, 1)
 
 
 def test_what_was_buried_while_pending_entries_were_read_does_not_come_back() -> None:
     books = Books()
     [one, two] = sent(books, 1, 2)
     with books.recovering(A):
-        books.buried(one, ours=True)
-        books.buried(two, ours=False)
+        books.dead_letter_confirmed(one, ours=True)
+        books.dead_letter_confirmed(two, ours=False)
         assert books.back(1, 2, 3, attempts=1) == 1
     assert books.started().id == raw(3)
 
@@ -158,7 +171,7 @@ def test_what_is_dying_does_not_come_back() -> None:
     dead(books, 2)
     assert books.back(1, 2, attempts=1, claimed=True) == 0
     assert books.uncommitted == 0
-    assert books.dying == 2
+    assert books.dead_lettering == 2
 
 
 def test_a_seek_and_a_shard_given_up_leave_the_dead_their_letters() -> None:
@@ -168,8 +181,8 @@ def test_a_seek_and_a_shard_given_up_leave_the_dead_their_letters() -> None:
     assert books.drop(A) == 0
     assert books.give_up(A) == []
     assert sorted(books.in_hand(A)) == [raw(1), raw(2)]
-    assert ids(books.to_bury(10)) == [raw(2)]
-    assert books.dying == 2
+    assert ids(books.dead_letters_to_send(10)) == [raw(2)]
+    assert books.dead_lettering == 2
 
 
 # -- set back ----------------------------------------------------------------------
@@ -181,30 +194,30 @@ def test_what_is_dead_and_comes_again_is_handled_again() -> None:
     entry = books.failed(GIVEN_UP)
     assert books.read(1, again=True) == 1
     assert now(entry) is State.LOST
-    assert (books.dying, books.held, books.totals.lost) == (0, 1, 0)
-    assert books.to_bury(10) == []
+    assert (books.dead_lettering, books.held, books.counters.lost) == (0, 1, 0)
+    assert books.dead_letters_to_send(10) == []
     assert books.started().deliveries == 1
 
 
-@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("dead_letter_written", [False, True])
 def test_what_came_again_while_it_was_buried_stays_in_the_books(
-    copied: bool,  # noqa: FBT001
+    dead_letter_written: bool,  # noqa: FBT001
 ) -> None:
     books = Books(ordering=KEY)
     [old] = sent(books, 1)
     assert books.read(1, again=True) == 1
     assert books.held == 2
-    if copied:
-        books.copied(old)
-        batch = the(books.plan())
+    if dead_letter_written:
+        books.dead_letter_written(old)
+        batch = the(books.acks_to_send())
         assert batch.ids == [raw(1)]
-        books.committed(batch)
+        books.ack_confirmed(batch)
     else:
-        books.buried(old, ours=True)
-    assert (books.held, books.dying, books.uncommitted) == (1, 0, 0)
+        books.dead_letter_confirmed(old, ours=True)
+    assert (books.held, books.dead_lettering, books.uncommitted) == (1, 0, 0)
     assert known(books, A, raw(1))
     books.done()
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 # -- closing -----------------------------------------------------------------------
@@ -216,7 +229,7 @@ def test_what_is_dead_is_given_back_with_the_attempts_it_had() -> None:
     books.failed(GIVEN_UP)
     dead(books, 2)
     assert list(books.release()) == [(A, 4, [raw(1)]), (A, 2, [raw(2)])]
-    assert books.to_bury(10) == []
+    assert books.dead_letters_to_send(10) == []
     assert books.to_confirm() == []
 
 
@@ -228,12 +241,12 @@ def test_what_failed_is_given_back_and_not_buried_by_a_handler_that_ends_late() 
     assert list(books.release()) == [(A, 2, [raw(1)])]
     books.finish(entry, ack=False)
     assert now(entry) is State.RELEASED
-    assert (books.held, books.dying) == (0, 0)
+    assert (books.held, books.dead_lettering) == (0, 0)
 
 
 def test_closing_forgets_the_dead() -> None:
     books = Books()
     dead(books, 1)
     books.close()
-    assert not any(account.dead for account in books._accounts.values())
-    assert (books.held, books.dying) == (0, 0)
+    assert not any(shard_state.dead for shard_state in books._shard_states.values())
+    assert (books.held, books.dead_lettering) == (0, 0)

@@ -4,19 +4,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock._core.ledger.delayed_acks import DelayedAcks
-from penstock._core.ledger.entry import Entry, ShardState, State
+from penstock._core.ledger.entry import Entry, ShardState
+from penstock._core.ledger.states import State
 from penstock.message import Shard
 
 
 def entry(number: int) -> Entry:
-    account = ShardState(Shard("orders", 0, b"orders"))
-    return Entry(account, b"%d-0" % number, (), 0, 1, 0.0)
+    shard_state = ShardState(Shard("orders", 0, b"orders"))
+    return Entry(shard_state, b"%d-0" % number, (), 0, 1, 0.0)
 
 
 def test_where_nothing_is_out_nothing_is_due() -> None:
     delay = DelayedAcks(5.0)
     assert delay.next_due is None
-    assert delay.ripe(1e9) == []
+    assert delay.take_due(1e9) == []
 
 
 def test_an_entry_is_due_so_many_seconds_after_it_was_handed_out() -> None:
@@ -24,17 +25,17 @@ def test_an_entry_is_due_so_many_seconds_after_it_was_handed_out() -> None:
     one = entry(1)
     delay.handed_out(one, now=100.0)
     assert delay.next_due == 105.0
-    assert delay.ripe(104.9) == []
-    assert delay.ripe(105.0) == [one]
+    assert delay.take_due(104.9) == []
+    assert delay.take_due(105.0) == [one]
     assert delay.next_due is None
-    assert delay.ripe(1e9) == []
+    assert delay.take_due(1e9) == []
 
 
 def test_without_a_delay_an_entry_is_due_at_once() -> None:
     delay = DelayedAcks(0.0)
     one = entry(1)
     delay.handed_out(one, now=100.0)
-    assert delay.ripe(100.0) == [one]
+    assert delay.take_due(100.0) == [one]
 
 
 def test_what_has_come_again_since_is_never_due() -> None:
@@ -43,7 +44,7 @@ def test_what_has_come_again_since_is_never_due() -> None:
     delay.handed_out(one, now=100.0)
     delay.handed_out(two, now=100.0)
     one.state = State.LOST
-    assert delay.ripe(105.0) == [two]
+    assert delay.take_due(105.0) == [two]
 
 
 @given(
@@ -60,10 +61,10 @@ def test_every_entry_ripens_once_and_in_order(
         now += wait
         handed.append((now + seconds, entry(number)))
         delay.handed_out(handed[-1][1], now)
-    now, ripe = 0, []
+    now, take_due = 0, []
     for look in looks:
         now += look
-        ripe += delay.ripe(now)
-        assert ripe == [one for due, one in handed if due <= now]
+        take_due += delay.take_due(now)
+        assert take_due == [one for due, one in handed if due <= now]
         left = [due for due, _ in handed if due > now]
         assert delay.next_due == (left[0] if left else None)

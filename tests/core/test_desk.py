@@ -8,7 +8,7 @@ import pytest
 
 from core.test_ledger import Books, now, the
 from penstock._core.handling.settlement import Settler
-from penstock._core.ledger.entry import SIZED_ABOVE, Entry, State
+from penstock._core.ledger.entry import SIZED_ABOVE, Entry
 from penstock._core.ledger.failure_policy import (
     NACKED,
     DeadLettered,
@@ -18,6 +18,7 @@ from penstock._core.ledger.failure_policy import (
     Stopped,
 )
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.states import State
 from penstock.codecs import (
     Codec,
     PayloadError,
@@ -35,16 +36,16 @@ class Clerk:
 
     def __init__(self, books: Ledger) -> None:
         self.books = books
-        self.verdict: Disposition = RetryAt(1.0, 10.0)
+        self.disposition: Disposition = RetryAt(1.0, 10.0)
         self.asked: list[tuple[str, Any]] = []
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
         self.asked.append(("nack", delay))
-        self.books.refuse(entry, self.verdict, fields)
+        self.books.refuse(entry, self.disposition, fields)
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
         self.asked.append(("reject", reason))
-        self.books.refuse(entry, self.verdict, fields)
+        self.books.refuse(entry, self.disposition, fields)
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
         self.asked.append(("undecodable", error))
@@ -60,20 +61,20 @@ class Counter:
     def __init__(
         self,
         codec: Codec[Any] | None = raw_codec,
-        no_ack: str | None = None,
+        why_no_ack: str | None = None,
         *,
-        at_home: bool = True,
+        on_loop_thread: bool = True,
         most: int = 1_000_000,
     ) -> None:
         self.books = Books()
         self.clerk = Clerk(self.books)
-        self.desk: Settler[Any] = Settler(
+        self.settler: Settler[Any] = Settler(
             self.books,
             codec,
             self.clerk,
             max_message_bytes=most,
-            no_ack=no_ack,
-            at_home=lambda: at_home,
+            why_no_ack=why_no_ack,
+            on_loop_thread=lambda: on_loop_thread,
         )
 
     def running(self, *fields: bytes) -> Entry:
@@ -83,7 +84,7 @@ class Counter:
 
     def served(self, *fields: bytes) -> Message[Any]:
         entry = self.running(*fields)
-        return Message(entry, self.desk, entry.fields)
+        return Message(entry, self.settler, entry.fields)
 
 
 def message(codec: Codec[Any] | None, *fields: bytes) -> Message[Any]:
@@ -270,10 +271,10 @@ def test_bytes_text_and_whole_entries_are_read_whatever_they_are() -> None:
 def test_another_desk_goes_by_its_own_codec_s_type() -> None:
     mine = Counter(json_codec(int))
     entry = mine.running(b"msg", b"\x07", b"content-type", b"application/vnd.msgpack")
-    other = mine.desk.reading(msgpack_codec(int))
+    other = mine.settler.reading(msgpack_codec(int))
     assert Message(entry, other, entry.fields).payload == 7
     with pytest.raises(DecodeError, match="its content type"):
-        _ = Message(entry, mine.desk, entry.fields).payload
+        _ = Message(entry, mine.settler, entry.fields).payload
 
 
 @pytest.mark.parametrize("codec", [raw_codec, text_codec, None, json_codec(Any)])
@@ -291,9 +292,9 @@ def test_what_is_too_large_is_not_decoded(
 ) -> None:
     most = sum(map(len, fields)) - len(b"msg")
     fits = Counter(codec, most=most)
-    assert fits.desk.open(fits.running(*fields)) is not None
+    assert fits.settler.open(fits.running(*fields)) is not None
     small = Counter(codec, most=most - 1)
-    assert small.desk.open(small.running(*fields)) is None
+    assert small.settler.open(small.running(*fields)) is None
     [(call, error)] = small.clerk.asked
     assert call == "undecodable"
     told = f"its {most} bytes are more than max_message_bytes={most - 1}"
@@ -305,13 +306,13 @@ def test_where_replies_are_bounded_anyway_only_large_ones_are_measured() -> None
     most = SIZED_ABOVE
     counter = Counter(most=most)
     entry = counter.running(b"msg", b"x" * (most + 1))
-    assert counter.desk.open(entry) is not None  # its share was said to be 10 bytes
+    assert counter.settler.open(entry) is not None  # its share was said to be 10 bytes
     entry.size = most + 4
-    assert counter.desk.open(entry) is None
+    assert counter.settler.open(entry) is None
     entry.fields = (b"msg", b"x" * most)
-    assert counter.desk.open(entry) is not None
+    assert counter.settler.open(entry) is not None
     typed = Counter(json_codec(int), most=most)
-    opened = typed.desk.open(typed.running(b"msg", b"7"))
+    opened = typed.settler.open(typed.running(b"msg", b"7"))
     assert opened is not None
     assert opened.payload == 7
 
@@ -344,7 +345,7 @@ def test_what_is_opened_is_a_message_that_is_decoded(
     codec: Codec[Any] | None, fields: tuple[bytes, ...], payload: object
 ) -> None:
     mine = Counter(codec)
-    opened = mine.desk.open(mine.running(*fields))
+    opened = mine.settler.open(mine.running(*fields))
     assert opened is not None
     assert opened.payload == payload
     assert (opened.id, opened.stream) == (EntryId(1, 1), "orders")
@@ -354,7 +355,7 @@ def test_what_is_opened_is_a_message_that_is_decoded(
 def test_what_was_opened_is_decoded_once() -> None:
     codec = Counting()
     mine = Counter(codec)
-    opened = mine.desk.open(mine.running())
+    opened = mine.settler.open(mine.running())
     assert opened is not None
     assert opened.payload is opened.payload
     assert codec.times == 1
@@ -364,16 +365,16 @@ def test_what_was_opened_is_decoded_once() -> None:
 def test_what_can_not_be_opened_is_dealt_with(fields: tuple[bytes, ...]) -> None:
     mine = Counter(json_codec(int))
     entry = mine.running(*fields)
-    assert mine.desk.open(entry) is None
+    assert mine.settler.open(entry) is None
     [(call, error)] = mine.clerk.asked
     assert call == "undecodable"
     assert isinstance(error, DecodeError)
-    assert now(entry) is State.DEAD
+    assert now(entry) is State.TO_DEAD_LETTER
 
 
 def test_raw_bytes_are_opened_wherever_they_are_and_nothing_else() -> None:
     mine = Counter(raw_codec)
-    assert mine.desk.open(mine.running(b"temp", b"21")) is None
+    assert mine.settler.open(mine.running(b"temp", b"21")) is None
     assert [call for call, _ in mine.clerk.asked] == ["undecodable"]
 
 
@@ -383,8 +384,8 @@ def test_raw_bytes_are_opened_wherever_they_are_and_nothing_else() -> None:
 def test_acknowledging_is_recorded_in_the_ledger() -> None:
     mine = Counter()
     entry = mine.running()
-    mine.desk.ack(entry)
-    mine.desk.ack(entry)
+    mine.settler.ack(entry)
+    mine.settler.ack(entry)
     assert mine.books.to_confirm() == [entry]
 
 
@@ -399,7 +400,7 @@ def test_refusing_goes_to_who_decides() -> None:
 
 @pytest.mark.parametrize("call", ["ack", "nack", "reject"])
 def test_where_nothing_is_decided_by_hand_the_user_is_told_why(call: str) -> None:
-    mine = Counter(no_ack="leave ack() out")
+    mine = Counter(why_no_ack="leave ack() out")
     with pytest.raises(UsageError, match=r"^leave ack\(\) out$"):
         getattr(mine.served(), call)()
     assert mine.books.uncommitted == 0
@@ -408,7 +409,7 @@ def test_where_nothing_is_decided_by_hand_the_user_is_told_why(call: str) -> Non
 
 @pytest.mark.parametrize("call", ["ack", "nack", "reject"])
 def test_in_another_thread_nothing_is_decided(call: str) -> None:
-    mine = Counter(at_home=False)
+    mine = Counter(on_loop_thread=False)
     with pytest.raises(UsageError, match=rf"^{call}\(\) was called in another thread"):
         getattr(mine.served(), call)()
     assert mine.books.uncommitted == 0
@@ -434,15 +435,15 @@ VERDICTS: list[Disposition] = [
 
 
 @pytest.mark.parametrize("handled", [False, True])
-@pytest.mark.parametrize("verdict", VERDICTS, ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("disposition", VERDICTS, ids=lambda v: type(v).__name__)
 def test_each_message_has_one_outcome_and_to_repeat_it_is_no_event(
-    verdict: Disposition,
+    disposition: Disposition,
     handled: bool,  # noqa: FBT001
 ) -> None:
-    postponed = isinstance(verdict, RetryAt)
+    postponed = isinstance(disposition, RetryAt)
     again, other = ("nack", "reject") if postponed else ("reject", "nack")
     mine = Counter()
-    mine.clerk.verdict = verdict
+    mine.clerk.disposition = disposition
     served = mine.served()
     [entry] = mine.books.in_books()
     getattr(served, again)()
@@ -454,7 +455,7 @@ def test_each_message_has_one_outcome_and_to_repeat_it_is_no_event(
         with pytest.raises(UsageError, match=rf"^{call}\(\) came too late: .* nacked"):
             getattr(served, call)()
     assert len(mine.clerk.asked) == 1
-    assert mine.books.totals.acked == 0
+    assert mine.books.counters.acked == 0
 
 
 @pytest.mark.parametrize("call", ["nack", "reject"])
@@ -467,7 +468,7 @@ def test_what_is_acknowledged_can_not_be_refused(
     served = mine.served()
     served.ack()
     if confirmed:
-        mine.books.committed(the(mine.books.plan()))
+        mine.books.ack_confirmed(the(mine.books.acks_to_send()))
     with pytest.raises(
         UsageError, match=rf"^{call}\(\) came too late: .* acknowledged"
     ):
@@ -484,7 +485,7 @@ def test_what_is_somebody_elses_is_decided_on_in_vain(call: str) -> None:
     mine.books.lose(entry)
     assert served.lost
     getattr(served, call)()
-    assert mine.books.totals.late == 1
+    assert mine.books.counters.late == 1
     assert mine.books.to_confirm() == []
 
 
@@ -508,7 +509,7 @@ def test_the_desk_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_nack_that_was_the_last_attempt_may_be_said_again_too() -> None:
     counter = Counter()
-    counter.clerk.verdict = DeadLettered(NACKED)
+    counter.clerk.disposition = DeadLettered(NACKED)
     served = counter.served()
     served.nack()
     served.nack(5.0)

@@ -28,15 +28,15 @@ class Entry:
     deliveries = 1
 
 
-def desk() -> Settler[bytes]:
+def settler() -> Settler[bytes]:
     nobody: Any = None
     return Settler(
         nobody,
         raw_codec,
         nobody,
         max_message_bytes=1000,
-        no_ack=None,
-        at_home=lambda: True,
+        why_no_ack=None,
+        on_loop_thread=lambda: True,
     )
 
 
@@ -49,7 +49,7 @@ def message(of: Settler[bytes], payload: bytes, **headers: str) -> Message[bytes
 
 def test_a_message_is_read_as_another_type() -> None:
     read = PayloadReader(json_codec(Order))
-    for of in (desk(), desk()):
+    for of in (settler(), settler()):
         for _ in range(2):
             given = message(of, b'{"id": 7}', type="t")
             made = read(given)
@@ -60,17 +60,17 @@ def test_a_message_is_read_as_another_type() -> None:
 
 
 def test_bytes_are_the_message_itself() -> None:
-    given = message(desk(), b"x")
+    given = message(settler(), b"x")
     assert PayloadReader(raw_codec)(given) is given
 
 
 def test_a_whole_entry_can_be_asked_for() -> None:
-    made = PayloadReader(None)(message(desk(), b"x"))
+    made = PayloadReader(None)(message(settler(), b"x"))
     assert made.payload == Fields([(b"msg", b"x")])
 
 
 def test_what_can_t_be_decoded_says_so_when_it_is_read_and_quotes_nothing() -> None:
-    made = PayloadReader(json_codec(Order))(message(desk(), b'{"id": "secret"}'))
+    made = PayloadReader(json_codec(Order))(message(settler(), b'{"id": "secret"}'))
     with pytest.raises(DecodeError) as caught:
         _ = made.payload
     assert "secret" not in str(caught.value)
@@ -102,7 +102,7 @@ async def test_the_header_names_the_handler_and_one_is_for_all_others(
     kind: str | None, to: str
 ) -> None:
     calls = Calls()
-    given = message(desk(), b"x", **({"type": kind} if kind else {}))
+    given = message(settler(), b"x", **({"type": kind} if kind else {}))
     names = {"a": "a", None: "other"}
     routes = {k: Route(as_is, calls.sync(name)) for k, name in names.items()}
     Dispatch("type", routes, calls.passed_over).call_sync(given)
@@ -115,7 +115,7 @@ async def test_the_header_names_the_handler_and_one_is_for_all_others(
 async def test_what_there_is_no_handler_for_is_passed_over(kind: str | None) -> None:
     seen: list[object] = []
     calls = Calls()
-    given = message(desk(), b"x", **({"type": kind} if kind else {}))
+    given = message(settler(), b"x", **({"type": kind} if kind else {}))
 
     def pass_over(passed: Message[Any], its: str | None) -> None:
         assert passed is given

@@ -30,7 +30,7 @@ from core.test_ledger import (
     the,
 )
 from penstock._core.backoff import ReconnectBackoff
-from penstock._core.ledger.entry import State
+from penstock._core.ledger.states import State
 from penstock.codecs import encode_any, text_codec
 from penstock.errors import (
     BufferFull,
@@ -46,7 +46,7 @@ from penstock.options import Ordering, seconds
 def test_the_reader_is_rung_when_the_last_queued_entry_is_taken() -> None:
     books = Books(max_messages=10)
     books.read(*range(6))
-    assert books.room() == 0
+    assert books.read_budget() == 0
     for _ in range(6):
         books.started()
     assert books.room_rings, "4 idle workers starve until a handler ends"
@@ -55,7 +55,7 @@ def test_the_reader_is_rung_when_the_last_queued_entry_is_taken() -> None:
 def test_the_reader_is_rung_when_all_that_is_queued_was_lost() -> None:
     books = Books(max_messages=10, lease=30.0)
     books.read(*range(10))
-    assert books.room() == 0
+    assert books.read_budget() == 0
     [renewal] = books.to_renew(100.0)
     assert len(books.lose_all_but(renewal, [])) == 10
     assert books.held == 0
@@ -66,11 +66,11 @@ def test_the_reader_is_rung_when_outcomes_that_held_it_up_were_lost() -> None:
     books = Books(max_messages=10, max_uncommitted=3, lease=30.0)
     books.read(*range(5))
     books.done(5)
-    assert books.room() == 0
+    assert books.read_budget() == 0
     [renewal] = books.to_renew(100.0)
     assert len(books.lose_all_but(renewal, [])) == 5
     assert books.uncommitted == 0
-    assert books.plan() == []
+    assert books.acks_to_send() == []
     assert books.room_rings
 
 
@@ -90,7 +90,7 @@ def test_an_id_is_in_one_plan_only() -> None:
     claim(books, 1)
     books.ack(old)
     books.done()
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_a_claimed_entry_keeps_its_place_in_the_order_of_reading() -> None:
@@ -107,9 +107,9 @@ def test_a_claimed_entry_keeps_its_place_in_the_order_of_reading() -> None:
 def test_an_open_entry_that_a_takeover_finds_deleted_leaves_the_books() -> None:
     books = Books()
     old = left_open(books, 1)
-    books.came_back(A, [[raw(1), None]], 0.0, {}, claimed=True)
+    books.redelivered(A, [[raw(1), None]], 0.0, {}, claimed=True)
     books.ack(old)
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_a_late_ack_after_closing_is_refused() -> None:
@@ -160,10 +160,10 @@ def test_what_is_confirmed_while_pending_entries_are_read_does_not_come_again() 
     books = Books()
     books.read(1, 2)
     books.done(2)
-    [batch] = books.plan()
+    [batch] = books.acks_to_send()
     with books.recovering(A):
         # The server lists both as pending, and takes the acknowledgement after that.
-        books.committed(batch)
+        books.ack_confirmed(batch)
         assert books.back(1, 2, 3) == 1
     assert books.started().id == raw(3)
     # Afterwards an id that comes again is one that was set back to.
@@ -174,7 +174,7 @@ def test_what_was_read_before_the_group_was_made_anew_is_not_lost_with_it() -> N
     """It is pending for nobody then, and will be read again: it keeps its place."""
     books = Books(lease=30.0, strict=True)
     books.back(1, 2, 3, attempts=1)
-    books.made_anew(A, 20.0)
+    books.group_recreated(A, 20.0)
     first = books.started()
     books.lose(first)
     assert books.may_start(first)
@@ -186,7 +186,7 @@ def test_what_was_read_before_the_group_was_made_anew_is_not_lost_with_it() -> N
     # By the next time they have been read again, if they are ours.
     [renewal] = books.to_renew(40.0)
     assert books.lose_all_but(renewal, [raw(1), raw(3)]) == [raw(2)]
-    assert books.totals.lost == 1
+    assert books.counters.lost == 1
 
 
 # -- what may be taken and nobody was told of --------------------------------------
@@ -209,13 +209,13 @@ def test_suspects_are_told_of_when_they_may_be_tried_again() -> None:
 def test_the_reader_is_rung_when_all_that_waits_has_to_step_aside() -> None:
     books = Books(max_messages=10)
     books.back(*range(8), attempts=1)
-    books.hunger(2)
-    assert books.room() == 0
+    books.waiting_changed(2)
+    assert books.read_budget() == 0
     books.hold_suspects(held=True)
     rings = books.room_rings
     assert books.next() is None
     assert books.room_rings > rings, "two have nothing to do"
-    assert books.room() == 2
+    assert books.read_budget() == 2
 
 
 def test_what_a_postponed_entry_held_up_is_told_of_when_that_is_lost() -> None:
@@ -275,9 +275,9 @@ def test_what_was_lost_while_its_body_was_not_asked_for_is_no_message() -> None:
     books.read(1)
     lost = books.started()
     books.lose(lost)
-    assert books.came_back(A, [[raw(1), ()]], 0.0, {raw(1): 1}) == 0
+    assert books.redelivered(A, [[raw(1), ()]], 0.0, {raw(1): 1}) == 0
     assert not known(books, A, raw(1))
-    assert books.totals.ghosts == 0, "it is there"
+    assert books.counters.deleted_ids == 0, "it is there"
     assert books.next() is None
 
 
@@ -288,26 +288,26 @@ def test_what_came_again_while_its_letter_was_on_its_way_is_not_sent_again() -> 
     books = Books()
     books.read(1)
     books.failed(GIVEN_UP)
-    [sent] = books.to_bury(10)
+    [sent] = books.dead_letters_to_send(10)
     assert books.read(1, again=True) == 1
     assert books.held == 2
-    assert books.room() > 0
-    books.unburied(sent)
+    assert books.read_budget() > 0
+    books.dead_letter_unconfirmed(sent)
     assert now(sent) is State.LOST
-    assert (books.dying, books.to_bury(10)) == (0, [])
+    assert (books.dead_lettering, books.dead_letters_to_send(10)) == (0, [])
     assert (books.held, books.size) == (1, 10)
     books.done()
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_the_reader_is_rung_when_a_letter_is_not_sent_again() -> None:
     books = Books(max_messages=2)
     books.read(1)
     books.failed(GIVEN_UP)
-    [sent] = books.to_bury(10)
+    [sent] = books.dead_letters_to_send(10)
     books.read(1, again=True)
-    assert books.room() == 0
-    books.unburied(sent)
+    assert books.read_budget() == 0
+    books.dead_letter_unconfirmed(sent)
     assert books.room_rings == 1
 
 
@@ -316,15 +316,15 @@ def test_given_back_nothing_waits_for_its_letter_or_takes_room() -> None:
     books.read(1, 2)
     for _ in range(2):
         books.failed(GIVEN_UP)
-    [sent] = books.to_bury(1)
+    [sent] = books.dead_letters_to_send(1)
     assert list(books.release()) == [(A, 2, [raw(1), raw(2)])]
-    assert (books.dying, books.held, books.size) == (0, 0, 0)
-    for answer in (books.unburied, books.copied):
+    assert (books.dead_lettering, books.held, books.size) == (0, 0, 0)
+    for answer in (books.dead_letter_unconfirmed, books.dead_letter_written):
         answer(sent)
-    books.buried(sent, ours=True)
+    books.dead_letter_confirmed(sent, ours=True)
     assert now(sent) is State.RELEASED
-    assert (books.dying, books.held, books.size) == (0, 0, 0)
-    assert books.to_bury(1) == []
+    assert (books.dead_lettering, books.held, books.size) == (0, 0, 0)
+    assert books.dead_letters_to_send(1) == []
 
 
 def test_what_has_left_keeps_no_body_until_its_next_attempt_would_have_come() -> None:
@@ -351,7 +351,7 @@ def test_another_run_in_the_same_order_keeps_it_over_a_retry(
     books.failed(later(due=5.0))
     books.order_by(ordering)
     assert books.next() is None, "the first one comes first"
-    books.ripen(5.0)
+    books.make_due(5.0)
     assert [books.done()[0].id for _ in range(3)] == [raw(1), raw(2), raw(3)]
 
 
@@ -367,9 +367,9 @@ def test_what_was_taken_in_no_order_and_is_put_back_is_filed() -> None:
 
 def test_what_was_deleted_while_pending_is_told_once() -> None:
     books = Books()
-    assert books.deleted_met() == []
+    assert books.take_deleted() == []
     books.deleted(A, [raw(1), raw(2), raw(1)])
-    books.came_back(B, [[raw(3), None]], 0.0, {})
-    assert books.deleted_met() == [(A, [raw(1), raw(2)]), (B, [raw(3)])]
-    assert books.deleted_met() == []
-    assert books.totals.ghosts == 3
+    books.redelivered(B, [[raw(3), None]], 0.0, {})
+    assert books.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(3)])]
+    assert books.take_deleted() == []
+    assert books.counters.deleted_ids == 3

@@ -6,18 +6,12 @@ from weakref import ref
 
 import pytest
 
-from penstock._core.ledger.entry import (
-    TRANSITIONS,
-    AckBatch,
-    Entry,
-    IllegalTransition,
-    State,
-    move,
-    move_all,
-)
+from penstock._core.ledger.entry import Entry, move, move_all
 from penstock._core.ledger.failure_policy import DeadLettered, Disposition, RetryAt
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.ledger.prefetch_window import PrefetchWindow
+from penstock._core.ledger.states import TRANSITIONS, IllegalTransition, State
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
 from penstock.options import Ordering
@@ -62,7 +56,7 @@ class Books(Ledger):
         self.ready_rings = 0
         self.postponed_rings = 0
         self.exhausted: list[Entry] = []
-        self._instead = exhausted
+        self._dead_letter_policy = exhausted
         super().__init__(
             PrefetchWindow(max_messages, max_bytes, max_wait),
             max_pending=max_pending,
@@ -93,13 +87,13 @@ class Books(Ledger):
 
     def _used_up(self, entry: Entry) -> None:
         self.exhausted.append(entry)
-        self.refuse(entry, self._instead, entry.fields)
+        self.refuse(entry, self._dead_letter_policy, entry.fields)
 
-    def room(self, now: float = 0.0) -> int:
-        return super().room(now)
+    def read_budget(self, now: float = 0.0) -> int:
+        return super().read_budget(now)
 
-    def spare(self, now: float = 0.0) -> int:
-        return super().spare(now)
+    def claim_budget(self, now: float = 0.0) -> int:
+        return super().claim_budget(now)
 
     def read(
         self,
@@ -132,7 +126,7 @@ class Books(Ledger):
         entries: list[RawEntry] = [[raw(n), [b"msg", b"ten byt", *tail]] for n in ids]
         count = attempts + 1 if attempts or delivered else 0
         counts = {raw(n): count for n in ids}
-        return self.came_back(shard, entries, now, counts, claimed=claimed)
+        return self.redelivered(shard, entries, now, counts, claimed=claimed)
 
     def next(self) -> Entry | None:
         """Do as workers do: the start of what is due is counted first."""
@@ -146,16 +140,16 @@ class Books(Ledger):
         assert entry is not None
         return entry
 
-    def failed(self, verdict: Disposition | None = None) -> Entry:
+    def failed(self, disposition: Disposition | None = None) -> Entry:
         """Have a handler fail; gives what it had."""
         entry = self.started()
-        self.fail(entry, verdict or later())
+        self.fail(entry, disposition or later())
         return entry
 
     def in_books(self) -> list[Entry]:
         """List what has not left."""
-        accounts = self._accounts.values()
-        return [entry for each in accounts for entry in each.entries.values()]
+        shard_states = self._shard_states.values()
+        return [entry for each in shard_states for entry in each.entries.values()]
 
     def done(self, count: int = 1) -> list[Entry]:
         """Have entries handled and acknowledged."""
@@ -176,8 +170,8 @@ def now(entry: Entry) -> State:
 
 def known(books: Ledger, shard: Shard, id_: bytes) -> bool:
     """Tell whether an entry is in the books."""
-    account = books._accounts.get(shard.key)
-    return account is not None and id_ in account.entries
+    shard_state = books._shard_states.get(shard.key)
+    return shard_state is not None and id_ in shard_state.entries
 
 
 def ids(entries: Iterable[Entry | None]) -> list[bytes | None]:
@@ -241,7 +235,7 @@ def test_the_table_is_the_picture() -> None:
 
 
 def test_nothing_leads_out_of_what_has_left_and_everything_else_can_leave() -> None:
-    ends = {State.GONE, State.RELEASED, State.LOST}
+    ends = {State.DONE, State.RELEASED, State.LOST}
     for table in TRANSITIONS.values():
         assert not ends & set(table)
     reached = set(ends)
@@ -283,7 +277,9 @@ def test_an_event_of_the_table_moves_the_entry(event: str, state: State) -> None
         assert entry.state is LEGAL[event, state]
 
 
-@pytest.mark.parametrize("state", set(State) - {State.QUEUED, State.AGAIN, State.DUE})
+@pytest.mark.parametrize(
+    "state", set(State) - {State.QUEUED, State.REDELIVERED, State.TO_COUNT}
+)
 def test_what_does_not_wait_can_not_be_taken(state: State) -> None:
     books, _ = entry_in(state)
     with pytest.raises(IllegalTransition, match=refusal("take", state)):
@@ -303,7 +299,7 @@ def test_what_is_not_settled_can_not_be_planned(state: State) -> None:
     [entry] = books.done()
     entry.state = state
     with pytest.raises(IllegalTransition, match=refusal("plan", state)):
-        books.plan()
+        books.acks_to_send()
 
 
 @pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "confirm"])
@@ -311,12 +307,12 @@ def test_what_is_not_sent_can_not_be_confirmed_or_taken_back(state: State) -> No
     books = Books()
     books.read(1)
     [entry] = books.done()
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     entry.state = state
     with pytest.raises(IllegalTransition, match=refusal("confirm", state)):
-        books.committed(batch)
+        books.ack_confirmed(batch)
     with pytest.raises(IllegalTransition, match=refusal("unsent", state)):
-        books.unsent(batch)
+        books.ack_unconfirmed(batch)
 
 
 @pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "release"])
@@ -330,7 +326,7 @@ def test_what_has_an_outcome_is_not_released(state: State) -> None:
 
 
 def test_an_illegal_transition_is_our_bug_and_no_error_of_the_users() -> None:
-    error = IllegalTransition("take", State.GONE, b"1-0\r\n" + b"x" * 1000)
+    error = IllegalTransition("take", State.DONE, b"1-0\r\n" + b"x" * 1000)
     assert isinstance(error, AssertionError)
     assert "please report it" in str(error)
     assert str(error).isprintable()
@@ -361,7 +357,7 @@ def test_an_entry_knows_where_it_is_from_and_how_often_it_came() -> None:
     assert one.shard is A
     assert (one.id, one.fields) == (raw(1), [b"msg", b"x"])
     assert one.deliveries == two.deliveries == 1
-    assert not one.suspect
+    assert not one.suspected
     assert one.leased_at == 7.5
     # Its share of the reply, rounded down; the rest is lost on nobody.
     assert (one.size, two.size, books.size) == (20, 20, 40)
@@ -381,12 +377,12 @@ def test_an_entry_that_is_known_is_not_booked_twice() -> None:
     assert books.read(1, 2) == 2
     assert books.read(2, 3) == 1
     assert books.read(1, shard=B) == 1, "an id is known in its shard only"
-    assert (books.held, books.size, books.totals.received) == (4, 40, 4)
+    assert (books.held, books.size, books.counters.received) == (4, 40, 4)
     queued, running, acked, opened = (books.started() for _ in range(4))
     assert queued.state is State.RUNNING
     books.finish(acked, ack=True)
     books.finish(opened, ack=False)
-    books.plan()
+    books.acks_to_send()
     assert books.read(1, 2, 3) == 0
     assert books.read(1, shard=B) == 0
     assert running.state is State.RUNNING
@@ -402,28 +398,28 @@ def test_an_entry_that_the_server_took_back_before_we_acked_is_booked_again() ->
     books = Books()
     books.read(1)
     books.done()
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert books.read(1) == 1
 
 
 def test_an_empty_read_changes_nothing() -> None:
     books = Books()
     assert books.received(A, [], 0.0, 0) == 0
-    assert (books.held, books.size, books.room()) == (0, 0, 8)
+    assert (books.held, books.size, books.read_budget()) == (0, 0, 8)
 
 
 def test_a_deleted_entry_is_acknowledged_and_reaches_nobody() -> None:
     books = Books()
     assert books.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20) == 1
-    assert (books.held, books.totals.ghosts, books.uncommitted) == (1, 1, 1)
+    assert (books.held, books.counters.deleted_ids, books.uncommitted) == (1, 1, 1)
     assert books.outcome_rings == 1
     assert books.started().id == raw(2)
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert batch.ids == [raw(1)]
     assert not batch.entries
-    books.committed(batch)
+    books.ack_confirmed(batch)
     assert books.uncommitted == 0
-    assert books.totals.acked == 0, "it was no message"
+    assert books.counters.acked == 0, "it was no message"
 
 
 def test_a_deleted_entry_is_met_once_until_the_server_has_let_it_go() -> None:
@@ -431,15 +427,15 @@ def test_a_deleted_entry_is_met_once_until_the_server_has_let_it_go() -> None:
     for _ in range(2):
         books.received(A, [[raw(1), None]], 0.0, 10)
         books.received(B, [[raw(1), None]], 0.0, 10)
-    assert (books.totals.ghosts, books.uncommitted) == (2, 2)
-    of_a, of_b = books.plan()
+    assert (books.counters.deleted_ids, books.uncommitted) == (2, 2)
+    of_a, of_b = books.acks_to_send()
     books.received(A, [[raw(1), None]], 0.0, 10)
-    books.unsent(of_a)
-    books.committed(of_b)
+    books.ack_unconfirmed(of_a)
+    books.ack_confirmed(of_b)
     books.received(A, [[raw(1), None]], 0.0, 10)
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
     books.received(B, [[raw(1), None]], 0.0, 10)
-    assert (books.totals.ghosts, books.uncommitted) == (3, 2)
+    assert (books.counters.deleted_ids, books.uncommitted) == (3, 2)
 
 
 def test_entries_that_a_takeover_found_deleted_are_counted_once() -> None:
@@ -448,9 +444,9 @@ def test_entries_that_a_takeover_found_deleted_are_counted_once() -> None:
     books.deleted(A, [raw(1), raw(2), raw(2)])
     books.deleted(B, [raw(1)])
     books.deleted(B, [])
-    assert books.deleted_met() == [(A, [raw(1), raw(2)]), (B, [raw(1)])]
-    assert not books.deleted_met()
-    assert books.totals.ghosts == 3
+    assert books.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(1)])]
+    assert not books.take_deleted()
+    assert books.counters.deleted_ids == 3
     assert books.uncommitted == 1, "the server has let them go already"
 
 
@@ -458,9 +454,9 @@ def test_an_entry_that_is_deleted_while_we_have_it_is_ours_all_the_same() -> Non
     books = Books()
     books.read(1)
     assert books.received(A, [[raw(1), None]], 0.0, 20) == 0
-    assert books.totals.ghosts == 0
+    assert books.counters.deleted_ids == 0
     books.done()
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 # -- outcomes ----------------------------------------------------------------------
@@ -470,21 +466,21 @@ def test_an_acknowledged_entry_leaves_when_the_server_confirms() -> None:
     books = Books()
     books.read(1)
     [entry] = books.done()
-    assert now(entry) is State.SETTLED
-    assert entry.untold
+    assert now(entry) is State.TO_ACK
+    assert entry.unconfirmed
     assert books.to_confirm() == [entry]
-    batch = the(books.plan())
-    assert batch.account.shard is A
+    batch = the(books.acks_to_send())
+    assert batch.shard_state.shard is A
     assert batch.ids == [raw(1)]
     assert not batch.repeated
-    assert now(entry) is State.COMMITTING
-    assert entry.untold
-    assert (books.uncommitted, books.totals.acked) == (1, 0)
+    assert now(entry) is State.ACKING
+    assert entry.unconfirmed
+    assert (books.uncommitted, books.counters.acked) == (1, 0)
     assert known(books, A, raw(1))
-    books.committed(batch)
-    assert entry.state is State.GONE
-    assert not entry.untold
-    assert (books.uncommitted, books.totals.acked) == (0, 1)
+    books.ack_confirmed(batch)
+    assert entry.state is State.DONE
+    assert not entry.unconfirmed
+    assert (books.uncommitted, books.counters.acked) == (0, 1)
     assert not known(books, A, raw(1))
     assert books.to_confirm() == []
 
@@ -493,14 +489,14 @@ def test_a_plan_is_a_batch_a_shard_and_takes_each_outcome_once() -> None:
     books = Books()
     books.read(1, 2)
     books.read(3, shard=B)
-    assert books.plan() == []
+    assert books.acks_to_send() == []
     books.done(3)
-    batches = books.plan()
-    assert [(b.account.shard, b.ids) for b in batches] == [
+    batches = books.acks_to_send()
+    assert [(b.shard_state.shard, b.ids) for b in batches] == [
         (A, [raw(1), raw(2)]),
         (B, [raw(3)]),
     ]
-    assert books.plan() == []
+    assert books.acks_to_send() == []
 
 
 def test_an_entry_without_an_outcome_stays_open_and_can_be_acked_later() -> None:
@@ -508,11 +504,11 @@ def test_an_entry_without_an_outcome_stays_open_and_can_be_acked_later() -> None
     books.read(1)
     entry = books.started()
     books.finish(entry, ack=False)
-    assert entry.state is State.OPEN
-    assert (books.held, books.uncommitted, books.totals.left) == (0, 0, 1)
-    assert books.plan() == []
+    assert entry.state is State.UNSETTLED
+    assert (books.held, books.uncommitted, books.counters.left) == (0, 0, 1)
+    assert books.acks_to_send() == []
     assert books.ack(entry)
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 @pytest.mark.parametrize("ack", [True, False])
@@ -524,13 +520,13 @@ def test_an_entry_acked_by_its_handler_keeps_its_room_until_the_handler_ends(
     entry = books.started()
     assert books.ack(entry)
     assert (books.held, books.uncommitted) == (1, 1)
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert (books.held, books.size, books.uncommitted) == (1, 10, 0)
     books.finish(entry, ack=ack)
-    assert entry.state is State.GONE
+    assert entry.state is State.DONE
     assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
-    assert books.totals.left == 0
-    assert books.plan() == []
+    assert books.counters.left == 0
+    assert books.acks_to_send() == []
 
 
 def test_acknowledging_twice_is_the_same_as_once() -> None:
@@ -540,13 +536,13 @@ def test_acknowledging_twice_is_the_same_as_once() -> None:
     assert books.ack(entry)
     assert books.ack(entry)
     books.finish(entry, ack=True)
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert books.ack(entry)
-    books.committed(batch)
+    books.ack_confirmed(batch)
     assert books.ack(entry)
     assert batch.ids == [raw(1)]
-    assert (books.uncommitted, books.totals.acked) == (0, 1)
-    assert books.plan() == []
+    assert (books.uncommitted, books.counters.acked) == (0, 1)
+    assert books.acks_to_send() == []
 
 
 def test_fields_are_let_go_with_the_outcome() -> None:
@@ -563,18 +559,18 @@ def test_a_batch_without_a_reply_is_sent_again_before_what_came_later() -> None:
     books = Books()
     books.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
     books.done()
-    books.unsent(the(books.plan()))
+    books.ack_unconfirmed(the(books.acks_to_send()))
     assert books.uncommitted == 2
     books.received(A, [[raw(3), None], [raw(4), [b"msg", b""]]], 0.0, 20)
     books.done()
-    again = the(books.plan())
+    again = the(books.acks_to_send())
     assert again.ids == [raw(2), raw(4), raw(1), raw(3)]
     assert again.repeated
-    books.committed(again)
+    books.ack_confirmed(again)
     assert books.uncommitted == 0
     books.read(5)
     books.done()
-    assert not the(books.plan()).repeated
+    assert not the(books.acks_to_send()).repeated
 
 
 def test_only_the_shard_that_got_no_reply_is_repeated() -> None:
@@ -582,12 +578,12 @@ def test_only_the_shard_that_got_no_reply_is_repeated() -> None:
     books.read(1)
     books.read(1, shard=B)
     books.done(2)
-    of_a, of_b = books.plan()
-    books.unsent(of_a)
-    books.committed(of_b)
+    of_a, of_b = books.acks_to_send()
+    books.ack_unconfirmed(of_a)
+    books.ack_confirmed(of_b)
     books.read(2, shard=B)
     books.done()
-    assert [batch.repeated for batch in books.plan()] == [True, False]
+    assert [batch.repeated for batch in books.acks_to_send()] == [True, False]
 
 
 def test_the_committer_is_rung_for_the_first_outcome_and_for_as_many_as_may() -> None:
@@ -598,7 +594,7 @@ def test_the_committer_is_rung_for_the_first_outcome_and_for_as_many_as_may() ->
         books.done()
         rings.append((books.outcome_rings, books.full))
     assert rings == [(1, False), (1, False), (2, True), (2, True)]
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert not books.full
     taken = [books.started() for _ in range(3)]
     rings = []
@@ -625,13 +621,13 @@ def test_without_acks_an_entry_is_gone_when_its_handler_is_done(ack: bool) -> No
     books.read(1)
     entry = books.started()
     books.finish(entry, ack=ack)
-    assert entry.state is State.GONE
+    assert entry.state is State.DONE
     assert entry.fields == ()
     assert not known(books, A, raw(1))
     assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
-    assert (books.totals.acked, books.totals.left) == (1, 0)
+    assert (books.counters.acked, books.counters.left) == (1, 0)
     assert books.outcome_rings == 0
-    assert books.plan() == []
+    assert books.acks_to_send() == []
 
 
 # -- leases ------------------------------------------------------------------------
@@ -671,7 +667,7 @@ def test_only_what_is_open_leaves_with_its_lease() -> None:
     books.read(1, 2, 3, 4, 5, now=0.0)
     running, settled, sent, opened = (books.started() for _ in range(4))
     books.finish(sent, ack=True)
-    books.plan()
+    books.acks_to_send()
     books.finish(settled, ack=True)
     books.finish(opened, ack=False)
     books.read(9, shard=B, now=100.0)
@@ -687,10 +683,10 @@ def test_an_open_entry_can_be_acked_after_it_left_the_books() -> None:
     assert not known(books, A, raw(1))
     assert books.ack(entry)
     assert books.to_confirm() == [entry]
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert batch.ids == [raw(1)]
-    books.committed(batch)
-    assert entry.state is State.GONE
+    books.ack_confirmed(batch)
+    assert entry.state is State.DONE
     assert books.uncommitted == 0
     assert not known(books, A, raw(1))
 
@@ -709,14 +705,14 @@ def test_what_has_used_up_a_third_of_its_lease_is_to_be_renewed_unless_open() ->
     books.read(1, 2, 3, 4, 5, now=0.0)
     _running, settled, sent, opened = (books.started() for _ in range(4))
     books.ack(sent)
-    books.plan()
+    books.acks_to_send()
     books.ack(settled)
     books.finish(opened, ack=False)
     books.read(6, now=1.0)
     books.read(7, shard=B, now=0.0)
     assert books.to_renew(9.9) == []
     renewals = books.to_renew(10.0)
-    assert [(r.account.shard, r.ids, r.count) for r in renewals] == [
+    assert [(r.shard_state.shard, r.ids, r.count) for r in renewals] == [
         (A, [raw(n) for n in (1, 2, 3, 5)], None),
         (B, [raw(7)], None),
     ]
@@ -743,7 +739,7 @@ def test_a_renewed_lease_runs_from_when_it_was_asked_for() -> None:
     books.renewed(renewal, 12.0)
     assert books.to_renew(21.9) == []
     assert books.to_renew(22.0) != []
-    assert books.totals.lost == 0
+    assert books.counters.lost == 0
 
 
 def test_what_others_have_taken_over_leaves_the_queue_and_its_lane() -> None:
@@ -752,11 +748,11 @@ def test_what_others_have_taken_over_leaves_the_queue_and_its_lane() -> None:
     books.read(5, key="l")
     [renewal] = books.to_renew(25.0)
     assert len(books.lose_all_but(renewal, [raw(3), raw(4)])) == 3
-    assert books.totals.lost == 3
+    assert books.counters.lost == 3
     assert (books.held, books.size) == (2, 20)
     assert books.started().id == raw(3)
     assert books.take() is None
-    assert len(books._lanes._lanes) == 1
+    assert len(books._ready_queue._lanes) == 1
     assert not known(books, A, raw(1))
 
 
@@ -768,7 +764,7 @@ def test_what_others_have_taken_over_waits_in_no_lane() -> None:
     assert books.held == 2
     assert ids(entry for _ in range(2) for entry in books.done()) == [raw(1), raw(3)]
     assert books.take() is None
-    assert not books._lanes._lanes
+    assert not books._ready_queue._lanes
 
 
 def test_what_was_lost_without_an_order_leaves_the_queue() -> None:
@@ -790,9 +786,9 @@ def test_what_a_handler_makes_of_what_it_has_lost_is_dropped() -> None:
     assert books.take() is None, "in its lane"
     assert books.ack(entry), "nobody did wrong"
     books.finish(entry, ack=True)
-    assert (books.held, books.uncommitted, books.totals.left) == (1, 0, 0)
+    assert (books.held, books.uncommitted, books.counters.left) == (1, 0, 0)
     assert books.started().id == raw(2)
-    assert books.plan() == []
+    assert books.acks_to_send() == []
 
 
 def test_an_outcome_that_was_not_sent_yet_is_lost_too() -> None:
@@ -802,7 +798,7 @@ def test_an_outcome_that_was_not_sent_yet_is_lost_too() -> None:
     [renewal] = books.to_renew(25.0)
     assert len(books.lose_all_but(renewal, [raw(2), raw(3)])) == 1
     assert books.uncommitted == 1
-    assert the(books.plan()).ids == [raw(2)]
+    assert the(books.acks_to_send()).ids == [raw(2)]
 
 
 def test_an_outcome_that_was_sent_is_not_lost_by_a_reply_that_misses_it() -> None:
@@ -811,13 +807,13 @@ def test_an_outcome_that_was_sent_is_not_lost_by_a_reply_that_misses_it() -> Non
     _running, gone, sent = (books.started() for _ in range(3))
     books.ack(gone)
     [renewal] = books.to_renew(25.0)
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     books.ack(sent)
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert len(books.lose_all_but(renewal, [raw(1)])) == 0
-    assert (gone.state, sent.state) == (State.GONE, State.COMMITTING)
-    books.committed(batch)
-    assert books.totals.lost == 0
+    assert (gone.state, sent.state) == (State.DONE, State.ACKING)
+    books.ack_confirmed(batch)
+    assert books.counters.lost == 0
 
 
 def test_an_open_entry_can_be_lost_too_if_it_ran_when_it_was_asked_for() -> None:
@@ -875,7 +871,7 @@ def test_what_was_left_open_here_and_is_claimed_by_us_is_handed_out_again() -> N
     new = books.started()
     assert new.id == old.id
     assert new is not old
-    assert books.totals.received == 2
+    assert books.counters.received == 2
 
 
 def test_what_we_are_at_work_on_is_not_handed_out_again_by_a_claim() -> None:
@@ -883,7 +879,7 @@ def test_what_we_are_at_work_on_is_not_handed_out_again_by_a_claim() -> None:
     books.read(1, 2, 3, 4)
     _running, settled, sent = (books.started() for _ in range(3))
     books.ack(sent)
-    books.plan()
+    books.acks_to_send()
     books.ack(settled)
     assert claim(books, 1, 2, 3, 4) == 0
     assert books.held == 4
@@ -923,7 +919,7 @@ def test_a_lane_is_free_when_the_handler_is_done_and_not_when_it_acks() -> None:
     books.read(1, 2, key="k")
     one = books.started()
     books.ack(one)
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert books.take() is None
     books.finish(one, ack=False)
     assert books.started().id == raw(2)
@@ -957,9 +953,9 @@ def test_lanes_are_there_as_long_as_an_entry_of_theirs_is() -> None:
     books = Books(ordering=KEY)
     for number in range(50):
         books.read(number, key=str(number))
-    assert len(books._lanes._lanes) == 50
+    assert len(books._ready_queue._lanes) == 50
     books.done(50)
-    assert not books._lanes._lanes
+    assert not books._ready_queue._lanes
 
 
 def test_what_waits_is_filed_anew_under_another_order() -> None:
@@ -968,7 +964,7 @@ def test_what_waits_is_filed_anew_under_another_order() -> None:
     books.read(3, key="l")
     books.order_by(NONE)
     assert books.queued == 3
-    assert not books._lanes._lanes
+    assert not books._ready_queue._lanes
     books.order_by(SHARD)
     assert books.queued == 1
     assert ids(entry for _ in range(3) for entry in books.done()) == [
@@ -1032,12 +1028,12 @@ def test_what_is_acknowledged_is_not_given_back() -> None:
     books.read(1, 2, 3)
     settled, sent = books.started(), books.started()
     books.ack(sent)
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     books.ack(settled)
     assert [back for _, _, back in books.release()] == [[raw(3)]]
-    books.committed(batch)
-    books.committed(the(books.plan()))
-    assert settled.state is sent.state is State.GONE
+    books.ack_confirmed(batch)
+    books.ack_confirmed(the(books.acks_to_send()))
+    assert settled.state is sent.state is State.DONE
 
 
 def test_what_was_given_back_can_not_be_acknowledged() -> None:
@@ -1048,7 +1044,7 @@ def test_what_was_given_back_can_not_be_acknowledged() -> None:
     assert not books.ack(entry)
     books.finish(entry, ack=True)
     assert not books.ack(entry)
-    assert books.plan() == []
+    assert books.acks_to_send() == []
 
 
 def test_no_lane_is_left_over_by_giving_back() -> None:
@@ -1057,7 +1053,7 @@ def test_no_lane_is_left_over_by_giving_back() -> None:
     running = books.started()
     list(books.release())
     books.finish(running, ack=True)
-    assert not books._lanes._lanes
+    assert not books._ready_queue._lanes
     assert books.take() is None
     assert books.held == 0
 
@@ -1075,12 +1071,12 @@ def test_closing_keeps_no_entry_alive_and_rings_nobody() -> None:
     running, opened, settled, sent = (books.started() for _ in range(4))
     books.finish(opened, ack=False)
     books.ack(sent)
-    books.plan()
+    books.acks_to_send()
     books.ack(settled)
     rings = books.room_rings, books.outcome_rings
     books.close()
     assert (books.room_rings, books.outcome_rings) == rings
-    assert all(not a.entries and not a.settled for a in books._accounts.values())
+    assert all(not a.entries and not a.settled for a in books._shard_states.values())
     assert running.state is opened.state is State.RELEASED
     assert books.take() is None
     books.finish(running, ack=True)

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from penstock._core.ledger.entry import AckBatch, Entry, LeaseRenewal, State
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.failure_policy import (
     DeadLettered,
     Disposition,
@@ -31,21 +31,24 @@ from penstock._core.ledger.failure_policy import (
     RetryAt,
     Stopped,
 )
+from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.ledger.prefetch_window import PrefetchWindow
+from penstock._core.ledger.states import State
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId, Shard
 from penstock.options import Ordering
 
 LEASE = 30.0
 SHARDS = [Shard(name, 0, name.encode()) for name in ("a", "b", "c")]
-OVER = {State.GONE, State.RELEASED, State.LOST}
-UNCOMMITTED = {State.SETTLED, State.COMMITTING}
-DYING = {State.DEAD, State.BURYING}
-WAITING = {State.QUEUED, State.AGAIN, State.DUE}
+OVER = {State.DONE, State.RELEASED, State.LOST}
+UNCOMMITTED = {State.TO_ACK, State.ACKING}
+DYING = {State.TO_DEAD_LETTER, State.DEAD_LETTERING}
+WAITING = {State.QUEUED, State.REDELIVERED, State.TO_COUNT}
 IN_HAND = {State.RUNNING, State.FAILED}
 # What the server was told of, and has not answered; others can't have taken it.
-SENT = {State.COMMITTING, State.BURYING}
+SENT = {State.ACKING, State.DEAD_LETTERING}
 
 T = TypeVar("T")
 
@@ -61,14 +64,14 @@ class Copy:
     deliveries: int
     leased_at: float
     state: State = State.QUEUED
-    suspect: bool = False
+    suspected: bool = False
     probe: bool = False
     # In a handler's hands: taken and not finished.
     in_hand: bool = False
     # The order that it was started under, and whose lane it has; see `order_by`.
     era: int = -1
     # What its handler has refused it with.
-    verdict: Disposition | None = None
+    disposition: Disposition | None = None
     # Open or sent, and no longer in the books: its lease ended, or it came again.
     forgotten: bool = False
     # It came again while its handler was at it: the new one waits for that.
@@ -109,7 +112,7 @@ class Asked:
 def told_of(copy: Copy) -> int:
     """Return the count that a released entry is given: its starts, and one."""
     unstarted = copy.state in {*WAITING, State.RUNNING}
-    if unstarted and copy.deliveries == 1 and not copy.suspect:
+    if unstarted and copy.deliveries == 1 and not copy.suspected:
         return 0
     return copy.deliveries if unstarted else copy.deliveries + 1
 
@@ -136,12 +139,12 @@ class LedgerMachine(RuleBasedStateMachine):
         # What waits, in the order in which it is to run within a lane.
         self.line: list[Copy] = []
         # Ghosts that wait, by shard; others are in batches.
-        self.ghosts: dict[bytes, list[bytes]] = {shard.key: [] for shard in SHARDS}
+        self.deleted_ids: dict[bytes, list[bytes]] = {shard.key: [] for shard in SHARDS}
         self.sent: list[Sent] = []
         self.asked: list[Asked] = []
         # Letters that wait for their reply.
         self.burying: list[Copy] = []
-        self.unsent: set[bytes] = set()
+        self.ack_unconfirmed: set[bytes] = set()
         self.now = 0.0
         self.swept = 0.0
         self.era = 0
@@ -160,7 +163,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ended = float("-inf")
         self.counting = False
         # Workers that have nothing to do.
-        self.hungry = 0
+        self.idle_workers = 0
         # The reader saw no room, and how many should wait then; the claimer, none.
         self.waiting = False
         self.aim = 0
@@ -206,9 +209,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.max_attempts = max_attempts
         self.max_messages = max_messages
         self.given_up = given_up
-        self.window = PrefetchWindow(max_messages, max_bytes, max_wait)
+        self.prefetch_window = PrefetchWindow(max_messages, max_bytes, max_wait)
         self.ledger = Ledger(
-            self.window,
+            self.prefetch_window,
             max_pending=max_pending,
             max_uncommitted=max_uncommitted,
             max_attempts=max_attempts,
@@ -244,7 +247,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @property
     def gone(self) -> list[Copy]:
         """What was handled to its end."""
-        return [copy for copy in self.having(State.GONE) if not copy.dropped]
+        return [copy for copy in self.having(State.DONE) if not copy.dropped]
 
     def having(self, *states: State) -> list[Copy]:
         return [copy for copy in self.copies if copy.state in states]
@@ -264,14 +267,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @property
     def uncommitted(self) -> int:
-        ghosts = sum(len(self.known_ghosts(shard)) for shard in SHARDS)
-        return len(self.having(*UNCOMMITTED)) + ghosts
+        deleted_ids = sum(len(self.deleted_in_flight(shard)) for shard in SHARDS)
+        return len(self.having(*UNCOMMITTED)) + deleted_ids
 
-    def known_ghosts(self, shard: Shard) -> list[bytes]:
+    def deleted_in_flight(self, shard: Shard) -> list[bytes]:
         """Those that the server was not told of, or has not confirmed."""
         batches = [sent.batch for sent in self.sent]
-        told = [b.ghosts for b in batches if b.account.shard is shard]
-        return [*self.ghosts[shard.key], *(id_ for ids in told for id_ in ids)]
+        told = [b.deleted_ids for b in batches if b.shard_state.shard is shard]
+        return [*self.deleted_ids[shard.key], *(id_ for ids in told for id_ in ids)]
 
     def lane(self, copy: Copy) -> object:
         match self.ordering:
@@ -304,7 +307,7 @@ class LedgerMachine(RuleBasedStateMachine):
         No handler has it by an earlier read, and suspects are not held.
         """
         free = [copy for copy in self.firsts if not self.twins(copy, awaited=True)]
-        return [copy for copy in free if not (copy.suspect and self.held)]
+        return [copy for copy in free if not (copy.suspected and self.held)]
 
     @property
     def head_is_late(self) -> bool:
@@ -318,9 +321,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
         And what stands in the queue: workers were told of it.
         """
-        aside = self.aside
-        there = [copy for copy in self.firsts if copy not in aside]
-        held = sum(copy.suspect for copy in there) if self.held else 0
+        deferred = self.deferred
+        there = [copy for copy in self.firsts if copy not in deferred]
+        held = sum(copy.suspected for copy in there) if self.held else 0
         return len(there) - held, set(map(id, self.ledger._queue))
 
     @property
@@ -328,9 +331,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """Suspects that wait to run alone, but for the first one."""
         if self.ordering is not Ordering.NONE:
             return []
-        waiting = [entry for entry in self.ledger._lanes.waiting() if entry.probe]
-        spare = {(e.shard.key, e.id) for e in waiting[1:]}
-        return [c for c in self.line if (c.shard.key, c.id) in spare]
+        waiting = [entry for entry in self.ledger._ready_queue.waiting() if entry.probe]
+        claim_budget = {(e.shard.key, e.id) for e in waiting[1:]}
+        return [c for c in self.line if (c.shard.key, c.id) in claim_budget]
 
     def twins(self, copy: Copy, *, awaited: bool = False) -> list[Copy]:
         """Copies of the same id that are in the books; or in hand and awaited."""
@@ -347,31 +350,36 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def look_for_room(self) -> None:
         rings = self.room_rings
-        room = self.ledger.room(self.now)
+        flow = self.ledger.read_budget(self.now)
         held = self.ledger.held
-        assert 0 <= room <= self.max_messages
-        assert room == 0 or held + room <= self.window.capacity
-        assert not (room and self.late)
-        self.aim = self.window.aim(self.hungry)
-        waiting = self.ledger.queued + self.ledger._lanes.behind
-        assert room <= max(self.aim - waiting, self.hungry)
-        if room and self.nothing_spare:
+        assert 0 <= flow <= self.max_messages
+        assert flow == 0 or held + flow <= self.prefetch_window.capacity
+        assert not (flow and self.late)
+        self.aim = self.prefetch_window.aim(self.idle_workers)
+        waiting = self.ledger.queued + self.ledger._ready_queue.behind
+        assert flow <= max(self.aim - waiting, self.idle_workers)
+        if flow and self.nothing_spare:
             assert self.room_rings == rings + 1, "the claimer has to be told"
             self.nothing_spare = False
-        self.waiting = room == 0
+        self.waiting = flow == 0
         self.room_rings = 0
         self.the_reader_knows_who_has_nothing_to_do()
 
     def look_what_to_spare(self) -> None:
-        spare = self.ledger.spare(self.now)
-        assert 0 <= spare <= self.max_messages
-        assert spare == 0 or self.ledger.held + spare <= self.window.capacity
-        self.nothing_spare |= spare == 0
+        claim_budget = self.ledger.claim_budget(self.now)
+        assert 0 <= claim_budget <= self.max_messages
+        assert (
+            claim_budget == 0
+            or self.ledger.held + claim_budget <= self.prefetch_window.capacity
+        )
+        self.nothing_spare |= claim_budget == 0
 
     def the_reader_knows_who_has_nothing_to_do(self) -> None:
         """See that it is rung as soon as it could read for somebody."""
         if self.waiting and not self.room_rings and not self.late:
-            could = self.hungry > self.ledger.queued and not self.ledger.crammed
+            could = (
+                self.idle_workers > self.ledger.queued and not self.ledger.at_capacity
+            )
             assert not could, "the reader sleeps though a worker starves"
 
     def book(self, copy: Copy) -> None:
@@ -385,11 +393,11 @@ class LedgerMachine(RuleBasedStateMachine):
         # A recovery meets what is in flight, and what is pending since long ago; a
         # group that was set back brings again what is acknowledged.
         past = [copy for copy in self.copies if copy.shard is shard]
-        ghosts = self.known_ghosts(shard)
+        deleted_ids = self.deleted_in_flight(shard)
         if kind in {"again", "deleted"} and past:
             return pick(past, number).id
-        if kind == "ghost" and ghosts and number % 2:
-            return pick(ghosts, number)
+        if kind == "ghost" and deleted_ids and number % 2:
+            return pick(deleted_ids, number)
         self.next_number += 1
         return b"%d-0" % (self.next_number - 1)
 
@@ -406,11 +414,11 @@ class LedgerMachine(RuleBasedStateMachine):
             copy = Copy(shard, id_, key, each, 1, self.now)
             entries.append([id_, copy.fields])
             known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
-            if known and not self._comes_again(known[0], claimed=False, again=again):
+            if known and not self._is_redelivered(known[0], claimed=False, again=again):
                 continue
             count += 1
             if self.twins(copy, awaited=True):
-                copy.state = State.AGAIN
+                copy.state = State.REDELIVERED
             self.book(copy)
         booked = self._outcomes_due(
             lambda: self.ledger.received(shard, entries, self.now, size, again=again)
@@ -445,16 +453,18 @@ class LedgerMachine(RuleBasedStateMachine):
             if told or number % 3:
                 counts[id_] = told
             known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
-            if known and not self._comes_again(known[0], claimed=claimed, again=False):
+            if known and not self._is_redelivered(
+                known[0], claimed=claimed, again=False
+            ):
                 continue
             if fields:
                 count += self._book_returned(copy, told)
-                used_up += [copy] * (copy.verdict is not None)
-            elif fields is None and id_ not in self.known_ghosts(shard):
-                self.ghosts[shard.key].append(id_)
-                self.counts["ghosts"] += 1
+                used_up += [copy] * (copy.disposition is not None)
+            elif fields is None and id_ not in self.deleted_in_flight(shard):
+                self.deleted_ids[shard.key].append(id_)
+                self.counts["deleted_ids"] += 1
         booked = self._outcomes_due(
-            lambda: self.ledger.came_back(
+            lambda: self.ledger.redelivered(
                 shard, entries, self.now, counts, claimed=claimed
             )
         )
@@ -476,36 +486,36 @@ class LedgerMachine(RuleBasedStateMachine):
         starts = max(0, told - 1)
         copy.deliveries = starts + 1
         if most is not None and starts >= most:
-            copy.deliveries, copy.state = starts, State.OPEN
-            copy.verdict = self.given_up
+            copy.deliveries, copy.state = starts, State.UNSETTLED
+            copy.disposition = self.given_up
             self.book(copy)
             self._apply(copy, self.given_up)
             return False
         # Whoever has it here by an earlier read is alive.
         running = bool(self.twins(copy, awaited=True))
         if told or running:
-            copy.state, copy.suspect = State.DUE, not running
+            copy.state, copy.suspected = State.TO_COUNT, not running
         last = 5 if most is None else most
-        copy.probe = copy.suspect and starts > 0 and starts + 1 >= last
+        copy.probe = copy.suspected and starts > 0 and starts + 1 >= last
         self.book(copy)
         return True
 
-    def _comes_again(self, copy: Copy, *, claimed: bool, again: bool) -> bool:
+    def _is_redelivered(self, copy: Copy, *, claimed: bool, again: bool) -> bool:
         """Let go of a copy that has come again; False if it stays."""
         self.out_of_turn |= again
         match copy.state:
-            case State.OPEN if claimed or again:
+            case State.UNSETTLED if claimed or again:
                 copy.forgotten = True
             case State.RUNNING | State.FAILED if again:
                 copy.state = State.LOST
                 copy.awaited = True
-            case State.SETTLED | State.POSTPONED | State.DEAD if again:
+            case State.TO_ACK | State.POSTPONED | State.TO_DEAD_LETTER if again:
                 copy.state = State.LOST
-            case State.COMMITTING | State.BURYING if again:
+            case State.ACKING | State.DEAD_LETTERING if again:
                 copy.forgotten = True
-            case State.COMMITTING:
-                if copy.id not in self.known_ghosts(copy.shard):
-                    self.ghosts[copy.shard.key].append(copy.id)
+            case State.ACKING:
+                if copy.id not in self.deleted_in_flight(copy.shard):
+                    self.deleted_ids[copy.shard.key].append(copy.id)
                 return False
             case _:
                 return False
@@ -526,7 +536,7 @@ class LedgerMachine(RuleBasedStateMachine):
         gone = [copy for copy in gone if copy.shard is shard]
         assert self.ledger.drop(shard) == len(gone)
         for copy in gone:
-            copy.state, copy.dropped = State.GONE, True
+            copy.state, copy.dropped = State.DONE, True
         self._out_of_line()
         self.told(supply, self.ready_rings - rings)
         self.look_for_room()
@@ -541,7 +551,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy in self.in_books:
             if copy.shard is shard and EntryId.parse(copy.id) > mark:
                 copy.awaited |= copy.state in {State.RUNNING, State.FAILED}
-                on_its_way = copy.state in {State.COMMITTING, State.BURYING}
+                on_its_way = copy.state in {State.ACKING, State.DEAD_LETTERING}
                 copy.state = copy.state if on_its_way else State.LOST
         self.ledger.set_back(shard, mark)
         self.told(supply, self.ready_rings - rings)
@@ -549,7 +559,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def give_up(self, shard: Shard) -> None:
         supply, rings = self.supply, self.ready_rings
-        gone = self.having(*WAITING, State.POSTPONED) + self.known_as(State.OPEN)
+        gone = self.having(*WAITING, State.POSTPONED) + self.known_as(State.UNSETTLED)
         gone = [c for c in gone if c.shard is shard]
         self._given_back(gone, self.ledger.give_up(shard))
         self.told(supply, self.ready_rings - rings)
@@ -577,7 +587,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Do as the ledger does, which looks three times a lease."""
         if self.now - self.swept > LEASE / 3:
             self.swept = self.now
-            for copy in self.having(State.OPEN):
+            for copy in self.having(State.UNSETTLED):
                 if copy.leased_at <= self.now - LEASE:
                     copy.forgotten = True
 
@@ -590,21 +600,21 @@ class LedgerMachine(RuleBasedStateMachine):
     def ask_for_renewal(self) -> None:
         supply, rings = self.supply, self.ready_rings
         third, two_thirds = self.now - LEASE / 3, self.now - LEASE * 2 / 3
-        spare = self.spare_probes
-        for copy in spare:
+        claim_budget = self.spare_probes
+        for copy in claim_budget:
             if copy.leased_at <= two_thirds:
                 copy.state = State.RELEASED
         self._out_of_line()
         due = [
             copy
             for copy in self.in_books
-            if copy.state is not State.OPEN
-            and copy not in spare
+            if copy.state is not State.UNSETTLED
+            and copy not in claim_budget
             and copy.leased_at <= third
         ]
         late = any(copy.leased_at <= two_thirds for copy in due)
         for renewal in self.ledger.to_renew(self.now):
-            copies = [c for c in due if c.shard is renewal.account.shard]
+            copies = [c for c in due if c.shard is renewal.shard_state.shard]
             assert Counter(renewal.ids) == Counter(copy.id for copy in copies)
             assert renewal.late == late
             assert renewal.count is None
@@ -612,13 +622,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self.asked.append(Asked(renewal, copies, self.now))
         assert not due
         self.told(supply, self.ready_rings - rings)
-        if any(copy.state is State.RELEASED for copy in spare):
+        if any(copy.state is State.RELEASED for copy in claim_budget):
             self.look_for_room()
 
     def release_probes(self, most: int) -> None:
         """Let others try suspects that would wait here to run alone."""
         supply, rings = self.supply, self.ready_rings
-        waiting = [entry for entry in self.ledger._lanes.waiting() if entry.probe]
+        waiting = [entry for entry in self.ledger._ready_queue.waiting() if entry.probe]
         left = {(e.shard.key, e.id) for e in waiting[1 + most :]}
         copies = [c for c in self.spare_probes if (c.shard.key, c.id) in left]
         self._given_back(copies, self.ledger.release_probes(1 + most))
@@ -629,7 +639,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin_turn(self) -> None:
         self.ledger.begin_turn(self.now)
         self.ended = self.now - LEASE if self.acks else float("-inf")
-        self.counting = self.acks and (self.max_attempts == 1 or self.window.slow)
+        self.counting = self.acks and (
+            self.max_attempts == 1 or self.prefetch_window.slow
+        )
         assert self.ledger.counts_starts == self.counting
 
     def answer_renewal(self, number: int) -> None:
@@ -697,7 +709,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         self.the_reader_is_rung_when_all_is_free()
         [copy] = [c for c in takeable if (c.shard, c.id) == (entry.shard, entry.id)]
-        assert (self.counting or copy.state is State.DUE) == is_due
+        assert (self.counting or copy.state is State.TO_COUNT) == is_due
         assert copy.leased_at > self.ended
         assert alone == copy.probe
         if self.ordering is Ordering.NONE and not self.out_of_turn:
@@ -710,7 +722,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert repeated == (copy.deliveries > 1)
         assert list(entry.fields) == copy.fields
         assert (entry.size, entry.deliveries) == (copy.size, copy.deliveries)
-        assert (entry.leased_at, entry.suspect) == (copy.leased_at, copy.suspect)
+        assert (entry.leased_at, entry.suspected) == (copy.leased_at, copy.suspected)
         assert entry.probe == copy.probe
 
     def _taken(self) -> Entry | None:
@@ -728,15 +740,15 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy = pick(waits, number)
         assert copy.entry is not None
-        supply, rings, aside = self.supply, self.ready_rings, self.aside
+        supply, rings, deferred = self.supply, self.ready_rings, self.deferred
         copy.in_hand = False
         self.ledger.put_back(copy.entry)
         if copy.state is State.RUNNING:
-            copy.state = State.DUE
+            copy.state = State.TO_COUNT
             self._file_first(copy)
         self.out_of_turn = True
-        self.told(supply, self.ready_rings - rings + (copy.state is not State.DUE))
-        assert len(aside) - len(self.aside) <= 1
+        self.told(supply, self.ready_rings - rings + (copy.state is not State.TO_COUNT))
+        assert len(deferred) - len(self.deferred) <= 1
 
     def _file_first(self, copy: Copy) -> None:
         if self.ordering is Ordering.NONE or copy.era == self.era:
@@ -745,22 +757,22 @@ class LedgerMachine(RuleBasedStateMachine):
             self.line.append(copy)
 
     def the_reader_is_rung_when_all_is_free(self) -> None:
-        free = self.window.capacity - self.ledger.held >= self.aim > 0
-        waits = self.ledger.queued or self.ledger._lanes.behind
+        free = self.prefetch_window.capacity - self.ledger.held >= self.aim > 0
+        waits = self.ledger.queued or self.ledger._ready_queue.behind
         if self.waiting and not self.late and free and not waits:
             assert self.room_rings, "the reader sleeps though nothing waits"
 
     def grow_hungry(self, change: int) -> None:
-        change = max(change, -self.hungry)
-        self.hungry += change
-        self.ledger.hunger(change)
+        change = max(change, -self.idle_workers)
+        self.idle_workers += change
+        self.ledger.waiting_changed(change)
         if change > 0 and self.waiting:
             assert self.room_rings, "the reader sleeps though a worker starves"
 
     @property
     def in_users_reach(self) -> list[Copy]:
         """What was handed out and not refused; it may be acknowledged at any time."""
-        return [c for c in self.copies if c.entry is not None and c.verdict is None]
+        return [c for c in self.copies if c.entry is not None and c.disposition is None]
 
     def acknowledge(self, number: int) -> None:
         """A user's `message.ack()`, early, late, or again."""
@@ -774,12 +786,12 @@ class LedgerMachine(RuleBasedStateMachine):
         accepted = self._outcomes_due(lambda: self.ledger.ack(entry))
         assert accepted == (copy.state is not State.RELEASED)
         self.counts["late"] += copy.state is State.LOST
-        told = copy.state is State.OPEN and (
+        told = copy.state is State.UNSETTLED and (
             # The new one counts, or the server is told in another way.
-            self.twins(copy) or copy.id in self.known_ghosts(copy.shard)
+            self.twins(copy) or copy.id in self.deleted_in_flight(copy.shard)
         )
-        if copy.state in {State.RUNNING, State.OPEN} and not told:
-            copy.state, copy.forgotten = State.SETTLED, False
+        if copy.state in {State.RUNNING, State.UNSETTLED} and not told:
+            copy.state, copy.forgotten = State.TO_ACK, False
 
     def transact(self, number: int) -> None:
         """A user's transaction has acknowledged it, early or late."""
@@ -789,15 +801,15 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy = pick(within, number)
         assert copy.entry is not None
-        pending = copy.state in {*IN_HAND, State.OPEN}
+        pending = copy.state in {*IN_HAND, State.UNSETTLED}
         assert self.ledger.applied(copy.entry) == pending
         if pending:
-            copy.state = State.GONE
+            copy.state = State.DONE
             self.confirmed.append(copy)
             self.counts["acked"] += 1
-            self.ledger.totals.acked += 1
+            self.ledger.counters.acked += 1
 
-    def verdict(self, number: int) -> Disposition:
+    def disposition(self, number: int) -> Disposition:
         when = self.now + pick([0.0, 1.0, 5.0, 5.0, 40.0], number // 7)
         again = RetryAt(0.0, when)
         kinds: list[Disposition] = [again, again, again]
@@ -805,42 +817,42 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def refuse(self, number: int) -> None:
         """A user's `message.nack()` or `message.reject()`, early or late."""
-        may = {State.RUNNING, State.OPEN, State.LOST, State.RELEASED}
+        may = {State.RUNNING, State.UNSETTLED, State.LOST, State.RELEASED}
         within = [copy for copy in self.in_users_reach if copy.state in may]
         if not (self.acks and within):
             return
-        copy, verdict = pick(within, number), self.verdict(number)
+        copy, disposition = pick(within, number), self.disposition(number)
         assert copy.entry is not None
         entry, now = copy.entry, self.ledger.next_due
         rings = self.postponed_rings
         accepted = self._outcomes_due(
-            lambda: self.ledger.refuse(entry, verdict, copy.fields)
+            lambda: self.ledger.refuse(entry, disposition, copy.fields)
         )
         assert accepted == (copy.state is not State.RELEASED)
         self.counts["late"] += copy.state is State.LOST
         if copy.state is State.RUNNING:
-            copy.state, copy.verdict = State.FAILED, verdict
+            copy.state, copy.disposition = State.FAILED, disposition
             assert self.ledger.next_due == now
-        elif copy.state is State.OPEN and not copy.forgotten:
-            copy.verdict = verdict
-            self._apply(copy, verdict)
+        elif copy.state is State.UNSETTLED and not copy.forgotten:
+            copy.disposition = disposition
+            self._apply(copy, disposition)
             self._the_retrier_is_rung(now, rings)
 
-    def _apply(self, copy: Copy, verdict: Disposition) -> None:
+    def _apply(self, copy: Copy, disposition: Disposition) -> None:
         """Have a verdict done."""
-        match verdict:
+        match disposition:
             case RetryAt():
-                self._postpone(copy, verdict)
+                self._postpone(copy, disposition)
             case DeadLettered():
-                copy.state = State.DEAD
+                copy.state = State.TO_DEAD_LETTER
             case Dropped():
-                copy.state = State.SETTLED
+                copy.state = State.TO_ACK
                 self.counts["dropped"] += 1
             case Stopped():
-                copy.state = State.OPEN
+                copy.state = State.UNSETTLED
                 self.counts["left"] += 1
 
-    def _postpone(self, copy: Copy, verdict: RetryAt) -> None:
+    def _postpone(self, copy: Copy, disposition: RetryAt) -> None:
         later = Copy(
             copy.shard,
             copy.id,
@@ -853,10 +865,10 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         copy.state = State.LOST
         self.copies.insert(self.copies.index(copy), later)
-        account = self.ledger._accounts[copy.shard.key]
-        later.entry = account.entries[copy.id]
+        shard_state = self.ledger._shard_states[copy.shard.key]
+        later.entry = shard_state.entries[copy.id]
         assert later.entry is not copy.entry
-        self.due[later] = verdict.due
+        self.due[later] = disposition.due
         self.counts["retried"] += 1
 
     def _the_retrier_is_rung(self, before: float | None, rings: int) -> None:
@@ -864,14 +876,14 @@ class LedgerMachine(RuleBasedStateMachine):
         earlier = due is not None and (before is None or due < before)
         assert self.postponed_rings - rings == earlier
 
-    def ripen(self) -> None:
+    def make_due(self) -> None:
         waits = self.having(State.POSTPONED)
         ripe = [c for c in self.due if c in waits and self.due[c] <= self.now]
         supply = self.supply
-        number = self.ledger.ripen(self.now)
+        number = self.ledger.make_due(self.now)
         assert number == len(ripe)
         for copy in sorted(ripe, key=self.due.__getitem__):
-            copy.state = State.DUE
+            copy.state = State.TO_COUNT
             copy.deliveries += 1
             self._file_first(copy)
             self.out_of_turn = True
@@ -888,11 +900,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def fail(self, number: int) -> None:
         if self.acks:
-            verdict = self.verdict(number // 3)
+            disposition = self.disposition(number // 3)
             self._finish(
                 number,
-                lambda entry: self.ledger.fail(entry, verdict),
-                verdict,
+                lambda entry: self.ledger.fail(entry, disposition),
+                disposition,
                 ack=False,
             )
 
@@ -900,7 +912,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self,
         number: int,
         act: Callable[[Entry], None],
-        verdict: Disposition | None,
+        disposition: Disposition | None,
         *,
         ack: bool,
     ) -> None:
@@ -908,28 +920,28 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy = pick(self.in_hand, number)
         assert copy.entry is not None
-        entry, aside, now = copy.entry, self.aside, self.ledger.next_due
+        entry, deferred, now = copy.entry, self.deferred, self.ledger.next_due
         supply, rings, retries = self.supply, self.ready_rings, self.postponed_rings
         self._outcomes_due(lambda: act(entry))
         copy.in_hand = False
-        free = [c for c in aside if (c.id, c.shard) == (copy.id, copy.shard)]
+        free = [c for c in deferred if (c.id, c.shard) == (copy.id, copy.shard)]
         due = len(free if copy.awaited else [])
         assert self.ready_rings - rings == due
-        if copy.state is State.RUNNING and verdict is not None:
-            copy.state, copy.verdict = State.FAILED, verdict
+        if copy.state is State.RUNNING and disposition is not None:
+            copy.state, copy.disposition = State.FAILED, disposition
         if copy.state is State.FAILED:
-            assert copy.verdict is not None
-            self._apply(copy, copy.verdict)
+            assert copy.disposition is not None
+            self._apply(copy, copy.disposition)
         elif copy.state is State.LOST:
             self.counts["late"] += ack
         elif copy.state is State.RUNNING:
             if not self.acks:
-                copy.state = State.GONE
+                copy.state = State.DONE
                 self.counts["acked"] += 1
             elif ack:
-                copy.state = State.SETTLED
+                copy.state = State.TO_ACK
             else:
-                copy.state = State.OPEN
+                copy.state = State.UNSETTLED
                 self.counts["left"] += 1
         self._the_retrier_is_rung(now, retries)
         # Who has finished looks for the next itself.
@@ -937,12 +949,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.the_reader_is_rung_when_all_is_free()
 
     @property
-    def aside(self) -> list[Copy]:
+    def deferred(self) -> list[Copy]:
         """What the ledger has set aside because its handler is not finished."""
         ids = {
             (key, id_)
-            for key, account in self.ledger._accounts.items()
-            for id_ in account.aside
+            for key, shard_state in self.ledger._shard_states.items()
+            for id_ in shard_state.deferred
         }
         return [c for c in self.firsts if (c.shard.key, c.id) in ids]
 
@@ -963,24 +975,24 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- the committer -------------------------------------------------------------
 
-    def plan(self) -> None:
-        settled = self.having(State.SETTLED)
-        for batch in self.ledger.plan():
-            key = batch.account.shard.key
+    def acks_to_send(self) -> None:
+        settled = self.having(State.TO_ACK)
+        for batch in self.ledger.acks_to_send():
+            key = batch.shard_state.shard.key
             entries = list(batch.entries)
             copies = [copy for copy in settled if copy.shard.key == key]
             # Each of them is here once, and nobody else.
             assert Counter(map(id, entries)) == Counter(id(c.entry) for c in copies)
-            assert list(batch.ghosts) == self.ghosts[key]
-            self.ghosts[key] = []
-            assert batch.ids == [e.id for e in entries] + list(batch.ghosts)
+            assert list(batch.deleted_ids) == self.deleted_ids[key]
+            self.deleted_ids[key] = []
+            assert batch.ids == [e.id for e in entries] + list(batch.deleted_ids)
             assert batch.ids, "an empty XACK is an error"
-            assert batch.repeated == (key in self.unsent)
+            assert batch.repeated == (key in self.ack_unconfirmed)
             for copy in copies:
-                copy.state = State.COMMITTING
+                copy.state = State.ACKING
             self.sent.append(Sent(batch, copies))
-        assert not self.having(State.SETTLED)
-        assert not any(self.ghosts.values())
+        assert not self.having(State.TO_ACK)
+        assert not any(self.deleted_ids.values())
         copies = [c for s in self.sent for c in s.copies if not c.forgotten]
         planned = Counter((c.shard, c.id) for c in copies)
         assert not planned or max(planned.values()) == 1, "an id is in two plans"
@@ -990,10 +1002,10 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         sent = pick(self.sent, number)
         self.sent.remove(sent)
-        self.ledger.committed(sent.batch)
-        self.unsent.discard(sent.batch.account.shard.key)
+        self.ledger.ack_confirmed(sent.batch)
+        self.ack_unconfirmed.discard(sent.batch.shard_state.shard.key)
         for copy in sent.copies:
-            copy.state = State.GONE
+            copy.state = State.DONE
             self.counts["acked"] += 1
             self.confirmed.append(copy)
         if self.waiting:
@@ -1004,22 +1016,22 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         sent = pick(self.sent, number)
         self.sent.remove(sent)
-        self.ledger.unsent(sent.batch)
-        self.unsent.add(sent.batch.account.shard.key)
-        key = sent.batch.account.shard.key
-        self.ghosts[key] = [*sent.batch.ghosts, *self.ghosts[key]]
+        self.ledger.ack_unconfirmed(sent.batch)
+        self.ack_unconfirmed.add(sent.batch.shard_state.shard.key)
+        key = sent.batch.shard_state.shard.key
+        self.deleted_ids[key] = [*sent.batch.deleted_ids, *self.deleted_ids[key]]
         for copy in sent.copies:
-            copy.state = State.SETTLED
+            copy.state = State.TO_ACK
 
     def bury(self, most: int) -> None:
-        dead = self.having(State.DEAD)
-        taken = self.ledger.to_bury(most)
+        dead = self.having(State.TO_DEAD_LETTER)
+        taken = self.ledger.dead_letters_to_send(most)
         assert len(taken) == min(most, len(dead))
         for entry in taken:
             [copy] = [copy for copy in dead if copy.entry is entry]
-            copy.state = State.BURYING
+            copy.state = State.DEAD_LETTERING
             assert list(entry.fields) == copy.fields
-            assert isinstance(entry.verdict, DeadLettered)
+            assert isinstance(entry.disposition, DeadLettered)
             self.burying.append(copy)
 
     def answer_burial(self, number: int) -> None:
@@ -1032,34 +1044,34 @@ class LedgerMachine(RuleBasedStateMachine):
         reply = pick(["ours", "ours", "theirs", "copied", "lost"], number // 3)
         match reply:
             case "copied":
-                self._outcomes_due(lambda: self.ledger.copied(entry))
+                self._outcomes_due(lambda: self.ledger.dead_letter_written(entry))
             case "lost":
-                self.ledger.unburied(entry)
+                self.ledger.dead_letter_unconfirmed(entry)
             case _:
-                self.ledger.buried(entry, ours=reply == "ours")
+                self.ledger.dead_letter_confirmed(entry, ours=reply == "ours")
         if copy.state is State.RELEASED:
             assert self.ledger.held == held
             return
         if reply == "lost":
             # One that has come again since is not sent again.
-            copy.state = State.LOST if copy.forgotten else State.DEAD
+            copy.state = State.LOST if copy.forgotten else State.TO_DEAD_LETTER
         elif reply == "copied":
-            copy.state = State.SETTLED
+            copy.state = State.TO_ACK
             self.counts["dead"] += 1
         else:
-            copy.state, copy.dropped = State.GONE, True
+            copy.state, copy.dropped = State.DONE, True
             self.counts["dead" if reply == "ours" else "lost"] += 1
-        if copy.state is not State.DEAD and self.waiting:
+        if copy.state is not State.TO_DEAD_LETTER and self.waiting:
             assert self.room_rings, "the reader sleeps though there is less in hand"
 
     def _outcomes_due(self, act: Callable[[], T]) -> T:
         """Do something, and see that the committer is rung if that is due."""
         before, rings = self.ledger.uncommitted, self.outcome_rings
-        dying = self.ledger.dying
+        dead_lettering = self.ledger.dead_lettering
         result = act()
         after = self.ledger.uncommitted
         due = {1, self.max_pending} & set(range(before + 1, after + 1))
-        condemned = max(0, self.ledger.dying - dying)
+        condemned = max(0, self.ledger.dead_lettering - dead_lettering)
         assert self.outcome_rings - rings == len(due) + condemned
         return result
 
@@ -1068,7 +1080,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def release(self) -> None:
         # The reader has ended by then.
         self.waiting = False
-        known = self.known_as(State.OPEN, *IN_HAND, *DYING)
+        known = self.known_as(State.UNSETTLED, *IN_HAND, *DYING)
         back = [*self.having(*WAITING, State.POSTPONED), *known]
         self._given_back(back, self.ledger.release())
 
@@ -1126,8 +1138,8 @@ class LedgerMachine(RuleBasedStateMachine):
             "a": lambda: self.acknowledge(number),
             "T": lambda: self.transact(number),
             "n": lambda: self.refuse(number),
-            "i": self.ripen,
-            "p": self.plan,
+            "i": self.make_due,
+            "p": self.acks_to_send,
             "c": lambda: self.commit(number),
             "u": lambda: self.lose_the_reply(number),
             "r": lambda: self.let_time_pass(number),
@@ -1177,15 +1189,15 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy in self.copies:
             if copy.entry is not None:
                 assert copy.entry.state is copy.state
-                assert copy.entry.untold == (copy.state in UNCOMMITTED | DYING)
-                assert copy.entry.verdict == copy.verdict
+                assert copy.entry.unconfirmed == (copy.state in UNCOMMITTED | DYING)
+                assert copy.entry.disposition == copy.disposition
                 if copy.state not in {State.RELEASED, State.LOST}:
-                    done = copy.state in {*OVER, *UNCOMMITTED, State.OPEN}
+                    done = copy.state in {*OVER, *UNCOMMITTED, State.UNSETTLED}
                     assert bool(copy.entry.fields) == (not done)
         books = Counter(
             (key, id_)
-            for key, account in self.ledger._accounts.items()
-            for id_ in account.entries
+            for key, shard_state in self.ledger._shard_states.items()
+            for id_ in shard_state.entries
         )
         assert books == Counter((c.shard.key, c.id) for c in self.in_books)
         for shard in SHARDS:
@@ -1193,23 +1205,23 @@ class LedgerMachine(RuleBasedStateMachine):
             assert set(self.ledger.in_hand(shard)) == mine
 
     def totals_add_up(self) -> None:
-        totals = self.ledger.totals
+        counters = self.ledger.counters
         for name in (
             "received",
             "acked",
             "left",
-            "ghosts",
+            "deleted_ids",
             "lost",
             "retried",
             "dead",
             "dropped",
             "late",
         ):
-            assert getattr(totals, name) == self.counts[name], name
+            assert getattr(counters, name) == self.counts[name], name
 
     def outcomes_are_counted(self) -> None:
         assert self.ledger.uncommitted == self.uncommitted
-        assert self.ledger.dying == len(self.having(*DYING))
+        assert self.ledger.dead_lettering == len(self.having(*DYING))
         assert self.ledger.full == (self.uncommitted >= self.max_pending)
         confirm = Counter(map(id, self.ledger.to_confirm()))
         # What was sent and has come again since is nobody's to wait for.
@@ -1217,23 +1229,27 @@ class LedgerMachine(RuleBasedStateMachine):
         assert confirm == Counter(id(c.entry) for c in mine)
 
     def workers_find_what_may_run_and_nothing_else(self) -> None:
-        firsts, aside, lanes = self.firsts, self.aside, self.ledger._lanes
-        there = [copy for copy in firsts if copy not in aside]
-        assert self.ledger.queued == len(lanes.ready)
-        here = [*lanes.ready, *lanes.suspects]
+        firsts, deferred, ready_queue = (
+            self.firsts,
+            self.deferred,
+            self.ledger._ready_queue,
+        )
+        there = [copy for copy in firsts if copy not in deferred]
+        assert self.ledger.queued == len(ready_queue.ready)
+        here = [*ready_queue.ready, *ready_queue.suspects]
         found = Counter((e.shard.key, e.id) for e in here)
         assert found == Counter((c.shard.key, c.id) for c in there)
         # What is set aside is there as long as its handler, and no longer.
-        lying = sum(len(a.aside) for a in self.ledger._accounts.values())
-        assert lying == len(aside)
-        assert not any(copy in self.takeable for copy in aside)
+        lying = sum(len(a.deferred) for a in self.ledger._shard_states.values())
+        assert lying == len(deferred)
+        assert not any(copy in self.takeable for copy in deferred)
         assert set(self.line) == set(self.having(*WAITING))
-        assert lanes.behind == len(self.line) - len(firsts)
+        assert ready_queue.behind == len(self.line) - len(firsts)
 
     def suspects_step_aside_only_while_they_are_held(self) -> None:
-        lanes = self.ledger._lanes
-        assert all(entry.suspect for entry in lanes.suspects)
-        assert self.held or not lanes.suspects, "they wait for ever"
+        ready_queue = self.ledger._ready_queue
+        assert all(entry.suspected for entry in ready_queue.suspects)
+        assert self.held or not ready_queue.suspects, "they wait for ever"
 
     def what_is_postponed_has_its_time(self) -> None:
         waits = self.having(State.POSTPONED)
@@ -1255,10 +1271,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert not running or max(running.values()) == 1
 
     def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:
-        lanes: set[Any] = set()
+        ready_queue: set[Any] = set()
         if self.ordering is not Ordering.NONE:
-            lanes = {self.lane(copy) for copy in [*self.holders, *self.line]}
-        assert len(self.ledger._lanes._lanes) == len(lanes)
+            ready_queue = {self.lane(copy) for copy in [*self.holders, *self.line]}
+        assert len(self.ledger._ready_queue._lanes) == len(ready_queue)
 
     # -- in the end ----------------------------------------------------------------
 
@@ -1283,31 +1299,31 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.finish(0, ack=True)
             else:
                 self.now += 100.0
-                self.ripen()
+                self.make_due()
             self.everything_adds_up()
         assert self.ledger.take() is None
-        while self.burying or self.having(State.DEAD):
+        while self.burying or self.having(State.TO_DEAD_LETTER):
             self.bury(10)
             self.answer_burial(0)
-        self.plan()
+        self.acks_to_send()
         while self.sent:
             self.commit(0)
         counts = self.ledger.held, self.ledger.size, self.ledger.uncommitted
         assert counts == (0, 0, 0)
-        assert self.ledger.dying == 0
-        assert not self.ledger._lanes._lanes
-        assert not self.ledger._lanes.suspects
-        assert not any(a.twice for a in self.ledger._accounts.values())
+        assert self.ledger.dead_lettering == 0
+        assert not self.ledger._ready_queue._lanes
+        assert not self.ledger._ready_queue.suspects
+        assert not any(a.still_running for a in self.ledger._shard_states.values())
         assert not self.ledger._queue
         # Everything has left, or is open: exactly once.
-        over = {copy for copy in self.copies if copy.state in {*OVER, State.OPEN}}
+        over = {copy for copy in self.copies if copy.state in {*OVER, State.UNSETTLED}}
         assert over == set(self.copies)
         if self.acks:
             assert Counter(map(id, self.confirmed)) == Counter(map(id, self.gone))
         assert self.counts["acked"] == len(self.gone)
         # And whoever has nothing to do is read for.
         self.grow_hungry(1)
-        assert self.ledger.room(self.now) > 0
+        assert self.ledger.read_budget(self.now) > 0
 
 
 TestLedger = pytest.mark.timeout(240)(LedgerMachine.TestCase)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.test_ledger import SHARD, A, B, Books, ids, now, raw, the
-from penstock._core.ledger.entry import State
+from penstock._core.ledger.states import State
 
 # -- dropping ----------------------------------------------------------------------
 
@@ -17,16 +17,16 @@ def test_what_waits_is_dropped_and_what_runs_or_is_done_stays() -> None:
     waiting = list(books._queue)
     assert books.drop(A) == 2
     assert [now(entry) for entry in waiting] == [
-        State.GONE,
-        State.GONE,
+        State.DONE,
+        State.DONE,
         State.QUEUED,
     ]
     assert sorted(books.in_hand(A)) == [raw(1), raw(2), raw(3)]
     assert (books.held, books.size, books.uncommitted) == (2, 20, 1)
-    assert books.totals.acked == 0
+    assert books.counters.acked == 0
     assert ids([books.take(), books.take()]) == [raw(6), None]
     books.finish(running, ack=True)
-    assert the(books.plan()).ids == [raw(3), raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(3), raw(1)]
 
 
 def test_to_drop_a_shard_that_has_nothing_is_nothing() -> None:
@@ -90,8 +90,8 @@ def test_a_shard_is_given_up_but_not_what_handlers_are_at() -> None:
     assert list(books.in_hand(B)) == [raw(1)]
     assert not books.ack(opened)
     books.finish(running, ack=True)
-    assert the(books.plan()).ids == [raw(3), raw(1)]
-    assert settled.untold
+    assert the(books.acks_to_send()).ids == [raw(3), raw(1)]
+    assert settled.unconfirmed
     assert books.give_up(A) == []
 
 

@@ -287,8 +287,8 @@ class Settlement:
 
     def transaction(self, entry: Any, fields: Sequence[bytes]) -> Transaction[Receipt]:
         self.asked.append("transaction")
-        till: Any = (entry, fields)
-        return Transaction(till)
+        sink: Any = (entry, fields)
+        return Transaction(sink)
 
     def lost(self, entry: Any) -> bool:
         return not entry.fields
@@ -308,15 +308,15 @@ def test_a_message_tells_where_it_is_from() -> None:
 
 
 def test_a_message_decodes_nothing_until_asked_and_its_payload_once() -> None:
-    entry, desk = Delivery(), Settlement()
-    message = Message(entry, desk, entry.fields)
-    assert desk.asked == []
+    entry, settler = Delivery(), Settlement()
+    message = Message(entry, settler, entry.fields)
+    assert settler.asked == []
     assert message.payload is message.payload
     assert message.payload == [b"body"]
-    assert desk.asked == ["payload"]
+    assert settler.asked == ["payload"]
     assert message.key == "msg"
     assert message.headers == {"n": "2"}
-    assert desk.asked == ["payload", "key", "headers"]
+    assert settler.asked == ["payload", "key", "headers"]
 
 
 def test_a_message_can_be_read_after_the_ledger_dropped_its_fields() -> None:
@@ -333,32 +333,32 @@ def test_a_payload_that_is_none_is_kept_too() -> None:
         def payload(self, entry: Any, fields: Sequence[bytes]) -> Any:
             self.asked.append("payload")
 
-    desk = Nothing()
-    message = Message(Delivery(), desk, ())
+    settler = Nothing()
+    message = Message(Delivery(), settler, ())
     assert message.payload is None
     assert message.payload is None
-    assert desk.asked == ["payload"]
+    assert settler.asked == ["payload"]
 
 
 def test_acknowledging_a_message_goes_to_its_desk() -> None:
-    entry, desk = Delivery(), Settlement()
-    message = Message(entry, desk, entry.fields)
+    entry, settler = Delivery(), Settlement()
+    message = Message(entry, settler, entry.fields)
     message.ack()
-    assert desk.acked == [entry]
+    assert settler.acked == [entry]
 
 
 def test_refusing_a_message_goes_to_its_desk_with_what_the_entry_may_have_lost() -> (
     None
 ):
-    entry, desk = Delivery(), Settlement()
+    entry, settler = Delivery(), Settlement()
     fields = entry.fields
-    message = Message(entry, desk, fields)
+    message = Message(entry, settler, fields)
     entry.fields = ()
     message.nack()
     message.nack(delay=5)
     message.reject()
     message.reject("no such order")
-    assert desk.refused == [
+    assert settler.refused == [
         (entry, fields, None),
         (entry, fields, 5),
         (entry, fields, "rejected"),
@@ -392,7 +392,7 @@ def test_a_message_of_a_wicked_stream_shows_no_control_characters() -> None:
 
 
 def test_a_message_s_transaction_is_its_desk_s() -> None:
-    entry, desk = Delivery(), Settlement()
-    made = Message(entry, desk, entry.fields).transaction()
-    assert desk.asked == ["transaction"]
+    entry, settler = Delivery(), Settlement()
+    made = Message(entry, settler, entry.fields).transaction()
+    assert settler.asked == ["transaction"]
     assert repr(made) == "<Transaction not entered>"

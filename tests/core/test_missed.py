@@ -15,26 +15,26 @@ def group(last: int, read: int | None, consumers: int = 1) -> GroupInfo:
 
 def begun(received: int = 5) -> TrimmedEntries:
     """One that has looked once, when the group had been given so many."""
-    missed = TrimmedEntries()
-    missed.received = received
-    assert missed.look(group(5, 5), 0.0) == 0
-    return missed
+    trimmed = TrimmedEntries()
+    trimmed.received = received
+    assert trimmed.look(group(5, 5), 0.0) == 0
+    return trimmed
 
 
 def test_what_the_group_was_given_and_we_were_not_was_trimmed() -> None:
-    missed = begun()
-    missed.received += 2
-    assert missed.look(group(50, 50), 1.0) == 43
-    assert missed.since == EntryId(5)
-    missed.received += 1
-    assert missed.look(group(51, 51), 2.0) == 0, "once"
+    trimmed = begun()
+    trimmed.received += 2
+    assert trimmed.look(group(50, 50), 1.0) == 43
+    assert trimmed.since == EntryId(5)
+    trimmed.received += 1
+    assert trimmed.look(group(51, 51), 2.0) == 0, "once"
 
 
 def test_a_new_group_has_been_given_nothing() -> None:
-    missed = TrimmedEntries()
-    assert missed.look(group(0, None, consumers=0), 0.0) == 0
-    missed.received = 2
-    assert missed.look(group(9, 9), 1.0) == 7
+    trimmed = TrimmedEntries()
+    assert trimmed.look(group(0, None, consumers=0), 0.0) == 0
+    trimmed.received = 2
+    assert trimmed.look(group(9, 9), 1.0) == 7
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def test_a_new_group_has_been_given_nothing() -> None:
 def test_what_others_may_have_read_is_not_counted(
     first: GroupInfo, then: GroupInfo, at: float
 ) -> None:
-    missed = TrimmedEntries()
-    missed.received = 5
-    assert missed.look(first, 0.0) == 0
-    assert missed.look(then, at) == 0
+    trimmed = TrimmedEntries()
+    trimmed.received = 5
+    assert trimmed.look(first, 0.0) == 0
+    assert trimmed.look(then, at) == 0
 
 
 def test_who_was_given_nothing_is_none_of_the_group_s_consumers_yet() -> None:
-    missed = TrimmedEntries()
-    assert missed.look(group(5, 5), 0.0) == 0
-    missed.received = 1
-    assert missed.look(group(9, 9), 1.0) == 0
+    trimmed = TrimmedEntries()
+    assert trimmed.look(group(5, 5), 0.0) == 0
+    trimmed.received = 1
+    assert trimmed.look(group(9, 9), 1.0) == 0
 
 
 def test_after_a_lost_reply_it_begins_anew() -> None:
-    missed = begun()
-    missed.reset()
-    assert missed.look(group(50, 50), 1.0) == 0
+    trimmed = begun()
+    trimmed.reset()
+    assert trimmed.look(group(50, 50), 1.0) == 0

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.test_ledger import A, Books, raw
-from penstock._core.ledger.entry import IN_HAND, Entry, State
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.poison import PoisonGuard
+from penstock._core.ledger.states import IN_HAND, State
 
 
 @dataclass(eq=False)
@@ -96,7 +97,7 @@ def test_a_probe_waits_for_no_handler_longer_than_a_lease() -> None:
     assert hangs.hangs
     probe = running()
     guard.started(probe, 30.0, confirms=True)
-    probe.state = State.GONE
+    probe.state = State.DONE
     # It has shown that it does not kill, so the next one need not wait for it.
     assert guard.admits(one, 31.0)
 
@@ -121,9 +122,9 @@ def test_a_probe_has_finished_when_its_outcome_is_confirmed(*, confirms: bool) -
     guard.admits(one, 0.0)
     probe = running()
     guard.started(probe, 0.0, confirms=confirms)
-    probe.state = State.SETTLED
+    probe.state = State.TO_ACK
     assert guard.is_open(1.0) is not confirms
-    probe.state = State.GONE
+    probe.state = State.DONE
     assert guard.is_open(1.0)
 
 
@@ -190,18 +191,18 @@ class Process:
     def settle(self) -> None:
         """Have all outcomes confirmed."""
         for member in self.members:
-            for batch in member.books.plan():
+            for batch in member.books.acks_to_send():
                 for id_ in batch.ids:
                     del self.server.owners[number_of(id_)]
-                member.books.committed(batch)
+                member.books.ack_confirmed(batch)
 
     def bury(self) -> None:
         """Write dead letters."""
         for member in self.members:
-            for entry in member.books.to_bury(100):
+            for entry in member.books.dead_letters_to_send(100):
                 self.dead.append(number_of(entry.id))
                 del self.server.owners[number_of(entry.id)]
-                member.books.buried(entry, ours=True)
+                member.books.dead_letter_confirmed(entry, ours=True)
 
 
 class Running:
@@ -287,7 +288,7 @@ class World:
             self.server.owners[number] = process.number
         entries = [[raw(number), [b"msg", b"x"]] for number in lost]
         counts = {raw(number): self.server.counts[number] for number in lost}
-        member.books.came_back(A, entries, 0.0, counts, claimed=True)
+        member.books.redelivered(A, entries, 0.0, counts, claimed=True)
 
     def handle(self, process: Process, member: Running, pick: int) -> None:
         """Have a handler end; or with it, the process."""

@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 
 from core.test_ledger import GIVEN_UP, KEY, A, B, Books, ids, later, now, raw, the
-from penstock._core.ledger.entry import State
+from penstock._core.ledger.states import State
 
 
 def deleted(books: Books, number: int) -> None:
     """Have a pending entry come back that is deleted from its stream."""
-    assert not books.came_back(A, [[raw(number), None]], 0.0, {})
+    assert not books.redelivered(A, [[raw(number), None]], 0.0, {})
 
 
 def test_what_waits_is_gone_and_makes_room() -> None:
     books = Books(max_messages=4)
     books.read(1, 2, 3, 4)
-    assert books.room() == 0
+    assert books.read_budget() == 0
     rings = books.room_rings
     assert books.stream_recreated(A) == [raw(n) for n in (1, 2, 3, 4)]
     assert books.held == books.size == 0
     assert books.next() is None
     assert books.room_rings == rings + 1
-    assert books.totals.lost == 4
+    assert books.counters.lost == 4
 
 
 def test_what_a_handler_has_ends_there_and_a_new_one_of_its_id_is_handled() -> None:
@@ -36,11 +36,11 @@ def test_what_a_handler_has_ends_there_and_a_new_one_of_its_id_is_handled() -> N
     assert new is not old
     assert books.ack(old)
     books.finish(old, ack=False)
-    assert not books.plan()
+    assert not books.acks_to_send()
     books.ack(new)
     books.finish(new, ack=False)
-    assert the(books.plan()).entries == [new]
-    assert books.totals.late == 1
+    assert the(books.acks_to_send()).entries == [new]
+    assert books.counters.late == 1
 
 
 def test_what_is_acknowledged_and_not_sent_is_not_sent() -> None:
@@ -51,7 +51,7 @@ def test_what_is_acknowledged_and_not_sent_is_not_sent() -> None:
     assert books.uncommitted == 2
     assert set(books.stream_recreated(A)) == {raw(1), raw(2), raw(3)}
     assert books.uncommitted == 0
-    assert not books.plan()
+    assert not books.acks_to_send()
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -60,19 +60,19 @@ def test_what_is_on_its_way_is_not_sent_again(*, answered: bool) -> None:
     books.read(1)
     deleted(books, 2)
     books.done()
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert books.stream_recreated(A) == []
     assert books.read(1, 2) == 2
     if answered:
-        books.committed(batch)
+        books.ack_confirmed(batch)
     else:
-        books.unsent(batch)
+        books.ack_unconfirmed(batch)
     assert books.uncommitted == 0
-    assert not books.plan()
+    assert not books.acks_to_send()
     assert [*books.in_hand(A)] == [raw(1), raw(2)]
     books.done()
     books.done()
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert batch.ids == [raw(1), raw(2)]
     assert not batch.repeated
 
@@ -91,11 +91,11 @@ def test_what_is_given_up_or_postponed_is_gone() -> None:
     books.read(1, 2)
     books.fail(books.started(), GIVEN_UP)
     books.fail(books.started(), later())
-    assert books.dying == 1
+    assert books.dead_lettering == 1
     assert set(books.stream_recreated(A)) == {raw(1), raw(2)}
-    assert books.dying == books.held == 0
-    assert not books.to_bury(9)
-    assert books.ripen(99.0) == 0
+    assert books.dead_lettering == books.held == 0
+    assert not books.dead_letters_to_send(9)
+    assert books.make_due(99.0) == 0
 
 
 @pytest.mark.parametrize("reply", ["buried", "copied", "unburied"])
@@ -103,19 +103,19 @@ def test_a_dead_letter_on_its_way_is_not_sent_again(reply: str) -> None:
     books = Books()
     books.read(1)
     books.fail(books.started(), GIVEN_UP)
-    [entry] = books.to_bury(9)
+    [entry] = books.dead_letters_to_send(9)
     assert books.stream_recreated(A) == []
     books.read(1)
     match reply:
         case "buried":
-            books.buried(entry, ours=True)
+            books.dead_letter_confirmed(entry, ours=True)
         case "copied":
-            books.copied(entry)
+            books.dead_letter_written(entry)
         case "unburied":
-            books.unburied(entry)
-    assert books.dying == books.uncommitted == 0
-    assert not books.to_bury(9)
-    assert not books.plan()
+            books.dead_letter_unconfirmed(entry)
+    assert books.dead_lettering == books.uncommitted == 0
+    assert not books.dead_letters_to_send(9)
+    assert not books.acks_to_send()
     assert books.held == 1
 
 
@@ -128,9 +128,9 @@ def test_what_is_left_open_can_be_acknowledged_and_is_not_sent() -> None:
     books.finish(gone, ack=False)
     books.read(3, now=100.0)  # their lease is over
     assert books.stream_recreated(A) == [raw(3)]
-    assert now(old) is State.OPEN
+    assert now(old) is State.UNSETTLED
     assert books.ack(old)
-    assert not books.plan()
+    assert not books.acks_to_send()
     assert books.uncommitted == 0
 
 

@@ -21,7 +21,7 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.ledger.entry import IllegalTransition, State
+from penstock._core.ledger.states import IllegalTransition, State
 from penstock.message import EntryId
 
 # -- coming again ------------------------------------------------------------------
@@ -39,11 +39,11 @@ def test_what_is_acknowledged_and_gone_comes_again_like_new() -> None:
     books = Books()
     books.read(1)
     books.done()
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert books.read(1, again=True) == 1
     assert now(books._queue[0]) is State.QUEUED
     books.done()
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> None:
@@ -53,7 +53,7 @@ def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> N
     assert books.read(1, again=True) == 1
     assert now(old) is State.LOST
     [new] = books._queue
-    assert now(new) is State.AGAIN
+    assert now(new) is State.REDELIVERED
     assert books.held == 2
     assert books.next() is None
     assert books.queued == 0, "it is set aside"
@@ -61,12 +61,12 @@ def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> N
     assert books.ready_rings == 0
     books.finish(old, ack=True)
     assert books.ready_rings == 1, "nobody was told of it"
-    assert (books.held, books.uncommitted, books.totals.lost) == (1, 0, 0)
-    assert books.plan() == []
+    assert (books.held, books.uncommitted, books.counters.lost) == (1, 0, 0)
+    assert books.acks_to_send() == []
     assert books.next() is new
     assert now(new) is State.RUNNING
     books.finish(new, ack=True)
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_others_are_handed_out_past_what_waits_for_its_handler() -> None:
@@ -88,7 +88,7 @@ def test_a_handler_that_ends_before_its_turn_came_again_rings_nobody() -> None:
     books.read(2, 1, again=True)
     books.finish(old, ack=False)
     assert books.ready_rings == 0, "the read told of it"
-    assert books.totals.left == 0
+    assert books.counters.left == 0
     assert ids([books.next(), books.next()]) == [raw(2), raw(1)]
 
 
@@ -105,7 +105,7 @@ def test_what_comes_again_and_again_waits_for_the_last_that_has_it() -> None:
     third = books.started()
     assert len({id(entry) for entry in (first, second, third)}) == 3
     books.finish(third, ack=True)
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
     assert books.uncommitted == 1
 
 
@@ -116,7 +116,7 @@ def test_an_outcome_that_was_not_sent_yet_does_not_count_any_more() -> None:
     assert books.read(1, again=True) == 1
     assert now(one) is State.LOST
     assert books.uncommitted == 1
-    assert the(books.plan()).ids == [raw(2)]
+    assert the(books.acks_to_send()).ids == [raw(2)]
     assert ids([books.next()]) == [raw(1)]
 
 
@@ -124,20 +124,20 @@ def test_an_outcome_that_was_sent_leaves_the_new_one_in_the_books() -> None:
     books = Books()
     books.read(1, 2)
     books.done(2)
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     assert books.read(1, again=True) == 1
     assert books.uncommitted == 2
-    books.committed(batch)
-    assert (books.uncommitted, books.totals.acked) == (0, 2)
+    books.ack_confirmed(batch)
+    assert (books.uncommitted, books.counters.acked) == (0, 2)
     assert known(books, A, raw(1))
     assert not known(books, A, raw(2))
     books.done()
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert not known(books, A, raw(1))
     # Where nothing comes again any more, entries leave as ever.
     books.read(3)
     books.done()
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert not known(books, A, raw(3))
 
 
@@ -145,14 +145,14 @@ def test_an_outcome_whose_reply_was_lost_is_sent_beside_that_of_the_new_one() ->
     books = Books()
     books.read(1)
     books.done()
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     books.read(1, again=True)
-    books.unsent(batch)
+    books.ack_unconfirmed(batch)
     books.done()
-    both = the(books.plan())
+    both = the(books.acks_to_send())
     assert both.ids == [raw(1), raw(1)]
-    books.committed(both)
-    assert (books.uncommitted, books.totals.acked) == (0, 2)
+    books.ack_confirmed(both)
+    assert (books.uncommitted, books.counters.acked) == (0, 2)
     assert not known(books, A, raw(1))
 
 
@@ -161,25 +161,25 @@ def test_what_was_left_open_is_handed_out_again() -> None:
     old = left_open(books, 1)
     assert books.read(1, again=True) == 1
     assert books.ack(old)
-    assert books.plan() == [], "the new one counts"
+    assert books.acks_to_send() == [], "the new one counts"
     books.done()
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_what_was_acknowledged_is_so_again_where_a_group_was_made_anew() -> None:
     books = Books()
     books.read(1)
     books.done()
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     for _ in range(2):
         assert books.read(1) == 0
     assert books.uncommitted == 2
-    assert books.totals.ghosts == 0, "it is there"
-    books.committed(batch)
+    assert books.counters.deleted_ids == 0, "it is there"
+    books.ack_confirmed(batch)
     assert not known(books, A, raw(1))
-    again = the(books.plan())
+    again = the(books.acks_to_send())
     assert (again.ids, list(again.entries)) == ([raw(1)], [])
-    books.committed(again)
+    books.ack_confirmed(again)
     assert books.uncommitted == 0
 
 
@@ -193,7 +193,7 @@ def test_in_a_lane_it_waits_behind_itself() -> None:
     assert ids(books.done()) == [raw(2)], "which was here before"
     assert ids(books.done()) == [raw(1)]
     assert books.next() is None
-    assert not books._lanes._lanes
+    assert not books._ready_queue._lanes
 
 
 def test_without_acks_it_is_a_message_like_any_other() -> None:
@@ -204,7 +204,7 @@ def test_without_acks_it_is_a_message_like_any_other() -> None:
     assert books.read(1, again=True) == 1
     books.done()
     books.finish(old, ack=True)
-    assert books.totals.acked == 2
+    assert books.counters.acked == 2
     assert (books.held, books.size) == (0, 0)
     assert not known(books, A, raw(1))
 
@@ -287,10 +287,10 @@ def test_the_reader_is_rung_when_all_that_waits_has_to_be_set_aside() -> None:
     for _ in range(8):
         books.started()
     books.read(*range(8), again=True)
-    assert books.room() == 0
+    assert books.read_budget() == 0
     assert books.next() is None
     assert books.room_rings
-    assert books.room() > 0
+    assert books.read_budget() > 0
 
 
 def test_only_the_handler_that_is_waited_for_makes_way() -> None:
@@ -355,7 +355,7 @@ def test_closing_keeps_nothing_alive_that_a_handler_was_to_make_way_for() -> Non
     assert alive() is None
 
 
-def anew(books: Books) -> None:
+def group_recreated_at(books: Books) -> None:
     """Have a stream made anew, where an id has another key and its handler is at it."""
     books.read(1, key="k")
     books.started()
@@ -365,7 +365,7 @@ def anew(books: Books) -> None:
 
 def test_the_lane_of_what_was_set_aside_is_free_when_it_is_lost() -> None:
     books = Books(ordering=KEY, lease=30.0)
-    anew(books)
+    group_recreated_at(books)
     books.read(2, key="l")
     [renewal] = books.to_renew(25.0)
     books.lose_all_but(renewal, [raw(2)])
@@ -374,7 +374,7 @@ def test_the_lane_of_what_was_set_aside_is_free_when_it_is_lost() -> None:
 
 def test_the_lane_of_what_was_set_aside_is_free_when_it_is_dropped() -> None:
     books = Books(ordering=KEY)
-    anew(books)
+    group_recreated_at(books)
     books.read(2, key="l")
     assert books.drop(A) == 2
     books.read(3, key="l")
@@ -401,7 +401,7 @@ def test_what_was_acked_early_frees_no_lane_of_a_new_order() -> None:
     books.read(1, 2, 3, key="k")
     early = books.started()
     books.ack(early)
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     books.order_by(SHARD)
     assert ids([books.next(), books.next()]) == [raw(2), None]
     books.finish(early, ack=True)
@@ -416,7 +416,7 @@ def test_no_outcome_of_what_is_about_to_come_again_is_sent() -> None:
     books.read(1, 2, 3)
     books.done(3)
     books.set_back(A, EntryId(1))
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
     assert books.read(2, 3, again=True) == 2
 
 
@@ -431,7 +431,7 @@ def test_what_a_handler_is_at_makes_way_for_what_is_about_to_come_again() -> Non
     assert books.next() is None
     books.finish(second, ack=True)
     assert ids([books.next()]) == [raw(2)]
-    assert books.plan() == []
+    assert books.acks_to_send() == []
 
 
 def test_what_is_left_open_and_about_to_come_again_cannot_be_acknowledged() -> None:
@@ -439,14 +439,14 @@ def test_what_is_left_open_and_about_to_come_again_cannot_be_acknowledged() -> N
     old = left_open(books, 1)
     books.set_back(A, EntryId.MIN)
     assert books.ack(old)
-    assert (books.plan(), books.totals.late) == ([], 1)
+    assert (books.acks_to_send(), books.counters.late) == ([], 1)
 
 
 def test_what_is_on_its_way_to_the_server_is_left_alone() -> None:
     books = Books()
     books.read(1)
     books.done()
-    batch = the(books.plan())
+    batch = the(books.acks_to_send())
     books.set_back(A, EntryId.MIN)
-    books.committed(batch)
+    books.ack_confirmed(batch)
     assert not known(books, A, raw(1))

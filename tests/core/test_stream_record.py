@@ -60,22 +60,24 @@ class Stream:
         ]
 
 
-def read(record: StreamIdentity, stream: Stream, after: int = 0, most: int = 9) -> int:
+def read(
+    identity: StreamIdentity, stream: Stream, after: int = 0, most: int = 9
+) -> int:
     """Read a batch; gives the last id."""
     entries = stream.range(after, most)
     if not entries:
         return after
     first, last = EntryId.parse(entries[0][0]), EntryId.parse(entries[-1][0])
-    record.read(first, last, entries)
+    identity.read(first, last, entries)
     return last.ms
 
 
 def shows(
-    record: StreamIdentity, stream: Stream, *, quiet: bool = False
+    identity: StreamIdentity, stream: Stream, *, quiet: bool = False
 ) -> bool | None:
     """What entries say."""
-    ids = record.probes(stream.info, quiet=quiet)
-    return record.is_other(stream.info, ids, stream.look(ids))
+    ids = identity.probes(stream.info, quiet=quiet)
+    return identity.is_other(stream.info, ids, stream.look(ids))
 
 
 def filled(count: int, body: bytes = b"x", *, told: bool = True) -> Stream:
@@ -86,40 +88,40 @@ def filled(count: int, body: bytes = b"x", *, told: bool = True) -> Stream:
 
 
 def known(stream: Stream, *, described: bool = True) -> StreamIdentity:
-    record = StreamIdentity()
-    read(record, stream)
+    identity = StreamIdentity()
+    read(identity, stream)
     if described:
-        record.describe(stream.info)
-    return record
+        identity.describe(stream.info)
+    return identity
 
 
 def test_of_a_stream_that_was_never_read_nothing_is_known() -> None:
-    record = StreamIdentity()
-    assert record.empty
-    assert not record.contradicts(filled(3).info)
-    assert shows(record, filled(3)) is None
-    read(record, filled(3))
-    assert not record.empty
-    record.reset()
-    assert record.empty
+    identity = StreamIdentity()
+    assert identity.empty
+    assert not identity.contradicts(filled(3).info)
+    assert shows(identity, filled(3)) is None
+    read(identity, filled(3))
+    assert not identity.empty
+    identity.reset()
+    assert identity.empty
 
 
 @pytest.mark.parametrize("described", [False, True])
 def test_a_stream_that_has_less_is_another_one(*, described: bool) -> None:
-    record = known(filled(9), described=described)
-    assert record.contradicts(filled(8).info)
+    identity = known(filled(9), described=described)
+    assert identity.contradicts(filled(8).info)
     fewer = filled(2)
     fewer.add(step=100)
-    assert record.contradicts(fewer.info), "the last id lies higher"
+    assert identity.contradicts(fewer.info), "the last id lies higher"
 
 
 def test_one_that_grew_without_new_ids_is_another_one() -> None:
-    record, other = known(filled(9)), filled(9)
+    identity, other = known(filled(9)), filled(9)
     other.added += 1
-    assert record.contradicts(other.info)
+    assert identity.contradicts(other.info)
     other.added -= 1
     other.last += 1
-    assert record.contradicts(other.info), "or the other way round"
+    assert identity.contradicts(other.info), "or the other way round"
 
 
 def test_one_that_begins_lower_is_another_one() -> None:
@@ -127,9 +129,9 @@ def test_one_that_begins_lower_is_another_one() -> None:
     old.trim(4)
     assert known(old).contradicts(filled(12).info)
     old.trim(9)
-    record = known(filled(9))
-    record.describe(old.info)
-    assert record.contradicts(filled(12).info), "there was nothing left"
+    identity = known(filled(9))
+    identity.describe(old.info)
+    assert identity.contradicts(filled(12).info), "there was nothing left"
 
 
 def test_one_that_had_less_deleted_is_another_one() -> None:
@@ -139,49 +141,49 @@ def test_one_that_had_less_deleted_is_another_one() -> None:
 
 
 def test_one_that_has_more_new_entries_than_were_added_is_another_one() -> None:
-    record, other = known(filled(9)), Stream()
+    identity, other = known(filled(9)), Stream()
     other.last = 9
     for _ in range(10):
         other.add()
-    assert record.contradicts(other.info)
+    assert identity.contradicts(other.info)
 
 
 def test_before_redis_7_the_ids_have_to_do() -> None:
-    record = known(filled(9, told=False))
-    assert not record.contradicts(filled(9, told=False).info)
-    assert record.contradicts(filled(8, told=False).info)
-    assert shows(record, filled(9, b"y", told=False)) is True
+    identity = known(filled(9, told=False))
+    assert not identity.contradicts(filled(9, told=False).info)
+    assert identity.contradicts(filled(8, told=False).info)
+    assert shows(identity, filled(9, b"y", told=False)) is True
     trimmed = filled(9, told=False)
     trimmed.delete(9)
-    record = known(filled(9, told=False))
-    assert not shows(record, trimmed), "a missing entry may have been deleted"
+    identity = known(filled(9, told=False))
+    assert not shows(identity, trimmed), "a missing entry may have been deleted"
 
 
 def test_an_entry_that_is_another_shows_it() -> None:
-    record = known(filled(9))
-    assert shows(record, filled(12)) is False
-    assert shows(record, filled(12, b"y")) is True
+    identity = known(filled(9))
+    assert shows(identity, filled(12)) is False
+    assert shows(identity, filled(12, b"y")) is True
 
 
 def test_an_entry_that_is_missing_shows_it_unless_it_was_deleted() -> None:
-    record, other = known(filled(9)), Stream()
+    identity, other = known(filled(9)), Stream()
     for _ in range(4):
         other.add(step=3)
     other.entries[1] = b"x"
     del other.entries[9]
-    assert shows(record, other) is True
+    assert shows(identity, other) is True
     other.deleted = 9
-    assert shows(record, other) is False
+    assert shows(identity, other) is False
 
 
 def test_a_server_that_lost_data_has_the_same_stream_if_it_has_the_oldest() -> None:
-    record, restored = known(filled(9)), filled(5)
+    identity, restored = known(filled(9)), filled(5)
     restored.add(b"new", step=9)
-    assert record.contradicts(restored.info)
-    assert shows(record, restored) is True
-    record.interrupted = True
-    assert shows(record, restored) is False
-    assert shows(record, filled(5, b"y")) is True
+    assert identity.contradicts(restored.info)
+    assert shows(identity, restored) is True
+    identity.interrupted = True
+    assert shows(identity, restored) is False
+    assert shows(identity, filled(5, b"y")) is True
 
 
 def test_from_an_empty_stream_nothing_can_be_seen() -> None:
@@ -190,13 +192,13 @@ def test_from_an_empty_stream_nothing_can_be_seen() -> None:
 
 def test_without_any_sign_one_small_entry_is_looked_at() -> None:
     old = filled(9)
-    record = known(old)
-    assert record.probes(old.info, quiet=True) == [b"9-0"]
+    identity = known(old)
+    assert identity.probes(old.info, quiet=True) == [b"9-0"]
     old.add()
-    read(record, old, after=9)
+    read(identity, old, after=9)
     # What came since may be of another stream already.
-    assert record.probes(old.info, quiet=True) == [b"9-0"]
-    assert shows(record, filled(12, b"y"), quiet=True) is True
+    assert identity.probes(old.info, quiet=True) == [b"9-0"]
+    assert shows(identity, filled(12, b"y"), quiet=True) is True
     large = known(filled(2, b"x" * 100_000))
     assert not large.probes(filled(2).info, quiet=True)
     undescribed = known(old, described=False)
@@ -204,10 +206,10 @@ def test_without_any_sign_one_small_entry_is_looked_at() -> None:
 
 
 def test_few_entries_are_remembered_the_first_and_the_last_among_them() -> None:
-    record, old, at = StreamIdentity(), filled(1000), 0
+    identity, old, at = StreamIdentity(), filled(1000), 0
     for _ in range(500):
-        at = read(record, old, at, 2)
-    probes = record.probes(old.info, quiet=False)
+        at = read(identity, old, at, 2)
+    probes = identity.probes(old.info, quiet=False)
     assert 4 < len(probes) <= 8
     assert probes[0] == b"1000-0"
     assert probes[-1] == b"1-0"
@@ -215,19 +217,19 @@ def test_few_entries_are_remembered_the_first_and_the_last_among_them() -> None:
 
 def test_what_is_read_again_counts_once() -> None:
     old = filled(9)
-    record = known(old, described=False)
-    read(record, old)
+    identity = known(old, described=False)
+    read(identity, old)
     old.add()
-    read(record, old, 3)
-    assert not record.contradicts(old.info)
+    read(identity, old, 3)
+    assert not identity.contradicts(old.info)
 
 
 def test_of_deleted_entries_nothing_is_remembered() -> None:
-    record = StreamIdentity()
+    identity = StreamIdentity()
     one = EntryId(1, 0)
-    record.read(one, one, [[b"1-0", None]])
-    assert record.empty
-    assert record.last == one
+    identity.read(one, one, [[b"1-0", None]])
+    assert identity.empty
+    assert identity.last == one
 
 
 STEPS = st.sampled_from(["add", "delete", "trim", "read", "again", "describe"])
@@ -242,7 +244,7 @@ def test_a_stream_that_lives_on_is_never_taken_for_another_one(
     steps: list[tuple[str, int, bool]],
     told: bool,  # noqa: FBT001 - Hypothesis gives it
 ) -> None:
-    stream, record, at = Stream(told=told), StreamIdentity(), 0
+    stream, identity, at = Stream(told=told), StreamIdentity(), 0
     for step, number, quiet in steps:
         match step:
             case "add":
@@ -254,10 +256,10 @@ def test_a_stream_that_lives_on_is_never_taken_for_another_one(
             case "trim":
                 stream.trim(number)
             case "read":
-                at = read(record, stream, at, number + 1)
+                at = read(identity, stream, at, number + 1)
             case "again":
-                read(record, stream, 0, number + 1)
+                read(identity, stream, 0, number + 1)
             case "describe":
-                record.describe(stream.info)
-        assert not record.contradicts(stream.info)
-        assert not shows(record, stream, quiet=quiet)
+                identity.describe(stream.info)
+        assert not identity.contradicts(stream.info)
+        assert not shows(identity, stream, quiet=quiet)

@@ -18,8 +18,9 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.ledger.entry import LeaseRenewal, State
 from penstock._core.ledger.failure_policy import DeadLettered, Dropped, Stopped
+from penstock._core.ledger.lease_clock import LeaseRenewal
+from penstock._core.ledger.states import State
 from penstock.options import Ordering
 
 # -- what comes back ---------------------------------------------------------------
@@ -29,13 +30,13 @@ def test_of_what_comes_back_the_server_is_told_before_it_starts() -> None:
     books = Books()
     assert books.back(1, 2, delivered=True, now=7.5) == 2
     assert (books.held, books.size, books.queued) == (2, 20, 2)
-    assert books.totals.received == 2
+    assert books.counters.received == 2
     assert books.take() is None
     assert books.next_is_due
     [entry] = books.take_due()
     assert (entry.id, now(entry)) == (raw(1), State.RUNNING)
     assert (entry.deliveries, entry.leased_at, entry.size) == (1, 7.5, 10)
-    assert entry.suspect, "it may have been started, too fast to be counted"
+    assert entry.suspected, "it may have been started, too fast to be counted"
     assert books.may_start(entry)
     assert books.held == 2
 
@@ -45,7 +46,7 @@ def test_what_certainly_was_not_started_is_no_suspect() -> None:
     books.back(1, 2, 3, attempts=0)
     taken = [books.take() for _ in range(3)]
     assert ids(taken) == [raw(1), raw(2), raw(3)]
-    assert not any(entry is None or entry.suspect for entry in taken)
+    assert not any(entry is None or entry.suspected for entry in taken)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 7])
@@ -54,15 +55,15 @@ def test_what_a_handler_has_had_is_a_suspect_on_its_next_attempt(attempts: int) 
     books.back(1, attempts=attempts)
     assert books.next_is_repeated
     entry = books.started()
-    assert entry.suspect
+    assert entry.suspected
     assert entry.deliveries == attempts + 1
 
 
 def test_what_the_server_tells_no_count_of_has_not_been_tried() -> None:
     books = Books()
-    books.came_back(A, [[raw(1), [b"msg", b"a"]]], 0.0, {})
+    books.redelivered(A, [[raw(1), [b"msg", b"a"]]], 0.0, {})
     entry = books.started()
-    assert (entry.deliveries, entry.suspect) == (1, False)
+    assert (entry.deliveries, entry.suspected) == (1, False)
     assert not books.next_is_repeated
 
 
@@ -94,7 +95,7 @@ def test_several_fresh_ones_are_taken_at_once_up_to_what_has_come_back() -> None
     books.finish_all(taken, ack=True)
     books.read(6)
     books.finish_all(books.take_fresh(9), ack=False)
-    [batch] = books.plan()
+    [batch] = books.acks_to_send()
     assert batch.ids == [raw(5)]
 
 
@@ -107,32 +108,32 @@ def test_what_is_in_hand_does_not_come_back() -> None:
     books.finish(opened, ack=False)
     books.started()
     assert books.back(1, 2, 3, 4, 5, attempts=1) == 0
-    assert (books.held, books.totals.received) == (4, 5)
+    assert (books.held, books.counters.received) == (4, 5)
 
 
 @pytest.mark.parametrize("fields", [None, ()])
 def test_of_what_is_in_hand_no_body_is_needed(fields: tuple[bytes] | None) -> None:
     books = Books()
     books.read(1)
-    assert books.came_back(A, [[raw(1), fields]], 0.0, {raw(1): 1}) == 0
-    assert books.totals.ghosts == 0
+    assert books.redelivered(A, [[raw(1), fields]], 0.0, {raw(1): 1}) == 0
+    assert books.counters.deleted_ids == 0
     assert books.started().fields
 
 
 def test_a_deleted_entry_that_comes_back_is_acknowledged() -> None:
     books = Books()
-    assert books.came_back(A, [[raw(1), None], [raw(2), [b"a", b""]]], 0.0, {}) == 1
-    assert (books.totals.ghosts, books.uncommitted) == (1, 1)
-    assert the(books.plan()).ids == [raw(1)]
+    assert books.redelivered(A, [[raw(1), None], [raw(2), [b"a", b""]]], 0.0, {}) == 1
+    assert (books.counters.deleted_ids, books.uncommitted) == (1, 1)
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_what_is_acknowledged_and_comes_back_is_acknowledged_again() -> None:
     books = Books()
     books.read(1)
     books.done()
-    assert books.plan()
+    assert books.acks_to_send()
     assert books.back(1, attempts=1) == 0
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_in_an_order_what_comes_back_has_its_place() -> None:
@@ -149,7 +150,7 @@ def test_what_was_left_open_here_and_taken_over_by_us_is_tried_once_more() -> No
     assert books.back(1, attempts=1) == 0, "its user has it still"
     assert books.back(1, attempts=1, claimed=True) == 1
     assert books.ack(old)
-    assert books.plan() == [], "the new one counts"
+    assert books.acks_to_send() == [], "the new one counts"
     assert books.started().deliveries == 2
 
 
@@ -177,35 +178,35 @@ def test_what_has_no_attempt_left_is_not_started(
     books = Books(max_attempts=most)
     assert books.back(1, attempts=attempts) == (not exhausted)
     assert ids(books.exhausted) == [raw(1)] * exhausted
-    assert books.totals.received == 1
+    assert books.counters.received == 1
     assert books.queued == (not exhausted)
-    assert books.dying == exhausted
+    assert books.dead_lettering == exhausted
 
 
 def test_what_has_no_attempt_left_is_dead_with_its_body_and_what_it_had() -> None:
     books = Books(max_attempts=2)
     books.back(1, attempts=3)
-    [entry] = books.to_bury(10)
+    [entry] = books.dead_letters_to_send(10)
     assert entry.fields == [b"msg", b"ten byt"]
-    assert (entry.deliveries, entry.verdict) == (3, GIVEN_UP)
-    assert not entry.suspect
+    assert (entry.deliveries, entry.disposition) == (3, GIVEN_UP)
+    assert not entry.suspected
     assert (books.held, books.size) == (1, 10)
 
 
 @pytest.mark.parametrize(
-    ("instead", "state"),
-    [(Dropped("why"), State.SETTLED), (Stopped("why"), State.OPEN)],
+    ("dead_letter_policy", "state"),
+    [(Dropped("why"), State.TO_ACK), (Stopped("why"), State.UNSETTLED)],
 )
 def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
-    instead: Dropped | Stopped, state: State
+    dead_letter_policy: Dropped | Stopped, state: State
 ) -> None:
-    books = Books(max_attempts=2, exhausted=instead)
+    books = Books(max_attempts=2, exhausted=dead_letter_policy)
     books.back(1, 2, attempts=2)
     assert [now(entry) for entry in books.exhausted] == [state] * 2
-    assert (books.held, books.size, books.dying) == (0, 0, 0)
-    assert books.totals.dropped == 2 * isinstance(instead, Dropped)
-    assert books.uncommitted == 2 * isinstance(instead, Dropped)
-    assert books.totals.left == 2 * isinstance(instead, Stopped)
+    assert (books.held, books.size, books.dead_lettering) == (0, 0, 0)
+    assert books.counters.dropped == 2 * isinstance(dead_letter_policy, Dropped)
+    assert books.uncommitted == 2 * isinstance(dead_letter_policy, Dropped)
+    assert books.counters.left == 2 * isinstance(dead_letter_policy, Stopped)
     assert known(books, A, raw(1))
     assert books.next() is None
 
@@ -214,9 +215,9 @@ def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
     books = Books(max_attempts=2)
     counts = {raw(1): 0, raw(2): 3, raw(3): 2}
     entries = [[raw(n), [b"msg", b"a"]] for n in (1, 2, 3)]
-    assert books.came_back(A, entries, 0.0, counts) == 2
+    assert books.redelivered(A, entries, 0.0, counts) == 2
     assert ids([books.started(), books.started()]) == [raw(1), raw(3)]
-    assert ids(books.to_bury(10)) == [raw(2)]
+    assert ids(books.dead_letters_to_send(10)) == [raw(2)]
 
 
 def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
@@ -235,7 +236,7 @@ def test_what_is_put_back_comes_first_again_and_was_not_tried() -> None:
     rings = books.ready_rings
     books.put_back(entry)
     assert books.ready_rings == rings + 1
-    assert now(entry) is State.DUE
+    assert now(entry) is State.TO_COUNT
     assert (books.held, books.queued) == (2, 2)
     assert books.take_due() == [entry]
     assert entry.deliveries == 1
@@ -275,7 +276,7 @@ def test_what_has_left_meanwhile_is_not_put_back(how: str) -> None:
     assert not books.may_start(entry)
     books.put_back(entry)
     assert (books.held, books.queued) == ((1, 1) if how == "lost" else (0, 0))
-    assert books.totals.left == 0
+    assert books.counters.left == 0
 
 
 def test_what_was_lost_before_it_started_is_lost_once() -> None:
@@ -284,7 +285,7 @@ def test_what_was_lost_before_it_started_is_lost_once() -> None:
     entry = books.started()
     books.lose(entry)
     books.lose(entry)
-    assert (books.totals.lost, now(entry)) == (1, State.LOST)
+    assert (books.counters.lost, now(entry)) == (1, State.LOST)
     assert not known(books, A, raw(1))
     assert books.held == 1, "somebody has it in hand"
     books.finish(entry, ack=False)
@@ -294,8 +295,8 @@ def test_what_was_lost_before_it_started_is_lost_once() -> None:
 def test_the_reader_is_rung_when_what_is_due_is_taken() -> None:
     books = Books(max_messages=4)
     books.back(*range(4), delivered=True)
-    assert books.room() == 0
-    books.hunger(5)
+    assert books.read_budget() == 0
+    books.waiting_changed(5)
     rings = books.room_rings
     books.take_due()
     assert books.room_rings == rings + 1
@@ -318,7 +319,7 @@ def test_suspects_run_beside_each_other_and_beside_new_ones() -> None:
     books.read(4, 5)
     taken = [books.started() for _ in range(5)]
     assert ids(taken) == [raw(n) for n in range(1, 6)]
-    assert [entry.suspect for entry in taken] == [True, True, True, False, False]
+    assert [entry.suspected for entry in taken] == [True, True, True, False, False]
     assert not any(entry.probe for entry in taken)
 
 
@@ -349,11 +350,11 @@ def test_what_failed_here_on_its_last_attempt_but_one_need_not_run_alone() -> No
     books = Books(max_attempts=2)
     books.read(1)
     books.failed(later(due=5.0))
-    books.ripen(5.0)
+    books.make_due(5.0)
     assert books.next_is_repeated
     assert not books.next_is_probe
     again = books.started()
-    assert (again.deliveries, again.suspect, again.probe) == (2, False, False)
+    assert (again.deliveries, again.suspected, again.probe) == (2, False, False)
 
 
 def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
@@ -361,11 +362,11 @@ def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
     books.back(1, 2, attempts=1)
     books.failed(later(due=5.0))
     assert books.started().id == raw(2)
-    assert books.ripen(5.0) == 1
+    assert books.make_due(5.0) == 1
     again = books.started()
-    assert (again.id, again.deliveries, again.suspect) == (raw(1), 3, False)
+    assert (again.id, again.deliveries, again.suspected) == (raw(1), 3, False)
     books.finish(again, ack=True)
-    assert the(books.plan()).ids == [raw(1)]
+    assert the(books.acks_to_send()).ids == [raw(1)]
 
 
 def test_several_are_taken_at_once_but_what_runs_alone_by_itself() -> None:
@@ -457,14 +458,14 @@ def test_leases_of_suspects_that_stepped_aside_come_first_too() -> None:
 def test_nothing_is_taken_over_while_a_suspect_waits_to_run_alone() -> None:
     books = Books(max_messages=1000, max_attempts=2)
     books.back(1, 2, attempts=1)
-    books.hunger(30)
+    books.waiting_changed(30)
     first = books.started()
-    assert books.spare() == 0, "others of the group can do the rest"
+    assert books.claim_budget() == 0, "others of the group can do the rest"
     second = books.started()
     rings = books.room_rings
     books.finish(first, ack=True)
     assert books.room_rings > rings
-    assert books.spare() == 30
+    assert books.claim_budget() == 30
     books.finish(second, ack=True)
 
 
@@ -479,7 +480,7 @@ def test_suspects_that_wait_behind_another_one_to_run_alone_are_left_to_others()
     assert [due.ids for due in books.to_renew(20.0)] == [[raw(1), raw(4)]]
     assert books.held == 2, "the leases of 2 and 3 are about to end"
     assert not known(books, A, raw(2))
-    assert books.totals.lost == 0
+    assert books.counters.lost == 0
     books.finish(books.started(), ack=True)
     assert ids([books.next()]) == [raw(4)]
 
@@ -498,7 +499,7 @@ def test_too_many_that_would_wait_to_run_alone_are_released_with_their_counts() 
     books.back(1, 2, 3, attempts=2)
     books.back(4, 5, attempts=1)
     books.back(6, shard=B, attempts=2)
-    assert books.room() == 0 or books.room_rings == 0
+    assert books.read_budget() == 0 or books.room_rings == 0
     assert books.release_probes(2) == [(A, 3, [raw(3)]), (B, 3, [raw(6)])]
     assert ids(books.take_due()) == [raw(1)]
     assert books.release_probes(1) == []
@@ -508,7 +509,7 @@ def test_too_many_that_would_wait_to_run_alone_are_released_with_their_counts() 
 def test_the_reader_is_rung_when_suspects_are_released() -> None:
     books = Books(max_attempts=2, max_messages=2)
     books.back(1, 2, attempts=1)
-    assert books.room() == 0
+    assert books.read_budget() == 0
     books.release_probes(1)
     assert books.room_rings == 1
 
@@ -581,15 +582,15 @@ def test_while_a_suspect_runs_alone_it_is_told_when_anything_has_finished() -> N
     assert books.urgent
     books.finish(taken[0], ack=True)
     assert len(finished) == 1
-    books.committed(the(books.plan()))
+    books.ack_confirmed(the(books.acks_to_send()))
     assert len(finished) == 2
     for entry in taken[1:]:
         books.fail(entry, DeadLettered("x"))
     assert len(finished) == 4
-    first, second = books.to_bury(2)
-    books.buried(first, ours=True)
-    books.copied(second)
-    books.committed(the(books.plan()))
+    first, second = books.dead_letters_to_send(2)
+    books.dead_letter_confirmed(first, ours=True)
+    books.dead_letter_written(second)
+    books.ack_confirmed(the(books.acks_to_send()))
     assert len(finished) == 6
 
 
@@ -638,18 +639,18 @@ def test_while_the_pace_is_slow_each_start_is_counted() -> None:
 
 def test_while_the_pace_is_quick_first_starts_are_not_counted() -> None:
     books = Books(max_messages=5000)
-    books.room(now=0.0)
+    books.read_budget(now=0.0)
     books.read(*range(3000))
     for _ in range(2500):
         books.done()
-    books.room(now=1.0)
+    books.read_budget(now=1.0)
     assert books.pace == 2500
     books.begin_turn(1.0)
     assert books.take() is not None
     assert not books.next_is_due
-    books.room(now=10.0)
+    books.read_budget(now=10.0)
     books.done()
-    books.room(now=1001.0)
+    books.read_budget(now=1001.0)
     books.begin_turn(1.0)
     assert books.take() is None
     assert books.next_is_due
@@ -657,11 +658,11 @@ def test_while_the_pace_is_quick_first_starts_are_not_counted() -> None:
 
 def test_with_one_attempt_each_start_is_counted_at_any_pace() -> None:
     books = Books(max_messages=5000, max_attempts=1)
-    books.room(now=0.0)
+    books.read_budget(now=0.0)
     books.read(*range(3000))
     for _ in range(2500):
         books.done()
-    books.room(now=1.0)
+    books.read_budget(now=1.0)
     books.begin_turn(1.0)
     assert books.take() is None
     assert books.next_is_due
@@ -724,7 +725,7 @@ def test_what_has_failed_or_has_no_outcome_is_given_back_as_started() -> None:
 
 
 def shown(renewals: list[LeaseRenewal]) -> list[tuple[object, list[bytes], int | None]]:
-    return [(due.account.shard, due.ids, due.count) for due in renewals]
+    return [(due.shard_state.shard, due.ids, due.count) for due in renewals]
 
 
 def test_what_waits_for_long_is_renewed_with_what_runs() -> None:
@@ -755,7 +756,7 @@ def test_what_is_postponed_dead_or_being_buried_is_renewed_too() -> None:
     books.read(1, 2, 3, now=0.0)
     books.failed(later(due=1e9))
     books.failed(DeadLettered("x"))
-    books.to_bury(1)
+    books.dead_letters_to_send(1)
     books.failed(DeadLettered("y"))
     assert shown(books.to_renew(10.0)) == [(A, [raw(1), raw(2), raw(3)], None)]
     assert [books.to_renew(9.9)] == [[]]

@@ -180,10 +180,10 @@ def test_the_script_is_told_keys_facts_and_commands() -> None:
 
 
 def test_without_dead_letters_the_message_is_dropped_or_left() -> None:
-    for drop, instead in ((True, b"drop"), (False, b"leave")):
+    for drop, dead_letter_policy in ((True, b"drop"), (False, b"leave")):
         sent = words(dead=None, drop=drop)
         assert sent[2:6] == [3, b"own", b"own", b"n"]
-        assert instead in sent
+        assert dead_letter_policy in sent
 
 
 # -- what comes back -------------------------------------------------------------------

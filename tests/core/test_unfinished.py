@@ -37,10 +37,10 @@ def test_it_is_done_when_its_acknowledgement_is_confirmed() -> None:
     assert books.unfinished(A, up_to(1), settled=True)
     # Where it is sent on demand, there is nothing more to be done for it.
     assert not books.unfinished(A, up_to(1), settled=False)
-    [batch] = books.plan()
+    [batch] = books.acks_to_send()
     assert not books.settled(A, entry.id)
     assert books.unfinished(A, up_to(1), settled=False)
-    books.committed(batch)
+    books.ack_confirmed(batch)
     assert not books.unfinished(A, up_to(1), settled=True)
     assert not books.settled(A, entry.id)
     assert books.unfinished(A, up_to(2), settled=True)

@@ -19,19 +19,21 @@ from penstock._core.ledger.failure_policy import (
 from penstock.errors import ConfigurationError
 from penstock.retries import DROP, STOP, Backoff, DeadLetters, Delays, Retry
 
-AGAIN = FailedAttempt("ValueError: x", again=True, error="ValueError", traceback="at 5")
+REDELIVERED = FailedAttempt(
+    "ValueError: x", again=True, error="ValueError", traceback="at 5"
+)
 NEVER = FailedAttempt("rejected", again=False)
 
 
 def judged(
-    failure: FailedAttempt = AGAIN,
+    failure: FailedAttempt = REDELIVERED,
     attempt: int = 1,
     retry: Retry | None = None,
-    instead: DeadLetters | None = None,
+    dead_letter_policy: DeadLetters | None = None,
     chance: float = 0.5,
 ) -> Disposition:
     retry = retry or Retry()
-    return decide(failure, attempt, retry, instead, now=100.0, chance=chance)
+    return decide(failure, attempt, retry, dead_letter_policy, now=100.0, chance=chance)
 
 
 def test_what_failed_is_tried_again_after_a_while() -> None:
@@ -59,8 +61,8 @@ def test_there_are_as_many_attempts_as_may_be(
     attempt: int,
     again: bool,  # noqa: FBT001
 ) -> None:
-    verdict = judged(attempt=attempt, retry=Retry(max_attempts=most))
-    assert isinstance(verdict, RetryAt) == again
+    disposition = judged(attempt=attempt, retry=Retry(max_attempts=most))
+    assert isinstance(disposition, RetryAt) == again
 
 
 def test_a_dead_letter_says_why() -> None:
@@ -70,22 +72,23 @@ def test_a_dead_letter_says_why() -> None:
 
 @pytest.mark.parametrize("attempt", [1, 5])
 @pytest.mark.parametrize(
-    ("instead", "kind"), [(None, DeadLettered), (DROP, Dropped), (STOP, Stopped)]
+    ("dead_letter_policy", "kind"),
+    [(None, DeadLettered), (DROP, Dropped), (STOP, Stopped)],
 )
 def test_what_must_not_be_tried_again_is_given_up_at_once_as_was_asked_for(
-    attempt: int, instead: DeadLetters | None, kind: type[Disposition]
+    attempt: int, dead_letter_policy: DeadLetters | None, kind: type[Disposition]
 ) -> None:
-    verdict = judged(NEVER, attempt, Retry(max_attempts=None), instead)
-    assert isinstance(verdict, kind)
-    assert not isinstance(verdict, RetryAt)
-    assert verdict.reason == "rejected"
+    disposition = judged(NEVER, attempt, Retry(max_attempts=None), dead_letter_policy)
+    assert isinstance(disposition, kind)
+    assert not isinstance(disposition, RetryAt)
+    assert disposition.reason == "rejected"
 
 
-@pytest.mark.parametrize("instead", [None, DROP, STOP])
+@pytest.mark.parametrize("dead_letter_policy", [None, DROP, STOP])
 def test_what_is_done_instead_of_dead_letters_is_not_done_before_the_last_attempt(
-    instead: DeadLetters | None,
+    dead_letter_policy: DeadLetters | None,
 ) -> None:
-    assert isinstance(judged(attempt=4, instead=instead), RetryAt)
+    assert isinstance(judged(attempt=4, dead_letter_policy=dead_letter_policy), RetryAt)
 
 
 @pytest.mark.parametrize("delay", [0.0, 3.0])
@@ -108,8 +111,8 @@ def test_a_delay_that_somebody_named_counts(delay: float) -> None:
 )
 def test_waits_are_as_the_policy_has_them(backoff: Delays, delays: list[float]) -> None:
     retry = Retry(max_attempts=None, backoff=backoff)
-    verdicts = [judged(attempt=n, retry=retry) for n in range(1, 5)]
-    assert verdicts == [RetryAt(delay, 100.0 + delay) for delay in delays]
+    failure_handler = [judged(attempt=n, retry=retry) for n in range(1, 5)]
+    assert failure_handler == [RetryAt(delay, 100.0 + delay) for delay in delays]
 
 
 @pytest.mark.parametrize("wrong", [-1, "5", None, float("nan"), float("inf"), True])
@@ -127,10 +130,10 @@ def test_a_function_that_gives_no_duration_is_the_users_mistake(wrong: object) -
 def test_it_is_due_when_it_has_waited_and_never_before_now(
     attempt: int, chance: float, most: int | None
 ) -> None:
-    verdict = judged(attempt=attempt, retry=Retry(max_attempts=most), chance=chance)
+    disposition = judged(attempt=attempt, retry=Retry(max_attempts=most), chance=chance)
     if most is not None and attempt >= most:
-        assert isinstance(verdict, DeadLettered)
+        assert isinstance(disposition, DeadLettered)
     else:
-        assert isinstance(verdict, RetryAt)
-        assert verdict.due == 100.0 + verdict.delay
-        assert 0.375 <= verdict.delay <= 60.0
+        assert isinstance(disposition, RetryAt)
+        assert disposition.due == 100.0 + disposition.delay
+        assert 0.375 <= disposition.delay <= 60.0

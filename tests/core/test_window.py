@@ -22,23 +22,23 @@ paces = st.lists(
 class Clock:
     """Tells a window the pace, step by step."""
 
-    def __init__(self, window: PrefetchWindow) -> None:
-        self.window = window
+    def __init__(self, prefetch_window: PrefetchWindow) -> None:
+        self.prefetch_window = prefetch_window
         self.done = 0
         self.now = 1000.0
-        window.paced(0, self.now)
+        prefetch_window.paced(0, self.now)
 
     def goes_on(self, done: int, seconds: float) -> None:
         self.done += done
         self.now += seconds
-        self.window.paced(self.done, self.now)
+        self.prefetch_window.paced(self.done, self.now)
 
 
 def after(limit: tuple[int, int, float], past: list[tuple[int, int]]) -> PrefetchWindow:
-    window = PrefetchWindow(*limit)
+    prefetch_window = PrefetchWindow(*limit)
     for messages, size in past:
-        window.learned(messages, messages * size)
-    return window
+        prefetch_window.learned(messages, messages * size)
+    return prefetch_window
 
 
 def grown(max_messages: int = 1000, max_wait: float = 1.0) -> Clock:
@@ -57,10 +57,10 @@ def grown(max_messages: int = 1000, max_wait: float = 1.0) -> Clock:
 def test_what_is_free_is_never_negative_and_never_goes_over_the_messages(
     limit: tuple[int, int, float], past: list[tuple[int, int]], held: int, size: int
 ) -> None:
-    window = after(limit, past)
-    free = window.free(held, size)
+    prefetch_window = after(limit, past)
+    free = prefetch_window.free(held, size)
     assert free >= 0
-    assert free == 0 or held + free <= window.capacity <= limit[0]
+    assert free == 0 or held + free <= prefetch_window.capacity <= limit[0]
 
 
 @given(limits, reads)
@@ -68,10 +68,10 @@ def test_what_is_free_is_never_negative_and_never_goes_over_the_messages(
 def test_who_holds_nothing_may_always_read_something(
     limit: tuple[int, int, float], past: list[tuple[int, int]]
 ) -> None:
-    window = after(limit, past)
-    assert 1 <= window.free(0, 0) <= limit[0]
-    assert 1 <= window.capacity <= limit[0]
-    assert window.aim(1) >= 1
+    prefetch_window = after(limit, past)
+    assert 1 <= prefetch_window.free(0, 0) <= limit[0]
+    assert 1 <= prefetch_window.capacity <= limit[0]
+    assert prefetch_window.aim(1) >= 1
 
 
 @given(limits, reads.filter(bool), st.integers(0, 5000), st.integers(1, 100_000))
@@ -82,49 +82,49 @@ def test_messages_no_larger_than_the_last_read_ones_stay_within_the_bytes(
     held: int,
     each: int,
 ) -> None:
-    window = after(limit, [*past, (1, each)])
-    free = window.free(held, held * each)
+    prefetch_window = after(limit, [*past, (1, each)])
+    free = prefetch_window.free(held, held * each)
     # One message that is larger than all that may be held has to go through.
     assert free == 0 or held + free == 1 or (held + free) * each <= limit[1]
-    assert window.capacity == 1 or window.capacity * each <= limit[1]
+    assert prefetch_window.capacity == 1 or prefetch_window.capacity * each <= limit[1]
 
 
 def test_before_the_first_read_sizes_are_unknown_and_messages_bound_alone() -> None:
-    window = PrefetchWindow(100, 10, 1.0)
-    assert window.capacity == 100
-    assert window.free(0, 0) == 100
-    assert window.free(95, 10**9) == 5
+    prefetch_window = PrefetchWindow(100, 10, 1.0)
+    assert prefetch_window.capacity == 100
+    assert prefetch_window.free(0, 0) == 100
+    assert prefetch_window.free(95, 10**9) == 5
 
 
 def test_large_messages_lower_the_capacity_at_once() -> None:
-    window = PrefetchWindow(1000, 10_000, 1.0)
-    window.learned(FIRST, FIRST * 1000)
-    assert window.capacity == 10
-    assert window.free(0, 0) == 10
-    assert window.free(4, 4000) == 6
-    assert window.free(4, 9500) == 0
-    assert window.free(10, 10_000) == 0
+    prefetch_window = PrefetchWindow(1000, 10_000, 1.0)
+    prefetch_window.learned(FIRST, FIRST * 1000)
+    assert prefetch_window.capacity == 10
+    assert prefetch_window.free(0, 0) == 10
+    assert prefetch_window.free(4, 4000) == 6
+    assert prefetch_window.free(4, 9500) == 0
+    assert prefetch_window.free(10, 10_000) == 0
 
 
 def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
-    window = PrefetchWindow(1000, 10_000, 1.0)
-    window.learned(1, 50_000)
-    assert window.capacity == window.aim(0) == 1
-    assert window.free(0, 0) == 1
-    assert window.free(1, 50_000) == 0
+    prefetch_window = PrefetchWindow(1000, 10_000, 1.0)
+    prefetch_window.learned(1, 50_000)
+    assert prefetch_window.capacity == prefetch_window.aim(0) == 1
+    assert prefetch_window.free(0, 0) == 1
+    assert prefetch_window.free(1, 50_000) == 0
 
 
 def test_small_messages_raise_the_capacity_by_a_tenth_a_read() -> None:
-    window = PrefetchWindow(1000, 9000, 1.0)
-    window.learned(1, 1000)
-    assert window.capacity == 9
-    window.learned(1, 1)
-    assert window.capacity == 10
-    window.learned(1, 1)
-    assert window.capacity == 11
+    prefetch_window = PrefetchWindow(1000, 9000, 1.0)
+    prefetch_window.learned(1, 1000)
+    assert prefetch_window.capacity == 9
+    prefetch_window.learned(1, 1)
+    assert prefetch_window.capacity == 10
+    prefetch_window.learned(1, 1)
+    assert prefetch_window.capacity == 11
     for _ in range(100):
-        window.learned(1, 1)
-    assert window.capacity == 1000
+        prefetch_window.learned(1, 1)
+    assert prefetch_window.capacity == 1000
 
 
 # -- what should wait --------------------------------------------------------------
@@ -136,25 +136,32 @@ def test_what_should_wait_is_never_negative_and_never_more_than_may_be_held(
     limit: tuple[int, int, float],
     past: list[tuple[int, int]],
     steps: list[tuple[int, float]],
-    hungry: int,
+    idle_workers: int,
 ) -> None:
-    window = after(limit, past)
-    clock = Clock(window)
+    prefetch_window = after(limit, past)
+    clock = Clock(prefetch_window)
     for done, seconds in [(0, 0.0), *steps]:
         clock.goes_on(done, seconds)
-        assert 0 <= window.aim(0) <= window.aim(hungry) <= window.capacity
+        assert (
+            0
+            <= prefetch_window.aim(0)
+            <= prefetch_window.aim(idle_workers)
+            <= prefetch_window.capacity
+        )
 
 
 @given(limits, paces, st.integers(0, 10_000))
 @settings(max_examples=300, deadline=None)
 def test_it_rises_to_what_those_want_who_have_nothing_to_do(
-    limit: tuple[int, int, float], steps: list[tuple[int, float]], hungry: int
+    limit: tuple[int, int, float], steps: list[tuple[int, float]], idle_workers: int
 ) -> None:
-    window = PrefetchWindow(*limit)
-    clock = Clock(window)
+    prefetch_window = PrefetchWindow(*limit)
+    clock = Clock(prefetch_window)
     for done, seconds in steps:
         clock.goes_on(done, seconds)
-    assert window.aim(hungry) == max(window.aim(0), min(hungry, window.capacity))
+    assert prefetch_window.aim(idle_workers) == max(
+        prefetch_window.aim(0), min(idle_workers, prefetch_window.capacity)
+    )
 
 
 @given(limits, paces)
@@ -162,12 +169,12 @@ def test_it_rises_to_what_those_want_who_have_nothing_to_do(
 def test_it_doubles_at_most_whenever_the_pace_is_taken(
     limit: tuple[int, int, float], steps: list[tuple[int, float]]
 ) -> None:
-    window = PrefetchWindow(*limit)
-    clock = Clock(window)
+    prefetch_window = PrefetchWindow(*limit)
+    clock = Clock(prefetch_window)
     for done, seconds in steps:
-        before = window.aim(0)
+        before = prefetch_window.aim(0)
         clock.goes_on(done, seconds)
-        assert window.aim(0) <= 2 * max(1, before)
+        assert prefetch_window.aim(0) <= 2 * max(1, before)
 
 
 @given(limits, paces, st.integers(1, 5000), st.floats(0.001, 100_000.0))
@@ -178,14 +185,14 @@ def test_no_more_waits_than_the_pace_of_late_gets_done_in_time(
     done: int,
     span: float,
 ) -> None:
-    window = PrefetchWindow(*limit)
-    clock = Clock(window)
+    prefetch_window = PrefetchWindow(*limit)
+    clock = Clock(prefetch_window)
     for step in steps:
         clock.goes_on(*step)
     # From the last time that anything had been done.
     clock.goes_on(1, 0.0)
     clock.goes_on(done, span)
-    assert window.aim(0) <= done / span * limit[2] * (1 + 1e-9)
+    assert prefetch_window.aim(0) <= done / span * limit[2] * (1 + 1e-9)
 
 
 @given(st.integers(1, 5000), paces, st.floats(0.001, 10.0))
@@ -200,20 +207,20 @@ def test_quick_handlers_come_to_have_all_that_may_be_held(
     each = int(10 * max_messages * span) + 1
     for _ in range(14 + max_messages // each + 1):
         clock.goes_on(each, span)
-    assert clock.window.aim(0) == max_messages
+    assert clock.prefetch_window.aim(0) == max_messages
 
 
 def test_more_wait_only_after_half_of_what_may_wait_was_done() -> None:
     clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
     for _ in range(FIRST // 2 - 1):
         clock.goes_on(1, 0.0001)
-        assert clock.window.aim(0) == FIRST, "a few quick ones prove little"
+        assert clock.prefetch_window.aim(0) == FIRST, "a few quick ones prove little"
     clock.goes_on(1, 0.0001)
-    assert clock.window.aim(0) == 2 * FIRST
+    assert clock.prefetch_window.aim(0) == 2 * FIRST
     clock.goes_on(FIRST - 1, 0.0001)
-    assert clock.window.aim(0) == 2 * FIRST
+    assert clock.prefetch_window.aim(0) == 2 * FIRST
     clock.goes_on(1, 0.0001)
-    assert clock.window.aim(0) == 4 * FIRST
+    assert clock.prefetch_window.aim(0) == 4 * FIRST
 
 
 def test_a_few_wait_at_first_and_no_more_than_may_be_held() -> None:
@@ -223,21 +230,21 @@ def test_a_few_wait_at_first_and_no_more_than_may_be_held() -> None:
 
 
 def test_the_first_look_tells_no_pace() -> None:
-    window = PrefetchWindow(1000, 10**9, 1.0)
-    window.paced(500, 7.0)
-    assert window.aim(0) == FIRST
+    prefetch_window = PrefetchWindow(1000, 10**9, 1.0)
+    prefetch_window.paced(500, 7.0)
+    assert prefetch_window.aim(0) == FIRST
     # The pace is taken from there on.
-    window.paced(504, 8.0)
-    assert window.aim(0) == 4
+    prefetch_window.paced(504, 8.0)
+    assert prefetch_window.aim(0) == 4
 
 
 def test_without_progress_no_pace_is_taken() -> None:
     clock = grown()
     for _ in range(10):
         clock.goes_on(0, 1.0)
-        assert clock.window.aim(0) == 1000
+        assert clock.prefetch_window.aim(0) == 1000
     clock.goes_on(20, 10.0)
-    assert clock.window.aim(0) == 1, "20 in 20 s, the silent ones among them"
+    assert clock.prefetch_window.aim(0) == 1, "20 in 20 s, the silent ones among them"
 
 
 @pytest.mark.parametrize(
@@ -259,38 +266,38 @@ def test_what_may_wait_is_pace_times_time(
 ) -> None:
     clock = grown(max_wait=max_wait)
     clock.goes_on(done, span)
-    assert clock.window.aim(0) == aim
+    assert clock.prefetch_window.aim(0) == aim
 
 
 def test_from_nothing_it_grows_again_by_doubling() -> None:
     clock = grown(20)
     clock.goes_on(1, 600.0)
-    aims = [clock.window.aim(0)]
+    aims = [clock.prefetch_window.aim(0)]
     for _ in range(6):
         clock.goes_on(1000, 1.0)
-        aims.append(clock.window.aim(0))
+        aims.append(clock.prefetch_window.aim(0))
     assert aims == [0, 2, 4, 8, 16, 20, 20]
 
 
 def test_handlers_that_end_side_by_side_make_no_quick_pace() -> None:
     """Sixteen that take a tenth of a second are slow, however near they end."""
-    window = PrefetchWindow(1000, 10**6, 1.0)
-    window.paced(0, 0.0)
+    prefetch_window = PrefetchWindow(1000, 10**6, 1.0)
+    prefetch_window.paced(0, 0.0)
     for number in range(1, 20):
-        window.paced(16 * number - 15, number / 10)
-        window.paced(16 * number, number / 10 + 0.001)
-        assert window.slow
+        prefetch_window.paced(16 * number - 15, number / 10)
+        prefetch_window.paced(16 * number, number / 10 + 0.001)
+        assert prefetch_window.slow
 
 
 def test_many_in_a_moment_are_a_quick_pace_and_few_in_a_while_a_slow_one() -> None:
-    window = PrefetchWindow(1000, 10**6, 1.0)
-    window.paced(0, 0.0)
-    window.paced(100, 0.01)
-    assert not window.slow
-    window.paced(101, 0.05)
-    assert not window.slow
-    window.paced(102, 0.2)
-    assert window.slow
+    prefetch_window = PrefetchWindow(1000, 10**6, 1.0)
+    prefetch_window.paced(0, 0.0)
+    prefetch_window.paced(100, 0.01)
+    assert not prefetch_window.slow
+    prefetch_window.paced(101, 0.05)
+    assert not prefetch_window.slow
+    prefetch_window.paced(102, 0.2)
+    assert prefetch_window.slow
 
 
 @pytest.mark.parametrize(
@@ -310,23 +317,23 @@ def test_below_two_thousand_a_second_it_is_slow(
     seconds: float,
     slow: bool,  # noqa: FBT001
 ) -> None:
-    window = PrefetchWindow(1000, 10**9, 1.0)
-    window.paced(0, 0.0)
-    window.paced(done, seconds)
-    assert window.slow == slow
+    prefetch_window = PrefetchWindow(1000, 10**9, 1.0)
+    prefetch_window.paced(0, 0.0)
+    prefetch_window.paced(done, seconds)
+    assert prefetch_window.slow == slow
 
 
 def test_before_a_pace_is_known_it_is_slow() -> None:
     clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
-    assert clock.window.slow
+    assert clock.prefetch_window.slow
     clock.goes_on(0, 5.0)
-    assert clock.window.slow
+    assert clock.prefetch_window.slow
 
 
 def test_it_is_as_slow_as_it_was_of_late() -> None:
     clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
     clock.goes_on(10_000, 1.0)
     clock.goes_on(0, 1000.0)
-    assert not clock.window.slow, "nothing was there to be done"
+    assert not clock.prefetch_window.slow, "nothing was there to be done"
     clock.goes_on(1, 1.0)
-    assert clock.window.slow
+    assert clock.prefetch_window.slow

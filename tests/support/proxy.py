@@ -142,7 +142,7 @@ class Proxy:
                     last[:] = data
                 self.sends += data.count(b"XADD")
                 if not self.deaf:
-                    await self._pass_on(data, writer)
+                    await self._promote(data, writer)
         writer.transport.abort()
 
     async def _replies(
@@ -179,13 +179,13 @@ class Proxy:
                     await asyncio.sleep(0.01)
                 if not self.mute and not self.silent(number):
                     self.passed += len(data)
-                    await self._pass_on(data, writer)
+                    await self._promote(data, writer)
                 if self.cut_after and left <= 0:
                     self.cuts += 1
                     break
         writer.transport.abort()
 
-    async def _pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _promote(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         for start in range(0, len(data), self.portion):
             if self.delay:
                 await asyncio.sleep(self.delay * (0.5 + random.random()))

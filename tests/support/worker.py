@@ -98,9 +98,9 @@ class Labourer:
 @contextmanager
 def takeovers_noted(worker: Labourer) -> Iterator[None]:
     """Have it written down which entries come from before, or from others."""
-    came_back = Ledger.came_back
+    redelivered = Ledger.redelivered
 
-    def noted(
+    def rewind_reported(
         ledger: Ledger,
         shard: Shard,
         entries: Sequence[RawEntry],
@@ -108,9 +108,9 @@ def takeovers_noted(worker: Labourer) -> Iterator[None]:
         **how: Any,
     ) -> int:
         worker.note("taken", *(id_.decode() for id_, _ in entries))
-        return came_back(ledger, shard, entries, *more, **how)
+        return redelivered(ledger, shard, entries, *more, **how)
 
-    with patch.object(Ledger, "came_back", noted):
+    with patch.object(Ledger, "came_back", rewind_reported):
         yield
 
 

@@ -19,7 +19,7 @@ __all__ = ["require"]
 
 
 async def require(
-    wire: Connection,
+    connection: Connection,
     *,
     scripts: bool = False,
     replicas: bool = False,
@@ -28,7 +28,7 @@ async def require(
     """Make sure that a producer's options can be kept, by trying.
 
     Args:
-        wire: A connection that has written nothing.
+        connection: A connection that has written nothing.
         scripts: For `idempotent=True`.
         replicas: For `replicas=`.
         durable: For `durable=True`.
@@ -44,11 +44,11 @@ async def require(
         tries.append((_NO_WAIT, commands.wait(0, 1)))
     if durable:
         tries.append((_NO_WAIT_AOF, commands.wait_aof(0, 1)))
-    answers = await wire.calls([command for _, command in tries])
+    answers = await connection.calls([command for _, command in tries])
     for (sentence, _), reply in zip(tries, answers, strict=True):
         # What passes says nothing about what there is.
         if isinstance(reply, ErrorReply) and not reply.passing:
-            where = f"{wire.address.name} says: {reply.text}"
+            where = f"{connection.address.name} says: {reply.text}"
             raise ConfigurationError(f"{sentence}; {where}")
 
 

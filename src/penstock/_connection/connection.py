@@ -1,8 +1,8 @@
 """One connection: requests out, replies in, in batches.
 
 redis-py connects and shakes hands (`connect.py`); then `Connection` takes over its
-transport. A request is packed bytes and the number of replies that they will bring; what one gets
-for it is a future. So writes can follow each other without waiting, a batch costs one
+transport. A request is packed bytes and the number of replies that they will bring; its
+result is a future. So writes can follow each other without waiting, a batch costs one
 wake-up, and to cancel whoever waits leaves the connection as it was: its replies still
 are counted off. (redis-py's own `read_response` costs three to five times as much per
 reply, and a cancelled one costs the connection.)

@@ -29,10 +29,10 @@ def hold(thing: ForkAware) -> None:
     _held.add(thing)
 
 
-def _tell() -> None:
+def _report() -> None:
     for thing in list(_held):
         thing.forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_tell)
+    os.register_at_fork(after_in_child=_report)

@@ -80,7 +80,7 @@ class Connector:
         # Whether this is the copy of a forked child.
         self._forked = False
         # Connections that may be open, and tries to make one.
-        self._wires: WeakSet[Connection] = WeakSet()
+        self._connections: WeakSet[Connection] = WeakSet()
         self._tries: set[asyncio.Timeout] = set()
         self._closed = False
         hold(self)
@@ -103,35 +103,35 @@ class Connector:
                 "this was opened by the process that this one was forked from, which "
                 "goes on to use it; open one of its own in the child"
             )
-        wire = await connect(await self._locate())
-        self._wires.add(wire)
+        connection = await connect(await self._locate())
+        self._connections.add(connection)
         try:
-            await self._greet(wire, first=first)
+            await self._greet(connection, first=first)
         except BaseException:
-            await wire.aclose()
+            await connection.aclose()
             raise
-        return wire
+        return connection
 
     async def _locate(self) -> Address:
         if self._sentinels is None:
             return self.address
         return await locate(self.address, self._sentinels)
 
-    async def _greet(self, wire: Connection, *, first: bool) -> None:
+    async def _greet(self, connection: Connection, *, first: bool) -> None:
         """Find out whom a connection has led to."""
         looks = [commands.client_id()]
         looks += [commands.role()] if self._sentinels else []
         looks += [commands.info(b"memory")] if first else []
         asked = time.monotonic()
-        number, *facts = await wire.calls(looks)
-        wire.greeted_in = time.monotonic() - asked
+        number, *facts = await connection.calls(looks)
+        connection.greeted_in = time.monotonic() - asked
         # RESP2 shakes no hands, so this is the first that is heard of it.
         if isinstance(number, ErrorReply) and number.code == "NOAUTH":
-            raise AccessError(wire.address.name, number.text)
+            raise AccessError(connection.address.name, number.text)
         # Refused where an ACL forbids it; then blocked reads end by themselves.
-        wire.client_id = number if isinstance(number, int) else None
+        connection.client_id = number if isinstance(number, int) else None
         if self._sentinels:
-            self._check_role(wire.address.name, facts.pop(0))
+            self._check_role(connection.address.name, facts.pop(0))
         for memory in facts:
             self._warn(memory)
 
@@ -142,7 +142,7 @@ class Connector:
             raise ConnectError(name, reason)
         if self._at not in {None, name}:
             facts = {"from": self._at, "to": name}
-            self._tell("primary_moved", logging.WARNING, **facts)
+            self._report("primary_moved", logging.WARNING, **facts)
         self._at = name
 
     def forked(self) -> None:
@@ -159,7 +159,7 @@ class Connector:
         deadline = time.monotonic() + patience
         while True:
             try:
-                wire = await self.connect(first=True)
+                connection = await self.connect(first=True)
             except AccessError:
                 raise
             except ServerError as error:
@@ -169,7 +169,7 @@ class Connector:
                 self._lost(str(error))
             else:
                 self._found()
-                return wire
+                return connection
             await asyncio.sleep(delay)
 
     async def reconnect(self, reason: str, lost_at: float = inf) -> Connection:
@@ -211,18 +211,18 @@ class Connector:
                 # Else another connection has just come through: so will this one.
                 found = self._connected
                 try:
-                    wire = await self.connect()
+                    connection = await self.connect()
                 except ServerError as error:
                     self._lost(str(error))
                     self._denied(error)
                 else:
                     self._found()
-                    return wire
+                    return connection
 
     def abort(self, reason: str) -> None:
         """Give up all connections, without a goodbye; whoever waits is told."""
-        for wire in list(self._wires):
-            wire.abort(reason)
+        for connection in list(self._connections):
+            connection.abort(reason)
 
     def close(self) -> None:
         """Give up all connections and all tries to make one; there are no more then.
@@ -250,12 +250,12 @@ class Connector:
         self._demoted = self._demoted or reason.startswith(DEMOTED)
         if self._outage is None:
             self._outage = time.monotonic()
-            self._tell("connection_lost", logging.WARNING, reason=reason)
+            self._report("connection_lost", logging.WARNING, reason=reason)
 
     def _denied(self, error: ServerError) -> None:
         if isinstance(error, AccessError) and not self._refused:
             self._refused = True
-            self._tell("access_refused", logging.ERROR, reason=str(error))
+            self._report("access_refused", logging.ERROR, reason=str(error))
 
     def _found(self) -> None:
         self._connected += 1
@@ -268,7 +268,7 @@ class Connector:
         if self._outage is not None:
             seconds = round(time.monotonic() - self._outage, 3)
             self._outage = None
-            self._tell("reconnected", logging.INFO, seconds=seconds)
+            self._report("reconnected", logging.INFO, seconds=seconds)
 
     def _warn(self, memory: Any) -> None:
         """Say if the server deletes streams when its memory is full.
@@ -279,9 +279,9 @@ class Connector:
         if policy is not None:
             hint = "set maxmemory-policy to noeviction, or to a volatile one"
             facts = {"policy": printable(policy), "hint": hint}
-            self._tell("streams_may_be_evicted", logging.WARNING, **facts)
+            self._report("streams_may_be_evicted", logging.WARNING, **facts)
 
-    def _tell(self, name: str, level: int, **facts: object) -> None:
+    def _report(self, name: str, level: int, **facts: object) -> None:
         self._on_event(Event(name, level, {"server": self.address.name, **facts}))
 
 
@@ -289,20 +289,20 @@ class CommandConnection:
     """A connection for commands that do not block, shared by whoever has any.
 
     Args:
-        link: Makes a new one after an outage.
-        wire: The first one.
+        connector: Makes a new one after an outage.
+        connection: The first one.
         patience: Seconds of silence after which it is replaced while a reply is due;
             longer where replies take their time. Default, and most: `?socket_timeout=`.
     """
 
     def __init__(
-        self, link: Connector, wire: Connection, patience: float = inf
+        self, connector: Connector, connection: Connection, patience: float = inf
     ) -> None:
-        self._link = link
-        self._wire = wire
+        self._connector = connector
+        self._connection = connection
         self._patience = patience
         self._silence = Silence()
-        self._adopt(wire)
+        self._adopt(connection)
         self._restoring = asyncio.Lock()
         # Called when there is a connection again.
         self.on_restored: Callable[[], None] | None = None
@@ -310,12 +310,12 @@ class CommandConnection:
     @property
     def server(self) -> str:
         """Where it leads: `host:port` or the socket's path."""
-        return self._link.address.name
+        return self._connector.address.name
 
     @property
     def lost(self) -> bool:
         """Whether there is no connection at present."""
-        return self._wire.lost
+        return self._connection.lost
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands in one write and give their replies, errors as values.
@@ -326,7 +326,7 @@ class CommandConnection:
         silence, asked = self._silence, time.monotonic()
         silence.asked(asked)
         try:
-            answers = await self._wire.calls(batch)
+            answers = await self._connection.calls(batch)
         except ConnectionLost:
             silence.lost()
             raise
@@ -352,15 +352,15 @@ class CommandConnection:
         self._patience = inf
         self._allow_for(self._slowest)
 
-    def _adopt(self, wire: Connection) -> None:
-        self._wire = wire
-        self._allow_for(wire.greeted_in)
+    def _adopt(self, connection: Connection) -> None:
+        self._connection = connection
+        self._allow_for(connection.greeted_in)
 
     def _allow_for(self, slowest: float) -> None:
         """Replace no connection that only answers as slowly as it has done before."""
         self._slowest = slowest
         patience = max(self._patience, _SLOWER * slowest)
-        self._wire.patience = min(patience, self._link.address.reply_timeout)
+        self._connection.patience = min(patience, self._connector.address.reply_timeout)
 
     def check(self) -> None:
         """Make sure that there is a connection.
@@ -368,7 +368,7 @@ class CommandConnection:
         Raises:
             ConnectionLost: There is none.
         """
-        self._wire.check()
+        self._connection.check()
 
     def send(self, batch: Sequence[Command]) -> Replies:
         """Send commands in one write; the future brings their replies.
@@ -378,7 +378,7 @@ class CommandConnection:
         Raises:
             ConnectionLost: There is no connection; nothing was sent.
         """
-        return self._wire.ask(batch)
+        return self._connection.ask(batch)
 
     async def restore(self, reason: str) -> None:
         """Replace the connection if it is lost, trying for ever.
@@ -387,10 +387,10 @@ class CommandConnection:
             reason: What became of it, for the event.
         """
         async with self._restoring:
-            if self._wire.lost:
-                await self._wire.aclose()
-                lost_at = self._wire.lost_at
-                self._adopt(await self._link.reconnect(reason, lost_at))
+            if self._connection.lost:
+                await self._connection.aclose()
+                lost_at = self._connection.lost_at
+                self._adopt(await self._connector.reconnect(reason, lost_at))
                 if self.on_restored is not None:
                     self.on_restored()
 
@@ -405,18 +405,18 @@ class CommandConnection:
         Raises:
             ConnectionLost: The connection ended before the reply.
         """
-        wire = self._wire
-        wire.on_message = on_message
-        return await wire.subscribe(channels)
+        connection = self._connection
+        connection.on_message = on_message
+        return await connection.subscribe(channels)
 
     @property
     def number(self) -> int:
         """Changes with every connection."""
-        return self._wire.number
+        return self._connection.number
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._wire.aclose()
+        await self._connection.aclose()
 
 
 @asynccontextmanager
@@ -433,18 +433,18 @@ async def open_connector(
     found = find_url(url)
     if names_sentinels(found):
         address, sentinels = parse_watched(found)
-        with closing(Connector(address, on_event, sentinels)) as link:
-            yield link
+        with closing(Connector(address, on_event, sentinels)) as connector:
+            yield connector
         return
     if found.partition("://")[0] != EMBEDDED:
-        with closing(Connector(parse(found), on_event)) as link:
-            yield link
+        with closing(Connector(parse(found), on_event)) as connector:
+            yield connector
         return
     # Starting takes some 50 ms and stopping a few, both blocking.
     server = await _acquire()
     try:
-        with closing(Connector(parse(server.url), on_event)) as link:
-            yield link
+        with closing(Connector(parse(server.url), on_event)) as connector:
+            yield connector
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(embedded.release, server)

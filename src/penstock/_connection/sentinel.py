@@ -137,11 +137,11 @@ async def locate(address: Address, sentinels: Sentinels) -> Address:
 
 
 async def _ask(place: Address, service: str) -> tuple[str, int]:
-    wire = await connect(place)
+    connection = await connect(place)
     try:
-        reply = await wire.call(commands.sentinel_primary(service))
+        reply = await connection.call(commands.sentinel_primary(service))
     finally:
-        await wire.aclose()
+        await connection.aclose()
     if isinstance(reply, ErrorReply):
         denied = reply.code in {"NOAUTH", "NOPERM"}
         raise (AccessError if denied else ConnectError)(place.name, reply.text)

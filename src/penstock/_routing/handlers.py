@@ -126,15 +126,15 @@ def register(
         payload, codec = _reading(asked, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
-    registration = HandlerSpec(
+    spec = HandlerSpec(
         *(function, name, asked, streams, event, header, how, middleware),
         *(payload, codec, rest),
     )
-    return _checked(registration)
+    return _checked(spec)
 
 
 def adopt(
-    registration: HandlerSpec,
+    spec: HandlerSpec,
     defaults: Mapping[str, Any],
     middleware: tuple[Middleware[Any], ...],
 ) -> HandlerSpec:
@@ -143,9 +143,9 @@ def adopt(
     Raises:
         ConfigurationError: It does not go together with the defaults.
     """
-    options = {**defaults, **registration.options}
-    around = (*middleware, *registration.middleware)
-    return _checked(replace(registration, options=options, middleware=around))
+    options = {**defaults, **spec.options}
+    around = (*middleware, *spec.middleware)
+    return _checked(replace(spec, options=options, middleware=around))
 
 
 def _check_event(event: object, header: object, batch: object) -> None:
@@ -176,12 +176,12 @@ def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
     return payload, codec
 
 
-def _checked(registration: HandlerSpec) -> HandlerSpec:
-    consumer = registration.consumer(None, raw=False)
-    if registration.by_hand and not registration.wants.whole:
+def _checked(spec: HandlerSpec) -> HandlerSpec:
+    consumer = spec.consumer(None, raw=False)
+    if spec.by_hand and not spec.wants.whole:
         raise ConfigurationError(
-            f"{registration.name}: its auto_commit= has it acknowledge by "
+            f"{spec.name}: its auto_commit= has it acknowledge by "
             f"message.ack(), but it is given the payload only; take the message: "
             f"`(message: Message[...])`"
         )
-    return replace(registration, group=consumer.group)
+    return replace(spec, group=consumer.group)

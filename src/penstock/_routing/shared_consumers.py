@@ -103,7 +103,7 @@ class SharedConsumer:
 
 
 def shared_consumers_of(
-    registrations: Iterable[HandlerSpec],
+    specs: Iterable[HandlerSpec],
 ) -> tuple[SharedConsumer, ...]:
     """Find out which handlers share a consumer.
 
@@ -111,40 +111,40 @@ def shared_consumers_of(
         ConfigurationError: Two are for the same messages, or should share a consumer
             and do not agree about it.
     """
-    posts: list[SharedConsumer] = []
-    for registration in registrations:
-        group = registration.group
-        for index, post in enumerate(posts):
+    shared: list[SharedConsumer] = []
+    for spec in specs:
+        group = spec.group
+        for index, one in enumerate(shared):
             # Without a group everybody sees everything.
-            if group is not None and group == post.group and _meet(post, registration):
-                posts[index] = SharedConsumer(group, (*post.handlers, registration))
+            if group is not None and group == one.group and _can_share(one, spec):
+                shared[index] = SharedConsumer(group, (*one.handlers, spec))
                 break
         else:
-            posts.append(SharedConsumer(group, (registration,)))
-    return tuple(posts)
+            shared.append(SharedConsumer(group, (spec,)))
+    return tuple(shared)
 
 
-def _meet(post: SharedConsumer, new: HandlerSpec) -> bool:
-    """Tell whether a handler is to share a post's consumer."""
-    theirs, ours = set(post.first.streams), set(new.streams)
+def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
+    """Tell whether a handler is to share a consumer."""
+    theirs, ours = set(shared.first.streams), set(new.streams)
     if not theirs & ours:
         return False
-    group = f"group {post.group!r:.80}"
+    group = f"group {shared.group!r:.80}"
     if theirs != ours:
         raise ConfigurationError(
-            f"{new.name} and {post.first.name} share some streams in {group}, and not "
-            f"all; give them the same streams, or groups of their own"
+            f"{new.name} and {shared.first.name} share some streams in {group}, and "
+            f"not all; give them the same streams, or groups of their own"
         )
-    for other in post.handlers:
+    for other in shared.handlers:
         if other.event == new.event:
             what = "the other events" if new.event is None else repr(new.event)
             raise ConfigurationError(
                 f"{new.name} is for {what} of {new.streams!r:.80} in {group}, and so "
                 f"is {other.name}; name another event, or another group"
             )
-    for option, of_first, of_new in _differences(post.first, new):
+    for option, of_first, of_new in _differences(shared.first, new):
         raise ConfigurationError(
-            f"{new.name} and {post.first.name} share a consumer in {group}, but say "
+            f"{new.name} and {shared.first.name} share a consumer in {group}, but say "
             f"{option}={of_new!r:.60} and {of_first!r:.60}; give them the same, or "
             f"groups of their own"
         )
@@ -162,20 +162,18 @@ def _differences(
                 yield option, one.get(option), other.get(option)
 
 
-def _call(
-    registration: HandlerSpec, limit: anyio.CapacityLimiter
-) -> Callable[[Any], Any]:
+def _call(spec: HandlerSpec, limit: anyio.CapacityLimiter) -> Callable[[Any], Any]:
     """Give what is to be called with the message, or with the list of them."""
-    function: Callable[[Any], Any] = registration.function
+    function: Callable[[Any], Any] = spec.function
     if is_async(function) and not inspect.iscoroutinefunction(function):
         # An object's; so that everybody sees what it is.
         function = function.__call__  # type: ignore[operator]
-    if not registration.wants.whole:
-        unpack = _payloads if registration.wants.batch else _payload
+    if not spec.wants.whole:
+        unpack = _payloads if spec.wants.batch else _payload
         function = _with(unpack, function)
-    if not registration.middleware:
+    if not spec.middleware:
         return function
-    return wrap(_in_thread(function, limit), registration.middleware)
+    return wrap(_in_thread(function, limit), spec.middleware)
 
 
 def _payload(message: Message[Any]) -> Any:
@@ -214,6 +212,6 @@ def _in_thread(
 
 def _remote(message: Message[Any]) -> Message[Any]:
     """Give the same message, fit for a thread."""
-    desk: Any = message._desk  # noqa: SLF001 - a message that is made over
+    settler: Any = message._settler  # noqa: SLF001 - a message that is made over
     entry, fields = message._entry, message._fields  # noqa: SLF001
-    return Message(entry, ThreadSettler.around(desk), fields)
+    return Message(entry, ThreadSettler.around(settler), fields)

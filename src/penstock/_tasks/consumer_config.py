@@ -19,13 +19,13 @@ from penstock.retries import DeadLetters, Retry
 
 __all__ = [
     "ConsumerConfig",
+    "auto_commit_of",
     "check_kinds",
+    "dead_letter_stream_of",
     "membership",
+    "mode_of",
+    "retry_of",
     "shard_numbers",
-    "which_dead_letters",
-    "which_mode",
-    "which_policy",
-    "which_retry",
 ]
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class ConsumerConfig(Generic[T]):
         return self.member is not None and not self.noack
 
     @property
-    def no_ack(self) -> str | None:
+    def why_no_ack(self) -> str | None:
         """Why a message can't be acknowledged by hand; None if it can."""
         if self.member is None:
             return "a REALTIME consumer has nothing to acknowledge; " + _NO_ACK
@@ -105,7 +105,7 @@ def check_kinds(**options: tuple[object, type]) -> None:
             )
 
 
-def which_mode(mode: Mode | str | None, group: str | None) -> Mode:
+def mode_of(mode: Mode | str | None, group: str | None) -> Mode:
     """Give the mode that was asked for, or follows from a group's name."""
     if mode is None:
         return Mode.REALTIME if group is None else Mode.LOAD_BALANCED
@@ -152,7 +152,7 @@ def membership(
     return Membership(group, name, mkstream, noack)
 
 
-def which_policy(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
+def auto_commit_of(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
     """Give who acknowledges.
 
     Raises:
@@ -167,7 +167,7 @@ def which_policy(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
     return policy
 
 
-def which_retry(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | None:
+def retry_of(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | None:
     """Give how often what failed is tried; None where nothing can be.
 
     Raises:
@@ -185,7 +185,7 @@ def which_retry(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | 
     return None
 
 
-def which_dead_letters(
+def dead_letter_stream_of(
     dead_letters: DeadLetters | str | None, streams: Sequence[str]
 ) -> tuple[str, DeadLetters | None]:
     """Give the dead letters' stream, and what is done in place of keeping them.

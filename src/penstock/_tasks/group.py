@@ -44,12 +44,15 @@ def refusal(server: str, command: str, error: ErrorReply) -> ServerError:
 
 
 async def join(
-    line: CommandConnection, member: Membership, shards: Sequence[Shard], start: bytes
+    connection: CommandConnection,
+    member: Membership,
+    shards: Sequence[Shard],
+    start: bytes,
 ) -> list[bytes]:
     """Make the group where it is missing; gives each shard's floor.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         member: The group to join.
         shards: Where it is to be.
         start: The id after which a new group delivers, or `$`.
@@ -60,7 +63,7 @@ async def join(
         AccessError: The user may not.
         ConnectionLost: The connection ended.
     """
-    created = await line.calls(
+    created = await connection.calls(
         [
             commands.xgroup_create(
                 shard.key, member.group, start, mkstream=member.mkstream
@@ -72,13 +75,15 @@ async def join(
         if isinstance(reply, ErrorReply) and reply.code != "BUSYGROUP":
             if "requires the key to exist" in reply.text:
                 raise StreamMissing(shard.stream)
-            raise refusal(line.server, f"XGROUP CREATE on {shard.stream!r}", reply)
+            raise refusal(
+                connection.server, f"XGROUP CREATE on {shard.stream!r}", reply
+            )
     # Not told: at worst everything comes again.
-    return [floor or b"0-0" for floor in await floors(line, member, shards)]
+    return [floor or b"0-0" for floor in await floors(connection, member, shards)]
 
 
 async def floors(
-    line: CommandConnection, member: Membership, shards: Sequence[Shard]
+    connection: CommandConnection, member: Membership, shards: Sequence[Shard]
 ) -> list[bytes | None]:
     """Find per shard an id below which the group has acknowledged everything.
 
@@ -96,7 +101,7 @@ async def floors(
             commands.xpending_summary(shard.key, member.group),
         )
     ]
-    answers = iter(await line.calls(asked))
+    answers = iter(await connection.calls(asked))
     return [_floor(member, *pair) for pair in zip(answers, answers, strict=True)]
 
 
@@ -111,12 +116,12 @@ def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
 
 
 async def rejoin(
-    wire: Connection, member: Membership, shard: Shard, floor: bytes
+    connection: Connection, member: Membership, shard: Shard, floor: bytes
 ) -> bytes | ErrorReply:
     """Recreate a group that has vanished, never at `$`; returns the id, or the refusal.
 
     Args:
-        wire: The reader's connection.
+        connection: The reader's connection.
         member: The group.
         shard: Where it is to be.
         floor: The id after which it is to deliver.
@@ -124,25 +129,25 @@ async def rejoin(
     Raises:
         ConnectionLost: The connection ended.
     """
-    reply = await wire.call(
+    reply = await connection.call(
         commands.xgroup_create(shard.key, member.group, floor, mkstream=member.mkstream)
     )
     return reply if isinstance(reply, ErrorReply) else floor
 
 
 async def pin(
-    line: CommandConnection,
+    connection: CommandConnection,
     shards: Sequence[Shard],
-    describer: StreamInspector,
+    inspector: StreamInspector,
     *,
     needed: bool,
 ) -> tuple[list[bytes], ServerError | None]:
     """Give each stream's last id, so that LATEST is a place and not a moving one.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         shards: The shards.
-        describer: Asks for the ids.
+        inspector: Asks for the ids.
         needed: Whether there is no doing without.
 
     Returns:
@@ -152,7 +157,7 @@ async def pin(
         AccessError: The user may not.
         ConnectionLost: The connection ended.
     """
-    infos = await describer.streams(line.calls, [shard.key for shard in shards])
+    infos = await inspector.streams(connection.calls, [shard.key for shard in shards])
     found, wrong = [], None
     for shard, info in zip(shards, infos, strict=True):
         if not isinstance(info, ErrorReply):
@@ -160,7 +165,7 @@ async def pin(
             continue
         # No stream yet: all that will be is new.
         found.append(b"0-0")
-        error = refusal(line.server, f"XINFO STREAM on {shard.stream!r}", info)
+        error = refusal(connection.server, f"XINFO STREAM on {shard.stream!r}", info)
         if info.trouble is ErrorKind.ISOLATE:
             wrong = error
         elif info.trouble is not ErrorKind.REPAIR and needed:

@@ -36,7 +36,7 @@ __all__ = [
     "is_inside",
     "quietly",
     "running_loop",
-    "seen_through",
+    "shielded_until_done",
     "task_group",
 ]
 
@@ -154,7 +154,7 @@ class Lifetime(Generic[S]):
         except asyncio.CancelledError:
             self.leave(None)
             try:
-                await seen_through(self._ended.wait)
+                await shielded_until_done(self._ended.wait)
             finally:
                 self.take_error()
             raise
@@ -380,7 +380,7 @@ class Openable(ABC, Generic[S]):
             lifetime.home.check()
             self._shut()
             lifetime.leave(None if kind else asyncio.current_task(), kind)
-            await seen_through(lifetime.wait)
+            await shielded_until_done(lifetime.wait)
         return lifetime
 
     def __del__(self) -> None:
@@ -439,7 +439,7 @@ def _leaves(errors: BaseExceptionGroup[Any]) -> list[BaseException]:
     return found
 
 
-async def seen_through(
+async def shielded_until_done(
     end: Callable[[], Awaitable[object]], patience: float | None = None
 ) -> None:
     """Wait for an end, however often this task is cancelled meanwhile.

@@ -14,7 +14,7 @@ from penstock._core.sending.accumulator import Sending
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["id_list", "paced", "stream_list", "tell_of_deleted", "tell_of_sends"]
+__all__ = ["id_list", "paced", "report_deleted", "report_sends", "stream_list"]
 
 # Seconds in which a refusal is told of once.
 _PACE: Final = 1.0
@@ -60,7 +60,7 @@ def stream_list(shards: Iterable[Shard]) -> str:
     return first if len(names) <= _MOST else f"{first},..."
 
 
-def tell_of_sends(
+def report_sends(
     on_event: OnEvent, name: str, sendings: Sequence[Sending[Any]], reason: str
 ) -> None:
     """Tell of messages that were not sent, or may not have been, if there are any."""
@@ -70,9 +70,9 @@ def tell_of_sends(
         on_event(Event(name, facts=facts))
 
 
-def tell_of_deleted(ledger: Ledger, group: str, on_event: OnEvent) -> None:
+def report_deleted(ledger: Ledger, group: str, on_event: OnEvent) -> None:
     """Tell of pending entries that were found deleted from their stream."""
-    for shard, ids in ledger.deleted_met():
+    for shard, ids in ledger.take_deleted():
         facts = {
             "stream": ascii(shard.stream),
             "shard": shard.number,

@@ -33,7 +33,7 @@ class Running(Openable[ConsumerSet]):
         self._block: asyncio.Timeout | None = None
 
     @property
-    def together(self) -> ConsumerSet | None:
+    def consumer_set(self) -> ConsumerSet | None:
         """The consumers, while they open, are open or close."""
         gone = self._lifetime is None or self._lifetime.gone
         return None if gone else self._consumers
@@ -41,7 +41,7 @@ class Running(Openable[ConsumerSet]):
     @property
     def ready(self) -> bool:
         """Whether all consumers are open, and none is draining."""
-        return self.together is not None and self.together.ready
+        return self.consumer_set is not None and self.consumer_set.ready
 
     async def wait(self) -> None:
         """Wait until it drains: `stop` was called, or a consumer has failed for good.
@@ -50,26 +50,26 @@ class Running(Openable[ConsumerSet]):
             ClosedError: It is not running.
             UsageError: Called in another event loop or thread.
         """
-        if self.together is None or self._lifetime is None:
+        if self.consumer_set is None or self._lifetime is None:
             raise ClosedError(self._what)
         self._lifetime.home.check()
-        await self.together.wait()
+        await self.consumer_set.wait()
 
     @property
     def _what(self) -> str:
         return "router"
 
     def _living(self) -> Live[ConsumerSet]:
-        self._consumers = together = self._begin(self)
-        return together.live
+        self._consumers = consumer_set = self._begin(self)
+        return consumer_set.live
 
     def _shut(self) -> None:
-        if self.together is not None:
-            self.together.stop()
+        if self.consumer_set is not None:
+            self.consumer_set.stop()
 
     def _closes_later(self) -> bool:
-        lifetime, together = self._lifetime, self.together
-        if lifetime is None or together is None or not together.is_inside():
+        lifetime, consumer_set = self._lifetime, self.consumer_set
+        if lifetime is None or consumer_set is None or not consumer_set.is_inside():
             return False
         # Its own end is what closing waits for.
         lifetime.leave(asyncio.current_task())
@@ -77,12 +77,12 @@ class Running(Openable[ConsumerSet]):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        if self.together is not None:
+        if self.consumer_set is not None:
             # Not a scope of anyio's: this is our user's own task, and their
             # cancellation has been seen to get out under load.
             self._block = await asyncio.timeout(None).__aenter__()
-            self.together.on_failure = _weakly(self._cancel_block)
-            if self.together.failed:
+            self.consumer_set.on_failure = _weakly(self._cancel_block)
+            if self.consumer_set.failed:
                 self._cancel_block()
         return self
 
@@ -114,7 +114,7 @@ class Running(Openable[ConsumerSet]):
         raise failure from failure.__cause__
 
     def __repr__(self) -> str:
-        state = "idle" if self.together is None else "running"
+        state = "idle" if self.consumer_set is None else "running"
         return f"<Running of {self._name}, {state}>"
 
 

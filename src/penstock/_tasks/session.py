@@ -32,7 +32,7 @@ from penstock._tasks.clock import now
 from penstock._tasks.committing.committer import Committer
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.committing.floor_tracker import FloorTracker
-from penstock._tasks.committing.ripener import ripen
+from penstock._tasks.committing.ripener import make_due
 from penstock._tasks.committing.timers import bring_back
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import Membership
@@ -48,12 +48,12 @@ from penstock._tasks.handling.worker_pool import RunOptions, WorkerPool
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.leases.release import TOO_LATE, Limits, give_back
+from penstock._tasks.leases.release import TOO_LATE, Limits, release_entries
 from penstock._tasks.lifetime import (
     Lifetime,
     LoopBinding,
     quietly,
-    seen_through,
+    shielded_until_done,
     task_group,
 )
 from penstock._tasks.reading.assignment import Assignment
@@ -63,7 +63,7 @@ from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.reading.silence import SilenceWatch, patience
 from penstock._tasks.reporting import paced
-from penstock._tasks.startup import patiently
+from penstock._tasks.startup import retrying
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import (
     ClosedError,
@@ -85,80 +85,84 @@ class Session(Generic[T]):
 
     Args:
         plan: What it is to be.
-        link: The server.
-        line: The command connection.
+        connector: The server.
+        connection: The command connection.
         group: For the tasks.
     """
 
     def __init__(
         self,
-        plan: ConsumerConfig[T],
-        link: Connector,
-        line: CommandConnection,
+        config: ConsumerConfig[T],
+        connector: Connector,
+        connection: CommandConnection,
         group: anyio.abc.TaskGroup,
     ) -> None:
-        self._plan = plan
+        self._config = config
         self._group = group
-        self._link = link
-        self._line = line
+        self._connector = connector
+        self._connection = connection
         self._outcomes = AutoResetEvent()
         # Held while outcomes are on their way to the server, and while none may be.
         self._sending = asyncio.Lock()
         self.ledger = self._make_ledger()
         self._postponed = AutoResetEvent()
         self._handed_out = AutoResetEvent()
-        delayed = plan.policy is AutoCommit.DELAYED
-        self._delay = DelayedAcks(plan.commit_delay) if delayed else None
+        delayed = config.policy is AutoCommit.DELAYED
+        self._delayed_acks = DelayedAcks(config.commit_delay) if delayed else None
         # Of what goes by time, to be ended.
         self._clocks: list[anyio.CancelScope] = []
-        self._claims = OwnClaims(plan.member) if plan.member else None
+        self._claims = OwnClaims(config.member) if config.member else None
         self._attempts = DeliveryCounts(
-            line,
+            connection,
             self._claims,
             self.ledger,
-            lease=plan.lease,
-            once=plan.retry is not None and plan.retry.max_attempts == 1,
+            lease=config.lease,
+            once=config.retry is not None and config.retry.max_attempts == 1,
             settle=self._settle,
             on_lost=self._outcomes.ring,
-            on_event=plan.on_event,
+            on_event=config.on_event,
         )
-        line.on_restored = self._on_restored
+        connection.on_restored = self._on_restored
         self._guard = poison_guard()
-        self.intake = EntryQueue(
+        self.entry_queue = EntryQueue(
             self.ledger,
             self._outcomes.ring,
             self._attempts.begin,
             self._guard,
-            lease=plan.lease,
-            confirms=plan.policy is not AutoCommit.DISABLED,
-            delay=self._delay,
+            lease=config.lease,
+            confirms=config.policy is not AutoCommit.DISABLED,
+            delay=self._delayed_acks,
             handed_out=self._handed_out,
             check=LoopBinding("consumer").check,
         )
-        self._verdicts = FailureHandler(
+        self._failure_handler = FailureHandler(
             self.ledger,
-            plan.retry,
-            plan.instead,
-            on_stop=self.intake.stop,
-            on_event=plan.on_event,
+            config.retry,
+            config.instead,
+            on_stop=self.entry_queue.stop,
+            on_event=config.on_event,
         )
-        self._applier = applier(plan, line, self.ledger, self._verdicts)
-        self._desk = self._make_desk(Settler)
-        self._ack = plan.policy is AutoCommit.PROCESSED
-        self.hands = self._make_hands()
-        self._scout = ShardDiscovery(line.calls, plan.on_event)
-        self.assignment = Assignment(plan, line, self.ledger, self._scout, self._claims)
+        self._applier = applier(config, connection, self.ledger, self._failure_handler)
+        self._settler = self._make_settler(Settler)
+        self._ack = config.policy is AutoCommit.PROCESSED
+        self.checkouts = self._make_checkouts()
+        self._discovery = ShardDiscovery(connection.calls, config.on_event)
+        self.assignment = Assignment(
+            config, connection, self.ledger, self._discovery, self._claims
+        )
         self.readers = Readers(
-            link,
+            connector,
             self.assignment.cursors,
-            room=self._room,
+            budget=self._read_budget,
             spawn=self._spawn,
             make=self._make_reader,
         )
         self._committer = self._make_committer()
         self._silence = self._make_silence_watch()
         self._claimer: Claimer | None = None
-        self._crew: WorkerPool[T] = WorkerPool(plan, self.ledger, self._bench)
+        self._worker_pool: WorkerPool[T] = WorkerPool(
+            config, self.ledger, self._context
+        )
         # What `until_caught_up` waits for.
         self._goals: set[CatchUp] = set()
         if self._committer is not None:
@@ -169,56 +173,56 @@ class Session(Generic[T]):
         # What was let go and is still to be given back, of shards read no more.
         self._released: list[Released] = []
 
-    def _room(self, now: float, left: int) -> int:
+    def _read_budget(self, now: float, left: int) -> int:
         """Give how many entries may be read now; see `Readers`.
 
         What was left of the room is filled, though it may be little by now.
         """
         if self._silence is not None and self._silence.holds():
             return 0
-        return self.ledger.room(now) or min(left, self.ledger.fits)
+        return self.ledger.read_budget(now) or min(left, self.ledger.fits)
 
-    def _ring_readers(self) -> None:
+    def _wake_readers(self) -> None:
         self.readers.room_again()
-        self.intake.give_way()
+        self.entry_queue.give_way()
         if self._claimer is not None:
             self._claimer.room_again()
 
-    def _ring_committer(self) -> None:
+    def _wake_committer(self) -> None:
         self._outcomes.ring()
-        self.intake.give_way()
+        self.entry_queue.give_way()
 
     def _on_ready(self) -> None:
-        self.intake.arrived(1)
+        self.entry_queue.arrived(1)
 
     def _on_exhausted(self, entry: Entry) -> None:
-        self._verdicts.exhausted(entry)
+        self._failure_handler.exhausted(entry)
 
     def _on_restored(self) -> None:
         self._attempts.restored()
-        self.intake.arrived(self.ledger.queued)
+        self.entry_queue.arrived(self.ledger.queued)
 
     def _on_renewed(self) -> None:
         # Workers may have been held up until it was known what is still ours.
-        self.intake.arrived(self.ledger.queued)
+        self.entry_queue.arrived(self.ledger.queued)
 
     def _make_ledger(self) -> Ledger:
-        plan = self._plan
-        most, pending = plan.prefetch.max_messages, plan.commit_max_pending
+        config = self._config
+        most, pending = config.prefetch.max_messages, config.commit_max_pending
         # Under DISABLED it is the user who decides how much waits.
-        on_demand = plan.policy is AutoCommit.DISABLED
+        on_demand = config.policy is AutoCommit.DISABLED
         return Ledger(
-            PrefetchWindow(most, plan.prefetch.max_bytes, plan.max_wait),
+            PrefetchWindow(most, config.prefetch.max_bytes, config.max_wait),
             max_pending=pending,
             max_uncommitted=None if on_demand else most + 10 * pending,
-            max_attempts=plan.retry.max_attempts if plan.retry else None,
-            lease=plan.lease,
-            acks=plan.acks,
+            max_attempts=config.retry.max_attempts if config.retry else None,
+            lease=config.lease,
+            acks=config.acks,
             # One consumer, one message after the other: an outage is no reason to
             # hand them out in another order.
-            strict=plan.mode is Mode.RESUMABLE,
-            on_room=self._ring_readers,
-            on_outcomes=self._ring_committer,
+            strict=config.mode is Mode.RESUMABLE,
+            on_room=self._wake_readers,
+            on_outcomes=self._wake_committer,
             on_ready=self._on_ready,
             on_postponed=self._on_postponed,
             on_exhausted=self._on_exhausted,
@@ -227,105 +231,107 @@ class Session(Generic[T]):
     def _on_postponed(self) -> None:
         self._postponed.ring()
 
-    def _make_desk(self, kind: type[Settler[T]]) -> Settler[T]:
+    def _make_settler(self, kind: type[Settler[T]]) -> Settler[T]:
         home = threading.get_ident()
         return kind(
             self.ledger,
-            self._plan.codec,
-            self._verdicts,
-            max_message_bytes=self._plan.max_message_bytes,
-            no_ack=self._plan.no_ack,
-            at_home=lambda: threading.get_ident() == home,
+            self._config.codec,
+            self._failure_handler,
+            max_message_bytes=self._config.max_message_bytes,
+            why_no_ack=self._config.why_no_ack,
+            on_loop_thread=lambda: threading.get_ident() == home,
             transactions=self._applier,
         )
 
-    def _make_hands(self) -> Checkouts[T]:
-        plan = self._plan
-        group = plan.member.group if plan.member else ""
-        abandoned = Abandoned(group, plan.lease, plan.on_event)
-        return Checkouts(self.intake, self.ledger, self._desk, abandoned, ack=self._ack)
+    def _make_checkouts(self) -> Checkouts[T]:
+        config = self._config
+        group = config.member.group if config.member else ""
+        abandoned = Abandoned(group, config.lease, config.on_event)
+        return Checkouts(
+            self.entry_queue, self.ledger, self._settler, abandoned, ack=self._ack
+        )
 
     def _make_committer(self) -> Committer | None:
-        plan = self._plan
+        config = self._config
         claims = self._claims
-        if plan.member is None or claims is None or not plan.acks:
+        if config.member is None or claims is None or not config.acks:
             return None
-        on_demand = plan.policy is AutoCommit.DISABLED
+        on_demand = config.policy is AutoCommit.DISABLED
         return Committer(
-            self._line,
+            self._connection,
             ledger=self.ledger,
-            member=plan.member,
+            member=config.member,
             claims=claims,
-            lease=plan.lease,
+            lease=config.lease,
             on_renewed=self._on_renewed,
-            interval=None if on_demand else plan.commit_interval,
+            interval=None if on_demand else config.commit_interval,
             outcomes=self._outcomes,
             sending=self._sending,
-            burial=self._make_burial(plan.member),
-            sounding=FloorTracker(
-                self._line,
-                plan.member,
+            dead_letter_writer=self._make_dead_letter_writer(config.member),
+            floor_tracker=FloorTracker(
+                self._connection,
+                config.member,
                 self.assignment.cursors,
                 self.readers.room_again,
             ),
-            on_event=plan.on_event,
+            on_event=config.on_event,
         )
 
     def _make_silence_watch(self) -> SilenceWatch | None:
-        plan = self._plan
-        if plan.member is None or not plan.acks:
+        config = self._config
+        if config.member is None or not config.acks:
             return None
         return SilenceWatch(
-            self._line,
-            plan.member,
-            lease=plan.lease,
-            on_end=self._ring_readers,
-            on_event=plan.on_event,
+            self._connection,
+            config.member,
+            lease=config.lease,
+            on_end=self._wake_readers,
+            on_event=config.on_event,
         )
 
-    def _make_burial(self, member: Membership) -> DeadLetterWriter | None:
-        plan = self._plan
-        if plan.retry is None or plan.instead is not None:
+    def _make_dead_letter_writer(self, member: Membership) -> DeadLetterWriter | None:
+        config = self._config
+        if config.retry is None or config.instead is not None:
             return None
         return DeadLetterWriter(
-            self._line,
+            self._connection,
             self.ledger,
             member,
-            plan.dead_letters,
+            config.dead_letters,
             sending=self._sending,
-            on_event=plan.on_event,
+            on_event=config.on_event,
         )
 
     def _make_claimer(self, member: Membership, claims: OwnClaims) -> Claimer:
-        plan = self._plan
+        config = self._config
         return Claimer(
-            self._line,
+            self._connection,
             fetch=self.readers.fetch,
             ledger=self.ledger,
-            intake=self.intake,
+            entry_queue=self.entry_queue,
             member=member,
             claims=claims,
             cursors=self.assignment.cursors,
-            lease=plan.lease,
-            interval=plan.claim_interval,
-            on_event=plan.on_event,
+            lease=config.lease,
+            interval=config.claim_interval,
+            on_event=config.on_event,
         )
 
-    def _make_reader(self, wire: Connection, cursor: Cursor) -> Reader:
+    def _make_reader(self, connection: Connection, cursor: Cursor) -> Reader:
         return Reader(
-            wire,
-            self._link,
+            connection,
+            self._connector,
             cursor=cursor,
             ledger=self.ledger,
-            intake=self.intake,
-            member=self._plan.member,
+            entry_queue=self.entry_queue,
+            member=self._config.member,
             claims=self._claims,
-            lease=self._plan.lease,
-            room=self.readers.room,
+            lease=self._config.lease,
+            budget=self.readers.budget,
             part=self.readers.part,
             unblock=self._unblock,
             on_recovered=self._on_recovered,
-            on_event=self._plan.on_event,
+            on_event=self._config.on_event,
         )
 
     async def start(self, deadline: float) -> None:
@@ -334,29 +340,31 @@ class Session(Generic[T]):
         Args:
             deadline: Until when it is tried, by the monotonic clock.
         """
-        plan = self._plan
-        await patiently(self._line, deadline, self.assignment.open)
-        wire = await patiently(self._line, deadline, self._link.connect)
-        self.readers.start(wire, self.assignment.cursors.all[0])
-        if self._committer and plan.member and self._claims:
+        config = self._config
+        await retrying(self._connection, deadline, self.assignment.open)
+        connection = await retrying(self._connection, deadline, self._connector.connect)
+        self.readers.start(connection, self.assignment.cursors.all[0])
+        if self._committer and config.member and self._claims:
             self._spawn(self._committer.run)
-            self._claimer = self._make_claimer(plan.member, self._claims)
+            self._claimer = self._make_claimer(config.member, self._claims)
             self._spawn(self._claimer.run)
             again = partial(bring_back, self.ledger, self._postponed)
             self._spawn(
-                partial(self._until_closed, partial(again, self.intake.arrived))
+                partial(self._until_closed, partial(again, self.entry_queue.arrived))
             )
         if self._silence is not None:
             self._spawn(partial(self._until_closed, self._silence.run))
-        if self._delay is not None:
-            due = partial(ripen, self._delay, self.ledger, self._handed_out)
+        if self._delayed_acks is not None:
+            due = partial(make_due, self._delayed_acks, self.ledger, self._handed_out)
             self._spawn(partial(self._until_closed, due))
         self.assignment.readers, self.assignment.claimer = self.readers, self._claimer
-        looks = partial(self._scout.run, self.assignment.appeared, self._line.restore)
+        looks = partial(
+            self._discovery.run, self.assignment.appeared, self._connection.restore
+        )
         self._spawn(looks)
         if self.assignment.wrong is not None:
-            self.intake.fail(self.assignment.wrong)
-        self._guard.join(self.intake)
+            self.entry_queue.fail(self.assignment.wrong)
+        self._guard.join(self.entry_queue)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; should it fail, everything is closed."""
@@ -370,7 +378,7 @@ class Session(Generic[T]):
                 raise
             # SystemExit too, which would stop the event loop if it got out of a task.
             except BaseException as error:  # noqa: BLE001 - raised to whoever reads
-                self.intake.crash(error)
+                self.entry_queue.crash(error)
                 self._group.cancel_scope.cancel()
 
     async def _settle(self) -> None:
@@ -385,7 +393,7 @@ class Session(Generic[T]):
     async def _unblock(self, client: int) -> None:
         """Let the reader's blocked read go."""
         try:
-            await self._line.calls([commands.client_unblock(client)])
+            await self._connection.calls([commands.client_unblock(client)])
         except ConnectionLost as error:
             # Then the readers' connections are as good as lost too.
             self.readers.abort(error.reason)
@@ -398,39 +406,44 @@ class Session(Generic[T]):
 
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
         """Go on at a place."""
-        plan, shards = self._plan, self.assignment.cursors.shards
+        config, shards = self._config, self.assignment.cursors.shards
         if stream is not None and stream not in {shard.stream for shard in shards}:
             raise ConfigurationError(
                 f"{stream!r:.80} is not read; `consumer.shards` tells what is"
             )
-        if plan.mode is Mode.LOAD_BALANCED:
+        if config.mode is Mode.LOAD_BALANCED:
             raise UsageError(
                 "seek() would move the position of all consumers of the group; to do "
                 "just that, use admin.reset_group(stream, group, to)"
             )
 
-        async def errand(wire: Connection, cursor: Cursor) -> None:
+        async def work(connection: Connection, cursor: Cursor) -> None:
             positions = [
                 position
                 for position in cursor.positions
                 if stream is None or position.shard.stream == stream
             ]
-            describer, member = self.assignment.describer, plan.member
+            inspector, member = self.assignment.inspector, config.member
             async with self._sending:
                 await seek(
-                    wire, self.ledger, member, positions, place, describer=describer
+                    connection,
+                    self.ledger,
+                    member,
+                    positions,
+                    place,
+                    inspector=inspector,
                 )
 
-        await self.readers.between_reads(errand)
+        await self.readers.between_reads(work)
 
     async def run(self, job: RunOptions, *, until_caught_up: bool) -> None:
         """Have messages handled until the consumer closes, or all there is now is."""
-        self.hands.come_back_here()
+        self.checkouts.check_in_here()
         if not until_caught_up:
-            await self._crew.run(job)
+            await self._worker_pool.run(job)
             return
         async with self.catching_up() as goal:
-            await self._crew.run(job, goal)
+            await self._worker_pool.run(job, goal)
 
     @asynccontextmanager
     async def catching_up(self) -> AsyncIterator[CatchUp]:
@@ -451,15 +464,15 @@ class Session(Generic[T]):
 
     def goal(self) -> CatchUp:
         """Return a goal that is still to begin."""
-        plan = self._plan
+        config = self._config
         return CatchUp(
-            self._line,
+            self._connection,
             self.ledger,
             self.assignment.cursors,
-            plan.member,
-            acks=plan.acks,
-            on_demand=plan.policy is AutoCommit.DISABLED,
-            on_reached=self.intake.wake_all,
+            config.member,
+            acks=config.acks,
+            on_demand=config.policy is AutoCommit.DISABLED,
+            on_reached=self.entry_queue.wake_all,
         )
 
     def watch(self, goal: CatchUp) -> None:
@@ -477,9 +490,11 @@ class Session(Generic[T]):
         for goal in self._goals:
             goal.look()
 
-    def _bench(self, kind: type[Settler[T]]) -> WorkerContext:
-        desk = self._make_desk(kind)
-        return WorkerContext(self.intake, self.ledger, desk, self._verdicts, self._ack)
+    def _context(self, kind: type[Settler[T]]) -> WorkerContext:
+        settler = self._make_settler(kind)
+        return WorkerContext(
+            self.entry_queue, self.ledger, settler, self._failure_handler, self._ack
+        )
 
     async def commit(self) -> None:
         """Wait until what is acknowledged by now is on the server."""
@@ -488,7 +503,7 @@ class Session(Generic[T]):
 
     def shut(self) -> None:
         """Hand out nothing more: loops end, and handlers that have started finish."""
-        self.intake.close()
+        self.entry_queue.close()
 
     def close_when_idle(self, leave: Callable[[asyncio.Task[Any]], None]) -> bool:
         """Have a handler that closes its own consumer not wait for itself.
@@ -499,9 +514,9 @@ class Session(Generic[T]):
         Returns:
             Whether the caller is a handler, or a task or thread that one has started.
         """
-        if not self._crew.is_inside():
+        if not self._worker_pool.is_inside():
             return False
-        self._crew.on_idle = leave
+        self._worker_pool.on_idle = leave
         return True
 
     async def close(self, leaving: asyncio.Task[Any] | None) -> None:
@@ -515,11 +530,11 @@ class Session(Generic[T]):
         self.shut()
         if self._limits is None:
             self._limits = limits = Limits.of(
-                time.monotonic(), self._plan.close_timeout
+                time.monotonic(), self._config.close_timeout
             )
             # Whatever waits for the server then, waits no longer.
             self._alarm = asyncio.get_running_loop().call_later(
-                limits.end - time.monotonic(), self._link.abort, TOO_LATE
+                limits.end - time.monotonic(), self._connector.abort, TOO_LATE
             )
         try:
             await self._close(leaving, self._limits)
@@ -541,10 +556,10 @@ class Session(Generic[T]):
             clock.cancel()
         for goal in self._goals:
             goal.stop()
-        for each in (self._scout, self._claimer, self.readers, self._committer):
+        for each in (self._discovery, self._claimer, self.readers, self._committer):
             if each is not None:
                 each.cut()
-        self._guard.leave(self.intake)
+        self._guard.leave(self.entry_queue)
         self.ledger.close()
 
     async def _close(self, leaving: asyncio.Task[Any] | None, limits: Limits) -> None:
@@ -555,20 +570,20 @@ class Session(Generic[T]):
             limits: How long each step may take.
         """
         # Leases matter no more, and what is on its way may come through.
-        self._line.relax()
-        self._scout.cut()
+        self._connection.relax()
+        self._discovery.cut()
         async with task_group() as both:
             both.start_soon(self._stop_reading, limits)
-            both.start_soon(self._crew.dismiss, limits.handlers, limits.cancelled)
-        self.hands.let_go(leaving)
-        if self._delay is not None:
+            both.start_soon(self._worker_pool.stop, limits.handlers, limits.cancelled)
+        self.checkouts.let_go(leaving)
+        if self._delayed_acks is not None:
             # Left cleanly, all that was handed out counts as due.
-            for entry in self._delay.ripe(math.inf if leaving else now()):
+            for entry in self._delayed_acks.take_due(math.inf if leaving else now()):
                 self.ledger.ack(entry)
         await self._end_group(limits)
-        if self._plan.noack and self.ledger.queued:
+        if self._config.noack and self.ledger.queued:
             facts = {"messages": self.ledger.queued}
-            self._plan.on_event(Event("dropped", facts=facts))
+            self._config.on_event(Event("dropped", facts=facts))
 
     async def _stop_reading(self, limits: Limits) -> None:
         every: list[Readers | Claimer] = [self.readers]
@@ -584,8 +599,8 @@ class Session(Generic[T]):
 
     async def _end_group(self, limits: Limits) -> None:
         """Send every outcome, and give back the rest; report what could not be sent."""
-        plan, committer, claims = self._plan, self._committer, self._claims
-        if plan.member is None or committer is None or claims is None:
+        config, committer, claims = self._config, self._committer, self._claims
+        if config.member is None or committer is None or claims is None:
             return
         committer.hurry()
         if committer.ended:
@@ -593,19 +608,19 @@ class Session(Generic[T]):
             committer.revive()
             self._spawn(committer.run)
         strays = self._strays()
-        if self.ledger.dying or strays:
+        if self.ledger.dead_lettering or strays:
             # Before the rest is released, and the dying with it; and what is listed as
             # pending then must not be what waits to be acknowledged.
             with _until(limits.letters):
                 await self._flush()
-        dying = self.ledger.dying
+        dead_lettering = self.ledger.dead_lettering
         self._released += self.ledger.release()
         with _until(limits.end):
             # Both write at once, so it takes one round trip.
             async with task_group() as both:
                 both.start_soon(self._flush)
-                both.start_soon(self._give_back, plan.member, claims, strays)
-        self._report(dying)
+                both.start_soon(self._release_entries, config.member, claims, strays)
+        self._report(dead_lettering)
 
     async def _flush(self) -> None:
         if self._committer is not None:
@@ -619,24 +634,27 @@ class Session(Generic[T]):
             return self.assignment.cursors.shards
         return ()
 
-    async def _give_back(
+    async def _release_entries(
         self, member: Membership, claims: OwnClaims, strays: Sequence[Shard]
     ) -> None:
-        await give_back(
-            self._line,
+        await release_entries(
+            self._connection,
             claims,
             self._released,
             member,
-            idle=self._plan.lease,
+            idle=self._config.lease,
             strays=strays,
-            on_event=self._plan.on_event,
+            on_event=self._config.on_event,
         )
         self._released.clear()
 
-    def _report(self, dying: int) -> None:
-        tell, uncommitted = self._plan.on_event, self.ledger.uncommitted
-        if uncommitted or dying:
-            facts: dict[str, object] = {"uncommitted": uncommitted, "dying": dying}
+    def _report(self, dead_lettering: int) -> None:
+        tell, uncommitted = self._config.on_event, self.ledger.uncommitted
+        if uncommitted or dead_lettering:
+            facts: dict[str, object] = {
+                "uncommitted": uncommitted,
+                "dying": dead_lettering,
+            }
             tell(Event("close_incomplete", facts=facts))
         if self._released:
             messages = sum(len(ids) for _, _, ids in self._released)
@@ -652,7 +670,7 @@ def _until(deadline: float) -> anyio.CancelScope:
 
 @asynccontextmanager
 async def open_session(
-    plan: ConsumerConfig[T], lifetime: Lifetime[Session[T]]
+    config: ConsumerConfig[T], lifetime: Lifetime[Session[T]]
 ) -> AsyncIterator[Session[T]]:
     """Open a consumer's session and close it again.
 
@@ -660,22 +678,24 @@ async def open_session(
         PenstockError: It can't be opened, or reading failed for good and nobody has
             been told yet.
     """
-    plan = replace(plan, on_event=paced(plan.on_event))
-    deadline = time.monotonic() + plan.open_timeout
-    async with open_connector(plan.url, plan.on_event) as link:
-        bearable = patience(plan.lease) if plan.acks else math.inf
-        line = CommandConnection(link, await link.first(plan.open_timeout), bearable)
+    config = replace(config, on_event=paced(config.on_event))
+    deadline = time.monotonic() + config.open_timeout
+    async with open_connector(config.url, config.on_event) as connector:
+        bearable = patience(config.lease) if config.acks else math.inf
+        connection = CommandConnection(
+            connector, await connector.first(config.open_timeout), bearable
+        )
         try:
             async with task_group() as group:
-                session = Session(plan, link, line, group)
+                session = Session(config, connector, connection, group)
                 await session.start(deadline)
                 try:
                     yield session
                 finally:
                     end = partial(session.close, lifetime.leaving)
-                    await seen_through(end)
+                    await shielded_until_done(end)
         finally:
             with anyio.CancelScope(shield=True):
-                await line.aclose()
+                await connection.aclose()
         session.closed()
-    session.intake.raise_untold()
+    session.entry_queue.raise_unreported()

@@ -14,18 +14,18 @@ from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock.errors import AccessError, CommandError, ConnectionLost, ServerError
 
-__all__ = ["patiently"]
+__all__ = ["retrying"]
 
 T = TypeVar("T")
 
 
-async def patiently(
-    line: CommandConnection, deadline: float, step: Callable[[], Awaitable[T]]
+async def retrying(
+    connection: CommandConnection, deadline: float, step: Callable[[], Awaitable[T]]
 ) -> T:
     """Do a step of opening, again and again if it fails for what may pass.
 
     Args:
-        line: The command connection; made anew if it is lost meanwhile.
+        connection: The command connection; made anew if it is lost meanwhile.
         deadline: Until when, by the monotonic clock; there is one try at least.
         step: What to do; from its start each time.
 
@@ -41,9 +41,9 @@ async def patiently(
             if not _may_pass(error) or monotonic() + delay > deadline:
                 raise
             await anyio.sleep(delay)
-            if isinstance(error, ConnectionLost) and line.lost:
+            if isinstance(error, ConnectionLost) and connection.lost:
                 with anyio.move_on_after(max(0.0, deadline - monotonic())):
-                    await line.restore(error.reason)
+                    await connection.restore(error.reason)
 
 
 def _may_pass(error: ServerError) -> bool:

@@ -20,7 +20,7 @@ class AutoResetEvent:
         """Wake the task, or the next that comes to wait."""
         self._event.set()
 
-    def hush(self) -> None:
+    def clear(self) -> None:
         """Forget a ring that nobody has waited for."""
         self._event.clear()
 

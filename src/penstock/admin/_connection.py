@@ -33,16 +33,16 @@ class AdminConnection:
     def __init__(self, on_event: OnEvent) -> None:
         self.on_event = on_event
         # Both are None while it is closed.
-        self._link: Connector | None = None
-        self._wire: Connection | None = None
-        self._home: LoopBinding | None = None
+        self._connector: Connector | None = None
+        self._connection: Connection | None = None
+        self._binding: LoopBinding | None = None
         self._dialing = anyio.Lock()
-        self._describer = StreamInspector()
+        self._inspector = StreamInspector()
 
     @property
     def closed(self) -> bool:
         """Whether it is not open."""
-        return self._link is None
+        return self._connector is None
 
     @asynccontextmanager
     async def open(
@@ -59,15 +59,19 @@ class AdminConnection:
             ConnectError: There is no way to the server.
             AccessError: The server refuses this user.
         """
-        async with open_connector(url, self.on_event) as link:
-            self._wire = await link.connect()
-            self._link, self._home = link, home
+        async with open_connector(url, self.on_event) as connector:
+            self._connection = await connector.connect()
+            self._connector, self._binding = connector, home
             try:
                 yield self
             finally:
-                wire, self._link, self._wire = self._wire, None, None
+                connection, self._connector, self._connection = (
+                    self._connection,
+                    None,
+                    None,
+                )
                 with anyio.CancelScope(shield=True):
-                    await wire.aclose()
+                    await connection.aclose()
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands in one write and give their replies, errors as values.
@@ -79,16 +83,16 @@ class AdminConnection:
             AccessError: The same, because the server refuses this user now.
             ConnectionLost: The connection ended before the replies.
         """
-        if self._home is not None and self._link is not None:
-            self._home.check()
+        if self._binding is not None and self._connector is not None:
+            self._binding.check()
         async with self._dialing:
-            if self._link is None or self._wire is None:
+            if self._connector is None or self._connection is None:
                 raise ClosedError("admin")
-            if self._wire.lost:
-                await self._wire.aclose()
-                self._wire = await self._link.connect()
-            wire = self._wire
-        return await wire.calls(batch)
+            if self._connection.lost:
+                await self._connection.aclose()
+                self._connection = await self._connector.connect()
+            connection = self._connection
+        return await connection.calls(batch)
 
     async def describe(self, key: bytes, more: Sequence[Command]) -> list[Any]:
         """Describe a stream, and ask more about it at the same moment.
@@ -100,7 +104,7 @@ class AdminConnection:
         Raises:
             ServerError: What `calls` raises.
         """
-        [facts] = await self._describer.with_more(
+        [facts] = await self._inspector.with_more(
             self.calls, [key], lambda _: more, bulk=None
         )
         return [facts] if isinstance(facts, ErrorReply) else facts
@@ -123,12 +127,12 @@ class AdminConnection:
 
     def refusal(self, command: str, reply: ErrorReply) -> ServerError:
         """Make the exception for an error reply."""
-        server = self._link.address.name if self._link else ""
+        server = self._connector.address.name if self._connector else ""
         return refusal(server, command, reply)
 
 
 async def behind(
-    line: AdminConnection, stream: StreamInfo, place: EntryId, told: int | None
+    connection: AdminConnection, stream: StreamInfo, place: EntryId, told: int | None
 ) -> int | None:
     """Count the entries above an id; see `StreamInfo.behind`.
 
@@ -137,6 +141,6 @@ async def behind(
     """
     found = stream.behind(place, told)
     if found != (trusting := stream.behind(place, told, trusted=True)):
-        [counts] = await line.calls([commands.counts_lag()])
+        [counts] = await connection.calls([commands.counts_lag()])
         return trusting if replies.counts_lag(counts) else found
     return found

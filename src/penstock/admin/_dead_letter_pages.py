@@ -70,15 +70,15 @@ class Pages:
     What is no letter, and other streams' letters, are passed over and counted.
 
     Args:
-        line: The connection.
+        connection: The connection.
         place: Where they lie.
         where: Which of them are meant; None means all.
     """
 
     def __init__(
-        self, line: AdminConnection, place: Location, where: Where | None = None
+        self, connection: AdminConnection, place: Location, where: Where | None = None
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._box = place
         self._where = where
         # What was passed over, and the first of it.
@@ -109,7 +109,7 @@ class Pages:
                     yield found
                 limit = None if limit is None else limit - len(found)
         finally:
-            self._tell()
+            self._report()
 
     async def named(self, ids: Iterable[EntryId]) -> AsyncGenerator[Letters, None]:
         """Give the letters of some ids; those that are not there are left out."""
@@ -117,14 +117,18 @@ class Pages:
         try:
             while some := list(islice(rest, _NAMED)):
                 ask = [commands.xrange_one(self._box.key, bytes(id_)) for id_ in some]
-                answers = await self._line.asks(ask, f"XRANGE on {self._box.name!r}")
+                answers = await self._connection.asks(
+                    ask, f"XRANGE on {self._box.name!r}"
+                )
                 if found := self._sift([entry for page in answers for entry in page]):
                     yield found
         finally:
-            self._tell()
+            self._report()
 
     async def _ask(self, command: commands.Command) -> Sequence[RawEntry]:
-        [entries] = await self._line.asks([command], f"XRANGE on {self._box.name!r}")
+        [entries] = await self._connection.asks(
+            [command], f"XRANGE on {self._box.name!r}"
+        )
         return list(entries)
 
     def _sift(self, page: Sequence[RawEntry]) -> Letters:
@@ -142,7 +146,7 @@ class Pages:
             self._first = self._first or EntryId.parse(entry[0])
         return found
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Say what was passed over; where streams share one, others' are expected."""
         strays = self._strays if self._box.own else 0
         if self._foreign or strays:
@@ -152,7 +156,7 @@ class Pages:
                 "of_other_streams": strays,
                 "first": str(self._first),
             }
-            self._line.on_event(Event("foreign_letters", logging.WARNING, facts))
+            self._connection.on_event(Event("foreign_letters", logging.WARNING, facts))
 
 
 def _is_meant(where: Where, letter: DeadLetter) -> bool:

@@ -54,8 +54,8 @@ class DeadLetterOffice:
         ```
     """
 
-    def __init__(self, line: AdminConnection) -> None:
-        self._line = line
+    def __init__(self, connection: AdminConnection) -> None:
+        self._connection = connection
 
     def each(
         self,
@@ -158,7 +158,7 @@ class DeadLetterOffice:
             found = pages.ranged(EntryId.MIN, EntryId.MAX, limit)
         else:
             found = pages.named(_ids(ids))
-        mover = Redrive(self._line, stored, target)
+        mover = Redrive(self._connection, stored, target)
         await mover.check()
         try:
             async with aclosing(found):
@@ -224,7 +224,7 @@ class DeadLetterOffice:
         rest, deleted = iter(ids), 0
         while some := [bytes(id_) for id_ in islice(rest, _DELETE)]:
             command = commands.xdel(stored.key, some)
-            [reply] = await self._line.asks([command], f"XDEL on {stored.name!r}")
+            [reply] = await self._connection.asks([command], f"XDEL on {stored.name!r}")
             deleted += reply
         return deleted
 
@@ -234,7 +234,7 @@ class DeadLetterOffice:
                 f"where={where!r:.60} can't be called; give a function that says of a "
                 f"dead letter whether it is meant"
             )
-        return Pages(self._line, stored, where)
+        return Pages(self._connection, stored, where)
 
     # The last one: below it, `list` is the method.
     async def list(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from penstock._core.messages import dead_letter, shard_keys
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorReply
-from penstock._tasks.lifetime import seen_through
+from penstock._tasks.lifetime import shielded_until_done
 from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter import DeadLetter, Letters
 from penstock.admin._dead_letter_pages import Location
@@ -33,13 +33,15 @@ class Redrive:
     the letter is deleted even though the copy is refused.
 
     Args:
-        line: The connection.
+        connection: The connection.
         box: Where they lie.
         to: The key they go to; None: where each comes from.
     """
 
-    def __init__(self, line: AdminConnection, box: Location, to: bytes | None) -> None:
-        self._line = line
+    def __init__(
+        self, connection: AdminConnection, box: Location, to: bytes | None
+    ) -> None:
+        self._connection = connection
         self._box = box
         self._to = to
         self._scripts = True
@@ -59,7 +61,7 @@ class Redrive:
         """
         # No entry has that id.
         command = commands.xdel(self._box.key, [bytes(EntryId.MIN)])
-        await self._line.asks([command], f"XDEL on {self._box.name!r}")
+        await self._connection.asks([command], f"XDEL on {self._box.name!r}")
 
     async def move(self, page: Letters) -> None:
         """Move letters, in this order.
@@ -98,7 +100,7 @@ class Redrive:
         """Move what can be moved; gives how many it is through with."""
         addressed = [(bytes(letter.id), target) for letter, target in moves]
         command = scripts.move_entries(self._box.key, addressed, _BEHIND)
-        [reply] = await self._line.calls([command])
+        [reply] = await self._connection.calls([command])
         if isinstance(reply, ErrorReply):
             self._scripts = False
             return 0
@@ -108,24 +110,24 @@ class Redrive:
 
     async def _by_hand(self, letter: DeadLetter, target: bytes) -> None:
         look = commands.xrange_one(self._box.key, bytes(letter.id))
-        [there] = await self._line.asks([look], f"XRANGE on {self._box.name!r}")
+        [there] = await self._connection.asks([look], f"XRANGE on {self._box.name!r}")
         if not there:
             return
         await _to_the_end(self._copy(letter, target))
 
     async def _copy(self, letter: DeadLetter, target: bytes) -> None:
-        [copy] = await self._line.calls([commands.xadd(target, letter.words)])
+        [copy] = await self._connection.calls([commands.xadd(target, letter.words)])
         if isinstance(copy, ErrorReply):
             raise self._refusal(target, copy)
         self.moved += 1
         delete = commands.xdel(self._box.key, [bytes(letter.id)])
         what = f"XDEL on {self._box.name!r}"
-        [deleted] = await self._line.asks([delete], what)
+        [deleted] = await self._connection.asks([delete], what)
         self._twice += not deleted
 
     def _refusal(self, target: bytes, reply: ErrorReply) -> ServerError:
         what = f"XADD to {target.decode('utf-8', 'surrogateescape')!a:.80}"
-        error = self._line.refusal(what, reply)
+        error = self._connection.refusal(what, reply)
         if isinstance(error, AccessError):
             return error
         hint = (
@@ -139,10 +141,12 @@ class Redrive:
         facts: dict[str, Any] = {"dead_letters": ascii(self._box.name)}
         if self._refused:
             facts |= {"count": len(self._refused), "first": str(self._refused[0])}
-            self._line.on_event(Event("letters_refused", logging.WARNING, facts))
+            self._connection.on_event(Event("letters_refused", logging.WARNING, facts))
         if self._twice:
             facts = {"dead_letters": ascii(self._box.name), "count": self._twice}
-            self._line.on_event(Event("letters_redriven_twice", logging.WARNING, facts))
+            self._connection.on_event(
+                Event("letters_redriven_twice", logging.WARNING, facts)
+            )
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
@@ -153,7 +157,7 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
     """
     task = asyncio.ensure_future(work)
     try:
-        await seen_through(partial(asyncio.wait, [task]))
+        await shielded_until_done(partial(asyncio.wait, [task]))
     except asyncio.CancelledError:
         # Retrieved, so that nobody complains; to be cancelled is what counts.
         task.exception()

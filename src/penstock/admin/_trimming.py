@@ -66,11 +66,11 @@ class Trimmer:
     """Trims the shards of streams; `Admin.trim` says what is raised.
 
     Args:
-        line: The connection.
+        connection: The connection.
     """
 
-    def __init__(self, line: AdminConnection) -> None:
-        self._line = line
+    def __init__(self, connection: AdminConnection) -> None:
+        self._connection = connection
 
     async def trim(
         self, stream: str, to: TrimTo, ignore_idle: Duration | None, *, dry_run: bool
@@ -79,9 +79,9 @@ class Trimmer:
         limit = _limit(to, ignore_idle)
         target = _target(to)
         shard_keys.single(stream)  # refuses what is no name
-        shards = await ShardDiscovery(self._line.calls, self._line.on_event).watch(
-            stream
-        )
+        shards = await ShardDiscovery(
+            self._connection.calls, self._connection.on_event
+        ).watch(stream)
         if isinstance(target, Acked):
             return [await self._trim_acked(s, limit, dry_run=dry_run) for s in shards]
         words = await self._words(target)
@@ -93,7 +93,7 @@ class Trimmer:
         # Ids have the server's time, so that is the one to count back from.
         now = 0
         if isinstance(target, MaxAge):
-            [reply] = await self._line.asks([commands.time()], "TIME")
+            [reply] = await self._connection.asks([commands.time()], "TIME")
             now = reply
         return trimming.trim(target, now)
 
@@ -124,7 +124,7 @@ class Trimmer:
 
     async def _xtrim(self, shard: Shard, words: Command) -> int:
         what = f"XTRIM of {_name(shard)}"
-        [count] = await self._line.asks([commands.xtrim(shard.key, words)], what)
+        [count] = await self._connection.asks([commands.xtrim(shard.key, words)], what)
         return int(count)
 
     async def _count_below(self, shard: Shard, info: StreamInfo, floor: EntryId) -> int:
@@ -134,7 +134,9 @@ class Trimmer:
         count = 0
         span = RangePages(shard.key, info.first, floor.previous(), most=_PAGE)
         while not span.done:
-            [page] = await self._line.asks([span.ask()], f"XRANGE on {_name(shard)}")
+            [page] = await self._connection.asks(
+                [span.ask()], f"XRANGE on {_name(shard)}"
+            )
             span.take(page)
             count += len(page)
         return count
@@ -170,7 +172,7 @@ class Trimmer:
             piece = _PIECE
             while piece > _PIECE // 2:
                 command = scripts.xtrim_acked(shard.key, bytes(floor), names, words)
-                [reply] = await self._line.calls([command])
+                [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
                     # No scripts here; if that is not why, this says it plainly.
                     reply = await self._xtrim(shard, words)
@@ -186,13 +188,15 @@ class Trimmer:
         return _Look(stream, trimming.acknowledged(standings, stream.last, limit))
 
     async def _facts(self, shard: Shard) -> tuple[StreamInfo, list[GroupInfo]]:
-        facts = await self._line.describe(shard.key, [commands.xinfo_groups(shard.key)])
+        facts = await self._connection.describe(
+            shard.key, [commands.xinfo_groups(shard.key)]
+        )
         for reply in facts:
             if isinstance(reply, ErrorReply):
                 if "no such key" in reply.text:
                     hint = "send to it first"
                     raise StreamMissing(shard.stream, "XINFO STREAM", hint)
-                raise self._line.refusal(f"XINFO STREAM on {_name(shard)}", reply)
+                raise self._connection.refusal(f"XINFO STREAM on {_name(shard)}", reply)
         return facts[0], facts[1]
 
     async def _standings(
@@ -211,7 +215,7 @@ class Trimmer:
             name = group.name
             ask.append(commands.xpending_summary(shard.key, name))
             ask.append(commands.xinfo_consumers(shard.key, name))
-        now, *rest = await self._line.calls(ask)
+        now, *rest = await self._connection.calls(ask)
         answers = iter(rest)
         found = []
         for group, summary, consumers in zip(groups, answers, answers, strict=True):
@@ -220,9 +224,9 @@ class Trimmer:
             for reply in (summary, *([now, consumers] if limit is not None else [])):
                 if isinstance(reply, ErrorReply):
                     what = f"the question for the groups of {_name(shard)}"
-                    raise self._line.refusal(what, reply)
+                    raise self._connection.refusal(what, reply)
             place = EntryId.parse(group.last_delivered)
-            lag = await behind(self._line, stream, place, group.lag)
+            lag = await behind(self._connection, stream, place, group.lag)
             found.append(_standing(group, summary, consumers, now, lag=lag))
         return found
 

@@ -44,14 +44,14 @@ class Admin(Openable[AdminConnection]):
         self, url: str | None = None, *, on_event: OnEvent = log_event
     ) -> None:
         self._url = url
-        self._line = AdminConnection(guarded(on_event))
-        self._groups = Groups(self._line)
-        self._dead = DeadLetterOffice(self._line)
-        self._trimmer = Trimmer(self._line)
+        self._connection = AdminConnection(guarded(on_event))
+        self._groups = Groups(self._connection)
+        self._dead = DeadLetterOffice(self._connection)
+        self._trimmer = Trimmer(self._connection)
 
     def _living(self) -> Live[AdminConnection]:
-        line, url = self._line, self._url
-        return lambda lifetime: line.open(url, lifetime.home)
+        connection, url = self._connection, self._url
+        return lambda lifetime: connection.open(url, lifetime.home)
 
     @property
     def dead(self) -> DeadLetterOffice:
@@ -126,7 +126,7 @@ class Admin(Openable[AdminConnection]):
         """
         # Unlike DEL, UNLINK frees a large stream without holding up the server.
         command = commands.unlink(shard_keys.single(stream).key)
-        [reply] = await self._line.asks([command], f"UNLINK of {stream!r}")
+        [reply] = await self._connection.asks([command], f"UNLINK of {stream!r}")
         return bool(reply)
 
     async def trim(
@@ -187,7 +187,7 @@ class Admin(Openable[AdminConnection]):
         return await self._trimmer.trim(stream, to, ignore_idle, dry_run=dry_run)
 
     def __repr__(self) -> str:
-        return f"<Admin {'closed' if self._line.closed else 'open'}>"
+        return f"<Admin {'closed' if self._connection.closed else 'open'}>"
 
 
 async def group_state(stream: str, group: str, *, url: str | None = None) -> GroupState:

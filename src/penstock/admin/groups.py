@@ -50,11 +50,11 @@ class Groups:
     """What `Admin` knows of groups, and does to them; its methods say what is raised.
 
     Args:
-        line: The connection.
+        connection: The connection.
     """
 
-    def __init__(self, line: AdminConnection) -> None:
-        self._line = line
+    def __init__(self, connection: AdminConnection) -> None:
+        self._connection = connection
 
     async def state(self, stream: str, group: str) -> GroupState:
         """Tell how far a group has come with a stream, over all its shards."""
@@ -72,18 +72,20 @@ class Groups:
             commands.xinfo_groups(shard.key),
             commands.xpending_summary(shard.key, group),
         ]
-        facts = await self._line.describe(shard.key, ask)
+        facts = await self._connection.describe(shard.key, ask)
         for reply in facts:
             if isinstance(reply, ErrorReply) and reply.code != "NOGROUP":
                 if "no such key" in reply.text:
                     hint = "open a consumer of it, or send to it first"
                     raise StreamMissing(shard.stream, "XINFO GROUPS", hint)
-                raise self._line.refusal(f"XINFO GROUPS on {shard.stream!r}", reply)
+                raise self._connection.refusal(
+                    f"XINFO GROUPS on {shard.stream!r}", reply
+                )
         name = group.encode()
         for info in facts[1]:
             if info.name == name:
                 place = EntryId.parse(info.last_delivered)
-                lag = await behind(self._line, facts[0], place, info.lag)
+                lag = await behind(self._connection, facts[0], place, info.lag)
                 return _state(info, facts[2], lag)
         return None
 
@@ -99,34 +101,38 @@ class Groups:
             # A shard that the group has not met yet would begin somewhere else.
             made = commands.xgroup_create(shard.key, group, where, mkstream=False)
             ask = [made, commands.xgroup_setid(shard.key, group, where)]
-            created, reply = await self._line.calls(ask)
+            created, reply = await self._connection.calls(ask)
             if isinstance(reply, ErrorReply):
                 # Where it has not met the shard, what it was not made for says more.
                 new = reply.code == "NOGROUP" and isinstance(created, ErrorReply)
                 what, reply = ("CREATE", created) if new else ("SETID", reply)
-                raise self._line.refusal(f"XGROUP {what} on {shard.stream!r}", reply)
+                raise self._connection.refusal(
+                    f"XGROUP {what} on {shard.stream!r}", reply
+                )
 
     async def _forget(self, shard: Shard, group: str) -> None:
         """Acknowledge all that is pending."""
         after = b"0-0"
         while True:
             ask = commands.xpending_page(shard.key, group, None, after, _PAGE)
-            [reply] = await self._line.calls([ask])
+            [reply] = await self._connection.calls([ask])
             if isinstance(reply, ErrorReply) and reply.code == "NOGROUP":
                 return  # nothing is pending
             if isinstance(reply, ErrorReply):
-                raise self._line.refusal(f"XPENDING on {shard.stream!r}", reply)
+                raise self._connection.refusal(f"XPENDING on {shard.stream!r}", reply)
             page = [pending.id for pending in reply]
             if page:
                 ack = commands.xack(shard.key, group, page)
-                await self._line.asks([ack], f"XACK on {shard.stream!r}")
+                await self._connection.asks([ack], f"XACK on {shard.stream!r}")
                 after = page[-1]
             if len(page) < _PAGE:
                 return
 
     async def _shards(self, stream: str) -> list[Shard]:
         shard_keys.single(stream)  # refuses what is no name
-        return await ShardDiscovery(self._line.calls, self._line.on_event).watch(stream)
+        return await ShardDiscovery(
+            self._connection.calls, self._connection.on_event
+        ).watch(stream)
 
 
 def _no_group(stream: str, group: str) -> CommandError:

@@ -29,7 +29,7 @@ class Confirms:
 
     def __init__(self, books: Books, *, confirms: bool) -> None:
         self._books = books
-        self._batch = the(books.plan())
+        self._batch = the(books.acks_to_send())
         self._confirms = confirms
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
@@ -44,7 +44,7 @@ class Confirms:
         self, _: Shard, ids: Sequence[bytes], book: Book
     ) -> tuple[Sequence[bytes], None]:
         if self._confirms:
-            self._books.committed(self._batch)
+            self._books.ack_confirmed(self._batch)
         book([(id_, (b"msg", b"x")) for id_ in ids])
         return (), None
 
@@ -64,7 +64,7 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
         cast("CommandConnection", line),
         fetch=line.fetch,
         ledger=books,
-        intake=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
+        entry_queue=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),
         claims=OwnClaims(cast("Membership", member)),
         cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),

@@ -22,33 +22,35 @@ class Waits:
         self.rings += 1
 
 
-def readers(room: int, waiting: Sequence[bool]) -> tuple[Readers, list[Waits]]:
+def readers(budget: int, waiting: Sequence[bool]) -> tuple[Readers, list[Waits]]:
     nothing = cast("Any", SimpleNamespace())
-    made = Readers(nothing, nothing, room=lambda *_: room, spawn=nothing, make=nothing)
+    made = Readers(
+        nothing, nothing, budget=lambda *_: budget, spawn=nothing, make=nothing
+    )
     each = [Waits(waits=waits) for waits in waiting]
     made._readers = cast("Any", {id(one): one for one in each})
     return made, each
 
 
 @pytest.mark.parametrize(
-    ("room", "number", "share"), [(100, 1, 100), (100, 4, 25), (3, 4, 1), (0, 4, 0)]
+    ("budget", "number", "share"), [(100, 1, 100), (100, 4, 25), (3, 4, 1), (0, 4, 0)]
 )
 def test_each_has_its_share_and_one_at_least(
-    room: int, number: int, share: int
+    budget: int, number: int, share: int
 ) -> None:
-    made, _ = readers(room, [False] * number)
-    assert made.room() == share
+    made, _ = readers(budget, [False] * number)
+    assert made.budget() == share
 
 
 def test_who_found_no_room_is_told_when_another_finds_some() -> None:
     """The ledger rings for the one that asked last, and that one had some."""
     made, each = readers(10, [False, True, False, True])
-    made.room()
+    made.budget()
     assert [one.rings for one in each] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("waiting", [(True,), (False, True)])
 def test_nobody_is_told_for_nothing(*, waiting: tuple[bool, ...]) -> None:
     made, each = readers(10 if len(waiting) == 1 else 0, waiting)
-    made.room()
+    made.budget()
     assert sum(one.rings for one in each) == 0

@@ -25,23 +25,23 @@ class PayloadReader:
         codec: It; None gives whole entries as `Fields`.
     """
 
-    __slots__ = ("_codec", "_desks")
+    __slots__ = ("_codec", "_settlers")
 
     def __init__(self, codec: Codec[Any] | None) -> None:
         self._codec = codec
         # A consumer's desk and ours, which is made once. A pair, so that threads
         # that come at the same time never see the halves of two.
-        self._desks: tuple[object, Settler[Any] | None] = (None, None)
+        self._settlers: tuple[object, Settler[Any] | None] = (None, None)
 
     def __call__(self, message: Message[Any]) -> Message[Any]:
         """Give the same message, its payload still to be read."""
         if self._codec is raw_codec:
             return message
-        desk: Any = message._desk  # noqa: SLF001 - a message that is made over
-        theirs, ours = self._desks
-        if theirs is not desk or ours is None:
-            ours = desk.reading(self._codec)
-            self._desks = desk, ours
+        settler: Any = message._settler  # noqa: SLF001 - a message that is made over
+        theirs, ours = self._settlers
+        if theirs is not settler or ours is None:
+            ours = settler.reading(self._codec)
+            self._settlers = settler, ours
         return Message(message._entry, ours, message._fields)  # noqa: SLF001
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, Final, Protocol, TypeVar
 
-from penstock._core.ledger.entry import ACKED, LOST, RELEASED, SIZED_ABOVE, Entry
+from penstock._core.ledger.entry import SIZED_ABOVE, Entry
 from penstock._core.ledger.failure_policy import (
     NACKED,
     DeadLettered,
@@ -15,6 +15,7 @@ from penstock._core.ledger.failure_policy import (
     Stopped,
 )
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.states import ACKED, LOST, RELEASED
 from penstock._core.messages import envelope
 from penstock._core.messages.decoding import Decoder, undecodable
 from penstock._core.messages.envelope import PAYLOAD
@@ -42,7 +43,7 @@ def check_open(entry: Entry, call: str) -> None:
     """
     if entry.state is RELEASED:
         raise ClosedError("consumer")
-    if entry.verdict is not None:
+    if entry.disposition is not None:
         raise UsageError(_TWICE.format(call, _REFUSED))
     if entry.state in ACKED:
         raise UsageError(_TWICE.format(call, "acknowledged"))
@@ -73,20 +74,20 @@ class Settler(Decoder[T]):
         codec: Decodes payloads; None gives the whole entry as `Fields`.
         refusals: Where what is not acknowledged goes.
         max_message_bytes: What is larger is not decoded.
-        no_ack: Why messages can't be acknowledged by hand, and what to do about it;
+        why_no_ack: Why messages can't be acknowledged by hand, and what to do about it;
             None if they can.
-        at_home: Whether the running thread is the consumer's.
+        on_loop_thread: Whether the running thread is the consumer's.
         transactions: Begins them; None where nothing can be acknowledged.
     """
 
     __slots__ = (
-        "_at_home",
         "_ledger",
         "_most",
-        "_no_ack",
+        "_on_loop_thread",
         "_refusals",
         "_surely",
         "_transactions",
+        "_why_no_ack",
     )
 
     def __init__(
@@ -96,8 +97,8 @@ class Settler(Decoder[T]):
         refusals: FailureOutcomes,
         *,
         max_message_bytes: int,
-        no_ack: str | None,
-        at_home: Callable[[], bool],
+        why_no_ack: str | None,
+        on_loop_thread: Callable[[], bool],
         transactions: Transactions | None = None,
     ) -> None:
         super().__init__(codec)
@@ -106,8 +107,8 @@ class Settler(Decoder[T]):
         self._surely = max_message_bytes if max_message_bytes >= SIZED_ABOVE else 0
         self._ledger = ledger
         self._refusals = refusals
-        self._no_ack = no_ack
-        self._at_home = at_home
+        self._why_no_ack = why_no_ack
+        self._on_loop_thread = on_loop_thread
         self._transactions = transactions
 
     def open(self, entry: Entry) -> Message[T] | None:
@@ -165,9 +166,9 @@ class Settler(Decoder[T]):
 
     def reading(self, codec: Codec[Any] | None) -> Settler[Any]:
         """Give a desk of the same consumer that reads payloads by another codec."""
-        desk: Settler[Any] = copy(self)
-        Decoder.__init__(desk, codec)
-        return desk
+        settler: Settler[Any] = copy(self)
+        Decoder.__init__(settler, codec)
+        return settler
 
     def ack(self, entry: Entry) -> bool:
         """Record an acknowledgement; returns whether it counts.
@@ -178,7 +179,7 @@ class Settler(Decoder[T]):
             ClosedError: The entry was given back.
         """
         self._check("ack()")
-        if entry.verdict is not None:
+        if entry.disposition is not None:
             raise UsageError(_TWICE.format("ack()", _REFUSED))
         if not self._ledger.ack(entry):
             raise ClosedError("consumer")
@@ -187,45 +188,46 @@ class Settler(Decoder[T]):
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
         """Record that an entry is to be tried again; as `ack`."""
         self._check("nack()")
-        verdict = entry.verdict
+        disposition = entry.disposition
         if (
-            isinstance(verdict, DeadLettered | Dropped | Stopped)
-            and verdict.reason == NACKED
+            isinstance(disposition, DeadLettered | Dropped | Stopped)
+            and disposition.reason == NACKED
         ):
             return True  # said before, and it was the last attempt
         if self._refusable(entry, "nack()", RetryAt):
             self._refusals.nack(entry, fields, delay)
-        return entry.verdict is not None
+        return entry.disposition is not None
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
         """Record that an entry goes to the dead letters; as `ack`."""
         self._check("reject()")
         if self._refusable(entry, "reject()", DeadLettered | Dropped | Stopped):
             self._refusals.reject(entry, fields, reason)
-        return entry.verdict is not None
+        return entry.disposition is not None
 
     def transaction(
         self, entry: Entry, fields: Sequence[bytes]
     ) -> Transaction[Receipt]:
         """Begin a transaction; raises as `ack` does, and after any outcome."""
-        if self._no_ack is not None:
-            raise UsageError(f"transaction() acknowledges its message: {self._no_ack}")
+        if self._why_no_ack is not None:
+            why = self._why_no_ack
+            raise UsageError(f"transaction() acknowledges its message: {why}")
         self._check("transaction()")
         check_open(entry, "transaction()")
-        assert self._transactions is not None  # noqa: S101 - so says `no_ack`
+        assert self._transactions is not None  # noqa: S101 - so says `why_no_ack`
         return self._transactions.begin(entry, fields)
 
     def _refusable(self, entry: Entry, call: str, same: Any) -> bool:
         """Tell whether an entry has no outcome yet; to repeat one is no event."""
-        if entry.state is not RELEASED and isinstance(entry.verdict, same):
+        if entry.state is not RELEASED and isinstance(entry.disposition, same):
             return False
         check_open(entry, call)
         return True
 
     def _check(self, call: str) -> None:
-        if self._no_ack is not None:
-            raise UsageError(self._no_ack)
-        if not self._at_home():
+        if self._why_no_ack is not None:
+            raise UsageError(self._why_no_ack)
+        if not self._on_loop_thread():
             raise UsageError(
                 f"{call} was called in another thread than the consumer's; use "
                 f"loop.call_soon_threadsafe, or a handler that is no async function"

@@ -5,24 +5,24 @@ from __future__ import annotations
 from penstock._core.ledger.ledger import Ledger
 from penstock.statistics import Statistics
 
-__all__ = ["count_up"]
+__all__ = ["statistics_of"]
 
 
-def count_up(ledger: Ledger) -> Statistics:
+def statistics_of(ledger: Ledger) -> Statistics:
     """Give a ledger's counts."""
-    totals = ledger.totals
+    counters = ledger.counters
     return Statistics(
-        received=totals.received,
-        acknowledged=totals.acked,
-        left_open=totals.left,
-        retried=totals.retried,
-        dead_lettered=totals.dead,
-        dropped=totals.dropped,
-        undecodable=totals.undecodable,
-        late=totals.late,
-        claimed=totals.claimed,
-        lost=totals.lost,
-        ghosts=totals.ghosts,
+        received=counters.received,
+        acknowledged=counters.acked,
+        left_open=counters.left,
+        retried=counters.retried,
+        dead_letter_confirmed=counters.dead,
+        dropped=counters.dropped,
+        undecodable=counters.undecodable,
+        late=counters.late,
+        claimed=counters.claimed,
+        lost=counters.lost,
+        ghosts=counters.deleted_ids,
         queued=ledger.queued,
         in_hand=ledger.held,
         bytes_in_hand=ledger.size,

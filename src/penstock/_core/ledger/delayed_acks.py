@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from penstock._core.ledger.entry import LOST, Entry
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.states import LOST
 
 __all__ = ["DelayedAcks"]
 
@@ -31,11 +32,11 @@ class DelayedAcks:
         """Take note of an entry that a handler got."""
         self._handed.append((now + self._seconds, entry))
 
-    def ripe(self, now: float) -> list[Entry]:
+    def take_due(self, now: float) -> list[Entry]:
         """Take out what is due by now, but for what has come again since."""
-        handed, ripe = self._handed, []
+        handed, take_due = self._handed, []
         while handed and handed[0][0] <= now:
             _, entry = handed.popleft()
             if entry.state is not LOST:
-                ripe.append(entry)
-        return ripe
+                take_due.append(entry)
+        return take_due

@@ -89,7 +89,7 @@ def decide(
     failure: FailedAttempt,
     attempt: int,
     retry: Retry,
-    instead: DeadLetters | None,
+    dead_letter_policy: DeadLetters | None,
     *,
     now: float,
     chance: float,
@@ -100,7 +100,7 @@ def decide(
         failure: How.
         attempt: Which attempt it was, from 1.
         retry: The policy.
-        instead: What is done in place of keeping dead letters; None keeps them.
+        dead_letter_policy: What to do instead of keeping dead letters; None keeps them.
         now: The time.
         chance: A number from 0 to 1.
 
@@ -113,7 +113,7 @@ def decide(
         if delay is None:
             delay = retry.delay(attempt, chance)
         return RetryAt(delay, now + delay)
-    match instead:
+    match dead_letter_policy:
         case DeadLetters.DROP:
             return Dropped(failure.reason)
         case DeadLetters.STOP:

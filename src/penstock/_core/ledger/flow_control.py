@@ -23,52 +23,55 @@ class FlowControl:
     """Turns what is held, what waits and who has nothing to do into how much to read.
 
     Args:
-        window: How much may be held.
-        lanes: What waits.
+        prefetch_window: How much may be held.
+        ready_queue: What waits.
         on_room: Rung when there is room again after there was none.
 
     Attributes:
         held: Entries that take room.
         size: Their bytes.
-        thirsty: The reader found no room, and is to be rung.
-        hungry: Workers that wait for entries.
+        reader_waiting: The reader found no room, and is to be rung.
+        idle_workers: Workers that wait for entries.
         wake_waiting: It is rung when no more than this many wait for a worker.
         wake_held: And no more than this many are held.
     """
 
     __slots__ = (
-        "_lanes",
-        "_nothing_spare",
+        "_nothing_to_claim",
         "_on_room",
-        "_window",
+        "_prefetch_window",
+        "_ready_queue",
         "held",
-        "hungry",
+        "idle_workers",
+        "reader_waiting",
         "size",
-        "thirsty",
         "wake_held",
         "wake_waiting",
     )
 
     def __init__(
-        self, window: PrefetchWindow, lanes: ReadyQueue, on_room: Callable[[], None]
+        self,
+        prefetch_window: PrefetchWindow,
+        ready_queue: ReadyQueue,
+        on_room: Callable[[], None],
     ) -> None:
-        self._window = window
-        self._lanes = lanes
+        self._prefetch_window = prefetch_window
+        self._ready_queue = ready_queue
         self._on_room = on_room
         self.held = 0
         self.size = 0
-        self.hungry = 0
-        self.thirsty = False
+        self.idle_workers = 0
+        self.reader_waiting = False
         self.wake_waiting = 0
         self.wake_held = 0
         # The claimer found no room either.
-        self._nothing_spare = False
+        self._nothing_to_claim = False
 
     def paced(self, received: int, now: float) -> None:
         """Take the pace, by all that was read until now."""
-        self._window.paced(received - self.held, now)
+        self._prefetch_window.paced(received - self.held, now)
 
-    def to_read(self, *, late: bool) -> int:
+    def read_budget(self, *, late: bool) -> int:
         """Give how many entries may be read now; at 0 `on_room` will ring.
 
         It is 0 as long as workers have plenty to do: a read for every freed place
@@ -77,61 +80,64 @@ class FlowControl:
         Args:
             late: Whether too many outcomes wait for the server.
         """
-        room = 0 if late else self._wanted(_BATCH)
-        self.thirsty = not room
-        if room and self._nothing_spare:
-            self._nothing_spare = False
+        flow = 0 if late else self._wanted(_BATCH)
+        self.reader_waiting = not flow
+        if flow and self._nothing_to_claim:
+            self._nothing_to_claim = False
             self._on_room()
-        return room
+        return flow
 
-    def to_take_over(self) -> int:
+    def claim_budget(self) -> int:
         """Give how many entries may be taken over now; at 0 `on_room` will ring."""
         # Suspects that wait to run alone go one after the other.
-        spare = 0 if self._lanes.probes() else self._wanted(0.0)
-        if not spare:
-            self.thirsty = self._nothing_spare = True
-        return spare
+        claim_budget = 0 if self._ready_queue.probes() else self._wanted(0.0)
+        if not claim_budget:
+            self.reader_waiting = self._nothing_to_claim = True
+        return claim_budget
 
     def _wanted(self, batch: float) -> int:
         """Give how many entries to ask for, but not less than that part of the aim."""
-        window, ready = self._window, self.takeable
-        aim = window.aim(self.hungry)
-        free = window.free(self.held, self.size)
-        waiting = ready + self._lanes.behind
+        prefetch_window, ready = self._prefetch_window, self.takeable
+        aim = prefetch_window.aim(self.idle_workers)
+        free = prefetch_window.free(self.held, self.size)
+        waiting = ready + self._ready_queue.behind
         wanted = min(aim - waiting, free)
         if waiting and wanted < aim * batch:
             wanted = 0
         least = max(1, round(aim * _BATCH))
-        self.wake_waiting, self.wake_held = aim - least, window.capacity - least
+        self.wake_waiting, self.wake_held = (
+            aim - least,
+            prefetch_window.capacity - least,
+        )
         # What waits in lanes is of no use to those who have nothing to do.
-        return max(0, wanted, min(self.hungry - ready, free))
+        return max(0, wanted, min(self.idle_workers - ready, free))
 
     @property
     def takeable(self) -> int:
         """Entries that a worker may take now."""
-        return len(self._lanes.ready)
+        return len(self._ready_queue.ready)
 
     @property
     def fits(self) -> int:
         """How many more entries may be held, by what they are thought to weigh."""
-        return self._window.free(self.held, self.size)
+        return self._prefetch_window.free(self.held, self.size)
 
     @property
-    def crammed(self) -> bool:
+    def at_capacity(self) -> bool:
         """Whether no more may be held."""
         return not self.fits
 
-    def hunger(self, change: int) -> None:
+    def waiting_changed(self, change: int) -> None:
         """Take note of workers that begin to wait for entries, or have ended to."""
-        self.hungry += change
-        if change > 0 and self.thirsty:
+        self.idle_workers += change
+        if change > 0 and self.reader_waiting:
             self._on_room()
 
     def filled(self, count: int, size: int) -> None:
         """Take note of what a read brought."""
         self.held += count
         self.size += size
-        self._window.learned(count, size)
+        self._prefetch_window.learned(count, size)
 
     def keep(self, entry: Entry) -> None:
         """Take room for an entry whose handler has finished, but that is not done."""
@@ -147,13 +153,13 @@ class FlowControl:
     def freed(self) -> None:
         """Ring if somebody has nothing to do, or a batch is worth its round trip."""
         ready = self.takeable
-        if self.hungry > ready or (
-            ready + self._lanes.behind <= self.wake_waiting
+        if self.idle_workers > ready or (
+            ready + self._ready_queue.behind <= self.wake_waiting
             and self.held <= self.wake_held
         ):
             self._on_room()
 
-    def look_again(self) -> None:
+    def wake_reader(self) -> None:
         """Ring, if somebody waits to be rung."""
-        if self.thirsty:
+        if self.reader_waiting:
             self._on_room()

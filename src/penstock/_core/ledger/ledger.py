@@ -4,11 +4,10 @@ What an entry is, its states and the table of what moves it are in `entry.py`; h
 what the events do. Repeating an outcome that an entry has is no event, see `ack`.
 
 Two more things hang on an entry, and are kept apart from its state because they end
-with the handler, not with the outcome: the *room* it takes, see `room.py`, and its
-*lane*, see `lanes.py`. How entries come in is in `arrivals.py`, how they go without an
-outcome in `departures.py`, what becomes of those that failed in `failures.py`, and what
-the server is to be told in `outcomes.py` and `leases.py`. Here is what every message
-goes through.
+with the handler, not with the outcome: the space that it takes (`flow_control.py`), and
+its *lane* (`ready_queue.py`). Deliveries are in `deliveries.py`, removals without an
+outcome in `removals.py`, retries in `retry_queue.py`, and what is to be sent to the
+server in `pending_acks.py` and `lease_clock.py`. Here is what every message passes.
 
 The ledger is synchronous and calls out by plain callables, which must only ring a bell:
 `on_room` when a reader that found no room may look again, `on_outcomes` when the first
@@ -30,43 +29,38 @@ from collections.abc import (
 from contextlib import AbstractContextManager
 from math import inf
 
-from penstock._core.ledger.accounts import ShardStates
+from penstock._core.ledger.counters import Counters
 from penstock._core.ledger.deliveries import Deliveries
-from penstock._core.ledger.entry import (
-    ACK,
-    ACKED,
-    AGAIN,
-    APPLY,
-    DUE,
-    FAILED,
-    GONE,
-    IN_HAND,
-    LOST,
-    NACK,
-    OPEN,
-    PUT_BACK,
-    QUEUED,
-    RELEASED,
-    RUNNING,
-    SETTLED,
-    START,
-    TAKE,
-    TAKE_AGAIN,
-    AckBatch,
-    Counters,
-    Entry,
-    LeaseRenewal,
-    illegal,
-    move,
-)
+from penstock._core.ledger.entry import Entry, ShardStates, illegal, move
 from penstock._core.ledger.failure_policy import Disposition
 from penstock._core.ledger.flow_control import FlowControl
-from penstock._core.ledger.lease_clock import LeaseClock
-from penstock._core.ledger.pending_acks import PendingAcks
+from penstock._core.ledger.lease_clock import LeaseClock, LeaseRenewal
+from penstock._core.ledger.pending_acks import AckBatch, PendingAcks
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock._core.ledger.removals import Released, Removals
 from penstock._core.ledger.retry_queue import RetryQueue
+from penstock._core.ledger.states import (
+    ACK,
+    ACKED,
+    APPLY,
+    DONE,
+    FAILED,
+    IN_HAND,
+    LOST,
+    NACK,
+    PUT_BACK,
+    QUEUED,
+    REDELIVERED,
+    RELEASED,
+    RUNNING,
+    START,
+    TAKE,
+    TAKE_REDELIVERED,
+    TO_ACK,
+    TO_COUNT,
+    UNSETTLED,
+)
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId, Shard
 from penstock.options import Ordering
@@ -78,7 +72,7 @@ class Ledger:
     """Holds what a consumer has read until it is acknowledged or given back.
 
     Args:
-        window: How much may be held.
+        prefetch_window: How much may be held.
         max_pending: Outcomes that are sent without waiting for the interval.
         max_uncommitted: Outcomes that may wait before nothing more is read: a server
             may go on serving reads and refuse to be told. None for no bound.
@@ -87,7 +81,7 @@ class Ledger:
         lease: Seconds that an entry without an outcome is ours.
         acks: Whether there is anything to acknowledge (not so in REALTIME).
         strict: Whether nothing goes past a suspect while those are held.
-        on_room: Rung when there is room again after `room` gave 0.
+        on_room: Rung when there is room again after `flow` gave 0.
         on_outcomes: Rung when outcomes should be looked at.
         on_ready: Rung when an entry may be taken that no read has brought just now.
         on_postponed: Rung when `next_due` has become earlier.
@@ -95,30 +89,30 @@ class Ledger:
     """
 
     __slots__ = (
-        "_accounts",
         "_acks",
-        "_arrivals",
         "_closed",
-        "_departures",
+        "_deliveries",
         "_ended",
         "_failures",
-        "_lanes",
+        "_flow",
         "_leases",
         "_max_uncommitted",
         "_on_ready",
         "_once",
-        "_outcomes",
+        "_pending_acks",
+        "_prefetch_window",
         "_queue",
-        "_room",
-        "_window",
+        "_ready_queue",
+        "_removals",
+        "_shard_states",
+        "counters",
         "counts_starts",
         "on_finished",
-        "totals",
     )
 
     def __init__(
         self,
-        window: PrefetchWindow,
+        prefetch_window: PrefetchWindow,
         *,
         max_pending: int,
         max_uncommitted: int | None = None,
@@ -132,35 +126,35 @@ class Ledger:
         on_postponed: Callable[[], None],
         on_exhausted: Callable[[Entry], None],
     ) -> None:
-        self._window = window
+        self._prefetch_window = prefetch_window
         self._max_uncommitted = max_uncommitted
         self._acks = acks
         self._on_ready = on_ready
-        self.totals = totals = Counters()
-        self._accounts = accounts = ShardStates()
-        self._lanes = lanes = ReadyQueue(strict=strict)
+        self.counters = counters = Counters()
+        self._shard_states = shard_states = ShardStates()
+        self._ready_queue = ready_queue = ReadyQueue(strict=strict)
         # Entries that a worker may take now, in order.
-        self._queue = lanes.ready
-        self._room = room = FlowControl(window, lanes, on_room)
-        self._outcomes = outcomes = PendingAcks(
-            accounts, totals, max_pending, on_outcomes
+        self._queue = ready_queue.ready
+        self._flow = flow = FlowControl(prefetch_window, ready_queue, on_room)
+        self._pending_acks = pending_acks = PendingAcks(
+            shard_states, counters, max_pending, on_outcomes
         )
-        self._leases = LeaseClock(accounts, lanes, lease, acks=acks)
-        self._departures = Removals(
-            accounts,
-            totals,
-            lanes=lanes,
-            room=room,
-            outcomes=outcomes,
+        self._leases = LeaseClock(shard_states, ready_queue, lease, acks=acks)
+        self._removals = Removals(
+            shard_states,
+            counters,
+            ready_queue=ready_queue,
+            flow=flow,
+            pending_acks=pending_acks,
             on_ready=on_ready,
         )
-        self._arrivals = Deliveries(
-            accounts,
-            totals,
-            lanes=lanes,
-            room=room,
-            outcomes=outcomes,
-            departures=self._departures,
+        self._deliveries = Deliveries(
+            shard_states,
+            counters,
+            ready_queue=ready_queue,
+            flow=flow,
+            pending_acks=pending_acks,
+            removals=self._removals,
             lease=lease,
             max_attempts=max_attempts,
             acks=acks,
@@ -168,10 +162,10 @@ class Ledger:
             on_exhausted=on_exhausted,
         )
         self._failures = RetryQueue(
-            totals,
-            lanes=lanes,
-            room=room,
-            outcomes=outcomes,
+            counters,
+            ready_queue=ready_queue,
+            flow=flow,
+            pending_acks=pending_acks,
             on_postponed=on_postponed,
         )
         # Leases that began by then have ended, as of this turn.
@@ -189,40 +183,40 @@ class Ledger:
 
     # -- the reader's side ---------------------------------------------------------
 
-    def room(self, now: float) -> int:
+    def read_budget(self, now: float) -> int:
         """Give how many entries may be read now; at 0 `on_room` will ring."""
-        self._room.paced(self.totals.received, now)
+        self._flow.paced(self.counters.received, now)
         most = self._max_uncommitted
-        return self._room.to_read(late=most is not None and self.uncommitted > most)
+        return self._flow.read_budget(late=most is not None and self.uncommitted > most)
 
-    def spare(self, now: float) -> int:
+    def claim_budget(self, now: float) -> int:
         """Give how many entries may be taken over now; at 0 `on_room` will ring."""
-        self._room.paced(self.totals.received, now)
-        return self._room.to_take_over()
+        self._flow.paced(self.counters.received, now)
+        return self._flow.claim_budget()
 
     @property
     def held(self) -> int:
         """Entries that take room: they wait, or are being handled."""
-        return self._room.held
+        return self._flow.held
 
     @property
     def size(self) -> int:
         """Their bytes."""
-        return self._room.size
+        return self._flow.size
 
     @property
     def fits(self) -> int:
         """How many more entries may be held, by what they are thought to weigh."""
-        return self._room.fits
+        return self._flow.fits
 
     @property
-    def crammed(self) -> bool:
+    def at_capacity(self) -> bool:
         """Whether no more may be held."""
-        return self._room.crammed
+        return self._flow.at_capacity
 
-    def hunger(self, change: int) -> None:
+    def waiting_changed(self, change: int) -> None:
         """Take note of workers that begin to wait for entries, or have ended to."""
-        self._room.hunger(change)
+        self._flow.waiting_changed(change)
 
     def received(
         self,
@@ -236,7 +230,7 @@ class Ledger:
         """Book what a read of new entries brought; gives how many can be taken.
 
         An id that is in hand already is not booked twice. Only after the group was set
-        back does it count anew, see `arrivals.py`.
+        back does it count anew, see `deliveries.py`.
 
         Args:
             shard: Where the entries came from.
@@ -246,9 +240,9 @@ class Ledger:
             again: Whether they were set back to, so that what is in hand is to be
                 handed out again.
         """
-        return self._arrivals.received(shard, entries, now, size, again=again)
+        return self._deliveries.received(shard, entries, now, size, again=again)
 
-    def came_back(
+    def redelivered(
         self,
         shard: Shard,
         entries: Sequence[RawEntry],
@@ -275,7 +269,9 @@ class Ledger:
             claimed: Whether they were taken over because their lease had ended; then
                 one that was left open here is handed out again.
         """
-        return self._arrivals.came_back(shard, entries, now, counts, claimed=claimed)
+        return self._deliveries.redelivered(
+            shard, entries, now, counts, claimed=claimed
+        )
 
     def recovering(self, shard: Shard) -> AbstractContextManager[None]:
         """Keep out of the books what is confirmed while pending entries are read.
@@ -283,19 +279,19 @@ class Ledger:
         Reads and acknowledgements have a connection each. A reply may list as pending
         what was acknowledged before it came.
         """
-        return self._arrivals.recovering(shard)
+        return self._deliveries.recovering(shard)
 
     def deleted(self, shard: Shard, ids: Iterable[bytes]) -> None:
         """Count pending entries that a takeover found deleted, and that are gone."""
-        self._arrivals.deleted(shard, ids)
+        self._deliveries.deleted(shard, ids)
 
-    def deleted_met(self) -> list[tuple[Shard, list[bytes]]]:
+    def take_deleted(self) -> list[tuple[Shard, list[bytes]]]:
         """Give the deleted entries that were met since this was asked last."""
-        return self._arrivals.deleted_met()
+        return self._deliveries.take_deleted()
 
     def drop(self, shard: Shard) -> int:
         """Forget what waits of a shard, for good; gives how many entries it was."""
-        return self._departures.drop(self._accounts.of(shard))
+        return self._removals.drop(self._shard_states.of(shard))
 
     def set_back(self, shard: Shard, after: EntryId) -> None:
         """Let no outcome of what was read above an id count: it will be redelivered.
@@ -303,12 +299,12 @@ class Ledger:
         What waits of the shard was dropped before, and no outcome of it is on its way
         to the server.
         """
-        self._departures.set_back(self._accounts.of(shard), after)
-        self._room.look_again()
+        self._removals.set_back(self._shard_states.of(shard), after)
+        self._flow.wake_reader()
 
     def in_hand(self, shard: Shard) -> Collection[bytes]:
         """List the ids of a shard that are read and not let go."""
-        return self._accounts.of(shard).entries.keys()
+        return self._shard_states.of(shard).entries.keys()
 
     def unfinished(self, shard: Shard, mark: EntryId, *, settled: bool) -> bool:
         """Return whether this consumer still has something to do up to an id.
@@ -320,27 +316,29 @@ class Ledger:
             mark: The id, included.
             settled: Whether sending an acknowledgement is something to do.
         """
-        account = self._accounts.of(shard)
+        shard_state = self._shard_states.of(shard)
         if not self._acks:
-            waiting = (e for e in self._lanes.waiting() if e.account is account)
+            waiting = (
+                e for e in self._ready_queue.waiting() if e.shard_state is shard_state
+            )
             return any(EntryId.parse(entry.id) <= mark for entry in waiting)
         return any(
             EntryId.parse(entry.id) <= mark
-            for entry in account.entries.values()
-            if entry.state is not OPEN and (settled or entry.state is not SETTLED)
+            for entry in shard_state.entries.values()
+            if entry.state is not UNSETTLED and (settled or entry.state is not TO_ACK)
         )
 
     def settled(self, shard: Shard, id_: bytes) -> bool:
         """Return whether an entry has an acknowledgement that was not sent."""
-        entry = self._accounts.of(shard).entries.get(id_)
-        return entry is not None and entry.state is SETTLED
+        entry = self._shard_states.of(shard).entries.get(id_)
+        return entry is not None and entry.state is TO_ACK
 
     # -- the workers' side ---------------------------------------------------------
 
     @property
     def queued(self) -> int:
         """Entries that a worker may take now."""
-        return 0 if self._lanes.stands_still else self._room.takeable
+        return 0 if self._ready_queue.blocked else self._flow.takeable
 
     def begin_turn(self, now: float) -> None:
         """Take note of the time, for all that is taken until the next turn.
@@ -349,18 +347,18 @@ class Ledger:
         ours depends on the time: both are too costly to ask for every message.
         """
         self._ended = self._leases.ended(now)
-        self.counts_starts = self._acks and (self._once or self._window.slow)
+        self.counts_starts = self._acks and (self._once or self._prefetch_window.slow)
 
     @property
     def pace(self) -> float | None:
         """Messages done in a second; None before that is known."""
-        return self._window.pace
+        return self._prefetch_window.pace
 
     @property
     def next_is_due(self) -> bool:
         """Whether there is one to take by `take_due`, before all others."""
         entry = self._first()
-        return entry is not None and (self.counts_starts or entry.state is DUE)
+        return entry is not None and (self.counts_starts or entry.state is TO_COUNT)
 
     @property
     def next_is_repeated(self) -> bool:
@@ -379,10 +377,10 @@ class Ledger:
         queue = self._queue
         while queue:
             entry = queue.popleft()
-            if not self._steps_aside(entry):
+            if not self._defer(entry):
                 queue.appendleft(entry)
                 late = entry.leased_at <= self._ended
-                return None if late or self._lanes.stands_still else entry
+                return None if late or self._ready_queue.blocked else entry
         return None
 
     def take(self) -> Entry | None:
@@ -396,17 +394,19 @@ class Ledger:
             try:
                 entry.state = TAKE[entry.state]
             except KeyError:
-                if self._steps_aside(entry):
+                if self._defer(entry):
                     continue
-                if entry.state is DUE:
+                if entry.state is TO_COUNT:
                     queue.appendleft(entry)
                     return None
-                if entry.state is not AGAIN:
+                if entry.state is not REDELIVERED:
                     raise illegal(entry, TAKE) from None
-                move(entry, TAKE_AGAIN)
-            room = self._room
-            if room.thirsty and (room.hungry or len(queue) <= room.wake_waiting):
-                room.freed()
+                move(entry, TAKE_REDELIVERED)
+            flow = self._flow
+            if flow.reader_waiting and (
+                flow.idle_workers or len(queue) <= flow.wake_waiting
+            ):
+                flow.freed()
             return entry
         return None
 
@@ -426,8 +426,8 @@ class Ledger:
                 break
             entry.state = RUNNING
             taken.append(queue.popleft())
-        if taken and self._room.thirsty:
-            self._room.freed()
+        if taken and self._flow.reader_waiting:
+            self._flow.freed()
         return taken
 
     def take_due(self, most: int = 1, *, apart: bool = False) -> list[Entry]:
@@ -450,8 +450,8 @@ class Ledger:
             taken.append(entry)
             if alone:
                 break
-        if taken and self._room.thirsty:
-            self._room.freed()
+        if taken and self._flow.reader_waiting:
+            self._flow.freed()
         return taken
 
     def put_back(self, entry: Entry) -> None:
@@ -461,7 +461,7 @@ class Ledger:
         """
         if entry.state is RUNNING:
             move(entry, PUT_BACK)
-            self._lanes.file_first(entry)
+            self._ready_queue.add_first(entry)
             self._on_ready()
         else:
             self.finish(entry, ack=False)
@@ -472,34 +472,34 @@ class Ledger:
 
     def hold_suspects(self, *, held: bool) -> None:
         """Have no suspect taken until further notice, or take that back."""
-        self._lanes.hold(held=held)
+        self._ready_queue.hold(held=held)
         if self._queue and not held:
             self._on_ready()
 
     @property
     def running(self) -> list[Entry]:
         """Entries that handlers have; without acknowledgements see `untracked`."""
-        return [each for each in self._accounts.entries() if each.state in IN_HAND]
+        return [each for each in self._shard_states.entries() if each.state in IN_HAND]
 
     @property
     def untracked(self) -> int:
         """How many entries handlers have that are not acknowledged."""
         if self._acks:
             return 0
-        return self._room.held - self._room.takeable - self._lanes.behind
+        return self._flow.held - self._flow.takeable - self._ready_queue.behind
 
-    def _steps_aside(self, entry: Entry) -> bool:
+    def _defer(self, entry: Entry) -> bool:
         """Set an entry aside if it can't be taken, though it is first in the queue.
 
         A handler may have it by an earlier read, or it is a suspect and those are held.
         """
-        account = entry.account
-        if entry.id in account.twice:
-            account.aside[entry.id] = entry
-        elif not self._lanes.steps_aside(entry):
+        shard_state = entry.shard_state
+        if entry.id in shard_state.still_running:
+            shard_state.deferred[entry.id] = entry
+        elif not self._ready_queue.defer(entry):
             return False
-        if self._room.thirsty:
-            self._room.freed()
+        if self._flow.reader_waiting:
+            self._flow.freed()
         return True
 
     def ack(self, entry: Entry) -> bool:
@@ -511,12 +511,12 @@ class Ledger:
         if entry.state in ACKED:
             return True
         if entry.state is LOST:
-            self.totals.late += 1
+            self.counters.late += 1
             return True
-        if entry.state is RELEASED or (entry.state is OPEN and self._closed):
+        if entry.state is RELEASED or (entry.state is UNSETTLED and self._closed):
             return False
-        if entry.state is not OPEN or self._counts_still(entry):
-            self._outcomes.settle(entry, ACK)
+        if entry.state is not UNSETTLED or self._counts_still(entry):
+            self._pending_acks.settle(entry, ACK)
         return True
 
     def applied(self, entry: Entry) -> bool:
@@ -526,7 +526,7 @@ class Ledger:
         """
         if entry.state not in APPLY:
             return False
-        self._outcomes.applied(entry)
+        self._pending_acks.applied(entry)
         return True
 
     def _counts_still(self, entry: Entry) -> bool:
@@ -534,13 +534,13 @@ class Ledger:
 
         It may have left the books with its lease, and have come again since.
         """
-        account = entry.account
-        if account.replaced or entry.id in account.known_ghosts:
+        shard_state = entry.shard_state
+        if shard_state.replaced or entry.id in shard_state.deleted_in_flight:
             return False
-        return account.entries.setdefault(entry.id, entry) is entry
+        return shard_state.entries.setdefault(entry.id, entry) is entry
 
     def refuse(
-        self, entry: Entry, verdict: Disposition, fields: Sequence[bytes]
+        self, entry: Entry, disposition: Disposition, fields: Sequence[bytes]
     ) -> bool:
         """Record what is to become of an entry instead of an acknowledgement.
 
@@ -549,7 +549,7 @@ class Ledger:
 
         Args:
             entry: The entry, without an outcome.
-            verdict: What is to become of it.
+            disposition: What is to become of it.
             fields: Its fields.
 
         Returns:
@@ -557,23 +557,23 @@ class Ledger:
         """
         if entry.state is RUNNING:
             move(entry, NACK)
-            entry.verdict = verdict
+            entry.disposition = disposition
         elif entry.state is LOST:
-            self.totals.late += 1
+            self.counters.late += 1
         elif entry.state is RELEASED or self._closed:
             return False
-        elif entry.account.entries.get(entry.id) is entry:
-            entry.fields, entry.verdict = fields, verdict
-            self._failures.apply(entry, verdict)
+        elif entry.shard_state.entries.get(entry.id) is entry:
+            entry.fields, entry.disposition = fields, disposition
+            self._failures.apply(entry, disposition)
         return True
 
-    def fail(self, entry: Entry, verdict: Disposition) -> None:
+    def fail(self, entry: Entry, disposition: Disposition) -> None:
         """Finish with an entry whose handler failed.
 
         What the handler had said before counts for more.
         """
         if entry.state is RUNNING:
-            self.refuse(entry, verdict, entry.fields)
+            self.refuse(entry, disposition, entry.fields)
         self.finish(entry, ack=False)
 
     def processed(self, entry: Entry) -> None:
@@ -581,16 +581,16 @@ class Ledger:
         if entry.state is not RUNNING or entry.lane is not None or not self._acks:
             self.finish(entry, ack=True)
             return
-        room = self._room
-        room.held = held = room.held - 1
-        room.size -= entry.size
+        flow = self._flow
+        flow.held = held = flow.held - 1
+        flow.size -= entry.size
         # The message keeps the fields as long as its user does.
         entry.fields = ()
-        entry.state = SETTLED
-        entry.account.settled.append(entry)
-        self._outcomes.add()
-        if room.thirsty and (room.hungry or held <= room.wake_held):
-            room.freed()
+        entry.state = TO_ACK
+        entry.shard_state.settled.append(entry)
+        self._pending_acks.add()
+        if flow.reader_waiting and (flow.idle_workers or held <= flow.wake_held):
+            flow.freed()
 
     def finish(self, entry: Entry, *, ack: bool) -> None:
         """Take an entry out of its handler's hands: its room and lane are free.
@@ -600,28 +600,28 @@ class Ledger:
                 given back meanwhile.
             ack: Whether to acknowledge it, if it has no outcome.
         """
-        room = self._room
-        room.held -= 1
-        room.size -= entry.size
+        flow = self._flow
+        flow.held -= 1
+        flow.size -= entry.size
         if entry.state is RUNNING:
             if ack and self._acks:
-                self._outcomes.settle(entry, ACK)
+                self._pending_acks.settle(entry, ACK)
             elif not self._acks:
                 entry.fields = ()
-                entry.state = GONE
-                self.totals.acked += 1
+                entry.state = DONE
+                self.counters.acked += 1
             else:
                 self._failures.leave(entry)
         elif entry.state is FAILED:
-            assert entry.verdict is not None  # noqa: S101 - `refuse` sets both
-            self._failures.apply(entry, entry.verdict)
+            assert entry.disposition is not None  # noqa: S101 - `refuse` sets both
+            self._failures.apply(entry, entry.disposition)
         elif entry.state is LOST:
-            self.totals.late += ack
-            self._arrivals.make_way(entry)
+            self.counters.late += ack
+            self._deliveries.release_deferred(entry)
         if entry.lane is not None:
-            self._lanes.free(entry)
-        if room.thirsty and (room.hungry or room.held <= room.wake_held):
-            room.freed()
+            self._ready_queue.free(entry)
+        if flow.reader_waiting and (flow.idle_workers or flow.held <= flow.wake_held):
+            flow.freed()
         self._finished()
 
     def _finished(self) -> None:
@@ -647,19 +647,21 @@ class Ledger:
         What runs or is postponed holds its lane in the order that it was taken in, and
         in no other.
         """
-        if ordering is self._lanes.order:
+        if ordering is self._ready_queue.order:
             return
-        for account in self._accounts.values():
+        for shard_state in self._shard_states.values():
             # They find their way back when they are met again.
-            self._queue.extend(account.aside.values())
-            account.aside.clear()
-        entries = list(self._accounts.entries())
+            self._queue.extend(shard_state.deferred.values())
+            shard_state.deferred.clear()
+        entries = list(self._shard_states.entries())
         if not self._acks:
             # The books know nothing, and ids only rise.
-            entries = sorted(self._lanes.waiting(), key=lambda e: EntryId.parse(e.id))
-        self._lanes.reorder(ordering, entries)
-        if self._room.thirsty:
-            self._room.freed()  # fewer may be taken at once now
+            entries = sorted(
+                self._ready_queue.waiting(), key=lambda e: EntryId.parse(e.id)
+            )
+        self._ready_queue.reorder(ordering, entries)
+        if self._flow.reader_waiting:
+            self._flow.freed()  # fewer may be taken at once now
 
     # -- the next attempt ----------------------------------------------------------
 
@@ -668,69 +670,69 @@ class Ledger:
         """When the next postponed entry is due; None if there is none."""
         return self._failures.next_due
 
-    def ripen(self, now: float) -> int:
+    def make_due(self, now: float) -> int:
         """Have what is due by now taken before all others; gives how many it is."""
-        return self._failures.ripen(now)
+        return self._failures.make_due(now)
 
     # -- the committer's side ------------------------------------------------------
 
     @property
     def uncommitted(self) -> int:
         """Entries acknowledged here and not confirmed by the server, and ghosts."""
-        return self._outcomes.uncommitted
+        return self._pending_acks.uncommitted
 
     @property
-    def dying(self) -> int:
+    def dead_lettering(self) -> int:
         """Entries that wait for their dead letter to be written."""
-        return self._outcomes.dying
+        return self._pending_acks.dead_lettering
 
     @property
     def full(self) -> bool:
         """Whether as many outcomes wait as may."""
-        return self._outcomes.full
+        return self._pending_acks.full
 
-    def plan(self) -> list[AckBatch]:
+    def acks_to_send(self) -> list[AckBatch]:
         """Take all acknowledgements for sending, a batch per shard."""
-        return self._outcomes.plan()
+        return self._pending_acks.acks_to_send()
 
-    def committed(self, batch: AckBatch) -> None:
+    def ack_confirmed(self, batch: AckBatch) -> None:
         """Let a batch go: the server has answered, or has nothing to be told."""
-        self._outcomes.committed(batch)
-        self._room.look_again()
+        self._pending_acks.ack_confirmed(batch)
+        self._flow.wake_reader()
         self._finished()
 
-    def unsent(self, batch: AckBatch) -> None:
+    def ack_unconfirmed(self, batch: AckBatch) -> None:
         """Take a batch back: its reply did not come, or asked to try again."""
-        self._outcomes.unsent(batch)
+        self._pending_acks.ack_unconfirmed(batch)
 
-    def to_bury(self, most: int) -> list[Entry]:
+    def dead_letters_to_send(self, most: int) -> list[Entry]:
         """Take up to so many entries to be copied to the dead letters, for sending."""
-        return self._outcomes.to_bury(most)
+        return self._pending_acks.dead_letters_to_send(most)
 
-    def buried(self, entry: Entry, *, ours: bool) -> None:
+    def dead_letter_confirmed(self, entry: Entry, *, ours: bool) -> None:
         """Let an entry go: it is copied and acknowledged, or somebody else's."""
         if entry.state is not RELEASED:
-            self._room.let_go(entry)
-            self._outcomes.buried(entry, ours=ours)
-            self._room.look_again()
+            self._flow.let_go(entry)
+            self._pending_acks.dead_letter_confirmed(entry, ours=ours)
+            self._flow.wake_reader()
             self._finished()
 
-    def copied(self, entry: Entry) -> None:
+    def dead_letter_written(self, entry: Entry) -> None:
         """Have an entry acknowledged: its dead letter is written."""
         if entry.state is not RELEASED:
-            self._room.let_go(entry)
-            self._outcomes.copied(entry)
-            self._room.look_again()
+            self._flow.let_go(entry)
+            self._pending_acks.dead_letter_written(entry)
+            self._flow.wake_reader()
 
-    def unburied(self, entry: Entry) -> None:
+    def dead_letter_unconfirmed(self, entry: Entry) -> None:
         """Take one back: its reply did not come, or was a refusal."""
         if entry.state is RELEASED:
             return
-        self._outcomes.unburied(entry)
-        if entry.account.entries.get(entry.id) is not entry:
+        self._pending_acks.dead_letter_unconfirmed(entry)
+        if entry.shard_state.entries.get(entry.id) is not entry:
             # It has come again since, and it is that one that counts.
-            self._departures.supersede(entry)
-            self._room.look_again()
+            self._removals.supersede(entry)
+            self._flow.wake_reader()
 
     # -- leases --------------------------------------------------------------------
 
@@ -739,7 +741,7 @@ class Ledger:
 
         Suspects that have waited to run alone for two thirds of it are released.
         """
-        self._departures.expire_probes(self._leases.late(now))
+        self._removals.expire_probes(self._leases.late(now))
         return self._leases.to_renew(now)
 
     def release_probes(self, most: int) -> list[Released]:
@@ -747,9 +749,9 @@ class Ledger:
 
         Other consumers of the group can try them meanwhile.
         """
-        back = self._departures.release_probes(most)
+        back = self._removals.release_probes(most)
         if back:
-            self._room.look_again()
+            self._flow.wake_reader()
         return back
 
     def to_count_again(self, now: float) -> list[LeaseRenewal]:
@@ -758,15 +760,15 @@ class Ledger:
 
     def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
         """Book which of a renewal's entries are ours still; gives the ids of others."""
-        return self._departures.lose_all_but(renewal, ours)
+        return self._removals.lose_all_but(renewal, ours)
 
     def lose(self, entry: Entry) -> None:
         """Book that an entry in a handler's hands is not ours any more."""
-        self._departures.lose(entry)
+        self._removals.lose(entry)
 
-    def made_anew(self, shard: Shard, now: float) -> None:
+    def group_recreated(self, shard: Shard, now: float) -> None:
         """Take note that a shard's group was made anew: nothing in hand is pending."""
-        self._accounts.of(shard).anew = now
+        self._shard_states.of(shard).group_recreated_at = now
 
     def counted(self, entry: Entry, asked_at: float) -> None:
         """Take note that the server has counted a start, and renewed the lease by that.
@@ -785,7 +787,7 @@ class Ledger:
         Returns:
             The ids of entries whose outcome the server is not told.
         """
-        return self._departures.replace(shard) if self._acks else []
+        return self._removals.replace(shard) if self._acks else []
 
     def renewed(self, renewal: LeaseRenewal, now: float) -> None:
         """Book that the leases of a renewal began anew.
@@ -817,18 +819,18 @@ class Ledger:
         The count to be set is one more than the number of handler starts. Being queued
         here is none, and neither is a handler that closing has interrupted.
         """
-        return self._departures.release()
+        return self._removals.release()
 
     def give_up(self, shard: Shard) -> list[Released]:
         """Let go of a shard's entries, but not of what handlers are at."""
-        return self._departures.give_up(self._accounts.of(shard))
+        return self._removals.give_up(self._shard_states.of(shard))
 
     def close(self) -> None:
         """Let go of everything."""
         self._closed = True
         for _ in self.release():
             pass
-        self._accounts.close()
+        self._shard_states.close()
         self._failures.close()
 
     @property
@@ -838,4 +840,4 @@ class Ledger:
 
     def to_confirm(self) -> list[Entry]:
         """List what has an outcome here that the server has not confirmed."""
-        return [entry for entry in self._accounts.entries() if entry.untold]
+        return [entry for entry in self._shard_states.entries() if entry.unconfirmed]

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 from weakref import WeakSet
 
-from penstock._core.ledger.entry import IN_HAND, Entry
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.states import IN_HAND
 
 __all__ = ["Member", "PoisonGuard"]
 
@@ -138,7 +139,7 @@ class PoisonGuard:
         probe = self._probe
         if probe is None:
             return
-        if probe.state not in IN_HAND and not (probe.untold and self._confirms):
+        if probe.state not in IN_HAND and not (probe.unconfirmed and self._confirms):
             self._end()
         elif now >= self._until:
             probe.hangs = True

@@ -82,9 +82,9 @@ class PrefetchWindow:
         """Whether so little goes on that some more commands a message don't matter."""
         return self._pace is None or self._pace < _SLOW
 
-    def aim(self, hungry: int) -> int:
+    def aim(self, idle_workers: int) -> int:
         """Give how many messages should wait when so many workers have none."""
-        return min(max(self._waiting, hungry), self.capacity)
+        return min(max(self._waiting, idle_workers), self.capacity)
 
     def free(self, held: int, size: int) -> int:
         """Give how many messages fit on top of those held; one if none are.
@@ -124,8 +124,8 @@ class PrefetchWindow:
         """Choose how many may wait: no more than the pace of late bears out."""
         # Doubled at most, and not before half of them were done: one quick message
         # proves little about the next.
-        twice = 2 * (done - self._chosen) >= self._waiting
-        most = min(max(1, self._waiting) * (1 + twice), self._max_messages)
+        still_running = 2 * (done - self._chosen) >= self._waiting
+        most = min(max(1, self._waiting) * (1 + still_running), self._max_messages)
         aim = most if borne_out >= most * span else int(borne_out / span)
         if aim != self._waiting:
             self._waiting, self._chosen = aim, done

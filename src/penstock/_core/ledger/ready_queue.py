@@ -63,18 +63,18 @@ class ReadyQueue:
         # the new one.
         self._orders = 0
 
-    def steps_aside(self, entry: Entry) -> bool:
+    def defer(self, entry: Entry) -> bool:
         """Put a suspect that was met in the queue aside, if it can't be taken now."""
-        if not entry.suspect or not self.held or self.strict:
+        if not entry.suspected or not self.held or self.strict:
             return False  # where the order is strict, nothing is taken then
         self.suspects.append(entry)
         return True
 
     @property
-    def stands_still(self) -> bool:
+    def blocked(self) -> bool:
         """Whether the first in the queue can't be taken, and all others wait for it."""
         ready = self.ready
-        return self.strict and self.held and bool(ready) and ready[0].suspect
+        return self.strict and self.held and bool(ready) and ready[0].suspected
 
     def probes(self) -> list[Entry]:
         """List the suspects that wait to run alone, in their order."""
@@ -88,14 +88,14 @@ class ReadyQueue:
         ordered = self.strict or self.order is not _NO_ORDER
         return [] if ordered else self.probes()[kept:]
 
-    def file(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
         """Put an entry where a worker finds it once its turn has come."""
         if self.order is _NO_ORDER:
             entry.lane = None
             self.ready.append(entry)
             return
         key = envelope.key(entry.fields) if self.order is _BY_KEY else None
-        entry.lane = lane = (entry.account.shard.key, key, self._orders)
+        entry.lane = lane = (entry.shard_state.shard.key, key, self._orders)
         lanes = self._lanes
         if lane not in lanes:
             lanes[lane] = None
@@ -108,14 +108,14 @@ class ReadyQueue:
         else:
             behind.append(entry)
 
-    def file_first(self, entry: Entry) -> None:
+    def add_first(self, entry: Entry) -> None:
         """Put an entry before all others; if its lane is its own still, within that."""
         lane = entry.lane
         mine = lane is not None and lane[2] == self._orders
         if mine or self.order is _NO_ORDER:
             self.ready.appendleft(entry)
         else:
-            self.file(entry)
+            self.add(entry)
 
     def hold(self, *, held: bool) -> None:
         """Let no suspect be taken until further notice, or take that back."""
@@ -129,14 +129,14 @@ class ReadyQueue:
         lane = entry.lane
         if lane is None:
             return
-        # What `_pass_on` does where none waits behind it: most lanes hold just one. It
+        # What `_promote` does where none waits behind it: most lanes hold just one. It
         # is there, unless it is in no order or `order_by` filed anew meanwhile.
         behind = self._lanes.pop(lane, None)
         if behind:
             self._lanes[lane] = behind
-            self._pass_on(lane)
+            self._promote(lane)
 
-    def _pass_on(self, lane: Lane) -> None:
+    def _promote(self, lane: Lane) -> None:
         behind = self._lanes.get(lane)
         if behind:
             self.ready.append(behind.popleft())
@@ -156,28 +156,28 @@ class ReadyQueue:
             line.remove(entry)
         elif entry in line:
             line.remove(entry)
-            self._pass_on(lane)
+            self._promote(lane)
         else:
             self._behind(lane).remove(entry)
             self.behind -= 1
 
     def withdraw(
-        self, account: ShardState, holders: Iterable[Entry] = ()
+        self, shard_state: ShardState, holders: Iterable[Entry] = ()
     ) -> list[Entry]:
         """Take out all entries of a shard; lanes of those that run stay.
 
         Args:
-            account: The shard's books.
+            shard_state: The shard's books.
             holders: Entries of it that are not here, and hold a lane no longer.
         """
         gone = []
         for line in (self.ready, self.suspects):
-            gone += [entry for entry in line if entry.account is account]
-            staying = [entry for entry in line if entry.account is not account]
+            gone += [entry for entry in line if entry.shard_state is shard_state]
+            staying = [entry for entry in line if entry.shard_state is not shard_state]
             line.clear()
             line.extend(staying)
         firsts = {entry.lane for entry in chain(gone, holders)}
-        for lane in [lane for lane in self._lanes if lane[0] == account.shard.key]:
+        for lane in [lane for lane in self._lanes if lane[0] == shard_state.shard.key]:
             behind = self._behind(lane)
             self.behind -= len(behind)
             gone += behind
@@ -204,7 +204,7 @@ class ReadyQueue:
         self.clear()
         for entry in entries:
             if id(entry) in here:
-                self.file(entry)
+                self.add(entry)
 
     def clear(self) -> None:
         """Forget all."""

@@ -8,31 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
-from penstock._core.ledger.accounts import ShardStates
-from penstock._core.ledger.entry import (
-    BURYING,
-    DEAD,
+from penstock._core.ledger.counters import Counters
+from penstock._core.ledger.entry import Entry, ShardState, ShardStates, move, move_all
+from penstock._core.ledger.flow_control import FlowControl
+from penstock._core.ledger.lease_clock import LeaseRenewal
+from penstock._core.ledger.pending_acks import PendingAcks
+from penstock._core.ledger.ready_queue import ReadyQueue
+from penstock._core.ledger.states import (
+    DEAD_LETTERING,
     DROP,
     FAILED,
     IN_HAND,
     LOSE,
-    OPEN,
     POSTPONED,
     RELEASE,
     RUNNING,
-    SETTLED,
+    TO_ACK,
+    TO_DEAD_LETTER,
+    UNSETTLED,
     WAITING,
-    Counters,
-    Entry,
-    LeaseRenewal,
-    ShardState,
     State,
-    move,
-    move_all,
 )
-from penstock._core.ledger.flow_control import FlowControl
-from penstock._core.ledger.pending_acks import PendingAcks
-from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock.message import EntryId, Shard
 
 __all__ = ["Released", "Removals"]
@@ -45,52 +41,59 @@ class Removals:
     """Takes entries out of wherever they stand.
 
     Args:
-        accounts: The books.
-        totals: Where it is counted.
-        lanes: What waits.
-        room: What is held.
-        outcomes: What the server is still to be told.
+        shard_states: The books.
+        counters: Where it is counted.
+        ready_queue: What waits.
+        flow: What is held.
+        pending_acks: What the server is still to be told.
         on_ready: Rung when an entry may be taken that was held up by one that left.
     """
 
-    __slots__ = ("_accounts", "_lanes", "_on_ready", "_outcomes", "_room", "_totals")
+    __slots__ = (
+        "_counters",
+        "_flow",
+        "_on_ready",
+        "_pending_acks",
+        "_ready_queue",
+        "_shard_states",
+    )
 
     def __init__(
         self,
-        accounts: ShardStates,
-        totals: Counters,
+        shard_states: ShardStates,
+        counters: Counters,
         *,
-        lanes: ReadyQueue,
-        room: FlowControl,
-        outcomes: PendingAcks,
+        ready_queue: ReadyQueue,
+        flow: FlowControl,
+        pending_acks: PendingAcks,
         on_ready: Callable[[], None],
     ) -> None:
-        self._accounts = accounts
-        self._lanes = lanes
-        self._room = room
-        self._outcomes = outcomes
-        self._totals = totals
+        self._shard_states = shard_states
+        self._ready_queue = ready_queue
+        self._flow = flow
+        self._pending_acks = pending_acks
+        self._counters = counters
         self._on_ready = on_ready
 
-    def drop(self, account: ShardState) -> int:
+    def drop(self, shard_state: ShardState) -> int:
         """Forget what waits of a shard, for good; gives how many entries it was."""
-        gone = self._withdraw(account)
+        gone = self._withdraw(shard_state)
         move_all(gone, DROP)
         return len(gone)
 
-    def set_back(self, account: ShardState, after: EntryId) -> None:
+    def set_back(self, shard_state: ShardState, after: EntryId) -> None:
         """Let no outcome of what was read above an id count: it will be redelivered.
 
         This is done before the redelivery is read. An acknowledgement that reaches the
         server between the redelivery and our reading of it would acknowledge it unseen.
         """
-        again = [e for e in account.entries.values() if EntryId.parse(e.id) > after]
+        again = [e for e in shard_state.entries.values() if EntryId.parse(e.id) > after]
         for entry in again:
             if entry.state in LOSE:
                 if entry.state in IN_HAND:
-                    account.twice[entry.id] = entry
+                    shard_state.still_running[entry.id] = entry
                 self.supersede(entry)
-                del account.entries[entry.id]
+                del shard_state.entries[entry.id]
 
     def supersede(self, entry: Entry) -> None:
         """Have an entry that no handler has not count: it has come again since."""
@@ -105,8 +108,8 @@ class Removals:
         """
         if entry.state in LOSE and not _outlived(entry):
             self.supersede(entry)
-            self._totals.lost += 1
-            books = entry.account.entries
+            self._counters.lost += 1
+            books = entry.shard_state.entries
             if books.get(entry.id) is entry:  # else it has come again
                 del books[entry.id]
 
@@ -121,7 +124,7 @@ class Removals:
         for entry in lost:
             self.lose(entry)
         if lost:
-            self._room.look_again()
+            self._flow.wake_reader()
         return [entry.id for entry in lost]
 
     def replace(self, shard: Shard) -> list[bytes]:
@@ -133,46 +136,46 @@ class Removals:
         Returns:
             The ids of those whose outcome is not sent.
         """
-        account = self._accounts.replace(shard)
-        settled = set(self._outcomes.forget(account))
-        lost = [*self._withdraw(account), *settled]
-        for entry in account.entries.values():
+        shard_state = self._shard_states.replace(shard)
+        settled = set(self._pending_acks.forget(shard_state))
+        lost = [*self._withdraw(shard_state), *settled]
+        for entry in shard_state.entries.values():
             if entry.state in LOSE and entry not in settled:
                 self._take_out(entry)
                 lost.append(entry)
         move_all(lost, LOSE)
         # Those that are on their way leave with their reply.
-        account.entries.clear()
-        account.twice.clear()
-        account.set_back = True
-        self._totals.lost += len(lost)
-        self._room.look_again()
+        shard_state.entries.clear()
+        shard_state.still_running.clear()
+        shard_state.set_back = True
+        self._counters.lost += len(lost)
+        self._flow.wake_reader()
         return [entry.id for entry in lost]
 
     def release(self) -> Iterator[Released]:
         """Let go of all that has no outcome."""
-        also = {OPEN, RUNNING, FAILED, DEAD, BURYING}
-        for account in self._accounts.values():
-            yield from self._give_up(account, also)
+        also = {UNSETTLED, RUNNING, FAILED, TO_DEAD_LETTER, DEAD_LETTERING}
+        for shard_state in self._shard_states.values():
+            yield from self._give_up(shard_state, also)
 
-    def give_up(self, account: ShardState) -> list[Released]:
+    def give_up(self, shard_state: ShardState) -> list[Released]:
         """Let go of a shard's entries, but not of what handlers are at."""
-        return list(self._give_up(account, {OPEN}))
+        return list(self._give_up(shard_state, {UNSETTLED}))
 
     def _give_up(
-        self, account: ShardState, also: Collection[State]
+        self, shard_state: ShardState, also: Collection[State]
     ) -> Iterator[Released]:
         back: dict[int, list[bytes]] = {}
-        for entry in self._withdraw(account):
+        for entry in self._withdraw(shard_state):
             back.setdefault(_count_of(entry), []).append(entry.id)
             move(entry, RELEASE)
-        for entry in [e for e in account.entries.values() if e.state in also]:
+        for entry in [e for e in shard_state.entries.values() if e.state in also]:
             self._take_out(entry)
             back.setdefault(_count_of(entry), []).append(entry.id)
             move(entry, RELEASE)
-            del account.entries[entry.id]
+            del shard_state.entries[entry.id]
         for count, ids in back.items():
-            yield account.shard, count, ids
+            yield shard_state.shard, count, ids
 
     def release_probes(self, most: int) -> list[Released]:
         """Let go of suspects that wait to run alone, but for the first `most`.
@@ -180,8 +183,8 @@ class Removals:
         None where an order would be broken by that.
         """
         back: dict[tuple[Shard, int], list[bytes]] = {}
-        for entry in self._lanes.spare_probes(most):
-            key = entry.account.shard, _count_of(entry)
+        for entry in self._ready_queue.spare_probes(most):
+            key = entry.shard_state.shard, _count_of(entry)
             back.setdefault(key, []).append(entry.id)
             self._let_go_of(entry)
         return [(shard, count, ids) for (shard, count), ids in back.items()]
@@ -191,49 +194,49 @@ class Removals:
 
         They are not renewed, so that other consumers can claim them.
         """
-        for entry in self._lanes.spare_probes():
+        for entry in self._ready_queue.spare_probes():
             if entry.leased_at <= before:
                 self._let_go_of(entry)
 
     def _let_go_of(self, entry: Entry) -> None:
         self._take_out(entry)
         move(entry, RELEASE)
-        del entry.account.entries[entry.id]
+        del entry.shard_state.entries[entry.id]
 
-    def _withdraw(self, account: ShardState) -> list[Entry]:
+    def _withdraw(self, shard_state: ShardState) -> list[Entry]:
         """Take out of books and queue what waits of a shard."""
-        later = [e for e in account.entries.values() if e.state is POSTPONED]
-        gone = later + self._lanes.withdraw(account, later)
-        while account.aside:
-            gone.append(self._not_aside(next(iter(account.aside.values()))))
+        later = [e for e in shard_state.entries.values() if e.state is POSTPONED]
+        gone = later + self._ready_queue.withdraw(shard_state, later)
+        while shard_state.deferred:
+            gone.append(self._not_aside(next(iter(shard_state.deferred.values()))))
         for entry in gone:
-            self._room.let_go(entry)
-            account.entries.pop(entry.id, None)
+            self._flow.let_go(entry)
+            shard_state.entries.pop(entry.id, None)
         return gone
 
     def _not_aside(self, entry: Entry) -> Entry:
         """Take an entry from where it waits for its handler; its lane is free."""
-        del entry.account.aside[entry.id]
-        self._lanes.free(entry)
+        del entry.shard_state.deferred[entry.id]
+        self._ready_queue.free(entry)
         return entry
 
     def _take_out(self, entry: Entry) -> None:
-        state, ready = entry.state, len(self._lanes.ready)
+        state, ready = entry.state, len(self._ready_queue.ready)
         if state in WAITING:
-            self._room.let_go(entry)
-            if entry.id in entry.account.aside:
+            self._flow.let_go(entry)
+            if entry.id in entry.shard_state.deferred:
                 self._not_aside(entry)
             else:
-                self._lanes.remove(entry)
+                self._ready_queue.remove(entry)
         elif state is POSTPONED:
-            self._room.let_go(entry)
-            self._lanes.free(entry)
-        elif state is DEAD or state is BURYING:
-            self._room.let_go(entry)
-            self._outcomes.pardon(entry)
-        elif state is SETTLED:
-            self._outcomes.withdraw(entry)
-        if len(self._lanes.ready) > ready:
+            self._flow.let_go(entry)
+            self._ready_queue.free(entry)
+        elif state is TO_DEAD_LETTER or state is DEAD_LETTERING:
+            self._flow.let_go(entry)
+            self._pending_acks.cancel_dead_letter(entry)
+        elif state is TO_ACK:
+            self._pending_acks.withdraw(entry)
+        if len(self._ready_queue.ready) > ready:
             self._on_ready()  # what its lane held up
 
 
@@ -244,11 +247,11 @@ def _count_of(entry: Entry) -> int:
     handler that is still running was interrupted, which does not count as a start.
     """
     unstarted = entry.state in WAITING or entry.state is RUNNING
-    if unstarted and entry.deliveries == 1 and not entry.suspect:
+    if unstarted and entry.deliveries == 1 and not entry.suspected:
         return 0
     return entry.deliveries + (not unstarted)
 
 
 def _outlived(entry: Entry) -> bool:
     """Tell whether the group was made anew since an entry was read or renewed."""
-    return entry.leased_at < entry.account.anew
+    return entry.leased_at < entry.shard_state.group_recreated_at

@@ -459,7 +459,7 @@ def _applied(_: Command, reply: Any) -> transactions.Applied:
 _BY_SCRIPT: Final[Mapping[Any, Reader]] = {
     scripts.TRIM_ACKED: _number,
     scripts.REMOVE_EMPTY: _number,
-    scripts.BURY: _buried,
+    scripts.SEND_DEAD_LETTER: _buried,
     scripts.CLAIM_OWN: _ids,
     scripts.MOVE: _typed(tuple[int, int]),
     scripts.ADD_ONCE: _added_once,

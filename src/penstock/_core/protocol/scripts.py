@@ -14,13 +14,13 @@ from penstock._core.protocol.transactions import SCRIPT, SCRIPT_SHA, Effects
 
 __all__ = [
     "ADD_ONCE",
-    "BURY",
     "CLAIM_OWN",
     "COUNT_BETWEEN",
     "LAST_ID",
     "MOVE",
     "NOTHING",
     "REMOVE_EMPTY",
+    "SEND_DEAD_LETTER",
     "STREAM_FACTS",
     "TRIM_ACKED",
     "add_once",
@@ -162,7 +162,7 @@ def claim_own(
     return (*head, *words, *ids)
 
 
-BURY = b"""
+SEND_DEAD_LETTER = b"""
 local group, consumer, id = ARGV[1], ARGV[2], ARGV[3]
 local pending = redis.pcall('XPENDING', KEYS[1], group, id, id, 1, consumer)
 local gone = pending.err and string.find(pending.err, 'NOGROUP', 1, true)
@@ -192,7 +192,7 @@ def bury(
     room. A script, so that it is done once or not at all: should the copy be refused,
     nothing is acknowledged.
     """
-    return (b"EVAL", BURY, 2, key, dead, group, consumer, id, *letter)
+    return (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id, *letter)
 
 
 def apply(

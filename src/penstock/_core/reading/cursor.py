@@ -50,10 +50,10 @@ class Position:
         known: The highest id that was pending when we opened, for whomever; None
             before that was asked.
         again: Whether it does, because the group or the position was set back.
-        noted: Whether that has been told of, or was asked for.
+        rewind_reported: Whether that has been told of, or was asked for.
         broken: What the server says, while the shard can't be read.
-        record: What is remembered of the stream.
-        missed: Finds what was trimmed before the group was given it.
+        identity: What is remembered of the stream.
+        trimmed: Finds what was trimmed before the group was given it.
         doubtful: Whether it has to be checked that it is still the same stream.
     """
 
@@ -65,10 +65,10 @@ class Position:
     highest: EntryId = EntryId.MIN
     known: EntryId | None = None
     again: bool = False
-    noted: bool = False
+    rewind_reported: bool = False
     broken: str | None = None
-    record: StreamIdentity = field(default_factory=StreamIdentity)
-    missed: TrimmedEntries = field(default_factory=TrimmedEntries)
+    identity: StreamIdentity = field(default_factory=StreamIdentity)
+    trimmed: TrimmedEntries = field(default_factory=TrimmedEntries)
     doubtful: bool = False
 
     def goes_back(self, first: bytes) -> bool:
@@ -79,7 +79,7 @@ class Position:
         """Record that the stream is another one: it is read from its beginning."""
         self.highest, self.known = EntryId.MIN, None
         self.after = self.floor = _START
-        self.missed.reset()
+        self.trimmed.reset()
 
     def summed_up(self, highest: EntryId) -> None:
         """Take note of the highest id that is pending as a recovery begins."""
@@ -94,9 +94,9 @@ class Position:
     def restart(self, after: bytes) -> None:
         """Read on after an id; in a group the server was told so."""
         self.after = self.floor = after
-        self.missed.reset()
+        self.trimmed.reset()
         self.recovering = False
-        self.noted = True
+        self.rewind_reported = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +214,10 @@ class Cursor:
         self._chosen = []
         for position in self._positions.values():
             self.recover_again(position)
-            position.missed.reset()
-            position.doubtful = position.record.interrupted = not position.record.empty
+            position.trimmed.reset()
+            position.doubtful = (
+                position.identity.interrupted
+            ) = not position.identity.empty
 
     def position(self, key: bytes) -> Position:
         """Return the position of the shard with a key."""
@@ -229,12 +231,12 @@ class Cursor:
             position.until = None
 
     def next(
-        self, room: int, *, most: int = _ANY, lines: int = _ANY, shards: int = _ANY
+        self, budget: int, *, most: int = _ANY, lines: int = _ANY, shards: int = _ANY
     ) -> Read | None:
         """Choose the next read; None if there is nothing to read.
 
         Args:
-            room: Entries that may be read; at least 1.
+            budget: Entries that may be read; at least 1.
             most: New entries to ask for at most, per shard.
             lines: Pending entries to list at most.
             shards: Shards to read new entries of at once, at most.
@@ -244,7 +246,7 @@ class Cursor:
         if full:
             # Then it is everybody's turn that is live, before any recovery.
             self._live_next = True
-            return ReadNew(full, max(1, min(most, room // len(full))), wait=False)
+            return ReadNew(full, max(1, min(most, budget // len(full))), wait=False)
         usable = [p for p in self._positions.values() if p.broken is None]
         live = [p for p in usable if not p.recovering]
         recovering = [p for p in usable if p.recovering]
@@ -252,11 +254,11 @@ class Cursor:
             self._live_next = True
             self._recoveries += 1
             position = recovering[self._recoveries % len(recovering)]
-            return ReadPending(position, min(lines, room))
+            return ReadPending(position, min(lines, budget))
         self._live_next = False
         some = self._some(live, shards)
         # One a shard is the least, and goes over the room by less than there are.
-        count = max(1, min(most, room // max(1, len(some))))
+        count = max(1, min(most, budget // max(1, len(some))))
         wait = not recovering and len(some) == len(live)
         return ReadNew(some, count, wait=wait) if live else None
 
@@ -302,10 +304,10 @@ class Cursor:
             position.after = last
         lowest, highest = EntryId.parse(entries[0][0]), EntryId.parse(last)
         position.again = lowest <= position.highest
-        position.noted = position.noted and position.again
+        position.rewind_reported = position.rewind_reported and position.again
         position.highest = max(position.highest, highest)
-        position.record.read(lowest, highest, entries)
-        position.missed.received += len(entries)
+        position.identity.read(lowest, highest, entries)
+        position.trimmed.received += len(entries)
         if read.wait and len(read.positions) > 1 and len(entries) >= read.count:
             self._full.append(position)
         return position

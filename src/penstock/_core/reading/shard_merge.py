@@ -41,7 +41,7 @@ class ShardPages:
         self.waiting: list[RawEntry] = []
 
     @property
-    def hungry(self) -> bool:
+    def idle_workers(self) -> bool:
         """Whether to read the next page: little of the last one is left."""
         return not self.span.done and 2 * len(self.waiting) <= self.span.size
 
@@ -77,7 +77,7 @@ class ShardMerge:
         reverse: bool,
     ) -> None:
         most = max(1, page // max(1, len(shards)))
-        self._strands = [
+        self._pages = [
             ShardPages(
                 shard,
                 RangePages(shard.key, *bound, most=most, first=1, reverse=reverse),
@@ -89,20 +89,20 @@ class ShardMerge:
         self._sign = 1
         if reverse:
             self._sign = -1
-            self._strands.reverse()
+            self._pages.reverse()
 
     def due(self) -> list[ShardPages]:
         """List those of which the next page is to be read."""
-        return [strand for strand in self._strands if strand.hungry]
+        return [strand for strand in self._pages if strand.idle_workers]
 
     def ready(self) -> Iterable[tuple[Shard, RawEntry]]:
         """Give what comes next, as far as that is known."""
-        if len(self._strands) == 1:
-            [strand] = self._strands
+        if len(self._pages) == 1:
+            [strand] = self._pages
             return zip(repeat(strand.shard), strand.give())
-        known = min(map(self._known, self._strands), default=inf)
+        known = min(map(self._known, self._pages), default=inf)
         given: list[tuple[int, Shard, RawEntry]] = []
-        for strand in self._strands:
+        for strand in self._pages:
             places = list(map(self._place, strand.waiting))
             shards = repeat(strand.shard)
             given += zip(

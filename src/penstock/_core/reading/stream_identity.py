@@ -151,16 +151,16 @@ class StreamIdentity:
         """
         known = [*self._samples, self._anchor] if self._anchor else self._samples
         hashes = {bytes(id_): value for id_, value, _ in known}
-        verdicts: list[bool] = []
+        failure_handler: list[bool] = []
         for id_, entries in zip(ids, found, strict=True):
             if entries:
-                verdicts.append(hash(tuple(entries[0][1])) != hashes[id_])
+                failure_handler.append(hash(tuple(entries[0][1])) != hashes[id_])
             elif info.deleted is not None and EntryId.parse(id_) > info.deleted:
-                verdicts.append(True)
-        if not verdicts:
+                failure_handler.append(True)
+        if not failure_handler:
             return None
         # A server that has lost data has kept what is oldest.
-        return verdicts[-1] if self.interrupted else any(verdicts)
+        return failure_handler[-1] if self.interrupted else any(failure_handler)
 
 
 def _contradict(before: StreamInfo, now: StreamInfo) -> bool:

@@ -63,7 +63,7 @@ class Sending(Struct, Generic[K], eq=False):
         size: Its bytes, roughly as they go over the wire.
         ticket: Whoever waits for the outcome; not looked at here.
         deadline: When that wait is over, by the caller's clock.
-        safety: What is asked for besides being stored.
+        durability: What is asked for besides being stored.
         given_up: Whether its time was over when it had been written.
     """
 
@@ -72,7 +72,7 @@ class Sending(Struct, Generic[K], eq=False):
     size: int
     ticket: K
     deadline: float = inf
-    safety: Durability | None = None
+    durability: Durability | None = None
     given_up: bool = False
 
 

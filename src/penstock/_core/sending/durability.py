@@ -30,19 +30,19 @@ class DurabilityWait(NamedTuple):
     """One wait behind a write.
 
     Attributes:
-        safety: What for.
+        durability: What for.
         ms: Milliseconds at most.
     """
 
-    safety: Durability
+    durability: Durability
     ms: int
 
     @property
     def command(self) -> Command:
         """Its words."""
-        if self.safety.durable:
-            return commands.wait_aof(self.safety.replicas, self.ms)
-        return commands.wait(self.safety.replicas, self.ms)
+        if self.durability.durable:
+            return commands.wait_aof(self.durability.replicas, self.ms)
+        return commands.wait(self.durability.replicas, self.ms)
 
 
 def waits(
@@ -57,13 +57,15 @@ def waits(
     """
     patience: dict[Durability, float] = {}
     for sending in batch:
-        if (safety := sending.safety) is not None:
-            left = patience.get(safety, longest)
-            patience[safety] = min(left, _patience(sending.deadline - now))
+        if (durability := sending.durability) is not None:
+            left = patience.get(durability, longest)
+            patience[durability] = min(left, _patience(sending.deadline - now))
     planned, spent = [], 0.0
-    for safety, seconds in sorted(patience.items(), key=lambda item: item[1]):
+    for durability, seconds in sorted(patience.items(), key=lambda item: item[1]):
         # 0 would be for ever.
-        planned.append(DurabilityWait(safety, max(1, int((seconds - spent) * 1000))))
+        planned.append(
+            DurabilityWait(durability, max(1, int((seconds - spent) * 1000)))
+        )
         spent = max(spent, seconds)
     return planned
 
@@ -72,23 +74,25 @@ def _patience(left: float) -> float:
     return max(left / 2, min(left * 0.8, left - _SLACK))
 
 
-def shortfall(safety: Durability, reply: Any, receipt: Receipt) -> NotDurable | None:
+def shortfall(
+    durability: Durability, reply: Any, receipt: Receipt
+) -> NotDurable | None:
     """Say what is missing of what was asked for; None if nothing is."""
     if isinstance(reply, ErrorReply):
         achieved, own, reason = 0, False, reply.text
-    elif safety.durable:
+    elif durability.durable:
         (local, achieved), reason = reply, ""
         own = local > 0
     else:
         achieved, own, reason = reply, True, ""
-    if not reason and own and achieved >= safety.replicas:
+    if not reason and own and achieved >= durability.replicas:
         return None
     return NotDurable(
         receipt,
         receipt.stream,
         str(receipt.id),
-        wanted=safety.replicas,
+        wanted=durability.replicas,
         achieved=achieved,
-        durable=own if safety.durable else None,
+        durable=own if durability.durable else None,
         reason=reason,
     )

@@ -16,8 +16,9 @@ import anyio
 
 from penstock._connection.reconnect import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
-from penstock._core.ledger.entry import AckBatch, Entry
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.clock import now
@@ -26,7 +27,7 @@ from penstock._tasks.committing.floor_tracker import FloorTracker
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.leases.claimer import renew
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.reporting import id_list, tell_of_deleted
+from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ClosedError, ConnectionLost, ServerError
 from penstock.events import Event, OnEvent
@@ -45,7 +46,7 @@ class Committer:
     """Tells the server what is done.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         ledger: Has the outcomes.
         member: The group's, and whose entries are in the ledger.
         claims: Claims entries that are ours.
@@ -54,14 +55,14 @@ class Committer:
         interval: Seconds that the first outcome may wait; None: until it is asked for.
         outcomes: Rung when there is something to look at.
         sending: Held from when outcomes are taken for sending until they are answered.
-        burial: Writes dead letters, if they are kept.
-        sounding: Looks how far the group has come.
+        dead_letter_writer: Writes dead letters, if they are kept.
+        floor_tracker: Looks how far the group has come.
         on_event: Told of acknowledgements that the server did not take.
     """
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         *,
         ledger: Ledger,
         member: Membership,
@@ -71,11 +72,11 @@ class Committer:
         interval: float | None,
         outcomes: AutoResetEvent,
         sending: asyncio.Lock,
-        burial: DeadLetterWriter | None,
-        sounding: FloorTracker,
+        dead_letter_writer: DeadLetterWriter | None,
+        floor_tracker: FloorTracker,
         on_event: OnEvent,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._ledger = ledger
         self._member = member
         self._group = member.group
@@ -85,13 +86,13 @@ class Committer:
         self._late = 0
         self._look_every = lease / 6
         self._look_at = now() + self._look_every
-        self._tell_deleted_at = now() + _TELL
+        self._report_deleted_at = now() + _TELL
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
         self._sending = sending
-        self._burial = burial
-        self._sounding = sounding
+        self._dead_letter_writer = dead_letter_writer
+        self._floor_tracker = floor_tracker
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
         # Somebody waits for outcomes to be on the server: no interval.
@@ -119,20 +120,20 @@ class Committer:
                 while True:
                     await self._wait()
                     try:
-                        self._line.check()
+                        self._connection.check()
                         await self._renew()
                         await self._round()
-                        if self._burial is not None:
-                            await self._burial.round()
+                        if self._dead_letter_writer is not None:
+                            await self._dead_letter_writer.round()
                     except ConnectionLost as error:
                         self._trouble = error
-                        await self._line.restore(error.reason)
-                    self._tell_late()
+                        await self._connection.restore(error.reason)
+                    self._report_late()
                     self._rounds.over()
                     self.on_round()
         finally:
-            tell_of_deleted(self._ledger, self._group, self._on_event)
-            self._tell_late()
+            report_deleted(self._ledger, self._group, self._on_event)
+            self._report_late()
             self.ended = True
             self._rounds.over()
 
@@ -154,7 +155,7 @@ class Committer:
         waiting = self._ledger.to_confirm()
         self._urgent += 1
         try:
-            while any(entry.untold for entry in waiting):
+            while any(entry.unconfirmed for entry in waiting):
                 if self.ended:
                     raise ClosedError("consumer") from self._trouble
                 self._outcomes.ring()
@@ -174,7 +175,7 @@ class Committer:
         try:
             # One round may be under way without them.
             for _ in range(2):
-                if any(e.untold for e in waiting) and not self.ended:
+                if any(e.unconfirmed for e in waiting) and not self.ended:
                     self._outcomes.ring()
                     await self._rounds.wait()
         finally:
@@ -184,7 +185,7 @@ class Committer:
         """Wait until there is something to send, or leases have to be looked after."""
         while not (self._due or self._letters() == 0.0):
             wait = self._look_at - now()
-            if wait <= 0 or self._line.lost or self._ledger.overdue(now()):
+            if wait <= 0 or self._connection.lost or self._ledger.overdue(now()):
                 return
             if (letters := self._letters()) is not None:
                 wait = min(wait, letters)
@@ -192,7 +193,7 @@ class Committer:
         ledger = self._ledger
         if ledger.full or ledger.urgent or self._urgent or self._interval is None:
             return
-        self._outcomes.hush()
+        self._outcomes.clear()
         await self._rest(self._interval)
 
     async def _rest(self, longest: float) -> None:
@@ -214,18 +215,22 @@ class Committer:
 
     def _letters(self) -> float | None:
         """Give the seconds until dead letters can be written, if there are any."""
-        return None if self._burial is None else self._burial.wait()
+        return (
+            None
+            if self._dead_letter_writer is None
+            else self._dead_letter_writer.wait()
+        )
 
     async def _renew(self) -> None:
         at = now()
         if at < self._look_at and not self._ledger.overdue(at):
             return
-        if at >= self._tell_deleted_at:
+        if at >= self._report_deleted_at:
             # Those of which no search has come to its end since.
-            tell_of_deleted(self._ledger, self._group, self._on_event)
-            self._tell_deleted_at = at + _TELL
+            report_deleted(self._ledger, self._group, self._on_event)
+            self._report_deleted_at = at + _TELL
         lost, refused = await renew(
-            self._line, self._ledger, self._member, self._claims, self._lease
+            self._connection, self._ledger, self._member, self._claims, self._lease
         )
         self._look_at = at + self._look_every
         self._on_renewed()
@@ -236,9 +241,9 @@ class Committer:
             facts |= {"messages": len(lost), "ids": id_list(lost)}
             self._on_event(Event("lease_lost", logging.ERROR, facts))
 
-    def _tell_late(self) -> None:
+    def _report_late(self) -> None:
         """Tell of outcomes that came when their messages were somebody else's."""
-        late = self._ledger.totals.late
+        late = self._ledger.counters.late
         if late > self._late:
             facts = {"group": ascii(self._group), "messages": late - self._late}
             self._late = late
@@ -248,7 +253,7 @@ class Committer:
         if not self._due:
             return
         async with self._sending:
-            sent = await self._send(self._ledger.plan())
+            sent = await self._send(self._ledger.acks_to_send())
         refused = [reply for batch, reply in sent if not self._conclude(batch, reply)]
         for batch, reply in sent:
             if isinstance(reply, int) and reply < len(batch.entries):
@@ -259,39 +264,39 @@ class Committer:
             self._backoff.progress()
             self._trouble = None
             if not self._hurried:
-                await self._sounding.look()
+                await self._floor_tracker.look()
 
     async def _send(self, batches: Sequence[AckBatch]) -> list[tuple[AckBatch, Any]]:
         try:
-            answers = await self._line.calls(
+            answers = await self._connection.calls(
                 [
-                    commands.xack(batch.account.shard.key, self._group, batch.ids)
+                    commands.xack(batch.shard_state.shard.key, self._group, batch.ids)
                     for batch in batches
                 ]
             )
         except BaseException:  # cancelled, too: closing sends them again
             for batch in batches:
-                self._ledger.unsent(batch)
+                self._ledger.ack_unconfirmed(batch)
             raise
         return list(zip(batches, answers, strict=True))
 
     async def _refused(self, what: str, reply: ErrorReply) -> None:
         """Tell of a refusal that may pass, and wait before the next try."""
-        self._trouble = refusal(self._line.server, "XACK", reply)
+        self._trouble = refusal(self._connection.server, "XACK", reply)
         self._on_event(Event(what, facts={"reply": reply.text}))
         # Reads may go well meanwhile, so it is not the link's pace.
         await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311
 
     def _conclude(self, batch: AckBatch, reply: Any) -> bool:
         """Book one shard's reply; False if its batch has to be sent again."""
-        sent = len(batch.entries) + len(batch.ghosts)
+        sent = len(batch.entries) + len(batch.deleted_ids)
         if isinstance(reply, ErrorReply):
             # A user who lost a permission may get it back: what is done stays done.
             if reply.trouble not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
-                self._ledger.unsent(batch)
+                self._ledger.ack_unconfirmed(batch)
                 return False
-            self._tell("commit_dropped", batch, lost=sent, reply=reply.text)
-        self._ledger.committed(batch)
+            self._report("commit_dropped", batch, lost=sent, reply=reply.text)
+        self._ledger.ack_confirmed(batch)
         return True
 
     async def _explain(self, batch: AckBatch, acknowledged: int) -> None:
@@ -301,32 +306,32 @@ class Committer:
         pending list. If that accounts for what is missing, nothing is wrong. Otherwise
         somebody else has acknowledged them, or the group was recreated.
         """
-        if batch.repeated or batch.account.replaced:
+        if batch.repeated or batch.shard_state.replaced:
             return
-        key, missing = batch.account.shard.key, len(batch.entries) - acknowledged
+        key, missing = batch.shard_state.shard.key, len(batch.entries) - acknowledged
         deleted = 0
         summary = commands.xpending_summary(key, self._group)
-        [group] = await self._line.calls([summary])
+        [group] = await self._connection.calls([summary])
         if not isinstance(group, ErrorReply):  # else it is gone, with the stream or not
             deleted = await self._count_deleted(batch, missing)
         if deleted < missing:
-            sent = len(batch.entries) + len(batch.ghosts)
-            self._tell("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
-            self._sounding.doubt(batch.account.shard)
+            sent = len(batch.entries) + len(batch.deleted_ids)
+            self._report("commit_mismatch", batch, sent=sent, acknowledged=acknowledged)
+            self._floor_tracker.doubt(batch.shard_state.shard)
 
     async def _count_deleted(self, batch: AckBatch, most: int) -> int:
         """Count entries of a batch that may have been deleted, up to a number."""
-        key = batch.account.shard.key
+        key = batch.shard_state.shard.key
         deleted = sum(entry.size > _LARGE for entry in batch.entries)
         for page in _pages(batch.entries):
             if deleted >= most:
                 break
             asked = [commands.xrange_one(key, entry.id) for entry in page]
-            deleted += (await self._line.calls(asked)).count([])
+            deleted += (await self._connection.calls(asked)).count([])
         return deleted
 
-    def _tell(self, name: str, batch: AckBatch, **facts: object) -> None:
-        stream = ascii(batch.account.shard.stream)
+    def _report(self, name: str, batch: AckBatch, **facts: object) -> None:
+        stream = ascii(batch.shard_state.shard.stream)
         facts = {"stream": stream, "group": ascii(self._group), **facts}
         self._on_event(Event(name, logging.WARNING, facts))
 

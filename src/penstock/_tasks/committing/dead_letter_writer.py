@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from penstock._connection.reconnect import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
-from penstock._core.ledger.entry import DEAD, Entry
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.failure_policy import DeadLettered
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.states import TO_DEAD_LETTER
 from penstock._core.messages import dead_letter
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
@@ -38,7 +39,7 @@ class DeadLetterWriter:
     is confirmed: then a crash in between makes a second letter.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         ledger: Has the entries.
         member: Whose they are.
         name: The dead letters' stream; `{stream}` in it is the entry's own.
@@ -48,7 +49,7 @@ class DeadLetterWriter:
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         ledger: Ledger,
         member: Membership,
         name: str,
@@ -56,7 +57,7 @@ class DeadLetterWriter:
         sending: asyncio.Lock,
         on_event: OnEvent,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._ledger = ledger
         self._member = member
         self._name = name
@@ -71,7 +72,7 @@ class DeadLetterWriter:
 
     def wait(self) -> float | None:
         """Give the seconds until there is something to do; None if there is nothing."""
-        if not self._ledger.dying:
+        if not self._ledger.dead_lettering:
             return None
         return max(0.0, self._again_at - monotonic())
 
@@ -83,27 +84,31 @@ class DeadLetterWriter:
         """
         while self.wait() == 0.0:
             async with self._sending:
-                dead = self._ledger.to_bury(_MOST)
+                dead = self._ledger.dead_letters_to_send(_MOST)
                 if not dead:
                     return  # all that there are have been sent
                 await self._write(dead)
 
     async def _write(self, dead: Sequence[Entry]) -> None:
         try:
-            answers = await self._line.calls([self._command(entry) for entry in dead])
+            answers = await self._connection.calls(
+                [self._command(entry) for entry in dead]
+            )
         except ConnectionLost:
             for entry in dead:
-                self._ledger.unburied(entry)
+                self._ledger.dead_letter_unconfirmed(entry)
             sent = self._unanswered.union(dead)
             # The others have been lost or released meanwhile.
-            self._unanswered = {entry for entry in sent if entry.state is DEAD}
+            self._unanswered = {
+                entry for entry in sent if entry.state is TO_DEAD_LETTER
+            }
             raise
         refused: ErrorReply | None = None
         for entry, reply in zip(dead, answers, strict=True):
             if not isinstance(reply, ErrorReply):
                 self._done(entry, reply)
                 continue
-            self._ledger.unburied(entry)
+            self._ledger.dead_letter_unconfirmed(entry)
             if self._may_script and _no_scripts(reply):
                 self._may_script = False
             else:
@@ -112,7 +117,7 @@ class DeadLetterWriter:
             self._backoff.progress()
             return
         self._again_at = monotonic() + self._backoff.failed(0.5)
-        facts = {"messages": self._ledger.dying, "reply": refused.text}
+        facts = {"messages": self._ledger.dead_lettering, "reply": refused.text}
         self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
 
     def _done(self, entry: Entry, reply: Any) -> None:
@@ -120,9 +125,9 @@ class DeadLetterWriter:
         self._unanswered.discard(entry)
         if isinstance(reply, int):
             # Not pending any more after a lost reply: most likely that one did it.
-            self._ledger.buried(entry, ours=bool(reply) or repeated)
+            self._ledger.dead_letter_confirmed(entry, ours=bool(reply) or repeated)
         else:
-            self._ledger.copied(entry)
+            self._ledger.dead_letter_written(entry)
 
     def _command(self, entry: Entry) -> commands.Command:
         letter, member = self._letter(entry), self._member
@@ -133,8 +138,8 @@ class DeadLetterWriter:
         return scripts.bury(key, member.group, member.name, id_, dead=to, letter=letter)
 
     def _letter(self, entry: Entry) -> list[bytes]:
-        verdict = entry.verdict
-        assert isinstance(verdict, DeadLettered)  # noqa: S101 - that is how it came here
+        disposition = entry.disposition
+        assert isinstance(disposition, DeadLettered)  # noqa: S101 - that is how it came here
         return dead_letter.write(
             entry.fields,
             dead_letter.Origin(
@@ -142,10 +147,10 @@ class DeadLetterWriter:
                 id=entry.id.decode(),
                 group=self._member.group,
                 consumer=self._member.name,
-                attempts=entry.deliveries - (not verdict.started),
-                reason=verdict.reason,
-                error=verdict.error,
-                traceback=verdict.traceback,
+                attempts=entry.deliveries - (not disposition.started),
+                reason=disposition.reason,
+                error=disposition.error,
+                traceback=disposition.traceback,
                 time=wall_clock(),
             ),
         )

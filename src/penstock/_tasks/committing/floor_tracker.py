@@ -25,7 +25,7 @@ class FloorTracker:
     """Looks how far the group has come with the shards of cursors.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         member: The group.
         cursors: Their floors are kept up to date.
         on_doubt: Called when a stream may have been recreated, so that a reader has to
@@ -34,12 +34,12 @@ class FloorTracker:
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         member: Membership,
         cursors: SlotCursors,
         on_doubt: Callable[[], None],
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._member = member
         self._cursors = cursors
         self._on_doubt = on_doubt
@@ -57,7 +57,7 @@ class FloorTracker:
         positions = self._cursors.positions
         shards = [position.shard for position in positions]
         before = [position.floor for position in positions]
-        found = await floors(self._line, self._member, shards)
+        found = await floors(self._connection, self._member, shards)
         for position, old, floor in zip(positions, before, found, strict=True):
             if floor is None or position.floor != old:
                 continue  # sought meanwhile, or recreated

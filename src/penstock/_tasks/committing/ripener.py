@@ -9,10 +9,12 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.clock import now
 from penstock._tasks.wakeups import AutoResetEvent
 
-__all__ = ["ripen"]
+__all__ = ["make_due"]
 
 
-async def ripen(delay: DelayedAcks, ledger: Ledger, handed_out: AutoResetEvent) -> None:
+async def make_due(
+    delay: DelayedAcks, ledger: Ledger, handed_out: AutoResetEvent
+) -> None:
     """Acknowledge what is due, until cancelled.
 
     Args:
@@ -26,5 +28,5 @@ async def ripen(delay: DelayedAcks, ledger: Ledger, handed_out: AutoResetEvent) 
             await handed_out.wait()
             continue
         await asyncio.sleep(max(0.0, due - now()))
-        for entry in delay.ripe(now()):
+        for entry in delay.take_due(now()):
             ledger.ack(entry)

@@ -29,4 +29,4 @@ async def bring_back(
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await postponed.wait()
-        arrived(ledger.ripen(now()))
+        arrived(ledger.make_due(now()))

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-from penstock._core.ledger.entry import LOST, OPEN, Entry
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.states import LOST, UNSETTLED
 from penstock._tasks.reporting import id_list
 from penstock.events import Event, OnEvent
 
@@ -86,4 +87,4 @@ class Abandoned:
 
 def _is_open(entry: Entry) -> bool:
     """Return whether an entry has no outcome; it may be somebody else's by now."""
-    return entry.state in (OPEN, LOST) and entry.verdict is None
+    return entry.state in (UNSETTLED, LOST) and entry.disposition is None

@@ -81,9 +81,9 @@ class Fetch:
 
     def watched(self, message: Message[T]) -> Message[T]:
         """Return the message, made so that reading it is noted here."""
-        desk: Any = _Watching(self, message)
+        settler: Any = _Watching(self, message)
         # One for the other: the entry and its fields are the same.
-        return Message(message._entry, desk, message._fields)  # noqa: SLF001
+        return Message(message._entry, settler, message._fields)  # noqa: SLF001
 
     def read(self) -> None:
         """Record that somebody has read a message."""
@@ -115,11 +115,11 @@ class Fetch:
 class _Watching:
     """Serves a message as its desk does, and tells when it is read."""
 
-    __slots__ = ("_desk", "_fetch", "_payload")
+    __slots__ = ("_fetch", "_payload", "_settler")
 
     def __init__(self, fetch: Fetch, message: Message[Any]) -> None:
         self._fetch = fetch
-        self._desk = message._desk  # noqa: SLF001 - it is made over
+        self._settler = message._settler  # noqa: SLF001 - it is made over
         self._payload = message._payload  # noqa: SLF001
 
     def payload(self, *_: object) -> object:
@@ -129,7 +129,7 @@ class _Watching:
 
     def __getattr__(self, name: str) -> Any:
         self._fetch.read()
-        return getattr(self._desk, name)
+        return getattr(self._settler, name)
 
 
 def _references(given: object) -> int:

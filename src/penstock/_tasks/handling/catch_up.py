@@ -40,7 +40,7 @@ class CatchUp:
     """Waits until all that is in the streams now has been handled.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         ledger: What this consumer has.
         cursors: The shards, and how far they have been read.
         member: The group; None in REALTIME.
@@ -55,7 +55,7 @@ class CatchUp:
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         ledger: Ledger,
         cursors: SlotCursors,
         member: Membership | None,
@@ -64,7 +64,7 @@ class CatchUp:
         on_demand: bool,
         on_reached: Callable[[], None],
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._ledger = ledger
         self._cursors = cursors
         self._member = member
@@ -236,16 +236,16 @@ class CatchUp:
         if not isinstance(reply, ErrorReply):
             return False
         if reply.trouble not in _NO_STREAM:
-            raise refusal(self._line.server, f"until_caught_up: {what}", reply)
+            raise refusal(self._connection.server, f"until_caught_up: {what}", reply)
         return True
 
     async def _calls(self, asked: Sequence[commands.Command]) -> list[Any]:
         """Send commands, over reconnects, and again while the server says to wait."""
         while True:
             try:
-                answers = await self._line.calls(asked)
+                answers = await self._connection.calls(asked)
             except ConnectionLost as error:
-                await self._line.restore(error.reason)
+                await self._connection.restore(error.reason)
                 continue
             if not any(_passes(answer) for answer in answers):
                 return answers

@@ -22,8 +22,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from penstock._core.handling.settlement import Settler
-from penstock._core.ledger.entry import OPEN, Entry
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.states import UNSETTLED
 from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.callers import (
     Caller,
@@ -66,25 +67,25 @@ class Checkouts(Generic[T]):
     """Hands messages to the user's loops and to `next` and `take`.
 
     Args:
-        intake: Where entries come from.
+        entry_queue: Where entries come from.
         ledger: Where outcomes go.
-        desk: Serves the messages.
+        settler: Serves the messages.
         abandoned: Told of messages whose callers have not come back, and won't.
         ack: Whether coming back acknowledges.
     """
 
     def __init__(
         self,
-        intake: EntryQueue,
+        entry_queue: EntryQueue,
         ledger: Ledger,
-        desk: Settler[T],
+        settler: Settler[T],
         abandoned: Abandoned,
         *,
         ack: bool,
     ) -> None:
-        self.intake = intake
+        self.entry_queue = entry_queue
         self.ledger = ledger
-        self.desk = desk
+        self.settler = settler
         self.ack = ack
         self._abandoned = abandoned
         self.loop = asyncio.get_running_loop()
@@ -104,61 +105,61 @@ class Checkouts(Generic[T]):
             ClosedError: The consumer closed.
         """
         caller = current_caller()
-        return self._next(caller, self.come_back(caller), timeout)
+        return self._next(caller, self.check_in(caller), timeout)
 
     def take(self, most: int, timeout: float) -> Coroutine[Any, Any, list[Message[T]]]:
         """Wait for several messages; those there are in time. Otherwise as `next`."""
         caller = current_caller()
-        return self._take(caller, self.come_back(caller), most, timeout)
+        return self._take(caller, self.check_in(caller), most, timeout)
 
     async def _next(
         self, caller: Caller, before: Before | None, timeout: float | None
     ) -> Message[T] | None:
-        self.intake.check()
+        self.entry_queue.check()
         if before is not None:
             self.finish(before)
-        await self.intake.turn()
+        await self.entry_queue.turn()
         found = None
         # Not anyio's scopes: this runs in the user's task, and their cancellation got
         # out of it where entry and deadline came in the same turn.
         with suppress(TimeoutError):
             # Taken outside the limit: one of 0 is over at its first turn.
-            found = self._opened(await self.intake.one())
+            found = self._opened(await self.entry_queue.one())
             async with asyncio.timeout(timeout):
-                while found is None and not self.intake.closed:
-                    found = self._opened(await self.intake.entry())
+                while found is None and not self.entry_queue.closed:
+                    found = self._opened(await self.entry_queue.entry())
         if found is not None:
             return self.give(caller, *found)
-        if self.intake.closed:
+        if self.entry_queue.closed:
             raise ClosedError("consumer")
         return None
 
     def _opened(self, entry: Entry | None) -> tuple[Entry, Message[T]] | None:
-        message = None if entry is None else self.desk.open(entry)
+        message = None if entry is None else self.settler.open(entry)
         return None if entry is None or message is None else (entry, message)
 
     async def _take(
         self, caller: Caller, before: Before | None, most: int, timeout: float
     ) -> list[Message[T]]:
-        self.intake.check()
+        self.entry_queue.check()
         if before is not None:
             self.finish(before)
-        intake = self.intake
-        await intake.turn()
+        entry_queue = self.entry_queue
+        await entry_queue.turn()
         taken: list[Entry] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 # Another call may take what this one has waited for.
-                while not taken and not intake.closed:
-                    await intake.gathered(most)
-                    await intake.turn()
-                    taken = await intake.several(most, apart=False)
+                while not taken and not entry_queue.closed:
+                    await entry_queue.gathered(most)
+                    await entry_queue.turn()
+                    taken = await entry_queue.several(most, apart=False)
         if not taken:
-            await intake.turn()
-            taken = await intake.several(most, apart=False)
-        if not taken and intake.closed:
+            await entry_queue.turn()
+            taken = await entry_queue.several(most, apart=False)
+        if not taken and entry_queue.closed:
             raise ClosedError("consumer")
-        return self.give_all(caller, *self.desk.open_all(taken))
+        return self.check_out_all(caller, *self.settler.open_all(taken))
 
     # -- who has what --------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class Checkouts(Generic[T]):
             fetch.watch(message, this_task())
         return message
 
-    def give_all(
+    def check_out_all(
         self, caller: Caller, entries: Sequence[Entry], messages: list[Message[T]]
     ) -> list[Message[T]]:
         """Book that a call brings a list of messages; returns what the call returns."""
@@ -218,7 +219,7 @@ class Checkouts(Generic[T]):
 
     # -- coming back ---------------------------------------------------------------
 
-    def come_back(self, caller: Caller) -> Before | None:
+    def check_in(self, caller: Caller) -> Before | None:
         """Count as processed what a caller holds that calls now.
 
         That is done here at once, so that what is held when the call runs doesn't
@@ -234,10 +235,10 @@ class Checkouts(Generic[T]):
         self._finish_received(held, entries, held.fetches)
         return None
 
-    def come_back_here(self) -> None:
+    def check_in_here(self) -> None:
         """Do it for the running task: it begins something other than a call."""
         if self.holders:
-            self.come_back(asyncio.current_task())
+            self.check_in(asyncio.current_task())
 
     def finish(self, before: Before) -> None:
         """Count as processed what a caller of another thread held when it called."""
@@ -287,11 +288,11 @@ class Checkouts(Generic[T]):
         if self.ack:
             self._abandoned.add(entries)
 
-    def set_aside(self, entries: Sequence[Entry], caller: Caller) -> None:
+    def abandon(self, entries: Sequence[Entry], caller: Caller) -> None:
         """Take over the messages of a caller's iteration that was left."""
         self.ledger.finish_all(entries, ack=False)
         # With an outcome they need not be kept until the consumer closes.
-        left = [each for each in entries if self.ack and each.state is OPEN]
+        left = [each for each in entries if self.ack and each.state is UNSETTLED]
         if left and has_ended(caller):
             self._abandoned.add(left)
         elif left:
@@ -305,7 +306,7 @@ class Checkouts(Generic[T]):
                 that what it received. None where it is left by an exception.
         """
         for iteration in list(self.iterations):
-            self.set_aside(*iteration.let_go())
+            self.abandon(*iteration.let_go())
         for caller, held in self.holders.items():
             if isinstance(caller, asyncio.Task) and held.inside:
                 # A task that lives on must not keep all this alive.
@@ -315,7 +316,7 @@ class Checkouts(Generic[T]):
                 continue
             self._finish_received(held, held.entries, held.fetches)
             for entry in held.aside:
-                if entry.verdict is None:
+                if entry.disposition is None:
                     self.ledger.ack(entry)
             # What lies in a task still has not been received.
             self._let_go(Checkout(fetches=held.fetches), ended=False)

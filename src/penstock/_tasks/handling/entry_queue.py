@@ -59,9 +59,9 @@ class EntryQueue:
         "_ledger",
         "_on_overdue",
         "_paused",
+        "_reported",
         "_stopped",
         "_timer",
-        "_told",
         "_turn_ends",
         "_workers",
         "check",
@@ -96,7 +96,7 @@ class EntryQueue:
         self._gatherers = WaiterQueue()
         # Why no more will come, to be raised once the queue has run dry.
         self._error: BaseException | None = None
-        self._told = False
+        self._reported = False
         # Whether that was no reply of the server's, but the end of our own tasks.
         self._crashed = False
         self._turn_ends = 0.0
@@ -176,7 +176,7 @@ class EntryQueue:
             self._workers.wake(1)
             self._gatherers.wake_all()
 
-    def _pass_on(self) -> None:
+    def _promote(self) -> None:
         """Wake another worker if there is something for it.
 
         Whoever gets something wakes the next, so all are woken where handlers take
@@ -235,18 +235,18 @@ class EntryQueue:
         """Return whether an exception says why nothing more comes."""
         return error is self._error
 
-    def raise_untold(self) -> None:
+    def raise_unreported(self) -> None:
         """Raise why nothing more came, unless somebody was told.
 
         Raises:
             BaseException: Reading failed for good, and nobody knows.
         """
-        if self._error is not None and not self._told:
+        if self._error is not None and not self._reported:
             raise self._error
 
     def _raise_crash(self) -> None:
         if self._crashed and self._error is not None:
-            self._told = True
+            self._reported = True
             raise self._error
 
     @property
@@ -309,7 +309,7 @@ class EntryQueue:
             self._guard.started(probe, now(), confirms=self._confirms)
             self._look_in_time()
         else:
-            self._pass_on()  # it may take a while
+            self._promote()  # it may take a while
         try:
             return await self._begin(entries)
         finally:
@@ -424,7 +424,7 @@ class EntryQueue:
         ledger = self._ledger
         while not self.closed:
             if self._error is not None and (self._stopped or not ledger.queued):
-                self._told = True
+                self._reported = True
                 raise self._error
             ready = not self._paused and self._has(count, apart=apart)
             if ready and self._may_take():
@@ -439,7 +439,7 @@ class EntryQueue:
     def _has(self, count: int, *, apart: bool) -> bool:
         """Return whether there is as much as `gathered` waits for."""
         ledger = self._ledger
-        if ledger.queued >= count or (ledger.queued and ledger.crammed):
+        if ledger.queued >= count or (ledger.queued and ledger.at_capacity):
             return True
         return apart and ledger.next_is_repeated
 
@@ -459,11 +459,11 @@ class EntryQueue:
                 continue
             entry = await self.one()
             if entry is not None:
-                self._pass_on()
+                self._promote()
                 return entry
             held = not self._shut and not self._guard.is_open(now())
             if self._error is not None and not held:
-                self._told = True
+                self._reported = True
                 raise self._error
             if goal is not None:
                 goal.look()
@@ -478,8 +478,8 @@ class EntryQueue:
         """Wait for entries to arrive, and let it be known how many are wanted."""
         if self.closed:
             return  # while an attempt was being counted, say: nobody wakes us any more
-        self._ledger.hunger(count)
+        self._ledger.waiting_changed(count)
         try:
             await among.wait()
         finally:
-            self._ledger.hunger(-count)
+            self._ledger.waiting_changed(-count)

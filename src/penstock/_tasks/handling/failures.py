@@ -16,7 +16,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from penstock._core.ledger.entry import IN_HAND, Entry
+from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.failure_policy import (
     NACKED,
     DeadLettered,
@@ -27,6 +27,7 @@ from penstock._core.ledger.failure_policy import (
     decide,
 )
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.states import IN_HAND
 from penstock._tasks.clock import now
 from penstock.errors import DecodeError, GaveUp
 from penstock.events import Event, OnEvent
@@ -51,7 +52,7 @@ class FailureHandler:
         ledger: Where it is booked.
         retry: The policy; None where nothing can be tried again, because nothing is
             acknowledged, or by time alone.
-        instead: What is done in place of keeping dead letters; None keeps them.
+        dead_letter_policy: What to do instead of keeping dead letters; None keeps them.
         on_stop: Told why the consumer has to stop.
         on_event: Told of each failure, and of each message that was given up.
     """
@@ -60,39 +61,41 @@ class FailureHandler:
         self,
         ledger: Ledger,
         retry: Retry | None,
-        instead: DeadLetters | None,
+        dead_letter_policy: DeadLetters | None,
         *,
         on_stop: Callable[[GaveUp], None],
         on_event: OnEvent,
     ) -> None:
         self._ledger = ledger
         self._retry = retry
-        self._instead = instead
+        self._dead_letter_policy = dead_letter_policy
         self._on_stop = on_stop
         self._on_event = on_event
-        self._untold = 0
-        self._tell_at = 0.0
+        self._unreported = 0
+        self._report_at = 0.0
 
     def failed(self, entry: Entry, error: BaseException) -> None:
         """Finish with an entry whose handler raised."""
         if self._retry is None or entry.state not in IN_HAND:
             # It has an outcome, or is to have none.
             self._ledger.finish(entry, ack=False)
-            self._tell_failure(entry, error, None, type(error).__name__)
+            self._report_failure(entry, error, None, type(error).__name__)
             return
         timed_out = isinstance(error, HandlerTimeout)
         again = _again_after(self._retry, error, entry)
         name = "TimeoutError" if timed_out else type(error).__name__
         reason = "it took too long" if timed_out else _words(error)
-        verdict = self._judge(entry, FailedAttempt(reason, again, error=name))
-        if isinstance(verdict, DeadLettered):
+        disposition = self._decide(entry, FailedAttempt(reason, again, error=name))
+        if isinstance(disposition, DeadLettered):
             started = not _is_own(error, entry)
-            verdict = replace(verdict, traceback=_format(error), started=started)
-        said = entry.verdict
-        self._tell_failure(entry, error, said or verdict, name)
-        self._ledger.fail(entry, verdict)
+            disposition = replace(
+                disposition, traceback=_format(error), started=started
+            )
+        said = entry.disposition
+        self._report_failure(entry, error, said or disposition, name)
+        self._ledger.fail(entry, disposition)
         if said is None:
-            self._conclude(entry, verdict, name, error)
+            self._conclude(entry, disposition, name, error)
 
     def left(self, entry: Entry) -> None:
         """Finish with an entry whose handler ends more than itself: no verdict."""
@@ -127,17 +130,17 @@ class FailureHandler:
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
         """Finish with an entry that was taken and can't be read."""
-        self._ledger.totals.undecodable += 1
+        self._ledger.counters.undecodable += 1
         if self._retry is None:
             self._ledger.finish(entry, ack=False)
-            self._tell_undecodable(entry, error)
+            self._report_undecodable(entry, error)
             return
         failure = FailedAttempt(error.reason, again=False, error="DecodeError")
-        verdict = self._judge(entry, failure)
-        if isinstance(verdict, DeadLettered):
-            verdict = replace(verdict, started=False)
-        self._ledger.fail(entry, verdict)
-        self._conclude(entry, verdict, f"DecodeError: {error.reason}", error)
+        disposition = self._decide(entry, failure)
+        if isinstance(disposition, DeadLettered):
+            disposition = replace(disposition, started=False)
+        self._ledger.fail(entry, disposition)
+        self._conclude(entry, disposition, f"DecodeError: {error.reason}", error)
 
     def lease_left(self, entry: Entry) -> float:
         """Give the seconds until others may have an entry."""
@@ -146,61 +149,69 @@ class FailureHandler:
     def _refuse(
         self, entry: Entry, fields: Sequence[bytes], failure: FailedAttempt
     ) -> None:
-        verdict = self._judge(entry, failure)
-        self._ledger.refuse(entry, verdict, fields)
+        disposition = self._decide(entry, failure)
+        self._ledger.refuse(entry, disposition, fields)
         # Else it had come too late: the entry is somebody else's by now.
-        if entry.verdict is verdict:
-            self._conclude(entry, verdict, failure.error or failure.reason, None)
+        if entry.disposition is disposition:
+            self._conclude(entry, disposition, failure.error or failure.reason, None)
 
-    def _judge(self, entry: Entry, failure: FailedAttempt) -> Disposition:
+    def _decide(self, entry: Entry, failure: FailedAttempt) -> Disposition:
         retry = self._retry or Retry()
         facts = {"now": now(), "chance": random.random()}  # noqa: S311 - jitter
         attempt = entry.deliveries
         try:
-            return decide(failure, attempt, retry, self._instead, **facts)
+            return decide(failure, attempt, retry, self._dead_letter_policy, **facts)
         except Exception as error:  # noqa: BLE001 - a backoff function of the user's
             kind = type(error).__name__
             self._on_event(Event("backoff_failed", logging.ERROR, {"error": kind}))
             usual = dataclasses.replace(retry, backoff=Backoff())
-            return decide(failure, attempt, usual, self._instead, **facts)
+            return decide(failure, attempt, usual, self._dead_letter_policy, **facts)
 
     def _conclude(
-        self, entry: Entry, verdict: Disposition, kind: str, error: BaseException | None
+        self,
+        entry: Entry,
+        disposition: Disposition,
+        kind: str,
+        error: BaseException | None,
     ) -> None:
         """Tell of what was given up, and stop where that was asked for."""
-        if isinstance(verdict, RetryAt):
+        if isinstance(disposition, RetryAt):
             return
         facts = {
             **_names(entry),
             "reason": kind,
-            "then": type(verdict).__name__.lower(),
+            "then": type(disposition).__name__.lower(),
         }
         self._on_event(Event("gave_up", logging.ERROR, facts))
-        if isinstance(verdict, Stopped):
+        if isinstance(disposition, Stopped):
             stream, id_ = entry.shard.stream, entry.id.decode()
             reason = GaveUp(stream, id_, entry.deliveries, kind)
             reason.__cause__ = error
             self._on_stop(reason)
 
-    def _tell_failure(
-        self, entry: Entry, error: BaseException, verdict: Disposition | None, kind: str
+    def _report_failure(
+        self,
+        entry: Entry,
+        error: BaseException,
+        disposition: Disposition | None,
+        kind: str,
     ) -> None:
         # Its type and place only: an exception's text may quote the payload.
         facts = {**_names(entry), "error": kind}
         if not isinstance(error, HandlerTimeout):
             facts["at"] = _place(error)
-        if isinstance(verdict, RetryAt):
-            facts["again_in"] = round(verdict.delay, 3)
-        level = logging.WARNING if isinstance(verdict, RetryAt) else logging.ERROR
+        if isinstance(disposition, RetryAt):
+            facts["again_in"] = round(disposition.delay, 3)
+        level = logging.WARNING if isinstance(disposition, RetryAt) else logging.ERROR
         self._on_event(Event("handler_failed", level, facts, error))
 
-    def _tell_undecodable(self, entry: Entry, error: DecodeError) -> None:
-        self._untold += 1
+    def _report_undecodable(self, entry: Entry, error: DecodeError) -> None:
+        self._unreported += 1
         at = now()
-        if at < self._tell_at:
+        if at < self._report_at:
             return
-        facts = {**_names(entry), "reason": error.reason, "messages": self._untold}
-        self._untold, self._tell_at = 0, at + _TELL
+        facts = {**_names(entry), "reason": error.reason, "messages": self._unreported}
+        self._unreported, self._report_at = 0, at + _TELL
         self._on_event(Event("undecodable", logging.ERROR, facts, error))
 
 

@@ -42,12 +42,12 @@ class ThreadSettler(Settler[T]):
     __slots__ = ()
 
     @classmethod
-    def around(cls, desk: Settler[T]) -> ThreadSettler[T]:
+    def around(cls, settler: Settler[T]) -> ThreadSettler[T]:
         """Make one that serves like a desk in the loop."""
         made = cls.__new__(cls)
         for kind in Settler.__mro__:
             for name in getattr(kind, "__slots__", ()):
-                setattr(made, name, getattr(desk, name))
+                setattr(made, name, getattr(settler, name))
         return made
 
     def ack(self, entry: Entry) -> bool:
@@ -116,7 +116,7 @@ def limited(
 
     async def call_in_time(given: Any) -> object:
         loop = asyncio.get_running_loop()
-        late = partial(_tell_stuck, on_event, given, seconds)
+        late = partial(_report_stuck, on_event, given, seconds)
         stuck = loop.call_later(seconds + _GRACE * cancels, late)
         start = monotonic()
         try:
@@ -136,7 +136,7 @@ def limited(
     return call_in_time
 
 
-def _tell_stuck(on_event: OnEvent, given: Any, seconds: float) -> None:
+def _report_stuck(on_event: OnEvent, given: Any, seconds: float) -> None:
     message = given[0] if isinstance(given, list) else given
     facts = {
         "stream": ascii(message.stream),

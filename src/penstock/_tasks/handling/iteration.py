@@ -30,22 +30,29 @@ class _Iteration(ABC, Generic[T, G]):
     """One `async for`; gives messages or lists of them.
 
     Args:
-        hands: Hands out, and keeps what another task than the last one received.
+        checkouts: Hands out, and keeps what another task than the last one received.
     """
 
-    __slots__ = ("__weakref__", "_caller", "_hands", "_held", "_intake", "_ledger")
+    __slots__ = (
+        "__weakref__",
+        "_caller",
+        "_checkouts",
+        "_entry_queue",
+        "_held",
+        "_ledger",
+    )
 
-    def __init__(self, hands: Checkouts[T]) -> None:
-        self._hands = hands
-        self._intake = hands.intake
-        self._ledger = hands.ledger
+    def __init__(self, checkouts: Checkouts[T]) -> None:
+        self._checkouts = checkouts
+        self._entry_queue = checkouts.entry_queue
+        self._ledger = checkouts.ledger
         # The task that asked last, if it awaited the call itself, and what it was
         # given, if it has not come back for more.
         self._caller: asyncio.Task[Any] | None = None
         self._held: Sequence[Entry] = ()
         # Who starts a loop has come back.
-        hands.come_back_here()
-        hands.iterations.add(self)
+        checkouts.check_in_here()
+        checkouts.iterations.add(self)
 
     def __aiter__(self) -> Self:
         return self
@@ -56,7 +63,7 @@ class _Iteration(ABC, Generic[T, G]):
         if self._caller is not None:
             return self._step(None, None)
         caller = current_caller()
-        return self._step(caller, self._hands.come_back(caller))
+        return self._step(caller, self._checkouts.check_in(caller))
 
     @abstractmethod
     async def _step(self, caller: Caller, before: Before | None) -> G:
@@ -64,7 +71,7 @@ class _Iteration(ABC, Generic[T, G]):
 
         Args:
             caller: Who asks, if it is known: not where the last caller seems to go on.
-            before: See `Checkouts.come_back`.
+            before: See `Checkouts.check_in`.
         """
 
     def _changed(
@@ -74,18 +81,18 @@ class _Iteration(ABC, Generic[T, G]):
 
         Args:
             caller: Who asks, if it is known.
-            before: See `Checkouts.come_back`.
+            before: See `Checkouts.check_in`.
             task: The running task.
         """
-        hands = self._hands
+        checkouts = self._checkouts
         if self._held and self._caller is not None:
-            hands.keep(self._caller, self._held)
+            checkouts.keep(self._caller, self._held)
         self._held, self._caller = (), None
         if before is not None:
-            hands.finish(before)
+            checkouts.finish(before)
         if caller is None and task is not None and not self._is_whole(task):
             caller = task
-            hands.come_back(task)
+            checkouts.check_in(task)
         if caller is task:
             self._caller = task
         return caller
@@ -102,14 +109,14 @@ class _Iteration(ABC, Generic[T, G]):
 
     def __del__(self) -> None:
         if self._held:
-            self._hands.set_aside(*self.let_go())
+            self._checkouts.abandon(*self.let_go())
 
 
 class Loop(_Iteration[T, Message[T]]):
     """One `async for` over a consumer.
 
     Args:
-        hands: Hands out.
+        checkouts: Hands out.
         goal: After which it ends; default: when the consumer closes.
         watch: Has a goal watched that has begun.
     """
@@ -118,11 +125,11 @@ class Loop(_Iteration[T, Message[T]]):
 
     def __init__(
         self,
-        hands: Checkouts[T],
+        checkouts: Checkouts[T],
         goal: CatchUp | None = None,
         watch: Callable[[CatchUp], None] | None = None,
     ) -> None:
-        super().__init__(hands)
+        super().__init__(checkouts)
         self._goal = goal
         self._watch = watch
 
@@ -144,17 +151,17 @@ class Loop(_Iteration[T, Message[T]]):
         super().__del__()
 
     async def _step(self, caller: Caller, before: Before | None) -> Message[T]:
-        hands, intake = self._hands, self._intake
-        task = current_task(hands.loop)
+        checkouts, entry_queue = self._checkouts, self._entry_queue
+        task = current_task(checkouts.loop)
         if task is self._caller:
             if held := self._held:
                 self._held = ()
-                if hands.ack:
+                if checkouts.ack:
                     self._ledger.processed(held[0])
                 else:
                     self._ledger.finish(held[0], ack=False)
-            if hands.holders:
-                hands.come_back(task)
+            if checkouts.holders:
+                checkouts.check_in(task)
         else:
             caller = self._changed(caller, before, task)
         goal = self._goal
@@ -162,14 +169,16 @@ class Loop(_Iteration[T, Message[T]]):
             await self._begin()
             if goal.reached:
                 raise self._end()
-        while (entry := intake.poll() or await intake.entry(goal)) is not None:
-            message = hands.desk.open(entry)
+        while (
+            entry := entry_queue.poll() or await entry_queue.entry(goal)
+        ) is not None:
+            message = checkouts.settler.open(entry)
             if message is None:
                 continue
             if task is self._caller:
                 self._held = (entry,)
                 return message
-            return hands.give(caller or task, entry, message)
+            return checkouts.give(caller or task, entry, message)
         raise self._end()
 
 
@@ -177,32 +186,32 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
     """One `async for` over a consumer's batches.
 
     Args:
-        hands: Hands out.
+        checkouts: Hands out.
         size: Messages in a batch at most.
         linger: Seconds to wait for that many.
     """
 
     __slots__ = ("_linger", "_size")
 
-    def __init__(self, hands: Checkouts[T], size: int, linger: float) -> None:
-        super().__init__(hands)
+    def __init__(self, checkouts: Checkouts[T], size: int, linger: float) -> None:
+        super().__init__(checkouts)
         self._size = size
         self._linger = linger
 
     async def _step(self, caller: Caller, before: Before | None) -> list[Message[T]]:
-        hands = self._hands
-        task = current_task(hands.loop)
+        checkouts = self._checkouts
+        task = current_task(checkouts.loop)
         if task is self._caller:
             held, self._held = self._held, ()
-            self._ledger.finish_all(held, ack=hands.ack)
-            hands.come_back(task)
+            self._ledger.finish_all(held, ack=checkouts.ack)
+            checkouts.check_in(task)
         else:
             caller = self._changed(caller, before, task)
-        while entries := await self._intake.batch(self._size, self._linger):
-            entries, messages = hands.desk.open_all(entries)
+        while entries := await self._entry_queue.batch(self._size, self._linger):
+            entries, messages = checkouts.settler.open_all(entries)
             if messages and task is self._caller:
                 self._held = entries
                 return messages
             if messages:
-                return hands.give_all(caller or task, entries, messages)
+                return checkouts.check_out_all(caller or task, entries, messages)
         raise StopAsyncIteration

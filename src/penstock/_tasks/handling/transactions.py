@@ -65,7 +65,7 @@ class Applier:
     """Has transactions of one consumer's messages applied.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         ledger: Has the messages.
         member: The group's.
         dead: The name of the dead letters' stream, with `{stream}` in it for the
@@ -77,7 +77,7 @@ class Applier:
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         ledger: Ledger,
         member: Membership,
         *,
@@ -86,8 +86,8 @@ class Applier:
         reject: Callable[[Entry, Sequence[bytes], str], None],
         on_event: OnEvent,
     ) -> None:
-        self._home = LoopBinding("consumer")
-        self._line = line
+        self._binding = LoopBinding("consumer")
+        self._connection = connection
         self._ledger = ledger
         self._member = member
         self._dead = dead
@@ -123,21 +123,21 @@ class Applier:
             TransactionFailed: It was refused, and nothing was applied.
             TransactionBroken: It was refused after a part of it.
         """
-        self._home.check()
+        self._binding.check()
         check_open(entry, "the end of its transaction")
         repeated, reply = False, None
         while reply is None:
             if self._ledger.closed:  # there will be no connection any more
                 raise ClosedError("consumer")
-            if entry.account.replaced:
+            if entry.shard_state.replaced:
                 # An entry of this id is another message, in a recreated stream.
                 return Applied(pending=False), repeated
             try:
-                self._line.check()
+                self._connection.check()
             except ConnectionLost as error:
                 # Until the consumer closes, which closes the link.
                 with suppress(ConnectionLost):
-                    await self._line.restore(error.reason)
+                    await self._connection.restore(error.reason)
                 continue
             try:
                 reply = await self._ask(entry, effects)
@@ -155,7 +155,7 @@ class Applier:
         """Send it; gives the reply, None if the server has forgotten the script."""
         command = self._command(entry, effects)
         self._given, given = True, self._given
-        [reply] = await self._line.calls([command])
+        [reply] = await self._connection.calls([command])
         if given and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
             self._given = False
             return None
@@ -192,18 +192,18 @@ class Applier:
 
     def _book(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
         """Tell the ledger what the server has done with the message."""
-        failure, totals = applied.failure, self._ledger.totals
+        failure, counters = applied.failure, self._ledger.counters
         if failure is not None and not failure.buried:
             return
         if not self._ledger.applied(entry):
             return  # it was somebody else's by our books
         if failure is not None:
-            totals.dead += not self._drop
-            totals.dropped += self._drop
+            counters.dead += not self._drop
+            counters.dropped += self._drop
         elif applied.pending or repeated:
-            totals.acked += 1
+            counters.acked += 1
         else:
-            totals.lost += 1
+            counters.lost += 1
 
     def _fail(
         self,
@@ -243,22 +243,22 @@ class Applier:
 
 
 def applier(
-    plan: ConsumerConfig[Any],
-    line: CommandConnection,
+    config: ConsumerConfig[Any],
+    connection: CommandConnection,
     ledger: Ledger,
-    verdicts: FailureHandler,
+    failure_handler: FailureHandler,
 ) -> Applier | None:
     """Make a consumer's; None where nothing can be acknowledged."""
-    if plan.member is None or not plan.acks:
+    if config.member is None or not config.acks:
         return None
     return Applier(
-        line,
+        connection,
         ledger,
-        plan.member,
-        dead=plan.dead_letters if plan.instead is None else None,
-        drop=plan.instead is DeadLetters.DROP,
-        reject=verdicts.reject,
-        on_event=plan.on_event,
+        config.member,
+        dead=config.dead_letters if config.instead is None else None,
+        drop=config.instead is DeadLetters.DROP,
+        reject=failure_handler.reject,
+        on_event=config.on_event,
     )
 
 
@@ -334,7 +334,7 @@ def _check_pending(entry: Entry, applied: Applied) -> None:
         TransactionFailed: Its group was recreated, and is about to be given the message
             again. To let go of it here would leave it pending for nobody who works.
     """
-    recreated = entry.account.anew > entry.leased_at
+    recreated = entry.shard_state.group_recreated_at > entry.leased_at
     if recreated and not applied.pending and applied.failure is None:
         text = "NOGROUP the group was recreated, and has not been given the message yet"
         reply = ErrorReply(text)

@@ -37,23 +37,25 @@ class WorkerContext:
     """What workers work with.
 
     Attributes:
-        intake: Where entries come from.
+        entry_queue: Where entries come from.
         ledger: Where outcomes go.
-        desk: Serves the messages.
-        verdicts: Deals with failures.
+        settler: Serves the messages.
+        failure_handler: Deals with failures.
         ack: Whether a handler's return acknowledges.
         goal: After which no more is to be handled, if there is one.
     """
 
-    intake: EntryQueue
+    entry_queue: EntryQueue
     ledger: Ledger
-    desk: Settler[Any]
-    verdicts: FailureHandler
+    settler: Settler[Any]
+    failure_handler: FailureHandler
     ack: bool
     goal: Goal | None = None
 
 
-async def work(call: Call, bench: WorkerContext, replace: Callable[[], None]) -> None:
+async def work(
+    call: Call, worker_context: WorkerContext, replace: Callable[[], None]
+) -> None:
     """Handle entries until the intake closes, or the goal is reached.
 
     A handler that raises has failed. So has one that is cancelled, by itself or by a
@@ -61,7 +63,7 @@ async def work(call: Call, bench: WorkerContext, replace: Callable[[], None]) ->
 
     Args:
         call: Called with each message.
-        bench: What to work with.
+        worker_context: What to work with.
         replace: Called when a handler has left something in the task's context: then
             another worker goes on, with a clean one.
 
@@ -69,14 +71,19 @@ async def work(call: Call, bench: WorkerContext, replace: Callable[[], None]) ->
         SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
             handler or a codec.
     """
-    intake, ledger, desk, ack = bench.intake, bench.ledger, bench.desk, bench.ack
+    entry_queue, ledger, settler, ack = (
+        worker_context.entry_queue,
+        worker_context.ledger,
+        worker_context.settler,
+        worker_context.ack,
+    )
     task, context = this_task(), Snapshot()
-    filled, wait = context.filled, partial(intake.entry, bench.goal)
-    goal = bench.goal
+    filled, wait = context.filled, partial(entry_queue.entry, worker_context.goal)
+    goal = worker_context.goal
     while not (goal and goal.reached) and (
-        entry := intake.poll() or await _patiently(wait)
+        entry := entry_queue.poll() or await _patiently(wait)
     ):
-        message = desk.open(entry)
+        message = settler.open(entry)
         if message is None:
             continue
         try:
@@ -84,10 +91,10 @@ async def work(call: Call, bench: WorkerContext, replace: Callable[[], None]) ->
             if result is not None:
                 check_result(result)
         except BaseException as error:  # noqa: BLE001 - sorted out there
-            _failed(bench, [entry], error, task)
+            _failed(worker_context, [entry], error, task)
         else:
             if task.cancelling():
-                _check_swallowed(bench, [entry])
+                _check_swallowed(worker_context, [entry])
             if ack:
                 ledger.processed(entry)
             else:
@@ -101,7 +108,7 @@ async def work(call: Call, bench: WorkerContext, replace: Callable[[], None]) ->
 
 async def work_batches(
     call: Call,
-    bench: WorkerContext,
+    worker_context: WorkerContext,
     replace: Callable[[], None],
     *,
     size: int,
@@ -111,7 +118,7 @@ async def work_batches(
 
     Args:
         call: Called with a list of messages.
-        bench: What to work with.
+        worker_context: What to work with.
         replace: See `work`.
         size: Messages in a batch at most.
         linger: Seconds to wait for that many.
@@ -121,9 +128,9 @@ async def work_batches(
             handler or a codec.
     """
     task, context = this_task(), Snapshot()
-    batch = partial(bench.intake.batch, size, linger, bench.goal)
+    batch = partial(worker_context.entry_queue.batch, size, linger, worker_context.goal)
     while taken := await _patiently(batch):
-        entries, messages = bench.desk.open_all(taken)
+        entries, messages = worker_context.settler.open_all(taken)
         if not messages:
             continue
         try:
@@ -131,11 +138,11 @@ async def work_batches(
             if result is not None:
                 check_result(result)
         except BaseException as error:  # noqa: BLE001 - sorted out there
-            _failed(bench, entries, error, task)
+            _failed(worker_context, entries, error, task)
         else:
             if task.cancelling():
-                _check_swallowed(bench, entries)
-            bench.ledger.finish_all(entries, ack=bench.ack)
+                _check_swallowed(worker_context, entries)
+            worker_context.ledger.finish_all(entries, ack=worker_context.ack)
         if task.cancelling():
             await _get_over_cancellation(task)
         if context.changed():
@@ -144,7 +151,7 @@ async def work_batches(
 
 
 def _failed(
-    bench: WorkerContext,
+    worker_context: WorkerContext,
     entries: Sequence[Entry],
     error: BaseException,
     task: asyncio.Task[Any],
@@ -156,16 +163,16 @@ def _failed(
         SystemExit: Or another one of `EXITS`, if that is what it raised.
     """
     if isinstance(error, asyncio.CancelledError) and task.cancelling() and _run_ends():
-        _interrupt(bench, entries)
+        _interrupt(worker_context, entries)
         raise error
     if isinstance(error, EXITS):
-        _leave(bench, entries)
+        _leave(worker_context, entries)
         raise error
     for entry in entries:
-        bench.verdicts.failed(entry, error)
+        worker_context.failure_handler.failed(entry, error)
 
 
-def _check_swallowed(bench: WorkerContext, entries: Sequence[Entry]) -> None:
+def _check_swallowed(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
     """Check whose cancellation a handler has swallowed that then returned.
 
     One of its own is its affair.
@@ -174,7 +181,7 @@ def _check_swallowed(bench: WorkerContext, entries: Sequence[Entry]) -> None:
         CancelledError: It was ours: who knows what the handler has done.
     """
     if _run_ends():
-        _interrupt(bench, entries)
+        _interrupt(worker_context, entries)
         raise asyncio.CancelledError
 
 
@@ -215,11 +222,11 @@ async def _get_over_cancellation(task: asyncio.Task[Any]) -> None:
         pass
 
 
-def _interrupt(bench: WorkerContext, entries: Sequence[Entry]) -> None:
+def _interrupt(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
     for entry in reversed(entries):
-        bench.verdicts.interrupted(entry)
+        worker_context.failure_handler.interrupted(entry)
 
 
-def _leave(bench: WorkerContext, entries: Sequence[Entry]) -> None:
+def _leave(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
     for entry in entries:
-        bench.verdicts.left(entry)
+        worker_context.failure_handler.left(entry)

@@ -53,14 +53,16 @@ class RunOptions:
     batch: Batch | None
 
     async def work(
-        self, call: Call, bench: WorkerContext, replace: Callable[[], None]
+        self, call: Call, worker_context: WorkerContext, replace: Callable[[], None]
     ) -> None:
         """Be one of the workers."""
         if self.batch is None:
-            await work(call, bench, replace)
+            await work(call, worker_context, replace)
             return
         linger = seconds(self.batch.linger, "linger")
-        await work_batches(call, bench, replace, size=self.batch.size, linger=linger)
+        await work_batches(
+            call, worker_context, replace, size=self.batch.size, linger=linger
+        )
 
 
 class WorkerPool(Generic[T]):
@@ -69,18 +71,18 @@ class WorkerPool(Generic[T]):
     Args:
         plan: What the consumer is to be.
         ledger: Told in which order to hand out.
-        bench: Gives what workers work with, messages served by a kind of desk.
+        worker_context: Gives what workers work with, messages served by a kind of desk.
     """
 
     def __init__(
         self,
-        plan: ConsumerConfig[T],
+        config: ConsumerConfig[T],
         ledger: Ledger,
-        bench: Callable[[type[Settler[T]]], WorkerContext],
+        worker_context: Callable[[type[Settler[T]]], WorkerContext],
     ) -> None:
-        self._plan = plan
+        self._config = config
         self._ledger = ledger
-        self._bench = bench
+        self._context = worker_context
         # In the context of handlers, to see one that closes its own consumer.
         self._token = object()
         # Called with the task that called `run`, when the last run has ended.
@@ -113,7 +115,7 @@ class WorkerPool(Generic[T]):
             self._ledger.order_by(job.ordering)
         self._runs += 1
         try:
-            await self._employ(job, goal)
+            await self._start_workers(job, goal)
         finally:
             self._runs -= 1
             if not self._runs:
@@ -121,7 +123,7 @@ class WorkerPool(Generic[T]):
                 if self.on_idle is not None:
                     self.on_idle(this_task())
 
-    async def dismiss(self, deadline: float, last: float) -> None:
+    async def stop(self, deadline: float, last: float) -> None:
         """Wait until handlers have finished, and cancel those that take too long.
 
         Args:
@@ -137,9 +139,9 @@ class WorkerPool(Generic[T]):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _employ(self, job: RunOptions, goal: CatchUp | None) -> None:
+    async def _start_workers(self, job: RunOptions, goal: CatchUp | None) -> None:
         call, kind = self._call(job)
-        bench = replace(self._bench(kind), goal=goal)
+        worker_context = replace(self._context(kind), goal=goal)
         if goal is not None:
             call = goal.tracking(call)
         # Of every handler; what one leaves in its context the next must not see.
@@ -153,14 +155,14 @@ class WorkerPool(Generic[T]):
 
         async def worker() -> None:
             try:
-                await job.work(call, bench, start)
+                await job.work(call, worker_context, start)
             except EXITS as error:
                 # Of several at a time the group would make one exception.
                 exits.append(error)
                 workers.cancel_scope.cancel()
             except BaseException as error:
                 known = isinstance(error, PenstockError)
-                if not known and not bench.intake.is_failure(error):
+                if not known and not worker_context.entry_queue.is_failure(error):
                     raise
                 # Not raised here: what other handlers are at shall be finished.
                 errors.append(error)
@@ -183,9 +185,9 @@ class WorkerPool(Generic[T]):
         call = cast("Call", job.handler)
         if not awaited:
             call = in_thread(job.handler, anyio.CapacityLimiter(job.concurrency))
-        call = wrap(call, self._plan.middleware)
-        timeout = self._plan.retry.timeout if self._plan.retry else None
+        call = wrap(call, self._config.middleware)
+        timeout = self._config.retry.timeout if self._config.retry else None
         if timeout is not None:
             limit = seconds(timeout, "timeout")
-            call = limited(call, limit, self._plan.on_event, cancels=awaited)
+            call = limited(call, limit, self._config.on_event, cancels=awaited)
         return call, Settler if awaited else ThreadSettler

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from penstock._connection.reconnect import CommandConnection
-from penstock._core.ledger.entry import LeaseRenewal
+from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
@@ -28,8 +28,8 @@ from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.dead_consumers import reap
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.leases.pending_bodies import Book
-from penstock._tasks.leases.release import channel, give_back
-from penstock._tasks.reporting import id_list, tell_of_deleted
+from penstock._tasks.leases.release import channel, release_entries
+from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost
 from penstock.events import Event, OnEvent
@@ -61,7 +61,7 @@ def _presence(shard: Shard, member: Membership) -> bytes:
 
 
 async def renew(
-    line: CommandConnection,
+    connection: CommandConnection,
     ledger: Ledger,
     member: Membership,
     claims: OwnClaims,
@@ -84,8 +84,8 @@ async def renew(
     kept = [due for due in renewals if not due.late]
     lost: list[bytes] = []
     refused: ErrorReply | None = None
-    questions = [_ask_owner(member, due.account.shard, due.ids) for due in late]
-    asked = iter(await line.calls([each for asks in questions for each in asks]))
+    questions = [_ask_owner(member, due.shard_state.shard, due.ids) for due in late]
+    asked = iter(await connection.calls([each for asks in questions for each in asks]))
     for due, asks in zip(late, questions, strict=True):
         answers = [next(asked) for _ in asks]
         error = next((each for each in answers if isinstance(each, ErrorReply)), None)
@@ -98,7 +98,7 @@ async def renew(
         kept.append(due)
     kept = [due for due in kept if due.ids]
     renewed = [_claim(due, asked_at, lease) for due in kept]
-    for due, reply in zip(kept, await claims.claim(line, renewed), strict=True):
+    for due, reply in zip(kept, await claims.claim(connection, renewed), strict=True):
         if not isinstance(reply, ErrorReply):
             lost += ledger.lose_all_but(due, reply)
             ledger.renewed(due, asked_at)
@@ -112,7 +112,7 @@ async def renew(
 
 def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
     youngest = max(entry.leased_at for entry in due.entries)
-    return OwnClaim(due.account.shard, due.ids, min_idle(at - youngest, lease))
+    return OwnClaim(due.shard_state.shard, due.ids, min_idle(at - youngest, lease))
 
 
 def _is_gone(reply: ErrorReply) -> bool:
@@ -154,11 +154,11 @@ class Claimer:
     """Takes over, as far as there is room, what others left longer than the lease.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         fetch: Reads entries on the connection of their shard's reader: the command
             connection has subscribed, and the server closes it if 32 MB wait on it.
         ledger: Where it is booked.
-        intake: Told what there is.
+        entry_queue: Told what there is.
         member: Whose it becomes.
         claims: Claims entries that are ours.
         cursors: Have the shards to look at.
@@ -169,11 +169,11 @@ class Claimer:
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         *,
         fetch: Fetch,
         ledger: Ledger,
-        intake: EntryQueue,
+        entry_queue: EntryQueue,
         member: Membership,
         claims: OwnClaims,
         cursors: SlotCursors,
@@ -181,10 +181,10 @@ class Claimer:
         interval: float,
         on_event: OnEvent,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._fetch = fetch
         self._ledger = ledger
-        self._intake = intake
+        self._entry_queue = entry_queue
         self._member = member
         self._claims = claims
         self._reads = cursors
@@ -241,7 +241,7 @@ class Claimer:
         That may take a server's time without end: bound it, and then call `cut`.
         """
         self._stopping = True
-        if not self._asking or self._line.lost:
+        if not self._asking or self._connection.lost:
             self.cut()
         await self._ended.wait()
 
@@ -266,7 +266,7 @@ class Claimer:
         except ConnectionLost as error:
             if self._stopping:
                 return
-            await self._line.restore(error.reason)
+            await self._connection.restore(error.reason)
             # What a lost reply took over is ours unseen, until its lease has ended.
             self._asking = False
             return
@@ -287,31 +287,31 @@ class Claimer:
 
     async def _listen(self) -> None:
         first = self._listening_on is None
-        if self._listening_on != self._line.number:
+        if self._listening_on != self._connection.number:
             self._heard.clear()
         shards = [s for s in self._reads.shards if s.key not in self._heard]
         if not self._may_listen or not shards:
             return
         if first:
             await self._look_for_namesakes(shards)
-        number = self._line.number
+        number = self._connection.number
         channels = [channel(shard, self._member.group) for shard in shards]
         channels += [_presence(shard, self._member) for shard in shards]
-        self._may_listen = await self._line.listen(channels, self._released.ring)
+        self._may_listen = await self._connection.listen(channels, self._released.ring)
         self._listening_on = number
         self._heard.update(shard.key for shard in shards)
 
     async def _look_for_namesakes(self, shards: Sequence[Shard]) -> None:
         """Warn of a consumer of our name: each would take the other's entries anew."""
         channels = [_presence(shard, self._member) for shard in shards]
-        [reply] = await self._line.calls([commands.pubsub_numsub(channels)])
+        [reply] = await self._connection.calls([commands.pubsub_numsub(channels)])
         if not isinstance(reply, ErrorReply) and any(reply):
-            self._tell("name_in_use", shards[0], consumer=ascii(self._member.name))
+            self._report("name_in_use", shards[0], consumer=ascii(self._member.name))
 
     async def _search(self, shard: Shard) -> None:
         """Look through a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
-            room = self._ledger.spare(now())
+            room = self._ledger.claim_budget(now())
             if not room or self._stopping:
                 self._cut_short = True
                 return
@@ -328,10 +328,10 @@ class Claimer:
             # What was ours, and is acknowledged between its takeover and its booking,
             # is done.
             with self._ledger.recovering(shard):
-                [reply] = await self._line.calls([command])
+                [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
                     self._asking = False
-                    self._tell("claim_refused", shard, reply=reply.text)
+                    self._report("claim_refused", shard, reply=reply.text)
                     return
                 page: Claimed = reply
                 self._cursors[shard.key] = page.cursor
@@ -340,7 +340,7 @@ class Claimer:
                     await self._leave(shard, left, asked)
             self._asking = False
             if left or self._cursors[shard.key] == b"0-0":
-                tell_of_deleted(self._ledger, self._member.group, self._on_event)
+                report_deleted(self._ledger, self._member.group, self._on_event)
                 return
         self._unfinished = True
 
@@ -352,27 +352,27 @@ class Claimer:
         ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
         if not ids:
             return ()
-        pending = await self._line.calls(_ask_owner(member, shard, ids))
+        pending = await self._connection.calls(_ask_owner(member, shard, ids))
         counts = _counts(ids, pending)
         taken = 0
         here: list[bytes] = []
 
         def book(entries: Sequence[RawEntry]) -> None:
             nonlocal taken
-            new = ledger.came_back(shard, entries, asked, counts, claimed=True)
+            new = ledger.redelivered(shard, entries, asked, counts, claimed=True)
             taken += new
             here.extend(id_ for id_, fields in entries if fields)
-            self._intake.arrived(new)
+            self._entry_queue.arrived(new)
 
         left, refused = await self._fetch(shard, list(counts), book)
-        ledger.totals.claimed += taken
+        ledger.counters.claimed += taken
         there = {id_: count for id_, count in counts.items() if id_ not in left}
         await self._settle_counts(shard, there)
         if taken:
-            self._tell("claimed", shard, messages=taken, ids=id_list(here))
+            self._report("claimed", shard, messages=taken, ids=id_list(here))
         if refused is not None:
             # They are ours, and found again when their lease has ended.
-            self._tell("claim_refused", shard, reply=refused.text)
+            self._report("claim_refused", shard, reply=refused.text)
         return left
 
     async def _leave(self, shard: Shard, ids: Sequence[bytes], asked: float) -> None:
@@ -381,7 +381,7 @@ class Claimer:
         self._cursors[shard.key] = ids[0]
         waited = min_idle(now() - asked, self._lease)
         claim = OwnClaim(shard, ids, waited, idle=int(self._lease * 1000))
-        await self._claims.claim(self._line, [claim])
+        await self._claims.claim(self._connection, [claim])
 
     async def _settle_counts(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
         """Have the server count what may be started now, and release what can't be.
@@ -391,10 +391,12 @@ class Claimer:
         """
         fresh = [id_ for id_, count in counts.items() if not count]
         if fresh:
-            await self._claims.claim(self._line, [OwnClaim(shard, fresh, count=1)])
+            await self._claims.claim(
+                self._connection, [OwnClaim(shard, fresh, count=1)]
+            )
         if released := self._ledger.release_probes(_PROBES):
-            await give_back(
-                self._line,
+            await release_entries(
+                self._connection,
                 self._claims,
                 released,
                 self._member,
@@ -408,13 +410,13 @@ class Claimer:
             return
         self._reaped_at = now()
         for shard in self._reads.shards:
-            refused = await reap(self._line, self._member, shard, self._lease)
+            refused = await reap(self._connection, self._member, shard, self._lease)
             if refused is not None:
                 self._may_reap = False
-                self._tell("reaping_refused", shard, reply=refused.text)
+                self._report("reaping_refused", shard, reply=refused.text)
                 return
 
-    def _tell(self, name: str, shard: Shard, **facts: Any) -> None:
+    def _report(self, name: str, shard: Shard, **facts: Any) -> None:
         names: dict[str, object] = {"stream": ascii(shard.stream)}
         names |= {"shard": shard.number, "group": ascii(self._member.group)}
         self._on_event(Event(name, facts={**names, **facts}))

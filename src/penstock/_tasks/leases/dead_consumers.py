@@ -20,7 +20,7 @@ _MOST: Final = 1000
 
 
 async def reap(
-    line: CommandConnection, member: Membership, shard: Shard, lease: float
+    connection: CommandConnection, member: Membership, shard: Shard, lease: float
 ) -> ErrorReply | None:
     """Remove the group's consumers that are empty and have not asked for a lease.
 
@@ -30,21 +30,23 @@ async def reap(
     Raises:
         ConnectionLost: The connection ended before the replies.
     """
-    [reply] = await line.calls([commands.xinfo_consumers(shard.key, member.group)])
+    [reply] = await connection.calls(
+        [commands.xinfo_consumers(shard.key, member.group)]
+    )
     if isinstance(reply, ErrorReply):
         return reply
     idle = max(lease, _LEAST_IDLE) * 1000
     for consumer in reply:
         ours = consumer.name == member.name.encode()
         if not ours and not consumer.pending and consumer.idle > idle:
-            refused = await remove(line, member, shard, consumer.name)
+            refused = await remove(connection, member, shard, consumer.name)
             if refused is not None:
                 return refused
     return None
 
 
 async def remove(
-    line: CommandConnection, member: Membership, shard: Shard, name: bytes
+    connection: CommandConnection, member: Membership, shard: Shard, name: bytes
 ) -> ErrorReply | None:
     """Remove a consumer unless it has pending entries; gives what was refused.
 
@@ -52,14 +54,14 @@ async def remove(
         ConnectionLost: The connection ended before the replies.
     """
     script = scripts.remove_empty_consumer(shard.key, member.group, name)
-    [reply] = await line.calls([script])
+    [reply] = await connection.calls([script])
     if not isinstance(reply, ErrorReply):
         return None
-    return await _remove_without_script(line, member, shard, name)
+    return await _remove_without_script(connection, member, shard, name)
 
 
 async def _remove_without_script(
-    line: CommandConnection, member: Membership, shard: Shard, name: bytes
+    connection: CommandConnection, member: Membership, shard: Shard, name: bytes
 ) -> ErrorReply | None:
     """List and remove in one transaction, and put back what went with it.
 
@@ -67,7 +69,7 @@ async def _remove_without_script(
     force makes it pending again, given back.
     """
     group = member.group
-    answers = await line.calls(
+    answers = await connection.calls(
         commands.transaction(
             [
                 commands.xpending_between(
@@ -81,15 +83,15 @@ async def _remove_without_script(
     for part in done:
         if isinstance(part, ErrorReply):
             return part
-    return await _put_back(line, member, shard, done[0])
+    return await _put_back(connection, member, shard, done[0])
 
 
 async def _put_back(
-    line: CommandConnection, member: Membership, shard: Shard, gone: Sequence[Any]
+    connection: CommandConnection, member: Membership, shard: Shard, gone: Sequence[Any]
 ) -> ErrorReply | None:
     if not gone:
         return None
     ids = [pending.id for pending in gone]
     command = commands.xclaim_restore(shard.key, member.group, member.name, ids)
-    [reply] = await line.calls([command])
+    [reply] = await connection.calls([command])
     return reply if isinstance(reply, ErrorReply) else None

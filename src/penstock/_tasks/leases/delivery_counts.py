@@ -41,7 +41,7 @@ class DeliveryCounts:
     """Counts starts of handlers on the server.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         claims: Claims entries that are ours; None where there is no group.
         ledger: Has the entries.
         lease: The lease in seconds.
@@ -53,7 +53,7 @@ class DeliveryCounts:
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         claims: OwnClaims | None,
         ledger: Ledger,
         *,
@@ -63,7 +63,7 @@ class DeliveryCounts:
         on_lost: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._claims = claims
         self._ledger = ledger
         self._lease = lease
@@ -113,7 +113,7 @@ class DeliveryCounts:
         return True
 
     def _must_confirm(self, entries: Sequence[Entry]) -> bool:
-        return self._once or any(entry.suspect for entry in entries)
+        return self._once or any(entry.suspected for entry in entries)
 
     def _is_cheap(self) -> bool:
         pace = self._ledger.pace
@@ -138,9 +138,9 @@ class DeliveryCounts:
         claims = self._claims
         assert claims is not None  # noqa: S101 - only groups count
         pages = batch.pages(self._lease)
-        sent = [claims.command(self._line, claim) for claim, _ in pages]
+        sent = [claims.command(self._connection, claim) for claim, _ in pages]
         try:
-            replies = self._line.send(sent)
+            replies = self._connection.send(sent)
         except ConnectionLost:
             batch.answered(confirmed=False)
             return
@@ -150,7 +150,9 @@ class DeliveryCounts:
                 batch.answered(confirmed=False)
                 return
             answers = list(zip(sent, future.result(), strict=True))
-            refused = [claims.script_refused(self._line, *each) for each in answers]
+            refused = [
+                claims.script_refused(self._connection, *each) for each in answers
+            ]
             if any(refused):
                 self._send(batch)
             else:
@@ -235,7 +237,7 @@ class _CountBatch:
     def add(self, entries: Sequence[Entry]) -> None:
         """Add entries."""
         for entry in entries:
-            key = entry.account.shard, entry.deliveries
+            key = entry.shard_state.shard, entry.deliveries
             self.groups.setdefault(key, []).append(entry)
 
     def pages(self, lease: float) -> list[tuple[OwnClaim, Sequence[Entry]]]:

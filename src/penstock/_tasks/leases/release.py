@@ -17,7 +17,7 @@ from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["TOO_LATE", "Limits", "channel", "give_back"]
+__all__ = ["TOO_LATE", "Limits", "channel", "release_entries"]
 
 TOO_LATE: Final = "close_timeout is over"
 """Why connections are aborted while something is still being sent."""
@@ -69,8 +69,8 @@ def channel(shard: Shard, group: str) -> bytes:
     return b"penstock:released:" + shard.key + b":" + group.encode()
 
 
-async def give_back(
-    line: CommandConnection,
+async def release_entries(
+    connection: CommandConnection,
     claims: OwnClaims,
     released: Iterable[tuple[Shard, int, Sequence[bytes]]],
     member: Membership,
@@ -82,7 +82,7 @@ async def give_back(
     """Leave what has no outcome to others, at once.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         claims: Claims entries that are ours.
         released: What the ledger let go: shard, delivery count, ids.
         member: Whose entries they are.
@@ -100,10 +100,10 @@ async def give_back(
     try:
         # In one write: the server does one after the other. To publish may be refused
         # by an ACL; the others find it at their next search.
-        answers = await claims.claim(line, batch, _news(member, told))
+        answers = await claims.claim(connection, batch, _news(member, told))
         for shard in strays:
-            answers += await _give_back_strays(line, claims, member, shard, ms)
-        await line.calls(_news(member, strays))
+            answers += await _release_strays(connection, claims, member, shard, ms)
+        await connection.calls(_news(member, strays))
     except ConnectionLost as error:
         facts: dict[str, object] = {"messages": messages, "reason": error.reason}
         on_event(Event("not_given_back", logging.WARNING, facts))
@@ -119,8 +119,8 @@ def _news(member: Membership, shards: Iterable[Shard]) -> list[Command]:
     return [commands.publish(channel(each, member.group), b"") for each in shards]
 
 
-async def _give_back_strays(
-    line: CommandConnection,
+async def _release_strays(
+    connection: CommandConnection,
     claims: OwnClaims,
     member: Membership,
     shard: Shard,
@@ -131,12 +131,14 @@ async def _give_back_strays(
     after = b"0-0"
     while True:
         ask = commands.xpending_page(shard.key, member.group, member.name, after, _PAGE)
-        [reply] = await line.calls([ask])
+        [reply] = await connection.calls([ask])
         if isinstance(reply, ErrorReply):
             return [*answers, reply]
-        page = [line.id for line in reply]
+        page = [connection.id for connection in reply]
         if page:
-            answers += await claims.claim(line, [OwnClaim(shard, page, idle=idle)])
+            answers += await claims.claim(
+                connection, [OwnClaim(shard, page, idle=idle)]
+            )
             after = page[-1]
         if len(page) < _PAGE:
             return answers

@@ -23,7 +23,7 @@ from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import join, pin
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.leases.release import give_back
+from penstock._tasks.leases.release import release_entries
 from penstock._tasks.reading.reader_pool import Readers
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.stream_info import StreamInspector
@@ -53,31 +53,31 @@ class Assignment:
 
     Args:
         plan: What was asked for.
-        line: The command connection.
+        connection: The command connection.
         ledger: What is in hand.
-        scout: Finds shards.
+        discovery: Finds shards.
         claims: Claims entries that are ours; None where there is no group.
     """
 
     def __init__(
         self,
-        plan: ConsumerConfig[Any],
-        line: CommandConnection,
+        config: ConsumerConfig[Any],
+        connection: CommandConnection,
         ledger: Ledger,
-        scout: ShardDiscovery,
+        discovery: ShardDiscovery,
         claims: OwnClaims | None,
     ) -> None:
-        self._plan = plan
-        self._line = line
+        self._config = config
+        self._connection = connection
         self._ledger = ledger
-        self._scout = scout
+        self._discovery = discovery
         self._claims = claims
-        group, recover = plan.member is not None, plan.acks
+        group, recover = config.member is not None, config.acks
         self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
         # What is wrong with a key that was never a stream; REALTIME tells when it is
         # asked for messages.
         self.wrong: ServerError | None = None
-        self.describer = StreamInspector()
+        self.inspector = StreamInspector()
         # Both are there once it is open.
         self.readers: Readers | None = None
         self.claimer: Claimer | None = None
@@ -92,29 +92,29 @@ class Assignment:
             ConnectionLost: The connection ended.
         """
         shards: list[Shard] = []
-        for stream in self._plan.streams:
+        for stream in self._config.streams:
             shards += await self._find(stream)
-        for shard, after in await self._begin(shards, self._plan.start):
+        for shard, after in await self._begin(shards, self._config.start):
             if shard not in self.cursors:  # one stream's shard may be another's name
                 cursor = self.cursors.open(shard)
-                cursor.add(shard, after, pinned=self._pins(self._plan.start))
+                cursor.add(shard, after, pinned=self._pins(self._config.start))
 
     async def _find(self, stream: str) -> Sequence[Shard]:
-        if self._plan.numbers is None:
-            return await self._scout.watch(stream)
-        return [shard_keys.numbered(stream, number) for number in self._plan.numbers]
+        if self._config.numbers is None:
+            return await self._discovery.watch(stream)
+        return [shard_keys.numbered(stream, number) for number in self._config.numbers]
 
     async def _begin(
         self, shards: Sequence[Shard], start: Start | EntryId
     ) -> list[tuple[Shard, bytes]]:
         """Fix where shards are read: the group made, or LATEST pinned."""
-        member = self._plan.member
+        member = self._config.member
         if member is not None:
-            found = await join(self._line, member, shards, after_which(start))
+            found = await join(self._connection, member, shards, after_which(start))
         else:
             latest = self._pins(start)
             found, self.wrong = await pin(
-                self._line, shards, self.describer, needed=latest
+                self._connection, shards, self.inspector, needed=latest
             )
             if not latest:
                 found = [after_which(start)] * len(shards)
@@ -122,7 +122,7 @@ class Assignment:
 
     def _pins(self, start: Start | EntryId) -> bool:
         """Whether a start is made the last id of each stream."""
-        return self._plan.member is None and start is Start.LATEST
+        return self._config.member is None and start is Start.LATEST
 
     async def appeared(self, shards: Sequence[Shard]) -> Iterable[Shard]:
         """Read shards that were not there when the consumer opened.
@@ -133,7 +133,7 @@ class Assignment:
         Raises:
             ConnectionLost: The connection ended.
         """
-        start = self._plan.start
+        start = self._config.start
         # All of it was sent after opening.
         start = Start.EARLIEST if start is Start.LATEST else start
         try:
@@ -143,7 +143,7 @@ class Assignment:
             return ()
         for shard in shards:
             facts = {"stream": ascii(shard.stream), "shard": shard.number}
-            self._plan.on_event(Event("shard_found", logging.INFO, facts))
+            self._config.on_event(Event("shard_found", logging.INFO, facts))
         return shards
 
     async def _add(self, shards: Sequence[Shard], start: Start | EntryId) -> None:
@@ -159,12 +159,12 @@ class Assignment:
 
     async def assign(self, stream: str, shards: Sequence[Shard] | None) -> None:
         """Read a stream, or some of its shards, as well."""
-        await self._add(shards or await self._find(stream), self._plan.start)
+        await self._add(shards or await self._find(stream), self._config.start)
 
     async def unassign(self, stream: str, shards: Sequence[Shard] | None) -> None:
         """Read a stream, or some of its shards, no more."""
         if shards is None:
-            self._scout.ignore(stream)
+            self._discovery.ignore(stream)
         leaving = [
             shard
             for shard in self.cursors.shards
@@ -185,29 +185,29 @@ class Assignment:
         await self._reading.between_reads(remove)
 
     async def _let_go(self, shard: Shard) -> None:
-        plan, claims = self._plan, self._claims
-        if plan.member is None or claims is None or not plan.acks:
+        config, claims = self._config, self._claims
+        if config.member is None or claims is None or not config.acks:
             self._ledger.drop(shard)
             return
-        await give_back(
-            self._line,
+        await release_entries(
+            self._connection,
             claims,
             self._ledger.give_up(shard),
-            plan.member,
-            idle=plan.lease,
-            on_event=plan.on_event,
+            config.member,
+            idle=config.lease,
+            on_event=config.on_event,
         )
 
     async def lag(self) -> dict[Shard, int | None]:
         """Count what each shard has and nobody was given yet."""
-        positions, member = self.cursors.positions, self._plan.member
+        positions, member = self.cursors.positions, self._config.member
         keys = [position.shard.key for position in positions]
         shards = [position.shard for position in positions]
         if member is None:
-            streams = await self.describer.streams(self._line.calls, keys)
+            streams = await self.inspector.streams(self._connection.calls, keys)
             return dict(zip(shards, map(_behind, positions, streams), strict=True))
-        found = await self.describer.with_more(
-            self._line.calls, keys, _groups, bulk=self._reading.calls
+        found = await self.inspector.with_more(
+            self._connection.calls, keys, _groups, bulk=self._reading.calls
         )
         counts, trusted = (
             [replies.lag(facts, member.group, trusted=trust) for facts in found]
@@ -215,7 +215,7 @@ class Assignment:
         )
         if counts != trusted:
             # Not kept: after a failover it may be another server.
-            [commands_there] = await self._line.calls([commands.counts_lag()])
+            [commands_there] = await self._connection.calls([commands.counts_lag()])
             counts = trusted if replies.counts_lag(commands_there) else counts
         return dict(zip(shards, counts, strict=True))
 

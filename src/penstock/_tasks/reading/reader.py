@@ -30,7 +30,7 @@ from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, Book, counted
 from penstock._tasks.reading.shard_health import ShardHealth
-from penstock._tasks.reporting import tell_of_deleted
+from penstock._tasks.reporting import report_deleted
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
@@ -68,7 +68,7 @@ Came: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    errand: ReadPause
+    work: ReadPause
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -79,16 +79,16 @@ class Reader:
     """Fills the ledger from the server.
 
     Args:
-        wire: Its connection; replaced after an outage.
-        link: Makes new ones.
+        connection: Its connection; replaced after an outage.
+        connector: Makes new ones.
         cursor: Where to read.
         ledger: Where to book.
-        intake: Told what arrived.
+        entry_queue: Told what arrived.
         member: The group that is read, or None for REALTIME.
         claims: Claims entries that are ours; None for REALTIME.
         lease: The lease in seconds.
-        room: Gives how many entries may be read, being told how much room the last read
-            left; at 0, `room_again` will be called.
+        budget: Returns how many entries may be read, given how many more the last read
+            could have brought; after 0, `room_again` will be called.
         part: Has each slot read by itself; False if that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
@@ -97,31 +97,31 @@ class Reader:
 
     def __init__(
         self,
-        wire: Connection,
-        link: Connector,
+        connection: Connection,
+        connector: Connector,
         *,
         cursor: Cursor,
         ledger: Ledger,
-        intake: EntryQueue,
+        entry_queue: EntryQueue,
         member: Membership | None,
         claims: OwnClaims | None,
         lease: float,
-        room: Callable[[int], int],
+        budget: Callable[[int], int],
         part: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
-        self.wire = wire
-        self._link = link
+        self.connection = connection
+        self._connector = connector
         self._cursor = cursor
         self._ledger = ledger
-        self._intake = intake
+        self._entry_queue = entry_queue
         self._member = member
         self._claims = claims
         # Entries may be as much older than they seem as a read waits for them.
         self._block = BLOCK if member is None else min(BLOCK, lease / 3)
-        self._room = room
+        self._budget = budget
         self._part = part
         # Rung when there is room again, or something else to do.
         self._bell = AutoResetEvent()
@@ -130,7 +130,9 @@ class Reader:
         self._unblock = unblock
         self._on_recovered = on_recovered
         self._on_event = on_event
-        self._healer = ShardHealth(member, self._made_anew, self._recreated, on_event)
+        self._health = ShardHealth(
+            member, self._group_recreated, self._recreated, on_event
+        )
         # When broken shards are looked at again.
         self._look_at = 0.0
         # When it is looked again for entries that were trimmed unread.
@@ -145,7 +147,7 @@ class Reader:
         self._compared = False
         # Which shard is looked at next while there is nothing to read; and when.
         self._turn = 0
-        self._errands: deque[_Asked] = deque()
+        self._pauses: deque[_Asked] = deque()
         self._stopping = False
         # A read is under way: cancelling now could strand what it brings.
         self._reading = False
@@ -178,12 +180,12 @@ class Reader:
                     await self._survive()
         finally:
             self._ended.set()
-            while self._errands:
-                asked = self._errands.popleft()
+            while self._pauses:
+                asked = self._pauses.popleft()
                 asked.begun.set()
                 _settle(asked.done, ClosedError("consumer"))
             with anyio.CancelScope(shield=True):
-                await self.wire.aclose()
+                await self.connection.aclose()
 
     async def _survive(self) -> None:
         try:
@@ -191,8 +193,8 @@ class Reader:
         except ConnectionLost as error:
             if self._stopping:
                 return
-            await self.wire.aclose()
-            self.wire = await self._link.reconnect(error.reason)
+            await self.connection.aclose()
+            self.connection = await self._connector.reconnect(error.reason)
             # The lost reply may have had entries in it, which are ours unseen.
             self._reading = self._compared = False
             self._cursor.connected()
@@ -201,7 +203,7 @@ class Reader:
         """Go on reading, if it ended for want of room."""
         self._bell.ring()
 
-    async def between_reads(self, errand: ReadPause) -> None:
+    async def between_reads(self, work: ReadPause) -> None:
         """Have something done between two reads; a blocked read is let go for it.
 
         Cancelling it leaves the errand to be done.
@@ -212,8 +214,8 @@ class Reader:
         """
         if self._ended.is_set():
             raise ClosedError("consumer")
-        asked = _Asked(errand)
-        self._errands.append(asked)
+        asked = _Asked(work)
+        self._pauses.append(asked)
         self._bell.ring()
         await self._let_go(asked.begun)
         await asyncio.shield(asked.done)
@@ -224,7 +226,11 @@ class Reader:
         That may take a server's time without end: bound it, and then call `cut`.
         """
         self._stopping = True
-        if not self._reading or self.wire.client_id is None or self.wire.lost:
+        if (
+            not self._reading
+            or self.connection.client_id is None
+            or self.connection.lost
+        ):
             self.cut()
         await self._let_go(self._ended)
 
@@ -241,13 +247,13 @@ class Reader:
         # The reader may be on its way there already, without a read.
         await asyncio.sleep(0)
         while not until.is_set():
-            if self.wire.client_id is None:
+            if self.connection.client_id is None:
                 await until.wait()  # the read ends by itself
                 return
             # Repeated, since it does nothing to a read that the server has not got
             # yet: the two connections race.
-            if self._reading and not self.wire.lost:
-                await self._unblock(self.wire.client_id)
+            if self._reading and not self.connection.lost:
+                await self._unblock(self.connection.client_id)
             # Not anyio's: this runs in the caller's task, and its cancellation got out
             # when the event came in the same turn as the deadline.
             with suppress(TimeoutError):
@@ -256,59 +262,59 @@ class Reader:
 
     async def _read(self) -> None:
         while not self._stopping:
-            await self._run_errands()
+            await self._run_pauses()
             await self._look_after()
-            room = self._room(self._left)
+            budget = self._budget(self._left)
             self._left = 0
-            read = self._next(room) if room else None
+            read = self._next(budget) if budget else None
             match read:
                 case None:
-                    self.waits = not room
+                    self.waits = not budget
                     with anyio.move_on_after(_LOOK if self._cursor.broken else None):
                         await self._bell.wait()
                     self.waits = False
                 case ReadPending():
                     await self._recover(read)
                 case ReadNew():
-                    await self._live(read, room)
+                    await self._live(read, budget)
 
-    def _next(self, room: int) -> Read | None:
+    def _next(self, budget: int) -> Read | None:
         most, lines, shards = self._portion.most, self._lines.most, self._shards.most
-        return self._cursor.next(room, most=most, lines=lines, shards=shards)
+        return self._cursor.next(budget, most=most, lines=lines, shards=shards)
 
-    async def _run_errands(self) -> None:
-        while self._errands:
-            asked = self._errands[0]
+    async def _run_pauses(self) -> None:
+        while self._pauses:
+            asked = self._pauses[0]
             asked.begun.set()
             try:
-                await asked.errand(self.wire)
+                await asked.work(self.connection)
             except ConnectionLost:
                 raise  # it stays, for the next connection
             except PenstockError as error:
                 _settle(asked.done, error)
             else:
                 _settle(asked.done, None)
-            self._errands.popleft()
+            self._pauses.popleft()
 
     async def _look_after(self) -> None:
         """See whether broken shards have healed, and doubtful ones are the same."""
         compare = now() >= self._compare_at
         for position in self._cursor.positions:
             if position.doubtful and position.broken is None:
-                if position.record.interrupted:
+                if position.identity.interrupted:
                     if compare:
                         # Until a read has come through on the same connection.
                         self._compare_at, self._compared = now() + _PATIENCE, True
-                    await self._healer.check_after_outage(
-                        self.wire, position, compare=compare
+                    await self._health.check_after_outage(
+                        self.connection, position, compare=compare
                     )
                 else:
-                    await self._healer.check(self.wire, position)
+                    await self._health.check(self.connection, position)
         if self._cursor.broken and now() >= self._look_at:
             await self._examine(self._cursor.broken)
 
-    def _made_anew(self, shard: Shard) -> None:
-        self._ledger.made_anew(shard, now())
+    def _group_recreated(self, shard: Shard) -> None:
+        self._ledger.group_recreated(shard, now())
 
     def _recreated(self, position: Position) -> Sequence[bytes]:
         """Forget what is known of a stream that is another one now."""
@@ -353,35 +359,37 @@ class Reader:
     def _is_doubtful(self, position: Position, first: bytes = b"") -> bool:
         """Return whether a stream has to be checked, of which entries may have come."""
         if self._member is not None:
-            return position.goes_back(first) and not position.noted
+            return position.goes_back(first) and not position.rewind_reported
         return now() >= self._check_at.get(position.shard.key, 0.0)
 
     async def _check(self, position: Position) -> bool:
-        begun, before = now(), self.wire.received
+        begun, before = now(), self.connection.received
         quiet = self._member is None
-        recreated = await self._healer.check(self.wire, position, quiet=quiet)
+        recreated = await self._health.check(self.connection, position, quiet=quiet)
         # Never more than a fiftieth of the time. And where scripts are refused, two
         # whole entries came, of up to 64 MiB each.
-        took = max(50 * (now() - begun), (self.wire.received - before) / _QUIET_BYTES)
+        took = max(
+            50 * (now() - begun), (self.connection.received - before) / _QUIET_BYTES
+        )
         self._check_at[position.shard.key] = begun + max(_CHECK, took)
         return recreated
 
     async def _examine(self, positions: Sequence[Position]) -> None:
         self._look_at = now() + _LOOK
-        refused = await self._healer.examine(self.wire, positions)
+        refused = await self._health.examine(self.connection, positions)
         if refused is not None:
-            self._intake.fail(refused)
+            self._entry_queue.fail(refused)
             self._stopping = True
 
     async def _request(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
         self._reading = True
-        before = self.wire.received
-        answers = await self.wire.ask(batch, wait)
-        self._size = self.wire.received - before
+        before = self.connection.received
+        answers = await self.connection.ask(batch, wait)
+        self._size = self.connection.received - before
         self._reading = False
         return answers
 
-    async def _live(self, read: ReadNew, room: int) -> None:
+    async def _live(self, read: ReadNew, budget: int) -> None:
         block = min(self._block, _LOOK) if self._cursor.broken else self._block
         wait = block if read.wait else 0.0
         shards = len(read.positions)
@@ -408,8 +416,8 @@ class Reader:
         count = 0
         for key, entries in came:
             position = self._cursor.received(read, key, entries)
-            if position.again and not position.noted:
-                self._healer.set_back(position, entries[0][0])
+            if position.again and not position.rewind_reported:
+                self._health.set_back(position, entries[0][0])
             count += self._ledger.received(
                 position.shard,
                 entries,
@@ -417,18 +425,18 @@ class Reader:
                 each * len(entries),
                 again=position.again,
             )
-            if len(entries) == read.count < room:
-                self._left = max(0, room - read.count * len(read.positions))
+            if len(entries) == read.count < budget:
+                self._left = max(0, budget - read.count * len(read.positions))
             if not limited:
                 self._portion.came(read.count, len(entries))
-        self._intake.arrived(count)
-        self._link.progress()
+        self._entry_queue.arrived(count)
+        self._connector.progress()
         if self._compared:
             self._compare_at = 0.0
         if came:
             self._idle = False
             if looked:
-                await self._healer.look_for_missed(self.wire, read.positions)
+                await self._health.look_for_missed(self.connection, read.positions)
 
     async def _look_for_missed(self, read: ReadNew) -> bool:
         """Look before a read that may skip what was trimmed; returns whether we did."""
@@ -436,7 +444,7 @@ class Reader:
         begun = now()
         if self._member is None or self._idle or begun < self._missed_at:
             return False
-        await self._healer.look_for_missed(self.wire, read.positions)
+        await self._health.look_for_missed(self.connection, read.positions)
         self._idle = True
         took = now() - begun
         self._missed_at = begun + max(_CHECK, 50 * took)
@@ -479,7 +487,7 @@ class Reader:
         if not left:
             self._cursor.recovered(read, [(each.id, None) for each in pending])
         if not read.position.recovering:
-            tell_of_deleted(self._ledger, member.group, self._on_event)
+            report_deleted(self._ledger, member.group, self._on_event)
             self._on_recovered()
 
     async def _list_pending(
@@ -529,11 +537,11 @@ class Reader:
         asked_at: float,
     ) -> None:
         counts = {each.id: _count(each, position) for each in pending}
-        new = self._ledger.came_back(position.shard, entries, asked_at, counts)
-        self._intake.arrived(new)
+        new = self._ledger.redelivered(position.shard, entries, asked_at, counts)
+        self._entry_queue.arrived(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.
-            self._link.progress()
+            self._connector.progress()
 
     async def _bodies(
         self, shard: Shard, pending: Sequence[Pending]
@@ -549,7 +557,9 @@ class Reader:
             return known
         assert self._claims is not None  # noqa: S101 - only groups have any
         ours: set[bytes] = set()
-        for reply in await self._claims.claim(self.wire, [*reclaims(shard, unknown)]):
+        for reply in await self._claims.claim(
+            self.connection, [*reclaims(shard, unknown)]
+        ):
             if isinstance(reply, ErrorReply):
                 await self._refused(reply)
                 return None
@@ -583,7 +593,7 @@ class Reader:
         left = ids
         refused: ErrorReply | None = None
 
-        async def errand(_: Connection) -> None:
+        async def work(_: Connection) -> None:
             nonlocal left, refused
             # Should the connection end, the errand is run again, with nothing to do.
             unread, left = left, []
@@ -596,7 +606,7 @@ class Reader:
                 unread = unread[count:]
             left = unread
 
-        await self.between_reads(errand)
+        await self.between_reads(work)
         return left, refused
 
     async def _refused(self, error: ErrorReply) -> None:
@@ -607,12 +617,14 @@ class Reader:
             pass  # the server is in cluster mode
         elif error.trouble is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
-            self._intake.fail(refusal(self.wire.address.name, command, error))
+            self._entry_queue.fail(
+                refusal(self.connection.address.name, command, error)
+            )
             self._stopping = True
             return
         else:
             self._on_event(Event("read_refused", facts={"reply": error.text}))
-        await self._link.pause()
+        await self._connector.pause()
 
 
 def reclaims(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:

@@ -36,51 +36,52 @@ class Readers:
     """Reads all cursors.
 
     Args:
-        link: Makes connections.
+        connector: Makes connections.
         cursors: What is read together.
-        room: Gives how many entries may be read at a time, being told the time and how
-            much room the last read left; at 0 `room_again` will be called.
+        budget: Returns how many entries may be read at a time, given the time and how
+            many more the last read could have brought; after 0, `room_again` will be
+            called.
         spawn: Runs a reader in the background.
         make: Makes one.
     """
 
     def __init__(
         self,
-        link: Connector,
+        connector: Connector,
         cursors: SlotCursors,
         *,
-        room: Callable[[float, int], int],
+        budget: Callable[[float, int], int],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         make: Make,
     ) -> None:
-        self._link = link
+        self._connector = connector
         self._cursors = cursors
-        self._room = room
+        self._budget = budget
         self._spawn = spawn
         self._make = make
         # By their cursors' identity.
         self._readers: dict[int, Reader] = {}
         self._stopping = False
 
-    def start(self, wire: Connection, cursor: Cursor) -> None:
+    def start(self, connection: Connection, cursor: Cursor) -> None:
         """Read a cursor on a connection."""
-        reader = self._readers[id(cursor)] = self._make(wire, cursor)
+        reader = self._readers[id(cursor)] = self._make(connection, cursor)
         self._spawn(reader.run)
 
-    def room(self, left: int = 0) -> int:
+    def budget(self, left: int = 0) -> int:
         """Give one reader's share of the room that there is.
 
         Args:
             left: Room that its last read did not ask for.
         """
-        room = self._room(now(), left)
+        budget = self._budget(now(), left)
         readers = self._readers.values()
-        if room and len(readers) > 1:
+        if budget and len(readers) > 1:
             # Whoever found none before is not rung any more by the ledger.
             for reader in readers:
                 if reader.waits:
                     reader.room_again()
-        return -(-room // len(readers))
+        return -(-budget // len(readers))
 
     @property
     def stranded(self) -> bool:
@@ -92,7 +93,7 @@ class Readers:
         for reader in self._readers.values():
             reader.room_again()
 
-    async def between_reads(self, errand: ReadPause) -> None:
+    async def between_reads(self, work: ReadPause) -> None:
         """Have something done with each cursor, between two reads of it.
 
         Raises:
@@ -103,8 +104,10 @@ class Readers:
         # Those that appear meanwhile are at the end.
         for cursor in self._cursors.all:
 
-            async def with_cursor(wire: Connection, cursor: Cursor = cursor) -> None:
-                await errand(wire, cursor)
+            async def with_cursor(
+                connection: Connection, cursor: Cursor = cursor
+            ) -> None:
+                await work(connection, cursor)
 
             try:
                 await self._readers[id(cursor)].between_reads(with_cursor)
@@ -137,8 +140,8 @@ class Readers:
         """
         answers: list[Any] = []
 
-        async def ask(wire: Connection) -> None:
-            answers[:] = await wire.calls(batch)
+        async def ask(connection: Connection) -> None:
+            answers[:] = await connection.calls(batch)
 
         await self._readers[id(self._cursors.all[0])].between_reads(ask)
         return answers
@@ -178,11 +181,11 @@ class Readers:
             raise ClosedError("consumer")
 
     async def _open(self, shard: Shard) -> None:
-        async with self._connected(1) as [wire]:
+        async with self._connected(1) as [connection]:
             if self._cursors.find(shard) is None and not self._stopping:
-                self.start(wire, self._cursors.open(shard))
+                self.start(connection, self._cursors.open(shard))
             else:
-                await wire.aclose()
+                await connection.aclose()
 
     async def part(self) -> bool:
         """Read each slot by itself from now on; False if that is so already.
@@ -195,28 +198,30 @@ class Readers:
         more = self._cursors.to_part()
         if not more:
             return False
-        async with self._connected(0 if self._stopping else more) as wires:
+        async with self._connected(0 if self._stopping else more) as connections:
             if self._stopping:  # nothing more will be read
-                for wire in wires:
-                    await wire.aclose()
+                for connection in connections:
+                    await connection.aclose()
                 return True
-            for wire, cursor in zip(wires, self._cursors.part(), strict=True):
-                self.start(wire, cursor)
+            for connection, cursor in zip(
+                connections, self._cursors.part(), strict=True
+            ):
+                self.start(connection, cursor)
         return True
 
     @asynccontextmanager
     async def _connected(self, number: int) -> AsyncIterator[list[Connection]]:
         """Make connections; they are closed again unless the block ends well."""
         async with AsyncExitStack() as stack:
-            wires: list[Connection] = []
+            connections: list[Connection] = []
             for _ in range(number):
                 try:
-                    wires.append(await self._link.connect())
+                    connections.append(await self._connector.connect())
                 except ServerError as error:
-                    name = self._link.address.name
+                    name = self._connector.address.name
                     raise ConnectionLost(name, str(error)) from None
-                stack.push_async_callback(wires[-1].aclose)
-            yield wires
+                stack.push_async_callback(connections[-1].aclose)
+            yield connections
             stack.pop_all()
 
     async def stop(self) -> None:
@@ -237,11 +242,11 @@ class Readers:
             await reader.ended()
 
     @property
-    def wires(self) -> list[Connection]:
+    def connections(self) -> list[Connection]:
         """Their connections."""
-        return [reader.wire for reader in self._readers.values()]
+        return [reader.connection for reader in self._readers.values()]
 
     def abort(self, reason: str) -> None:
         """Give up all connections."""
-        for wire in self.wires:
-            wire.abort(reason)
+        for connection in self.connections:
+            connection.abort(reason)

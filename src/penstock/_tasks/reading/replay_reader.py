@@ -65,8 +65,8 @@ async def replaying(
         CommandError: A key is no stream, or the like.
         ConnectionLost: The connection ended before it had begun.
     """
-    async with open_connector(url, on_event) as link:
-        reader = _Reader(link, await link.connect(), on_event)
+    async with open_connector(url, on_event) as connector:
+        reader = _Reader(connector, await connector.connect(), on_event)
         try:
             history = await reader.look(reach)
             while True:
@@ -86,14 +86,16 @@ class _Reader:
     """Reads pages.
 
     Args:
-        link: Makes another connection when one is lost.
-        wire: The first one.
+        connector: Makes another connection when one is lost.
+        connection: The first one.
         on_event: Told what is refused for a while.
     """
 
-    def __init__(self, link: Connector, wire: Connection, on_event: OnEvent) -> None:
-        self._link = link
-        self._wire = wire
+    def __init__(
+        self, connector: Connector, connection: Connection, on_event: OnEvent
+    ) -> None:
+        self._connector = connector
+        self._connection = connection
         # How many shards are asked for a page in one request.
         self._shards = RequestSize(_SHARDS)
         self._on_event = on_event
@@ -101,13 +103,13 @@ class _Reader:
     async def look(self, reach: Reach) -> ShardMerge:
         """Find the shards, and where each of them ends now."""
         if reach.numbers is None:
-            scout = ShardDiscovery(self._wire.calls, self._on_event)
-            shards = await scout.watch(reach.stream)
+            discovery = ShardDiscovery(self._connection.calls, self._on_event)
+            shards = await discovery.watch(reach.stream)
         else:
             shards = [shard_keys.numbered(reach.stream, n) for n in reach.numbers]
         ask = [commands.xrevrange_last(shard.key) for shard in shards]
         bounds = []
-        for shard, last in zip(shards, await self._wire.calls(ask), strict=True):
+        for shard, last in zip(shards, await self._connection.calls(ask), strict=True):
             if isinstance(last, ErrorReply):
                 raise self._refusal(shard, last)
             # Whatever is sent from now on is not part of it, so that it ends.
@@ -117,11 +119,11 @@ class _Reader:
 
     def ask(self, due: Sequence[ShardPages]) -> Replies | None:
         """Ask for pages, if there is a connection."""
-        return self._request(due) if due and not self._wire.lost else None
+        return self._request(due) if due and not self._connection.lost else None
 
     def _request(self, due: Sequence[ShardPages]) -> Replies:
         now = due[: self._shards.most]
-        return self._wire.ask([strand.span.ask() for strand in now])
+        return self._connection.ask([strand.span.ask() for strand in now])
 
     async def fill(self, due: Sequence[ShardPages], asked: Replies | None) -> None:
         """Take the pages in, asking again for as long as it takes."""
@@ -133,8 +135,8 @@ class _Reader:
                 self._shards.lost(len(now))
                 for strand in now:
                     strand.span.lost()
-                await self._wire.aclose()
-                self._wire = await self._link.reconnect(error.reason)
+                await self._connection.aclose()
+                self._connection = await self._connector.reconnect(error.reason)
             else:
                 if await self._taken(now, pages):
                     self._shards.came(len(now), len(now))
@@ -148,9 +150,9 @@ class _Reader:
             if page.trouble is not ErrorKind.TRANSIENT:
                 raise self._refusal(strand.shard, page)
             self._on_event(Event("read_refused", facts={"reply": page.text}))
-            await self._link.pause()
+            await self._connector.pause()
             return False
-        self._link.progress()
+        self._connector.progress()
         for strand, page in zip(due, pages, strict=True):
             strand.take(page)
         return True
@@ -158,8 +160,8 @@ class _Reader:
     def _refusal(self, shard: Shard, reply: ErrorReply) -> Exception:
         key = shard.key.decode("utf-8", "surrogateescape")
         what = f"XRANGE on {key!a:.80}"
-        return refusal(self._wire.address.name, what, reply)
+        return refusal(self._connection.address.name, what, reply)
 
     async def aclose(self) -> None:
         """Close the connection; what is on its way is let go."""
-        await self._wire.aclose()
+        await self._connection.aclose()

@@ -32,83 +32,83 @@ _PAGE = 1000
 
 
 async def seek(
-    wire: Connection,
+    connection: Connection,
     ledger: Ledger,
     member: Membership | None,
     positions: Sequence[Position],
     place: Start | EntryId,
     *,
-    describer: StreamInspector,
+    inspector: StreamInspector,
 ) -> None:
     """Go on at a place, on each of the shards.
 
     Args:
-        wire: The reader's connection, between two reads.
+        connection: The reader's connection, between two reads.
         ledger: What is in hand.
         member: The group that is read, or None for REALTIME.
         positions: Those to be set.
         place: Where to; inclusive.
-        describer: Asks for the streams' last ids.
+        inspector: Asks for the streams' last ids.
 
     Raises:
         CommandError: The server refuses it for a shard; the others are set.
         AccessError: The user may not.
         ConnectionLost: The connection ended; it can be done again.
     """
-    after = await _places(wire, positions, place, describer)
+    after = await _places(connection, positions, place, inspector)
     for position in positions:
         ledger.drop(position.shard)
     refused: ErrorReply | None = None
     if member is not None:
         for position, id_ in zip(positions, after, strict=True):
             ledger.set_back(position.shard, EntryId.parse(id_))
-            refused = await _forget(wire, ledger, member, position) or refused
-        refused = await _set_groups(wire, member, positions, after) or refused
+            refused = await _forget(connection, ledger, member, position) or refused
+        refused = await _set_groups(connection, member, positions, after) or refused
     for position, id_ in zip(positions, after, strict=True):
         position.restart(id_)
         if place is Start.LATEST:
             position.highest = max(position.highest, EntryId.parse(id_))
     if refused is not None:
-        raise refusal(wire.address.name, "seek()", refused)
+        raise refusal(connection.address.name, "seek()", refused)
 
 
 async def _places(
-    wire: Connection,
+    connection: Connection,
     positions: Sequence[Position],
     place: Start | EntryId,
-    describer: StreamInspector,
+    inspector: StreamInspector,
 ) -> list[bytes]:
     """Make LATEST a concrete id of each shard."""
     if place is not Start.LATEST:
         return [after_which(place)] * len(positions)
     keys = [position.shard.key for position in positions]
     found: list[bytes] = []
-    for info in await describer.streams(wire.calls, keys):
+    for info in await inspector.streams(connection.calls, keys):
         if not isinstance(info, ErrorReply):
             found.append(bytes(info.last))
         elif info.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # There is no stream: whatever will be in it is new.
             found.append(b"0-0")
         else:
-            raise refusal(wire.address.name, "XINFO STREAM", info)
+            raise refusal(connection.address.name, "XINFO STREAM", info)
     return found
 
 
 async def _forget(
-    wire: Connection, ledger: Ledger, member: Membership, position: Position
+    connection: Connection, ledger: Ledger, member: Membership, position: Position
 ) -> ErrorReply | None:
     """Acknowledge what is pending for us and in nobody's hands; gives a refusal."""
     key, after = position.shard.key, b"0-0"
     while True:
         ask = commands.xpending_page(key, member.group, member.name, after, _PAGE)
-        [reply] = await wire.calls([ask])
+        [reply] = await connection.calls([ask])
         if isinstance(reply, ErrorReply):
             # Without a group nothing is pending.
             return None if reply.trouble is ErrorKind.REPAIR else reply
         page = [pending.id for pending in reply]
         mine = ledger.in_hand(position.shard)
         if gone := [id_ for id_ in page if id_ not in mine]:
-            [done] = await wire.calls([commands.xack(key, member.group, gone)])
+            [done] = await connection.calls([commands.xack(key, member.group, gone)])
             if isinstance(done, ErrorReply):
                 return done
         if len(page) < _PAGE:
@@ -117,7 +117,7 @@ async def _forget(
 
 
 async def _set_groups(
-    wire: Connection,
+    connection: Connection,
     member: Membership,
     positions: Sequence[Position],
     after: Sequence[bytes],
@@ -129,5 +129,5 @@ async def _set_groups(
         # First made, should it have vanished; else the server says BUSYGROUP.
         made = commands.xgroup_create(key, group, id_, mkstream=member.mkstream)
         batch += [made, commands.xgroup_setid(key, group, id_)]
-    answers = (await wire.calls(batch))[1::2]
+    answers = (await connection.calls(batch))[1::2]
     return next((reply for reply in answers if isinstance(reply, ErrorReply)), None)

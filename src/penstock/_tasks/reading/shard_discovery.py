@@ -193,7 +193,7 @@ class ShardDiscovery:
                 self._foreign.discard(shard)
         if not count and len(foreign) == len(self._foreign):
             return []
-        return await self._tell_apart([*candidates, *foreign])
+        return await self._distinguish([*candidates, *foreign])
 
     async def _count(
         self, pieces: Sequence[Sequence[Shard]], foreign: Sequence[Shard] = ()
@@ -221,7 +221,7 @@ class ShardDiscovery:
             return await self._count(pieces, foreign)
         return counts, list(answers)
 
-    async def _tell_apart(self, candidates: Sequence[Shard]) -> list[Shard]:
+    async def _distinguish(self, candidates: Sequence[Shard]) -> list[Shard]:
         """Ask what the keys are that there are: mostly it is very few of them."""
         pieces = [candidates[i : i + _FEW] for i in range(0, len(candidates), _FEW)]
         counts, _ = await self._count(pieces)

@@ -34,7 +34,7 @@ class ShardHealth:
 
     Args:
         member: The group that is read, or None for REALTIME.
-        on_anew: Called with a shard whose group was made anew.
+        on_group_recreated: Called with a shard whose group was made anew.
         on_recreated: Called with the position of a stream that was deleted and
             recreated, in a group; returns the ids of entries that are dropped with it.
         on_event: Told what is broken, mended or healed.
@@ -43,25 +43,25 @@ class ShardHealth:
     def __init__(
         self,
         member: Membership | None,
-        on_anew: Callable[[Shard], None],
+        on_group_recreated: Callable[[Shard], None],
         on_recreated: Callable[[Position], Sequence[bytes]],
         on_event: OnEvent,
     ) -> None:
         self._member = member
-        self._describer = StreamInspector()
+        self._inspector = StreamInspector()
         # How many entries of a stream are compared with what was read.
         self._probes = RequestSize(_PROBES)
-        self._on_anew = on_anew
+        self._on_group_recreated = on_group_recreated
         self._on_recreated = on_recreated
         self._on_event = on_event
 
     async def examine(
-        self, wire: Connection, positions: Sequence[Position]
+        self, connection: Connection, positions: Sequence[Position]
     ) -> ServerError | None:
         """Find out which of the shards can be read, and mend what can be mended.
 
         Args:
-            wire: The reader's connection.
+            connection: The reader's connection.
             positions: The shards' positions.
 
         Returns:
@@ -70,36 +70,40 @@ class ShardHealth:
         Raises:
             ConnectionLost: The connection ended.
         """
-        answers = await self._ask(wire, [each.shard.key for each in positions])
+        answers = await self._ask(connection, [each.shard.key for each in positions])
         for position, answer in zip(positions, answers, strict=True):
             trouble = answer.trouble if isinstance(answer, ErrorReply) else None
             if trouble is ErrorKind.FATAL:
                 where = f"reading {position.shard.stream!r}"
-                return refusal(wire.address.name, where, answer)
+                return refusal(connection.address.name, where, answer)
             if trouble is ErrorKind.ISOLATE:
                 self._break(position, answer.text)
             elif trouble is ErrorKind.REPAIR:
-                await self._repair(wire, position)
+                await self._repair(connection, position)
             elif trouble is None:
-                await self._well(wire, position, answer)
+                await self._well(connection, position, answer)
         return None
 
-    async def _ask(self, wire: Connection, keys: Sequence[bytes]) -> list[Any]:
+    async def _ask(self, connection: Connection, keys: Sequence[bytes]) -> list[Any]:
         if self._member is None:
-            return await self._describer.streams(wire.calls, keys)
+            return await self._inspector.streams(connection.calls, keys)
         group = self._member.group
-        return await wire.calls([commands.xpending_summary(key, group) for key in keys])
+        return await connection.calls(
+            [commands.xpending_summary(key, group) for key in keys]
+        )
 
-    async def _well(self, wire: Connection, position: Position, answer: Any) -> None:
+    async def _well(
+        self, connection: Connection, position: Position, answer: Any
+    ) -> None:
         # If the key was something else meanwhile, this is another stream.
         replaced = position.broken is not None
         self._heal(position)
         if self._member is None:
-            await self._look_back(wire, position, answer, replaced=replaced)
+            await self._look_back(connection, position, answer, replaced=replaced)
 
     async def _look_back(
         self,
-        wire: Connection,
+        connection: Connection,
         position: Position,
         info: StreamInfo,
         *,
@@ -111,7 +115,9 @@ class ShardHealth:
 
         Only what was there counts: a start may be chosen that lies ahead.
         """
-        other = await self._is_other(wire, position, info, quiet=quiet, compare=compare)
+        other = await self._is_other(
+            connection, position, info, quiet=quiet, compare=compare
+        )
         if other or (replaced and info.last < position.highest):
             position.recreated()
         elif info.last < position.highest:
@@ -126,7 +132,7 @@ class ShardHealth:
 
     async def check(
         self,
-        wire: Connection,
+        connection: Connection,
         position: Position,
         *,
         quiet: bool = False,
@@ -135,7 +141,7 @@ class ShardHealth:
         """Find out whether a stream was deleted and recreated, and go back if it was.
 
         Args:
-            wire: The reader's connection.
+            connection: The reader's connection.
             position: Where it is read.
             quiet: Whether there is no sign of it.
             compare: Whether entries may be read to find out.
@@ -147,28 +153,28 @@ class ShardHealth:
             ConnectionLost: The connection ended.
         """
         position.doubtful = False
-        [info] = await self._describer.streams(wire.calls, [position.shard.key])
+        [info] = await self._inspector.streams(connection.calls, [position.shard.key])
         if self._member is None:
             if isinstance(info, ErrorReply):
-                position.record.absent |= info.trouble is ErrorKind.REPAIR
+                position.identity.absent |= info.trouble is ErrorKind.REPAIR
                 return False
             return await self._look_back(
-                wire, position, info, quiet=quiet, compare=compare
+                connection, position, info, quiet=quiet, compare=compare
             )
         if isinstance(info, ErrorReply):
             return False  # a read will tell
-        if await self._is_other(wire, position, info, compare=compare):
+        if await self._is_other(connection, position, info, compare=compare):
             self._recreated(position)
             return True
         return False
 
     async def check_after_outage(
-        self, wire: Connection, position: Position, *, compare: bool
+        self, connection: Connection, position: Position, *, compare: bool
     ) -> None:
         """Do what `check` does, if the group has come less far than we have.
 
         Args:
-            wire: The reader's connection.
+            connection: The reader's connection.
             position: Where it is read.
             compare: Whether entries may be read to find out. Not so if the last
                 connection ended before anything else came through: on a way that ends
@@ -179,7 +185,7 @@ class ShardHealth:
         """
         if self._member is not None:
             # Other than the stream's description, it has no entries in it.
-            groups = await wire.call(commands.xinfo_groups(position.shard.key))
+            groups = await connection.call(commands.xinfo_groups(position.shard.key))
             name = self._member.group.encode()
             if isinstance(groups, ErrorReply) or not any(
                 each.name == name
@@ -188,11 +194,11 @@ class ShardHealth:
             ):
                 position.doubtful = False
                 return
-        await self.check(wire, position, compare=compare)
+        await self.check(connection, position, compare=compare)
 
     async def _is_other(
         self,
-        wire: Connection,
+        connection: Connection,
         position: Position,
         info: StreamInfo,
         *,
@@ -200,33 +206,35 @@ class ShardHealth:
         compare: bool = True,
     ) -> bool:
         """Return whether this is another stream than the one that was read so far."""
-        record = position.record
-        contradicted = record.contradicts(info)
-        other = contradicted or (record.absent and not record.empty)
+        identity = position.identity
+        contradicted = identity.contradicts(info)
+        other = contradicted or (identity.absent and not identity.empty)
         # Only while the connection was down can its server have lost data.
-        if not other or record.interrupted:
+        if not other or identity.interrupted:
             most = self._probes.most if compare else 0
-            ids = record.probes(info, quiet=quiet and not other)[:most]
+            ids = identity.probes(info, quiet=quiet and not other)[:most]
             key = position.shard.key
             # On a way that ends often, the entries of all probes may not come through.
             with counted(self._probes, len(ids)):
-                found = await wire.calls([commands.xrange_one(key, id_) for id_ in ids])
+                found = await connection.calls(
+                    [commands.xrange_one(key, id_) for id_ in ids]
+                )
             self._probes.came(len(ids), len(ids))
             if not any(isinstance(reply, ErrorReply) for reply in found):
-                shown = record.is_other(info, ids, found)
+                shown = identity.is_other(info, ids, found)
                 other = other if shown is None else shown
         if other or contradicted:
-            record.reset()
-        record.describe(info)
+            identity.reset()
+        identity.describe(info)
         return other
 
     async def look_for_missed(
-        self, wire: Connection, positions: Sequence[Position]
+        self, connection: Connection, positions: Sequence[Position]
     ) -> None:
         """Report entries that were trimmed before the group was given them.
 
         Args:
-            wire: The reader's connection, between two reads.
+            connection: The reader's connection, between two reads.
             positions: The shards' positions.
 
         Raises:
@@ -235,71 +243,75 @@ class ShardHealth:
         assert self._member is not None  # noqa: S101 - only a group can be late
         name = self._member.group.encode()
         ask = [commands.xinfo_groups(position.shard.key) for position in positions]
-        answers, now = await wire.calls(ask), monotonic()
+        answers, now = await connection.calls(ask), monotonic()
         for position, groups in zip(positions, answers, strict=True):
             if isinstance(groups, ErrorReply):
                 continue
             for group in groups:
-                if group.name == name and (count := position.missed.look(group, now)):
-                    await self._tell_missed(wire, position, count)
+                if group.name == name and (count := position.trimmed.look(group, now)):
+                    await self._report_trimmed(connection, position, count)
 
-    async def _tell_missed(
-        self, wire: Connection, position: Position, count: int
+    async def _report_trimmed(
+        self, connection: Connection, position: Position, count: int
     ) -> None:
-        [info] = await self._describer.streams(wire.calls, [position.shard.key])
+        [info] = await self._inspector.streams(connection.calls, [position.shard.key])
         if isinstance(info, ErrorReply):
             return
         # What is trimmed is at the beginning: else it was given to somebody else.
-        if info.first is None or info.first > position.missed.since:
-            self._tell("trimmed_unread", position, logging.ERROR, messages=count)
+        if info.first is None or info.first > position.trimmed.since:
+            self._report("trimmed_unread", position, logging.ERROR, messages=count)
 
     def _recreated(self, position: Position) -> None:
         """Have a stream read whole; nothing that is known here is in it."""
         lost = self._on_recreated(position)
         facts = {"messages": len(lost), "ids": id_list(lost)}
-        self._tell("stream_recreated", position, logging.ERROR, **facts)
+        self._report("stream_recreated", position, logging.ERROR, **facts)
 
-    async def _repair(self, wire: Connection, position: Position) -> None:
+    async def _repair(self, connection: Connection, position: Position) -> None:
         """Go on where the stream or the group is gone."""
         if self._member is None:
             if position.highest > EntryId.MIN:
                 # There is no stream any more: whatever will be in it is new.
                 position.recreated()
-                position.record.reset()
+                position.identity.reset()
             self._heal(position)
             return
         if position.broken is None:
-            self._tell("group_missing", position, logging.WARNING)
-        if (refused := await self._compare(wire, position)) is not None:
+            self._report("group_missing", position, logging.WARNING)
+        if (refused := await self._compare(connection, position)) is not None:
             self._break(position, refused.text)
             return
         # What is still in hand will be read again, and it is known by then.
         position.highest = EntryId.MIN
-        made = await rejoin(wire, self._member, position.shard, position.floor)
+        made = await rejoin(connection, self._member, position.shard, position.floor)
         if not isinstance(made, ErrorReply):
-            self._on_anew(position.shard)
+            self._on_group_recreated(position.shard)
             self._heal(position)
-            self._tell("group_recreated", position, logging.ERROR, after=made.decode())
+            self._report(
+                "group_recreated", position, logging.ERROR, after=made.decode()
+            )
         elif made.code == "BUSYGROUP":
-            self._on_anew(position.shard)
+            self._on_group_recreated(position.shard)
             self._heal(position)  # somebody was quicker
         else:
             self._break(position, made.text)
 
-    async def _compare(self, wire: Connection, position: Position) -> ErrorReply | None:
+    async def _compare(
+        self, connection: Connection, position: Position
+    ) -> ErrorReply | None:
         """Find out whether the stream has gone with the group; returns a refusal.
 
         Done before the group is recreated: until then nothing in it is pending, and no
         outcome of an old entry can be taken for that of a new one.
         """
         position.doubtful = False
-        floor, blank = EntryId.parse(position.floor), position.record.empty
-        [info] = await self._describer.streams(wire.calls, [position.shard.key])
+        floor, blank = EntryId.parse(position.floor), position.identity.empty
+        [info] = await self._inspector.streams(connection.calls, [position.shard.key])
         if not isinstance(info, ErrorReply):
-            gone = await self._is_other(wire, position, info) or info.last < floor
+            gone = await self._is_other(connection, position, info) or info.last < floor
         elif info.trouble is ErrorKind.REPAIR:
             gone = floor > EntryId.MIN or not blank
-            position.record.reset()
+            position.identity.reset()
         elif info.trouble is ErrorKind.TRANSIENT:
             return info  # no answer: the stream may be as old as ever
         else:
@@ -311,20 +323,22 @@ class ShardHealth:
 
     def _break(self, position: Position, reply: str) -> None:
         if position.broken is None:
-            self._tell("shard_broken", position, logging.ERROR, reply=reply)
+            self._report("shard_broken", position, logging.ERROR, reply=reply)
         position.broken = reply
 
     def _heal(self, position: Position) -> None:
         if position.broken is not None:
             position.broken = None
-            self._tell("shard_healed", position, logging.INFO)
+            self._report("shard_healed", position, logging.INFO)
 
     def set_back(self, position: Position, to: bytes) -> None:
         """Report that what has been read before comes again, or may."""
-        position.noted = True
-        self._tell("set_back", position, logging.ERROR, to=to.decode())
+        position.rewind_reported = True
+        self._report("set_back", position, logging.ERROR, to=to.decode())
 
-    def _tell(self, name: str, position: Position, level: int, **facts: object) -> None:
+    def _report(
+        self, name: str, position: Position, level: int, **facts: object
+    ) -> None:
         names: dict[str, object] = {"stream": ascii(position.shard.stream)}
         names["shard"] = position.shard.number
         if self._member is not None:

@@ -43,7 +43,7 @@ class SilenceWatch:
     """Holds reading up while nothing can be renewed or acknowledged.
 
     Args:
-        line: The command connection.
+        connection: The command connection.
         member: The group.
         lease: Seconds; after two thirds of it without an answer reading stops.
         on_end: Called when reading may go on.
@@ -52,14 +52,14 @@ class SilenceWatch:
 
     def __init__(
         self,
-        line: CommandConnection,
+        connection: CommandConnection,
         member: Membership,
         *,
         lease: float,
         on_end: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._group = member.group
         self._lease = lease
         self._on_end = on_end
@@ -68,12 +68,12 @@ class SilenceWatch:
         # When the present silence began, if reading is held up; and whether that was
         # reported.
         self._began: float | None = None
-        self._told = False
+        self._reported = False
 
     def holds(self) -> bool:
         """Check whether nothing may be read now; if so, `on_end` will be called."""
         if self._began is None:
-            since, now = self._line.silent_since, monotonic()
+            since, now = self._connection.silent_since, monotonic()
             if since is None or now - since < self._lease * 2 / 3:
                 return False
             self._began = since
@@ -85,7 +85,7 @@ class SilenceWatch:
         while True:
             await self._holds.wait()
             async with anyio.create_task_group() as group:
-                group.start_soon(self._tell_if_it_lasts)
+                group.start_soon(self._report_if_it_lasts)
                 await self._answer()
                 group.cancel_scope.cancel()
             self._over()
@@ -94,24 +94,24 @@ class SilenceWatch:
         while True:
             try:
                 # Any answer will do, a refusal too.
-                await self._line.calls([commands.client_id()])
+                await self._connection.calls([commands.client_id()])
             except ConnectionLost as error:
-                await self._line.restore(error.reason)
+                await self._connection.restore(error.reason)
             else:
                 return
 
-    async def _tell_if_it_lasts(self) -> None:
+    async def _report_if_it_lasts(self) -> None:
         await anyio.sleep(self._lease * _GRACE)
-        self._told = True
-        self._tell("reading_suspended", logging.WARNING, lease=self._lease)
+        self._reported = True
+        self._report("reading_suspended", logging.WARNING, lease=self._lease)
 
     def _over(self) -> None:
-        if self._told:
-            self._tell("reading_resumed", logging.INFO)
-        self._told, self._began = False, None
+        if self._reported:
+            self._report("reading_resumed", logging.INFO)
+        self._reported, self._began = False, None
         self._on_end()
 
-    def _tell(self, name: str, level: int, **facts: object) -> None:
+    def _report(self, name: str, level: int, **facts: object) -> None:
         seconds = round(monotonic() - (self._began or 0.0), 3)
         group = {"group": ascii(self._group), "seconds": seconds}
         self._on_event(Event(name, level, {**group, **facts}))

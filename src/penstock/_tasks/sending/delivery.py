@@ -15,7 +15,7 @@ from penstock._connection.capabilities import require
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.sending.idempotence import IdempotentRuns
-from penstock._tasks.lifetime import Lifetime, quietly, seen_through, task_group
+from penstock._tasks.lifetime import Lifetime, quietly, shielded_until_done, task_group
 from penstock._tasks.sending.flusher import Flusher
 from penstock._tasks.sending.sender import Sender
 from penstock.events import OnEvent
@@ -68,10 +68,10 @@ class Delivery:
         """
         sender = self.sender
         sender.reset()
-        async with open_connector(self.url, self.on_event) as link:
-            wire = await self._connect(link)
+        async with open_connector(self.url, self.on_event) as connector:
+            connection = await self._connect(connector)
             async with _alarm() as set_alarm, task_group() as group:
-                flusher = self._flusher(link, wire)
+                flusher = self._flusher(connector, connection)
                 failures = list[BaseException]()
                 group.start_soon(self._flush, flusher, failures, group.cancel_scope)
                 sender.open(lifetime.home)
@@ -79,9 +79,9 @@ class Delivery:
                     yield sender
                 finally:
                     sender.shut()
-                    set_alarm(self.close_timeout + _GOODBYE, link)
+                    set_alarm(self.close_timeout + _GOODBYE, connector)
                     try:
-                        await seen_through(sender.drain, self.close_timeout)
+                        await shielded_until_done(sender.drain, self.close_timeout)
                     finally:
                         sender.close()
                         flusher.stop()
@@ -104,11 +104,11 @@ class Delivery:
                 failures.append(error)
                 group.cancel()
 
-    def _flusher(self, link: Connector, wire: Connection) -> Flusher:
+    def _flusher(self, connector: Connector, connection: Connection) -> Flusher:
         sender = self.sender
         return Flusher(
-            wire,
-            link,
+            connection,
+            connector,
             accumulator=sender.accumulator,
             max_batch=self.max_batch,
             max_in_flight=self.max_in_flight,
@@ -124,19 +124,19 @@ class Delivery:
             on_event=self.on_event,
         )
 
-    async def _connect(self, link: Connector) -> Connection:
-        wire = await link.first(self.open_timeout)
+    async def _connect(self, connector: Connector) -> Connection:
+        connection = await connector.first(self.open_timeout)
         try:
             await require(
-                wire,
+                connection,
                 scripts=self.idempotent,
                 replicas=self.replicas,
                 durable=self.durable,
             )
         except BaseException:
-            await wire.aclose()
+            await connection.aclose()
             raise
-        return wire
+        return connection
 
 
 @asynccontextmanager
@@ -144,9 +144,11 @@ async def _alarm() -> AsyncIterator[Callable[[float, Connector], None]]:
     """Have the connections of a link aborted after a while, unless this ends before."""
     timers: list[asyncio.TimerHandle] = []
 
-    def set_alarm(seconds: float, link: Connector) -> None:
+    def set_alarm(seconds: float, connector: Connector) -> None:
         loop = asyncio.get_running_loop()
-        timers.append(loop.call_later(seconds, link.abort, "close_timeout is over"))
+        timers.append(
+            loop.call_later(seconds, connector.abort, "close_timeout is over")
+        )
 
     try:
         yield set_alarm

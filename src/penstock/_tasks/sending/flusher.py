@@ -29,7 +29,7 @@ from penstock._core.sending import durability, idempotence
 from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
 from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
-from penstock._tasks.reporting import id_list, stream_list, tell_of_sends
+from penstock._tasks.reporting import id_list, report_sends, stream_list
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import (
     ConnectionLost,
@@ -67,8 +67,8 @@ class Flusher:
     """Moves messages from the accumulator to the server.
 
     Args:
-        wire: Its connection; replaced after an outage.
-        link: Makes new ones.
+        connection: Its connection; replaced after an outage.
+        connector: Makes new ones.
         accumulator: What is to be sent.
         max_batch: Messages in one write at most.
         max_in_flight: Writes without a reply at most.
@@ -84,8 +84,8 @@ class Flusher:
 
     def __init__(
         self,
-        wire: Connection,
-        link: Connector,
+        connection: Connection,
+        connector: Connector,
         *,
         accumulator: Accumulator[Ticket],
         max_batch: int,
@@ -98,8 +98,8 @@ class Flusher:
         on_ended: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
-        self._wire = wire
-        self._link = link
+        self._connection = connection
+        self._connector = connector
         self._accumulator = accumulator
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
@@ -141,7 +141,7 @@ class Flusher:
         finally:
             self.settle()
             with anyio.CancelScope(shield=True):
-                await self._wire.aclose()
+                await self._connection.aclose()
 
     def settle(self) -> None:
         """Give an outcome to everything that has none: no more will be sent."""
@@ -165,8 +165,8 @@ class Flusher:
                 self._put_back(error.reason)
             else:
                 self._lose(error.reason)
-            await self._wire.aclose()
-            self._wire = await self._link.reconnect(error.reason)
+            await self._connection.aclose()
+            self._connection = await self._connector.reconnect(error.reason)
             self._forget()
 
     def _answer_what_came(self) -> None:
@@ -193,7 +193,7 @@ class Flusher:
             if accumulator.refused or (self._linger and self._lingers()):
                 return
             # Before anything counts as written that never was.
-            self._wire.check()
+            self._connection.check()
             self._launch(accumulator.batch(self._max_batch))
 
     def _launch(self, batch: SendBatch[Ticket]) -> None:
@@ -204,10 +204,10 @@ class Flusher:
             commands = self._runs.word(batch, self._accumulator.oldest)
         waits: Sequence[DurabilityWait] = ()
         if self._accumulator.asks:
-            longest = self._wire.address.reply_timeout / 2
+            longest = self._connection.address.reply_timeout / 2
             waits = durability.waits(batch, self._now(), longest)
             commands += [wait.command for wait in waits]
-        replies = self._wire.ask(commands, sum(wait.ms for wait in waits) / 1000)
+        replies = self._connection.ask(commands, sum(wait.ms for wait in waits) / 1000)
         replies.add_done_callback(self._ring)
         self._flights.append(_Flight(batch, waits, replies))
 
@@ -252,13 +252,13 @@ class Flusher:
             sendings, outcomes = self._hold(batch, again, outcomes)
         else:
             self._accumulator.answered()
-        failed = self._tell(sendings, outcomes)
+        failed = self._report(sendings, outcomes)
         if len(failed) < len(outcomes):
             self._cautious = False
-            self._link.progress()
+            self._connector.progress()
         self._on_settled()
 
-    def _tell(
+    def _report(
         self, sendings: Sequence[Sending[Ticket]], outcomes: Sequence[Any]
     ) -> list[ErrorReply]:
         """Give messages their outcomes; those that were refused are returned."""
@@ -308,7 +308,7 @@ class Flusher:
     async def _try_again(self) -> None:
         """Have what was refused for the moment written again, after a while."""
         self._cautious = True
-        await self._link.pause()
+        await self._connector.pause()
         self._put_back(self._refusal.text)
 
     def _put_back(self, reason: str) -> None:
@@ -334,7 +334,7 @@ class Flusher:
     def _unknown(self, lost: list[Sending[Ticket]], reason: str) -> None:
         for sending in lost:
             fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
-        tell_of_sends(self._on_event, "send_unknown", lost, reason)
+        report_sends(self._on_event, "send_unknown", lost, reason)
         self._on_settled()
 
     def _abandon(self) -> None:
@@ -344,7 +344,7 @@ class Flusher:
         for sending in left:
             error = SendFailed(sending.shard.stream, "CLOSED", reason)
             fail(sending.ticket, error)
-        tell_of_sends(self._on_event, "send_failed", left, reason)
+        report_sends(self._on_event, "send_failed", left, reason)
         self._on_settled()
 
 
@@ -355,10 +355,12 @@ def _weigh(
     waited: Sequence[Any],
 ) -> list[Any]:
     """Replace outcomes of messages that are not where they have to be."""
-    replies = {wait.safety: reply for wait, reply in zip(waits, waited, strict=True)}
+    replies = {
+        wait.durability: reply for wait, reply in zip(waits, waited, strict=True)
+    }
     weighed: list[Any] = []
     for sending, outcome in zip(batch, outcomes, strict=True):
-        asked = sending.safety
+        asked = sending.durability
         short: NotDurable | None = None
         if asked is not None and type(outcome) is bytes:
             receipt = Receipt(sending.shard.stream, sending.shard.number, outcome)

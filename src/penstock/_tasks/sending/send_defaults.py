@@ -87,14 +87,14 @@ class MessageChoices(NamedTuple):
     Attributes:
         limit: Seconds to the outcome at most, or None.
         retention: How much of the stream is kept.
-        safety: Where else it has to be.
+        durability: Where else it has to be.
         id: Its id, or what of it the server is to choose.
         ms: Its time, if that was chosen.
     """
 
     limit: float | None
     retention: Retention | None
-    safety: Durability | None
+    durability: Durability | None
     id: bytes
     ms: int | None
 
@@ -120,7 +120,7 @@ def flag(value: bool, option: str) -> bool:  # noqa: FBT001 - it is what is chec
 
 
 def choose(
-    manner: SendDefaults,
+    defaults: SendDefaults,
     *,
     timeout: Duration | None = None,
     retention: Retention | None = None,
@@ -134,11 +134,11 @@ def choose(
     Raises:
         ConfigurationError: Something makes no sense.
     """
-    limit = manner.timeout if timeout is None else timeout_of(timeout, "timeout")
-    kept = manner.retention if retention is None else retention_of(retention)
+    limit = defaults.timeout if timeout is None else timeout_of(timeout, "timeout")
+    kept = defaults.retention if retention is None else retention_of(retention)
     copies = (
-        manner.replicas if replicas is None else count(replicas, "replicas", least=0)
+        defaults.replicas if replicas is None else count(replicas, "replicas", least=0)
     )
-    disk = manner.durable if durable is None else flag(durable, "durable")
-    safety = Durability(copies, disk, limit) if copies or disk else None
-    return MessageChoices(limit, kept, safety, *chosen_id(id, timestamp))
+    disk = defaults.durable if durable is None else flag(durable, "durable")
+    durability = Durability(copies, disk, limit) if copies or disk else None
+    return MessageChoices(limit, kept, durability, *chosen_id(id, timestamp))

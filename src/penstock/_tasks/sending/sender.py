@@ -19,7 +19,7 @@ from penstock._core.protocol.trimming import trim
 from penstock._core.sending.accumulator import Accumulator, Sending
 from penstock._core.sending.idempotence import MOST_WORDS
 from penstock._tasks.lifetime import LoopBinding
-from penstock._tasks.reporting import tell_of_sends
+from penstock._tasks.reporting import report_sends
 from penstock._tasks.sending.deadlines import Deadlines
 from penstock._tasks.sending.flusher import Ticket, fail
 from penstock._tasks.sending.send_defaults import MessageChoices, SendDefaults, choose
@@ -69,7 +69,7 @@ class Sender:
 
     Args:
         sharder: Spreads streams over keys; None: a stream is one key.
-        room: How much may be held.
+        limits: How much may be held.
         on_event: Told how many messages ran out of time.
         once: Whether messages are stored once by a script, which bounds their words.
     """
@@ -77,14 +77,14 @@ class Sender:
     def __init__(
         self,
         sharder: Sharder | None,
-        room: BufferLimits,
+        limits: BufferLimits,
         on_event: OnEvent,
         *,
         once: bool = False,
     ) -> None:
         self._sharder = sharder
-        self._room = room
-        self._max_batch = room.max_batch
+        self._limits = limits
+        self._max_batch = limits.max_batch
         self._on_event = on_event
         self._once = once
         # Shards that were sent to, checked once; by the stream alone where it is one
@@ -92,7 +92,7 @@ class Sender:
         self._shards: dict[str | tuple[str, int], Shard] = {}
         self._unbounded = UnboundedStreams(on_event)
         # Where it was opened, and the thread that may call; none while it is closed.
-        self._home: LoopBinding | None = None
+        self._binding: LoopBinding | None = None
         self._thread = _NOBODY
         self.reset()
 
@@ -100,7 +100,7 @@ class Sender:
         """Begin anew, with nothing held."""
         # Messages until their outcome is known.
         self.accumulator: Accumulator[Ticket] = Accumulator(
-            self._room.max_messages, self._room.max_bytes, whole=self._once
+            self._limits.max_messages, self._limits.max_bytes, whole=self._once
         )
         # Those that found no room, in the order of their calls; each goes into the
         # accumulator in its turn, and then the future is done. One whose caller gave
@@ -113,7 +113,7 @@ class Sender:
 
     def open(self, home: LoopBinding) -> None:
         """Take messages from now on, in that event loop."""
-        self._home, self._thread, self._loop = home, home.thread, home.loop
+        self._binding, self._thread, self._loop = home, home.thread, home.loop
         self._deadlines = Deadlines(home.loop, self._expire)
         hold(self)
 
@@ -123,12 +123,12 @@ class Sender:
 
     def shut(self) -> None:
         """Take nothing more: it is being closed."""
-        self._home, self._thread = None, _NOBODY
+        self._binding, self._thread = None, _NOBODY
 
     @property
     def opened(self) -> bool:
         """Whether messages are taken."""
-        return self._home is not None
+        return self._binding is not None
 
     def check_open(self) -> None:
         """Make sure that messages are taken, and from this event loop.
@@ -137,9 +137,9 @@ class Sender:
             ClosedError: The producer is not open.
             UsageError: It was opened in another event loop or thread.
         """
-        if self._home is None:
+        if self._binding is None:
             raise ClosedError("producer")
-        self._home.check()
+        self._binding.check()
 
     def close(self) -> None:
         """Take nothing more, and refuse those that wait for room."""
@@ -153,9 +153,9 @@ class Sender:
     @property
     def most(self) -> int:
         """Messages without an outcome at most."""
-        return self._room.max_messages
+        return self._limits.max_messages
 
-    def check(self, manner: SendDefaults, stream: str, choices: SendOptions) -> None:
+    def check(self, defaults: SendDefaults, stream: str, choices: SendOptions) -> None:
         """Make sure that messages can be taken for that stream in that way.
 
         Raises:
@@ -164,11 +164,11 @@ class Sender:
         """
         self.check_open()
         shard_keys.single(stream)
-        choose(manner, **choices)
+        choose(defaults, **choices)
 
     def pack(
         self,
-        manner: SendDefaults,
+        defaults: SendDefaults,
         stream: str,
         payload: Any,
         key: str | None = None,
@@ -187,7 +187,7 @@ class Sender:
         if get_ident() != self._thread or not self.accumulator.held:
             self.check_open()
         try:
-            body, kind = manner.encode(payload)
+            body, kind = defaults.encode(payload)
         except UsageError:
             raise
         except Exception as error:
@@ -203,14 +203,14 @@ class Sender:
                     f"a message of {len(fields) // 2} fields is too much for the "
                     f"script of idempotent=True; give at most {MOST_WORDS // 2}"
                 )
-        if size > self._room.max_message_bytes:
-            raise MessageTooLarge(size, self._room.max_message_bytes)
+        if size > self._limits.max_message_bytes:
+            raise MessageTooLarge(size, self._limits.max_message_bytes)
         size += _OVERHEAD
         shard = self._shards.get(stream) if self._sharder is None else None
         if shard is None:
-            shard = self._shard(stream, key, body, manner, choices)
-        if choices or manner.special:
-            chosen = choose(manner, **(choices or {}))
+            shard = self._shard(stream, key, body, defaults, choices)
+        if choices or defaults.special:
+            chosen = choose(defaults, **(choices or {}))
             return self._special(shard, fields, size, chosen)
         command = commands.xadd(shard.key, fields)
         return Sending(shard, command, size, self._loop.create_future())
@@ -218,24 +218,24 @@ class Sender:
     def _special(
         self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: MessageChoices
     ) -> Sending[Ticket]:
-        limit, retention, safety, id_, ms = chosen
+        limit, retention, durability, id_, ms = chosen
         now = int(time.time() * 1000) if ms is None else ms
         command = commands.xadd(shard.key, fields, id_, trim(retention, now))
         deadline = inf
         if limit is not None:
             deadline = self._loop.time() + limit
             self._deadlines.watch(deadline)
-        if safety is not None:
+        if durability is not None:
             self.accumulator.asks = True
         ticket = self._loop.create_future()
-        return Sending(shard, command, size, ticket, deadline, safety)
+        return Sending(shard, command, size, ticket, deadline, durability)
 
     def _shard(
         self,
         stream: str,
         key: str | None,
         body: bytes,
-        manner: SendDefaults,
+        defaults: SendDefaults,
         choices: MessageOptions | None,
     ) -> Shard:
         shard: Shard | None
@@ -247,7 +247,7 @@ class Sender:
             if shard is not None:
                 return shard
             shard = self._shards[stream, number] = shard_keys.numbered(stream, number)
-        self._unbounded.met(stream, manner, choices)
+        self._unbounded.met(stream, defaults, choices)
         return shard
 
     def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
@@ -323,9 +323,9 @@ class Sender:
             stream = sending.shard.stream
             fail(sending.ticket, SendUnknown(stream, "no reply before its timeout"))
         tell, reason = self._on_event, "not written before its timeout"
-        tell_of_sends(tell, "send_failed", unwritten, reason)
+        report_sends(tell, "send_failed", unwritten, reason)
         reason = "no reply before its timeout"
-        tell_of_sends(tell, "send_unknown", flying, reason)
+        report_sends(tell, "send_unknown", flying, reason)
         if late or unwritten:
             self.on_settled()
         waiting = min((one.deadline for one in self._waiting), default=inf)

@@ -29,17 +29,17 @@ class UnboundedStreams:
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def met(
-        self, stream: str, manner: SendDefaults, choices: MessageOptions | None
+        self, stream: str, defaults: SendDefaults, choices: MessageOptions | None
     ) -> None:
         """Take note of the first message to a shard, and of how it is sent."""
-        kept = (choices or {}).get("retention") or manner.retention
-        if kept is not None or stream in self._told or len(self._told) == _TOLD:
+        kept = (choices or {}).get("retention") or defaults.retention
+        if kept is not None or stream in self._reported or len(self._reported) == _TOLD:
             return
-        self._told.add(stream)
+        self._reported.add(stream)
         facts = {"stream": f"{stream!a:.80}", "hint": _HINT}
-        if len(self._told) == _TOLD:
+        if len(self._reported) == _TOLD:
             facts["more"] = "not reported"
         self._on_event(Event("unbounded_stream", logging.WARNING, facts))

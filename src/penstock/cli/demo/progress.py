@@ -78,7 +78,7 @@ class Watch:
         admin: Where to ask.
         place: The group.
         sender: Who sends.
-        crew: Who handles.
+        worker_processes: Who handles.
         show: Told what is seen.
         half: After how many lines a worker is killed, where the sender pauses; None
             for a run without.
@@ -91,7 +91,7 @@ class Watch:
         place: Target,
         *,
         sender: Sender,
-        crew: WorkerProcesses,
+        worker_processes: WorkerProcesses,
         show: Show,
         half: int | None,
         patience: float,
@@ -99,7 +99,7 @@ class Watch:
         self._admin = admin
         self._place = place
         self._sender = sender
-        self._crew = crew
+        self._worker_pool = worker_processes
         self._show = show
         self._half = half
         self._patience = patience
@@ -112,7 +112,9 @@ class Watch:
     @property
     def missed(self) -> bool:
         """Whether somebody was to be killed and there was never a chance."""
-        return bool(self._half and self._sender.receipts) and not self._crew.killed
+        return (
+            bool(self._half and self._sender.receipts) and not self._worker_pool.killed
+        )
 
     async def until_handled(self) -> None:
         """Return when all is sent and acknowledged.
@@ -124,8 +126,8 @@ class Watch:
         """
         self._moved = time.monotonic()
         while not (await self._look() and self._sender.finished and self._seen.idle):
-            self._crew.check()
-            if self._half and not self._crew.killed:
+            self._worker_pool.check()
+            if self._half and not self._worker_pool.killed:
                 await self._try_to_kill(self._half)
             await anyio.sleep(_LOOK)
 
@@ -165,15 +167,15 @@ class Watch:
             return
         if seen.in_flight:
             await self._kill(max(seen.in_flight, key=lambda name: seen.in_flight[name]))
-        if self._crew.killed:
+        if self._worker_pool.killed:
             sender.go_on()
         elif sender.paused and seen.idle:
             sender.go_on(-(-half // 10))
 
     async def _kill(self, name: str) -> None:
-        async with self._crew.frozen(name):
+        async with self._worker_pool.frozen(name):
             state = await self._ask()
             in_hand = state.holders.get(name, 0) if state else 0
             if in_hand:
                 self.in_hand = in_hand
-                await self._crew.replace(name)
+                await self._worker_pool.replace(name)

@@ -69,9 +69,11 @@ async def run(settings: Settings, lines: Lines, show: Show) -> Result:
         Admin(settings.url) as admin,
         _place(settings.url, admin) as place,
         # The workers end before the stream does: they would make it anew.
-        open_workers(place) as crew,
+        open_workers(place) as worker_processes,
     ):
-        await crew.start([f"worker-{n}" for n in range(1, settings.workers + 1)])
+        await worker_processes.start(
+            [f"worker-{n}" for n in range(1, settings.workers + 1)]
+        )
         # What can't be asked at all is an error now, and not a stall later.
         await admin.group_state(place.stream, place.group)
         half = -(-lines.total // 2) if settings.kill and lines.total else None
@@ -80,7 +82,7 @@ async def run(settings: Settings, lines: Lines, show: Show) -> Result:
             admin,
             place,
             sender=sender,
-            crew=crew,
+            worker_processes=worker_processes,
             show=show,
             half=half,
             patience=settings.patience,
@@ -88,8 +90,8 @@ async def run(settings: Settings, lines: Lines, show: Show) -> Result:
         start = time.monotonic()
         problems = await _work(sender, lines, watch)
         seconds = time.monotonic() - start
-        problems += await crew.dismiss()
-        return _result(sender, crew, watch, seconds, problems)
+        problems += await worker_processes.stop()
+        return _result(sender, worker_processes, watch, seconds, problems)
 
 
 @asynccontextmanager
@@ -124,7 +126,7 @@ async def _work(sender: Sender, lines: Lines, watch: Watch) -> list[str]:
 
 def _result(
     sender: Sender,
-    crew: WorkerProcesses,
+    worker_processes: WorkerProcesses,
     watch: Watch,
     seconds: float,
     problems: list[str],
@@ -136,9 +138,9 @@ def _result(
         problems.append("no worker was killed: none was seen with work in hand")
     ids = (bytes(receipt.id) for receipt in sender.receipts)
     return Result(
-        tally=tally(ids, crew.journals()),
+        tally=tally(ids, worker_processes.journals()),
         seconds=seconds,
-        killed=crew.killed,
+        killed=worker_processes.killed,
         in_hand=watch.in_hand,
         problems=tuple(problems),
     )

@@ -159,7 +159,7 @@ class WorkerProcesses:
             )
         self._workers[name] = _Worker(name, process, log)
 
-    async def dismiss(self) -> list[str]:
+    async def stop(self) -> list[str]:
         """End all cleanly; gives a sentence for each one that did not."""
         for worker in self._workers.values():
             _signal(worker.process, signal.SIGTERM)
@@ -182,12 +182,12 @@ class WorkerProcesses:
 async def open_workers(place: Target) -> AsyncIterator[WorkerProcesses]:
     """Give a crew to be started; in the end no process and no file is left."""
     with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
-        crew = WorkerProcesses(place, Path(folder))
+        worker_processes = WorkerProcesses(place, Path(folder))
         try:
-            yield crew
+            yield worker_processes
         finally:
             with anyio.CancelScope(shield=True):
-                await crew.dismiss()
+                await worker_processes.stop()
 
 
 def _environment(url: str) -> Mapping[str, str]:
