@@ -17,7 +17,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 
-from penstock import Event
+from support.events import Events
 
 pytest_plugins = ["penstock.testing"]
 
@@ -79,16 +79,6 @@ async def redis(url: str) -> AsyncIterator[Any]:
     yield client
     await client.aclose()
     await pool.disconnect()
-
-
-class Events(list[Event]):
-    """An `on_event` that keeps what it is told."""
-
-    def __call__(self, event: Event) -> None:
-        self.append(event)
-
-    def named(self, name: str) -> list[Event]:
-        return [event for event in self if event.name == name]
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 import pytest
 from rich.console import Console
 
-from conftest import Events
 from penstock import Consumer
 from penstock.admin import Admin
 from penstock.cli.demo.input import clicks, first_word, from_file
@@ -26,6 +25,7 @@ from penstock.cli.demo.report import picture, table
 from penstock.cli.demo.result import Result, Tally, tally
 from penstock.cli.demo.sender import Sender
 from penstock.cli.demo.worker_processes import Target, WorkerProcesses
+from support.events import Events
 from support.waiting import eventually
 
 Process: TypeAlias = "subprocess.Popen[bytes]"

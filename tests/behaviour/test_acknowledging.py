@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     DISABLED,
     LOAD_BALANCED,
@@ -20,6 +19,7 @@ from penstock import (
     Consumer,
     Message,
 )
+from support.events import Events
 from support.waiting import deliveries, eventually, numbers, pending, read, send
 
 

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 import pytest
 import redis as blocking
 
-from conftest import Events
 from penstock import LOAD_BALANCED, RESUMABLE, Claim, Consumer, Message, Mode
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
@@ -25,6 +24,7 @@ from penstock._tasks import clock
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
 from penstock.message import Shard
+from support.events import Events
 from support.proxy import proxy
 from support.server import with_login
 from support.waiting import deliveries, eventually, numbers, pending, read, send

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     Claim,
@@ -24,6 +23,7 @@ from penstock import (
     SendFailed,
     SendUnknown,
 )
+from support.events import Events
 from support.server import Server, server
 from support.waiting import deliveries, eventually, options, pending, read, send
 

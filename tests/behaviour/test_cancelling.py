@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 import pytest
 
-from conftest import Events
 from penstock import (
     ACKED,
     EARLIEST,
@@ -28,6 +27,7 @@ from penstock import (
 )
 from penstock.admin import Admin
 from support.dying import die
+from support.events import Events
 from support.storm import Storm, nothing_left
 from support.waiting import eventually, numbers, pending, read, send
 

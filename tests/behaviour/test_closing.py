@@ -9,7 +9,6 @@ from typing import Any
 import anyio
 import pytest
 
-from conftest import Events
 from penstock import (
     KEEP_ALL,
     ROLLING,
@@ -20,6 +19,7 @@ from penstock import (
     Message,
     Producer,
 )
+from support.events import Events
 from support.proxy import proxy
 from support.server import with_login
 from support.waiting import deliveries, eventually, numbers, pending, read, send

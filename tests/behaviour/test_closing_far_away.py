@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import Claim, Consumer
+from support.events import Events
 from support.proxy import Proxy, proxy
 from support.waiting import numbers, pending, read, send
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     Claim,
     ClosedError,
@@ -30,6 +29,7 @@ from penstock import (
 )
 from penstock._core.protocol.cluster_slots import slot
 from penstock.admin import Admin
+from support.events import Events
 from support.failing import running
 from support.server import Server, free_port, server
 from support.waiting import eventually, numbers, pending, read

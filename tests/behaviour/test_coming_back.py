@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from conftest import Events
 from penstock import (
     DISABLED,
     PROCESSED,
@@ -22,6 +21,7 @@ from penstock import (
     Consumer,
     Message,
 )
+from support.events import Events
 from support.waiting import eventually, numbers, pending, read, send
 
 Calls: TypeAlias = Callable[[Consumer[bytes]], Awaitable[list[Message[bytes]]]]

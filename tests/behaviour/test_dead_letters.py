@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from conftest import Events
 from penstock import (
     DROP,
     LOAD_BALANCED,
@@ -29,6 +28,7 @@ from penstock import (
     admin,
 )
 from penstock._core.ledger.states import State
+from support.events import Events
 from support.failing import Boom, handled, running
 from support.proxy import proxy
 from support.server import server, with_login

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     AccessError,
@@ -27,6 +26,7 @@ from penstock import (
 from penstock._core.messages import dead_letter
 from penstock.admin import Admin
 from support.dying import bodies, die, origin
+from support.events import Events
 from support.proxy import proxy
 from support.server import server, with_login
 

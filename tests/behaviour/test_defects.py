@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     IMMEDIATE,
     LATEST,
@@ -30,6 +29,7 @@ from penstock import (
     Prefetch,
     Producer,
 )
+from support.events import Events
 from support.waiting import calls, eventually, numbers, pending, read, send
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]

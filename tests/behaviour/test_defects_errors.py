@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LOAD_BALANCED,
@@ -22,6 +21,7 @@ from penstock import (
     SendFailed,
     ServerError,
 )
+from support.events import Events
 from support.proxy import proxy
 from support.server import server
 from support.waiting import calls, eventually, numbers, pending, read, send

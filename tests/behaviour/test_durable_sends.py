@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from conftest import Events
 from penstock import (
     ConfigurationError,
     NotDurable,
@@ -24,6 +23,7 @@ from penstock import (
     SendUnknown,
     ServerError,
 )
+from support.events import Events
 from support.proxy import Proxy, proxy
 from support.server import Server, server, with_login
 from support.waiting import eventually

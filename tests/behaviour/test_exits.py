@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import Consumer, Message, Retry, Router
+from support.events import Events
 from support.failing import handled, running
 from support.waiting import eventually, pending, read, send
 

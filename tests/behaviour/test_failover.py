@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     DISABLED,
     ROLLING,
@@ -22,6 +21,7 @@ from penstock import (
     Message,
     Prefetch,
 )
+from support.events import Events
 from support.server import with_login
 from support.waiting import deliveries, eventually, numbers, pending, read, send
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
-from conftest import Events
 from penstock import Consumer, Message, Retry, Router, UsageError
+from support.events import Events
 from support.failing import handled, running
 from support.waiting import eventually, pending, send
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LOAD_BALANCED,
@@ -19,6 +18,7 @@ from penstock import (
     Mode,
     Prefetch,
 )
+from support.events import Events
 from support.waiting import numbers, pending, read, send
 
 MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]

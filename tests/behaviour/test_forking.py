@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import KEEP_ALL, ClosedError, Consumer, Producer, admin
 from penstock.errors import UsageError
+from support.events import Events
 from support.waiting import numbers, read
 
 

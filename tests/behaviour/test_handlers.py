@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from conftest import Events
 from penstock import (
     REALTIME,
     ROLLING,
@@ -23,6 +22,7 @@ from penstock import (
     Retry,
 )
 from penstock.middleware import Call
+from support.events import Events
 from support.failing import Boom, handled, running
 from support.waiting import deliveries, eventually, pending, read, send
 

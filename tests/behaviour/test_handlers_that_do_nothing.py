@@ -9,7 +9,6 @@ from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
-from conftest import Events
 from penstock import (
     ConfigurationError,
     Consumer,
@@ -18,6 +17,7 @@ from penstock import (
     Retry,
     Router,
 )
+from support.events import Events
 from support.failing import handled, running
 from support.waiting import eventually, pending, send
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     REALTIME,
@@ -19,6 +18,7 @@ from penstock import (
 )
 from penstock._core.messages import dead_letter
 from support.dying import origin
+from support.events import Events
 from support.failing import Boom, running
 from support.waiting import eventually, pending
 

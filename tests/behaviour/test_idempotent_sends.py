@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     ConfigurationError,
     MaxLen,
@@ -24,6 +23,7 @@ from penstock import (
 )
 from penstock._connection.connection import Connection
 from penstock._tasks.sending import flusher
+from support.events import Events
 from support.proxy import Proxy, proxy
 from support.server import server, with_login
 from support.waiting import eventually

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LOAD_BALANCED,
@@ -17,6 +16,7 @@ from penstock import (
     CommandError,
     Consumer,
 )
+from support.events import Events
 from support.waiting import eventually, numbers, options, pending, read, send, spread
 
 MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]

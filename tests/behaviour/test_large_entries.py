@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LOAD_BALANCED,
@@ -22,6 +21,7 @@ from penstock import (
     Producer,
     RoundRobin,
 )
+from support.events import Events
 from support.failing import handled, running
 from support.server import with_login
 from support.waiting import eventually, options, pending, read

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from conftest import Events
 from penstock import AccessError, ConfigurationError, PenstockError, SendFailed
 from penstock._tasks.leases import dead_consumers
 from support import roles
+from support.events import Events
 from support.roles import Act, Stage
 from support.server import with_login
 from support.waiting import calls, eventually

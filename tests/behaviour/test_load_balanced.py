@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LATEST,
@@ -24,6 +23,7 @@ from penstock import (
     StreamMissing,
     json_codec,
 )
+from support.events import Events
 from support.waiting import numbers, pending, read
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     REALTIME,
     RESUMABLE,
@@ -20,6 +19,7 @@ from penstock import (
     Receipt,
     admin,
 )
+from support.events import Events
 from support.waiting import options, pending, read
 
 MiB = 1024 * 1024

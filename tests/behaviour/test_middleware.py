@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import Message, Router
 from penstock.middleware import Call, Middleware, wrap
+from support.events import Events
 from support.waiting import eventually, pending, send
 
 Whole = Message[Any]

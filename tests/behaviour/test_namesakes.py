@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import LOAD_BALANCED, RESUMABLE, Consumer
+from support.events import Events
 from support.waiting import eventually, numbers, pending, read, send
 
 

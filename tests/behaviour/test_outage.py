@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     LOAD_BALANCED,
     RESUMABLE,
@@ -20,6 +19,7 @@ from penstock import (
     Producer,
     SendUnknown,
 )
+from support.events import Events
 from support.proxy import Proxy, proxy
 from support.waiting import eventually, pending
 

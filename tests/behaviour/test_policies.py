@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     DELAYED,
     DISABLED,
@@ -27,6 +26,7 @@ from penstock import (
     Prefetch,
     UsageError,
 )
+from support.events import Events
 from support.waiting import eventually, numbers, pending, read, send
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]

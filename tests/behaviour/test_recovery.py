@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     ROLLING,
     AccessError,
@@ -22,6 +21,7 @@ from penstock import (
     Prefetch,
     Producer,
 )
+from support.events import Events
 from support.proxy import proxy
 from support.server import free_port, server, with_login
 from support.waiting import eventually, numbers, pending, read, send

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     LOAD_BALANCED,
     REALTIME,
@@ -21,6 +20,7 @@ from penstock import (
     Prefetch,
     Producer,
 )
+from support.events import Events
 from support.failing import running
 from support.proxy import proxy
 from support.server import server

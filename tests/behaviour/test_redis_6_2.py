@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LOAD_BALANCED,
@@ -28,6 +27,7 @@ from penstock import (
     Prefetch,
     admin,
 )
+from support.events import Events
 from support.server import Server, server
 from support.waiting import deliveries, eventually, numbers, pending, read, send
 

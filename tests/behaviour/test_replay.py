@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from conftest import Events
 from connection.fakes import Request, answering, fake
 from penstock import (
     EARLIEST,
@@ -33,6 +32,7 @@ from penstock import (
     replay,
 )
 from penstock.replay import Replay
+from support.events import Events
 from support.proxy import proxy
 from support.server import with_login
 from support.waiting import eventually, send, spread

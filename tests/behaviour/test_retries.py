@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     DISABLED,
     REALTIME,
@@ -24,6 +23,7 @@ from penstock import (
     Retry,
     UsageError,
 )
+from support.events import Events
 from support.failing import Boom, Tries, handled, noting, running
 from support.waiting import deliveries, eventually, pending, read, send
 

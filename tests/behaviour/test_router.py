@@ -14,7 +14,6 @@ import anyio
 import msgspec
 import pytest
 
-from conftest import Events
 from penstock import (
     CommandError,
     ConfigurationError,
@@ -31,6 +30,7 @@ from penstock import (
 )
 from penstock._routing.handlers import register
 from penstock._routing.shared_consumers import shared_consumers_of
+from support.events import Events
 from support.waiting import deliveries, eventually, pending, send
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     BufferFull,
     ConfigurationError,
@@ -21,6 +20,7 @@ from penstock import (
     SendFailed,
     SendUnknown,
 )
+from support.events import Events
 from support.proxy import proxy
 from support.server import server
 from support.waiting import eventually

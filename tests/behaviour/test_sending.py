@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from conftest import Events
 from penstock import (
     BufferFull,
     ClosedError,
@@ -18,6 +17,7 @@ from penstock import (
     SendFailed,
     SendUnknown,
 )
+from support.events import Events
 from support.proxy import proxy
 from support.waiting import eventually
 

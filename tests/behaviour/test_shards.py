@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LATEST,
@@ -24,6 +23,7 @@ from penstock import (
     Shard,
     StreamMissing,
 )
+from support.events import Events
 from support.server import with_login
 from support.waiting import eventually, numbers, options, pending, read, send, spread
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     IMMEDIATE,
@@ -26,6 +25,7 @@ from penstock import (
     Mode,
     Producer,
 )
+from support.events import Events
 from support.failing import running
 from support.proxy import Proxy, proxy
 from support.server import server

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from behaviour.test_redis_6_2 import binary
-from conftest import Events
 from penstock import (
     EARLIEST,
     REALTIME,
@@ -26,6 +25,7 @@ from penstock._tasks.reading import reader
 from penstock._tasks.stream_info import StreamInspector
 from penstock.admin import Admin
 from penstock.message import EntryId
+from support.events import Events
 from support.proxy import proxy
 from support.server import server, with_login
 from support.waiting import calls, eventually, options, read

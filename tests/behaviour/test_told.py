@@ -8,7 +8,6 @@ from typing import Any
 
 from redis import Redis
 
-from conftest import Events
 from penstock import (
     ROLLING,
     Claim,
@@ -20,6 +19,7 @@ from penstock import (
 )
 from penstock._tasks.reporting import paced
 from penstock.events import Event
+from support.events import Events
 from support.waiting import eventually, pending, read, send
 
 

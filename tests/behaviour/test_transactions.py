@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from conftest import Events
 from penstock import (
     DELAYED,
     DISABLED,
@@ -39,6 +38,7 @@ from penstock import (
     UsageError,
     admin,
 )
+from support.events import Events
 from support.failing import Boom, running
 from support.proxy import proxy
 from support.server import server, with_login

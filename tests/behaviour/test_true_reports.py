@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from conftest import Events
 from penstock import Claim, Consumer, MaxLen, Message, Producer, Retry, admin
+from support.events import Events
 from support.failing import running
 from support.proxy import proxy
 from support.waiting import eventually, pending, read, send

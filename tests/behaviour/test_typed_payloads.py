@@ -15,7 +15,6 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from conftest import Events
 from penstock import (
     DROP,
     EARLIEST,
@@ -34,6 +33,7 @@ from penstock import (
     msgpack_codec,
 )
 from penstock.events import log_event
+from support.events import Events
 from support.waiting import options, pending, read
 
 T = TypeVar("T")

@@ -11,7 +11,6 @@ import anyio
 import pytest
 from anyio import from_thread
 
-from conftest import Events
 from penstock import (
     EARLIEST,
     LATEST,
@@ -28,6 +27,7 @@ from penstock import (
     SendFailed,
     SendUnknown,
 )
+from support.events import Events
 from support.proxy import proxy
 from support.server import with_login
 from support.waiting import eventually, pending, read, send

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     KEEP_ALL,
     ConfigurationError,
@@ -19,6 +18,7 @@ from penstock import (
     Producer,
     RoundRobin,
 )
+from support.events import Events
 from support.server import server, with_login
 
 UNBOUNDED = "unbounded_stream"

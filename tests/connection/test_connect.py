@@ -15,7 +15,6 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 
-from conftest import Events
 from connection.fakes import (
     HELLO,
     Fake,
@@ -37,6 +36,7 @@ from penstock._connection.connection import Connection, pack
 from penstock._connection.reconnect import Connector
 from penstock.embedded import EmbeddedServer
 from penstock.errors import AccessError, ConnectError, ServerError
+from support.events import Events
 
 SECRET = "hunter2-canary"
 

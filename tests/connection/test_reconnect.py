@@ -12,7 +12,6 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 
-from conftest import Events
 from connection.fakes import Serve, answering, closing, fake, free_port, silent
 from connection.traces import nothing_left
 from penstock import embedded
@@ -27,6 +26,7 @@ from penstock.errors import (
     ConnectError,
     ConnectionLost,
 )
+from support.events import Events
 from support.proxy import proxy
 
 SECRET = "hunter2-canary"

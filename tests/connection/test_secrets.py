@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import pytest
 
-from conftest import Events
 from connection.fakes import Serve, closing, echo, fake, free_port, requests
 from connection.traces import all_told
 from penstock._connection.address import parse
@@ -21,6 +20,7 @@ from penstock._core.protocol.replies import ErrorReply
 from penstock.embedded import EmbeddedServer
 from penstock.errors import ConfigurationError, ConnectionLost, ServerError
 from penstock.events import log_event
+from support.events import Events
 
 # With what URLs, logs and replies write in another way.
 SECRET = "hunter2 canary/%\r\n\"'é"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from connection.fakes import Fake, Request, answering, closing, fake, free_port, silent
 from connection.traces import all_told, nothing_left
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels, parse
 from penstock.errors import AccessError, ConfigurationError, ConnectError
+from support.events import Events
 
 
 def refusal(url: str) -> str:

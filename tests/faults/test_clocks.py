@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import Claim, Consumer, Message, Producer
+from support.events import Events
 from support.failing import running
 from support.server import Server
 from support.waiting import eventually, pending, send

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import Claim, Consumer, Message, Producer, Receipt, SendUnknown
+from support.events import Events
 from support.failing import running
 from support.proxy import Proxy, proxy
 from support.server import server

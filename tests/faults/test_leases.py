@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from conftest import Events
 from penstock import Claim, Consumer, Message
+from support.events import Events
 from support.failing import running
 from support.proxy import Proxy, proxy
 from support.server import server

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import Consumer, Message, Producer, SendFailed, SendUnknown
+from support.events import Events
 from support.failing import running
 from support.proxy import Proxy, proxy
 from support.server import Server, server

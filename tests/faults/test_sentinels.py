@@ -16,11 +16,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from conftest import Events
 from penstock import Consumer, Message, Producer, SendFailed, SendUnknown
 from penstock.admin import Admin
 from penstock.embedded import find_server
 from penstock.errors import AccessError
+from support.events import Events
 from support.failing import running
 from support.server import Server, free_port, server
 from support.waiting import eventually, pending

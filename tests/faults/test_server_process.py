@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     LATEST,
     LOAD_BALANCED,
@@ -27,6 +26,7 @@ from penstock import (
     SendFailed,
     ServerError,
 )
+from support.events import Events
 from support.failing import running
 from support.server import Server, server, stuck
 from support.waiting import (

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Events
 from penstock import (
     LOAD_BALANCED,
     RESUMABLE,
@@ -20,6 +19,7 @@ from penstock import (
     Mode,
     Producer,
 )
+from support.events import Events
 from support.failing import running
 from support.server import server
 from support.waiting import eventually, numbers, pending, read, send

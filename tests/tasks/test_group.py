@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from core.test_ledger import A
 from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol.replies import ErrorReply, GroupInfo, Summary
 from penstock._tasks.group import Membership, floors
+from support.ledger import A
 
 GROUPS = [GroupInfo(b"f", 1, 0, b"9-0", 0), GroupInfo(b"g", 1, 0, b"7-0", 0)]
 NOTHING = Summary(0, None, None, None)

@@ -8,8 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from conftest import Events
-from core.test_ledger import A, Books, raw, the
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.reconnect import CommandConnection
@@ -22,6 +20,8 @@ from penstock._tasks.leases.claimer import Claimer, renew
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import Book
 from penstock.message import Shard
+from support.events import Events
+from support.ledger import A, Books, raw, the
 
 
 class Confirms:

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from conftest import Events
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
 from penstock._core.messages.shard_keys import single
@@ -17,6 +16,7 @@ from penstock._core.sending.accumulator import Accumulator, Sending
 from penstock._tasks.sending.flusher import Flusher, Ticket
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
+from support.events import Events
 
 
 class AnswersAndEnds:

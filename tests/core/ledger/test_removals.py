@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.test_ledger import SHARD, A, B, Books, ids, now, raw, the
 from penstock._core.ledger.states import State
+from support.ledger import SHARD, A, B, Books, ids, now, raw, the
 
 # -- dropping ----------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ from weakref import ref
 
 import pytest
 
-from core.test_ledger import (
+from penstock._core.ledger.states import IllegalTransition, State
+from penstock.message import EntryId
+from support.ledger import (
     KEY,
     SHARD,
     A,
@@ -21,8 +23,6 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.ledger.states import IllegalTransition, State
-from penstock.message import EntryId
 
 # -- coming again ------------------------------------------------------------------
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.test_ledger import A, Books
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.states import State
 from penstock.errors import DecodeError
+from support.ledger import A, Books
 
 
 class FailureOutcomes:

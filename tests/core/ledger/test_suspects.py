@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from core.test_ledger import (
+from penstock._core.ledger.failure_policy import DeadLettered, Dropped, Stopped
+from penstock._core.ledger.lease_clock import LeaseRenewal
+from penstock._core.ledger.states import State
+from penstock.options import Ordering
+from support.ledger import (
     GIVEN_UP,
     KEY,
     A,
@@ -18,10 +22,6 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.ledger.failure_policy import DeadLettered, Dropped, Stopped
-from penstock._core.ledger.lease_clock import LeaseRenewal
-from penstock._core.ledger.states import State
-from penstock.options import Ordering
 
 # -- what comes back ---------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from core.test_cursor import entries
 from penstock._core.protocol.replies import RawEntry
 from penstock._core.reading.cursor import Cursor, Position, ReadNew, ReadPending
 from penstock.message import Shard
+from support.entries import entries
 
 
 class CursorMachine(RuleBasedStateMachine):

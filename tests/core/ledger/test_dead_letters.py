@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.test_ledger import GIVEN_UP, KEY, A, B, Books, ids, known, now, raw, the
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.states import IllegalTransition, State
+from support.ledger import GIVEN_UP, KEY, A, B, Books, ids, known, now, raw, the
 
 
 def dead(books: Books, *numbers: int) -> None:
@@ -113,25 +113,27 @@ def test_what_was_copied_and_not_acknowledged_is_acknowledged_by_itself() -> Non
 
 
 @pytest.mark.parametrize(
-    "answer", ["dead_lettered", "dead_letter_written", "dead_letter_unsent"]
+    "answer", ["dead_letter_confirmed", "dead_letter_written", "dead_letter_unconfirmed"]
 )
 @pytest.mark.parametrize("state", set(State) - {State.DEAD_LETTERING, State.RELEASED})
 def test_there_is_no_reply_to_what_was_not_sent(answer: str, state: State) -> None:
     books = Books()
     [entry] = sent(books, 1)
     entry.state = state
-    facts = {"ours": True} if answer == "dead_lettered" else {}
-    with pytest.raises(IllegalTransition, match=rf"^{answer} is not possible"):
+    facts = {"ours": True} if answer == "dead_letter_confirmed" else {}
+    with pytest.raises(
+        IllegalTransition, match=f"^{answer.replace('_', ' ')} is not possible"
+    ):
         getattr(books, answer)(entry, **facts)
     assert entry.state is state
 
 
-@pytest.mark.parametrize("answer", ["dead_lettered", "dead_letter_written"])
+@pytest.mark.parametrize("answer", ["dead_letter_confirmed", "dead_letter_written"])
 def test_the_reader_is_rung_when_a_letter_is_written(answer: str) -> None:
     books = Books(max_messages=1)
     [entry] = sent(books, 1)
     assert books.read_budget() == 0
-    facts = {"ours": True} if answer == "dead_lettered" else {}
+    facts = {"ours": True} if answer == "dead_letter_confirmed" else {}
     getattr(books, answer)(entry, **facts)
     assert books.room_rings == 1
     assert books.read_budget() == 1

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.test_answers import raw, words
 from penstock._core.protocol import replies
 from penstock._core.protocol.replies import (
     ErrorKind,
@@ -18,6 +17,7 @@ from penstock._core.protocol.replies import (
     Summary,
 )
 from penstock.message import EntryId
+from support.replies import raw, words
 
 # -- claims ----------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.test_paging import answer
 from penstock import EntryId, Shard
 from penstock._core.reading.shard_merge import ShardMerge
+from support.entries import answer
 
 IDS = st.builds(EntryId, st.sampled_from([1, 2, 3, 2**64 - 1]), st.integers(0, 2))
 Place = tuple[EntryId, int]

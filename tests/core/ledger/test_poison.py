@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.test_ledger import A, Books, raw
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.states import IN_HAND, State
+from support.ledger import A, Books, raw
 
 
 @dataclass(eq=False)

@@ -11,7 +11,19 @@ from weakref import ref
 
 import pytest
 
-from core.test_ledger import (
+from penstock._core.backoff import ReconnectBackoff
+from penstock._core.ledger.states import State
+from penstock.codecs import encode_any, text_codec
+from penstock.errors import (
+    BufferFull,
+    ClosedError,
+    ConfigurationError,
+    PenstockError,
+    SendUnknown,
+)
+from penstock.events import printable
+from penstock.options import Ordering, seconds
+from support.ledger import (
     GIVEN_UP,
     KEY,
     NONE,
@@ -29,18 +41,6 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.backoff import ReconnectBackoff
-from penstock._core.ledger.states import State
-from penstock.codecs import encode_any, text_codec
-from penstock.errors import (
-    BufferFull,
-    ClosedError,
-    ConfigurationError,
-    PenstockError,
-    SendUnknown,
-)
-from penstock.events import printable
-from penstock.options import Ordering, seconds
 
 
 def test_the_reader_is_rung_when_the_last_queued_entry_is_taken() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.test_ledger import KEY, SHARD, A, B, Books, claim, raw, the
 from penstock._core.ledger.entry import SIZED_ABOVE
 from penstock._core.protocol.replies import RawEntry
+from support.ledger import KEY, SHARD, A, B, Books, claim, raw, the
 
 
 def quick(**options: Any) -> Books:

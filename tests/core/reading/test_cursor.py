@@ -6,15 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock._core.protocol.replies import RawEntry
 from penstock._core.reading.cursor import Cursor, Position, ReadNew, ReadPending
 from penstock.message import EntryId, Shard
+from support.entries import entries
 
 A, B, C, D = (Shard(name, 0, name.encode()) for name in "abcd")
-
-
-def entries(*ids: str) -> list[RawEntry]:
-    return [[id_.encode(), [b"msg", b""]] for id_ in ids]
 
 
 def live(cursor: Cursor, budget: int = 10) -> ReadNew:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
-import hiredis
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,21 +28,7 @@ from penstock._core.protocol.replies import (
 )
 from penstock._core.protocol.transactions import Applied, Effects
 from penstock.message import EntryId
-
-error_reply = cast("Callable[[str], Exception]", ErrorReply)
-
-
-def raw(data: bytes) -> Any:
-    """Give what hiredis makes of one reply, as the link has it."""
-    reader = hiredis.Reader(protocolError=ValueError, replyError=error_reply)
-    reader.feed(data)
-    reply = reader.gets(False)  # noqa: FBT003 - hiredis' way
-    assert not reader.has_data()
-    return reply
-
-
-def words(text: str) -> bytes:
-    return text.encode().replace(b" ", b"\r\n") + b"\r\n"
+from support.replies import raw, words
 
 
 def read(command: Command, reply: str | bytes) -> Any:

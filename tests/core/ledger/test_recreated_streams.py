@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.test_ledger import GIVEN_UP, KEY, A, B, Books, ids, later, now, raw, the
 from penstock._core.ledger.states import State
+from support.ledger import GIVEN_UP, KEY, A, B, Books, ids, later, now, raw, the
 
 
 def deleted(books: Books, number: int) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from core.test_ledger import Books, now, the
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import SIZED_ABOVE, Entry
 from penstock._core.ledger.failure_policy import (
@@ -29,6 +28,7 @@ from penstock.codecs import (
 )
 from penstock.errors import ClosedError, DecodeError, UsageError
 from penstock.message import EntryId, Fields, Message, Shard
+from support.ledger import Books, now, the
 
 
 class Clerk:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from core.test_ledger import A, Books, later, raw
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.states import State
 from penstock._core.protocol.replies import RawEntry
 from penstock.errors import ClosedError, UsageError
 from penstock.transaction import Transaction
+from support.ledger import A, Books, later, raw
 
 
 def taken(books: Books) -> Any:

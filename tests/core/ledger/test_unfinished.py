@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.test_ledger import A, B, Books
 from penstock.message import EntryId
+from support.ledger import A, B, Books
 
 
 def filled(*, acks: bool = True) -> Books:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import EntryId
-from penstock._core.protocol.commands import Command
 from penstock._core.reading.range_pages import RangePages
+from support.entries import answer
 
 MAX = 2**64 - 1
-
-
-def answer(stream: Sequence[EntryId], command: Command, size: int = 1) -> list[Any]:
-    """What a server with these entries says."""
-    words: tuple[Any, ...] = command
-    name, _, one, other, _, count = words
-    ids = sorted(stream, reverse=name == b"XREVRANGE")
-    low, high = sorted(EntryId.parse(str(end, "ascii")) for end in (one, other))
-    inside = [id_ for id_ in ids if low <= id_ <= high][:count]
-    return [[bytes(id_), [b"msg", b"x" * size]] for id_ in inside]
 
 
 def read(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.test_ledger import A, B, Books, now, raw
 from penstock._core.ledger.failure_policy import RetryAt
 from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.states import State
+from support.ledger import A, B, Books, now, raw
 
 
 def told(books: Books, at: float = 0.0) -> dict[tuple[bytes, int | None], list[bytes]]:

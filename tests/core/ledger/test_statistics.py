@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.test_ledger import GIVEN_UP, Books
 from penstock._core.ledger.counting import statistics_of
 from penstock._core.ledger.failure_policy import Dropped, RetryAt
+from support.ledger import GIVEN_UP, Books
 
 
 def test_every_way_that_a_message_can_go_is_counted() -> None:

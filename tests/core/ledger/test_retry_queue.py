@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from core.test_ledger import (
+from penstock._core.ledger.failure_policy import (
+    DeadLettered,
+    Disposition,
+    Dropped,
+    Stopped,
+)
+from penstock._core.ledger.states import State
+from penstock.options import Ordering
+from support.ledger import (
     GIVEN_UP,
     KEY,
     NONE,
@@ -20,14 +28,6 @@ from core.test_ledger import (
     raw,
     the,
 )
-from penstock._core.ledger.failure_policy import (
-    DeadLettered,
-    Disposition,
-    Dropped,
-    Stopped,
-)
-from penstock._core.ledger.states import State
-from penstock.options import Ordering
 
 # -- postponed ---------------------------------------------------------------------
 

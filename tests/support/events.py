@@ -1,0 +1,15 @@
+"""Events that a test looks at."""
+
+from __future__ import annotations
+
+from penstock import Event
+
+
+class Events(list[Event]):
+    """An `on_event` that keeps what it is told."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+    def named(self, name: str) -> list[Event]:
+        return [event for event in self if event.name == name]
