@@ -37,7 +37,7 @@ class Statistics:
     acknowledged: int
     left_open: int
     retried: int
-    dead_letter_confirmed: int
+    dead_lettered: int
     dropped: int
     undecodable: int
     late: int

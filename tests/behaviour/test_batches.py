@@ -108,7 +108,7 @@ async def test_one_bad_message_does_not_take_its_batch_with_it(
     async with running(consumer, handle, batch=20):
         await eventually(lambda: handled(redis, stream, 20))
         await consumer.commit()
-        assert consumer.statistics().dead_letter_confirmed == 1
+        assert consumer.statistics().dead_lettered == 1
     assert alone[7] == 3
     [(_, fields)] = await redis.xrange(f"{stream}.dead")
     assert fields[b"msg"] == b"7"

@@ -59,7 +59,7 @@ async def test_after_the_last_attempt_a_message_is_kept_with_all_about_it(
     async with running(consumer, fails):
         await eventually(lambda: done(redis, f"{stream}:{receipt.shard}"))
         await consumer.commit()
-        assert consumer.statistics().dead_letter_confirmed == 1
+        assert consumer.statistics().dead_lettered == 1
     [letter] = await admin.dead.list(stream, url=url)
     assert (letter.payload, letter.key) == (b"\x00\xff", "k")
     assert letter.headers == {"a": "1", "dead.id": "forged"}

@@ -439,7 +439,7 @@ async def test_what_breaks_in_its_middle_is_not_run_again_and_is_a_dead_letter(
 
 
 async def _buried(consumer: Consumer[Any]) -> bool:
-    return consumer.statistics().dead_letter_confirmed == 1
+    return consumer.statistics().dead_lettered == 1
 
 
 @pytest.mark.usefixtures("_full")

@@ -159,11 +159,11 @@ async def test_a_dead_letter_whose_reply_is_lost_counts_as_one(
 
             async def counted() -> bool:
                 found = consumer.statistics()
-                return found.dead_letter_confirmed + found.lost == 1
+                return found.dead_lettered + found.lost == 1
 
             await eventually(counted)
             assert between.cuts == 1
-            assert consumer.statistics().dead_letter_confirmed == 1
+            assert consumer.statistics().dead_lettered == 1
             assert consumer.statistics().lost == 0
     assert await redis.xlen(f"{stream}.dead") == 1
 

@@ -25,5 +25,5 @@ def test_every_way_that_a_message_can_go_is_counted() -> None:
     [dead_lettering] = books.dead_letters_to_send(10)
     books.dead_letter_confirmed(dead_lettering, ours=True)
     counted = statistics_of(books)
-    assert (counted.acknowledged, counted.dead_letter_confirmed) == (2, 1)
+    assert (counted.acknowledged, counted.dead_lettered) == (2, 1)
     assert (counted.in_hand, counted.uncommitted) == (2, 0)

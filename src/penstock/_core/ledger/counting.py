@@ -16,7 +16,7 @@ def statistics_of(ledger: Ledger) -> Statistics:
         acknowledged=counters.acked,
         left_open=counters.left,
         retried=counters.retried,
-        dead_letter_confirmed=counters.dead,
+        dead_lettered=counters.dead,
         dropped=counters.dropped,
         undecodable=counters.undecodable,
         late=counters.late,
