@@ -16,7 +16,6 @@ from typing import (
 )
 
 from penstock._core.handling.signature import check_handler
-from penstock._core.ledger.counting import statistics_of
 from penstock._core.messages import shard_keys
 from penstock._tasks.consumer_config import (
     ConsumerConfig,
@@ -677,7 +676,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        return statistics_of(self._known().ledger)
+        return self._known().ledger.statistics()
 
     async def aclose(self) -> None:
         """Close now, as leaving `async with` cleanly does; from any task.

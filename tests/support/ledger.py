@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.failure_policy import DeadLettered, Disposition, RetryAt
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.limits import Limits, Signals
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.states import State
@@ -57,17 +58,21 @@ class Books(Ledger):
         self._dead_letter_policy = exhausted
         super().__init__(
             PrefetchWindow(max_messages, max_bytes, max_wait),
-            max_pending=max_pending,
-            max_uncommitted=max_uncommitted,
-            max_attempts=max_attempts,
-            lease=lease,
-            acks=acks,
-            strict=strict,
-            on_room=self._room_rang,
-            on_outcomes=self._outcome_rang,
-            on_ready=self._ready_rang,
-            on_postponed=self._postponed_rang,
-            on_exhausted=self._used_up,
+            Limits(
+                max_pending=max_pending,
+                max_uncommitted=max_uncommitted,
+                max_attempts=max_attempts,
+                lease=lease,
+                acks=acks,
+                strict=strict,
+            ),
+            Signals(
+                on_capacity=self._room_rang,
+                on_outcomes=self._outcome_rang,
+                on_ready=self._ready_rang,
+                on_postponed=self._postponed_rang,
+                on_exhausted=self._used_up,
+            ),
         )
         self.order_by(ordering)
 
@@ -88,10 +93,10 @@ class Books(Ledger):
         self.refuse(entry, self._dead_letter_policy, entry.fields)
 
     def read_budget(self, now: float = 0.0) -> int:
-        return super().read_budget(now)
+        return self.flow.read_budget(now)
 
     def claim_budget(self, now: float = 0.0) -> int:
-        return super().claim_budget(now)
+        return self.flow.claim_budget(now)
 
     def read(
         self,
@@ -99,12 +104,14 @@ class Books(Ledger):
         shard: Shard = A,
         key: str | None = None,
         now: float = 0.0,
-        again: bool = False,
+        rewound: bool = False,
     ) -> int:
         """Receive entries of ten bytes each."""
         tail = [] if key is None else [b"key", key.encode()]
         entries: list[RawEntry] = [[raw(n), [b"msg", b"", *tail]] for n in ids]
-        return self.received(shard, entries, now, 10 * len(ids), again=again)
+        return self.deliveries.received(
+            shard, entries, now, 10 * len(ids), rewound=rewound
+        )
 
     def back(
         self,
@@ -124,13 +131,13 @@ class Books(Ledger):
         entries: list[RawEntry] = [[raw(n), [b"msg", b"ten byt", *tail]] for n in ids]
         count = attempts + 1 if attempts or delivered else 0
         counts = {raw(n): count for n in ids}
-        return self.redelivered(shard, entries, now, counts, claimed=claimed)
+        return self.deliveries.recovered(shard, entries, now, counts, claimed=claimed)
 
     def next(self) -> Entry | None:
         """Do as workers do: the start of what is due is counted first."""
-        for entry in self.take_due():
+        for entry in self.work.take_counted():
             return entry
-        return self.take()
+        return self.work.take()
 
     def started(self) -> Entry:
         """Take an entry that is there."""
@@ -146,7 +153,7 @@ class Books(Ledger):
 
     def in_books(self) -> list[Entry]:
         """List what has not left."""
-        shard_states = self._shard_states.values()
+        shard_states = self.shards.values()
         return [entry for each in shard_states for entry in each.entries.values()]
 
     def done(self, count: int = 1) -> list[Entry]:
@@ -168,7 +175,7 @@ def now(entry: Entry) -> State:
 
 def known(books: Ledger, shard: Shard, id_: bytes) -> bool:
     """Tell whether an entry is in the books."""
-    shard_state = books._shard_states.get(shard.key)
+    shard_state = books.shards.get(shard.key)
     return shard_state is not None and id_ in shard_state.entries
 
 

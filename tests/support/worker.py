@@ -36,7 +36,7 @@ from typing import Any
 from unittest.mock import patch
 
 from penstock import Claim, Consumer, Event, Message, Retry
-from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.deliveries import Deliveries
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
 
@@ -98,19 +98,19 @@ class Labourer:
 @contextmanager
 def takeovers_noted(worker: Labourer) -> Iterator[None]:
     """Have it written down which entries come from before, or from others."""
-    redelivered = Ledger.redelivered
+    recovered = Deliveries.recovered
 
-    def rewind_reported(
-        ledger: Ledger,
+    def noting(
+        deliveries: Deliveries,
         shard: Shard,
         entries: Sequence[RawEntry],
         *more: Any,
         **how: Any,
     ) -> int:
         worker.note("taken", *(id_.decode() for id_, _ in entries))
-        return redelivered(ledger, shard, entries, *more, **how)
+        return recovered(deliveries, shard, entries, *more, **how)
 
-    with patch.object(Ledger, "came_back", rewind_reported):
+    with patch.object(Deliveries, "recovered", noting):
         yield
 
 

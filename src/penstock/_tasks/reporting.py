@@ -72,7 +72,7 @@ def report_sends(
 
 def report_deleted(ledger: Ledger, group: str, on_event: OnEvent) -> None:
     """Tell of pending entries that were found deleted from their stream."""
-    for shard, ids in ledger.take_deleted():
+    for shard, ids in ledger.deliveries.take_deleted():
         facts = {
             "stream": ascii(shard.stream),
             "shard": shard.number,

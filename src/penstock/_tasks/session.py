@@ -24,6 +24,8 @@ from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.limits import Limits as LedgerLimits
+from penstock._core.ledger.limits import Signals
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.removals import Released
 from penstock._core.protocol import commands
@@ -180,7 +182,7 @@ class Session(Generic[T]):
         """
         if self._silence is not None and self._silence.holds():
             return 0
-        return self.ledger.read_budget(now) or min(left, self.ledger.fits)
+        return self.ledger.flow.read_budget(now) or min(left, self.ledger.flow.fits)
 
     def _wake_readers(self) -> None:
         self.readers.room_again()
@@ -200,11 +202,11 @@ class Session(Generic[T]):
 
     def _on_restored(self) -> None:
         self._attempts.restored()
-        self.entry_queue.arrived(self.ledger.queued)
+        self.entry_queue.arrived(self.ledger.work.length)
 
     def _on_renewed(self) -> None:
         # Workers may have been held up until it was known what is still ours.
-        self.entry_queue.arrived(self.ledger.queued)
+        self.entry_queue.arrived(self.ledger.work.length)
 
     def _make_ledger(self) -> Ledger:
         config = self._config
@@ -213,19 +215,23 @@ class Session(Generic[T]):
         on_demand = config.policy is AutoCommit.DISABLED
         return Ledger(
             PrefetchWindow(most, config.prefetch.max_bytes, config.max_wait),
-            max_pending=pending,
-            max_uncommitted=None if on_demand else most + 10 * pending,
-            max_attempts=config.retry.max_attempts if config.retry else None,
-            lease=config.lease,
-            acks=config.acks,
-            # One consumer, one message after the other: an outage is no reason to
-            # hand them out in another order.
-            strict=config.mode is Mode.RESUMABLE,
-            on_room=self._wake_readers,
-            on_outcomes=self._wake_committer,
-            on_ready=self._on_ready,
-            on_postponed=self._on_postponed,
-            on_exhausted=self._on_exhausted,
+            LedgerLimits(
+                max_pending=pending,
+                max_uncommitted=None if on_demand else most + 10 * pending,
+                max_attempts=config.retry.max_attempts if config.retry else None,
+                lease=config.lease,
+                acks=config.acks,
+                # One consumer, one message after the other: an outage is no reason to
+                # hand them out in another order.
+                strict=config.mode is Mode.RESUMABLE,
+            ),
+            Signals(
+                on_capacity=self._wake_readers,
+                on_outcomes=self._wake_committer,
+                on_ready=self._on_ready,
+                on_postponed=self._on_postponed,
+                on_exhausted=self._on_exhausted,
+            ),
         )
 
     def _on_postponed(self) -> None:
@@ -581,8 +587,8 @@ class Session(Generic[T]):
             for entry in self._delayed_acks.take_due(math.inf if leaving else now()):
                 self.ledger.ack(entry)
         await self._end_group(limits)
-        if self._config.noack and self.ledger.queued:
-            facts = {"messages": self.ledger.queued}
+        if self._config.noack and self.ledger.work.length:
+            facts = {"messages": self.ledger.work.length}
             self._config.on_event(Event("dropped", facts=facts))
 
     async def _stop_reading(self, limits: Limits) -> None:
@@ -608,13 +614,13 @@ class Session(Generic[T]):
             committer.revive()
             self._spawn(committer.run)
         strays = self._strays()
-        if self.ledger.dead_lettering or strays:
+        if self.ledger.acks.dead_lettering or strays:
             # Before the rest is released, and the dying with it; and what is listed as
             # pending then must not be what waits to be acknowledged.
             with _until(limits.letters):
                 await self._flush()
-        dead_lettering = self.ledger.dead_lettering
-        self._released += self.ledger.release()
+        dead_lettering = self.ledger.acks.dead_lettering
+        self._released += self.ledger.removals.release()
         with _until(limits.end):
             # Both write at once, so it takes one round trip.
             async with task_group() as both:
@@ -649,7 +655,7 @@ class Session(Generic[T]):
         self._released.clear()
 
     def _report(self, dead_lettering: int) -> None:
-        tell, uncommitted = self._config.on_event, self.ledger.uncommitted
+        tell, uncommitted = self._config.on_event, self.ledger.acks.uncommitted
         if uncommitted or dead_lettering:
             facts: dict[str, object] = {
                 "uncommitted": uncommitted,

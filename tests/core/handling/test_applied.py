@@ -15,8 +15,8 @@ from support.ledger import A, Books, later, raw
 
 
 def taken(books: Books) -> Any:
-    books.received(A, [[b"1-1", [b"msg", b"x"]]], 0.0, 10)
-    entry = books.take()
+    books.deliveries.received(A, [[b"1-1", [b"msg", b"x"]]], 0.0, 10)
+    entry = books.work.take()
     assert entry is not None
     return entry
 
@@ -26,12 +26,12 @@ def test_what_runs_is_gone_and_its_room_is_free_when_its_handler_ends() -> None:
     entry = taken(books)
     assert books.applied(entry)
     assert entry.state is State.DONE
-    assert not books.in_hand(A)
-    assert books.held == 1
+    assert not books.shards.ids(A)
+    assert books.flow.held == 1
     assert books.ack(entry)
     books.finish(entry, ack=True)
-    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
-    assert books.acks_to_send() == []
+    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (0, 0, 0)
+    assert books.acks.to_send() == []
     assert books.counters.left == 0
 
 
@@ -41,16 +41,16 @@ def test_what_is_left_open_is_gone_too() -> None:
     books.finish(entry, ack=False)
     assert entry.state is State.UNSETTLED
     assert books.applied(entry)
-    assert not books.in_hand(A)
-    assert books.held == 0
+    assert not books.shards.ids(A)
+    assert books.flow.held == 0
 
 
 def test_what_has_left_the_books_with_its_lease_is_not_missed() -> None:
     books = Books(lease=1.0)
     entry = taken(books)
     books.finish(entry, ack=False)
-    books.received(A, [], 100.0, 0)
-    assert not books.in_hand(A)
+    books.deliveries.received(A, [], 100.0, 0)
+    assert not books.shards.ids(A)
     assert books.applied(entry)
 
 
@@ -60,8 +60,8 @@ def test_a_nack_beside_it_does_not_count() -> None:
     books.refuse(entry, later(), entry.fields)
     assert books.applied(entry)
     books.finish(entry, ack=False)
-    assert books.next_due is None
-    assert books.held == 0
+    assert books.retries.next_due is None
+    assert books.flow.held == 0
 
 
 def test_what_is_somebody_else_s_or_has_an_outcome_is_let_alone() -> None:
@@ -69,10 +69,10 @@ def test_what_is_somebody_else_s_or_has_an_outcome_is_let_alone() -> None:
     entry = taken(books)
     books.ack(entry)
     assert not books.applied(entry)
-    assert books.uncommitted == 1
+    assert books.acks.uncommitted == 1
     books = Books()
     entry = taken(books)
-    books.lose(entry)
+    books.removals.lose(entry)
     assert not books.applied(entry)
     assert entry.state is State.LOST
 
@@ -80,10 +80,10 @@ def test_what_is_somebody_else_s_or_has_an_outcome_is_let_alone() -> None:
 def test_a_pending_list_read_meanwhile_does_not_bring_it_back() -> None:
     books = Books()
     entry = taken(books)
-    with books.recovering(A):
+    with books.deliveries.recovering(A):
         books.applied(entry)
-        assert books.redelivered(A, [[b"1-1", [b"msg", b"x"]]], 1.0, {}) == 0
-    assert not books.in_hand(A)
+        assert books.deliveries.recovered(A, [[b"1-1", [b"msg", b"x"]]], 1.0, {}) == 0
+    assert not books.shards.ids(A)
 
 
 class TransactionSink:
@@ -143,9 +143,9 @@ def test_two_lists_under_way_keep_out_what_either_may_have() -> None:
     books.read(1, 2)
     first, second = books.started(), books.started()
     listed: list[RawEntry] = [[raw(n), [b"msg", b"x"]] for n in (1, 2)]
-    with books.recovering(A):
-        with books.recovering(A):
+    with books.deliveries.recovering(A):
+        with books.deliveries.recovering(A):
             books.applied(first)
         books.applied(second)
-        assert books.redelivered(A, listed, 1.0, {}) == 0
-    assert books.redelivered(A, listed, 1.0, {}) == 2
+        assert books.deliveries.recovered(A, listed, 1.0, {}) == 0
+    assert books.deliveries.recovered(A, listed, 1.0, {}) == 2

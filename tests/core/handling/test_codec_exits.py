@@ -45,7 +45,7 @@ class Raises:
 def opened(error: type[BaseException]) -> tuple[Books, Settler[Any], list[Entry]]:
     books = Books()
     entries = [[b"%d-1" % n, [b"msg", b"%d" % n]] for n in (1, 2, 3)]
-    books.received(A, entries, 0.0, 30)
+    books.deliveries.received(A, entries, 0.0, 30)
     refusals: Any = FailureOutcomes(books)
     settler: Settler[Any] = Settler(
         books,
@@ -55,7 +55,7 @@ def opened(error: type[BaseException]) -> tuple[Books, Settler[Any], list[Entry]
         why_no_ack=None,
         on_loop_thread=lambda: True,
     )
-    taken = [books.take() for _ in entries]
+    taken = [books.work.take() for _ in entries]
     return books, settler, [entry for entry in taken if entry is not None]
 
 
@@ -68,7 +68,7 @@ def test_what_it_raises_is_why_a_message_can_t_be_read(
     assert [message.payload for message in messages] == [b"1", b"3"]
     assert left == [entries[0], entries[2]]
     assert entries[1].state is State.TO_ACK
-    assert books.held == 2
+    assert books.flow.held == 2
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -78,7 +78,7 @@ def test_but_an_exit_is_raised_and_nothing_stays_in_hand(
     books, settler, entries = opened(error)
     with pytest.raises(error):
         settler.open_all(entries)
-    assert books.held == 0
+    assert books.flow.held == 0
     assert {entry.state for entry in entries} == {State.UNSETTLED}
 
 
@@ -86,5 +86,5 @@ def test_so_it_is_with_one() -> None:
     books, settler, entries = opened(SystemExit)
     with pytest.raises(SystemExit):
         settler.open(entries[1])
-    assert books.held == 2
+    assert books.flow.held == 2
     assert entries[1].state is State.UNSETTLED

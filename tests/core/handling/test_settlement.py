@@ -52,7 +52,7 @@ class Clerk:
         self.books.fail(entry, DeadLettered(error.reason))
 
     def lease_left(self, entry: Entry) -> float:
-        return self.books.lease_left(entry, 20.0)
+        return self.books.leases.left(entry, 20.0)
 
 
 class Counter:
@@ -79,7 +79,9 @@ class Counter:
 
     def running(self, *fields: bytes) -> Entry:
         shard = Shard("orders", 0, b"orders")
-        self.books.received(shard, [[b"1-1", fields or (b"msg", b"a")]], 0.0, 10)
+        self.books.deliveries.received(
+            shard, [[b"1-1", fields or (b"msg", b"a")]], 0.0, 10
+        )
         return self.books.started()
 
     def served(self, *fields: bytes) -> Message[Any]:
@@ -386,7 +388,7 @@ def test_acknowledging_is_recorded_in_the_ledger() -> None:
     entry = mine.running()
     mine.settler.ack(entry)
     mine.settler.ack(entry)
-    assert mine.books.to_confirm() == [entry]
+    assert mine.books.shards.unconfirmed() == [entry]
 
 
 def test_refusing_goes_to_who_decides() -> None:
@@ -403,7 +405,7 @@ def test_where_nothing_is_decided_by_hand_the_user_is_told_why(call: str) -> Non
     mine = Counter(why_no_ack="leave ack() out")
     with pytest.raises(UsageError, match=r"^leave ack\(\) out$"):
         getattr(mine.served(), call)()
-    assert mine.books.uncommitted == 0
+    assert mine.books.acks.uncommitted == 0
     assert mine.clerk.asked == []
 
 
@@ -412,7 +414,7 @@ def test_in_another_thread_nothing_is_decided(call: str) -> None:
     mine = Counter(on_loop_thread=False)
     with pytest.raises(UsageError, match=rf"^{call}\(\) was called in another thread"):
         getattr(mine.served(), call)()
-    assert mine.books.uncommitted == 0
+    assert mine.books.acks.uncommitted == 0
     assert mine.clerk.asked == []
 
 
@@ -420,7 +422,7 @@ def test_in_another_thread_nothing_is_decided(call: str) -> None:
 def test_a_message_that_was_given_back_can_not_be_decided_on(call: str) -> None:
     mine = Counter()
     served = mine.served()
-    list(mine.books.release())
+    list(mine.books.removals.release())
     with pytest.raises(ClosedError, match="this consumer is not open"):
         getattr(served, call)()
     assert mine.clerk.asked == []
@@ -468,7 +470,7 @@ def test_what_is_acknowledged_can_not_be_refused(
     served = mine.served()
     served.ack()
     if confirmed:
-        mine.books.ack_confirmed(the(mine.books.acks_to_send()))
+        mine.books.ack_confirmed(the(mine.books.acks.to_send()))
     with pytest.raises(
         UsageError, match=rf"^{call}\(\) came too late: .* acknowledged"
     ):
@@ -482,11 +484,11 @@ def test_what_is_somebody_elses_is_decided_on_in_vain(call: str) -> None:
     served = mine.served()
     [entry] = mine.books.in_books()
     assert not served.lost
-    mine.books.lose(entry)
+    mine.books.removals.lose(entry)
     assert served.lost
     getattr(served, call)()
     assert mine.books.counters.late == 1
-    assert mine.books.to_confirm() == []
+    assert mine.books.shards.unconfirmed() == []
 
 
 def test_a_lease_runs_as_long_as_there_is_no_outcome() -> None:

@@ -57,8 +57,8 @@ def test_the_reader_is_rung_when_all_that_is_queued_was_lost() -> None:
     books.read(*range(10))
     assert books.read_budget() == 0
     [renewal] = books.to_renew(100.0)
-    assert len(books.lose_all_but(renewal, [])) == 10
-    assert books.held == 0
+    assert len(books.removals.lose_all_but(renewal, [])) == 10
+    assert books.flow.held == 0
     assert books.room_rings, "nothing runs, so nobody else will ever ring"
 
 
@@ -68,9 +68,9 @@ def test_the_reader_is_rung_when_outcomes_that_held_it_up_were_lost() -> None:
     books.done(5)
     assert books.read_budget() == 0
     [renewal] = books.to_renew(100.0)
-    assert len(books.lose_all_but(renewal, [])) == 5
-    assert books.uncommitted == 0
-    assert books.acks_to_send() == []
+    assert len(books.removals.lose_all_but(renewal, [])) == 5
+    assert books.acks.uncommitted == 0
+    assert books.acks.to_send() == []
     assert books.room_rings
 
 
@@ -79,9 +79,11 @@ def test_what_runs_in_a_lane_does_not_free_one_that_was_filed_anew() -> None:
     books.read(1, 2, 3, key="k")
     one = books.started()
     books.order_by(SHARD)
-    two = books.take()  # (already wrong: 1 still runs)
+    two = books.work.take()  # (already wrong: 1 still runs)
     books.finish(one, ack=True)
-    assert two is None or books.take() is None, "two and three of one key run at once"
+    assert two is None or books.work.take() is None, (
+        "two and three of one key run at once"
+    )
 
 
 def test_an_id_is_in_one_plan_only() -> None:
@@ -90,7 +92,7 @@ def test_an_id_is_in_one_plan_only() -> None:
     claim(books, 1)
     books.ack(old)
     books.done()
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 def test_a_claimed_entry_keeps_its_place_in_the_order_of_reading() -> None:
@@ -107,9 +109,9 @@ def test_a_claimed_entry_keeps_its_place_in_the_order_of_reading() -> None:
 def test_an_open_entry_that_a_takeover_finds_deleted_leaves_the_books() -> None:
     books = Books()
     old = left_open(books, 1)
-    books.redelivered(A, [[raw(1), None]], 0.0, {}, claimed=True)
+    books.deliveries.recovered(A, [[raw(1), None]], 0.0, {}, claimed=True)
     books.ack(old)
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 def test_a_late_ack_after_closing_is_refused() -> None:
@@ -160,8 +162,8 @@ def test_what_is_confirmed_while_pending_entries_are_read_does_not_come_again() 
     books = Books()
     books.read(1, 2)
     books.done(2)
-    [batch] = books.acks_to_send()
-    with books.recovering(A):
+    [batch] = books.acks.to_send()
+    with books.deliveries.recovering(A):
         # The server lists both as pending, and takes the acknowledgement after that.
         books.ack_confirmed(batch)
         assert books.back(1, 2, 3) == 1
@@ -174,18 +176,18 @@ def test_what_was_read_before_the_group_was_made_anew_is_not_lost_with_it() -> N
     """It is pending for nobody then, and will be read again: it keeps its place."""
     books = Books(lease=30.0, strict=True)
     books.back(1, 2, 3, attempts=1)
-    books.group_recreated(A, 20.0)
+    books.shards.group_recreated(A, 20.0)
     first = books.started()
-    books.lose(first)
+    books.removals.lose(first)
     assert books.may_start(first)
     [renewal] = books.to_renew(25.0)
-    assert books.lose_all_but(renewal, []) == []
-    books.renewed(renewal, 25.0)
+    assert books.removals.lose_all_but(renewal, []) == []
+    books.leases.renewed(renewal, 25.0)
     books.finish(first, ack=True)
     assert ids([books.next()]) == [raw(2)]
     # By the next time they have been read again, if they are ours.
     [renewal] = books.to_renew(40.0)
-    assert books.lose_all_but(renewal, [raw(1), raw(3)]) == [raw(2)]
+    assert books.removals.lose_all_but(renewal, [raw(1), raw(3)]) == [raw(2)]
     assert books.counters.lost == 1
 
 
@@ -209,7 +211,7 @@ def test_suspects_are_told_of_when_they_may_be_tried_again() -> None:
 def test_the_reader_is_rung_when_all_that_waits_has_to_step_aside() -> None:
     books = Books(max_messages=10)
     books.back(*range(8), attempts=1)
-    books.waiting_changed(2)
+    books.flow.waiting_changed(2)
     assert books.read_budget() == 0
     books.hold_suspects(held=True)
     rings = books.room_rings
@@ -224,8 +226,8 @@ def test_what_a_postponed_entry_held_up_is_told_of_when_that_is_lost() -> None:
     books.failed()
     assert books.next() is None
     [renewal] = [r for r in books.to_renew(25.0) if r.late]
-    assert len(books.lose_all_but(renewal, [raw(2), raw(3)])) == 1
-    assert books.queued == 1
+    assert len(books.removals.lose_all_but(renewal, [raw(2), raw(3)])) == 1
+    assert books.work.length == 1
     assert books.ready_rings == 1
 
 
@@ -236,12 +238,12 @@ def test_what_an_entry_held_up_that_was_set_aside_is_told_of_when_that_is_lost()
     books.read(1, key="k")
     books.started()
     # The stream was made anew, and the id has another key.
-    books.read(1, key="l", again=True)
+    books.read(1, key="l", rewound=True)
     books.read(2, key="l")
     assert books.next() is None
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(2)])) == 1
-    assert books.queued == 1
+    assert len(books.removals.lose_all_but(renewal, [raw(2)])) == 1
+    assert books.work.length == 1
     assert books.ready_rings == 1
 
 
@@ -252,7 +254,7 @@ def test_what_a_suspect_held_up_that_had_stepped_aside_is_told_of() -> None:
     books.hold_suspects(held=True)
     assert books.next() is None
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(4)])) == 2
+    assert len(books.removals.lose_all_but(renewal, [raw(4)])) == 2
     assert ids([books.next()]) == [raw(4)]
     assert books.ready_rings > 0
 
@@ -261,8 +263,8 @@ def test_what_takes_the_place_of_what_was_lost_was_told_of_with_it() -> None:
     books = Books(ordering=KEY, lease=30.0)
     books.read(1, 2, key="k")
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(2)])) == 1
-    assert books.queued == 1
+    assert len(books.removals.lose_all_but(renewal, [raw(2)])) == 1
+    assert books.work.length == 1
     assert books.ready_rings == 0
 
 
@@ -274,10 +276,10 @@ def test_what_was_lost_while_its_body_was_not_asked_for_is_no_message() -> None:
     books = Books()
     books.read(1)
     lost = books.started()
-    books.lose(lost)
-    assert books.redelivered(A, [[raw(1), ()]], 0.0, {raw(1): 1}) == 0
+    books.removals.lose(lost)
+    assert books.deliveries.recovered(A, [[raw(1), ()]], 0.0, {raw(1): 1}) == 0
     assert not known(books, A, raw(1))
-    assert books.counters.deleted_ids == 0, "it is there"
+    assert books.counters.deleted == 0, "it is there"
     assert books.next() is None
 
 
@@ -288,24 +290,24 @@ def test_what_came_again_while_its_letter_was_on_its_way_is_not_sent_again() -> 
     books = Books()
     books.read(1)
     books.failed(GIVEN_UP)
-    [sent] = books.dead_letters_to_send(10)
-    assert books.read(1, again=True) == 1
-    assert books.held == 2
+    [sent] = books.acks.dead_letters_to_send(10)
+    assert books.read(1, rewound=True) == 1
+    assert books.flow.held == 2
     assert books.read_budget() > 0
     books.dead_letter_unconfirmed(sent)
     assert now(sent) is State.LOST
-    assert (books.dead_lettering, books.dead_letters_to_send(10)) == (0, [])
-    assert (books.held, books.size) == (1, 10)
+    assert (books.acks.dead_lettering, books.acks.dead_letters_to_send(10)) == (0, [])
+    assert (books.flow.held, books.flow.size) == (1, 10)
     books.done()
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 def test_the_reader_is_rung_when_a_letter_is_not_sent_again() -> None:
     books = Books(max_messages=2)
     books.read(1)
     books.failed(GIVEN_UP)
-    [sent] = books.dead_letters_to_send(10)
-    books.read(1, again=True)
+    [sent] = books.acks.dead_letters_to_send(10)
+    books.read(1, rewound=True)
     assert books.read_budget() == 0
     books.dead_letter_unconfirmed(sent)
     assert books.room_rings == 1
@@ -316,24 +318,24 @@ def test_given_back_nothing_waits_for_its_letter_or_takes_room() -> None:
     books.read(1, 2)
     for _ in range(2):
         books.failed(GIVEN_UP)
-    [sent] = books.dead_letters_to_send(1)
-    assert list(books.release()) == [(A, 2, [raw(1), raw(2)])]
-    assert (books.dead_lettering, books.held, books.size) == (0, 0, 0)
+    [sent] = books.acks.dead_letters_to_send(1)
+    assert list(books.removals.release()) == [(A, 2, [raw(1), raw(2)])]
+    assert (books.acks.dead_lettering, books.flow.held, books.flow.size) == (0, 0, 0)
     for answer in (books.dead_letter_unconfirmed, books.dead_letter_written):
         answer(sent)
     books.dead_letter_confirmed(sent, ours=True)
     assert now(sent) is State.RELEASED
-    assert (books.dead_lettering, books.held, books.size) == (0, 0, 0)
-    assert books.dead_letters_to_send(1) == []
+    assert (books.acks.dead_lettering, books.flow.held, books.flow.size) == (0, 0, 0)
+    assert books.acks.dead_letters_to_send(1) == []
 
 
 def test_what_has_left_keeps_no_body_until_its_next_attempt_would_have_come() -> None:
     fields = Fields([b"msg", b"large"])
     alive = ref(fields)
     books = Books()
-    books.received(A, [[raw(1), fields]], 0.0, 10)
+    books.deliveries.received(A, [[raw(1), fields]], 0.0, 10)
     books.failed(later(due=1e9))
-    books.drop(A)
+    books.removals.drop(A)
     del fields
     gc.collect()
     assert alive() is None
@@ -351,7 +353,7 @@ def test_another_run_in_the_same_order_keeps_it_over_a_retry(
     books.failed(later(due=5.0))
     books.order_by(ordering)
     assert books.next() is None, "the first one comes first"
-    books.make_due(5.0)
+    books.retries.make_due(5.0)
     assert [books.done()[0].id for _ in range(3)] == [raw(1), raw(2), raw(3)]
 
 
@@ -361,15 +363,15 @@ def test_what_was_taken_in_no_order_and_is_put_back_is_filed() -> None:
     taken = books.started()
     books.order_by(KEY)
     books.put_back(taken)
-    assert books.queued == 1, "one of a key at a time"
+    assert books.work.length == 1, "one of a key at a time"
     assert [books.done()[0].id for _ in range(2)] == [raw(2), raw(1)]
 
 
 def test_what_was_deleted_while_pending_is_told_once() -> None:
     books = Books()
-    assert books.take_deleted() == []
-    books.deleted(A, [raw(1), raw(2), raw(1)])
-    books.redelivered(B, [[raw(3), None]], 0.0, {})
-    assert books.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(3)])]
-    assert books.take_deleted() == []
-    assert books.counters.deleted_ids == 3
+    assert books.deliveries.take_deleted() == []
+    books.deliveries.deleted(A, [raw(1), raw(2), raw(1)])
+    books.deliveries.recovered(B, [[raw(3), None]], 0.0, {})
+    assert books.deliveries.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(3)])]
+    assert books.deliveries.take_deleted() == []
+    assert books.counters.deleted == 3

@@ -16,9 +16,9 @@ def quick(**options: Any) -> Books:
     books = Books(**options)
     for number in range(20):
         books.read(*range(number * 2000, number * 2000 + books.read_budget()), shard=B)
-        while books.queued:
+        while books.work.length:
             books.done()
-        for batch in books.acks_to_send():
+        for batch in books.acks.to_send():
             books.ack_confirmed(batch)
     books.read_budget()
     books.room_rings = books.outcome_rings = 0
@@ -77,7 +77,7 @@ def test_where_a_message_takes_longer_than_one_may_wait_only_the_idle_get_some()
     books.read(1)
     books.done()
     assert books.read_budget(now=100.0) == 0
-    books.waiting_changed(3)
+    books.flow.waiting_changed(3)
     assert books.room_rings == 1
     assert books.read_budget(now=101.0) == 3
     books.read(2)
@@ -107,22 +107,22 @@ def test_half_of_what_should_wait_is_worth_a_read() -> None:
 def test_who_has_nothing_to_do_is_read_for_whatever_waits_in_lanes() -> None:
     books = quick(max_messages=100, ordering=SHARD)
     books.read(*range(90))
-    assert books.queued == 1
+    assert books.work.length == 1
     assert books.read_budget() == 0
     books.started()
-    books.waiting_changed(2)
+    books.flow.waiting_changed(2)
     assert books.read_budget() == 2
-    books.waiting_changed(50)
+    books.flow.waiting_changed(50)
     assert books.read_budget() == 10, "no more than may be held"
 
 
 def test_hungry_workers_get_their_fill_beside_what_is_there_to_be_taken() -> None:
     books = Books(max_messages=100)
-    books.waiting_changed(20)
+    books.flow.waiting_changed(20)
     assert books.read_budget() == 20
     books.read(*range(15))
     assert books.read_budget() == 5
-    books.waiting_changed(-20)
+    books.flow.waiting_changed(-20)
     assert books.read_budget() == 0
 
 
@@ -130,14 +130,14 @@ def test_bytes_bound_the_room_too() -> None:
     books = Books(max_messages=100, max_bytes=100)
     books.read(*range(8))
     assert books.read_budget() == 0
-    assert not books.at_capacity
-    assert books.fits == 2
-    books.waiting_changed(20)
+    assert not books.flow.at_capacity
+    assert books.flow.fits == 2
+    books.flow.waiting_changed(20)
     assert books.read_budget() == 2
     books.read(10, 11)
     assert books.read_budget() == 0
-    assert books.at_capacity
-    books.waiting_changed(-20)
+    assert books.flow.at_capacity
+    books.flow.waiting_changed(-20)
     books.done(5)
     assert books.room_rings
     # 50 bytes are free.
@@ -159,12 +159,12 @@ def test_a_server_that_takes_no_acks_stops_reading_in_the_end() -> None:
         assert books.read_budget() > 0
         books.read(number)
         books.done()
-    assert books.uncommitted == 31
+    assert books.acks.uncommitted == 31
     assert books.read_budget() == 0
-    books.waiting_changed(1)
+    books.flow.waiting_changed(1)
     assert books.read_budget() == 0, "however many wait"
     rings = books.room_rings
-    books.ack_confirmed(the(books.acks_to_send()))
+    books.ack_confirmed(the(books.acks.to_send()))
     assert books.room_rings == rings + 1
     assert books.read_budget() > 0
 
@@ -180,10 +180,10 @@ def test_outcomes_that_wait_for_their_user_do_not_stop_reading() -> None:
 def test_the_window_learns_from_what_was_new() -> None:
     books = Books(max_messages=100, max_bytes=1000)
     books.read(1)
-    size = books.size
-    books.received(B, [[raw(1), [b"msg", b""]]], 0.0, 500)
-    books.received(B, [[raw(1), [b"msg", b""]]], 0.0, 10_000)
-    assert books.size == size + 500
+    size = books.flow.size
+    books.deliveries.received(B, [[raw(1), [b"msg", b""]]], 0.0, 500)
+    books.deliveries.received(B, [[raw(1), [b"msg", b""]]], 0.0, 10_000)
+    assert books.flow.size == size + 500
     books.done(2)
     assert books.read_budget() == 2, "500 bytes each, not 10,000"
 
@@ -218,9 +218,9 @@ def test_the_reader_is_rung_once_when_as_much_is_taken_at_once() -> None:
     books = Books(max_messages=100)
     books.read(*range(8))
     assert books.read_budget() == 0
-    books.take_fresh(3)
+    books.work.take_fresh(3)
     assert books.room_rings == 0
-    books.take_fresh(5)
+    books.work.take_fresh(5)
     assert books.room_rings == 1
 
 
@@ -231,7 +231,7 @@ def test_the_reader_is_rung_by_a_worker_that_finds_nothing() -> None:
     assert books.read_budget() == 0
     books.finish(taken[0], ack=False)
     assert books.room_rings == 0, "one of four is not worth a round trip"
-    books.waiting_changed(1)
+    books.flow.waiting_changed(1)
     assert books.room_rings == 1
     assert books.read_budget() == 1
 
@@ -240,9 +240,9 @@ def test_the_reader_is_rung_for_one_place_when_somebody_has_nothing_to_do() -> N
     books = Books(max_messages=4)
     books.read(*range(4))
     taken = [books.started() for _ in range(4)]
-    books.waiting_changed(1)
+    books.flow.waiting_changed(1)
     assert books.read_budget() == 0
-    assert books.at_capacity
+    assert books.flow.at_capacity
     books.finish(taken[0], ack=False)
     assert books.room_rings == 1, "nobody else may ever finish"
     assert books.read_budget() == 1
@@ -252,9 +252,9 @@ def test_the_reader_is_rung_when_others_took_what_the_hungry_counted_on() -> Non
     books = quick(max_messages=100, ordering=KEY)
     books.read(*range(80), key="k")
     first = books.started()
-    books.waiting_changed(1)
+    books.flow.waiting_changed(1)
     books.finish(first, ack=True)
-    assert books.queued == 1
+    assert books.work.length == 1
     assert books.read_budget() == 0
     rings = books.room_rings
     books.started()
@@ -264,7 +264,7 @@ def test_the_reader_is_rung_when_others_took_what_the_hungry_counted_on() -> Non
 
 def test_the_reader_is_rung_as_soon_as_there_is_less_than_the_hungry_want() -> None:
     books = Books(max_messages=100)
-    books.waiting_changed(10)
+    books.flow.waiting_changed(10)
     books.read(*range(10))
     assert books.read_budget() == 0
     books.started()
@@ -275,10 +275,10 @@ def test_the_reader_is_rung_as_soon_as_there_is_less_than_the_hungry_want() -> N
 def test_the_reader_is_rung_when_a_new_order_leaves_less_to_be_taken() -> None:
     books = Books(max_messages=4)
     books.read(1, 2, 3)
-    books.waiting_changed(2)
+    books.flow.waiting_changed(2)
     assert books.read_budget() == 0
     books.order_by(SHARD)
-    assert books.queued == 1
+    assert books.work.length == 1
     assert books.room_rings
     assert books.read_budget() == 1
 
@@ -287,12 +287,12 @@ def test_a_reader_that_found_room_is_not_rung() -> None:
     books = Books(max_messages=10)
     books.read(1)
     assert books.read_budget() > 0
-    books.waiting_changed(1)
+    books.flow.waiting_changed(1)
     books.done()
-    books.ack_confirmed(the(books.acks_to_send()))
+    books.ack_confirmed(the(books.acks.to_send()))
     books.read(2)
     [renewal] = books.to_renew(100.0)
-    books.lose_all_but(renewal, [])
+    books.removals.lose_all_but(renewal, [])
     assert books.room_rings == 0
 
 
@@ -300,10 +300,10 @@ def test_workers_that_wait_no_more_ring_nobody() -> None:
     books = Books(max_messages=10)
     books.read(*range(8))
     assert books.read_budget() == 0
-    books.waiting_changed(0)
-    books.waiting_changed(2)
+    books.flow.waiting_changed(0)
+    books.flow.waiting_changed(2)
     assert books.room_rings == 1
-    books.waiting_changed(-2)
+    books.flow.waiting_changed(-2)
     assert books.room_rings == 1
 
 
@@ -325,7 +325,7 @@ def test_who_takes_over_is_bound_by_pace_too() -> None:
     books.read(1)
     books.done()
     assert books.claim_budget(now=100.0) == 0
-    books.waiting_changed(1)
+    books.flow.waiting_changed(1)
     assert books.claim_budget(now=100.0) == 1
 
 
@@ -344,7 +344,7 @@ def test_who_found_nothing_to_spare_is_rung_when_the_reader_finds_room() -> None
     books = quick(max_messages=4)
     claim(books, *range(4))
     assert books.claim_budget() == 0
-    books.drop(A)
+    books.removals.drop(A)
     assert books.room_rings == 0
     assert books.read_budget() == 4, "between two reads, after a seek"
     assert books.room_rings == 1
@@ -365,9 +365,9 @@ def test_of_a_large_reply_each_entry_takes_its_own_bytes(*, acks: bool) -> None:
     """Of a smaller one each takes its share: none of them can be large."""
     books = Books(acks=acks)
     entries: list[RawEntry] = [[b"1-1", [b"msg", b"x" * 999]], [b"1-2", [b"msg", b""]]]
-    books.received(A, entries, 0.0, SIZED_ABOVE + 1)
-    assert books.size == 1002 + 3
+    books.deliveries.received(A, entries, 0.0, SIZED_ABOVE + 1)
+    assert books.flow.size == 1002 + 3
     assert [books.started().size for _ in entries] == [1002, 3]
     small = Books(acks=acks)
-    small.received(A, entries, 0.0, SIZED_ABOVE)
-    assert small.size == SIZED_ABOVE
+    small.deliveries.received(A, entries, 0.0, SIZED_ABOVE)
+    assert small.flow.size == SIZED_ABOVE

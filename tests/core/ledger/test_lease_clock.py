@@ -9,7 +9,7 @@ from support.ledger import A, B, Books, now, raw
 
 
 def told(books: Books, at: float = 0.0) -> dict[tuple[bytes, int | None], list[bytes]]:
-    renewals: list[LeaseRenewal] = books.to_count_again(at)
+    renewals: list[LeaseRenewal] = books.leases.to_count_again(at)
     assert not any(renewal.late for renewal in renewals)
     return {(each.shard_state.shard.key, each.count): each.ids for each in renewals}
 

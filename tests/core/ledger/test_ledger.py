@@ -128,7 +128,7 @@ def test_an_event_of_the_table_moves_the_entry(event: str, state: State) -> None
 def test_what_does_not_wait_can_not_be_taken(state: State) -> None:
     books, _ = entry_in(state)
     with pytest.raises(IllegalTransition, match=refusal("take", state)):
-        books.take()
+        books.work.take()
 
 
 def test_what_nobody_has_taken_can_not_be_acknowledged() -> None:
@@ -144,7 +144,7 @@ def test_what_is_not_settled_can_not_be_planned(state: State) -> None:
     [entry] = books.done()
     entry.state = state
     with pytest.raises(IllegalTransition, match=refusal("send ack", state)):
-        books.acks_to_send()
+        books.acks.to_send()
 
 
 @pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "ack confirmed"])
@@ -152,12 +152,12 @@ def test_what_is_not_sent_can_not_be_confirmed_or_taken_back(state: State) -> No
     books = Books()
     books.read(1)
     [entry] = books.done()
-    batch = the(books.acks_to_send())
+    batch = the(books.acks.to_send())
     entry.state = state
     with pytest.raises(IllegalTransition, match=refusal("ack confirmed", state)):
         books.ack_confirmed(batch)
     with pytest.raises(IllegalTransition, match=refusal("ack unconfirmed", state)):
-        books.ack_unconfirmed(batch)
+        books.acks.unconfirmed(batch)
 
 
 @pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "release"])
@@ -166,7 +166,7 @@ def test_what_has_an_outcome_is_not_released(state: State) -> None:
     books.read(1)
     entry = books.started()
     entry.state = state
-    assert list(books.release()) == []
+    assert list(books.removals.release()) == []
     assert entry.state is state
 
 
@@ -184,20 +184,20 @@ def test_an_illegal_transition_is_our_bug_and_no_error_of_the_users() -> None:
 def test_what_is_read_is_held_until_its_handler_is_done() -> None:
     books = Books()
     assert books.read(1, 2) == 2
-    assert (books.held, books.size, books.queued) == (2, 20, 2)
+    assert (books.flow.held, books.flow.size, books.work.length) == (2, 20, 2)
     first = books.started()
-    assert (books.held, books.size, books.queued) == (2, 20, 1)
+    assert (books.flow.held, books.flow.size, books.work.length) == (2, 20, 1)
     books.finish(first, ack=True)
-    assert (books.held, books.size, books.queued) == (1, 10, 1)
+    assert (books.flow.held, books.flow.size, books.work.length) == (1, 10, 1)
     books.done()
-    assert (books.held, books.size) == (0, 0)
-    assert books.take() is None
+    assert (books.flow.held, books.flow.size) == (0, 0)
+    assert books.work.take() is None
 
 
 def test_an_entry_knows_where_it_is_from_and_how_often_it_came() -> None:
     books = Books()
     entries: list[RawEntry] = [[raw(1), [b"msg", b"x"]], [raw(2), [b"msg", b"y"]]]
-    books.received(A, entries, now=7.5, size=41)
+    books.deliveries.received(A, entries, now=7.5, size=41)
     one, two = books.started(), books.started()
     assert one.shard is A
     assert (one.id, one.fields) == (raw(1), [b"msg", b"x"])
@@ -205,7 +205,7 @@ def test_an_entry_knows_where_it_is_from_and_how_often_it_came() -> None:
     assert not one.suspected
     assert one.leased_at == 7.5
     # Its share of the reply, rounded down; the rest is lost on nobody.
-    assert (one.size, two.size, books.size) == (20, 20, 40)
+    assert (one.size, two.size, books.flow.size) == (20, 20, 40)
     assert repr(one) == "<Entry b'1-0' RUNNING>"
 
 
@@ -222,12 +222,12 @@ def test_an_entry_that_is_known_is_not_booked_twice() -> None:
     assert books.read(1, 2) == 2
     assert books.read(2, 3) == 1
     assert books.read(1, shard=B) == 1, "an id is known in its shard only"
-    assert (books.held, books.size, books.counters.received) == (4, 40, 4)
+    assert (books.flow.held, books.flow.size, books.counters.received) == (4, 40, 4)
     queued, running, acked, opened = (books.started() for _ in range(4))
     assert queued.state is State.RUNNING
     books.finish(acked, ack=True)
     books.finish(opened, ack=False)
-    books.acks_to_send()
+    books.acks.to_send()
     assert books.read(1, 2, 3) == 0
     assert books.read(1, shard=B) == 0
     assert running.state is State.RUNNING
@@ -236,72 +236,79 @@ def test_an_entry_that_is_known_is_not_booked_twice() -> None:
 def test_an_entry_that_is_twice_in_one_reply_is_booked_once() -> None:
     books = Books()
     assert books.read(1, 1) == 1
-    assert (books.held, books.size) == (1, 10)
+    assert (books.flow.held, books.flow.size) == (1, 10)
 
 
 def test_an_entry_that_the_server_took_back_before_we_acked_is_booked_again() -> None:
     books = Books()
     books.read(1)
     books.done()
-    books.ack_confirmed(the(books.acks_to_send()))
+    books.ack_confirmed(the(books.acks.to_send()))
     assert books.read(1) == 1
 
 
 def test_an_empty_read_changes_nothing() -> None:
     books = Books()
-    assert books.received(A, [], 0.0, 0) == 0
-    assert (books.held, books.size, books.read_budget()) == (0, 0, 8)
+    assert books.deliveries.received(A, [], 0.0, 0) == 0
+    assert (books.flow.held, books.flow.size, books.read_budget()) == (0, 0, 8)
 
 
 def test_a_deleted_entry_is_acknowledged_and_reaches_nobody() -> None:
     books = Books()
-    assert books.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20) == 1
-    assert (books.held, books.counters.deleted_ids, books.uncommitted) == (1, 1, 1)
+    assert (
+        books.deliveries.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
+        == 1
+    )
+    assert (books.flow.held, books.counters.deleted, books.acks.uncommitted) == (
+        1,
+        1,
+        1,
+    )
     assert books.outcome_rings == 1
     assert books.started().id == raw(2)
-    batch = the(books.acks_to_send())
+    batch = the(books.acks.to_send())
     assert batch.ids == [raw(1)]
     assert not batch.entries
     books.ack_confirmed(batch)
-    assert books.uncommitted == 0
+    assert books.acks.uncommitted == 0
     assert books.counters.acked == 0, "it was no message"
 
 
 def test_a_deleted_entry_is_met_once_until_the_server_has_let_it_go() -> None:
     books = Books()
     for _ in range(2):
-        books.received(A, [[raw(1), None]], 0.0, 10)
-        books.received(B, [[raw(1), None]], 0.0, 10)
-    assert (books.counters.deleted_ids, books.uncommitted) == (2, 2)
-    of_a, of_b = books.acks_to_send()
-    books.received(A, [[raw(1), None]], 0.0, 10)
-    books.ack_unconfirmed(of_a)
+        books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+        books.deliveries.received(B, [[raw(1), None]], 0.0, 10)
+    assert (books.counters.deleted, books.acks.uncommitted) == (2, 2)
+    of_a, of_b = books.acks.to_send()
+    books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+    books.acks.unconfirmed(of_a)
     books.ack_confirmed(of_b)
-    books.received(A, [[raw(1), None]], 0.0, 10)
-    assert the(books.acks_to_send()).ids == [raw(1)]
-    books.received(B, [[raw(1), None]], 0.0, 10)
-    assert (books.counters.deleted_ids, books.uncommitted) == (3, 2)
+    books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+    assert the(books.acks.to_send()).ids == [raw(1)]
+    books.deliveries.received(B, [[raw(1), None]], 0.0, 10)
+    assert (books.counters.deleted, books.acks.uncommitted) == (3, 2)
 
 
 def test_entries_that_a_takeover_found_deleted_are_counted_once() -> None:
     books = Books()
-    books.received(A, [[raw(1), None]], 0.0, 10)
-    books.deleted(A, [raw(1), raw(2), raw(2)])
-    books.deleted(B, [raw(1)])
-    books.deleted(B, [])
-    assert books.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(1)])]
-    assert not books.take_deleted()
-    assert books.counters.deleted_ids == 3
-    assert books.uncommitted == 1, "the server has let them go already"
+    books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+    books.deliveries.deleted(A, [raw(1), raw(2), raw(2)])
+    books.deliveries.deleted(B, [raw(1)])
+    books.deliveries.deleted(B, [])
+    assert books.deliveries.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(1)])]
+    assert not books.deliveries.take_deleted()
+    assert books.counters.deleted == 3
+    assert books.acks.uncommitted == 1, "the server has let them go already"
 
 
 def test_an_entry_that_is_deleted_while_we_have_it_is_ours_all_the_same() -> None:
     books = Books()
     books.read(1)
-    assert books.received(A, [[raw(1), None]], 0.0, 20) == 0
-    assert books.counters.deleted_ids == 0
+    assert books.deliveries.received(A, [[raw(1), None]], 0.0, 20) == 0
+    assert books.counters.deleted == 0
     books.done()
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 # -- outcomes ----------------------------------------------------------------------
@@ -313,35 +320,35 @@ def test_an_acknowledged_entry_leaves_when_the_server_confirms() -> None:
     [entry] = books.done()
     assert now(entry) is State.TO_ACK
     assert entry.unconfirmed
-    assert books.to_confirm() == [entry]
-    batch = the(books.acks_to_send())
+    assert books.shards.unconfirmed() == [entry]
+    batch = the(books.acks.to_send())
     assert batch.shard_state.shard is A
     assert batch.ids == [raw(1)]
     assert not batch.repeated
     assert now(entry) is State.ACKING
     assert entry.unconfirmed
-    assert (books.uncommitted, books.counters.acked) == (1, 0)
+    assert (books.acks.uncommitted, books.counters.acked) == (1, 0)
     assert known(books, A, raw(1))
     books.ack_confirmed(batch)
     assert entry.state is State.DONE
     assert not entry.unconfirmed
-    assert (books.uncommitted, books.counters.acked) == (0, 1)
+    assert (books.acks.uncommitted, books.counters.acked) == (0, 1)
     assert not known(books, A, raw(1))
-    assert books.to_confirm() == []
+    assert books.shards.unconfirmed() == []
 
 
 def test_a_plan_is_a_batch_a_shard_and_takes_each_outcome_once() -> None:
     books = Books()
     books.read(1, 2)
     books.read(3, shard=B)
-    assert books.acks_to_send() == []
+    assert books.acks.to_send() == []
     books.done(3)
-    batches = books.acks_to_send()
+    batches = books.acks.to_send()
     assert [(b.shard_state.shard, b.ids) for b in batches] == [
         (A, [raw(1), raw(2)]),
         (B, [raw(3)]),
     ]
-    assert books.acks_to_send() == []
+    assert books.acks.to_send() == []
 
 
 def test_an_entry_without_an_outcome_stays_open_and_can_be_acked_later() -> None:
@@ -350,10 +357,10 @@ def test_an_entry_without_an_outcome_stays_open_and_can_be_acked_later() -> None
     entry = books.started()
     books.finish(entry, ack=False)
     assert entry.state is State.UNSETTLED
-    assert (books.held, books.uncommitted, books.counters.left) == (0, 0, 1)
-    assert books.acks_to_send() == []
+    assert (books.flow.held, books.acks.uncommitted, books.counters.left) == (0, 0, 1)
+    assert books.acks.to_send() == []
     assert books.ack(entry)
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 @pytest.mark.parametrize("ack", [True, False])
@@ -364,14 +371,14 @@ def test_an_entry_acked_by_its_handler_keeps_its_room_until_the_handler_ends(
     books.read(1)
     entry = books.started()
     assert books.ack(entry)
-    assert (books.held, books.uncommitted) == (1, 1)
-    books.ack_confirmed(the(books.acks_to_send()))
-    assert (books.held, books.size, books.uncommitted) == (1, 10, 0)
+    assert (books.flow.held, books.acks.uncommitted) == (1, 1)
+    books.ack_confirmed(the(books.acks.to_send()))
+    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (1, 10, 0)
     books.finish(entry, ack=ack)
     assert entry.state is State.DONE
-    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
+    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (0, 0, 0)
     assert books.counters.left == 0
-    assert books.acks_to_send() == []
+    assert books.acks.to_send() == []
 
 
 def test_acknowledging_twice_is_the_same_as_once() -> None:
@@ -381,13 +388,13 @@ def test_acknowledging_twice_is_the_same_as_once() -> None:
     assert books.ack(entry)
     assert books.ack(entry)
     books.finish(entry, ack=True)
-    batch = the(books.acks_to_send())
+    batch = the(books.acks.to_send())
     assert books.ack(entry)
     books.ack_confirmed(batch)
     assert books.ack(entry)
     assert batch.ids == [raw(1)]
-    assert (books.uncommitted, books.counters.acked) == (0, 1)
-    assert books.acks_to_send() == []
+    assert (books.acks.uncommitted, books.counters.acked) == (0, 1)
+    assert books.acks.to_send() == []
 
 
 def test_fields_are_let_go_with_the_outcome() -> None:
@@ -402,20 +409,20 @@ def test_fields_are_let_go_with_the_outcome() -> None:
 
 def test_a_batch_without_a_reply_is_sent_again_before_what_came_later() -> None:
     books = Books()
-    books.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
+    books.deliveries.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
     books.done()
-    books.ack_unconfirmed(the(books.acks_to_send()))
-    assert books.uncommitted == 2
-    books.received(A, [[raw(3), None], [raw(4), [b"msg", b""]]], 0.0, 20)
+    books.acks.unconfirmed(the(books.acks.to_send()))
+    assert books.acks.uncommitted == 2
+    books.deliveries.received(A, [[raw(3), None], [raw(4), [b"msg", b""]]], 0.0, 20)
     books.done()
-    again = the(books.acks_to_send())
+    again = the(books.acks.to_send())
     assert again.ids == [raw(2), raw(4), raw(1), raw(3)]
     assert again.repeated
     books.ack_confirmed(again)
-    assert books.uncommitted == 0
+    assert books.acks.uncommitted == 0
     books.read(5)
     books.done()
-    assert not the(books.acks_to_send()).repeated
+    assert not the(books.acks.to_send()).repeated
 
 
 def test_only_the_shard_that_got_no_reply_is_repeated() -> None:
@@ -423,12 +430,12 @@ def test_only_the_shard_that_got_no_reply_is_repeated() -> None:
     books.read(1)
     books.read(1, shard=B)
     books.done(2)
-    of_a, of_b = books.acks_to_send()
-    books.ack_unconfirmed(of_a)
+    of_a, of_b = books.acks.to_send()
+    books.acks.unconfirmed(of_a)
     books.ack_confirmed(of_b)
     books.read(2, shard=B)
     books.done()
-    assert [batch.repeated for batch in books.acks_to_send()] == [True, False]
+    assert [batch.repeated for batch in books.acks.to_send()] == [True, False]
 
 
 def test_the_committer_is_rung_for_the_first_outcome_and_for_as_many_as_may() -> None:
@@ -437,15 +444,15 @@ def test_the_committer_is_rung_for_the_first_outcome_and_for_as_many_as_may() ->
     rings = []
     for _ in range(4):
         books.done()
-        rings.append((books.outcome_rings, books.full))
+        rings.append((books.outcome_rings, books.acks.full))
     assert rings == [(1, False), (1, False), (2, True), (2, True)]
-    books.ack_confirmed(the(books.acks_to_send()))
-    assert not books.full
+    books.ack_confirmed(the(books.acks.to_send()))
+    assert not books.acks.full
     taken = [books.started() for _ in range(3)]
     rings = []
     for entry in taken:
         books.ack(entry)
-        rings.append((books.outcome_rings, books.full))
+        rings.append((books.outcome_rings, books.acks.full))
     assert rings == [(3, False), (3, False), (4, True)]
 
 
@@ -454,7 +461,7 @@ def test_one_outcome_that_is_also_as_many_as_may_rings_once() -> None:
     books.read(1)
     books.done()
     assert books.outcome_rings == 1
-    assert books.full
+    assert books.acks.full
 
 
 # -- without acks ------------------------------------------------------------------
@@ -469,10 +476,10 @@ def test_without_acks_an_entry_is_gone_when_its_handler_is_done(ack: bool) -> No
     assert entry.state is State.DONE
     assert entry.fields == ()
     assert not known(books, A, raw(1))
-    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
+    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (0, 0, 0)
     assert (books.counters.acked, books.counters.left) == (1, 0)
     assert books.outcome_rings == 0
-    assert books.acks_to_send() == []
+    assert books.acks.to_send() == []
 
 
 # -- leases ------------------------------------------------------------------------
@@ -505,7 +512,7 @@ def test_only_what_is_open_leaves_with_its_lease() -> None:
     books.read(1, 2, 3, 4, 5, now=0.0)
     running, settled, sent, opened = (books.started() for _ in range(4))
     books.finish(sent, ack=True)
-    books.acks_to_send()
+    books.acks.to_send()
     books.finish(settled, ack=True)
     books.finish(opened, ack=False)
     books.read(9, shard=B, now=100.0)
@@ -520,12 +527,12 @@ def test_an_open_entry_can_be_acked_after_it_left_the_books() -> None:
     books.read(2, now=100.0)
     assert not known(books, A, raw(1))
     assert books.ack(entry)
-    assert books.to_confirm() == [entry]
-    batch = the(books.acks_to_send())
+    assert books.shards.unconfirmed() == [entry]
+    batch = the(books.acks.to_send())
     assert batch.ids == [raw(1)]
     books.ack_confirmed(batch)
     assert entry.state is State.DONE
-    assert books.uncommitted == 0
+    assert books.acks.uncommitted == 0
     assert not known(books, A, raw(1))
 
 
@@ -543,7 +550,7 @@ def test_what_has_used_up_a_third_of_its_lease_is_to_be_renewed_unless_open() ->
     books.read(1, 2, 3, 4, 5, now=0.0)
     _running, settled, sent, opened = (books.started() for _ in range(4))
     books.ack(sent)
-    books.acks_to_send()
+    books.acks.to_send()
     books.ack(settled)
     books.finish(opened, ack=False)
     books.read(6, now=1.0)
@@ -574,7 +581,7 @@ def test_a_renewed_lease_runs_from_when_it_was_asked_for() -> None:
     books = Books(lease=30.0)
     books.read(1, now=0.0)
     [renewal] = books.to_renew(12.0)
-    books.renewed(renewal, 12.0)
+    books.leases.renewed(renewal, 12.0)
     assert books.to_renew(21.9) == []
     assert books.to_renew(22.0) != []
     assert books.counters.lost == 0
@@ -585,11 +592,11 @@ def test_what_others_have_taken_over_leaves_the_queue_and_its_lane() -> None:
     books.read(1, 2, 3, 4, key="k")
     books.read(5, key="l")
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(3), raw(4)])) == 3
+    assert len(books.removals.lose_all_but(renewal, [raw(3), raw(4)])) == 3
     assert books.counters.lost == 3
-    assert (books.held, books.size) == (2, 20)
+    assert (books.flow.held, books.flow.size) == (2, 20)
     assert books.started().id == raw(3)
-    assert books.take() is None
+    assert books.work.take() is None
     assert len(books._ready_queue._lanes) == 1
     assert not known(books, A, raw(1))
 
@@ -598,10 +605,10 @@ def test_what_others_have_taken_over_waits_in_no_lane() -> None:
     books = Books(lease=30.0, ordering=KEY)
     books.read(1, 2, 3, key="k")
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(1), raw(3)])) == 1
-    assert books.held == 2
+    assert len(books.removals.lose_all_but(renewal, [raw(1), raw(3)])) == 1
+    assert books.flow.held == 2
     assert ids(entry for _ in range(2) for entry in books.done()) == [raw(1), raw(3)]
-    assert books.take() is None
+    assert books.work.take() is None
     assert not books._ready_queue._lanes
 
 
@@ -609,8 +616,12 @@ def test_what_was_lost_without_an_order_leaves_the_queue() -> None:
     books = Books(lease=30.0)
     books.read(1, 2, 3)
     [renewal] = books.to_renew(25.0)
-    books.lose_all_but(renewal, [raw(1), raw(3)])
-    assert ids([books.take(), books.take(), books.take()]) == [raw(1), raw(3), None]
+    books.removals.lose_all_but(renewal, [raw(1), raw(3)])
+    assert ids([books.work.take(), books.work.take(), books.work.take()]) == [
+        raw(1),
+        raw(3),
+        None,
+    ]
 
 
 def test_what_a_handler_makes_of_what_it_has_lost_is_dropped() -> None:
@@ -618,15 +629,15 @@ def test_what_a_handler_makes_of_what_it_has_lost_is_dropped() -> None:
     books.read(1, 2, key="k")
     entry = books.started()
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(2)])) == 1
+    assert len(books.removals.lose_all_but(renewal, [raw(2)])) == 1
     assert entry.state is State.LOST
-    assert books.held == 2, "the handler is still at work"
-    assert books.take() is None, "in its lane"
+    assert books.flow.held == 2, "the handler is still at work"
+    assert books.work.take() is None, "in its lane"
     assert books.ack(entry), "nobody did wrong"
     books.finish(entry, ack=True)
-    assert (books.held, books.uncommitted, books.counters.left) == (1, 0, 0)
+    assert (books.flow.held, books.acks.uncommitted, books.counters.left) == (1, 0, 0)
     assert books.started().id == raw(2)
-    assert books.acks_to_send() == []
+    assert books.acks.to_send() == []
 
 
 def test_an_outcome_that_was_not_sent_yet_is_lost_too() -> None:
@@ -634,9 +645,9 @@ def test_an_outcome_that_was_not_sent_yet_is_lost_too() -> None:
     books.read(1, 2, 3)
     books.done(2)
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(2), raw(3)])) == 1
-    assert books.uncommitted == 1
-    assert the(books.acks_to_send()).ids == [raw(2)]
+    assert len(books.removals.lose_all_but(renewal, [raw(2), raw(3)])) == 1
+    assert books.acks.uncommitted == 1
+    assert the(books.acks.to_send()).ids == [raw(2)]
 
 
 def test_an_outcome_that_was_sent_is_not_lost_by_a_reply_that_misses_it() -> None:
@@ -645,10 +656,10 @@ def test_an_outcome_that_was_sent_is_not_lost_by_a_reply_that_misses_it() -> Non
     _running, gone, sent = (books.started() for _ in range(3))
     books.ack(gone)
     [renewal] = books.to_renew(25.0)
-    books.ack_confirmed(the(books.acks_to_send()))
+    books.ack_confirmed(the(books.acks.to_send()))
     books.ack(sent)
-    batch = the(books.acks_to_send())
-    assert len(books.lose_all_but(renewal, [raw(1)])) == 0
+    batch = the(books.acks.to_send())
+    assert len(books.removals.lose_all_but(renewal, [raw(1)])) == 0
     assert (gone.state, sent.state) == (State.DONE, State.ACKING)
     books.ack_confirmed(batch)
     assert books.counters.lost == 0
@@ -660,7 +671,7 @@ def test_an_open_entry_can_be_lost_too_if_it_ran_when_it_was_asked_for() -> None
     entry = books.started()
     [renewal] = books.to_renew(25.0)
     books.finish(entry, ack=False)
-    assert len(books.lose_all_but(renewal, [])) == 1
+    assert len(books.removals.lose_all_but(renewal, [])) == 1
     assert entry.state is State.LOST
     assert not known(books, A, raw(1))
 
@@ -672,30 +683,30 @@ def test_to_lose_an_entry_that_has_come_again_leaves_the_new_one_alone() -> None
     [renewal] = books.to_renew(25.0)
     books.finish(old, ack=False)
     assert claim(books, 1) == 1
-    assert len(books.lose_all_but(renewal, [])) == 1
+    assert len(books.removals.lose_all_but(renewal, [])) == 1
     assert known(books, A, raw(1))
     assert books.started() is not old
 
 
 def test_after_a_standstill_of_a_lease_leases_come_first() -> None:
     books = Books(lease=30.0)
-    assert not books.overdue(1e9), "nothing is queued"
+    assert not books.leases.overdue(1e9), "nothing is queued"
     books.read(1, 2, now=0.0)
-    assert not books.overdue(29.9)
-    assert books.overdue(30.0)
+    assert not books.leases.overdue(29.9)
+    assert books.leases.overdue(30.0)
     [renewal] = books.to_renew(30.0)
-    books.renewed(renewal, 30.0)
-    assert not books.overdue(59.9)
-    assert books.overdue(60.0)
+    books.leases.renewed(renewal, 30.0)
+    assert not books.leases.overdue(59.9)
+    assert books.leases.overdue(60.0)
     books.started()
     books.started()
-    assert not books.overdue(60.0), "what runs is not taken next"
+    assert not books.leases.overdue(60.0), "what runs is not taken next"
 
 
 def test_without_acks_there_are_no_leases_to_come_first() -> None:
     books = Books(acks=False)
     books.read(1)
-    assert not books.overdue(1e9)
+    assert not books.leases.overdue(1e9)
 
 
 def test_what_was_left_open_here_and_is_claimed_by_us_is_handed_out_again() -> None:
@@ -713,10 +724,10 @@ def test_what_we_are_at_work_on_is_not_handed_out_again_by_a_claim() -> None:
     books.read(1, 2, 3, 4)
     _running, settled, sent = (books.started() for _ in range(3))
     books.ack(sent)
-    books.acks_to_send()
+    books.acks.to_send()
     books.ack(settled)
     assert claim(books, 1, 2, 3, 4) == 0
-    assert books.held == 4
+    assert books.flow.held == 4
 
 
 # -- order -------------------------------------------------------------------------
@@ -725,7 +736,7 @@ def test_what_we_are_at_work_on_is_not_handed_out_again_by_a_claim() -> None:
 def test_without_an_order_any_entry_may_run() -> None:
     books = Books()
     books.read(1, 2, 3, key="k")
-    assert books.queued == 3
+    assert books.work.length == 3
     assert books.started().lane is None
 
 
@@ -734,16 +745,16 @@ def test_entries_of_a_key_run_one_at_a_time_in_the_order_of_reading() -> None:
     books.read(1, 2, key="k")
     books.read(3, key="l")
     books.read(4, key="k")
-    assert books.queued == 2
+    assert books.work.length == 2
     one, three = books.started(), books.started()
     assert ids([one, three]) == [raw(1), raw(3)]
-    assert books.take() is None
+    assert books.work.take() is None
     books.finish(one, ack=False)
     two = books.started()
     assert two.id == raw(2)
-    assert books.take() is None
+    assert books.work.take() is None
     books.finish(three, ack=True)
-    assert books.take() is None
+    assert books.work.take() is None
     books.finish(two, ack=True)
     assert books.started().id == raw(4)
 
@@ -753,8 +764,8 @@ def test_a_lane_is_free_when_the_handler_is_done_and_not_when_it_acks() -> None:
     books.read(1, 2, key="k")
     one = books.started()
     books.ack(one)
-    books.ack_confirmed(the(books.acks_to_send()))
-    assert books.take() is None
+    books.ack_confirmed(the(books.acks.to_send()))
+    assert books.work.take() is None
     books.finish(one, ack=False)
     assert books.started().id == raw(2)
 
@@ -763,7 +774,7 @@ def test_a_key_is_a_lane_in_its_shard_only() -> None:
     books = Books(ordering=KEY)
     books.read(1, key="k")
     books.read(1, key="k", shard=B)
-    assert books.queued == 2
+    assert books.work.length == 2
 
 
 def test_entries_without_a_key_are_one_lane_a_shard() -> None:
@@ -771,8 +782,12 @@ def test_entries_without_a_key_are_one_lane_a_shard() -> None:
     books.read(1, 2)
     books.read(3, key="")
     books.read(4, shard=B)
-    assert ids([books.take(), books.take(), books.take()]) == [raw(1), raw(3), raw(4)]
-    assert books.take() is None
+    assert ids([books.work.take(), books.work.take(), books.work.take()]) == [
+        raw(1),
+        raw(3),
+        raw(4),
+    ]
+    assert books.work.take() is None
 
 
 def test_ordered_by_shard_keys_do_not_matter() -> None:
@@ -780,7 +795,11 @@ def test_ordered_by_shard_keys_do_not_matter() -> None:
     books.read(1, key="k")
     books.read(2, key="l")
     books.read(3, shard=B)
-    assert ids([books.take(), books.take(), books.take()]) == [raw(1), raw(3), None]
+    assert ids([books.work.take(), books.work.take(), books.work.take()]) == [
+        raw(1),
+        raw(3),
+        None,
+    ]
 
 
 def test_lanes_are_there_as_long_as_an_entry_of_theirs_is() -> None:
@@ -797,10 +816,10 @@ def test_what_waits_is_filed_anew_under_another_order() -> None:
     books.read(1, 2, key="k")
     books.read(3, key="l")
     books.order_by(NONE)
-    assert books.queued == 3
+    assert books.work.length == 3
     assert not books._ready_queue._lanes
     books.order_by(SHARD)
-    assert books.queued == 1
+    assert books.work.length == 1
     assert ids(entry for _ in range(3) for entry in books.done()) == [
         raw(1),
         raw(2),
@@ -814,11 +833,11 @@ def test_filing_anew_leaves_what_runs_and_what_is_done_alone() -> None:
     running = books.started()
     books.done()
     books.order_by(KEY)
-    assert books.queued == 1
+    assert books.work.length == 1
     books.finish(running, ack=True)
-    assert books.queued == 1, "it was in no lane"
+    assert books.work.length == 1, "it was in no lane"
     assert ids(entry for _ in range(2) for entry in books.done()) == [raw(3), raw(4)]
-    assert books.take() is None
+    assert books.work.take() is None
 
 
 def test_what_runs_frees_no_lane_that_is_not_there_any_more() -> None:
@@ -827,7 +846,7 @@ def test_what_runs_frees_no_lane_that_is_not_there_any_more() -> None:
     entry = books.started()
     books.order_by(NONE)
     books.finish(entry, ack=True)
-    assert books.held == 0
+    assert books.flow.held == 0
 
 
 # -- closing -----------------------------------------------------------------------
@@ -840,7 +859,9 @@ def test_what_no_handler_has_seen_is_given_back_uncounted() -> None:
     books.read(5, shard=B)
     running, opened = books.started(), books.started()
     books.finish(opened, ack=False)
-    given = [(shard.stream, count, back) for shard, count, back in books.release()]
+    given = [
+        (shard.stream, count, back) for shard, count, back in books.removals.release()
+    ]
     assert given == [
         ("a", 0, [raw(3), raw(1)]),
         ("a", 3, [raw(4)]),
@@ -850,11 +871,11 @@ def test_what_no_handler_has_seen_is_given_back_uncounted() -> None:
     assert running.state is State.RELEASED
     assert opened.state is State.RELEASED
     assert not any(known(books, A, raw(n)) for n in (1, 2, 3, 4))
-    assert books.take() is None
-    assert (books.held, books.size) == (1, 10), "the handler is still at work"
+    assert books.work.take() is None
+    assert (books.flow.held, books.flow.size) == (1, 10), "the handler is still at work"
     books.finish(running, ack=True)
-    assert (books.held, books.size, books.uncommitted) == (0, 0, 0)
-    assert list(books.release()) == []
+    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (0, 0, 0)
+    assert list(books.removals.release()) == []
 
 
 def test_what_is_acknowledged_is_not_given_back() -> None:
@@ -862,11 +883,11 @@ def test_what_is_acknowledged_is_not_given_back() -> None:
     books.read(1, 2, 3)
     settled, sent = books.started(), books.started()
     books.ack(sent)
-    batch = the(books.acks_to_send())
+    batch = the(books.acks.to_send())
     books.ack(settled)
-    assert [back for _, _, back in books.release()] == [[raw(3)]]
+    assert [back for _, _, back in books.removals.release()] == [[raw(3)]]
     books.ack_confirmed(batch)
-    books.ack_confirmed(the(books.acks_to_send()))
+    books.ack_confirmed(the(books.acks.to_send()))
     assert settled.state is sent.state is State.DONE
 
 
@@ -874,22 +895,22 @@ def test_what_was_given_back_can_not_be_acknowledged() -> None:
     books = Books()
     books.read(1)
     entry = books.started()
-    list(books.release())
+    list(books.removals.release())
     assert not books.ack(entry)
     books.finish(entry, ack=True)
     assert not books.ack(entry)
-    assert books.acks_to_send() == []
+    assert books.acks.to_send() == []
 
 
 def test_no_lane_is_left_over_by_giving_back() -> None:
     books = Books(ordering=KEY)
     books.read(1, 2, 3, key="k")
     running = books.started()
-    list(books.release())
+    list(books.removals.release())
     books.finish(running, ack=True)
     assert not books._ready_queue._lanes
-    assert books.take() is None
-    assert books.held == 0
+    assert books.work.take() is None
+    assert books.flow.held == 0
 
 
 def test_an_entry_is_no_work_for_the_garbage_collector() -> None:
@@ -901,21 +922,21 @@ def test_an_entry_is_no_work_for_the_garbage_collector() -> None:
 def test_closing_keeps_no_entry_alive_and_rings_nobody() -> None:
     books = Books()
     books.read(*range(5))
-    books.received(B, [[raw(1), None]], 0.0, 10)
+    books.deliveries.received(B, [[raw(1), None]], 0.0, 10)
     running, opened, settled, sent = (books.started() for _ in range(4))
     books.finish(opened, ack=False)
     books.ack(sent)
-    books.acks_to_send()
+    books.acks.to_send()
     books.ack(settled)
     rings = books.room_rings, books.outcome_rings
     books.close()
     assert (books.room_rings, books.outcome_rings) == rings
-    assert all(not a.entries and not a.settled for a in books._shard_states.values())
+    assert all(not a.entries and not a.to_ack for a in books.shards.values())
     assert running.state is opened.state is State.RELEASED
-    assert books.take() is None
+    assert books.work.take() is None
     books.finish(running, ack=True)
     books.finish(settled, ack=True)
-    assert books.held == 1, "the handler of the one that was sent is at work"
+    assert books.flow.held == 1, "the handler of the one that was sent is at work"
     books.close()
 
 
@@ -924,7 +945,7 @@ def test_what_was_queued_dies_with_a_closed_ledger(acks: bool) -> None:  # noqa:
     fields = Fields([b"msg", b"large"])
     alive = ref(fields)
     books = Books(acks=acks)
-    books.received(A, [[raw(1), fields]], 0.0, 10)
+    books.deliveries.received(A, [[raw(1), fields]], 0.0, 10)
     books.close()
     del fields, books
     gc.collect()

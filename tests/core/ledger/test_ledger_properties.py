@@ -33,6 +33,7 @@ from penstock._core.ledger.failure_policy import (
 )
 from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.limits import Limits, Signals
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.states import State
@@ -46,7 +47,7 @@ OVER = {State.DONE, State.RELEASED, State.LOST}
 UNCOMMITTED = {State.TO_ACK, State.ACKING}
 DYING = {State.TO_DEAD_LETTER, State.DEAD_LETTERING}
 WAITING = {State.QUEUED, State.REDELIVERED, State.TO_COUNT}
-IN_HAND = {State.RUNNING, State.FAILED}
+WITH_HANDLER = {State.RUNNING, State.FAILED}
 # What the server was told of, and has not answered; others can't have taken it.
 SENT = {State.ACKING, State.DEAD_LETTERING}
 
@@ -212,16 +213,20 @@ class LedgerMachine(RuleBasedStateMachine):
         self.prefetch_window = PrefetchWindow(max_messages, max_bytes, max_wait)
         self.ledger = Ledger(
             self.prefetch_window,
-            max_pending=max_pending,
-            max_uncommitted=max_uncommitted,
-            max_attempts=max_attempts,
-            lease=LEASE,
-            acks=acks,
-            on_room=self._ring_room,
-            on_outcomes=self._ring_outcomes,
-            on_ready=self._ring_ready,
-            on_postponed=self._ring_postponed,
-            on_exhausted=self._give_up,
+            Limits(
+                max_pending=max_pending,
+                max_uncommitted=max_uncommitted,
+                max_attempts=max_attempts,
+                lease=LEASE,
+                acks=acks,
+            ),
+            Signals(
+                on_capacity=self._ring_room,
+                on_outcomes=self._ring_outcomes,
+                on_ready=self._ring_ready,
+                on_postponed=self._ring_postponed,
+                on_exhausted=self._give_up,
+            ),
         )
         self.ordering = ordering
         self.ledger.order_by(ordering)
@@ -350,13 +355,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def look_for_room(self) -> None:
         rings = self.room_rings
-        flow = self.ledger.read_budget(self.now)
-        held = self.ledger.held
+        flow = self.ledger.flow.read_budget(self.now)
+        held = self.ledger.flow.held
         assert 0 <= flow <= self.max_messages
         assert flow == 0 or held + flow <= self.prefetch_window.capacity
         assert not (flow and self.late)
         self.aim = self.prefetch_window.aim(self.idle_workers)
-        waiting = self.ledger.queued + self.ledger._ready_queue.behind
+        waiting = self.ledger.work.length + self.ledger._ready_queue.behind
         assert flow <= max(self.aim - waiting, self.idle_workers)
         if flow and self.nothing_spare:
             assert self.room_rings == rings + 1, "the claimer has to be told"
@@ -366,11 +371,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.the_reader_knows_who_has_nothing_to_do()
 
     def look_what_to_spare(self) -> None:
-        claim_budget = self.ledger.claim_budget(self.now)
+        claim_budget = self.ledger.flow.claim_budget(self.now)
         assert 0 <= claim_budget <= self.max_messages
         assert (
             claim_budget == 0
-            or self.ledger.held + claim_budget <= self.prefetch_window.capacity
+            or self.ledger.flow.held + claim_budget <= self.prefetch_window.capacity
         )
         self.nothing_spare |= claim_budget == 0
 
@@ -378,7 +383,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """See that it is rung as soon as it could read for somebody."""
         if self.waiting and not self.room_rings and not self.late:
             could = (
-                self.idle_workers > self.ledger.queued and not self.ledger.at_capacity
+                self.idle_workers > self.ledger.work.length
+                and not self.ledger.flow.at_capacity
             )
             assert not could, "the reader sleeps though a worker starves"
 
@@ -421,7 +427,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 copy.state = State.REDELIVERED
             self.book(copy)
         booked = self._outcomes_due(
-            lambda: self.ledger.received(shard, entries, self.now, size, again=again)
+            lambda: self.ledger.deliveries.received(
+                shard, entries, self.now, size, rewound=again
+            )
         )
         assert booked == count
         self.told(supply, booked + self.ready_rings - before)
@@ -462,9 +470,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 used_up += [copy] * (copy.disposition is not None)
             elif fields is None and id_ not in self.deleted_in_flight(shard):
                 self.deleted_ids[shard.key].append(id_)
-                self.counts["deleted_ids"] += 1
+                self.counts["deleted"] += 1
         booked = self._outcomes_due(
-            lambda: self.ledger.redelivered(
+            lambda: self.ledger.deliveries.recovered(
                 shard, entries, self.now, counts, claimed=claimed
             )
         )
@@ -534,7 +542,7 @@ class LedgerMachine(RuleBasedStateMachine):
         supply, rings = self.supply, self.ready_rings
         gone = self.having(*WAITING, State.POSTPONED)
         gone = [copy for copy in gone if copy.shard is shard]
-        assert self.ledger.drop(shard) == len(gone)
+        assert self.ledger.removals.drop(shard) == len(gone)
         for copy in gone:
             copy.state, copy.dropped = State.DONE, True
         self._out_of_line()
@@ -553,7 +561,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 copy.awaited |= copy.state in {State.RUNNING, State.FAILED}
                 on_its_way = copy.state in {State.ACKING, State.DEAD_LETTERING}
                 copy.state = copy.state if on_its_way else State.LOST
-        self.ledger.set_back(shard, mark)
+        self.ledger.removals.rewind(shard, mark)
         self.told(supply, self.ready_rings - rings)
         self.look_for_room()
 
@@ -561,7 +569,7 @@ class LedgerMachine(RuleBasedStateMachine):
         supply, rings = self.supply, self.ready_rings
         gone = self.having(*WAITING, State.POSTPONED) + self.known_as(State.UNSETTLED)
         gone = [c for c in gone if c.shard is shard]
-        self._given_back(gone, self.ledger.give_up(shard))
+        self._given_back(gone, self.ledger.removals.release_shard(shard))
         self.told(supply, self.ready_rings - rings)
         self.look_for_room()
 
@@ -631,18 +639,18 @@ class LedgerMachine(RuleBasedStateMachine):
         waiting = [entry for entry in self.ledger._ready_queue.waiting() if entry.probe]
         left = {(e.shard.key, e.id) for e in waiting[1 + most :]}
         copies = [c for c in self.spare_probes if (c.shard.key, c.id) in left]
-        self._given_back(copies, self.ledger.release_probes(1 + most))
+        self._given_back(copies, self.ledger.removals.release_probes(1 + most))
         self.told(supply, self.ready_rings - rings)
         if copies and self.waiting:
             assert self.room_rings, "the reader sleeps though there is less in hand"
 
     def begin_turn(self) -> None:
-        self.ledger.begin_turn(self.now)
+        self.ledger.work.begin_turn(self.now)
         self.ended = self.now - LEASE if self.acks else float("-inf")
         self.counting = self.acks and (
             self.max_attempts == 1 or self.prefetch_window.slow
         )
-        assert self.ledger.counts_starts == self.counting
+        assert self.ledger.work.counts_starts == self.counting
 
     def answer_renewal(self, number: int) -> None:
         if not self.asked:
@@ -657,7 +665,9 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy in gone:
             copy.state = State.LOST
         self._out_of_line()
-        lost = len(self.ledger.lose_all_but(asked.renewal, [copy.id for copy in ours]))
+        lost = len(
+            self.ledger.removals.lose_all_but(asked.renewal, [copy.id for copy in ours])
+        )
         assert lost == len(gone)
         if lost and self.waiting:
             assert self.room_rings, "the reader sleeps though there is less in hand"
@@ -667,7 +677,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.told(supply, self.ready_rings - rings)
         for copy in asked.copies:
             copy.leased_at = asked.when
-        self.ledger.renewed(asked.renewal, asked.when)
+        self.ledger.leases.renewed(asked.renewal, asked.when)
 
     def confirm_start(self, number: int) -> None:
         """The server has counted a start, and renewed the lease by that."""
@@ -675,7 +685,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.acks and running:
             copy = pick(running, number)
             assert copy.entry is not None
-            self.ledger.counted(copy.entry, self.now - 1)
+            self.ledger.leases.counted(copy.entry, self.now - 1)
             copy.leased_at = max(copy.leased_at, self.now - 1)
 
     def lose(self, number: int) -> None:
@@ -684,7 +694,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy = pick(self.in_hand, number)
         assert copy.entry is not None
-        self.ledger.lose(copy.entry)
+        self.ledger.removals.lose(copy.entry)
         assert not self.ledger.may_start(copy.entry)
         if copy.state not in OVER | SENT:
             copy.state = State.LOST
@@ -694,16 +704,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def take(self) -> None:
         takeable = self.takeable
-        is_due = self.ledger.next_is_due
+        is_due = self.ledger.work.next_is_counted
         if is_due:
-            assert self.ledger.take() is None, "the server has not been told"
-            assert self.ledger.next_is_due
-        repeated, alone = self.ledger.next_is_repeated, self.ledger.next_is_probe
-        entry = self.ledger.take_due()[0] if is_due else self._taken()
+            assert self.ledger.work.take() is None, "the server has not been told"
+            assert self.ledger.work.next_is_counted
+        repeated, alone = (
+            self.ledger.work.next_is_repeated,
+            self.ledger.work.next_is_probe,
+        )
+        entry = self.ledger.work.take_counted()[0] if is_due else self._taken()
         if entry is None:
             if not self.head_is_late:
                 assert not takeable
-                assert not self.ledger.queued
+                assert not self.ledger.work.length
             assert not repeated
             assert not alone
             return
@@ -728,9 +741,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def _taken(self) -> Entry | None:
         """Take one, now this way, now that."""
         if len(self.in_hand) % 2:
-            return self.ledger.take()
-        fresh = self.ledger.take_fresh(1)
-        return fresh[0] if fresh else self.ledger.take()
+            return self.ledger.work.take()
+        fresh = self.ledger.work.take_fresh(1)
+        return fresh[0] if fresh else self.ledger.work.take()
 
     def put_back(self, number: int) -> None:
         """What was taken does not start; it may be lost or given back by now."""
@@ -757,15 +770,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self.line.append(copy)
 
     def the_reader_is_rung_when_all_is_free(self) -> None:
-        free = self.prefetch_window.capacity - self.ledger.held >= self.aim > 0
-        waits = self.ledger.queued or self.ledger._ready_queue.behind
+        free = self.prefetch_window.capacity - self.ledger.flow.held >= self.aim > 0
+        waits = self.ledger.work.length or self.ledger._ready_queue.behind
         if self.waiting and not self.late and free and not waits:
             assert self.room_rings, "the reader sleeps though nothing waits"
 
     def grow_hungry(self, change: int) -> None:
         change = max(change, -self.idle_workers)
         self.idle_workers += change
-        self.ledger.waiting_changed(change)
+        self.ledger.flow.waiting_changed(change)
         if change > 0 and self.waiting:
             assert self.room_rings, "the reader sleeps though a worker starves"
 
@@ -801,7 +814,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy = pick(within, number)
         assert copy.entry is not None
-        pending = copy.state in {*IN_HAND, State.UNSETTLED}
+        pending = copy.state in {*WITH_HANDLER, State.UNSETTLED}
         assert self.ledger.applied(copy.entry) == pending
         if pending:
             copy.state = State.DONE
@@ -823,7 +836,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy, disposition = pick(within, number), self.disposition(number)
         assert copy.entry is not None
-        entry, now = copy.entry, self.ledger.next_due
+        entry, now = copy.entry, self.ledger.retries.next_due
         rings = self.postponed_rings
         accepted = self._outcomes_due(
             lambda: self.ledger.refuse(entry, disposition, copy.fields)
@@ -832,7 +845,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.counts["late"] += copy.state is State.LOST
         if copy.state is State.RUNNING:
             copy.state, copy.disposition = State.FAILED, disposition
-            assert self.ledger.next_due == now
+            assert self.ledger.retries.next_due == now
         elif copy.state is State.UNSETTLED and not copy.forgotten:
             copy.disposition = disposition
             self._apply(copy, disposition)
@@ -865,14 +878,14 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         copy.state = State.LOST
         self.copies.insert(self.copies.index(copy), later)
-        shard_state = self.ledger._shard_states[copy.shard.key]
+        shard_state = self.ledger.shards[copy.shard.key]
         later.entry = shard_state.entries[copy.id]
         assert later.entry is not copy.entry
         self.due[later] = disposition.due
         self.counts["retried"] += 1
 
     def _the_retrier_is_rung(self, before: float | None, rings: int) -> None:
-        due = self.ledger.next_due
+        due = self.ledger.retries.next_due
         earlier = due is not None and (before is None or due < before)
         assert self.postponed_rings - rings == earlier
 
@@ -880,7 +893,7 @@ class LedgerMachine(RuleBasedStateMachine):
         waits = self.having(State.POSTPONED)
         ripe = [c for c in self.due if c in waits and self.due[c] <= self.now]
         supply = self.supply
-        number = self.ledger.make_due(self.now)
+        number = self.ledger.retries.make_due(self.now)
         assert number == len(ripe)
         for copy in sorted(ripe, key=self.due.__getitem__):
             copy.state = State.TO_COUNT
@@ -920,7 +933,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy = pick(self.in_hand, number)
         assert copy.entry is not None
-        entry, deferred, now = copy.entry, self.deferred, self.ledger.next_due
+        entry, deferred, now = copy.entry, self.deferred, self.ledger.retries.next_due
         supply, rings, retries = self.supply, self.ready_rings, self.postponed_rings
         self._outcomes_due(lambda: act(entry))
         copy.in_hand = False
@@ -953,7 +966,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """What the ledger has set aside because its handler is not finished."""
         ids = {
             (key, id_)
-            for key, shard_state in self.ledger._shard_states.items()
+            for key, shard_state in self.ledger.shards.items()
             for id_ in shard_state.deferred
         }
         return [c for c in self.firsts if (c.shard.key, c.id) in ids]
@@ -970,14 +983,14 @@ class LedgerMachine(RuleBasedStateMachine):
         rings = self.ready_rings
         self.ledger.hold_suspects(held=held)
         self.held = held
-        if not held and self.ledger.queued:
+        if not held and self.ledger.work.length:
             assert self.ready_rings == rings + 1, "it waits, and nobody was told"
 
     # -- the committer -------------------------------------------------------------
 
     def acks_to_send(self) -> None:
         settled = self.having(State.TO_ACK)
-        for batch in self.ledger.acks_to_send():
+        for batch in self.ledger.acks.to_send():
             key = batch.shard_state.shard.key
             entries = list(batch.entries)
             copies = [copy for copy in settled if copy.shard.key == key]
@@ -1016,7 +1029,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         sent = pick(self.sent, number)
         self.sent.remove(sent)
-        self.ledger.ack_unconfirmed(sent.batch)
+        self.ledger.acks.unconfirmed(sent.batch)
         self.ack_unconfirmed.add(sent.batch.shard_state.shard.key)
         key = sent.batch.shard_state.shard.key
         self.deleted_ids[key] = [*sent.batch.deleted_ids, *self.deleted_ids[key]]
@@ -1025,7 +1038,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def bury(self, most: int) -> None:
         dead = self.having(State.TO_DEAD_LETTER)
-        taken = self.ledger.dead_letters_to_send(most)
+        taken = self.ledger.acks.dead_letters_to_send(most)
         assert len(taken) == min(most, len(dead))
         for entry in taken:
             [copy] = [copy for copy in dead if copy.entry is entry]
@@ -1040,7 +1053,7 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = pick(self.burying, number)
         self.burying.remove(copy)
         assert copy.entry is not None
-        entry, held = copy.entry, self.ledger.held
+        entry, held = copy.entry, self.ledger.flow.held
         reply = pick(["ours", "ours", "theirs", "copied", "lost"], number // 3)
         match reply:
             case "copied":
@@ -1050,7 +1063,7 @@ class LedgerMachine(RuleBasedStateMachine):
             case _:
                 self.ledger.dead_letter_confirmed(entry, ours=reply == "ours")
         if copy.state is State.RELEASED:
-            assert self.ledger.held == held
+            assert self.ledger.flow.held == held
             return
         if reply == "lost":
             # One that has come again since is not sent again.
@@ -1066,12 +1079,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _outcomes_due(self, act: Callable[[], T]) -> T:
         """Do something, and see that the committer is rung if that is due."""
-        before, rings = self.ledger.uncommitted, self.outcome_rings
-        dead_lettering = self.ledger.dead_lettering
+        before, rings = self.ledger.acks.uncommitted, self.outcome_rings
+        dead_lettering = self.ledger.acks.dead_lettering
         result = act()
-        after = self.ledger.uncommitted
+        after = self.ledger.acks.uncommitted
         due = {1, self.max_pending} & set(range(before + 1, after + 1))
-        condemned = max(0, self.ledger.dead_lettering - dead_lettering)
+        condemned = max(0, self.ledger.acks.dead_lettering - dead_lettering)
         assert self.outcome_rings - rings == len(due) + condemned
         return result
 
@@ -1080,9 +1093,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def release(self) -> None:
         # The reader has ended by then.
         self.waiting = False
-        known = self.known_as(State.UNSETTLED, *IN_HAND, *DYING)
+        known = self.known_as(State.UNSETTLED, *WITH_HANDLER, *DYING)
         back = [*self.having(*WAITING, State.POSTPONED), *known]
-        self._given_back(back, self.ledger.release())
+        self._given_back(back, self.ledger.removals.release())
 
     # -- all that, in any order ----------------------------------------------------
 
@@ -1182,8 +1195,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def room_is_counted(self) -> None:
         taking = [copy for copy in self.copies if copy.takes_room]
-        assert self.ledger.held == len(taking)
-        assert self.ledger.size == sum(copy.size for copy in taking)
+        assert self.ledger.flow.held == len(taking)
+        assert self.ledger.flow.size == sum(copy.size for copy in taking)
 
     def every_copy_is_where_the_model_has_it(self) -> None:
         for copy in self.copies:
@@ -1196,13 +1209,13 @@ class LedgerMachine(RuleBasedStateMachine):
                     assert bool(copy.entry.fields) == (not done)
         books = Counter(
             (key, id_)
-            for key, shard_state in self.ledger._shard_states.items()
+            for key, shard_state in self.ledger.shards.items()
             for id_ in shard_state.entries
         )
         assert books == Counter((c.shard.key, c.id) for c in self.in_books)
         for shard in SHARDS:
             mine = {c.id for c in self.in_books if c.shard is shard}
-            assert set(self.ledger.in_hand(shard)) == mine
+            assert set(self.ledger.shards.ids(shard)) == mine
 
     def totals_add_up(self) -> None:
         counters = self.ledger.counters
@@ -1210,7 +1223,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "received",
             "acked",
             "left",
-            "deleted_ids",
+            "deleted",
             "lost",
             "retried",
             "dead",
@@ -1220,10 +1233,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert getattr(counters, name) == self.counts[name], name
 
     def outcomes_are_counted(self) -> None:
-        assert self.ledger.uncommitted == self.uncommitted
-        assert self.ledger.dead_lettering == len(self.having(*DYING))
-        assert self.ledger.full == (self.uncommitted >= self.max_pending)
-        confirm = Counter(map(id, self.ledger.to_confirm()))
+        assert self.ledger.acks.uncommitted == self.uncommitted
+        assert self.ledger.acks.dead_lettering == len(self.having(*DYING))
+        assert self.ledger.acks.full == (self.uncommitted >= self.max_pending)
+        confirm = Counter(map(id, self.ledger.shards.unconfirmed()))
         # What was sent and has come again since is nobody's to wait for.
         mine = [c for c in self.having(*UNCOMMITTED, *DYING) if not c.forgotten]
         assert confirm == Counter(id(c.entry) for c in mine)
@@ -1235,12 +1248,12 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger._ready_queue,
         )
         there = [copy for copy in firsts if copy not in deferred]
-        assert self.ledger.queued == len(ready_queue.ready)
+        assert self.ledger.work.length == len(ready_queue.ready)
         here = [*ready_queue.ready, *ready_queue.suspects]
         found = Counter((e.shard.key, e.id) for e in here)
         assert found == Counter((c.shard.key, c.id) for c in there)
         # What is set aside is there as long as its handler, and no longer.
-        lying = sum(len(a.deferred) for a in self.ledger._shard_states.values())
+        lying = sum(len(a.deferred) for a in self.ledger.shards.values())
         assert lying == len(deferred)
         assert not any(copy in self.takeable for copy in deferred)
         assert set(self.line) == set(self.having(*WAITING))
@@ -1254,14 +1267,14 @@ class LedgerMachine(RuleBasedStateMachine):
     def what_is_postponed_has_its_time(self) -> None:
         waits = self.having(State.POSTPONED)
         first = min((self.due[copy] for copy in waits), default=None)
-        assert self.ledger.next_due == first
+        assert self.ledger.retries.next_due == first
 
     def nothing_is_in_two_handlers_hands(self) -> None:
         """See that no id is, but where it was acked early, or lost to others."""
         at_work = Counter(
             (copy.shard, copy.id)
             for copy in self.in_hand
-            if copy.awaited or copy.state in IN_HAND
+            if copy.awaited or copy.state in WITH_HANDLER
         )
         assert not at_work or max(at_work.values()) == 1
 
@@ -1290,8 +1303,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.acknowledge(number)
                 self.refuse(number)
         self.hold(held=False)
-        self.ledger.begin_turn(float("-inf"))
-        self.ended, self.counting = float("-inf"), self.ledger.counts_starts
+        self.ledger.work.begin_turn(float("-inf"))
+        self.ended, self.counting = float("-inf"), self.ledger.work.counts_starts
         while self.in_hand or self.takeable or self.having(State.POSTPONED):
             if self.takeable:
                 self.take()
@@ -1301,19 +1314,23 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.now += 100.0
                 self.make_due()
             self.everything_adds_up()
-        assert self.ledger.take() is None
+        assert self.ledger.work.take() is None
         while self.burying or self.having(State.TO_DEAD_LETTER):
             self.bury(10)
             self.answer_burial(0)
         self.acks_to_send()
         while self.sent:
             self.commit(0)
-        counts = self.ledger.held, self.ledger.size, self.ledger.uncommitted
+        counts = (
+            self.ledger.flow.held,
+            self.ledger.flow.size,
+            self.ledger.acks.uncommitted,
+        )
         assert counts == (0, 0, 0)
-        assert self.ledger.dead_lettering == 0
+        assert self.ledger.acks.dead_lettering == 0
         assert not self.ledger._ready_queue._lanes
         assert not self.ledger._ready_queue.suspects
-        assert not any(a.still_running for a in self.ledger._shard_states.values())
+        assert not any(a.still_running for a in self.ledger.shards.values())
         assert not self.ledger._queue
         # Everything has left, or is open: exactly once.
         over = {copy for copy in self.copies if copy.state in {*OVER, State.UNSETTLED}}
@@ -1323,7 +1340,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.counts["acked"] == len(self.gone)
         # And whoever has nothing to do is read for.
         self.grow_hungry(1)
-        assert self.ledger.read_budget(self.now) > 0
+        assert self.ledger.flow.read_budget(self.now) > 0
 
 
 TestLedger = pytest.mark.timeout(240)(LedgerMachine.TestCase)

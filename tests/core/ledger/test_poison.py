@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.poison import PoisonGuard
-from penstock._core.ledger.states import IN_HAND, State
+from penstock._core.ledger.states import WITH_HANDLER, State
 from support.ledger import A, Books, raw
 
 
@@ -191,7 +191,7 @@ class Process:
     def settle(self) -> None:
         """Have all outcomes confirmed."""
         for member in self.members:
-            for batch in member.books.acks_to_send():
+            for batch in member.books.acks.to_send():
                 for id_ in batch.ids:
                     del self.server.owners[number_of(id_)]
                 member.books.ack_confirmed(batch)
@@ -199,7 +199,7 @@ class Process:
     def bury(self) -> None:
         """Write dead letters."""
         for member in self.members:
-            for entry in member.books.dead_letters_to_send(100):
+            for entry in member.books.acks.dead_letters_to_send(100):
                 self.dead.append(number_of(entry.id))
                 del self.server.owners[number_of(entry.id)]
                 member.books.dead_letter_confirmed(entry, ours=True)
@@ -228,21 +228,21 @@ class Running:
     def start(self, *, counting: bool) -> None:
         """Start what is next, if it may."""
         books, guard = self.books, self.process.guard
-        books.counts_starts = counting
-        if books.next_is_probe:
+        books.work.counts_starts = counting
+        if books.work.next_is_probe:
             if not guard.admits(self, 0.0):
                 return
-            [entry] = books.take_due()
+            [entry] = books.work.take_counted()
             guard.started(entry, 0.0, confirms=True)
             self.process.settle()
             self.count(entry)
             return
         guard.withdraw(self)
         if guard.is_open(0.0):
-            for entry in books.take_due():
+            for entry in books.work.take_counted():
                 self.count(entry)
                 return
-            books.take()
+            books.work.take()
 
     def count(self, entry: Entry) -> None:
         number = number_of(entry.id)
@@ -288,7 +288,7 @@ class World:
             self.server.owners[number] = process.number
         entries = [[raw(number), [b"msg", b"x"]] for number in lost]
         counts = {raw(number): self.server.counts[number] for number in lost}
-        member.books.redelivered(A, entries, 0.0, counts, claimed=True)
+        member.books.deliveries.recovered(A, entries, 0.0, counts, claimed=True)
 
     def handle(self, process: Process, member: Running, pick: int) -> None:
         """Have a handler end; or with it, the process."""
@@ -368,7 +368,7 @@ def test_however_often_processes_die_only_what_kills_them_is_given_up(
     world.run_out()
     assert set(world.dead) <= poison
     assert len(world.dead) == len(set(world.dead))
-    assert all(entry.state not in IN_HAND for entry in left(world))
+    assert all(entry.state not in WITH_HANDLER for entry in left(world))
     # A start above the pace at which they are counted is one more.
     assert world.deaths <= len(poison) * (most + 1)
 

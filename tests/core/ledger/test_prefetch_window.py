@@ -26,18 +26,18 @@ class Clock:
         self.prefetch_window = prefetch_window
         self.done = 0
         self.now = 1000.0
-        prefetch_window.paced(0, self.now)
+        prefetch_window.take_rate(0, self.now)
 
     def goes_on(self, done: int, seconds: float) -> None:
         self.done += done
         self.now += seconds
-        self.prefetch_window.paced(self.done, self.now)
+        self.prefetch_window.take_rate(self.done, self.now)
 
 
 def after(limit: tuple[int, int, float], past: list[tuple[int, int]]) -> PrefetchWindow:
     prefetch_window = PrefetchWindow(*limit)
     for messages, size in past:
-        prefetch_window.learned(messages, messages * size)
+        prefetch_window.learn_size(messages, messages * size)
     return prefetch_window
 
 
@@ -98,7 +98,7 @@ def test_before_the_first_read_sizes_are_unknown_and_messages_bound_alone() -> N
 
 def test_large_messages_lower_the_capacity_at_once() -> None:
     prefetch_window = PrefetchWindow(1000, 10_000, 1.0)
-    prefetch_window.learned(FIRST, FIRST * 1000)
+    prefetch_window.learn_size(FIRST, FIRST * 1000)
     assert prefetch_window.capacity == 10
     assert prefetch_window.free(0, 0) == 10
     assert prefetch_window.free(4, 4000) == 6
@@ -108,7 +108,7 @@ def test_large_messages_lower_the_capacity_at_once() -> None:
 
 def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
     prefetch_window = PrefetchWindow(1000, 10_000, 1.0)
-    prefetch_window.learned(1, 50_000)
+    prefetch_window.learn_size(1, 50_000)
     assert prefetch_window.capacity == prefetch_window.aim(0) == 1
     assert prefetch_window.free(0, 0) == 1
     assert prefetch_window.free(1, 50_000) == 0
@@ -116,14 +116,14 @@ def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
 
 def test_small_messages_raise_the_capacity_by_a_tenth_a_read() -> None:
     prefetch_window = PrefetchWindow(1000, 9000, 1.0)
-    prefetch_window.learned(1, 1000)
+    prefetch_window.learn_size(1, 1000)
     assert prefetch_window.capacity == 9
-    prefetch_window.learned(1, 1)
+    prefetch_window.learn_size(1, 1)
     assert prefetch_window.capacity == 10
-    prefetch_window.learned(1, 1)
+    prefetch_window.learn_size(1, 1)
     assert prefetch_window.capacity == 11
     for _ in range(100):
-        prefetch_window.learned(1, 1)
+        prefetch_window.learn_size(1, 1)
     assert prefetch_window.capacity == 1000
 
 
@@ -231,10 +231,10 @@ def test_a_few_wait_at_first_and_no_more_than_may_be_held() -> None:
 
 def test_the_first_look_tells_no_pace() -> None:
     prefetch_window = PrefetchWindow(1000, 10**9, 1.0)
-    prefetch_window.paced(500, 7.0)
+    prefetch_window.take_rate(500, 7.0)
     assert prefetch_window.aim(0) == FIRST
     # The pace is taken from there on.
-    prefetch_window.paced(504, 8.0)
+    prefetch_window.take_rate(504, 8.0)
     assert prefetch_window.aim(0) == 4
 
 
@@ -282,21 +282,21 @@ def test_from_nothing_it_grows_again_by_doubling() -> None:
 def test_handlers_that_end_side_by_side_make_no_quick_pace() -> None:
     """Sixteen that take a tenth of a second are slow, however near they end."""
     prefetch_window = PrefetchWindow(1000, 10**6, 1.0)
-    prefetch_window.paced(0, 0.0)
+    prefetch_window.take_rate(0, 0.0)
     for number in range(1, 20):
-        prefetch_window.paced(16 * number - 15, number / 10)
-        prefetch_window.paced(16 * number, number / 10 + 0.001)
+        prefetch_window.take_rate(16 * number - 15, number / 10)
+        prefetch_window.take_rate(16 * number, number / 10 + 0.001)
         assert prefetch_window.slow
 
 
 def test_many_in_a_moment_are_a_quick_pace_and_few_in_a_while_a_slow_one() -> None:
     prefetch_window = PrefetchWindow(1000, 10**6, 1.0)
-    prefetch_window.paced(0, 0.0)
-    prefetch_window.paced(100, 0.01)
+    prefetch_window.take_rate(0, 0.0)
+    prefetch_window.take_rate(100, 0.01)
     assert not prefetch_window.slow
-    prefetch_window.paced(101, 0.05)
+    prefetch_window.take_rate(101, 0.05)
     assert not prefetch_window.slow
-    prefetch_window.paced(102, 0.2)
+    prefetch_window.take_rate(102, 0.2)
     assert prefetch_window.slow
 
 
@@ -318,8 +318,8 @@ def test_below_two_thousand_a_second_it_is_slow(
     slow: bool,  # noqa: FBT001
 ) -> None:
     prefetch_window = PrefetchWindow(1000, 10**9, 1.0)
-    prefetch_window.paced(0, 0.0)
-    prefetch_window.paced(done, seconds)
+    prefetch_window.take_rate(0, 0.0)
+    prefetch_window.take_rate(done, seconds)
     assert prefetch_window.slow == slow
 
 

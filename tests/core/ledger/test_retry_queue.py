@@ -37,24 +37,24 @@ def test_what_failed_waits_for_its_time_and_is_tried_again_before_all_others() -
     books.read(1, 2, now=3.0)
     failed = books.failed(later(due=10.0))
     assert now(failed) is State.LOST, "what is done with it does not count any more"
-    assert (books.held, books.size, books.queued) == (2, 20, 1)
+    assert (books.flow.held, books.flow.size, books.work.length) == (2, 20, 1)
     assert (books.counters.retried, books.counters.lost, books.counters.left) == (
         1,
         0,
         0,
     )
-    assert books.next_due == 10.0
-    assert books.make_due(9.9) == 0
-    assert books.make_due(10.0) == 1
-    assert books.queued == 2
-    assert books.take() is None, "the server has to be told"
+    assert books.retries.next_due == 10.0
+    assert books.retries.make_due(9.9) == 0
+    assert books.retries.make_due(10.0) == 1
+    assert books.work.length == 2
+    assert books.work.take() is None, "the server has to be told"
     again = books.started()
     assert again is not failed
     assert (again.id, again.fields) == (raw(1), [b"msg", b""])
     assert (again.deliveries, again.size, again.leased_at) == (2, 10, 3.0)
     assert again.disposition is None
     books.finish(again, ack=True)
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 def test_attempts_are_counted_from_one_to_the_next() -> None:
@@ -62,7 +62,7 @@ def test_attempts_are_counted_from_one_to_the_next() -> None:
     books.read(1)
     for attempt in range(1, 5):
         assert books.failed(later(due=float(attempt))).deliveries == attempt
-        assert books.make_due(float(attempt)) == 1
+        assert books.retries.make_due(float(attempt)) == 1
 
 
 def test_what_a_user_makes_of_what_is_tried_again_is_dropped() -> None:
@@ -72,7 +72,7 @@ def test_what_a_user_makes_of_what_is_tried_again_is_dropped() -> None:
     assert books.ack(failed)
     assert books.refuse(failed, GIVEN_UP, [b"msg", b""])
     assert books.counters.late == 2
-    assert (books.uncommitted, books.dead_lettering) == (0, 0)
+    assert (books.acks.uncommitted, books.acks.dead_lettering) == (0, 0)
     assert known(books, A, raw(1))
 
 
@@ -82,10 +82,10 @@ def test_the_retrier_is_rung_for_what_is_due_before_all_others() -> None:
     rings = []
     for due in (10.0, 20.0, 10.0, 5.0):
         books.failed(later(due))
-        rings.append((books.postponed_rings, books.next_due))
+        rings.append((books.postponed_rings, books.retries.next_due))
     assert rings == [(1, 10.0), (1, 10.0), (1, 10.0), (2, 5.0)]
-    assert books.make_due(10.0) == 3
-    assert books.next_due == 20.0
+    assert books.retries.make_due(10.0) == 3
+    assert books.retries.next_due == 20.0
 
 
 def test_what_has_left_is_not_due() -> None:
@@ -94,12 +94,12 @@ def test_what_has_left_is_not_due() -> None:
     books.read(3, shard=B)
     for due in (5.0, 6.0, 7.0):
         books.failed(later(due))
-    assert books.drop(B) == 1
+    assert books.removals.drop(B) == 1
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(2)])) == 1
-    assert books.next_due == 6.0
-    assert books.make_due(100.0) == 1
-    assert books.next_due is None
+    assert len(books.removals.lose_all_but(renewal, [raw(2)])) == 1
+    assert books.retries.next_due == 6.0
+    assert books.retries.make_due(100.0) == 1
+    assert books.retries.next_due is None
     assert ids([books.next(), books.next()]) == [raw(2), None]
 
 
@@ -109,12 +109,12 @@ def test_a_nack_holds_when_the_handler_has_finished() -> None:
     entry = books.started()
     assert books.refuse(entry, later(), entry.fields)
     assert now(entry) is State.FAILED
-    assert (books.next_due, books.counters.retried) == (None, 0)
+    assert (books.retries.next_due, books.counters.retried) == (None, 0)
     assert not books.may_start(entry)
     books.finish(entry, ack=True)
     assert now(entry) is State.LOST
-    assert books.next_due == 10.0
-    assert (books.held, books.uncommitted, books.counters.late) == (2, 0, 0)
+    assert books.retries.next_due == 10.0
+    assert (books.flow.held, books.acks.uncommitted, books.counters.late) == (2, 0, 0)
 
 
 def test_what_the_handler_said_counts_for_more_than_how_it_ended() -> None:
@@ -123,12 +123,12 @@ def test_what_the_handler_said_counts_for_more_than_how_it_ended() -> None:
     said = books.started()
     books.refuse(said, later(due=3.0), said.fields)
     books.fail(said, GIVEN_UP)
-    assert (books.next_due, books.dead_lettering) == (3.0, 0)
+    assert (books.retries.next_due, books.acks.dead_lettering) == (3.0, 0)
     acked = books.started()
     books.ack(acked)
     books.fail(acked, GIVEN_UP)
-    assert books.dead_lettering == 0
-    assert the(books.acks_to_send()).ids == [raw(2)]
+    assert books.acks.dead_lettering == 0
+    assert the(books.acks.to_send()).ids == [raw(2)]
 
 
 @pytest.mark.parametrize("how", ["lost", "released"])
@@ -137,11 +137,15 @@ def test_a_failure_of_what_has_left_is_none(how: str) -> None:
     books.read(1)
     entry = books.started()
     if how == "lost":
-        books.lose(entry)
+        books.removals.lose(entry)
     else:
-        list(books.release())
+        list(books.removals.release())
     books.fail(entry, GIVEN_UP)
-    assert (books.held, books.dead_lettering, books.counters.late) == (0, 0, 0)
+    assert (books.flow.held, books.acks.dead_lettering, books.counters.late) == (
+        0,
+        0,
+        0,
+    )
 
 
 @pytest.mark.parametrize("given_back", [False, True])
@@ -152,13 +156,13 @@ def test_what_is_refused_too_late_is_so_in_vain(
     books.read(1)
     entry = books.started()
     if given_back:
-        list(books.release())
+        list(books.removals.release())
     else:
-        books.lose(entry)
+        books.removals.lose(entry)
     assert books.refuse(entry, GIVEN_UP, entry.fields) == (not given_back)
     assert books.counters.late == (not given_back)
     assert entry.disposition is None
-    assert books.dead_lettering == 0
+    assert books.acks.dead_lettering == 0
 
 
 # -- left open, and refused later --------------------------------------------------
@@ -167,11 +171,11 @@ def test_what_is_refused_too_late_is_so_in_vain(
 def test_what_was_left_open_can_be_tried_again() -> None:
     books = Books()
     entry = left_open(books, 1)
-    assert books.held == 0
+    assert books.flow.held == 0
     assert books.refuse(entry, later(due=4.0), [b"msg", b"kept"])
-    assert (books.held, books.size, books.next_due) == (1, 10, 4.0)
+    assert (books.flow.held, books.flow.size, books.retries.next_due) == (1, 10, 4.0)
     assert now(entry) is State.LOST
-    books.make_due(4.0)
+    books.retries.make_due(4.0)
     again = books.started()
     assert again.fields == [b"msg", b"kept"]
     assert again.deliveries == 2
@@ -181,8 +185,8 @@ def test_what_was_left_open_can_be_given_up() -> None:
     books = Books()
     entry = left_open(books, 1)
     assert books.refuse(entry, GIVEN_UP, [b"msg", b"kept"])
-    assert (books.held, books.size, books.dead_lettering) == (1, 10, 1)
-    [dead] = books.dead_letters_to_send(10)
+    assert (books.flow.held, books.flow.size, books.acks.dead_lettering) == (1, 10, 1)
+    [dead] = books.acks.dead_letters_to_send(10)
     assert dead is entry
     assert dead.fields == [b"msg", b"kept"]
 
@@ -193,7 +197,7 @@ def test_what_was_left_open_and_has_left_the_books_is_refused_in_vain() -> None:
     books.read(2, now=100.0)
     assert not known(books, A, raw(1))
     assert books.refuse(entry, GIVEN_UP, [b"msg", b""])
-    assert (now(entry), books.dead_lettering) == (State.UNSETTLED, 0)
+    assert (now(entry), books.acks.dead_lettering) == (State.UNSETTLED, 0)
     books.close()
     assert not books.refuse(entry, GIVEN_UP, [b"msg", b""])
 
@@ -205,8 +209,8 @@ def test_what_was_left_open_has_left_its_lane() -> None:
     books.finish(entry, ack=False)
     second = books.started()
     books.refuse(entry, later(due=1.0), [b"msg", b"", b"key", b"k"])
-    books.make_due(1.0)
-    assert books.queued == 0, "one of a key at a time"
+    books.retries.make_due(1.0)
+    assert books.work.length == 0, "one of a key at a time"
     books.finish(second, ack=True)
     assert [books.done()[0].id for _ in range(2)] == [raw(3), raw(1)]
     assert not books._ready_queue._lanes
@@ -227,8 +231,8 @@ def test_what_is_dropped_is_acknowledged(opened: bool) -> None:  # noqa: FBT001
         books.fail(entry, Dropped("why"))
     assert now(entry) is State.TO_ACK
     assert entry.fields == ()
-    assert (books.held, books.counters.dropped, books.outcome_rings) == (0, 1, 1)
-    books.ack_confirmed(the(books.acks_to_send()))
+    assert (books.flow.held, books.counters.dropped, books.outcome_rings) == (0, 1, 1)
+    books.ack_confirmed(the(books.acks.to_send()))
     assert not known(books, A, raw(1))
 
 
@@ -244,11 +248,15 @@ def test_what_is_left_stays_pending(opened: bool) -> None:  # noqa: FBT001
         books.fail(entry, Stopped("why"))
     assert now(entry) is State.UNSETTLED
     assert entry.fields == ()
-    assert (books.held, books.counters.left) == (1, 1 + opened)
-    assert (books.uncommitted, books.dead_lettering, books.next_due) == (0, 0, None)
+    assert (books.flow.held, books.counters.left) == (1, 1 + opened)
+    assert (
+        books.acks.uncommitted,
+        books.acks.dead_lettering,
+        books.retries.next_due,
+    ) == (0, 0, None)
     assert books.started().id == raw(2)
     # The handler of 2 is interrupted; that is no attempt.
-    assert list(books.release()) == [(A, 2, [raw(1)]), (A, 0, [raw(2)])]
+    assert list(books.removals.release()) == [(A, 2, [raw(1)]), (A, 0, [raw(2)])]
 
 
 @pytest.mark.parametrize(
@@ -260,12 +268,12 @@ def test_the_reader_is_rung_for_what_room_a_failure_has_left(
     books = Books(max_messages=2)
     books.read(1, 2)
     taken = [books.started() for _ in range(2)]
-    books.waiting_changed(1)
+    books.flow.waiting_changed(1)
     assert books.read_budget() == 0
     rings = books.room_rings
     books.fail(taken[0], disposition)
     keeps = isinstance(disposition, DeadLettered) or disposition == later()
-    assert books.held == 1 + keeps
+    assert books.flow.held == 1 + keeps
     assert (books.read_budget() > 0) == (not keeps)
     assert keeps or books.room_rings > rings
 
@@ -283,12 +291,12 @@ def test_a_lane_waits_for_what_is_tried_again(ordering: Ordering) -> None:
     for attempt in range(2, 5):
         assert books.next() is None
         due = 5.0 * attempt
-        assert books.make_due(due) == 1
+        assert books.retries.make_due(due) == 1
         again = books.started()
         assert (again.id, again.deliveries) == (raw(1), attempt)
         assert books.next() is None
         books.fail(again, later(due + 5.0))
-    books.make_due(1e9)
+    books.retries.make_due(1e9)
     assert [books.done()[0].id for _ in range(3)] == [raw(1), raw(2), raw(3)]
     assert not books._ready_queue._lanes
 
@@ -313,8 +321,8 @@ def test_what_is_postponed_and_dropped_leaves_no_lane() -> None:
     books.read(3, shard=B)
     books.failed()
     books.failed()
-    assert books.drop(A) == 2
-    assert (books.held, books.size) == (1, 10)
+    assert books.removals.drop(A) == 2
+    assert (books.flow.held, books.flow.size) == (1, 10)
     assert len(books._ready_queue._lanes) == 1
     books.read(4)
     assert books.started().id == raw(4)
@@ -324,8 +332,8 @@ def test_what_is_postponed_is_given_up_with_its_shard_and_the_attempts_it_had() 
     books = Books(ordering=SHARD)
     books.read(1, 2)
     books.failed()
-    assert books.give_up(A) == [(A, 2, [raw(1)]), (A, 0, [raw(2)])]
-    assert (books.held, books.next_due) == (0, None)
+    assert books.removals.release_shard(A) == [(A, 2, [raw(1)]), (A, 0, [raw(2)])]
+    assert (books.flow.held, books.retries.next_due) == (0, None)
     assert not books._ready_queue._lanes
 
 
@@ -335,10 +343,10 @@ def test_what_waits_for_its_next_attempt_again_is_given_back_with_those_it_had()
     books = Books()
     books.read(1, 2)
     books.failed(later(due=1.0))
-    books.make_due(1.0)
+    books.retries.make_due(1.0)
     books.failed(later(due=2.0))
-    books.make_due(2.0)
-    assert list(books.release()) == [(A, 3, [raw(1)]), (A, 0, [raw(2)])]
+    books.retries.make_due(2.0)
+    assert list(books.removals.release()) == [(A, 3, [raw(1)]), (A, 0, [raw(2)])]
 
 
 def test_what_is_postponed_and_lost_lets_its_lane_go_on() -> None:
@@ -346,8 +354,8 @@ def test_what_is_postponed_and_lost_lets_its_lane_go_on() -> None:
     books.read(1, 2, key="k")
     books.failed()
     [renewal] = books.to_renew(25.0)
-    assert len(books.lose_all_but(renewal, [raw(2)])) == 1
-    assert (books.held, books.size, books.counters.lost) == (1, 10, 1)
+    assert len(books.removals.lose_all_but(renewal, [raw(2)])) == 1
+    assert (books.flow.held, books.flow.size, books.counters.lost) == (1, 10, 1)
     assert books.started().id == raw(2)
     assert len(books._ready_queue._lanes) == 1
 
@@ -361,8 +369,8 @@ def test_a_lease_that_was_asked_about_before_the_failure_is_that_of_the_old_one(
     [renewal] = books.to_renew(25.0)
     books.fail(entry, later())
     assert renewal.ids == []
-    assert len(books.lose_all_but(renewal, [])) == 0
-    books.renewed(renewal, 25.0)
+    assert len(books.removals.lose_all_but(renewal, [])) == 0
+    books.leases.renewed(renewal, 25.0)
     [renewal] = books.to_renew(25.0)
     assert renewal.ids == [raw(1)], "it is asked about by the next one"
 
@@ -374,7 +382,7 @@ def test_in_a_new_order_it_has_no_lane_until_it_is_tried_again() -> None:
     books.order_by(KEY)
     second = books.started()
     assert books.next() is None
-    books.make_due(1.0)
+    books.retries.make_due(1.0)
     assert books.next() is None, "one of a key at a time"
     books.finish(second, ack=True)
     assert [books.done()[0].id for _ in range(2)] == [raw(3), raw(1)]
@@ -386,8 +394,8 @@ def test_from_an_order_to_none_it_comes_first_as_ever() -> None:
     books.read(1, 2, key="k")
     books.failed(later(due=1.0))
     books.order_by(NONE)
-    assert books.queued == 1
-    books.make_due(1.0)
+    assert books.work.length == 1
+    books.retries.make_due(1.0)
     assert ids(entry for _ in range(2) for entry in books.done()) == [raw(1), raw(2)]
 
 
@@ -397,7 +405,7 @@ def test_what_failed_keeps_its_place_in_the_order_of_reading() -> None:
     books.read(3, shard=B, key="k")
     books.failed(later(due=1.0))
     books.read(4, key="k")
-    books.make_due(1.0)
+    books.retries.make_due(1.0)
     books.order_by(KEY)
     books.order_by(NONE)
     assert ids(books._queue) == [raw(1), raw(2), raw(4), raw(3)]
@@ -411,8 +419,12 @@ def test_what_is_postponed_and_comes_again_is_tried_at_once() -> None:
     books.read(1, 2, key="k")
     books.failed(later(due=5.0))
     assert books.read(1, key="k") == 0, "but not by itself"
-    assert books.read(1, 2, key="k", again=True) == 1
-    assert (books.held, books.next_due, books.counters.lost) == (2, None, 0)
+    assert books.read(1, 2, key="k", rewound=True) == 1
+    assert (books.flow.held, books.retries.next_due, books.counters.lost) == (
+        2,
+        None,
+        0,
+    )
     assert ids(books.done()) == [raw(2)], "which was here before"
     entry = books.started()
     assert (entry.id, entry.deliveries) == (raw(1), 1)
@@ -423,10 +435,10 @@ def test_what_has_failed_and_comes_again_waits_for_its_handler() -> None:
     books.read(1)
     entry = books.started()
     books.refuse(entry, GIVEN_UP, entry.fields)
-    assert books.read(1, again=True) == 1
+    assert books.read(1, rewound=True) == 1
     assert books.next() is None
     books.finish(entry, ack=False)
-    assert (books.dead_lettering, books.held) == (0, 1)
+    assert (books.acks.dead_lettering, books.flow.held) == (0, 1)
     assert books.started().deliveries == 1
 
 
@@ -435,6 +447,6 @@ def test_closing_keeps_nothing_that_waits_for_its_next_attempt() -> None:
     books.read(1)
     books.failed(later(due=5.0))
     books.close()
-    assert not books._failures._postponed
-    assert (books.held, books.next_due) == (0, None)
-    assert books.make_due(5.0) == 0
+    assert not books.retries._postponed
+    assert (books.flow.held, books.retries.next_due) == (0, None)
+    assert books.retries.make_due(5.0) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from penstock._core.ledger.counting import statistics_of
 from penstock._core.ledger.failure_policy import Dropped, RetryAt
 from support.ledger import GIVEN_UP, Books
 
@@ -15,15 +14,15 @@ def test_every_way_that_a_message_can_go_is_counted() -> None:
     books.fail(books.started(), RetryAt(5.0, 5.0))
     books.fail(books.started(), Dropped("no"))
     books.fail(books.started(), GIVEN_UP)
-    counted = statistics_of(books)
+    counted = books.statistics()
     assert (counted.received, counted.left_open, counted.retried) == (6, 1, 1)
     assert (counted.dropped, counted.uncommitted, counted.queued) == (1, 2, 1)
     # The one that waits, the one that is tried again, and the one that is dying.
     assert (counted.in_hand, counted.bytes_in_hand) == (3, 30)
-    for batch in books.acks_to_send():
+    for batch in books.acks.to_send():
         books.ack_confirmed(batch)
-    [dead_lettering] = books.dead_letters_to_send(10)
+    [dead_lettering] = books.acks.dead_letters_to_send(10)
     books.dead_letter_confirmed(dead_lettering, ours=True)
-    counted = statistics_of(books)
+    counted = books.statistics()
     assert (counted.acknowledged, counted.dead_lettered) == (2, 1)
     assert (counted.in_hand, counted.uncommitted) == (2, 0)

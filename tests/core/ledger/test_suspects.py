@@ -29,22 +29,22 @@ from support.ledger import (
 def test_of_what_comes_back_the_server_is_told_before_it_starts() -> None:
     books = Books()
     assert books.back(1, 2, delivered=True, now=7.5) == 2
-    assert (books.held, books.size, books.queued) == (2, 20, 2)
+    assert (books.flow.held, books.flow.size, books.work.length) == (2, 20, 2)
     assert books.counters.received == 2
-    assert books.take() is None
-    assert books.next_is_due
-    [entry] = books.take_due()
+    assert books.work.take() is None
+    assert books.work.next_is_counted
+    [entry] = books.work.take_counted()
     assert (entry.id, now(entry)) == (raw(1), State.RUNNING)
     assert (entry.deliveries, entry.leased_at, entry.size) == (1, 7.5, 10)
     assert entry.suspected, "it may have been started, too fast to be counted"
     assert books.may_start(entry)
-    assert books.held == 2
+    assert books.flow.held == 2
 
 
 def test_what_certainly_was_not_started_is_no_suspect() -> None:
     books = Books()
     books.back(1, 2, 3, attempts=0)
-    taken = [books.take() for _ in range(3)]
+    taken = [books.work.take() for _ in range(3)]
     assert ids(taken) == [raw(1), raw(2), raw(3)]
     assert not any(entry is None or entry.suspected for entry in taken)
 
@@ -53,7 +53,7 @@ def test_what_certainly_was_not_started_is_no_suspect() -> None:
 def test_what_a_handler_has_had_is_a_suspect_on_its_next_attempt(attempts: int) -> None:
     books = Books()
     books.back(1, attempts=attempts)
-    assert books.next_is_repeated
+    assert books.work.next_is_repeated
     entry = books.started()
     assert entry.suspected
     assert entry.deliveries == attempts + 1
@@ -61,23 +61,23 @@ def test_what_a_handler_has_had_is_a_suspect_on_its_next_attempt(attempts: int) 
 
 def test_what_the_server_tells_no_count_of_has_not_been_tried() -> None:
     books = Books()
-    books.redelivered(A, [[raw(1), [b"msg", b"a"]]], 0.0, {})
+    books.deliveries.recovered(A, [[raw(1), [b"msg", b"a"]]], 0.0, {})
     entry = books.started()
     assert (entry.deliveries, entry.suspected) == (1, False)
-    assert not books.next_is_repeated
+    assert not books.work.next_is_repeated
 
 
 def test_new_ones_wait_behind_what_has_come_back() -> None:
     books = Books()
     books.back(1, delivered=True)
     books.read(2)
-    assert books.take() is None, "it would start before its turn"
+    assert books.work.take() is None, "it would start before its turn"
     assert books.started().id == raw(1)
-    assert not books.next_is_due
-    assert not books.next_is_repeated
-    assert ids([books.take()]) == [raw(2)]
-    assert not books.next_is_due
-    assert not books.next_is_repeated
+    assert not books.work.next_is_counted
+    assert not books.work.next_is_repeated
+    assert ids([books.work.take()]) == [raw(2)]
+    assert not books.work.next_is_counted
+    assert not books.work.next_is_repeated
 
 
 def test_several_fresh_ones_are_taken_at_once_up_to_what_has_come_back() -> None:
@@ -85,17 +85,17 @@ def test_several_fresh_ones_are_taken_at_once_up_to_what_has_come_back() -> None
     books.read(1, 2, 3)
     books.back(4, delivered=True)
     books.read(5)
-    assert ids(books.take_fresh(2)) == [raw(1), raw(2)]
-    assert ids(books.take_fresh(9)) == [raw(3)]
-    assert books.take_fresh(9) == []
+    assert ids(books.work.take_fresh(2)) == [raw(1), raw(2)]
+    assert ids(books.work.take_fresh(9)) == [raw(3)]
+    assert books.work.take_fresh(9) == []
     assert books.started().id == raw(4)
-    taken = books.take_fresh(9)
+    taken = books.work.take_fresh(9)
     assert ids(taken) == [raw(5)]
     assert books.may_start(taken[0])
     books.finish_all(taken, ack=True)
     books.read(6)
-    books.finish_all(books.take_fresh(9), ack=False)
-    [batch] = books.acks_to_send()
+    books.finish_all(books.work.take_fresh(9), ack=False)
+    [batch] = books.acks.to_send()
     assert batch.ids == [raw(5)]
 
 
@@ -108,39 +108,42 @@ def test_what_is_in_hand_does_not_come_back() -> None:
     books.finish(opened, ack=False)
     books.started()
     assert books.back(1, 2, 3, 4, 5, attempts=1) == 0
-    assert (books.held, books.counters.received) == (4, 5)
+    assert (books.flow.held, books.counters.received) == (4, 5)
 
 
 @pytest.mark.parametrize("fields", [None, ()])
 def test_of_what_is_in_hand_no_body_is_needed(fields: tuple[bytes] | None) -> None:
     books = Books()
     books.read(1)
-    assert books.redelivered(A, [[raw(1), fields]], 0.0, {raw(1): 1}) == 0
-    assert books.counters.deleted_ids == 0
+    assert books.deliveries.recovered(A, [[raw(1), fields]], 0.0, {raw(1): 1}) == 0
+    assert books.counters.deleted == 0
     assert books.started().fields
 
 
 def test_a_deleted_entry_that_comes_back_is_acknowledged() -> None:
     books = Books()
-    assert books.redelivered(A, [[raw(1), None], [raw(2), [b"a", b""]]], 0.0, {}) == 1
-    assert (books.counters.deleted_ids, books.uncommitted) == (1, 1)
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert (
+        books.deliveries.recovered(A, [[raw(1), None], [raw(2), [b"a", b""]]], 0.0, {})
+        == 1
+    )
+    assert (books.counters.deleted, books.acks.uncommitted) == (1, 1)
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 def test_what_is_acknowledged_and_comes_back_is_acknowledged_again() -> None:
     books = Books()
     books.read(1)
     books.done()
-    assert books.acks_to_send()
+    assert books.acks.to_send()
     assert books.back(1, attempts=1) == 0
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 def test_in_an_order_what_comes_back_has_its_place() -> None:
     books = Books(ordering=KEY)
     books.back(1, 2, key="k")
     books.read(3, key="k")
-    assert books.queued == 1
+    assert books.work.length == 1
     assert [books.done()[0].id for _ in range(3)] == [raw(1), raw(2), raw(3)]
 
 
@@ -150,7 +153,7 @@ def test_what_was_left_open_here_and_taken_over_by_us_is_tried_once_more() -> No
     assert books.back(1, attempts=1) == 0, "its user has it still"
     assert books.back(1, attempts=1, claimed=True) == 1
     assert books.ack(old)
-    assert books.acks_to_send() == [], "the new one counts"
+    assert books.acks.to_send() == [], "the new one counts"
     assert books.started().deliveries == 2
 
 
@@ -179,18 +182,18 @@ def test_what_has_no_attempt_left_is_not_started(
     assert books.back(1, attempts=attempts) == (not exhausted)
     assert ids(books.exhausted) == [raw(1)] * exhausted
     assert books.counters.received == 1
-    assert books.queued == (not exhausted)
-    assert books.dead_lettering == exhausted
+    assert books.work.length == (not exhausted)
+    assert books.acks.dead_lettering == exhausted
 
 
 def test_what_has_no_attempt_left_is_dead_with_its_body_and_what_it_had() -> None:
     books = Books(max_attempts=2)
     books.back(1, attempts=3)
-    [entry] = books.dead_letters_to_send(10)
+    [entry] = books.acks.dead_letters_to_send(10)
     assert entry.fields == [b"msg", b"ten byt"]
     assert (entry.deliveries, entry.disposition) == (3, GIVEN_UP)
     assert not entry.suspected
-    assert (books.held, books.size) == (1, 10)
+    assert (books.flow.held, books.flow.size) == (1, 10)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +206,9 @@ def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
     books = Books(max_attempts=2, exhausted=dead_letter_policy)
     books.back(1, 2, attempts=2)
     assert [now(entry) for entry in books.exhausted] == [state] * 2
-    assert (books.held, books.size, books.dead_lettering) == (0, 0, 0)
+    assert (books.flow.held, books.flow.size, books.acks.dead_lettering) == (0, 0, 0)
     assert books.counters.dropped == 2 * isinstance(dead_letter_policy, Dropped)
-    assert books.uncommitted == 2 * isinstance(dead_letter_policy, Dropped)
+    assert books.acks.uncommitted == 2 * isinstance(dead_letter_policy, Dropped)
     assert books.counters.left == 2 * isinstance(dead_letter_policy, Stopped)
     assert known(books, A, raw(1))
     assert books.next() is None
@@ -215,15 +218,15 @@ def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
     books = Books(max_attempts=2)
     counts = {raw(1): 0, raw(2): 3, raw(3): 2}
     entries = [[raw(n), [b"msg", b"a"]] for n in (1, 2, 3)]
-    assert books.redelivered(A, entries, 0.0, counts) == 2
+    assert books.deliveries.recovered(A, entries, 0.0, counts) == 2
     assert ids([books.started(), books.started()]) == [raw(1), raw(3)]
-    assert ids(books.dead_letters_to_send(10)) == [raw(2)]
+    assert ids(books.acks.dead_letters_to_send(10)) == [raw(2)]
 
 
 def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
     books = Books(max_attempts=2, exhausted=Stopped("why"))
     books.back(1, attempts=2)
-    assert list(books.release()) == [(A, 3, [raw(1)])]
+    assert list(books.removals.release()) == [(A, 3, [raw(1)])]
 
 
 # -- starting ----------------------------------------------------------------------
@@ -232,16 +235,16 @@ def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
 def test_what_is_put_back_comes_first_again_and_was_not_tried() -> None:
     books = Books()
     books.back(1, 2, delivered=True)
-    [entry] = books.take_due()
+    [entry] = books.work.take_counted()
     rings = books.ready_rings
     books.put_back(entry)
     assert books.ready_rings == rings + 1
     assert now(entry) is State.TO_COUNT
-    assert (books.held, books.queued) == (2, 2)
-    assert books.take_due() == [entry]
+    assert (books.flow.held, books.work.length) == (2, 2)
+    assert books.work.take_counted() == [entry]
     assert entry.deliveries == 1
     books.put_back(entry)
-    assert list(books.release()) == [(A, 1, [raw(1), raw(2)])]
+    assert list(books.removals.release()) == [(A, 1, [raw(1), raw(2)])]
 
 
 def test_what_was_new_and_is_put_back_is_told_of_before_it_starts() -> None:
@@ -249,8 +252,8 @@ def test_what_was_new_and_is_put_back_is_told_of_before_it_starts() -> None:
     books.read(1)
     entry = books.started()
     books.put_back(entry)
-    assert books.take() is None
-    assert books.take_due() == [entry]
+    assert books.work.take() is None
+    assert books.work.take_counted() == [entry]
 
 
 def test_what_is_put_back_keeps_its_lane() -> None:
@@ -258,7 +261,7 @@ def test_what_is_put_back_keeps_its_lane() -> None:
     books.read(1, 2, key="k")
     entry = books.started()
     books.put_back(entry)
-    assert books.queued == 1
+    assert books.work.length == 1
     assert ids(books.done()) == [raw(1)]
     assert ids(books.done()) == [raw(2)]
 
@@ -268,14 +271,14 @@ def test_what_has_left_meanwhile_is_not_put_back(how: str) -> None:
     books = Books(ordering=KEY)
     books.back(1, 2, key="k", attempts=1)
     entry = books.started()
-    assert books.queued == 0
+    assert books.work.length == 0
     if how == "lost":
-        books.lose(entry)
+        books.removals.lose(entry)
     else:
-        list(books.release())
+        list(books.removals.release())
     assert not books.may_start(entry)
     books.put_back(entry)
-    assert (books.held, books.queued) == ((1, 1) if how == "lost" else (0, 0))
+    assert (books.flow.held, books.work.length) == ((1, 1) if how == "lost" else (0, 0))
     assert books.counters.left == 0
 
 
@@ -283,29 +286,29 @@ def test_what_was_lost_before_it_started_is_lost_once() -> None:
     books = Books()
     books.back(1)
     entry = books.started()
-    books.lose(entry)
-    books.lose(entry)
+    books.removals.lose(entry)
+    books.removals.lose(entry)
     assert (books.counters.lost, now(entry)) == (1, State.LOST)
     assert not known(books, A, raw(1))
-    assert books.held == 1, "somebody has it in hand"
+    assert books.flow.held == 1, "somebody has it in hand"
     books.finish(entry, ack=False)
-    assert books.held == 0
+    assert books.flow.held == 0
 
 
 def test_the_reader_is_rung_when_what_is_due_is_taken() -> None:
     books = Books(max_messages=4)
     books.back(*range(4), delivered=True)
     assert books.read_budget() == 0
-    books.waiting_changed(5)
+    books.flow.waiting_changed(5)
     rings = books.room_rings
-    books.take_due()
+    books.work.take_counted()
     assert books.room_rings == rings + 1
 
 
 def test_a_reader_that_found_room_is_not_rung_when_what_is_due_is_taken() -> None:
     books = Books()
     books.back(1)
-    books.take_due()
+    books.work.take_counted()
     assert books.room_rings == 0
 
 
@@ -341,7 +344,7 @@ def test_a_suspect_runs_alone_on_its_last_allowed_attempt(
 ) -> None:
     books = Books(max_attempts=most)
     books.back(1, attempts=attempts)
-    assert books.next_is_probe == alone
+    assert books.work.next_is_probe == alone
     assert books.started().probe == alone
 
 
@@ -350,9 +353,9 @@ def test_what_failed_here_on_its_last_attempt_but_one_need_not_run_alone() -> No
     books = Books(max_attempts=2)
     books.read(1)
     books.failed(later(due=5.0))
-    books.make_due(5.0)
-    assert books.next_is_repeated
-    assert not books.next_is_probe
+    books.retries.make_due(5.0)
+    assert books.work.next_is_repeated
+    assert not books.work.next_is_probe
     again = books.started()
     assert (again.deliveries, again.suspected, again.probe) == (2, False, False)
 
@@ -362,11 +365,11 @@ def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
     books.back(1, 2, attempts=1)
     books.failed(later(due=5.0))
     assert books.started().id == raw(2)
-    assert books.make_due(5.0) == 1
+    assert books.retries.make_due(5.0) == 1
     again = books.started()
     assert (again.id, again.deliveries, again.suspected) == (raw(1), 3, False)
     books.finish(again, ack=True)
-    assert the(books.acks_to_send()).ids == [raw(1)]
+    assert the(books.acks.to_send()).ids == [raw(1)]
 
 
 def test_several_are_taken_at_once_but_what_runs_alone_by_itself() -> None:
@@ -374,19 +377,19 @@ def test_several_are_taken_at_once_but_what_runs_alone_by_itself() -> None:
     books.back(1, 2, attempts=1)
     books.back(3, attempts=2)
     books.back(4, attempts=1)
-    assert ids(books.take_due(9)) == [raw(1), raw(2)]
-    assert ids(books.take_due(9)) == [raw(3)]
-    assert ids(books.take_due(9)) == [raw(4)]
-    assert books.take_due(9) == []
+    assert ids(books.work.take_counted(9)) == [raw(1), raw(2)]
+    assert ids(books.work.take_counted(9)) == [raw(3)]
+    assert ids(books.work.take_counted(9)) == [raw(4)]
+    assert books.work.take_counted(9) == []
 
 
 def test_apart_each_further_attempt_is_taken_by_itself() -> None:
     books = Books()
     books.back(1, 2, delivered=True)
     books.back(3, 4, attempts=1)
-    assert ids(books.take_due(9, apart=True)) == [raw(1), raw(2)]
-    assert ids(books.take_due(9, apart=True)) == [raw(3)]
-    assert ids(books.take_due(9, apart=True)) == [raw(4)]
+    assert ids(books.work.take_counted(9, apart=True)) == [raw(1), raw(2)]
+    assert ids(books.work.take_counted(9, apart=True)) == [raw(3)]
+    assert ids(books.work.take_counted(9, apart=True)) == [raw(4)]
 
 
 def test_during_an_outage_no_suspect_is_tried_but_others_are() -> None:
@@ -406,14 +409,14 @@ def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> Non
     books.read(4)
     books.hold_suspects(held=True)
     assert ids([books.next(), books.next()]) == [raw(1), None]
-    assert not books.next_is_due
-    assert not books.next_is_repeated
-    assert books.queued == 0
-    assert books.held == 4
+    assert not books.work.next_is_counted
+    assert not books.work.next_is_repeated
+    assert books.work.length == 0
+    assert books.flow.held == 4
     books.read(5)
     assert books.next() is None
     books.hold_suspects(held=False)
-    assert books.queued == 4
+    assert books.work.length == 4
     for number in (2, 3, 4, 5):
         entry = books.started()
         assert entry.id == raw(number)
@@ -423,14 +426,14 @@ def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> Non
 def test_suspects_that_could_not_be_counted_are_put_back_and_wait_in_order() -> None:
     books = Books()
     books.back(1, 2, 3, attempts=1)
-    taken = books.take_due(2)
+    taken = books.work.take_counted(2)
     books.hold_suspects(held=True)
     for entry in reversed(taken):
         books.put_back(entry)
     assert books.next() is None
-    assert books.held == 3
+    assert books.flow.held == 3
     books.hold_suspects(held=False)
-    assert ids(books.take_due(9)) == [raw(1), raw(2), raw(3)]
+    assert ids(books.work.take_counted(9)) == [raw(1), raw(2), raw(3)]
 
 
 def test_suspects_that_stepped_aside_are_given_back_and_dropped_like_others() -> None:
@@ -439,10 +442,10 @@ def test_suspects_that_stepped_aside_are_given_back_and_dropped_like_others() ->
     books.back(3, shard=B, attempts=1)
     books.hold_suspects(held=True)
     assert books.next() is None
-    assert books.drop(A) == 2
-    assert books.held == 1
-    assert books.give_up(B) == [(B, 2, [raw(3)])]
-    assert books.held == 0
+    assert books.removals.drop(A) == 2
+    assert books.flow.held == 1
+    assert books.removals.release_shard(B) == [(B, 2, [raw(3)])]
+    assert books.flow.held == 0
 
 
 def test_leases_of_suspects_that_stepped_aside_come_first_too() -> None:
@@ -450,15 +453,15 @@ def test_leases_of_suspects_that_stepped_aside_come_first_too() -> None:
     books.back(1, 2, attempts=1, now=0.0)
     books.hold_suspects(held=True)
     assert books.next() is None
-    assert books.queued == 0
-    assert not books.overdue(29.9)
-    assert books.overdue(30.0)
+    assert books.work.length == 0
+    assert not books.leases.overdue(29.9)
+    assert books.leases.overdue(30.0)
 
 
 def test_nothing_is_taken_over_while_a_suspect_waits_to_run_alone() -> None:
     books = Books(max_messages=1000, max_attempts=2)
     books.back(1, 2, attempts=1)
-    books.waiting_changed(30)
+    books.flow.waiting_changed(30)
     first = books.started()
     assert books.claim_budget() == 0, "others of the group can do the rest"
     second = books.started()
@@ -476,9 +479,9 @@ def test_suspects_that_wait_behind_another_one_to_run_alone_are_left_to_others()
     books.back(1, 2, 3, attempts=1, now=0.0)
     books.read(4, now=10.0)
     assert [due.ids for due in books.to_renew(10.0)] == [[raw(1)]]
-    assert books.held == 4
+    assert books.flow.held == 4
     assert [due.ids for due in books.to_renew(20.0)] == [[raw(1), raw(4)]]
-    assert books.held == 2, "the leases of 2 and 3 are about to end"
+    assert books.flow.held == 2, "the leases of 2 and 3 are about to end"
     assert not known(books, A, raw(2))
     assert books.counters.lost == 0
     books.finish(books.started(), ack=True)
@@ -490,8 +493,8 @@ def test_where_that_would_break_an_order_they_stay(ordering: Ordering) -> None:
     books = Books(lease=30.0, max_attempts=2, ordering=ordering)
     books.back(1, 2, attempts=1, key="k", now=0.0)
     assert [due.ids for due in books.to_renew(20.0)] == [[raw(1), raw(2)]]
-    assert books.release_probes(1) == []
-    assert books.held == 2
+    assert books.removals.release_probes(1) == []
+    assert books.flow.held == 2
 
 
 def test_too_many_that_would_wait_to_run_alone_are_released_with_their_counts() -> None:
@@ -500,17 +503,17 @@ def test_too_many_that_would_wait_to_run_alone_are_released_with_their_counts() 
     books.back(4, 5, attempts=1)
     books.back(6, shard=B, attempts=2)
     assert books.read_budget() == 0 or books.room_rings == 0
-    assert books.release_probes(2) == [(A, 3, [raw(3)]), (B, 3, [raw(6)])]
-    assert ids(books.take_due()) == [raw(1)]
-    assert books.release_probes(1) == []
-    assert books.held == 4
+    assert books.removals.release_probes(2) == [(A, 3, [raw(3)]), (B, 3, [raw(6)])]
+    assert ids(books.work.take_counted()) == [raw(1)]
+    assert books.removals.release_probes(1) == []
+    assert books.flow.held == 4
 
 
 def test_the_reader_is_rung_when_suspects_are_released() -> None:
     books = Books(max_attempts=2, max_messages=2)
     books.back(1, 2, attempts=1)
     assert books.read_budget() == 0
-    books.release_probes(1)
+    books.removals.release_probes(1)
     assert books.room_rings == 1
 
 
@@ -521,19 +524,19 @@ def test_what_may_be_another_consumer_s_by_now_is_not_taken_in_any_way() -> None
     books = Books(lease=30.0)
     books.read(1, now=0.0)
     books.read(2, now=10.0)
-    books.begin_turn(29.9)
-    assert books.take_due()
-    books.begin_turn(40.0)
-    assert books.take() is None
-    assert books.take_fresh(9) == []
-    assert books.take_due(9) == []
-    assert not books.next_is_due
-    books.counts_starts = False
-    assert books.take() is None
-    assert books.take_fresh(9) == []
+    books.work.begin_turn(29.9)
+    assert books.work.take_counted()
+    books.work.begin_turn(40.0)
+    assert books.work.take() is None
+    assert books.work.take_fresh(9) == []
+    assert books.work.take_counted(9) == []
+    assert not books.work.next_is_counted
+    books.work.counts_starts = False
+    assert books.work.take() is None
+    assert books.work.take_fresh(9) == []
     [renewal] = books.to_renew(40.0)
     assert renewal.late
-    books.renewed(renewal, 40.0)
+    books.leases.renewed(renewal, 40.0)
     assert ids([books.next()]) == [raw(2)]
 
 
@@ -541,7 +544,7 @@ def test_an_older_one_behind_a_younger_one_is_held_back_too() -> None:
     books = Books(lease=30.0)
     books.read(1, now=5.0)
     books.read(2, now=0.0)
-    books.begin_turn(30.0)
+    books.work.begin_turn(30.0)
     assert ids([books.next(), books.next()]) == [raw(1), None]
 
 
@@ -549,10 +552,10 @@ def test_a_count_that_is_confirmed_renews_the_lease() -> None:
     books = Books(lease=30.0)
     books.read(1, now=0.0)
     entry = books.started()
-    books.counted(entry, 15.0)
-    assert books.lease_left(entry, 20.0) == 25.0
-    books.counted(entry, 10.0)
-    assert books.lease_left(entry, 20.0) == 25.0, "a later one came first"
+    books.leases.counted(entry, 15.0)
+    assert books.leases.left(entry, 20.0) == 25.0
+    books.leases.counted(entry, 10.0)
+    assert books.leases.left(entry, 20.0) == 25.0, "a later one came first"
 
 
 def test_what_runs_is_known_to_the_guard() -> None:
@@ -582,39 +585,39 @@ def test_while_a_suspect_runs_alone_it_is_told_when_anything_has_finished() -> N
     assert books.urgent
     books.finish(taken[0], ack=True)
     assert len(finished) == 1
-    books.ack_confirmed(the(books.acks_to_send()))
+    books.ack_confirmed(the(books.acks.to_send()))
     assert len(finished) == 2
     for entry in taken[1:]:
         books.fail(entry, DeadLettered("x"))
     assert len(finished) == 4
-    first, second = books.dead_letters_to_send(2)
+    first, second = books.acks.dead_letters_to_send(2)
     books.dead_letter_confirmed(first, ours=True)
     books.dead_letter_written(second)
-    books.ack_confirmed(the(books.acks_to_send()))
+    books.ack_confirmed(the(books.acks.to_send()))
     assert len(finished) == 6
 
 
 def test_without_acks_a_lease_never_ends() -> None:
     books = Books(acks=False)
     books.read(1)
-    assert books.lease_left(books.started(), 1e9) == float("inf")
+    assert books.leases.left(books.started(), 1e9) == float("inf")
 
 
 def test_a_lease_is_left_as_long_as_there_is_no_outcome() -> None:
     books = Books(lease=30.0)
     books.read(1, 2, now=5.0)
     entry = books.started()
-    assert books.lease_left(entry, 20.0) == 15.0
-    assert books.lease_left(entry, 35.1) == 0.0
+    assert books.leases.left(entry, 20.0) == 15.0
+    assert books.leases.left(entry, 35.1) == 0.0
     books.refuse(entry, later(), entry.fields)
-    assert books.lease_left(entry, 20.0) == 15.0
+    assert books.leases.left(entry, 20.0) == 15.0
     books.finish(entry, ack=False)
-    assert books.lease_left(entry, 20.0) == 0.0
+    assert books.leases.left(entry, 20.0) == 0.0
     opened = books.started()
     books.finish(opened, ack=False)
-    assert books.lease_left(opened, 20.0) == 15.0
+    assert books.leases.left(opened, 20.0) == 15.0
     books.ack(opened)
-    assert books.lease_left(opened, 20.0) == 0.0
+    assert books.leases.left(opened, 20.0) == 0.0
 
 
 # -- counting ----------------------------------------------------------------------
@@ -622,18 +625,18 @@ def test_a_lease_is_left_as_long_as_there_is_no_outcome() -> None:
 
 def slow() -> Books:
     books = Books()
-    books.begin_turn(0.0)
-    assert books.counts_starts
+    books.work.begin_turn(0.0)
+    assert books.work.counts_starts
     return books
 
 
 def test_while_the_pace_is_slow_each_start_is_counted() -> None:
     books = slow()
     books.read(1, 2, 3)
-    assert books.take() is None
-    assert books.take_fresh(9) == []
-    assert books.next_is_due
-    assert [now(entry) for entry in books.take_due(2)] == [State.RUNNING] * 2
+    assert books.work.take() is None
+    assert books.work.take_fresh(9) == []
+    assert books.work.next_is_counted
+    assert [now(entry) for entry in books.work.take_counted(2)] == [State.RUNNING] * 2
     assert ids([books.next()]) == [raw(3)]
 
 
@@ -644,16 +647,16 @@ def test_while_the_pace_is_quick_first_starts_are_not_counted() -> None:
     for _ in range(2500):
         books.done()
     books.read_budget(now=1.0)
-    assert books.pace == 2500
-    books.begin_turn(1.0)
-    assert books.take() is not None
-    assert not books.next_is_due
+    assert books.flow.rate == 2500
+    books.work.begin_turn(1.0)
+    assert books.work.take() is not None
+    assert not books.work.next_is_counted
     books.read_budget(now=10.0)
     books.done()
     books.read_budget(now=1001.0)
-    books.begin_turn(1.0)
-    assert books.take() is None
-    assert books.next_is_due
+    books.work.begin_turn(1.0)
+    assert books.work.take() is None
+    assert books.work.next_is_counted
 
 
 def test_with_one_attempt_each_start_is_counted_at_any_pace() -> None:
@@ -663,27 +666,27 @@ def test_with_one_attempt_each_start_is_counted_at_any_pace() -> None:
     for _ in range(2500):
         books.done()
     books.read_budget(now=1.0)
-    books.begin_turn(1.0)
-    assert books.take() is None
-    assert books.next_is_due
+    books.work.begin_turn(1.0)
+    assert books.work.take() is None
+    assert books.work.next_is_counted
 
 
 def test_without_acks_nothing_is_counted() -> None:
     books = Books(acks=False)
     books.read(1)
-    books.begin_turn(1e9)
-    assert not books.next_is_due
-    assert books.take() is not None
+    books.work.begin_turn(1e9)
+    assert not books.work.next_is_counted
+    assert books.work.take() is not None
 
 
 def test_what_has_a_handler_by_an_earlier_read_waits_for_it_and_is_counted() -> None:
     books = slow()
     books.read(1, 2)
-    [first] = books.take_due()
-    books.read(1, again=True)
-    assert ids(books.take_due(9)) == [raw(2)]
+    [first] = books.work.take_counted()
+    books.read(1, rewound=True)
+    assert ids(books.work.take_counted(9)) == [raw(2)]
     books.finish(first, ack=True)
-    assert ids(books.take_due(9)) == [raw(1)]
+    assert ids(books.work.take_counted(9)) == [raw(1)]
 
 
 def test_what_was_not_started_is_given_back_as_such() -> None:
@@ -691,7 +694,7 @@ def test_what_was_not_started_is_given_back_as_such() -> None:
     books.read(1)
     books.back(2, delivered=True)
     books.back(3, attempts=2)
-    assert list(books.release()) == [
+    assert list(books.removals.release()) == [
         (A, 0, [raw(1)]),
         (A, 1, [raw(2)]),
         (A, 3, [raw(3)]),
@@ -705,7 +708,10 @@ def test_what_was_interrupted_is_given_back_as_not_started() -> None:
     one, _, three = (books.started() for _ in range(3))
     books.put_back(one)
     books.put_back(three)
-    assert list(books.release()) == [(A, 2, [raw(3)]), (A, 0, [raw(1), raw(2)])]
+    assert list(books.removals.release()) == [
+        (A, 2, [raw(3)]),
+        (A, 0, [raw(1), raw(2)]),
+    ]
 
 
 def test_what_has_failed_or_has_no_outcome_is_given_back_as_started() -> None:
@@ -715,7 +721,7 @@ def test_what_has_failed_or_has_no_outcome_is_given_back_as_started() -> None:
     books.finish(books.started(), ack=False)
     nacked = books.started()
     books.refuse(nacked, later(), nacked.fields)
-    given = list(books.release())
+    given = list(books.removals.release())
     assert {count for _, count, _ in given} == {2}
     assert sorted(id_ for _, _, ids_ in given for id_ in ids_) == [
         raw(1),
@@ -756,7 +762,7 @@ def test_what_is_postponed_dead_or_being_buried_is_renewed_too() -> None:
     books.read(1, 2, 3, now=0.0)
     books.failed(later(due=1e9))
     books.failed(DeadLettered("x"))
-    books.dead_letters_to_send(1)
+    books.acks.dead_letters_to_send(1)
     books.failed(DeadLettered("y"))
     assert shown(books.to_renew(10.0)) == [(A, [raw(1), raw(2), raw(3)], None)]
     assert [books.to_renew(9.9)] == [[]]

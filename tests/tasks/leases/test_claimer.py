@@ -29,7 +29,7 @@ class Confirms:
 
     def __init__(self, books: Books, *, confirms: bool) -> None:
         self._books = books
-        self._batch = the(books.acks_to_send())
+        self._batch = the(books.acks.to_send())
         self._confirms = confirms
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
@@ -86,7 +86,9 @@ async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
     await redis.xreadgroup("g", "c", {stream: ">"})
     shard = Shard(stream, 0, stream.encode())
     books = Books(lease=1.0)
-    books.received(shard, [[ids[0], [b"msg", b"x"]], [ids[-1], [b"msg", b"x"]]], 0.0, 2)
+    books.deliveries.received(
+        shard, [[ids[0], [b"msg", b"x"]], [ids[-1], [b"msg", b"x"]]], 0.0, 2
+    )
     first, last = books.started(), books.started()
     member = SimpleNamespace(group="g", name="c")
     wire = await connect(parse(url))

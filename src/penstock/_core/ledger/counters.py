@@ -12,17 +12,17 @@ class Counters:
     """What has happened since the consumer opened.
 
     Attributes:
-        received: Entries read, those read again for recovery included.
-        acked: Entries whose acknowledgement the server confirmed.
-        left: Times a handler was done with an entry and gave no outcome.
-        retried: Times an entry was postponed to another attempt.
+        received: Entries that were read, those included that recovery has read again.
+        acked: Entries whose acknowledgement the server has confirmed.
+        left: Times that a handler finished with an entry without an outcome.
+        retried: Times that an entry was postponed to another attempt.
         dead: Entries that were copied to the dead letters.
         dropped: Entries that were given up and acknowledged.
-        late: Outcomes that came when the entry was somebody else's.
-        undecodable: Entries that are none of the payload type.
-        deleted_ids: Pending entries met that were deleted from the stream.
-        claimed: Entries taken over from consumers that did not answer.
-        lost: Entries that others took over from us.
+        late: Outcomes that came when the entry belonged to another consumer.
+        undecodable: Entries that could not be decoded as the payload type.
+        deleted: Pending entries that were found deleted from the stream.
+        claimed: Entries that were claimed from consumers that did not respond.
+        lost: Entries that other consumers have claimed from this one.
     """
 
     received: int = 0
@@ -33,6 +33,6 @@ class Counters:
     dropped: int = 0
     late: int = 0
     undecodable: int = 0
-    deleted_ids: int = 0
+    deleted: int = 0
     claimed: int = 0
     lost: int = 0

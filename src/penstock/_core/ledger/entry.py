@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 from penstock._core.ledger.failure_policy import Disposition
 from penstock._core.ledger.states import (
     QUEUED,
+    TO_ACK,
     TRANSITIONS,
     UNCONFIRMED,
     UNSETTLED,
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 # Bytes of a reply above which its entries know their own size. What is smaller as a
-# whole has nothing large in it, and measuring each would cost more than booking it.
+# whole has nothing large in it, and measuring each would cost more than recording it.
 SIZED_ABOVE: Final = 1024 * 1024
 
 Lane: TypeAlias = tuple[bytes, bytes | None, int]
@@ -40,30 +41,32 @@ Lane: TypeAlias = tuple[bytes, bytes | None, int]
 
 
 class Entry(Struct, eq=False, gc=False):
-    """One entry in hand.
+    """One entry that the consumer holds.
 
-    A msgspec struct, which is made in half the time of a class with slots. It is not
-    seen by the garbage collector, whose runs would cost more than making it: the one
-    cycle that it is in, by its account, ends when the entry leaves the books.
+    A msgspec struct, which is created in half the time of a class with slots. The
+    garbage collector does not see it: its runs would cost more than creating it. The
+    one cycle that it is in, by its shard's state, ends when it leaves the ledger.
 
     Attributes:
-        shard_state: The books of its shard.
+        shard_state: The state of its shard.
         id: Its id as the server wrote it.
         fields: Its field list; dropped with the outcome.
-        size: Bytes that it holds: its share of the reply that brought it, or of a
-            reply above `SIZED_ABOVE` its own.
-        deliveries: Which attempt the present one is, or the next one will be; of what
-            is POSTPONED, the one that failed.
-        leased_at: The earliest time at which the server can have given it to us, or
-            renewed its lease, by the ledger's clock: when that was asked for.
-        state: Where it is.
-        lane: What it has to be run in order with, or None.
-        suspected: Whether another process, or an earlier one, had it and may have been
-            killed by it: its start is confirmed by the server before it runs.
-        probe: Whether it is a suspect on its last allowed attempt: such run alone.
+        size: Its bytes: its share of the reply that brought it, or its own size if the
+            reply was larger than `SIZED_ABOVE`.
+        deliveries: The number of the present attempt, or of the next one if no handler
+            has it; for POSTPONED, of the one that failed.
+        leased_at: The earliest time at which the server can have delivered it to us, or
+            renewed its lease: when that was asked for, by the ledger's clock.
+        state: Its state.
+        lane: The entries that it has to be handled in order with; None for no order.
+        suspected: Whether it is a possible poison message: another process, or an
+            earlier one, had it, and its handler may have killed that process. The
+            server has to confirm its start before it runs.
+        probe: Whether it is suspected and on its last allowed attempt, which runs
+            alone.
         hangs: Whether a handler has had it for so long that it is known not to kill.
-        disposition: What happens to it when its handler has finished, if it is not
-            acknowledged; for DEAD, why.
+        disposition: What becomes of it when its handler has finished, if it is not
+            acknowledged; for TO_DEAD_LETTER, why.
     """
 
     shard_state: ShardState
@@ -81,7 +84,7 @@ class Entry(Struct, eq=False, gc=False):
 
     @property
     def shard(self) -> Shard:
-        """The shard it came from."""
+        """The shard it is from."""
         return self.shard_state.shard
 
     @property
@@ -95,39 +98,41 @@ class Entry(Struct, eq=False, gc=False):
 
 @dataclass(slots=True)
 class ShardState:
-    """The books of one shard.
+    """What the ledger knows of one shard.
 
     Attributes:
         shard: The shard.
-        entries: All in hand by id, in the order of reading, so the oldest is first.
-        settled: Those to be acknowledged.
-        dead: Those to be copied to the dead letters.
-        deleted_ids: Ids of pending entries that are deleted from the stream, to be
-            acknowledged.
-        deleted_in_flight: The same until the server has confirmed it.
-        still_running: What a handler has by an earlier read than the one in the books.
-        deferred: Entries whose turn came while that was so.
-        pending_reads: Reads of pending entries, and takeovers, that are under way.
-        recently_acked: Ids whose acknowledgement was confirmed since a read of pending
-            entries was sent; None while there is no such read.
-        set_back: Whether ids have come again, so that an entry of a batch may not be
-            the one in the books.
-        group_recreated_at: When the group was last made anew, as far as that is known.
+        entries: All entries that are held, by id, in the order of reading: the oldest
+            is first.
+        to_ack: Entries that are TO_ACK.
+        to_dead_letter: Entries that are TO_DEAD_LETTER.
+        deleted_ids: Pending ids whose entry is deleted from the stream, and that are to
+            be acknowledged.
+        deleted_in_flight: The same ids, until the server has confirmed that.
+        still_running: Entries that a handler is running, and of which `entries` has a
+            later delivery, by id.
+        deferred: Those later deliveries, once it would have been their turn.
+        pending_reads: Reads of pending entries, and claims, that are in progress.
+        recently_acked: Ids whose acknowledgement was confirmed since such a read began;
+            None while there is no such read.
+        redelivered: Whether ids were delivered again, so that `entries` may have
+            another entry of an id than a batch that was sent.
+        group_recreated_at: When the group was last recreated, as far as that is known.
         replaced: Whether the stream was recreated since: no entry here is one of the
-            present stream, and no outcome of theirs may be sent.
+            present stream, and no outcome of them may be sent.
     """
 
     shard: Shard
     entries: dict[bytes, Entry] = field(default_factory=dict)
-    settled: list[Entry] = field(default_factory=list)
-    dead: list[Entry] = field(default_factory=list)
+    to_ack: list[Entry] = field(default_factory=list)
+    to_dead_letter: list[Entry] = field(default_factory=list)
     deleted_ids: list[bytes] = field(default_factory=list)
     deleted_in_flight: set[bytes] = field(default_factory=set)
     still_running: dict[bytes, Entry] = field(default_factory=dict)
     deferred: dict[bytes, Entry] = field(default_factory=dict)
     recently_acked: set[bytes] | None = None
     pending_reads: int = 0
-    set_back: bool = False
+    redelivered: bool = False
     group_recreated_at: float = 0.0
     replaced: bool = False
 
@@ -137,10 +142,32 @@ class ShardStates(dict[bytes, ShardState]):
 
     def of(self, shard: Shard) -> ShardState:
         """Return a shard's state; create it if there is none."""
-        shard_state = self.get(shard.key)
-        if shard_state is None:
-            shard_state = self[shard.key] = ShardState(shard)
-        return shard_state
+        state = self.get(shard.key)
+        if state is None:
+            state = self[shard.key] = ShardState(shard)
+        return state
+
+    def ids(self, shard: Shard) -> Collection[bytes]:
+        """Return the ids of a shard that are held."""
+        return self.of(shard).entries.keys()
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all entries, in the order of reading within each shard."""
+        for state in self.values():
+            yield from state.entries.values()
+
+    def to_ack(self, shard: Shard, id_: bytes) -> bool:
+        """Return whether an entry has an acknowledgement that was not sent."""
+        entry = self.of(shard).entries.get(id_)
+        return entry is not None and entry.state is TO_ACK
+
+    def unconfirmed(self) -> list[Entry]:
+        """List the entries whose outcome the server has not confirmed."""
+        return [entry for entry in self.entries() if entry.unconfirmed]
+
+    def group_recreated(self, shard: Shard, now: float) -> None:
+        """Record that a shard's group was recreated: no entry is pending any more."""
+        self.of(shard).group_recreated_at = now
 
     def replace(self, shard: Shard) -> ShardState:
         """Begin a new state for a shard; return the old one."""
@@ -149,31 +176,31 @@ class ShardStates(dict[bytes, ShardState]):
         self[shard.key] = ShardState(shard)
         return old
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield all entries, in the order of reading within each shard."""
-        for shard_state in self.values():
-            yield from shard_state.entries.values()
-
-    def forget_open(self, end: float) -> None:
+    def forget_unsettled(self, end: float) -> None:
         """Remove unsettled entries whose lease is over: it began at `end` or before."""
-        for shard_state in self.values():
+        for state in self.values():
             ended = [
                 entry.id
-                for entry in shard_state.entries.values()
+                for entry in state.entries.values()
                 if entry.state is UNSETTLED and entry.leased_at <= end
             ]
             for id_ in ended:
-                del shard_state.entries[id_]
+                del state.entries[id_]
 
     def close(self) -> None:
         """Remove all entries: a state must not keep them alive, see `Entry`."""
-        for shard_state in self.values():
-            shard_state.entries.clear()
-            shard_state.settled.clear()
-            shard_state.still_running.clear()
+        for state in self.values():
+            state.entries.clear()
+            state.to_ack.clear()
+            state.still_running.clear()
 
 
 def move(entry: Entry, event: Table) -> None:
+    """Move an entry to the state to which an event leads.
+
+    Raises:
+        IllegalTransition: The event is not possible in its state.
+    """
     try:
         entry.state = event[entry.state]
     except KeyError:
@@ -181,6 +208,7 @@ def move(entry: Entry, event: Table) -> None:
 
 
 def move_all(entries: Iterable[Entry], event: Table) -> None:
+    """Move several entries, see `move`."""
     for entry in entries:
         try:
             entry.state = event[entry.state]
@@ -189,5 +217,6 @@ def move_all(entries: Iterable[Entry], event: Table) -> None:
 
 
 def illegal(entry: Entry, event: Table) -> IllegalTransition:
+    """Return the error for an event that is not possible in an entry's state."""
     name = next(name for name, table in TRANSITIONS.items() if table is event)
     return IllegalTransition(name, entry.state, entry.id)

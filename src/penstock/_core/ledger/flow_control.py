@@ -1,7 +1,7 @@
-"""How much may be read now, and who waits for what.
+"""Flow control: how many entries may be read now, and when to wake the reader.
 
-Room is taken from the read until the handler has finished; while an entry waits for
-another attempt or for its dead letter, too, since its body is kept.
+An entry counts as held from its delivery until its handler has finished. It also counts
+while it waits for another attempt or for its dead letter, since its body is kept.
 """
 
 from __future__ import annotations
@@ -9,38 +9,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from penstock._core.ledger.counters import Counters
 from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.pending_acks import PendingAcks
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.ready_queue import ReadyQueue
 
 __all__ = ["FlowControl"]
 
-# A read is worth its round trip when it may bring this part of what should wait.
+# A read is worth its round trip if it may bring this share of what should wait.
 _BATCH: Final = 0.5
 
 
 class FlowControl:
-    """Turns what is held, what waits and who has nothing to do into how much to read.
+    """Decides how much to read, from what is held, what waits, and who is idle.
 
     Args:
-        prefetch_window: How much may be held.
-        ready_queue: What waits.
-        on_room: Rung when there is room again after there was none.
+        window: How much may be held.
+        ready_queue: The entries that wait.
+        counters: How many entries were read.
+        acks: The outcomes that wait for the server.
+        max_uncommitted: Outcomes that may wait before nothing more is read; None for
+            no bound.
+        on_capacity: Called when there is capacity again after a budget of 0.
 
     Attributes:
-        held: Entries that take room.
+        held: Entries that are held.
         size: Their bytes.
-        reader_waiting: The reader found no room, and is to be rung.
+        reader_waiting: Whether the reader had a budget of 0, and is to be woken.
         idle_workers: Workers that wait for entries.
-        wake_waiting: It is rung when no more than this many wait for a worker.
-        wake_held: And no more than this many are held.
+        wake_waiting: The reader is woken if no more than this many wait for a worker,
+        wake_held: and no more than this many are held.
     """
 
     __slots__ = (
+        "_acks",
+        "_counters",
+        "_max_uncommitted",
         "_nothing_to_claim",
-        "_on_room",
-        "_prefetch_window",
+        "_on_capacity",
         "_ready_queue",
+        "_window",
         "held",
         "idle_workers",
         "reader_waiting",
@@ -51,66 +60,82 @@ class FlowControl:
 
     def __init__(
         self,
-        prefetch_window: PrefetchWindow,
+        window: PrefetchWindow,
         ready_queue: ReadyQueue,
-        on_room: Callable[[], None],
+        *,
+        counters: Counters,
+        acks: PendingAcks,
+        max_uncommitted: int | None,
+        on_capacity: Callable[[], None],
     ) -> None:
-        self._prefetch_window = prefetch_window
+        self._window = window
         self._ready_queue = ready_queue
-        self._on_room = on_room
+        self._counters = counters
+        self._acks = acks
+        self._max_uncommitted = max_uncommitted
+        self._on_capacity = on_capacity
         self.held = 0
         self.size = 0
         self.idle_workers = 0
         self.reader_waiting = False
         self.wake_waiting = 0
         self.wake_held = 0
-        # The claimer found no room either.
+        # The claimer had a budget of 0 as well.
         self._nothing_to_claim = False
 
-    def paced(self, received: int, now: float) -> None:
-        """Take the pace, by all that was read until now."""
-        self._prefetch_window.paced(received - self.held, now)
+    def read_budget(self, now: float) -> int:
+        """Return how many entries may be read now; after 0, `on_capacity` is called.
 
-    def read_budget(self, *, late: bool) -> int:
-        """Give how many entries may be read now; at 0 `on_room` will ring.
-
-        It is 0 as long as workers have plenty to do: a read for every freed place
-        would cost a round trip a message.
-
-        Args:
-            late: Whether too many outcomes wait for the server.
+        It is 0 as long as workers have plenty to do: a read for every entry that is
+        finished would cost a round trip for each message. It is 0, too, while too many
+        outcomes wait for the server.
         """
-        flow = 0 if late else self._wanted(_BATCH)
-        self.reader_waiting = not flow
-        if flow and self._nothing_to_claim:
+        self._take_rate(now)
+        most = self._max_uncommitted
+        late = most is not None and self._acks.uncommitted > most
+        budget = 0 if late else self._wanted(_BATCH)
+        self.reader_waiting = not budget
+        if budget and self._nothing_to_claim:
             self._nothing_to_claim = False
-            self._on_room()
-        return flow
+            self._on_capacity()
+        return budget
 
-    def claim_budget(self) -> int:
-        """Give how many entries may be taken over now; at 0 `on_room` will ring."""
-        # Suspects that wait to run alone go one after the other.
-        claim_budget = 0 if self._ready_queue.probes() else self._wanted(0.0)
-        if not claim_budget:
+    def claim_budget(self, now: float) -> int:
+        """Return how many entries may be claimed now; after 0, `on_capacity` is called.
+
+        It is 0 while possible poison messages wait to run alone, one after the other.
+        """
+        self._take_rate(now)
+        budget = 0 if self._ready_queue.probes() else self._wanted(0.0)
+        if not budget:
             self.reader_waiting = self._nothing_to_claim = True
-        return claim_budget
+        return budget
+
+    def _take_rate(self, now: float) -> None:
+        self._window.take_rate(self._counters.received - self.held, now)
 
     def _wanted(self, batch: float) -> int:
-        """Give how many entries to ask for, but not less than that part of the aim."""
-        prefetch_window, ready = self._prefetch_window, self.takeable
-        aim = prefetch_window.aim(self.idle_workers)
-        free = prefetch_window.free(self.held, self.size)
+        """Return how many entries to ask for, or 0 if that is less than a batch.
+
+        Args:
+            batch: The share of what should wait that makes a read worth its round trip.
+        """
+        window, ready = self._window, self.takeable
+        aim = window.aim(self.idle_workers)
+        free = window.free(self.held, self.size)
         waiting = ready + self._ready_queue.behind
         wanted = min(aim - waiting, free)
         if waiting and wanted < aim * batch:
             wanted = 0
         least = max(1, round(aim * _BATCH))
-        self.wake_waiting, self.wake_held = (
-            aim - least,
-            prefetch_window.capacity - least,
-        )
-        # What waits in lanes is of no use to those who have nothing to do.
+        self.wake_waiting, self.wake_held = aim - least, window.capacity - least
+        # Entries that wait in lanes are of no use to idle workers.
         return max(0, wanted, min(self.idle_workers - ready, free))
+
+    @property
+    def rate(self) -> float | None:
+        """Messages that were done in a second; None before that is known."""
+        return self._window.rate
 
     @property
     def takeable(self) -> int:
@@ -119,47 +144,47 @@ class FlowControl:
 
     @property
     def fits(self) -> int:
-        """How many more entries may be held, by what they are thought to weigh."""
-        return self._prefetch_window.free(self.held, self.size)
+        """How many more entries may be held, by their estimated size."""
+        return self._window.free(self.held, self.size)
 
     @property
     def at_capacity(self) -> bool:
-        """Whether no more may be held."""
+        """Whether no more entries may be held."""
         return not self.fits
 
     def waiting_changed(self, change: int) -> None:
-        """Take note of workers that begin to wait for entries, or have ended to."""
+        """Record that workers have begun (or, if negative, ended) to wait."""
         self.idle_workers += change
         if change > 0 and self.reader_waiting:
-            self._on_room()
+            self._on_capacity()
 
     def filled(self, count: int, size: int) -> None:
-        """Take note of what a read brought."""
+        """Record entries that a read has brought."""
         self.held += count
         self.size += size
-        self._prefetch_window.learned(count, size)
+        self._window.learn_size(count, size)
 
     def keep(self, entry: Entry) -> None:
-        """Take room for an entry whose handler has finished, but that is not done."""
+        """Hold an entry whose handler has finished, but that is not done."""
         self.held += 1
         self.size += entry.size
 
-    def let_go(self, entry: Entry) -> None:
-        """Let go of an entry's body: it has left, or is to be acknowledged."""
+    def release(self, entry: Entry) -> None:
+        """Drop the body of an entry that has left, or is to be acknowledged."""
         entry.fields = ()
         self.held -= 1
         self.size -= entry.size
 
     def freed(self) -> None:
-        """Ring if somebody has nothing to do, or a batch is worth its round trip."""
+        """Wake the reader if a worker is idle, or a read is worth its round trip."""
         ready = self.takeable
         if self.idle_workers > ready or (
             ready + self._ready_queue.behind <= self.wake_waiting
             and self.held <= self.wake_held
         ):
-            self._on_room()
+            self._on_capacity()
 
     def wake_reader(self) -> None:
-        """Ring, if somebody waits to be rung."""
+        """Wake the reader if it waits for capacity."""
         if self.reader_waiting:
-            self._on_room()
+            self._on_capacity()

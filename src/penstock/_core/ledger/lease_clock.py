@@ -1,4 +1,4 @@
-"""Which leases have to be renewed, and when an entry may belong to another consumer."""
+"""Lease clock: which leases to renew, and which may have ended."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from penstock._core.ledger.entry import Entry, ShardState, ShardStates
 from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock._core.ledger.states import (
     FAILED,
-    IN_HAND,
     LEFT,
     POSTPONED,
     RUNNING,
     UNSETTLED,
+    WITH_HANDLER,
 )
 
-__all__ = ["LeaseClock"]
+__all__ = ["LeaseClock", "LeaseRenewal"]
 
 # States in which a handler has been started that the server may not know of.
 _STARTED: Final = frozenset((RUNNING, FAILED, POSTPONED))
@@ -27,15 +27,15 @@ _STARTED: Final = frozenset((RUNNING, FAILED, POSTPONED))
 
 @dataclass(frozen=True, slots=True)
 class LeaseRenewal:
-    """Leases of one shard to be renewed.
+    """Leases of one shard that are to be renewed.
 
     Attributes:
-        shard_state: The shard's books.
+        shard_state: The state of the shard.
         entries: The entries.
-        late: Whether some may be others' by now, so that it has to be asked first: a
-            renewal would take them back.
-        count: What their delivery count is set to, one more than the number of
-            handler starts; None to leave it.
+        late: Whether some may belong to other consumers by now. Then the server has to
+            be asked first: a renewal would take them back.
+        count: The delivery count to set, one more than the number of handler starts;
+            None to leave it.
     """
 
     shard_state: ShardState
@@ -45,7 +45,7 @@ class LeaseRenewal:
 
     @property
     def ids(self) -> list[bytes]:
-        """The ids of those that have not left meanwhile."""
+        """The ids of the entries that have not left meanwhile."""
         return [entry.id for entry in self.entries if entry.state not in LEFT]
 
 
@@ -53,39 +53,39 @@ class LeaseClock:
     """Knows when each entry was read or last renewed.
 
     Args:
-        shard_states: The books.
-        ready_queue: What waits.
-        lease: Seconds that an entry without an outcome is ours.
+        shards: The states of the shards.
+        ready_queue: The entries that wait.
+        lease: Seconds for which an entry without an outcome is this consumer's.
         acks: Whether there are leases at all.
     """
 
-    __slots__ = ("_acks", "_lease", "_ready_queue", "_shard_states")
+    __slots__ = ("_acks", "_lease", "_ready_queue", "_shards")
 
     def __init__(
         self,
-        shard_states: ShardStates,
+        shards: ShardStates,
         ready_queue: ReadyQueue,
         lease: float,
         *,
         acks: bool,
     ) -> None:
-        self._shard_states = shard_states
+        self._shards = shards
         self._ready_queue = ready_queue
         self._lease = lease
         self._acks = acks
 
     def to_renew(self, now: float) -> list[LeaseRenewal]:
-        """List what has used up a third of its lease or more.
+        """List the entries that have used up a third of their lease or more.
 
-        Entries that are left open are not among them: nobody is at work on them. Of
-        suspects that wait to run alone only the first is, so that other consumers can
-        try the others.
+        Entries that are left unsettled are not among them: no handler works on them.
+        Of possible poison messages that wait to run alone only the first one is, so
+        that other consumers can try the others.
         """
         third, late_before = now - self._lease / 3, self.late(now)
         left = set(map(id, self._ready_queue.spare_probes()))
         due = [
             entry
-            for entry in self._shard_states.entries()
+            for entry in self._shards.entries()
             if entry.leased_at <= third
             and entry.state is not UNSETTLED
             and id(entry) not in left
@@ -99,20 +99,40 @@ class LeaseClock:
             LeaseRenewal(each[0].shard_state, each, late) for each in by_shard.values()
         ]
 
-    def to_count_again(self, now: float) -> list[LeaseRenewal]:
-        """Have the server count as we do: it may not have been told, or not by us.
+    def renewed(self, renewal: LeaseRenewal, now: float) -> None:
+        """Record that the leases of a renewal have begun anew.
 
-        Left out is what has used up two thirds of its lease: another consumer may have
-        claimed it, and this would take it back.
+        Args:
+            renewal: The entries that were renewed; those that were lost meanwhile are
+                left out.
+            now: When the renewal was sent.
+        """
+        for entry in renewal.entries:
+            entry.leased_at = now
+
+    def to_count_again(self, now: float) -> list[LeaseRenewal]:
+        """List what the server may count otherwise than we do, after an outage.
+
+        Entries that have used up two thirds of their lease are left out: another
+        consumer may have claimed them, and the count would take them back.
         """
         late = self.late(now)
         return _counted(
             [
                 entry
-                for entry in self._shard_states.entries()
+                for entry in self._shards.entries()
                 if entry.leased_at > late and _is_started(entry)
             ]
         )
+
+    def counted(self, entry: Entry, asked_at: float) -> None:
+        """Record that the server has counted a start, which has renewed the lease.
+
+        Args:
+            entry: The entry.
+            asked_at: When the count was sent.
+        """
+        entry.leased_at = max(entry.leased_at, asked_at)
 
     def late(self, now: float) -> float:
         """Return the time before which leases have used up two thirds by now."""
@@ -123,26 +143,28 @@ class LeaseClock:
         return now - self._lease if self._acks else -inf
 
     def overdue(self, now: float) -> bool:
-        """Whether the entry to be taken next may belong to another consumer by now."""
+        """Return whether the entry to be taken next may belong to another consumer.
+
+        So it is after this process stood still for a whole lease. Then leases have to
+        be renewed first.
+        """
         if not self._acks:
             return False
-        end, lines = (
-            now - self._lease,
-            (self._ready_queue.ready, self._ready_queue.suspects),
-        )
-        return any(line and line[0].leased_at <= end for line in lines)
+        end = now - self._lease
+        queues = (self._ready_queue.ready, self._ready_queue.suspects)
+        return any(queue and queue[0].leased_at <= end for queue in queues)
 
     def left(self, entry: Entry, now: float) -> float:
         """Return the seconds until others may claim an entry, if nobody renews it."""
         if not self._acks:
             return inf
-        if entry.state in IN_HAND or entry.state is UNSETTLED:
+        if entry.state in WITH_HANDLER or entry.state is UNSETTLED:
             return max(0.0, entry.leased_at + self._lease - now)
         return 0.0
 
 
 def _is_started(entry: Entry) -> bool:
-    # With an outcome, the first attempt matters no more: none is too few.
+    # With an outcome, a first attempt no longer matters: a count of none is too low.
     return entry.state in _STARTED or (entry.unconfirmed and entry.deliveries > 1)
 
 

@@ -1,4 +1,4 @@
-"""What the server is still to be told: acknowledgements and dead letters."""
+"""Outcomes that the server does not know yet: acknowledgements and dead letters."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from penstock._core.ledger.states import (
     Table,
 )
 
-__all__ = ["PendingAcks"]
+__all__ = ["AckBatch", "PendingAcks"]
 
 
 @dataclass(frozen=True, slots=True)
 class AckBatch:
-    """What one XACK says.
+    """The contents of one XACK.
 
     Attributes:
-        shard_state: The shard's books.
+        shard_state: The state of the shard.
         entries: The entries to acknowledge.
-        deleted_ids: Ids to acknowledge that are no entries any more.
+        deleted_ids: Ids to acknowledge whose entries are deleted.
         repeated: Whether an earlier try may have reached the server, so that a lower
             count in the reply means nothing.
     """
@@ -49,204 +49,201 @@ class AckBatch:
 
 
 class PendingAcks:
-    """Outcomes from the handler's end to the server's reply.
+    """Tracks outcomes from the handler's end to the server's reply.
 
     Args:
-        shard_states: The books, by the shard's key.
-        counters: Where it is counted.
+        shards: The states of the shards, by key.
+        counters: Where outcomes are counted.
         max_pending: Outcomes that are sent without waiting for the interval.
-        on_outcomes: Rung when the first one waits, and when as many wait as may.
+        on_outcomes: Called when the first one waits, and when `max_pending` wait.
 
     Attributes:
-        uncommitted: Entries to be acknowledged, and ghosts, until it is confirmed.
-        dead_lettering: Entries that wait for their dead letter.
+        uncommitted: Entries that are acknowledged and not confirmed by the server,
+            pending ids of deleted entries included.
+        dead_lettering: Entries that wait for their dead letter to be written.
     """
 
     __slots__ = (
         "_counters",
         "_max_pending",
         "_on_outcomes",
-        "_shard_states",
-        "_unsent",
+        "_shards",
+        "_unconfirmed",
         "dead_lettering",
         "uncommitted",
     )
 
     def __init__(
         self,
-        shard_states: Mapping[bytes, ShardState],
+        shards: Mapping[bytes, ShardState],
         counters: Counters,
         max_pending: int,
         on_outcomes: Callable[[], None],
     ) -> None:
-        self._shard_states = shard_states
+        self._shards = shards
         self._counters = counters
         self._max_pending = max_pending
         self._on_outcomes = on_outcomes
-        # Keys of accounts whose last acknowledgement got no reply.
-        self._unsent: set[bytes] = set()
+        # Keys of shards whose last acknowledgement got no reply.
+        self._unconfirmed: set[bytes] = set()
         self.uncommitted = 0
         self.dead_lettering = 0
 
     @property
     def full(self) -> bool:
-        """Whether as many outcomes wait as may."""
+        """Whether `max_pending` outcomes wait."""
         return self.uncommitted >= self._max_pending
 
+    # -- acknowledgements ----------------------------------------------------------
+
     def settle(self, entry: Entry, event: Table) -> None:
-        """Have an entry acknowledged, by the event that says why."""
-        # The message keeps the fields as long as its user does.
+        """Have an entry acknowledged, because of an event."""
+        # The message keeps the fields as long as its user keeps the message.
         entry.fields = ()
         try:
             entry.state = event[entry.state]
         except KeyError:
             raise illegal(entry, event) from None
-        self.settled(entry)
+        self.enqueue(entry)
 
-    def settled(self, entry: Entry) -> None:
-        """Have an entry that is SETTLED acknowledged."""
-        entry.shard_state.settled.append(entry)
+    def enqueue(self, entry: Entry) -> None:
+        """Queue an entry that is TO_ACK."""
+        entry.shard_state.to_ack.append(entry)
         self.add()
 
-    def acknowledge_again(self, shard_state: ShardState, id_: bytes) -> None:
-        """Have an id acknowledged that is no entry in hand, or was acknowledged."""
-        if id_ not in shard_state.deleted_in_flight:
-            shard_state.deleted_ids.append(id_)
-            shard_state.deleted_in_flight.add(id_)
+    def acknowledge_deleted(self, state: ShardState, id_: bytes) -> None:
+        """Have an id acknowledged whose entry is deleted, or was acknowledged."""
+        if id_ not in state.deleted_in_flight:
+            state.deleted_ids.append(id_)
+            state.deleted_in_flight.add(id_)
             self.add()
 
     def add(self) -> None:
-        """Count one more to be acknowledged."""
+        """Count one more id to be acknowledged."""
         self.uncommitted = waiting = self.uncommitted + 1
         if waiting == 1 or waiting == self._max_pending:  # noqa: PLR1714 - hot
             self._on_outcomes()
 
     def withdraw(self, entry: Entry) -> None:
-        """Have an entry that is settled not acknowledged after all."""
-        entry.shard_state.settled.remove(entry)
+        """Cancel the acknowledgement of an entry that is TO_ACK."""
+        entry.shard_state.to_ack.remove(entry)
         self.uncommitted -= 1
 
-    def forget(self, shard_state: ShardState) -> list[Entry]:
-        """Withdraw all acknowledgements of a shard; returns the entries."""
-        settled = shard_state.settled
-        self.uncommitted -= len(settled) + len(shard_state.deleted_ids)
-        shard_state.settled, shard_state.deleted_ids = [], []
-        return settled
+    def withdraw_all(self, state: ShardState) -> list[Entry]:
+        """Cancel all acknowledgements of a shard; return its entries."""
+        entries = state.to_ack
+        self.uncommitted -= len(entries) + len(state.deleted_ids)
+        state.to_ack, state.deleted_ids = [], []
+        return entries
 
-    def acks_to_send(self) -> list[AckBatch]:
-        """Take all acknowledgements for sending, a batch per shard."""
+    def to_send(self) -> list[AckBatch]:
+        """Take all acknowledgements for sending, a batch for each shard."""
         batches = []
-        for key, shard_state in self._shard_states.items():
-            if not shard_state.settled and not shard_state.deleted_ids:
+        for key, state in self._shards.items():
+            if not state.to_ack and not state.deleted_ids:
                 continue
-            move_all(shard_state.settled, SEND_ACK)
-            repeated = key in self._unsent
-            batches.append(
-                AckBatch(
-                    shard_state, shard_state.settled, shard_state.deleted_ids, repeated
-                )
-            )
-            shard_state.settled, shard_state.deleted_ids = [], []
+            move_all(state.to_ack, SEND_ACK)
+            repeated = key in self._unconfirmed
+            batches.append(AckBatch(state, state.to_ack, state.deleted_ids, repeated))
+            state.to_ack, state.deleted_ids = [], []
         return batches
 
-    def ack_confirmed(self, batch: AckBatch) -> None:
-        """Let a batch go: the server has answered, or has nothing to be told."""
-        shard_state = batch.shard_state
-        self._unsent.discard(shard_state.shard.key)
+    def confirmed(self, batch: AckBatch) -> None:
+        """Remove a batch: the server has answered, or need not be told."""
+        state = batch.shard_state
+        self._unconfirmed.discard(state.shard.key)
         move_all(batch.entries, ACK_CONFIRMED)
-        books, entries = shard_state.entries, batch.entries
-        if shard_state.set_back:
-            entries = [entry for entry in entries if books.get(entry.id) is entry]
+        known, entries = state.entries, batch.entries
+        if state.redelivered:
+            entries = [entry for entry in entries if known.get(entry.id) is entry]
         for entry in entries:
-            del books[entry.id]
-        if (
-            shard_state.recently_acked is not None
-        ):  # else the list would be made for nothing
-            _note(shard_state, batch.ids)
-        shard_state.deleted_in_flight.difference_update(batch.deleted_ids)
+            del known[entry.id]
+        if state.recently_acked is not None:  # else the list would be built in vain
+            _note(state, batch.ids)
+        state.deleted_in_flight.difference_update(batch.deleted_ids)
         self.uncommitted -= len(batch.entries) + len(batch.deleted_ids)
         self._counters.acked += len(batch.entries)
 
-    def applied(self, entry: Entry) -> None:
-        """Let an entry go that the server has acknowledged without being told by us."""
-        move(entry, APPLY)
-        entry.fields = ()
-        books = entry.shard_state.entries
-        if books.get(entry.id) is entry:  # else it has left with its lease
-            del books[entry.id]
-        _note(entry.shard_state, (entry.id,))
-
-    def ack_unconfirmed(self, batch: AckBatch) -> None:
-        """Take a batch back: its reply did not come, or asked to try again."""
-        shard_state = batch.shard_state
+    def unconfirmed(self, batch: AckBatch) -> None:
+        """Take a batch back: no reply came, or the reply asks to try again."""
+        state = batch.shard_state
         move_all(batch.entries, ACK_UNCONFIRMED)
-        if shard_state.replaced:
+        if state.replaced:
             move_all(batch.entries, LOSE)
             self.uncommitted -= len(batch.entries) + len(batch.deleted_ids)
             self._counters.lost += len(batch.entries)
             return
-        self._unsent.add(shard_state.shard.key)
-        shard_state.settled[:0] = batch.entries
-        shard_state.deleted_ids[:0] = batch.deleted_ids
+        self._unconfirmed.add(state.shard.key)
+        state.to_ack[:0] = batch.entries
+        state.deleted_ids[:0] = batch.deleted_ids
+
+    def applied(self, entry: Entry) -> None:
+        """Remove an entry that a transaction has acknowledged on the server."""
+        move(entry, APPLY)
+        entry.fields = ()
+        known = entry.shard_state.entries
+        if known.get(entry.id) is entry:  # else it has left with its lease
+            del known[entry.id]
+        _note(entry.shard_state, (entry.id,))
 
     # -- dead letters --------------------------------------------------------------
 
     def dead_letter(self, entry: Entry) -> None:
         """Have an entry copied to the dead letters."""
         move(entry, DEAD_LETTER)
-        entry.shard_state.dead.append(entry)
+        entry.shard_state.to_dead_letter.append(entry)
         self.dead_lettering += 1
         self._on_outcomes()
 
     def cancel_dead_letter(self, entry: Entry) -> None:
-        """Have an entry not copied after all: it is not ours any more."""
+        """Have an entry not copied: it is not this consumer's any more."""
         if entry.state is TO_DEAD_LETTER:
-            entry.shard_state.dead.remove(entry)
+            entry.shard_state.to_dead_letter.remove(entry)
         self.dead_lettering -= 1
 
     def dead_letters_to_send(self, most: int) -> list[Entry]:
-        """Take up to so many of those to be copied, for sending."""
+        """Take up to `most` entries to be copied, for sending."""
         taken: list[Entry] = []
-        for shard_state in self._shard_states.values():
-            part = shard_state.dead[: most - len(taken)]
-            del shard_state.dead[: len(part)]
+        for state in self._shards.values():
+            part = state.to_dead_letter[: most - len(taken)]
+            del state.to_dead_letter[: len(part)]
             taken += part
         move_all(taken, SEND_DEAD_LETTER)
         return taken
 
     def dead_letter_confirmed(self, entry: Entry, *, ours: bool) -> None:
-        """Let an entry go: it is copied and acknowledged, or somebody else's.
+        """Remove a dead-lettered entry, or one that another consumer has claimed.
 
         Args:
             entry: The entry.
-            ours: Whether it was we who did it.
+            ours: Whether this consumer has dead-lettered it.
         """
         move(entry, DEAD_LETTER_CONFIRMED)
         self.dead_lettering -= 1
-        shard_state = entry.shard_state
-        if shard_state.entries.get(entry.id) is entry:
-            del shard_state.entries[entry.id]
-        _note(shard_state, (entry.id,))
+        state = entry.shard_state
+        if state.entries.get(entry.id) is entry:
+            del state.entries[entry.id]
+        _note(state, (entry.id,))
         self._counters.dead += ours
         self._counters.lost += not ours
 
     def dead_letter_written(self, entry: Entry) -> None:
-        """Have an entry acknowledged: its copy is written."""
+        """Have an entry acknowledged whose copy is written."""
         move(entry, DEAD_LETTER_WRITTEN)
         self.dead_lettering -= 1
         self._counters.dead += 1
         if entry.shard_state.replaced:
             move(entry, LOSE)
         else:
-            self.settled(entry)
+            self.enqueue(entry)
 
     def dead_letter_unconfirmed(self, entry: Entry) -> None:
-        """Take one back: its reply did not come, or was a refusal."""
+        """Take an entry back: no reply came, or the reply was an error."""
         move(entry, DEAD_LETTER_UNCONFIRMED)
-        entry.shard_state.dead.append(entry)
+        entry.shard_state.to_dead_letter.append(entry)
 
 
-def _note(shard_state: ShardState, ids: Collection[bytes]) -> None:
-    """Keep in mind what was confirmed, while pending entries are being read."""
-    if shard_state.recently_acked is not None:
-        shard_state.recently_acked.update(ids)
+def _note(state: ShardState, ids: Collection[bytes]) -> None:
+    """Remember confirmed ids while pending entries are being read."""
+    if state.recently_acked is not None:
+        state.recently_acked.update(ids)

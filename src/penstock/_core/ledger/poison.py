@@ -21,7 +21,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from penstock._core.ledger.entry import Entry
-from penstock._core.ledger.states import IN_HAND
+from penstock._core.ledger.states import WITH_HANDLER
 
 __all__ = ["Member", "PoisonGuard"]
 
@@ -139,7 +139,9 @@ class PoisonGuard:
         probe = self._probe
         if probe is None:
             return
-        if probe.state not in IN_HAND and not (probe.unconfirmed and self._confirms):
+        if probe.state not in WITH_HANDLER and not (
+            probe.unconfirmed and self._confirms
+        ):
             self._end()
         elif now >= self._until:
             probe.hangs = True

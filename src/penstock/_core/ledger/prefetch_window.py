@@ -1,11 +1,12 @@
-"""How much the next read may ask for.
+"""Prefetch window: how many messages may be held, and how many of them may wait.
 
-Three bounds hold at once. What is *held*, queued or in handlers' hands, is bounded in
-messages and in bytes; COUNT is in messages, and how large they are is known only
-afterwards, so the largest size seen of late counts. What is *waiting* is bounded by
-pace: no more than handlers got done in `max_wait` at the pace of late, so that nobody
-hoards what an idle consumer could do. It begins with a few, and doubles whenever half
-of them were done, as long as the pace bears it out.
+Three bounds hold at once. The messages that are *held*, queued or with a handler, are
+bounded in number and in bytes. A read's COUNT is a number of messages, and their sizes
+are known only afterwards, so the largest recent size counts. The messages that *wait*
+are bounded by rate: no more than handlers got done in `max_wait` at the recent rate, so
+that no consumer keeps messages which an idle one could handle. That bound begins small
+and doubles whenever half of the waiting messages were done, as long as the rate
+supports it.
 """
 
 from __future__ import annotations
@@ -17,20 +18,19 @@ __all__ = ["PrefetchWindow"]
 _FIRST: Final = 8
 # Messages a second.
 _SLOW: Final = 2000.0
-# So many messages, or seconds, are more than a moment: handlers that run side by side
-# end side by side.
+# A rate is taken over so many messages or seconds at least: handlers that run side by
+# side also end side by side.
 _MANY: Final = 100
 _LONG: Final = 0.1
 
 
 class PrefetchWindow:
-    """Turns what is held and how fast it goes into the room for the next read.
+    """Computes how much the next read may bring.
 
     Args:
         max_messages: Messages held at most.
         max_bytes: Bytes held at most.
-        max_wait: Seconds that a message may wait for a handler, as far as the pace of
-            late tells.
+        max_wait: Seconds that a message may wait for a handler, by the recent rate.
     """
 
     __slots__ = (
@@ -39,9 +39,9 @@ class PrefetchWindow:
         "_max_bytes",
         "_max_messages",
         "_max_wait",
-        "_pace",
-        "_paced",
-        "_paced_at",
+        "_rate",
+        "_rated",
+        "_rated_at",
         "_since",
         "_size",
         "_waiting",
@@ -51,15 +51,15 @@ class PrefetchWindow:
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._max_wait = max_wait
-        # Messages that may wait, and what was done when that was chosen.
+        # Messages that may wait, and how many had been done when that was chosen.
         self._waiting = _FIRST
         self._chosen = 0
-        # Messages a second, over more than a moment; None before that. And what was
-        # done, and when, as it was last taken.
-        self._pace: float | None = None
-        self._paced = 0
-        self._paced_at = 0.0
-        # What was done, and when, when the pace was last taken.
+        # Messages a second, over more than a moment; None before that. How many had
+        # been done, and when, as it was last computed.
+        self._rate: float | None = None
+        self._rated = 0
+        self._rated_at = 0.0
+        # How many had been done, and when, at the last look.
         self._done = 0
         self._since: float | None = None
         # Bytes of a message, an upper estimate; 0 before the first read.
@@ -73,21 +73,21 @@ class PrefetchWindow:
         return max(1, min(self._max_messages, int(self._max_bytes / self._size)))
 
     @property
-    def pace(self) -> float | None:
+    def rate(self) -> float | None:
         """Messages done in a second, over more than a moment; None before that."""
-        return self._pace
+        return self._rate
 
     @property
     def slow(self) -> bool:
-        """Whether so little goes on that some more commands a message don't matter."""
-        return self._pace is None or self._pace < _SLOW
+        """Whether the rate is so low that some more commands a message don't matter."""
+        return self._rate is None or self._rate < _SLOW
 
     def aim(self, idle_workers: int) -> int:
-        """Give how many messages should wait when so many workers have none."""
+        """Return how many messages should wait when so many workers are idle."""
         return min(max(self._waiting, idle_workers), self.capacity)
 
     def free(self, held: int, size: int) -> int:
-        """Give how many messages fit on top of those held; one if none are.
+        """Return how many messages fit beside those held; one at least if none are.
 
         Args:
             held: Messages held now.
@@ -100,42 +100,42 @@ class PrefetchWindow:
             free = min(free, int((self._max_bytes - size) / self._size))
         return max(0, free)
 
-    def paced(self, done: int, now: float) -> None:
-        """Take the pace.
+    def take_rate(self, done: int, now: float) -> None:
+        """Update the rate.
 
         Args:
-            done: Messages that handlers have been done with so far.
+            done: Messages that handlers have finished so far.
             now: The time.
         """
         if self._since is None:
-            self._since = self._paced_at = now
-            self._chosen = self._done = self._paced = done
+            self._since = self._rated_at = now
+            self._chosen = self._done = self._rated = done
         progress, span = done - self._done, now - self._since
         if progress <= 0:
             return
         self._aim_at(done, progress * self._max_wait, span)
         self._since, self._done = now, done
-        progress, span = done - self._paced, now - self._paced_at
+        progress, span = done - self._rated, now - self._rated_at
         if span > 0 and (progress >= _MANY or span >= _LONG):
-            self._pace = progress / span
-            self._paced, self._paced_at = done, now
+            self._rate = progress / span
+            self._rated, self._rated_at = done, now
 
-    def _aim_at(self, done: int, borne_out: float, span: float) -> None:
-        """Choose how many may wait: no more than the pace of late bears out."""
+    def _aim_at(self, done: int, supported: float, span: float) -> None:
+        """Choose how many may wait: no more than the recent rate supports."""
         # Doubled at most, and not before half of them were done: one quick message
         # proves little about the next.
-        still_running = 2 * (done - self._chosen) >= self._waiting
-        most = min(max(1, self._waiting) * (1 + still_running), self._max_messages)
-        aim = most if borne_out >= most * span else int(borne_out / span)
+        half_done = 2 * (done - self._chosen) >= self._waiting
+        most = min(max(1, self._waiting) * (1 + half_done), self._max_messages)
+        aim = most if supported >= most * span else int(supported / span)
         if aim != self._waiting:
             self._waiting, self._chosen = aim, done
 
-    def learned(self, messages: int, size: int) -> None:
-        """Take note of the sizes that a read brought.
+    def learn_size(self, messages: int, size: int) -> None:
+        """Update the estimated size of a message.
 
         Args:
-            messages: How many came; not 0.
+            messages: How many a read has brought; not 0.
             size: Their bytes.
         """
-        # A tenth a read downwards: one batch of small ones proves nothing.
+        # It falls by a tenth for each read: one batch of small messages proves nothing.
         self._size = max(size / messages, self._size * 0.9)

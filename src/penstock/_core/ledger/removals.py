@@ -1,6 +1,8 @@
-"""What leaves without an outcome: dropped by a seek, given back, or lost to others.
+"""Removals: entries that leave without an outcome.
 
-It may stand anywhere by then: in the queue, in a lane, among the dead, with a handler.
+They are dropped by a seek, released to other consumers, or lost to them. An entry may
+be anywhere at that moment: in the queue, in a lane, with a handler, or waiting for its
+dead letter.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from penstock._core.ledger.states import (
     DEAD_LETTERING,
     DROP,
     FAILED,
-    IN_HAND,
     LOSE,
     POSTPONED,
     RELEASE,
@@ -27,6 +28,7 @@ from penstock._core.ledger.states import (
     TO_DEAD_LETTER,
     UNSETTLED,
     WAITING,
+    WITH_HANDLER,
     State,
 )
 from penstock.message import EntryId, Shard
@@ -34,87 +36,83 @@ from penstock.message import EntryId, Shard
 __all__ = ["Released", "Removals"]
 
 Released: TypeAlias = tuple[Shard, int, list[bytes]]
-"""A shard, the delivery count to be set, and the ids of the entries that get it."""
+"""A shard, the delivery count to set, and the ids of the entries that get it."""
 
 
 class Removals:
-    """Takes entries out of wherever they stand.
+    """Removes entries from wherever they are.
 
     Args:
-        shard_states: The books.
-        counters: Where it is counted.
-        ready_queue: What waits.
+        shards: The states of the shards.
+        counters: Where removals are counted.
+        ready_queue: The entries that wait.
         flow: What is held.
-        pending_acks: What the server is still to be told.
-        on_ready: Rung when an entry may be taken that was held up by one that left.
+        acks: The outcomes that wait for the server.
+        on_ready: Called when an entry may be taken that a removed one had held up.
     """
 
-    __slots__ = (
-        "_counters",
-        "_flow",
-        "_on_ready",
-        "_pending_acks",
-        "_ready_queue",
-        "_shard_states",
-    )
+    __slots__ = ("_acks", "_counters", "_flow", "_on_ready", "_ready_queue", "_shards")
 
     def __init__(
         self,
-        shard_states: ShardStates,
+        shards: ShardStates,
         counters: Counters,
         *,
         ready_queue: ReadyQueue,
         flow: FlowControl,
-        pending_acks: PendingAcks,
+        acks: PendingAcks,
         on_ready: Callable[[], None],
     ) -> None:
-        self._shard_states = shard_states
+        self._shards = shards
+        self._counters = counters
         self._ready_queue = ready_queue
         self._flow = flow
-        self._pending_acks = pending_acks
-        self._counters = counters
+        self._acks = acks
         self._on_ready = on_ready
 
-    def drop(self, shard_state: ShardState) -> int:
-        """Forget what waits of a shard, for good; gives how many entries it was."""
-        gone = self._withdraw(shard_state)
+    def drop(self, shard: Shard) -> int:
+        """Drop the entries of a shard that wait; return how many there were."""
+        gone = self._withdraw(self._shards.of(shard))
         move_all(gone, DROP)
         return len(gone)
 
-    def set_back(self, shard_state: ShardState, after: EntryId) -> None:
-        """Let no outcome of what was read above an id count: it will be redelivered.
+    def rewind(self, shard: Shard, after: EntryId) -> None:
+        """Let no outcome of an entry above an id count: it will be delivered again.
 
-        This is done before the redelivery is read. An acknowledgement that reaches the
-        server between the redelivery and our reading of it would acknowledge it unseen.
+        The entries that wait were dropped before, and no outcome of the shard is on its
+        way to the server. This is done before the entries are delivered again. An
+        acknowledgement that reaches the server between that delivery and our reading
+        of it would acknowledge it unseen.
         """
-        again = [e for e in shard_state.entries.values() if EntryId.parse(e.id) > after]
-        for entry in again:
-            if entry.state in LOSE:
-                if entry.state in IN_HAND:
-                    shard_state.still_running[entry.id] = entry
+        state = self._shards.of(shard)
+        for entry in list(state.entries.values()):
+            if entry.state in LOSE and EntryId.parse(entry.id) > after:
+                if entry.state in WITH_HANDLER:
+                    state.still_running[entry.id] = entry
                 self.supersede(entry)
-                del shard_state.entries[entry.id]
+                del state.entries[entry.id]
+        self._flow.wake_reader()
 
     def supersede(self, entry: Entry) -> None:
-        """Have an entry that no handler has not count: it has come again since."""
+        """Let an entry not count any more: there is a later delivery of it."""
         self._take_out(entry)
         move(entry, LOSE)
 
     def lose(self, entry: Entry) -> None:
-        """Book that an entry is not ours any more, wherever it stands.
+        """Record that an entry belongs to another consumer, whatever its state.
 
-        Not so if it was read before the group was made anew: then it is pending for
-        nobody, is about to be read again, and stays where it is in the order.
+        Not so if it was read before the group was recreated: then it is pending for
+        nobody, will be read again, and keeps its place in the order.
         """
         if entry.state in LOSE and not _outlived(entry):
             self.supersede(entry)
             self._counters.lost += 1
-            books = entry.shard_state.entries
-            if books.get(entry.id) is entry:  # else it has come again
-                del books[entry.id]
+            known = entry.shard_state.entries
+            if known.get(entry.id) is entry:  # else it was delivered again
+                del known[entry.id]
 
     def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
-        """Book which of a renewal's entries are ours still; gives the ids of others."""
+        """Record which entries of a renewal are ours still; return the other ids."""
         kept = set(ours)
         lost = [
             entry
@@ -127,95 +125,103 @@ class Removals:
             self._flow.wake_reader()
         return [entry.id for entry in lost]
 
-    def replace(self, shard: Shard) -> list[bytes]:
-        """Lose all entries of a shard: its stream was recreated.
+    def stream_recreated(self, shard: Shard) -> list[bytes]:
+        """Lose all entries of a shard, whose stream was deleted and recreated.
 
-        What a handler has is finished there, and its outcome is dropped. What is on
-        its way to the server can't be recalled, but is not sent again.
+        Ids that are delivered from now on are those of new messages, even if they are
+        equal. Handlers that run are let finish, and their outcomes are dropped. What is
+        on its way to the server can't be recalled, but is not sent again.
 
         Returns:
-            The ids of those whose outcome is not sent.
+            The ids of entries whose outcome is not sent.
         """
-        shard_state = self._shard_states.replace(shard)
-        settled = set(self._pending_acks.forget(shard_state))
-        lost = [*self._withdraw(shard_state), *settled]
-        for entry in shard_state.entries.values():
-            if entry.state in LOSE and entry not in settled:
+        state = self._shards.replace(shard)
+        to_ack = set(self._acks.withdraw_all(state))
+        lost = [*self._withdraw(state), *to_ack]
+        for entry in state.entries.values():
+            if entry.state in LOSE and entry not in to_ack:
                 self._take_out(entry)
                 lost.append(entry)
         move_all(lost, LOSE)
         # Those that are on their way leave with their reply.
-        shard_state.entries.clear()
-        shard_state.still_running.clear()
-        shard_state.set_back = True
+        state.entries.clear()
+        state.still_running.clear()
+        state.redelivered = True
         self._counters.lost += len(lost)
         self._flow.wake_reader()
         return [entry.id for entry in lost]
 
     def release(self) -> Iterator[Released]:
-        """Let go of all that has no outcome."""
+        """Release all entries without an outcome; yield what the server is to be told.
+
+        The count to set is one more than the number of handler starts. Waiting here is
+        no start, and neither is a handler that closing has interrupted.
+        """
         also = {UNSETTLED, RUNNING, FAILED, TO_DEAD_LETTER, DEAD_LETTERING}
-        for shard_state in self._shard_states.values():
-            yield from self._give_up(shard_state, also)
+        for state in self._shards.values():
+            yield from self._release(state, also)
 
-    def give_up(self, shard_state: ShardState) -> list[Released]:
-        """Let go of a shard's entries, but not of what handlers are at."""
-        return list(self._give_up(shard_state, {UNSETTLED}))
+    def release_shard(self, shard: Shard) -> list[Released]:
+        """Release a shard's entries, except those that handlers are running."""
+        return list(self._release(self._shards.of(shard), {UNSETTLED}))
 
-    def _give_up(
-        self, shard_state: ShardState, also: Collection[State]
+    def _release(
+        self, state: ShardState, also: Collection[State]
     ) -> Iterator[Released]:
-        back: dict[int, list[bytes]] = {}
-        for entry in self._withdraw(shard_state):
-            back.setdefault(_count_of(entry), []).append(entry.id)
+        released: dict[int, list[bytes]] = {}
+        for entry in self._withdraw(state):
+            released.setdefault(_count_of(entry), []).append(entry.id)
             move(entry, RELEASE)
-        for entry in [e for e in shard_state.entries.values() if e.state in also]:
+        for entry in [e for e in state.entries.values() if e.state in also]:
             self._take_out(entry)
-            back.setdefault(_count_of(entry), []).append(entry.id)
+            released.setdefault(_count_of(entry), []).append(entry.id)
             move(entry, RELEASE)
-            del shard_state.entries[entry.id]
-        for count, ids in back.items():
-            yield shard_state.shard, count, ids
+            del state.entries[entry.id]
+        for count, ids in released.items():
+            yield state.shard, count, ids
 
     def release_probes(self, most: int) -> list[Released]:
-        """Let go of suspects that wait to run alone, but for the first `most`.
+        """Release entries that wait to run alone, except for the first `most`.
 
-        None where an order would be broken by that.
+        Other consumers of the group can try them meanwhile. None are released if that
+        would break an order.
         """
-        back: dict[tuple[Shard, int], list[bytes]] = {}
+        released: dict[tuple[Shard, int], list[bytes]] = {}
         for entry in self._ready_queue.spare_probes(most):
             key = entry.shard_state.shard, _count_of(entry)
-            back.setdefault(key, []).append(entry.id)
-            self._let_go_of(entry)
-        return [(shard, count, ids) for (shard, count), ids in back.items()]
+            released.setdefault(key, []).append(entry.id)
+            self._release_one(entry)
+        if released:
+            self._flow.wake_reader()
+        return [(shard, count, ids) for (shard, count), ids in released.items()]
 
     def expire_probes(self, before: float) -> None:
-        """Let go of suspects that wait behind others to run alone, since `before`.
+        """Release entries that have waited behind others to run alone since `before`.
 
-        They are not renewed, so that other consumers can claim them.
+        Their leases are not renewed, so that other consumers can claim them.
         """
         for entry in self._ready_queue.spare_probes():
             if entry.leased_at <= before:
-                self._let_go_of(entry)
+                self._release_one(entry)
 
-    def _let_go_of(self, entry: Entry) -> None:
+    def _release_one(self, entry: Entry) -> None:
         self._take_out(entry)
         move(entry, RELEASE)
         del entry.shard_state.entries[entry.id]
 
-    def _withdraw(self, shard_state: ShardState) -> list[Entry]:
-        """Take out of books and queue what waits of a shard."""
-        later = [e for e in shard_state.entries.values() if e.state is POSTPONED]
-        gone = later + self._ready_queue.withdraw(shard_state, later)
-        while shard_state.deferred:
-            gone.append(self._not_aside(next(iter(shard_state.deferred.values()))))
+    def _withdraw(self, state: ShardState) -> list[Entry]:
+        """Remove the entries of a shard that wait, and return them."""
+        later = [e for e in state.entries.values() if e.state is POSTPONED]
+        gone = later + self._ready_queue.withdraw(state, later)
+        while state.deferred:
+            gone.append(self._take_deferred(next(iter(state.deferred.values()))))
         for entry in gone:
-            self._flow.let_go(entry)
-            shard_state.entries.pop(entry.id, None)
+            self._flow.release(entry)
+            state.entries.pop(entry.id, None)
         return gone
 
-    def _not_aside(self, entry: Entry) -> Entry:
-        """Take an entry from where it waits for its handler; its lane is free."""
+    def _take_deferred(self, entry: Entry) -> Entry:
+        """Remove an entry that waits for the handler of its earlier delivery."""
         del entry.shard_state.deferred[entry.id]
         self._ready_queue.free(entry)
         return entry
@@ -223,21 +229,21 @@ class Removals:
     def _take_out(self, entry: Entry) -> None:
         state, ready = entry.state, len(self._ready_queue.ready)
         if state in WAITING:
-            self._flow.let_go(entry)
+            self._flow.release(entry)
             if entry.id in entry.shard_state.deferred:
-                self._not_aside(entry)
+                self._take_deferred(entry)
             else:
                 self._ready_queue.remove(entry)
         elif state is POSTPONED:
-            self._flow.let_go(entry)
+            self._flow.release(entry)
             self._ready_queue.free(entry)
         elif state is TO_DEAD_LETTER or state is DEAD_LETTERING:
-            self._flow.let_go(entry)
-            self._pending_acks.cancel_dead_letter(entry)
+            self._flow.release(entry)
+            self._acks.cancel_dead_letter(entry)
         elif state is TO_ACK:
-            self._pending_acks.withdraw(entry)
+            self._acks.withdraw(entry)
         if len(self._ready_queue.ready) > ready:
-            self._on_ready()  # what its lane held up
+            self._on_ready()  # the next of its lane
 
 
 def _count_of(entry: Entry) -> int:
@@ -253,5 +259,5 @@ def _count_of(entry: Entry) -> int:
 
 
 def _outlived(entry: Entry) -> bool:
-    """Tell whether the group was made anew since an entry was read or renewed."""
+    """Return whether the group was recreated after an entry was read or renewed."""
     return entry.leased_at < entry.shard_state.group_recreated_at

@@ -1,4 +1,4 @@
-"""What failed: tried again later, buried, dropped, or left to somebody else."""
+"""Retry queue: what becomes of failed entries, and when retries are due."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ __all__ = ["RetryQueue"]
 
 
 class RetryQueue:
-    """Does what was decided on, and knows when the next attempt of what is due.
+    """Applies dispositions, and keeps retries until they are due.
 
     Args:
-        counters: Where it is counted.
-        ready_queue: What waits.
+        counters: Where outcomes are counted.
+        ready_queue: Gets the retries that are due.
         flow: What is held.
-        pending_acks: What the server is to be told.
-        on_postponed: Rung when `next_due` has become earlier.
+        acks: Gets entries that are dropped or dead-lettered.
+        on_postponed: Called when `next_due` has become earlier.
     """
 
     __slots__ = (
+        "_acks",
         "_counters",
         "_flow",
         "_numbers",
         "_on_postponed",
-        "_pending_acks",
         "_postponed",
         "_ready_queue",
     )
@@ -54,34 +54,33 @@ class RetryQueue:
     def __init__(
         self,
         counters: Counters,
-        *,
         ready_queue: ReadyQueue,
         flow: FlowControl,
-        pending_acks: PendingAcks,
+        acks: PendingAcks,
         on_postponed: Callable[[], None],
     ) -> None:
+        self._counters = counters
         self._ready_queue = ready_queue
         self._flow = flow
-        self._pending_acks = pending_acks
-        self._counters = counters
+        self._acks = acks
         self._on_postponed = on_postponed
-        # What was postponed, by the time of its next attempt; what has left meanwhile
-        # is skipped. The number keeps entries from being compared.
+        # Postponed entries by the time of their next attempt; entries that have left
+        # meanwhile are skipped. The number keeps entries from being compared.
         self._postponed: list[tuple[float, int, Entry]] = []
         self._numbers = count()
 
     def apply(self, entry: Entry, disposition: Disposition) -> None:
-        """Do what was decided on; the entry takes no room now."""
+        """Apply a disposition to an entry that is not held now."""
         match disposition:
             case RetryAt():
                 self._postpone(entry, disposition)
             case DeadLettered():
                 self._flow.keep(entry)
-                self._pending_acks.dead_letter(entry)
+                self._acks.dead_letter(entry)
             case Dropped():
                 self._counters.dropped += 1
-                self._pending_acks.settle(entry, DISCARD)
-            case _:  # Left
+                self._acks.settle(entry, DISCARD)
+            case _:  # Stopped
                 self.leave(entry)
 
     def leave(self, entry: Entry) -> None:
@@ -92,11 +91,11 @@ class RetryQueue:
         self._counters.left += 1
 
     def _postpone(self, entry: Entry, disposition: RetryAt) -> None:
-        shard_state, lane = entry.shard_state, entry.lane
+        state, lane = entry.shard_state, entry.lane
         if entry.state is not FAILED:
-            lane = None  # it was left open, and its lane with it
+            lane = None  # it was left unsettled, and gave up its lane with that
         later = Entry(
-            shard_state,
+            state,
             entry.id,
             entry.fields,
             entry.size,
@@ -106,8 +105,8 @@ class RetryQueue:
             lane,
         )
         move(entry, RETRY)
-        # The same place in the books: they are in the order of reading.
-        shard_state.entries[entry.id] = later
+        # It keeps its place: the shard's entries are in the order of reading.
+        state.entries[entry.id] = later
         self._flow.keep(later)
         # Its lane waits for it.
         entry.lane = None
@@ -118,14 +117,14 @@ class RetryQueue:
 
     @property
     def next_due(self) -> float | None:
-        """When the next postponed entry is due; None if there is none."""
+        """The time at which the next retry is due; None if there is none."""
         heap = self._postponed
         while heap and heap[0][2].state is not POSTPONED:
             heappop(heap)
         return heap[0][0] if heap else None
 
     def make_due(self, now: float) -> int:
-        """Have what is due by now taken before all others; gives how many it is."""
+        """Put the retries that are due before all other entries; return how many."""
         number = 0
         while (due := self.next_due) is not None and due <= now:
             entry = heappop(self._postponed)[2]
@@ -136,5 +135,5 @@ class RetryQueue:
         return number
 
     def close(self) -> None:
-        """Forget what was postponed."""
+        """Forget all retries."""
         self._postponed.clear()

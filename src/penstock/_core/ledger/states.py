@@ -184,8 +184,14 @@ TRANSITIONS: Final[Mapping[str, Table]] = {
 ACKED: Final = frozenset((TO_ACK, ACKING, DONE))
 UNCONFIRMED: Final = frozenset((TO_ACK, ACKING, TO_DEAD_LETTER, DEAD_LETTERING))
 WAITING: Final = frozenset((QUEUED, TO_COUNT, REDELIVERED))
-IN_HAND: Final = frozenset((RUNNING, FAILED))
+WITH_HANDLER: Final = frozenset((RUNNING, FAILED))
 LEFT: Final = frozenset((DONE, RELEASED, LOST))
+
+
+# What the hot path sets without a lookup.
+TAKEN: Final = TAKE[QUEUED]
+ACKNOWLEDGED: Final = ACK[RUNNING]
+FINISHED: Final = FINISH[RUNNING]
 
 
 class IllegalTransition(AssertionError):  # noqa: N818 - it names what happened

@@ -152,7 +152,7 @@ class Committer:
             ClosedError: The consumer closed before; its cause says what kept it from
                 sending them, if something did.
         """
-        waiting = self._ledger.to_confirm()
+        waiting = self._ledger.shards.unconfirmed()
         self._urgent += 1
         try:
             while any(entry.unconfirmed for entry in waiting):
@@ -170,7 +170,7 @@ class Committer:
         """
         if self._interval is None:
             return
-        waiting = self._ledger.to_confirm()
+        waiting = self._ledger.shards.unconfirmed()
         self._urgent += 1
         try:
             # One round may be under way without them.
@@ -185,13 +185,13 @@ class Committer:
         """Wait until there is something to send, or leases have to be looked after."""
         while not (self._due or self._letters() == 0.0):
             wait = self._look_at - now()
-            if wait <= 0 or self._connection.lost or self._ledger.overdue(now()):
+            if wait <= 0 or self._connection.lost or self._ledger.leases.overdue(now()):
                 return
             if (letters := self._letters()) is not None:
                 wait = min(wait, letters)
             await self._rest(wait)
         ledger = self._ledger
-        if ledger.full or ledger.urgent or self._urgent or self._interval is None:
+        if ledger.acks.full or ledger.urgent or self._urgent or self._interval is None:
             return
         self._outcomes.clear()
         await self._rest(self._interval)
@@ -211,7 +211,7 @@ class Committer:
     def _due(self) -> bool:
         """Whether there is something to send, if not at once."""
         on_demand = self._interval is None
-        return bool(self._ledger.uncommitted and (self._urgent or not on_demand))
+        return bool(self._ledger.acks.uncommitted and (self._urgent or not on_demand))
 
     def _letters(self) -> float | None:
         """Give the seconds until dead letters can be written, if there are any."""
@@ -223,7 +223,7 @@ class Committer:
 
     async def _renew(self) -> None:
         at = now()
-        if at < self._look_at and not self._ledger.overdue(at):
+        if at < self._look_at and not self._ledger.leases.overdue(at):
             return
         if at >= self._report_deleted_at:
             # Those of which no search has come to its end since.
@@ -253,7 +253,7 @@ class Committer:
         if not self._due:
             return
         async with self._sending:
-            sent = await self._send(self._ledger.acks_to_send())
+            sent = await self._send(self._ledger.acks.to_send())
         refused = [reply for batch, reply in sent if not self._conclude(batch, reply)]
         for batch, reply in sent:
             if isinstance(reply, int) and reply < len(batch.entries):
@@ -276,7 +276,7 @@ class Committer:
             )
         except BaseException:  # cancelled, too: closing sends them again
             for batch in batches:
-                self._ledger.ack_unconfirmed(batch)
+                self._ledger.acks.unconfirmed(batch)
             raise
         return list(zip(batches, answers, strict=True))
 
@@ -293,7 +293,7 @@ class Committer:
         if isinstance(reply, ErrorReply):
             # A user who lost a permission may get it back: what is done stays done.
             if reply.trouble not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
-                self._ledger.ack_unconfirmed(batch)
+                self._ledger.acks.unconfirmed(batch)
                 return False
             self._report("commit_dropped", batch, lost=sent, reply=reply.text)
         self._ledger.ack_confirmed(batch)

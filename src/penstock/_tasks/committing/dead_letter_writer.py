@@ -72,7 +72,7 @@ class DeadLetterWriter:
 
     def wait(self) -> float | None:
         """Give the seconds until there is something to do; None if there is nothing."""
-        if not self._ledger.dead_lettering:
+        if not self._ledger.acks.dead_lettering:
             return None
         return max(0.0, self._again_at - monotonic())
 
@@ -84,7 +84,7 @@ class DeadLetterWriter:
         """
         while self.wait() == 0.0:
             async with self._sending:
-                dead = self._ledger.dead_letters_to_send(_MOST)
+                dead = self._ledger.acks.dead_letters_to_send(_MOST)
                 if not dead:
                     return  # all that there are have been sent
                 await self._write(dead)
@@ -117,7 +117,7 @@ class DeadLetterWriter:
             self._backoff.progress()
             return
         self._again_at = monotonic() + self._backoff.failed(0.5)
-        facts = {"messages": self._ledger.dead_lettering, "reply": refused.text}
+        facts = {"messages": self._ledger.acks.dead_lettering, "reply": refused.text}
         self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
 
     def _done(self, entry: Entry, reply: Any) -> None:

@@ -24,9 +24,9 @@ async def bring_back(
         arrived: Told how many may be taken.
     """
     while True:
-        due = ledger.next_due
+        due = ledger.retries.next_due
         wait = None if due is None else max(0.0, due - now())
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await postponed.wait()
-        arrived(ledger.make_due(now()))
+        arrived(ledger.retries.make_due(now()))

@@ -220,7 +220,7 @@ class CatchUp:
             for pending in reply:
                 if EntryId.parse(pending.id) > mark:
                     return False
-                done = self._on_demand and self._ledger.settled(shard, pending.id)
+                done = self._on_demand and self._ledger.shards.to_ack(shard, pending.id)
                 if not done:
                     return True
             if len(reply) < _PAGE:

@@ -148,7 +148,7 @@ class EntryQueue:
 
     def _may_take(self) -> bool:
         """Return whether a handler may start, for the message that is next."""
-        if self._ledger.next_is_probe:
+        if self._ledger.work.next_is_probe:
             return self._admitted()
         self._guard.withdraw(self)
         return self._guard.is_open(now())
@@ -183,7 +183,7 @@ class EntryQueue:
         their time. Where they don't, a few do it all, and the others sleep on: to wake
         them for each read would cost more than the handling.
         """
-        if self._ledger.queued:
+        if self._ledger.work.length:
             self._workers.wake(1)
 
     def wake_all(self) -> None:
@@ -259,13 +259,13 @@ class EntryQueue:
         if now() >= self._turn_ends:
             return None  # so it is when closed, paused or held by the guard, too
         # Straight from the ledger: every message comes here.
-        return self._ledger.take() if self._delay is None else self.take()
+        return self._ledger.work.take() if self._delay is None else self.take()
 
     def take(self) -> Entry | None:
         """Take an entry if one can be had without waiting; None once closed."""
         if self._shut:
             return None
-        return self._out(self._ledger.take())
+        return self._out(self._ledger.work.take())
 
     def _out(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
@@ -290,8 +290,8 @@ class EntryQueue:
             apart: Whether one on a further attempt comes alone.
         """
         ledger = self._ledger
-        while ledger.next_is_due and not self._shut and self._may_take():
-            entries = ledger.take_due(most, apart=apart)
+        while ledger.work.next_is_counted and not self._shut and self._may_take():
+            entries = ledger.work.take_counted(most, apart=apart)
             started = await self._started(entries)
             if self._shut:
                 for entry in reversed(started):
@@ -332,7 +332,8 @@ class EntryQueue:
             while len(entries) < most:
                 left = most - len(entries)
                 if entries and (
-                    ledger.next_is_probe or (apart and ledger.next_is_repeated)
+                    ledger.work.next_is_probe
+                    or (apart and ledger.work.next_is_repeated)
                 ):
                     break
                 if not self._may_take():
@@ -353,7 +354,7 @@ class EntryQueue:
 
     def _fresh(self, most: int) -> list[Entry]:
         """Take what nobody has to be told of first, in one go."""
-        fresh = [] if self._shut else self._ledger.take_fresh(most)
+        fresh = [] if self._shut else self._ledger.work.take_fresh(most)
         if self._delay is not None:
             for entry in fresh:
                 self._out(entry)
@@ -382,7 +383,7 @@ class EntryQueue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
                     await self.gathered(size, apart=True)
-            late = self._ledger.overdue(now())
+            late = self._ledger.leases.overdue(now())
             if late:
                 self._on_overdue()
             if late or self._paused or not self._may_take():
@@ -397,11 +398,11 @@ class EntryQueue:
             self.check()
             await asyncio.sleep(0)
             at = now()
-            self._ledger.begin_turn(at)
+            self._ledger.work.begin_turn(at)
             # Once closed or while paused it stays due, so that `poll` gives nothing;
             # and so it does until leases that may be over have been looked after, and
             # while a possible poison message waits or runs.
-            late = self._shut or self._ledger.overdue(at)
+            late = self._shut or self._ledger.leases.overdue(at)
             late = late or not self._guard.is_open(at)
             self._turn_ends = 0.0 if late else at + _TURN
 
@@ -423,7 +424,7 @@ class EntryQueue:
         """
         ledger = self._ledger
         while not self.closed:
-            if self._error is not None and (self._stopped or not ledger.queued):
+            if self._error is not None and (self._stopped or not ledger.work.length):
                 self._reported = True
                 raise self._error
             ready = not self._paused and self._has(count, apart=apart)
@@ -439,9 +440,11 @@ class EntryQueue:
     def _has(self, count: int, *, apart: bool) -> bool:
         """Return whether there is as much as `gathered` waits for."""
         ledger = self._ledger
-        if ledger.queued >= count or (ledger.queued and ledger.at_capacity):
+        if ledger.work.length >= count or (
+            ledger.work.length and ledger.flow.at_capacity
+        ):
             return True
-        return apart and ledger.next_is_repeated
+        return apart and ledger.work.next_is_repeated
 
     async def entry(self, goal: Goal | None = None) -> Entry | None:
         """Wait for the next entry; None once closed, or a goal is reached.
@@ -453,7 +456,7 @@ class EntryQueue:
         """
         await self.turn()
         while not self.closed:
-            if self._ledger.overdue(now()):
+            if self._ledger.leases.overdue(now()):
                 self._on_overdue()
                 await self._wait(self._workers, 0)
                 continue
@@ -478,8 +481,8 @@ class EntryQueue:
         """Wait for entries to arrive, and let it be known how many are wanted."""
         if self.closed:
             return  # while an attempt was being counted, say: nobody wakes us any more
-        self._ledger.waiting_changed(count)
+        self._ledger.flow.waiting_changed(count)
         try:
             await among.wait()
         finally:
-            self._ledger.waiting_changed(-count)
+            self._ledger.flow.waiting_changed(-count)

@@ -27,7 +27,7 @@ from penstock._core.ledger.failure_policy import (
     decide,
 )
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.states import IN_HAND
+from penstock._core.ledger.states import WITH_HANDLER
 from penstock._tasks.clock import now
 from penstock.errors import DecodeError, GaveUp
 from penstock.events import Event, OnEvent
@@ -76,7 +76,7 @@ class FailureHandler:
 
     def failed(self, entry: Entry, error: BaseException) -> None:
         """Finish with an entry whose handler raised."""
-        if self._retry is None or entry.state not in IN_HAND:
+        if self._retry is None or entry.state not in WITH_HANDLER:
             # It has an outcome, or is to have none.
             self._ledger.finish(entry, ack=False)
             self._report_failure(entry, error, None, type(error).__name__)
@@ -144,7 +144,7 @@ class FailureHandler:
 
     def lease_left(self, entry: Entry) -> float:
         """Give the seconds until others may have an entry."""
-        return self._ledger.lease_left(entry, now())
+        return self._ledger.leases.left(entry, now())
 
     def _refuse(
         self, entry: Entry, fields: Sequence[bytes], failure: FailedAttempt

@@ -91,7 +91,7 @@ async def renew(
         error = next((each for each in answers if isinstance(each, ErrorReply)), None)
         if error is None:
             ours = [pending.id for page in answers for pending in page]
-            lost += ledger.lose_all_but(due, ours)
+            lost += ledger.removals.lose_all_but(due, ours)
         elif not _is_gone(error):
             refused = error
             continue  # it may be others', and is not taken back unasked
@@ -100,11 +100,11 @@ async def renew(
     renewed = [_claim(due, asked_at, lease) for due in kept]
     for due, reply in zip(kept, await claims.claim(connection, renewed), strict=True):
         if not isinstance(reply, ErrorReply):
-            lost += ledger.lose_all_but(due, reply)
-            ledger.renewed(due, asked_at)
+            lost += ledger.removals.lose_all_but(due, reply)
+            ledger.leases.renewed(due, asked_at)
         elif _is_gone(reply):
             # Nobody else can have it. It is handled here, though it may come again.
-            ledger.renewed(due, asked_at)
+            ledger.leases.renewed(due, asked_at)
         else:
             refused = reply
     return lost, refused
@@ -311,7 +311,7 @@ class Claimer:
     async def _search(self, shard: Shard) -> None:
         """Look through a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
-            room = self._ledger.claim_budget(now())
+            room = self._ledger.flow.claim_budget(now())
             if not room or self._stopping:
                 self._cut_short = True
                 return
@@ -327,7 +327,7 @@ class Claimer:
             asked = now()
             # What was ours, and is acknowledged between its takeover and its booking,
             # is done.
-            with self._ledger.recovering(shard):
+            with self._ledger.deliveries.recovering(shard):
                 [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
                     self._asking = False
@@ -348,8 +348,10 @@ class Claimer:
         """Read what was taken over, and book it; gives what there was no room for."""
         ledger, member, ids = self._ledger, self._member, page.ids
         # What is in hand was read whole, and is handled all the same.
-        in_hand = ledger.in_hand(shard)
-        ledger.deleted(shard, [id_ for id_ in page.deleted if id_ not in in_hand])
+        in_hand = ledger.shards.ids(shard)
+        ledger.deliveries.deleted(
+            shard, [id_ for id_ in page.deleted if id_ not in in_hand]
+        )
         if not ids:
             return ()
         pending = await self._connection.calls(_ask_owner(member, shard, ids))
@@ -359,7 +361,9 @@ class Claimer:
 
         def book(entries: Sequence[RawEntry]) -> None:
             nonlocal taken
-            new = ledger.redelivered(shard, entries, asked, counts, claimed=True)
+            new = ledger.deliveries.recovered(
+                shard, entries, asked, counts, claimed=True
+            )
             taken += new
             here.extend(id_ for id_, fields in entries if fields)
             self._entry_queue.arrived(new)
@@ -394,7 +398,7 @@ class Claimer:
             await self._claims.claim(
                 self._connection, [OwnClaim(shard, fresh, count=1)]
             )
-        if released := self._ledger.release_probes(_PROBES):
+        if released := self._ledger.removals.release_probes(_PROBES):
             await release_entries(
                 self._connection,
                 self._claims,

@@ -116,7 +116,7 @@ class DeliveryCounts:
         return self._once or any(entry.suspected for entry in entries)
 
     def _is_cheap(self) -> bool:
-        pace = self._ledger.pace
+        pace = self._ledger.flow.rate
         return pace is None or pace * self._round_trip <= _SHARE
 
     def _join(self, entries: Sequence[Entry]) -> asyncio.Future[bool]:
@@ -173,9 +173,9 @@ class DeliveryCounts:
             ours = set(reply)
             for entry in entries:
                 if entry.id in ours:
-                    self._ledger.counted(entry, batch.started_at)
+                    self._ledger.leases.counted(entry, batch.started_at)
                 elif batch.starts:
-                    self._ledger.lose(entry)
+                    self._ledger.removals.lose(entry)
                 # Else it may be acknowledged by a transaction whose reply was lost.
         batch.answered(confirmed=True)
 
@@ -198,7 +198,7 @@ class DeliveryCounts:
         batch = _CountBatch(
             asyncio.get_running_loop().create_future(), at, starts=False
         )
-        for due in self._ledger.to_count_again(at):
+        for due in self._ledger.leases.to_count_again(at):
             batch.add(due.entries)
         if batch.groups:
             self._send(batch)

@@ -51,7 +51,7 @@ class BodyReader:
     @property
     def count(self) -> int:
         """How many to ask for now; 0 if no more fit."""
-        return min(self._portion.most, self._ledger.fits)
+        return min(self._portion.most, self._ledger.flow.fits)
 
     async def read(
         self,

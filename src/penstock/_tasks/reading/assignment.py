@@ -187,12 +187,12 @@ class Assignment:
     async def _let_go(self, shard: Shard) -> None:
         config, claims = self._config, self._claims
         if config.member is None or claims is None or not config.acks:
-            self._ledger.drop(shard)
+            self._ledger.removals.drop(shard)
             return
         await release_entries(
             self._connection,
             claims,
-            self._ledger.give_up(shard),
+            self._ledger.removals.release_shard(shard),
             config.member,
             idle=config.lease,
             on_event=config.on_event,

@@ -314,7 +314,7 @@ class Reader:
             await self._examine(self._cursor.broken)
 
     def _group_recreated(self, shard: Shard) -> None:
-        self._ledger.group_recreated(shard, now())
+        self._ledger.shards.group_recreated(shard, now())
 
     def _recreated(self, position: Position) -> Sequence[bytes]:
         """Forget what is known of a stream that is another one now."""
@@ -418,12 +418,12 @@ class Reader:
             position = self._cursor.received(read, key, entries)
             if position.again and not position.rewind_reported:
                 self._health.set_back(position, entries[0][0])
-            count += self._ledger.received(
+            count += self._ledger.deliveries.received(
                 position.shard,
                 entries,
                 asked_at,
                 each * len(entries),
-                again=position.again,
+                rewound=position.again,
             )
             if len(entries) == read.count < budget:
                 self._left = max(0, budget - read.count * len(read.positions))
@@ -463,7 +463,7 @@ class Reader:
     async def _recover(self, read: ReadPending) -> None:
         """Read a page of own pending entries, with their delivery counts."""
         assert self._member is not None  # noqa: S101 - only groups have any
-        with self._ledger.recovering(read.position.shard):
+        with self._ledger.deliveries.recovering(read.position.shard):
             await self._read_pending(read, self._member)
 
     async def _read_pending(self, read: ReadPending, member: Membership) -> None:
@@ -517,7 +517,7 @@ class Reader:
 
         At least `least` of those that are not in hand, which need no reading.
         """
-        in_hand = self._ledger.in_hand(shard)
+        in_hand = self._ledger.shards.ids(shard)
         count = max(self._fetcher.count, least)
         chunk: list[Pending] = []
         for each in pending:
@@ -537,7 +537,9 @@ class Reader:
         asked_at: float,
     ) -> None:
         counts = {each.id: _count(each, position) for each in pending}
-        new = self._ledger.redelivered(position.shard, entries, asked_at, counts)
+        new = self._ledger.deliveries.recovered(
+            position.shard, entries, asked_at, counts
+        )
         self._entry_queue.arrived(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.
@@ -550,7 +552,7 @@ class Reader:
 
         Gives those in hand too, without what is in them; None if it was refused.
         """
-        in_hand = self._ledger.in_hand(shard)
+        in_hand = self._ledger.shards.ids(shard)
         unknown = [each for each in pending if each.id not in in_hand]
         known: list[RawEntry] = [(p.id, ()) for p in pending if p.id in in_hand]
         if not unknown:

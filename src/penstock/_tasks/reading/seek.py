@@ -57,11 +57,11 @@ async def seek(
     """
     after = await _places(connection, positions, place, inspector)
     for position in positions:
-        ledger.drop(position.shard)
+        ledger.removals.drop(position.shard)
     refused: ErrorReply | None = None
     if member is not None:
         for position, id_ in zip(positions, after, strict=True):
-            ledger.set_back(position.shard, EntryId.parse(id_))
+            ledger.removals.rewind(position.shard, EntryId.parse(id_))
             refused = await _forget(connection, ledger, member, position) or refused
         refused = await _set_groups(connection, member, positions, after) or refused
     for position, id_ in zip(positions, after, strict=True):
@@ -106,7 +106,7 @@ async def _forget(
             # Without a group nothing is pending.
             return None if reply.trouble is ErrorKind.REPAIR else reply
         page = [pending.id for pending in reply]
-        mine = ledger.in_hand(position.shard)
+        mine = ledger.shards.ids(position.shard)
         if gone := [id_ for id_ in page if id_ not in mine]:
             [done] = await connection.calls([commands.xack(key, member.group, gone)])
             if isinstance(done, ErrorReply):
