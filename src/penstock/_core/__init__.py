@@ -1,4 +1,4 @@
-"""The pure core: no I/O, no clock, no chance, no asyncio, no redis.
+"""The pure core: no I/O, no clock, no randomness, no asyncio, no redis.
 
-Time comes in as `now`, chance as a number, replies as what the parser made of them.
+Time comes in as `now`, chance as a number, and replies as parsed values.
 """

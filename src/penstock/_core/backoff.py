@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""Reconnect with backoff: the seconds to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ __all__ = ["ReconnectBackoff"]
 
 @dataclass(slots=True)
 class ReconnectBackoff:
-    """Exponential waiting with jitter; reset only by real progress.
+    """Exponential backoff with jitter; only real progress resets it.
 
-    The cap is what a consumer may wait for a server that is back, after an outage of
-    any length: under a second, jitter included. To be refused twice a second costs
-    nobody anything.
+    The cap bounds how long a consumer waits for a server that is available again, after
+    an outage of any length: under a second, jitter included. Two refused attempts a
+    second cost nobody anything.
 
     Attributes:
         first: Seconds before the first retry.
-        factor: By how much each further one waits longer.
-        cap: Seconds at most, before jitter.
-        failures: How many tries failed in a row.
+        factor: The factor by which the wait grows with each further retry.
+        cap: The longest wait in seconds, before jitter.
+        failures: The number of attempts in a row that have failed.
     """
 
     first: float = 0.05
@@ -28,11 +28,12 @@ class ReconnectBackoff:
     failures: int = 0
 
     def failed(self, chance: float) -> float:
-        """Count a failure and give the seconds to wait.
+        """Record a failed attempt and return the seconds to wait before the next one.
 
         Args:
-            chance: A number from 0 to 1; moves the wait by a quarter either way, so
-                that a fleet does not come back in step.
+            chance: A number from 0 to 1. It changes the wait by up to a quarter either
+                way, so that the consumers of a fleet do not all reconnect at the same
+                time.
         """
         try:
             delay = min(self.cap, self.first * self.factor**self.failures)
@@ -42,5 +43,5 @@ class ReconnectBackoff:
         return delay * (0.75 + chance / 2)
 
     def progress(self) -> None:
-        """Start over: the other side did some real work."""
+        """Reset the backoff: the server has done some real work."""
         self.failures = 0

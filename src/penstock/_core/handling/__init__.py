@@ -1,1 +1,1 @@
-"""Decisions about handlers: which one a message is for, and how it is settled."""
+"""Decisions about handlers: the choice of a message's handler, and its settlement."""

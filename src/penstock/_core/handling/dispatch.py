@@ -1,4 +1,4 @@
-"""Which of several handlers a message is for, by the type that its header names."""
+"""Dispatch: the choice of a message's handler, by the type that its header names."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from penstock.message import Message
 
 __all__ = ["Dispatch", "PayloadReader", "Route", "Unhandled"]
 
-# Types that are told of. They come from the wire, so there is no end of them.
+# The most types that are reported. Types come from the network, so their number is
+# unbounded.
 _TYPES: Final = 100
 _CUT: Final = 80
 
 
 class PayloadReader:
-    """Gives messages that are read by another codec than their consumer's.
+    """Returns messages whose payload another codec than their consumer's decodes.
 
     Args:
-        codec: It; None gives whole entries as `Fields`.
+        codec: The codec; with None payloads are whole entries as `Fields`.
     """
 
     __slots__ = ("_codec", "_settlers")
 
     def __init__(self, codec: Codec[Any] | None) -> None:
         self._codec = codec
-        # A consumer's desk and ours, which is made once. A pair, so that threads
-        # that come at the same time never see the halves of two.
+        # The consumer's settler and the one for this codec, which is made once. They
+        # are a pair, so that threads that run at the same time never see halves of two
+        # pairs.
         self._settlers: tuple[object, Settler[Any] | None] = (None, None)
 
     def __call__(self, message: Message[Any]) -> Message[Any]:
-        """Give the same message, its payload still to be read."""
+        """Return the same message with a payload that is still to be decoded."""
         if self._codec is raw_codec:
             return message
-        settler: Any = message._settler  # noqa: SLF001 - a message that is made over
+        settler: Any = message._settler  # noqa: SLF001 - for a copy of the message
         theirs, ours = self._settlers
         if theirs is not settler or ours is None:
             ours = settler.reading(self._codec)
@@ -47,11 +49,11 @@ class PayloadReader:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where messages of one type go.
+    """The handler for messages of one type.
 
     Attributes:
-        read: Makes them what the handler takes.
-        call: Handles them.
+        read: Returns the message with the payload that the handler takes.
+        call: Handles the message.
     """
 
     read: Callable[[Message[Any]], Message[Any]]
@@ -60,12 +62,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Calls the handler of a message's type.
+    """Calls the handler for a message's type.
 
     Attributes:
-        header: The header with the type in it.
-        routes: The handlers by type; that of None is for all others.
-        unhandled: Called with a message, and its type, that there is none for.
+        header: The header that names the type.
+        routes: The handlers by type; that of None is for all other types.
+        unhandled: Called with a message that has no handler, and the message's type.
     """
 
     header: str
@@ -78,7 +80,7 @@ class Dispatch:
         return None if route is None else await route.call(route.read(message))
 
     def call_sync(self, message: Message[Any]) -> object:
-        """Handle a message where none is."""
+        """Handle a message where no handler is async."""
         route = self._find(message)
         return None if route is None else route.call(route.read(message))
 
@@ -92,19 +94,19 @@ class Dispatch:
 
 @dataclass(slots=True)
 class Unhandled:
-    """Counts messages that there is no handler for.
+    """Counts messages that have no handler.
 
     Attributes:
-        messages: How many there were.
+        messages: The number of such messages.
     """
 
     messages: int = 0
     _types: set[str] = field(default_factory=set)
 
     def seen(self, kind: str | None) -> str | None:
-        """Count one; gives its type, fit to be told, if that is the first of it.
+        """Count a message, and return its type in printable form if the type is new.
 
-        After a hundred types no more are told of.
+        After a hundred types no more types are reported.
         """
         self.messages += 1
         shown = "(none)" if kind is None else printable(kind, _CUT)

@@ -1,4 +1,4 @@
-"""Where messages have themselves read and their outcomes recorded."""
+"""Settlement: entries are opened as messages, and their outcomes are recorded."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _TWICE: Final = (
 
 
 def check_open(entry: Entry, call: str) -> None:
-    """Make sure that an entry has no outcome.
+    """Check that an entry has no outcome.
 
     Raises:
-        UsageError: It has one.
-        ClosedError: It was given back.
+        UsageError: The entry has an outcome.
+        ClosedError: The entry was released.
     """
     if entry.state is RELEASED:
         raise ClosedError("consumer")
@@ -50,7 +50,7 @@ def check_open(entry: Entry, call: str) -> None:
 
 
 class FailureOutcomes(Protocol):
-    """Decides what becomes of messages that are not acknowledged."""
+    """Decides the outcomes of messages that are not acknowledged."""
 
     def nack(
         self, entry: Entry, fields: Sequence[bytes], delay: float | None
@@ -70,14 +70,14 @@ class Settler(Decoder[T]):
     """Serves the messages of one consumer.
 
     Args:
-        ledger: Its ledger.
-        codec: Decodes payloads; None gives the whole entry as `Fields`.
-        refusals: Where what is not acknowledged goes.
-        max_message_bytes: What is larger is not decoded.
-        why_no_ack: Why messages can't be acknowledged by hand, and what to do about it;
-            None if they can.
-        on_loop_thread: Whether the running thread is the consumer's.
-        transactions: Begins them; None where nothing can be acknowledged.
+        ledger: The consumer's ledger.
+        codec: Decodes payloads; with None the payload is the whole entry as `Fields`.
+        refusals: Decides the outcomes of messages that are not acknowledged.
+        max_message_bytes: Larger messages are not decoded.
+        why_no_ack: The reason why messages can't be acknowledged by hand, and what to
+            do about it; None if they can.
+        on_loop_thread: Returns whether the running thread is the consumer's.
+        transactions: Begins transactions; None if messages can't be acknowledged.
     """
 
     __slots__ = (
@@ -103,7 +103,9 @@ class Settler(Decoder[T]):
     ) -> None:
         super().__init__(codec)
         self._most = max_message_bytes
-        # An entry's size says no more for certain than what bounds the whole reply.
+        # An entry's size may be its share of a reply of at most `SIZED_ABOVE` bytes.
+        # Then only the size of that reply bounds the entry for certain. So with a lower
+        # limit every entry has to be measured.
         self._surely = max_message_bytes if max_message_bytes >= SIZED_ABOVE else 0
         self._ledger = ledger
         self._refusals = refusals
@@ -112,9 +114,10 @@ class Settler(Decoder[T]):
         self._transactions = transactions
 
     def open(self, entry: Entry) -> Message[T] | None:
-        """Make an entry that was taken a message; None if it can't be one.
+        """Return a message for a taken entry, or None if the entry can't be decoded.
 
-        Then it is dealt with, and out of hand.
+        An entry that can't be decoded has its outcome then, and is no longer in
+        progress.
         """
         fields = entry.fields
         small = entry.size <= self._surely
@@ -127,16 +130,17 @@ class Settler(Decoder[T]):
         except DecodeError as error:
             self._refusals.undecodable(entry, error)
             return None
-        except BaseException:  # of a codec that wants to end the process, say
+        except BaseException:  # for example, a codec ends the process
             self._ledger.finish(entry, ack=False)
             raise
 
     def open_all(
         self, entries: Iterable[Entry]
     ) -> tuple[list[Entry], list[Message[T]]]:
-        """Make entries messages, see `open`; returns those that are, and both in order.
+        """Return the entries that can be decoded, and their messages; see `open`.
 
-        If that raises, all are out of hand.
+        Both lists are in the order of the entries. If this raises, none of the entries
+        is in progress any more.
         """
         opened: list[Entry] = []
         messages: list[Message[T]] = []
@@ -153,10 +157,10 @@ class Settler(Decoder[T]):
         return opened, messages
 
     def _measure(self, entry: Entry, fields: Sequence[bytes]) -> None:
-        """Make sure that an entry is not too large.
+        """Check that an entry is not too large.
 
         Raises:
-            DecodeError: It is.
+            DecodeError: The entry is too large.
         """
         size = envelope.size(fields)
         if size > self._most:
@@ -165,18 +169,18 @@ class Settler(Decoder[T]):
             )
 
     def reading(self, codec: Codec[Any] | None) -> Settler[Any]:
-        """Give a desk of the same consumer that reads payloads by another codec."""
+        """Return a settler of the same consumer that uses another codec."""
         settler: Settler[Any] = copy(self)
         Decoder.__init__(settler, codec)
         return settler
 
     def ack(self, entry: Entry) -> bool:
-        """Record an acknowledgement; returns whether it counts.
+        """Record an acknowledgement and return whether it counts.
 
         Raises:
-            UsageError: There is nothing to acknowledge by hand, or not from this
-                thread, or the message was nacked or rejected.
-            ClosedError: The entry was given back.
+            UsageError: Messages can't be acknowledged by hand, or not from this thread,
+                or the message was nacked or rejected.
+            ClosedError: The entry was released.
         """
         self._check("ack()")
         if entry.disposition is not None:
@@ -186,20 +190,20 @@ class Settler(Decoder[T]):
         return entry.state in ACKED
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
-        """Record that an entry is to be tried again; as `ack`."""
+        """Record that an entry is to be retried; returns and raises as `ack` does."""
         self._check("nack()")
         disposition = entry.disposition
         if (
             isinstance(disposition, DeadLettered | Dropped | Stopped)
             and disposition.reason == NACKED
         ):
-            return True  # said before, and it was the last attempt
+            return True  # nacked before, at the last attempt
         if self._refusable(entry, "nack()", RetryAt):
             self._refusals.nack(entry, fields, delay)
         return entry.disposition is not None
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
-        """Record that an entry goes to the dead letters; as `ack`."""
+        """Record that an entry is rejected; returns and raises as `ack` does."""
         self._check("reject()")
         if self._refusable(entry, "reject()", DeadLettered | Dropped | Stopped):
             self._refusals.reject(entry, fields, reason)
@@ -214,11 +218,11 @@ class Settler(Decoder[T]):
             raise UsageError(f"transaction() acknowledges its message: {why}")
         self._check("transaction()")
         check_open(entry, "transaction()")
-        assert self._transactions is not None  # noqa: S101 - so says `why_no_ack`
+        assert self._transactions is not None  # noqa: S101 - `why_no_ack` is None
         return self._transactions.begin(entry, fields)
 
     def _refusable(self, entry: Entry, call: str, same: Any) -> bool:
-        """Tell whether an entry has no outcome yet; to repeat one is no event."""
+        """Return whether an entry has no outcome yet; False if it has the same one."""
         if entry.state is not RELEASED and isinstance(entry.disposition, same):
             return False
         check_open(entry, call)
@@ -234,9 +238,9 @@ class Settler(Decoder[T]):
             )
 
     def lost(self, entry: Entry) -> bool:
-        """Tell whether an entry is somebody else's by now."""
+        """Return whether this delivery of an entry no longer counts."""
         return entry.state is LOST
 
     def lease_left(self, entry: Entry) -> float:
-        """Give the seconds until others may have an entry."""
+        """Return the seconds until other consumers may claim an entry."""
         return self._refusals.lease_left(entry)

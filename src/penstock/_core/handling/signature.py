@@ -1,4 +1,4 @@
-"""What a handler wants, read off its one parameter."""
+"""Handler signatures: the argument that a handler takes, by its one parameter."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _WRITE_ANY: Final = "write `async def handle(message: Message)`"
 
 
 UNSAID: Final[Any] = object()
-"""Stands for a payload type that is not named."""
+"""The payload type of a handler that does not name one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a handler is called with.
+    """The argument that a handler takes.
 
     Attributes:
-        payload: The payload's type; `UNSAID` if it names none.
-        whole: Whether it takes the message, or just its payload.
-        batch: Whether it takes a list of them.
+        payload: The payload's type; `UNSAID` if the handler does not name one.
+        whole: Whether the handler takes the message, instead of just its payload.
+        batch: Whether the handler takes a list of them.
     """
 
     payload: Any
@@ -50,7 +50,7 @@ class Wants:
 
 
 def name_of(handler: object) -> str:
-    """Name a handler for an error's sentence."""
+    """Return the name of a handler for an error message."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     if not hasattr(handler, "__qualname__"):
@@ -61,21 +61,21 @@ def name_of(handler: object) -> str:
 
 
 def is_async(handler: Callable[..., object]) -> bool:
-    """Tell whether calling it gives something to be awaited, as far as can be seen."""
+    """Return whether a call returns an awaitable, as far as that can be known."""
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-        getattr(handler, "__call__", None)  # noqa: B004 - it is the method we ask for
+        getattr(handler, "__call__", None)  # noqa: B004 - to inspect the method
     )
 
 
 def wants(handler: Callable[..., object], *, batch: bool = False) -> Wants:
-    """Tell what a handler wants to be called with.
+    """Return the argument that a handler takes.
 
     Args:
         handler: The handler.
-        batch: Whether it is called with lists.
+        batch: Whether the handler is called with lists.
 
     Raises:
-        ConfigurationError: It can't be a handler; the sentence says what to write.
+        ConfigurationError: It can't be a handler; the text says what to write instead.
     """
     parameter = _only_parameter(handler, _WRITE_BATCH if batch else _WRITE)
     if parameter.annotation is parameter.empty:
@@ -86,12 +86,12 @@ def wants(handler: Callable[..., object], *, batch: bool = False) -> Wants:
 
 
 def check_handler(handler: Callable[..., object]) -> None:
-    """Check that a handler can be called with one argument and does something then.
+    """Check that a handler can be called with one argument, and that the call runs it.
 
-    What can't be known passes: a builtin without a signature, for example.
+    A handler that can't be inspected passes, for example a builtin without a signature.
 
     Raises:
-        ConfigurationError: It can't; the sentence says what to write.
+        ConfigurationError: It can't be a handler; the text says what to write instead.
     """
     try:
         _check_kind(handler, _WRITE_ANY)
@@ -103,7 +103,7 @@ def check_handler(handler: Callable[..., object]) -> None:
 
 def _check_one_argument(handler: Callable[..., object]) -> None:
     try:
-        # What a decorator has wrapped may take arguments that the decorator gives.
+        # A decorated function may take arguments that its decorator passes.
         signature = inspect.signature(handler, follow_wrapped=False)
     except (TypeError, ValueError):
         return
@@ -117,7 +117,7 @@ def _check_one_argument(handler: Callable[..., object]) -> None:
 
 
 def _check_kind(handler: Callable[..., object], write: str) -> None:
-    """Check that a handler is something that is run by being called."""
+    """Check that a handler is callable, and that a call runs it."""
     if not callable(handler):
         raise ConfigurationError(f"it is no function and can't be called; {write}")
     while isinstance(handler, functools.partial):
@@ -157,19 +157,19 @@ _EITHER: Final = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def _resolved(handler: Callable[..., object], parameter: inspect.Parameter) -> Any:
-    """Give a parameter's annotation, also if it is written as text."""
+    """Return a parameter's annotation, also if it is written as a string."""
     function: Any = handler
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
     if not inspect.isroutine(function):
         function = inspect.unwrap(type(function).__call__)
-    # Of this one only: that the others mean something is not our affair.
+    # Only this annotation is resolved: the others need not be resolvable.
     holder = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
     names = getattr(function, "__globals__", {})
     try:
         return get_type_hints(holder, globalns=names, include_extras=True)["it"]
-    except Exception as error:  # names that are not there, and whatever an eval raises
+    except Exception as error:  # unknown names, and anything that an eval raises
         raise ConfigurationError(
             f"its annotation {parameter.annotation!r:.80} can't be resolved "
             f"({type(error).__name__}: {error}); define the type in the module, "
@@ -178,7 +178,7 @@ def _resolved(handler: Callable[..., object], parameter: inspect.Parameter) -> A
 
 
 def _message_of(annotation: Any) -> Wants | None:
-    """Tell whether that is a message, and of what."""
+    """Return what an annotation asks for, if it is a message; else None."""
     if get_origin(annotation) is Annotated:
         inner = _message_of(annotation.__origin__)
         return inner and Wants(inner.payload, whole=True)
@@ -190,7 +190,7 @@ def _message_of(annotation: Any) -> Wants | None:
 
 
 def _item_of(annotation: Any) -> Any:
-    """Give the type of a list's items, or None."""
+    """Return the type of a list's items, or None if it is not a list."""
     return get_args(annotation)[0] if get_origin(annotation) in _LISTS else None
 
 
@@ -216,14 +216,14 @@ def _of_batch(name: str, annotation: Any) -> Wants:
 
 
 def agreed(said: Any, payload: Any) -> Any:
-    """Give the payload's type: the one that was named, if the annotation allows it.
+    """Return the payload's type: the named one, if the annotation allows it.
 
     Args:
-        said: What the annotation says, or `UNSAID`.
-        payload: What `payload=` says, or `UNSAID`.
+        said: The type of the annotation, or `UNSAID`.
+        payload: The type of `payload=`, or `UNSAID`.
 
     Raises:
-        ConfigurationError: They contradict each other.
+        ConfigurationError: The two types contradict each other.
     """
     if payload is UNSAID:
         return bytes if said is UNSAID else said
@@ -248,7 +248,7 @@ def _covers(said: Any, payload: Any) -> bool:
 def _below(payload: type, said: type) -> bool:
     try:
         return issubclass(payload, said)
-    except TypeError:  # a protocol, of which that can't be told
+    except TypeError:  # a protocol that does not support issubclass
         return False
 
 

@@ -1,1 +1,1 @@
-"""The format of entries: envelopes, payloads, dead letters, and the keys of shards."""
+"""The format of entries: envelopes, payloads, dead letters, and shard keys."""

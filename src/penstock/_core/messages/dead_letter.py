@@ -1,8 +1,8 @@
-"""A dead letter: an entry's own fields, and behind them where it comes from and why.
+"""Dead-letter format: an entry's own fields, followed by its origin and the reason.
 
-What stands behind is a fixed number of fields in a fixed order. So it can be told from
-the entry's own, whatever those are called, and be cut off again. The names have a dot,
-like the stream (`orders.dead`).
+The origin is a fixed number of fields in a fixed order. So it can be told apart from
+the entry's own fields, whatever their names are, and be removed again. The names have a
+dot, like the name of the stream (`orders.dead`).
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ NAMES: Final = (
     b"dead.time",
 )
 
-# Characters that are kept.
+# The characters of each text that are kept at most.
 _REASON: Final = 1000
 _ERROR: Final = 200
 _TRACEBACK: Final = 8000
 
-# ASCII only, as `EntryId` has it, and never more digits than int() will take.
+# ASCII digits only, like those of `EntryId`, and never more than int() accepts.
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a dead letter comes from, and why it is one.
+    """The origin of a dead letter, and the reason why it is one.
 
     Attributes:
-        shard: The shard in whose stream the entry was.
-        id: Its id there.
-        group: The group that gave it up.
-        consumer: The consumer.
-        attempts: How often its handler was started.
-        reason: Why.
-        error: The exception's type; empty without one.
-        traceback: The end of its traceback; empty without one.
-        time: When, by the consumer's clock, in ISO 8601.
+        shard: The shard whose stream had the entry.
+        id: The entry's id in that stream.
+        group: The group that gave up the entry.
+        consumer: The consumer that gave up the entry.
+        attempts: The number of times that a handler was started for the entry.
+        reason: The reason in words.
+        error: The exception's type; empty without an exception.
+        traceback: The end of its traceback; empty without an exception.
+        time: The time by the consumer's clock, in ISO 8601.
     """
 
     shard: Shard
@@ -68,16 +68,16 @@ class Origin:
 
 
 def default_stream(stream: str) -> str:
-    """Name the stream where a stream's dead letters lie, all its shards' together."""
+    """Return the name of the stream for the dead letters of all shards of a stream."""
     return f"{stream}.dead"
 
 
 def write(fields: Sequence[bytes], origin: Origin) -> list[bytes]:
-    """Lay out a dead letter's fields.
+    """Return a dead letter's fields.
 
     Args:
-        fields: The entry's own.
-        origin: Where it comes from; reason, error and traceback are cut.
+        fields: The entry's own fields.
+        origin: The origin; its reason, error and traceback are cut.
     """
     values = (
         origin.shard.stream,
@@ -89,7 +89,7 @@ def write(fields: Sequence[bytes], origin: Origin) -> list[bytes]:
         str(origin.attempts),
         origin.reason[:_REASON],
         origin.error[:_ERROR],
-        # What went wrong stands at its end.
+        # The end of a traceback has the error.
         origin.traceback[-_TRACEBACK:],
         origin.time,
     )
@@ -100,16 +100,16 @@ def write(fields: Sequence[bytes], origin: Origin) -> list[bytes]:
 
 
 REASON: Final = 2 * NAMES.index(b"dead.reason") + 2
-"""Which word of those behind an entry's own fields is the reason, from 1."""
+"""The number of the reason among the words after an entry's own fields, from 1."""
 
 
 def read(fields: Sequence[bytes]) -> tuple[list[bytes], Origin] | None:
     """Split a dead letter into the entry's own fields and its origin.
 
-    What it says is only as true as whoever could write to the stream: it may be forged.
+    The origin may be forged by anyone who can write to the stream.
 
     Returns:
-        None where it is no dead letter of ours.
+        The fields and the origin; None if the entry is not a dead letter of Penstock's.
     """
     own, behind = list(fields[: -2 * len(NAMES)]), fields[-2 * len(NAMES) :]
     if tuple(behind[::2]) != NAMES or not own or len(own) % 2:
@@ -130,7 +130,8 @@ def _is_id(text: str) -> bool:
 
 
 def _bytes(text: str) -> bytes:
-    # A traceback may quote lone surrogates; what came by surrogateescape goes back.
+    # A traceback may quote lone surrogates. Text that was decoded with surrogateescape
+    # becomes its original bytes again.
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -1,9 +1,10 @@
-"""What is told of a payload that can't be decoded: what does not fit, and where.
+"""Decode errors: the reason why a payload can't be decoded, without quoting it.
 
-It goes to logs and dead letters, so nothing of the payload may be in it. msgspec says
-`Expected `int`, got `str` - at `$.items[3].price``, which is what one wants; but some
-of its sentences quote what was sent, and who sends may make that look like a path. So
-quotes are cut out, and a path behind one counts only if it can be none of the sender's.
+The reason goes to logs and dead letters, so it must not contain any of the payload.
+Most of msgspec's texts are what users need:
+`Expected `int`, got `str` - at `$.items[3].price``. But some of them quote the
+payload, and a sender can make that quote look like a path. So quotes are cut out, and a
+path after a quote is kept only if it can't be the sender's.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from penstock.events import printable
 
 __all__ = ["reason"]
 
-# Where msgspec says something is: the end of its sentence. Names are the type's own.
+# The path at the end of msgspec's text. Its names are those of the type.
 _STEPS: Final = r"(?:\.[^.`\[\]]+|\[[0-9]+\]|\[\.\.\.\])*"
 _PATH: Final = rf"(?P<path> - at `(?:key` in `)?\${_STEPS}`)?"
-# A value of no enum, literal or tag. It is quoted as Python does, so that it does not
-# end in a backtick.
+# A value that matches no enum, literal or tag. msgspec quotes the value like Python
+# does, so the quote does not end in a backtick.
 _VALUE: Final = re.compile(rf"(?P<what>Invalid (?:enum )?value) .*?{_PATH}", re.DOTALL)
-# A name, which may be anything at all.
+# A field's name, which may be any text.
 _NAME: Final = re.compile(
     rf"(?P<what>Object contains unknown field) .*?{_PATH}", re.DOTALL
 )
@@ -35,10 +36,10 @@ _STEP: Final = re.compile(r"\.([^.`\[\]]+)")
 
 
 def reason(error: BaseException, kind: Any) -> str:
-    """Say why a payload could not be decoded.
+    """Return the reason why a payload could not be decoded.
 
     Args:
-        error: What the codec raised.
+        error: The exception that the codec raised.
         kind: The payload's type as msgspec knows it, if it does.
     """
     if isinstance(error, PayloadError):
@@ -47,14 +48,15 @@ def reason(error: BaseException, kind: Any) -> str:
         return f"it is no text in UTF-8: {error.reason} (byte {error.start})"
     if isinstance(error, msgspec.DecodeError):
         return printable(_of_msgspec(error, kind))
-    # Its text may quote the payload.
+    # The exception's text may quote the payload.
     return f"the codec raised {type(error).__name__}"
 
 
 def _of_msgspec(error: msgspec.DecodeError, kind: Any) -> str:
     text, cause = str(error), error.__cause__
     if cause is not None:
-        # What a `__post_init__` raised, its own text first.
+        # An exception from a `__post_init__`. The text begins with that exception's
+        # own.
         path = _ONLY_PATH.fullmatch(text.removeprefix(str(cause)))
         return f"the type raised {type(cause).__name__}{_told(path)}"
     if value := _VALUE.fullmatch(text):
@@ -72,10 +74,10 @@ def _told(match: re.Match[str] | None) -> str:
 
 @lru_cache(maxsize=100)
 def _names(kind: Any) -> frozenset[str]:
-    """Give all names that the fields of a type have, however deep."""
+    """Return the names of all fields of a type, at any depth."""
     try:
         return frozenset(_properties(msgspec.json.schema(kind)))
-    except TypeError:  # it has a type in it that JSON Schema has no word for
+    except TypeError:  # a type in it has no JSON Schema
         return frozenset()
 
 

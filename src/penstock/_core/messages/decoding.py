@@ -1,4 +1,4 @@
-"""How a message is read out of an entry's fields."""
+"""Message decoding: the payload, key and headers from an entry's fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Decoder", "undecodable"]
 
 T = TypeVar("T")
 
-# Of a media type's characters, those that are told.
+# The characters of a media type that an error shows at most.
 _SHOWN: Final = 80
 
 
@@ -24,7 +24,7 @@ class Decoder(Generic[T]):
     """Reads messages of one payload type.
 
     Args:
-        codec: Decodes payloads; None gives the whole entry as `Fields`.
+        codec: Decodes payloads; with None the payload is the whole entry as `Fields`.
     """
 
     __slots__ = ("_codec", "_content_type", "_decode", "_raw")
@@ -37,14 +37,16 @@ class Decoder(Generic[T]):
         self._raw = codec is raw_codec
 
     def payload(self, entry: Delivered, fields: Sequence[bytes]) -> Any:
-        """Decode a payload.
+        """Return the decoded payload of an entry.
 
         Raises:
-            DecodeError: The entry has none, or it is not of the payload type.
+            DecodeError: The entry has no payload, or one that is not of the payload
+                type.
         """
         if self._decode is None:
             return Fields(zip(fields[::2], fields[1::2], strict=True))
-        # Penstock and SeaStreamer write it first, so the search is for strangers.
+        # Penstock and SeaStreamer write the payload first. The search is for entries of
+        # other writers.
         data = fields[1] if fields[0] == PAYLOAD else envelope.payload(fields)
         if data is None:
             raise undecodable(entry, "it has no field 'msg'")
@@ -54,23 +56,24 @@ class Decoder(Generic[T]):
             return self._decode(data)
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
-        # CancelledError too: nobody cancels what never awaits.
+        # CancelledError is caught too: nobody cancels code that never awaits.
         except BaseException as error:  # noqa: BLE001 - a codec may raise anything
             why = reason(error, getattr(self._codec, "kind", None))
-        # Out here it has no `__context__`: a UnicodeDecodeError carries the payload.
+        # The error is raised outside the except block, so that it has no `__context__`:
+        # a UnicodeDecodeError contains the payload.
         raise undecodable(entry, why)
 
     def key(self, fields: Sequence[bytes]) -> str | None:
-        """Read the key."""
+        """Return the key of a message, or None."""
         return envelope.decode_key(envelope.key(fields))
 
     def headers(self, fields: Sequence[bytes]) -> Headers:
-        """Read the headers."""
+        """Return the headers of a message."""
         return envelope.headers(fields)
 
 
 def _check_content_type(entry: Delivered, fields: Sequence[bytes], kind: bytes) -> None:
-    """Refuse what says another type than the codec's."""
+    """Check that an entry does not name another content type than the codec's."""
     said = envelope.content_type(fields)
     if said is None or said == kind:
         return
@@ -83,5 +86,5 @@ def _check_content_type(entry: Delivered, fields: Sequence[bytes], kind: bytes) 
 
 
 def undecodable(entry: Delivered, reason: str) -> DecodeError:
-    """Say that an entry can't be read."""
+    """Return the error for an entry that can't be decoded."""
     return DecodeError(entry.shard.stream, entry.id.decode(), reason)

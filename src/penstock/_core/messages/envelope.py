@@ -1,8 +1,8 @@
-"""A message as an entry's field list, and back.
+"""Envelope: a message as an entry's field list, and back.
 
-Field `msg` holds the payload (SeaStreamer's default, so either side can read the
-other), field `key` the key where there is one; every other field is a header. The
-first of them is `content-type`, where the codec has one.
+Field `msg` has the payload. That is SeaStreamer's default, so each library can read the
+other's messages. Field `key` has the key, if there is one. Every other field is a
+header. The first header is `content-type`, if the codec has one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ PAYLOAD: Final = b"msg"
 KEY: Final = b"key"
 CONTENT_TYPE: Final = b"content-type"
 _CONTENT_TYPE: Final = CONTENT_TYPE.decode()
-# A payload of so many bytes is a message of so many: its name does not count.
+# The payload's field name does not count towards a message's size: a message of a
+# payload alone has the size of that payload.
 _FREE: Final = len(PAYLOAD)
-# The words of a payload; and those with its key.
+# The number of words of a payload; and of a payload with its key.
 _ALONE: Final = 2
 _KEYED: Final = 4
 _RESERVED: Final = frozenset((PAYLOAD.decode(), KEY.decode()))
@@ -44,7 +45,7 @@ def pack(
     headers: Mapping[str, str] | None = None,
     kind: bytes | None = None,
 ) -> tuple[bytes, ...]:
-    """Lay out a message's fields.
+    """Return a message's fields.
 
     Args:
         body: The payload.
@@ -53,8 +54,8 @@ def pack(
         kind: The payload's content type, if its codec has one.
 
     Raises:
-        ConfigurationError: A header's name is reserved, or one is no text, or names
-            another content type than the codec.
+        ConfigurationError: A header has a reserved name, is not text, or names another
+            content type than the codec's.
     """
     typed = () if kind is None else (CONTENT_TYPE, kind)
     if key is None:
@@ -76,13 +77,14 @@ def pack(
 
 
 def size(fields: Sequence[bytes]) -> int:
-    """Give the bytes of payload, key and headers, names included."""
+    """Return a message's bytes: the names and values of all fields, without `msg`."""
     return sum(map(len, fields)) - _FREE
 
 
 def content_type(fields: Sequence[bytes]) -> bytes | None:
-    """Find what the payload says that it is, or None."""
-    # Where Penstock writes it: behind payload and key. The search is for strangers.
+    """Return the content type that the payload's sender declared, or None."""
+    # Penstock writes the content type after payload and key. The search is for entries
+    # of other writers.
     if len(fields) > _ALONE and fields[0] == PAYLOAD:
         if fields[2] == CONTENT_TYPE:
             return fields[3]
@@ -92,22 +94,22 @@ def content_type(fields: Sequence[bytes]) -> bytes | None:
 
 
 def payload(fields: Sequence[bytes]) -> bytes | None:
-    """Find the payload; None where somebody else wrote the entry."""
+    """Return the payload; None if another program wrote the entry and it has none."""
     return _find(fields, PAYLOAD)
 
 
 def key(fields: Sequence[bytes]) -> bytes | None:
-    """Find the key, or None."""
+    """Return the key's bytes, or None."""
     if len(fields) == 2:  # noqa: PLR2004
         return None
-    # Where Penstock writes it; the search is for strangers.
+    # Penstock writes the key second. The search is for entries of other writers.
     return (
         fields[3] if fields[2] == KEY and fields[0] == PAYLOAD else _find(fields, KEY)
     )
 
 
 def headers(fields: Sequence[bytes]) -> Headers:
-    """Give all fields but payload and key, as text."""
+    """Return all fields except payload and key, as text."""
     pairs = zip(fields[::2], fields[1::2], strict=True)
     return Headers(
         [
@@ -119,7 +121,7 @@ def headers(fields: Sequence[bytes]) -> Headers:
 
 
 def decode_key(raw: bytes | None) -> str | None:
-    """Give a key as text."""
+    """Return a key as text."""
     return None if raw is None else _decode(raw)
 
 

@@ -1,4 +1,4 @@
-"""Stream names to keys."""
+"""Shard keys: the Redis keys for stream names and shard numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["beside", "numbered", "several", "single"]
 
 
 def single(stream: str) -> Shard:
-    """Give the one shard of a stream that is one key.
+    """Return the only shard of a stream that has a single key.
 
     Raises:
-        ConfigurationError: The name is empty, or no text.
+        ConfigurationError: The name is empty, or not text.
     """
     if not isinstance(stream, str) or not stream:
         raise ConfigurationError(
@@ -29,10 +29,11 @@ def single(stream: str) -> Shard:
 
 
 def numbered(stream: str, number: int) -> Shard:
-    """Give a shard of a stream that is spread over several keys: `stream:number`.
+    """Return a shard of a stream that is spread over several keys: `stream:number`.
 
     Raises:
-        ConfigurationError: The name is no stream's, or the number no shard's.
+        ConfigurationError: The name is not a valid stream name, or the number not a
+            valid shard number.
     """
     if type(number) is not int or number < 0:
         raise ConfigurationError(
@@ -43,18 +44,20 @@ def numbered(stream: str, number: int) -> Shard:
 
 
 def several(stream: str, numbers: Iterable[int]) -> Iterator[Shard]:
-    """Give shards of a stream by numbers that are known to be whole and 0 or more."""
+    """Return shards of a stream by numbers that are known to be valid."""
     key = single(stream).key
     return (Shard(stream, number, b"%b:%d" % (key, number)) for number in numbers)
 
 
 def beside(key: bytes, name: bytes) -> bytes:
-    """Name what belongs to a key: `key.name`, in the same slot of a cluster.
+    """Return the name of a key that belongs to another: `key.name`, in the same slot.
 
-    A slot is that of the text between the first `{` and the next `}`, or of the whole
-    key without any (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
-    So a key that has no such tag is made one. That can't be done with a `}` in it: such
-    a name may be of another slot, and a cluster refuses both together.
+    The slot of a key is that of the text between its first `{` and the next `}`, or of
+    the whole key if it has no such tag
+    (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags).
+    So a key without such a tag is made into one. That is not possible for a key with a
+    `}` in it: the returned name may then belong to another slot, and a cluster refuses
+    commands with both keys.
     """
     _, opening, behind = key.partition(b"{")
     tagged = opening and behind.find(b"}") > 0

@@ -1,1 +1,1 @@
-"""The server's language: commands, scripts, and what their replies mean."""
+"""The server's protocol: commands, scripts, and the meaning of their replies."""

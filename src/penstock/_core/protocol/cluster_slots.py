@@ -1,4 +1,4 @@
-"""Which keys a cluster keeps together, and so names in one command.
+"""Cluster slots: the keys that one command may name together in a Redis Cluster.
 
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
@@ -14,8 +14,8 @@ _SLOTS: Final = 16384
 
 
 def slot(key: bytes) -> int:
-    """Give a key's slot: that of what stands in its first braces, or of all of it."""
+    """Return a key's slot: that of the text in its first braces, or of all of it."""
     _, opening, behind = key.partition(b"{")
     tag, closing, _ = behind.partition(b"}")
-    # The CRC16 of the specification is the XMODEM one.
+    # The specification's CRC16 is the XMODEM variant.
     return crc_hqx(tag if opening and closing and tag else key, 0) % _SLOTS

@@ -1,6 +1,6 @@
 """Redis commands as values: one pure builder per command.
 
-A command is the tuple of its words, ready for `hiredis.pack_command`. Facts about
+A command is the tuple of its words, ready for `hiredis.pack_command`. The facts about
 the commands are from their pages at https://redis.io/docs/latest/commands/.
 """
 
@@ -16,7 +16,7 @@ Command: TypeAlias = tuple[Word, ...]
 
 
 def transaction(batch: Iterable[Command]) -> list[Command]:
-    """Have commands done with nothing in between; the last reply has all of theirs."""
+    """Run commands with no other command in between; the last reply has all theirs."""
     return [(b"MULTI",), *batch, (b"EXEC",)]
 
 
@@ -26,17 +26,17 @@ def xadd(
     id: Word = b"*",  # noqa: A002
     trim: Command = (),
 ) -> Command:
-    """Append an entry; the reply is its id. What is old is trimmed after that."""
+    """Append an entry, then trim old entries; the reply is the new entry's id."""
     return (b"XADD", key, *trim, id, *fields)
 
 
 def xread(
     keys: Sequence[bytes], after: Sequence[Word], count: int, block: int | None
 ) -> Command:
-    """Read what came after an id, per key.
+    """Read the entries above an id, for each key.
 
-    COUNT is per key. Waits up to `block` milliseconds for the first one, and not at
-    all with None.
+    COUNT is per key. The command waits up to `block` milliseconds for the first entry,
+    and not at all if `block` is None.
     """
     wait: Command = () if block is None else (b"BLOCK", block)
     return (b"XREAD", b"COUNT", count, *wait, b"STREAMS", *keys, *after)
@@ -51,10 +51,11 @@ def xreadgroup(
     *,
     noack: bool = False,
 ) -> Command:
-    """Read entries that the group has delivered to nobody yet.
+    """Read entries that the group has not delivered to any consumer yet.
 
-    COUNT is per key. Waits up to `block` milliseconds for the first one, and not at
-    all with None. With NOACK the server takes them for acknowledged at once.
+    COUNT is per key. The command waits up to `block` milliseconds for the first entry,
+    and not at all if `block` is None. With NOACK the server counts the entries as
+    acknowledged at once.
     """
     head = (b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count)
     wait: Command = () if block is None else (b"BLOCK", block)
@@ -65,71 +66,72 @@ def xreadgroup(
 
 
 def xrange_one(key: bytes, id: bytes) -> Command:  # noqa: A002
-    """Read one entry, if it is there."""
+    """Read one entry, if it exists."""
     return (b"XRANGE", key, id, id)
 
 
 def xrange_between(key: bytes, low: bytes, high: bytes, count: int) -> Command:
-    """Read entries from an id to an id, both included, the lowest first."""
+    """Read the entries from one id to another, both included, the lowest first."""
     return (b"XRANGE", key, low, high, b"COUNT", count)
 
 
 def xrevrange_between(key: bytes, high: bytes, low: bytes, count: int) -> Command:
-    """Read entries from an id down to an id, both included, the highest first."""
+    """Read the entries from an id down to another, both included, highest first."""
     return (b"XREVRANGE", key, high, low, b"COUNT", count)
 
 
 def xrevrange_last(key: bytes) -> Command:
-    """Read the entry with the highest id, if there is any."""
+    """Read the entry with the highest id, if the stream has any entry."""
     return xrevrange_between(key, b"+", b"-", 1)
 
 
 def xdel(key: bytes, ids: Iterable[bytes]) -> Command:
-    """Delete entries; the reply is how many of them there were."""
+    """Delete entries; the reply is the number of them that existed."""
     return (b"XDEL", key, *ids)
 
 
 def xtrim(key: bytes, trim: Command) -> Command:
-    """Delete what is old; the reply is how many entries it were."""
+    """Trim old entries; the reply is the number of deleted entries."""
     return (b"XTRIM", key, *trim)
 
 
 def xack(key: bytes, group: str, ids: Iterable[bytes]) -> Command:
-    """Acknowledge; the reply is how many were pending."""
+    """Acknowledge entries; the reply is the number of them that were pending."""
     return (b"XACK", key, group, *ids)
 
 
 def xpending_page(
     key: bytes, group: str, consumer: str | None, after: bytes, count: int
 ) -> Command:
-    """List pending entries above an id: id, owner, idle, deliveries.
+    """List pending entries above an id: id, owner, idle time, deliveries.
 
-    Those of one consumer, or with None of all.
+    The page has the pending entries of one consumer, or of all consumers if `consumer`
+    is None.
     """
-    # "(" makes the start exclusive, since Redis 6.2.
+    # "(" makes the start exclusive, from Redis 6.2 on.
     page = (b"XPENDING", key, group, b"(" + after, b"+", count)
     return page if consumer is None else (*page, consumer)
 
 
 def xpending_summary(key: bytes, group: Word) -> Command:
-    """Ask for a group's number of pending entries and their lowest and highest id."""
+    """Ask for the number and the lowest and highest id of a group's pending entries."""
     return (b"XPENDING", key, group)
 
 
 def xpending_between(
     key: bytes, group: str, consumer: Word, *, low: bytes, high: bytes, count: int
 ) -> Command:
-    """List a consumer's pending entries from an id to an id, both included."""
+    """List a consumer's pending entries from one id to another, both included."""
     return (b"XPENDING", key, group, low, high, count, consumer)
 
 
 def xautoclaim(
     key: bytes, group: str, consumer: str, *, idle: int, cursor: bytes, count: int
 ) -> Command:
-    """Take over what has been idle for `idle` milliseconds, from a cursor on.
+    """Claim entries that have been idle for `idle` milliseconds, from a cursor on.
 
-    Looks at ten times `count` entries at most. JUSTID keeps bodies off the wire and the
-    delivery count as it is.
+    The server scans at most ten times `count` entries. With JUSTID it does not send the
+    bodies and does not change the delivery counts.
     """
     head = (b"XAUTOCLAIM", key, group, consumer, idle, cursor)
     return (*head, b"COUNT", count, b"JUSTID")
@@ -146,43 +148,45 @@ def xclaim(
 ) -> Command:
     """Claim entries; the reply is the ids of those that are still pending.
 
-    What has been idle for less than `idle` milliseconds is left alone. JUSTID keeps
-    bodies off the wire and the delivery count unchanged, unless `words` set it.
+    Entries that have been idle for less than `idle` milliseconds are not claimed. With
+    JUSTID the server does not send the bodies and does not change the delivery counts,
+    unless `words` set them.
     """
     return (b"XCLAIM", key, group, consumer, idle, *ids, *words, b"JUSTID")
 
 
 def xgroup_create(key: bytes, group: str, after: Word, *, mkstream: bool) -> Command:
-    """Create a group that will deliver what lies after an id (`$`: only new)."""
+    """Create a group that delivers the entries above an id (`$`: only new ones)."""
     command = (b"XGROUP", b"CREATE", key, group, after)
     return (*command, b"MKSTREAM") if mkstream else command
 
 
 def xgroup_setid(key: bytes, group: str, after: bytes) -> Command:
-    """Have a group deliver what lies after an id, delivered before or not.
+    """Set a group's position, after which it delivers all entries above an id.
 
-    What is pending stays so.
+    Entries that were delivered before are delivered again. Pending entries stay
+    pending.
     """
     return (b"XGROUP", b"SETID", key, group, after)
 
 
 def exists(keys: Iterable[bytes]) -> Command:
-    """Count the keys that there are."""
+    """Count the keys that exist."""
     return (b"EXISTS", *keys)
 
 
 def key_type(key: bytes) -> Command:
-    """Ask what is at a key: `stream`, another type, or `none`."""
+    """Ask for the type of a key: `stream`, another type, or `none`."""
     return (b"TYPE", key)
 
 
 def unlink(key: bytes) -> Command:
-    """Delete a key; unlike DEL, frees it in the background. The reply is how many."""
+    """Delete a key and free it in the background, unlike DEL; the reply is 1 or 0."""
     return (b"UNLINK", key)
 
 
 def xinfo_stream(key: bytes) -> Command:
-    """Describe a stream; its last generated id among other things."""
+    """Describe a stream, including its last generated id."""
     return (b"XINFO", b"STREAM", key)
 
 
@@ -192,31 +196,32 @@ def xinfo_groups(key: bytes) -> Command:
 
 
 def counts_lag() -> Command:
-    """Ask for commands that came after servers had learned to count a lag correctly.
+    """Ask for commands that exist only on servers that count the lag correctly.
 
-    Redis 8.2 and Valkey 9. Before Redis 8.0, and patches of older ones, a group's
-    counter missed entries that were trimmed or deleted ahead of it
-    (redis/redis#13957), and none of what such a server says shows it.
+    These servers are Redis 8.2 and Valkey 9. Before Redis 8.0 and patch releases of
+    older versions, a group's counter missed entries that were trimmed or deleted before
+    it had delivered them (redis/redis#13957), and no reply of such a server shows that.
     """
     return (b"COMMAND", b"INFO", b"XACKDEL", b"DELIFEQ")
 
 
 def xinfo_consumers(key: bytes, group: Word) -> Command:
-    """Describe a group's consumers: name, pending, idle."""
+    """Describe a group's consumers: name, pending, idle time."""
     return (b"XINFO", b"CONSUMERS", key, group)
 
 
 def xgroup_delconsumer(key: bytes, group: str, consumer: Word) -> Command:
-    """Remove a consumer, and with it whatever is pending for it."""
+    """Remove a consumer, and with it all its pending entries."""
     return (b"XGROUP", b"DELCONSUMER", key, group, consumer)
 
 
 def xclaim_restore(
     key: bytes, group: str, consumer: str, ids: Iterable[bytes]
 ) -> Command:
-    """Make entries pending that are pending for nobody, claimable by the next search.
+    """Make entries pending again that are in no pending list, ready to be claimed.
 
-    FORCE makes them so; their idle time is a year, more than any lease.
+    FORCE adds them to the pending list. Their idle time is a year, which exceeds any
+    lease, so the next search for idle entries claims them.
     """
     head: Command = (b"XCLAIM", key, group, consumer, 0, *ids)
     return (*head, b"IDLE", 365 * 86_400_000, b"RETRYCOUNT", 0, b"FORCE", b"JUSTID")
@@ -228,25 +233,26 @@ def wait(replicas: int, ms: int) -> Command:
 
 
 def wait_aof(replicas: int, ms: int) -> Command:
-    """Wait until append-only files have this connection's writes, our own too.
+    """Wait until append-only files have this connection's writes, the server's own too.
 
-    The reply is how many do: this server's, 1 or 0, and replicas'.
+    The reply is the number of files that have the writes: the server's own (1 or 0),
+    and those of replicas.
     """
     return (b"WAITAOF", 1, replicas, ms)
 
 
 def publish(channel: bytes, message: bytes) -> Command:
-    """Tell those who have subscribed to a channel."""
+    """Publish a message to the subscribers of a channel."""
     return (b"PUBLISH", channel, message)
 
 
 def pubsub_numsub(channels: Iterable[bytes]) -> Command:
-    """Count the connections that listen to each channel; the reply is flat pairs."""
+    """Count the subscribers of each channel; the reply is flat pairs."""
     return (b"PUBSUB", b"NUMSUB", *channels)
 
 
 def subscribe(channels: Sequence[bytes]) -> Command:
-    """Have what is published on channels pushed to this connection."""
+    """Subscribe this connection to channels; the server pushes their messages to it."""
     return (b"SUBSCRIBE", *channels)
 
 
@@ -256,25 +262,25 @@ def client_id() -> Command:
 
 
 def client_unblock(client: int) -> Command:
-    """Let another connection's blocking read end as if its time were over."""
+    """End the blocking read of another connection as if its timeout had expired."""
     return (b"CLIENT", b"UNBLOCK", client, b"TIMEOUT")
 
 
 def time() -> Command:
-    """Ask what time the server has."""
+    """Ask for the server's time."""
     return (b"TIME",)
 
 
 def role() -> Command:
-    """Ask whether this is a `master`, a `slave` or a `sentinel`; its first word."""
+    """Ask for the server's role: `master`, `slave` or `sentinel`, as the first word."""
     return (b"ROLE",)
 
 
 def sentinel_primary(service: str) -> Command:
-    """Ask a sentinel for host and port of what it watches by a name; nil if nothing."""
+    """Ask a sentinel for the host and port of a service's primary; nil if unknown."""
     return (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)
 
 
 def info(section: bytes) -> Command:
-    """Ask how the server is doing, one section of it."""
+    """Ask for one section of the server's INFO."""
     return (b"INFO", section)

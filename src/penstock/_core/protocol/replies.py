@@ -1,6 +1,6 @@
-"""What replies say: facts as values, errors as classes.
+"""Replies as values: facts as named tuples, errors classified by what they call for.
 
-Values are made of replies in `answers`, once for all, before anybody gets them.
+`reply_parsing` turns each reply into a value once, before any caller gets it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 RawEntry: TypeAlias = Sequence[Any]
-"""`[id, [field, value, ...]]`; None for the fields of a deleted entry."""
+"""`[id, [field, value, ...]]`; None instead of the fields of a deleted entry."""
 
 
 class ProtocolError(Exception):
-    """A reply is not what its command brings."""
+    """A malformed reply: it does not have the form that its command returns."""
 
 
 class ErrorKind(Enum):
-    """What an error reply calls for."""
+    """The reaction that an error reply calls for."""
 
     TRANSIENT = "wait and try again"
     REROUTE = "another node has it"
@@ -45,7 +45,8 @@ class ErrorKind(Enum):
     FATAL = "the configuration forbids it: tell the user"
 
 
-# What a user may not do in a script goes by many names, and none begins with NOPERM.
+# A command in a script that the user may not run is refused with various texts, and
+# none of them begins with NOPERM.
 _DENIED: Final = re.compile(
     r"^[^\r\n]{0,200}?(?=The user executing the script |ACL failure in script: )"
 )
@@ -55,7 +56,7 @@ class ErrorReply:
     """An error reply as a value.
 
     Attributes:
-        code: Its first word, for example `NOGROUP`.
+        code: The first word of the reply, for example `NOGROUP`.
         text: The whole reply, made printable and cut.
     """
 
@@ -70,20 +71,20 @@ class ErrorReply:
 
     @property
     def trouble(self) -> ErrorKind:
-        """What it calls for."""
+        """The reaction that this reply calls for."""
         if known := _BY_CODE.get(self.code):
             return known
         text = self.text.lower()
         for words, trouble in _BY_TEXT:
             if words in text:
                 return trouble
-        # What we don't know may pass: a refusal must not end a consumer
+        # An unknown error may be transient: a refusal must not end a consumer
         # (chrisguidry/docket#477).
         return ErrorKind.TRANSIENT
 
     @property
     def passing(self) -> bool:
-        """Whether nothing was done because of the server's state at that moment."""
+        """Whether the server did nothing because of a temporary state of its own."""
         return self.code in _PASSING
 
 
@@ -110,8 +111,9 @@ _BY_CODE: Final = {
     "CROSSSLOT": ErrorKind.FATAL,
 }
 
-# Redis 7 says "UNBLOCKED the stream key no longer exists" where Valkey 9 says
-# NOGROUP; a demoted primary says UNBLOCKED too, and that passes.
+# Redis 7 answers "UNBLOCKED the stream key no longer exists" where Valkey 9 answers
+# NOGROUP. A demoted primary answers UNBLOCKED too, with another text, and that is
+# transient.
 _BY_TEXT: Final = (
     ("key no longer exists", ErrorKind.REPAIR),
     ("requires the key to exist", ErrorKind.REPAIR),
@@ -123,7 +125,7 @@ _BY_TEXT: Final = (
 )
 
 
-# What an XADD is refused for because of its id.
+# Texts of the errors with which XADD refuses an id, each with its hint.
 _ID_HINTS: Final = (
     (
         "equal or smaller",
@@ -153,7 +155,7 @@ ELSEWHERE: Final = (
 
 
 def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
-    """Make an error of a refused XADD."""
+    """Return the error for a refused XADD."""
     if reply.code == "NOPERM":
         return SendFailed(stream, reply.code, reply.text, _MAY_NOT)
     if reply.trouble is ErrorKind.REROUTE:
@@ -169,24 +171,24 @@ _IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]+ .*)")
 
 
 def of_script(reply: ErrorReply) -> ErrorReply:
-    """Find what was refused inside a script; Redis 6.2 says only that it failed."""
+    """Return the error of a script's command, which Redis 6.2 wraps in another one."""
     inner = _IN_SCRIPT.search(reply.text)
     return reply if inner is None else ErrorReply(inner[1])
 
 
 def without_arguments(text: str) -> str:
-    """Cut what "unknown command" repeats of a command: payloads and passwords."""
+    """Cut the arguments that "unknown command" repeats: payloads and passwords."""
     return text.partition(", with args beginning with")[0]
 
 
 class Pending(NamedTuple):
-    """One line of XPENDING.
+    """One entry in a reply of XPENDING.
 
     Attributes:
         id: The entry's id.
-        consumer: Who has it.
-        idle: Milliseconds since it was last given to somebody.
-        deliveries: How often it was.
+        consumer: The consumer that owns the entry.
+        idle: Milliseconds since the entry was last delivered or claimed.
+        deliveries: The number of deliveries.
     """
 
     id: bytes
@@ -196,13 +198,14 @@ class Pending(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """XPENDING's summary.
+    """The summary form of XPENDING.
 
     Attributes:
-        number: How many entries are pending.
-        lowest: The lowest id of them; None without any.
-        highest: The highest.
-        holders: The consumers that have some, each with how many; None without any.
+        number: The number of pending entries.
+        lowest: The lowest id of them; None if there are none.
+        highest: The highest id of them; None if there are none.
+        holders: The consumers that own pending entries, each with their number; None if
+            there are none.
     """
 
     number: int
@@ -212,13 +215,16 @@ class Summary(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """XAUTOCLAIM's reply.
+    """The reply of XAUTOCLAIM.
 
     Attributes:
-        cursor: Where to go on; `0-0` when all have been looked at.
-        ids: What was taken over; by Redis 6.2 also what is deleted from the stream.
-        deleted: Ids of pending entries that the server let go, whoever had them,
-            because they are deleted from the stream; Redis 6.2 lets none go.
+        cursor: The cursor at which to continue; `0-0` when all entries have been
+            scanned.
+        ids: The claimed entries; from Redis 6.2 also entries that are deleted from the
+            stream.
+        deleted: Ids of pending entries that the server removed from the pending list,
+            whoever owned them, because they are deleted from the stream. Redis 6.2
+            removes none.
     """
 
     cursor: bytes
@@ -227,12 +233,12 @@ class Claimed(NamedTuple):
 
 
 class ConsumerInfo(NamedTuple):
-    """One consumer of XINFO CONSUMERS.
+    """One consumer in a reply of XINFO CONSUMERS.
 
     Attributes:
         name: The consumer's name.
-        pending: Entries it was given and has not acknowledged.
-        idle: Milliseconds since it last asked for anything.
+        pending: Entries that were delivered to the consumer and are not acknowledged.
+        idle: Milliseconds since the consumer's last request.
     """
 
     name: bytes
@@ -241,16 +247,16 @@ class ConsumerInfo(NamedTuple):
 
 
 class GroupInfo(NamedTuple):
-    """One group of XINFO GROUPS.
+    """One group in a reply of XINFO GROUPS.
 
     Attributes:
         name: The group's name.
-        consumers: How many consumers it knows.
-        pending: Entries delivered and not acknowledged.
-        last_delivered: The highest id that it has delivered.
-        lag: Entries not delivered yet; None where the server can't tell.
-        read: How many entries lie up to that id, trimmed ones included; None where the
-            server can't tell.
+        consumers: The number of consumers that the group knows.
+        pending: Entries that were delivered and are not acknowledged.
+        last_delivered: The highest id that the group has delivered.
+        lag: Entries that have not been delivered yet; None if the server can't know.
+        read: The number of entries up to the last delivered id, trimmed ones included;
+            None if the server can't know.
     """
 
     name: bytes
@@ -262,16 +268,16 @@ class GroupInfo(NamedTuple):
 
 
 class StreamInfo(NamedTuple):
-    """What XINFO STREAM says, without the entries.
+    """The reply of XINFO STREAM, without the entries.
 
     Attributes:
-        length: How many entries there are.
-        last: The highest id that there has been.
-        first: The lowest id that there is; None in an empty stream.
-        deleted: The highest id that was deleted from the middle; None where the
-            server does not tell, before Redis 7.
-        newest: The highest id that there is; None in an empty stream.
-        added: How many entries were ever added; None before Redis 7.
+        length: The number of entries.
+        last: The last generated id.
+        first: The lowest id in the stream; None for an empty stream.
+        deleted: The highest id that was deleted from the middle; None if the server
+            does not report it, before Redis 7.
+        newest: The highest id in the stream; None for an empty stream.
+        added: The number of entries that were ever added; None before Redis 7.
     """
 
     length: int
@@ -284,13 +290,13 @@ class StreamInfo(NamedTuple):
     def behind(
         self, delivered: EntryId, told: int | None, *, trusted: bool = False
     ) -> int | None:
-        """Count the entries above an id; None where that can't be known.
+        """Return the number of entries above an id; None if that can't be known.
 
         Args:
             delivered: The id.
             told: The server's own count, if it has one.
-            trusted: Whether its count is right after entries were trimmed or deleted
-                that had not been delivered; see `counts_lag`.
+            trusted: Whether the server's count is right after entries were trimmed or
+                deleted that had not been delivered; see `commands.counts_lag`.
         """
         if delivered >= self.last or self.first is None:
             return 0
@@ -298,21 +304,21 @@ class StreamInfo(NamedTuple):
             return self.length - (delivered == self.first)
         if told is None or not 0 <= told <= self.length:
             return None
-        # Where nothing was ever removed, no server can have missed anything.
+        # If no entry was ever removed, no server can have missed one.
         whole = self.added == self.length
         holes = self.deleted is None or self.deleted > delivered
         return told if whole or (trusted and not holes) else None
 
 
 def highest_pending(summary: Summary | ErrorReply) -> EntryId:
-    """Give the highest pending id; if it was refused to tell, the last there is."""
+    """Return the highest pending id, or `EntryId.MAX` if the request was refused."""
     if isinstance(summary, ErrorReply):
         return EntryId.MAX
     return EntryId.MIN if summary.highest is None else EntryId.parse(summary.highest)
 
 
 def bodies(ids: Sequence[bytes], found: Iterable[Any]) -> list[RawEntry]:
-    """Put ids and the replies of an XRANGE each together; None where it is deleted."""
+    """Combine ids with the replies of an XRANGE each; None for a deleted entry."""
     return [
         (id_, reply[0][1] if reply else None)
         for id_, reply in zip(ids, found, strict=True)
@@ -320,10 +326,11 @@ def bodies(ids: Sequence[bytes], found: Iterable[Any]) -> list[RawEntry]:
 
 
 def together(answers: Sequence[Any]) -> list[Any]:
-    """Give the replies of a transaction's commands.
+    """Return the replies of a transaction's commands.
 
-    If it was refused as a whole, that is the only one: of the command for which it was,
-    since EXEC does not say which.
+    If the server refused the transaction as a whole, the list has one reply: the
+    refusal of the command that caused it, since EXEC does not say which command that
+    was.
     """
     *queued, done = answers
     if not isinstance(done, ErrorReply):
@@ -332,15 +339,15 @@ def together(answers: Sequence[Any]) -> list[Any]:
 
 
 def counts_lag(reply: Any) -> bool:
-    """Return whether a server's count of a lag can be trusted; see `commands`."""
+    """Return whether the server's lag can be trusted; see `commands.counts_lag`."""
     return isinstance(reply, list) and any(reply)
 
 
 def lag(facts: Any, group: str, *, trusted: bool) -> int | None:
-    """Count what a group was not given yet; None where that can't be known.
+    """Return the number of entries not yet delivered to a group, or None if unknown.
 
     Args:
-        facts: The replies of XINFO STREAM and XINFO GROUPS, asked in one transaction.
+        facts: The replies of XINFO STREAM and XINFO GROUPS, sent in one transaction.
         group: The group's name.
         trusted: Whether the server's own count can be trusted.
     """
@@ -357,10 +364,10 @@ def lag(facts: Any, group: str, *, trusted: bool) -> int | None:
 
 
 def may_evict(reply: Any) -> bytes | None:
-    """Read from INFO's memory section the policy by which streams may be evicted.
+    """Return the eviction policy from INFO's memory section if it may evict streams.
 
-    None if they can't be: there is no limit, or keys without a TTL are kept. None too
-    where the server does not tell.
+    None if streams can't be evicted: there is no memory limit, or keys without a TTL
+    are kept. None also if the server does not report its policy.
     """
     if not isinstance(reply, bytes):
         return None

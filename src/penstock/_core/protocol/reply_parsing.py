@@ -1,16 +1,15 @@
-"""Raw RESP replies, 2 or 3, to values, each by the command that it answers.
+"""Reply parsing: raw RESP2 and RESP3 replies to values, each by its command.
 
-This is the one place where it is found out that a reply is none: a byte that was
-spoilt on its way mostly breaks RESP, but may also leave a list where a number was
-asked for, and may shift all replies behind it to others' commands. So each is looked
-at before anybody gets it, and what makes no sense costs the connection
-(`ProtocolError`).
-What is of the right type and says something else can't be told by anybody: that is
-what TLS is for.
+This is the one place where malformed replies are found. A byte that was corrupted on
+its way usually breaks RESP. But it may also leave a list in place of a number, and it
+may shift all later replies to the wrong commands. So each reply is checked before any
+caller gets it, and a malformed reply costs the connection (`ProtocolError`). A reply of
+the right type with a wrong value can't be detected here: that is what TLS is for.
 
-What comes in is what hiredis made of the bytes: lists, dicts (RESP3 maps), bytes,
-ints, None, and `ErrorReply` for an error, which is left as it is. Types are checked by
-msgspec, as those of payloads are, but for entries, which are many.
+The input is what hiredis makes of the bytes: lists, dicts (RESP3 maps), bytes, ints,
+None, and `ErrorReply` for an error, which is passed on unchanged. msgspec checks the
+types, as it does those of payloads, except the types of entries, because those are
+many.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ Reader: TypeAlias = Callable[[Command, Any], Any]
 def read(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
     """Read the replies to commands that were sent together; errors stay as they are.
 
-    Commands that Penstock has no use for may be among them, for tests: what they bring
-    is given as it is.
+    The batch may have commands that Penstock does not use, for tests: their replies are
+    returned unchanged.
 
     Args:
         batch: The commands.
-        replies: One for each of them.
+        replies: The reply of each command.
 
     Raises:
-        Senseless: One is not what its command brings.
+        ProtocolError: A reply does not have the form that its command returns.
     """
     if set(map(_head, batch)) == _ONLY_XADD:
         _check_ids([reply for reply in replies if type(reply) is not ErrorReply])
@@ -79,7 +78,7 @@ def read(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
 
 
 def _read_all(queued: Sequence[Command], reply: Any) -> Any:
-    """Read EXEC's reply: those of the commands before it, or why there are none."""
+    """Read EXEC's reply: the replies of the queued commands, or the error."""
     if type(reply) is ErrorReply:
         return reply
     if type(reply) is not list or len(reply) != len(queued):
@@ -94,13 +93,13 @@ def _read_one(command: Command, reply: Any) -> Any:
     return reply if reader is None else reader(command, reply)
 
 
-# -- what all of them need ---------------------------------------------------------
+# -- shared helpers ----------------------------------------------------------------
 
 _head: Final = cast("Callable[[Sequence[Any]], Any]", itemgetter(0))
 _second: Final = cast("Callable[[Sequence[Any]], Any]", itemgetter(1))
 _ONLY_XADD: Final = {b"XADD"}
 _ID: Final = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
-# Of 64 bits for certain.
+# Both parts certainly fit into 64 bits.
 _SHORT_ID: Final = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 _IN_IDS: Final = b"0123456789-"
 
@@ -108,8 +107,9 @@ _Fields: TypeAlias = list[bytes]
 
 
 def _typed(kind: Any) -> Reader:
-    """Read what has only to be of a type."""
-    # In a struct, whose types msgspec looks at once and not with every reply.
+    """Return a reader that only checks a reply's type."""
+    # The type is wrapped in a struct: msgspec analyzes a struct's types once, and not
+    # with every reply.
     shell: Any = msgspec.defstruct("Reply", [("reply", kind)], array_like=True)
 
     def typed(_: Command, reply: Any) -> Any:
@@ -140,10 +140,10 @@ def _id_or_none(raw: bytes | None) -> EntryId | None:
 
 
 def _check_ids(raw: Sequence[Any]) -> None:
-    """Make sure that these are ids, by looking at all at once.
+    """Check that these are ids, all at once.
 
-    That one has its dash at an end, and others none too many, is not found out but for
-    the first and the last one: it takes two spoilt bytes.
+    An id that has its dash at one end, or no dash while another id has too many, is
+    found only if it is the first or the last one: that takes two corrupted bytes.
     """
     if not raw:
         return
@@ -171,7 +171,7 @@ def _pairs(reply: Any) -> dict[bytes, Any]:
 
 # -- entries -----------------------------------------------------------------------
 
-# Keys that are looked for one by one.
+# The number of keys up to which they are searched for one by one.
 _FEW: Final = 4
 
 _streams_typed: Final = _typed(dict[bytes, Any] | list[tuple[bytes, Any]] | None)
@@ -183,10 +183,10 @@ _WORDS: Final = {bytes}
 
 
 def _check_entries(entries: Any) -> None:
-    """Make sure that these are pairs of an id and fields, or None for them.
+    """Check that these are pairs of an id and fields, or None in place of the fields.
 
-    Not by msgspec, which makes new ones: twice as many containers for the garbage
-    collector cost more than this does.
+    msgspec is not used here, because it makes new lists: twice as many containers for
+    the garbage collector cost more than this check does.
     """
     if type(entries) is not list:
         raise ProtocolError
@@ -201,16 +201,16 @@ def _check_entries(entries: Any) -> None:
     there = list(filter(None, bodies))
     if not _WORDS.issuperset(map(type, chain.from_iterable(there))):
         raise ProtocolError
-    # Fields come in pairs.
+    # A field list has pairs of name and value.
     if sum(map(len, there)) % 2:
         raise ProtocolError
 
 
 def _entries(command: Command, reply: Any) -> Sequence[RawEntry]:
-    """Read XRANGE's or XREVRANGE's reply."""
+    """Read the reply of XRANGE or XREVRANGE."""
     _check_entries(reply)
     entries: list[RawEntry] = reply
-    # Asked for by its id, it can't be another.
+    # A request for one id can't return another one.
     _, _, low, high, *_ = command
     if low == high and entries and [id_ for id_, _ in entries] != [low]:
         raise ProtocolError
@@ -220,7 +220,7 @@ def _entries(command: Command, reply: Any) -> Sequence[RawEntry]:
 def _streams(
     command: Command, reply: Any
 ) -> Iterable[tuple[bytes, Sequence[RawEntry]]]:
-    """Read XREAD's or XREADGROUP's reply: pairs of key and entries, never without."""
+    """Read the reply of XREAD or XREADGROUP: pairs of a key and at least one entry."""
     found = _streams_typed(command, reply)
     if found is None:
         return ()
@@ -242,7 +242,7 @@ _ids_typed: Final = _typed(list[bytes])
 
 
 def _pending(command: Command, reply: Any) -> Any:
-    """Read XPENDING's reply: the summary, or lines if they were asked for."""
+    """Read the reply of XPENDING: the summary, or the entries if requested."""
     if len(command) > 3:  # noqa: PLR2004 - behind key and group
         page: list[Pending] = _page_typed(command, reply)
         _check_ids([line.id for line in page])
@@ -259,7 +259,7 @@ def _pending(command: Command, reply: Any) -> Any:
 
 
 def _claimed(command: Command, reply: Any) -> Claimed:
-    """Read XAUTOCLAIM's reply with JUSTID; of Redis 6.2 it has no third part."""
+    """Read the reply of XAUTOCLAIM with JUSTID; that of Redis 6.2 has no third part."""
     page: Claimed = _claimed_typed(command, reply)
     _check_id(page.cursor)
     _check_ids(page.ids)
@@ -268,7 +268,7 @@ def _claimed(command: Command, reply: Any) -> Claimed:
 
 
 def _ids(command: Command, reply: Any) -> list[bytes]:
-    """Read XCLAIM's reply with JUSTID."""
+    """Read the reply of XCLAIM with JUSTID."""
     found: list[bytes] = _ids_typed(command, reply)
     _check_ids(found)
     return found
@@ -276,7 +276,7 @@ def _ids(command: Command, reply: Any) -> list[bytes]:
 
 # -- descriptions ------------------------------------------------------------------
 
-# The names of what we read, in the order of its type's fields.
+# The names of the facts that are read, in the order of the type's fields.
 _OF_STREAM: Final = (
     b"length",
     b"last-generated-id",
@@ -321,7 +321,7 @@ _consumer_typed: Final = _typed(ConsumerInfo)
 
 
 def _facts(reply: Any, names: Iterable[bytes]) -> list[Any]:
-    """Pick what we read out of a map; what the server does not tell is None."""
+    """Return the named values of a map; None for those that the server omits."""
     return list(map(_pairs(reply).get, names))
 
 
@@ -363,7 +363,7 @@ def _consumer(command: Command, reply: Any) -> ConsumerInfo:
 
 
 def _described(command: Command, reply: Any) -> Any:
-    """Read XINFO's reply."""
+    """Read the reply of XINFO."""
     if command[1] == b"STREAM":
         return _stream(command, reply)
     if type(reply) is not list:
@@ -383,19 +383,19 @@ _counts_typed: Final = _typed(list[int])
 
 
 def _one_id(_: Command, reply: Any) -> bytes:
-    """Read the reply of a script that gives an id."""
+    """Read the reply of a script that returns an id."""
     _check_ids([reply])
     return bytes(reply)
 
 
 def _added(_: Command, reply: Any) -> bytes:
-    """Read XADD's reply."""
+    """Read the reply of XADD."""
     _check_ids([reply])
     return cast("bytes", reply)
 
 
 def _role(_: Command, reply: Any) -> bytes:
-    """Read ROLE's reply: its first word."""
+    """Read the reply of ROLE and return its first word."""
     match reply:
         case [bytes(role), *_]:
             return role
@@ -403,7 +403,7 @@ def _role(_: Command, reply: Any) -> bytes:
 
 
 def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
-    """Read where a primary is: host and port."""
+    """Read a primary's host and port."""
     found: tuple[bytes, bytes] | None = _pair_typed(command, reply)
     if found is None:
         return None
@@ -414,13 +414,13 @@ def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
 
 
 def _grouped(command: Command, reply: Any) -> int | bytes:
-    """Read XGROUP's reply: DELCONSUMER tells how many were pending."""
+    """Read the reply of XGROUP: DELCONSUMER returns the number of pending entries."""
     reader = _number if command[1] == b"DELCONSUMER" else _word
     return cast("int | bytes", reader(command, reply))
 
 
 def _time(command: Command, reply: Any) -> int:
-    """Read TIME's reply: milliseconds since 1970."""
+    """Read the reply of TIME and return it in milliseconds since 1970."""
     parts = _time_typed(command, reply)
     if not all(part.isdigit() for part in parts):
         raise ProtocolError
@@ -429,7 +429,7 @@ def _time(command: Command, reply: Any) -> int:
 
 
 def _listeners(command: Command, reply: Any) -> list[int]:
-    """Read PUBSUB NUMSUB's reply: how many listen to each channel."""
+    """Read the reply of PUBSUB NUMSUB: the number of subscribers of each channel."""
     counts = list(_pairs(reply).values())
     return cast("list[int]", _counts_typed(command, counts))
 
@@ -443,7 +443,7 @@ def _buried(command: Command, reply: Any) -> int | bytes:
 
 
 def _added_once(command: Command, reply: Any) -> bytes:
-    """Read a line for each message of a run: its id, or why it was refused."""
+    """Read a run's reply: for each message a line with its id or with the error."""
     told: bytes = _word(command, reply)
     lines = told.split(b"\n")
     if len(lines) != scripts.count_added(command):

@@ -1,7 +1,8 @@
-"""What the server is to do in one step that no command does: one builder per script.
+"""Lua scripts, for steps that no single command does: one builder per script.
 
-A script looks first and changes then, so that a refusal comes before anything is done.
-It names all its keys, and its work is bounded by its words.
+A script checks first and writes afterwards, so that a refusal comes before anything has
+changed. It declares all its keys, and its work is bounded by the number of its
+arguments.
 """
 
 from __future__ import annotations
@@ -58,18 +59,18 @@ return redis.call('XTRIM', key, unpack(ARGV, 3 + names))
 def xtrim_acked(
     key: bytes, floor: bytes, ignored: Sequence[bytes], trim: Command
 ) -> Command:
-    """Delete what is old, unless a group has not acknowledged something of it.
+    """Trim a stream, unless a group has not acknowledged one of the old entries.
 
-    The reply is how many entries it were, or -1 where a group has: something below the
-    floor is pending, or is there and was not delivered. A script, so that no group is
-    made or set back in between. The server compares ids, since Lua's numbers are no
-    64-bit ones.
+    The reply is the number of deleted entries, or -1 if a group still needs one of
+    them: an entry below the floor is pending, or exists and was not delivered. This is
+    a script so that no group is created or rewound between the check and the trimming.
+    The server compares the ids, because Lua's numbers can't hold 64-bit integers.
 
     Args:
         key: The stream.
-        floor: Everything below this id is to go.
-        ignored: Groups that are not asked.
-        trim: How, in an XTRIM's words.
+        floor: All entries below this id are to be deleted.
+        ignored: Groups that are not checked.
+        trim: How to trim, as the arguments of XTRIM.
     """
     head = (b"EVAL", TRIM_ACKED, 1, key, floor)
     return (*head, len(ignored), *ignored, *trim)
@@ -84,7 +85,7 @@ end
 
 
 def last_id(key: bytes) -> Command:
-    """Ask for a stream's last id; XINFO STREAM by itself brings two whole entries."""
+    """Ask for a stream's last id, without the two whole entries of XINFO STREAM."""
     return (b"EVAL", LAST_ID, 1, key)
 
 
@@ -94,7 +95,7 @@ return #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])
 
 
 def count_between(key: bytes, low: bytes, high: bytes, most: int) -> Command:
-    """Count entries from an id to an id, both included, up to `most`."""
+    """Count the entries from one id to another, both included, up to `most`."""
     return (b"EVAL", COUNT_BETWEEN, 1, key, low, high, most)
 
 
@@ -106,9 +107,10 @@ return redis.call('XGROUP', 'DELCONSUMER', key, group, name)
 
 
 def remove_empty_consumer(key: bytes, group: str, consumer: Word) -> Command:
-    """Remove a consumer unless it has pending entries, which would go with it.
+    """Remove a consumer unless it has pending entries, which would be removed with it.
 
-    A script, so that nothing can be delivered to it in between (redis/redis#9745).
+    This is a script so that no entry can be delivered to the consumer between the check
+    and the removal (redis/redis#9745).
     """
     return (b"EVAL", REMOVE_EMPTY, 1, key, group, consumer)
 
@@ -143,20 +145,21 @@ def claim_own(
     ids: Iterable[bytes],
     words: Sequence[Word],
 ) -> Command:
-    """Claim entries anew for the consumer that owns them, and none of another one.
+    """Claim entries again for the consumer that owns them, and no others.
 
-    The reply is the ids that were its own. Those of entries that are deleted from the
-    stream are among them: any consumer's XCLAIM or XAUTOCLAIM lets go of such
-    entries, whoever owns them. A script, because XCLAIM does not ask who owns an entry:
-    a command that was late, behind a frozen server for example, would take the entry
-    back from the consumer that has claimed it meanwhile.
+    The reply is the ids of the entries that the consumer owned. The ids of entries that
+    are deleted from the stream are among them: any consumer's XCLAIM or XAUTOCLAIM
+    removes such entries from the pending list, whoever owns them. This is a script
+    because XCLAIM does not check who owns an entry: a late command, for example behind
+    a frozen server, would take the entry back from the consumer that has claimed it
+    meanwhile.
 
     Args:
         key: The stream.
         group: The group.
         consumer: The consumer.
-        ids: The entries; some thousands at most, which is what Lua's stack takes.
-        words: What XCLAIM is to set (`IDLE`, `RETRYCOUNT`), as its own words.
+        ids: The entries; some thousands at most, which is the limit of Lua's stack.
+        words: What XCLAIM sets (`IDLE`, `RETRYCOUNT`), as its arguments.
     """
     head = (b"EVAL", CLAIM_OWN, 1, key, group, consumer, len(words))
     return (*head, *words, *ids)
@@ -184,13 +187,14 @@ def bury(
     dead: bytes,
     letter: Iterable[bytes],
 ) -> Command:
-    """Copy an entry that is pending for us to the dead letters, and acknowledge it.
+    """Copy an entry of this consumer to the dead letters and acknowledge it.
 
-    The reply is 0 if it is not pending for us; and the copy's id if that is there, but
-    the acknowledgement was refused, or the group is gone: then it is pending for
-    nobody, and to wait for the group may be to wait for ever, as what is given up takes
-    room. A script, so that it is done once or not at all: should the copy be refused,
-    nothing is acknowledged.
+    The reply is 0 if the entry is not pending for this consumer. It is the copy's id if
+    the copy was written, but the acknowledgement was refused or the group is gone.
+    Without its group the entry is in no pending list, and waiting for the group could
+    last for ever, while entries that are given up take up the read budget. This is a
+    script so that the entry is dead-lettered once or not at all: if the copy is
+    refused, nothing is acknowledged.
     """
     return (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id, *letter)
 
@@ -207,27 +211,30 @@ def apply(
     drop: bool,
     whole: bool,
 ) -> Command:
-    """Run a transaction's commands and acknowledge its message, if that is pending.
+    """Run a transaction's commands and acknowledge its message, if it is pending.
 
-    A script, so that nothing comes in between, and that it may be sent again when its
-    reply was lost. For whom the message is pending does not matter. Commands are looked
-    at before the first one runs. One that fails all the same ends it: if it is the
-    first, nothing has happened; if not, the message is acknowledged too, and copied to
-    the dead letters, since to run the others again would be worse.
+    This is a script so that no other command runs in between, and so that it can be
+    sent again when its reply was lost. It does not matter for which consumer the
+    message is pending. The script checks all commands before it runs the first one. A
+    command that fails nevertheless ends the script. If that is the first command,
+    nothing has happened. If it is a later one, the message is acknowledged as well and
+    copied to the dead letters, since running the earlier commands again would be worse.
 
-    The reply is read by `transaction.read`.
+    `transactions.read` reads the reply.
 
     Args:
         key: The message's stream.
         group: The group.
-        id: The message.
+        id: The message's id.
         effects: The commands.
-        dead: The stream of the dead letters; None if there is none.
-        behind: What stands behind the entry's own fields in a dead letter.
-        reason: Which of these words is the reason, from 1; it is put in.
-        drop: Without dead letters, whether the message is acknowledged then.
-        whole: Whether to send the script itself, which the server may have forgotten
-            (`NOSCRIPT`), and not its name.
+        dead: The dead-letter stream; None if dead letters are not kept.
+        behind: The words that follow the entry's own fields in a dead letter.
+        reason: The number of the word in `behind` that the script replaces with the
+            reason, counted from 1.
+        drop: Whether to acknowledge the message of a broken transaction where dead
+            letters are not kept.
+        whole: Whether to send the script itself, because the server may have forgotten
+            it (`NOSCRIPT`), instead of its hash.
     """
     instead = b"bury" if dead is not None else b"drop" if drop else b"leave"
     keys = [key, dead or key, *effects.keys]
@@ -260,18 +267,18 @@ return {moved, #ARGV - 1}
 def move_entries(
     key: bytes, moves: Sequence[tuple[bytes, bytes]], behind: int
 ) -> Command:
-    """Append copies of entries to other streams, each one deleted with its copy.
+    """Append copies of entries to other streams, and delete each entry with its copy.
 
-    A script, so that no two that do this copy one entry twice, and that nothing is
-    deleted whose copy was refused. It ends at the first entry that it can't move: the
-    copy is refused, or the entry has more words than Lua's stack takes (8,000). The
-    reply is how many it moved, and how many it is through with: those that are not
-    there (any more) it passes over.
+    This is a script so that two clients that move the same entries never copy one
+    twice, and so that no entry is deleted whose copy was refused. The script ends at
+    the first entry that it can't move: its copy is refused, or it has more than 7,000
+    words (Lua's stack takes 8,000). The reply is the number of moved entries and the
+    number of processed ones: the script skips entries that do not exist (any more).
 
     Args:
-        key: The stream that they are in.
-        moves: An entry's id, and the key where it goes to.
-        behind: How many words at an entry's end are left out.
+        key: The stream that has the entries.
+        moves: For each entry its id and the key of its target stream.
+        behind: The number of words at the end of each entry that are not copied.
     """
     targets = [target for _, target in moves]
     ids = [id_ for id_, _ in moves]
@@ -319,23 +326,25 @@ def add_once(
     life: int,
     low: int,
 ) -> Command:
-    """Append entries unless that was done before; then say again what became of them.
+    """Append entries once, and return the same outcomes whenever the command is sent.
 
-    The reply has a line for each: its id, or `!` and the error. A script, so that
-    entries and the note of them are there together or not at all. That note is made
-    first, and empty: where it is refused (no memory, no permission, another type) so
-    is the rest. It is renewed when it is found, too: WAIT after that waits for a write
-    of this connection, and so for all before it.
+    The reply has a line for each entry: its id, or `!` and the error. This is a script
+    so that the entries and the note of their outcomes are written together or not at
+    all. The script writes the note first, and empty: if the server refuses the note (no
+    memory, no permission, a key of another type), it refuses the entries as well. The
+    script also renews the note's lifetime when it finds the note. That makes it a write
+    of this connection, so a WAIT that follows waits for this write and for all writes
+    before it.
 
     Args:
         key: The stream.
-        mark: A hash in the same slot: a line for each run of this producer that may
-            come again.
+        mark: A hash in the same slot, with a field for each run of this producer that
+            may be written again.
         run: The run's number.
-        entries: Per entry the words of its XADD behind the key.
+        entries: For each entry the arguments of its XADD after the key.
         life: Milliseconds for which the notes are kept.
-        low: The lowest run that may come again; what is said of those below it is
-            forgotten, and they are refused, however late they arrive.
+        low: The lowest run that may be written again. The notes of runs below it are
+            deleted, and such runs are refused, however late they arrive.
     """
     words: list[Word] = [b"EVAL", ADD_ONCE, 2, key, mark, run, life, low]
     for entry in entries:
@@ -344,12 +353,12 @@ def add_once(
     return tuple(words)
 
 
-# Where the first entry's number of words is in what `add_once` makes.
+# The index of the first entry's number of words in a command of `add_once`.
 _FIRST: Final = 8
 
 
 def count_added(command: Command) -> int:
-    """Count the entries that an `add_once` appends."""
+    """Return the number of entries that an `add_once` command appends."""
     count, place = 0, _FIRST
     while place < len(command):
         place += 1 + int(command[place])
@@ -371,7 +380,7 @@ return {
 
 
 def stream_facts(key: bytes) -> Command:
-    """Describe a stream as XINFO STREAM does, but without any entry's fields.
+    """Describe a stream as XINFO STREAM does, but without the fields of any entry.
 
     XINFO STREAM sends the first and the last entry whole, which may be 64 MiB each. The
     reply is read as a `StreamInfo`, and errors are those of XINFO STREAM.
@@ -383,5 +392,5 @@ NOTHING = b"return 1"
 
 
 def may_script() -> Command:
-    """Run a script that does nothing; refused where there are none."""
+    """Run a script that does nothing; refused where scripts can't be run."""
     return (b"EVAL", NOTHING, 0)

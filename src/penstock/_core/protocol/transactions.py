@@ -1,9 +1,10 @@
-"""What a transaction is to apply, and what came of it.
+"""Transactions: the commands that one applies, and its outcome.
 
-Redis does not undo what a script did before a command of it failed. So what can be
-known before is asked before: here whether a command may be in a script at all, has its
-arguments, and fits; in the script (`SCRIPT`) whether keys are of the right
-type, fields that are counted up are numbers, and the user may do it.
+Redis does not undo what a script did before one of its commands failed. So everything
+that can be checked in advance is checked in advance. This module checks whether a
+command is allowed in a script at all, has its arguments, and fits. The script
+(`SCRIPT`) checks whether the keys are of the right type, whether the fields to be
+incremented are numbers, and whether the user has the permission.
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ __all__ = [
     "refused",
 ]
 
-# Lua's stack has room for 8,000 words of a command.
+# Lua's stack takes 8,000 words of a command.
 _WORDS: Final = 7000
-# A script holds everybody up while it runs.
+# A script blocks all other clients while it runs.
 _COMMANDS: Final = 1000
 _BYTES: Final = 16 * 1024 * 1024
-# A word costs more than its bytes, and a request has a million words at most.
+# A word costs more than its bytes, and a request has at most a million words.
 _PER_WORD: Final = 32
 
-# By what they need at their first key: the least number of arguments is behind each.
+# By the type that each command needs at its first key. The number after a command is
+# the least number of its arguments.
 _KNOWN: Final = {
     "hash": "HSET:3 HSETNX:3 HMSET:3 HDEL:2 HINCRBY:3 HINCRBYFLOAT:3 HGET:2 HMGET:2 "
     "HGETALL:1 HLEN:1 HEXISTS:2 HKEYS:1 HVALS:1",
@@ -56,17 +58,17 @@ _KIND: Final = {
     for kind, commands in _KNOWN.items()
     for name, least in (command.split(":") for command in commands.split())
 }
-# Where all arguments are keys, or the first two are.
+# Commands of which all arguments are keys, and those of which the first two are.
 _ALL_KEYS: Final = frozenset(("DEL", "UNLINK", "EXISTS"))
 _TWO_KEYS: Final = {"LMOVE": "list", "RPOPLPUSH": "list", "SMOVE": "set"}
-# What leaves types and numbers as they are.
+# Commands that leave the types and numbers at keys as they are.
 _HARMLESS: Final = (
     "HGET HMGET HGETALL HLEN HEXISTS HKEYS HVALS LLEN LRANGE LINDEX SCARD SISMEMBER "
     "SMEMBERS ZSCORE ZCARD ZRANGE GET STRLEN XLEN EXISTS TYPE TTL PTTL EXPIRE PEXPIRE "
     "EXPIREAT PEXPIREAT PERSIST XADD"
 )
 _KEEPS: Final = frozenset(_HARMLESS.split())
-# What counts up, and what it counts.
+# Commands that increment a value, and what they increment.
 _COUNTS: Final = {
     "HINCRBY": "field",
     "INCR": "value",
@@ -74,7 +76,7 @@ _COUNTS: Final = {
     "DECR": "value",
     "DECRBY": "value",
 }
-# What takes a whole number at its end, and what any number.
+# Commands whose last argument is an integer, and those with any number there.
 _WHOLE: Final = frozenset(("HINCRBY", "INCRBY", "DECRBY"))
 _NUMBER: Final = frozenset(("HINCRBYFLOAT", "INCRBYFLOAT"))
 
@@ -92,8 +94,8 @@ _REFUSED: Final = {
     name: why for why, names in _WHY_NOT.items() for name in names.split()
 }
 
-# What the words mean is said at `scripts.apply`, which sends them. `plain` makes of
-# what Redis 6.2 says what later ones say.
+# `scripts.apply`, which sends the arguments, explains them. `plain` turns the error
+# texts of Redis 6.2 into those of later versions.
 SCRIPT: Final = b"""
 local key, group, id = KEYS[1], ARGV[1], ARGV[2]
 local instead, behind, reason = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -176,10 +178,10 @@ class Effect(NamedTuple):
 
     Attributes:
         words: The command.
-        keys: The keys among them.
-        kind: What has to be at the first of them, if anything is; empty: whatever.
-        counts: `field` or `value` where that has to be a whole number; empty if not.
-        shard: Of what is sent, where to.
+        keys: The keys among the words.
+        kind: The type that the first key must have if it exists; empty for any type.
+        counts: `field` or `value` where that must be an integer; empty if neither must.
+        shard: The shard to which a sent message goes; None for other commands.
     """
 
     words: tuple[bytes, ...]
@@ -190,24 +192,25 @@ class Effect(NamedTuple):
 
 
 class Effects:
-    """Gathers what a transaction is to apply.
+    """Collects the commands that a transaction applies.
 
     Args:
-        own: The key that its message lies in.
+        own: The key of the stream that has the transaction's message.
     """
 
     def __init__(self, own: bytes) -> None:
         self._own = own
         self.all: list[Effect] = []
         self._size = 0
-        # Keys of which it can't be said any more what is there.
+        # Keys whose type and value at the time of a command can't be known in advance,
+        # because an earlier command of the transaction may change them.
         self._touched: set[bytes] = set()
 
     def send(self, shard: Shard, fields: Sequence[bytes]) -> None:
-        """Have an entry appended.
+        """Add an XADD that appends a message.
 
         Raises:
-            ConfigurationError: It is too much.
+            ConfigurationError: The message or the transaction is too large.
         """
         words = (b"XADD", shard.key, b"*", *fields)
         self._add(Effect(words, (shard.key,), "stream", shard=shard), "this message")
@@ -218,10 +221,11 @@ class Effects:
         args: Sequence[object],
         keys: Iterable[str | bytes] | None = None,
     ) -> None:
-        """Have a command run.
+        """Add a command.
 
         Raises:
-            ConfigurationError: It can't be, or its arguments won't do.
+            ConfigurationError: The command is not allowed, or its arguments are not
+                valid.
         """
         if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
             name = _module_command(name)
@@ -279,7 +283,7 @@ class Effects:
 
 
 def _module_command(name: object) -> str:
-    """Take a name such as `JSON.SET`, which is none of a plain command."""
+    """Return a module command's name, such as `JSON.SET`, if it is a valid one."""
     if isinstance(name, str) and name.isascii():
         parts = name.replace("-", "_").split(".")
         if all(part.isidentifier() for part in parts):
@@ -315,7 +319,7 @@ def _word(value: object, command: str) -> bytes:
 
 
 def _check_numbers(name: str, words: Sequence[bytes]) -> None:
-    """Refuse what the server would refuse when it is too late."""
+    """Check numbers in advance that the server would refuse only within the script."""
     if name not in _WHOLE and name not in _NUMBER:
         return
     kind = int if name in _WHOLE else float
@@ -349,13 +353,14 @@ def _keys(
 
 
 class CommandFailure(NamedTuple):
-    """What the server refused.
+    """A command that the server refused.
 
     Attributes:
-        number: Which command, from 1; 0 if it was the transaction as a whole.
-        reply: Its words.
-        buried: Whether the message was dealt with for that: its dead letter is written
-            and it is acknowledged.
+        number: The command's number, counted from 1; 0 if the server refused the
+            transaction as a whole.
+        reply: The error reply.
+        buried: Whether the script has settled the message: its dead letter is written,
+            or none is kept, and the message is acknowledged.
     """
 
     number: int
@@ -364,12 +369,12 @@ class CommandFailure(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What came of a transaction.
+    """The outcome of a transaction.
 
     Attributes:
-        pending: Whether its message was to be acknowledged still.
-        results: The commands' replies; empty unless all were done.
-        failure: What was refused.
+        pending: Whether the message was still pending.
+        results: The replies of the commands; empty unless all commands were applied.
+        failure: The refused command, or None.
     """
 
     pending: bool
@@ -378,15 +383,15 @@ class Applied(NamedTuple):
 
     @property
     def done(self) -> int:
-        """How many commands were done before one failed."""
+        """The number of commands that were applied."""
         return max(0, self.failure.number - 1) if self.failure else len(self.results)
 
 
 def read(reply: Any) -> Applied:
-    """Read the script's reply.
+    """Read the reply of the transaction script.
 
     Raises:
-        Senseless: It is none of this script.
+        ProtocolError: It is not a reply of this script.
     """
     match reply:
         case [b"already"]:
@@ -404,5 +409,5 @@ def read(reply: Any) -> Applied:
 
 
 def refused(reply: ErrorReply) -> Applied:
-    """Give what comes of a transaction that was refused as a whole."""
+    """Return the outcome of a transaction that the server refused as a whole."""
     return Applied(pending=True, failure=CommandFailure(0, reply))

@@ -1,10 +1,11 @@
-"""What of a stream may go: retention in words, and what every group has acknowledged.
+"""Trimming: retention as arguments of XTRIM, and the floor of all groups.
 
-An entry is needed by a group as long as it is pending there, or has not been delivered
-yet. Ids only grow, and so does what was delivered last; so what no group needs when we
-look, no group will need later, however old the answer is by then. There are exceptions
-that no client can see coming: a group that is made at an earlier place or set back to
-one. The trimming itself looks once more for these, where the server runs scripts.
+A group needs an entry as long as the entry is pending in that group or has not been
+delivered to it yet. Ids only grow, and so does the last delivered id. So an entry that
+no group needs at the time of the check is not needed later either, however old the
+server's answer is by then. There are exceptions that no client can foresee: a group
+that is created at an earlier position or rewound to one. The trimming script checks
+once more for these, where the server allows scripts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ __all__ = ["Acknowledged", "GroupStanding", "acknowledged", "below", "idle", "tr
 
 
 def trim(retention: Retention | None, now: int) -> Command:
-    """Word how much of a stream to keep, as seen at `now`, milliseconds since 1970."""
+    """Return the trimming arguments for a retention.
+
+    Args:
+        retention: How much of the stream to keep; None keeps everything.
+        now: The time, in milliseconds since 1970.
+    """
     if retention is None or isinstance(retention, KeepAll):
         return ()
     how = b"=" if retention.exact else b"~"
@@ -32,23 +38,24 @@ def trim(retention: Retention | None, now: int) -> Command:
 
 
 def below(floor: EntryId) -> Command:
-    """Word that all below an id is to go, and nothing else."""
+    """Return the arguments that trim all entries below an id, and no others."""
     return (b"MINID", b"=", bytes(floor))
 
 
 @dataclass(frozen=True, slots=True)
 class GroupStanding:
-    """How far a group is with a shard.
+    """The position of a group in a shard.
 
     Attributes:
         name: The group's name.
         last_delivered: The highest id that was delivered.
-        pending: Entries delivered and not acknowledged.
-        oldest_pending: The lowest id of these; None without any.
-        lag: Entries not delivered yet; None where that can't be known.
-        idle: Seconds since any of its consumers asked for anything. Of a group without
-            consumers, the age of what was delivered last; None if that is nothing, and
-            where the server does not tell.
+        pending: Entries that were delivered and not acknowledged.
+        oldest_pending: The lowest id of the pending entries; None if there are none.
+        lag: Entries that have not been delivered yet; None if that can't be known.
+        idle: Seconds since the last request of any of the group's consumers. For a
+            group without consumers, the age of the last delivered entry. None if
+            nothing was delivered to such a group, or if the server does not report idle
+            times.
     """
 
     name: str
@@ -60,10 +67,10 @@ class GroupStanding:
 
     @property
     def needs(self) -> EntryId:
-        """The lowest id that it may not have acknowledged."""
+        """The lowest id that the group may not have acknowledged."""
         last = self.last_delivered
         unread = last if last == EntryId.MAX else last.next()
-        # Of a group that was set back, what is pending may lie above that.
+        # The pending entries of a rewound group may lie above its position.
         return (
             unread if self.oldest_pending is None else min(unread, self.oldest_pending)
         )
@@ -71,11 +78,12 @@ class GroupStanding:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """Up to where all is acknowledged.
+    """The floor of a shard, below which every group has acknowledged all entries.
 
     Attributes:
-        floor: No group needs anything below this id; None where no group counts.
-        held_by: The group that needs this id, if there is such an entry.
+        floor: No group needs any entry below this id; None if no group counts.
+        held_by: The group that needs entries from the floor on; None if the floor lies
+            above the last id of the stream.
         ignored: The names of the groups that were left out.
     """
 
@@ -87,11 +95,11 @@ class Acknowledged:
 def acknowledged(
     groups: Iterable[GroupStanding], last: EntryId, ignore_idle: float | None
 ) -> Acknowledged:
-    """Say up to where every group of a shard has acknowledged.
+    """Return the id below which every group of a shard has acknowledged all entries.
 
     Args:
         groups: The groups.
-        last: The highest id that there has been.
+        last: The last generated id of the stream.
         ignore_idle: Groups that have been idle for more than these seconds are left
             out; None leaves none out.
     """
@@ -110,15 +118,16 @@ def acknowledged(
 
 
 def idle(consumers: Collection[int], last_delivered: EntryId, now: int) -> float | None:
-    """Tell for how many seconds a group has done nothing.
+    """Return the seconds for which a group has been idle, or None if that is not known.
 
-    A group without consumers is as old as what it was given last. One that was given
-    nothing may be new, and its consumers yet to come: nobody knows.
+    A group without consumers is as idle as the last entry delivered to it is old. A
+    group to which nothing was delivered may be new, and its consumers may not have
+    started yet: its idle time can't be known.
 
     Args:
-        consumers: Milliseconds that each consumer has been idle.
+        consumers: The idle time of each consumer, in milliseconds.
         last_delivered: The highest id that was delivered.
-        now: The server's time, milliseconds since 1970.
+        now: The server's time, in milliseconds since 1970.
     """
     if consumers:
         return min(consumers) / 1000

@@ -1,1 +1,1 @@
-"""Decisions about reading: positions, what to ask for next, and in which order."""
+"""Decisions about reading: positions, the next request, and the order of messages."""

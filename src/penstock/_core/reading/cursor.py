@@ -1,18 +1,20 @@
-"""Where each shard is read.
+"""Cursor: the position of each shard, and the choice of the next read.
 
-In a group a shard is first *recovered*: what this consumer was given and has not
-acknowledged (from before a crash, or because a reply got lost with its connection)
-is read again, page by page. Then it is *live* and gets what is new. Every reconnect
-starts over with recovery; what is in flight already is told apart by the ledger.
+In a group a shard is *recovered* first: the pending entries of this consumer (from
+before a crash, or because a reply was lost with its connection) are read again, page by
+page. After that the shard is *live* and its new entries are read. Every reconnect
+starts over with the recovery; the ledger recognizes entries that are already in
+progress.
 
-Without a group the position is an id that lives here: the last one seen. It is kept
-over reconnects, so a quiet stream beside a busy one loses nothing.
+Without a group the position is an id that is kept here: the last one read. It survives
+reconnects, so a quiet stream beside a busy one loses no entries.
 
-No shard starves another. COUNT is per stream (redis/redis#11116), so the room is
-divided among all; where only some came back full, the next read is theirs alone, and
-the one after it everybody's again. Shards that recover take turns with those that are
-live. A shard that can't be read (its key became something else, say) is left out until
-it is found healed.
+No shard starves another. COUNT is per stream (redis/redis#11116), so the read budget is
+divided among all shards. If only some shards returned as many entries as were
+requested, the next read is of those shards alone, and the one after it is of all live
+shards again. Shards in recovery take turns with live ones. A shard that can't be read
+(for example because its key now has another type) is skipped until it is found to be
+readable again.
 """
 
 from __future__ import annotations
@@ -29,32 +31,35 @@ from penstock.message import EntryId, Shard
 __all__ = ["Cursor", "Position", "Read", "ReadNew", "ReadPending"]
 
 _START: Final = b"0-0"
-# More than anybody asks for.
+# Higher than any requested number.
 _ANY: Final = 2**31
 
 
 @dataclass(slots=True)
 class Position:
-    """Where one shard is read.
+    """The position at which one shard is read.
 
     Attributes:
         shard: The shard.
-        after: The last id seen: of the recovery's pages in a group, else of all.
-        floor: In a group, an id below which all was acknowledged when we looked:
-            where to make the group anew should it vanish.
-        recovering: Whether own pending entries are still being read again.
-        until: The last of them when that began. Those above it were not lost to us:
-            they are read live, by us or by somebody who goes by our name.
-        highest: The highest id read live, or that LATEST was made; what does not lie
-            above it comes again.
-        known: The highest id that was pending when we opened, for whomever; None
-            before that was asked.
-        again: Whether it does, because the group or the position was set back.
-        rewind_reported: Whether that has been told of, or was asked for.
-        broken: What the server says, while the shard can't be read.
-        identity: What is remembered of the stream.
-        trimmed: Finds what was trimmed before the group was given it.
-        doubtful: Whether it has to be checked that it is still the same stream.
+        after: The id after which to read. In a group, the last id of the recovery's
+            pages; without a group, the last id of all.
+        floor: In a group, an id up to which the group had acknowledged everything when
+            it was last checked. The group is recreated there if it is deleted.
+        recovering: Whether this consumer's pending entries are still being read again.
+        until: The highest id that was pending when the recovery began. Entries above it
+            were not lost by this consumer: they are read live, by this process or by
+            another one with the same consumer name.
+        highest: The highest id that was read live, or the stream's last id where the
+            reading started at LATEST. An entry at or below it is redelivered.
+        known: The highest id that was pending, for any consumer, when this consumer
+            opened; None until that is known.
+        again: Whether the last read redelivered entries, because the group or the
+            position was rewound.
+        rewind_reported: Whether the rewind has been reported, or was requested.
+        broken: The server's error while the shard can't be read; else None.
+        identity: The facts by which a recreated stream is recognized.
+        trimmed: Finds entries that were trimmed before the group delivered them.
+        doubtful: Whether to check that the stream has not been recreated.
     """
 
     shard: Shard
@@ -72,27 +77,27 @@ class Position:
     doubtful: bool = False
 
     def goes_back(self, first: bytes) -> bool:
-        """Return whether a read that begins with an id brings what was read before."""
+        """Return whether a read that begins with this id redelivers entries."""
         return EntryId.parse(first) <= self.highest
 
     def recreated(self) -> None:
-        """Record that the stream is another one: it is read from its beginning."""
+        """Record that the stream was recreated; the new one is read from its start."""
         self.highest, self.known = EntryId.MIN, None
         self.after = self.floor = _START
         self.trimmed.reset()
 
     def summed_up(self, highest: EntryId) -> None:
-        """Take note of the highest id that is pending as a recovery begins."""
+        """Record the highest pending id as a recovery begins."""
         self.until = highest
         if self.known is None:
             self.known = highest
 
-    def unseen(self, id: EntryId) -> bool:  # noqa: A002 - what it is
-        """Tell whether what is pending for us came in a reply that we never got."""
+    def unseen(self, id: EntryId) -> bool:  # noqa: A002
+        """Return whether an own pending entry came in a reply that never arrived."""
         return self.known is not None and id > max(self.known, self.highest)
 
     def restart(self, after: bytes) -> None:
-        """Read on after an id; in a group the server was told so."""
+        """Continue after an id, to which a group's own position has been set too."""
         self.after = self.floor = after
         self.trimmed.reset()
         self.recovering = False
@@ -101,11 +106,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class ReadPending:
-    """Read a page of one shard's own pending entries.
+    """A read of one page of a shard's own pending entries.
 
     Attributes:
         position: The shard's position.
-        count: Entries to ask for.
+        count: The number of entries to request.
     """
 
     position: Position
@@ -114,12 +119,12 @@ class ReadPending:
 
 @dataclass(frozen=True, slots=True)
 class ReadNew:
-    """Read what is new on some shards.
+    """A read of new entries of some shards.
 
     Attributes:
-        positions: The shards' positions.
-        count: Entries to ask for, per shard.
-        wait: Whether to wait for the first one.
+        positions: The positions of the shards.
+        count: The number of entries to request, per shard.
+        wait: Whether to wait for the first entry.
     """
 
     positions: Sequence[Position]
@@ -134,11 +139,11 @@ class Cursor:
     """The positions of all shards that a consumer reads.
 
     Args:
-        start: Each shard with the id after which to read it; in a group the server
-            knows better, and it is the floor.
-        group: Whether a group is read.
-        recover: Whether own pending entries are to be read first; not where the
-            server acknowledges by itself.
+        start: Each shard with the id after which to read it. In a group the server
+            keeps the position, and the id is the floor.
+        group: Whether the shards are read in a group.
+        recover: Whether to read own pending entries first; not useful where the server
+            acknowledges entries on delivery. None means the value of `group`.
     """
 
     def __init__(
@@ -151,24 +156,25 @@ class Cursor:
         self._group = group
         self._recover = group if recover is None else recover
         self._positions: dict[bytes, Position] = {}
-        # Shards of which the last read brought as much as it asked for.
+        # Shards whose last read returned as many entries as were requested.
         self._full: list[Position] = []
-        # The last read was a recovery, or of a few; now it is the live ones' turn.
+        # Whether the live shards are next, because the last read was a recovery or was
+        # of some shards only.
         self._live_next = False
-        # Where not all may be read at once: those that have not had their turn, and
-        # whether any of the others brought something in this round.
+        # Where not all shards may be read at once: the shards that have not had their
+        # turn, and whether any shard returned entries in this round.
         self._round: list[Position] = []
         self._brought = True
-        # Those that the last read was of, if it was not of all.
+        # The shards of the last read, if it was not of all.
         self._chosen: list[Position] = []
-        # Recoveries take turns too.
+        # The number of the last recovery read: shards in recovery take turns too.
         self._recoveries = -1
         for shard, after in start:
             self.add(shard, after)
 
     @property
     def positions(self) -> Sequence[Position]:
-        """All positions."""
+        """The positions of all shards."""
         return tuple(self._positions.values())
 
     @property
@@ -178,19 +184,19 @@ class Cursor:
 
     @property
     def broken(self) -> Sequence[Position]:
-        """The positions of shards that can't be read now."""
+        """The positions of shards that can't be read at present."""
         return [p for p in self._positions.values() if p.broken is not None]
 
     def __contains__(self, shard: Shard) -> bool:
         return shard.key in self._positions
 
     def add(self, shard: Shard, after: bytes, *, pinned: bool = False) -> None:
-        """Read one more shard; in a group, what is pending for us there first.
+        """Add a shard; in a group, its own pending entries are read first.
 
         Args:
             shard: The shard.
-            after: The id after which to read it, or the floor.
-            pinned: Whether that is an id that there has been, and not just a place.
+            after: The id after which to read the shard, or its floor.
+            pinned: Whether `after` is the stream's last id, and not just a position.
         """
         position = Position(shard, after, floor=after)
         if pinned:
@@ -199,17 +205,18 @@ class Cursor:
         self.recover_again(position)
 
     def take_over(self, position: Position) -> None:
-        """Go on with a shard where another cursor was with it."""
+        """Continue a shard at the position where another cursor stopped."""
         self._positions[position.shard.key] = position
 
     def remove(self, shard: Shard) -> None:
-        """Read a shard no more."""
+        """Stop reading a shard."""
         del self._positions[shard.key]
         self._full = []
 
     def connected(self) -> None:
-        """Start over on a new connection: the old one may have lost a reply."""
-        # Else shards whose reply was lost would wait until all others have been read.
+        """Restart the recovery on a new connection: a reply may have been lost."""
+        # Otherwise the shards whose reply was lost would wait until all others have
+        # been read.
         self._round = [*self._chosen, *self._round]
         self._chosen = []
         for position in self._positions.values():
@@ -224,7 +231,11 @@ class Cursor:
         return self._positions[key]
 
     def recover_again(self, position: Position) -> None:
-        """Read a shard's own pending entries from the lowest on, if any are kept."""
+        """Read a shard's own pending entries again from the lowest on.
+
+        Does nothing where there are none, because the server acknowledges entries on
+        delivery.
+        """
         if self._recover:
             position.after = _START
             position.recovering = True
@@ -233,18 +244,18 @@ class Cursor:
     def next(
         self, budget: int, *, most: int = _ANY, lines: int = _ANY, shards: int = _ANY
     ) -> Read | None:
-        """Choose the next read; None if there is nothing to read.
+        """Return the next read, or None if no shard can be read.
 
         Args:
-            budget: Entries that may be read; at least 1.
-            most: New entries to ask for at most, per shard.
-            lines: Pending entries to list at most.
-            shards: Shards to read new entries of at once, at most.
+            budget: The number of entries that may be read; at least 1.
+            most: The most new entries to request, per shard.
+            lines: The most pending entries to list.
+            shards: The most shards whose new entries are read at once.
         """
         full = [p for p in self._full if p.broken is None and not p.recovering]
         self._full = []
         if full:
-            # Then it is everybody's turn that is live, before any recovery.
+            # After this read all live shards are next, before any recovery.
             self._live_next = True
             return ReadNew(full, max(1, min(most, budget // len(full))), wait=False)
         usable = [p for p in self._positions.values() if p.broken is None]
@@ -257,16 +268,18 @@ class Cursor:
             return ReadPending(position, min(lines, budget))
         self._live_next = False
         some = self._some(live, shards)
-        # One a shard is the least, and goes over the room by less than there are.
+        # The least is one entry per shard. It exceeds the budget by less than the
+        # number of shards.
         count = max(1, min(most, budget // max(1, len(some))))
         wait = not recovering and len(some) == len(live)
         return ReadNew(some, count, wait=wait) if live else None
 
     def _some(self, live: list[Position], shards: int) -> list[Position]:
-        """Choose the shards of the next read, if it can't be all of them.
+        """Choose the shards of the next read, if it can't be of all live shards.
 
-        They are read some at a time. Once all have had their turn and nothing came, all
-        are waited for together: few will have something by then.
+        The shards are read some at a time. Once all of them have had their turn and
+        none returned an entry, the next read waits for all of them together: few of
+        them will have entries by then.
         """
         self._chosen = []
         if len(live) <= shards:
@@ -280,7 +293,7 @@ class Cursor:
         return self._chosen
 
     def recovered(self, read: ReadPending, entries: Sequence[RawEntry]) -> None:
-        """Go on after a page of own pending entries."""
+        """Record a page of own pending entries."""
         position = read.position
         if len(entries) < read.count:
             position.recovering = False
@@ -290,13 +303,13 @@ class Cursor:
         position.recovering = EntryId.parse(position.after) < until
 
     def recovered_up_to(self, read: ReadPending, last: bytes) -> None:
-        """Go on after an entry in the middle of a page of own pending entries."""
+        """Record a part of a page of own pending entries, up to an entry."""
         read.position.after = last
 
     def received(
         self, read: ReadNew, key: bytes, entries: Sequence[RawEntry]
     ) -> Position:
-        """Go on after new entries of a shard; gives its position."""
+        """Record new entries of a shard and return the shard's position."""
         position = self._positions[key]
         self._brought = True
         last = entries[-1][0]

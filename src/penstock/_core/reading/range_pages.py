@@ -1,4 +1,4 @@
-"""Reading what lies between two ids, page by page."""
+"""Range pages: the entries between two ids, page by page."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from penstock.message import EntryId
 
 __all__ = ["RangePages"]
 
-# Entries of the first page.
+# The most entries of the first page.
 _FIRST: Final = 10
-# How many times as many entries the next page has, as long as they are small.
+# The factor by which the next page grows, as long as entries are small.
 _FASTER: Final = 4
-# The same once a page was lost with its connection, which may end after so many bytes.
+# The same factor after a page was lost with its connection: that may be a connection
+# that ends after a certain number of bytes.
 _SLOWER: Final = 2
 _BYTES: Final = 8 * 1024 * 1024
 
 
 class RangePages:
-    """What is left to read of a key; asked for and taken in turns.
+    """The unread part of a key's range; pages are requested and recorded in turns.
 
-    The first page has few entries, since their size is not known. A later one has some
-    megabytes at most, by the largest entry of the one before it. Only what was taken
-    counts as read, so that a page whose reply was lost is asked for again, with half as
-    many entries.
+    The first page has few entries, since their size is not known. A later page has a
+    few megabytes at most, judged by the largest entry of the page before it. Only
+    recorded pages count as read, so a page whose reply was lost is requested again,
+    with half as many entries.
 
     Args:
         key: The key.
-        low: The lowest id; None where there can be none.
+        low: The lowest id; None if the range is empty.
         high: The highest id.
-        most: Entries of a page at most.
-        first: Entries of the first page at most.
-        reverse: Whether to begin with the highest.
+        most: The most entries of a page.
+        first: The most entries of the first page.
+        reverse: Whether to begin with the highest id.
     """
 
     def __init__(
@@ -53,21 +54,21 @@ class RangePages:
         self._high = high
         self._reverse = reverse
         self._most = most
-        # Entries that the next page has at most.
+        # The most entries of the next page.
         self.size = min(most, first)
         self._growth = _FASTER
-        # Whether all of it has been taken.
+        # Whether the whole range has been read.
         self.done = low is None or low > high
 
     def ask(self) -> Command:
-        """Word the next page."""
+        """Return the command for the next page."""
         low, high = bytes(self._low), bytes(self._high)
         if self._reverse:
             return commands.xrevrange_between(self._key, high, low, self.size)
         return commands.xrange_between(self._key, low, high, self.size)
 
     def take(self, page: Sequence[RawEntry]) -> None:
-        """Go on behind a page."""
+        """Record a page: the next one begins after it."""
         if len(page) < self.size:
             self.done = True
             return
@@ -77,13 +78,13 @@ class RangePages:
         if self._reverse:
             self._high = last.previous()
         elif not self.done:
-            # Above the last id that there can be is none.
+            # No id lies above the last possible one.
             self._low = last.next()
         largest = max(sum(map(len, fields)) for _, fields in page)
         fits = _BYTES // max(1, largest)
         self.size = max(1, min(self._most, self._growth * len(page), fits))
 
     def lost(self) -> None:
-        """Record that the connection ended before a page came."""
+        """Record that the connection ended before the page's reply."""
         self.size = max(1, self.size // 2)
         self._growth = _SLOWER

@@ -1,4 +1,4 @@
-"""Messages of the past: they can be read, and that is all."""
+"""Read-only messages: the messages of a replay, which can't be settled."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ReadOnlyEntry(Struct, gc=False):
     """An entry that is read without a group.
 
     Attributes:
-        shard: Where it is.
-        id: Its id.
-        fields: Its field list.
-        deliveries: Without a group always 1.
+        shard: The entry's shard.
+        id: The entry's id.
+        fields: The entry's field list.
+        deliveries: Always 1, since there is no group that counts deliveries.
     """
 
     shard: Shard
@@ -41,12 +41,12 @@ class ReadOnlyEntry(Struct, gc=False):
 
 
 class ReadOnlySettlement(Decoder[T]):
-    """Serves messages that can only be read."""
+    """Serves read-only messages."""
 
     __slots__ = ()
 
     def open(self, shard: Shard, entry: RawEntry) -> Message[T]:
-        """Make an entry a message; its payload is decoded when it is asked for."""
+        """Return an entry as a message, whose payload is decoded on demand."""
         id_, fields = entry
         past = ReadOnlyEntry(shard, id_, fields)
         if self._raw and fields[0] == PAYLOAD:
@@ -54,29 +54,29 @@ class ReadOnlySettlement(Decoder[T]):
         return Message(past, self, fields)
 
     def ack(self, _: ReadOnlyEntry) -> NoReturn:
-        """Refuse, as all do that would acknowledge.
+        """Refuse to acknowledge, as all methods do that would settle a message.
 
         Raises:
-            UsageError: There is nothing to acknowledge.
+            UsageError: A replay has nothing to acknowledge.
         """
         raise UsageError(_NO_ACK)
 
     def nack(self, entry: ReadOnlyEntry, *_: object) -> NoReturn:
-        """Refuse."""
+        """Refuse to nack a message."""
         self.ack(entry)
 
     def reject(self, entry: ReadOnlyEntry, *_: object) -> NoReturn:
-        """Refuse."""
+        """Refuse to reject a message."""
         self.ack(entry)
 
     def transaction(self, entry: ReadOnlyEntry, _: object) -> NoReturn:
-        """Refuse."""
+        """Refuse to begin a transaction."""
         self.ack(entry)
 
     def lost(self, _: ReadOnlyEntry) -> bool:
-        """Tell that nobody can take it."""
+        """Return False: no other consumer can claim the entry."""
         return False
 
     def lease_left(self, _: ReadOnlyEntry) -> float:
-        """Tell that there is no lease."""
+        """Return infinity: there is no lease."""
         return inf

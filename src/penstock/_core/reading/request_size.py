@@ -1,10 +1,10 @@
-"""How many entries one request asks for, by what became of the requests before it.
+"""Request size: the number of entries per request, by the outcome of earlier requests.
 
-A reply that is lost with its connection has to be asked for again. If that happens at
-every try, because a connection ends after so many bytes, the same request never
-succeeds; so each lost reply halves the next request, down to one entry. The sizes of
-entries are known only once some have been read, so the first request asks for one, and
-each reply that brought all that was asked for doubles the next.
+A reply that is lost with its connection has to be requested again. If that happens at
+every attempt, because a connection ends after a certain number of bytes, the same
+request never succeeds. So each lost reply halves the next request, down to one entry.
+The sizes of entries are known only once some have been read, so the first request asks
+for one entry, and each reply with all requested entries doubles the next request.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ __all__ = ["RequestSize"]
 
 
 class RequestSize:
-    """Bounds the entries that one request asks for.
+    """Bounds the number of entries that one request asks for.
 
     Args:
-        first: What the first request may ask for.
+        first: The most entries of the first request.
 
     Attributes:
-        most: What the next request may ask for.
+        most: The most entries of the next request.
     """
 
     __slots__ = ("most",)
@@ -31,9 +31,9 @@ class RequestSize:
         """Record a reply.
 
         Args:
-            asked: How many entries were asked for.
-            brought: How many came. Fewer than asked for show nothing: there were no
-                more.
+            asked: The number of entries that were requested.
+            brought: The number of entries in the reply. Fewer than requested prove
+                nothing: the stream had no more.
         """
         if brought >= asked:
             self.most = max(self.most, 2 * asked)
@@ -42,6 +42,6 @@ class RequestSize:
         """Record that the connection ended before the reply.
 
         Args:
-            asked: How many entries were asked for.
+            asked: The number of entries that were requested.
         """
         self.most = max(1, min(self.most, asked // 2))

@@ -1,8 +1,8 @@
-"""Reading what is in a stream, all its shards in the order of their ids.
+"""Shard merge: the entries of all shards of a stream, in the order of their ids.
 
-Every shard is read page by page. What is certainly next can be given as soon as of
-every shard that has more a page is there: that is all up to the lowest of the pages'
-last ids. So what waits here is bounded by the pages, one or two of each shard.
+Every shard is read page by page. Entries can be returned once a page of every
+unfinished shard is here: all entries up to the lowest of the pages' last ids. So the
+number of entries that wait here is bounded by the pages, one or two for each shard.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _REST: Final = itemgetter(1, 2)
 
 
 class ShardPages:
-    """One shard of a history.
+    """One shard of a merge.
 
     Attributes:
         shard: The shard.
-        span: What is left to be read of it.
-        waiting: Entries that have been read and not given, in the order of giving.
+        span: The unread part of the shard.
+        waiting: Entries that have been read and not returned yet, in their order.
     """
 
     __slots__ = ("shard", "span", "waiting")
@@ -42,30 +42,32 @@ class ShardPages:
 
     @property
     def idle_workers(self) -> bool:
-        """Whether to read the next page: little of the last one is left."""
+        """Whether to read the next page, because little of the last one is left."""
         return not self.span.done and 2 * len(self.waiting) <= self.span.size
 
     def take(self, page: Sequence[RawEntry]) -> None:
-        """Take in the page that was asked for."""
+        """Record the requested page."""
         self.span.take(page)
         self.waiting += page
 
     def give(self, end: int | None = None) -> list[RawEntry]:
-        """Give so many of the entries that wait; by default all."""
+        """Remove and return so many of the waiting entries; by default all of them."""
         given = self.waiting[:end]
         del self.waiting[:end]
         return given
 
 
 class ShardMerge:
-    """What is left of the shards of a stream.
+    """The unread part of a stream's shards.
 
     Args:
-        shards: The shards; of entries of one id the first one's comes first.
-        bounds: The lowest and the highest id of each; None where there is nothing.
-        page: Entries that are asked for at once at most, of all shards together; one of
-            each at least.
-        reverse: Whether the highest id comes first, and all else the other way round.
+        shards: The shards. Of entries with the same id, that of the first shard comes
+            first.
+        bounds: The lowest and the highest id of each shard; None if the shard is empty.
+        page: The most entries that are requested at once, from all shards together; at
+            least one is requested from each shard.
+        reverse: Whether the highest id comes first. Then the order of the shards is
+            reversed too.
     """
 
     def __init__(
@@ -85,18 +87,19 @@ class ShardMerge:
             for shard, bound in zip(shards, bounds, strict=True)
             if bound is not None
         ]
-        # Everything mirrored, so that the lowest is next either way.
+        # In reverse the places of the entries are negated, so that the lowest place is
+        # next in either direction.
         self._sign = 1
         if reverse:
             self._sign = -1
             self._pages.reverse()
 
     def due(self) -> list[ShardPages]:
-        """List those of which the next page is to be read."""
+        """Return the shards whose next page is to be read."""
         return [strand for strand in self._pages if strand.idle_workers]
 
     def ready(self) -> Iterable[tuple[Shard, RawEntry]]:
-        """Give what comes next, as far as that is known."""
+        """Remove and return the next entries, as far as their order is certain."""
         if len(self._pages) == 1:
             [strand] = self._pages
             return zip(repeat(strand.shard), strand.give())
@@ -108,12 +111,13 @@ class ShardMerge:
             given += zip(
                 places, shards, strand.give(bisect_right(places, known)), strict=False
             )
-        # Of one id, the first strand's stays the first.
+        # The sort is stable: of entries with the same id, that of the first shard stays
+        # first.
         given.sort(key=_FIRST)
         return map(_REST, given)
 
     def _known(self, strand: ShardPages) -> float:
-        """Give the place up to which all of a strand is here."""
+        """Return the place up to which all entries of a shard have been read."""
         if strand.span.done:
             return inf
         return self._place(strand.waiting[-1]) if strand.waiting else -inf

@@ -1,8 +1,8 @@
-"""What is read together, and what by itself.
+"""Slot cursors: the grouping of shards into reads, by the slots of their keys.
 
-One read names all shards, until a server says that it may not: one in cluster mode,
-even if it is alone or hides the others behind it, takes no command with keys of
-several slots (`CROSSSLOT`). From then on each slot is read by itself.
+One read names all shards until a server refuses that. A server in cluster mode, even if
+it is the only node or hides the other nodes behind it, does not accept a command with
+keys of several slots (`CROSSSLOT`). After that refusal each slot is read separately.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["SlotCursors"]
 
 
 class SlotCursors:
-    """The cursors of one consumer: one for all, or one for each slot.
+    """The cursors of one consumer: one for all shards, or one for each slot.
 
     Args:
-        make: Makes one that reads nothing yet.
+        make: Returns a new cursor without shards.
     """
 
     def __init__(self, make: Callable[[], Cursor]) -> None:
         self._make = make
         self.all: list[Cursor] = [make()]
-        # By slot, once they are apart.
+        # The cursors by slot, once each slot has its own.
         self._by_slot: dict[int, Cursor] | None = None
 
     @property
@@ -43,13 +43,13 @@ class SlotCursors:
         return any(shard in cursor for cursor in self.all)
 
     def find(self, shard: Shard) -> Cursor | None:
-        """Give the cursor that is to read a shard; None if that needs a new one."""
+        """Return the cursor that reads a shard; None if a new one has to be created."""
         if self._by_slot is None:
             return self.all[0]
         return self._by_slot.get(slot(shard.key))
 
     def open(self, shard: Shard) -> Cursor:
-        """Make the cursor that is to read a shard, unless it is there."""
+        """Return the cursor that reads a shard, and create it if necessary."""
         found = self.find(shard)
         if found is None:
             assert self._by_slot is not None  # noqa: S101 - else `find` has the first
@@ -58,14 +58,14 @@ class SlotCursors:
         return found
 
     def to_part(self) -> int:
-        """Count the cursors that there would be more if they were parted."""
+        """Return the number of additional cursors that `part` would create."""
         slots = {slot(shard.key) for shard in self.shards}
         return 0 if self._by_slot is not None else max(0, len(slots) - 1)
 
     def part(self) -> Sequence[Cursor]:
-        """Have each slot read by itself from now on; gives the cursors that are new.
+        """Create a cursor for each slot and return the new cursors.
 
-        Where the first shard is read does not change.
+        The first shard stays with its cursor.
         """
         first = self.all[0]
         position, *others = first.positions

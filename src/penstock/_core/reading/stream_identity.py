@@ -1,17 +1,18 @@
-"""What is remembered of a stream, to notice that it was deleted and recreated.
+"""Stream identity: facts that reveal that a stream was deleted and recreated.
 
-A stream has no identity of its own: one that was deleted and written again has the
-same key, and may have the same ids. So a consumer remembers facts that only change one
-way while a stream lives, and a few of its entries, each by its id and a hash:
+A stream has no identity of its own: a stream that was deleted and written again has the
+same key, and may have the same ids. So a consumer remembers facts that only change in
+one direction while a stream exists, and a few of its entries, each by its id and a
+hash:
 
-- the last id and the number of entries ever added never fall, and rise together;
-- the first id and the highest deleted id never fall;
-- an entry never changes, and one that is gone lies below the first id, or not above the
-  highest deleted one.
+- The last id and the number of entries ever added never fall, and rise together.
+- The first id and the highest deleted id never fall.
+- An entry never changes, and an entry that no longer exists lies below the first id, or
+  not above the highest deleted id.
 
 A server that restarted from an older copy of its data breaks the first of these rules
 too. It can only have done so while the connection was down, and the entries that it
-still has are the same as before.
+still has are unchanged.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ from penstock.message import EntryId
 
 __all__ = ["StreamIdentity"]
 
-# Entries that are remembered at most.
+# The most entries that are remembered.
 _SAMPLES: Final = 8
-# Bytes of an entry that is read for no particular reason.
+# The largest entry, in bytes, that is read again without a particular reason.
 _SMALL: Final = 16 * 1024
 
 _Sample: TypeAlias = tuple[EntryId, int, int]
 
 
 class StreamIdentity:
-    """Facts about one stream.
+    """The remembered facts about one stream.
 
     Attributes:
-        last: The highest id that there must have been.
+        last: The last id that the stream must have reached.
         interrupted: Whether the connection was lost since the stream was last
             described, so that its server may have lost data.
-        absent: Whether there was no such key since then: it was deleted, or moved away
-            and may come back.
+        absent: Whether the key did not exist at some time since then: the stream was
+            deleted, or moved away and may return.
     """
 
     __slots__ = (
@@ -56,25 +57,26 @@ class StreamIdentity:
     def __init__(self) -> None:
         self.interrupted = self.absent = False
         self.last = EntryId.MIN
-        # The least number of entries that there must have been.
+        # The least number of entries that must have been added to the stream.
         self._added = 0
         self._described: StreamInfo | None = None
-        # Entries by id, hash and size.
+        # The remembered entries: id, hash, and size in bytes.
         self._samples: list[_Sample] = []
-        # What was read after the description may be of another stream already.
+        # The newest remembered entry at the time of the last description. Entries that
+        # were read after it may already be those of another stream.
         self._anchor: _Sample | None = None
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is known."""
+        """Whether no fact is known."""
         return self._described is None and not self._samples
 
     def read(self, first: EntryId, last: EntryId, entries: Sequence[RawEntry]) -> None:
-        """Record entries that a read brought.
+        """Record the entries of a read.
 
         Args:
-            first: The first one's id.
-            last: The last one's id.
+            first: The id of the first entry.
+            last: The id of the last entry.
             entries: The entries, at least one, in the order of their ids.
         """
         if first > self.last:
@@ -88,7 +90,7 @@ class StreamIdentity:
             self._sample(last, entries[-1])
 
     def _sample(self, id_: EntryId, entry: RawEntry) -> None:
-        """Remember an entry; of many the first, the last, and ever fewer between."""
+        """Remember an entry: of many the first, the last, and ever fewer in between."""
         samples = self._samples
         fields = entry[1]
         if not fields or (samples and samples[-1][0] == id_):
@@ -98,7 +100,7 @@ class StreamIdentity:
             del samples[1:-1:2]
 
     def describe(self, info: StreamInfo) -> None:
-        """Record how the server describes the stream."""
+        """Record the server's description of the stream."""
         self._described = info
         self.last = max(self.last, info.last)
         self._added = max(self._added, info.added or 0)
@@ -106,14 +108,14 @@ class StreamIdentity:
         self.interrupted = self.absent = False
 
     def reset(self) -> None:
-        """Forget everything: it is another stream."""
+        """Forget everything, because the stream is another one."""
         self._described, self.last, self._added = None, EntryId.MIN, 0
         self._samples.clear()
         self._anchor = None
         self.interrupted = self.absent = False
 
     def contradicts(self, info: StreamInfo) -> bool:
-        """Return whether a stream described like this can't be the recorded one."""
+        """Return whether a stream with this description can't be the recorded one."""
         if info.last < self.last:
             return True
         if info.added is not None and info.added < self._added:
@@ -125,9 +127,10 @@ class StreamIdentity:
         """Return the ids of remembered entries to be read, the newest first.
 
         Args:
-            info: How the server describes the stream now.
-            quiet: Whether there is no other sign that it may be another stream; then
-                it is one that was read before the last description, if it is small.
+            info: The server's current description of the stream.
+            quiet: Whether there is no other sign that it may be another stream. Then
+                only small entries are read: the newest of those from before the last
+                description, or all if there is none of these.
         """
         first = info.first
         if first is None:
@@ -145,9 +148,9 @@ class StreamIdentity:
         """Return whether entries show that it is another stream; None if they don't.
 
         Args:
-            info: How the server describes the stream now.
-            ids: What `probes` returned.
-            found: The replies of an XRANGE of each.
+            info: The server's current description of the stream.
+            ids: The ids that `probes` returned.
+            found: The replies of an XRANGE for each id.
         """
         known = [*self._samples, self._anchor] if self._anchor else self._samples
         hashes = {bytes(id_): value for id_, value, _ in known}
@@ -159,14 +162,15 @@ class StreamIdentity:
                 failure_handler.append(True)
         if not failure_handler:
             return None
-        # A server that has lost data has kept what is oldest.
+        # A server that has lost data has kept the oldest entries.
         return failure_handler[-1] if self.interrupted else any(failure_handler)
 
 
 def _contradict(before: StreamInfo, now: StreamInfo) -> bool:
-    """Return whether a stream can't have been the one and be the other later."""
+    """Return whether no stream can match first one description and then the other."""
     first = now.first
-    # Below the first entry there was, or where there was none up to the last id.
+    # Whether the new first id lies below the previous one. If the stream was empty
+    # before, every id up to its last one counts as below.
     below = before.first is None or (first is not None and first < before.first)
     if first is not None and first <= before.last and below:
         return True

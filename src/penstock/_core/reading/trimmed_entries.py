@@ -1,9 +1,10 @@
-"""How many entries were trimmed from a stream before its group was given them.
+"""Trimmed entries: the number of entries that were trimmed before their delivery.
 
-A server counts how many entries a group was given, and from Redis 8 and Valkey 9 on it
-counts those as well that were trimmed ahead of the group. So what a consumer received
-between two looks tells how many those were, as long as nobody else reads for the group.
-Older servers don't count them, and nothing is found there.
+A server counts the entries that a group has delivered. From Redis 8 and Valkey 9 on it
+also counts the entries that were trimmed ahead of the group. So the number of entries
+that a consumer received between two checks shows how many were trimmed, as long as no
+other consumer reads for the group. Older servers do not count trimmed entries, and none
+are found there.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from penstock.message import EntryId
 
 __all__ = ["TrimmedEntries"]
 
-# Seconds between two looks after which somebody else may have read in between, and
-# have left.
+# The longest time between two checks, in seconds. After a longer one another consumer
+# may have read in between and have left.
 _LONGEST: Final = 5.0
 
 
@@ -30,11 +31,11 @@ class _Look:
 
 
 class TrimmedEntries:
-    """Compares what a group was given with what one consumer received.
+    """Compares the number of entries that a group delivered and a consumer received.
 
     Attributes:
-        received: New entries that this consumer was given.
-        since: The group's position at the last look but one.
+        received: The number of new entries that this consumer received.
+        since: The group's position at the check before the last one.
     """
 
     __slots__ = ("_last", "received", "since")
@@ -45,20 +46,21 @@ class TrimmedEntries:
         self._last: _Look | None = None
 
     def reset(self) -> None:
-        """Forget the last look: a reply was lost, or the group has been set."""
+        """Forget the last check: a reply was lost, or the group's position was set."""
         self._last = None
 
     def look(self, group: GroupInfo, now: float) -> int:
-        """Return how many entries were removed unread since the last look, if any.
+        """Return the number of entries that were removed unread since the last check.
 
         Args:
-            group: The group, asked for between two reads on their connection.
+            group: The group, as described between two reads on their connection.
             now: The time.
         """
         before, self._last = self._last, None
         delivered = EntryId.parse(group.last_delivered)
         index = 0 if delivered == EntryId.MIN else group.read
-        # We may not be known to it yet, and it is another consumer that is.
+        # The group may not know this consumer yet; then the one that it knows is
+        # another.
         alone = group.consumers == bool(self.received)
         if index is None or not alone:
             return 0

@@ -1,7 +1,7 @@
-"""The producer's bounded buffer.
+"""Accumulator: the producer's bounded buffer.
 
-What is sent waits here until the flusher takes it, then rides in a batch until the
-reply says what became of it:
+A message waits here until the flusher takes it. Then it is part of a batch until the
+reply decides its outcome:
 
     QUEUED ── batch() ──> IN FLIGHT ── answered() / lost() ──> gone
        │                   ^    │ recall()                      ^
@@ -9,12 +9,12 @@ reply says what became of it:
        │                   AGAIN ── lost() / overdue() ─────────┤
        └────────── abandon() / overdue() ───────────────────────┘
 
-AGAIN is what was written and has to be written once more, because no reply came or
-because the server refused it for the moment: before anything newer, in the same
-batches, so the order stays.
+AGAIN means that a message was written and has to be written once more, because no reply
+came or because the server refused it for the moment. It is written before all newer
+messages and in the same batches as before, so the order is kept.
 
-Everything counts against the bounds until it is gone, since its bytes are held till
-then. Order is that of the calls: batches are taken from the front, and replies come
+Every message counts against the bounds until it is gone, since its bytes are held until
+then. The order is that of the calls: batches are taken from the front, and replies come
 in the order of the writes.
 """
 
@@ -40,13 +40,14 @@ _DEADLINE = attrgetter("deadline")
 
 
 class Durability(Struct, frozen=True):
-    """Where else a message has to be before its sender is told that it is stored.
+    """The durability that a message needs before its sender is told that it is stored.
 
     Attributes:
-        replicas: Replicas that have it.
-        durable: Whether it is in the append-only files, the server's own included.
-        limit: Seconds to the outcome at most, None without a limit. It is here to
-            tell those apart that can wait for longer than others.
+        replicas: The number of replicas that must have the message.
+        durable: Whether the message must be in the append-only files, the server's own
+            included.
+        limit: The most seconds until the outcome; None without a limit. It is part of
+            this value so that messages with different limits have separate waits.
     """
 
     replicas: int
@@ -55,16 +56,16 @@ class Durability(Struct, frozen=True):
 
 
 class Sending(Struct, Generic[K], eq=False):
-    """One message on its way.
+    """A message that is being sent.
 
     Attributes:
-        shard: Where it goes.
-        command: Its XADD.
-        size: Its bytes, roughly as they go over the wire.
-        ticket: Whoever waits for the outcome; not looked at here.
-        deadline: When that wait is over, by the caller's clock.
-        durability: What is asked for besides being stored.
-        given_up: Whether its time was over when it had been written.
+        shard: The shard to which the message goes.
+        command: The message's XADD.
+        size: The approximate size of the message on the network, in bytes.
+        ticket: The caller's object that waits for the outcome; it is not used here.
+        deadline: The time at which that wait ends, by the caller's clock.
+        durability: The required durability; None if the message only has to be stored.
+        given_up: Whether the deadline passed after the message had been written.
     """
 
     shard: Shard
@@ -77,11 +78,12 @@ class Sending(Struct, Generic[K], eq=False):
 
 
 class IdempotentRun(Struct, Generic[K], eq=False):
-    """Messages of one batch for one shard, stored in one step or found to be there.
+    """The messages of a batch for one shard: stored in one step, or found to be so.
 
     Attributes:
-        number: Tells a producer's runs apart; the same whenever it is written again.
-        sendings: Its messages, in order.
+        number: Identifies the run among a producer's runs; the same whenever the run is
+            written again.
+        sendings: The run's messages, in order.
     """
 
     number: int
@@ -89,11 +91,11 @@ class IdempotentRun(Struct, Generic[K], eq=False):
 
 
 class SendBatch(list[Sending[K]]):
-    """What goes out in one write.
+    """The messages of one write.
 
     Attributes:
-        runs: Its messages once more, by shard, where they are to be stored once.
-        written: When it was first written, by the caller's clock.
+        runs: The same messages by shard, where they have to be stored only once.
+        written: The time of the first write, by the caller's clock.
     """
 
     __slots__ = ("runs", "written")
@@ -108,11 +110,11 @@ class Accumulator(Generic[K]):
     """Holds messages until their outcome is known.
 
     Args:
-        max_messages: Messages held at most.
-        max_bytes: Bytes held at most; a single larger message is let in when
-            nothing else is held.
-        whole: Whether what is written again is written as it was, to the last
-            message, also if nobody waits for some of them any more.
+        max_messages: The most messages that are held.
+        max_bytes: The most bytes that are held; a single larger message is accepted
+            when no other is held.
+        whole: Whether a batch that is written again has all its messages, even if
+            nobody waits for some of them any more.
     """
 
     __slots__ = (
@@ -137,44 +139,44 @@ class Accumulator(Generic[K]):
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._whole = whole
-        # Waiting for the flusher, in the order of the calls.
+        # Messages that wait for the flusher, in the order of the calls.
         self._queue: deque[Sending[K]] = deque()
-        # Written, without a reply yet, oldest first.
+        # Batches that are written and have no reply yet, oldest first.
         self._batches: deque[SendBatch[K]] = deque()
-        # To be written again, oldest first; newer than what is in flight.
+        # Batches to be written again, oldest first; newer than those in flight.
         self._again: deque[SendBatch[K]] = deque()
-        # The same, but older than what is in flight.
+        # Batches to be written again, older than those in flight.
         self._refused: deque[SendBatch[K]] = deque()
         # Whether any message ever asked for more than to be stored.
         self.asks = False
-        # How many had been added when somebody was in a hurry.
+        # The number of messages that had been added at the last `hurry`.
         self._hurried = 0
         self.held = 0
         self.size = 0
-        # Totals since the start; a flush waits until `settled` reaches `added`.
+        # Totals since the start. A flush waits until `settled` reaches `added`.
         self.added = 0
         self.settled = 0
 
     @property
     def queued(self) -> int:
-        """Messages that wait for the flusher."""
+        """The number of messages that wait for the flusher."""
         return len(self._queue) + (sum(map(len, self._again)) if self._again else 0)
 
     @property
     def in_flight(self) -> int:
-        """Batches that are written and not answered."""
+        """The number of batches that are written and not answered."""
         return len(self._batches)
 
     def fits(self, size: int) -> bool:
-        """Tell whether a message of that size may be added now."""
+        """Return whether a message of this size may be added now."""
         return not self.held or (
             self.held < self._max_messages and self.size + size <= self._max_bytes
         )
 
     def add(self, sending: Sending[K]) -> int:
-        """Put a message at the end, and give how many wait then.
+        """Add a message at the end and return how many wait for their first write.
 
-        The caller made sure that it fits.
+        The caller has made sure that the message fits.
         """
         queue = self._queue
         queue.append(sending)
@@ -185,7 +187,7 @@ class Accumulator(Generic[K]):
 
     @property
     def refused(self) -> bool:
-        """Whether something was refused for the moment, and keeps the rest waiting."""
+        """Whether a refused batch is kept, and all other messages wait for it."""
         return bool(self._refused)
 
     @property
@@ -198,17 +200,17 @@ class Accumulator(Generic[K]):
 
     @property
     def urgent(self) -> bool:
-        """Whether something waits that is not to linger."""
+        """Whether a waiting message must not linger."""
         return bool(self._again) or self.added - len(self._queue) < self._hurried
 
     def hurry(self) -> None:
-        """Have what waits now linger no more."""
+        """Record that the messages that wait now must not linger any more."""
         self._hurried = self.added
 
     def batch(self, limit: int) -> SendBatch[K]:
-        """Take up to `limit` messages from the front; they are in flight now.
+        """Remove up to `limit` messages from the front and return them, now in flight.
 
-        What has to be written again comes first, in the batches that it was in.
+        Batches to be written again come first, each with the messages that it had.
         """
         queue = self._queue
         if self._again:
@@ -222,11 +224,11 @@ class Accumulator(Generic[K]):
         return batch
 
     def answered(self, again: SendBatch[K] | None = None) -> SendBatch[K]:
-        """Take the oldest batch out: its replies have come.
+        """Remove the oldest batch, whose replies have come, and return it.
 
         Args:
-            again: Messages of it that the server refused for the moment: they stay,
-                to be recalled when nothing is in flight any more.
+            again: Messages of the batch that the server refused for the moment. They
+                stay, and are recalled when no batch is in flight any more.
         """
         batch = self._batches.popleft()
         if again is None:
@@ -239,12 +241,13 @@ class Accumulator(Generic[K]):
         return batch
 
     def recall(self) -> int:
-        """Have what was written and has no outcome written again, in its order.
+        """Queue all written messages without an outcome again, in their order.
 
-        Those whose time is over are not, and leave.
+        Messages that nobody waits for any more are removed, unless their batch has to
+        stay whole.
 
         Returns:
-            How many messages are written again that were refused or in flight.
+            The number of messages that were refused or in flight and are written again.
         """
         again = [*self._refused, *self._batches]
         self._refused.clear()
@@ -254,7 +257,11 @@ class Accumulator(Generic[K]):
         return sum(1 for batch in again for one in batch if not one.given_up)
 
     def expired(self, since: float) -> list[Sending[K]]:
-        """Take out what waits to be written again and was first written before that."""
+        """Remove batches to be written again that were first written before a time.
+
+        Returns:
+            Their messages, without those whose deadline had passed before.
+        """
         old = [batch for batch in self._again if batch.written < since]
         self._again = deque(batch for batch in self._again if batch.written >= since)
         gone = [sending for batch in old for sending in batch]
@@ -262,9 +269,10 @@ class Accumulator(Generic[K]):
         return [sending for sending in gone if not sending.given_up]
 
     def lost(self) -> list[Sending[K]]:
-        """Take out all that was written and will never be answered.
+        """Remove all messages that were written and will never be answered.
 
-        Gives those whose time was not over before.
+        Returns:
+            The messages, without those whose deadline had passed before.
         """
         batches = [*self._refused, *self._batches, *self._again]
         for one in (self._refused, self._batches, self._again):
@@ -274,17 +282,17 @@ class Accumulator(Generic[K]):
         return [sending for sending in gone if not sending.given_up]
 
     def abandon(self) -> list[Sending[K]]:
-        """Take out all that waits: it will not be written any more."""
+        """Remove all messages that were never written, and return them."""
         batch = list(self._queue)
         self._queue.clear()
         self._leave(batch)
         return batch
 
     def overdue(self, now: float) -> tuple[list[Sending[K]], list[Sending[K]]]:
-        """Find those whose deadline has passed: never written, and written.
+        """Return the messages whose deadline has passed: unwritten and written ones.
 
-        The former are taken out. The latter are found once; those in flight are held
-        until their reply is counted off.
+        The former are removed. The latter are returned only once, and those in flight
+        are held until their reply is recorded.
         """
         if self.earliest() > now:
             return [], []
@@ -301,7 +309,7 @@ class Accumulator(Generic[K]):
         return unwritten, written
 
     def earliest(self) -> float:
-        """Give the earliest deadline there is."""
+        """Return the earliest deadline of all messages."""
         deadlines = [min(map(_DEADLINE, self._queue), default=inf)]
         deadlines += [min(map(_DEADLINE, batch)) for batch in self._written()]
         return min(deadlines)
@@ -310,7 +318,10 @@ class Accumulator(Generic[K]):
         return [*self._refused, *self._batches, *self._again]
 
     def _forget_given_up(self) -> None:
-        """Drop what is not to be written again: nobody waits for it any more."""
+        """Remove messages that nobody waits for from the batches to be written again.
+
+        Batches that have to stay whole keep them, as long as anybody waits for one.
+        """
         kept: deque[SendBatch[K]] = deque()
         for batch in self._again:
             gone = [sending for sending in batch if sending.given_up]

@@ -1,7 +1,7 @@
-"""Messages that have to be elsewhere too before their senders are told: the waits.
+"""Durability: the waits for messages that must also be on replicas or on disk.
 
-WAIT and WAITAOF wait for all that their connection has written, so one of them, behind
-the messages of a write, does for all that ask for the same
+WAIT and WAITAOF wait for all writes of their connection. So one such command after the
+messages of a write serves all messages that ask for the same durability
 (https://redis.io/docs/latest/commands/wait/, …/waitaof/).
 """
 
@@ -21,17 +21,17 @@ __all__ = ["DurabilityWait"]
 
 K = TypeVar("K")
 
-# Seconds of a message's time that are left for the reply: what was achieved is to be
-# told before the time is over.
+# Seconds that are kept for the reply, so that the sender learns what was achieved
+# before its deadline.
 _SLACK: Final = 0.1
 
 
 class DurabilityWait(NamedTuple):
-    """One wait behind a write.
+    """One wait after a write.
 
     Attributes:
-        durability: What for.
-        ms: Milliseconds at most.
+        durability: The durability that is waited for.
+        ms: The most milliseconds.
     """
 
     durability: Durability
@@ -39,7 +39,7 @@ class DurabilityWait(NamedTuple):
 
     @property
     def command(self) -> Command:
-        """Its words."""
+        """The command for this wait."""
         if self.durability.durable:
             return commands.wait_aof(self.durability.replicas, self.ms)
         return commands.wait(self.durability.replicas, self.ms)
@@ -48,12 +48,12 @@ class DurabilityWait(NamedTuple):
 def waits(
     batch: Iterable[Sending[K]], now: float, longest: float
 ) -> list[DurabilityWait]:
-    """Plan what to wait for behind a write, the shortest wait first.
+    """Return the waits after a write, the shortest first.
 
     Args:
-        batch: What is written.
+        batch: The messages that are written.
         now: The time, by the clock of the deadlines.
-        longest: Seconds at most, for all of them together.
+        longest: The most seconds for all waits together.
     """
     patience: dict[Durability, float] = {}
     for sending in batch:
@@ -62,7 +62,7 @@ def waits(
             patience[durability] = min(left, _patience(sending.deadline - now))
     planned, spent = [], 0.0
     for durability, seconds in sorted(patience.items(), key=lambda item: item[1]):
-        # 0 would be for ever.
+        # 0 means to wait for ever.
         planned.append(
             DurabilityWait(durability, max(1, int((seconds - spent) * 1000)))
         )
@@ -77,7 +77,7 @@ def _patience(left: float) -> float:
 def shortfall(
     durability: Durability, reply: Any, receipt: Receipt
 ) -> NotDurable | None:
-    """Say what is missing of what was asked for; None if nothing is."""
+    """Return the error if a message's durability was not achieved; None if it was."""
     if isinstance(reply, ErrorReply):
         achieved, own, reason = 0, False, reply.text
     elif durability.durable:

@@ -1,10 +1,10 @@
-"""Sends that are stored once, however often they are written: the words and replies.
+"""Idempotent sends: messages that are stored once, however often they are written.
 
-The messages of one write that go to one shard are a run. It is one command, a script
-that appends them and notes, in a hash beside the shard's key, what became of each; if
-it finds the note it says that again instead. A run has the same number and the same
-messages whenever it is written. Notes are kept for what may be written again: each
-command says from which number on that is.
+The messages of one write that go to one shard are a run. A run is one command: a script
+that appends the messages and notes the outcome of each in a hash beside the shard's
+key. If the script finds that note, it returns the same outcomes and appends nothing. A
+run has the same number and the same messages whenever it is written. Notes are kept for
+runs that may be written again: each command states the lowest number of such a run.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ K = TypeVar("K")
 # Seconds for which a producer's notes are kept after its last send to a shard.
 LIFE: Final = 24 * 3600.0
 
-# Of one run: messages, since nobody else is served while they are appended; and bytes,
-# counting some for each word, since a command may have no more than a million words.
+# The bounds of one run: its messages, since the server serves nobody else while it
+# appends them; and its bytes, with an allowance for each word, since a command may have
+# at most a million words.
 _MOST: Final = 500
 _HEAVIEST: Final = 4 * 1024 * 1024
 _WORD: Final = 16
 
-# Lua unpacks no more than 8,000 values; a message's words stay below.
+# Lua unpacks at most 8,000 values; a message has fewer words than that.
 MOST_WORDS: Final = 7_000
 
 
@@ -39,23 +40,23 @@ class IdempotentRuns:
     """Numbers one producer's runs.
 
     Args:
-        producer: Tells this producer from all others, those before it included.
+        producer: Identifies this producer among all producers, also earlier ones.
     """
 
     def __init__(self, producer: bytes) -> None:
         self._name = b"sent." + producer
         self._next = 1
-        # The keys of notes, by their shards'.
+        # The keys of the notes, by the keys of their shards.
         self._marks: dict[bytes, bytes] = {}
 
     def word(
         self, batch: SendBatch[K], oldest: SendBatch[K] | None = None
     ) -> list[Command]:
-        """Give a write's commands, one a run.
+        """Return the commands of a write, one for each run.
 
         Args:
-            batch: What is written, for the first time or again.
-            oldest: The oldest batch whose outcome is not known; default: it.
+            batch: The messages that are written, for the first time or again.
+            oldest: The oldest batch whose outcome is not known; by default `batch`.
         """
         if not batch.runs:
             batch.runs = list(self._divide(batch))
@@ -82,7 +83,7 @@ class IdempotentRuns:
 
 
 def _portions(sendings: list[Sending[K]]) -> Iterator[list[Sending[K]]]:
-    """Cut what is too much for one command."""
+    """Split messages that are too much for one command."""
     portion: list[Sending[K]] = []
     weight = 0
     for sending in sendings:
@@ -96,9 +97,10 @@ def _portions(sendings: list[Sending[K]]) -> Iterator[list[Sending[K]]]:
 
 
 def passing(batch: SendBatch[K], replies: Sequence[Any]) -> list[Sending[K]]:
-    """Find what was refused only for the moment, so that it is stored for certain not.
+    """Return the messages that were refused for the moment, and certainly not stored.
 
-    What a script was refused inside a run is not among them: the run is noted.
+    Messages that were refused inside a run's script are not among them, because the run
+    has been noted.
     """
     refused = [
         isinstance(reply, ErrorReply) and of_script(reply).passing for reply in replies
@@ -115,7 +117,7 @@ def passing(batch: SendBatch[K], replies: Sequence[Any]) -> list[Sending[K]]:
 
 
 def outcomes(batch: SendBatch[K], replies: Sequence[Any]) -> list[Any]:
-    """Give a reply for each message of a batch, out of those for its runs."""
+    """Return a reply for each message of a batch, given the replies for its runs."""
     found: dict[int, Any] = {}
     for run, reply in zip(batch.runs, replies, strict=True):
         if type(reply) is bytes:
@@ -134,12 +136,12 @@ def _lines(reply: bytes) -> list[Any]:
 
 
 def _error(line: bytes) -> ErrorReply:
-    # Redis 6.2 leaves the sign of an error in its text.
+    # Redis 6.2 leaves the minus sign of an error reply in the text.
     return ErrorReply(line[1:].removeprefix(b"-").decode("utf-8", "replace"))
 
 
 def among(batch: SendBatch[K], refused: Sequence[Sending[K]]) -> SendBatch[K]:
-    """Give those of a batch that are to be written again, their runs with them."""
+    """Return the messages of a batch that are to be written again, with their runs."""
     again = SendBatch(refused)
     ids = set(map(id, refused))
     again.runs = [run for run in batch.runs if id(run.sendings[0]) in ids]
