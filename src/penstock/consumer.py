@@ -334,8 +334,9 @@ class Consumer(Openable[Session[T]], Generic[T]):
         were sent later may be delivered too. The loop does not wait for shards that
         appear later, nor for those that can't be read.
 
-        The consumer is still open afterwards. In other respects this is like `async
-        for` over the consumer; a message counts as processed when the loop comes back.
+        The consumer is still open afterwards. In other respects this is like
+        `async for` over the consumer; a message counts as processed when the loop comes
+        back.
         If you acknowledge by hand, the loop ends only after you have; under `DISABLED`
         it doesn't wait for `commit()`. Closing the consumer ends the loop early.
 
@@ -702,8 +703,8 @@ class Consumer(Openable[Session[T]], Generic[T]):
         returned, and `close_timeout` does not begin before that.
 
         On a closed consumer this does nothing. Cancelling it ends the wait only: the
-        consumer closes all the same. It also closes when the task that leaves `async
-        with` is cancelled: that cancellation is raised after closing.
+        consumer closes all the same. It also closes when the task that leaves
+        `async with` is cancelled: that cancellation is raised after closing.
 
         Raises:
             UsageError: It was called in another event loop or thread; nothing was done.
