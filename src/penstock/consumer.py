@@ -141,7 +141,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             saves the cost of decoding it, not its own memory.
         commit: When outcomes are sent, see `Commit`.
         claim: The lease, see `Claim`.
-        retry: How often a message is tried whose handler fails, and when again, see
+        retry: How often, and when, a message whose handler failed is tried again, see
             `Retry`. Not in REALTIME, nor where Penstock acknowledges by time or on
             delivery: there a failure is only reported.
         dead_letters: The stream to which a message goes when it is given up: after its
@@ -373,8 +373,8 @@ class Consumer(Openable[Session[T]], Generic[T]):
         When the calling task calls again, the messages that this task received earlier
         from `next` and `take` count as processed, and only those: calls that are made
         together, as in `asyncio.gather(consumer.next(), consumer.next())`, do not
-        acknowledge each other's messages. A task also comes back by calling `take` or
-        `run`, by starting an `async for`, and by leaving the consumer cleanly. A call
+        acknowledge each other's messages. A task also comes back by `take`, `run` and
+        `async for`, and by leaving the consumer cleanly. A call
         from another thread, by `asyncio.run_coroutine_threadsafe`, belongs to that
         thread.
 
