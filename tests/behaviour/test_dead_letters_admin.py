@@ -53,17 +53,17 @@ async def operator(
         yield login
 
 
-def spy(office: Any, on_reply: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have something done after each write of an office, before it sees the replies."""
-    line = office._line
-    calls = line.calls
+def spy(dead: Any, on_reply: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `on_reply` after each write of `admin.dead`, before it sees the replies."""
+    connection = dead._connection
+    calls = connection.calls
 
     async def spied(batch: Sequence[Any]) -> Any:
         answers = await calls(batch)
         await on_reply(batch)
         return answers
 
-    monkeypatch.setattr(line, "calls", spied)
+    monkeypatch.setattr(connection, "calls", spied)
 
 
 # -- looking --------------------------------------------------------------------------
