@@ -232,9 +232,8 @@ async def test_all_are_redriven_only_when_that_is_said(stream: str, redis: Any) 
         await die(redis, stream, b"%d" % n)
     for more in ([], ["--limit", 2]):
         result = await dead("redrive", stream, *more, status=2)
-        assert (
-            f"this redrives all dead letters of '{stream}'; say --yes" in result.stderr
-        )
+        words = f"this would redrive all dead letters of '{stream}'; pass --yes"
+        assert words in result.stderr
     assert await redis.xlen(f"{stream}.dead") == 3
     await dead("redrive", stream, "--yes", "--limit", 2)
     await dead("redrive", stream, "--yes")
@@ -264,7 +263,7 @@ async def test_letters_are_purged_when_it_is_said_which(
 ) -> None:
     ids = [await die(redis, stream, error=f"E{n}") for n in range(7)]
     result = await dead("purge", stream, status=2)
-    assert "this deletes all dead letters" in result.stderr
+    assert "this would purge all dead letters" in result.stderr
     assert (await dead("purge", stream, "--id", ids[6])).stdout == "1 purged\n"
     await dead("purge", stream, "--id", ids[6], status=1)
     assert await objects("purge", stream, "--error", "E5") == [{"purged": 1}]

@@ -774,6 +774,18 @@ async def test_what_makes_no_sense_is_refused_at_once(
         await getattr(shell.dead, call)(**{"stream": "orders", **given})
 
 
+@pytest.mark.parametrize(
+    "call", [admin.dead.list, admin.dead.redrive, admin.dead.purge]
+)
+async def test_the_functions_refuse_it_before_they_connect(call: Any) -> None:
+    with pytest.raises(ConfigurationError, match="whole number"):
+        await call("orders", limit=0, url="redis://127.0.0.1:1")
+
+
+def test_the_former_name_of_the_class_still_works() -> None:
+    assert admin.DeadLetterOffice is admin.DeadLetterAdmin
+
+
 async def test_an_async_filter_is_refused_before_it_means_everything(
     url: str, stream: str, redis: Any
 ) -> None:

@@ -14,14 +14,18 @@ trimmed = await admin.trim("orders", ACKED)
 from penstock._core.protocol.trimming import GroupStanding
 from penstock.admin import dead
 from penstock.admin._dead_letter import DeadLetter
-from penstock.admin._dead_letters import DeadLetterOffice
+from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trimming import Trimmed, TrimTo
 from penstock.admin.client import Admin, group_state, reset_group, trim
 from penstock.admin.groups import GroupState
 
+DeadLetterOffice = DeadLetterAdmin
+"""The former name of `DeadLetterAdmin`."""
+
 __all__ = [
     "Admin",
     "DeadLetter",
+    "DeadLetterAdmin",
     "DeadLetterOffice",
     "GroupStanding",
     "GroupState",

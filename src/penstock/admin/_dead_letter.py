@@ -10,7 +10,7 @@ from penstock._core.messages import dead_letter, envelope
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId, Fields, Headers
 
-__all__ = ["DeadLetter", "Letters", "opened"]
+__all__ = ["DeadLetter", "DeadLetterList", "parse_entry"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,10 +78,10 @@ class DeadLetter:
         )
 
 
-Letters: TypeAlias = list[DeadLetter]
+DeadLetterList: TypeAlias = list[DeadLetter]
 
 
-def opened(entry: RawEntry) -> DeadLetter | None:
+def parse_entry(entry: RawEntry) -> DeadLetter | None:
     """Read an entry of the dead letters; None where it is none of ours."""
     id_, fields = entry
     read = dead_letter.read(fields)

@@ -6,7 +6,7 @@ from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
 from penstock._tasks.lifetime import Live, Openable
 from penstock.admin._connection import AdminConnection
-from penstock.admin._dead_letters import DeadLetterOffice
+from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
 from penstock.events import OnEvent, guarded, log_event
@@ -46,7 +46,7 @@ class Admin(Openable[AdminConnection]):
         self._url = url
         self._connection = AdminConnection(guarded(on_event))
         self._groups = Groups(self._connection)
-        self._dead = DeadLetterOffice(self._connection)
+        self._dead = DeadLetterAdmin(self._connection)
         self._trimmer = Trimmer(self._connection)
 
     def _living(self) -> Live[AdminConnection]:
@@ -54,7 +54,7 @@ class Admin(Openable[AdminConnection]):
         return lambda lifetime: connection.open(url, lifetime.home)
 
     @property
-    def dead(self) -> DeadLetterOffice:
+    def dead(self) -> DeadLetterAdmin:
         """The dead letters: listed, read, sent back, purged."""
         return self._dead
 

@@ -6,8 +6,8 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from penstock import EntryId
 from penstock.admin import Admin, DeadLetter
+from penstock.admin._selection import Selection
 from penstock.cli._admin_call import Json, Url, operate, say
 from penstock.cli._errors import plain_errors
 from penstock.cli.dead.filter import DeadLetterFilter
@@ -63,13 +63,13 @@ def list_(
     json: Json = False,
 ) -> None:
     """List a stream's dead letters, oldest first, without what is in the messages."""
-    choice = DeadLetterFilter(group=group, error=error, reason=reason)
+    options = DeadLetterFilter(stream, dead_letters, None, group, error, reason)
 
     async def work(admin: Admin) -> bool:
         shown = 0
         last: DeadLetter | None = None
         letters = admin.dead.each(
-            stream, after=after, where=choice.fits, dead_letters=dead_letters
+            stream, after=after, where=options.matches, dead_letters=dead_letters
         )
         async for letter in letters:
             if last is not None and shown == limit:
@@ -137,22 +137,17 @@ def redrive(
 
     The exit status is 1 if one that was named by --id could not be.
     """
-    choice = DeadLetterFilter(id or (), group, error, reason)
+    options = DeadLetterFilter(
+        stream, dead_letters, id, group, error, reason, limit=limit, yes=yes
+    )
+    with plain_errors():
+        selection = options.select("redrive")
 
     async def work(admin: Admin) -> bool:
-        moved = await admin.dead.redrive(
-            stream,
-            ids=choice.ids or None,
-            where=choice.fits if choice.filters else None,
-            limit=limit,
-            to=to,
-            dead_letters=dead_letters,
-        )
+        moved = await admin.dead.select(selection).redrive(to)
         print(outcome("redriven", moved, as_json=json))
-        return _all_of(choice, stream, moved)
+        return _all_found(selection, stream, moved)
 
-    with plain_errors():
-        choice.check("redrives", stream, yes=yes, limit=limit)
     operate(url, work, bad=_BAD)
 
 
@@ -181,31 +176,23 @@ def purge(
 
     The exit status is 1 if one that was named by --id was not there.
     """
-    choice = DeadLetterFilter(id or (), group, error, reason, before)
+    options = DeadLetterFilter(
+        stream, dead_letters, id, group, error, reason, before, limit, yes
+    )
+    with plain_errors():
+        selection = options.select("purge")
 
     async def work(admin: Admin) -> bool:
-        deleted = await admin.dead.purge(
-            stream,
-            ids=choice.ids or None,
-            where=choice.fits if choice.filters else None,
-            before=bound,
-            all=yes,
-            limit=limit,
-            dead_letters=dead_letters,
-        )
+        deleted = await admin.dead.select(selection).purge(all=yes)
         print(outcome("purged", deleted, as_json=json))
-        return _all_of(choice, stream, deleted)
+        return _all_found(selection, stream, deleted)
 
-    with plain_errors():
-        choice.check("deletes", stream, yes=yes, limit=limit)
-        bound = choice.bound
     operate(url, work, bad=_BAD)
 
 
-def _all_of(choice: DeadLetterFilter, stream: str, done: int) -> bool:
-    """Tell whether it was done to all that were named, and say so if not."""
-    missed = len({EntryId.parse(id_) for id_ in choice.ids}) - done
-    if choice.ids and missed:
+def _all_found(selection: Selection, stream: str, done: int) -> bool:
+    """Return whether a call reached every id that was given; report if not."""
+    missed = 0 if selection.ids is None else len(selection.ids) - done
+    if missed:
         say(f"{missed} of these were not there, or no dead letters of {stream!a:.80}")
-        return False
-    return True
+    return not missed

@@ -1,34 +1,18 @@
-"""What `Admin` does with dead letters."""
+"""DeadLetterAdmin: lists, reads, redrives and purges dead letters."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing
-from datetime import datetime
-from itertools import islice
-from typing import Final, TypeAlias
+from collections.abc import AsyncIterator
 
-from penstock._core.messages import shard_keys
-from penstock._core.protocol import commands
 from penstock.admin._connection import AdminConnection
-from penstock.admin._dead_letter import DeadLetter, Letters
-from penstock.admin._dead_letter_pages import Location, Pages, Where, box
-from penstock.admin._redrive import Redrive
-from penstock.errors import ConfigurationError
-from penstock.message import EntryId
-from penstock.options import count, place
+from penstock.admin._dead_letter import DeadLetter, DeadLetterList
+from penstock.admin._selected_dead_letters import SelectedDeadLetters
+from penstock.admin._selection import Before, Id, Ids, Selection, Where
 
-__all__ = ["Before", "DeadLetterOffice", "Id", "Ids"]
-
-Id: TypeAlias = EntryId | str
-Ids: TypeAlias = Id | Iterable[Id]
-Before: TypeAlias = EntryId | datetime | str
-
-# Ids that one command deletes.
-_DELETE: Final = 1000
+__all__ = ["DeadLetterAdmin"]
 
 
-class DeadLetterOffice:
+class DeadLetterAdmin:
     """Lists, reads, sends back and purges the dead letters of streams.
 
     It is `Admin.dead`; `penstock.admin.dead` has the same as functions. Dead letters
@@ -57,6 +41,10 @@ class DeadLetterOffice:
     def __init__(self, connection: AdminConnection) -> None:
         self._connection = connection
 
+    def select(self, selection: Selection) -> SelectedDeadLetters:
+        """Return the dead letters that a selection means, for one call."""
+        return SelectedDeadLetters(self._connection, selection)
+
     def each(
         self,
         stream: str,
@@ -82,8 +70,8 @@ class DeadLetterOffice:
                 print(letter.id, letter.error)
             ```
         """
-        pages = self._pages(box(stream, dead_letters), where)
-        return _single(pages.ranged(_behind(after), EntryId.MAX, None))
+        selection = Selection.of("each", stream, dead_letters, where=where, after=after)
+        return self.select(selection).each()
 
     async def read(
         self,
@@ -99,9 +87,9 @@ class DeadLetterOffice:
             id: Its own id, `DeadLetter.id`.
             dead_letters: The stream where it is kept; default: `<stream>.dead`.
         """
-        pages = self._pages(box(stream, dead_letters), None)
-        found = [page async for page in pages.named([_id(id)])]
-        return found[0][0] if found else None
+        selection = Selection.of("read", stream, dead_letters, ids=[id])
+        found = await self.select(selection).list()
+        return found[0] if found else None
 
     async def redrive(
         self,
@@ -150,23 +138,10 @@ class DeadLetterOffice:
             await admin.dead.redrive("orders", where=lambda l: l.error == "Timeout")
             ```
         """
-        stored = box(stream, dead_letters)
-        target = None if to is None else _target(to, stored)
-        _check_choice("redrive", ids, where, limit)
-        pages = self._pages(stored, where)
-        if ids is None:
-            found = pages.ranged(EntryId.MIN, EntryId.MAX, limit)
-        else:
-            found = pages.named(_ids(ids))
-        mover = Redrive(self._connection, stored, target)
-        await mover.check()
-        try:
-            async with aclosing(found):
-                async for page in found:
-                    await mover.move(page)
-        finally:
-            mover.tell()
-        return mover.moved
+        selection = Selection.of(
+            "redrive", stream, dead_letters, ids=ids, where=where, limit=limit
+        )
+        return await self.select(selection).redrive(to)
 
     async def purge(
         self,
@@ -202,39 +177,16 @@ class DeadLetterOffice:
             await admin.dead.purge("orders", before=datetime.now(UTC) - timedelta(30))
             ```
         """
-        stored = box(stream, dead_letters)
-        _check_choice("purge", ids, where, limit)
-        filtered = where is not None or before is not None
-        if (ids is not None) + filtered + all != 1:
-            raise ConfigurationError(
-                "purge deletes for good; say which letters, in one way: ids=, or "
-                "where= and before=, or all=True"
-            )
-        if ids is not None:
-            return await self._delete(stored, _ids(ids))
-        high = EntryId.MAX if before is None else _moment(before).previous()
-        pages = self._pages(stored, where).ranged(EntryId.MIN, high, limit)
-        deleted = 0
-        async with aclosing(pages):
-            async for page in pages:
-                deleted += await self._delete(stored, [letter.id for letter in page])
-        return deleted
-
-    async def _delete(self, stored: Location, ids: Iterable[EntryId]) -> int:
-        rest, deleted = iter(ids), 0
-        while some := [bytes(id_) for id_ in islice(rest, _DELETE)]:
-            command = commands.xdel(stored.key, some)
-            [reply] = await self._connection.asks([command], f"XDEL on {stored.name!r}")
-            deleted += reply
-        return deleted
-
-    def _pages(self, stored: Location, where: Where | None) -> Pages:
-        if where is not None and not callable(where):
-            raise ConfigurationError(
-                f"where={where!r:.60} can't be called; give a function that says of a "
-                f"dead letter whether it is meant"
-            )
-        return Pages(self._connection, stored, where)
+        selection = Selection.of(
+            "purge",
+            stream,
+            dead_letters,
+            ids=ids,
+            where=where,
+            before=before,
+            limit=limit,
+        )
+        return await self.select(selection).purge(all=all)
 
     # The last one: below it, `list` is the method.
     async def list(
@@ -245,7 +197,7 @@ class DeadLetterOffice:
         after: Id | None = None,
         where: Where | None = None,
         dead_letters: str | None = None,
-    ) -> Letters:
+    ) -> DeadLetterList:
         """List dead letters, oldest first.
 
         For the next page, say `after=` the last one's id.
@@ -258,78 +210,7 @@ class DeadLetterOffice:
             where: A function that says of a letter whether it is meant; default: all.
             dead_letters: The stream where they are kept; default: `<stream>.dead`.
         """
-        if limit is not None:
-            count(limit, "list(limit)")
-        pages = self._pages(box(stream, dead_letters), where)
-        found: Letters = []
-        async for page in pages.ranged(_behind(after), EntryId.MAX, limit):
-            found += page
-        return found
-
-
-async def _single(
-    pages: AsyncGenerator[Letters, None],
-) -> AsyncGenerator[DeadLetter, None]:
-    async with aclosing(pages):
-        async for page in pages:
-            for letter in page:
-                yield letter
-
-
-def _check_choice(
-    call: str, ids: Ids | None, where: Where | None, limit: int | None
-) -> None:
-    if limit is not None:
-        count(limit, f"{call}(limit)")
-    if ids is not None and (where is not None or limit is not None):
-        raise ConfigurationError(
-            f"{call}(ids=) says which letters; leave out where= and limit=, or ids="
+        selection = Selection.of(
+            "list", stream, dead_letters, where=where, after=after, limit=limit
         )
-
-
-def _behind(after: Id | None) -> EntryId | None:
-    """Give the first id behind a letter; None if there is none."""
-    if after is None:
-        return EntryId.MIN
-    return None if _id(after) == EntryId.MAX else _id(after).next()
-
-
-def _ids(ids: Ids) -> list[EntryId]:
-    """Take ids, one or several: sorted, each once.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    several = [ids] if isinstance(ids, EntryId | str) else ids
-    if isinstance(several, Iterable) and not isinstance(several, bytes | bytearray):
-        return sorted({_id(id_) for id_ in several})
-    raise ConfigurationError(f"{ids!r:.60} is no id; give the `id` of a dead letter")
-
-
-def _id(id_: Id) -> EntryId:
-    if isinstance(id_, str):
-        return EntryId.parse(id_)
-    if not isinstance(id_, EntryId):
-        raise ConfigurationError(
-            f"{id_!r:.60} is no id; give the `id` of a dead letter"
-        )
-    return id_
-
-
-def _moment(before: Before) -> EntryId:
-    at = place(before, "purge(before)")
-    if not isinstance(at, EntryId):
-        raise ConfigurationError(
-            f"purge(before={before!r:.60}) is no moment; give an aware datetime or the "
-            f"id of a dead letter"
-        )
-    return at
-
-
-def _target(to: str, stored: Location) -> bytes:
-    key = shard_keys.single(to).key
-    if key == stored.key:
-        raise ConfigurationError(
-            f"redrive(to={to!r:.60}) is where the dead letters are; give another stream"
-        )
-    return key
+        return await self.select(selection).list()
