@@ -1,6 +1,6 @@
-"""What an operator asks about streams and groups, and does to them.
+"""Administration of streams, groups and dead letters.
 
-For one question there is a function:
+Each function does one thing, on a connection of its own:
 
 ```python
 state = await admin.group_state("orders", "billing")
@@ -8,7 +8,7 @@ letters = await admin.dead.list("orders")
 trimmed = await admin.trim("orders", ACKED)
 ```
 
-`Admin` keeps its connection for many.
+`Admin` keeps its connection for several calls.
 """
 
 from penstock._core.protocol.trimming import GroupStanding

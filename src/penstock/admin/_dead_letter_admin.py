@@ -13,21 +13,23 @@ __all__ = ["DeadLetterAdmin"]
 
 
 class DeadLetterAdmin:
-    """Lists, reads, sends back and purges the dead letters of streams.
+    """Lists, reads, redrives and purges the dead letters of streams.
 
-    It is `Admin.dead`; `penstock.admin.dead` has the same as functions. Dead letters
-    are found by the stream that they come from: those of all its shards are in one
-    stream, `<stream>.dead` unless `dead_letters=` says otherwise. Where there are none,
-    there is no error either. Entries there that are no dead letters, or another
-    stream's, are passed over, and told of with the event `foreign_letters`.
+    `Admin.dead` is an instance; `penstock.admin.dead` has the same methods as
+    functions. Dead letters are found by the stream that they come from: one stream
+    holds those of all its shards, `<stream>.dead` unless `dead_letters=` names another
+    one. A stream without dead letters is no error. Entries that are no dead letters,
+    and dead letters of other streams, are skipped and reported with the event
+    `foreign_letters`.
 
     Every method raises
 
-    - `ConfigurationError` at once if an argument makes no sense,
+    - `ConfigurationError` at once if an argument is invalid,
     - `AccessError` if the server refuses this user,
-    - `CommandError` if it refuses a command, for example because the key is no stream,
-    - `ConnectionLost` if the connection ended before the reply, `ConnectError` if it
-      was lost before and no other can be made,
+    - `CommandError` if the server refuses a command, for example because the key is no
+      stream,
+    - `ConnectionLost` if the connection ended before the reply, `ConnectError` if the
+      connection was lost earlier and reconnecting failed,
     - `ClosedError` if the `Admin` is not open.
 
     Example:
@@ -42,7 +44,7 @@ class DeadLetterAdmin:
         self._connection = connection
 
     def select(self, selection: Selection) -> SelectedDeadLetters:
-        """Return the dead letters that a selection means, for one call."""
+        """Return the dead letters of a selection, to be used for one call."""
         return SelectedDeadLetters(self._connection, selection)
 
     def each(
@@ -53,16 +55,17 @@ class DeadLetterAdmin:
         where: Where | None = None,
         dead_letters: str | None = None,
     ) -> AsyncIterator[DeadLetter]:
-        """Go through the dead letters that there are now, oldest first.
+        """Iterate over the dead letters that exist now, oldest first.
 
-        They are read page by page, some megabytes at a time, so there may be any
-        number. Leave the loop by `break` or cancel it as you like.
+        Dead letters are read page by page, some megabytes at a time, so there may be
+        any number of them. The loop may be left by `break` or cancelled at any time.
 
         Args:
-            stream: The stream that they come from.
-            after: Begin behind the letter of this id; default: with the oldest.
-            where: A function that says of a letter whether it is meant; default: all.
-            dead_letters: The stream where they are kept; default: `<stream>.dead`.
+            stream: The stream that the dead letters come from.
+            after: Begin after the dead letter with this id; default: with the oldest.
+            where: A function that returns whether a dead letter is selected; default:
+                all are.
+            dead_letters: The stream that holds them; default: `<stream>.dead`.
 
         Example:
             ```python
@@ -76,16 +79,16 @@ class DeadLetterAdmin:
     async def read(
         self,
         stream: str,
-        id: Id,  # noqa: A002 - what it is
+        id: Id,  # noqa: A002 - the operator's word
         *,
         dead_letters: str | None = None,
     ) -> DeadLetter | None:
-        """Read one dead letter; None if it is not there, or no letter of the stream.
+        """Return one dead letter; None if the stream has none with this id.
 
         Args:
-            stream: The stream that it comes from.
-            id: Its own id, `DeadLetter.id`.
-            dead_letters: The stream where it is kept; default: `<stream>.dead`.
+            stream: The stream that the dead letter comes from.
+            id: The id of the dead letter, `DeadLetter.id`.
+            dead_letters: The stream that holds it; default: `<stream>.dead`.
         """
         selection = Selection.of("read", stream, dead_letters, ids=[id])
         found = await self.select(selection).list()
@@ -101,37 +104,39 @@ class DeadLetterAdmin:
         to: str | None = None,
         dead_letters: str | None = None,
     ) -> int:
-        """Send dead letters back to the shards they come from; without a choice, all.
+        """Send dead letters back to the shards that they come from, by default all.
 
-        A message goes back as it was, as a new entry at the end of its shard, so its
-        attempts start over; its letter is deleted. The order within a shard is kept.
-        Letters that come while this runs stay, so a message that dies again at once
-        does not go round for ever.
+        The message is added unchanged, as a new entry at the end of its shard, so its
+        attempts start over; the dead letter is deleted. The order within a shard is
+        kept. Dead letters that are added while this runs stay, so a message that is
+        given up again at once is not redriven for ever.
 
-        No message is lost: its letter is deleted only when its copy is in the stream.
-        Both are one script, so none is there twice either, though two do this at once
-        or the connection ends in between. Where the user may not run scripts, it is one
-        after the other: what two redrive at the same moment is there twice, and told of
-        with the event `letters_redriven_twice`; and so may be the one message at which
-        the connection or the process ended.
+        No message is lost: a dead letter is deleted only once its copy is in the
+        stream. One script does both, so no message is duplicated either, even if two
+        redrive at once or the connection ends in between. Where the user may not run
+        scripts, copying and deleting are two commands. Then a message that two redrive
+        at the same moment is duplicated, and reported with the event
+        `letters_redriven_twice`. The one message at which the connection or the process
+        ended may be duplicated as well.
 
-        A letter that says it comes from a key that is none of the stream's is forged.
-        It is left where it is, and told of with the event `letters_refused`.
+        A dead letter that claims to come from a key that the stream does not have is
+        forged. It stays where it is, and is reported with the event `letters_refused`.
 
-        If it ends by an exception, those before have been redriven and the others are
-        still there: call it again. Cancelling it is the same.
+        If an exception or a cancellation ends the call, the dead letters before it have
+        been redriven and the others are still there: call it again.
 
         Args:
-            stream: The stream that they come from.
-            ids: The letters of these ids, one or several; those that are not there
-                (any more) are passed over. An empty list is none.
-            where: Those of which this function says so; not with `ids`.
-            limit: At most so many, the oldest first; default: no limit. Not with `ids`.
+            stream: The stream that the dead letters come from.
+            ids: Only the dead letters with these ids, one or several; ids that do not
+                exist (any more) are skipped. An empty list selects none.
+            where: Only those for which this function returns true; not with `ids`.
+            limit: The maximum number, the oldest first; default: no limit. Not with
+                `ids`.
             to: Another stream to send them to, as one key, instead of their shards.
-            dead_letters: The stream where they are kept; default: `<stream>.dead`.
+            dead_letters: The stream that holds them; default: `<stream>.dead`.
 
         Returns:
-            How many were redriven.
+            The number of redriven dead letters.
 
         Example:
             ```python
@@ -150,27 +155,29 @@ class DeadLetterAdmin:
         ids: Ids | None = None,
         where: Where | None = None,
         before: Before | None = None,
-        all: bool = False,  # noqa: A002 - what it is
+        all: bool = False,  # noqa: A002 - the operator's word
         limit: int | None = None,
         dead_letters: str | None = None,
     ) -> int:
         """Delete dead letters for good.
 
-        It has to be said which: by `ids`, or by `where` and `before` (both must hold),
-        or with `all=True`. Ended by an exception or cancelled, it has deleted some.
+        They must be selected: by `ids`, or by `where` and `before` (both must hold), or
+        with `all=True`. A call that an exception or a cancellation ends has deleted
+        some of them.
 
         Args:
-            stream: The stream that they come from.
-            ids: The entries of these ids, one or several, be they dead letters or not.
-            where: Those of which this function says so.
-            before: Those that came to the dead letters before a moment (an aware
-                `datetime`), or before the letter of this id.
-            all: All of them.
-            limit: At most so many, the oldest first; default: no limit. Not with `ids`.
-            dead_letters: The stream where they are kept; default: `<stream>.dead`.
+            stream: The stream that the dead letters come from.
+            ids: The entries with these ids, one or several, dead letters or not.
+            where: Only those for which this function returns true.
+            before: Only those that were added to the dead letters before a moment (an
+                aware `datetime`), or before the dead letter with this id.
+            all: Whether to delete all of them.
+            limit: The maximum number, the oldest first; default: no limit. Not with
+                `ids`.
+            dead_letters: The stream that holds them; default: `<stream>.dead`.
 
         Returns:
-            How many were deleted.
+            The number of deleted entries.
 
         Example:
             ```python
@@ -188,7 +195,7 @@ class DeadLetterAdmin:
         )
         return await self.select(selection).purge(all=all)
 
-    # The last one: below it, `list` is the method.
+    # The last method: after it, `list` in this class is the method.
     async def list(
         self,
         stream: str,
@@ -198,17 +205,18 @@ class DeadLetterAdmin:
         where: Where | None = None,
         dead_letters: str | None = None,
     ) -> DeadLetterList:
-        """List dead letters, oldest first.
+        """Return dead letters, oldest first.
 
-        For the next page, say `after=` the last one's id.
+        For the next page, pass the id of the last one as `after`.
 
         Args:
-            stream: The stream that they come from.
-            limit: How many at most; default 100. None: all, in memory; `each` is
-                better for many.
-            after: Begin behind the letter of this id; default: with the oldest.
-            where: A function that says of a letter whether it is meant; default: all.
-            dead_letters: The stream where they are kept; default: `<stream>.dead`.
+            stream: The stream that the dead letters come from.
+            limit: The maximum number; default: 100. None returns all, in memory; `each`
+                is better for many.
+            after: Begin after the dead letter with this id; default: with the oldest.
+            where: A function that returns whether a dead letter is selected; default:
+                all are.
+            dead_letters: The stream that holds them; default: `<stream>.dead`.
         """
         selection = Selection.of(
             "list", stream, dead_letters, where=where, after=after, limit=limit

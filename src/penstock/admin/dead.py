@@ -1,4 +1,4 @@
-"""Dead letters, each call on a connection of its own.
+"""Functions for dead letters, each call on a connection of its own.
 
 ```python
 for letter in await admin.dead.list("orders"):
@@ -6,8 +6,8 @@ for letter in await admin.dead.list("orders"):
 await admin.dead.redrive("orders")
 ```
 
-They do what those of `Admin.dead` do, with the same arguments, and raise what `Admin`
-and they raise. `url` is the server, see `Admin`.
+They do the same as the methods of `Admin.dead`, with the same arguments, and raise the
+same exceptions as these and `Admin`. `url` is the server, see `Admin`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def list(  # noqa: A001 - the operator's word
     dead_letters: str | None = None,
     url: str | None = None,
 ) -> DeadLetterList:
-    """List dead letters, oldest first; see `DeadLetterAdmin.list`."""
+    """Return dead letters, oldest first; see `DeadLetterAdmin.list`."""
     selection = Selection.of(
         "list", stream, dead_letters, where=where, after=after, limit=limit
     )
@@ -43,7 +43,7 @@ async def read(
     dead_letters: str | None = None,
     url: str | None = None,
 ) -> DeadLetter | None:
-    """Read one dead letter; see `DeadLetterAdmin.read`."""
+    """Return one dead letter; see `DeadLetterAdmin.read`."""
     async with Admin(url) as admin:
         return await admin.dead.read(stream, id, dead_letters=dead_letters)
 
@@ -72,7 +72,7 @@ async def purge(
     ids: Ids | None = None,
     where: Where | None = None,
     before: Before | None = None,
-    all: bool = False,  # noqa: A002 - what it is
+    all: bool = False,  # noqa: A002 - the operator's word
     limit: int | None = None,
     dead_letters: str | None = None,
     url: str | None = None,
