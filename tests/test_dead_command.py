@@ -118,7 +118,9 @@ async def test_a_list_is_filtered_limited_and_goes_on(stream: str, redis: Any) -
     assert await objects("list", stream, "--error", "E") == []
     result = await dead("list", stream, "--limit", 4, "--json")
     assert result.stdout.count("\n") == 4
-    assert result.stderr == f"penstock: there are more; go on with --after {told[3]}\n"
+    assert (
+        result.stderr == f"penstock: there are more; continue with --after {told[3]}\n"
+    )
     result = await dead("list", stream, "--limit", 2, "--after", told[3], "--json")
     assert (result.stdout.count("\n"), result.stderr) == (2, "")
 
@@ -213,7 +215,7 @@ async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
     assert await bodies(redis, f"{stream}:1") == [b"0", b"2"]
     result = await dead("redrive", stream, "--id", ids[0], "--id", ids[1], status=1)
     assert result.stdout == "1 redriven\n"
-    assert "1 of these were not there" in result.stderr
+    assert "1 of these ids are missing" in result.stderr
 
 
 async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) -> None:
