@@ -156,15 +156,14 @@ class Redrive:
 
     def report(self) -> None:
         """Report dead letters that were refused, and messages that were duplicated."""
+        on_event = self._connection.on_event
+        facts: dict[str, Any] = {"dead_letters": ascii(self._location.name)}
         if self._refused:
-            facts = {"count": len(self._refused), "first": str(self._refused[0])}
-            self._report("letters_refused", facts)
+            more = {"count": len(self._refused), "first": str(self._refused[0])}
+            on_event(Event("letters_refused", logging.WARNING, facts | more))
         if self._duplicated:
-            self._report("letters_redriven_twice", {"count": self._duplicated})
-
-    def _report(self, event: str, facts: dict[str, Any]) -> None:
-        facts = {"dead_letters": ascii(self._location.name), **facts}
-        self._connection.on_event(Event(event, logging.WARNING, facts))
+            more = {"count": self._duplicated}
+            on_event(Event("letters_redriven_twice", logging.WARNING, facts | more))
 
 
 async def _run_to_completion(work: Coroutine[Any, Any, None]) -> None:
