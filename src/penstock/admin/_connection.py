@@ -36,7 +36,7 @@ class AdminConnection:
         self._connector: Connector | None = None
         self._connection: Connection | None = None
         self._binding: LoopBinding | None = None
-        self._dialing = anyio.Lock()
+        self._connecting = anyio.Lock()
         self._inspector = StreamInspector()
 
     @property
@@ -85,7 +85,7 @@ class AdminConnection:
         """
         if self._binding is not None and self._connector is not None:
             self._binding.check()
-        async with self._dialing:
+        async with self._connecting:
             if self._connector is None or self._connection is None:
                 raise ClosedError("admin")
             if self._connection.lost:

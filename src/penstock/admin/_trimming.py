@@ -27,11 +27,11 @@ TrimTo: TypeAlias = MaxLen | MaxAge | Acked | EntryId | datetime | str
 
 # The maximum number of entries that one command deletes, so that the server serves
 # other clients in between.
-_PIECE: Final = 100_000
+_MAX_DELETED: Final = 100_000
 # The number of entries that one command lists, to count them.
 _PAGE: Final = 1000
 # How often the groups are read, because one was created or rewound meanwhile.
-_LOOKS: Final = 10
+_MAX_READS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Trimmed:
     ignored: tuple[str, ...] = ()
 
 
-class _Look(NamedTuple):
+class _Snapshot(NamedTuple):
     """The description of a shard, and up to where its groups have acknowledged it."""
 
     stream: StreamInfo
@@ -121,12 +121,12 @@ class Trimmer:
         """Delete piece by piece; by whole nodes first, which is cheapest."""
         removed = 0
         while True:
-            words = (kind, b"~", bound, b"LIMIT", _PIECE)
+            words = (kind, b"~", bound, b"LIMIT", _MAX_DELETED)
             piece = await self._xtrim(shard, words)
             removed += piece
             # XTRIM stops before a node that would exceed LIMIT, so a piece may have
             # fewer entries while more are to be deleted.
-            if piece <= _PIECE // 2:
+            if piece <= _MAX_DELETED // 2:
                 break
         if how == b"=":
             removed += await self._xtrim(shard, (kind, how, bound))
@@ -157,8 +157,8 @@ class Trimmer:
         self, shard: Shard, limit: float | None, *, dry_run: bool
     ) -> Trimmed:
         removed = 0
-        for _ in range(_LOOKS):
-            stream, acked = await self._look(shard, limit)
+        for _ in range(_MAX_READS):
+            stream, acked = await self._snapshot(shard, limit)
             floor = acked.floor
             if floor is None or stream.first is None or floor <= stream.first:
                 break
@@ -182,9 +182,12 @@ class Trimmer:
         names = [name.encode("utf-8", "surrogateescape") for name in ignored]
         kind, exact, bound = trimming.below(floor)
         removed = 0
-        for words in ((kind, b"~", bound, b"LIMIT", _PIECE), (kind, exact, bound)):
-            piece = _PIECE
-            while piece > _PIECE // 2:
+        for words in (
+            (kind, b"~", bound, b"LIMIT", _MAX_DELETED),
+            (kind, exact, bound),
+        ):
+            piece = _MAX_DELETED
+            while piece > _MAX_DELETED // 2:
                 command = scripts.xtrim_acked(shard.key, bytes(floor), names, words)
                 [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
@@ -197,10 +200,10 @@ class Trimmer:
                 removed += piece
         return removed, True
 
-    async def _look(self, shard: Shard, limit: float | None) -> _Look:
+    async def _snapshot(self, shard: Shard, limit: float | None) -> _Snapshot:
         stream, groups = await self._facts(shard)
         standings = await self._standings(shard, stream, groups, limit)
-        return _Look(stream, trimming.acknowledged(standings, stream.last, limit))
+        return _Snapshot(stream, trimming.acknowledged(standings, stream.last, limit))
 
     async def _facts(self, shard: Shard) -> tuple[StreamInfo, list[GroupInfo]]:
         facts = await self._connection.describe(

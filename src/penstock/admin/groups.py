@@ -67,7 +67,7 @@ class Groups:
         ]
         if not states:
             raise _no_group(stream, group)
-        return reduce(_together, states)
+        return reduce(_sum, states)
 
     async def _shard_state(self, shard: Shard, group: str) -> GroupState | None:
         ask = [
@@ -99,11 +99,11 @@ class Groups:
         if not any(have):
             raise _no_group(stream, group)
         for shard in shards:
-            await self._forget(shard, group)
+            await self._ack_pending(shard, group)
             # In a shard without the group, a consumer would create it at another
             # position, so it is created here.
-            made = commands.xgroup_create(shard.key, group, where, mkstream=False)
-            ask = [made, commands.xgroup_setid(shard.key, group, where)]
+            create = commands.xgroup_create(shard.key, group, where, mkstream=False)
+            ask = [create, commands.xgroup_setid(shard.key, group, where)]
             created, reply = await self._connection.calls(ask)
             if isinstance(reply, ErrorReply):
                 # In a shard without the group, the reason why it was not created says
@@ -114,7 +114,7 @@ class Groups:
                     f"XGROUP {what} on {shard.stream!r}", reply
                 )
 
-    async def _forget(self, shard: Shard, group: str) -> None:
+    async def _ack_pending(self, shard: Shard, group: str) -> None:
         """Acknowledge all pending entries."""
         after = b"0-0"
         while True:
@@ -148,7 +148,7 @@ def _no_group(stream: str, group: str) -> CommandError:
     )
 
 
-def _together(one: GroupState, other: GroupState) -> GroupState:
+def _sum(one: GroupState, other: GroupState) -> GroupState:
     """Return the state of two shards together."""
     lags = (one.lag, other.lag)
     names = {*one.holders, *other.holders}
@@ -162,13 +162,14 @@ def _together(one: GroupState, other: GroupState) -> GroupState:
 
 
 def _state(info: replies.GroupInfo, summary: Any, lag: int | None) -> GroupState:
-    lines = summary.holders or ()
+    holders = summary.holders or ()
     return GroupState(
         pending=info.pending,
         lag=lag,
         last_delivered=EntryId.parse(info.last_delivered),
         consumers=info.consumers,
         holders={
-            name.decode("utf-8", "surrogateescape"): int(count) for name, count in lines
+            name.decode("utf-8", "surrogateescape"): int(count)
+            for name, count in holders
         },
     )
