@@ -252,7 +252,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             codec = codec_for(payload)
         if codec is not None:
             content_type_of(codec)
-        dead_stream, instead = dead_letter_stream_of(dead_letters, streams)
+        dead_stream, dead_letter_policy = dead_letter_stream_of(dead_letters, streams)
         self._config: ConsumerConfig[T] = ConsumerConfig(
             url=url,
             streams=streams,
@@ -271,7 +271,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             lease=seconds(claim.idle, "Claim(idle)"),
             claim_interval=seconds(claim.interval, "Claim(interval)"),
             retry=retry_of(retry, mode, policy),
-            instead=instead,
+            dead_letter_policy=dead_letter_policy,
             dead_letters=dead_stream,
             middleware=checked(middleware),
             open_timeout=seconds(open_timeout, "open_timeout"),
@@ -279,7 +279,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             on_event=guarded(on_event),
         )
 
-    def _living(self) -> Live[Session[T]]:
+    def _opener(self) -> Live[Session[T]]:
         return partial(open_session, self._config)
 
     def _shut(self) -> None:
@@ -290,7 +290,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         lifetime, session = self._lifetime, self._session
         if lifetime is None or session is None:
             return False
-        return session.close_when_idle(lifetime.leave)
+        return session.close_when_idle(lifetime.request_close)
 
     @property
     def group(self) -> str | None:
@@ -700,7 +700,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
     @property
     def _session(self) -> Session[T] | None:
         """The running parts, while it is open."""
-        return None if self._lifetime is None else self._lifetime.thing
+        return None if self._lifetime is None else self._lifetime.resource
 
     def _known(self, *, receiving: bool = False) -> Session[T]:
         """Return the running parts, in whatever thread.
@@ -729,7 +729,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
     def _check_home(self) -> None:
         if self._lifetime is not None:
-            self._lifetime.home.check()
+            self._lifetime.binding.check()
 
     @asynccontextmanager
     async def _at_work(self, *, receiving: bool = True) -> AsyncIterator[Session[T]]:

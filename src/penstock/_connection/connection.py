@@ -28,7 +28,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 
 from penstock._connection.address import Address
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock._core.protocol import commands, reply_parsing
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
@@ -44,8 +44,8 @@ DEMOTED: Final = "READONLY"
 """How the reason begins for which a server is left that is a replica now."""
 
 # Bytes of a request that may take longer than its reply.
-_LONG: Final = 65536
-_MORE: Final = object()
+_LONG_REQUEST: Final = 65536
+_INCOMPLETE: Final = object()
 _numbers: Final = count(1)
 # hiredis' stubs ask for a tuple of one word.
 _pack_one: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
@@ -56,7 +56,7 @@ def pack(batch: Iterable[Command]) -> bytes:
     return b"".join(map(_pack_one, batch))
 
 
-def _noting(demotions: list[str]) -> Callable[[str], Exception]:
+def _error_factory(demotions: list[str]) -> Callable[[str], Exception]:
     """Make values of error replies, and note those that a replica gives.
 
     Not a method of `Connection`: hiredis' reader would keep the wire that keeps it.
@@ -107,13 +107,13 @@ class Connection(asyncio.Protocol):
         # Seconds of silence after which it is given up while a reply is due.
         self.patience = address.reply_timeout
         # Seconds that the first replies took; see `Connector.connect`.
-        self.greeted_in = 0.0
+        self.first_reply_time = 0.0
         # Told of messages on channels that were subscribed to.
         self.on_message: Callable[[], None] | None = None
         # Bytes that have come so far.
         self.received = 0
         # When the last of them came, by the loop's clock.
-        self._heard = 0.0
+        self._received_at = 0.0
         self._loop = loop
         self._connection = connection
         # The one place that reaches into redis-py: it offers no way to its transport.
@@ -124,11 +124,11 @@ class Connection(asyncio.Protocol):
         # What it said if it is a replica now; and how many requests were under way then
         # that have no reply yet.
         self._demotions: list[str] = []
-        self._owed: int | None = None
+        self._replies_due: int | None = None
         self._reader = hiredis.Reader(
             protocolError=ValueError,
-            replyError=_noting(self._demotions),
-            notEnoughData=_MORE,
+            replyError=_error_factory(self._demotions),
+            notEnoughData=_INCOMPLETE,
         )
         self._waiters: deque[_Waiter] = deque()
         # Replies of the oldest waiter that have come.
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
         self.lost_at = inf
         self._closed = loop.create_future()
         self._transport.set_protocol(self)
-        hold(self)
+        notify_on_fork(self)
 
     @property
     def lost(self) -> bool:
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         self.check()
         future: Replies = self._loop.create_future()
         # A long request is on its way for a while after the system has taken it.
-        long = len(data) > _LONG
+        long = len(data) > _LONG_REQUEST
         patience = self.address.reply_timeout if long else self.patience
         deadline = self._loop.time() + patience + wait
         if self._timer is not None and self._timer.when() > deadline:
@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Count replies off to those who wait."""
         self.received += len(data)
-        self._heard = self._loop.time()
+        self._received_at = self._loop.time()
         answered: list[tuple[_Waiter, list[Any]]] = []
         try:
             self._parse(data, answered)
@@ -303,17 +303,21 @@ class Connection(asyncio.Protocol):
             if not waiter.future.done():
                 waiter.future.set_result(value)
         if self._demotions:
-            self._leave(len(answered))
+            self._leave_demoted(len(answered))
 
-    def _leave(self, answered: int) -> None:
+    def _leave_demoted(self, answered: int) -> None:
         """Give up a server that was demoted: its address may lead to its successor.
 
         It keeps its connections, and nothing can be written on them any more. What was
         asked before it said so is waited for.
         """
-        owed = len(self._waiters) if self._owed is None else self._owed - answered
-        self._owed = owed
-        if owed <= 0:
+        replies_due = (
+            len(self._waiters)
+            if self._replies_due is None
+            else self._replies_due - answered
+        )
+        self._replies_due = replies_due
+        if replies_due <= 0:
             self.abort(self._demotions[0])
 
     def _parse(self, data: bytes, answered: list[tuple[_Waiter, list[Any]]]) -> None:
@@ -325,8 +329,10 @@ class Connection(asyncio.Protocol):
         gets, replies, waiters = self._reader.gets, self._replies, self._waiters
         try:
             self._reader.feed(data)
-            while (reply := gets(False)) is not _MORE:  # noqa: FBT003 - hiredis' way
-                if type(reply) is hiredis.PushNotification and not self._answers(reply):
+            while (reply := gets(False)) is not _INCOMPLETE:  # noqa: FBT003 - hiredis' way
+                if type(reply) is hiredis.PushNotification and not self._handle_push(
+                    reply
+                ):
                     continue
                 replies.append(reply)
                 if len(replies) == waiters[0].count:
@@ -337,7 +343,7 @@ class Connection(asyncio.Protocol):
             # list that is longer than memory.
             raise ProtocolError from None
 
-    def _answers(self, push: list[Any]) -> bool:
+    def _handle_push(self, push: list[Any]) -> bool:
         """Tell whether a push answers the oldest waiter; if not, see to it."""
         kind = push[0]
         if kind == b"subscribe":
@@ -379,16 +385,16 @@ class Connection(asyncio.Protocol):
         # way, and to give it up means to ask for the same again. So it is with a long
         # request while bytes go.
         now = self._loop.time()
-        if self._takes_bytes():
+        if self._write_progresses():
             self._waiters[0].deadline = now + self.address.reply_timeout
-        alive = self._heard + self.patience
+        alive = self._received_at + self.patience
         deadline = max(self._waiters[0].deadline, alive)
         if now >= deadline:
             self.abort("no reply in time")
         else:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
 
-    def _takes_bytes(self) -> bool:
+    def _write_progresses(self) -> bool:
         """Check whether less waits to be written than at the last look."""
         before, self._unwritten = (
             self._unwritten,

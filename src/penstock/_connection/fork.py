@@ -11,7 +11,7 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["hold"]
+__all__ = ["notify_on_fork"]
 
 
 class ForkAware(Protocol):
@@ -21,18 +21,18 @@ class ForkAware(Protocol):
         """Let go: this is the child."""
 
 
-_held: WeakSet[ForkAware] = WeakSet()
+_registered: WeakSet[ForkAware] = WeakSet()
 
 
-def hold(thing: ForkAware) -> None:
+def notify_on_fork(item: ForkAware) -> None:
     """Have it told, in every child, that it is not the child's."""
-    _held.add(thing)
+    _registered.add(item)
 
 
-def _report() -> None:
-    for thing in list(_held):
-        thing.forked()
+def _notify() -> None:
+    for item in list(_registered):
+        item.forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_report)
+    os.register_at_fork(after_in_child=_notify)

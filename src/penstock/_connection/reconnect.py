@@ -18,9 +18,9 @@ from penstock import embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import DEMOTED, Connection, Replies
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels
-from penstock._connection.sentinel import parse as parse_watched
+from penstock._connection.sentinel import parse as parse_sentinels
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
@@ -39,7 +39,7 @@ from penstock.events import Event, OnEvent, printable
 __all__ = ["CommandConnection", "Connector", "open_connector"]
 
 # How many times as long as the slowest reply so far another one may take.
-_SLOWER: Final = 4
+_SLOWEST_FACTOR: Final = 4
 
 
 class Connector:
@@ -63,27 +63,27 @@ class Connector:
         self.address = address
         self._sentinels = sentinels
         # Where the last connection led, if that is for the sentinels to say.
-        self._at: str | None = None
+        self._primary: str | None = None
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
-        self._dialing = asyncio.Lock()
+        self._connecting = asyncio.Lock()
         # Connections made so far, and when the last was, by the loop's clock.
-        self._connected = 0
-        self._found_at = -inf
+        self._connections_made = 0
+        self._connected_at = -inf
         # When the present outage began, by the monotonic clock; None without one.
         self._outage: float | None = None
         # Whether it is one because the server was demoted. As long as the address leads
         # to a replica, connections can be made, and nothing is won by it.
         self._demoted = False
         # Whether this outage's refused credentials have been told of.
-        self._refused = False
+        self._refusal_reported = False
         # Whether this is the copy of a forked child.
         self._forked = False
         # Connections that may be open, and tries to make one.
         self._connections: WeakSet[Connection] = WeakSet()
-        self._tries: set[asyncio.Timeout] = set()
+        self._reconnects: set[asyncio.Timeout] = set()
         self._closed = False
-        hold(self)
+        notify_on_fork(self)
 
     async def connect(self, *, first: bool = False) -> Connection:
         """Make a connection; one try.
@@ -106,7 +106,7 @@ class Connector:
         connection = await connect(await self._locate())
         self._connections.add(connection)
         try:
-            await self._greet(connection, first=first)
+            await self._identify(connection, first=first)
         except BaseException:
             await connection.aclose()
             raise
@@ -117,14 +117,14 @@ class Connector:
             return self.address
         return await locate(self.address, self._sentinels)
 
-    async def _greet(self, connection: Connection, *, first: bool) -> None:
+    async def _identify(self, connection: Connection, *, first: bool) -> None:
         """Find out whom a connection has led to."""
-        looks = [commands.client_id()]
-        looks += [commands.role()] if self._sentinels else []
-        looks += [commands.info(b"memory")] if first else []
+        questions = [commands.client_id()]
+        questions += [commands.role()] if self._sentinels else []
+        questions += [commands.info(b"memory")] if first else []
         asked = time.monotonic()
-        number, *facts = await connection.calls(looks)
-        connection.greeted_in = time.monotonic() - asked
+        number, *facts = await connection.calls(questions)
+        connection.first_reply_time = time.monotonic() - asked
         # RESP2 shakes no hands, so this is the first that is heard of it.
         if isinstance(number, ErrorReply) and number.code == "NOAUTH":
             raise AccessError(connection.address.name, number.text)
@@ -133,17 +133,17 @@ class Connector:
         if self._sentinels:
             self._check_role(connection.address.name, facts.pop(0))
         for memory in facts:
-            self._warn(memory)
+            self._warn_of_eviction(memory)
 
     def _check_role(self, name: str, role: bytes | ErrorReply) -> None:
         """Leave a replica, whatever the sentinels say; where it may not tell, stay."""
         if isinstance(role, bytes) and role != b"master":
             reason = "the sentinels still name it, but it is a replica by now"
             raise ConnectError(name, reason)
-        if self._at not in {None, name}:
-            facts = {"from": self._at, "to": name}
+        if self._primary not in {None, name}:
+            facts = {"from": self._primary, "to": name}
             self._report("primary_moved", logging.WARNING, **facts)
-        self._at = name
+        self._primary = name
 
     def forked(self) -> None:
         """Make no more connections: this is a forked child."""
@@ -166,9 +166,9 @@ class Connector:
                 delay = self._backoff.failed(random.random())  # noqa: S311
                 if time.monotonic() + delay > deadline:
                     raise
-                self._lost(str(error))
+                self._on_lost(str(error))
             else:
-                self._found()
+                self._on_connected()
                 return connection
             await asyncio.sleep(delay)
 
@@ -185,38 +185,38 @@ class Connector:
         Raises:
             ConnectionLost: The link was closed meanwhile.
         """
-        trying = asyncio.timeout(None)
+        scope = asyncio.timeout(None)
         try:
-            async with trying:
+            async with scope:
                 if not self._closed:
-                    self._tries.add(trying)
+                    self._reconnects.add(scope)
                     return await self._reconnect(reason, lost_at)
         except TimeoutError:
-            if not trying.expired():
+            if not scope.expired():
                 raise
         finally:
-            self._tries.discard(trying)
+            self._reconnects.discard(scope)
         raise ConnectionLost(self.address.name, "closed")
 
     async def _reconnect(self, reason: str, lost_at: float) -> Connection:
         # Before the turn: connections that one outage cut are told of once.
         found: int | None = None
-        if lost_at > self._found_at:
-            self._lost(reason)
-            found = self._connected
-        async with self._dialing:
+        if lost_at > self._connected_at:
+            self._on_lost(reason)
+            found = self._connections_made
+        async with self._connecting:
             while True:
-                if found == self._connected:
+                if found == self._connections_made:
                     await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
                 # Else another connection has just come through: so will this one.
-                found = self._connected
+                found = self._connections_made
                 try:
                     connection = await self.connect()
                 except ServerError as error:
-                    self._lost(str(error))
-                    self._denied(error)
+                    self._on_lost(str(error))
+                    self._on_denied(error)
                 else:
-                    self._found()
+                    self._on_connected()
                     return connection
 
     def abort(self, reason: str) -> None:
@@ -232,8 +232,8 @@ class Connector:
         self._closed = True
         self.abort("closed")
         now = asyncio.get_running_loop().time()
-        for trying in list(self._tries):
-            trying.reschedule(now)
+        for scope in list(self._reconnects):
+            scope.reschedule(now)
 
     async def pause(self) -> None:
         """Wait before the next try of what the server has just refused."""
@@ -244,33 +244,33 @@ class Connector:
         self._backoff.progress()
         if self._demoted:
             self._demoted = False
-            self._over()
+            self._end_outage()
 
-    def _lost(self, reason: str) -> None:
+    def _on_lost(self, reason: str) -> None:
         self._demoted = self._demoted or reason.startswith(DEMOTED)
         if self._outage is None:
             self._outage = time.monotonic()
             self._report("connection_lost", logging.WARNING, reason=reason)
 
-    def _denied(self, error: ServerError) -> None:
-        if isinstance(error, AccessError) and not self._refused:
-            self._refused = True
+    def _on_denied(self, error: ServerError) -> None:
+        if isinstance(error, AccessError) and not self._refusal_reported:
+            self._refusal_reported = True
             self._report("access_refused", logging.ERROR, reason=str(error))
 
-    def _found(self) -> None:
-        self._connected += 1
-        self._found_at = asyncio.get_running_loop().time()
-        self._refused = False
+    def _on_connected(self) -> None:
+        self._connections_made += 1
+        self._connected_at = asyncio.get_running_loop().time()
+        self._refusal_reported = False
         if not self._demoted:
-            self._over()
+            self._end_outage()
 
-    def _over(self) -> None:
+    def _end_outage(self) -> None:
         if self._outage is not None:
             seconds = round(time.monotonic() - self._outage, 3)
             self._outage = None
             self._report("reconnected", logging.INFO, seconds=seconds)
 
-    def _warn(self, memory: Any) -> None:
+    def _warn_of_eviction(self, memory: Any) -> None:
         """Say if the server deletes streams when its memory is full.
 
         Only a user who may ask is told; others open as well.
@@ -336,7 +336,7 @@ class CommandConnection:
         now = time.monotonic()
         silence.answered(now)
         if now - asked > self._slowest:
-            self._allow_for(now - asked)
+            self._set_patience(now - asked)
         return answers
 
     @property
@@ -347,19 +347,19 @@ class CommandConnection:
         """
         return self._silence.since if self._silence.asking or self.lost else None
 
-    def relax(self) -> None:
+    def lift_patience(self) -> None:
         """Allow as much silence from now on as any connection may have."""
         self._patience = inf
-        self._allow_for(self._slowest)
+        self._set_patience(self._slowest)
 
     def _adopt(self, connection: Connection) -> None:
         self._connection = connection
-        self._allow_for(connection.greeted_in)
+        self._set_patience(connection.first_reply_time)
 
-    def _allow_for(self, slowest: float) -> None:
+    def _set_patience(self, slowest: float) -> None:
         """Replace no connection that only answers as slowly as it has done before."""
         self._slowest = slowest
-        patience = max(self._patience, _SLOWER * slowest)
+        patience = max(self._patience, _SLOWEST_FACTOR * slowest)
         self._connection.patience = min(patience, self._connector.address.reply_timeout)
 
     def check(self) -> None:
@@ -432,7 +432,7 @@ async def open_connector(
     """
     found = find_url(url)
     if names_sentinels(found):
-        address, sentinels = parse_watched(found)
+        address, sentinels = parse_sentinels(found)
         with closing(Connector(address, on_event, sentinels)) as connector:
             yield connector
         return

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from penstock._connection import address as addresses
 from penstock._connection.address import Address
+from penstock._connection.address import parse as parse_address
 from penstock._connection.connect import connect
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorReply
@@ -30,12 +30,12 @@ __all__ = ["Sentinels", "locate", "names_sentinels", "parse"]
 
 _SUFFIX: Final = "+sentinel"
 # Where they listen, if the URL says no port.
-_PORT: Final = 26379
+_DEFAULT_PORT: Final = 26379
 # Seconds for one to answer: the others have to be asked, too.
-_PATIENCE: Final = 1.0
+_TIMEOUT: Final = 1.0
 # Options that are the server's alone, and those of its sentinels for the same.
-_OURS: Final = frozenset(("client_name", "db", "password", "username"))
-_THEIRS: Final = frozenset(("sentinel_password", "sentinel_username"))
+_SERVER_ONLY: Final = frozenset(("client_name", "db", "password", "username"))
+_SENTINEL_ONLY: Final = frozenset(("sentinel_password", "sentinel_username"))
 
 
 class Sentinels(NamedTuple):
@@ -47,7 +47,7 @@ class Sentinels(NamedTuple):
     """
 
     service: str
-    places: list[Address]
+    addresses: list[Address]
 
 
 def names_sentinels(url: str) -> bool:
@@ -73,9 +73,11 @@ def parse(url: str) -> tuple[Address, Sentinels]:
     authority, _, path = rest.partition("/")
     login, at, hosts = authority.rpartition("@")
     service, _, database = path.partition("/")
-    ours, theirs = _part(query)
-    address = addresses.parse(f"{scheme}://{login}{at}sentinels/{database}?{ours}")
-    places = [_place(scheme, host, theirs, address) for host in hosts.split(",")]
+    ours, theirs = _split_options(query)
+    address = parse_address(f"{scheme}://{login}{at}sentinels/{database}?{ours}")
+    addresses = [
+        _sentinel_address(scheme, host, theirs, address) for host in hosts.split(",")
+    ]
     name = unquote(service)
     if not name or not name.isprintable():
         raise ConfigurationError(
@@ -83,30 +85,32 @@ def parse(url: str) -> tuple[Address, Sentinels]:
             "redis+sentinel://host:26379,host:26379/service, and /0 behind it for the "
             "database; percent-encode special characters in the password"
         )
-    shown = f"{name}@{','.join(place.name for place in places)}"
-    return replace(address, name=printable(shown)), Sentinels(name, places)
+    shown = f"{name}@{','.join(sentinel.name for sentinel in addresses)}"
+    return replace(address, name=printable(shown)), Sentinels(name, addresses)
 
 
-def _part(query: str) -> tuple[str, str]:
+def _split_options(query: str) -> tuple[str, str]:
     """Part options into those for the server and those for its sentinels."""
     fields = [(field.partition("=")[0], field) for field in query.split("&")]
-    ours = [field for name, field in fields if name not in _THEIRS]
-    both = [field for name, field in fields if name not in _THEIRS | _OURS]
-    theirs = [field for name, field in fields if name in _THEIRS]
+    ours = [field for name, field in fields if name not in _SENTINEL_ONLY]
+    both = [
+        field for name, field in fields if name not in _SENTINEL_ONLY | _SERVER_ONLY
+    ]
+    theirs = [field for name, field in fields if name in _SENTINEL_ONLY]
     theirs = [field.removeprefix("sentinel_") for field in theirs]
     return "&".join(ours), "&".join(both + theirs)
 
 
-def _place(scheme: str, host: str, options: str, server: Address) -> Address:
+def _sentinel_address(scheme: str, host: str, options: str, server: Address) -> Address:
     # Checked as any other URL is.
-    place = addresses.parse(f"{scheme}://{host}?{options}")
+    sentinel = parse_address(f"{scheme}://{host}?{options}")
     parts = urlsplit(f"//{host}")
     if parts.port is None:
-        place = place.at(parts.hostname or "", _PORT)
+        sentinel = sentinel.at(parts.hostname or "", _DEFAULT_PORT)
     return replace(
-        place,
-        connect_timeout=min(server.connect_timeout, _PATIENCE),
-        reply_timeout=min(server.reply_timeout, _PATIENCE),
+        sentinel,
+        connect_timeout=min(server.connect_timeout, _TIMEOUT),
+        reply_timeout=min(server.reply_timeout, _TIMEOUT),
     )
 
 
@@ -122,31 +126,31 @@ async def locate(address: Address, sentinels: Sentinels) -> Address:
         AccessError: One refuses the login, and no other one answers.
     """
     failure: ServerError | None = None
-    for place in list(sentinels.places):
+    for sentinel in list(sentinels.addresses):
         try:
-            found = await _ask(place, sentinels.service)
+            found = await _ask(sentinel, sentinels.service)
         except ServerError as error:
             if not isinstance(failure, AccessError):
                 failure = error
             continue
-        sentinels.places.remove(place)
-        sentinels.places.insert(0, place)
+        sentinels.addresses.remove(sentinel)
+        sentinels.addresses.insert(0, sentinel)
         return address.at(*found)
     assert failure is not None  # noqa: S101 - there is one at least, says `parse`
     raise failure
 
 
-async def _ask(place: Address, service: str) -> tuple[str, int]:
-    connection = await connect(place)
+async def _ask(sentinel: Address, service: str) -> tuple[str, int]:
+    connection = await connect(sentinel)
     try:
         reply = await connection.call(commands.sentinel_primary(service))
     finally:
         await connection.aclose()
     if isinstance(reply, ErrorReply):
         denied = reply.code in {"NOAUTH", "NOPERM"}
-        raise (AccessError if denied else ConnectError)(place.name, reply.text)
+        raise (AccessError if denied else ConnectError)(sentinel.name, reply.text)
     if reply is None:
         reason = f"it is a sentinel and watches nothing of the name {service!a:.60}"
-        raise ConnectError(place.name, reason)
+        raise ConnectError(sentinel.name, reason)
     host, port = reply
     return host.decode("utf-8", "surrogateescape"), port

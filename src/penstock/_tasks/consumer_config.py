@@ -61,7 +61,7 @@ class ConsumerConfig(Generic[T]):
     lease: float
     claim_interval: float
     retry: Retry | None
-    instead: DeadLetters | None
+    dead_letter_policy: DeadLetters | None
     dead_letters: str
     middleware: Sequence[Middleware[Any]]
     open_timeout: float

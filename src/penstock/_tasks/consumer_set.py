@@ -62,15 +62,15 @@ class ConsumerSet:
         parts: They.
     """
 
-    def __init__(self, parts: Sequence[SetMember]) -> None:
-        self._parts = parts
+    def __init__(self, members: Sequence[SetMember]) -> None:
+        self._members = members
         self._loop = asyncio.get_running_loop()
         # Those that are open, and how many have not come to be open or to an end.
         self._open: dict[SetMember, None] = {}
-        self._opening = len(parts)
-        self._settled = asyncio.Event()
+        self._opening = len(members)
+        self._all_opened = asyncio.Event()
         # Set when all are to drain; and the same, known before its turn came.
-        self._over = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._stopping = False
         # Why it ends, if that is not by our user's wish.
         self._failure: BaseException | None = None
@@ -82,22 +82,24 @@ class ConsumerSet:
     @property
     def open(self) -> tuple[Any, ...]:
         """The consumers that are open, in their order."""
-        return tuple(part.consumer for part in self._parts if part in self._open)
+        return tuple(
+            member.consumer for member in self._members if member in self._open
+        )
 
     @property
     def ready(self) -> bool:
         """Whether all are open, and none is to drain."""
-        return len(self._open) == len(self._parts) and not self._stopping
+        return len(self._open) == len(self._members) and not self._stopping
 
     def stop(self) -> None:
         """Drain; from any task, thread or signal handler."""
         self._stopping = True
         with suppress(RuntimeError):  # the loop has closed: that is stopped, too
-            self._loop.call_soon_threadsafe(self._over.set)
+            self._loop.call_soon_threadsafe(self._stop_requested.set)
 
     async def wait(self) -> None:
         """Wait until it is to drain."""
-        await self._over.wait()
+        await self._stop_requested.wait()
 
     @property
     def failed(self) -> bool:
@@ -119,9 +121,9 @@ class ConsumerSet:
             BaseException: What the first part raised that failed.
         """
         async with task_group() as tasks:
-            for part in self._parts:
-                tasks.start_soon(self._serve, part)
-            await self._settled.wait()
+            for member in self._members:
+                tasks.start_soon(self._serve, member)
+            await self._all_opened.wait()
             if self._failure is None:
                 try:
                     yield self
@@ -129,84 +131,86 @@ class ConsumerSet:
                     self._stopping = True
                     if not lifetime.drains:
                         tasks.cancel_scope.cancel()
-            self._over.set()
+            self._stop_requested.set()
         if self._failure is not None:
             raise self._failure
 
-    async def _serve(self, part: SetMember) -> None:
+    async def _serve(self, member: SetMember) -> None:
         enter(self._token)
         running = anyio.CancelScope()
         try:
             async with task_group() as tasks:
-                tasks.start_soon(self._end_when_over, part, tasks.cancel_scope, running)
-                async with part.consumer:
-                    self._open[part] = None
-                    self._one_settled()
-                    await self._settled.wait()
+                tasks.start_soon(
+                    self._close_on_stop, member, tasks.cancel_scope, running
+                )
+                async with member.consumer:
+                    self._open[member] = None
+                    self._count_opened()
+                    await self._all_opened.wait()
                     with running:
-                        if not self._over.is_set():
-                            await part.run()
-                            self._check_stopping(part)
+                        if not self._stop_requested.is_set():
+                            await member.run()
+                            self._check_stopping(member)
                 tasks.cancel_scope.cancel()
         except asyncio.CancelledError:
             if anyio.current_effective_deadline() == -math.inf:
                 raise
-            self._failed(part, _ended_alone(part, "its task was cancelled"))
+            self._on_failed(member, _ended_alone(member, "its task was cancelled"))
         # SystemExit too, which would stop the event loop if it got out of this task.
         except BaseException as error:  # noqa: BLE001 - raised by `live`
-            self._failed(part, error)
+            self._on_failed(member, error)
         finally:
-            self._ended(part)
+            self._on_ended(member)
 
-    async def _end_when_over(
-        self, part: SetMember, opening: anyio.CancelScope, running: anyio.CancelScope
+    async def _close_on_stop(
+        self, member: SetMember, opening: anyio.CancelScope, running: anyio.CancelScope
     ) -> None:
-        await self._over.wait()
-        if part not in self._open:
+        await self._stop_requested.wait()
+        if member not in self._open:
             opening.cancel()
             return
-        await part.consumer.aclose()
+        await member.consumer.aclose()
         # Handlers that have not come to their end within the consumer's
         # `close_timeout`: their messages have been given back.
         running.cancel()
 
-    def _ended(self, part: SetMember) -> None:
-        if part in self._open:
-            del self._open[part]
+    def _on_ended(self, member: SetMember) -> None:
+        if member in self._open:
+            del self._open[member]
         else:
-            self._one_settled()
+            self._count_opened()
         # After the last one there is nothing to wait for.
-        if not self._open and self._settled.is_set():
+        if not self._open and self._all_opened.is_set():
             self._stopping = True
-            self._over.set()
+            self._stop_requested.set()
 
-    def _check_stopping(self, part: SetMember) -> None:
+    def _check_stopping(self, member: SetMember) -> None:
         """Check that a consumer has ended because all do.
 
         Raises:
             UsageError: It has ended alone.
         """
-        if not self._stopping and not self._over.is_set():
-            raise _ended_alone(part, "somebody closed it")
+        if not self._stopping and not self._stop_requested.is_set():
+            raise _ended_alone(member, "somebody closed it")
 
-    def _one_settled(self) -> None:
+    def _count_opened(self) -> None:
         self._opening -= 1
         if not self._opening:
-            self._settled.set()
+            self._all_opened.set()
 
-    def _failed(self, part: SetMember, error: BaseException) -> None:
-        facts = {**part.facts, "error": type(error).__name__}
-        part.on_event(Event("consumer_failed", logging.ERROR, facts, error))
+    def _on_failed(self, member: SetMember, error: BaseException) -> None:
+        facts = {**member.facts, "error": type(error).__name__}
+        member.on_event(Event("consumer_failed", logging.ERROR, facts, error))
         self._stopping = True
-        self._over.set()
+        self._stop_requested.set()
         if self._failure is None:
             self._failure = error
             if self.on_failure is not None:
                 self.on_failure()
 
 
-def _ended_alone(part: SetMember, why: str) -> UsageError:
-    streams = part.facts.get("streams")
+def _ended_alone(member: SetMember, why: str) -> UsageError:
+    streams = member.facts.get("streams")
     return UsageError(
         f"the consumer of {streams} ended while its router was running: {why}; end all "
         f"of them by router.stop()"

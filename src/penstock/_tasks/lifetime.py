@@ -24,7 +24,7 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock.errors import ClosedError, UsageError
 
 __all__ = [
@@ -115,29 +115,29 @@ class Lifetime(Generic[S]):
     _error: BaseException | None = None
 
     def __init__(self, live: Live[S], what: str) -> None:
-        self.home = LoopBinding(what)
+        self.binding = LoopBinding(what)
         # What was opened, until it has closed.
-        self.thing: S | None = None
+        self.resource: S | None = None
         # Who asked to leave it in good order, and what the block that is left raised.
-        self.leaving: asyncio.Task[Any] | None = None
+        self.closing_task: asyncio.Task[Any] | None = None
         self.raised: type[BaseException] | None = None
         # How it is named in warnings.
         self.label = what
         # Whether nothing of it is left; and whether somebody has asked to leave.
-        self.over = False
-        self.left = False
+        self.closed = False
+        self.close_requested = False
         self._live = live
         self._what = what
-        self._order = asyncio.Event()
+        self._close_event = asyncio.Event()
         self._opened = asyncio.Event()
         self._ended = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
-        hold(self)
+        notify_on_fork(self)
 
     def forked(self) -> None:
         """Count as over in a forked child: the parent goes on with it."""
-        self.thing = None
-        self.over = True
+        self.resource = None
+        self.closed = True
 
     async def open(self) -> None:
         """Open it; cancelling this closes it again before the cancellation is raised.
@@ -145,54 +145,54 @@ class Lifetime(Generic[S]):
         Raises:
             BaseException: What opening raised.
         """
-        self._owner = self.home.loop.create_task(
-            self._own(), name=f"penstock {self._what}"
+        self._owner = self.binding.loop.create_task(
+            self._run_owner(), name=f"penstock {self._what}"
         )
-        self._owner.add_done_callback(self._end)
+        self._owner.add_done_callback(self._on_owner_done)
         try:
             await self._opened.wait()
         except asyncio.CancelledError:
-            self.leave(None)
+            self.request_close(None)
             try:
                 await shielded_until_done(self._ended.wait)
             finally:
                 self.take_error()
             raise
-        if self.over:
+        if self.closed:
             self.raise_error()
             raise ClosedError(self._what)
 
-    async def _own(self) -> None:
+    async def _run_owner(self) -> None:
         with quietly():
             try:
-                async with self._live(self) as self.thing:
+                async with self._live(self) as self.resource:
                     self._opened.set()
-                    await self._order.wait()
+                    await self._close_event.wait()
             except asyncio.CancelledError:
                 pass
             except BaseException as error:  # noqa: BLE001 - raised by whoever leaves
                 self._error = error
             owner = asyncio.current_task()
-            if owner is not None and owner.cancelling() and not self.left:
+            if owner is not None and owner.cancelling() and not self.close_requested:
                 # By asyncio.run() at its end, which cancels all tasks there are.
-                self.home.loop.call_soon(self._warn, _TURNS)
+                self.binding.loop.call_soon(self._warn, _TURNS)
 
     def _warn(self, turns: int) -> None:
         """Warn, unless it is left within some turns of the event loop."""
-        if turns and not self.left:
-            self.home.loop.call_soon(self._warn, turns - 1)
-        elif not self.left:
+        if turns and not self.close_requested:
+            self.binding.loop.call_soon(self._warn, turns - 1)
+        elif not self.close_requested:
             text = f"{self.label} was not closed before its event loop was shut down"
             warnings.warn(f"{text}; await its aclose()", ResourceWarning, stacklevel=1)
 
-    def _end(self, _: asyncio.Task[None]) -> None:
+    def _on_owner_done(self, _: asyncio.Task[None]) -> None:
         self._owner = None
-        self.thing = None
-        self.over = True
+        self.resource = None
+        self.closed = True
         self._opened.set()
         self._ended.set()
 
-    def leave(
+    def request_close(
         self,
         by: asyncio.Task[Any] | None,
         raised: type[BaseException] | None = None,
@@ -203,24 +203,24 @@ class Lifetime(Generic[S]):
             by: The task that leaves in good order; None if it does not.
             raised: What kind of exception ended the block that is left.
         """
-        if self.left:
+        if self.close_requested:
             return
-        self.left = True
-        self.leaving, self.raised = by, raised
+        self.close_requested = True
+        self.closing_task, self.raised = by, raised
         if self._owner is not None and not self._opened.is_set():
             self._owner.cancel()
-        self._order.set()
+        self._close_event.set()
 
     @property
     def drains(self) -> bool:
         """Whether what has begun is to be finished: it was left by no cancellation."""
         by_error = self.raised is not None and issubclass(self.raised, Exception)
-        return self.leaving is not None or by_error
+        return self.closing_task is not None or by_error
 
     @property
     def gone(self) -> bool:
         """Whether nothing of it is left, or the event loop that it needs is closed."""
-        return self.over or self.home.loop.is_closed()
+        return self.closed or self.binding.loop.is_closed()
 
     async def wait(self) -> None:
         """Wait until it has closed."""
@@ -250,18 +250,18 @@ class Lifetime(Generic[S]):
 
         Called by the garbage collector, so by any thread.
         """
-        if self.over or self.left:
+        if self.closed or self.close_requested:
             return False
-        if not self.home.loop.is_closed():
-            self.home.loop.call_soon_threadsafe(self.leave, None)
+        if not self.binding.loop.is_closed():
+            self.binding.loop.call_soon_threadsafe(self.request_close, None)
         return True
 
     def __del__(self) -> None:
-        if self._error is not None and not self.home.loop.is_closed():
+        if self._error is not None and not self.binding.loop.is_closed():
             # As asyncio does for a task whose exception nobody has asked for.
             text = f"{self.label} failed, and nobody left it"
             context = {"message": text, "exception": self._error}
-            self.home.loop.call_exception_handler(context)
+            self.binding.loop.call_exception_handler(context)
 
 
 Live: TypeAlias = Callable[[Lifetime[S]], AbstractAsyncContextManager[S]]
@@ -280,7 +280,7 @@ class Openable(ABC, Generic[S]):
     _by_block = False
 
     @abstractmethod
-    def _living(self) -> Live[S]:
+    def _opener(self) -> Live[S]:
         """Return what opens and closes it; it must not refer to this object.
 
         The owner would keep it alive, and nobody could tell that it was dropped.
@@ -321,9 +321,13 @@ class Openable(ABC, Generic[S]):
     async def _start(self, *, by_block: bool) -> None:
         last = self._lifetime
         if last is not None and not last.gone:
-            state = "closing; await aclose() first" if last.left else "open already"
+            state = (
+                "closing; await aclose() first"
+                if last.close_requested
+                else "open already"
+            )
             raise UsageError(f"this {self._what} is {state}, or make another one")
-        self._lifetime = lifetime = Lifetime(self._living(), self._what)
+        self._lifetime = lifetime = Lifetime(self._opener(), self._what)
         self._by_block = by_block
         await lifetime.open()
         lifetime.label = repr(self)
@@ -342,13 +346,13 @@ class Openable(ABC, Generic[S]):
         if lifetime is None:
             return
         if lifetime.gone:
-            lifetime.left = True
+            lifetime.close_requested = True
         else:
-            lifetime.home.check()
+            lifetime.binding.check()
             self._shut()
             if self._closes_later():
                 return
-            lifetime.leave(asyncio.current_task())
+            lifetime.request_close(asyncio.current_task())
             await lifetime.wait()
         if not self._by_block:
             lifetime.raise_error()
@@ -363,23 +367,23 @@ class Openable(ABC, Generic[S]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        lifetime = await self._leave(kind)
+        lifetime = await self._close_block(kind)
         if error is None:
             lifetime.raise_error()
         elif (failure := lifetime.take_error()) is not None:
             error.add_note(f"besides, the {self._what} failed: {failure!r:.200}")
         return None
 
-    async def _leave(self, kind: type[BaseException] | None) -> Lifetime[S]:
+    async def _close_block(self, kind: type[BaseException] | None) -> Lifetime[S]:
         """Close it because its block ends."""
         lifetime = self._lifetime
         assert lifetime is not None  # noqa: S101 - `async with` pairs them
         if lifetime.gone:
-            lifetime.left = True
+            lifetime.close_requested = True
         else:
-            lifetime.home.check()
+            lifetime.binding.check()
             self._shut()
-            lifetime.leave(None if kind else asyncio.current_task(), kind)
+            lifetime.request_close(None if kind else asyncio.current_task(), kind)
             await shielded_until_done(lifetime.wait)
         return lifetime
 

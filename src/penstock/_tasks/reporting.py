@@ -14,50 +14,52 @@ from penstock._core.sending.accumulator import Sending
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["id_list", "paced", "report_deleted", "report_sends", "stream_list"]
+__all__ = ["id_list", "report_deleted", "report_sends", "stream_list", "throttled"]
 
 # Seconds in which a refusal is told of once.
-_PACE: Final = 1.0
+_INTERVAL: Final = 1.0
 # Ids and streams that an event names at most; it has the number of messages besides.
-_MOST: Final = 10
+_MAX_LISTED: Final = 10
 
 
-def paced(on_event: OnEvent) -> OnEvent:
+def throttled(on_event: OnEvent) -> OnEvent:
     """Have what is refused again and again told of once a second.
 
     What is `*_refused` is tried again until it passes: by the reader, the committer and
     the claimer, each at its own pace, and by some for each shard.
     """
-    told: dict[str, float] = {}
-    times: dict[str, int] = {}
+    reported_at: dict[str, float] = {}
+    counts: dict[str, int] = {}
 
-    def tell(event: Event) -> None:
+    def report(event: Event) -> None:
         name = event.name
         if name.endswith("_refused"):
             now = monotonic()
-            times[name] = times.get(name, 0) + 1
-            if now - told.get(name, -_PACE) < _PACE:
+            counts[name] = counts.get(name, 0) + 1
+            if now - reported_at.get(name, -_INTERVAL) < _INTERVAL:
                 return
-            told[name] = now
+            reported_at[name] = now
             # This one, and those before it that were not told of.
-            if (number := times.pop(name)) > 1:
+            if (number := counts.pop(name)) > 1:
                 event = replace(event, facts={**event.facts, "times": number})
         on_event(event)
 
-    return tell
+    return report
 
 
 def id_list(ids: Sequence[bytes]) -> str:
     """Write out ids, the first ten of them."""
-    first = ",".join(id_.decode() for id_ in ids[:_MOST])
-    return first if len(ids) <= _MOST else f"{first},..."
+    first = ",".join(id_.decode() for id_ in ids[:_MAX_LISTED])
+    return first if len(ids) <= _MAX_LISTED else f"{first},..."
 
 
 def stream_list(shards: Iterable[Shard]) -> str:
     """Write out the streams of shards, each once, the first ten of them."""
-    names = list(islice(dict.fromkeys(shard.stream for shard in shards), _MOST + 1))
-    first = ",".join(f"{name!a:.80}" for name in names[:_MOST])
-    return first if len(names) <= _MOST else f"{first},..."
+    names = list(
+        islice(dict.fromkeys(shard.stream for shard in shards), _MAX_LISTED + 1)
+    )
+    first = ",".join(f"{name!a:.80}" for name in names[:_MAX_LISTED])
+    return first if len(names) <= _MAX_LISTED else f"{first},..."
 
 
 def report_sends(

@@ -52,14 +52,14 @@ class Running(Openable[ConsumerSet]):
         """
         if self.consumer_set is None or self._lifetime is None:
             raise ClosedError(self._what)
-        self._lifetime.home.check()
+        self._lifetime.binding.check()
         await self.consumer_set.wait()
 
     @property
     def _what(self) -> str:
         return "router"
 
-    def _living(self) -> Live[ConsumerSet]:
+    def _opener(self) -> Live[ConsumerSet]:
         self._consumers = consumer_set = self._begin(self)
         return consumer_set.live
 
@@ -72,7 +72,7 @@ class Running(Openable[ConsumerSet]):
         if lifetime is None or consumer_set is None or not consumer_set.is_inside():
             return False
         # Its own end is what closing waits for.
-        lifetime.leave(asyncio.current_task())
+        lifetime.request_close(asyncio.current_task())
         return True
 
     async def __aenter__(self) -> Self:
@@ -103,7 +103,7 @@ class Running(Openable[ConsumerSet]):
             except TimeoutError:
                 # By us, because a consumer has failed; that is raised.
                 kind = error = None
-        failure = (await self._leave(kind)).take_error()
+        failure = (await self._close_block(kind)).take_error()
         if failure is None:
             return None
         if isinstance(error, Exception):

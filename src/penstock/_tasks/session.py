@@ -64,7 +64,7 @@ from penstock._tasks.reading.reader_pool import Readers
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.reading.silence import SilenceWatch, patience
-from penstock._tasks.reporting import paced
+from penstock._tasks.reporting import throttled
 from penstock._tasks.startup import retrying
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import (
@@ -121,14 +121,14 @@ class Session(Generic[T]):
             lease=config.lease,
             once=config.retry is not None and config.retry.max_attempts == 1,
             settle=self._settle,
-            on_lost=self._outcomes.ring,
+            on_lost=self._outcomes.set,
             on_event=config.on_event,
         )
         connection.on_restored = self._on_restored
         self._guard = poison_guard()
         self.entry_queue = EntryQueue(
             self.ledger,
-            self._outcomes.ring,
+            self._outcomes.set,
             self._attempts.begin,
             self._guard,
             lease=config.lease,
@@ -140,7 +140,7 @@ class Session(Generic[T]):
         self._failure_handler = FailureHandler(
             self.ledger,
             config.retry,
-            config.instead,
+            config.dead_letter_policy,
             on_stop=self.entry_queue.stop,
             on_event=config.on_event,
         )
@@ -191,7 +191,7 @@ class Session(Generic[T]):
             self._claimer.room_again()
 
     def _wake_committer(self) -> None:
-        self._outcomes.ring()
+        self._outcomes.set()
         self.entry_queue.give_way()
 
     def _on_ready(self) -> None:
@@ -235,7 +235,7 @@ class Session(Generic[T]):
         )
 
     def _on_postponed(self) -> None:
-        self._postponed.ring()
+        self._postponed.set()
 
     def _make_settler(self, kind: type[Settler[T]]) -> Settler[T]:
         home = threading.get_ident()
@@ -297,7 +297,7 @@ class Session(Generic[T]):
 
     def _make_dead_letter_writer(self, member: Membership) -> DeadLetterWriter | None:
         config = self._config
-        if config.retry is None or config.instead is not None:
+        if config.retry is None or config.dead_letter_policy is not None:
             return None
         return DeadLetterWriter(
             self._connection,
@@ -576,7 +576,7 @@ class Session(Generic[T]):
             limits: How long each step may take.
         """
         # Leases matter no more, and what is on its way may come through.
-        self._connection.relax()
+        self._connection.lift_patience()
         self._discovery.cut()
         async with task_group() as both:
             both.start_soon(self._stop_reading, limits)
@@ -684,7 +684,7 @@ async def open_session(
         PenstockError: It can't be opened, or reading failed for good and nobody has
             been told yet.
     """
-    config = replace(config, on_event=paced(config.on_event))
+    config = replace(config, on_event=throttled(config.on_event))
     deadline = time.monotonic() + config.open_timeout
     async with open_connector(config.url, config.on_event) as connector:
         bearable = patience(config.lease) if config.acks else math.inf
@@ -698,7 +698,7 @@ async def open_session(
                 try:
                     yield session
                 finally:
-                    end = partial(session.close, lifetime.leaving)
+                    end = partial(session.close, lifetime.closing_task)
                     await shielded_until_done(end)
         finally:
             with anyio.CancelScope(shield=True):

@@ -38,7 +38,7 @@ async def retrying(
             return await step()
         except ServerError as error:
             delay = backoff.failed(random.random())  # noqa: S311 - only jitter
-            if not _may_pass(error) or monotonic() + delay > deadline:
+            if not _is_transient(error) or monotonic() + delay > deadline:
                 raise
             await anyio.sleep(delay)
             if isinstance(error, ConnectionLost) and connection.lost:
@@ -46,7 +46,7 @@ async def retrying(
                     await connection.restore(error.reason)
 
 
-def _may_pass(error: ServerError) -> bool:
+def _is_transient(error: ServerError) -> bool:
     """Tell what a server says while it loads, is full or is demoted from the rest."""
     if isinstance(error, CommandError):
         return ErrorReply(error.reason).trouble is ErrorKind.TRANSIENT

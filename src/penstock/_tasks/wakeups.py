@@ -16,7 +16,7 @@ class AutoResetEvent:
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Wake the task, or the next that comes to wait."""
         self._event.set()
 
@@ -73,7 +73,7 @@ class Generation:
     def __init__(self) -> None:
         self._next = asyncio.Event()
 
-    def over(self) -> None:
+    def advance(self) -> None:
         """End a round."""
         done, self._next = self._next, asyncio.Event()
         done.set()

@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["Deadlines"]
 
 # Seconds between two looks at least: a look goes through all that is held.
-_PAUSE: Final = 0.01
+_MIN_INTERVAL: Final = 0.01
 
 
 class Deadlines:
@@ -37,7 +37,7 @@ class Deadlines:
         """Look when that has passed, if not before."""
         if self._timer is None or deadline < self._timer.when():
             self.stop()
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(deadline, self._on_timer)
 
     def stop(self) -> None:
         """Look no more."""
@@ -45,10 +45,10 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
         following = self._expire(now)
         if following < inf:
             # Whoever was told of something meanwhile may have set it again.
-            self.watch(max(following, now + _PAUSE))
+            self.watch(max(following, now + _MIN_INTERVAL))

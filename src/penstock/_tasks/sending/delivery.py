@@ -23,7 +23,7 @@ from penstock.events import OnEvent
 __all__ = ["Delivery"]
 
 # Seconds for a connection to be closed in order, when `close_timeout` is over.
-_GOODBYE: Final = 0.1
+_CLOSE_GRACE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,16 @@ class Delivery:
         sender.reset()
         async with open_connector(self.url, self.on_event) as connector:
             connection = await self._connect(connector)
-            async with _alarm() as set_alarm, task_group() as group:
+            async with _abort_timer() as set_abort_timer, task_group() as group:
                 flusher = self._flusher(connector, connection)
                 failures = list[BaseException]()
                 group.start_soon(self._flush, flusher, failures, group.cancel_scope)
-                sender.open(lifetime.home)
+                sender.open(lifetime.binding)
                 try:
                     yield sender
                 finally:
                     sender.shut()
-                    set_alarm(self.close_timeout + _GOODBYE, connector)
+                    set_abort_timer(self.close_timeout + _CLOSE_GRACE, connector)
                     try:
                         await shielded_until_done(sender.drain, self.close_timeout)
                     finally:
@@ -140,18 +140,18 @@ class Delivery:
 
 
 @asynccontextmanager
-async def _alarm() -> AsyncIterator[Callable[[float, Connector], None]]:
+async def _abort_timer() -> AsyncIterator[Callable[[float, Connector], None]]:
     """Have the connections of a link aborted after a while, unless this ends before."""
     timers: list[asyncio.TimerHandle] = []
 
-    def set_alarm(seconds: float, connector: Connector) -> None:
+    def set_abort_timer(seconds: float, connector: Connector) -> None:
         loop = asyncio.get_running_loop()
         timers.append(
             loop.call_later(seconds, connector.abort, "close_timeout is over")
         )
 
     try:
-        yield set_alarm
+        yield set_abort_timer
     finally:
         for timer in timers:
             timer.cancel()

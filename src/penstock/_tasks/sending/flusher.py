@@ -58,7 +58,7 @@ class _Flight(NamedTuple):
     replies: Replies
 
     @property
-    def came(self) -> bool:
+    def answered(self) -> bool:
         """Whether its replies are there."""
         return self.replies.done() and self.replies.exception() is None
 
@@ -111,7 +111,7 @@ class Flusher:
         # Runs while a batch waits for more.
         self._timer: asyncio.TimerHandle | None = None
         self._waited = False
-        self._bell = queued
+        self._wakeup = queued
         self._on_settled = on_settled
         self._on_ended = on_ended
         self._on_event = on_event
@@ -136,7 +136,7 @@ class Flusher:
             while not self._stopped:
                 with suppress(asyncio.CancelledError), self._scope:
                     while True:
-                        await self._survive()
+                        await self._pump_or_reconnect()
                 self._scope = anyio.CancelScope(shield=True)
         finally:
             self.settle()
@@ -147,31 +147,31 @@ class Flusher:
         """Give an outcome to everything that has none: no more will be sent."""
         self._on_ended()
         self._stop_lingering()
-        self._lose("the producer closed")
-        self._abandon()
+        self._fail_in_flight("the producer closed")
+        self._fail_unwritten()
 
     def stop(self) -> None:
         """End it."""
         self._stopped = True
         self._scope.cancel()
 
-    async def _survive(self) -> None:
+    async def _pump_or_reconnect(self) -> None:
         try:
             await self._pump()
         except ConnectionLost as error:
-            self._answer_what_came()
+            self._settle_received()
             if self._resend:
                 self._flights.clear()
-                self._put_back(error.reason)
+                self._requeue(error.reason)
             else:
-                self._lose(error.reason)
+                self._fail_in_flight(error.reason)
             await self._connection.aclose()
             self._connection = await self._connector.reconnect(error.reason)
-            self._forget()
+            self._drop_expired()
 
-    def _answer_what_came(self) -> None:
+    def _settle_received(self) -> None:
         """Answer what the connection brought before its end was noticed."""
-        while self._flights and self._flights[0].came:
+        while self._flights and self._flights[0].answered:
             self._answer(self._flights.popleft())
 
     async def _pump(self) -> None:
@@ -183,7 +183,7 @@ class Flusher:
             if self._accumulator.refused and not self._flights:
                 await self._try_again()
             else:
-                await self._bell.wait()
+                await self._wakeup.wait()
 
     def _write(self) -> None:
         """Write what is queued, unless enough is in the air."""
@@ -208,7 +208,7 @@ class Flusher:
             waits = durability.waits(batch, self._now(), longest)
             commands += [wait.command for wait in waits]
         replies = self._connection.ask(commands, sum(wait.ms for wait in waits) / 1000)
-        replies.add_done_callback(self._ring)
+        replies.add_done_callback(self._on_replies)
         self._flights.append(_Flight(batch, waits, replies))
 
     @staticmethod
@@ -229,7 +229,7 @@ class Flusher:
 
     def _has_waited(self) -> None:
         self._waited = True
-        self._bell.ring()
+        self._wakeup.set()
 
     def _stop_lingering(self) -> None:
         self._waited = False
@@ -237,8 +237,8 @@ class Flusher:
             self._timer.cancel()
             self._timer = None
 
-    def _ring(self, _: Any) -> None:
-        self._bell.ring()
+    def _on_replies(self, _: Any) -> None:
+        self._wakeup.set()
 
     def _answer(self, flight: _Flight) -> None:
         batch, waits, future = flight
@@ -246,10 +246,10 @@ class Flusher:
         waited = [replies.pop() for _ in waits][::-1]
         outcomes = idempotence.outcomes(batch, replies) if batch.runs else replies
         if waits:
-            outcomes = _weigh(batch, outcomes, waits, waited)
+            outcomes = _check_durability(batch, outcomes, waits, waited)
         sendings: Sequence[Sending[Ticket]] = batch
         if self._resend and (again := idempotence.passing(batch, replies)):
-            sendings, outcomes = self._hold(batch, again, outcomes)
+            sendings, outcomes = self._keep_refused(batch, again, outcomes)
         else:
             self._accumulator.answered()
         failed = self._report(sendings, outcomes)
@@ -290,7 +290,7 @@ class Flusher:
             self._on_event(Event("send_not_durable", facts=facts))
         return refused
 
-    def _hold(
+    def _keep_refused(
         self,
         batch: SendBatch[Ticket],
         again: list[Sending[Ticket]],
@@ -302,16 +302,16 @@ class Flusher:
         reply = next(reply for one, reply in pairs if id(one) in kept)
         self._refusal = reply
         self._accumulator.answered(idempotence.among(batch, again))
-        told = [pair for pair in pairs if id(pair[0]) not in kept]
-        return [one for one, _ in told], [outcome for _, outcome in told]
+        settled = [pair for pair in pairs if id(pair[0]) not in kept]
+        return [one for one, _ in settled], [outcome for _, outcome in settled]
 
     async def _try_again(self) -> None:
         """Have what was refused for the moment written again, after a while."""
         self._cautious = True
         await self._connector.pause()
-        self._put_back(self._refusal.text)
+        self._requeue(self._refusal.text)
 
-    def _put_back(self, reason: str) -> None:
+    def _requeue(self, reason: str) -> None:
         """Have what was written and has no outcome written again."""
         count = self._accumulator.recall()
         if count:
@@ -320,13 +320,13 @@ class Flusher:
             self._on_event(Event("send_repeated", level, facts))
         self._on_settled()
 
-    def _forget(self) -> None:
+    def _drop_expired(self) -> None:
         """Give up what the server may not know any more that it has stored."""
         if self._runs is not None:
             reason = "the outage was longer than the server remembers what it stored"
             self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
 
-    def _lose(self, reason: str) -> None:
+    def _fail_in_flight(self, reason: str) -> None:
         """Settle what is in flight and will never be answered."""
         self._flights.clear()
         self._unknown(self._accumulator.lost(), reason)
@@ -337,7 +337,7 @@ class Flusher:
         report_sends(self._on_event, "send_unknown", lost, reason)
         self._on_settled()
 
-    def _abandon(self) -> None:
+    def _fail_unwritten(self) -> None:
         """Settle what was never written and will not be."""
         reason = "the producer closed before it was written"
         left = self._accumulator.abandon()
@@ -348,7 +348,7 @@ class Flusher:
         self._on_settled()
 
 
-def _weigh(
+def _check_durability(
     batch: Sequence[Sending[Ticket]],
     outcomes: Sequence[Any],
     waits: Sequence[DurabilityWait],
@@ -358,15 +358,15 @@ def _weigh(
     replies = {
         wait.durability: reply for wait, reply in zip(waits, waited, strict=True)
     }
-    weighed: list[Any] = []
+    checked: list[Any] = []
     for sending, outcome in zip(batch, outcomes, strict=True):
         asked = sending.durability
         short: NotDurable | None = None
         if asked is not None and type(outcome) is bytes:
             receipt = Receipt(sending.shard.stream, sending.shard.number, outcome)
             short = durability.shortfall(asked, replies[asked], receipt)
-        weighed.append(outcome if short is None else short)
-    return weighed
+        checked.append(outcome if short is None else short)
+    return checked
 
 
 def fail(ticket: Ticket, error: PenstockError) -> None:

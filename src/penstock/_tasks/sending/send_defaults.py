@@ -58,7 +58,7 @@ class SendDefaults(Struct, frozen=True):
         special = special or replicas > 0 or durable
         return cls(encode, timeout, retention, replicas, durable, special)
 
-    def but(
+    def override(
         self,
         encode: Encode | None,
         timeout: float | None,

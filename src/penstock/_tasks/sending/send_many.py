@@ -85,7 +85,9 @@ class SendResults:
         async with aclosing(_one_by_one(self._messages)) as messages:
             async for message in messages:
                 window.append(await self._put(message))
-                while window and (_known(window[0]) or len(window) > self._sender.most):
+                while window and (
+                    _known(window[0]) or len(window) > self._sender.max_messages
+                ):
                     yield await _outcome(window.popleft())
         while window:
             yield await _outcome(window.popleft())

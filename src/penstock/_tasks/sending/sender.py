@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock._core.messages import envelope, shard_keys
 from penstock._core.protocol import commands
 from penstock._core.protocol.trimming import trim
@@ -43,7 +43,7 @@ from penstock.sharding import Sharder
 __all__ = ["BufferLimits", "Sender"]
 
 # No thread has this number.
-_NOBODY: Final = -1
+_NO_THREAD: Final = -1
 # What an XADD costs on the wire and in memory besides its fields, roughly.
 _OVERHEAD = 64
 
@@ -80,27 +80,27 @@ class Sender:
         limits: BufferLimits,
         on_event: OnEvent,
         *,
-        once: bool = False,
+        idempotent: bool = False,
     ) -> None:
         self._sharder = sharder
         self._limits = limits
         self._max_batch = limits.max_batch
         self._on_event = on_event
-        self._once = once
+        self._idempotent = idempotent
         # Shards that were sent to, checked once; by the stream alone where it is one
         # key.
         self._shards: dict[str | tuple[str, int], Shard] = {}
         self._unbounded = UnboundedStreams(on_event)
         # Where it was opened, and the thread that may call; none while it is closed.
         self._binding: LoopBinding | None = None
-        self._thread = _NOBODY
+        self._thread = _NO_THREAD
         self.reset()
 
     def reset(self) -> None:
         """Begin anew, with nothing held."""
         # Messages until their outcome is known.
         self.accumulator: Accumulator[Ticket] = Accumulator(
-            self._limits.max_messages, self._limits.max_bytes, whole=self._once
+            self._limits.max_messages, self._limits.max_bytes, whole=self._idempotent
         )
         # Those that found no room, in the order of their calls; each goes into the
         # accumulator in its turn, and then the future is done. One whose caller gave
@@ -111,11 +111,11 @@ class Sender:
         self.queued = AutoResetEvent()
         self._settled = Generation()
 
-    def open(self, home: LoopBinding) -> None:
+    def open(self, binding: LoopBinding) -> None:
         """Take messages from now on, in that event loop."""
-        self._binding, self._thread, self._loop = home, home.thread, home.loop
-        self._deadlines = Deadlines(home.loop, self._expire)
-        hold(self)
+        self._binding, self._thread, self._loop = binding, binding.thread, binding.loop
+        self._deadlines = Deadlines(binding.loop, self._expire)
+        notify_on_fork(self)
 
     def forked(self) -> None:
         """Take nothing more: this is a forked child, where nobody will send it."""
@@ -123,7 +123,7 @@ class Sender:
 
     def shut(self) -> None:
         """Take nothing more: it is being closed."""
-        self._binding, self._thread = None, _NOBODY
+        self._binding, self._thread = None, _NO_THREAD
 
     @property
     def opened(self) -> bool:
@@ -151,7 +151,7 @@ class Sender:
                 turn.set_exception(ClosedError("producer"))
 
     @property
-    def most(self) -> int:
+    def max_messages(self) -> int:
         """Messages without an outcome at most."""
         return self._limits.max_messages
 
@@ -198,7 +198,7 @@ class Sender:
         else:
             fields = envelope.pack(body, key, headers, kind)
             size = envelope.size(fields)
-            if self._once and len(fields) > MOST_WORDS:
+            if self._idempotent and len(fields) > MOST_WORDS:
                 raise ConfigurationError(
                     f"a message of {len(fields) // 2} fields is too much for the "
                     f"script of idempotent=True; give at most {MOST_WORDS // 2}"
@@ -247,20 +247,20 @@ class Sender:
             if shard is not None:
                 return shard
             shard = self._shards[stream, number] = shard_keys.numbered(stream, number)
-        self._unbounded.met(stream, defaults, choices)
+        self._unbounded.first_message(stream, defaults, choices)
         return shard
 
     def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
         """Queue a message in its turn; give what to await first, if anything."""
         accumulator = self.accumulator
         if self._waiting or not accumulator.fits(sending.size):
-            return self._wait_for_room(sending)
+            return self._wait_for_space(sending)
         queued = accumulator.add(sending)
         if 1 < queued < self._max_batch:
             # The flusher has heard of the first; it has no room for more in the air,
             # or no turn yet, or it lingers.
             return None
-        self.queued.ring()
+        self.queued.set()
         # A sender that never awaits anything else would fill the buffer before the
         # flusher gets a turn.
         return asyncio.sleep(0) if queued >= self._max_batch else None
@@ -276,9 +276,9 @@ class Sender:
             self._hurry()
             raise BufferFull(accumulator.held, accumulator.size)
         accumulator.add(sending)
-        self.queued.ring()
+        self.queued.set()
 
-    async def _wait_for_room(self, sending: Sending[Ticket]) -> None:
+    async def _wait_for_space(self, sending: Sending[Ticket]) -> None:
         turn = self._waiting[sending] = self._loop.create_future()
         self._hurry()
         try:
@@ -288,14 +288,14 @@ class Sender:
             del turn
             # It is there still if its caller was cancelled.
             if self._waiting.pop(sending, None) is not None:
-                self._let_in()
+                self._admit_waiting()
 
     def on_settled(self) -> None:
         """Let those in who wait, and tell those who flush."""
-        self._let_in()
-        self._settled.over()
+        self._admit_waiting()
+        self._settled.advance()
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         waiting, accumulator = self._waiting, self.accumulator
         while waiting:
             sending, turn = next(iter(waiting.items()))
@@ -305,7 +305,7 @@ class Sender:
                     return
                 accumulator.add(sending)
                 turn.set_result(None)
-                self.queued.ring()
+                self.queued.set()
             del waiting[sending]
 
     def _expire(self, now: float) -> float:
@@ -315,17 +315,17 @@ class Sender:
             turn = self._waiting.pop(sending)
             if not turn.done():
                 turn.set_exception(_too_late(sending))
-        unwritten, flying = self.accumulator.overdue(now)
+        unwritten, in_flight = self.accumulator.overdue(now)
         for sending in unwritten:
             fail(sending.ticket, _too_late(sending))
-        flying = [sending for sending in flying if not sending.ticket.done()]
-        for sending in flying:
+        in_flight = [sending for sending in in_flight if not sending.ticket.done()]
+        for sending in in_flight:
             stream = sending.shard.stream
             fail(sending.ticket, SendUnknown(stream, "no reply before its timeout"))
-        tell, reason = self._on_event, "not written before its timeout"
-        report_sends(tell, "send_failed", unwritten, reason)
+        on_event, reason = self._on_event, "not written before its timeout"
+        report_sends(on_event, "send_failed", unwritten, reason)
         reason = "no reply before its timeout"
-        report_sends(tell, "send_unknown", flying, reason)
+        report_sends(on_event, "send_unknown", in_flight, reason)
         if late or unwritten:
             self.on_settled()
         waiting = min((one.deadline for one in self._waiting), default=inf)
@@ -334,7 +334,7 @@ class Sender:
     def _hurry(self) -> None:
         """Have what is queued go out at once, whatever the producer's `linger`."""
         self.accumulator.hurry()
-        self.queued.ring()
+        self.queued.set()
 
     async def drain(self) -> None:
         """Wait until all that was queued before has an outcome, good or bad."""

@@ -12,7 +12,7 @@ from penstock.outgoing import MessageOptions
 __all__ = ["UnboundedStreams"]
 
 # Streams that are told of; who has more of them, has one for each of something.
-_TOLD: Final = 10
+_MAX_REPORTED: Final = 10
 _HINT: Final = (
     "give retention=, run admin.trim, or say retention=KEEP_ALL if it is meant"
 )
@@ -31,15 +31,19 @@ class UnboundedStreams:
         self._on_event = on_event
         self._reported: set[str] = set()
 
-    def met(
+    def first_message(
         self, stream: str, defaults: SendDefaults, choices: MessageOptions | None
     ) -> None:
         """Take note of the first message to a shard, and of how it is sent."""
         kept = (choices or {}).get("retention") or defaults.retention
-        if kept is not None or stream in self._reported or len(self._reported) == _TOLD:
+        if (
+            kept is not None
+            or stream in self._reported
+            or len(self._reported) == _MAX_REPORTED
+        ):
             return
         self._reported.add(stream)
         facts = {"stream": f"{stream!a:.80}", "hint": _HINT}
-        if len(self._reported) == _TOLD:
+        if len(self._reported) == _MAX_REPORTED:
             facts["more"] = "not reported"
         self._on_event(Event("unbounded_stream", logging.WARNING, facts))
