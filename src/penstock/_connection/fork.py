@@ -1,8 +1,8 @@
-"""What a forked child must leave alone.
+"""Fork safety: detaches a forked child from its parent's connections.
 
-`os.fork()` gives the child the parent's connections. What it read from them, the parent
-would miss, and what it wrote would come in the middle of the parent's commands. So in
-the child everything that is open is told, and lets go.
+`os.fork()` gives the child the parent's connections. The parent would miss whatever the
+child read from them, and whatever the child wrote would end up in the middle of the
+parent's commands. So every open object is notified in the child, and detaches.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ __all__ = ["notify_on_fork"]
 
 
 class ForkAware(Protocol):
-    """Something that belongs to the process that made it."""
+    """An object that belongs to the process that created it."""
 
     def forked(self) -> None:
-        """Let go: this is the child."""
+        """Detach: this process is a forked child."""
 
 
 _registered: WeakSet[ForkAware] = WeakSet()
 
 
 def notify_on_fork(item: ForkAware) -> None:
-    """Have it told, in every child, that it is not the child's."""
+    """Register an object whose `forked` is called in every forked child."""
     _registered.add(item)
 
 
