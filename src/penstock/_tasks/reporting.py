@@ -14,7 +14,7 @@ from penstock._core.sending.accumulator import Sending
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["id_list", "report_deleted", "report_sends", "stream_list", "throttled"]
+__all__ = ["id_list", "rate_limited", "report_deleted", "report_sends", "stream_list"]
 
 # Seconds in which a refusal is told of once.
 _INTERVAL: Final = 1.0
@@ -22,7 +22,7 @@ _INTERVAL: Final = 1.0
 _MAX_LISTED: Final = 10
 
 
-def throttled(on_event: OnEvent) -> OnEvent:
+def rate_limited(on_event: OnEvent) -> OnEvent:
     """Have what is refused again and again told of once a second.
 
     What is `*_refused` is tried again until it passes: by the reader, the committer and

@@ -64,7 +64,7 @@ from penstock._tasks.reading.reader_pool import Readers
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.reading.silence import SilenceWatch, patience
-from penstock._tasks.reporting import throttled
+from penstock._tasks.reporting import rate_limited
 from penstock._tasks.startup import retrying
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import (
@@ -684,7 +684,7 @@ async def open_session(
         PenstockError: It can't be opened, or reading failed for good and nobody has
             been told yet.
     """
-    config = replace(config, on_event=throttled(config.on_event))
+    config = replace(config, on_event=rate_limited(config.on_event))
     deadline = time.monotonic() + config.open_timeout
     async with open_connector(config.url, config.on_event) as connector:
         bearable = patience(config.lease) if config.acks else math.inf
