@@ -1,13 +1,14 @@
-"""The flusher: writes whatever is queued, all streams together, and answers.
+"""Flusher: writes the queued messages of all streams and settles them by the replies.
 
-What queues while a write is in the air goes out together with the next, so sending
-batches by itself without anybody waiting for company, unless told to linger. Several
-writes are in the air at once; replies come in the order of the writes, on the one
-connection there is.
+Messages that are queued while a write is in flight go out together with the next write.
+So sending is batched without any message waiting for others, unless `linger` is set.
+Several writes are in flight at once. Replies come in the order of the writes, on the
+only connection.
 
-What is written and never answered is unknown; or it is written again, after the next
-connection and before all that is newer. So is what the server refuses only for the
-moment: then everything waits, and the first write after that goes alone.
+The outcome of a message that was written and never answered is unknown; or with
+`resend` it is written again, on the next connection and before all newer messages. The
+same holds for a message that the server refuses only for the moment: then all messages
+wait, and the first write after that is the only one in flight.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ __all__ = ["Flusher", "Ticket", "fail"]
 Ticket: TypeAlias = "asyncio.Future[Receipt]"
 
 _COMMAND = attrgetter("command")
-# A little less than what the server keeps: clocks differ.
+# Seconds; a little less than the server remembers, since clocks differ.
 _REMEMBERED: Final = 0.9 * LIFE
 
 
 class _Flight(NamedTuple):
-    """A write in the air."""
+    """A write in flight."""
 
     batch: SendBatch[Ticket]
     waits: Sequence[DurabilityWait]
@@ -59,7 +60,7 @@ class _Flight(NamedTuple):
 
     @property
     def answered(self) -> bool:
-        """Whether its replies are there."""
+        """Whether its replies have arrived."""
         return self.replies.done() and self.replies.exception() is None
 
 
@@ -67,19 +68,22 @@ class Flusher:
     """Moves messages from the accumulator to the server.
 
     Args:
-        connection: Its connection; replaced after an outage.
-        connector: Makes new ones.
-        accumulator: What is to be sent.
-        max_batch: Messages in one write at most.
-        max_in_flight: Writes without a reply at most.
-        linger: Seconds that a batch that is not full waits for more.
-        resend: Whether what was never answered, or refused for the moment, is
-            written again.
-        runs: Has it stored once all the same; None: it may be stored again.
-        queued: Rung when there is something to send.
+        connection: The first connection; replaced after an outage.
+        connector: Makes new connections.
+        accumulator: The messages to send.
+        max_batch: The most messages in one write.
+        max_in_flight: The most writes without a reply.
+        linger: Seconds for which a batch that is not full waits for more messages.
+        resend: Whether messages that were never answered, or that were refused for the
+            moment, are written again.
+        runs: Makes sure that a message that is written again is stored only once; None:
+            it may be stored again.
+        queued: Set when there is a message to send.
         on_settled: Called when messages have left the accumulator.
-        on_ended: Called when no more will be sent, before what is left is settled.
-        on_event: Told how many messages failed or are unknown.
+        on_ended: Called when no more will be sent, before the remaining messages are
+            settled.
+        on_event: Called with the number of messages that failed or whose outcome is
+            unknown.
     """
 
     def __init__(
@@ -106,31 +110,34 @@ class Flusher:
         self._linger = linger
         self._resend = resend
         self._runs = runs
-        # After a refusal, until something is accepted: one write at a time.
+        # Whether only one write may be in flight: after a refusal, until a message is
+        # accepted.
         self._cautious = False
-        # Runs while a batch waits for more.
+        # Runs while a batch waits for more messages.
         self._timer: asyncio.TimerHandle | None = None
         self._waited = False
         self._wakeup = queued
         self._on_settled = on_settled
         self._on_ended = on_ended
         self._on_event = on_event
-        # Shielded: a failure beside it must not keep it from sending what is queued;
-        # `stop` ends this.
+        # Shielded: a failure in another task must not keep this one from sending the
+        # queued messages. `stop` cancels it.
         self._scope = anyio.CancelScope(shield=True)
         self._stopped = False
-        # What the server said last that has to pass.
+        # The server's last refusal for the moment.
         self._refusal = ErrorReply("")
-        # Writes whose replies are on their way, oldest first.
+        # Writes without replies, oldest first.
         self._flights: deque[_Flight] = deque()
 
     async def run(self) -> None:
         """Send until stopped, over any number of reconnects.
 
-        Cancelling it changes nothing: asyncio.run() at its end cancels all tasks, also
-        those of whoever closes the producer, and what is queued is to be sent then.
+        Cancelling this has no effect: asyncio.run() at its end cancels all tasks,
+        including the one that closes the producer, and the queued messages must be sent
+        then.
 
-        When it ends, what is in flight is unknown and what waits was never sent.
+        When this ends, the outcome of messages in flight is unknown, and the queued
+        messages were never sent.
         """
         try:
             while not self._stopped:
@@ -144,14 +151,14 @@ class Flusher:
                 await self._connection.aclose()
 
     def settle(self) -> None:
-        """Give an outcome to everything that has none: no more will be sent."""
+        """Settle all messages without an outcome: no more will be sent."""
         self._on_ended()
         self._stop_lingering()
         self._fail_in_flight("the producer closed")
         self._fail_unwritten()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop sending."""
         self._stopped = True
         self._scope.cancel()
 
@@ -170,7 +177,7 @@ class Flusher:
             self._drop_expired()
 
     def _settle_received(self) -> None:
-        """Answer what the connection brought before its end was noticed."""
+        """Settle the writes whose replies arrived before the connection ended."""
         while self._flights and self._flights[0].answered:
             self._answer(self._flights.popleft())
 
@@ -186,13 +193,13 @@ class Flusher:
                 await self._wakeup.wait()
 
     def _write(self) -> None:
-        """Write what is queued, unless enough is in the air."""
+        """Write the queued messages, unless enough writes are in flight."""
         accumulator = self._accumulator
         most = 1 if self._cautious else self._max_in_flight
         while accumulator.queued and len(self._flights) < most:
             if accumulator.refused or (self._linger and self._lingers()):
                 return
-            # Before anything counts as written that never was.
+            # Otherwise messages would count as written that were never written.
             self._connection.check()
             self._launch(accumulator.batch(self._max_batch))
 
@@ -216,7 +223,7 @@ class Flusher:
         return asyncio.get_running_loop().time()
 
     def _lingers(self) -> bool:
-        """Tell whether to wait for more; the bell rings when that is over."""
+        """Return whether to wait for more messages; a timer ends the wait."""
         accumulator = self._accumulator
         full = accumulator.queued >= self._max_batch
         if full or accumulator.urgent or self._waited:
@@ -261,14 +268,14 @@ class Flusher:
     def _report(
         self, sendings: Sequence[Sending[Ticket]], outcomes: Sequence[Any]
     ) -> list[ErrorReply]:
-        """Give messages their outcomes; those that were refused are returned."""
+        """Set the outcomes of messages; return the replies that refused one."""
         refused: list[ErrorReply] = []
         short: list[NotDurable] = []
         failed: list[Shard] = []
         for sending, outcome in zip(sendings, outcomes, strict=True):
             ticket = sending.ticket
             if type(outcome) is bytes:
-                # Done already where the sender gave up waiting.
+                # It is done already if the caller has stopped waiting.
                 if not ticket.done():
                     shard = sending.shard
                     ticket.set_result(Receipt(shard.stream, shard.number, outcome))
@@ -296,7 +303,7 @@ class Flusher:
         again: list[Sending[Ticket]],
         outcomes: Sequence[Any],
     ) -> tuple[list[Sending[Ticket]], list[Any]]:
-        """Keep what is to be written again; give the others, and their outcomes."""
+        """Keep the messages to write again; return the others, and their outcomes."""
         kept = set(map(id, again))
         pairs = list(zip(batch, outcomes, strict=True))
         reply = next(reply for one, reply in pairs if id(one) in kept)
@@ -306,13 +313,13 @@ class Flusher:
         return [one for one, _ in settled], [outcome for _, outcome in settled]
 
     async def _try_again(self) -> None:
-        """Have what was refused for the moment written again, after a while."""
+        """Requeue the messages that were refused for the moment, after a pause."""
         self._cautious = True
         await self._connector.pause()
         self._requeue(self._refusal.text)
 
     def _requeue(self, reason: str) -> None:
-        """Have what was written and has no outcome written again."""
+        """Requeue all messages that were written and have no outcome."""
         count = self._accumulator.recall()
         if count:
             level = logging.WARNING if self._runs is None else logging.INFO
@@ -321,13 +328,13 @@ class Flusher:
         self._on_settled()
 
     def _drop_expired(self) -> None:
-        """Give up what the server may not know any more that it has stored."""
+        """Fail messages that the server may have stored and forgotten."""
         if self._runs is not None:
             reason = "the outage was longer than the server remembers what it stored"
             self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
 
     def _fail_in_flight(self, reason: str) -> None:
-        """Settle what is in flight and will never be answered."""
+        """Fail the messages in flight, as unknown: they will never be answered."""
         self._flights.clear()
         self._unknown(self._accumulator.lost(), reason)
 
@@ -338,7 +345,7 @@ class Flusher:
         self._on_settled()
 
     def _fail_unwritten(self) -> None:
-        """Settle what was never written and will not be."""
+        """Fail the messages that were never written and will not be."""
         reason = "the producer closed before it was written"
         left = self._accumulator.abandon()
         for sending in left:
@@ -354,7 +361,7 @@ def _check_durability(
     waits: Sequence[DurabilityWait],
     waited: Sequence[Any],
 ) -> list[Any]:
-    """Replace outcomes of messages that are not where they have to be."""
+    """Replace the outcomes of messages that are not as durable as required."""
     replies = {
         wait.durability: reply for wait, reply in zip(waits, waited, strict=True)
     }
@@ -370,8 +377,8 @@ def _check_durability(
 
 
 def fail(ticket: Ticket, error: PenstockError) -> None:
-    """Give a message's outcome, if anybody waits for it still."""
+    """Set a message's error, if its caller still waits."""
     if not ticket.done():
         ticket.set_exception(error)
-        # It was reported as an event; asyncio need not say "never retrieved".
+        # The error is reported as an event, so asyncio need not log "never retrieved".
         ticket.exception()

@@ -1,4 +1,4 @@
-"""The sender: takes messages from callers, as far as there is room for them."""
+"""Sender: takes messages from callers, as far as the buffer has space for them."""
 
 from __future__ import annotations
 
@@ -44,18 +44,19 @@ __all__ = ["BufferLimits", "Sender"]
 
 # No thread has this number.
 _NO_THREAD: Final = -1
-# What an XADD costs on the wire and in memory besides its fields, roughly.
+# The approximate bytes that an XADD takes on the network and in memory besides its
+# fields.
 _OVERHEAD = 64
 
 
 class BufferLimits(Struct, frozen=True):
-    """How much is held and taken at once.
+    """The bounds of the buffer, of a write and of a message.
 
     Attributes:
-        max_messages: Messages without an outcome at most.
-        max_bytes: Their bytes at most.
-        max_batch: Messages in one write at most.
-        max_message_bytes: Bytes of one message at most.
+        max_messages: The most messages without an outcome.
+        max_bytes: The most bytes of messages without an outcome.
+        max_batch: The most messages in one write.
+        max_message_bytes: The most bytes of one message.
     """
 
     max_messages: int
@@ -69,9 +70,10 @@ class Sender:
 
     Args:
         sharder: Spreads streams over keys; None: a stream is one key.
-        limits: How much may be held.
-        on_event: Told how many messages ran out of time.
-        once: Whether messages are stored once by a script, which bounds their words.
+        limits: The bounds of the buffer.
+        on_event: Called with the number of messages that timed out.
+        idempotent: Whether a script stores messages only once, which bounds the number
+            of their words.
     """
 
     def __init__(
@@ -87,24 +89,26 @@ class Sender:
         self._max_batch = limits.max_batch
         self._on_event = on_event
         self._idempotent = idempotent
-        # Shards that were sent to, checked once; by the stream alone where it is one
-        # key.
+        # The shards of earlier messages, each validated once; keyed by the stream alone
+        # where it is one key.
         self._shards: dict[str | tuple[str, int], Shard] = {}
         self._unbounded = UnboundedStreams(on_event)
-        # Where it was opened, and the thread that may call; none while it is closed.
+        # The event loop of the producer, and the thread that may call; none while it is
+        # closed.
         self._binding: LoopBinding | None = None
         self._thread = _NO_THREAD
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, with nothing held."""
+        """Start over, with no messages."""
         # Messages until their outcome is known.
         self.accumulator: Accumulator[Ticket] = Accumulator(
             self._limits.max_messages, self._limits.max_bytes, whole=self._idempotent
         )
-        # Those that found no room, in the order of their calls; each goes into the
-        # accumulator in its turn, and then the future is done. One whose caller gave
-        # up is taken out at once: it must not take memory while a server hangs.
+        # Messages for which there was no space, in the order of their calls. Each is
+        # added to the accumulator in its turn, and then its future is done. A message
+        # whose caller gave up is removed at once: it must not take memory while a
+        # server hangs.
         self._waiting: OrderedDict[Sending[Ticket], asyncio.Future[None]] = (
             OrderedDict()
         )
@@ -112,37 +116,37 @@ class Sender:
         self._settled = Generation()
 
     def open(self, binding: LoopBinding) -> None:
-        """Take messages from now on, in that event loop."""
+        """Accept messages from now on, in that event loop."""
         self._binding, self._thread, self._loop = binding, binding.thread, binding.loop
         self._deadlines = Deadlines(binding.loop, self._expire)
         notify_on_fork(self)
 
     def forked(self) -> None:
-        """Take nothing more: this is a forked child, where nobody will send it."""
+        """Accept no more messages: this is a forked child, where none would be sent."""
         self.shut()
 
     def shut(self) -> None:
-        """Take nothing more: it is being closed."""
+        """Accept no more messages: the producer is being closed."""
         self._binding, self._thread = None, _NO_THREAD
 
     @property
     def opened(self) -> bool:
-        """Whether messages are taken."""
+        """Whether messages are accepted."""
         return self._binding is not None
 
     def check_open(self) -> None:
-        """Make sure that messages are taken, and from this event loop.
+        """Check that messages are accepted, and from this event loop.
 
         Raises:
             ClosedError: The producer is not open.
-            UsageError: It was opened in another event loop or thread.
+            UsageError: The producer was opened in another event loop or thread.
         """
         if self._binding is None:
             raise ClosedError("producer")
         self._binding.check()
 
     def close(self) -> None:
-        """Take nothing more, and refuse those that wait for room."""
+        """Accept no more messages, and refuse those that wait for space."""
         self.shut()
         self._deadlines.stop()
         while self._waiting:
@@ -152,15 +156,15 @@ class Sender:
 
     @property
     def max_messages(self) -> int:
-        """Messages without an outcome at most."""
+        """The most messages without an outcome."""
         return self._limits.max_messages
 
     def check(self, defaults: SendDefaults, stream: str, choices: SendOptions) -> None:
-        """Make sure that messages can be taken for that stream in that way.
+        """Check that messages with these options can be accepted for that stream.
 
         Raises:
             ClosedError: The producer is not open.
-            ConfigurationError: That is no stream's name, or a choice makes no sense.
+            ConfigurationError: The name of the stream or an option is invalid.
         """
         self.check_open()
         shard_keys.single(stream)
@@ -176,14 +180,15 @@ class Sender:
         *,
         choices: MessageOptions | None = None,
     ) -> Sending[Ticket]:
-        """Make a message ready to go.
+        """Pack a message.
 
         Raises:
             ClosedError: The producer is not open.
-            UsageError: It was opened in another event loop or thread.
-            ConfigurationError: Something in it can't be sent.
+            UsageError: The producer was opened in another event loop or thread.
+            ConfigurationError: Something in the message cannot be sent.
         """
-        # Which loop runs takes longer to find out, so the first of a batch asks.
+        # To find out which loop is running takes longer, so only the first message of a
+        # batch does that check.
         if get_ident() != self._thread or not self.accumulator.held:
             self.check_open()
         try:
@@ -251,25 +256,25 @@ class Sender:
         return shard
 
     def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
-        """Queue a message in its turn; give what to await first, if anything."""
+        """Queue a message in its turn; return what to await first, if anything."""
         accumulator = self.accumulator
         if self._waiting or not accumulator.fits(sending.size):
             return self._wait_for_space(sending)
         queued = accumulator.add(sending)
         if 1 < queued < self._max_batch:
-            # The flusher has heard of the first; it has no room for more in the air,
-            # or no turn yet, or it lingers.
+            # The flusher was woken by the first message of the queue. Either it has
+            # enough writes in flight, or it has not run yet, or it lingers.
             return None
         self.queued.set()
-        # A sender that never awaits anything else would fill the buffer before the
-        # flusher gets a turn.
+        # A caller that never awaits anything else would fill the buffer before the
+        # flusher gets to run.
         return asyncio.sleep(0) if queued >= self._max_batch else None
 
     def put_now(self, sending: Sending[Ticket]) -> None:
-        """Queue a message if there is room.
+        """Queue a message if there is space for it.
 
         Raises:
-            BufferFull: There is none.
+            BufferFull: There is no space.
         """
         accumulator = self.accumulator
         if self._waiting or not accumulator.fits(sending.size):
@@ -284,14 +289,15 @@ class Sender:
         try:
             await turn
         finally:
-            # It holds what it raises, which holds this frame, and that the message.
+            # The future holds the exception that it raises, which holds this frame,
+            # which holds the message.
             del turn
-            # It is there still if its caller was cancelled.
+            # The message is still waiting if its caller was cancelled.
             if self._waiting.pop(sending, None) is not None:
                 self._admit_waiting()
 
     def on_settled(self) -> None:
-        """Let those in who wait, and tell those who flush."""
+        """Queue waiting messages for which there is space now, and wake `drain`."""
         self._admit_waiting()
         self._settled.advance()
 
@@ -299,7 +305,7 @@ class Sender:
         waiting, accumulator = self._waiting, self.accumulator
         while waiting:
             sending, turn = next(iter(waiting.items()))
-            if not turn.done():  # else its caller was cancelled
+            if not turn.done():  # otherwise its caller was cancelled
                 if not accumulator.fits(sending.size):
                     self._hurry()
                     return
@@ -309,7 +315,7 @@ class Sender:
             del waiting[sending]
 
     def _expire(self, now: float) -> float:
-        """Give up those whose time is over; give the next deadline."""
+        """Fail the messages whose deadline has passed, and return the next deadline."""
         late = [one for one in self._waiting if one.deadline <= now]
         for sending in late:
             turn = self._waiting.pop(sending)
@@ -332,13 +338,14 @@ class Sender:
         return min(waiting, self.accumulator.earliest())
 
     def _hurry(self) -> None:
-        """Have what is queued go out at once, whatever the producer's `linger`."""
+        """Send all queued messages without lingering."""
         self.accumulator.hurry()
         self.queued.set()
 
     async def drain(self) -> None:
-        """Wait until all that was queued before has an outcome, good or bad."""
-        # Those who wait for room are queued too, as far as their caller can tell.
+        """Wait until all messages queued so far have an outcome, good or bad."""
+        # Messages that wait for space are queued too, from their callers' point of
+        # view.
         turns = list(self._waiting.values())
         while not all(turn.done() for turn in turns):
             await self._settled.wait()

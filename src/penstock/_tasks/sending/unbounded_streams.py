@@ -1,4 +1,4 @@
-"""Says which streams a producer lets grow without a bound."""
+"""Unbounded streams: reports the streams that a producer lets grow without a bound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from penstock.outgoing import MessageOptions
 
 __all__ = ["UnboundedStreams"]
 
-# Streams that are told of; who has more of them, has one for each of something.
+# The most streams that are reported. A producer with more of them probably has one
+# stream per item of something.
 _MAX_REPORTED: Final = 10
 _HINT: Final = (
     "give retention=, run admin.trim, or say retention=KEEP_ALL if it is meant"
@@ -21,10 +22,10 @@ _HINT: Final = (
 class UnboundedStreams:
     """Reports streams that are sent to without a retention, each one once.
 
-    That is seen by the first message to a shard, so that it costs the others nothing.
+    Only the first message to a shard is checked, so that the others cost nothing.
 
     Args:
-        on_event: Told of the first ten of them.
+        on_event: Called for the first ten such streams.
     """
 
     def __init__(self, on_event: OnEvent) -> None:
@@ -34,7 +35,7 @@ class UnboundedStreams:
     def first_message(
         self, stream: str, defaults: SendDefaults, choices: MessageOptions | None
     ) -> None:
-        """Take note of the first message to a shard, and of how it is sent."""
+        """Check the options of the first message to a shard."""
         kept = (choices or {}).get("retention") or defaults.retention
         if (
             kept is not None
