@@ -142,7 +142,7 @@ class Connector:
     def _check_role(self, name: str, role: bytes | ErrorReply) -> None:
         """Refuse a replica, whatever the sentinels say.
 
-        If the server may not tell its role, the connection is kept.
+        If an ACL forbids ROLE, the connection is kept.
         """
         if isinstance(role, bytes) and role != b"master":
             reason = "the sentinels still name it, but it is a replica by now"

@@ -1,4 +1,4 @@
-"""Several consumers with their handlers, which open, run and drain as one."""
+"""Consumer sets: consumers with their handlers, which open, run and drain as one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ConsumerSet", "SetMember"]
 
 
 class RunnableConsumer(Protocol):
-    """What a part needs of its consumer."""
+    """The methods that a set needs of a consumer."""
 
     async def __aenter__(self) -> object: ...
 
@@ -37,13 +37,13 @@ class RunnableConsumer(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetMember:
-    """A consumer, and what it does.
+    """A consumer of a set, and how it is run.
 
     Attributes:
-        consumer: To be opened.
-        run: Has its messages handled until it closes.
-        facts: What it is called in events.
-        on_event: Told when it fails for good.
+        consumer: The consumer, not open yet.
+        run: Handles its messages until it closes.
+        facts: Its description in events.
+        on_event: Called when it fails for good.
     """
 
     consumer: RunnableConsumer
@@ -53,72 +53,74 @@ class SetMember:
 
 
 class ConsumerSet:
-    """The life of several parts, from opening to closed; lived once.
+    """Runs several consumers once, from opening to closing.
 
-    Nothing is handled before all are open. When one fails, be it in opening, the
-    others drain, and then its error is raised.
+    No message is handled before all consumers are open. When a consumer fails, even
+    while opening, the others drain, and then its error is raised.
 
     Args:
-        parts: They.
+        members: The consumers, in the order of `open`.
     """
 
     def __init__(self, members: Sequence[SetMember]) -> None:
         self._members = members
         self._loop = asyncio.get_running_loop()
-        # Those that are open, and how many have not come to be open or to an end.
+        # The open consumers, and the number of those that are neither open nor ended
+        # yet.
         self._open: dict[SetMember, None] = {}
         self._opening = len(members)
         self._all_opened = asyncio.Event()
-        # Set when all are to drain; and the same, known before its turn came.
+        # Set when all consumers are to drain; and a flag for the same, which `stop`
+        # sets at once from any thread.
         self._stop_requested = asyncio.Event()
         self._stopping = False
-        # Why it ends, if that is not by our user's wish.
+        # Why the set ends, if the user did not ask for it.
         self._failure: BaseException | None = None
-        # Called when a part has failed, while a block of our user's runs.
+        # Called when a consumer has failed, while a user's block runs.
         self.on_failure: Callable[[], None] | None = None
-        # In the context of all that the parts do, and of their handlers.
+        # Is in the context of everything that the consumers and their handlers do.
         self._token = object()
 
     @property
     def open(self) -> tuple[Any, ...]:
-        """The consumers that are open, in their order."""
+        """The open consumers, in order."""
         return tuple(
             member.consumer for member in self._members if member in self._open
         )
 
     @property
     def ready(self) -> bool:
-        """Whether all are open, and none is to drain."""
+        """Whether all consumers are open, and none has to drain."""
         return len(self._open) == len(self._members) and not self._stopping
 
     def stop(self) -> None:
-        """Drain; from any task, thread or signal handler."""
+        """Drain all consumers; call this from any task, thread or signal handler."""
         self._stopping = True
-        with suppress(RuntimeError):  # the loop has closed: that is stopped, too
+        with suppress(RuntimeError):  # the loop is closed, so all are stopped already
             self._loop.call_soon_threadsafe(self._stop_requested.set)
 
     async def wait(self) -> None:
-        """Wait until it is to drain."""
+        """Wait until the consumers have to drain."""
         await self._stop_requested.wait()
 
     @property
     def failed(self) -> bool:
-        """Whether a part has failed for good."""
+        """Whether a consumer has failed for good."""
         return self._failure is not None
 
     def is_inside(self) -> bool:
-        """Return whether the caller is a handler of a part, or was started by one."""
+        """Return whether a handler of a consumer is calling, or a task it started."""
         return is_inside(self._token)
 
     @asynccontextmanager
     async def live(self, lifetime: Lifetime[ConsumerSet]) -> AsyncIterator[ConsumerSet]:
-        """Open all, and drain all when it is left.
+        """Open all consumers, and drain all of them when the block ends.
 
-        Handlers finish, also when the block that is left has raised. They are
-        cancelled when it was cancelled, or when nobody holds this any more.
+        Handlers finish, even if the block has raised. They are cancelled if the block
+        was cancelled, or if the object was dropped.
 
         Raises:
-            BaseException: What the first part raised that failed.
+            BaseException: The error of the first consumer that failed.
         """
         async with task_group() as tasks:
             for member in self._members:
@@ -156,7 +158,7 @@ class ConsumerSet:
             if anyio.current_effective_deadline() == -math.inf:
                 raise
             self._on_failed(member, _ended_alone(member, "its task was cancelled"))
-        # SystemExit too, which would stop the event loop if it got out of this task.
+        # SystemExit too, which would stop the event loop if it left this task.
         except BaseException as error:  # noqa: BLE001 - raised by `live`
             self._on_failed(member, error)
         finally:
@@ -170,8 +172,8 @@ class ConsumerSet:
             opening.cancel()
             return
         await member.consumer.aclose()
-        # Handlers that have not come to their end within the consumer's
-        # `close_timeout`: their messages have been given back.
+        # Cancels handlers that have not finished within the consumer's `close_timeout`:
+        # their messages have been released.
         running.cancel()
 
     def _on_ended(self, member: SetMember) -> None:
@@ -179,16 +181,16 @@ class ConsumerSet:
             del self._open[member]
         else:
             self._count_opened()
-        # After the last one there is nothing to wait for.
+        # After the last consumer nothing is left to wait for.
         if not self._open and self._all_opened.is_set():
             self._stopping = True
             self._stop_requested.set()
 
     def _check_stopping(self, member: SetMember) -> None:
-        """Check that a consumer has ended because all do.
+        """Check that a consumer has ended because all of them end.
 
         Raises:
-            UsageError: It has ended alone.
+            UsageError: The consumer has ended alone.
         """
         if not self._stopping and not self._stop_requested.is_set():
             raise _ended_alone(member, "somebody closed it")
