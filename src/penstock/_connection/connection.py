@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         # The replies in which the server said that it is a replica now; and the number
         # of requests that were waiting for replies at that time and still are.
         self._demotions: list[str] = []
-        self._replies_due: int | None = None
+        self._requests_due: int | None = None
         self._reader = hiredis.Reader(
             protocolError=ValueError,
             replyError=_error_factory(self._demotions),
@@ -319,13 +319,13 @@ class Connection(asyncio.Protocol):
         more. The replies of requests that were sent before it said so are still
         awaited.
         """
-        replies_due = (
+        requests_due = (
             len(self._waiters)
-            if self._replies_due is None
-            else self._replies_due - answered
+            if self._requests_due is None
+            else self._requests_due - answered
         )
-        self._replies_due = replies_due
-        if replies_due <= 0:
+        self._requests_due = requests_due
+        if requests_due <= 0:
             self.abort(self._demotions[0])
 
     def _parse(self, data: bytes, answered: list[tuple[_Waiter, list[Any]]]) -> None:

@@ -69,7 +69,7 @@ class ConsumerSet:
         # yet.
         self._open: dict[SetMember, None] = {}
         self._opening = len(members)
-        self._all_opened = asyncio.Event()
+        self._opening_done = asyncio.Event()
         # Set when all consumers are to drain; and a flag for the same, which `stop`
         # sets at once from any thread.
         self._stop_requested = asyncio.Event()
@@ -125,7 +125,7 @@ class ConsumerSet:
         async with task_group() as tasks:
             for member in self._members:
                 tasks.start_soon(self._serve, member)
-            await self._all_opened.wait()
+            await self._opening_done.wait()
             if self._failure is None:
                 try:
                     yield self
@@ -147,8 +147,8 @@ class ConsumerSet:
                 )
                 async with member.consumer:
                     self._open[member] = None
-                    self._count_opened()
-                    await self._all_opened.wait()
+                    self._one_opening_done()
+                    await self._opening_done.wait()
                     with running:
                         if not self._stop_requested.is_set():
                             await member.run()
@@ -180,9 +180,9 @@ class ConsumerSet:
         if member in self._open:
             del self._open[member]
         else:
-            self._count_opened()
+            self._one_opening_done()
         # After the last consumer nothing is left to wait for.
-        if not self._open and self._all_opened.is_set():
+        if not self._open and self._opening_done.is_set():
             self._stopping = True
             self._stop_requested.set()
 
@@ -195,10 +195,10 @@ class ConsumerSet:
         if not self._stopping and not self._stop_requested.is_set():
             raise _ended_alone(member, "somebody closed it")
 
-    def _count_opened(self) -> None:
+    def _one_opening_done(self) -> None:
         self._opening -= 1
         if not self._opening:
-            self._all_opened.set()
+            self._opening_done.set()
 
     def _on_failed(self, member: SetMember, error: BaseException) -> None:
         facts = {**member.facts, "error": type(error).__name__}
