@@ -255,7 +255,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             codec = codec_for(payload)
         if codec is not None:
             content_type_of(codec)
-        dead_stream, instead = dead_letter_stream_of(dead_letters, streams)
+        dead_stream, dead_letter_policy = dead_letter_stream_of(dead_letters, streams)
         self._config: ConsumerConfig[T] = ConsumerConfig(
             url=url,
             streams=streams,
@@ -274,7 +274,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             lease=seconds(claim.idle, "Claim(idle)"),
             claim_interval=seconds(claim.interval, "Claim(interval)"),
             retry=retry_of(retry, mode, policy),
-            instead=instead,
+            dead_letter_policy=dead_letter_policy,
             dead_letters=dead_stream,
             middleware=checked(middleware),
             open_timeout=seconds(open_timeout, "open_timeout"),
@@ -282,7 +282,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             on_event=guarded(on_event),
         )
 
-    def _living(self) -> Live[Session[T]]:
+    def _opener(self) -> Live[Session[T]]:
         return partial(open_session, self._config)
 
     def _shut(self) -> None:
@@ -293,7 +293,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         lifetime, session = self._lifetime, self._session
         if lifetime is None or session is None:
             return False
-        return session.close_when_idle(lifetime.leave)
+        return session.close_when_idle(lifetime.request_close)
 
     @property
     def group(self) -> str | None:
@@ -715,7 +715,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
     @property
     def _session(self) -> Session[T] | None:
         """The running parts of the consumer, while it is open."""
-        return None if self._lifetime is None else self._lifetime.thing
+        return None if self._lifetime is None else self._lifetime.resource
 
     def _known(self, *, receiving: bool = False) -> Session[T]:
         """Return the running parts; any thread may call it.
@@ -744,7 +744,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
     def _check_home(self) -> None:
         if self._lifetime is not None:
-            self._lifetime.home.check()
+            self._lifetime.binding.check()
 
     @asynccontextmanager
     async def _at_work(self, *, receiving: bool = True) -> AsyncIterator[Session[T]]:

@@ -164,7 +164,9 @@ class Producer(Openable[Sender]):
             count(max_message_bytes, "max_message_bytes"),
         )
         tell = guarded(on_event)
-        self._sender = Sender(sharder, room, tell, once=flag(idempotent, "idempotent"))
+        self._sender = Sender(
+            sharder, room, tell, idempotent=flag(idempotent, "idempotent")
+        )
         self._defaults = SendDefaults.of(
             encode_any if codec is None else encoding(codec),
             timeout_of(send_timeout, "send_timeout"),
@@ -187,7 +189,7 @@ class Producer(Openable[Sender]):
             on_event=tell,
         )
 
-    def _living(self) -> Live[Sender]:
+    def _opener(self) -> Live[Sender]:
         return self._delivery.live
 
     def _shut(self) -> None:
@@ -442,7 +444,7 @@ class Producer(Openable[Sender]):
             )
         if payload is not None:
             codec = codec_for(payload)
-        defaults = self._defaults.but(
+        defaults = self._defaults.override(
             None if codec is None else encoding(codec),
             timeout_of(timeout, "timeout"),
             retention_of(retention),

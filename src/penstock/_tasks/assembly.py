@@ -156,7 +156,7 @@ class _Assembler(Generic[T]):
         self._failures = FailureHandler(
             self._ledger,
             config.retry,
-            config.instead,
+            config.dead_letter_policy,
             on_stop=self._entry_queue.stop,
             on_event=config.on_event,
         )
@@ -205,7 +205,7 @@ class _Assembler(Generic[T]):
             queue.arrived(self._ledger.work.length)
 
         signals.capacity.connect(self._readers.room_again, queue.give_way)
-        signals.outcomes.connect(self._outcomes.ring, queue.give_way)
+        signals.outcomes.connect(self._outcomes.set, queue.give_way)
         signals.ready.connect(lambda: queue.arrived(1))
         signals.restored.connect(self._counts.restored, look)
         signals.renewed.connect(look)
@@ -214,7 +214,7 @@ class _Assembler(Generic[T]):
         if group is not None:
             signals.capacity.connect(group.claimer.room_again)
             signals.recovered.connect(group.claimer.look)
-            signals.postponed.connect(group.postponed.ring)
+            signals.postponed.connect(group.postponed.set)
             group.committer.on_round = signals.sent
 
     def _make_ledger(self) -> Ledger:
@@ -259,14 +259,14 @@ class _Assembler(Generic[T]):
             lease=config.lease,
             once=config.retry is not None and config.retry.max_attempts == 1,
             settle=settle,
-            on_lost=self._outcomes.ring,
+            on_lost=self._outcomes.set,
             on_event=config.on_event,
         )
 
     def _make_entry_queue(self) -> EntryQueue:
         return EntryQueue(
             self._ledger,
-            self._outcomes.ring,
+            self._outcomes.set,
             self._counts.begin,
             self._guard,
             lease=self._config.lease,
@@ -394,7 +394,7 @@ class _Assembler(Generic[T]):
 
     def _make_dead_letter_writer(self, member: Membership) -> DeadLetterWriter | None:
         config = self._config
-        if config.retry is None or config.instead is not None:
+        if config.retry is None or config.dead_letter_policy is not None:
             return None
         return DeadLetterWriter(
             self._connection,

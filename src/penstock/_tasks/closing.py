@@ -70,7 +70,7 @@ class Closing(Generic[T]):
         limits = self._begin()
         parts = self._parts
         # Leases matter no more, and what is on its way may come through.
-        self._connection.relax()
+        self._connection.lift_patience()
         parts.discovery.cut()
         async with task_group() as both:
             both.start_soon(self._stop_reading, limits)

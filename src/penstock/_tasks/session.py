@@ -40,7 +40,7 @@ from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.reader_pool import Readers
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.silence import patience
-from penstock._tasks.reporting import paced
+from penstock._tasks.reporting import rate_limited
 from penstock._tasks.startup import retrying
 from penstock.errors import ConfigurationError, UsageError
 from penstock.message import EntryId
@@ -323,7 +323,7 @@ async def open_session(
         PenstockError: It can't be opened, or reading failed for good and that has not
             been raised yet.
     """
-    config = replace(config, on_event=paced(config.on_event))
+    config = replace(config, on_event=rate_limited(config.on_event))
     deadline = time.monotonic() + config.open_timeout
     async with open_connector(config.url, config.on_event) as connector:
         bearable = patience(config.lease) if config.acks else math.inf
@@ -337,7 +337,7 @@ async def open_session(
                 try:
                     yield session
                 finally:
-                    end = partial(session.close, lifetime.leaving)
+                    end = partial(session.close, lifetime.closing_task)
                     await shielded_until_done(end)
         finally:
             with anyio.CancelScope(shield=True):

@@ -49,9 +49,9 @@ class Admin(Openable[AdminConnection]):
         self._dead = DeadLetterAdmin(self._connection)
         self._trimmer = Trimmer(self._connection)
 
-    def _living(self) -> Live[AdminConnection]:
+    def _opener(self) -> Live[AdminConnection]:
         connection, url = self._connection, self._url
-        return lambda lifetime: connection.open(url, lifetime.home)
+        return lambda lifetime: connection.open(url, lifetime.binding)
 
     @property
     def dead(self) -> DeadLetterAdmin:

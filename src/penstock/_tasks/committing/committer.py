@@ -129,13 +129,13 @@ class Committer:
                         self._trouble = error
                         await self._connection.restore(error.reason)
                     self._report_late()
-                    self._rounds.over()
+                    self._rounds.advance()
                     self.on_round()
         finally:
             report_deleted(self._ledger, self._group, self._on_event)
             self._report_late()
             self.ended = True
-            self._rounds.over()
+            self._rounds.advance()
 
     def cut(self) -> None:
         """End it now; what is unsent stays in the ledger."""
@@ -158,7 +158,7 @@ class Committer:
             while any(entry.unconfirmed for entry in waiting):
                 if self.ended:
                     raise ClosedError("consumer") from self._trouble
-                self._outcomes.ring()
+                self._outcomes.set()
                 await self._rounds.wait()
         finally:
             self._urgent -= 1
@@ -176,7 +176,7 @@ class Committer:
             # One round may be under way without them.
             for _ in range(2):
                 if any(e.unconfirmed for e in waiting) and not self.ended:
-                    self._outcomes.ring()
+                    self._outcomes.set()
                     await self._rounds.wait()
         finally:
             self._urgent -= 1

@@ -270,7 +270,7 @@ class EntryQueue:
     def _out(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
             self._delay.handed_out(entry, now())
-            self._handed_out.ring()
+            self._handed_out.set()
         return entry
 
     async def one(self) -> Entry | None:

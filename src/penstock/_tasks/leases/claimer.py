@@ -228,12 +228,12 @@ class Claimer:
 
     def look(self) -> None:
         """Search now: there are shards that were not searched before."""
-        self._released.ring()
+        self._released.set()
 
     def room_again(self) -> None:
         """Go on with a search that ended for want of room."""
         if self._cut_short:
-            self._released.ring()
+            self._released.set()
 
     async def stop(self) -> None:
         """End it; a takeover under way is seen through.
@@ -297,7 +297,7 @@ class Claimer:
         number = self._connection.number
         channels = [channel(shard, self._member.group) for shard in shards]
         channels += [_presence(shard, self._member) for shard in shards]
-        self._may_listen = await self._connection.listen(channels, self._released.ring)
+        self._may_listen = await self._connection.listen(channels, self._released.set)
         self._listening_on = number
         self._heard.update(shard.key for shard in shards)
 

@@ -201,7 +201,7 @@ class Reader:
 
     def room_again(self) -> None:
         """Go on reading, if it ended for want of room."""
-        self._bell.ring()
+        self._bell.set()
 
     async def between_reads(self, work: ReadPause) -> None:
         """Have something done between two reads; a blocked read is let go for it.
@@ -216,7 +216,7 @@ class Reader:
             raise ClosedError("consumer")
         asked = _Asked(work)
         self._pauses.append(asked)
-        self._bell.ring()
+        self._bell.set()
         await self._let_go(asked.begun)
         await asyncio.shield(asked.done)
 

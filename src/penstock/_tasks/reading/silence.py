@@ -77,7 +77,7 @@ class SilenceWatch:
             if since is None or now - since < self._lease * 2 / 3:
                 return False
             self._began = since
-            self._holds.ring()
+            self._holds.set()
         return True
 
     async def run(self) -> None:
