@@ -370,7 +370,7 @@ class Session(Generic[T]):
         self._spawn(looks)
         if self.assignment.wrong is not None:
             self.entry_queue.fail(self.assignment.wrong)
-        self._guard.join(self.entry_queue)
+        self._guard.join(self.entry_queue.guard_member)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; should it fail, everything is closed."""
@@ -565,7 +565,7 @@ class Session(Generic[T]):
         for each in (self._discovery, self._claimer, self.readers, self._committer):
             if each is not None:
                 each.cut()
-        self._guard.leave(self.entry_queue)
+        self._guard.leave(self.entry_queue.guard_member)
         self.ledger.close()
 
     async def _close(self, leaving: asyncio.Task[Any] | None, limits: Limits) -> None:

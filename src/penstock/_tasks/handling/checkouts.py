@@ -15,8 +15,7 @@ what it holds by that, and what it left in a loop by `break`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
@@ -29,12 +28,10 @@ from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.callers import (
     Caller,
     Fetch,
-    current_caller,
     has_ended,
     this_task,
 )
 from penstock._tasks.handling.entry_queue import EntryQueue
-from penstock.errors import ClosedError
 from penstock.message import Message
 
 __all__ = ["Before", "Checkout", "Checkouts"]
@@ -95,71 +92,6 @@ class Checkouts(Generic[T]):
         self.holders: dict[Caller, Checkout] = {}
         # Those whose end nobody tells us: threads, and tasks of other event loops.
         self._outside: set[Caller] = set()
-
-    def next(self, timeout: float | None) -> Coroutine[Any, Any, Message[T] | None]:
-        """Wait for a message; None when the time is up.
-
-        Called where the user calls, in any thread; awaited in the consumer's loop.
-
-        Raises:
-            ClosedError: The consumer closed.
-        """
-        caller = current_caller()
-        return self._next(caller, self.check_in(caller), timeout)
-
-    def take(self, most: int, timeout: float) -> Coroutine[Any, Any, list[Message[T]]]:
-        """Wait for several messages; those there are in time. Otherwise as `next`."""
-        caller = current_caller()
-        return self._take(caller, self.check_in(caller), most, timeout)
-
-    async def _next(
-        self, caller: Caller, before: Before | None, timeout: float | None
-    ) -> Message[T] | None:
-        self.entry_queue.check()
-        if before is not None:
-            self.finish(before)
-        await self.entry_queue.turn()
-        found = None
-        # Not anyio's scopes: this runs in the user's task, and their cancellation got
-        # out of it where entry and deadline came in the same turn.
-        with suppress(TimeoutError):
-            # Taken outside the limit: one of 0 is over at its first turn.
-            found = self._opened(await self.entry_queue.one())
-            async with asyncio.timeout(timeout):
-                while found is None and not self.entry_queue.closed:
-                    found = self._opened(await self.entry_queue.entry())
-        if found is not None:
-            return self.give(caller, *found)
-        if self.entry_queue.closed:
-            raise ClosedError("consumer")
-        return None
-
-    def _opened(self, entry: Entry | None) -> tuple[Entry, Message[T]] | None:
-        message = None if entry is None else self.settler.open(entry)
-        return None if entry is None or message is None else (entry, message)
-
-    async def _take(
-        self, caller: Caller, before: Before | None, most: int, timeout: float
-    ) -> list[Message[T]]:
-        self.entry_queue.check()
-        if before is not None:
-            self.finish(before)
-        entry_queue = self.entry_queue
-        await entry_queue.turn()
-        taken: list[Entry] = []
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                # Another call may take what this one has waited for.
-                while not taken and not entry_queue.closed:
-                    await entry_queue.gathered(most)
-                    await entry_queue.turn()
-                    taken = await entry_queue.several(most, apart=False)
-        if not taken:
-            await entry_queue.turn()
-            taken = await entry_queue.several(most, apart=False)
-        if not taken and entry_queue.closed:
-            raise ClosedError("consumer")
-        return self.check_out_all(caller, *self.settler.open_all(taken))
 
     # -- who has what --------------------------------------------------------------
 

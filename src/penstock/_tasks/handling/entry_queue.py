@@ -12,6 +12,7 @@ from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._tasks.clock import now
+from penstock._tasks.handling.poison_guard import GuardMember
 from penstock._tasks.wakeups import AutoResetEvent, WaiterQueue
 from penstock.errors import PenstockError
 
@@ -49,24 +50,21 @@ class EntryQueue:
     __slots__ = (
         "__weakref__",
         "_begin",
-        "_confirms",
         "_crashed",
         "_delay",
         "_error",
         "_gatherers",
-        "_guard",
         "_handed_out",
         "_ledger",
         "_on_overdue",
         "_paused",
         "_reported",
         "_stopped",
-        "_timer",
         "_turn_ends",
         "_workers",
         "check",
         "closed",
-        "lease",
+        "guard_member",
     )
 
     def __init__(
@@ -85,9 +83,6 @@ class EntryQueue:
         self._ledger = ledger
         self._on_overdue = on_overdue
         self._begin = begin
-        self._guard = guard
-        self.lease = lease
-        self._confirms = confirms
         self.check = check
         self._delay = delay
         self._handed_out = handed_out
@@ -100,67 +95,23 @@ class EntryQueue:
         # Whether that was no reply of the server's, but the end of our own tasks.
         self._crashed = False
         self._turn_ends = 0.0
-        # When to look again what the guard allows.
-        self._timer: asyncio.TimerHandle | None = None
         self._paused = False
         # Nothing more is handed out, although there may be something.
         self._stopped = False
         # Nothing is handed out any more.
         self.closed = False
+        self.guard_member = GuardMember(
+            guard,
+            ledger,
+            lease=lease,
+            confirms=confirms,
+            on_hold=self._hold,
+            on_wake=self.wake_all,
+        )
 
-    # -- what the guard asks of it -------------------------------------------------
-
-    @property
-    def running(self) -> Sequence[Entry]:
-        """The messages that are being handled."""
-        return self._ledger.running
-
-    @property
-    def untracked(self) -> int:
-        """How many more are, of which no more is known."""
-        return self._ledger.untracked
-
-    def hold(self) -> None:
-        """Have the guard asked before anything else is taken."""
+    def _hold(self) -> None:
         self._turn_ends = 0.0
-        self._ledger.on_finished = self._look
         self._on_overdue()
-
-    def wake(self) -> None:
-        """Look again what may be taken."""
-        if self._guard.until is None:
-            self._ledger.on_finished = None
-        self.wake_all()
-
-    def _look(self) -> None:
-        self._guard.look(now())
-        self._look_in_time()
-
-    def _look_in_time(self) -> None:
-        """Look when the guard's patience ends; one timer, however often it is asked."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        until = self._guard.until
-        if until is not None and not self.closed:
-            wait = max(0.0, until - now())
-            self._timer = asyncio.get_running_loop().call_later(wait, self._look)
-
-    def _may_take(self) -> bool:
-        """Return whether a handler may start, for the message that is next."""
-        if self._ledger.work.next_is_probe:
-            return self._admitted()
-        self._guard.withdraw(self)
-        return self._guard.is_open(now())
-
-    def _admitted(self) -> bool:
-        """Return whether the probe that is next may run now."""
-        admitted = self._guard.admits(self, now())
-        if not admitted:
-            self._look_in_time()
-        return admitted
-
-    # ------------------------------------------------------------------------------
 
     def give_way(self) -> None:
         """Have the next `entry` let other tasks run first: one was just woken.
@@ -204,8 +155,7 @@ class EntryQueue:
     def close(self) -> None:
         """Hand nothing out from now on."""
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.guard_member.close()
         self._turn_ends = 0.0
         self.wake_all()
 
@@ -280,7 +230,7 @@ class EntryQueue:
         """
         for entry in await self._counted(1, apart=False):
             return entry
-        return self.take() if self._may_take() else None
+        return self.take() if self.guard_member.may_start() else None
 
     async def _counted(self, most: int, *, apart: bool) -> list[Entry]:
         """Take entries whose start has to be counted, if those are next.
@@ -290,7 +240,11 @@ class EntryQueue:
             apart: Whether one on a further attempt comes alone.
         """
         ledger = self._ledger
-        while ledger.work.next_is_counted and not self._shut and self._may_take():
+        while (
+            ledger.work.next_is_counted
+            and not self._shut
+            and self.guard_member.may_start()
+        ):
             entries = ledger.work.take_counted(most, apart=apart)
             started = await self._started(entries)
             if self._shut:
@@ -306,15 +260,14 @@ class EntryQueue:
         """Have starts counted; returns the entries that may start."""
         probe = entries[0] if entries[0].probe else None
         if probe is not None:
-            self._guard.started(probe, now(), confirms=self._confirms)
-            self._look_in_time()
+            self.guard_member.started(probe)
         else:
             self._promote()  # it may take a while
         try:
             return await self._begin(entries)
         finally:
             if probe is not None:
-                self._look()
+                self.guard_member.look()
 
     async def several(self, most: int, *, apart: bool) -> list[Entry]:
         """Take what is there.
@@ -336,7 +289,7 @@ class EntryQueue:
                     or (apart and ledger.work.next_is_repeated)
                 ):
                     break
-                if not self._may_take():
+                if not self.guard_member.may_start():
                     break
                 more = self._fresh(left) or await self._counted(left, apart=apart)
                 if not more and (entry := self.take()) is not None:
@@ -386,7 +339,7 @@ class EntryQueue:
             late = self._ledger.leases.overdue(now())
             if late:
                 self._on_overdue()
-            if late or self._paused or not self._may_take():
+            if late or self._paused or not self.guard_member.may_start():
                 await self._wait(self._gatherers, 0)
             elif entries := await self.several(size, apart=True):
                 return entries
@@ -403,7 +356,7 @@ class EntryQueue:
             # and so it does until leases that may be over have been looked after, and
             # while a possible poison message waits or runs.
             late = self._shut or self._ledger.leases.overdue(at)
-            late = late or not self._guard.is_open(at)
+            late = late or not self.guard_member.is_open(at)
             self._turn_ends = 0.0 if late else at + _TURN
 
     async def gathered(
@@ -428,7 +381,7 @@ class EntryQueue:
                 self._reported = True
                 raise self._error
             ready = not self._paused and self._has(count, apart=apart)
-            if ready and self._may_take():
+            if ready and self.guard_member.may_start():
                 return
             if goal is not None:
                 goal.look()
@@ -464,7 +417,7 @@ class EntryQueue:
             if entry is not None:
                 self._promote()
                 return entry
-            held = not self._shut and not self._guard.is_open(now())
+            held = not self._shut and not self.guard_member.is_open(now())
             if self._error is not None and not held:
                 self._reported = True
                 raise self._error

@@ -7,7 +7,7 @@ it is sent again as it was, over any number of reconnects, until there is an ans
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,8 +15,7 @@ from penstock._connection.reconnect import CommandConnection
 from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.messages import dead_letter, envelope
-from penstock._core.messages.shard_keys import numbered, single
+from penstock._core.messages import dead_letter
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.transactions import (
@@ -28,20 +27,19 @@ from penstock._core.protocol.transactions import (
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
+from penstock._tasks.handling.transaction_buffer import TransactionBuffer
 from penstock._tasks.lifetime import LoopBinding
-from penstock.codecs import Codec, encode_any, encoding, unencodable
 from penstock.errors import (
     ClosedError,
     ConnectionLost,
     TransactionBroken,
     TransactionFailed,
-    UsageError,
 )
 from penstock.events import Event, OnEvent
 from penstock.message import Receipt
 from penstock.retries import DeadLetters
 from penstock.sharding import KeyHash
-from penstock.transaction import Arg, Transaction
+from penstock.transaction import Transaction
 
 __all__ = ["Applier", "applier"]
 
@@ -101,7 +99,9 @@ class Applier:
 
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]:
         """Begin a transaction."""
-        return Transaction(TransactionBuffer(self, entry, fields))
+        return Transaction(
+            TransactionBuffer(entry, fields, apply=self.apply, sharder=self.sharder)
+        )
 
     def sharder(self, shards: int) -> KeyHash:
         """Give what spreads a stream over so many shards."""
@@ -260,71 +260,6 @@ def applier(
         reject=failure_handler.reject,
         on_event=config.on_event,
     )
-
-
-class TransactionBuffer:
-    """What one transaction has gathered.
-
-    Args:
-        applier: Has it applied.
-        entry: The message's.
-        fields: Its fields.
-    """
-
-    def __init__(self, applier: Applier, entry: Entry, fields: Sequence[bytes]) -> None:
-        self._applier = applier
-        self._entry = entry
-        self._fields = fields
-        self._effects = Effects(entry.shard.key)
-        self.applied: bool | None = None
-        self.results: Sequence[Any] = ()
-        self.receipts: Sequence[Receipt] = ()
-
-    def send(
-        self,
-        stream: str,
-        payload: Any,
-        *,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-        codec: Codec[Any] | None,
-        shards: int | None,
-    ) -> None:
-        """Take in a message to be sent."""
-        try:
-            body, kind = (encode_any if codec is None else encoding(codec))(payload)
-        except UsageError:
-            raise
-        except Exception as error:
-            raise unencodable(payload, error) from error
-        fields = envelope.pack(body, key, headers, kind)
-        shard = single(stream)
-        if shards is not None:
-            sharder = self._applier.sharder(shards)
-            shard = numbered(stream, sharder(stream, key, body))
-        self._effects.send(shard, fields)
-
-    def command(
-        self, name: str, args: Sequence[Arg], keys: Iterable[str | bytes] | None
-    ) -> None:
-        """Take in a command."""
-        self._effects.command(name, args, keys)
-
-    async def settle(self) -> None:
-        """Have it applied; see `Applier.apply`."""
-        effects = self._effects
-        applied, repeated = await self._applier.apply(
-            self._entry, self._fields, effects
-        )
-        if applied.pending:
-            self.applied, self.results = True, tuple(applied.results)
-            self.receipts = tuple(
-                Receipt(effect.shard.stream, effect.shard.number, reply)
-                for effect, reply in zip(effects.all, self.results, strict=True)
-                if effect.shard is not None
-            )
-        elif not repeated:
-            self.applied = False
 
 
 def _check_pending(entry: Entry, applied: Applied) -> None:
