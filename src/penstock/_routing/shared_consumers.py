@@ -214,4 +214,4 @@ def _remote(message: Message[Any]) -> Message[Any]:
     """Give the same message, fit for a thread."""
     settler: Any = message._settler  # noqa: SLF001 - a message that is made over
     entry, fields = message._entry, message._fields  # noqa: SLF001
-    return Message(entry, ThreadSettler.around(settler), fields)
+    return Message(entry, ThreadSettler.of(settler), fields)

@@ -44,7 +44,7 @@ from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.handling.failures import FailureHandler
 from penstock._tasks.handling.poison_guard import poison_guard
-from penstock._tasks.handling.transactions import applier
+from penstock._tasks.handling.transactions import create_applier
 from penstock._tasks.handling.worker import WorkerContext
 from penstock._tasks.handling.worker_pool import RunOptions, WorkerPool
 from penstock._tasks.leases.claimer import Claimer
@@ -144,7 +144,9 @@ class Session(Generic[T]):
             on_stop=self.entry_queue.stop,
             on_event=config.on_event,
         )
-        self._applier = applier(config, connection, self.ledger, self._failure_handler)
+        self._applier = create_applier(
+            config, connection, self.ledger, self._failure_handler
+        )
         self._settler = self._make_settler(Settler)
         self._ack = config.policy is AutoCommit.PROCESSED
         self.checkouts = self._make_checkouts()
@@ -186,27 +188,27 @@ class Session(Generic[T]):
 
     def _wake_readers(self) -> None:
         self.readers.room_again()
-        self.entry_queue.give_way()
+        self.entry_queue.end_turn()
         if self._claimer is not None:
             self._claimer.room_again()
 
     def _wake_committer(self) -> None:
         self._outcomes.ring()
-        self.entry_queue.give_way()
+        self.entry_queue.end_turn()
 
     def _on_ready(self) -> None:
-        self.entry_queue.arrived(1)
+        self.entry_queue.notify_ready(1)
 
     def _on_exhausted(self, entry: Entry) -> None:
         self._failure_handler.exhausted(entry)
 
     def _on_restored(self) -> None:
         self._attempts.restored()
-        self.entry_queue.arrived(self.ledger.work.length)
+        self.entry_queue.notify_ready(self.ledger.work.length)
 
     def _on_renewed(self) -> None:
         # Workers may have been held up until it was known what is still ours.
-        self.entry_queue.arrived(self.ledger.work.length)
+        self.entry_queue.notify_ready(self.ledger.work.length)
 
     def _make_ledger(self) -> Ledger:
         config = self._config
@@ -356,7 +358,9 @@ class Session(Generic[T]):
             self._spawn(self._claimer.run)
             again = partial(bring_back, self.ledger, self._postponed)
             self._spawn(
-                partial(self._until_closed, partial(again, self.entry_queue.arrived))
+                partial(
+                    self._until_closed, partial(again, self.entry_queue.notify_ready)
+                )
             )
         if self._silence is not None:
             self._spawn(partial(self._until_closed, self._silence.run))
@@ -384,7 +388,7 @@ class Session(Generic[T]):
                 raise
             # SystemExit too, which would stop the event loop if it got out of a task.
             except BaseException as error:  # noqa: BLE001 - raised to whoever reads
-                self.entry_queue.crash(error)
+                self.entry_queue.abort(error)
                 self._group.cancel_scope.cancel()
 
     async def _settle(self) -> None:
@@ -444,7 +448,7 @@ class Session(Generic[T]):
 
     async def run(self, job: RunOptions, *, until_caught_up: bool) -> None:
         """Have messages handled until the consumer closes, or all there is now is."""
-        self.checkouts.check_in_here()
+        self.checkouts.check_in_running_task()
         if not until_caught_up:
             await self._worker_pool.run(job)
             return
@@ -494,7 +498,7 @@ class Session(Generic[T]):
 
     def _on_round(self) -> None:
         for goal in self._goals:
-            goal.look()
+            goal.check_soon()
 
     def _context(self, kind: type[Settler[T]]) -> WorkerContext:
         settler = self._make_settler(kind)
@@ -581,7 +585,7 @@ class Session(Generic[T]):
         async with task_group() as both:
             both.start_soon(self._stop_reading, limits)
             both.start_soon(self._worker_pool.stop, limits.handlers, limits.cancelled)
-        self.checkouts.let_go(leaving)
+        self.checkouts.close(leaving)
         if self._delayed_acks is not None:
             # Left cleanly, all that was handed out counts as due.
             for entry in self._delayed_acks.take_due(math.inf if leaving else now()):

@@ -21,7 +21,7 @@ from penstock.events import Event, OnEvent
 __all__ = ["Abandoned"]
 
 # Seconds between two reports, at least.
-_PACE: Final = 1.0
+_REPORT_INTERVAL: Final = 1.0
 _HINT: Final = (
     "call message.ack(), or await consumer.next(timeout=...) in the task that handles "
     "the message"
@@ -49,9 +49,9 @@ class Abandoned:
     def add(self, entries: Iterable[Entry]) -> None:
         """Take over entries that were left without an outcome, if they have none."""
         end = monotonic() + self._lease
-        self._entries.extend((end, each) for each in entries if _is_open(each))
+        self._entries.extend((end, each) for each in entries if _has_no_outcome(each))
         if self._entries and self._timer is None:
-            self._timer = self._loop.call_later(self._lease, self._look)
+            self._timer = self._loop.call_later(self._lease, self._on_timer)
 
     def close(self) -> None:
         """Report what is left: the consumer closes, and others get it now."""
@@ -61,20 +61,20 @@ class Abandoned:
         self._report([each for _, each in self._entries])
         self._entries.clear()
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         now, ended = monotonic(), list[Entry]()
         while self._entries and self._entries[0][0] <= now:
             ended.append(self._entries.popleft()[1])
         self._report(ended)
-        while self._entries and not _is_open(self._entries[0][1]):
+        while self._entries and not _has_no_outcome(self._entries[0][1]):
             self._entries.popleft()
         if self._entries:
-            wait = max(_PACE, self._entries[0][0] - now)
-            self._timer = self._loop.call_later(wait, self._look)
+            wait = max(_REPORT_INTERVAL, self._entries[0][0] - now)
+            self._timer = self._loop.call_later(wait, self._on_timer)
 
     def _report(self, entries: Iterable[Entry]) -> None:
-        left = [each.id for each in entries if _is_open(each)]
+        left = [each.id for each in entries if _has_no_outcome(each)]
         if left:
             facts = {
                 "group": ascii(self._group),
@@ -85,6 +85,6 @@ class Abandoned:
             self._on_event(Event("not_acknowledged", facts=facts))
 
 
-def _is_open(entry: Entry) -> bool:
+def _has_no_outcome(entry: Entry) -> bool:
     """Return whether an entry has no outcome; it may be somebody else's by now."""
     return entry.state in (UNSETTLED, LOST) and entry.disposition is None

@@ -64,14 +64,14 @@ class Fetch:
         entries: The entries.
     """
 
-    __slots__ = ("_given", "_outlived", "_read", "_task", "entries")
+    __slots__ = ("_outlived", "_read", "_result", "_task", "entries")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self._read = False
         # Whether the result outlived its task; None while there is the task.
         self._outlived: bool | None = None
-        self._given: Any = None
+        self._result: Any = None
         self._task: object = None
 
     @property
@@ -79,40 +79,40 @@ class Fetch:
         """Whether the result has reached somebody; None if that is not known yet."""
         return True if self._read else self._outlived
 
-    def watched(self, message: Message[T]) -> Message[T]:
+    def tracked(self, message: Message[T]) -> Message[T]:
         """Return the message, made so that reading it is noted here."""
-        settler: Any = _Watching(self, message)
+        settler: Any = _ReadTracker(self, message)
         # One for the other: the entry and its fields are the same.
         return Message(message._entry, settler, message._fields)  # noqa: SLF001
 
-    def read(self) -> None:
+    def mark_read(self) -> None:
         """Record that somebody has read a message."""
         self._read = True
 
-    def watch(self, given: object, task: asyncio.Task[Any]) -> None:
+    def track_result(self, result: object, task: asyncio.Task[Any]) -> None:
         """Note what becomes of a result when its task is freed.
 
         Args:
-            given: The result: a message or a list of messages.
+            result: The result: a message or a list of messages.
             task: The task that returns it.
         """
-        self._given = given
-        self._task = weakref.ref(task, self._freed)
+        self._result = result
+        self._task = weakref.ref(task, self._on_task_freed)
 
-    def _freed(self, _: object) -> None:
+    def _on_task_freed(self, _: object) -> None:
         # The task has the result still, at this moment. This runs wherever the task is
         # freed, in any thread, so it takes a note and no more.
-        self._outlived = _references(self._given) > _ALONE or (
-            isinstance(self._given, list)
+        self._outlived = _references(self._result) > _UNSHARED or (
+            isinstance(self._result, list)
             and any(
-                _references(self._given[index]) > _ALONE_IN_LIST
-                for index in range(len(self._given))
+                _references(self._result[index]) > _UNSHARED_IN_LIST
+                for index in range(len(self._result))
             )
         )
-        self._given = None
+        self._result = None
 
 
-class _Watching:
+class _ReadTracker:
     """Serves a message as its desk does, and tells when it is read."""
 
     __slots__ = ("_fetch", "_payload", "_settler")
@@ -124,25 +124,25 @@ class _Watching:
 
     def payload(self, *_: object) -> object:
         """Return the payload, decoded before."""
-        self._fetch.read()
+        self._fetch.mark_read()
         return self._payload
 
     def __getattr__(self, name: str) -> Any:
-        self._fetch.read()
+        self._fetch.mark_read()
         return getattr(self._settler, name)
 
 
-def _references(given: object) -> int:
-    return sys.getrefcount(given)
+def _references(result: object) -> int:
+    return sys.getrefcount(result)
 
 
-def _count_alone() -> int:
+def _count_unshared() -> int:
     """Count the references to a result that only its `Fetch` and its task have."""
     fetch, task = [object()], list[object]()
     task.append(fetch[0])
     return _references(fetch[0])
 
 
-_ALONE: Final = _count_alone()
+_UNSHARED: Final = _count_unshared()
 # Of a message in such a list: the list has it, and nothing else.
-_ALONE_IN_LIST: Final = _ALONE - 1
+_UNSHARED_IN_LIST: Final = _UNSHARED - 1

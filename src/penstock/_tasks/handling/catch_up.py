@@ -29,7 +29,7 @@ from penstock.message import EntryId, Message, Shard
 __all__ = ["CatchUp"]
 
 # Seconds between two questions about what others have.
-_PACE: Final = 1.0
+_CHECK_INTERVAL: Final = 1.0
 # Pending entries that one question lists.
 _PAGE: Final = 1000
 # That a key is no stream, or none any more: nothing of it can be waited for.
@@ -78,18 +78,18 @@ class CatchUp:
         self._ask_at: dict[Shard, float] = {}
         # Messages in handlers' hands; known by the ledger where there is a group.
         self._running: list[Message[Any]] = []
-        self._bell = AutoResetEvent()
+        self._check_event = AutoResetEvent()
         self._scope = anyio.CancelScope()
 
-    def look(self) -> None:
+    def check_soon(self) -> None:
         """Look again soon: a worker is idle, or outcomes have been sent."""
-        self._bell.ring()
+        self._check_event.ring()
 
     def stop(self) -> None:
         """End it, nobody waits for it any more."""
         self._scope.cancel()
 
-    def tracking(
+    def track(
         self, call: Callable[[Any], Awaitable[object]]
     ) -> Callable[[Any], Awaitable[object]]:
         """Return the call, made so that what it is at is known."""
@@ -104,7 +104,7 @@ class CatchUp:
             finally:
                 for message in messages:
                     self._running.remove(message)
-                self.look()
+                self.check_soon()
 
         return tracked
 
@@ -116,11 +116,11 @@ class CatchUp:
             CommandError: The server refuses it otherwise.
         """
         for shard in self._cursors.shards:
-            last = await self._last(shard)
+            last = await self._last_id(shard)
             if last > EntryId.MIN:
                 self._marks[shard] = last
 
-    async def _last(self, shard: Shard) -> EntryId:
+    async def _last_id(self, shard: Shard) -> EntryId:
         """Return a shard's last id; the lowest one if there is no stream."""
         [reply] = await self._calls([scripts.last_id(shard.key)])
         if not isinstance(reply, ErrorReply):
@@ -137,17 +137,17 @@ class CatchUp:
         try:
             with self._scope:
                 while self._marks:
-                    await self._look()
+                    await self._check()
                     if self._marks:
-                        with anyio.move_on_after(_PACE):
-                            await self._bell.wait()
+                        with anyio.move_on_after(_CHECK_INTERVAL):
+                            await self._check_event.wait()
         except PenstockError as error:
             self.error = error
         finally:
             self.reached = True
             self._on_reached()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         now = monotonic()
         positions = {each.shard: each for each in self._cursors.positions}
         for shard, mark in list(self._marks.items()):
@@ -159,7 +159,7 @@ class CatchUp:
             elif self._is_known_done(position, mark):
                 del self._marks[shard]
             elif self._ask_at.get(shard, now) <= now:
-                self._ask_at[shard] = now + _PACE
+                self._ask_at[shard] = now + _CHECK_INTERVAL
                 if await self._is_done(shard, mark):
                     self._marks.pop(shard, None)
 
@@ -239,18 +239,18 @@ class CatchUp:
             raise refusal(self._connection.server, f"until_caught_up: {what}", reply)
         return True
 
-    async def _calls(self, asked: Sequence[commands.Command]) -> list[Any]:
+    async def _calls(self, batch: Sequence[commands.Command]) -> list[Any]:
         """Send commands, over reconnects, and again while the server says to wait."""
         while True:
             try:
-                answers = await self._connection.calls(asked)
+                replies = await self._connection.calls(batch)
             except ConnectionLost as error:
                 await self._connection.restore(error.reason)
                 continue
-            if not any(_passes(answer) for answer in answers):
-                return answers
-            await anyio.sleep(_PACE)
+            if not any(_is_transient(reply) for reply in replies):
+                return replies
+            await anyio.sleep(_CHECK_INTERVAL)
 
 
-def _passes(reply: Any) -> bool:
+def _is_transient(reply: Any) -> bool:
     return isinstance(reply, ErrorReply) and reply.trouble is ErrorKind.TRANSIENT

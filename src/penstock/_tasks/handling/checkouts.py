@@ -34,7 +34,7 @@ from penstock._tasks.handling.callers import (
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock.message import Message
 
-__all__ = ["Before", "Checkout", "Checkouts"]
+__all__ = ["Checkout", "Checkouts", "PendingCheckIn"]
 
 T = TypeVar("T")
 
@@ -44,19 +44,19 @@ class Checkout:
     """What one caller holds.
 
     Attributes:
-        inside: Whether the caller is a task of the consumer's event loop.
+        on_loop: Whether the caller is a task of the consumer's event loop.
         entries: What it has received.
         fetches: What calls brought that ran in tasks of their own.
-        aside: What it had when it left an iteration; finished with already.
+        left_loops: What it had when it left an iteration; finished with already.
     """
 
-    inside: bool = True
+    on_loop: bool = True
     entries: list[Entry] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
-    aside: list[Entry] = field(default_factory=list)
+    left_loops: list[Entry] = field(default_factory=list)
 
 
-Before: TypeAlias = tuple[Caller, Checkout]
+PendingCheckIn: TypeAlias = tuple[Caller, Checkout]
 """A caller of another thread, and what it held when it called."""
 
 
@@ -89,20 +89,22 @@ class Checkouts(Generic[T]):
         # Iterations that are alive; each knows what it holds.
         self.iterations: WeakSet[Any] = WeakSet()
         # What callers hold, but for what is in iterations.
-        self.holders: dict[Caller, Checkout] = {}
+        self.by_caller: dict[Caller, Checkout] = {}
         # Those whose end nobody tells us: threads, and tasks of other event loops.
-        self._outside: set[Caller] = set()
+        self._off_loop: set[Caller] = set()
 
     # -- who has what --------------------------------------------------------------
 
-    def give(self, caller: Caller, entry: Entry, message: Message[T]) -> Message[T]:
+    def check_out(
+        self, caller: Caller, entry: Entry, message: Message[T]
+    ) -> Message[T]:
         """Book that a call brings a message; returns what the call returns."""
         if caller is asyncio.current_task(self.loop):
-            held = self.holders.get(caller) or self._held_by(caller)
+            held = self.by_caller.get(caller) or self._checkout_of(caller)
             held.entries.append(entry)
-        elif (fetch := self._fetched(caller, (entry,))) is not None:
-            message = fetch.watched(message)
-            fetch.watch(message, this_task())
+        elif (fetch := self._add_fetch(caller, (entry,))) is not None:
+            message = fetch.tracked(message)
+            fetch.track_result(message, this_task())
         return message
 
     def check_out_all(
@@ -112,70 +114,70 @@ class Checkouts(Generic[T]):
         if not entries:
             return messages
         if caller is asyncio.current_task(self.loop):
-            self._held_by(caller).entries.extend(entries)
-        elif (fetch := self._fetched(caller, entries)) is not None:
-            messages = [fetch.watched(message) for message in messages]
-            fetch.watch(messages, this_task())
+            self._checkout_of(caller).entries.extend(entries)
+        elif (fetch := self._add_fetch(caller, entries)) is not None:
+            messages = [fetch.tracked(message) for message in messages]
+            fetch.track_result(messages, this_task())
         return messages
 
-    def _fetched(self, caller: Caller, entries: Sequence[Entry]) -> Fetch | None:
+    def _add_fetch(self, caller: Caller, entries: Sequence[Entry]) -> Fetch | None:
         """Book what a call brings in a task of its own; None if nobody can receive it.
 
         Then it is left without an outcome.
         """
-        self._end_outside()
+        self._abandon_ended()
         if has_ended(caller):
             self._abandon(entries)
             return None
         fetch = Fetch(entries)
-        self._held_by(caller).fetches.append(fetch)
+        self._checkout_of(caller).fetches.append(fetch)
         return fetch
 
-    def keep(self, caller: Caller, entries: Sequence[Entry]) -> None:
+    def add_received(self, caller: Caller, entries: Sequence[Entry]) -> None:
         """Book that a caller has received entries."""
         if has_ended(caller):
             self._abandon(entries)
         else:
-            self._held_by(caller).entries.extend(entries)
+            self._checkout_of(caller).entries.extend(entries)
 
-    def _held_by(self, caller: Caller) -> Checkout:
-        held = self.holders.get(caller)
+    def _checkout_of(self, caller: Caller) -> Checkout:
+        held = self.by_caller.get(caller)
         if held is None:
-            held = self.holders[caller] = Checkout()
+            held = self.by_caller[caller] = Checkout()
             if isinstance(caller, asyncio.Task) and caller.get_loop() is self.loop:
-                caller.add_done_callback(self._ended)
+                caller.add_done_callback(self._on_task_done)
             else:
-                held.inside = False
-                self._outside.add(caller)
+                held.on_loop = False
+                self._off_loop.add(caller)
         return held
 
     # -- coming back ---------------------------------------------------------------
 
-    def check_in(self, caller: Caller) -> Before | None:
+    def check_in(self, caller: Caller) -> PendingCheckIn | None:
         """Count as processed what a caller holds that calls now.
 
         That is done here at once, so that what is held when the call runs doesn't
-        matter; or by `finish`, in the consumer's loop, where the call is another
-        thread's.
+        matter; or by `complete_check_in`, in the consumer's loop, where the call is
+        another thread's.
         """
-        held = self.holders.get(caller)
+        held = self.by_caller.get(caller)
         if held is None:
             return None
-        if not held.inside:
+        if not held.on_loop:
             return caller, Checkout(entries=[*held.entries], fetches=[*held.fetches])
         entries, held.entries = held.entries, []
         self._finish_received(held, entries, held.fetches)
         return None
 
-    def check_in_here(self) -> None:
+    def check_in_running_task(self) -> None:
         """Do it for the running task: it begins something other than a call."""
-        if self.holders:
+        if self.by_caller:
             self.check_in(asyncio.current_task())
 
-    def finish(self, before: Before) -> None:
+    def complete_check_in(self, pending: PendingCheckIn) -> None:
         """Count as processed what a caller of another thread held when it called."""
-        caller, then = before
-        held = self.holders.get(caller)
+        caller, then = pending
+        held = self.by_caller.get(caller)
         if held is not None:
             those = set(then.entries)
             entries = [each for each in held.entries if each in those]
@@ -199,21 +201,21 @@ class Checkouts(Generic[T]):
 
     # -- not coming back -----------------------------------------------------------
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         """Leave without an outcome what a task held that has ended."""
-        if (held := self.holders.pop(task, None)) is not None:
+        if (held := self.by_caller.pop(task, None)) is not None:
             self._abandon_all(held)
 
-    def _end_outside(self) -> None:
-        for caller in [each for each in self._outside if has_ended(each)]:
-            self._outside.discard(caller)
-            self._abandon_all(self.holders.pop(caller))
+    def _abandon_ended(self) -> None:
+        for caller in [each for each in self._off_loop if has_ended(each)]:
+            self._off_loop.discard(caller)
+            self._abandon_all(self.by_caller.pop(caller))
 
     def _abandon_all(self, held: Checkout) -> None:
         self._abandon(held.entries)
         for fetch in held.fetches:
             self._abandon(fetch.entries)
-        self._abandoned.add(held.aside)
+        self._abandoned.add(held.left_loops)
 
     def _abandon(self, entries: Sequence[Entry]) -> None:
         self.ledger.finish_all(entries, ack=False)
@@ -228,9 +230,9 @@ class Checkouts(Generic[T]):
         if left and has_ended(caller):
             self._abandoned.add(left)
         elif left:
-            self._held_by(caller).aside += left
+            self._checkout_of(caller).left_loops += left
 
-    def let_go(self, leaving: asyncio.Task[Any] | None) -> None:
+    def close(self, leaving: asyncio.Task[Any] | None) -> None:
         """End all holding: the consumer is being left.
 
         Args:
@@ -238,25 +240,25 @@ class Checkouts(Generic[T]):
                 that what it received. None where it is left by an exception.
         """
         for iteration in list(self.iterations):
-            self.abandon(*iteration.let_go())
-        for caller, held in self.holders.items():
-            if isinstance(caller, asyncio.Task) and held.inside:
+            self.abandon(*iteration.pop_held())
+        for caller, held in self.by_caller.items():
+            if isinstance(caller, asyncio.Task) and held.on_loop:
                 # A task that lives on must not keep all this alive.
-                caller.remove_done_callback(self._ended)
+                caller.remove_done_callback(self._on_task_done)
             if leaving is None or caller is not leaving:
-                self._let_go(held, ended=has_ended(caller))
+                self._leave_unsettled(held, ended=has_ended(caller))
                 continue
             self._finish_received(held, held.entries, held.fetches)
-            for entry in held.aside:
+            for entry in held.left_loops:
                 if entry.disposition is None:
                     self.ledger.ack(entry)
             # What lies in a task still has not been received.
-            self._let_go(Checkout(fetches=held.fetches), ended=False)
-        self.holders.clear()
-        self._outside.clear()
+            self._leave_unsettled(Checkout(fetches=held.fetches), ended=False)
+        self.by_caller.clear()
+        self._off_loop.clear()
         self._abandoned.close()
 
-    def _let_go(self, held: Checkout, *, ended: bool) -> None:
+    def _leave_unsettled(self, held: Checkout, *, ended: bool) -> None:
         """Leave what is held without an outcome; others get it, without further ado."""
         if ended:
             self._abandon_all(held)

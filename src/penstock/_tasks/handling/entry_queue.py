@@ -28,7 +28,7 @@ class Goal(Protocol):
 
     reached: bool
 
-    def look(self) -> None: ...
+    def check_soon(self) -> None: ...
 
 
 class EntryQueue:
@@ -37,7 +37,7 @@ class EntryQueue:
     Args:
         ledger: The consumer's ledger.
         on_overdue: Called when leases have to be looked after before anything is
-            handed out; `arrived` answers it.
+            handed out; `notify_ready` answers it.
         begin: Counts attempts that are about to start; returns those that may.
         guard: Tells when a possible poison message may run, and when others may.
         lease: The lease in seconds.
@@ -49,11 +49,12 @@ class EntryQueue:
 
     __slots__ = (
         "__weakref__",
+        "_aborted",
+        "_batch_waiters",
         "_begin",
-        "_crashed",
         "_delay",
+        "_entry_waiters",
         "_error",
-        "_gatherers",
         "_handed_out",
         "_ledger",
         "_on_overdue",
@@ -61,7 +62,6 @@ class EntryQueue:
         "_reported",
         "_stopped",
         "_turn_ends",
-        "_workers",
         "check",
         "closed",
         "guard_member",
@@ -87,13 +87,13 @@ class EntryQueue:
         self._delay = delay
         self._handed_out = handed_out
         # Those that have nothing to do, and those that wait for a number of entries.
-        self._workers = WaiterQueue()
-        self._gatherers = WaiterQueue()
+        self._entry_waiters = WaiterQueue()
+        self._batch_waiters = WaiterQueue()
         # Why no more will come, to be raised once the queue has run dry.
         self._error: BaseException | None = None
         self._reported = False
         # Whether that was no reply of the server's, but the end of our own tasks.
-        self._crashed = False
+        self._aborted = False
         self._turn_ends = 0.0
         self._paused = False
         # Nothing more is handed out, although there may be something.
@@ -113,7 +113,7 @@ class EntryQueue:
         self._turn_ends = 0.0
         self._on_overdue()
 
-    def give_way(self) -> None:
+    def end_turn(self) -> None:
         """Have the next `entry` let other tasks run first: one was just woken.
 
         So the reader asks for more while there still is something to handle, and the
@@ -121,13 +121,13 @@ class EntryQueue:
         """
         self._turn_ends = 0.0
 
-    def arrived(self, count: int) -> None:
+    def notify_ready(self, count: int) -> None:
         """Have entries taken that are new, or may be taken now."""
         if count:
-            self._workers.wake(1)
-            self._gatherers.wake_all()
+            self._entry_waiters.wake(1)
+            self._batch_waiters.wake_all()
 
-    def _promote(self) -> None:
+    def _wake_another(self) -> None:
         """Wake another worker if there is something for it.
 
         Whoever gets something wakes the next, so all are woken where handlers take
@@ -135,12 +135,12 @@ class EntryQueue:
         them for each read would cost more than the handling.
         """
         if self._ledger.work.length:
-            self._workers.wake(1)
+            self._entry_waiters.wake(1)
 
     def wake_all(self) -> None:
         """Have all who wait look again."""
-        self._workers.wake_all()
-        self._gatherers.wake_all()
+        self._entry_waiters.wake_all()
+        self._batch_waiters.wake_all()
 
     def pause(self) -> None:
         """Hand nothing out until `resume`."""
@@ -170,14 +170,14 @@ class EntryQueue:
         self._stopped = True
         self._turn_ends = 0.0
 
-    def crash(self, error: BaseException) -> None:
+    def abort(self, error: BaseException) -> None:
         """Hand nothing more out: a task in the background has failed.
 
         Whoever waits for an entry is told, though the consumer closes because of it.
         """
         if self._error is None:
             self._error = error
-        self._crashed = self._stopped = True
+        self._aborted = self._stopped = True
         self._turn_ends = 0.0
         self.wake_all()
 
@@ -194,8 +194,8 @@ class EntryQueue:
         if self._error is not None and not self._reported:
             raise self._error
 
-    def _raise_crash(self) -> None:
-        if self._crashed and self._error is not None:
+    def _raise_if_aborted(self) -> None:
+        if self._aborted and self._error is not None:
             self._reported = True
             raise self._error
 
@@ -209,30 +209,30 @@ class EntryQueue:
         if now() >= self._turn_ends:
             return None  # so it is when closed, paused or held by the guard, too
         # Straight from the ledger: every message comes here.
-        return self._ledger.work.take() if self._delay is None else self.take()
+        return self._ledger.work.take() if self._delay is None else self.take_nowait()
 
-    def take(self) -> Entry | None:
+    def take_nowait(self) -> Entry | None:
         """Take an entry if one can be had without waiting; None once closed."""
         if self._shut:
             return None
-        return self._out(self._ledger.work.take())
+        return self._start_ack_delay(self._ledger.work.take())
 
-    def _out(self, entry: Entry | None) -> Entry | None:
+    def _start_ack_delay(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
             self._delay.handed_out(entry, now())
             self._handed_out.ring()
         return entry
 
-    async def one(self) -> Entry | None:
+    async def take_one(self) -> Entry | None:
         """Take an entry if one is there; its start may have to be counted first.
 
         Cancelling it takes nothing.
         """
-        for entry in await self._counted(1, apart=False):
+        for entry in await self._take_counted(1, apart=False):
             return entry
-        return self.take() if self.guard_member.may_start() else None
+        return self.take_nowait() if self.guard_member.may_start() else None
 
-    async def _counted(self, most: int, *, apart: bool) -> list[Entry]:
+    async def _take_counted(self, most: int, *, apart: bool) -> list[Entry]:
         """Take entries whose start has to be counted, if those are next.
 
         Args:
@@ -246,30 +246,30 @@ class EntryQueue:
             and self.guard_member.may_start()
         ):
             entries = ledger.work.take_counted(most, apart=apart)
-            started = await self._started(entries)
+            started = await self._count_starts(entries)
             if self._shut:
                 for entry in reversed(started):
                     ledger.put_back(entry)
             elif started:
                 for entry in started:
-                    self._out(entry)
+                    self._start_ack_delay(entry)
                 return started
         return []
 
-    async def _started(self, entries: Sequence[Entry]) -> list[Entry]:
+    async def _count_starts(self, entries: Sequence[Entry]) -> list[Entry]:
         """Have starts counted; returns the entries that may start."""
         probe = entries[0] if entries[0].probe else None
         if probe is not None:
             self.guard_member.started(probe)
         else:
-            self._promote()  # it may take a while
+            self._wake_another()  # it may take a while
         try:
             return await self._begin(entries)
         finally:
             if probe is not None:
                 self.guard_member.look()
 
-    async def several(self, most: int, *, apart: bool) -> list[Entry]:
+    async def take_several(self, most: int, *, apart: bool) -> list[Entry]:
         """Take what is there.
 
         Cancelling it takes nothing.
@@ -291,8 +291,10 @@ class EntryQueue:
                     break
                 if not self.guard_member.may_start():
                     break
-                more = self._fresh(left) or await self._counted(left, apart=apart)
-                if not more and (entry := self.take()) is not None:
+                more = self._take_fresh(left) or await self._take_counted(
+                    left, apart=apart
+                )
+                if not more and (entry := self.take_nowait()) is not None:
                     more = [entry]
                 if not more:
                     break
@@ -305,12 +307,12 @@ class EntryQueue:
             raise
         return entries
 
-    def _fresh(self, most: int) -> list[Entry]:
+    def _take_fresh(self, most: int) -> list[Entry]:
         """Take what nobody has to be told of first, in one go."""
         fresh = [] if self._shut else self._ledger.work.take_fresh(most)
         if self._delay is not None:
             for entry in fresh:
-                self._out(entry)
+                self._start_ack_delay(entry)
         return fresh
 
     async def batch(
@@ -329,23 +331,23 @@ class EntryQueue:
             PenstockError: Reading failed for good, and the queue is empty.
         """
         while not self.closed:
-            await self.turn()
-            await self.gathered(1, goal=goal)
+            await self.yield_if_due()
+            await self.wait_for_entries(1, goal=goal)
             if goal is not None and goal.reached:
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
-                    await self.gathered(size, apart=True)
-            late = self._ledger.leases.overdue(now())
-            if late:
+                    await self.wait_for_entries(size, apart=True)
+            overdue = self._ledger.leases.overdue(now())
+            if overdue:
                 self._on_overdue()
-            if late or self._paused or not self.guard_member.may_start():
-                await self._wait(self._gatherers, 0)
-            elif entries := await self.several(size, apart=True):
+            if overdue or self._paused or not self.guard_member.may_start():
+                await self._wait(self._batch_waiters, 0)
+            elif entries := await self.take_several(size, apart=True):
                 return entries
         return []
 
-    async def turn(self) -> None:
+    async def yield_if_due(self) -> None:
         """Give the event loop a turn, if one is due."""
         if now() >= self._turn_ends:
             self.check()
@@ -355,11 +357,11 @@ class EntryQueue:
             # Once closed or while paused it stays due, so that `poll` gives nothing;
             # and so it does until leases that may be over have been looked after, and
             # while a possible poison message waits or runs.
-            late = self._shut or self._ledger.leases.overdue(at)
-            late = late or not self.guard_member.is_open(at)
-            self._turn_ends = 0.0 if late else at + _TURN
+            overdue = self._shut or self._ledger.leases.overdue(at)
+            overdue = overdue or not self.guard_member.is_open(at)
+            self._turn_ends = 0.0 if overdue else at + _TURN
 
-    async def gathered(
+    async def wait_for_entries(
         self, count: int, *, apart: bool = False, goal: Goal | None = None
     ) -> None:
         """Wait until that many can be taken, or as many as the queue will hold.
@@ -380,18 +382,18 @@ class EntryQueue:
             if self._error is not None and (self._stopped or not ledger.work.length):
                 self._reported = True
                 raise self._error
-            ready = not self._paused and self._has(count, apart=apart)
+            ready = not self._paused and self._has_enough(count, apart=apart)
             if ready and self.guard_member.may_start():
                 return
             if goal is not None:
-                goal.look()
+                goal.check_soon()
                 if goal.reached:
                     return
-            await self._wait(self._gatherers, 0 if self._paused else count)
-        self._raise_crash()
+            await self._wait(self._batch_waiters, 0 if self._paused else count)
+        self._raise_if_aborted()
 
-    def _has(self, count: int, *, apart: bool) -> bool:
-        """Return whether there is as much as `gathered` waits for."""
+    def _has_enough(self, count: int, *, apart: bool) -> bool:
+        """Return whether there is as much as `wait_for_entries` waits for."""
         ledger = self._ledger
         if ledger.work.length >= count or (
             ledger.work.length and ledger.flow.at_capacity
@@ -407,27 +409,27 @@ class EntryQueue:
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
-        await self.turn()
+        await self.yield_if_due()
         while not self.closed:
             if self._ledger.leases.overdue(now()):
                 self._on_overdue()
-                await self._wait(self._workers, 0)
+                await self._wait(self._entry_waiters, 0)
                 continue
-            entry = await self.one()
+            entry = await self.take_one()
             if entry is not None:
-                self._promote()
+                self._wake_another()
                 return entry
             held = not self._shut and not self.guard_member.is_open(now())
             if self._error is not None and not held:
                 self._reported = True
                 raise self._error
             if goal is not None:
-                goal.look()
+                goal.check_soon()
                 if goal.reached:
                     break
             # What the guard holds back is enough to do.
-            await self._wait(self._workers, 0 if held else 1)
-        self._raise_crash()
+            await self._wait(self._entry_waiters, 0 if held else 1)
+        self._raise_if_aborted()
         return None
 
     async def _wait(self, among: WaiterQueue, count: int) -> None:

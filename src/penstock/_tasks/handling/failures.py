@@ -38,7 +38,7 @@ __all__ = ["FailureHandler", "HandlerTimeout"]
 
 # What can't be read is told of no more often, in seconds: a stream of strangers must
 # not fill a log.
-_TELL: Final = 1.0
+_REPORT_INTERVAL: Final = 1.0
 
 
 class HandlerTimeout(TimeoutError):  # noqa: N818 - after its parent
@@ -84,20 +84,20 @@ class FailureHandler:
         timed_out = isinstance(error, HandlerTimeout)
         again = _again_after(self._retry, error, entry)
         name = "TimeoutError" if timed_out else type(error).__name__
-        reason = "it took too long" if timed_out else _words(error)
+        reason = "it took too long" if timed_out else _describe(error)
         disposition = self._decide(entry, FailedAttempt(reason, again, error=name))
         if isinstance(disposition, DeadLettered):
             started = not _is_own(error, entry)
             disposition = replace(
-                disposition, traceback=_format(error), started=started
+                disposition, traceback=_traceback_of(error), started=started
             )
-        said = entry.disposition
-        self._report_failure(entry, error, said or disposition, name)
+        earlier = entry.disposition
+        self._report_failure(entry, error, earlier or disposition, name)
         self._ledger.fail(entry, disposition)
-        if said is None:
-            self._conclude(entry, disposition, name, error)
+        if earlier is None:
+            self._give_up(entry, disposition, name, error)
 
-    def left(self, entry: Entry) -> None:
+    def exited(self, entry: Entry) -> None:
         """Finish with an entry whose handler ends more than itself: no verdict."""
         self._ledger.finish(entry, ack=False)
 
@@ -140,7 +140,7 @@ class FailureHandler:
         if isinstance(disposition, DeadLettered):
             disposition = replace(disposition, started=False)
         self._ledger.fail(entry, disposition)
-        self._conclude(entry, disposition, f"DecodeError: {error.reason}", error)
+        self._give_up(entry, disposition, f"DecodeError: {error.reason}", error)
 
     def lease_left(self, entry: Entry) -> float:
         """Give the seconds until others may have an entry."""
@@ -153,7 +153,7 @@ class FailureHandler:
         self._ledger.refuse(entry, disposition, fields)
         # Else it had come too late: the entry is somebody else's by now.
         if entry.disposition is disposition:
-            self._conclude(entry, disposition, failure.error or failure.reason, None)
+            self._give_up(entry, disposition, failure.error or failure.reason, None)
 
     def _decide(self, entry: Entry, failure: FailedAttempt) -> Disposition:
         retry = self._retry or Retry()
@@ -164,10 +164,10 @@ class FailureHandler:
         except Exception as error:  # noqa: BLE001 - a backoff function of the user's
             kind = type(error).__name__
             self._on_event(Event("backoff_failed", logging.ERROR, {"error": kind}))
-            usual = dataclasses.replace(retry, backoff=Backoff())
-            return decide(failure, attempt, usual, self._dead_letter_policy, **facts)
+            default = dataclasses.replace(retry, backoff=Backoff())
+            return decide(failure, attempt, default, self._dead_letter_policy, **facts)
 
-    def _conclude(
+    def _give_up(
         self,
         entry: Entry,
         disposition: Disposition,
@@ -178,7 +178,7 @@ class FailureHandler:
         if isinstance(disposition, RetryAt):
             return
         facts = {
-            **_names(entry),
+            **_entry_facts(entry),
             "reason": kind,
             "then": type(disposition).__name__.lower(),
         }
@@ -197,9 +197,9 @@ class FailureHandler:
         kind: str,
     ) -> None:
         # Its type and place only: an exception's text may quote the payload.
-        facts = {**_names(entry), "error": kind}
+        facts = {**_entry_facts(entry), "error": kind}
         if not isinstance(error, HandlerTimeout):
-            facts["at"] = _place(error)
+            facts["at"] = _location(error)
         if isinstance(disposition, RetryAt):
             facts["again_in"] = round(disposition.delay, 3)
         level = logging.WARNING if isinstance(disposition, RetryAt) else logging.ERROR
@@ -210,8 +210,12 @@ class FailureHandler:
         at = now()
         if at < self._report_at:
             return
-        facts = {**_names(entry), "reason": error.reason, "messages": self._unreported}
-        self._unreported, self._report_at = 0, at + _TELL
+        facts = {
+            **_entry_facts(entry),
+            "reason": error.reason,
+            "messages": self._unreported,
+        }
+        self._unreported, self._report_at = 0, at + _REPORT_INTERVAL
         self._on_event(Event("undecodable", logging.ERROR, facts, error))
 
 
@@ -230,7 +234,7 @@ def _is_own(error: BaseException, entry: Entry) -> bool:
     return isinstance(error, DecodeError) and error.id == entry.id.decode()
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """Give an exception's type and text; a text that can't be had ends no worker."""
     name = type(error).__name__
     try:
@@ -244,7 +248,7 @@ def wall_clock() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _names(entry: Entry) -> dict[str, object]:
+def _entry_facts(entry: Entry) -> dict[str, object]:
     return {
         "stream": ascii(entry.shard.stream),
         "id": entry.id.decode(),
@@ -252,11 +256,11 @@ def _names(entry: Entry) -> dict[str, object]:
     }
 
 
-def _format(error: BaseException) -> str:
+def _traceback_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def _place(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return "?"

@@ -24,7 +24,7 @@ from penstock.events import Event, OnEvent
 from penstock.message import Receipt
 from penstock.transaction import Transaction
 
-__all__ = ["Call", "Handler", "ThreadSettler", "in_thread", "limited"]
+__all__ = ["Call", "Handler", "ThreadSettler", "in_thread", "with_time_limit"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class ThreadSettler(Settler[T]):
     __slots__ = ()
 
     @classmethod
-    def around(cls, settler: Settler[T]) -> ThreadSettler[T]:
+    def of(cls, settler: Settler[T]) -> ThreadSettler[T]:
         """Make one that serves like a desk in the loop."""
         made = cls.__new__(cls)
         for kind in Settler.__mro__:
@@ -52,15 +52,15 @@ class ThreadSettler(Settler[T]):
 
     def ack(self, entry: Entry) -> bool:
         """Record an acknowledgement."""
-        return _in_loop(super().ack, entry)
+        return _record_in_loop(super().ack, entry)
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
         """Record that an entry is to be tried again."""
-        return _in_loop(super().nack, entry, fields, delay)
+        return _record_in_loop(super().nack, entry, fields, delay)
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
         """Record that an entry goes to the dead letters."""
-        return _in_loop(super().reject, entry, fields, reason)
+        return _record_in_loop(super().reject, entry, fields, reason)
 
     def transaction(
         self, entry: Entry, fields: Sequence[bytes]
@@ -76,7 +76,7 @@ class ThreadSettler(Settler[T]):
         )
 
 
-def _in_loop(record: Callable[..., bool], *facts: Any) -> bool:
+def _record_in_loop(record: Callable[..., bool], *facts: Any) -> bool:
     try:
         from_thread.check_cancelled()
     except RuntimeError:
@@ -98,7 +98,7 @@ def in_thread(handler: Handler, limiter: CapacityLimiter) -> Call:
     return call
 
 
-def limited(
+def with_time_limit(
     call: Call,
     seconds: float,
     on_event: OnEvent,

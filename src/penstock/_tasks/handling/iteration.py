@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 from penstock._core.ledger.entry import Entry
 from penstock._tasks.handling.callers import Caller, current_caller
 from penstock._tasks.handling.catch_up import CatchUp
-from penstock._tasks.handling.checkouts import Before, Checkouts
+from penstock._tasks.handling.checkouts import Checkouts, PendingCheckIn
 from penstock.message import Message
 
 __all__ = ["BatchLoop", "Loop"]
@@ -51,7 +51,7 @@ class _Iteration(ABC, Generic[T, G]):
         self._caller: asyncio.Task[Any] | None = None
         self._held: Sequence[Entry] = ()
         # Who starts a loop has come back.
-        checkouts.check_in_here()
+        checkouts.check_in_running_task()
         checkouts.iterations.add(self)
 
     def __aiter__(self) -> Self:
@@ -66,50 +66,53 @@ class _Iteration(ABC, Generic[T, G]):
         return self._step(caller, self._checkouts.check_in(caller))
 
     @abstractmethod
-    async def _step(self, caller: Caller, before: Before | None) -> G:
+    async def _step(self, caller: Caller, pending: PendingCheckIn | None) -> G:
         """Wait for what is next.
 
         Args:
             caller: Who asks, if it is known: not where the last caller seems to go on.
-            before: See `Checkouts.check_in`.
+            pending: See `Checkouts.check_in`.
         """
 
-    def _changed(
-        self, caller: Caller, before: Before | None, task: asyncio.Task[Any] | None
+    def _change_caller(
+        self,
+        caller: Caller,
+        pending: PendingCheckIn | None,
+        task: asyncio.Task[Any] | None,
     ) -> Caller:
         """Return who asks, where that is not the last caller in its own task.
 
         Args:
             caller: Who asks, if it is known.
-            before: See `Checkouts.check_in`.
+            pending: See `Checkouts.check_in`.
             task: The running task.
         """
         checkouts = self._checkouts
         if self._held and self._caller is not None:
-            checkouts.keep(self._caller, self._held)
+            checkouts.add_received(self._caller, self._held)
         self._held, self._caller = (), None
-        if before is not None:
-            checkouts.finish(before)
-        if caller is None and task is not None and not self._is_whole(task):
+        if pending is not None:
+            checkouts.complete_check_in(pending)
+        if caller is None and task is not None and not self._runs_only_a_step(task):
             caller = task
             checkouts.check_in(task)
         if caller is task:
             self._caller = task
         return caller
 
-    def _is_whole(self, task: asyncio.Task[Any]) -> bool:
+    def _runs_only_a_step(self, task: asyncio.Task[Any]) -> bool:
         """Return whether a task was made of a call of ours: somebody else called."""
         code = getattr(task.get_coro(), "cr_code", None)
         return code is type(self)._step.__code__  # noqa: SLF001 - of this very object
 
-    def let_go(self) -> tuple[Sequence[Entry], Caller]:
+    def pop_held(self) -> tuple[Sequence[Entry], Caller]:
         """Give up what is held, and say who holds it."""
         held, self._held = self._held, ()
         return held, self._caller
 
     def __del__(self) -> None:
         if self._held:
-            self._checkouts.abandon(*self.let_go())
+            self._checkouts.abandon(*self.pop_held())
 
 
 class Loop(_Iteration[T, Message[T]]):
@@ -150,7 +153,7 @@ class Loop(_Iteration[T, Message[T]]):
             self._goal.stop()
         super().__del__()
 
-    async def _step(self, caller: Caller, before: Before | None) -> Message[T]:
+    async def _step(self, caller: Caller, pending: PendingCheckIn | None) -> Message[T]:
         checkouts, entry_queue = self._checkouts, self._entry_queue
         task = current_task(checkouts.loop)
         if task is self._caller:
@@ -160,10 +163,10 @@ class Loop(_Iteration[T, Message[T]]):
                     self._ledger.processed(held[0])
                 else:
                     self._ledger.finish(held[0], ack=False)
-            if checkouts.holders:
+            if checkouts.by_caller:
                 checkouts.check_in(task)
         else:
-            caller = self._changed(caller, before, task)
+            caller = self._change_caller(caller, pending, task)
         goal = self._goal
         if goal is not None:
             await self._begin()
@@ -178,7 +181,7 @@ class Loop(_Iteration[T, Message[T]]):
             if task is self._caller:
                 self._held = (entry,)
                 return message
-            return checkouts.give(caller or task, entry, message)
+            return checkouts.check_out(caller or task, entry, message)
         raise self._end()
 
 
@@ -198,7 +201,9 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
         self._size = size
         self._linger = linger
 
-    async def _step(self, caller: Caller, before: Before | None) -> list[Message[T]]:
+    async def _step(
+        self, caller: Caller, pending: PendingCheckIn | None
+    ) -> list[Message[T]]:
         checkouts = self._checkouts
         task = current_task(checkouts.loop)
         if task is self._caller:
@@ -206,7 +211,7 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
             self._ledger.finish_all(held, ack=checkouts.ack)
             checkouts.check_in(task)
         else:
-            caller = self._changed(caller, before, task)
+            caller = self._change_caller(caller, pending, task)
         while entries := await self._entry_queue.batch(self._size, self._linger):
             entries, messages = checkouts.settler.open_all(entries)
             if messages and task is self._caller:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from penstock._core.ledger.entry import Entry
 from penstock._tasks.handling.callers import Caller, current_caller
-from penstock._tasks.handling.checkouts import Before, Checkouts
+from penstock._tasks.handling.checkouts import Checkouts, PendingCheckIn
 from penstock.errors import ClosedError
 from penstock.message import Message
 
@@ -47,25 +47,25 @@ def take_messages(
 async def _next(
     checkouts: Checkouts[T],
     caller: Caller,
-    before: Before | None,
+    pending: PendingCheckIn | None,
     timeout: float | None,
 ) -> Message[T] | None:
     entry_queue = checkouts.entry_queue
     entry_queue.check()
-    if before is not None:
-        checkouts.finish(before)
-    await entry_queue.turn()
+    if pending is not None:
+        checkouts.complete_check_in(pending)
+    await entry_queue.yield_if_due()
     found = None
     # anyio's scopes will not do: this runs in the user's task, and their cancellation
     # got out of the scope where entry and deadline came in the same turn.
     with suppress(TimeoutError):
         # This is outside the time limit: a limit of 0 is over at its first turn.
-        found = _open(checkouts, await entry_queue.one())
+        found = _open(checkouts, await entry_queue.take_one())
         async with asyncio.timeout(timeout):
             while found is None and not entry_queue.closed:
                 found = _open(checkouts, await entry_queue.entry())
     if found is not None:
-        return checkouts.give(caller, *found)
+        return checkouts.check_out(caller, *found)
     if entry_queue.closed:
         raise ClosedError("consumer")
     return None
@@ -81,26 +81,26 @@ def _open(
 async def _take(
     checkouts: Checkouts[T],
     caller: Caller,
-    before: Before | None,
+    pending: PendingCheckIn | None,
     most: int,
     timeout: float,
 ) -> list[Message[T]]:
     entry_queue = checkouts.entry_queue
     entry_queue.check()
-    if before is not None:
-        checkouts.finish(before)
-    await entry_queue.turn()
+    if pending is not None:
+        checkouts.complete_check_in(pending)
+    await entry_queue.yield_if_due()
     taken: list[Entry] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             # Another call may take the entries that this one has waited for.
             while not taken and not entry_queue.closed:
-                await entry_queue.gathered(most)
-                await entry_queue.turn()
-                taken = await entry_queue.several(most, apart=False)
+                await entry_queue.wait_for_entries(most)
+                await entry_queue.yield_if_due()
+                taken = await entry_queue.take_several(most, apart=False)
     if not taken:
-        await entry_queue.turn()
-        taken = await entry_queue.several(most, apart=False)
+        await entry_queue.yield_if_due()
+        taken = await entry_queue.take_several(most, apart=False)
     if not taken and entry_queue.closed:
         raise ClosedError("consumer")
     return checkouts.check_out_all(caller, *checkouts.settler.open_all(taken))

@@ -41,7 +41,7 @@ from penstock.retries import DeadLetters
 from penstock.sharding import KeyHash
 from penstock.transaction import Transaction
 
-__all__ = ["Applier", "applier"]
+__all__ = ["Applier", "create_applier"]
 
 # What is refused, and what the user can do about it.
 _HINTS: Final = {
@@ -95,7 +95,7 @@ class Applier:
         # By the number of shards: messages without a key go round.
         self._sharders: dict[int, KeyHash] = {}
         # Whether the server has been given the script.
-        self._given = False
+        self._script_loaded = False
 
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]:
         """Begin a transaction."""
@@ -140,24 +140,26 @@ class Applier:
                     await self._connection.restore(error.reason)
                 continue
             try:
-                reply = await self._ask(entry, effects)
+                reply = await self._send(entry, effects)
             except ConnectionLost:
                 repeated = True
         applied = refused(reply) if isinstance(reply, ErrorReply) else reply
         if not repeated:
             _check_pending(entry, applied)
-        self._book(entry, applied, repeated=repeated)
+        self._record(entry, applied, repeated=repeated)
         if applied.failure is not None:
-            self._fail(entry, fields, applied, applied.failure, len(effects.all))
+            self._raise_failure(
+                entry, fields, applied, applied.failure, len(effects.all)
+            )
         return applied, repeated
 
-    async def _ask(self, entry: Entry, effects: Effects) -> Any:
+    async def _send(self, entry: Entry, effects: Effects) -> Any:
         """Send it; gives the reply, None if the server has forgotten the script."""
         command = self._command(entry, effects)
-        self._given, given = True, self._given
+        self._script_loaded, was_loaded = True, self._script_loaded
         [reply] = await self._connection.calls([command])
-        if given and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
-            self._given = False
+        if was_loaded and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
+            self._script_loaded = False
             return None
         return reply
 
@@ -187,10 +189,10 @@ class Applier:
             behind=behind,
             reason=dead_letter.REASON,
             drop=self._drop,
-            whole=not self._given,
+            whole=not self._script_loaded,
         )
 
-    def _book(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
+    def _record(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
         """Tell the ledger what the server has done with the message."""
         failure, counters = applied.failure, self._ledger.counters
         if failure is not None and not failure.buried:
@@ -205,7 +207,7 @@ class Applier:
         else:
             counters.lost += 1
 
-    def _fail(
+    def _raise_failure(
         self,
         entry: Entry,
         fields: Sequence[bytes],
@@ -242,7 +244,7 @@ class Applier:
         raise error
 
 
-def applier(
+def create_applier(
     config: ConsumerConfig[Any],
     connection: CommandConnection,
     ledger: Ledger,

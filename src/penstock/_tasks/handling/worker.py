@@ -81,7 +81,7 @@ async def work(
     filled, wait = context.filled, partial(entry_queue.entry, worker_context.goal)
     goal = worker_context.goal
     while not (goal and goal.reached) and (
-        entry := entry_queue.poll() or await _patiently(wait)
+        entry := entry_queue.poll() or await _wait_despite_timers(wait)
     ):
         message = settler.open(entry)
         if message is None:
@@ -100,7 +100,7 @@ async def work(
             else:
                 ledger.finish(entry, ack=False)
         if task.cancelling():
-            await _get_over_cancellation(task)
+            await _clear_cancellation(task)
         if (copy_context() or filled) and context.changed():
             replace()
             return
@@ -129,7 +129,7 @@ async def work_batches(
     """
     task, context = this_task(), Snapshot()
     batch = partial(worker_context.entry_queue.batch, size, linger, worker_context.goal)
-    while taken := await _patiently(batch):
+    while taken := await _wait_despite_timers(batch):
         entries, messages = worker_context.settler.open_all(taken)
         if not messages:
             continue
@@ -144,7 +144,7 @@ async def work_batches(
                 _check_swallowed(worker_context, entries)
             worker_context.ledger.finish_all(entries, ack=worker_context.ack)
         if task.cancelling():
-            await _get_over_cancellation(task)
+            await _clear_cancellation(task)
         if context.changed():
             replace()
             return
@@ -162,11 +162,15 @@ def _failed(
         CancelledError: The run was cancelled.
         SystemExit: Or another one of `EXITS`, if that is what it raised.
     """
-    if isinstance(error, asyncio.CancelledError) and task.cancelling() and _run_ends():
+    if (
+        isinstance(error, asyncio.CancelledError)
+        and task.cancelling()
+        and _run_is_cancelled()
+    ):
         _interrupt(worker_context, entries)
         raise error
     if isinstance(error, EXITS):
-        _leave(worker_context, entries)
+        _exit(worker_context, entries)
         raise error
     for entry in entries:
         worker_context.failure_handler.failed(entry, error)
@@ -180,12 +184,12 @@ def _check_swallowed(worker_context: WorkerContext, entries: Sequence[Entry]) ->
     Raises:
         CancelledError: It was ours: who knows what the handler has done.
     """
-    if _run_ends():
+    if _run_is_cancelled():
         _interrupt(worker_context, entries)
         raise asyncio.CancelledError
 
 
-def _run_ends() -> bool:
+def _run_is_cancelled() -> bool:
     """Return whether the run that this worker belongs to was cancelled.
 
     Its scope tells. `task.cancelling()` counts what a handler's own timer does as well,
@@ -194,7 +198,7 @@ def _run_ends() -> bool:
     return anyio.current_effective_deadline() == -math.inf
 
 
-async def _patiently(wait: Callable[[], Awaitable[T]]) -> T:
+async def _wait_despite_timers(wait: Callable[[], Awaitable[T]]) -> T:
     """Wait for something, whatever a handler's timer does that outlived its handler.
 
     Raises:
@@ -204,16 +208,16 @@ async def _patiently(wait: Callable[[], Awaitable[T]]) -> T:
         try:
             return await wait()
         except asyncio.CancelledError:
-            await _get_over_cancellation(this_task())
+            await _clear_cancellation(this_task())
 
 
-async def _get_over_cancellation(task: asyncio.Task[Any]) -> None:
+async def _clear_cancellation(task: asyncio.Task[Any]) -> None:
     """Forget a cancellation that was meant for a handler, not for its worker.
 
     Raises:
         CancelledError: It is the run that was cancelled.
     """
-    if _run_ends():
+    if _run_is_cancelled():
         raise asyncio.CancelledError
     # It may still be about to be raised, and would be in the next handler.
     with suppress(asyncio.CancelledError):
@@ -227,6 +231,6 @@ def _interrupt(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
         worker_context.failure_handler.interrupted(entry)
 
 
-def _leave(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
+def _exit(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
     for entry in entries:
-        worker_context.failure_handler.left(entry)
+        worker_context.failure_handler.exited(entry)

@@ -22,7 +22,7 @@ from penstock._tasks.handling.handler_call import (
     Handler,
     ThreadSettler,
     in_thread,
-    limited,
+    with_time_limit,
 )
 from penstock._tasks.handling.worker import EXITS, WorkerContext, work, work_batches
 from penstock._tasks.lifetime import enter, is_inside, task_group
@@ -82,7 +82,7 @@ class WorkerPool(Generic[T]):
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._context = worker_context
+        self._worker_context = worker_context
         # In the context of handlers, to see one that closes its own consumer.
         self._token = object()
         # Called with the task that called `run`, when the last run has ended.
@@ -97,25 +97,25 @@ class WorkerPool(Generic[T]):
         """Return whether the caller is a handler, or was started by one, at work."""
         return self._runs > 0 and is_inside(self._token)
 
-    async def run(self, job: RunOptions, goal: CatchUp | None = None) -> None:
+    async def run(self, options: RunOptions, goal: CatchUp | None = None) -> None:
         """Have messages handled until the consumer closes, or a goal is reached.
 
         Raises:
             UsageError: Another run orders otherwise.
             PenstockError: Reading failed for good, or a message was given up.
         """
-        if self._runs and job.ordering is not self._ordering:
+        if self._runs and options.ordering is not self._ordering:
             raise UsageError(
                 f"another run() of this consumer orders by {self._ordering.value!r}; "
                 f"use the same ordering, or a consumer of its own"
             )
         if not self._runs:
             self._idle = anyio.Event()
-            self._ordering = job.ordering
-            self._ledger.order_by(job.ordering)
+            self._ordering = options.ordering
+            self._ledger.order_by(options.ordering)
         self._runs += 1
         try:
-            await self._start_workers(job, goal)
+            await self._start_workers(options, goal)
         finally:
             self._runs -= 1
             if not self._runs:
@@ -139,11 +139,11 @@ class WorkerPool(Generic[T]):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _start_workers(self, job: RunOptions, goal: CatchUp | None) -> None:
-        call, kind = self._call(job)
-        worker_context = replace(self._context(kind), goal=goal)
+    async def _start_workers(self, options: RunOptions, goal: CatchUp | None) -> None:
+        call, kind = self._build_call(options)
+        worker_context = replace(self._worker_context(kind), goal=goal)
         if goal is not None:
-            call = goal.tracking(call)
+            call = goal.track(call)
         # Of every handler; what one leaves in its context the next must not see.
         context = copy_context()
         context.run(enter, self._token)
@@ -155,7 +155,7 @@ class WorkerPool(Generic[T]):
 
         async def worker() -> None:
             try:
-                await job.work(call, worker_context, start)
+                await options.work(call, worker_context, start)
             except EXITS as error:
                 # Of several at a time the group would make one exception.
                 exits.append(error)
@@ -170,7 +170,7 @@ class WorkerPool(Generic[T]):
         try:
             async with task_group() as workers:
                 self._scopes.add(workers.cancel_scope)
-                for _ in range(job.concurrency):
+                for _ in range(options.concurrency):
                     start()
         finally:
             self._scopes.discard(workers.cancel_scope)
@@ -179,15 +179,17 @@ class WorkerPool(Generic[T]):
         if errors:
             raise errors[0]
 
-    def _call(self, job: RunOptions) -> tuple[Call, type[Settler[T]]]:
+    def _build_call(self, options: RunOptions) -> tuple[Call, type[Settler[T]]]:
         """Make of a handler what workers call, and choose who serves its messages."""
-        awaited = is_async(job.handler)
-        call = cast("Call", job.handler)
+        awaited = is_async(options.handler)
+        call = cast("Call", options.handler)
         if not awaited:
-            call = in_thread(job.handler, anyio.CapacityLimiter(job.concurrency))
+            call = in_thread(
+                options.handler, anyio.CapacityLimiter(options.concurrency)
+            )
         call = wrap(call, self._config.middleware)
         timeout = self._config.retry.timeout if self._config.retry else None
         if timeout is not None:
             limit = seconds(timeout, "timeout")
-            call = limited(call, limit, self._config.on_event, cancels=awaited)
+            call = with_time_limit(call, limit, self._config.on_event, cancels=awaited)
         return call, Settler if awaited else ThreadSettler
