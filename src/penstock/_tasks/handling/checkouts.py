@@ -1,15 +1,17 @@
-"""What the user's own calls and loops hold, and when that counts as processed.
+"""Checkouts: the entries that the user's own calls and loops hold.
 
 A message counts as processed when its caller comes back: the task (or thread) that
-asked for it asks this consumer again. What comes back is told by the call, not by its
-result, so calls that are made together acknowledge nothing of each other. What a call
-brought that ran in a task of its own must have reached its caller, see `callers.py`.
+asked for it asks this consumer again. The call itself shows that its caller has come
+back, and the result of the call does not matter. So calls that are made together
+acknowledge nothing of each other. If a call ran in a task of its own, its result must
+also have reached its caller, see `callers.py`.
 
-A task that ends does not come back: what it held may be in other hands, as with
-`asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`. Such a message is left
-without an outcome, see `abandoned.py`; so is what a caller holds that has not come back
-when the consumer closes. Only the task that leaves the consumer cleanly has processed
-what it holds by that, and what it left in a loop by `break`.
+A task that ends does not come back. Another task may have the messages that it held, as
+with `asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`. Such a message is left
+without an outcome, see `abandoned.py`. The same holds for the messages of a caller that
+has not come back when the consumer closes. Only the task that leaves the consumer
+cleanly has thereby processed the messages that it holds, and the messages of loops that
+it left by `break`.
 """
 
 from __future__ import annotations
@@ -41,13 +43,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Checkout:
-    """What one caller holds.
+    """The messages that one caller holds.
 
     Attributes:
         on_loop: Whether the caller is a task of the consumer's event loop.
-        entries: What it has received.
-        fetches: What calls brought that ran in tasks of their own.
-        left_loops: What it had when it left an iteration; finished with already.
+        entries: The entries that the caller has received.
+        fetches: The results of calls that ran in tasks of their own.
+        left_loops: The entries that the caller had when it left a loop. They are no
+            longer in progress.
     """
 
     on_loop: bool = True
@@ -57,17 +60,17 @@ class Checkout:
 
 
 PendingCheckIn: TypeAlias = tuple[Caller, Checkout]
-"""A caller of another thread, and what it held when it called."""
+"""A caller in another thread, and what it held when it called."""
 
 
 class Checkouts(Generic[T]):
-    """Hands messages to the user's loops and to `next` and `take`.
+    """Records which caller has which messages, until it has processed them.
 
     Args:
-        entry_queue: Where entries come from.
-        ledger: Where outcomes go.
-        settler: Serves the messages.
-        abandoned: Told of messages whose callers have not come back, and won't.
+        entry_queue: The queue from which entries are taken.
+        ledger: Records the outcomes.
+        settler: Opens entries as messages.
+        abandoned: Reports messages whose callers have not come back and can't.
         ack: Whether coming back acknowledges.
     """
 
@@ -86,11 +89,11 @@ class Checkouts(Generic[T]):
         self.ack = ack
         self._abandoned = abandoned
         self.loop = asyncio.get_running_loop()
-        # Iterations that are alive; each knows what it holds.
+        # The loops that exist. Each knows what it holds.
         self.iterations: WeakSet[Any] = WeakSet()
-        # What callers hold, but for what is in iterations.
+        # What callers hold, without the entries that loops hold.
         self.by_caller: dict[Caller, Checkout] = {}
-        # Those whose end nobody tells us: threads, and tasks of other event loops.
+        # Callers whose end has to be polled: threads, and tasks of other event loops.
         self._off_loop: set[Caller] = set()
 
     # -- who has what --------------------------------------------------------------
@@ -98,7 +101,7 @@ class Checkouts(Generic[T]):
     def check_out(
         self, caller: Caller, entry: Entry, message: Message[T]
     ) -> Message[T]:
-        """Book that a call brings a message; returns what the call returns."""
+        """Record that a call returns a message; return the message for the call."""
         if caller is asyncio.current_task(self.loop):
             held = self.by_caller.get(caller) or self._checkout_of(caller)
             held.entries.append(entry)
@@ -110,7 +113,7 @@ class Checkouts(Generic[T]):
     def check_out_all(
         self, caller: Caller, entries: Sequence[Entry], messages: list[Message[T]]
     ) -> list[Message[T]]:
-        """Book that a call brings a list of messages; returns what the call returns."""
+        """Record that a call returns several messages; return them for the call."""
         if not entries:
             return messages
         if caller is asyncio.current_task(self.loop):
@@ -121,9 +124,10 @@ class Checkouts(Generic[T]):
         return messages
 
     def _add_fetch(self, caller: Caller, entries: Sequence[Entry]) -> Fetch | None:
-        """Book what a call brings in a task of its own; None if nobody can receive it.
+        """Record a call's result in a task of its own; None if its caller has ended.
 
-        Then it is left without an outcome.
+        If the caller has ended, nobody can receive the entries, and they are left
+        without an outcome.
         """
         self._abandon_ended()
         if has_ended(caller):
@@ -134,7 +138,7 @@ class Checkouts(Generic[T]):
         return fetch
 
     def add_received(self, caller: Caller, entries: Sequence[Entry]) -> None:
-        """Book that a caller has received entries."""
+        """Record that a caller has received entries."""
         if has_ended(caller):
             self._abandon(entries)
         else:
@@ -154,11 +158,15 @@ class Checkouts(Generic[T]):
     # -- coming back ---------------------------------------------------------------
 
     def check_in(self, caller: Caller) -> PendingCheckIn | None:
-        """Count as processed what a caller holds that calls now.
+        """Count the entries of a caller that calls now as processed.
 
-        That is done here at once, so that what is held when the call runs doesn't
-        matter; or by `complete_check_in`, in the consumer's loop, where the call is
-        another thread's.
+        This is done here at once, so that the entries that the caller holds when the
+        call runs don't matter. If the caller is in another thread, `complete_check_in`
+        does it, in the consumer's event loop.
+
+        Returns:
+            The caller and its entries, if `complete_check_in` has to be called; else
+                None.
         """
         held = self.by_caller.get(caller)
         if held is None:
@@ -170,12 +178,12 @@ class Checkouts(Generic[T]):
         return None
 
     def check_in_running_task(self) -> None:
-        """Do it for the running task: it begins something other than a call."""
+        """Check in the running task, which begins something other than a call."""
         if self.by_caller:
             self.check_in(asyncio.current_task())
 
     def complete_check_in(self, pending: PendingCheckIn) -> None:
-        """Count as processed what a caller of another thread held when it called."""
+        """Complete the check-in of a caller in another thread, see `check_in`."""
         caller, then = pending
         held = self.by_caller.get(caller)
         if held is not None:
@@ -188,8 +196,11 @@ class Checkouts(Generic[T]):
     def _finish_received(
         self, held: Checkout, entries: list[Entry], fetches: Sequence[Fetch]
     ) -> None:
-        """Finish with a caller's entries, and with fetches of which more is known."""
-        if fetches:  # as a rule there are none
+        """Finish a caller's entries and its completed fetches.
+
+        A fetch is complete once it is known whether its result was received.
+        """
+        if fetches:  # usually there are none
             known = [each for each in fetches if each.received is not None]
             held.fetches = [each for each in held.fetches if each not in known]
             for fetch in known:
@@ -202,7 +213,7 @@ class Checkouts(Generic[T]):
     # -- not coming back -----------------------------------------------------------
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        """Leave without an outcome what a task held that has ended."""
+        """Leave the entries that an ended task held without an outcome."""
         if (held := self.by_caller.pop(task, None)) is not None:
             self._abandon_all(held)
 
@@ -223,9 +234,9 @@ class Checkouts(Generic[T]):
             self._abandoned.add(entries)
 
     def abandon(self, entries: Sequence[Entry], caller: Caller) -> None:
-        """Take over the messages of a caller's iteration that was left."""
+        """Record the entries of a loop that its caller has left."""
         self.ledger.finish_all(entries, ack=False)
-        # With an outcome they need not be kept until the consumer closes.
+        # Entries that have an outcome need not be kept until the consumer closes.
         left = [each for each in entries if self.ack and each.state is UNSETTLED]
         if left and has_ended(caller):
             self._abandoned.add(left)
@@ -233,17 +244,18 @@ class Checkouts(Generic[T]):
             self._checkout_of(caller).left_loops += left
 
     def close(self, leaving: asyncio.Task[Any] | None) -> None:
-        """End all holding: the consumer is being left.
+        """Close all checkouts: the consumer is being left.
 
         Args:
-            leaving: The task that leaves it without an exception, and has processed by
-                that what it received. None where it is left by an exception.
+            leaving: The task that leaves the consumer without an exception, and has
+                thereby processed the messages that it received. None if the consumer is
+                left by an exception.
         """
         for iteration in list(self.iterations):
             self.abandon(*iteration.pop_held())
         for caller, held in self.by_caller.items():
             if isinstance(caller, asyncio.Task) and held.on_loop:
-                # A task that lives on must not keep all this alive.
+                # A task that lives on must not keep all these objects alive.
                 caller.remove_done_callback(self._on_task_done)
             if leaving is None or caller is not leaving:
                 self._leave_unsettled(held, ended=has_ended(caller))
@@ -252,14 +264,18 @@ class Checkouts(Generic[T]):
             for entry in held.left_loops:
                 if entry.disposition is None:
                     self.ledger.ack(entry)
-            # What lies in a task still has not been received.
+            # Results that are still in a task have not been received.
             self._leave_unsettled(Checkout(fetches=held.fetches), ended=False)
         self.by_caller.clear()
         self._off_loop.clear()
         self._abandoned.close()
 
     def _leave_unsettled(self, held: Checkout, *, ended: bool) -> None:
-        """Leave what is held without an outcome; others get it, without further ado."""
+        """Leave the entries of a checkout without an outcome.
+
+        If the caller has ended, they are reported as abandoned. Otherwise they are only
+        left to other consumers.
+        """
         if ended:
             self._abandon_all(held)
             return

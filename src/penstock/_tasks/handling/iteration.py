@@ -1,9 +1,11 @@
-"""The loops over a consumer: message by message, and batch by batch.
+"""Iteration over a consumer, message by message or batch by batch.
 
-What a loop gave to a task is processed when the same task asks the loop again. A loop
-that was left (`break`, or an exception: it can't be told which) never asks again: its
-message is set aside, and counts as processed only if that task then leaves the consumer
-cleanly.
+The messages that a loop returned to a task count as processed when the same task asks
+the loop for more. A loop that was left by `break` or by an exception, which can't be
+told apart, is not asked again. Its messages are set aside, and count as processed only
+if that task then leaves the consumer cleanly.
+
+There are two loops because one loop for both costs 0.02 us more per message.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ T = TypeVar("T")
 
 
 class _Iteration(ABC, Generic[T, G]):
-    """One `async for`; gives messages or lists of them.
+    """One `async for`; returns messages or lists of messages.
 
     Args:
-        checkouts: Hands out, and keeps what another task than the last one received.
+        checkouts: Checks messages out, and records entries that another task than the
+            last caller has received.
     """
 
     __slots__ = (
@@ -46,11 +49,11 @@ class _Iteration(ABC, Generic[T, G]):
         self._checkouts = checkouts
         self._entry_queue = checkouts.entry_queue
         self._ledger = checkouts.ledger
-        # The task that asked last, if it awaited the call itself, and what it was
-        # given, if it has not come back for more.
+        # The task that asked last, if that task awaited the call itself, and the
+        # entries that it received, if it has not come back for more.
         self._caller: asyncio.Task[Any] | None = None
         self._held: Sequence[Entry] = ()
-        # Who starts a loop has come back.
+        # A task that starts a loop has come back.
         checkouts.check_in_running_task()
         checkouts.iterations.add(self)
 
@@ -58,8 +61,9 @@ class _Iteration(ABC, Generic[T, G]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, G]:
-        # Not itself async: it has to be known whose call it is. That costs something,
-        # and `async for` in one task goes without: it is seen when the call runs.
+        # This is not async itself, because the caller has to be known. Finding the
+        # caller costs time, and an `async for` in one task goes without: the call finds
+        # out when it runs that its caller is still the same.
         if self._caller is not None:
             return self._step(None, None)
         caller = current_caller()
@@ -67,10 +71,11 @@ class _Iteration(ABC, Generic[T, G]):
 
     @abstractmethod
     async def _step(self, caller: Caller, pending: PendingCheckIn | None) -> G:
-        """Wait for what is next.
+        """Wait for the next message or batch.
 
         Args:
-            caller: Who asks, if it is known: not where the last caller seems to go on.
+            caller: The caller, if it is known. It is not looked up while the last
+                caller seems to go on.
             pending: See `Checkouts.check_in`.
         """
 
@@ -80,10 +85,10 @@ class _Iteration(ABC, Generic[T, G]):
         pending: PendingCheckIn | None,
         task: asyncio.Task[Any] | None,
     ) -> Caller:
-        """Return who asks, where that is not the last caller in its own task.
+        """Return the caller, if it is not the last caller in its own task.
 
         Args:
-            caller: Who asks, if it is known.
+            caller: The caller, if it is known.
             pending: See `Checkouts.check_in`.
             task: The running task.
         """
@@ -101,12 +106,15 @@ class _Iteration(ABC, Generic[T, G]):
         return caller
 
     def _runs_only_a_step(self, task: asyncio.Task[Any]) -> bool:
-        """Return whether a task was made of a call of ours: somebody else called."""
+        """Return whether a task runs nothing but one call of this loop.
+
+        Then the task is not the caller: another task made the call.
+        """
         code = getattr(task.get_coro(), "cr_code", None)
         return code is type(self)._step.__code__  # noqa: SLF001 - of this very object
 
     def pop_held(self) -> tuple[Sequence[Entry], Caller]:
-        """Give up what is held, and say who holds it."""
+        """Stop holding entries; return the entries and the caller that held them."""
         held, self._held = self._held, ()
         return held, self._caller
 
@@ -119,9 +127,10 @@ class Loop(_Iteration[T, Message[T]]):
     """One `async for` over a consumer.
 
     Args:
-        checkouts: Hands out.
-        goal: After which it ends; default: when the consumer closes.
-        watch: Has a goal watched that has begun.
+        checkouts: Checks messages out.
+        goal: The goal after which the loop ends; by default it ends when the consumer
+            closes.
+        watch: Called to have the goal watched once the goal has begun.
     """
 
     __slots__ = ("_goal", "_watch")
@@ -144,7 +153,7 @@ class Loop(_Iteration[T, Message[T]]):
             watch(self._goal)
 
     def _end(self) -> Exception:
-        """Return what the loop ends with."""
+        """Return the exception that ends the loop."""
         error = None if self._goal is None else self._goal.error
         return error or StopAsyncIteration()
 
@@ -189,9 +198,9 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
     """One `async for` over a consumer's batches.
 
     Args:
-        checkouts: Hands out.
-        size: Messages in a batch at most.
-        linger: Seconds to wait for that many.
+        checkouts: Checks messages out.
+        size: The highest number of messages in a batch.
+        linger: Seconds to wait for that many messages.
     """
 
     __slots__ = ("_linger", "_size")

@@ -1,7 +1,8 @@
-"""The guard against poison messages, and what it asks of each consumer.
+"""The poison guard of an event loop, and its member for each consumer.
 
-All consumers of an event loop share one guard: a message that kills its process kills
-all consumers in it, so a message that has to run alone has to do so in all of them.
+All consumers of an event loop share one guard. A message that kills its process kills
+all consumers of the process, so a message that has to run alone has to run alone in all
+of them.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class GuardMember:
 
     @property
     def untracked(self) -> int:
-        """The number of further entries that handlers have, which are not listed."""
+        """The number of entries that handlers have and `running` does not list."""
         return self._ledger.untracked
 
     def hold(self) -> None:

@@ -57,7 +57,7 @@ class TransactionBuffer:
         codec: Codec[Any] | None,
         shards: int | None,
     ) -> None:
-        """Take in a message to be sent."""
+        """Add a message to be sent."""
         try:
             body, kind = (encode_any if codec is None else encoding(codec))(payload)
         except UsageError:
@@ -74,11 +74,11 @@ class TransactionBuffer:
     def command(
         self, name: str, args: Sequence[Arg], keys: Iterable[str | bytes] | None
     ) -> None:
-        """Take in a command."""
+        """Add a command."""
         self._effects.command(name, args, keys)
 
     async def settle(self) -> None:
-        """Have it applied; see `Applier.apply`."""
+        """Apply the transaction; see `Applier.apply`."""
         effects = self._effects
         applied, repeated = await self._apply(self._entry, self._fields, effects)
         if applied.pending:

@@ -1,7 +1,8 @@
-"""Applying: a message's transaction is run by the server, once.
+"""Transactions: the server applies a message's transaction once.
 
-By a script that does nothing unless the message is pending. So when its reply is lost
-it is sent again as it was, over any number of reconnects, until there is an answer.
+A script applies it, and does nothing unless the message is pending. So when its reply
+is lost, the same script call is sent again, across any number of reconnects, until
+there is a reply.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from penstock.transaction import Transaction
 
 __all__ = ["Applier", "create_applier"]
 
-# What is refused, and what the user can do about it.
+# What the user can do about a refusal, by the code of the error reply.
 _HINTS: Final = {
     "NOGROUP": "the group is gone and is made anew; the message comes again",
     "CROSSSLOT": "in a cluster all keys of a transaction need one hash tag, as in "
@@ -60,17 +61,17 @@ _HINT: Final = "the message is tried again as its handler is"
 
 
 class Applier:
-    """Has transactions of one consumer's messages applied.
+    """Applies the transactions of one consumer's messages.
 
     Args:
         connection: The command connection.
-        ledger: Has the messages.
-        member: The group's.
+        ledger: The consumer's ledger.
+        member: The consumer's membership of the group.
         dead: The name of the dead letters' stream, with `{stream}` in it for the
             message's own; None if there are none.
-        drop: Without dead letters, whether what is given up is acknowledged.
-        reject: Gives a message up.
-        on_event: Told of what was applied in part.
+        drop: Without dead letters, whether a message that is given up is acknowledged.
+        reject: Called to give a message up.
+        on_event: Called to report a transaction that was applied in part.
     """
 
     def __init__(
@@ -92,9 +93,10 @@ class Applier:
         self._drop = drop
         self._reject = reject
         self._on_event = on_event
-        # By the number of shards: messages without a key go round.
+        # By the number of shards. Kept, because messages without a key take turns over
+        # the shards.
         self._sharders: dict[int, KeyHash] = {}
-        # Whether the server has been given the script.
+        # Whether the script has been sent to the server.
         self._script_loaded = False
 
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]:
@@ -104,7 +106,7 @@ class Applier:
         )
 
     def sharder(self, shards: int) -> KeyHash:
-        """Give what spreads a stream over so many shards."""
+        """Return the hash that spreads a stream over a number of shards."""
         if shards not in self._sharders:
             self._sharders[shards] = KeyHash(shards)
         return self._sharders[shards]
@@ -112,30 +114,31 @@ class Applier:
     async def apply(
         self, entry: Entry, fields: Sequence[bytes], effects: Effects
     ) -> tuple[Applied, bool]:
-        """Have a transaction applied; gives what came of it, and if it was sent twice.
+        """Apply a transaction; return its result, and whether it was sent repeatedly.
 
-        Cancelling it leaves open whether it is applied.
+        If this is cancelled, it stays open whether the transaction is applied.
 
         Raises:
             UsageError: The message has an outcome, or this is another event loop or
                 thread than the consumer's.
             ClosedError: The consumer has closed.
-            TransactionFailed: It was refused, and nothing was applied.
-            TransactionBroken: It was refused after a part of it.
+            TransactionFailed: The transaction was refused, and nothing was applied.
+            TransactionBroken: The transaction was refused after a part of it.
         """
         self._binding.check()
         check_open(entry, "the end of its transaction")
         repeated, reply = False, None
         while reply is None:
-            if self._ledger.closed:  # there will be no connection any more
+            if self._ledger.closed:  # the consumer does not reconnect any more
                 raise ClosedError("consumer")
             if entry.shard_state.replaced:
-                # An entry of this id is another message, in a recreated stream.
+                # In a recreated stream, an entry of this id is another message.
                 return Applied(pending=False), repeated
             try:
                 self._connection.check()
             except ConnectionLost as error:
-                # Until the consumer closes, which closes the link.
+                # `restore` reconnects until the consumer closes, which closes the
+                # connector.
                 with suppress(ConnectionLost):
                     await self._connection.restore(error.reason)
                 continue
@@ -154,7 +157,7 @@ class Applier:
         return applied, repeated
 
     async def _send(self, entry: Entry, effects: Effects) -> Any:
-        """Send it; gives the reply, None if the server has forgotten the script."""
+        """Send the script; return the reply, or None if the server lacks the script."""
         command = self._command(entry, effects)
         self._script_loaded, was_loaded = True, self._script_loaded
         [reply] = await self._connection.calls([command])
@@ -193,12 +196,12 @@ class Applier:
         )
 
     def _record(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
-        """Tell the ledger what the server has done with the message."""
+        """Record in the ledger what the server has done with the message."""
         failure, counters = applied.failure, self._ledger.counters
         if failure is not None and not failure.buried:
             return
         if not self._ledger.applied(entry):
-            return  # it was somebody else's by our books
+            return  # by the ledger, this delivery no longer counts
         if failure is not None:
             counters.dead += not self._drop
             counters.dropped += self._drop
@@ -250,7 +253,7 @@ def create_applier(
     ledger: Ledger,
     failure_handler: FailureHandler,
 ) -> Applier | None:
-    """Make a consumer's; None where nothing can be acknowledged."""
+    """Create a consumer's applier; None where nothing can be acknowledged."""
     if config.member is None or not config.acks:
         return None
     return Applier(
@@ -265,11 +268,12 @@ def create_applier(
 
 
 def _check_pending(entry: Entry, applied: Applied) -> None:
-    """Check that a message that is not pending was acknowledged by somebody.
+    """Check that a message that is not pending was acknowledged.
 
     Raises:
-        TransactionFailed: Its group was recreated, and is about to be given the message
-            again. To let go of it here would leave it pending for nobody who works.
+        TransactionFailed: The group was recreated, and is about to deliver the message
+            again. If the ledger dropped the entry here, the message would stay pending
+            and no handler would have it.
     """
     recreated = entry.shard_state.group_recreated_at > entry.leased_at
     if recreated and not applied.pending and applied.failure is None:
