@@ -185,7 +185,7 @@ async def outcome(call: Awaitable[object]) -> object:
         return error
 
 
-@pytest.mark.parametrize("step", ["let_go", "release", "flush"])
+@pytest.mark.parametrize("step", ["close", "release", "flush"])
 async def test_closing_that_raises_ends_and_says_why(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -200,8 +200,11 @@ async def test_closing_that_raises_ends_and_says_why(
     [message] = await read(consumer, 1)
     session: Any = consumer._session
     message.ack()
-    where = {"let_go": session.hands, "release": session.ledger, "flush": None}
-    owner = where[step] or session._committer
+    owner = {
+        "close": session.checkouts,
+        "release": session.ledger.removals,
+        "flush": session._committer,
+    }[step]
     monkeypatch.setattr(type(owner), step, broken)
     committing = asyncio.create_task(outcome(consumer.commit()))
     async with asyncio.timeout(5):
