@@ -42,7 +42,7 @@ async def serve(router: Router, url: str | None, line: StatusPipe) -> None:
 
 def main() -> None:
     """Run a router as the arguments say."""
-    target, number, descriptor, grace, level, uvloop = sys.argv[1:]
+    descriptor, target, number, grace, level, uvloop = sys.argv[1:]
     # Before the import, so that it comes after all that the user's modules register.
     atexit.register(_end_quickly)
     # Until there is an event loop nothing is at work, and can be left at once.
