@@ -1,4 +1,4 @@
-"""What `penstock demo` sends: somebody's lines, or a click stream made up."""
+"""Input of `penstock demo`: lines from a file, or a made-up click stream."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Lines:
 
 
 def first_word(line: bytes) -> str:
-    """Give a line's key; without any word it is empty.
+    """Return a line's key; without any word it is empty.
 
-    Bytes that are no UTF-8 become lone surrogates, which a producer makes those bytes
-    again.
+    Bytes that are no UTF-8 become lone surrogates, which a producer encodes as those
+    bytes again.
     """
     words = line.split(None, 1)
     return words[0].decode("utf-8", "surrogateescape") if words else ""
@@ -63,13 +63,13 @@ def clicks(count: int, seed: int) -> Lines:
 async def from_file(descriptor: int, *, counted: bool) -> AsyncIterator[Lines]:
     """Read lines from an open file, a pipe or a terminal as they come.
 
-    A line is what newlines separate, whatever its bytes, and however many; what
-    follows the last newline counts if there is anything.
+    A newline ends a line, whatever its bytes, and however many; bytes after the last
+    newline are a line too.
 
     Args:
         descriptor: The file's; not closed here.
-        counted: Whether the total must be known. It takes one more reading, and of
-            what can't be read twice, a pipe or a terminal, a copy on disk.
+        counted: Whether the total must be known. That takes another reading, and of a
+            pipe or a terminal, which can't be read twice, a copy on disk.
 
     Raises:
         OSError: It can't be read.
@@ -77,66 +77,51 @@ async def from_file(descriptor: int, *, counted: bool) -> AsyncIterator[Lines]:
     if not counted:
         yield Lines(_lines(descriptor), None)
         return
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        start = os.lseek(descriptor, 0, os.SEEK_CUR)
-        total = await _count(descriptor)
-        os.lseek(descriptor, start, os.SEEK_SET)
-        yield Lines(_lines(descriptor), total)
-        return
     with tempfile.TemporaryFile(prefix="penstock-demo-") as copy:
+        twice = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        start = os.lseek(descriptor, 0, os.SEEK_CUR) if twice else 0
+        total, last = 0, b"\n"
         async for chunk in _chunks(descriptor):
-            copy.write(chunk)
+            total += chunk.count(b"\n")
+            last = chunk[-1:]
+            if not twice:
+                copy.write(chunk)
         copy.flush()
-        os.lseek(copy.fileno(), 0, os.SEEK_SET)
-        async with from_file(copy.fileno(), counted=True) as lines:
-            yield lines
-
-
-async def _count(descriptor: int) -> int:
-    total, last = 0, b"\n"
-    async for chunk in _chunks(descriptor):
-        total += chunk.count(b"\n")
-        last = chunk[-1:]
-    return total + (last != b"\n")
+        again = descriptor if twice else copy.fileno()
+        os.lseek(again, start, os.SEEK_SET)
+        yield Lines(_lines(again), total + (last != b"\n"))
 
 
 async def _lines(descriptor: int) -> AsyncIterator[bytes]:
-    # Pieces of a line without its end yet: joined once, for a line may be long.
+    # Pieces of a line whose end is still to come: joined once, for it may be long.
     pieces: list[bytes] = []
     async for chunk in _chunks(descriptor):
-        head, newline, rest = chunk.partition(b"\n")
-        pieces.append(head)
-        if newline:
-            yield b"".join(pieces)
-            *whole, last = rest.split(b"\n")
-            for line in whole:
-                yield line
-            pieces = [last]
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join((*pieces, end))
+            pieces.clear()
+        pieces.append(rest)
     if line := b"".join(pieces):
         yield line
 
 
 async def _chunks(descriptor: int) -> AsyncIterator[bytes]:
     # No thread: one that waits for a terminal's next line could not be ended.
+    loop = asyncio.get_running_loop()
     while True:
-        await _readable(descriptor)
+        ready = asyncio.Event()
+        try:
+            loop.add_reader(descriptor, ready.set)
+        except PermissionError:
+            # A file on disk, or /dev/null: there is never anything to wait for. But
+            # others get a turn, since nothing else here may ever wait.
+            await asyncio.sleep(0)
+        else:
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_reader(descriptor)
         chunk = os.read(descriptor, _CHUNK)
         if not chunk:
             return
         yield chunk
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(descriptor, ready.set)
-    except PermissionError:
-        # A file on disk, or /dev/null: there is never anything to wait for. But a
-        # turn for others is due, for nothing else here may ever wait.
-        await asyncio.sleep(0)
-        return
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(descriptor)

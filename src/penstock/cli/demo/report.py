@@ -1,68 +1,81 @@
-"""What `penstock demo` shows: how far it is, and a table at the end."""
+"""Report of `penstock demo`: progress on a terminal, and a table at the end."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from penstock.cli.demo.progress import Progress
 from penstock.cli.demo.result import Result
 
-__all__ = ["Display", "table"]
+__all__ = ["Progress", "Show", "display", "picture", "table"]
 
 _INTERVAL: Final = 0.25  # seconds between two pictures
 _KEY_WIDTH: Final = 60  # characters
 
 
-class Display:
-    """Shows progress on a terminal; elsewhere nothing.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Progress of a run.
 
-    Args:
-        console: Where.
+    Attributes:
+        sent: Lines that the server has.
+        unsettled: Lines on their way to it.
+        lag: Lines that no worker has read yet.
+        pending: Lines that a worker has read and not acknowledged yet.
+        in_flight: The pending lines by worker; a worker without any is left out.
     """
 
-    def __init__(self, console: Console) -> None:
-        # Drawn by us when there is news, so without a thread of its own; gone in the
-        # end, when the table says it all.
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._on = console.is_terminal
-        # What was shown last, and when.
-        self._shown = Progress()
-        self._at = time.monotonic()
+    sent: int = 0
+    unsettled: int = 0
+    lag: int = 0
+    pending: int = 0
+    in_flight: Mapping[str, int] = field(default_factory=dict)
 
-    def __enter__(self) -> Self:
-        if self._on:
-            self._live.start()
-        return self
+    @property
+    def handled(self) -> int:
+        """Lines that are acknowledged."""
+        return self.sent - self.lag - self.pending
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._on:
-            self._live.stop()
+    @property
+    def idle(self) -> bool:
+        """Whether all lines so far are acknowledged."""
+        return not (self.unsettled or self.lag or self.pending)
 
-    def __call__(self, progress: Progress) -> None:
-        """Show how far it is, unless that was done just now."""
+
+Show: TypeAlias = Callable[[Progress], None]
+
+
+@contextmanager
+def display(console: Console) -> Iterator[Show]:
+    """Yield a function that shows progress on a terminal, and elsewhere nothing."""
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    shown, at = Progress(), time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal shown, at
         now = time.monotonic()
-        if not self._on or now - self._at < _INTERVAL:
-            return
-        rate = (progress.handled - self._shown.handled) / (now - self._at)
-        self._shown, self._at = progress, now
-        self._live.update(picture(progress, rate), refresh=True)
+        if now - at >= _INTERVAL:
+            rate = (progress.handled - shown.handled) / (now - at)
+            shown, at = progress, now
+            live.update(picture(progress, rate), refresh=True)
+
+    # Drawn by `show`, so without a thread; erased in the end: the table says it all.
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield show
 
 
 def picture(progress: Progress, rate: float) -> Table:
-    """Lay out how far it is."""
-    grid = Table.grid(padding=(0, 2))
+    """Lay out the progress."""
     rows = [
         ("sent", f"{progress.sent:,}"),
         ("handled", f"{progress.handled:,}"),
@@ -70,36 +83,22 @@ def picture(progress: Progress, rate: float) -> Table:
         ("lag", f"{progress.lag:,}"),
         ("pending", f"{progress.pending:,}"),
     ]
-    rows += [
-        (f"in flight, {name}", f"{count:,}")
-        for name, count in sorted(progress.in_flight.items())
-    ]
+    for worker, count in sorted(progress.in_flight.items()):
+        rows.append((f"in flight, {worker}", f"{count:,}"))
+    grid = Table.grid(padding=(0, 2))
     for name, value in rows:
         grid.add_row(name, Text(value, justify="right"))
     return grid
 
 
 def table(result: Result) -> Table:
-    """Lay out what came of a run."""
-    tally = result.tally
-    rows = [
-        ("sent", f"{tally.sent:,}"),
-        ("handled", f"{tally.handled:,}"),
-        ("distinct", f"{tally.distinct:,}"),
-        ("lost", f"{tally.lost:,}"),
-        ("duplicates", f"{tally.duplicates:,}"),
-        ("seconds", f"{result.seconds:.3f}"),
-        ("messages per second", f"{result.rate:,.0f}"),
-    ]
-    if result.killed:
-        rows.append(("killed workers", f"{result.killed}"))
-        rows.append(("in their hands", f"{result.in_hand:,}"))
-    rows.append(("keys", f"{len(tally.keys):,}"))
+    """Lay out the result of a run."""
     made = Table(show_header=False)
     made.add_column()
     made.add_column(justify="right")
-    for name, value in rows:
-        made.add_row(name, value)
+    for name, value in result.numbers().items():
+        if result.killed or "killed" not in name:
+            made.add_row(name.replace("_", " "), f"{value:,}")
     made.add_section()
     for key, count in result.top():
         made.add_row(_shown(key), f"{count:,}")
@@ -107,7 +106,7 @@ def table(result: Result) -> Table:
 
 
 def _shown(key: str) -> Text:
-    """Somebody's text: neither markup nor control characters may act here."""
+    """Escape a key from outside: no markup or control character may act here."""
     clean = "".join(
         char if char.isprintable() else ascii(char)[1:-1] for char in key[:_KEY_WIDTH]
     )

@@ -1,4 +1,4 @@
-"""What came of `penstock demo`: the workers' journals against the receipts."""
+"""Result of `penstock demo`: the workers' journals compared with the receipts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 __all__ = ["Result", "Tally", "tally"]
-
-_TOP: Final = 10
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was sent, and what the workers wrote down.
+    """Counts of what was sent, and of what the workers wrote down.
 
     Attributes:
         sent: Lines that have a receipt.
-        handled: Lines handled, a line twice if it was handled twice.
+        handled: Lines handled; a line that was handled twice counts twice.
         distinct: Different lines handled, of those that have a receipt.
-        strangers: How often a line was handled that has none.
+        strangers: How often a line without a receipt was handled.
         keys: How many different lines were handled, by key.
     """
 
@@ -34,7 +31,7 @@ class Tally:
 
     @property
     def lost(self) -> int:
-        """Lines that were sent and that nobody handled."""
+        """Lines that were sent and that no worker handled."""
         return self.sent - self.distinct
 
     @property
@@ -44,47 +41,43 @@ class Tally:
 
 
 def tally(receipts: Iterable[bytes], journals: Iterable[Path]) -> Tally:
-    """Count what the journals say.
+    """Count the lines of the journals.
 
     Args:
-        receipts: The ids of what was sent.
+        receipts: The ids of the lines that were sent.
         journals: The workers' files: an id and a key per line.
     """
-    times = dict.fromkeys(receipts, 0)
-    result = Tally(sent=len(times))
+    sent = set(receipts)
+    unhandled = sent.copy()
+    result = Tally(sent=len(sent))
     for path in journals:
         with path.open("rb") as journal:
             for line in journal:
-                # The last one may be torn by the kill. Then the message was not
-                # acknowledged, so somebody else has handled it.
-                if line.endswith(b"\n"):
-                    id_, _, key = line[:-1].partition(b" ")
-                    _book(result, times, id_, key)
+                # The kill may tear the last line. Its message was not acknowledged
+                # then, so another worker has handled it.
+                if not line.endswith(b"\n"):
+                    continue
+                id_, _, key = line[:-1].partition(b" ")
+                result.handled += 1
+                if id_ in unhandled:
+                    unhandled.remove(id_)
+                    result.distinct += 1
+                    result.keys[key] += 1
+                elif id_ not in sent:
+                    result.strangers += 1
     return result
-
-
-def _book(result: Tally, times: dict[bytes, int], id_: bytes, key: bytes) -> None:
-    result.handled += 1
-    before = times.get(id_)
-    if before is None:
-        result.strangers += 1
-        return
-    times[id_] = before + 1
-    if not before:
-        result.distinct += 1
-        result.keys[key] += 1
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        tally: What was sent and handled.
+        tally: The lines sent and handled.
         seconds: From the first line sent to the last one acknowledged.
         killed: How many workers were killed.
-        in_hand: How many lines these had taken and not acknowledged.
-        problems: What went wrong, a sentence each; those of the counts left out.
+        in_hand: How many lines they had read and not acknowledged.
+        problems: What went wrong, a sentence each, without what the counts say.
     """
 
     tally: Tally
@@ -104,36 +97,30 @@ class Result:
             found.append(f"{tally.strangers} messages were handled that nobody sent")
         return found
 
-    @property
-    def rate(self) -> float:
-        """Lines a second."""
-        return self.tally.distinct / self.seconds if self.seconds else 0.0
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers of the run by name."""
+        tally = self.tally
+        rate = tally.distinct / self.seconds if self.seconds else 0.0
+        return {
+            "sent": tally.sent,
+            "handled": tally.handled,
+            "distinct": tally.distinct,
+            "lost": tally.lost,
+            "duplicates": tally.duplicates,
+            "seconds": round(self.seconds, 3),
+            "messages_per_second": round(rate),
+            "keys": len(tally.keys),
+            "killed": self.killed,
+            "in_hand_when_killed": self.in_hand,
+        }
 
     def top(self) -> list[tuple[str, int]]:
-        """Give the ten keys with the most lines, as text."""
+        """Return the ten keys with the most lines, as text."""
         # Equal counts by name, so that the same input gives the same list.
         ranked = sorted(self.tally.keys.items(), key=lambda item: (-item[1], item[0]))
-        return [
-            (key.decode("utf-8", "backslashreplace"), count)
-            for key, count in ranked[:_TOP]
-        ]
+        return [(key.decode("utf-8", "backslashreplace"), n) for key, n in ranked[:10]]
 
     def to_json(self) -> str:
-        """Give it as one line of JSON."""
-        tally = self.tally
-        return json.dumps(
-            {
-                "sent": tally.sent,
-                "handled": tally.handled,
-                "distinct": tally.distinct,
-                "lost": tally.lost,
-                "duplicates": tally.duplicates,
-                "seconds": round(self.seconds, 3),
-                "messages_per_second": round(self.rate),
-                "keys": len(tally.keys),
-                "top": dict(self.top()),
-                "killed": self.killed,
-                "in_hand_when_killed": self.in_hand,
-                "problems": self.complaints,
-            }
-        )
+        """Return the result as one line of JSON."""
+        more = {"top": dict(self.top()), "problems": self.complaints}
+        return json.dumps({**self.numbers(), **more})

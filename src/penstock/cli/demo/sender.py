@@ -1,4 +1,4 @@
-"""The sending side of `penstock demo`."""
+"""Sender of `penstock demo`: sends lines, pauses on request, and keeps the receipts."""
 
 from __future__ import annotations
 
@@ -29,19 +29,13 @@ class Sender:
         self._stream = stream
         self._limit: float = math.inf if limit is None else limit
         self._raised = asyncio.Event()
-        self._unsettled: deque[asyncio.Future[Receipt]] = deque()
-        # Of what the server has confirmed, in the order of the stream.
+        # Lines without an outcome, and receipts of the others, in the stream's order.
+        self.unsettled: deque[asyncio.Future[Receipt]] = deque()
         self.receipts: list[Receipt] = []
-        # What could not be sent, or may not have been; and why the first one.
+        # How many lines were not sent, or perhaps not; and why the first one.
         self.failures = 0
         self.failure: PenstockError | None = None
-        self.paused = False
-        self.finished = False
-
-    @property
-    def unsettled(self) -> int:
-        """How many lines have no outcome yet."""
-        return len(self._unsettled)
+        self.paused = self.finished = False
 
     async def run(self, lines: AsyncIterator[bytes]) -> None:
         """Send all lines and wait for their outcomes.
@@ -50,18 +44,17 @@ class Sender:
             PenstockError: The server is out of reach, or refuses us.
             OSError: The input can't be read.
         """
-        # What is left when this is cancelled is not worth waiting for.
+        # After a cancellation, lines that are left are not worth waiting for: 1 s.
         async with Producer(
-            self._url,
-            retention=KEEP_ALL,
-            close_timeout=1,
-            on_event=_log_others,
+            self._url, retention=KEEP_ALL, close_timeout=1, on_event=_log_others
         ) as producer:
             sent = 0
             async for line in lines:
                 while sent >= self._limit:
-                    await self._pause()
-                self._unsettled.append(
+                    self._raised.clear()
+                    self.paused = True
+                    await self._raised.wait()
+                self.unsettled.append(
                     await producer.enqueue(self._stream, line, key=first_word(line))
                 )
                 sent += 1
@@ -70,33 +63,27 @@ class Sender:
         self.settle()
         self.finished = True
 
-    async def _pause(self) -> None:
-        self._raised.clear()
-        self.paused = True
-        await self._raised.wait()
-
     def go_on(self, lines: float = math.inf) -> None:
-        """Let that many more lines be sent."""
+        """Allow that many more lines to be sent."""
         self._limit += lines
         self.paused = False
         self._raised.set()
 
     def settle(self) -> None:
-        """Take in the outcomes that have come."""
-        unsettled = self._unsettled
-        while unsettled and unsettled[0].done():
+        """Record the outcomes that have arrived."""
+        while self.unsettled and self.unsettled[0].done():
             try:
-                self.receipts.append(unsettled.popleft().result())
+                self.receipts.append(self.unsettled.popleft().result())
             except PenstockError as error:
                 self.failures += 1
                 self.failure = self.failure or error
 
     def up_to(self, last: EntryId) -> int:
-        """Count what was sent and lies in the stream no further than an id."""
+        """Count the lines sent whose entry's id is not above `last`."""
         return bisect_right(self.receipts, last, key=lambda receipt: receipt.id)
 
 
 def _log_others(event: Event) -> None:
-    # What could not be sent is counted here already, and after Ctrl-C of no interest.
+    # Lines that could not be sent are counted, and after Ctrl-C of no interest.
     if event.name not in {"send_failed", "send_unknown"}:
         log_event(event)
