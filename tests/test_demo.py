@@ -19,13 +19,24 @@ from rich.console import Console
 
 from penstock import Consumer
 from penstock.admin import Admin
-from penstock.cli.demo.input import clicks, first_word, from_file
-from penstock.cli.demo.report import Progress, picture, table
-from penstock.cli.demo.result import Result, Tally, tally
-from penstock.cli.demo.scenario import Stalled, Watch
-from penstock.cli.demo.sender import Sender
+from penstock.cli.demo.report import (
+    Progress,
+    Result,
+    Tally,
+    picture,
+    table,
+    tally,
+)
+from penstock.cli.demo.scenario import (
+    Sender,
+    Stalled,
+    Watch,
+    Workers,
+    clicks,
+    first_word,
+    from_file,
+)
 from penstock.cli.demo.worker import GROUP
-from penstock.cli.demo.workers import Workers
 from support.events import Events
 from support.waiting import eventually
 

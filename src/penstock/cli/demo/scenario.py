@@ -2,220 +2,369 @@
 
 The kill strikes when the group has read nearly half of the lines and workers have
 pending entries. The worker with the most is frozen first, since between looking and
-killing it would go on; it is killed if it still has some then. Until that is done no
+killing it would go on; it is killed if it still has some then. Until that is done, no
 more than half of the lines are sent. So the kill can't come too late, however fast the
-workers are, and the other half is still to be handled without the killed process.
-Should all lines be acknowledged before pending ones are seen, some more lines are sent,
-and so on.
+workers are, and the other half is left to be handled without the killed process. If all
+entries are acknowledged before pending ones are seen, some more lines are sent.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
+import os
+import random
 import secrets
-import sys
+import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 
-from penstock import (
-    CommandError,
-    ConnectError,
-    ConnectionLost,
-    PenstockError,
-    ServerError,
-)
+from penstock import KEEP_ALL, EntryId, Producer, Receipt
 from penstock._tasks.lifetime import task_group
 from penstock.admin import Admin, GroupState
-from penstock.cli.demo.input import Lines
-from penstock.cli.demo.report import Progress, Show
-from penstock.cli.demo.result import Result, tally
-from penstock.cli.demo.sender import Sender
-from penstock.cli.demo.worker import GROUP
-from penstock.cli.demo.workers import WorkerDied, Workers
+from penstock.cli._admin_call import say
+from penstock.cli.demo import worker
+from penstock.cli.demo.report import Progress, Result, display, tally
+from penstock.cli.run.child import Child, spawned
+from penstock.errors import CommandError, ConnectError, ConnectionLost, PenstockError
+from penstock.events import printable
 
-__all__ = ["Stalled", "Watch", "run"]
+__all__ = ["Source", "clicks", "from_file", "run"]
 
+_PREFIX: Final = "penstock-demo-"
 _LOOK: Final = 0.01  # seconds between looks at the group; two commands each
 _NEARLY: Final = 0.9  # of the half: sending it may not be over yet
-_CLEANUP: Final = 5.0  # seconds for deleting the stream
+_LOG_TAIL: Final = 2000  # bytes
+_SETTLING: Final = 0.02  # seconds until commands that a worker has sent are executed
+_DELETING: Final = 5.0  # seconds for deleting the stream
 
 
-class Stalled(Exception):  # noqa: N818 - what happened
+class Lines(NamedTuple):
+    """Lines without their newline, and how many there are, where that is known."""
+
+    source: AsyncIterator[bytes]
+    total: int | None
+
+
+Source: TypeAlias = AbstractAsyncContextManager[Lines]
+
+
+def clicks(count: int, seed: int) -> Lines:
+    """Make up clicks like `user-17 /cart 200`, the same ones for the same seed."""
+    paths = (b"/", b"/search", b"/item", b"/cart", b"/checkout", b"/login")
+    statuses = (b"200",) * 17 + (b"302", b"404", b"500")
+
+    async def source() -> AsyncIterator[bytes]:
+        chance = random.Random(seed)  # noqa: S311 - nobody is to be kept from guessing
+        for _ in range(count):
+            # Some users click a lot more than others, as keys do in real life.
+            user = int(500 * chance.random() ** 3) + 1
+            click = user, chance.choice(paths), chance.choice(statuses)
+            yield b"user-%d %b %b" % click
+
+    return Lines(source(), count)
+
+
+@asynccontextmanager
+async def from_file(descriptor: int, *, counted: bool) -> AsyncIterator[Lines]:
+    """Read lines from an open file, a pipe or a terminal as they come.
+
+    A newline ends a line, whatever its bytes, and however many; bytes after the last
+    newline are a line too. To count them first takes a copy on disk, since a pipe or a
+    terminal can't be read twice.
+    """
+    if not counted:
+        yield Lines(_lines(descriptor), None)
+        return
+    with tempfile.TemporaryFile() as copy:
+        total = 0
+        async for line in _lines(descriptor):
+            copy.write(line + b"\n")
+            total += 1
+        copy.seek(0)
+        yield Lines(_lines(copy.fileno()), total)
+
+
+async def _lines(descriptor: int) -> AsyncIterator[bytes]:
+    # Pieces of a line whose end is still to come: joined once, for it may be long.
+    pieces: list[bytes] = []
+    while chunk := await _read(descriptor):
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join((*pieces, end))
+            pieces.clear()
+        pieces.append(rest)
+    if line := b"".join(pieces):
+        yield line
+
+
+async def _read(descriptor: int) -> bytes:
+    # No thread: one that waits for a terminal's next line could not be ended.
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(descriptor, ready.set)
+        await ready.wait()
+    except PermissionError:
+        # A file on disk, or /dev/null: there is never anything to wait for. But others
+        # get a turn, since nothing else here may ever wait.
+        await asyncio.sleep(0)
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, 256 * 1024)
+
+
+def first_word(line: bytes) -> str:
+    """Return a line's key; without any word it is empty."""
+    words = line.split(None, 1)
+    # Bytes that are no UTF-8 become surrogates; a producer makes them bytes again.
+    return words[0].decode("utf-8", "surrogateescape") if words else ""
+
+
+@dataclass
+class Sender:
+    """Sends lines and keeps the receipts; after `limit` lines it waits for `go_on`."""
+
+    url: str
+    stream: str
+    limit: float = math.inf
+    # Lines without an outcome, and receipts of the others, in the stream's order.
+    unsettled: deque[asyncio.Future[Receipt]] = field(default_factory=deque)
+    receipts: list[Receipt] = field(default_factory=list)
+    # How many lines were not sent, or perhaps not, by the reason.
+    failures: Counter[str] = field(default_factory=Counter)
+    paused: bool = False
+    finished: bool = False
+    _raised: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, lines: AsyncIterator[bytes]) -> None:
+        """Send all lines and wait for their outcomes."""
+        # After Ctrl-C, lines that are left are worth no more than a second. Failures
+        # are counted here, and outages are reported by `Admin`.
+        async with Producer(
+            self.url, retention=KEEP_ALL, close_timeout=1, on_event=lambda _: None
+        ) as producer:
+            sent = 0
+            async for line in lines:
+                while sent >= self.limit:
+                    self._raised.clear()
+                    self.paused = True
+                    await self._raised.wait()
+                ticket = await producer.enqueue(self.stream, line, key=first_word(line))
+                self.unsettled.append(ticket)
+                sent += 1
+            await producer.flush()
+        self.settle()
+        self.finished = True
+
+    def go_on(self, lines: float = math.inf) -> None:
+        """Allow that many more lines to be sent."""
+        self.limit += lines
+        self.paused = False
+        self._raised.set()
+
+    def settle(self) -> None:
+        """Record the outcomes that have arrived."""
+        while self.unsettled and self.unsettled[0].done():
+            try:
+                self.receipts.append(self.unsettled.popleft().result())
+            except PenstockError as error:
+                self.failures[str(error)] += 1
+
+    def up_to(self, last: EntryId) -> int:
+        """Count the lines sent whose entry's id is not above `last`."""
+        return bisect_right(self.receipts, last, key=lambda receipt: receipt.id)
+
+
+@dataclass
+class Workers:
+    """Worker processes that share a stream, with their journals in a folder."""
+
+    url: str
+    stream: str
+    folder: Path
+    children: dict[str, Child] = field(default_factory=dict)  # by the worker's name
+    complaints: list[str] = field(default_factory=list)  # about unclean stops
+    _ready: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 0))
+    _stopping: bool = False
+
+    @asynccontextmanager
+    async def running(self, count: int) -> AsyncIterator[None]:
+        """Run workers during a block, which begins when all of them read the stream.
+
+        A worker that ends by itself cancels the block and raises a PenstockError.
+        """
+        async with task_group() as tasks:
+            try:
+                for number in range(1, count + 1):
+                    tasks.start_soon(self._keep, f"worker-{number}")
+                for _ in range(count):
+                    await self._ready.acquire()
+                yield
+            finally:
+                self._stopping = True
+                for child in self.children.values():
+                    child.drain()
+                    asyncio.get_running_loop().call_later(worker.CLOSING, child.kill)
+
+    async def _keep(self, name: str) -> None:
+        """Run a process for a worker, and another one after each that we killed."""
+        # Processes end by a signal only: a cancellation would not let them close.
+        with anyio.CancelScope(shield=True), tempfile.TemporaryFile() as log:
+            arguments = worker.__name__, self.stream, name, str(self.folder)
+            async with spawned(*arguments, url=self.url, stderr=log) as child:
+                self.children[name] = child
+                if self._stopping:  # while it was started
+                    child.drain()
+                status = await child.ended(self._ready.release)
+            if child.killed and not self._stopping:
+                await self._keep(name)
+                return
+            log.seek(0)
+            said = printable(log.read()[-_LOG_TAIL:].strip(), _LOG_TAIL)
+        ending = f"{name} ended with status {status}" + (said and f", saying: {said}")
+        if not self._stopping:
+            raise PenstockError(ending)
+        # SIGTERM ends it by default if it has not come so far as to handle it.
+        if status not in (0, -signal.SIGTERM):
+            late = f"{name} did not end within {worker.CLOSING:g} s"
+            self.complaints.append(late if child.killed else ending)
+
+
+class Stalled(PenstockError):  # noqa: N818 - what happened
     """Nothing moves any more."""
 
 
 @dataclass
 class Watch:
-    """Follows a run by asking the server about the group, and kills half-way.
-
-    Attributes:
-        admin: The connection to ask by.
-        sender: Sends the lines.
-        workers: Handle the lines.
-        show: Called with the progress after each look.
-        half: After how many lines a worker is killed, where the sender pauses; None
-            for a run without.
-        patience: Seconds without progress after which the run is given up.
-        in_hand: How many pending lines the killed worker had; 0: none was killed.
-        seconds: How long the run took, or has taken when it failed.
-    """
+    """Follows a run by asking the server about the group, and kills half-way."""
 
     admin: Admin
     sender: Sender
     workers: Workers
-    show: Show
-    half: int | None = None
-    patience: float = 30.0
-    in_hand: int = 0
-    seconds: float = 0.0
-    # The progress seen last, and when it was last a new one.
+    show: Callable[[Progress], None]
+    half: int = 0  # lines after which the sender pauses for a kill; 0: no kill
+    patience: float = 30.0  # seconds without progress after which to give up
+    in_hand: int = 0  # pending lines of the killed worker; 0: none was killed
+    seconds: float = 0.0  # of the run, until it was over or failed
     _seen: Progress = field(default_factory=Progress)
-    _moved: float = 0.0
+    _moved: float = 0.0  # when progress was seen last
 
     async def until_handled(self) -> None:
-        """Return when all lines are sent and acknowledged.
-
-        Raises:
-            Stalled: Nothing moves any more.
-            AccessError: The server refuses us.
-        """
+        """Return when all lines are sent and acknowledged; raise if that stalls."""
         start = self._moved = time.monotonic()
         try:
             while not (await self._look() and self.sender.finished and self._seen.idle):
                 if self.half and not self.in_hand:
-                    await self._try_to_kill(self.half)
+                    await self._try_to_kill()
                 await anyio.sleep(_LOOK)
         finally:
             self.seconds = time.monotonic() - start
 
     async def _look(self) -> bool:
         """Record the progress; return whether the server could be asked."""
-        state = await self._ask()
-        if state is not None:
-            seen = self._progress(state)
+        if state := await self._ask():
+            self.sender.settle()
+            sent = len(self.sender.receipts)
+            # Counted here, since Redis 6.2 does not know the lag.
+            lag = sent - self.sender.up_to(state.last_delivered)
+            unsettled = len(self.sender.unsettled)
+            seen = Progress(sent, unsettled, lag, state.pending, state.holders)
             # A run that is idle may wait for its input: that is no stall.
             if seen.idle or seen != self._seen:
                 self._moved = time.monotonic()
             self._seen = seen
             self.show(seen)
         if time.monotonic() - self._moved > self.patience:
-            seen = self._seen
-            raise Stalled(
-                f"no progress for {self.patience:g} s: {seen.sent} lines sent, "
-                f"{seen.unsettled} without a receipt, {seen.lag} unread, "
-                f"{seen.pending} unacknowledged"
-            )
+            raise Stalled(f"no progress for {self.patience:g} s: {self._seen}")
         return state is not None
 
     async def _ask(self) -> GroupState | None:
         try:
-            return await self.admin.group_state(self.workers.stream, GROUP)
+            return await self.admin.group_state(self.sender.stream, worker.GROUP)
         except (ConnectError, ConnectionLost, CommandError):
             # The others reconnect, and recreate a group that is gone: so wait.
             return None
 
-    def _progress(self, state: GroupState) -> Progress:
-        sender = self.sender
-        sender.settle()
-        sent = len(sender.receipts)
-        # Counted here, since Redis 6.2 does not know the lag.
-        lag = sent - sender.up_to(state.last_delivered)
-        unsettled = len(sender.unsettled)
-        return Progress(sent, unsettled, lag, state.pending, state.holders)
-
-    async def _try_to_kill(self, half: int) -> None:
-        sender, seen = self.sender, self._seen
-        if seen.sent - seen.lag < _NEARLY * half:
+    async def _try_to_kill(self) -> None:
+        sender, seen, holders = self.sender, self._seen, self._seen.in_flight
+        if seen.sent - seen.lag < _NEARLY * self.half:
             return
-        if seen.in_flight:
-            await self._kill(max(seen.in_flight, key=lambda name: seen.in_flight[name]))
+        if holders:
+            await self._kill(max(holders, key=holders.__getitem__))
         if self.in_hand:
             sender.go_on()
         elif sender.paused and seen.idle:
-            sender.go_on(-(-half // 10))
+            sender.go_on(-(-self.half // 10))
 
     async def _kill(self, name: str) -> None:
-        async with self.workers.frozen(name) as child:
+        """Freeze a worker, and kill it if it has pending entries then."""
+        child = self.workers.children[name]
+        child.send_signal(signal.SIGSTOP)
+        try:
+            await anyio.sleep(_SETTLING)
             state = await self._ask()
             self.in_hand = state.holders.get(name, 0) if state else 0
             if self.in_hand:
                 child.kill()
+        finally:
+            child.send_signal(signal.SIGCONT)
 
-    def result(self, problems: list[str]) -> Result:
+    def result(self) -> Result:
         """Compare the receipts with what the workers wrote down."""
-        sender = self.sender
+        sender, problems = self.sender, self.workers.complaints
         sender.settle()
-        if sender.failure is not None:
-            count = sender.failures
-            problems.append(f"{count} lines without a receipt: {sender.failure}")
+        if failures := sender.failures:
+            count, reason = failures.total(), next(iter(failures))
+            problems.append(f"{count} lines without a receipt: {reason}")
         if self.half and sender.receipts and not self.in_hand:
             problems.append("no worker was killed: none was seen with work in hand")
         ids = (bytes(receipt.id) for receipt in sender.receipts)
-        counted = tally(ids, self.workers.journals())
-        killed = int(self.in_hand > 0)
-        return Result(counted, self.seconds, killed, self.in_hand, tuple(problems))
+        counted = tally(ids, self.workers.folder.glob("*.journal"))
+        return Result(counted, self.seconds, bool(self.in_hand), self.in_hand, problems)
 
 
-async def run(
-    url: str, lines: Lines, show: Show, *, workers: int, kill: bool
-) -> Result:
+async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
     """Send lines, have them handled, and gather what the workers wrote down.
 
     Nothing is left behind, however the run ends: no process, no file, and no stream if
     the server can still be reached. The result tells what went wrong half-way.
-
-    Args:
-        url: The server.
-        lines: What to send; the total must be known if a worker is to be killed.
-        show: Called with the progress, often.
-        workers: How many worker processes.
-        kill: Whether one of them is killed half-way.
-
-    Raises:
-        PenstockError: There is no server, or it refuses us.
-        WorkerDied: The workers can't start.
-        OSError: No process or no file can be made.
     """
-    half = -(-lines.total // 2) if kill and lines.total else None
-    with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
-        async with Admin(url) as admin, _new_stream(admin) as stream:
-            sender = Sender(url, stream, half)
+    stream = f"{_PREFIX}{secrets.token_hex(4)}"  # the server may be somebody's
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, display() as show:
+        async with source as lines, Admin(url) as admin, AsyncExitStack() as stack:
+            stack.push_async_callback(_delete, admin, stream)
+            half = -(-(lines.total or 0) // 2) if kill else 0
+            sender = Sender(url, stream, half or math.inf)
             crew = Workers(url, stream, Path(folder))
             watch = Watch(admin, sender, crew, show, half)
-            problems: list[str] = []
             try:
                 # The workers end before the stream does: they would recreate it.
                 async with crew.running(workers), task_group() as tasks:
                     # If the server refuses to tell, that is an error and no stall.
-                    await admin.group_state(stream, GROUP)
+                    await admin.group_state(stream, worker.GROUP)
                     tasks.start_soon(sender.run, lines.source)
                     await watch.until_handled()
-            except (PenstockError, WorkerDied, Stalled, OSError) as error:
+            except (PenstockError, OSError) as error:
                 if not watch.seconds:
                     raise
-                problems.append(str(error))
-            return watch.result(problems + crew.complaints)
+                crew.complaints.insert(0, str(error))
+            return watch.result()
 
 
-@asynccontextmanager
-async def _new_stream(admin: Admin) -> AsyncIterator[str]:
-    """Yield a stream's name that nobody else has; the stream is deleted afterwards."""
-    stream = f"penstock-demo-{secrets.token_hex(4)}"  # the server may be somebody's
+async def _delete(admin: Admin, stream: str) -> None:
     try:
-        yield stream
-    finally:
-        reason = f"no answer within {_CLEANUP:g} s"
-        with anyio.move_on_after(_CLEANUP, shield=True):
-            try:
-                await admin.delete_stream(stream)
-                reason = ""
-            except ServerError as error:
-                reason = str(error)
-        if reason:
-            print(f"{stream} could not be deleted: {reason}", file=sys.stderr)
+        with anyio.fail_after(_DELETING, shield=True):
+            await admin.delete_stream(stream)
+    except (PenstockError, TimeoutError) as error:
+        reason = str(error) or f"no answer within {_DELETING:g} s"
+        say(f"{stream} could not be deleted: {reason}")
