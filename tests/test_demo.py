@@ -28,10 +28,9 @@ from penstock.cli.demo.report import (
     tally,
 )
 from penstock.cli.demo.scenario import (
+    Run,
     Sender,
     Stalled,
-    Watch,
-    Workers,
     clicks,
     first_word,
     from_file,
@@ -409,11 +408,10 @@ async def test_a_run_in_which_nothing_moves_is_given_up(
         pass
     sender = Sender(url, stream)
     async with Admin(url) as admin:
-        workers = Workers(url, stream, tmp_path)
-        watch = Watch(admin, sender, workers, lambda _: None, patience=0.2)
+        made = Run(admin, sender, tmp_path, lambda _: None, patience=0.2)
         await sender.run(clicks(3, seed=0).source)
         with pytest.raises(Stalled, match=r"3 lines sent, 0 without .*, 3 unread, 0 "):
-            await watch.until_handled()
+            await made.until_handled()
 
 
 # -- the parts -----------------------------------------------------------------------

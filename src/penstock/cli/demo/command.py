@@ -30,17 +30,12 @@ __all__ = ["demo"]
 def demo(
     *,
     input: Annotated[  # noqa: A002 - the option's name
-        str | None,
-        typer.Option(metavar="FILE|-", help="Send these lines; - reads stdin."),
+        str | None, typer.Option(metavar="FILE|-", help="Send these lines; - is stdin.")
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(help="The server; default: a private one, gone afterwards."),
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="Server; else a private one.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 2,
     kill: Annotated[
-        bool,
-        typer.Option("--kill", help="End a worker with SIGKILL half-way, replace it."),
+        bool, typer.Option("--kill", help="SIGKILL a worker half-way, and replace it.")
     ] = False,
     json: Json = False,
     lines: Annotated[int, typer.Option(min=0, help="Clicks to make up.")] = 50_000,
@@ -48,9 +43,8 @@ def demo(
 ) -> None:
     """Send lines to a stream, and have worker processes count them per key.
 
-    A line's key is its first word. Every line that has a receipt must have been
-    handled in the end, however workers died; the exit status is 0 only then. A line
-    that was handled twice is counted once, and reported as a duplicate.
+    A line's key is its first word. The exit status is 0 only if each line that has a
+    receipt was handled, however workers died. A duplicate is reported, and counts once.
     """
     source: Source = nullcontext(clicks(lines, seed))
     with plain_errors(), ExitStack() as stack:
@@ -58,8 +52,7 @@ def demo(
             file = stack.enter_context(_opened(input))
             source = from_file(file.fileno(), counted=kill)
         if url is None or url.partition("://")[0] == EMBEDDED:
-            # The URL of its socket, since other processes need it.
-            url = stack.enter_context(EmbeddedServer()).url
+            url = stack.enter_context(EmbeddedServer()).url  # that others can open too
         work = run(url, source, workers=workers, kill=kill)
         result = asyncio.run(_interruptible(work))
     if json:
@@ -88,7 +81,6 @@ async def _interruptible(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _opened(path: str) -> io.FileIO:
-    """Open the input, or say why that can't be done."""
     try:
         return io.FileIO(0 if path == "-" else path, closefd=path != "-")
     except OSError as error:

@@ -41,12 +41,6 @@ class Progress:
         """Whether all lines so far are acknowledged."""
         return not (self.unsettled or self.lag or self.pending)
 
-    def __str__(self) -> str:
-        return (
-            f"{self.sent} lines sent, {self.unsettled} without a receipt, "
-            f"{self.lag} unread, {self.pending} unacknowledged"
-        )
-
 
 @dataclass
 class Tally:
@@ -69,11 +63,13 @@ def tally(receipts: Iterable[bytes], journals: Iterable[Path]) -> Tally:
     handled = [line.partition(b" ") for line in lines]
     sent = set(receipts)
     keys = {id_: key for id_, _, key in handled if id_ in sent}
-    result = Tally(len(sent), len(handled), len(keys), keys=Counter(keys.values()))
-    result.lost = len(sent) - len(keys)
-    result.strangers = sum(id_ not in sent for id_, _, _ in handled)
-    result.duplicates = len(handled) - len(keys) - result.strangers
-    return result
+    lost, strangers = (
+        len(sent) - len(keys),
+        sum(id_ not in sent for id_, _, _ in handled),
+    )
+    duplicates = len(handled) - len(keys) - strangers
+    counts = len(sent), len(handled), len(keys), lost, duplicates, strangers
+    return Tally(*counts, keys=Counter(keys.values()))
 
 
 @dataclass(frozen=True)
@@ -127,8 +123,7 @@ def display() -> Iterator[Callable[[Progress], None]]:
             live.update(picture(progress, rate), refresh=True)
 
     # Drawn by `show`, so without a thread; erased in the end: the table says it all.
-    console = Console(stderr=True)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
         yield show
 
 

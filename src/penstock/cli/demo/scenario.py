@@ -2,10 +2,10 @@
 
 The kill strikes when the group has read nearly half of the lines and workers have
 pending entries. The worker with the most is frozen first, since between looking and
-killing it would go on; it is killed if it still has some then. Until that is done, no
-more than half of the lines are sent. So the kill can't come too late, however fast the
-workers are, and the other half is left to be handled without the killed process. If all
-entries are acknowledged before pending ones are seen, some more lines are sent.
+killing it would go on; it is killed if it still has some then. Until then no more than
+half of the lines are sent. So the kill can't come too late, however fast the workers
+are, and the other half is left to be handled without the killed process. If all entries
+are acknowledged before pending ones are seen, some more lines are sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
@@ -39,14 +38,12 @@ from penstock.cli.run.child import Child, spawned
 from penstock.errors import CommandError, ConnectError, ConnectionLost, PenstockError
 from penstock.events import printable
 
-__all__ = ["Source", "clicks", "from_file", "run"]
+__all__ = ["Run", "Sender", "Source", "Stalled", "clicks", "from_file", "run"]
 
-_PREFIX: Final = "penstock-demo-"
 _LOOK: Final = 0.01  # seconds between looks at the group; two commands each
 _NEARLY: Final = 0.9  # of the half: sending it may not be over yet
 _LOG_TAIL: Final = 2000  # bytes
 _SETTLING: Final = 0.02  # seconds until commands that a worker has sent are executed
-_DELETING: Final = 5.0  # seconds for deleting the stream
 
 
 class Lines(NamedTuple):
@@ -80,8 +77,7 @@ async def from_file(descriptor: int, *, counted: bool) -> AsyncIterator[Lines]:
     """Read lines from an open file, a pipe or a terminal as they come.
 
     A newline ends a line, whatever its bytes, and however many; bytes after the last
-    newline are a line too. To count them first takes a copy on disk, since a pipe or a
-    terminal can't be read twice.
+    newline are a line too. To count lines takes a copy: a pipe can't be read twice.
     """
     if not counted:
         yield Lines(_lines(descriptor), None)
@@ -140,8 +136,7 @@ class Sender:
     # Lines without an outcome, and receipts of the others, in the stream's order.
     unsettled: deque[asyncio.Future[Receipt]] = field(default_factory=deque)
     receipts: list[Receipt] = field(default_factory=list)
-    # How many lines were not sent, or perhaps not, by the reason.
-    failures: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)  # by the reason
     paused: bool = False
     finished: bool = False
     _raised: asyncio.Event = field(default_factory=asyncio.Event)
@@ -185,24 +180,31 @@ class Sender:
         return bisect_right(self.receipts, last, key=lambda receipt: receipt.id)
 
 
-@dataclass
-class Workers:
-    """Worker processes that share a stream, with their journals in a folder."""
+class Stalled(PenstockError):  # noqa: N818 - what happened
+    """Nothing moves any more."""
 
-    url: str
-    stream: str
+
+@dataclass
+class Run:
+    """A run: workers with their journals in `folder`, their progress, and the kill."""
+
+    admin: Admin
+    sender: Sender
     folder: Path
-    children: dict[str, Child] = field(default_factory=dict)  # by the worker's name
-    complaints: list[str] = field(default_factory=list)  # about unclean stops
-    _ready: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 0))
+    show: Callable[[Progress], None]
+    patience: float = 30.0  # seconds without progress after which to give up
+    seconds: float = 0.0  # from the first look at the group to the last one
+    problems: list[str] = field(default_factory=list)
+    _in_hand: int = 0  # pending lines of the killed worker; 0: none was killed
+    _seen: Progress = field(default_factory=Progress)
+    _moved: float = 0.0  # seconds when progress was seen last
+    _children: dict[str, Child] = field(default_factory=dict)  # by the worker's name
+    _ready: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     _stopping: bool = False
 
     @asynccontextmanager
-    async def running(self, count: int) -> AsyncIterator[None]:
-        """Run workers during a block, which begins when all of them read the stream.
-
-        A worker that ends by itself cancels the block and raises a PenstockError.
-        """
+    async def workers(self, count: int) -> AsyncIterator[None]:
+        """Run workers during a block: it begins when all read, and ends if one dies."""
         async with task_group() as tasks:
             try:
                 for number in range(1, count + 1):
@@ -212,7 +214,7 @@ class Workers:
                 yield
             finally:
                 self._stopping = True
-                for child in self.children.values():
+                for child in self._children.values():
                     child.drain()
                     asyncio.get_running_loop().call_later(worker.CLOSING, child.kill)
 
@@ -220,9 +222,9 @@ class Workers:
         """Run a process for a worker, and another one after each that we killed."""
         # Processes end by a signal only: a cancellation would not let them close.
         with anyio.CancelScope(shield=True), tempfile.TemporaryFile() as log:
-            arguments = worker.__name__, self.stream, name, str(self.folder)
-            async with spawned(*arguments, url=self.url, stderr=log) as child:
-                self.children[name] = child
+            arguments = worker.__name__, self.sender.stream, name, str(self.folder)
+            async with spawned(*arguments, url=self.sender.url, stderr=log) as child:
+                self._children[name] = child
                 if self._stopping:  # while it was started
                     child.drain()
                 status = await child.ended(self._ready.release)
@@ -237,56 +239,38 @@ class Workers:
         # SIGTERM ends it by default if it has not come so far as to handle it.
         if status not in (0, -signal.SIGTERM):
             late = f"{name} did not end within {worker.CLOSING:g} s"
-            self.complaints.append(late if child.killed else ending)
-
-
-class Stalled(PenstockError):  # noqa: N818 - what happened
-    """Nothing moves any more."""
-
-
-@dataclass
-class Watch:
-    """Follows a run by asking the server about the group, and kills half-way."""
-
-    admin: Admin
-    sender: Sender
-    workers: Workers
-    show: Callable[[Progress], None]
-    half: int = 0  # lines after which the sender pauses for a kill; 0: no kill
-    patience: float = 30.0  # seconds without progress after which to give up
-    in_hand: int = 0  # pending lines of the killed worker; 0: none was killed
-    seconds: float = 0.0  # of the run, until it was over or failed
-    _seen: Progress = field(default_factory=Progress)
-    _moved: float = 0.0  # when progress was seen last
+            self.problems.append(late if child.killed else ending)
 
     async def until_handled(self) -> None:
         """Return when all lines are sent and acknowledged; raise if that stalls."""
-        start = self._moved = time.monotonic()
-        try:
-            while not (await self._look() and self.sender.finished and self._seen.idle):
-                if self.half and not self.in_hand:
-                    await self._try_to_kill()
-                await anyio.sleep(_LOOK)
-        finally:
-            self.seconds = time.monotonic() - start
+        start = time.monotonic()
+        while not (await self._look(start) and self.sender.finished):
+            await self._try_to_kill()
+            await anyio.sleep(_LOOK)
 
-    async def _look(self) -> bool:
-        """Record the progress; return whether the server could be asked."""
-        if state := await self._ask():
+    async def _look(self, start: float) -> bool:
+        """Record the progress; return whether all lines so far are acknowledged."""
+        state = await self._ask()
+        self.seconds = time.monotonic() - start
+        if state is not None:
             self.sender.settle()
-            sent = len(self.sender.receipts)
+            sent, unsettled = len(self.sender.receipts), len(self.sender.unsettled)
             # Counted here, since Redis 6.2 does not know the lag.
             lag = sent - self.sender.up_to(state.last_delivered)
-            unsettled = len(self.sender.unsettled)
             seen = Progress(sent, unsettled, lag, state.pending, state.holders)
             # A run that is idle may wait for its input: that is no stall.
             if seen.idle or seen != self._seen:
-                self._moved = time.monotonic()
+                self._moved = self.seconds
             self._seen = seen
             self.show(seen)
-        if time.monotonic() - self._moved > self.patience:
-            raise Stalled(f"no progress for {self.patience:g} s: {self._seen}")
-        return state is not None
+        if self.seconds - self._moved > self.patience:
+            seen = self._seen
+            raise Stalled(
+                f"no progress for {self.patience:g} s: {seen.sent} lines sent, "
+                f"{seen.unsettled} without a receipt, {seen.lag} unread, "
+                f"{seen.pending} unacknowledged"
+            )
+        return state is not None and self._seen.idle
 
     async def _ask(self) -> GroupState | None:
         try:
@@ -297,40 +281,42 @@ class Watch:
 
     async def _try_to_kill(self) -> None:
         sender, seen, holders = self.sender, self._seen, self._seen.in_flight
-        if seen.sent - seen.lag < _NEARLY * self.half:
+        # The limit is infinite if no worker is to be killed, or one was.
+        if seen.sent - seen.lag < _NEARLY * sender.limit:
             return
         if holders:
             await self._kill(max(holders, key=holders.__getitem__))
-        if self.in_hand:
+        if self._in_hand:
             sender.go_on()
         elif sender.paused and seen.idle:
-            sender.go_on(-(-self.half // 10))
+            sender.go_on(-(-sender.limit // 10))
 
     async def _kill(self, name: str) -> None:
         """Freeze a worker, and kill it if it has pending entries then."""
-        child = self.workers.children[name]
+        child = self._children[name]
         child.send_signal(signal.SIGSTOP)
         try:
             await anyio.sleep(_SETTLING)
             state = await self._ask()
-            self.in_hand = state.holders.get(name, 0) if state else 0
-            if self.in_hand:
+            self._in_hand = state.holders.get(name, 0) if state else 0
+            if self._in_hand:
                 child.kill()
         finally:
             child.send_signal(signal.SIGCONT)
 
     def result(self) -> Result:
         """Compare the receipts with what the workers wrote down."""
-        sender, problems = self.sender, self.workers.complaints
+        sender, problems = self.sender, self.problems
         sender.settle()
         if failures := sender.failures:
             count, reason = failures.total(), next(iter(failures))
             problems.append(f"{count} lines without a receipt: {reason}")
-        if self.half and sender.receipts and not self.in_hand:
+        if sender.receipts and sender.limit < math.inf:
             problems.append("no worker was killed: none was seen with work in hand")
         ids = (bytes(receipt.id) for receipt in sender.receipts)
-        counted = tally(ids, self.workers.folder.glob("*.journal"))
-        return Result(counted, self.seconds, bool(self.in_hand), self.in_hand, problems)
+        counted = tally(ids, self.folder.glob("*.journal"))
+        killed, in_hand = int(self._in_hand > 0), self._in_hand
+        return Result(counted, self.seconds, killed, in_hand, problems)
 
 
 async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
@@ -339,32 +325,30 @@ async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
     Nothing is left behind, however the run ends: no process, no file, and no stream if
     the server can still be reached. The result tells what went wrong half-way.
     """
-    stream = f"{_PREFIX}{secrets.token_hex(4)}"  # the server may be somebody's
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, display() as show:
+    stream = f"penstock-demo-{secrets.token_hex(4)}"  # the server may be somebody's
+    with tempfile.TemporaryDirectory(prefix=stream) as folder, display() as show:
         async with source as lines, Admin(url) as admin, AsyncExitStack() as stack:
             stack.push_async_callback(_delete, admin, stream)
-            half = -(-(lines.total or 0) // 2) if kill else 0
-            sender = Sender(url, stream, half or math.inf)
-            crew = Workers(url, stream, Path(folder))
-            watch = Watch(admin, sender, crew, show, half)
+            half = -(-lines.total // 2) if kill and lines.total else math.inf
+            sender = Sender(url, stream, limit=half)
+            this = Run(admin, sender, Path(folder), show)
             try:
                 # The workers end before the stream does: they would recreate it.
-                async with crew.running(workers), task_group() as tasks:
+                async with this.workers(workers), task_group() as tasks:
                     # If the server refuses to tell, that is an error and no stall.
                     await admin.group_state(stream, worker.GROUP)
                     tasks.start_soon(sender.run, lines.source)
-                    await watch.until_handled()
+                    await this.until_handled()
             except (PenstockError, OSError) as error:
-                if not watch.seconds:
+                if not this.seconds:
                     raise
-                crew.complaints.insert(0, str(error))
-            return watch.result()
+                this.problems.insert(0, str(error))
+            return this.result()
 
 
 async def _delete(admin: Admin, stream: str) -> None:
     try:
-        with anyio.fail_after(_DELETING, shield=True):
+        with anyio.fail_after(5, shield=True):
             await admin.delete_stream(stream)
     except (PenstockError, TimeoutError) as error:
-        reason = str(error) or f"no answer within {_DELETING:g} s"
-        say(f"{stream} could not be deleted: {reason}")
+        say(f"{stream} could not be deleted: {str(error) or 'no answer in time'}")

@@ -1,11 +1,10 @@
 """Worker of `penstock demo`: a process that writes down which lines it handled.
 
-The record has to survive SIGKILL, and it has to be written before the message is
-acknowledged: an acknowledged message is never redelivered. So every message is one
-write(2) into the worker's own journal, unbuffered: what is written is the kernel's,
-whatever becomes of the process. (It need not survive the machine: no fsync.) The write
-comes before the acknowledgement because `async for` acknowledges a message only when
-the loop asks for the next one. The process ends on SIGTERM, and with its parent.
+An acknowledged message is never redelivered, so the record has to be written before the
+acknowledgement, and it has to survive SIGKILL. So every message is one write(2) into
+the worker's own journal, unbuffered: what is written is the kernel's, whatever becomes
+of the process. (It need not survive the machine: no fsync.) `async for` acknowledges a
+message when it asks for the next one. The process ends with its parent.
 """
 
 from __future__ import annotations
