@@ -66,6 +66,7 @@ class EntryQueue:
         "_paused",
         "_reported",
         "_stopped",
+        "_take",
         "_turn_ends",
         "check",
         "closed",
@@ -90,6 +91,8 @@ class EntryQueue:
         self._begin = begin
         self.check = check
         self._delay = delay
+        # Bound once: what `poll` calls for every message.
+        self._take = ledger.work.take if delay is None else self.take_nowait
         self._handed_out = handed_out
         # Callers that wait for one entry, and callers that wait for a number of
         # entries.
@@ -218,7 +221,7 @@ class EntryQueue:
         if now() >= self._turn_ends:
             return None  # also when closed, paused or held by the guard
         # Straight from the ledger, because every message comes here.
-        return self._ledger.work.take() if self._delay is None else self.take_nowait()
+        return self._take()
 
     def take_nowait(self) -> Entry | None:
         """Take an entry if there is one and no wait is needed; None once closed."""
