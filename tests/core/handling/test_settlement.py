@@ -28,31 +28,31 @@ from penstock.codecs import (
 )
 from penstock.errors import ClosedError, DecodeError, UsageError
 from penstock.message import EntryId, Fields, Message, Shard
-from support.ledger import Books, now, the
+from support.ledger import SpyLedger, only, state_of
 
 
 class Clerk:
     """Decides as asked, and notes what came to it."""
 
-    def __init__(self, books: Ledger) -> None:
-        self.books = books
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
         self.disposition: Disposition = RetryAt(1.0, 10.0)
         self.asked: list[tuple[str, Any]] = []
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
         self.asked.append(("nack", delay))
-        self.books.refuse(entry, self.disposition, fields)
+        self.ledger.refuse(entry, self.disposition, fields)
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
         self.asked.append(("reject", reason))
-        self.books.refuse(entry, self.disposition, fields)
+        self.ledger.refuse(entry, self.disposition, fields)
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
         self.asked.append(("undecodable", error))
-        self.books.fail(entry, DeadLettered(error.reason))
+        self.ledger.fail(entry, DeadLettered(error.reason))
 
     def lease_left(self, entry: Entry) -> float:
-        return self.books.leases.left(entry, 20.0)
+        return self.ledger.leases.left(entry, 20.0)
 
 
 class Counter:
@@ -66,10 +66,10 @@ class Counter:
         on_loop_thread: bool = True,
         most: int = 1_000_000,
     ) -> None:
-        self.books = Books()
-        self.clerk = Clerk(self.books)
+        self.ledger = SpyLedger()
+        self.clerk = Clerk(self.ledger)
         self.settler: Settler[Any] = Settler(
-            self.books,
+            self.ledger,
             codec,
             self.clerk,
             max_message_bytes=most,
@@ -79,10 +79,10 @@ class Counter:
 
     def running(self, *fields: bytes) -> Entry:
         shard = Shard("orders", 0, b"orders")
-        self.books.deliveries.received(
+        self.ledger.deliveries.received(
             shard, [[b"1-1", fields or (b"msg", b"a")]], 0.0, 10
         )
-        return self.books.started()
+        return self.ledger.start_next()
 
     def served(self, *fields: bytes) -> Message[Any]:
         entry = self.running(*fields)
@@ -371,7 +371,7 @@ def test_what_can_not_be_opened_is_dealt_with(fields: tuple[bytes, ...]) -> None
     [(call, error)] = mine.clerk.asked
     assert call == "undecodable"
     assert isinstance(error, DecodeError)
-    assert now(entry) is State.TO_DEAD_LETTER
+    assert state_of(entry) is State.TO_DEAD_LETTER
 
 
 def test_raw_bytes_are_opened_wherever_they_are_and_nothing_else() -> None:
@@ -388,7 +388,7 @@ def test_acknowledging_is_recorded_in_the_ledger() -> None:
     entry = mine.running()
     mine.settler.ack(entry)
     mine.settler.ack(entry)
-    assert mine.books.shards.unconfirmed() == [entry]
+    assert mine.ledger.shards.unconfirmed() == [entry]
 
 
 def test_refusing_goes_to_who_decides() -> None:
@@ -405,7 +405,7 @@ def test_where_nothing_is_decided_by_hand_the_user_is_told_why(call: str) -> Non
     mine = Counter(why_no_ack="leave ack() out")
     with pytest.raises(UsageError, match=r"^leave ack\(\) out$"):
         getattr(mine.served(), call)()
-    assert mine.books.acks.uncommitted == 0
+    assert mine.ledger.acks.uncommitted == 0
     assert mine.clerk.asked == []
 
 
@@ -414,7 +414,7 @@ def test_in_another_thread_nothing_is_decided(call: str) -> None:
     mine = Counter(on_loop_thread=False)
     with pytest.raises(UsageError, match=rf"^{call}\(\) was called in another thread"):
         getattr(mine.served(), call)()
-    assert mine.books.acks.uncommitted == 0
+    assert mine.ledger.acks.uncommitted == 0
     assert mine.clerk.asked == []
 
 
@@ -422,7 +422,7 @@ def test_in_another_thread_nothing_is_decided(call: str) -> None:
 def test_a_message_that_was_given_back_can_not_be_decided_on(call: str) -> None:
     mine = Counter()
     served = mine.served()
-    list(mine.books.removals.release())
+    list(mine.ledger.removals.release())
     with pytest.raises(ClosedError, match="this consumer is not open"):
         getattr(served, call)()
     assert mine.clerk.asked == []
@@ -447,17 +447,17 @@ def test_each_message_has_one_outcome_and_to_repeat_it_is_no_event(
     mine = Counter()
     mine.clerk.disposition = disposition
     served = mine.served()
-    [entry] = mine.books.in_books()
+    [entry] = mine.ledger.held_entries()
     getattr(served, again)()
     if handled:
-        mine.books.finish(entry, ack=True)
+        mine.ledger.finish(entry, ack=True)
     getattr(served, again)()
     assert len(mine.clerk.asked) == 1
     for call in (other, "ack"):
         with pytest.raises(UsageError, match=rf"^{call}\(\) came too late: .* nacked"):
             getattr(served, call)()
     assert len(mine.clerk.asked) == 1
-    assert mine.books.counters.acked == 0
+    assert mine.ledger.counters.acked == 0
 
 
 @pytest.mark.parametrize("call", ["nack", "reject"])
@@ -470,7 +470,7 @@ def test_what_is_acknowledged_can_not_be_refused(
     served = mine.served()
     served.ack()
     if confirmed:
-        mine.books.ack_confirmed(the(mine.books.acks.to_send()))
+        mine.ledger.ack_confirmed(only(mine.ledger.acks.to_send()))
     with pytest.raises(
         UsageError, match=rf"^{call}\(\) came too late: .* acknowledged"
     ):
@@ -482,13 +482,13 @@ def test_what_is_acknowledged_can_not_be_refused(
 def test_what_is_somebody_elses_is_decided_on_in_vain(call: str) -> None:
     mine = Counter()
     served = mine.served()
-    [entry] = mine.books.in_books()
+    [entry] = mine.ledger.held_entries()
     assert not served.lost
-    mine.books.removals.lose(entry)
+    mine.ledger.removals.lose(entry)
     assert served.lost
     getattr(served, call)()
-    assert mine.books.counters.late == 1
-    assert mine.books.shards.unconfirmed() == []
+    assert mine.ledger.counters.late == 1
+    assert mine.ledger.shards.unconfirmed() == []
 
 
 def test_a_lease_runs_as_long_as_there_is_no_outcome() -> None:
@@ -497,8 +497,8 @@ def test_a_lease_runs_as_long_as_there_is_no_outcome() -> None:
     assert served.lease_left() == 40.0
     served.nack()
     assert served.lease_left() == 40.0, "its handler is at it"
-    [entry] = mine.books.in_books()
-    mine.books.finish(entry, ack=False)
+    [entry] = mine.ledger.held_entries()
+    mine.ledger.finish(entry, ack=False)
     assert served.lease_left() == 0.0
 
 

@@ -169,10 +169,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.waiting = False
         self.aim = 0
         self.nothing_spare = False
-        self.room_rings = 0
-        self.outcome_rings = 0
-        self.ready_rings = 0
-        self.postponed_rings = 0
+        self.capacity_signals = 0
+        self.outcome_signals = 0
+        self.ready_signals = 0
+        self.postponed_signals = 0
         self.exhausted: list[Entry] = []
 
     @initialize(
@@ -232,16 +232,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.order_by(ordering)
 
     def _ring_room(self) -> None:
-        self.room_rings += 1
+        self.capacity_signals += 1
 
     def _ring_outcomes(self) -> None:
-        self.outcome_rings += 1
+        self.outcome_signals += 1
 
     def _ring_ready(self) -> None:
-        self.ready_rings += 1
+        self.ready_signals += 1
 
     def _ring_postponed(self) -> None:
-        self.postponed_rings += 1
+        self.postponed_signals += 1
 
     def _give_up(self, entry: Entry) -> None:
         self.exhausted.append(entry)
@@ -262,13 +262,13 @@ class LedgerMachine(RuleBasedStateMachine):
         return [copy for copy in self.copies if copy.in_hand]
 
     @property
-    def in_books(self) -> list[Copy]:
+    def in_ledger(self) -> list[Copy]:
         if not self.acks:
             return []
         return [c for c in self.copies if c.state not in OVER and not c.forgotten]
 
     def known_as(self, *states: State) -> list[Copy]:
-        return [copy for copy in self.in_books if copy.state in states]
+        return [copy for copy in self.in_ledger if copy.state in states]
 
     @property
     def uncommitted(self) -> int:
@@ -342,7 +342,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def twins(self, copy: Copy, *, awaited: bool = False) -> list[Copy]:
         """Copies of the same id that are in the books; or in hand and awaited."""
-        others = [c for c in self.in_hand if c.awaited] if awaited else self.in_books
+        others = [c for c in self.in_hand if c.awaited] if awaited else self.in_ledger
         same = [c for c in others if (c.id, c.shard) == (copy.id, copy.shard)]
         return [other for other in same if other is not copy]
 
@@ -354,7 +354,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # -- the reader ----------------------------------------------------------------
 
     def look_for_room(self) -> None:
-        rings = self.room_rings
+        signals = self.capacity_signals
         flow = self.ledger.flow.read_budget(self.now)
         held = self.ledger.flow.held
         assert 0 <= flow <= self.max_messages
@@ -364,10 +364,10 @@ class LedgerMachine(RuleBasedStateMachine):
         waiting = self.ledger.work.length + self.ledger._ready_queue.behind
         assert flow <= max(self.aim - waiting, self.idle_workers)
         if flow and self.nothing_spare:
-            assert self.room_rings == rings + 1, "the claimer has to be told"
+            assert self.capacity_signals == signals + 1, "the claimer has to be told"
             self.nothing_spare = False
         self.waiting = flow == 0
-        self.room_rings = 0
+        self.capacity_signals = 0
         self.the_reader_knows_who_has_nothing_to_do()
 
     def look_what_to_spare(self) -> None:
@@ -381,7 +381,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def the_reader_knows_who_has_nothing_to_do(self) -> None:
         """See that it is rung as soon as it could read for somebody."""
-        if self.waiting and not self.room_rings and not self.late:
+        if self.waiting and not self.capacity_signals and not self.late:
             could = (
                 self.idle_workers > self.ledger.work.length
                 and not self.ledger.flow.at_capacity
@@ -413,13 +413,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.look_for_room()
         each = size // max(1, len(kinds))
         entries: list[RawEntry] = []
-        supply, count, before = self.supply, 0, self.ready_rings
+        supply, count, before = self.supply, 0, self.ready_signals
         for kind, key, number in kinds:
             # Without acks the position alone is set back, and then all is dropped.
             id_ = self.id_for(shard, kind if self.acks else "new", number)
             copy = Copy(shard, id_, key, each, 1, self.now)
             entries.append([id_, copy.fields])
-            known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
+            known = [c for c in self.in_ledger if c.id == id_ and c.shard is shard]
             if known and not self._is_redelivered(known[0], claimed=False, again=again):
                 continue
             count += 1
@@ -432,7 +432,7 @@ class LedgerMachine(RuleBasedStateMachine):
             )
         )
         assert booked == count
-        self.told(supply, booked + self.ready_rings - before)
+        self.told(supply, booked + self.ready_signals - before)
         # Who reads looks again.
         self.look_for_room()
 
@@ -446,7 +446,7 @@ class LedgerMachine(RuleBasedStateMachine):
         entries: list[RawEntry] = []
         counts: dict[bytes, int] = {}
         used_up: list[Copy] = []
-        supply, count, before = self.supply, 0, self.ready_rings
+        supply, count, before = self.supply, 0, self.ready_signals
         # An id is pending once.
         ids = {self.id_for(shard, kind[0], kind[2]): kind for kind in kinds}
         for id_, (kind, key, number) in ids.items():
@@ -460,7 +460,7 @@ class LedgerMachine(RuleBasedStateMachine):
             told = attempts + number % 2
             if told or number % 3:
                 counts[id_] = told
-            known = [c for c in self.in_books if c.id == id_ and c.shard is shard]
+            known = [c for c in self.in_ledger if c.id == id_ and c.shard is shard]
             if known and not self._is_redelivered(
                 known[0], claimed=claimed, again=False
             ):
@@ -481,7 +481,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for copy, entry in zip(used_up, self.exhausted, strict=True):
             copy.entry = entry
         self.exhausted.clear()
-        self.told(supply, booked + self.ready_rings - before)
+        self.told(supply, booked + self.ready_signals - before)
         # Who reads looks again; who claims has brought something for the hungry.
         if claimed:
             self.waiting = False
@@ -539,14 +539,14 @@ class LedgerMachine(RuleBasedStateMachine):
     # -- seeking, and shards that are read no more ---------------------------------
 
     def drop(self, shard: Shard) -> None:
-        supply, rings = self.supply, self.ready_rings
+        supply, signals = self.supply, self.ready_signals
         gone = self.having(*WAITING, State.POSTPONED)
         gone = [copy for copy in gone if copy.shard is shard]
         assert self.ledger.removals.drop(shard) == len(gone)
         for copy in gone:
             copy.state, copy.dropped = State.DONE, True
         self._out_of_line()
-        self.told(supply, self.ready_rings - rings)
+        self.told(supply, self.ready_signals - signals)
         self.look_for_room()
 
     def set_back(self, shard: Shard, number: int) -> None:
@@ -554,23 +554,23 @@ class LedgerMachine(RuleBasedStateMachine):
         self.drop(shard)
         if not self.acks:
             return
-        supply, rings = self.supply, self.ready_rings
+        supply, signals = self.supply, self.ready_signals
         mark = EntryId(pick(range(self.next_number), number))
-        for copy in self.in_books:
+        for copy in self.in_ledger:
             if copy.shard is shard and EntryId.parse(copy.id) > mark:
                 copy.awaited |= copy.state in {State.RUNNING, State.FAILED}
                 on_its_way = copy.state in {State.ACKING, State.DEAD_LETTERING}
                 copy.state = copy.state if on_its_way else State.LOST
         self.ledger.removals.rewind(shard, mark)
-        self.told(supply, self.ready_rings - rings)
+        self.told(supply, self.ready_signals - signals)
         self.look_for_room()
 
     def give_up(self, shard: Shard) -> None:
-        supply, rings = self.supply, self.ready_rings
+        supply, signals = self.supply, self.ready_signals
         gone = self.having(*WAITING, State.POSTPONED) + self.known_as(State.UNSETTLED)
         gone = [c for c in gone if c.shard is shard]
         self._given_back(gone, self.ledger.removals.release_shard(shard))
-        self.told(supply, self.ready_rings - rings)
+        self.told(supply, self.ready_signals - signals)
         self.look_for_room()
 
     def _given_back(
@@ -606,7 +606,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ask_for_renewal()
 
     def ask_for_renewal(self) -> None:
-        supply, rings = self.supply, self.ready_rings
+        supply, signals = self.supply, self.ready_signals
         third, two_thirds = self.now - LEASE / 3, self.now - LEASE * 2 / 3
         claim_budget = self.spare_probes
         for copy in claim_budget:
@@ -615,7 +615,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._out_of_line()
         due = [
             copy
-            for copy in self.in_books
+            for copy in self.in_ledger
             if copy.state is not State.UNSETTLED
             and copy not in claim_budget
             and copy.leased_at <= third
@@ -629,20 +629,22 @@ class LedgerMachine(RuleBasedStateMachine):
             due = [copy for copy in due if copy not in copies]
             self.asked.append(Asked(renewal, copies, self.now))
         assert not due
-        self.told(supply, self.ready_rings - rings)
+        self.told(supply, self.ready_signals - signals)
         if any(copy.state is State.RELEASED for copy in claim_budget):
             self.look_for_room()
 
     def release_probes(self, most: int) -> None:
         """Let others try suspects that would wait here to run alone."""
-        supply, rings = self.supply, self.ready_rings
+        supply, signals = self.supply, self.ready_signals
         waiting = [entry for entry in self.ledger._ready_queue.waiting() if entry.probe]
         left = {(e.shard.key, e.id) for e in waiting[1 + most :]}
         copies = [c for c in self.spare_probes if (c.shard.key, c.id) in left]
         self._given_back(copies, self.ledger.removals.release_probes(1 + most))
-        self.told(supply, self.ready_rings - rings)
+        self.told(supply, self.ready_signals - signals)
         if copies and self.waiting:
-            assert self.room_rings, "the reader sleeps though there is less in hand"
+            assert self.capacity_signals, (
+                "the reader sleeps though there is less in hand"
+            )
 
     def begin_turn(self) -> None:
         self.ledger.work.begin_turn(self.now)
@@ -661,7 +663,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ours = [copy for index, copy in enumerate(asked.copies) if number >> index & 1]
         gone = [copy for copy in asked.copies if copy not in ours]
         gone = [c for c in gone if c.state not in OVER | SENT]
-        supply, rings = self.supply, self.ready_rings
+        supply, signals = self.supply, self.ready_signals
         for copy in gone:
             copy.state = State.LOST
         self._out_of_line()
@@ -670,11 +672,13 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         assert lost == len(gone)
         if lost and self.waiting:
-            assert self.room_rings, "the reader sleeps though there is less in hand"
+            assert self.capacity_signals, (
+                "the reader sleeps though there is less in hand"
+            )
         here = [c for c in asked.copies if c.state not in OVER]
         assert Counter(asked.renewal.ids) == Counter(copy.id for copy in here)
         self.counts["lost"] += lost
-        self.told(supply, self.ready_rings - rings)
+        self.told(supply, self.ready_signals - signals)
         for copy in asked.copies:
             copy.leased_at = asked.when
         self.ledger.leases.renewed(asked.renewal, asked.when)
@@ -753,14 +757,16 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         copy = pick(waits, number)
         assert copy.entry is not None
-        supply, rings, deferred = self.supply, self.ready_rings, self.deferred
+        supply, signals, deferred = self.supply, self.ready_signals, self.deferred
         copy.in_hand = False
         self.ledger.put_back(copy.entry)
         if copy.state is State.RUNNING:
             copy.state = State.TO_COUNT
             self._file_first(copy)
         self.out_of_turn = True
-        self.told(supply, self.ready_rings - rings + (copy.state is not State.TO_COUNT))
+        self.told(
+            supply, self.ready_signals - signals + (copy.state is not State.TO_COUNT)
+        )
         assert len(deferred) - len(self.deferred) <= 1
 
     def _file_first(self, copy: Copy) -> None:
@@ -773,14 +779,14 @@ class LedgerMachine(RuleBasedStateMachine):
         free = self.prefetch_window.capacity - self.ledger.flow.held >= self.aim > 0
         waits = self.ledger.work.length or self.ledger._ready_queue.behind
         if self.waiting and not self.late and free and not waits:
-            assert self.room_rings, "the reader sleeps though nothing waits"
+            assert self.capacity_signals, "the reader sleeps though nothing waits"
 
     def grow_hungry(self, change: int) -> None:
         change = max(change, -self.idle_workers)
         self.idle_workers += change
         self.ledger.flow.waiting_changed(change)
         if change > 0 and self.waiting:
-            assert self.room_rings, "the reader sleeps though a worker starves"
+            assert self.capacity_signals, "the reader sleeps though a worker starves"
 
     @property
     def in_users_reach(self) -> list[Copy]:
@@ -837,7 +843,7 @@ class LedgerMachine(RuleBasedStateMachine):
         copy, disposition = pick(within, number), self.disposition(number)
         assert copy.entry is not None
         entry, now = copy.entry, self.ledger.retries.next_due
-        rings = self.postponed_rings
+        signals = self.postponed_signals
         accepted = self._outcomes_due(
             lambda: self.ledger.refuse(entry, disposition, copy.fields)
         )
@@ -849,7 +855,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif copy.state is State.UNSETTLED and not copy.forgotten:
             copy.disposition = disposition
             self._apply(copy, disposition)
-            self._the_retrier_is_rung(now, rings)
+            self._the_retrier_is_rung(now, signals)
 
     def _apply(self, copy: Copy, disposition: Disposition) -> None:
         """Have a verdict done."""
@@ -884,10 +890,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.due[later] = disposition.due
         self.counts["retried"] += 1
 
-    def _the_retrier_is_rung(self, before: float | None, rings: int) -> None:
+    def _the_retrier_is_rung(self, before: float | None, signals: int) -> None:
         due = self.ledger.retries.next_due
         earlier = due is not None and (before is None or due < before)
-        assert self.postponed_rings - rings == earlier
+        assert self.postponed_signals - signals == earlier
 
     def make_due(self) -> None:
         waits = self.having(State.POSTPONED)
@@ -934,12 +940,16 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = pick(self.in_hand, number)
         assert copy.entry is not None
         entry, deferred, now = copy.entry, self.deferred, self.ledger.retries.next_due
-        supply, rings, retries = self.supply, self.ready_rings, self.postponed_rings
+        supply, signals, retries = (
+            self.supply,
+            self.ready_signals,
+            self.postponed_signals,
+        )
         self._outcomes_due(lambda: act(entry))
         copy.in_hand = False
         free = [c for c in deferred if (c.id, c.shard) == (copy.id, copy.shard)]
         due = len(free if copy.awaited else [])
-        assert self.ready_rings - rings == due
+        assert self.ready_signals - signals == due
         if copy.state is State.RUNNING and disposition is not None:
             copy.state, copy.disposition = State.FAILED, disposition
         if copy.state is State.FAILED:
@@ -958,7 +968,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.counts["left"] += 1
         self._the_retrier_is_rung(now, retries)
         # Who has finished looks for the next itself.
-        self.told(supply, 1 + self.ready_rings - rings)
+        self.told(supply, 1 + self.ready_signals - signals)
         self.the_reader_is_rung_when_all_is_free()
 
     @property
@@ -980,11 +990,11 @@ class LedgerMachine(RuleBasedStateMachine):
             self.line = self.having(*WAITING)
 
     def hold(self, *, held: bool) -> None:
-        rings = self.ready_rings
+        signals = self.ready_signals
         self.ledger.hold_suspects(held=held)
         self.held = held
         if not held and self.ledger.work.length:
-            assert self.ready_rings == rings + 1, "it waits, and nobody was told"
+            assert self.ready_signals == signals + 1, "it waits, and nobody was told"
 
     # -- the committer -------------------------------------------------------------
 
@@ -1022,7 +1032,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.counts["acked"] += 1
             self.confirmed.append(copy)
         if self.waiting:
-            assert self.room_rings, "the reader sleeps though outcomes have left"
+            assert self.capacity_signals, "the reader sleeps though outcomes have left"
 
     def lose_the_reply(self, number: int) -> None:
         if not self.sent:
@@ -1075,17 +1085,19 @@ class LedgerMachine(RuleBasedStateMachine):
             copy.state, copy.dropped = State.DONE, True
             self.counts["dead" if reply == "ours" else "lost"] += 1
         if copy.state is not State.TO_DEAD_LETTER and self.waiting:
-            assert self.room_rings, "the reader sleeps though there is less in hand"
+            assert self.capacity_signals, (
+                "the reader sleeps though there is less in hand"
+            )
 
     def _outcomes_due(self, act: Callable[[], T]) -> T:
         """Do something, and see that the committer is rung if that is due."""
-        before, rings = self.ledger.acks.uncommitted, self.outcome_rings
+        before, signals = self.ledger.acks.uncommitted, self.outcome_signals
         dead_lettering = self.ledger.acks.dead_lettering
         result = act()
         after = self.ledger.acks.uncommitted
         due = {1, self.max_pending} & set(range(before + 1, after + 1))
         condemned = max(0, self.ledger.acks.dead_lettering - dead_lettering)
-        assert self.outcome_rings - rings == len(due) + condemned
+        assert self.outcome_signals - signals == len(due) + condemned
         return result
 
     # -- closing -------------------------------------------------------------------
@@ -1207,14 +1219,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 if copy.state not in {State.RELEASED, State.LOST}:
                     done = copy.state in {*OVER, *UNCOMMITTED, State.UNSETTLED}
                     assert bool(copy.entry.fields) == (not done)
-        books = Counter(
+        held_ids = Counter(
             (key, id_)
             for key, shard_state in self.ledger.shards.items()
             for id_ in shard_state.entries
         )
-        assert books == Counter((c.shard.key, c.id) for c in self.in_books)
+        assert held_ids == Counter((c.shard.key, c.id) for c in self.in_ledger)
         for shard in SHARDS:
-            mine = {c.id for c in self.in_books if c.shard is shard}
+            mine = {c.id for c in self.in_ledger if c.shard is shard}
             assert set(self.ledger.shards.ids(shard)) == mine
 
     def totals_add_up(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.states import WITH_HANDLER, State
-from support.ledger import A, Books, raw
+from support.ledger import A, SpyLedger, raw
 
 
 @dataclass(eq=False)
@@ -41,9 +41,9 @@ def two() -> tuple[PoisonGuard, Consumer, Consumer]:
 
 
 def running(state: State = State.RUNNING) -> Entry:
-    books = Books()
-    books.read(1)
-    entry = books.started()
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
     entry.state = state
     return entry
 
@@ -191,18 +191,18 @@ class Process:
     def settle(self) -> None:
         """Have all outcomes confirmed."""
         for member in self.members:
-            for batch in member.books.acks.to_send():
+            for batch in member.ledger.acks.to_send():
                 for id_ in batch.ids:
                     del self.server.owners[number_of(id_)]
-                member.books.ack_confirmed(batch)
+                member.ledger.ack_confirmed(batch)
 
     def bury(self) -> None:
         """Write dead letters."""
         for member in self.members:
-            for entry in member.books.acks.dead_letters_to_send(100):
+            for entry in member.ledger.acks.dead_letters_to_send(100):
                 self.dead.append(number_of(entry.id))
                 del self.server.owners[number_of(entry.id)]
-                member.books.dead_letter_confirmed(entry, ours=True)
+                member.ledger.dead_letter_confirmed(entry, ours=True)
 
 
 class Running:
@@ -213,11 +213,11 @@ class Running:
 
     def __init__(self, process: Process, most: int) -> None:
         self.process = process
-        self.books = Books(max_attempts=most, max_messages=1000)
+        self.ledger = SpyLedger(max_attempts=most, max_messages=1000)
 
     @property
     def running(self) -> Sequence[Entry]:
-        return self.books.running
+        return self.ledger.running
 
     def hold(self) -> None:
         pass
@@ -227,22 +227,22 @@ class Running:
 
     def start(self, *, counting: bool) -> None:
         """Start what is next, if it may."""
-        books, guard = self.books, self.process.guard
-        books.work.counts_starts = counting
-        if books.work.next_is_probe:
+        ledger, guard = self.ledger, self.process.guard
+        ledger.work.counts_starts = counting
+        if ledger.work.next_is_probe:
             if not guard.admits(self, 0.0):
                 return
-            [entry] = books.work.take_counted()
+            [entry] = ledger.work.take_counted()
             guard.started(entry, 0.0, confirms=True)
             self.process.settle()
             self.count(entry)
             return
         guard.withdraw(self)
         if guard.is_open(0.0):
-            for entry in books.work.take_counted():
+            for entry in ledger.work.take_counted():
                 self.count(entry)
                 return
-            books.work.take()
+            ledger.work.take()
 
     def count(self, entry: Entry) -> None:
         number = number_of(entry.id)
@@ -273,7 +273,7 @@ class World:
         for number in ids:
             self.server.owners[number] = process.number
             self.server.counts[number] = 1
-        member.books.read(*ids)
+        member.ledger.read(*ids)
 
     def claim(self, process: Process, member: Running) -> None:
         """Take over what nobody has: its process has died."""
@@ -281,14 +281,14 @@ class World:
             number_of(entry.id)
             for each in self.processes
             for other in each.members
-            for entry in other.books.in_books()
+            for entry in other.ledger.held_entries()
         }
         lost = [n for n in self.server.owners if n not in known]
         for number in lost:
             self.server.owners[number] = process.number
         entries = [[raw(number), [b"msg", b"x"]] for number in lost]
         counts = {raw(number): self.server.counts[number] for number in lost}
-        member.books.deliveries.recovered(A, entries, 0.0, counts, claimed=True)
+        member.ledger.deliveries.recovered(A, entries, 0.0, counts, claimed=True)
 
     def handle(self, process: Process, member: Running, pick: int) -> None:
         """Have a handler end; or with it, the process."""
@@ -299,7 +299,7 @@ class World:
         if number_of(entry.id) in self.poison:
             self.die(process)
         else:
-            member.books.processed(entry)
+            member.ledger.processed(entry)
 
     def kill(self, process: Process) -> None:
         """Have a process die, if something is at work in it that does that."""
@@ -378,5 +378,5 @@ def left(world: World) -> list[Entry]:
         entry
         for process in world.processes
         for member in process.members
-        for entry in member.books.in_books()
+        for entry in member.ledger.held_entries()
     ]

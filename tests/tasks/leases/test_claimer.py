@@ -21,15 +21,15 @@ from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import Book
 from penstock.message import Shard
 from support.events import Events
-from support.ledger import A, Books, raw, the
+from support.ledger import A, SpyLedger, only, raw
 
 
 class Confirms:
     """A connection on which a takeover overtakes an acknowledgement of ours."""
 
-    def __init__(self, books: Books, *, confirms: bool) -> None:
-        self._books = books
-        self._batch = the(books.acks.to_send())
+    def __init__(self, ledger: SpyLedger, *, confirms: bool) -> None:
+        self._ledger = ledger
+        self._batch = only(ledger.acks.to_send())
         self._confirms = confirms
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
@@ -44,7 +44,7 @@ class Confirms:
         self, _: Shard, ids: Sequence[bytes], book: Book
     ) -> tuple[Sequence[bytes], None]:
         if self._confirms:
-            self._books.ack_confirmed(self._batch)
+            self._ledger.ack_confirmed(self._batch)
         book([(id_, (b"msg", b"x")) for id_ in ids])
         return (), None
 
@@ -54,16 +54,16 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
     events: Events, *, confirms: bool
 ) -> None:
     """The server stood still for a lease, and then did the one before the other."""
-    books = Books()
-    books.read(1)
-    entry = books.started()
-    books.finish(entry, ack=True)
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    ledger.finish(entry, ack=True)
     member = SimpleNamespace(group="g", name="c")
-    line = Confirms(books, confirms=confirms)
+    line = Confirms(ledger, confirms=confirms)
     claimer = Claimer(
         cast("CommandConnection", line),
         fetch=line.fetch,
-        ledger=books,
+        ledger=ledger,
         entry_queue=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),
         claims=OwnClaims(cast("Membership", member)),
@@ -73,8 +73,8 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
         on_event=events,
     )
     await claimer._search(A)
-    assert books.started().id == raw(2)
-    assert books.next() is None
+    assert ledger.start_next().id == raw(2)
+    assert ledger.take_next() is None
 
 
 async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
@@ -85,18 +85,18 @@ async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
     ids = [await redis.xadd(stream, {"msg": "x"}) for _ in range(50)]
     await redis.xreadgroup("g", "c", {stream: ">"})
     shard = Shard(stream, 0, stream.encode())
-    books = Books(lease=1.0)
-    books.deliveries.received(
+    ledger = SpyLedger(lease=1.0)
+    ledger.deliveries.received(
         shard, [[ids[0], [b"msg", b"x"]], [ids[-1], [b"msg", b"x"]]], 0.0, 2
     )
-    first, last = books.started(), books.started()
+    first, last = ledger.start_next(), ledger.start_next()
     member = SimpleNamespace(group="g", name="c")
     wire = await connect(parse(url))
     try:
         claims = OwnClaims(cast("Membership", member))
         found = await renew(
             cast("CommandConnection", wire),
-            books,
+            ledger,
             cast("Membership", member),
             claims,
             1.0,
@@ -104,5 +104,5 @@ async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
     finally:
         await wire.aclose()
     assert found == ([], None)
-    assert books.may_start(first)
-    assert books.may_start(last)
+    assert ledger.may_start(first)
+    assert ledger.may_start(last)

@@ -16,10 +16,10 @@ class Waits:
 
     def __init__(self, *, waits: bool) -> None:
         self.waits = waits
-        self.rings = 0
+        self.signals = 0
 
     def room_again(self) -> None:
-        self.rings += 1
+        self.signals += 1
 
 
 def readers(budget: int, waiting: Sequence[bool]) -> tuple[Readers, list[Waits]]:
@@ -46,11 +46,11 @@ def test_who_found_no_room_is_told_when_another_finds_some() -> None:
     """The ledger rings for the one that asked last, and that one had some."""
     made, each = readers(10, [False, True, False, True])
     made.budget()
-    assert [one.rings for one in each] == [0, 1, 0, 1]
+    assert [one.signals for one in each] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("waiting", [(True,), (False, True)])
 def test_nobody_is_told_for_nothing(*, waiting: tuple[bool, ...]) -> None:
     made, each = readers(10 if len(waiting) == 1 else 0, waiting)
     made.budget()
-    assert sum(one.rings for one in each) == 0
+    assert sum(one.signals for one in each) == 0
