@@ -1,4 +1,4 @@
-"""What was given up, until its letter is written and it is acknowledged."""
+"""Dead letters in the ledger, from giving an entry up to its acknowledgement."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ def dead_letter(ledger: SpyLedger, *numbers: int) -> None:
 
 
 def send_dead_letters(ledger: SpyLedger, *numbers: int) -> list[Entry]:
-    """Have entries buried; their replies have not come."""
+    """Send dead letters whose replies have not come."""
     dead_letter(ledger, *numbers)
     return ledger.acks.dead_letters_to_send(len(numbers))
 
 
-def test_what_was_given_up_keeps_its_body_and_its_room_until_it_is_copied() -> None:
+def test_a_given_up_entry_keeps_its_fields_and_capacity_until_it_is_dead_lettered() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.fail_next(GIVEN_UP)
@@ -84,13 +86,13 @@ def test_what_was_given_up_keeps_its_body_and_its_room_until_it_is_copied() -> N
     assert ledger.acks.to_send() == []
 
 
-def test_the_committer_is_rung_for_each_that_dies() -> None:
+def test_the_committer_is_woken_for_each_entry_to_dead_letter() -> None:
     ledger = SpyLedger()
     dead_letter(ledger, 1, 2, 3)
     assert ledger.outcome_signals == 3
 
 
-def test_no_more_are_taken_than_go_into_one_write() -> None:
+def test_at_most_as_many_entries_are_taken_as_fit_into_one_write() -> None:
     ledger = SpyLedger()
     dead_letter(ledger, 1, 2)
     ledger.read(3, 4, shard=B)
@@ -103,7 +105,7 @@ def test_no_more_are_taken_than_go_into_one_write() -> None:
     assert ledger.acks.dead_lettering == 4
 
 
-def test_a_letter_whose_reply_was_lost_is_sent_again() -> None:
+def test_a_dead_letter_whose_reply_was_lost_is_sent_again() -> None:
     ledger = SpyLedger()
     [one, two] = send_dead_letters(ledger, 1, 2)
     ledger.dead_letter_unconfirmed(one)
@@ -120,7 +122,7 @@ def test_a_letter_whose_reply_was_lost_is_sent_again() -> None:
     )
 
 
-def test_what_somebody_else_has_by_then_is_no_letter_of_ours() -> None:
+def test_an_entry_that_another_consumer_has_claimed_is_counted_as_lost() -> None:
     ledger = SpyLedger()
     [entry] = send_dead_letters(ledger, 1)
     ledger.dead_letter_confirmed(entry, ours=False)
@@ -129,7 +131,9 @@ def test_what_somebody_else_has_by_then_is_no_letter_of_ours() -> None:
     assert not known(ledger, A, raw(1))
 
 
-def test_what_was_copied_and_not_acknowledged_is_acknowledged_by_itself() -> None:
+def test_an_entry_that_was_copied_and_not_acknowledged_is_acknowledged_separately() -> (
+    None
+):
     ledger = SpyLedger()
     [entry] = send_dead_letters(ledger, 1)
     ledger.dead_letter_written(entry)
@@ -154,7 +158,9 @@ def test_what_was_copied_and_not_acknowledged_is_acknowledged_by_itself() -> Non
     ["dead_letter_confirmed", "dead_letter_written", "dead_letter_unconfirmed"],
 )
 @pytest.mark.parametrize("state", set(State) - {State.DEAD_LETTERING, State.RELEASED})
-def test_there_is_no_reply_to_what_was_not_sent(answer: str, state: State) -> None:
+def test_a_reply_to_an_entry_that_was_not_sent_is_an_illegal_transition(
+    answer: str, state: State
+) -> None:
     ledger = SpyLedger()
     [entry] = send_dead_letters(ledger, 1)
     entry.state = state
@@ -167,7 +173,7 @@ def test_there_is_no_reply_to_what_was_not_sent(answer: str, state: State) -> No
 
 
 @pytest.mark.parametrize("answer", ["dead_letter_confirmed", "dead_letter_written"])
-def test_the_reader_is_rung_when_a_letter_is_written(answer: str) -> None:
+def test_the_reader_is_woken_when_a_dead_letter_is_written(answer: str) -> None:
     ledger = SpyLedger(max_messages=1)
     [entry] = send_dead_letters(ledger, 1)
     assert ledger.read_budget() == 0
@@ -177,7 +183,7 @@ def test_the_reader_is_rung_when_a_letter_is_written(answer: str) -> None:
     assert ledger.read_budget() == 1
 
 
-def test_what_is_dead_can_be_lost_to_others() -> None:
+def test_an_entry_to_dead_letter_can_be_lost_to_other_consumers() -> None:
     ledger = SpyLedger(lease=30.0)
     dead_letter(ledger, 1, 2)
     [renewal] = ledger.to_renew(25.0)
@@ -190,7 +196,7 @@ def test_what_is_dead_can_be_lost_to_others() -> None:
     assert ids(ledger.acks.dead_letters_to_send(10)) == [raw(2)]
 
 
-def test_what_is_being_buried_is_not_lost_by_a_renewal_that_misses_it() -> None:
+def test_a_dead_letter_in_flight_is_not_lost_when_a_renewal_does_not_list_it() -> None:
     ledger = SpyLedger(lease=30.0)
     [entry] = send_dead_letters(ledger, 1)
     [renewal] = ledger.to_renew(25.0)
@@ -199,7 +205,9 @@ def test_what_is_being_buried_is_not_lost_by_a_renewal_that_misses_it() -> None:
     assert (ledger.counters.lost, ledger.counters.dead) == (0, 1)
 
 
-def test_what_was_buried_while_pending_entries_were_read_does_not_come_back() -> None:
+def test_entries_dead_lettered_while_pending_entries_are_read_are_not_recovered() -> (
+    None
+):
     ledger = SpyLedger()
     [one, two] = send_dead_letters(ledger, 1, 2)
     with ledger.deliveries.recovering(A):
@@ -209,7 +217,7 @@ def test_what_was_buried_while_pending_entries_were_read_does_not_come_back() ->
     assert ledger.start_next().id == raw(3)
 
 
-def test_what_is_dying_does_not_come_back() -> None:
+def test_an_entry_that_waits_for_its_dead_letter_is_not_recovered() -> None:
     ledger = SpyLedger()
     send_dead_letters(ledger, 1)
     dead_letter(ledger, 2)
@@ -218,7 +226,7 @@ def test_what_is_dying_does_not_come_back() -> None:
     assert ledger.acks.dead_lettering == 2
 
 
-def test_a_seek_and_a_shard_given_up_leave_the_dead_their_letters() -> None:
+def test_a_seek_and_a_released_shard_keep_the_entries_to_dead_letter() -> None:
     ledger = SpyLedger()
     send_dead_letters(ledger, 1)
     dead_letter(ledger, 2)
@@ -229,10 +237,10 @@ def test_a_seek_and_a_shard_given_up_leave_the_dead_their_letters() -> None:
     assert ledger.acks.dead_lettering == 2
 
 
-# -- set back ----------------------------------------------------------------------
+# -- redelivery --------------------------------------------------------------------
 
 
-def test_what_is_dead_and_comes_again_is_handled_again() -> None:
+def test_an_entry_to_dead_letter_that_is_redelivered_is_handled_again() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.fail_next(GIVEN_UP)
@@ -248,7 +256,7 @@ def test_what_is_dead_and_comes_again_is_handled_again() -> None:
 
 
 @pytest.mark.parametrize("dead_letter_written", [False, True])
-def test_what_came_again_while_it_was_buried_stays_in_the_books(
+def test_an_entry_redelivered_while_its_dead_letter_is_in_flight_stays_in_the_ledger(
     dead_letter_written: bool,  # noqa: FBT001
 ) -> None:
     ledger = SpyLedger(ordering=KEY)
@@ -275,7 +283,7 @@ def test_what_came_again_while_it_was_buried_stays_in_the_books(
 # -- closing -----------------------------------------------------------------------
 
 
-def test_what_is_dead_is_given_back_with_the_attempts_it_had() -> None:
+def test_an_entry_to_dead_letter_is_released_with_its_attempts() -> None:
     ledger = SpyLedger()
     ledger.recover(1, attempts=2)
     ledger.fail_next(GIVEN_UP)
@@ -285,7 +293,7 @@ def test_what_is_dead_is_given_back_with_the_attempts_it_had() -> None:
     assert ledger.shards.unconfirmed() == []
 
 
-def test_what_failed_is_given_back_and_not_buried_by_a_handler_that_ends_late() -> None:
+def test_a_released_entry_is_not_dead_lettered_when_its_handler_finishes_late() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
@@ -296,7 +304,7 @@ def test_what_failed_is_given_back_and_not_buried_by_a_handler_that_ends_late() 
     assert (ledger.flow.held, ledger.acks.dead_lettering) == (0, 0)
 
 
-def test_closing_forgets_the_dead() -> None:
+def test_closing_drops_the_entries_to_dead_letter() -> None:
     ledger = SpyLedger()
     dead_letter(ledger, 1)
     ledger.close()

@@ -1,4 +1,4 @@
-"""When a ledger lets more be read, and whom it tells."""
+"""Flow control: read and claim budgets, and wake-ups of the reader."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from penstock._core.protocol.replies import RawEntry
 from support.ledger import KEY, SHARD, A, B, SpyLedger, claim, only, raw
 
 
-def quick(**options: Any) -> SpyLedger:
-    """Give empty books whose workers were quick, so that pace bounds nothing."""
+def with_fast_workers(**options: Any) -> SpyLedger:
+    """Return an empty ledger whose workers are too fast for the rate to bound it."""
     ledger = SpyLedger(**options)
     for number in range(20):
         ledger.read(
@@ -30,23 +30,23 @@ def quick(**options: Any) -> SpyLedger:
 # -- what is read ------------------------------------------------------------------
 
 
-def test_reading_begins_with_a_few() -> None:
+def test_the_first_read_is_small() -> None:
     ledger = SpyLedger(max_messages=1000)
     assert ledger.read_budget() == 8
     assert SpyLedger(max_messages=3).read_budget() == 3
 
 
-def test_room_is_what_is_free() -> None:
-    ledger = quick(max_messages=10)
+def test_the_read_budget_is_what_is_free() -> None:
+    ledger = with_fast_workers(max_messages=10)
     assert ledger.read_budget() == 10
     ledger.read(*range(4))
     assert ledger.read_budget() == 6
     for _ in range(4):
         ledger.start_next()
-    assert ledger.read_budget() == 6, "what runs is held too"
+    assert ledger.read_budget() == 6, "running entries are held too"
 
 
-def test_room_doubles_while_handlers_keep_up() -> None:
+def test_the_read_budget_doubles_while_handlers_keep_up() -> None:
     ledger = SpyLedger(max_messages=1000)
     asked = [ledger.read_budget()]
     for time in range(5):
@@ -56,22 +56,22 @@ def test_room_doubles_while_handlers_keep_up() -> None:
     assert asked == [8, 16, 32, 64, 128, 256]
 
 
-def test_no_more_waits_than_handlers_get_done_in_the_time_that_it_may_wait() -> None:
+def test_no_more_entries_wait_than_handlers_finish_within_max_wait() -> None:
     ledger = SpyLedger(max_messages=1000, max_wait=2.0)
     assert ledger.read_budget(now=0.0) == 8
     ledger.read(*range(8))
     ledger.process_next(3)
-    assert ledger.read_budget(now=1.0) == 0, "6 in 2 s: of those, 5 are here"
+    assert ledger.read_budget(now=1.0) == 0, "6 may wait at 3 a second, and 5 do"
     ledger.process_next(2)
-    # 2 in the last second.
+    # 2 were done in the last second.
     assert ledger.read_budget(now=2.0) == 0
     ledger.process_next(1)
     assert ledger.read_budget(now=3.0) == 0
     ledger.process_next(1)
-    assert ledger.read_budget(now=4.0) == 1, "one more than the one that waits"
+    assert ledger.read_budget(now=4.0) == 1, "one more beside the one that waits"
 
 
-def test_where_a_message_takes_longer_than_one_may_wait_only_the_idle_get_some() -> (
+def test_if_a_message_takes_longer_than_max_wait_only_idle_workers_are_read_for() -> (
     None
 ):
     ledger = SpyLedger(max_wait=1.0)
@@ -86,19 +86,21 @@ def test_where_a_message_takes_longer_than_one_may_wait_only_the_idle_get_some()
     assert ledger.read_budget(now=101.0) == 2
 
 
-def test_with_less_than_half_free_nothing_is_read_while_there_is_work() -> None:
-    ledger = quick(max_messages=10)
+def test_with_less_than_half_free_nothing_is_read_while_entries_wait() -> None:
+    ledger = with_fast_workers(max_messages=10)
     ledger.read(*range(6))
     assert ledger.read_budget() == 0
     taken = [ledger.start_next() for _ in range(5)]
-    assert ledger.read_budget() == 0, "one is there to be taken"
+    assert ledger.read_budget() == 0, "one entry can still be taken"
     taken.append(ledger.start_next())
-    assert ledger.read_budget() == 4, "the queue ran empty: idle workers may want more"
+    assert ledger.read_budget() == 4, (
+        "the queue is empty, and idle workers may want more"
+    )
     ledger.finish(taken[0], ack=True)
     assert ledger.read_budget() == 5
 
 
-def test_half_of_what_should_wait_is_worth_a_read() -> None:
+def test_half_of_the_entries_that_should_wait_is_worth_a_read() -> None:
     ledger = SpyLedger(max_messages=1000)
     ledger.read(*range(5))
     assert ledger.read_budget() == 0
@@ -106,8 +108,8 @@ def test_half_of_what_should_wait_is_worth_a_read() -> None:
     assert ledger.read_budget() == 4
 
 
-def test_who_has_nothing_to_do_is_read_for_whatever_waits_in_lanes() -> None:
-    ledger = quick(max_messages=100, ordering=SHARD)
+def test_idle_workers_are_read_for_however_many_entries_wait_in_lanes() -> None:
+    ledger = with_fast_workers(max_messages=100, ordering=SHARD)
     ledger.read(*range(90))
     assert ledger.work.length == 1
     assert ledger.read_budget() == 0
@@ -115,10 +117,10 @@ def test_who_has_nothing_to_do_is_read_for_whatever_waits_in_lanes() -> None:
     ledger.flow.waiting_changed(2)
     assert ledger.read_budget() == 2
     ledger.flow.waiting_changed(50)
-    assert ledger.read_budget() == 10, "no more than may be held"
+    assert ledger.read_budget() == 10, "not more than may be held"
 
 
-def test_hungry_workers_get_their_fill_beside_what_is_there_to_be_taken() -> None:
+def test_idle_workers_are_read_for_beyond_the_entries_that_can_be_taken() -> None:
     ledger = SpyLedger(max_messages=100)
     ledger.flow.waiting_changed(20)
     assert ledger.read_budget() == 20
@@ -128,7 +130,7 @@ def test_hungry_workers_get_their_fill_beside_what_is_there_to_be_taken() -> Non
     assert ledger.read_budget() == 0
 
 
-def test_bytes_bound_the_room_too() -> None:
+def test_bytes_bound_the_read_budget_too() -> None:
     ledger = SpyLedger(max_messages=100, max_bytes=100)
     ledger.read(*range(8))
     assert ledger.read_budget() == 0
@@ -146,7 +148,7 @@ def test_bytes_bound_the_room_too() -> None:
     assert ledger.read_budget() == 5
 
 
-def test_a_single_entry_that_is_larger_than_all_room_goes_through() -> None:
+def test_a_single_entry_larger_than_max_bytes_is_read_alone() -> None:
     ledger = SpyLedger(max_bytes=5)
     ledger.read(1)
     assert ledger.read_budget() == 0
@@ -155,7 +157,7 @@ def test_a_single_entry_that_is_larger_than_all_room_goes_through() -> None:
     assert ledger.read_budget() == 1
 
 
-def test_a_server_that_takes_no_acks_stops_reading_in_the_end() -> None:
+def test_reading_stops_when_the_server_does_not_accept_acknowledgements() -> None:
     ledger = SpyLedger(max_messages=10, max_uncommitted=30)
     for number in range(31):
         assert ledger.read_budget() > 0
@@ -164,7 +166,7 @@ def test_a_server_that_takes_no_acks_stops_reading_in_the_end() -> None:
     assert ledger.acks.uncommitted == 31
     assert ledger.read_budget() == 0
     ledger.flow.waiting_changed(1)
-    assert ledger.read_budget() == 0, "however many wait"
+    assert ledger.read_budget() == 0, "however many workers wait"
     signals = ledger.capacity_signals
     ledger.ack_confirmed(only(ledger.acks.to_send()))
     assert ledger.capacity_signals == signals + 1
@@ -179,7 +181,7 @@ def test_outcomes_that_wait_for_their_user_do_not_stop_reading() -> None:
         ledger.process_next()
 
 
-def test_the_window_learns_from_what_was_new() -> None:
+def test_the_window_learns_sizes_only_from_new_entries() -> None:
     ledger = SpyLedger(max_messages=100, max_bytes=1000)
     ledger.read(1)
     size = ledger.flow.size
@@ -190,11 +192,11 @@ def test_the_window_learns_from_what_was_new() -> None:
     assert ledger.read_budget() == 2, "500 bytes each, not 10,000"
 
 
-# -- who is told -------------------------------------------------------------------
+# -- wake-ups ----------------------------------------------------------------------
 
 
-def test_the_reader_is_rung_when_half_is_free() -> None:
-    ledger = quick(max_messages=10)
+def test_the_reader_is_woken_when_half_of_the_capacity_is_free() -> None:
+    ledger = with_fast_workers(max_messages=10)
     ledger.read(*range(10))
     assert ledger.read_budget() == 0
     ledger.process_next(4)
@@ -204,7 +206,9 @@ def test_the_reader_is_rung_when_half_is_free() -> None:
     assert ledger.read_budget() == 5
 
 
-def test_the_reader_is_rung_when_half_of_what_should_wait_is_taken() -> None:
+def test_the_reader_is_woken_when_half_of_the_entries_that_should_wait_are_taken() -> (
+    None
+):
     ledger = SpyLedger(max_messages=100)
     ledger.read(*range(8))
     assert ledger.read_budget() == 0
@@ -216,7 +220,7 @@ def test_the_reader_is_rung_when_half_of_what_should_wait_is_taken() -> None:
     assert ledger.read_budget() == 4
 
 
-def test_the_reader_is_rung_once_when_as_much_is_taken_at_once() -> None:
+def test_the_reader_is_woken_once_when_several_entries_are_taken_at_once() -> None:
     ledger = SpyLedger(max_messages=100)
     ledger.read(*range(8))
     assert ledger.read_budget() == 0
@@ -226,7 +230,7 @@ def test_the_reader_is_rung_once_when_as_much_is_taken_at_once() -> None:
     assert ledger.capacity_signals == 1
 
 
-def test_the_reader_is_rung_by_a_worker_that_finds_nothing() -> None:
+def test_the_reader_is_woken_by_a_worker_that_finds_nothing() -> None:
     ledger = SpyLedger(max_messages=4)
     ledger.read(*range(4))
     taken = [ledger.start_next() for _ in range(4)]
@@ -238,7 +242,7 @@ def test_the_reader_is_rung_by_a_worker_that_finds_nothing() -> None:
     assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_for_one_place_when_somebody_has_nothing_to_do() -> None:
+def test_the_reader_is_woken_for_a_single_free_place_when_a_worker_is_idle() -> None:
     ledger = SpyLedger(max_messages=4)
     ledger.read(*range(4))
     taken = [ledger.start_next() for _ in range(4)]
@@ -246,12 +250,14 @@ def test_the_reader_is_rung_for_one_place_when_somebody_has_nothing_to_do() -> N
     assert ledger.read_budget() == 0
     assert ledger.flow.at_capacity
     ledger.finish(taken[0], ack=False)
-    assert ledger.capacity_signals == 1, "nobody else may ever finish"
+    assert ledger.capacity_signals == 1, "no other handler may ever finish"
     assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_when_others_took_what_the_hungry_counted_on() -> None:
-    ledger = quick(max_messages=100, ordering=KEY)
+def test_the_reader_is_woken_when_others_take_the_entry_that_an_idle_worker_needs() -> (
+    None
+):
+    ledger = with_fast_workers(max_messages=100, ordering=KEY)
     ledger.read(*range(80), key="k")
     first = ledger.start_next()
     ledger.flow.waiting_changed(1)
@@ -264,7 +270,7 @@ def test_the_reader_is_rung_when_others_took_what_the_hungry_counted_on() -> Non
     assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_as_soon_as_there_is_less_than_the_hungry_want() -> None:
+def test_the_reader_is_woken_when_idle_workers_outnumber_the_waiting_entries() -> None:
     ledger = SpyLedger(max_messages=100)
     ledger.flow.waiting_changed(10)
     ledger.read(*range(10))
@@ -274,7 +280,7 @@ def test_the_reader_is_rung_as_soon_as_there_is_less_than_the_hungry_want() -> N
     assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_when_a_new_order_leaves_less_to_be_taken() -> None:
+def test_the_reader_is_woken_when_a_new_order_lets_fewer_entries_be_taken() -> None:
     ledger = SpyLedger(max_messages=4)
     ledger.read(1, 2, 3)
     ledger.flow.waiting_changed(2)
@@ -285,7 +291,7 @@ def test_the_reader_is_rung_when_a_new_order_leaves_less_to_be_taken() -> None:
     assert ledger.read_budget() == 1
 
 
-def test_a_reader_that_found_room_is_not_rung() -> None:
+def test_a_reader_with_a_budget_is_not_woken() -> None:
     ledger = SpyLedger(max_messages=10)
     ledger.read(1)
     assert ledger.read_budget() > 0
@@ -298,7 +304,7 @@ def test_a_reader_that_found_room_is_not_rung() -> None:
     assert ledger.capacity_signals == 0
 
 
-def test_workers_that_wait_no_more_ring_nobody() -> None:
+def test_a_decrease_of_idle_workers_wakes_nobody() -> None:
     ledger = SpyLedger(max_messages=10)
     ledger.read(*range(8))
     assert ledger.read_budget() == 0
@@ -309,19 +315,19 @@ def test_workers_that_wait_no_more_ring_nobody() -> None:
     assert ledger.capacity_signals == 1
 
 
-# -- takeovers ---------------------------------------------------------------------
+# -- claims ------------------------------------------------------------------------
 
 
-def test_what_may_be_taken_over_is_what_should_wait_and_does_not() -> None:
-    ledger = quick(max_messages=10)
+def test_the_claim_budget_is_what_should_wait_and_does_not() -> None:
+    ledger = with_fast_workers(max_messages=10)
     ledger.read(*range(6))
     assert ledger.read_budget() == 0
-    assert ledger.claim_budget() == 4, "without the wait for a batch"
+    assert ledger.claim_budget() == 4, "a claim need not be worth a batch"
     ledger.read(*range(6, 10))
     assert ledger.claim_budget() == 0
 
 
-def test_who_takes_over_is_bound_by_pace_too() -> None:
+def test_the_claim_budget_is_bound_by_the_rate_too() -> None:
     ledger = SpyLedger(max_messages=100)
     assert ledger.claim_budget(now=0.0) == 8
     ledger.read(1)
@@ -331,8 +337,8 @@ def test_who_takes_over_is_bound_by_pace_too() -> None:
     assert ledger.claim_budget(now=100.0) == 1
 
 
-def test_who_found_nothing_to_spare_is_rung_when_half_is_free() -> None:
-    ledger = quick(max_messages=4)
+def test_after_a_claim_budget_of_0_the_claimer_is_woken_when_half_is_free() -> None:
+    ledger = with_fast_workers(max_messages=4)
     ledger.read(*range(4))
     assert ledger.claim_budget() == 0
     ledger.process_next()
@@ -342,8 +348,8 @@ def test_who_found_nothing_to_spare_is_rung_when_half_is_free() -> None:
     assert ledger.claim_budget() == 2
 
 
-def test_who_found_nothing_to_spare_is_rung_when_the_reader_finds_room() -> None:
-    ledger = quick(max_messages=4)
+def test_after_a_claim_budget_of_0_a_read_budget_wakes_the_claimer() -> None:
+    ledger = with_fast_workers(max_messages=4)
     claim(ledger, *range(4))
     assert ledger.claim_budget() == 0
     ledger.removals.drop(A)
@@ -354,8 +360,8 @@ def test_who_found_nothing_to_spare_is_rung_when_the_reader_finds_room() -> None
     assert ledger.capacity_signals == 1, "once"
 
 
-def test_who_found_something_to_spare_is_not_rung() -> None:
-    ledger = quick(max_messages=4)
+def test_a_claimer_with_a_budget_is_not_woken() -> None:
+    ledger = with_fast_workers(max_messages=4)
     ledger.read(1)
     assert ledger.claim_budget() == 3
     ledger.process_next()
@@ -363,8 +369,8 @@ def test_who_found_something_to_spare_is_not_rung() -> None:
 
 
 @pytest.mark.parametrize("acks", [True, False])
-def test_of_a_large_reply_each_entry_takes_its_own_bytes(*, acks: bool) -> None:
-    """Of a smaller one each takes its share: none of them can be large."""
+def test_in_a_large_reply_each_entry_takes_its_own_bytes(*, acks: bool) -> None:
+    """In a smaller reply each entry takes its share, since none can be large."""
     ledger = SpyLedger(acks=acks)
     entries: list[RawEntry] = [[b"1-1", [b"msg", b"x" * 999]], [b"1-2", [b"msg", b""]]]
     ledger.deliveries.received(A, entries, 0.0, SIZED_ABOVE + 1)

@@ -1,4 +1,4 @@
-"""After an outage the server is told again what it should count."""
+"""Delivery counts that are set again on the server after an outage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def counts_to_set(
     return {(each.shard_state.shard.key, each.count): each.ids for each in renewals}
 
 
-def test_what_handlers_have_is_counted_and_what_waits_is_not_asked_about() -> None:
+def test_running_entries_are_counted_again_and_waiting_ones_are_not() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     ledger.read(3, shard=B)
@@ -24,7 +24,7 @@ def test_what_handlers_have_is_counted_and_what_waits_is_not_asked_about() -> No
     assert counts_to_set(ledger) == {(A.key, 2): [raw(1)]}
 
 
-def test_attempts_are_told_per_shard_and_number() -> None:
+def test_counts_are_set_per_shard_and_attempt_number() -> None:
     ledger = SpyLedger()
     ledger.recover(1, attempts=2)
     ledger.recover(2, shard=B, attempts=0)
@@ -33,14 +33,14 @@ def test_attempts_are_told_per_shard_and_number() -> None:
     assert counts_to_set(ledger) == {(A.key, 4): [raw(1)], (B.key, 2): [raw(2)]}
 
 
-def test_what_failed_keeps_the_count_of_its_failure() -> None:
+def test_a_failed_entry_keeps_the_count_of_its_failed_attempt() -> None:
     ledger = SpyLedger()
     ledger.recover(1, attempts=1)
     ledger.fail(ledger.start_next(), RetryAt(5.0, 5.0))
     assert counts_to_set(ledger) == {(A.key, 3): [raw(1)]}
 
 
-def test_with_an_outcome_only_a_further_attempt_matters() -> None:
+def test_an_entry_with_an_outcome_is_counted_only_on_a_further_attempt() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     ledger.recover(2, attempts=1)
@@ -51,7 +51,7 @@ def test_with_an_outcome_only_a_further_attempt_matters() -> None:
     assert counts_to_set(ledger) == {(A.key, 3): [raw(2)]}
 
 
-def test_what_may_be_another_s_is_left_alone() -> None:
+def test_an_entry_that_another_consumer_may_have_claimed_is_not_counted() -> None:
     ledger = SpyLedger(lease=60.0)
     ledger.read(1)
     ledger.start_next()

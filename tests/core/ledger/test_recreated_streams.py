@@ -1,4 +1,4 @@
-"""What is in hand when its stream was deleted and recreated."""
+"""Entries that are held when their stream is deleted and recreated."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from support.ledger import (
 )
 
 
-def deleted(ledger: SpyLedger, number: int) -> None:
-    """Have a pending entry come back that is deleted from its stream."""
+def recover_deleted(ledger: SpyLedger, number: int) -> None:
+    """Recover a pending entry that is deleted from its stream."""
     assert not ledger.deliveries.recovered(A, [[raw(number), None]], 0.0, {})
 
 
-def test_what_waits_is_gone_and_makes_room() -> None:
+def test_waiting_entries_are_lost_and_free_their_capacity() -> None:
     ledger = SpyLedger(max_messages=4)
     ledger.read(1, 2, 3, 4)
     assert ledger.read_budget() == 0
@@ -36,7 +36,7 @@ def test_what_waits_is_gone_and_makes_room() -> None:
     assert ledger.counters.lost == 4
 
 
-def test_what_a_handler_has_ends_there_and_a_new_one_of_its_id_is_handled() -> None:
+def test_a_running_entry_is_lost_and_a_new_entry_with_its_id_is_handled() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     old = ledger.start_next()
@@ -54,7 +54,7 @@ def test_what_a_handler_has_ends_there_and_a_new_one_of_its_id_is_handled() -> N
     assert ledger.counters.late == 1
 
 
-def test_what_is_acknowledged_and_not_sent_is_not_sent() -> None:
+def test_an_acknowledgement_that_was_not_sent_is_dropped() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3)
     ledger.process_next()
@@ -66,10 +66,10 @@ def test_what_is_acknowledged_and_not_sent_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_what_is_on_its_way_is_not_sent_again(*, answered: bool) -> None:
+def test_an_acknowledgement_in_flight_is_not_sent_again(*, answered: bool) -> None:
     ledger = SpyLedger()
     ledger.read(1)
-    deleted(ledger, 2)
+    recover_deleted(ledger, 2)
     ledger.process_next()
     batch = only(ledger.acks.to_send())
     assert ledger.stream_recreated(A) == []
@@ -88,16 +88,16 @@ def test_what_is_on_its_way_is_not_sent_again(*, answered: bool) -> None:
     assert not batch.repeated
 
 
-def test_deleted_entries_are_not_acknowledged_any_more() -> None:
+def test_deleted_ids_are_no_longer_acknowledged() -> None:
     ledger = SpyLedger()
-    deleted(ledger, 1)
+    recover_deleted(ledger, 1)
     assert ledger.acks.uncommitted == 1
     assert ledger.stream_recreated(A) == []
     assert ledger.acks.uncommitted == 0
     assert ledger.read(1) == 1
 
 
-def test_what_is_given_up_or_postponed_is_gone() -> None:
+def test_entries_to_dead_letter_or_to_retry_are_lost() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     ledger.fail(ledger.start_next(), GIVEN_UP)
@@ -109,8 +109,8 @@ def test_what_is_given_up_or_postponed_is_gone() -> None:
     assert ledger.retries.make_due(99.0) == 0
 
 
-@pytest.mark.parametrize("reply", ["buried", "copied", "unburied"])
-def test_a_dead_letter_on_its_way_is_not_sent_again(reply: str) -> None:
+@pytest.mark.parametrize("reply", ["confirmed", "written", "unconfirmed"])
+def test_a_dead_letter_in_flight_is_not_sent_again(reply: str) -> None:
     ledger = SpyLedger()
     ledger.read(1)
     ledger.fail(ledger.start_next(), GIVEN_UP)
@@ -118,11 +118,11 @@ def test_a_dead_letter_on_its_way_is_not_sent_again(reply: str) -> None:
     assert ledger.stream_recreated(A) == []
     ledger.read(1)
     match reply:
-        case "buried":
+        case "confirmed":
             ledger.dead_letter_confirmed(entry, ours=True)
-        case "copied":
+        case "written":
             ledger.dead_letter_written(entry)
-        case "unburied":
+        case "unconfirmed":
             ledger.dead_letter_unconfirmed(entry)
     assert ledger.acks.dead_lettering == ledger.acks.uncommitted == 0
     assert not ledger.acks.dead_letters_to_send(9)
@@ -130,7 +130,7 @@ def test_a_dead_letter_on_its_way_is_not_sent_again(reply: str) -> None:
     assert ledger.flow.held == 1
 
 
-def test_what_is_left_open_can_be_acknowledged_and_is_not_sent() -> None:
+def test_an_unsettled_entry_accepts_an_ack_that_is_not_sent() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     old = ledger.start_next()
@@ -145,7 +145,7 @@ def test_what_is_left_open_can_be_acknowledged_and_is_not_sent() -> None:
     assert ledger.acks.uncommitted == 0
 
 
-def test_other_shards_and_orders_go_on() -> None:
+def test_other_shards_and_lanes_go_on() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     ledger.read(1, shard=B, key="k")
@@ -154,12 +154,12 @@ def test_other_shards_and_orders_go_on() -> None:
     ledger.read(1, key="k")
     other = ledger.start_next()
     assert other.shard is B
-    assert ledger.take_next() is None, "its lane is its predecessor's still"
+    assert ledger.take_next() is None, "the earlier entry still blocks its lane"
     ledger.finish(first, ack=True)
     assert ids([ledger.take_next()]) == [raw(1)]
 
 
-def test_without_acknowledgements_what_waits_is_handed_out_all_the_same() -> None:
+def test_without_acknowledgements_waiting_entries_are_still_handed_out() -> None:
     ledger = SpyLedger(acks=False)
     ledger.read(1, 2)
     assert ledger.stream_recreated(A) == []

@@ -1,4 +1,4 @@
-"""What comes again because the group, or the position, was set back."""
+"""Redeliveries: entries that are delivered again after a rewind."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from support.ledger import (
     state_of,
 )
 
-# -- coming again ------------------------------------------------------------------
+# -- redelivery --------------------------------------------------------------------
 
 
-def test_what_waits_and_comes_again_is_handed_out_once() -> None:
+def test_a_waiting_entry_that_is_redelivered_is_handed_out_once() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     assert ledger.read(1, 2, rewound=True) == 0
@@ -39,7 +39,9 @@ def test_what_waits_and_comes_again_is_handed_out_once() -> None:
     ]
 
 
-def test_what_is_acknowledged_and_gone_comes_again_like_new() -> None:
+def test_an_entry_redelivered_after_its_confirmation_is_handled_like_a_new_one() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1)
     ledger.process_next()
@@ -50,7 +52,7 @@ def test_what_is_acknowledged_and_gone_comes_again_like_new() -> None:
     assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
-def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> None:
+def test_a_redelivered_entry_waits_for_its_handler_whose_outcome_is_dropped() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     old = ledger.start_next()
@@ -60,11 +62,11 @@ def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> N
     assert state_of(new) is State.REDELIVERED
     assert ledger.flow.held == 2
     assert ledger.take_next() is None
-    assert ledger.work.length == 0, "it is set aside"
-    assert ledger.ack(old), "nobody did wrong"
+    assert ledger.work.length == 0, "the redelivered entry is deferred"
+    assert ledger.ack(old), "the user did nothing wrong"
     assert ledger.ready_signals == 0
     ledger.finish(old, ack=True)
-    assert ledger.ready_signals == 1, "nobody was told of it"
+    assert ledger.ready_signals == 1, "the deferred entry was not signalled"
     assert (ledger.flow.held, ledger.acks.uncommitted, ledger.counters.lost) == (
         1,
         0,
@@ -77,7 +79,7 @@ def test_what_a_handler_is_at_waits_for_it_and_its_outcome_does_not_count() -> N
     assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
-def test_others_are_handed_out_past_what_waits_for_its_handler() -> None:
+def test_other_entries_are_handed_out_before_one_that_waits_for_its_handler() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     first, second = ledger.start_next(), ledger.start_next()
@@ -93,18 +95,20 @@ def test_others_are_handed_out_past_what_waits_for_its_handler() -> None:
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(1), None]
 
 
-def test_a_handler_that_ends_before_its_turn_came_again_rings_nobody() -> None:
+def test_a_handler_that_ends_before_the_redelivery_is_deferred_sends_no_signal() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1)
     old = ledger.start_next()
     ledger.read(2, 1, rewound=True)
     ledger.finish(old, ack=False)
-    assert ledger.ready_signals == 0, "the read told of it"
+    assert ledger.ready_signals == 0, "the read has woken a worker"
     assert ledger.counters.left == 0
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(2), raw(1)]
 
 
-def test_what_comes_again_and_again_waits_for_the_last_that_has_it() -> None:
+def test_a_repeatedly_redelivered_entry_waits_for_the_last_running_delivery() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     first = ledger.start_next()
@@ -121,7 +125,7 @@ def test_what_comes_again_and_again_waits_for_the_last_that_has_it() -> None:
     assert ledger.acks.uncommitted == 1
 
 
-def test_an_outcome_that_was_not_sent_yet_does_not_count_any_more() -> None:
+def test_an_outcome_that_was_not_sent_is_dropped_after_a_redelivery() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     one, _ = ledger.process_next(2)
@@ -132,7 +136,7 @@ def test_an_outcome_that_was_not_sent_yet_does_not_count_any_more() -> None:
     assert ids([ledger.take_next()]) == [raw(1)]
 
 
-def test_an_outcome_that_was_sent_leaves_the_new_one_in_the_books() -> None:
+def test_confirming_a_sent_outcome_keeps_the_later_delivery_in_the_ledger() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     ledger.process_next(2)
@@ -146,14 +150,16 @@ def test_an_outcome_that_was_sent_leaves_the_new_one_in_the_books() -> None:
     ledger.process_next()
     ledger.ack_confirmed(only(ledger.acks.to_send()))
     assert not known(ledger, A, raw(1))
-    # Where nothing comes again any more, entries leave as ever.
+    # Without further redeliveries, entries leave as usual.
     ledger.read(3)
     ledger.process_next()
     ledger.ack_confirmed(only(ledger.acks.to_send()))
     assert not known(ledger, A, raw(3))
 
 
-def test_an_outcome_whose_reply_was_lost_is_sent_beside_that_of_the_new_one() -> None:
+def test_an_outcome_whose_reply_was_lost_is_resent_beside_that_of_the_redelivery() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1)
     ledger.process_next()
@@ -168,17 +174,19 @@ def test_an_outcome_whose_reply_was_lost_is_sent_beside_that_of_the_new_one() ->
     assert not known(ledger, A, raw(1))
 
 
-def test_what_was_left_open_is_handed_out_again() -> None:
+def test_an_unsettled_entry_that_is_redelivered_is_handed_out_again() -> None:
     ledger = SpyLedger()
     old = left_unsettled(ledger, 1)
     assert ledger.read(1, rewound=True) == 1
     assert ledger.ack(old)
-    assert ledger.acks.to_send() == [], "the new one counts"
+    assert ledger.acks.to_send() == [], "only the later delivery counts"
     ledger.process_next()
     assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
-def test_what_was_acknowledged_is_so_again_where_a_group_was_made_anew() -> None:
+def test_an_id_whose_ack_is_in_flight_is_acknowledged_again_if_it_is_redelivered() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1)
     ledger.process_next()
@@ -186,7 +194,7 @@ def test_what_was_acknowledged_is_so_again_where_a_group_was_made_anew() -> None
     for _ in range(2):
         assert ledger.read(1) == 0
     assert ledger.acks.uncommitted == 2
-    assert ledger.counters.deleted == 0, "it is there"
+    assert ledger.counters.deleted == 0, "the entry is not deleted"
     ledger.ack_confirmed(batch)
     assert not known(ledger, A, raw(1))
     again = only(ledger.acks.to_send())
@@ -195,21 +203,21 @@ def test_what_was_acknowledged_is_so_again_where_a_group_was_made_anew() -> None
     assert ledger.acks.uncommitted == 0
 
 
-def test_in_a_lane_it_waits_behind_itself() -> None:
+def test_in_a_lane_a_redelivery_waits_behind_its_earlier_delivery() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     old = ledger.start_next()
     ledger.read(1, 2, key="k", rewound=True)
     assert ledger.take_next() is None
     ledger.finish(old, ack=True)
-    assert ids(ledger.process_next()) == [raw(2)], "which was here before"
+    assert ids(ledger.process_next()) == [raw(2)], "it was read before the redelivery"
     assert ids(ledger.process_next()) == [raw(1)]
     assert ledger.take_next() is None
     assert not ledger._ready_queue._lanes
 
 
-def test_without_acks_it_is_a_message_like_any_other() -> None:
-    """Nothing is pending that two handlers could quarrel over."""
+def test_without_acks_a_redelivered_entry_is_a_message_like_any_other() -> None:
+    """Without acknowledgements no entry is pending, so two handlers may have it."""
     ledger = SpyLedger(acks=False)
     ledger.read(1)
     old = ledger.start_next()
@@ -221,18 +229,18 @@ def test_without_acks_it_is_a_message_like_any_other() -> None:
     assert not known(ledger, A, raw(1))
 
 
-def test_without_acks_what_is_read_waits_in_its_lane() -> None:
+def test_without_acks_an_entry_waits_in_its_lane() -> None:
     ledger = SpyLedger(acks=False, ordering=KEY)
     ledger.read(1, 2, key="k")
     ledger.read(3, key="other")
     first = ledger.start_next()
     assert ids([ledger.start_next()]) == [raw(3)]
-    assert ledger.take_next() is None, "2 waits for 1"
+    assert ledger.take_next() is None, "entry 2 waits for entry 1"
     ledger.finish(first, ack=True)
     assert ids([ledger.start_next()]) == [raw(2)]
 
 
-def test_what_waits_for_its_handler_can_be_lost_to_others() -> None:
+def test_an_entry_that_waits_for_its_handler_can_be_lost_to_others() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1)
     old = ledger.start_next()
@@ -247,7 +255,7 @@ def test_what_waits_for_its_handler_can_be_lost_to_others() -> None:
     assert ledger.ready_signals == 0
 
 
-def test_what_has_come_again_is_lost_from_the_queue_too() -> None:
+def test_a_redelivered_entry_is_lost_from_the_queue_too() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1)
     old = ledger.start_next()
@@ -259,7 +267,7 @@ def test_what_has_come_again_is_lost_from_the_queue_too() -> None:
     assert (ledger.flow.held, ledger.flow.size) == (0, 0)
 
 
-def test_what_waits_for_its_handler_is_given_back_on_closing() -> None:
+def test_an_entry_that_waits_for_its_handler_is_released_on_closing() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     old = ledger.start_next()
@@ -271,7 +279,7 @@ def test_what_waits_for_its_handler_is_given_back_on_closing() -> None:
     assert (ledger.flow.held, ledger.flow.size, ledger.ready_signals) == (0, 0, 0)
 
 
-def test_only_what_was_set_back_to_can_be_taken_again() -> None:
+def test_taking_a_lost_entry_from_the_queue_is_an_illegal_transition() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
@@ -281,10 +289,10 @@ def test_only_what_was_set_back_to_can_be_taken_again() -> None:
         ledger.take_next()
 
 
-# -- defects, as they were met -----------------------------------------------------
+# -- regressions -------------------------------------------------------------------
 
 
-def test_any_number_of_handlers_can_be_at_what_comes_again() -> None:
+def test_any_number_of_redeliveries_can_wait_for_their_handlers() -> None:
     ledger = SpyLedger(max_messages=5000)
     ledger.read(*range(3000))
     for _ in range(3000):
@@ -293,7 +301,7 @@ def test_any_number_of_handlers_can_be_at_what_comes_again() -> None:
     assert ledger.take_next() is None
 
 
-def test_the_reader_is_rung_when_all_that_waits_has_to_be_set_aside() -> None:
+def test_the_reader_is_woken_when_all_waiting_entries_are_deferred() -> None:
     ledger = SpyLedger(max_messages=100)
     ledger.read(*range(8))
     for _ in range(8):
@@ -305,28 +313,29 @@ def test_the_reader_is_rung_when_all_that_waits_has_to_be_set_aside() -> None:
     assert ledger.read_budget() > 0
 
 
-def test_only_the_handler_that_is_waited_for_makes_way() -> None:
+def test_only_the_latest_running_delivery_ends_the_deferral() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     first = ledger.start_next()
-    ledger.ack(first)  # before it has ended
+    ledger.ack(first)  # before its handler has finished
     ledger.read(1, rewound=True)
     second = ledger.start_next()
     ledger.read(1, rewound=True)
     ledger.finish(first, ack=True)
-    assert ledger.take_next() is None, "the second one is at it"
+    assert ledger.take_next() is None, "the second delivery still runs"
     ledger.finish(second, ack=True)
     assert ids([ledger.take_next()]) == [raw(1)]
 
 
 @pytest.mark.parametrize("attempts", [0, 1])
-def test_whatever_read_brings_it_it_waits_for_its_handler(attempts: int) -> None:
+def test_a_recovered_entry_waits_for_its_earlier_handler_too(attempts: int) -> None:
     ledger = SpyLedger()
     ledger.read(1)
     old = ledger.start_next()
     ledger.read(1, rewound=True)
     ledger.removals.release_shard(A)
-    # The shard is read again, and what is pending for us comes first; or it is claimed.
+    # The shard is read again, beginning with this consumer's pending entries; or the
+    # entry is claimed.
     ledger.recover(1, attempts=attempts)
     assert ledger.take_next() is None
     assert (ledger.work.length, ledger.flow.held) == (0, 2)
@@ -334,9 +343,7 @@ def test_whatever_read_brings_it_it_waits_for_its_handler(attempts: int) -> None
     assert ledger.removals.release_shard(A) == [(A, count, [raw(1)])]
     ledger.recover(1, attempts=attempts, claimed=True)
     ledger.recover(2, attempts=1)
-    assert ids([ledger.take_next()]) == [raw(2)], (
-        "nor is it a suspect: who has it lives"
-    )
+    assert ids([ledger.take_next()]) == [raw(2)], "it is no suspect: its handler lives"
     signals = ledger.ready_signals
     ledger.finish(old, ack=True)
     assert ledger.ready_signals == signals + 1
@@ -345,18 +352,18 @@ def test_whatever_read_brings_it_it_waits_for_its_handler(attempts: int) -> None
     assert (again.id, again.deliveries) == (raw(1), attempts + 1)
 
 
-def test_what_is_due_is_found_behind_what_waits_for_its_handler() -> None:
+def test_an_entry_to_count_is_found_behind_one_that_waits_for_its_handler() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     ledger.start_next()
     ledger.read(1, rewound=True)
     ledger.recover(2, delivered=True)
-    assert ledger.work.next_is_counted, "or take() gives nothing, and its worker waits"
+    assert ledger.work.next_is_counted, "take() returns None, and its worker would wait"
     assert ids(ledger.work.take_counted()) == [raw(2)]
     assert not ledger.work.next_is_repeated
 
 
-def test_closing_keeps_nothing_alive_that_a_handler_was_to_make_way_for() -> None:
+def test_closing_keeps_no_deferred_entry_alive() -> None:
     fields = Fields([b"msg", b"large"])
     alive = ref(fields)
     ledger = SpyLedger()
@@ -369,33 +376,33 @@ def test_closing_keeps_nothing_alive_that_a_handler_was_to_make_way_for() -> Non
     assert alive() is None
 
 
-def group_recreated_at(ledger: SpyLedger) -> None:
-    """Have a stream made anew, where an id has another key and its handler is at it."""
+def recreate_stream(ledger: SpyLedger) -> None:
+    """Recreate a stream in which an id has another key while its handler runs."""
     ledger.read(1, key="k")
     ledger.start_next()
     ledger.read(1, key="l", rewound=True)
     assert ledger.take_next() is None
 
 
-def test_the_lane_of_what_was_set_aside_is_free_when_it_is_lost() -> None:
+def test_the_lane_of_a_deferred_entry_is_free_when_that_entry_is_lost() -> None:
     ledger = SpyLedger(ordering=KEY, lease=30.0)
-    group_recreated_at(ledger)
+    recreate_stream(ledger)
     ledger.read(2, key="l")
     [renewal] = ledger.to_renew(25.0)
     ledger.removals.lose_all_but(renewal, [raw(2)])
     assert ids([ledger.take_next()]) == [raw(2)]
 
 
-def test_the_lane_of_what_was_set_aside_is_free_when_it_is_dropped() -> None:
+def test_the_lane_of_a_deferred_entry_is_free_when_that_entry_is_dropped() -> None:
     ledger = SpyLedger(ordering=KEY)
-    group_recreated_at(ledger)
+    recreate_stream(ledger)
     ledger.read(2, key="l")
     assert ledger.removals.drop(A) == 2
     ledger.read(3, key="l")
     assert ids([ledger.take_next()]) == [raw(3)]
 
 
-def test_what_was_set_aside_has_its_lane_in_a_new_order() -> None:
+def test_a_deferred_entry_has_its_lane_in_a_new_order() -> None:
     ledger = SpyLedger()
     ledger.read(1, key="k")
     old = ledger.start_next()
@@ -407,10 +414,10 @@ def test_what_was_set_aside_has_its_lane_in_a_new_order() -> None:
     ledger.order_by(KEY)
     ledger.finish(old, ack=True)
     running = Counter(ids([ledger.take_next(), ledger.take_next()]))
-    assert running == {raw(1): 1, None: 1}, "one of a key at a time"
+    assert running == {raw(1): 1, None: 1}, "more than one entry of a key runs"
 
 
-def test_what_was_acked_early_frees_no_lane_of_a_new_order() -> None:
+def test_an_entry_acked_early_frees_no_lane_of_a_new_order() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, 3, key="k")
     early = ledger.start_next()
@@ -419,13 +426,13 @@ def test_what_was_acked_early_frees_no_lane_of_a_new_order() -> None:
     ledger.order_by(SHARD)
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(2), None]
     ledger.finish(early, ack=True)
-    assert ledger.take_next() is None, "two is being handled"
+    assert ledger.take_next() is None, "entry 2 is running"
 
 
-# -- before it comes ---------------------------------------------------------------
+# -- rewinding ---------------------------------------------------------------------
 
 
-def test_no_outcome_of_what_is_about_to_come_again_is_sent() -> None:
+def test_no_outcome_of_an_entry_above_a_rewind_is_sent() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3)
     ledger.process_next(3)
@@ -434,13 +441,15 @@ def test_no_outcome_of_what_is_about_to_come_again_is_sent() -> None:
     assert ledger.read(2, 3, rewound=True) == 2
 
 
-def test_what_a_handler_is_at_makes_way_for_what_is_about_to_come_again() -> None:
+def test_a_running_entry_above_a_rewind_is_lost_and_its_redelivery_waits_for_it() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1, 2)
     first, second = ledger.start_next(), ledger.start_next()
     ledger.removals.rewind(A, EntryId(1))
     assert (state_of(first), state_of(second)) == (State.RUNNING, State.LOST)
-    assert not known(ledger, A, raw(2)), "so it can be acknowledged unseen"
+    assert not known(ledger, A, raw(2)), "it could be acknowledged unseen"
     ledger.read(2, rewound=True)
     assert ledger.take_next() is None
     ledger.finish(second, ack=True)
@@ -448,7 +457,7 @@ def test_what_a_handler_is_at_makes_way_for_what_is_about_to_come_again() -> Non
     assert ledger.acks.to_send() == []
 
 
-def test_what_is_left_open_and_about_to_come_again_cannot_be_acknowledged() -> None:
+def test_an_unsettled_entry_above_a_rewind_cannot_be_acknowledged() -> None:
     ledger = SpyLedger()
     old = left_unsettled(ledger, 1)
     ledger.removals.rewind(A, EntryId.MIN)
@@ -456,7 +465,7 @@ def test_what_is_left_open_and_about_to_come_again_cannot_be_acknowledged() -> N
     assert (ledger.acks.to_send(), ledger.counters.late) == ([], 1)
 
 
-def test_what_is_on_its_way_to_the_server_is_left_alone() -> None:
+def test_an_acknowledgement_in_flight_is_not_affected_by_a_rewind() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     ledger.process_next()

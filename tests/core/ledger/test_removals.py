@@ -1,4 +1,4 @@
-"""What is dropped by a seek, or given up with its shard."""
+"""Removals: entries that a seek drops, or that are released with their shard."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from support.ledger import SHARD, A, B, SpyLedger, ids, only, raw, state_of
 # -- dropping ----------------------------------------------------------------------
 
 
-def test_what_waits_is_dropped_and_what_runs_or_is_done_stays() -> None:
+def test_drop_removes_waiting_entries_and_keeps_running_and_acknowledged_ones() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3, 4, 5)
-    running, opened, _ = ledger.start_next(), ledger.start_next(), ledger.process_next()
-    ledger.finish(opened, ack=False)
+    running, unsettled, _ = (
+        ledger.start_next(),
+        ledger.start_next(),
+        ledger.process_next(),
+    )
+    ledger.finish(unsettled, ack=False)
     ledger.read(6, shard=B)
     waiting = list(ledger._queue)
     assert ledger.removals.drop(A) == 2
@@ -29,7 +33,7 @@ def test_what_waits_is_dropped_and_what_runs_or_is_done_stays() -> None:
     assert only(ledger.acks.to_send()).ids == [raw(3), raw(1)]
 
 
-def test_to_drop_a_shard_that_has_nothing_is_nothing() -> None:
+def test_dropping_a_shard_without_entries_does_nothing() -> None:
     ledger = SpyLedger()
     ledger.read(1, shard=B)
     assert ledger.removals.drop(A) == 0
@@ -37,7 +41,7 @@ def test_to_drop_a_shard_that_has_nothing_is_nothing() -> None:
     assert ledger.flow.held == 1
 
 
-def test_what_was_dropped_is_not_to_be_renewed_or_lost() -> None:
+def test_a_dropped_entry_is_neither_renewed_nor_lost() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, 2)
     [renewal] = ledger.to_renew(25.0)
@@ -47,7 +51,7 @@ def test_what_was_dropped_is_not_to_be_renewed_or_lost() -> None:
     assert ledger.to_renew(25.0) == []
 
 
-def test_what_was_dropped_and_comes_again_still_waits_for_its_handler() -> None:
+def test_a_redelivered_entry_waits_for_its_earlier_handler_even_after_a_drop() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     old = ledger.start_next()
@@ -61,7 +65,7 @@ def test_what_was_dropped_and_comes_again_still_waits_for_its_handler() -> None:
     assert ids([ledger.work.take()]) == [raw(1)]
 
 
-def test_the_lane_of_a_running_entry_holds_up_what_comes_after_a_drop() -> None:
+def test_the_lane_of_a_running_entry_stays_blocked_after_a_drop() -> None:
     ledger = SpyLedger(ordering=SHARD)
     ledger.read(1, 2, 3)
     ledger.read(7, shard=B)
@@ -74,35 +78,37 @@ def test_the_lane_of_a_running_entry_holds_up_what_comes_after_a_drop() -> None:
     assert ids(ledger.process_next()) == [raw(5)]
 
 
-# -- giving up ---------------------------------------------------------------------
+# -- releasing ---------------------------------------------------------------------
 
 
-def test_a_shard_is_given_up_but_not_what_handlers_are_at() -> None:
+def test_release_shard_releases_all_entries_except_running_and_acknowledged_ones() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1, 2, 3, 4)
-    running, opened, (settled,) = (
+    running, unsettled, (settled,) = (
         ledger.start_next(),
         ledger.start_next(),
         ledger.process_next(),
     )
-    ledger.finish(opened, ack=False)
+    ledger.finish(unsettled, ack=False)
     ledger.read(1, shard=B)
-    given = ledger.removals.release_shard(A)
-    assert given == [(A, 0, [raw(4)]), (A, 2, [raw(2)])]
-    assert (state_of(running), state_of(opened)) == (State.RUNNING, State.RELEASED)
+    released = ledger.removals.release_shard(A)
+    assert released == [(A, 0, [raw(4)]), (A, 2, [raw(2)])]
+    assert (state_of(running), state_of(unsettled)) == (State.RUNNING, State.RELEASED)
     assert sorted(ledger.shards.ids(A)) == [raw(1), raw(3)]
     assert list(ledger.shards.ids(B)) == [raw(1)]
-    assert not ledger.ack(opened)
+    assert not ledger.ack(unsettled)
     ledger.finish(running, ack=True)
     assert only(ledger.acks.to_send()).ids == [raw(3), raw(1)]
     assert settled.unconfirmed
     assert ledger.removals.release_shard(A) == []
 
 
-def test_what_was_given_up_is_not_to_be_renewed_any_more() -> None:
+def test_a_released_entry_is_not_renewed() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, 2)
     ledger.start_next()
     [renewal] = ledger.to_renew(25.0)
     ledger.removals.release_shard(A)
-    assert renewal.ids == [raw(1)], "to renew it would take it back from others"
+    assert renewal.ids == [raw(1)], "a renewal would reclaim it from other consumers"

@@ -1,4 +1,4 @@
-"""Outcomes that are no acknowledgement: tried again, dropped, left."""
+"""Outcomes other than an acknowledgement: retried, dropped, left."""
 
 from __future__ import annotations
 
@@ -32,13 +32,11 @@ from support.ledger import (
 # -- postponed ---------------------------------------------------------------------
 
 
-def test_what_failed_waits_for_its_time_and_is_tried_again_before_all_others() -> None:
+def test_a_failed_entry_is_retried_at_its_time_and_before_all_other_entries() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, now=3.0)
     failed = ledger.fail_next(later(due=10.0))
-    assert state_of(failed) is State.LOST, (
-        "what is done with it does not count any more"
-    )
+    assert state_of(failed) is State.LOST, "later calls on it do not count"
     assert (ledger.flow.held, ledger.flow.size, ledger.work.length) == (2, 20, 1)
     assert (ledger.counters.retried, ledger.counters.lost, ledger.counters.left) == (
         1,
@@ -49,7 +47,7 @@ def test_what_failed_waits_for_its_time_and_is_tried_again_before_all_others() -
     assert ledger.retries.make_due(9.9) == 0
     assert ledger.retries.make_due(10.0) == 1
     assert ledger.work.length == 2
-    assert ledger.work.take() is None, "the server has to be told"
+    assert ledger.work.take() is None, "the server has to count the start first"
     again = ledger.start_next()
     assert again is not failed
     assert (again.id, again.fields) == (raw(1), [b"msg", b""])
@@ -59,7 +57,7 @@ def test_what_failed_waits_for_its_time_and_is_tried_again_before_all_others() -
     assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
-def test_attempts_are_counted_from_one_to_the_next() -> None:
+def test_attempts_are_counted_across_retries() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     for attempt in range(1, 5):
@@ -67,7 +65,7 @@ def test_attempts_are_counted_from_one_to_the_next() -> None:
         assert ledger.retries.make_due(float(attempt)) == 1
 
 
-def test_what_a_user_makes_of_what_is_tried_again_is_dropped() -> None:
+def test_a_late_outcome_for_a_retried_entry_is_dropped() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     failed = ledger.fail_next()
@@ -78,7 +76,7 @@ def test_what_a_user_makes_of_what_is_tried_again_is_dropped() -> None:
     assert known(ledger, A, raw(1))
 
 
-def test_the_retrier_is_rung_for_what_is_due_before_all_others() -> None:
+def test_the_retrier_is_woken_when_the_earliest_due_time_changes() -> None:
     ledger = SpyLedger()
     ledger.read(*range(4))
     signals = []
@@ -90,7 +88,7 @@ def test_the_retrier_is_rung_for_what_is_due_before_all_others() -> None:
     assert ledger.retries.next_due == 20.0
 
 
-def test_what_has_left_is_not_due() -> None:
+def test_an_entry_that_has_left_is_not_due() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, 2)
     ledger.read(3, shard=B)
@@ -105,7 +103,7 @@ def test_what_has_left_is_not_due() -> None:
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(2), None]
 
 
-def test_a_nack_holds_when_the_handler_has_finished() -> None:
+def test_a_nack_takes_effect_when_the_handler_has_finished() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     entry = ledger.start_next()
@@ -123,7 +121,9 @@ def test_a_nack_holds_when_the_handler_has_finished() -> None:
     )
 
 
-def test_what_the_handler_said_counts_for_more_than_how_it_ended() -> None:
+def test_an_outcome_that_the_handler_recorded_takes_precedence_over_its_failure() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.read(1, 2)
     said = ledger.start_next()
@@ -138,7 +138,7 @@ def test_what_the_handler_said_counts_for_more_than_how_it_ended() -> None:
 
 
 @pytest.mark.parametrize("how", ["lost", "released"])
-def test_a_failure_of_what_has_left_is_none(how: str) -> None:
+def test_a_failure_of_an_entry_that_has_left_has_no_effect(how: str) -> None:
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
@@ -154,27 +154,27 @@ def test_a_failure_of_what_has_left_is_none(how: str) -> None:
     )
 
 
-@pytest.mark.parametrize("given_back", [False, True])
-def test_what_is_refused_too_late_is_so_in_vain(
-    given_back: bool,  # noqa: FBT001
+@pytest.mark.parametrize("released", [False, True])
+def test_a_refusal_that_comes_too_late_has_no_effect(
+    released: bool,  # noqa: FBT001
 ) -> None:
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
-    if given_back:
+    if released:
         list(ledger.removals.release())
     else:
         ledger.removals.lose(entry)
-    assert ledger.refuse(entry, GIVEN_UP, entry.fields) == (not given_back)
-    assert ledger.counters.late == (not given_back)
+    assert ledger.refuse(entry, GIVEN_UP, entry.fields) == (not released)
+    assert ledger.counters.late == (not released)
     assert entry.disposition is None
     assert ledger.acks.dead_lettering == 0
 
 
-# -- left open, and refused later --------------------------------------------------
+# -- unsettled, and refused later --------------------------------------------------
 
 
-def test_what_was_left_open_can_be_tried_again() -> None:
+def test_an_unsettled_entry_can_be_retried() -> None:
     ledger = SpyLedger()
     entry = left_unsettled(ledger, 1)
     assert ledger.flow.held == 0
@@ -187,7 +187,7 @@ def test_what_was_left_open_can_be_tried_again() -> None:
     assert again.deliveries == 2
 
 
-def test_what_was_left_open_can_be_given_up() -> None:
+def test_an_unsettled_entry_can_be_dead_lettered() -> None:
     ledger = SpyLedger()
     entry = left_unsettled(ledger, 1)
     assert ledger.refuse(entry, GIVEN_UP, [b"msg", b"kept"])
@@ -201,7 +201,7 @@ def test_what_was_left_open_can_be_given_up() -> None:
     assert dead.fields == [b"msg", b"kept"]
 
 
-def test_what_was_left_open_and_has_left_the_books_is_refused_in_vain() -> None:
+def test_refusing_an_unsettled_entry_that_has_left_the_ledger_has_no_effect() -> None:
     ledger = SpyLedger(lease=30.0)
     entry = left_unsettled(ledger, 1)
     ledger.read(2, now=100.0)
@@ -212,7 +212,7 @@ def test_what_was_left_open_and_has_left_the_books_is_refused_in_vain() -> None:
     assert not ledger.refuse(entry, GIVEN_UP, [b"msg", b""])
 
 
-def test_what_was_left_open_has_left_its_lane() -> None:
+def test_an_unsettled_entry_has_given_up_its_lane() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, 3, key="k")
     entry = ledger.start_next()
@@ -220,7 +220,7 @@ def test_what_was_left_open_has_left_its_lane() -> None:
     second = ledger.start_next()
     ledger.refuse(entry, later(due=1.0), [b"msg", b"", b"key", b"k"])
     ledger.retries.make_due(1.0)
-    assert ledger.work.length == 0, "one of a key at a time"
+    assert ledger.work.length == 0, "more than one entry of a key may be taken"
     ledger.finish(second, ack=True)
     assert [ledger.process_next()[0].id for _ in range(2)] == [raw(3), raw(1)]
     assert not ledger._ready_queue._lanes
@@ -229,12 +229,12 @@ def test_what_was_left_open_has_left_its_lane() -> None:
 # -- dropped and left --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("opened", [False, True])
-def test_what_is_dropped_is_acknowledged(opened: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("unsettled", [False, True])
+def test_a_dropped_entry_is_acknowledged(unsettled: bool) -> None:  # noqa: FBT001
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
-    if opened:
+    if unsettled:
         ledger.finish(entry, ack=False)
         ledger.refuse(entry, Dropped("why"), [b"msg", b""])
     else:
@@ -250,33 +250,33 @@ def test_what_is_dropped_is_acknowledged(opened: bool) -> None:  # noqa: FBT001
     assert not known(ledger, A, raw(1))
 
 
-@pytest.mark.parametrize("opened", [False, True])
-def test_what_is_left_stays_pending(opened: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("unsettled", [False, True])
+def test_an_entry_left_by_stop_stays_pending(unsettled: bool) -> None:  # noqa: FBT001
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     entry = ledger.start_next()
-    if opened:
+    if unsettled:
         ledger.finish(entry, ack=False)
         ledger.refuse(entry, Stopped("why"), [b"msg", b""])
     else:
         ledger.fail(entry, Stopped("why"))
     assert state_of(entry) is State.UNSETTLED
     assert entry.fields == ()
-    assert (ledger.flow.held, ledger.counters.left) == (1, 1 + opened)
+    assert (ledger.flow.held, ledger.counters.left) == (1, 1 + unsettled)
     assert (
         ledger.acks.uncommitted,
         ledger.acks.dead_lettering,
         ledger.retries.next_due,
     ) == (0, 0, None)
     assert ledger.start_next().id == raw(2)
-    # The handler of 2 is interrupted; that is no attempt.
+    # The handler of entry 2 is interrupted, which is no attempt.
     assert list(ledger.removals.release()) == [(A, 2, [raw(1)]), (A, 0, [raw(2)])]
 
 
 @pytest.mark.parametrize(
     "disposition", [later(), DeadLettered("x"), Dropped("x"), Stopped("x")]
 )
-def test_the_reader_is_rung_for_what_room_a_failure_has_left(
+def test_the_reader_is_woken_for_the_capacity_that_a_failure_frees(
     disposition: Disposition,
 ) -> None:
     ledger = SpyLedger(max_messages=2)
@@ -296,7 +296,7 @@ def test_the_reader_is_rung_for_what_room_a_failure_has_left(
 
 
 @pytest.mark.parametrize("ordering", [KEY, SHARD])
-def test_a_lane_waits_for_what_is_tried_again(ordering: Ordering) -> None:
+def test_a_lane_waits_for_its_retry(ordering: Ordering) -> None:
     ledger = SpyLedger(ordering=ordering)
     ledger.read(1, 2, 3, key="k")
     ledger.read(4, shard=B, key="k")
@@ -315,21 +315,21 @@ def test_a_lane_waits_for_what_is_tried_again(ordering: Ordering) -> None:
     assert not ledger._ready_queue._lanes
 
 
-def test_without_an_order_nothing_waits_for_it() -> None:
+def test_without_an_order_no_entry_waits_for_a_retry() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, key="k")
     ledger.fail_next()
     assert ledger.start_next().id == raw(2)
 
 
-def test_the_next_of_its_lane_runs_when_it_was_given_up() -> None:
+def test_the_next_entry_of_a_lane_runs_when_the_one_before_was_given_up() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     ledger.fail_next(GIVEN_UP)
     assert ledger.start_next().id == raw(2)
 
 
-def test_what_is_postponed_and_dropped_leaves_no_lane() -> None:
+def test_dropping_a_retry_removes_its_lane() -> None:
     ledger = SpyLedger(ordering=SHARD)
     ledger.read(1, 2)
     ledger.read(3, shard=B)
@@ -342,7 +342,7 @@ def test_what_is_postponed_and_dropped_leaves_no_lane() -> None:
     assert ledger.start_next().id == raw(4)
 
 
-def test_what_is_postponed_is_given_up_with_its_shard_and_the_attempts_it_had() -> None:
+def test_a_retry_is_released_with_its_shard_and_its_attempts() -> None:
     ledger = SpyLedger(ordering=SHARD)
     ledger.read(1, 2)
     ledger.fail_next()
@@ -351,9 +351,7 @@ def test_what_is_postponed_is_given_up_with_its_shard_and_the_attempts_it_had() 
     assert not ledger._ready_queue._lanes
 
 
-def test_what_waits_for_its_next_attempt_again_is_given_back_with_those_it_had() -> (
-    None
-):
+def test_a_retry_that_is_due_again_is_released_with_its_attempts() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     ledger.fail_next(later(due=1.0))
@@ -363,7 +361,7 @@ def test_what_waits_for_its_next_attempt_again_is_given_back_with_those_it_had()
     assert list(ledger.removals.release()) == [(A, 3, [raw(1)]), (A, 0, [raw(2)])]
 
 
-def test_what_is_postponed_and_lost_lets_its_lane_go_on() -> None:
+def test_losing_a_retry_lets_its_lane_go_on() -> None:
     ledger = SpyLedger(ordering=KEY, lease=30.0)
     ledger.read(1, 2, key="k")
     ledger.fail_next()
@@ -374,9 +372,7 @@ def test_what_is_postponed_and_lost_lets_its_lane_go_on() -> None:
     assert len(ledger._ready_queue._lanes) == 1
 
 
-def test_a_lease_that_was_asked_about_before_the_failure_is_that_of_the_old_one() -> (
-    None
-):
+def test_a_renewal_that_was_sent_before_the_failure_does_not_affect_the_retry() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1)
     entry = ledger.start_next()
@@ -386,10 +382,10 @@ def test_a_lease_that_was_asked_about_before_the_failure_is_that_of_the_old_one(
     assert len(ledger.removals.lose_all_but(renewal, [])) == 0
     ledger.leases.renewed(renewal, 25.0)
     [renewal] = ledger.to_renew(25.0)
-    assert renewal.ids == [raw(1)], "it is asked about by the next one"
+    assert renewal.ids == [raw(1)], "the next renewal includes the retry"
 
 
-def test_in_a_new_order_it_has_no_lane_until_it_is_tried_again() -> None:
+def test_in_a_new_order_a_retry_has_no_lane_until_it_is_due() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3, key="k")
     ledger.fail_next(later(due=1.0))
@@ -397,13 +393,13 @@ def test_in_a_new_order_it_has_no_lane_until_it_is_tried_again() -> None:
     second = ledger.start_next()
     assert ledger.take_next() is None
     ledger.retries.make_due(1.0)
-    assert ledger.take_next() is None, "one of a key at a time"
+    assert ledger.take_next() is None, "more than one entry of a key may be taken"
     ledger.finish(second, ack=True)
     assert [ledger.process_next()[0].id for _ in range(2)] == [raw(3), raw(1)]
     assert not ledger._ready_queue._lanes
 
 
-def test_from_an_order_to_none_it_comes_first_as_ever() -> None:
+def test_after_an_order_has_ended_a_retry_still_comes_first() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     ledger.fail_next(later(due=1.0))
@@ -416,7 +412,7 @@ def test_from_an_order_to_none_it_comes_first_as_ever() -> None:
     ]
 
 
-def test_what_failed_keeps_its_place_in_the_order_of_reading() -> None:
+def test_a_failed_entry_keeps_its_place_in_the_order_of_reading() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, key="k")
     ledger.read(3, shard=B, key="k")
@@ -428,26 +424,26 @@ def test_what_failed_keeps_its_place_in_the_order_of_reading() -> None:
     assert ids(ledger._queue) == [raw(1), raw(2), raw(4), raw(3)]
 
 
-# -- set back ----------------------------------------------------------------------
+# -- redelivery --------------------------------------------------------------------
 
 
-def test_what_is_postponed_and_comes_again_is_tried_at_once() -> None:
+def test_a_postponed_entry_that_is_redelivered_is_handled_at_once() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     ledger.fail_next(later(due=5.0))
-    assert ledger.read(1, key="k") == 0, "but not by itself"
+    assert ledger.read(1, key="k") == 0, "without a rewind it is not redelivered"
     assert ledger.read(1, 2, key="k", rewound=True) == 1
     assert (ledger.flow.held, ledger.retries.next_due, ledger.counters.lost) == (
         2,
         None,
         0,
     )
-    assert ids(ledger.process_next()) == [raw(2)], "which was here before"
+    assert ids(ledger.process_next()) == [raw(2)], "it was read before the redelivery"
     entry = ledger.start_next()
     assert (entry.id, entry.deliveries) == (raw(1), 1)
 
 
-def test_what_has_failed_and_comes_again_waits_for_its_handler() -> None:
+def test_a_failed_entry_that_is_redelivered_waits_for_its_handler() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
@@ -459,7 +455,7 @@ def test_what_has_failed_and_comes_again_waits_for_its_handler() -> None:
     assert ledger.start_next().deliveries == 1
 
 
-def test_closing_keeps_nothing_that_waits_for_its_next_attempt() -> None:
+def test_closing_keeps_no_postponed_entry() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     ledger.fail_next(later(due=5.0))

@@ -1,4 +1,4 @@
-"""The statistics are the books' own numbers."""
+"""Statistics that the ledger reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from penstock._core.ledger.failure_policy import Dropped, RetryAt
 from support.ledger import GIVEN_UP, SpyLedger
 
 
-def test_every_way_that_a_message_can_go_is_counted() -> None:
+def test_every_possible_outcome_of_a_message_is_counted() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3, 4, 5, 6)
     ledger.finish(ledger.start_next(), ack=True)
@@ -17,7 +17,7 @@ def test_every_way_that_a_message_can_go_is_counted() -> None:
     counted = ledger.statistics()
     assert (counted.received, counted.left_open, counted.retried) == (6, 1, 1)
     assert (counted.dropped, counted.uncommitted, counted.queued) == (1, 2, 1)
-    # The one that waits, the one that is tried again, and the one that is dying.
+    # The waiting entry, the postponed one, and the one to dead-letter.
     assert (counted.in_hand, counted.bytes_in_hand) == (3, 30)
     for batch in ledger.acks.to_send():
         ledger.ack_confirmed(batch)

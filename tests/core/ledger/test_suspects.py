@@ -1,4 +1,4 @@
-"""How the server's delivery counter is kept to what handlers have started."""
+"""Delivery counts: the server counts the starts of handlers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from support.ledger import (
     state_of,
 )
 
-# -- what comes back ---------------------------------------------------------------
+# -- recovery ----------------------------------------------------------------------
 
 
-def test_of_what_comes_back_the_server_is_told_before_it_starts() -> None:
+def test_the_start_of_a_recovered_entry_is_counted_before_it_runs() -> None:
     ledger = SpyLedger()
     assert ledger.recover(1, 2, delivered=True, now=7.5) == 2
     assert (ledger.flow.held, ledger.flow.size, ledger.work.length) == (2, 20, 2)
@@ -41,7 +41,7 @@ def test_of_what_comes_back_the_server_is_told_before_it_starts() -> None:
     assert ledger.flow.held == 2
 
 
-def test_what_certainly_was_not_started_is_no_suspect() -> None:
+def test_an_entry_that_certainly_was_not_started_is_no_suspect() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, 3, attempts=0)
     taken = [ledger.work.take() for _ in range(3)]
@@ -50,7 +50,9 @@ def test_what_certainly_was_not_started_is_no_suspect() -> None:
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 7])
-def test_what_a_handler_has_had_is_a_suspect_on_its_next_attempt(attempts: int) -> None:
+def test_an_entry_that_a_handler_had_is_a_suspect_on_its_next_attempt(
+    attempts: int,
+) -> None:
     ledger = SpyLedger()
     ledger.recover(1, attempts=attempts)
     assert ledger.work.next_is_repeated
@@ -59,7 +61,7 @@ def test_what_a_handler_has_had_is_a_suspect_on_its_next_attempt(attempts: int) 
     assert entry.deliveries == attempts + 1
 
 
-def test_what_the_server_tells_no_count_of_has_not_been_tried() -> None:
+def test_an_entry_without_a_delivery_count_was_never_started() -> None:
     ledger = SpyLedger()
     ledger.deliveries.recovered(A, [[raw(1), [b"msg", b"a"]]], 0.0, {})
     entry = ledger.start_next()
@@ -67,11 +69,11 @@ def test_what_the_server_tells_no_count_of_has_not_been_tried() -> None:
     assert not ledger.work.next_is_repeated
 
 
-def test_new_ones_wait_behind_what_has_come_back() -> None:
+def test_new_entries_wait_behind_recovered_ones() -> None:
     ledger = SpyLedger()
     ledger.recover(1, delivered=True)
     ledger.read(2)
-    assert ledger.work.take() is None, "it would start before its turn"
+    assert ledger.work.take() is None, "entry 2 would start before its turn"
     assert ledger.start_next().id == raw(1)
     assert not ledger.work.next_is_counted
     assert not ledger.work.next_is_repeated
@@ -80,7 +82,7 @@ def test_new_ones_wait_behind_what_has_come_back() -> None:
     assert not ledger.work.next_is_repeated
 
 
-def test_several_fresh_ones_are_taken_at_once_up_to_what_has_come_back() -> None:
+def test_take_fresh_takes_several_entries_up_to_a_recovered_one() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3)
     ledger.recover(4, delivered=True)
@@ -99,20 +101,22 @@ def test_several_fresh_ones_are_taken_at_once_up_to_what_has_come_back() -> None
     assert batch.ids == [raw(5)]
 
 
-def test_what_is_in_hand_does_not_come_back() -> None:
+def test_an_entry_that_the_ledger_has_is_not_recovered() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3, 4, 5)
     ledger.fail_next(later())
     ledger.fail_next(GIVEN_UP)
-    opened = ledger.start_next()
-    ledger.finish(opened, ack=False)
+    unsettled = ledger.start_next()
+    ledger.finish(unsettled, ack=False)
     ledger.start_next()
     assert ledger.recover(1, 2, 3, 4, 5, attempts=1) == 0
     assert (ledger.flow.held, ledger.counters.received) == (4, 5)
 
 
 @pytest.mark.parametrize("fields", [None, ()])
-def test_of_what_is_in_hand_no_body_is_needed(fields: tuple[bytes] | None) -> None:
+def test_recovery_needs_no_fields_of_an_entry_that_the_ledger_has(
+    fields: tuple[bytes] | None,
+) -> None:
     ledger = SpyLedger()
     ledger.read(1)
     assert ledger.deliveries.recovered(A, [[raw(1), fields]], 0.0, {raw(1): 1}) == 0
@@ -120,7 +124,7 @@ def test_of_what_is_in_hand_no_body_is_needed(fields: tuple[bytes] | None) -> No
     assert ledger.start_next().fields
 
 
-def test_a_deleted_entry_that_comes_back_is_acknowledged() -> None:
+def test_a_deleted_entry_that_is_recovered_is_acknowledged() -> None:
     ledger = SpyLedger()
     assert (
         ledger.deliveries.recovered(A, [[raw(1), None], [raw(2), [b"a", b""]]], 0.0, {})
@@ -130,7 +134,7 @@ def test_a_deleted_entry_that_comes_back_is_acknowledged() -> None:
     assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
-def test_what_is_acknowledged_and_comes_back_is_acknowledged_again() -> None:
+def test_an_acknowledged_entry_that_is_recovered_is_acknowledged_again() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     ledger.process_next()
@@ -139,7 +143,7 @@ def test_what_is_acknowledged_and_comes_back_is_acknowledged_again() -> None:
     assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
-def test_in_an_order_what_comes_back_has_its_place() -> None:
+def test_a_recovered_entry_has_its_place_in_its_lane() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.recover(1, 2, key="k")
     ledger.read(3, key="k")
@@ -147,13 +151,13 @@ def test_in_an_order_what_comes_back_has_its_place() -> None:
     assert [ledger.process_next()[0].id for _ in range(3)] == [raw(1), raw(2), raw(3)]
 
 
-def test_what_was_left_open_here_and_taken_over_by_us_is_tried_once_more() -> None:
+def test_an_unsettled_entry_that_this_consumer_claims_is_retried() -> None:
     ledger = SpyLedger(lease=30.0)
     old = left_unsettled(ledger, 1)
-    assert ledger.recover(1, attempts=1) == 0, "its user has it still"
+    assert ledger.recover(1, attempts=1) == 0, "its user still has it"
     assert ledger.recover(1, attempts=1, claimed=True) == 1
     assert ledger.ack(old)
-    assert ledger.acks.to_send() == [], "the new one counts"
+    assert ledger.acks.to_send() == [], "only the later delivery counts"
     assert ledger.start_next().deliveries == 2
 
 
@@ -173,7 +177,7 @@ def test_what_was_left_open_here_and_taken_over_by_us_is_tried_once_more() -> No
         (5, 6, True),
     ],
 )
-def test_what_has_no_attempt_left_is_not_started(
+def test_an_entry_without_an_attempt_left_is_not_started(
     most: int | None,
     attempts: int,
     exhausted: bool,  # noqa: FBT001
@@ -186,7 +190,7 @@ def test_what_has_no_attempt_left_is_not_started(
     assert ledger.acks.dead_lettering == exhausted
 
 
-def test_what_has_no_attempt_left_is_dead_with_its_body_and_what_it_had() -> None:
+def test_an_entry_without_an_attempt_left_is_dead_lettered_with_its_fields() -> None:
     ledger = SpyLedger(max_attempts=2)
     ledger.recover(1, attempts=3)
     [entry] = ledger.acks.dead_letters_to_send(10)
@@ -200,7 +204,7 @@ def test_what_has_no_attempt_left_is_dead_with_its_body_and_what_it_had() -> Non
     ("dead_letter_policy", "state"),
     [(Dropped("why"), State.TO_ACK), (Stopped("why"), State.UNSETTLED)],
 )
-def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
+def test_an_entry_without_an_attempt_left_is_dropped_or_left_by_the_policy(
     dead_letter_policy: Dropped | Stopped, state: State
 ) -> None:
     ledger = SpyLedger(max_attempts=2, exhausted=dead_letter_policy)
@@ -214,7 +218,7 @@ def test_what_has_no_attempt_left_is_dropped_or_left_where_that_is_asked_for(
     assert ledger.take_next() is None
 
 
-def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
+def test_other_entries_are_recorded_beside_one_without_an_attempt_left() -> None:
     ledger = SpyLedger(max_attempts=2)
     counts = {raw(1): 0, raw(2): 3, raw(3): 2}
     entries = [[raw(n), [b"msg", b"a"]] for n in (1, 2, 3)]
@@ -223,7 +227,7 @@ def test_others_are_booked_beside_what_has_no_attempt_left() -> None:
     assert ids(ledger.acks.dead_letters_to_send(10)) == [raw(2)]
 
 
-def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
+def test_an_exhausted_entry_that_was_left_is_released_with_its_attempts() -> None:
     ledger = SpyLedger(max_attempts=2, exhausted=Stopped("why"))
     ledger.recover(1, attempts=2)
     assert list(ledger.removals.release()) == [(A, 3, [raw(1)])]
@@ -232,7 +236,7 @@ def test_left_without_an_attempt_it_is_given_back_with_what_it_had() -> None:
 # -- starting ----------------------------------------------------------------------
 
 
-def test_what_is_put_back_comes_first_again_and_was_not_tried() -> None:
+def test_an_entry_that_was_put_back_comes_first_and_counts_no_attempt() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, delivered=True)
     [entry] = ledger.work.take_counted()
@@ -247,7 +251,7 @@ def test_what_is_put_back_comes_first_again_and_was_not_tried() -> None:
     assert list(ledger.removals.release()) == [(A, 1, [raw(1), raw(2)])]
 
 
-def test_what_was_new_and_is_put_back_is_told_of_before_it_starts() -> None:
+def test_a_new_entry_that_was_put_back_is_counted_before_it_starts() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
@@ -256,7 +260,7 @@ def test_what_was_new_and_is_put_back_is_told_of_before_it_starts() -> None:
     assert ledger.work.take_counted() == [entry]
 
 
-def test_what_is_put_back_keeps_its_lane() -> None:
+def test_an_entry_that_was_put_back_keeps_its_lane() -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.read(1, 2, key="k")
     entry = ledger.start_next()
@@ -267,7 +271,7 @@ def test_what_is_put_back_keeps_its_lane() -> None:
 
 
 @pytest.mark.parametrize("how", ["lost", "released"])
-def test_what_has_left_meanwhile_is_not_put_back(how: str) -> None:
+def test_an_entry_that_has_left_meanwhile_is_not_put_back(how: str) -> None:
     ledger = SpyLedger(ordering=KEY)
     ledger.recover(1, 2, key="k", attempts=1)
     entry = ledger.start_next()
@@ -284,7 +288,7 @@ def test_what_has_left_meanwhile_is_not_put_back(how: str) -> None:
     assert ledger.counters.left == 0
 
 
-def test_what_was_lost_before_it_started_is_lost_once() -> None:
+def test_losing_an_entry_twice_counts_once() -> None:
     ledger = SpyLedger()
     ledger.recover(1)
     entry = ledger.start_next()
@@ -292,12 +296,12 @@ def test_what_was_lost_before_it_started_is_lost_once() -> None:
     ledger.removals.lose(entry)
     assert (ledger.counters.lost, state_of(entry)) == (1, State.LOST)
     assert not known(ledger, A, raw(1))
-    assert ledger.flow.held == 1, "somebody has it in hand"
+    assert ledger.flow.held == 1, "a handler still has it"
     ledger.finish(entry, ack=False)
     assert ledger.flow.held == 0
 
 
-def test_the_reader_is_rung_when_what_is_due_is_taken() -> None:
+def test_the_reader_is_woken_when_an_entry_to_count_is_taken() -> None:
     ledger = SpyLedger(max_messages=4)
     ledger.recover(*range(4), delivered=True)
     assert ledger.read_budget() == 0
@@ -307,7 +311,7 @@ def test_the_reader_is_rung_when_what_is_due_is_taken() -> None:
     assert ledger.capacity_signals == signals + 1
 
 
-def test_a_reader_that_found_room_is_not_rung_when_what_is_due_is_taken() -> None:
+def test_a_reader_with_a_budget_is_not_woken_when_an_entry_to_count_is_taken() -> None:
     ledger = SpyLedger()
     ledger.recover(1)
     ledger.work.take_counted()
@@ -317,7 +321,7 @@ def test_a_reader_that_found_room_is_not_rung_when_what_is_due_is_taken() -> Non
 # -- suspects ----------------------------------------------------------------------
 
 
-def test_suspects_run_beside_each_other_and_beside_new_ones() -> None:
+def test_suspects_run_beside_each_other_and_beside_new_entries() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, attempts=1)
     ledger.recover(3, delivered=True)
@@ -350,8 +354,8 @@ def test_a_suspect_runs_alone_on_its_last_allowed_attempt(
     assert ledger.start_next().probe == alone
 
 
-def test_what_failed_here_on_its_last_attempt_but_one_need_not_run_alone() -> None:
-    """It is known that it does not kill."""
+def test_an_entry_that_failed_here_does_not_run_alone_on_its_last_attempt() -> None:
+    """An entry that has failed is known not to kill its process."""
     ledger = SpyLedger(max_attempts=2)
     ledger.read(1)
     ledger.fail_next(later(due=5.0))
@@ -362,7 +366,9 @@ def test_what_failed_here_on_its_last_attempt_but_one_need_not_run_alone() -> No
     assert (again.deliveries, again.suspected, again.probe) == (2, False, False)
 
 
-def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
+def test_a_suspect_that_failed_without_killing_its_process_is_no_suspect_any_more() -> (
+    None
+):
     ledger = SpyLedger()
     ledger.recover(1, 2, attempts=1)
     ledger.fail_next(later(due=5.0))
@@ -374,7 +380,7 @@ def test_a_suspect_that_failed_and_did_no_harm_is_none_any_more() -> None:
     assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
-def test_several_are_taken_at_once_but_what_runs_alone_by_itself() -> None:
+def test_several_suspects_are_taken_at_once_but_a_probe_by_itself() -> None:
     ledger = SpyLedger(max_attempts=3)
     ledger.recover(1, 2, attempts=1)
     ledger.recover(3, attempts=2)
@@ -385,7 +391,7 @@ def test_several_are_taken_at_once_but_what_runs_alone_by_itself() -> None:
     assert ledger.work.take_counted(9) == []
 
 
-def test_apart_each_further_attempt_is_taken_by_itself() -> None:
+def test_with_apart_each_further_attempt_is_taken_by_itself() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, delivered=True)
     ledger.recover(3, 4, attempts=1)
@@ -394,7 +400,7 @@ def test_apart_each_further_attempt_is_taken_by_itself() -> None:
     assert ids(ledger.work.take_counted(9, apart=True)) == [raw(4)]
 
 
-def test_during_an_outage_no_suspect_is_tried_but_others_are() -> None:
+def test_while_suspects_are_held_other_entries_are_taken() -> None:
     ledger = SpyLedger()
     ledger.recover(1, attempts=1)
     ledger.read(2)
@@ -404,7 +410,7 @@ def test_during_an_outage_no_suspect_is_tried_but_others_are() -> None:
     assert ledger.start_next().id == raw(1)
 
 
-def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> None:
+def test_with_a_strict_order_no_entry_passes_a_held_suspect() -> None:
     ledger = SpyLedger(strict=True)
     ledger.read(1)
     ledger.recover(2, 3, attempts=1)
@@ -425,7 +431,7 @@ def test_where_order_is_strict_nothing_goes_past_a_suspect_in_an_outage() -> Non
         ledger.finish(entry, ack=True)
 
 
-def test_suspects_that_could_not_be_counted_are_put_back_and_wait_in_order() -> None:
+def test_suspects_that_could_not_be_counted_are_put_back_in_their_order() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, 3, attempts=1)
     taken = ledger.work.take_counted(2)
@@ -438,7 +444,7 @@ def test_suspects_that_could_not_be_counted_are_put_back_and_wait_in_order() -> 
     assert ids(ledger.work.take_counted(9)) == [raw(1), raw(2), raw(3)]
 
 
-def test_suspects_that_stepped_aside_are_given_back_and_dropped_like_others() -> None:
+def test_suspects_that_were_set_aside_are_released_and_dropped_like_others() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, attempts=1)
     ledger.recover(3, shard=B, attempts=1)
@@ -450,7 +456,7 @@ def test_suspects_that_stepped_aside_are_given_back_and_dropped_like_others() ->
     assert ledger.flow.held == 0
 
 
-def test_leases_of_suspects_that_stepped_aside_come_first_too() -> None:
+def test_leases_of_suspects_that_were_set_aside_are_overdue_too() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.recover(1, 2, attempts=1, now=0.0)
     ledger.hold_suspects(held=True)
@@ -460,12 +466,14 @@ def test_leases_of_suspects_that_stepped_aside_come_first_too() -> None:
     assert ledger.leases.overdue(30.0)
 
 
-def test_nothing_is_taken_over_while_a_suspect_waits_to_run_alone() -> None:
+def test_no_entry_is_claimed_while_a_probe_waits() -> None:
     ledger = SpyLedger(max_messages=1000, max_attempts=2)
     ledger.recover(1, 2, attempts=1)
     ledger.flow.waiting_changed(30)
     first = ledger.start_next()
-    assert ledger.claim_budget() == 0, "others of the group can do the rest"
+    assert ledger.claim_budget() == 0, (
+        "other consumers of the group can handle the rest"
+    )
     second = ledger.start_next()
     signals = ledger.capacity_signals
     ledger.finish(first, ack=True)
@@ -474,16 +482,14 @@ def test_nothing_is_taken_over_while_a_suspect_waits_to_run_alone() -> None:
     ledger.finish(second, ack=True)
 
 
-def test_suspects_that_wait_behind_another_one_to_run_alone_are_left_to_others() -> (
-    None
-):
+def test_probes_behind_another_probe_are_released_after_two_thirds_of_a_lease() -> None:
     ledger = SpyLedger(lease=30.0, max_attempts=2)
     ledger.recover(1, 2, 3, attempts=1, now=0.0)
     ledger.read(4, now=10.0)
     assert [due.ids for due in ledger.to_renew(10.0)] == [[raw(1)]]
     assert ledger.flow.held == 4
     assert [due.ids for due in ledger.to_renew(20.0)] == [[raw(1), raw(4)]]
-    assert ledger.flow.held == 2, "the leases of 2 and 3 are about to end"
+    assert ledger.flow.held == 2, "the leases of entries 2 and 3 are about to end"
     assert not known(ledger, A, raw(2))
     assert ledger.counters.lost == 0
     ledger.finish(ledger.start_next(), ack=True)
@@ -491,7 +497,9 @@ def test_suspects_that_wait_behind_another_one_to_run_alone_are_left_to_others()
 
 
 @pytest.mark.parametrize("ordering", [KEY, Ordering.SHARD])
-def test_where_that_would_break_an_order_they_stay(ordering: Ordering) -> None:
+def test_probes_are_not_released_if_that_would_break_an_order(
+    ordering: Ordering,
+) -> None:
     ledger = SpyLedger(lease=30.0, max_attempts=2, ordering=ordering)
     ledger.recover(1, 2, attempts=1, key="k", now=0.0)
     assert [due.ids for due in ledger.to_renew(20.0)] == [[raw(1), raw(2)]]
@@ -499,7 +507,7 @@ def test_where_that_would_break_an_order_they_stay(ordering: Ordering) -> None:
     assert ledger.flow.held == 2
 
 
-def test_too_many_that_would_wait_to_run_alone_are_released_with_their_counts() -> None:
+def test_surplus_probes_are_released_with_their_counts() -> None:
     ledger = SpyLedger(max_attempts=3)
     ledger.recover(1, 2, 3, attempts=2)
     ledger.recover(4, 5, attempts=1)
@@ -511,7 +519,7 @@ def test_too_many_that_would_wait_to_run_alone_are_released_with_their_counts() 
     assert ledger.flow.held == 4
 
 
-def test_the_reader_is_rung_when_suspects_are_released() -> None:
+def test_the_reader_is_woken_when_probes_are_released() -> None:
     ledger = SpyLedger(max_attempts=2, max_messages=2)
     ledger.recover(1, 2, attempts=1)
     assert ledger.read_budget() == 0
@@ -522,7 +530,7 @@ def test_the_reader_is_rung_when_suspects_are_released() -> None:
 # -- leases ------------------------------------------------------------------------
 
 
-def test_what_may_be_another_consumer_s_by_now_is_not_taken_in_any_way() -> None:
+def test_an_entry_that_another_consumer_may_have_claimed_is_not_taken() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, now=0.0)
     ledger.read(2, now=10.0)
@@ -542,7 +550,7 @@ def test_what_may_be_another_consumer_s_by_now_is_not_taken_in_any_way() -> None
     assert ids([ledger.take_next()]) == [raw(2)]
 
 
-def test_an_older_one_behind_a_younger_one_is_held_back_too() -> None:
+def test_an_entry_with_an_ended_lease_blocks_the_queue_behind_a_younger_one() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, now=5.0)
     ledger.read(2, now=0.0)
@@ -550,17 +558,19 @@ def test_an_older_one_behind_a_younger_one_is_held_back_too() -> None:
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(1), None]
 
 
-def test_a_count_that_is_confirmed_renews_the_lease() -> None:
+def test_a_confirmed_count_renews_the_lease() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, now=0.0)
     entry = ledger.start_next()
     ledger.leases.counted(entry, 15.0)
     assert ledger.leases.left(entry, 20.0) == 25.0
     ledger.leases.counted(entry, 10.0)
-    assert ledger.leases.left(entry, 20.0) == 25.0, "a later one came first"
+    assert ledger.leases.left(entry, 20.0) == 25.0, (
+        "an earlier count does not shorten the lease"
+    )
 
 
-def test_what_runs_is_known_to_the_guard() -> None:
+def test_running_entries_are_listed_for_the_poison_guard() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3)
     one, two = ledger.start_next(), ledger.start_next()
@@ -570,14 +580,14 @@ def test_what_runs_is_known_to_the_guard() -> None:
     assert ledger.running == [two]
 
 
-def test_without_acks_it_is_known_how_many_run() -> None:
+def test_without_acks_only_the_number_of_running_entries_is_known() -> None:
     ledger = SpyLedger(acks=False, ordering=KEY)
     ledger.read(1, 2, 3, key="k")
     ledger.start_next()
     assert (ledger.running, ledger.untracked) == ([], 1)
 
 
-def test_while_a_suspect_runs_alone_it_is_told_when_anything_has_finished() -> None:
+def test_on_finished_is_called_whenever_an_entry_has_finished_or_is_confirmed() -> None:
     ledger = SpyLedger()
     finished: list[str] = []
     ledger.read(1, 2, 3)
@@ -605,7 +615,7 @@ def test_without_acks_a_lease_never_ends() -> None:
     assert ledger.leases.left(ledger.start_next(), 1e9) == float("inf")
 
 
-def test_a_lease_is_left_as_long_as_there_is_no_outcome() -> None:
+def test_a_lease_has_time_left_as_long_as_the_entry_has_no_outcome() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, 2, now=5.0)
     entry = ledger.start_next()
@@ -615,25 +625,25 @@ def test_a_lease_is_left_as_long_as_there_is_no_outcome() -> None:
     assert ledger.leases.left(entry, 20.0) == 15.0
     ledger.finish(entry, ack=False)
     assert ledger.leases.left(entry, 20.0) == 0.0
-    opened = ledger.start_next()
-    ledger.finish(opened, ack=False)
-    assert ledger.leases.left(opened, 20.0) == 15.0
-    ledger.ack(opened)
-    assert ledger.leases.left(opened, 20.0) == 0.0
+    unsettled = ledger.start_next()
+    ledger.finish(unsettled, ack=False)
+    assert ledger.leases.left(unsettled, 20.0) == 15.0
+    ledger.ack(unsettled)
+    assert ledger.leases.left(unsettled, 20.0) == 0.0
 
 
 # -- counting ----------------------------------------------------------------------
 
 
-def slow() -> SpyLedger:
+def counting_ledger() -> SpyLedger:
     ledger = SpyLedger()
     ledger.work.begin_turn(0.0)
     assert ledger.work.counts_starts
     return ledger
 
 
-def test_while_the_pace_is_slow_each_start_is_counted() -> None:
-    ledger = slow()
+def test_at_a_low_rate_every_start_is_counted() -> None:
+    ledger = counting_ledger()
     ledger.read(1, 2, 3)
     assert ledger.work.take() is None
     assert ledger.work.take_fresh(9) == []
@@ -644,7 +654,7 @@ def test_while_the_pace_is_slow_each_start_is_counted() -> None:
     assert ids([ledger.take_next()]) == [raw(3)]
 
 
-def test_while_the_pace_is_quick_first_starts_are_not_counted() -> None:
+def test_at_a_high_rate_first_starts_are_not_counted() -> None:
     ledger = SpyLedger(max_messages=5000)
     ledger.read_budget(now=0.0)
     ledger.read(*range(3000))
@@ -663,7 +673,7 @@ def test_while_the_pace_is_quick_first_starts_are_not_counted() -> None:
     assert ledger.work.next_is_counted
 
 
-def test_with_one_attempt_each_start_is_counted_at_any_pace() -> None:
+def test_with_one_attempt_every_start_is_counted_at_any_rate() -> None:
     ledger = SpyLedger(max_messages=5000, max_attempts=1)
     ledger.read_budget(now=0.0)
     ledger.read(*range(3000))
@@ -675,7 +685,7 @@ def test_with_one_attempt_each_start_is_counted_at_any_pace() -> None:
     assert ledger.work.next_is_counted
 
 
-def test_without_acks_nothing_is_counted() -> None:
+def test_without_acks_no_start_is_counted() -> None:
     ledger = SpyLedger(acks=False)
     ledger.read(1)
     ledger.work.begin_turn(1e9)
@@ -683,8 +693,8 @@ def test_without_acks_nothing_is_counted() -> None:
     assert ledger.work.take() is not None
 
 
-def test_what_has_a_handler_by_an_earlier_read_waits_for_it_and_is_counted() -> None:
-    ledger = slow()
+def test_a_redelivered_entry_waits_for_its_handler_and_is_counted() -> None:
+    ledger = counting_ledger()
     ledger.read(1, 2)
     [first] = ledger.work.take_counted()
     ledger.read(1, rewound=True)
@@ -693,7 +703,7 @@ def test_what_has_a_handler_by_an_earlier_read_waits_for_it_and_is_counted() -> 
     assert ids(ledger.work.take_counted(9)) == [raw(1)]
 
 
-def test_what_was_not_started_is_given_back_as_such() -> None:
+def test_entries_that_were_not_started_are_released_as_not_started() -> None:
     ledger = SpyLedger()
     ledger.read(1)
     ledger.recover(2, delivered=True)
@@ -705,7 +715,7 @@ def test_what_was_not_started_is_given_back_as_such() -> None:
     ]
 
 
-def test_what_was_interrupted_is_given_back_as_not_started() -> None:
+def test_interrupted_entries_are_released_as_not_started() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     ledger.recover(3, attempts=1)
@@ -718,55 +728,57 @@ def test_what_was_interrupted_is_given_back_as_not_started() -> None:
     ]
 
 
-def test_what_has_failed_or_has_no_outcome_is_given_back_as_started() -> None:
+def test_failed_and_unsettled_entries_are_released_as_started() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2, 3)
     ledger.fail_next(later())
     ledger.finish(ledger.start_next(), ack=False)
     nacked = ledger.start_next()
     ledger.refuse(nacked, later(), nacked.fields)
-    given = list(ledger.removals.release())
-    assert {count for _, count, _ in given} == {2}
-    assert sorted(id_ for _, _, ids_ in given for id_ in ids_) == [
+    released = list(ledger.removals.release())
+    assert {count for _, count, _ in released} == {2}
+    assert sorted(id_ for _, _, ids_ in released for id_ in ids_) == [
         raw(1),
         raw(2),
         raw(3),
     ]
 
 
-def shown(renewals: list[LeaseRenewal]) -> list[tuple[object, list[bytes], int | None]]:
+def facts_of(
+    renewals: list[LeaseRenewal],
+) -> list[tuple[object, list[bytes], int | None]]:
     return [(due.shard_state.shard, due.ids, due.count) for due in renewals]
 
 
-def test_what_waits_for_long_is_renewed_with_what_runs() -> None:
+def test_waiting_entries_are_renewed_together_with_running_ones() -> None:
     ledger = SpyLedger(lease=30.0, max_messages=5000)
     ledger.read(1, 2, now=0.0)
     ledger.recover(3, attempts=2, now=0.0)
     ledger.read(4, shard=B, now=0.0)
     running = ledger.start_next()
     renewals = ledger.to_renew(10.0)
-    assert shown(renewals) == [
+    assert facts_of(renewals) == [
         (A, [raw(1), raw(2), raw(3)], None),
         (B, [raw(4)], None),
     ]
     assert state_of(running) is State.RUNNING
 
 
-def test_past_two_thirds_of_a_lease_it_has_to_be_asked_whose_it_is() -> None:
+def test_past_two_thirds_of_a_lease_the_server_has_to_be_asked_for_the_owner() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, now=0.0)
     ledger.read(2, shard=B, now=10.0)
     renewals = ledger.to_renew(20.0)
-    assert shown(renewals) == [(A, [raw(1)], None), (B, [raw(2)], None)]
+    assert facts_of(renewals) == [(A, [raw(1)], None), (B, [raw(2)], None)]
     assert all(due.late for due in renewals)
 
 
-def test_what_is_postponed_dead_or_being_buried_is_renewed_too() -> None:
+def test_postponed_and_dead_lettered_entries_are_renewed_too() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1, 2, 3, now=0.0)
     ledger.fail_next(later(due=1e9))
     ledger.fail_next(DeadLettered("x"))
     ledger.acks.dead_letters_to_send(1)
     ledger.fail_next(DeadLettered("y"))
-    assert shown(ledger.to_renew(10.0)) == [(A, [raw(1), raw(2), raw(3)], None)]
+    assert facts_of(ledger.to_renew(10.0)) == [(A, [raw(1), raw(2), raw(3)], None)]
     assert [ledger.to_renew(9.9)] == [[]]

@@ -1,4 +1,4 @@
-"""Whether a consumer still has something to do up to an id."""
+"""Check whether a consumer still has something to do up to an id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def up_to(number: int) -> EntryId:
     return EntryId(number, 1)
 
 
-def test_what_waits_or_runs_up_to_it_is_to_be_done() -> None:
+def test_waiting_and_running_entries_up_to_the_id_are_unfinished() -> None:
     ledger = filled()
     assert not ledger.unfinished(A, EntryId(0, 9), settled=True)
     assert ledger.unfinished(A, up_to(1), settled=True)
@@ -28,14 +28,14 @@ def test_what_waits_or_runs_up_to_it_is_to_be_done() -> None:
     assert ledger.unfinished(A, up_to(1), settled=True)
 
 
-def test_it_is_done_when_its_acknowledgement_is_confirmed() -> None:
+def test_an_entry_is_finished_when_its_acknowledgement_is_confirmed() -> None:
     ledger = filled()
     entry = ledger.work.take()
     assert entry is not None
     ledger.finish(entry, ack=True)
     assert ledger.shards.to_ack(A, entry.id)
     assert ledger.unfinished(A, up_to(1), settled=True)
-    # Where it is sent on demand, there is nothing more to be done for it.
+    # If acknowledgements are sent on demand, nothing more is to be done for it.
     assert not ledger.unfinished(A, up_to(1), settled=False)
     [batch] = ledger.acks.to_send()
     assert not ledger.shards.to_ack(A, entry.id)
@@ -46,7 +46,7 @@ def test_it_is_done_when_its_acknowledgement_is_confirmed() -> None:
     assert ledger.unfinished(A, up_to(2), settled=True)
 
 
-def test_what_is_left_open_is_its_user_s_to_do() -> None:
+def test_an_unsettled_entry_is_finished_because_its_user_acknowledges_it() -> None:
     ledger = filled()
     entry = ledger.work.take()
     assert entry is not None
@@ -56,7 +56,9 @@ def test_what_is_left_open_is_its_user_s_to_do() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_without_acknowledgements_it_is_what_waits(number: int) -> None:
+def test_without_acknowledgements_only_waiting_entries_are_unfinished(
+    number: int,
+) -> None:
     ledger = filled(acks=False)
     for _ in range(number):
         assert ledger.unfinished(A, up_to(number), settled=True)
