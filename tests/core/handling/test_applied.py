@@ -1,4 +1,4 @@
-"""What a transaction has acknowledged leaves the ledger without being told again."""
+"""Entries that a transaction has acknowledged leave the ledger at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def taken(ledger: SpyLedger) -> Any:
     return entry
 
 
-def test_what_runs_is_gone_and_its_room_is_free_when_its_handler_ends() -> None:
+def test_an_applied_entry_frees_its_capacity_when_its_handler_ends() -> None:
     ledger = SpyLedger()
     entry = taken(ledger)
     assert ledger.applied(entry)
@@ -35,7 +35,7 @@ def test_what_runs_is_gone_and_its_room_is_free_when_its_handler_ends() -> None:
     assert ledger.counters.left == 0
 
 
-def test_what_is_left_open_is_gone_too() -> None:
+def test_an_applied_unsettled_entry_leaves_the_ledger() -> None:
     ledger = SpyLedger()
     entry = taken(ledger)
     ledger.finish(entry, ack=False)
@@ -45,7 +45,9 @@ def test_what_is_left_open_is_gone_too() -> None:
     assert ledger.flow.held == 0
 
 
-def test_what_has_left_the_books_with_its_lease_is_not_missed() -> None:
+def test_an_unsettled_entry_that_left_the_ledger_with_its_lease_can_be_applied() -> (
+    None
+):
     ledger = SpyLedger(lease=1.0)
     entry = taken(ledger)
     ledger.finish(entry, ack=False)
@@ -54,7 +56,7 @@ def test_what_has_left_the_books_with_its_lease_is_not_missed() -> None:
     assert ledger.applied(entry)
 
 
-def test_a_nack_beside_it_does_not_count() -> None:
+def test_a_nack_of_an_applied_entry_has_no_effect() -> None:
     ledger = SpyLedger()
     entry = taken(ledger)
     ledger.refuse(entry, later(), entry.fields)
@@ -64,7 +66,7 @@ def test_a_nack_beside_it_does_not_count() -> None:
     assert ledger.flow.held == 0
 
 
-def test_what_is_somebody_else_s_or_has_an_outcome_is_let_alone() -> None:
+def test_a_lost_entry_and_one_with_an_outcome_are_not_applied() -> None:
     ledger = SpyLedger()
     entry = taken(ledger)
     ledger.ack(entry)
@@ -77,7 +79,7 @@ def test_what_is_somebody_else_s_or_has_an_outcome_is_let_alone() -> None:
     assert entry.state is State.LOST
 
 
-def test_a_pending_list_read_meanwhile_does_not_bring_it_back() -> None:
+def test_an_applied_entry_is_not_recovered_by_a_pending_list_read_meanwhile() -> None:
     ledger = SpyLedger()
     entry = taken(ledger)
     with ledger.deliveries.recovering(A):
@@ -105,7 +107,7 @@ def settler(ledger: SpyLedger, **options: Any) -> Settler[Any]:
     )
 
 
-def test_a_transaction_is_begun_for_what_has_no_outcome() -> None:
+def test_a_transaction_begins_for_an_entry_without_an_outcome() -> None:
     ledger = SpyLedger()
     entry = taken(ledger)
     made = settler(ledger).transaction(entry, entry.fields)
@@ -115,7 +117,7 @@ def test_a_transaction_is_begun_for_what_has_no_outcome() -> None:
         settler(ledger).transaction(entry, ())
 
 
-def test_there_is_none_after_a_refusal_or_for_what_was_given_back() -> None:
+def test_a_refused_or_released_entry_has_no_transaction() -> None:
     ledger = SpyLedger()
     entry = taken(ledger)
     ledger.refuse(entry, later(), ())
@@ -129,7 +131,9 @@ def test_there_is_none_after_a_refusal_or_for_what_was_given_back() -> None:
         settler(ledger).transaction(entry, ())
 
 
-def test_there_is_none_where_nothing_is_acknowledged_or_in_another_thread() -> None:
+def test_a_transaction_needs_acknowledgements_and_the_thread_of_the_event_loop() -> (
+    None
+):
     ledger = SpyLedger()
     entry = taken(ledger)
     with pytest.raises(UsageError, match="acknowledges its message: none here"):
@@ -138,7 +142,7 @@ def test_there_is_none_where_nothing_is_acknowledged_or_in_another_thread() -> N
         settler(ledger, on_loop_thread=lambda: False).transaction(entry, ())
 
 
-def test_two_lists_under_way_keep_out_what_either_may_have() -> None:
+def test_two_overlapping_recoveries_both_keep_out_applied_entries() -> None:
     ledger = SpyLedger()
     ledger.read(1, 2)
     first, second = ledger.start_next(), ledger.start_next()

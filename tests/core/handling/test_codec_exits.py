@@ -1,4 +1,4 @@
-"""What a codec raises is a decode failure, unless it wants to end the process."""
+"""Exceptions of a codec: decode failures, except for exits of the process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from support.ledger import A, SpyLedger
 
 
 class FailureOutcomes:
-    """Drops what can't be decoded."""
+    """Drops entries that can't be decoded."""
 
     def __init__(self, ledger: SpyLedger) -> None:
         self.ledger = ledger
-        self.told: list[str] = []
+        self.reasons: list[str] = []
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
-        self.told.append(error.reason)
+        self.reasons.append(error.reason)
         self.ledger.finish(entry, ack=True)
 
 
@@ -60,7 +60,7 @@ def opened(error: type[BaseException]) -> tuple[SpyLedger, Settler[Any], list[En
 
 
 @pytest.mark.parametrize("error", [ValueError, Odd])
-def test_what_it_raises_is_why_a_message_can_t_be_read(
+def test_an_exception_of_the_codec_makes_the_message_undecodable(
     error: type[BaseException],
 ) -> None:
     ledger, settler, entries = opened(error)
@@ -72,7 +72,7 @@ def test_what_it_raises_is_why_a_message_can_t_be_read(
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_but_an_exit_is_raised_and_nothing_stays_in_hand(
+def test_an_exit_in_the_codec_is_raised_and_leaves_no_entry_held(
     error: type[BaseException],
 ) -> None:
     ledger, settler, entries = opened(error)
@@ -82,7 +82,7 @@ def test_but_an_exit_is_raised_and_nothing_stays_in_hand(
     assert {entry.state for entry in entries} == {State.UNSETTLED}
 
 
-def test_so_it_is_with_one() -> None:
+def test_an_exit_while_decoding_a_single_message_is_raised_too() -> None:
     ledger, settler, entries = opened(SystemExit)
     with pytest.raises(SystemExit):
         settler.open(entries[1])
