@@ -1,4 +1,4 @@
-"""Where a consumer begins in a group that is there."""
+"""Floors: where a consumer begins in a group that exists."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ MEMBER = cast("Membership", SimpleNamespace(group="g", name="c"))
         (GROUPS, REFUSED, None),
     ],
 )
-async def test_a_floor_is_below_the_lowest_pending_or_the_last_delivered(
+async def test_the_floor_is_below_the_lowest_pending_entry_or_the_last_delivered_one(
     groups: Any, summary: Any, floor: bytes | None
 ) -> None:
     async def calls(_: Any) -> list[Any]:
         return [groups, summary]
 
-    line = cast("CommandConnection", SimpleNamespace(calls=calls))
-    assert await floors(line, MEMBER, [A]) == [floor]
+    connection = cast("CommandConnection", SimpleNamespace(calls=calls))
+    assert await floors(connection, MEMBER, [A]) == [floor]

@@ -1,4 +1,4 @@
-"""Takeovers and renewals where the server knows of more than the books."""
+"""Claims and renewals while the server lists entries that the ledger lacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.ledger import A, SpyLedger, only, raw
 
 
 class Confirms:
-    """A connection on which a takeover overtakes an acknowledgement of ours."""
+    """A connection on which a claim overtakes an acknowledgement of this consumer."""
 
     def __init__(self, ledger: SpyLedger, *, confirms: bool) -> None:
         self._ledger = ledger
@@ -36,7 +36,7 @@ class Confirms:
         if batch[0][0] == b"XAUTOCLAIM":
             return [Claimed(b"0-0", [raw(1), raw(2)])]
         if batch[0][0] == b"XPENDING":
-            # (as far as the server knows, the second one has been started once)
+            # By the server's count, the second entry has been started once.
             return [[Pending(raw(n), b"c", 0, n)] for n in (1, 2)]
         return [[raw(2)]]
 
@@ -50,19 +50,19 @@ class Confirms:
 
 
 @pytest.mark.parametrize("confirms", [True, False])
-async def test_what_is_confirmed_before_it_is_booked_is_done(
+async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     events: Events, *, confirms: bool
 ) -> None:
-    """The server stood still for a lease, and then did the one before the other."""
+    """The server was blocked for a lease, and then ran the claim before the ack."""
     ledger = SpyLedger()
     ledger.read(1)
     entry = ledger.start_next()
     ledger.finish(entry, ack=True)
     member = SimpleNamespace(group="g", name="c")
-    line = Confirms(ledger, confirms=confirms)
+    connection = Confirms(ledger, confirms=confirms)
     claimer = Claimer(
-        cast("CommandConnection", line),
-        fetch=line.fetch,
+        cast("CommandConnection", connection),
+        fetch=connection.fetch,
         ledger=ledger,
         entry_queue=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),
@@ -77,10 +77,13 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
     assert ledger.take_next() is None
 
 
-async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
+async def test_a_renewal_keeps_entries_whatever_else_is_pending_in_between(
     url: str, stream: str, redis: Any
 ) -> None:
-    """So it is after acknowledgements were dropped: their key was of another type."""
+    """The pending entries in between remain after their acknowledgements were dropped.
+
+    That happens if the key was of another type.
+    """
     await redis.xgroup_create(stream, "g", mkstream=True)
     ids = [await redis.xadd(stream, {"msg": "x"}) for _ in range(50)]
     await redis.xreadgroup("g", "c", {stream: ">"})
@@ -91,18 +94,18 @@ async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
     )
     first, last = ledger.start_next(), ledger.start_next()
     member = SimpleNamespace(group="g", name="c")
-    wire = await connect(parse(url))
+    connection = await connect(parse(url))
     try:
         claims = OwnClaims(cast("Membership", member))
         found = await renew(
-            cast("CommandConnection", wire),
+            cast("CommandConnection", connection),
             ledger,
             cast("Membership", member),
             claims,
             1.0,
         )
     finally:
-        await wire.aclose()
+        await connection.aclose()
     assert found == ([], None)
     assert ledger.may_start(first)
     assert ledger.may_start(last)

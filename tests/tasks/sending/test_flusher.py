@@ -1,4 +1,4 @@
-"""What the flusher makes of a connection that ends at an awkward moment."""
+"""Flusher: a connection that ends while replies are unread."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from penstock.errors import ConnectionLost
 from support.events import Events
 
 
-class AnswersAndEnds:
-    """A connection that ends right after its first replies, before anybody looks."""
+class RepliesAndEnds:
+    """A connection that ends right after its first replies, before they are read."""
 
     def __init__(self) -> None:
         self.lost = False
@@ -39,8 +39,8 @@ class AnswersAndEnds:
         pass
 
 
-class NoWay:
-    """A link that finds no server any more."""
+class NeverReconnects:
+    """A connector that never reconnects."""
 
     def progress(self) -> None:
         pass
@@ -51,7 +51,7 @@ class NoWay:
 
 
 @pytest.mark.parametrize("resend", [False, True])
-async def test_what_a_connection_brought_before_it_ended_counts(
+async def test_replies_that_arrive_before_a_connection_ends_are_processed(
     events: Events, *, resend: bool
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -61,8 +61,8 @@ async def test_what_a_connection_brought_before_it_ended_counts(
     for ticket in tickets:
         accumulator.add(Sending(shard, command, 64, ticket))
     flusher = Flusher(
-        cast("Connection", AnswersAndEnds()),
-        cast("Connector", NoWay()),
+        cast("Connection", RepliesAndEnds()),
+        cast("Connector", NeverReconnects()),
         accumulator=accumulator,
         max_batch=2,
         max_in_flight=4,
