@@ -1,4 +1,4 @@
-"""A ledger that counts its wake-ups, and what the tests of ledgers share."""
+"""A ledger that counts its signals, and helpers for the tests of the ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NONE, KEY, SHARD = Ordering.NONE, Ordering.KEY, Ordering.SHARD
 
 
 class Fields(list[bytes]):
-    """A field list whose end can be seen."""
+    """A field list that can be referenced weakly, to see when it is freed."""
 
 
 GIVEN_UP = DeadLettered("given up")
@@ -33,7 +33,7 @@ def later(due: float = 10.0) -> RetryAt:
 
 
 class SpyLedger(Ledger):
-    """A ledger that counts how often its bells rang."""
+    """A ledger that counts how often it sent each signal."""
 
     def __init__(
         self,
@@ -123,9 +123,10 @@ class SpyLedger(Ledger):
         now: float = 0.0,
         claimed: bool = False,
     ) -> int:
-        """Have entries of ten bytes come back that were started so often.
+        """Recover entries of ten bytes that were started `attempts` times.
 
-        Without a start they were delivered, or certainly never started.
+        With 0 attempts they were `delivered` and may have been started, or certainly
+        were not.
         """
         tail = [] if key is None else [b"key", key.encode()]
         entries: list[RawEntry] = [[raw(n), [b"msg", b"ten byt", *tail]] for n in ids]
@@ -134,30 +135,30 @@ class SpyLedger(Ledger):
         return self.deliveries.recovered(shard, entries, now, counts, claimed=claimed)
 
     def take_next(self) -> Entry | None:
-        """Do as workers do: the start of what is due is counted first."""
+        """Take the next entry as workers do, counting its start if it has to be."""
         for entry in self.work.take_counted():
             return entry
         return self.work.take()
 
     def start_next(self) -> Entry:
-        """Take an entry that is there."""
+        """Take the next entry, which has to exist."""
         entry = self.take_next()
         assert entry is not None
         return entry
 
     def fail_next(self, disposition: Disposition | None = None) -> Entry:
-        """Have a handler fail; gives what it had."""
+        """Start the next entry and fail its handler; return the entry."""
         entry = self.start_next()
         self.fail(entry, disposition or later())
         return entry
 
     def held_entries(self) -> list[Entry]:
-        """List what has not left."""
+        """List the entries that have not left the ledger."""
         shard_states = self.shards.values()
         return [entry for each in shard_states for entry in each.entries.values()]
 
     def process_next(self, count: int = 1) -> list[Entry]:
-        """Have entries handled and acknowledged."""
+        """Start the next entries, and finish them as processed."""
         entries = [self.start_next() for _ in range(count)]
         for entry in entries:
             self.processed(entry)
@@ -169,12 +170,12 @@ def raw(number: int) -> bytes:
 
 
 def state_of(entry: Entry) -> State:
-    """Give an entry's state afresh; type checkers remember the last."""
+    """Return an entry's present state; type checkers remember an earlier one."""
     return entry.state
 
 
 def known(ledger: Ledger, shard: Shard, id_: bytes) -> bool:
-    """Tell whether an entry is in the books."""
+    """Return whether an entry is in the ledger."""
     shard_state = ledger.shards.get(shard.key)
     return shard_state is not None and id_ in shard_state.entries
 
