@@ -29,11 +29,11 @@ class Entry:
 
 
 def settler() -> Settler[bytes]:
-    nobody: Any = None
+    unused: Any = None
     return Settler(
-        nobody,
+        unused,
         raw_codec,
-        nobody,
+        unused,
         max_message_bytes=1000,
         why_no_ack=None,
         on_loop_thread=lambda: True,
