@@ -22,31 +22,18 @@ from penstock._tasks.leases.pending_bodies import Book
 from penstock.message import Shard
 from support.events import Events
 from support.ledger import A, SpyLedger, only, raw
+from support.scripted import ScriptedConnection
 
 
-class Confirms:
-    """A connection on which a claim overtakes an acknowledgement of this consumer."""
-
-    def __init__(self, ledger: SpyLedger, *, confirms: bool) -> None:
-        self._ledger = ledger
-        self._batch = only(ledger.acks.to_send())
-        self._confirms = confirms
-
-    async def calls(self, batch: Sequence[Command]) -> list[Any]:
-        if batch[0][0] == b"XAUTOCLAIM":
+def pending(batch: Sequence[Command]) -> list[Any]:
+    """Reply as a server on which two entries are pending for another consumer."""
+    match batch[0][0]:
+        case b"XAUTOCLAIM":
             return [Claimed(b"0-0", [raw(1), raw(2)])]
-        if batch[0][0] == b"XPENDING":
+        case b"XPENDING":
             # By the server's count, the second entry has been started once.
             return [[Pending(raw(n), b"c", 0, n)] for n in (1, 2)]
-        return [[raw(2)]]
-
-    async def fetch(
-        self, _: Shard, ids: Sequence[bytes], book: Book
-    ) -> tuple[Sequence[bytes], None]:
-        if self._confirms:
-            self._ledger.ack_confirmed(self._batch)
-        book([(id_, (b"msg", b"x")) for id_ in ids])
-        return (), None
+    return [[raw(2)]]
 
 
 @pytest.mark.parametrize("confirms", [True, False])
@@ -59,12 +46,21 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     entry = ledger.start_next()
     ledger.finish(entry, ack=True)
     member = SimpleNamespace(group="g", name="c")
-    connection = Confirms(ledger, confirms=confirms)
+    batch = only(ledger.acks.to_send())
+
+    async def fetch(
+        _: Shard, ids: Sequence[bytes], book: Book
+    ) -> tuple[Sequence[bytes], None]:
+        if confirms:
+            ledger.ack_confirmed(batch)
+        book([(id_, (b"msg", b"x")) for id_ in ids])
+        return (), None
+
     claimer = Claimer(
-        cast("CommandConnection", connection),
-        fetch=connection.fetch,
+        ScriptedConnection(pending).for_commands,
+        fetch=fetch,
         ledger=ledger,
-        entry_queue=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
+        entry_queue=cast("EntryQueue", SimpleNamespace(notify_ready=lambda _: None)),
         member=cast("Membership", member),
         claims=OwnClaims(cast("Membership", member)),
         cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),

@@ -429,7 +429,7 @@ class Reader:
                 self._left = max(0, budget - read.count * len(read.positions))
             if not limited:
                 self._portion.came(read.count, len(entries))
-        self._entry_queue.arrived(count)
+        self._entry_queue.notify_ready(count)
         self._connector.progress()
         if self._compared:
             self._compare_at = 0.0
@@ -540,7 +540,7 @@ class Reader:
         new = self._ledger.deliveries.recovered(
             position.shard, entries, asked_at, counts
         )
-        self._entry_queue.arrived(new)
+        self._entry_queue.notify_ready(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.
             self._connector.progress()

@@ -16,7 +16,7 @@ from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.sending.idempotence import IdempotentRuns
 from penstock._tasks.lifetime import Lifetime, quietly, shielded_until_done, task_group
-from penstock._tasks.sending.flusher import Flusher
+from penstock._tasks.sending.flusher import Flusher, WriteOptions
 from penstock._tasks.sending.sender import Sender
 from penstock.events import OnEvent
 
@@ -108,23 +108,19 @@ class Delivery:
                 group.cancel()
 
     def _flusher(self, connector: Connector, connection: Connection) -> Flusher:
-        sender = self.sender
+        name = secrets.token_hex(8).encode()
+        runs = IdempotentRuns(name) if self.idempotent else None
         return Flusher(
             connection,
             connector,
-            accumulator=sender.accumulator,
-            max_batch=self.max_batch,
-            max_in_flight=self.max_in_flight,
-            linger=self.linger,
-            resend=self.resend,
-            runs=IdempotentRuns(secrets.token_hex(8).encode())
-            if self.idempotent
-            else None,
-            queued=sender.queued,
-            on_settled=sender.on_settled,
-            # So that no caller can wait for space, or queue a message, that would never
-            # be sent.
-            on_ended=sender.close,
+            self.sender,
+            WriteOptions(
+                max_batch=self.max_batch,
+                max_in_flight=self.max_in_flight,
+                linger=self.linger,
+                resend=self.resend,
+            ),
+            runs=runs,
             on_event=self.on_event,
         )
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 
@@ -42,7 +43,7 @@ from penstock.errors import (
 from penstock.events import Event, OnEvent
 from penstock.message import Receipt, Shard
 
-__all__ = ["Flusher", "Ticket", "fail"]
+__all__ = ["Flusher", "SendQueue", "Ticket", "WriteOptions", "fail"]
 
 Ticket: TypeAlias = "asyncio.Future[Receipt]"
 
@@ -64,24 +65,54 @@ class _Flight(NamedTuple):
         return self.replies.done() and self.replies.exception() is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """How messages are written.
+
+    Attributes:
+        max_batch: The most messages in one write.
+        max_in_flight: The most writes without a reply.
+        linger: Seconds for which a batch that is not full waits for more messages.
+        resend: Whether messages that were never answered, or that were refused for the
+            moment, are written again.
+    """
+
+    max_batch: int
+    max_in_flight: int
+    linger: float
+    resend: bool
+
+
+class SendQueue(Protocol):
+    """The messages to send, and whoever waits for them.
+
+    Attributes:
+        accumulator: The messages.
+        queued: Set when there is a message to send.
+    """
+
+    accumulator: Accumulator[Ticket]
+    queued: AutoResetEvent
+
+    def on_settled(self) -> None:
+        """Record that messages have left the accumulator."""
+
+    def close(self) -> None:
+        """Accept no more messages: no more will be sent."""
+
+
 class Flusher:
     """Moves messages from the accumulator to the server.
 
     Args:
         connection: The first connection; replaced after an outage.
         connector: Makes new connections.
-        accumulator: The messages to send.
-        max_batch: The most messages in one write.
-        max_in_flight: The most writes without a reply.
-        linger: Seconds for which a batch that is not full waits for more messages.
-        resend: Whether messages that were never answered, or that were refused for the
-            moment, are written again.
+        queue: The messages to send. It is closed when no more will be sent, before the
+            remaining messages are settled: so no caller can wait for space, or queue a
+            message, that would never be sent.
+        options: How they are written.
         runs: Makes sure that a message that is written again is stored only once; None:
             it may be stored again.
-        queued: Set when there is a message to send.
-        on_settled: Called when messages have left the accumulator.
-        on_ended: Called when no more will be sent, before the remaining messages are
-            settled.
         on_event: Called with the number of messages that failed or whose outcome is
             unknown.
     """
@@ -90,25 +121,17 @@ class Flusher:
         self,
         connection: Connection,
         connector: Connector,
+        queue: SendQueue,
+        options: WriteOptions,
         *,
-        accumulator: Accumulator[Ticket],
-        max_batch: int,
-        max_in_flight: int,
-        linger: float,
-        resend: bool,
         runs: IdempotentRuns | None,
-        queued: AutoResetEvent,
-        on_settled: Callable[[], None],
-        on_ended: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
         self._connection = connection
         self._connector = connector
-        self._accumulator = accumulator
-        self._max_batch = max_batch
-        self._max_in_flight = max_in_flight
-        self._linger = linger
-        self._resend = resend
+        self._queue = queue
+        self._accumulator = queue.accumulator
+        self._options = options
         self._runs = runs
         # Whether only one write may be in flight: after a refusal, until a message is
         # accepted.
@@ -116,9 +139,7 @@ class Flusher:
         # Runs while a batch waits for more messages.
         self._timer: asyncio.TimerHandle | None = None
         self._waited = False
-        self._wakeup = queued
-        self._on_settled = on_settled
-        self._on_ended = on_ended
+        self._wakeup = queue.queued
         self._on_event = on_event
         # Shielded: a failure in another task must not keep this one from sending the
         # queued messages. `stop` cancels it.
@@ -152,7 +173,7 @@ class Flusher:
 
     def settle(self) -> None:
         """Settle all messages without an outcome: no more will be sent."""
-        self._on_ended()
+        self._queue.close()
         self._stop_lingering()
         self._fail_in_flight("the producer closed")
         self._fail_unwritten()
@@ -167,7 +188,7 @@ class Flusher:
             await self._pump()
         except ConnectionLost as error:
             self._settle_received()
-            if self._resend:
+            if self._options.resend:
                 self._flights.clear()
                 self._requeue(error.reason)
             else:
@@ -195,13 +216,13 @@ class Flusher:
     def _write(self) -> None:
         """Write the queued messages, unless enough writes are in flight."""
         accumulator = self._accumulator
-        most = 1 if self._cautious else self._max_in_flight
+        most = 1 if self._cautious else self._options.max_in_flight
         while accumulator.queued and len(self._flights) < most:
-            if accumulator.refused or (self._linger and self._lingers()):
+            if accumulator.refused or (self._options.linger and self._lingers()):
                 return
             # Otherwise messages would count as written that were never written.
             self._connection.check()
-            self._launch(accumulator.batch(self._max_batch))
+            self._launch(accumulator.batch(self._options.max_batch))
 
     def _launch(self, batch: SendBatch[Ticket]) -> None:
         if self._runs is None:
@@ -225,13 +246,13 @@ class Flusher:
     def _lingers(self) -> bool:
         """Return whether to wait for more messages; a timer ends the wait."""
         accumulator = self._accumulator
-        full = accumulator.queued >= self._max_batch
+        full = accumulator.queued >= self._options.max_batch
         if full or accumulator.urgent or self._waited:
             self._stop_lingering()
             return False
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._linger, self._has_waited)
+            self._timer = loop.call_later(self._options.linger, self._has_waited)
         return True
 
     def _has_waited(self) -> None:
@@ -255,7 +276,7 @@ class Flusher:
         if waits:
             outcomes = _check_durability(batch, outcomes, waits, waited)
         sendings: Sequence[Sending[Ticket]] = batch
-        if self._resend and (again := idempotence.passing(batch, replies)):
+        if self._options.resend and (again := idempotence.passing(batch, replies)):
             sendings, outcomes = self._keep_refused(batch, again, outcomes)
         else:
             self._accumulator.answered()
@@ -263,7 +284,7 @@ class Flusher:
         if len(failed) < len(outcomes):
             self._cautious = False
             self._connector.progress()
-        self._on_settled()
+        self._queue.on_settled()
 
     def _report(
         self, sendings: Sequence[Sending[Ticket]], outcomes: Sequence[Any]
@@ -325,7 +346,7 @@ class Flusher:
             level = logging.WARNING if self._runs is None else logging.INFO
             facts = {"messages": count, "reason": reason}
             self._on_event(Event("send_repeated", level, facts))
-        self._on_settled()
+        self._queue.on_settled()
 
     def _drop_expired(self) -> None:
         """Fail messages that the server may have stored and forgotten."""
@@ -342,7 +363,7 @@ class Flusher:
         for sending in lost:
             fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
         report_sends(self._on_event, "send_unknown", lost, reason)
-        self._on_settled()
+        self._queue.on_settled()
 
     def _fail_unwritten(self) -> None:
         """Fail the messages that were never written and will not be."""
@@ -352,7 +373,7 @@ class Flusher:
             error = SendFailed(sending.shard.stream, "CLOSED", reason)
             fail(sending.ticket, error)
         report_sends(self._on_event, "send_failed", left, reason)
-        self._on_settled()
+        self._queue.on_settled()
 
 
 def _check_durability(
