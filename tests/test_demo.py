@@ -19,12 +19,23 @@ from rich.console import Console
 
 from penstock import Consumer
 from penstock.admin import Admin
-from penstock.cli.demo.input import clicks, first_word, from_file
-from penstock.cli.demo.progress import Progress, Stalled, Watch
-from penstock.cli.demo.report import picture, table
-from penstock.cli.demo.result import Result, Tally, tally
-from penstock.cli.demo.sender import Sender
-from penstock.cli.demo.worker_processes import Target, WorkerProcesses
+from penstock.cli.demo.report import (
+    Progress,
+    Result,
+    Tally,
+    picture,
+    table,
+    tally,
+)
+from penstock.cli.demo.scenario import (
+    Run,
+    Sender,
+    Stalled,
+    clicks,
+    first_word,
+    from_file,
+)
+from penstock.cli.demo.worker import GROUP
 from support.events import Events
 from support.waiting import eventually
 
@@ -393,23 +404,14 @@ async def test_a_run_in_which_nothing_moves_is_given_up(
     url: str, stream: str, tmp_path: Path, events: Events
 ) -> None:
     """The group has nobody who would handle anything."""
-    async with Consumer(stream, url=url, group="g"):
+    async with Consumer(stream, url=url, group=GROUP):
         pass
-    place = Target(url, stream, "g")
     sender = Sender(url, stream)
     async with Admin(url) as admin:
-        watch = Watch(
-            admin,
-            place,
-            sender=sender,
-            worker_processes=WorkerProcesses(place, tmp_path),
-            show=lambda _: None,
-            half=None,
-            patience=0.2,
-        )
+        made = Run(admin, sender, tmp_path, lambda _: None, patience=0.2)
         await sender.run(clicks(3, seed=0).source)
         with pytest.raises(Stalled, match=r"3 lines sent, 0 without .*, 3 unread, 0 "):
-            await watch.until_handled()
+            await made.until_handled()
 
 
 # -- the parts -----------------------------------------------------------------------

@@ -3,150 +3,87 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import io
 import signal
-import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Final
+from collections.abc import Coroutine
+from contextlib import ExitStack, nullcontext
+from json import dumps
+from typing import Annotated, Any
 
 import anyio
 import typer
 from rich.console import Console
 
-from penstock import embedded
+from penstock import ConfigurationError
 from penstock._connection.address import EMBEDDED
+from penstock.cli._admin_call import Json, say
 from penstock.cli._errors import plain_errors
-from penstock.cli.demo.input import Lines, clicks, from_file
-from penstock.cli.demo.report import Display, table
-from penstock.cli.demo.result import Result
-from penstock.cli.demo.scenario import Settings, run
-from penstock.cli.demo.worker_processes import WorkerDied
+from penstock.cli.demo.report import Result, table
+from penstock.cli.demo.scenario import Source, clicks, from_file, run
+from penstock.embedded import EmbeddedServer
 from penstock.events import printable
 
 __all__ = ["demo"]
-
-_LINES: Final = 50_000
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def demo(
     *,
     input: Annotated[  # noqa: A002 - the option's name
-        str | None,
-        typer.Option(metavar="FILE|-", help="Send these lines; - reads stdin."),
+        str | None, typer.Option(metavar="FILE|-", help="Send these lines; - is stdin.")
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(help="The server; default: a private one, gone afterwards."),
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="Server; else a private one.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 2,
     kill: Annotated[
-        bool,
-        typer.Option("--kill", help="End a worker with SIGKILL half-way, replace it."),
+        bool, typer.Option("--kill", help="SIGKILL a worker half-way, and replace it.")
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, in the last line.")
-    ] = False,
-    lines: Annotated[
-        int, typer.Option(min=0, help="How many clicks to make up without --input.")
-    ] = _LINES,
+    json: Json = False,
+    lines: Annotated[int, typer.Option(min=0, help="Clicks to make up.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Which clicks to make up.")] = 0,
 ) -> None:
     """Send lines to a stream, and have worker processes count them per key.
 
-    A line's key is its first word. Every line that has a receipt must have been
-    handled in the end, however workers died; the exit status is 0 only then. A line
-    that was handled twice is counted once, and told of as a duplicate.
+    A line's key is its first word. The exit status is 0 only if each line that has a
+    receipt was handled, however workers died. A duplicate is reported, and counts once.
     """
-    with (
-        plain_errors(WorkerDied),
-        _server(url) as address,
-        _opened(input) as descriptor,
-    ):
-        settings = Settings(address, workers, kill)
-        made = clicks(lines, seed) if descriptor is None else descriptor
-        result = asyncio.run(_interruptible(settings, made))
+    source: Source = nullcontext(clicks(lines, seed))
+    with plain_errors(), ExitStack() as stack:
+        if input is not None:
+            file = stack.enter_context(_opened(input))
+            source = from_file(file.fileno(), counted=kill)
+        if url is None or url.partition("://")[0] == EMBEDDED:
+            url = stack.enter_context(EmbeddedServer()).url  # that others can open too
+        work = run(url, source, workers=workers, kill=kill)
+        result = asyncio.run(_interruptible(work))
     if json:
-        print(result.to_json(), flush=True)
+        print(dumps(result.facts()), flush=True)
     else:
         Console().print(table(result))
     for complaint in result.complaints:
-        print(f"penstock: {complaint}", file=sys.stderr)
+        say(complaint)
     raise typer.Exit(1 if result.complaints else 0)
 
 
-async def _interruptible(settings: Settings, source: Lines | int) -> Result:
-    """Run, and on a signal clean up all the same.
-
-    Raises:
-        SystemExit: There was a signal.
-    """
+async def _interruptible(work: Coroutine[Any, Any, Result]) -> Result:
+    """Wait for the work; a signal cancels it, so that it cleans up, and exits."""
     caught: list[signal.Signals] = []
     with anyio.CancelScope() as scope:
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(
-                number, _note, number, caught, scope
-            )
-        with Display(Console(stderr=True)) as display:
-            async with _lines(source, counted=settings.kill) as lines:
-                return await run(settings, lines, display)
-    print(f"penstock: ended by {caught[0].name}", file=sys.stderr)
+
+        def note(number: signal.Signals) -> None:
+            caught.append(number)
+            scope.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, note, number)
+        return await work
+    say(f"ended by {caught[0].name}")
     sys.exit(128 + caught[0])
 
 
-def _note(
-    number: signal.Signals, caught: list[signal.Signals], scope: anyio.CancelScope
-) -> None:
-    caught.append(number)
-    scope.cancel()
-
-
-@asynccontextmanager
-async def _lines(source: Lines | int, *, counted: bool) -> AsyncIterator[Lines]:
-    if isinstance(source, Lines):
-        yield source
-        return
-    async with from_file(source, counted=counted) as lines:
-        yield lines
-
-
-@contextmanager
-def _server(url: str | None) -> Iterator[str]:
-    """Give the server's URL; the embedded one's is its socket, for other processes."""
-    if url is not None and url.partition("://")[0] != EMBEDDED:
-        yield url
-        return
-    server = embedded.acquire()
+def _opened(path: str) -> io.FileIO:
     try:
-        yield server.url
-    finally:
-        embedded.release(server)
-
-
-@contextmanager
-def _opened(path: str | None) -> Iterator[int | None]:
-    """Open the input.
-
-    Raises:
-        Exit: It can't be opened.
-    """
-    if path is None:
-        yield None
-        return
-    try:
-        descriptor = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY)
+        return io.FileIO(0 if path == "-" else path, closefd=path != "-")
     except OSError as error:
-        raise _refused(path, error.strerror) from None
-    try:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise _refused(path, "it is a folder")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _refused(path: str, reason: str | None) -> typer.Exit:
-    print(f"penstock: can't read {printable(path)}: {reason}", file=sys.stderr)
-    return typer.Exit(2)
+        folder = isinstance(error, IsADirectoryError)
+        reason = "it is a folder" if folder else error.strerror
+        raise ConfigurationError(f"can't read {printable(path)}: {reason}") from None

@@ -1,114 +1,155 @@
-"""What `penstock demo` shows: how far it is, and a table at the end."""
+"""Report of `penstock demo`: progress on a terminal, and the result of a run."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Final, Self
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from penstock.cli.demo.progress import Progress
-from penstock.cli.demo.result import Result
+__all__ = ["Progress", "Result", "Tally", "display", "picture", "table", "tally"]
 
-__all__ = ["Display", "table"]
-
+_COUNTS: Final = ("sent", "handled", "distinct", "lost", "duplicates")
 _INTERVAL: Final = 0.25  # seconds between two pictures
-_KEY_WIDTH: Final = 60  # characters
 
 
-class Display:
-    """Shows progress on a terminal; elsewhere nothing.
+@dataclass(frozen=True)
+class Progress:
+    """Progress of a run, in lines."""
 
-    Args:
-        console: Where.
-    """
+    sent: int = 0  # and confirmed by the server
+    unsettled: int = 0  # on their way to it
+    lag: int = 0  # not read yet by any worker
+    pending: int = 0  # read and not acknowledged yet
+    in_flight: Mapping[str, int] = field(default_factory=dict)  # pending, by worker
 
-    def __init__(self, console: Console) -> None:
-        # Drawn by us when there is news, so without a thread of its own; gone in the
-        # end, when the table says it all.
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._on = console.is_terminal
-        # What was shown last, and when.
-        self._shown = Progress()
-        self._at = time.monotonic()
+    @property
+    def handled(self) -> int:
+        """Lines that are acknowledged."""
+        return self.sent - self.lag - self.pending
 
-    def __enter__(self) -> Self:
-        if self._on:
-            self._live.start()
-        return self
+    @property
+    def idle(self) -> bool:
+        """Whether all lines so far are acknowledged."""
+        return not (self.unsettled or self.lag or self.pending)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._on:
-            self._live.stop()
 
-    def __call__(self, progress: Progress) -> None:
-        """Show how far it is, unless that was done just now."""
+@dataclass
+class Tally:
+    """Counts of the lines that were sent, and of those in the workers' journals."""
+
+    sent: int = 0  # and confirmed: they have a receipt
+    handled: int = 0  # a line that was handled twice counts twice
+    distinct: int = 0  # different lines handled, of those sent
+    lost: int = 0  # sent, and handled by no worker
+    duplicates: int = 0  # handled again
+    strangers: int = 0  # handled without a receipt
+    keys: Counter[bytes] = field(default_factory=Counter)  # distinct lines by key
+
+
+def tally(receipts: Iterable[bytes], journals: Iterable[Path]) -> Tally:
+    """Compare the ids of the lines sent with journals: an id and a key per line."""
+    # The kill may tear the last line. Its message was not acknowledged then, so another
+    # worker has handled it.
+    lines = [line for path in journals for line in path.read_bytes().split(b"\n")[:-1]]
+    handled = [line.partition(b" ") for line in lines]
+    sent = set(receipts)
+    keys = {id_: key for id_, _, key in handled if id_ in sent}
+    lost, strangers = (
+        len(sent) - len(keys),
+        sum(id_ not in sent for id_, _, _ in handled),
+    )
+    duplicates = len(handled) - len(keys) - strangers
+    counts = len(sent), len(handled), len(keys), lost, duplicates, strangers
+    return Tally(*counts, keys=Counter(keys.values()))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Result of a run."""
+
+    tally: Tally
+    seconds: float  # from the first line sent to the last one acknowledged
+    killed: int  # workers
+    in_hand: int  # lines that the killed worker had read and not acknowledged
+    problems: Sequence[str] = ()  # a sentence each, without what the tally says
+
+    @property
+    def complaints(self) -> list[str]:
+        """All that went wrong, a sentence each; empty for a good run."""
+        tally, found = self.tally, list(self.problems)
+        if tally.lost:
+            found.append(f"{tally.lost} of {tally.sent} lines were lost")
+        if tally.strangers:
+            found.append(f"{tally.strangers} messages were handled that nobody sent")
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """Return the result as a JSON object, with the ten most frequent keys."""
+        tally, seconds = self.tally, self.seconds
+        # Equal counts by name, so that the same input gives the same list.
+        top = sorted(tally.keys.items(), key=lambda item: (-item[1], item[0]))[:10]
+        return {
+            **{name: getattr(tally, name) for name in _COUNTS},
+            "seconds": round(seconds, 3),
+            "messages_per_second": round(tally.distinct / seconds if seconds else 0.0),
+            "keys": len(tally.keys),
+            "top": {key.decode("utf-8", "backslashreplace"): n for key, n in top},
+            "killed": self.killed,
+            "in_hand_when_killed": self.in_hand,
+            "problems": self.complaints,
+        }
+
+
+@contextmanager
+def display() -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that shows progress on standard error, if that is a terminal."""
+    shown, at = Progress(), time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal shown, at
         now = time.monotonic()
-        if not self._on or now - self._at < _INTERVAL:
-            return
-        rate = (progress.handled - self._shown.handled) / (now - self._at)
-        self._shown, self._at = progress, now
-        self._live.update(picture(progress, rate), refresh=True)
+        if now - at >= _INTERVAL:
+            rate = (progress.handled - shown.handled) / (now - at)
+            shown, at = progress, now
+            live.update(picture(progress, rate), refresh=True)
+
+    # Drawn by `show`, so without a thread; erased in the end: the table says it all.
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        yield show
 
 
 def picture(progress: Progress, rate: float) -> Table:
-    """Lay out how far it is."""
-    grid = Table.grid(padding=(0, 2))
-    rows = [
-        ("sent", f"{progress.sent:,}"),
-        ("handled", f"{progress.handled:,}"),
-        ("rate", f"{rate:,.0f}/s"),
-        ("lag", f"{progress.lag:,}"),
-        ("pending", f"{progress.pending:,}"),
-    ]
-    rows += [
-        (f"in flight, {name}", f"{count:,}")
-        for name, count in sorted(progress.in_flight.items())
-    ]
-    for name, value in rows:
-        grid.add_row(name, Text(value, justify="right"))
+    """Lay out the progress."""
+    grid = Table.grid(Column(), Column(justify="right"), padding=(0, 2))
+    grid.add_row("sent", f"{progress.sent:,}")
+    grid.add_row("handled", f"{progress.handled:,}")
+    grid.add_row("rate", f"{rate:,.0f}/s")
+    grid.add_row("lag", f"{progress.lag:,}")
+    grid.add_row("pending", f"{progress.pending:,}")
+    for name, count in sorted(progress.in_flight.items()):
+        grid.add_row(f"in flight, {name}", f"{count:,}")
     return grid
 
 
 def table(result: Result) -> Table:
-    """Lay out what came of a run."""
-    tally = result.tally
-    rows = [
-        ("sent", f"{tally.sent:,}"),
-        ("handled", f"{tally.handled:,}"),
-        ("distinct", f"{tally.distinct:,}"),
-        ("lost", f"{tally.lost:,}"),
-        ("duplicates", f"{tally.duplicates:,}"),
-        ("seconds", f"{result.seconds:.3f}"),
-        ("messages per second", f"{result.rate:,.0f}"),
-    ]
-    if result.killed:
-        rows.append(("killed workers", f"{result.killed}"))
-        rows.append(("in their hands", f"{result.in_hand:,}"))
-    rows.append(("keys", f"{len(tally.keys):,}"))
-    made = Table(show_header=False)
-    made.add_column()
-    made.add_column(justify="right")
-    for name, value in rows:
-        made.add_row(name, value)
+    """Lay out the result of a run."""
+    made = Table(Column(), Column(justify="right"), show_header=False)
+    facts = result.facts()
+    for name, value in facts.items():
+        if isinstance(value, int | float) and (result.killed or "killed" not in name):
+            made.add_row(name.replace("_", " "), f"{value:,}")
     made.add_section()
-    for key, count in result.top():
-        made.add_row(_shown(key), f"{count:,}")
+    for key, count in facts["top"].items():
+        # No markup and no control character of a key may act here.
+        clean = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in key[:60])
+        made.add_row(Text(clean or "(none)"), f"{count:,}")
     return made
-
-
-def _shown(key: str) -> Text:
-    """Somebody's text: neither markup nor control characters may act here."""
-    clean = "".join(
-        char if char.isprintable() else ascii(char)[1:-1] for char in key[:_KEY_WIDTH]
-    )
-    return Text(clean or "(none)")

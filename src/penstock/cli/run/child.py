@@ -8,9 +8,9 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final
 
 import anyio
 
@@ -18,7 +18,7 @@ from penstock._tasks.lifetime import task_group
 from penstock.cli.run import worker as program
 from penstock.cli.run.status_pipe import READY, REFUSED, URL_VARIABLE
 
-__all__ = ["Child", "Settings", "started"]
+__all__ = ["Child", "Settings", "spawned", "started"]
 
 _READ_TIMEOUT: Final = 1.0  # seconds to read the messages of a process that ended
 _MAX_BYTES: Final = 65_536  # bytes of a worker's messages
@@ -100,14 +100,15 @@ class Child:
 
     def drain(self) -> None:
         """Send SIGTERM, on which the worker drains."""
-        self._signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the process."""
         self.killed = True
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
@@ -119,13 +120,32 @@ class Child:
                 await self._process.wait()
 
 
+def started(settings: Settings, number: int) -> AbstractAsyncContextManager[Child]:
+    """Start a worker of `penstock run`; when the context is left, it has ended.
+
+    Raises:
+        OSError: On entering: the process can't be started.
+    """
+    return spawned(
+        *(program.__name__, settings.target, str(number)),
+        *(str(settings.grace), settings.level),
+        "uvloop" if settings.uvloop else "asyncio",
+        url=settings.url,
+    )
+
+
 @asynccontextmanager
-async def started(settings: Settings, number: int) -> AsyncIterator[Child]:
-    """Start a worker; when the context is left, the process has ended.
+async def spawned(
+    module: str, *arguments: str, url: str | None, stderr: IO[bytes] | None = None
+) -> AsyncIterator[Child]:
+    """Start a worker process; when the context is left, the process has ended.
 
     Args:
-        settings: The router to run, and how.
-        number: The number of the worker, from 1.
+        module: The module to run. Its first argument is the descriptor of its end of
+            the status pipe.
+        *arguments: The other arguments.
+        url: The server, for the environment; None adds nothing there.
+        stderr: The process's standard error; default: ours.
 
     Raises:
         OSError: The process can't be started.
@@ -137,13 +157,12 @@ async def started(settings: Settings, number: int) -> AsyncIterator[Child]:
             process = await asyncio.create_subprocess_exec(
                 # -P: without the current folder at the front of sys.path, where any
                 # module would shadow Python's own while Penstock is imported.
-                *(sys.executable, "-P", "-m", program.__name__),
-                *(settings.target, str(number), str(theirs.fileno())),
-                *(str(settings.grace), settings.level),
-                "uvloop" if settings.uvloop else "asyncio",
+                *(sys.executable, "-P", "-m", module, str(theirs.fileno())),
+                *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
                 pass_fds=[theirs.fileno()],
-                env=_environment(settings.url),
+                env=_environment(url),
                 # Ctrl-C in a terminal reaches only the parent, which stops its workers.
                 start_new_session=True,
             )

@@ -42,7 +42,7 @@ async def serve(router: Router, url: str | None, pipe: StatusPipe) -> None:
 
 def main() -> None:
     """Run a router as the arguments of the process say."""
-    target, number, descriptor, grace, level, uvloop = sys.argv[1:]
+    descriptor, target, number, grace, level, uvloop = sys.argv[1:]
     # Registered before the import, so that it runs after all functions that the user's
     # modules register.
     atexit.register(_end_quickly)
