@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from penstock import Shard
 from penstock.cli.app import app
-from support.dying import bodies, die
+from support.dead_letters import bodies, write_dead_letter
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ async def objects(*arguments: object) -> list[dict[str, Any]]:
 async def secrets(stream: str, redis: Any) -> None:
     """A letter whose text would act on a terminal, and whose message is secret."""
     hostile = "\x1b[31mred\r\n\u202e\udcff"
-    await die(
+    await write_dead_letter(
         redis,
         stream,
         b"SECRET\x1b[0m\nsecond \xff line",
@@ -72,8 +72,10 @@ async def secrets(stream: str, redis: Any) -> None:
 
 async def test_letters_are_listed_in_a_table(stream: str, redis: Any) -> None:
     assert (await dead("list", stream)).output == ""
-    first = await die(redis, stream, b"SECRET", 3)
-    await die(redis, stream, error="", reason="rejected: too old", attempts=1)
+    first = await write_dead_letter(redis, stream, b"SECRET", 3)
+    await write_dead_letter(
+        redis, stream, error="", reason="rejected: too old", attempts=1
+    )
     result = await dead("list", stream)
     head, one, two = result.stdout.splitlines()
     assert " ".join(head.split()) == "ID SHARD ENTRY GROUP ATTEMPTS ERROR REASON"
@@ -86,7 +88,7 @@ async def test_letters_are_listed_in_a_table(stream: str, redis: Any) -> None:
 
 
 async def test_letters_are_listed_as_json(stream: str, redis: Any) -> None:
-    id_ = await die(redis, stream, b"SECRET", 3)
+    id_ = await write_dead_letter(redis, stream, b"SECRET", 3)
     assert await objects("list", stream) == [
         {
             "id": str(id_),
@@ -105,7 +107,9 @@ async def test_letters_are_listed_as_json(stream: str, redis: Any) -> None:
 
 async def test_a_list_is_filtered_limited_and_goes_on(stream: str, redis: Any) -> None:
     ids = [
-        await die(redis, stream, group="ab"[n % 2], error=f"E{n}", reason=f"no. {n};")
+        await write_dead_letter(
+            redis, stream, group="ab"[n % 2], error=f"E{n}", reason=f"no. {n};"
+        )
         for n in range(6)
     ]
     told = [str(id_) for id_ in ids]
@@ -149,7 +153,7 @@ async def test_nothing_from_the_wire_acts_on_the_terminal(stream: str) -> None:
 
 
 async def test_a_letter_is_shown_without_its_message(stream: str, redis: Any) -> None:
-    id_ = await die(redis, stream, b"SECRET", 3)
+    id_ = await write_dead_letter(redis, stream, b"SECRET", 3)
     result = await dead("show", stream, id_)
     assert result.stdout.splitlines() == [
         f"id: {id_}",
@@ -177,7 +181,7 @@ async def test_a_letter_is_shown_without_its_message(stream: str, redis: Any) ->
 
 
 async def test_its_message_is_shown_when_asked_for(stream: str, redis: Any) -> None:
-    id_ = await die(redis, stream, b'{"id": 1}')
+    id_ = await write_dead_letter(redis, stream, b'{"id": 1}')
     lines = (await dead("show", stream, id_, "--payload")).stdout.splitlines()
     assert lines[-3:] == ["header h: 1", "payload:", '    {"id": 1}']
     [shown] = await objects("show", stream, id_, "--payload")
@@ -188,10 +192,10 @@ async def test_its_message_is_shown_when_asked_for(stream: str, redis: Any) -> N
 async def test_a_payload_that_is_no_text_or_none_is_shown(
     stream: str, redis: Any
 ) -> None:
-    binary = await die(redis, stream, b"\xff\x00")
+    binary = await write_dead_letter(redis, stream, b"\xff\x00")
     [shown] = await objects("show", stream, binary, "--payload")
     assert base64.b64decode(shown["payload_base64"]) == b"\xff\x00"
-    bare = await die(redis, stream, fields=[b"temp", b"21"])
+    bare = await write_dead_letter(redis, stream, fields=[b"temp", b"21"])
     [shown] = await objects("show", stream, bare, "--payload")
     assert (shown["payload"], shown["key"]) == (None, None)
     lines = (await dead("show", stream, bare, "--payload")).stdout.splitlines()
@@ -208,7 +212,7 @@ async def test_a_letter_that_is_not_there_is_said_to_be_so(stream: str) -> None:
 
 
 async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
-    ids = [await die(redis, stream, b"%d" % n, 1) for n in range(4)]
+    ids = [await write_dead_letter(redis, stream, b"%d" % n, 1) for n in range(4)]
     chosen = ["--id", ids[2], "--id", ids[0], "--id", ids[0]]
     result = await dead("redrive", stream, *chosen)
     assert (result.stdout, result.stderr) == ("2 redriven\n", "")
@@ -220,7 +224,9 @@ async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
 
 async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) -> None:
     for n in range(8):
-        await die(redis, stream, b"%d" % n, group="ab"[n % 2], reason=f"no. {n}")
+        await write_dead_letter(
+            redis, stream, b"%d" % n, group="ab"[n % 2], reason=f"no. {n}"
+        )
     await dead("redrive", stream, "--group", "b", "--limit", 2)
     await dead("redrive", stream, "--reason", "no. 6", "--to", f"{stream}-other")
     assert await bodies(redis, stream) == [b"1", b"3"]
@@ -231,7 +237,7 @@ async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) 
 
 async def test_all_are_redriven_only_when_that_is_said(stream: str, redis: Any) -> None:
     for n in range(3):
-        await die(redis, stream, b"%d" % n)
+        await write_dead_letter(redis, stream, b"%d" % n)
     for more in ([], ["--limit", 2]):
         result = await dead("redrive", stream, *more, status=2)
         words = f"this would redrive all dead letters of '{stream}'; pass --yes"
@@ -243,7 +249,7 @@ async def test_all_are_redriven_only_when_that_is_said(stream: str, redis: Any) 
 
 
 async def test_a_forged_letter_is_told_of(stream: str, redis: Any) -> None:
-    await die(redis, stream, shard=Shard(stream, 0, b"victim"))
+    await write_dead_letter(redis, stream, shard=Shard(stream, 0, b"victim"))
     result = await dead("redrive", stream, "--yes", status=1)
     assert result.stdout == "0 redriven\n"
     assert "letters_refused" in result.stderr
@@ -263,7 +269,7 @@ async def test_foreign_entries_are_told_of(stream: str, redis: Any) -> None:
 async def test_letters_are_purged_when_it_is_said_which(
     stream: str, redis: Any
 ) -> None:
-    ids = [await die(redis, stream, error=f"E{n}") for n in range(7)]
+    ids = [await write_dead_letter(redis, stream, error=f"E{n}") for n in range(7)]
     result = await dead("purge", stream, status=2)
     assert "this would purge all dead letters" in result.stderr
     assert (await dead("purge", stream, "--id", ids[6])).stdout == "1 purged\n"
@@ -324,7 +330,7 @@ async def test_what_the_server_refuses_ends_with_status_1(
 async def test_letters_may_be_kept_elsewhere(stream: str, redis: Any) -> None:
     yard = f"{stream}.yard"
     for n in range(3):
-        await die(redis, stream, b"%d" % n, into=yard)
+        await write_dead_letter(redis, stream, b"%d" % n, into=yard)
     kept = ["--dead-letters", yard]
     ids = [letter["id"] for letter in await objects("list", stream, *kept)]
     assert len(await objects("show", stream, ids[0], *kept)) == 1
@@ -338,7 +344,7 @@ async def test_it_ends_quietly_when_nobody_reads_on(
     url: str, stream: str, redis: Any
 ) -> None:
     for _ in range(200):
-        await die(redis, stream, reason="x" * 1000)
+        await write_dead_letter(redis, stream, reason="x" * 1000)
     command = [sys.executable, "-W", "error", "-m", "penstock.cli", "dead", "list"]
 
     def first_line() -> tuple[int, bytes]:

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from penstock import Message, Producer, Router
-from support.dying import die
+from support.dead_letters import write_dead_letter
 from support.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +81,7 @@ async def test_a_block_of_the_docs_runs(
     monkeypatch.setenv("REDIS_URL", url)
     monkeypatch.setattr(Router, "run", run_until_one)
     await redis.delete(*STREAMS)
-    await die(redis, "orders", b'{"id": 1}')
+    await write_dead_letter(redis, "orders", b'{"id": 1}')
     calls = []
 
     def bill(payload: object) -> None:

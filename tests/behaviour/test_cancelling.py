@@ -26,7 +26,7 @@ from penstock import (
     replay,
 )
 from penstock.admin import Admin
-from support.dying import die
+from support.dead_letters import write_dead_letter
 from support.events import Events
 from support.storm import Storm, nothing_left
 from support.waiting import eventually, numbers, pending, read, send
@@ -96,7 +96,7 @@ async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) ->
                     receipts[next(left)] = outcome
 
             calls = (sends, enqueues, sends_many, goes_through, producer.flush)
-            await storm.over(*calls, times=600, abreast=12)
+            await storm.over(*calls, times=600, concurrency=12)
             await producer.flush()
             body = payload()
             receipts[body] = await producer.send(stream, body)
@@ -224,7 +224,7 @@ async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
                 partial(consumer.next, timeout=0.0001),
                 partial(consumer.take, 3, timeout=0.0001),
                 times=1500,
-                abreast=20,
+                concurrency=20,
             )
             assert not who_waits(consumer)
             assert consumer.statistics().in_hand == 0
@@ -283,7 +283,7 @@ async def test_changing_what_is_read(
                 consumer.lag,
             )
             # One at a time: to unassign what was unassigned just now is refused.
-            await storm.over(*calls, times=300, abreast=1)
+            await storm.over(*calls, times=300, concurrency=1)
             await consumer.assign(other)
             await consumer.seek(EARLIEST)
             handled.clear()
@@ -390,7 +390,7 @@ async def test_running_and_handlers(
     async def runs() -> None:
         async with Consumer(stream, url=url, group="g") as consumer:
             await storm.over(
-                partial(consumer.run, handle, concurrency=4), times=10, abreast=2
+                partial(consumer.run, handle, concurrency=4), times=10, concurrency=2
             )
 
     async with nothing_left(redis):
@@ -439,7 +439,9 @@ async def test_an_operators_calls(url: str, stream: str, redis: Any, seed: int) 
     storm = Storm(seed)
     await send(url, stream, *range(50))
     await redis.xgroup_create(stream, "g", "0")
-    letters = [await die(redis, stream, b"%d" % number) for number in range(100)]
+    letters = [
+        await write_dead_letter(redis, stream, b"%d" % number) for number in range(100)
+    ]
     async with nothing_left(redis):
         async with Admin(url) as shell:
 

@@ -25,7 +25,7 @@ from penstock import (
 )
 from penstock._core.messages import dead_letter
 from penstock.admin import Admin
-from support.dying import bodies, die, origin
+from support.dead_letters import bodies, origin, write_dead_letter
 from support.events import Events
 from support.proxy import proxy
 from support.server import server, with_login
@@ -73,7 +73,7 @@ def spy(dead: Any, on_reply: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_letter_tells_where_it_comes_from_why_and_what_it_was(
     url: str, stream: str, redis: Any, protocol: int
 ) -> None:
-    id_ = await die(redis, stream, b"\x00body", 3)
+    id_ = await write_dead_letter(redis, stream, b"\x00body", 3)
     url += f"{'&' if '?' in url else '?'}protocol={protocol}"
     [letter] = await admin.dead.list(stream, url=url)
     assert letter == await admin.dead.read(stream, id_, url=url)
@@ -97,7 +97,7 @@ async def test_its_repr_shows_ids_and_counts_and_nothing_that_may_be_secret(
     url: str, stream: str, redis: Any
 ) -> None:
     secret = {"reason": "SECRET", "error": "SECRET", "traceback": "SECRET"}
-    id_ = await die(redis, stream, b"SECRET", 3, group="SECRET", **secret)
+    id_ = await write_dead_letter(redis, stream, b"SECRET", 3, group="SECRET", **secret)
     [letter] = await admin.dead.list(stream, url=url)
     assert repr(letter) == (
         f"<DeadLetter {id_}: entry 5-1 of {stream!r} shard 3, attempts 5, 3 fields>"
@@ -108,7 +108,7 @@ async def test_its_repr_shows_ids_and_counts_and_nothing_that_may_be_secret(
 async def test_a_time_that_can_not_be_read_is_none(
     url: str, stream: str, redis: Any, time: str
 ) -> None:
-    await die(redis, stream, time=time)
+    await write_dead_letter(redis, stream, time=time)
     [letter] = await admin.dead.list(stream, url=url)
     assert letter.time is None
 
@@ -116,7 +116,7 @@ async def test_a_time_that_can_not_be_read_is_none(
 async def test_letters_are_listed_oldest_first_and_page_by_page(
     url: str, stream: str, redis: Any
 ) -> None:
-    ids = [await die(redis, stream, b"%d" % n) for n in range(250)]
+    ids = [await write_dead_letter(redis, stream, b"%d" % n) for n in range(250)]
     async with Admin(url) as operator:
         dead = operator.dead
         first = await dead.list(stream)
@@ -136,7 +136,7 @@ async def test_a_filter_chooses_and_the_limit_counts_what_it_chose(
     url: str, stream: str, redis: Any
 ) -> None:
     for n in range(40):
-        await die(redis, stream, b"%d" % n, group="ab"[n % 2])
+        await write_dead_letter(redis, stream, b"%d" % n, group="ab"[n % 2])
     async with Admin(url) as operator:
         found = await operator.dead.list(
             stream, where=lambda letter: letter.group == "b", limit=15
@@ -159,13 +159,13 @@ async def test_pages_are_bounded_in_letters_and_in_bytes(
     async with Admin(url) as operator:
         spy(operator.dead, note, monkeypatch)
         for n in range(1000):
-            await die(redis, stream, b"%d" % n)
+            await write_dead_letter(redis, stream, b"%d" % n)
         assert len(await operator.dead.list(stream, limit=None)) == 1000
         assert max(asked) == 200
         await redis.delete(f"{stream}.dead")
         asked.clear()
         for _ in range(15):
-            await die(redis, stream, bytes(3_000_000))
+            await write_dead_letter(redis, stream, bytes(3_000_000))
         assert len([letter async for letter in operator.dead.each(stream)]) == 15
         assert asked == [10, 2, 2, 2]
 
@@ -174,12 +174,12 @@ async def test_what_comes_while_one_goes_through_is_left_for_the_next_time(
     url: str, stream: str, redis: Any
 ) -> None:
     for _ in range(20):
-        await die(redis, stream)
+        await write_dead_letter(redis, stream)
     seen = 0
     async with Admin(url) as operator:
         async for _ in operator.dead.each(stream):
             seen += 1
-            await die(redis, stream)
+            await write_dead_letter(redis, stream)
     assert seen == 20
 
 
@@ -219,8 +219,8 @@ async def test_letters_kept_under_another_name_are_found_there(
 ) -> None:
     yard = f"{stream}.yard"
     other = f"{stream}-other"
-    id_ = await die(redis, stream, b"mine", into=yard)
-    theirs = await die(redis, other, b"theirs", into=yard)
+    id_ = await write_dead_letter(redis, stream, b"mine", into=yard)
+    theirs = await write_dead_letter(redis, other, b"theirs", into=yard)
     async with Admin(url, on_event=events) as operator:
         dead = operator.dead
         assert await dead.list(stream) == []
@@ -242,7 +242,7 @@ async def test_redriven_messages_go_back_as_they_were_to_their_own_shards_in_ord
 ) -> None:
     for n in range(60):
         shard = [None, 0, 7][n % 3]
-        await die(redis, stream, b"%d" % n, shard)
+        await write_dead_letter(redis, stream, b"%d" % n, shard)
     assert await admin.dead.redrive(stream, url=operator) == 60
     for place, key in enumerate([stream, f"{stream}:0", f"{stream}:7"]):
         assert await bodies(redis, key) == [b"%d" % n for n in range(place, 60, 3)]
@@ -269,7 +269,7 @@ HOSTILE = [
 async def test_fields_go_back_word_by_word_whatever_they_are(
     operator: str, stream: str, redis: Any
 ) -> None:
-    await die(redis, stream, fields=HOSTILE)
+    await write_dead_letter(redis, stream, fields=HOSTILE)
     [letter] = await admin.dead.list(stream, url=operator)
     assert letter.words == HOSTILE
     assert await admin.dead.redrive(stream, url=operator) == 1
@@ -291,7 +291,7 @@ async def test_a_consumer_gets_them_as_new_messages(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
-        await die(redis, stream, b"again")
+        await write_dead_letter(redis, stream, b"again")
         await admin.dead.redrive(stream, url=url)
         message = await consumer.next(timeout=5)
         assert message is not None
@@ -302,7 +302,7 @@ async def test_a_consumer_gets_them_as_new_messages(
 async def test_letters_are_redriven_by_id_and_the_others_stay(
     operator: str, stream: str, redis: Any
 ) -> None:
-    ids = [await die(redis, stream, b"%d" % n) for n in range(30)]
+    ids = [await write_dead_letter(redis, stream, b"%d" % n) for n in range(30)]
     async with Admin(operator) as shell:
         redrive = shell.dead.redrive
         assert await redrive(stream, ids=ids[3]) == 1
@@ -322,7 +322,9 @@ async def test_letters_are_redriven_by_a_filter_up_to_a_limit(
     operator: str, stream: str, redis: Any
 ) -> None:
     for n in range(50):
-        await die(redis, stream, b"%d" % n, error=["Timeout", "KeyError"][n % 2])
+        await write_dead_letter(
+            redis, stream, b"%d" % n, error=["Timeout", "KeyError"][n % 2]
+        )
     async with Admin(operator) as shell:
         assert await shell.dead.redrive(stream, limit=1) == 1
         moved = await shell.dead.redrive(
@@ -336,7 +338,7 @@ async def test_to_another_stream_they_all_go_as_one_key(
     operator: str, stream: str, redis: Any
 ) -> None:
     for n in range(6):
-        await die(redis, stream, b"%d" % n, n)
+        await write_dead_letter(redis, stream, b"%d" % n, n)
     to = f"{stream}-inspected"
     assert await admin.dead.redrive(stream, to=to, url=operator) == 6
     assert await bodies(redis, to) == [b"%d" % n for n in range(6)]
@@ -347,7 +349,7 @@ async def test_a_letter_of_a_letter_goes_back_to_the_dead_letters_and_is_one(
     operator: str, stream: str, redis: Any
 ) -> None:
     inner = dead_letter.write([b"msg", b"x"], origin(stream, 2))
-    await die(redis, f"{stream}.dead", fields=inner)
+    await write_dead_letter(redis, f"{stream}.dead", fields=inner)
     assert await admin.dead.redrive(f"{stream}.dead", url=operator) == 1
     assert await admin.dead.redrive(stream, url=operator) == 1
     assert await bodies(redis, f"{stream}:2") == [b"x"]
@@ -357,11 +359,11 @@ async def test_a_message_that_dies_again_at_once_does_not_go_round_for_ever(
     operator: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(30):
-        await die(redis, stream, b"%d" % n)
+        await write_dead_letter(redis, stream, b"%d" % n)
 
     async def die_again(batch: Sequence[Any]) -> None:
         if any(command[0] in {b"XADD", b"EVAL"} for command in batch):
-            await die(redis, stream, b"again")
+            await write_dead_letter(redis, stream, b"again")
 
     async with Admin(operator) as shell:
         spy(shell.dead, die_again, monkeypatch)
@@ -375,7 +377,7 @@ async def test_of_two_that_redrive_at_once_each_letter_is_moved_by_one(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     for n in range(500):
-        await die(redis, stream, b"%d" % n)
+        await write_dead_letter(redis, stream, b"%d" % n)
     async with Admin(url, on_event=events) as one, Admin(url, on_event=events) as two:
         moved = await asyncio.gather(
             *[shell.dead.redrive(stream) for shell in (one, two, one, two)]
@@ -392,7 +394,7 @@ async def test_without_scripts_what_two_redrive_at_once_is_not_lost_and_is_told_
     events: Events,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ids = [await die(redis, stream, b"%d" % n) for n in range(5)]
+    ids = [await write_dead_letter(redis, stream, b"%d" % n) for n in range(5)]
 
     async def delete_too(batch: Sequence[Any]) -> None:
         if batch[0][0] == b"XADD":
@@ -404,7 +406,7 @@ async def test_without_scripts_what_two_redrive_at_once_is_not_lost_and_is_told_
             # The first copy has it deleted; then it is gone when its turn comes.
             assert await shell.dead.redrive(stream) == 4
             assert events == []
-            ids[2] = await die(redis, stream, b"2")
+            ids[2] = await write_dead_letter(redis, stream, b"2")
             assert await shell.dead.redrive(stream) == 1
     assert sorted(await bodies(redis, stream)) == [b"%d" % n for n in range(5)]
     [event] = events
@@ -417,9 +419,9 @@ async def test_a_message_of_any_number_of_fields_goes_back(
 ) -> None:
     # Lua's stack takes 8,000 words.
     fields = [b"%d" % n for n in range(words)]
-    await die(redis, stream, b"before")
-    await die(redis, stream, fields=fields)
-    await die(redis, stream, b"behind")
+    await write_dead_letter(redis, stream, b"before")
+    await write_dead_letter(redis, stream, fields=fields)
+    await write_dead_letter(redis, stream, b"behind")
     assert await admin.dead.redrive(stream, url=operator) == 3
     before, large, behind = await raw(redis, stream)
     assert (before[1][1], behind[1][1]) == (b"before", b"behind")
@@ -434,7 +436,7 @@ async def test_a_lost_reply_neither_loses_a_message_nor_doubles_one(
     url: str, stream: str, redis: Any
 ) -> None:
     for n in range(30):
-        await die(redis, stream, b"%d" % n)
+        await write_dead_letter(redis, stream, b"%d" % n)
     async with proxy(url) as between, Admin(between.url) as operator:
         between.cut_on = b"EVAL"
         between.cut_next_reply = True
@@ -451,7 +453,7 @@ async def test_without_scripts_a_lost_reply_doubles_one_message_and_loses_none(
     url: str, stream: str, redis: Any
 ) -> None:
     for n in range(10):
-        await die(redis, stream, b"%d" % n)
+        await write_dead_letter(redis, stream, b"%d" % n)
     async with user(url, redis, f"u-{stream}", "+@all", "-@scripting") as login:
         async with proxy(login) as between, Admin(between.url) as operator:
             between.cut_on = b"XADD\r\n"  # the command, not the script's text
@@ -472,7 +474,7 @@ async def test_cancelling_it_loses_nothing_and_doubles_nothing(
     copied_by: bytes,
 ) -> None:
     for n in range(30):
-        await die(redis, stream, b"%d" % n)
+        await write_dead_letter(redis, stream, b"%d" % n)
     rules = ["+@all"] if copied_by == b"EVAL" else ["+@all", "-@scripting"]
     async with user(url, redis, f"u-{stream}", *rules) as login:
         async with Admin(login) as shell:
@@ -502,7 +504,7 @@ async def test_while_the_server_is_full_the_letters_stay(
     async with server(tmp_path) as own:
         redis = own.client()
         for n in range(10):
-            await die(redis, stream, b"%d" % n)
+            await write_dead_letter(redis, stream, b"%d" % n)
         async with user(own.url, redis, "operator", *rules) as login:
             async with Admin(login) as operator:
                 await redis.config_set("maxmemory", 1)
@@ -521,7 +523,7 @@ async def test_a_shard_that_is_no_stream_any_more_stops_it_there(
     operator: str, stream: str, redis: Any
 ) -> None:
     for n, shard in enumerate([0, 0, 1, 0, 1]):
-        await die(redis, stream, b"%d" % n, shard)
+        await write_dead_letter(redis, stream, b"%d" % n, shard)
     await redis.set(f"{stream}:1", "text")
     async with Admin(operator) as shell:
         with pytest.raises(CommandError, match="2 were redriven") as caught:
@@ -542,7 +544,7 @@ async def test_a_shard_that_is_no_stream_any_more_stops_it_there(
 async def test_who_may_not_delete_copies_nothing(
     url: str, stream: str, redis: Any, scripts: list[str]
 ) -> None:
-    await die(redis, stream)
+    await write_dead_letter(redis, stream)
     rules = ["+@all", "-xdel", *scripts]
     async with user(url, redis, f"u-{stream}", *rules) as login:
         with pytest.raises(AccessError):
@@ -557,7 +559,7 @@ async def test_who_may_not_delete_copies_nothing(
 async def test_who_may_not_send_deletes_nothing(
     url: str, stream: str, redis: Any, scripts: list[str]
 ) -> None:
-    await die(redis, stream)
+    await write_dead_letter(redis, stream)
     rules = ["+@all", "-xadd", *scripts]
     async with user(url, redis, f"u-{stream}", *rules) as login:
         with pytest.raises(AccessError):
@@ -568,7 +570,7 @@ async def test_who_may_not_send_deletes_nothing(
 
 async def test_few_permissions_are_enough(url: str, stream: str, redis: Any) -> None:
     """Those of docs/dead-dead_letter.md."""
-    await die(redis, stream, number=1)
+    await write_dead_letter(redis, stream, number=1)
     keys = ["resetkeys", f"~{stream}", f"~{stream}:*", f"~{stream}.dead"]
     look = ["-@all", "+@connection", "+xrange", "+xrevrange"]
     name = f"u-{stream}"
@@ -578,10 +580,10 @@ async def test_few_permissions_are_enough(url: str, stream: str, redis: Any) -> 
             await admin.dead.redrive(stream, url=login)
         await redis.execute_command("ACL", "SETUSER", name, "+xdel", "+xadd")
         assert await admin.dead.redrive(stream, url=login) == 1
-        await die(redis, stream, number=1)
+        await write_dead_letter(redis, stream, number=1)
         await redis.execute_command("ACL", "SETUSER", name, "+eval", "-xadd", "+xadd")
         assert await admin.dead.redrive(stream, url=login) == 1
-        await die(redis, stream)
+        await write_dead_letter(redis, stream)
         await redis.execute_command("ACL", "SETUSER", name, "-xadd", "-eval")
         assert await admin.dead.purge(stream, all=True, url=login) == 1
     assert letter.shard == 1
@@ -614,10 +616,10 @@ async def test_foreign_entries_are_passed_over_left_alone_and_counted(
 ) -> None:
     dead = f"{stream}.dead"
     first = await redis.xadd(dead, {"msg": "none of ours"})
-    await die(redis, stream, b"ours")
+    await write_dead_letter(redis, stream, b"ours")
     cut = dead_letter.write([b"msg", b"x"], origin(stream))[2:]
     await redis.execute_command("XADD", dead, "*", *cut)
-    await die(redis, f"{stream}-other", into=dead)
+    await write_dead_letter(redis, f"{stream}-other", into=dead)
     async with Admin(operator, on_event=events) as shell:
         [letter] = await shell.dead.list(stream)
         assert letter.payload == b"ours"
@@ -660,10 +662,10 @@ async def test_a_forged_letter_writes_to_no_key_that_is_none_of_the_stream_s(
     from penstock import Shard
 
     victim = key.format(stream)
-    forged = await die(
+    forged = await write_dead_letter(
         redis, stream, b"forged", shard=Shard(stream, number, victim.encode())
     )
-    await die(redis, stream, b"honest")
+    await write_dead_letter(redis, stream, b"honest")
     async with Admin(operator, on_event=events) as shell:
         assert len(await shell.dead.list(stream)) == 2
         assert await shell.dead.redrive(stream) == 1
@@ -683,7 +685,7 @@ async def test_a_letter_is_not_sent_to_where_it_is(
     operator: str, stream: str, redis: Any, events: Events
 ) -> None:
     kept = f"{stream}:3"
-    await die(redis, stream, b"x", 3, into=kept)
+    await write_dead_letter(redis, stream, b"x", 3, into=kept)
     async with Admin(operator, on_event=events) as shell:
         assert await shell.dead.redrive(stream, dead_letters=kept) == 0
     assert [event.name for event in events] == ["letters_refused"]
@@ -696,7 +698,10 @@ async def test_a_letter_is_not_sent_to_where_it_is(
 async def test_letters_are_purged_by_id_filter_moment_and_all(
     url: str, stream: str, redis: Any
 ) -> None:
-    ids = [await die(redis, stream, b"%d" % n, error=f"E{n % 3}") for n in range(30)]
+    ids = [
+        await write_dead_letter(redis, stream, b"%d" % n, error=f"E{n % 3}")
+        for n in range(30)
+    ]
     dead = f"{stream}.dead"
     async with Admin(url) as operator:
         purge = operator.dead.purge
@@ -721,7 +726,7 @@ async def test_letters_are_purged_by_id_filter_moment_and_all(
 
 
 async def test_many_ids_are_purged_in_pieces(url: str, stream: str, redis: Any) -> None:
-    id_ = await die(redis, stream)
+    id_ = await write_dead_letter(redis, stream)
     ids = [EntryId(n) for n in range(1, 2500)]
     assert await admin.dead.purge(stream, ids=[*ids, id_], url=url) == 1
 
@@ -789,7 +794,7 @@ def test_the_former_name_of_the_class_still_works() -> None:
 async def test_an_async_filter_is_refused_before_it_means_everything(
     url: str, stream: str, redis: Any
 ) -> None:
-    await die(redis, stream)
+    await write_dead_letter(redis, stream)
     async with Admin(url) as operator:
         for call in (operator.dead.redrive, operator.dead.purge):
             with pytest.raises(ConfigurationError, match="async function"):
@@ -801,7 +806,7 @@ async def test_a_filter_that_raises_ends_it_with_nothing_lost(
     operator: str, stream: str, redis: Any
 ) -> None:
     for n in range(30):
-        await die(redis, stream, b"%d" % n)
+        await write_dead_letter(redis, stream, b"%d" % n)
     with pytest.raises(ZeroDivisionError):
         await admin.dead.redrive(
             stream, where=lambda one: 1 // (int(one.payload or 0) - 15), url=operator
@@ -823,7 +828,7 @@ async def test_the_functions_do_what_the_methods_do(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", url)
-    ids = [await die(redis, stream, b"%d" % n) for n in range(4)]
+    ids = [await write_dead_letter(redis, stream, b"%d" % n) for n in range(4)]
     assert [letter.id for letter in await admin.dead.list(stream)] == ids
     assert await admin.dead.read(stream, ids[0]) is not None
     assert await admin.dead.redrive(stream, ids=ids[0]) == 1

@@ -206,7 +206,7 @@ async def promote(replica: Server, between: Proxy) -> None:
     client = replica.client()
     await client.execute_command("REPLICAOF", "NO", "ONE")
     await client.aclose()
-    between.lead_to(replica.url)
+    between.redirect(replica.url)
 
 
 async def test_a_message_found_again_is_confirmed_only_when_replicas_have_it(
@@ -217,7 +217,7 @@ async def test_a_message_found_again_is_confirmed_only_when_replicas_have_it(
         async with Producer(between.url, replicas=1, idempotent=True) as producer:
             await producer.send(stream, b"0")
             replica.send_signal(signal.SIGSTOP)
-            between.mute = True
+            between.drop_replies = True
             future = producer.enqueue_nowait(stream, b"1", timeout=1)
             client = primary.client()
 
@@ -225,7 +225,7 @@ async def test_a_message_found_again_is_confirmed_only_when_replicas_have_it(
                 return bool(await client.xlen(stream) == 2)
 
             await eventually(stored)
-            between.mute = False
+            between.drop_replies = False
             between.cut()
             with pytest.raises(NotDurable) as caught:
                 await future

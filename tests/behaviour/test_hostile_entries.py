@@ -17,7 +17,7 @@ from penstock import (
     admin,
 )
 from penstock._core.messages import dead_letter
-from support.dying import origin
+from support.dead_letters import origin
 from support.events import Events
 from support.failing import Boom, running
 from support.waiting import eventually, pending

@@ -139,10 +139,10 @@ async def test_what_was_in_the_air_comes_before_what_was_queued(
             between.url, max_batch=3, max_in_flight=2, **how
         ) as producer:
             await producer.send(stream, b"0")
-            between.mute = True
+            between.drop_replies = True
             futures = [producer.enqueue_nowait(stream, b"%d" % n) for n in range(1, 9)]
             await eventually(lambda: later(not producer._sender.queued._event.is_set()))
-            between.mute = False
+            between.drop_replies = False
             between.cut()
             receipts = await asyncio.gather(*futures)
     found = await entries(redis, stream)
@@ -163,7 +163,7 @@ async def test_what_is_never_answered_is_unknown_when_its_time_is_over(
             between.url, max_messages=2, close_timeout=0, on_event=events, **how
         ) as producer:
             await producer.send(stream, b"first")
-            between.mute = True
+            between.drop_replies = True
             written = await producer.enqueue(stream, b"written", timeout=0.2)
             await eventually(lambda: later(producer._sender.accumulator.in_flight))
             await between.stop()
@@ -189,7 +189,7 @@ async def test_closing_makes_what_was_written_unknown_and_what_was_not_failed(
             between.url, max_batch=2, max_in_flight=1, close_timeout=0.1, **how
         ) as producer:
             await producer.send(stream, b"first")
-            between.mute = True
+            between.drop_replies = True
             futures = [producer.enqueue_nowait(stream, b"x") for _ in range(5)]
             await eventually(lambda: later(producer._sender.accumulator.in_flight))
             await between.stop()
@@ -329,11 +329,11 @@ async def test_a_server_that_lost_its_notes_takes_nothing_for_stored(
     async with proxy(url) as between:
         async with Producer(between.url, idempotent=True) as producer:
             await producer.send(stream, b"0")
-            between.mute = True
+            between.drop_replies = True
             future = producer.enqueue_nowait(stream, b"1")
             await eventually(lambda: later_length(redis, stream, 2))
             await redis.delete(*await redis.keys(f"*{stream}*"))
-            between.mute = False
+            between.drop_replies = False
             between.cut()
             receipt = await future
     assert await entries(redis, stream) == [(str(receipt.id), 1)]
@@ -362,10 +362,10 @@ async def test_after_an_outage_longer_than_the_notes_a_message_is_unknown(
     async with proxy(url) as between:
         async with Producer(between.url, idempotent=True) as producer:
             await producer.send(stream, b"0")
-            between.mute = True
+            between.drop_replies = True
             future = producer.enqueue_nowait(stream, b"1")
             await eventually(lambda: later(producer._sender.accumulator.in_flight))
-            between.mute = False
+            between.drop_replies = False
             between.cut()
             with pytest.raises(SendUnknown, match="remembers"):
                 await future

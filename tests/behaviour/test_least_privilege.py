@@ -17,7 +17,7 @@ from penstock import AccessError, ConfigurationError, PenstockError, SendFailed
 from penstock._tasks.leases import dead_consumers
 from support import roles
 from support.events import Events
-from support.roles import Act, Stage
+from support.roles import Context, Scenario
 from support.server import with_login
 from support.waiting import calls, eventually
 
@@ -52,48 +52,48 @@ def read_page() -> dict[str, Role]:
 ROLES = read_page()
 
 # What a role can do with its line alone, and what it can do with all words.
-PLAIN: dict[str, list[Act]] = {
+PLAIN: dict[str, list[Scenario]] = {
     "producer": [roles.sends, roles.sends_to_shards],
     "reader": [roles.reads],
     "consumer": [
         roles.reads_in_a_group,
         roles.reads_after_cuts,
         roles.reads_after_a_restart,
-        roles.mends_its_group,
-        roles.tries_again,
-        roles.buries,
-        roles.takes_over,
-        roles.hands_over,
+        roles.recreates_its_group,
+        roles.retries,
+        roles.writes_dead_letters,
+        roles.claims,
+        roles.releases,
     ],
-    "operator": [roles.looks],
+    "operator": [roles.inspects_a_group],
 }
-MORE: dict[str, list[Act]] = {
+MORE: dict[str, list[Scenario]] = {
     "producer": [roles.sends_once, roles.sends_to_replicas],
     "reader": [roles.replays],
     "consumer": [
         roles.reads_shards,
-        roles.removes_the_dead,
+        roles.removes_dead_consumers,
         roles.seeks,
-        roles.tells_its_lag,
+        roles.reports_its_lag,
     ],
     "operator": [roles.resets, roles.deletes],
 }
 
 
 class Without(NamedTuple):
-    """What happens in an act without a word.
+    """The effect that a missing word of the rules has on a scenario.
 
     Attributes:
-        act: The act.
-        error: What it raises, if it does not end well.
-        event: What is told of it.
-        told: Whether the exception, or else the event, names the command.
+        scenario: The scenario.
+        error: The exception that it raises, if any.
+        event: The event that is reported, if any.
+        named: Whether the exception, or else the event, names the command.
     """
 
-    act: Act
+    scenario: Scenario
     error: type[Exception] | None = None
     event: str = ""
-    told: bool = True
+    named: bool = True
 
 
 WAITS = roles.closes_while_it_waits
@@ -105,40 +105,43 @@ SILENT = Without(WAITS)
 # too much, or one that nobody has tried.
 EFFECTS: dict[str, dict[str, Without]] = {
     "producer": {
-        "~orders": Without(roles.sends, SendFailed, "send_failed", told=False),
-        "~orders:*": Without(roles.sends_to_shards, SendFailed, told=False),
+        "~orders": Without(roles.sends, SendFailed, "send_failed", named=False),
+        "~orders:*": Without(roles.sends_to_shards, SendFailed, named=False),
         "+xadd": Without(roles.sends, SendFailed, "send_failed"),
-        "~{orders}.*": Without(roles.sends_once, SendFailed, told=False),
-        "~{orders:*}.*": Without(roles.sends_once_to_shards, SendFailed, told=False),
+        "~{orders}.*": Without(roles.sends_once, SendFailed, named=False),
+        "~{orders:*}.*": Without(roles.sends_once_to_shards, SendFailed, named=False),
         "+eval": Without(roles.sends_once, ConfigurationError),
         **dict.fromkeys(
             ("+hmget", "+hset", "+hkeys", "+hdel", "+pexpire"),
             Without(roles.sends_once, SendFailed, "send_failed"),
         ),
         "+wait": Without(roles.sends_to_replicas, ConfigurationError),
-        "+waitaof": Without(roles.sends_to_disks, ConfigurationError),
+        "+waitaof": Without(roles.sends_durably, ConfigurationError),
         "+client|id": Without(roles.sends_to_shards),
         "+info": Without(roles.sends_to_shards),
     },
     "reader": {
-        "~orders": Without(roles.reads, AccessError, told=False),
-        "~orders:*": Without(roles.reads, event="looking_refused", told=False),
+        "~orders": Without(roles.reads, AccessError, named=False),
+        "~orders:*": Without(roles.reads, event="looking_refused", named=False),
         "+xread": Without(roles.reads, AccessError),
         "+xinfo|stream": Without(roles.reads, AccessError),
         "+exists": Without(roles.reads, event="looking_refused"),
         "+type": Without(roles.reads, event="looking_refused"),
-        "+eval": Without(roles.reads, told=False),
-        "+client|id": Without(roles.waits),
-        "+client|unblock": Without(roles.waits),
+        "+eval": Without(roles.reads, named=False),
+        "+client|id": Without(roles.waits_for_entries),
+        "+client|unblock": Without(roles.waits_for_entries),
         "+xrange": Without(roles.replays, AccessError),
         "+xrevrange": Without(roles.replays, AccessError),
-        "+info": Without(roles.waits),
+        "+info": Without(roles.waits_for_entries),
     },
     "consumer": {
-        "~orders": Without(WAITS, AccessError, told=False),
-        "~orders:*": Without(WAITS, event="looking_refused", told=False),
+        "~orders": Without(WAITS, AccessError, named=False),
+        "~orders:*": Without(WAITS, event="looking_refused", named=False),
         "~orders.dead": Without(
-            roles.buries, AssertionError, "dead_letters_refused", told=False
+            roles.writes_dead_letters,
+            AssertionError,
+            "dead_letters_refused",
+            named=False,
         ),
         "+xreadgroup": Without(WAITS, AccessError),
         "+xgroup|create": Without(WAITS, AccessError),
@@ -147,42 +150,50 @@ EFFECTS: dict[str, dict[str, Without]] = {
         "+xclaim": Without(RESTARTS, AccessError),
         "+xautoclaim": Without(WAITS, event="claim_refused"),
         "+xrange": Without(RESTARTS, AccessError),
-        "+xadd": Without(roles.buries, AssertionError, "dead_letters_refused"),
+        "+xadd": Without(
+            roles.writes_dead_letters, AssertionError, "dead_letters_refused"
+        ),
         "+exists": Without(WAITS, event="looking_refused"),
         "+type": Without(RESTARTS, event="looking_refused"),
-        "+eval": Without(roles.buries),
+        "+eval": Without(roles.writes_dead_letters),
         "+subscribe": SILENT,
-        "+publish": Without(roles.hands_over),
-        "&penstock:released:orders:*": Without(WAITS, told=False),
-        "&penstock:consumer:orders:*": Without(WAITS, told=False),
+        "+publish": Without(roles.releases),
+        "&penstock:released:orders:*": Without(WAITS, named=False),
+        "&penstock:consumer:orders:*": Without(WAITS, named=False),
         "+pubsub|numsub": SILENT,
-        "+xinfo|consumers": Without(roles.removes_the_dead, event="reaping_refused"),
-        "+xgroup|delconsumer": Without(roles.removes_the_dead, event="reaping_refused"),
-        "+xinfo|groups": Without(roles.mends_its_group),
+        "+xinfo|consumers": Without(
+            roles.removes_dead_consumers, event="reaping_refused"
+        ),
+        "+xgroup|delconsumer": Without(
+            roles.removes_dead_consumers, event="reaping_refused"
+        ),
+        "+xinfo|groups": Without(roles.recreates_its_group),
         "+xinfo|stream": Without(roles.seeks, AccessError),
-        "+multi": Without(roles.tells_its_lag, AssertionError),
-        "+exec": Without(roles.tells_its_lag, AssertionError),
+        "+multi": Without(roles.reports_its_lag, AssertionError),
+        "+exec": Without(roles.reports_its_lag, AssertionError),
         "+xgroup|setid": Without(roles.seeks, AccessError),
         "+client|id": SILENT,
         "+client|unblock": SILENT,
         "+info": SILENT,
     },
     "operator": {
-        "~orders": Without(roles.looks, AccessError, told=False),
-        "~orders:*": Without(roles.looks, event="looking_refused", told=False),
-        "+multi": Without(roles.looks, AccessError),
-        "+exec": Without(roles.looks, PenstockError),
-        "+xinfo|stream": Without(roles.looks, AccessError),
-        "+xinfo|groups": Without(roles.looks, AccessError),
-        "+xpending": Without(roles.looks, AccessError),
-        "+exists": Without(roles.looks, event="looking_refused"),
-        "+type": Without(roles.looks, event="looking_refused"),
-        "+xgroup|create": Without(roles.resets_what_is_new, AccessError),
+        "~orders": Without(roles.inspects_a_group, AccessError, named=False),
+        "~orders:*": Without(
+            roles.inspects_a_group, event="looking_refused", named=False
+        ),
+        "+multi": Without(roles.inspects_a_group, AccessError),
+        "+exec": Without(roles.inspects_a_group, PenstockError),
+        "+xinfo|stream": Without(roles.inspects_a_group, AccessError),
+        "+xinfo|groups": Without(roles.inspects_a_group, AccessError),
+        "+xpending": Without(roles.inspects_a_group, AccessError),
+        "+exists": Without(roles.inspects_a_group, event="looking_refused"),
+        "+type": Without(roles.inspects_a_group, event="looking_refused"),
+        "+xgroup|create": Without(roles.resets_a_new_shard, AccessError),
         "+xgroup|setid": Without(roles.resets, AccessError),
         "+xack": Without(roles.resets, AccessError),
         "+unlink": Without(roles.deletes, AccessError),
-        "+eval": Without(roles.looks, told=False),
-        "+client|id": Without(roles.looks),
+        "+eval": Without(roles.inspects_a_group, named=False),
+        "+client|id": Without(roles.inspects_a_group),
     },
 }
 
@@ -203,7 +214,7 @@ Enter = Callable[[Sequence[str]], Any]
 @pytest.fixture
 def enter(url: str, stream: str, redis: Any, events: Events) -> Enter:
     @asynccontextmanager
-    async def entered(words: Sequence[str]) -> AsyncIterator[Stage]:
+    async def entered(words: Sequence[str]) -> AsyncIterator[Context]:
         user = f"u-{stream}"
         known = await known_words(redis, words)
         rules = [word.replace("orders", stream) for word in known]
@@ -211,7 +222,7 @@ def enter(url: str, stream: str, redis: Any, events: Events) -> Enter:
         await redis.execute_command("ACL", "SETUSER", user, *start, *rules)
         login = with_login(url, user, "secret")
         try:
-            yield Stage(login, stream, redis, user, events)
+            yield Context(login, stream, redis, user, events)
         finally:
             await redis.acl_deluser(user)
 
@@ -237,26 +248,30 @@ async def denied(redis: Any, user: str) -> set[str]:
     return found
 
 
-LIVES = [
-    pytest.param(act, words, anyway, id=f"{name}-{act.__name__}-{kind}")
+CASES = [
+    pytest.param(scenario, words, anyway, id=f"{name}-{scenario.__name__}-{kind}")
     for name, role in ROLES.items()
-    for kind, words, anyway, acts in (
+    for kind, words, anyway, scenarios in (
         ("at least", role.words, None, PLAIN[name]),
         ("in full", all_words(role), {"waitaof"}, PLAIN[name] + MORE[name]),
     )
-    for act in acts
+    for scenario in scenarios
 ]
 
 
-@pytest.mark.parametrize(("act", "words", "anyway"), LIVES)
-async def test_a_role_can_live_its_life(
-    act: Act, words: list[str], anyway: set[str] | None, redis: Any, enter: Enter
+@pytest.mark.parametrize(("scenario", "words", "anyway"), CASES)
+async def test_a_role_can_run_its_scenarios(
+    scenario: Scenario,
+    words: list[str],
+    anyway: set[str] | None,
+    redis: Any,
+    enter: Enter,
 ) -> None:
     """With the line alone; and with all words, when nothing at all is refused it."""
     await redis.execute_command("ACL", "LOG", "RESET")
-    async with enter(words) as stage:
-        await act(stage)
-        refused = await denied(redis, stage.user)
+    async with enter(words) as context:
+        await scenario(context)
+        refused = await denied(redis, context.user)
     assert anyway is None or refused <= anyway
 
 
@@ -270,7 +285,7 @@ def test_the_page_has_what_is_tried_here_and_nothing_else() -> None:
     ("name", "word"),
     [(name, word) for name, effects in EFFECTS.items() for word in effects],
 )
-async def test_no_word_can_be_left_out_without_the_effect_that_is_told(
+async def test_no_word_can_be_left_out_without_the_effect_that_is_reported(
     name: str, word: str, redis: Any, tmp_path: Path, enter: Enter
 ) -> None:
     if word == "+waitaof":
@@ -279,24 +294,24 @@ async def test_no_word_can_be_left_out_without_the_effect_that_is_told(
     left = [other for other in all_words(ROLES[name]) if other != word]
     await redis.execute_command("ACL", "LOG", "RESET")
     error: BaseException | None = None
-    async with enter(left) as stage:
+    async with enter(left) as context:
         try:
-            await effect.act(stage)
+            await effect.scenario(context)
         except Exception as raised:  # noqa: BLE001 - looked at below
             error = raised
-        refused = await denied(redis, stage.user)
-        told = [str(e) for e in stage.events if e.name == effect.event]
+        refused = await denied(redis, context.user)
+        reported = [str(e) for e in context.events if e.name == effect.event]
     # Whatever it brings, it is this word that is missing.
     assert refused
     command = word.removeprefix("+")
     if word.startswith("+"):
         assert refused & {command, command.partition("|")[0]}
     assert isinstance(error, effect.error or type(None)), error
-    assert told or not effect.event
-    if effect.told and isinstance(error, PenstockError):
+    assert reported or not effect.event
+    if effect.named and isinstance(error, PenstockError):
         assert_named(command, str(error))
-    elif effect.told and effect.event:
-        assert_named(command, told[0])
+    elif effect.named and effect.event:
+        assert_named(command, reported[0])
 
 
 def assert_named(command: str, text: str) -> None:
@@ -317,11 +332,11 @@ async def test_a_selector_keeps_a_consumer_from_sending_to_its_stream(
     words = [word for word in ROLES["consumer"].words if word != "+xadd"]
     assert "(+xadd ~orders.dead)" in PAGE
     for scripts in ([], ["+eval"]):
-        async with enter([*words, *scripts, "(+xadd ~orders.dead)"]) as stage:
-            await roles.buries(stage)
+        async with enter([*words, *scripts, "(+xadd ~orders.dead)"]) as context:
+            await roles.writes_dead_letters(context)
             with pytest.raises(SendFailed, match="NOPERM"):
-                await roles.sends(stage)
-            await redis.delete(stage.stream, f"{stage.stream}.dead")
+                await roles.sends(context)
+            await redis.delete(context.stream, f"{context.stream}.dead")
 
 
 async def test_a_producer_that_may_only_write_can_read_nothing(
@@ -332,17 +347,17 @@ async def test_a_producer_that_may_only_write_can_read_nothing(
         pytest.skip("%W came with Redis 7")
     words = [w.replace("~", "%W~") for w in ROLES["producer"].words]
     assert " ".join(w for w in words if w.startswith("%")) in PAGE
-    async with enter(words) as stage:
-        await roles.sends(stage)
-        await roles.sends_to_shards(stage)
+    async with enter(words) as context:
+        await roles.sends(context)
+        await roles.sends_to_shards(context)
 
 
 async def test_a_transaction_needs_scripts_and_what_it_does(enter: Enter) -> None:
     words = [*ROLES["consumer"].words, "+hincrby", "+hget"]
     words += ["~orders.totals", "~orders.counted"]
-    async with enter([*words, "+eval", "+evalsha", "+type"]) as stage:
-        await roles.transacts(stage)
-        assert not stage.told("transaction_broken")
+    async with enter([*words, "+eval", "+evalsha", "+type"]) as context:
+        await roles.transacts(context)
+        assert not context.reported("transaction_broken")
 
 
 async def test_without_its_acknowledgement_a_letter_is_written_once(
@@ -350,21 +365,21 @@ async def test_without_its_acknowledgement_a_letter_is_written_once(
 ) -> None:
     """The script's copy stays, and is not made again when it is tried again."""
     words = [word for word in all_words(ROLES["consumer"]) if word != "+xack"]
-    async with enter(words) as stage:
+    async with enter(words) as context:
         before = await calls(redis, "xack")
 
         async def again() -> bool:
             return await calls(redis, "xack") > before + 2
 
-        async with stage.consumer() as consumer:
-            await stage.add(0)
+        async with context.consumer() as consumer:
+            await context.add(0)
             (await consumer.next()).reject("no")
             assert await consumer.next(timeout=0.01) is None
             await eventually(again)
-            assert await redis.xlen(f"{stage.stream}.dead") == 1
-            await redis.execute_command("ACL", "SETUSER", stage.user, "+xack")
-            await eventually(lambda: roles.none_pending(stage))
-        assert await redis.xlen(f"{stage.stream}.dead") == 1
+            assert await redis.xlen(f"{context.stream}.dead") == 1
+            await redis.execute_command("ACL", "SETUSER", context.user, "+xack")
+            await eventually(lambda: roles.none_pending(context))
+        assert await redis.xlen(f"{context.stream}.dead") == 1
 
 
 @pytest.mark.parametrize("missing", ["+hkeys", "+hdel"])
@@ -373,12 +388,12 @@ async def test_what_is_said_to_be_not_stored_is_not(
 ) -> None:
     """Also where what is refused is only the forgetting of old notes."""
     words = [word for word in all_words(ROLES["producer"]) if word != missing]
-    async with enter(words) as stage, stage.producer(idempotent=True) as producer:
+    async with enter(words) as context, context.producer(idempotent=True) as producer:
         stored = 0
         for _ in range(3):
-            outcomes = await producer.send_many(stage.stream, [b"x"] * 5)
+            outcomes = await producer.send_many(context.stream, [b"x"] * 5)
             stored += sum(not isinstance(one, SendFailed) for one in outcomes)
-        assert await redis.xlen(stage.stream) == stored < 15
+        assert await redis.xlen(context.stream) == stored < 15
 
 
 async def test_a_word_taken_away_for_a_while_loses_nothing(
@@ -386,23 +401,23 @@ async def test_a_word_taken_away_for_a_while_loses_nothing(
 ) -> None:
     words = all_words(ROLES["consumer"])
     taken = ("-xadd", "-xack", "-xclaim", "-xautoclaim", "-xpending", "-xrange")
-    async with enter(words) as stage, stage.consumer() as consumer:
-        async with stage.producer() as producer:
-            await redis.execute_command("ACL", "SETUSER", stage.user, *taken)
+    async with enter(words) as context, context.consumer() as consumer:
+        async with context.producer() as producer:
+            await redis.execute_command("ACL", "SETUSER", context.user, *taken)
             with pytest.raises(SendFailed, match="NOPERM"):
-                await producer.send(stage.stream, b"0")
-            await stage.add(1)
+                await producer.send(context.stream, b"0")
+            await context.add(1)
             assert (await consumer.next()).payload == b"1"
             assert await consumer.next(timeout=0.2) is None
             back = [word.replace("-", "+") for word in taken]
-            await redis.execute_command("ACL", "SETUSER", stage.user, *back)
-            await producer.send(stage.stream, b"2")
+            await redis.execute_command("ACL", "SETUSER", context.user, *back)
+            await producer.send(context.stream, b"2")
             assert (await consumer.next()).payload == b"2"
             assert await consumer.next(timeout=0.01) is None
             await consumer.commit()
-            assert await roles.none_pending(stage)
-            await redis.execute_command("ACL", "SETUSER", stage.user, "-xreadgroup")
-            await stage.add(3)  # the read under way was allowed
+            assert await roles.none_pending(context)
+            await redis.execute_command("ACL", "SETUSER", context.user, "-xreadgroup")
+            await context.add(3)  # the read under way was allowed
             with pytest.raises(AccessError, match="xreadgroup"):
                 while True:
                     await consumer.next()
@@ -411,28 +426,31 @@ async def test_a_word_taken_away_for_a_while_loses_nothing(
 async def test_a_password_is_rotated_without_a_gap(
     url: str, redis: Any, enter: Enter
 ) -> None:
-    async with enter(all_words(ROLES["consumer"])) as stage, stage.consumer() as old:
-        change = ("ACL", "SETUSER", stage.user)
+    async with (
+        enter(all_words(ROLES["consumer"])) as context,
+        context.consumer() as old,
+    ):
+        change = ("ACL", "SETUSER", context.user)
         await redis.execute_command(*change, ">new")
-        again = Stage(
-            with_login(url, stage.user, "new"), stage.stream, redis, stage.user
+        again = Context(
+            with_login(url, context.user, "new"), context.stream, redis, context.user
         )
         async with again.consumer() as new:
             await redis.execute_command(*change, "<secret")
-            await stage.add(0)
+            await context.add(0)
             # Connections that are open stay so.
             assert await old.next(timeout=0.2) or await new.next(timeout=1)
-            await stage.cut()
-            await eventually(lambda: _is_told(stage, "access_refused"))
-            await stage.add(1)
+            await context.cut()
+            await eventually(lambda: _is_reported(context, "access_refused"))
+            await context.add(1)
             assert await new.next(timeout=5)
             # A password that is valid again is enough.
             await redis.execute_command(*change, ">secret")
-            await eventually(lambda: _is_told(stage, "reconnected"))
+            await eventually(lambda: _is_reported(context, "reconnected"))
 
 
-async def _is_told(stage: Stage, name: str) -> bool:
-    return stage.told(name)
+async def _is_reported(context: Context, name: str) -> bool:
+    return context.reported(name)
 
 
 async def test_dead_letters_and_trimming_are_the_other_pages(
@@ -453,9 +471,9 @@ async def test_dead_letters_and_trimming_are_the_other_pages(
     rules = [rule.replace("orders", stream) for rule in rules]
     await redis.execute_command("ACL", "SETUSER", user, "on", ">secret", *rules)
     try:
-        stage = Stage(with_login(url, user, "secret"), stream, redis, user)
-        await roles.sees_to_dead_letters(stage)
+        context = Context(with_login(url, user, "secret"), stream, redis, user)
+        await roles.manages_dead_letters(context)
         await redis.delete(stream)
-        await roles.trims(stage)
+        await roles.trims(context)
     finally:
         await redis.acl_deluser(user)

@@ -21,7 +21,7 @@ import pytest
 
 from penstock import EntryId, Producer
 from penstock._core.messages import dead_letter
-from support.fleet import Fleet, Handling, Life, fleet
+from support.fleet import Fleet, Handling, WorkerProcess, open_fleet
 from support.waiting import eventually
 
 MESSAGES = 20_000
@@ -38,14 +38,16 @@ def tasks(chance: random.Random) -> list[str]:
     return chance.choices(kinds, k=MESSAGES)
 
 
-async def send(crew: Fleet, payloads: list[str], chance: random.Random) -> None:
+async def send(fleet: Fleet, payloads: list[str], chance: random.Random) -> None:
     """Send all, at a constant rate, with random keys."""
     loop = asyncio.get_running_loop()
     start = loop.time()
-    async with Producer(crew.url) as producer:
+    async with Producer(fleet.url) as producer:
         for number, payload in enumerate(payloads):
             key = f"k{chance.randrange(KEYS)}"
-            await producer.enqueue(crew.stream, f"{number} {payload}".encode(), key=key)
+            await producer.enqueue(
+                fleet.stream, f"{number} {payload}".encode(), key=key
+            )
             ahead = number * SENDING / MESSAGES - (loop.time() - start)
             if ahead > 0.01:
                 await asyncio.sleep(ahead)
@@ -54,10 +56,10 @@ async def send(crew: Fleet, payloads: list[str], chance: random.Random) -> None:
 class Chaos:
     """Ends a random worker every second, one way or the other, and replaces it."""
 
-    def __init__(self, crew: Fleet, chance: random.Random) -> None:
-        self._worker_pool = crew
+    def __init__(self, fleet: Fleet, chance: random.Random) -> None:
+        self._worker_pool = fleet
         self._chance = chance
-        self._on_duty: list[Life] = []
+        self._on_duty: list[WorkerProcess] = []
         self._names = 0
 
     async def begin(self) -> None:
@@ -72,16 +74,20 @@ class Chaos:
             while True:
                 await asyncio.sleep(0.8 + 0.4 * self._chance.random())
                 if self._on_duty:
-                    life = self._chance.choice(self._on_duty)
-                    self._on_duty.remove(life)
-                    replacing.create_task(self._replace(life, *self._choices(life)))
+                    process = self._chance.choice(self._on_duty)
+                    self._on_duty.remove(process)
+                    replacing.create_task(
+                        self._replace(process, *self._choices(process))
+                    )
 
-    def _choices(self, life: Life) -> tuple[signal.Signals, str]:
+    def _choices(self, process: WorkerProcess) -> tuple[signal.Signals, str]:
         how = self._chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-        return how, self._chance.choice([life.name, self._new_name()])
+        return how, self._chance.choice([process.name, self._new_name()])
 
-    async def _replace(self, life: Life, how: signal.Signals, name: str) -> None:
-        await life.end(how)
+    async def _replace(
+        self, process: WorkerProcess, how: signal.Signals, name: str
+    ) -> None:
+        await process.end(how)
         await self._start(name)
 
     async def _start(self, name: str) -> None:
@@ -101,26 +107,26 @@ async def test_under_kills_stops_and_failures_each_message_is_handled_or_given_u
     chance = random.Random(seed)
     payloads = tasks(chance)
     hopeless = {n for n, payload in enumerate(payloads) if payload == "fail"}
-    async with fleet(
+    async with open_fleet(
         url,
         stream,
         tmp_path,
         retry={"max_attempts": MOST, "backoff": [0.02, 0.1]},
         claim={"idle": LEASE, "interval": 0.5},
         run={"concurrency": 16, "ordering": "key"},
-    ) as crew:
-        chaos = Chaos(crew, chance)
+    ) as fleet:
+        chaos = Chaos(fleet, chance)
         await chaos.begin()
         harm = asyncio.create_task(chaos.go_on())
-        await send(crew, payloads, chance)
+        await send(fleet, payloads, chance)
         harm.cancel()
         await asyncio.wait([harm])
         await eventually(lambda: all_is_done(redis, stream), within=20)
         # In order now, so that the last journal is whole.
-        for life in crew.lives:
-            await life.end(signal.SIGTERM)
-        handlings = crew.handlings()
-        assert set(crew.ended()) == set(range(MESSAGES)) - hopeless
+        for process in fleet.processes:
+            await process.end(signal.SIGTERM)
+        handlings = fleet.handlings()
+        assert set(fleet.ended()) == set(range(MESSAGES)) - hopeless
         assert await dead(redis, stream) == dict.fromkeys(hopeless, MOST)
         check_attempts(handlings)
         check_order(handlings)
@@ -161,15 +167,15 @@ def check_attempts(handlings: list[Handling]) -> None:
 
 def is_killed_right_after(handling: Handling) -> bool:
     """Whether its process was killed within a few round trips of its start."""
-    life = handling.life
-    return life.was_killed and life.ended_at - handling.start.at < 0.5
+    process = handling.process
+    return process.was_killed and process.ended_at - handling.start.at < 0.5
 
 
 def check_order(handlings: list[Handling]) -> None:
     """In each process, each key's messages run one at a time, and new ones in order."""
-    for of_process in grouped(handlings, lambda each: each.life):
-        life = of_process[0].life
-        taken = {id_ for line in life.lines("taken") for id_ in line.facts}
+    for of_process in grouped(handlings, lambda each: each.process):
+        process = of_process[0].process
+        taken = {id_ for line in process.lines("taken") for id_ in line.facts}
         for calls in grouped(of_process, lambda each: each.start.facts[2]):
             assert all(one.until <= next_.start.at for one, next_ in pairwise(calls))
             ids = dict.fromkeys(each.start.facts[3] for each in calls)
@@ -182,11 +188,11 @@ def check_ownership(handlings: list[Handling]) -> None:
     for calls in grouped(handlings, lambda each: each.start.number):
         for one, next_ in pairwise(calls):
             # What stood still for a whole lease has lost it, and is told so.
-            assert one.until <= next_.start.at or has_lost_leases(one.life)
+            assert one.until <= next_.start.at or has_lost_leases(one.process)
 
 
-def has_lost_leases(life: Life) -> bool:
-    return any(line.facts == ["lease_lost"] for line in life.lines("event"))
+def has_lost_leases(process: WorkerProcess) -> bool:
+    return any(line.facts == ["lease_lost"] for line in process.lines("event"))
 
 
 def check_repetitions(handlings: list[Handling]) -> None:
@@ -194,7 +200,7 @@ def check_repetitions(handlings: list[Handling]) -> None:
     for calls in grouped(handlings, lambda each: each.start.number):
         done = [each for each in calls if each.outcome == "end"]
         for each in done[:-1]:
-            assert each.lost or each.life.ended_at - each.until < 1.0
+            assert each.lost or each.process.ended_at - each.until < 1.0
 
 
 def grouped(

@@ -283,13 +283,13 @@ async def test_cancelling_start_while_the_server_is_silent_leaves_nothing_open(
     url: str, stream: str, kind: str
 ) -> None:
     async with proxy(url) as between:
-        between.mute = True
+        between.drop_replies = True
         made = make(kind, between.url, stream)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await made.start()
         assert not [each for each in asyncio.all_tasks() if "penstock" in repr(each)]
-        between.mute = False
+        between.drop_replies = False
         await made.start()
         await made.aclose()
 
@@ -299,7 +299,7 @@ async def test_closing_what_is_still_opening_ends_the_opening(
     url: str, stream: str, kind: str
 ) -> None:
     async with proxy(url) as between:
-        between.mute = True
+        between.drop_replies = True
         made = make(kind, between.url, stream)
         opening = asyncio.create_task(made.start())
         await asyncio.sleep(0.05)

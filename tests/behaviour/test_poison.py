@@ -16,7 +16,7 @@ import pytest
 
 from penstock import Claim, Consumer, Message, Retry
 from penstock._core.messages import dead_letter
-from support.fleet import Fleet, Handling, fleet
+from support.fleet import Fleet, Handling, open_fleet
 from support.proxy import proxy
 from support.server import server
 from support.waiting import deliveries, eventually, numbers, pending, read, send
@@ -66,19 +66,19 @@ async def test_what_kills_its_process_is_started_max_attempts_times_and_buried(
     payloads = ["sleep 0.03"] * 60
     payloads[5] = "kill"
     run = {"concurrency": concurrency, "ordering": ordering}
-    async with fleet(url, stream, tmp_path, retry=RETRY, run=run) as crew:
-        await crew.send(*payloads, keys=6)
+    async with open_fleet(url, stream, tmp_path, retry=RETRY, run=run) as fleet:
+        await fleet.send(*payloads, keys=6)
         async with asyncio.TaskGroup() as supervisors:
             kept = [
-                supervisors.create_task(crew.keep_up(f"w{number}"))
+                supervisors.create_task(fleet.supervise(f"w{number}"))
                 for number in range(workers)
             ]
-            await eventually(lambda: all_is_done(redis, stream, crew, 60), within=50)
+            await eventually(lambda: all_is_done(redis, stream, fleet, 60), within=50)
             dead = await dead_letters(redis, stream)
             for task in kept:
                 task.cancel()
-        assert crew.attempts()[5] == [1, 2, 3]
-        assert set(crew.ended()) == set(range(60)) - {5}
+        assert fleet.attempts()[5] == [1, 2, 3]
+        assert set(fleet.ended()) == set(range(60)) - {5}
     assert set(dead) == {5}
     assert dead[5].attempts == MOST
     assert "process ended" in dead[5].reason
@@ -93,12 +93,12 @@ async def test_where_each_write_goes_to_disk_no_start_is_forgotten(
     ) as own:
         async with (
             own.client() as redis,
-            fleet(own.url, stream, tmp_path, run={"concurrency": 40}) as crew,
+            open_fleet(own.url, stream, tmp_path, run={"concurrency": 40}) as fleet,
         ):
-            await crew.send(*["hang 1"] * 40)
-            life = await crew.start("me")
-            await eventually(lambda: have_started(crew, 40))
-            await life.end(signal.SIGKILL)
+            await fleet.send(*["hang 1"] * 40)
+            process = await fleet.start("me")
+            await eventually(lambda: have_started(fleet, 40))
+            await process.end(signal.SIGKILL)
             assert await counted(redis, stream, [2] * 40)
 
 
@@ -110,16 +110,16 @@ async def test_what_only_waited_behind_a_killed_handler_was_not_attempted(
     url: str, stream: str, redis: Any, tmp_path: Path, heir: str
 ) -> None:
     """Whoever gets it: a restart under the same name, or another after the lease."""
-    async with fleet(url, stream, tmp_path, run={"concurrency": 2}) as crew:
-        await crew.send("hang 1", "hang 1", *["ok"] * 6)
-        life = await crew.start("same")
+    async with open_fleet(url, stream, tmp_path, run={"concurrency": 2}) as fleet:
+        await fleet.send("hang 1", "hang 1", *["ok"] * 6)
+        process = await fleet.start("same")
         await eventually(lambda: counted(redis, stream, [2, 2, 1, 1, 1, 1, 1, 1]))
         # Counted first, and started then.
-        await eventually(lambda: have_started(crew, 2))
-        await life.end(signal.SIGKILL)
-        await crew.start(heir)
-        await eventually(lambda: all_is_done(redis, stream, crew, 8))
-        tried = crew.attempts()
+        await eventually(lambda: have_started(fleet, 2))
+        await process.end(signal.SIGKILL)
+        await fleet.start(heir)
+        await eventually(lambda: all_is_done(redis, stream, fleet, 8))
+        tried = fleet.attempts()
     assert tried == {0: [1, 2], 1: [1, 2], **{number: [1] for number in range(2, 8)}}
 
 
@@ -133,18 +133,18 @@ async def test_a_process_that_ends_between_two_attempts_neither_forgets_nor_adds
     url: str, stream: str, redis: Any, tmp_path: Path, how: signal.Signals
 ) -> None:
     retry = {"max_attempts": 4, "backoff": [0.02, 60]}
-    async with fleet(url, stream, tmp_path, retry=retry) as crew:
-        await crew.send("fail 2")
-        life = await crew.start("me")
-        await eventually(lambda: has_failed(crew, 2))
-        await life.end(how)
-        await crew.start("me" if how is signal.SIGKILL else "other")
-        await eventually(lambda: all_is_done(redis, stream, crew, 1))
-        assert crew.attempts() == {0: [1, 2, 3]}
+    async with open_fleet(url, stream, tmp_path, retry=retry) as fleet:
+        await fleet.send("fail 2")
+        process = await fleet.start("me")
+        await eventually(lambda: has_failed(fleet, 2))
+        await process.end(how)
+        await fleet.start("me" if how is signal.SIGKILL else "other")
+        await eventually(lambda: all_is_done(redis, stream, fleet, 1))
+        assert fleet.attempts() == {0: [1, 2, 3]}
 
 
-async def has_failed(crew: Fleet, times: int) -> bool:
-    return len(crew.lines("fail")) >= times
+async def has_failed(fleet: Fleet, times: int) -> bool:
+    return len(fleet.lines("fail")) >= times
 
 
 async def test_attempts_go_on_where_a_killed_process_left_off_up_to_the_last(
@@ -152,15 +152,15 @@ async def test_attempts_go_on_where_a_killed_process_left_off_up_to_the_last(
 ) -> None:
     """Killed before each next attempt; the letter then says what the handler raised."""
     retry = {"max_attempts": 3, "backoff": [60]}
-    async with fleet(url, stream, tmp_path, retry=retry) as crew:
-        await crew.send("fail")
+    async with open_fleet(url, stream, tmp_path, retry=retry) as fleet:
+        await fleet.send("fail")
         for attempt in (1, 2):
-            life = await crew.start("me")
-            await eventually(lambda: has_failed(crew, attempt))
-            await life.end(signal.SIGKILL)
-        await crew.start("me")
-        await eventually(lambda: all_is_done(redis, stream, crew, 1))
-        assert crew.attempts() == {0: [1, 2, 3]}
+            process = await fleet.start("me")
+            await eventually(lambda: has_failed(fleet, attempt))
+            await process.end(signal.SIGKILL)
+        await fleet.start("me")
+        await eventually(lambda: all_is_done(redis, stream, fleet, 1))
+        assert fleet.attempts() == {0: [1, 2, 3]}
     dead = await dead_letters(redis, stream)
     assert (dead[0].attempts, dead[0].error) == (3, "RuntimeError")
 
@@ -296,14 +296,14 @@ async def test_ten_that_kill_among_two_hundred_take_no_other_one_with_them(
         payloads[number] = how
     retry = {"max_attempts": most, "backoff": [0.05]}
     run = {"concurrency": 8}
-    async with fleet(url, stream, tmp_path, retry=retry, run=run) as crew:
-        await crew.send(*payloads)
+    async with open_fleet(url, stream, tmp_path, retry=retry, run=run) as fleet:
+        await fleet.send(*payloads)
         for name in ("one", "two"):
-            await crew.start(name, restart=True)
-        await eventually(lambda: all_is_done(redis, stream, crew, 200), within=50)
+            await fleet.start(name, restart=True)
+        await eventually(lambda: all_is_done(redis, stream, fleet, 200), within=50)
         dead = await dead_letters(redis, stream)
-        tried = crew.attempts()
-        assert set(crew.ended()) == set(range(200)) - poison
+        tried = fleet.attempts()
+        assert set(fleet.ended()) == set(range(200)) - poison
     assert set(dead) == poison
     assert {letter.attempts for letter in dead.values()} == {most}
     for number in poison if how == "kill" else ():
@@ -317,33 +317,35 @@ async def test_killed_handlers_are_redone_by_two_idle_heirs_all_at_once(
 ) -> None:
     lease = 1.5
     claim, run = {"idle": lease}, {"concurrency": 20}
-    async with fleet(url, stream, tmp_path, claim=claim, run=run) as crew:
-        await crew.send(*["hang 1 1"] * 20)
-        life = await crew.start("first")
-        await eventually(lambda: have_started(crew, 20))
-        crew.run["concurrency"] = 10
+    async with open_fleet(url, stream, tmp_path, claim=claim, run=run) as fleet:
+        await fleet.send(*["hang 1 1"] * 20)
+        process = await fleet.start("first")
+        await eventually(lambda: have_started(fleet, 20))
+        fleet.run["concurrency"] = 10
         for name in ("one", "two"):
-            await crew.start(name)
-        await life.end(signal.SIGKILL)
+            await fleet.start(name)
+        await process.end(signal.SIGKILL)
         killed = time.monotonic()
-        await eventually(lambda: crew.handled(*range(20)), within=20)
+        await eventually(lambda: fleet.handled(*range(20)), within=20)
         assert time.monotonic() - killed < lease + 3
-        assert crew.attempts() == {number: [1, 2] for number in range(20)}
+        assert fleet.attempts() == {number: [1, 2] for number in range(20)}
 
 
 async def test_killed_handlers_are_redone_in_order_by_key(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
     run = {"concurrency": 8, "ordering": "key"}
-    async with fleet(url, stream, tmp_path, run=run) as crew:
-        await crew.send(*["hang 1 0.1"] * 8, *["ok"] * 16, keys=8)
-        life = await crew.start("me")
-        await eventually(lambda: have_started(crew, 8))
+    async with open_fleet(url, stream, tmp_path, run=run) as fleet:
+        await fleet.send(*["hang 1 0.1"] * 8, *["ok"] * 16, keys=8)
+        process = await fleet.start("me")
+        await eventually(lambda: have_started(fleet, 8))
         await eventually(lambda: are_counted(redis, stream, 8))
-        await life.end(signal.SIGKILL)
-        await crew.start("me")
-        await eventually(lambda: all_is_done(redis, stream, crew, 24))
-        again = [each for each in crew.handlings() if each.life is crew.lives[1]]
+        await process.end(signal.SIGKILL)
+        await fleet.start("me")
+        await eventually(lambda: all_is_done(redis, stream, fleet, 24))
+        again = [
+            each for each in fleet.handlings() if each.process is fleet.processes[1]
+        ]
     first = [each for each in again if each.start.attempt == 2]
     assert sorted(each.start.number for each in first) == list(range(8))
     assert all(overlap(one, other) for one, other in pairwise(first))
@@ -356,16 +358,16 @@ async def test_a_handler_that_closing_has_interrupted_was_not_attempted(
     url: str, stream: str, tmp_path: Path, redis: Any
 ) -> None:
     """Deployments must not use up the attempts of what takes long."""
-    async with fleet(
+    async with open_fleet(
         url, stream, tmp_path, retry={"max_attempts": 2}, close_timeout=0.2
-    ) as crew:
-        await crew.send("hang 1")
+    ) as fleet:
+        await fleet.send("hang 1")
         for _ in range(4):
-            starts = len(crew.lines("start"))
-            life = await crew.start("me")
-            await eventually(lambda: have_started(crew, starts + 1))
-            assert await life.end(signal.SIGTERM) == 0
-        assert crew.attempts() == {0: [1] * 4}
+            starts = len(fleet.lines("start"))
+            process = await fleet.start("me")
+            await eventually(lambda: have_started(fleet, starts + 1))
+            assert await process.end(signal.SIGTERM) == 0
+        assert fleet.attempts() == {0: [1] * 4}
     assert not await redis.exists(f"{stream}.dead")
     assert await counted(redis, stream, [0])
 
@@ -373,13 +375,13 @@ async def test_a_handler_that_closing_has_interrupted_was_not_attempted(
 async def test_what_a_handler_raised_to_end_its_process_counts_for_that_one_alone(
     url: str, stream: str, tmp_path: Path, redis: Any
 ) -> None:
-    async with fleet(url, stream, tmp_path, run={"concurrency": 4}) as crew:
-        await crew.send("exit 1 0", "hang 1", "hang 1", "hang 1", "ok")
-        life = await crew.start("me")
-        await life.end()
-        await crew.start("me")
-        await eventually(lambda: have_started(crew, 9))
-        tried = crew.attempts()
+    async with open_fleet(url, stream, tmp_path, run={"concurrency": 4}) as fleet:
+        await fleet.send("exit 1 0", "hang 1", "hang 1", "hang 1", "ok")
+        process = await fleet.start("me")
+        await process.end()
+        await fleet.start("me")
+        await eventually(lambda: have_started(fleet, 9))
+        tried = fleet.attempts()
     assert tried == {0: [1, 2], 1: [1, 1], 2: [1, 1], 3: [1, 1], 4: [1]}
 
 
@@ -389,8 +391,8 @@ async def are_counted(redis: Any, stream: str, number: int) -> bool:
     return counts.count(2) == number
 
 
-async def have_started(crew: Fleet, count: int) -> bool:
-    return len(crew.lines("start")) >= count
+async def have_started(fleet: Fleet, count: int) -> bool:
+    return len(fleet.lines("start")) >= count
 
 
 def overlap(one: Handling, other: Handling) -> bool:

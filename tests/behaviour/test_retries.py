@@ -24,7 +24,7 @@ from penstock import (
     UsageError,
 )
 from support.events import Events
-from support.failing import Boom, Tries, handled, noting, running
+from support.failing import Attempts, Boom, handled, recording, running
 from support.waiting import deliveries, eventually, pending, read, send
 
 QUICK = Retry(max_attempts=3, backoff=[0.02])
@@ -34,7 +34,7 @@ async def test_what_raises_is_tried_again_and_others_go_on(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(50))
-    tries: Tries = defaultdict(list)
+    attempts: Attempts = defaultdict(list)
 
     async def fails_twice(message: Message[bytes]) -> None:
         if int(message.payload) == 0 and message.attempt < 3:
@@ -43,14 +43,14 @@ async def test_what_raises_is_tried_again_and_others_go_on(
     consumer = Consumer(
         stream, url=url, group="g", retry=Retry(backoff=[0.1]), on_event=events
     )
-    async with running(consumer, noting(tries, fails_twice)):
+    async with running(consumer, recording(attempts, fails_twice)):
         await eventually(lambda: handled(redis, stream, 50))
         assert consumer.statistics().retried == 2
-    assert [attempt for attempt, _ in tries[0]] == [1, 2, 3]
-    others = [tries[number] for number in range(1, 50)]
+    assert [attempt for attempt, _ in attempts[0]] == [1, 2, 3]
+    others = [attempts[number] for number in range(1, 50)]
     assert all(len(tried) == 1 for tried in others)
     # They did not wait for it.
-    assert max(tried[0][1] for tried in others) < tries[0][1][1]
+    assert max(tried[0][1] for tried in others) < attempts[0][1][1]
     failed = events.named("handler_failed")
     assert [event.facts["attempt"] for event in failed] == [1, 2]
     assert all(event.facts["again_in"] == 0.1 for event in failed)
@@ -62,7 +62,7 @@ async def test_the_backoff_grows_and_is_kept_to(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
-    tries: Tries = defaultdict(list)
+    attempts: Attempts = defaultdict(list)
 
     async def fails(_: Message[bytes]) -> None:
         raise Boom
@@ -70,9 +70,9 @@ async def test_the_backoff_grows_and_is_kept_to(
     backoff = Backoff(first=0.05, factor=3, max=0.2, jitter=0)
     retry = Retry(max_attempts=4, backoff=backoff)
     consumer = Consumer(stream, url=url, group="g", retry=retry)
-    async with running(consumer, noting(tries, fails)):
+    async with running(consumer, recording(attempts, fails)):
         await eventually(lambda: handled(redis, stream, 1))
-    times = [when for _, when in tries[1]]
+    times = [when for _, when in attempts[1]]
     waits = [after - before for before, after in pairwise(times)]
     for nominal, wait in zip([0.05, 0.15, 0.2], waits, strict=True):
         assert nominal <= wait < nominal + 0.5
@@ -122,7 +122,7 @@ async def test_exceptions_can_be_classed(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 0, 1, 2, 3)
-    tries: Tries = defaultdict(list)
+    attempts: Attempts = defaultdict(list)
     kinds = [ConnectionError, ConnectionResetError, ValueError, BrokenPipeError]
 
     async def fails(message: Message[bytes]) -> None:
@@ -135,9 +135,9 @@ async def test_exceptions_can_be_classed(
         give_up_on=(BrokenPipeError,),
     )
     consumer = Consumer(stream, url=url, group="g", retry=retry, on_event=events)
-    async with running(consumer, noting(tries, fails), concurrency=4):
+    async with running(consumer, recording(attempts, fails), concurrency=4):
         await eventually(lambda: handled(redis, stream, 4))
-    assert {number: len(tried) for number, tried in tries.items()} == {
+    assert {number: len(tried) for number, tried in attempts.items()} == {
         0: 2,
         1: 2,
         2: 1,
@@ -151,7 +151,7 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_tried_again(
     url: str, stream: str, redis: Any, events: Events, *, swallows: bool
 ) -> None:
     await send(url, stream, 1, 2)
-    tries: Tries = defaultdict(list)
+    attempts: Attempts = defaultdict(list)
 
     async def hangs(message: Message[bytes]) -> None:
         if message.attempt == 1 and int(message.payload) == 1:
@@ -163,10 +163,10 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_tried_again(
 
     retry = Retry(timeout=0.1, backoff=[0.02])
     consumer = Consumer(stream, url=url, group="g", retry=retry, on_event=events)
-    async with running(consumer, noting(tries, hangs), concurrency=2):
+    async with running(consumer, recording(attempts, hangs), concurrency=2):
         await eventually(lambda: handled(redis, stream, 2))
-    assert [attempt for attempt, _ in tries[1]] == [1, 2]
-    assert 0.1 <= tries[1][1][1] - tries[1][0][1] < 1
+    assert [attempt for attempt, _ in attempts[1]] == [1, 2]
+    assert 0.1 <= attempts[1][1][1] - attempts[1][0][1] < 1
     [failed] = events.named("handler_failed")
     assert failed.facts["error"] == "TimeoutError"
 
@@ -204,7 +204,7 @@ async def test_nack_tries_again_after_its_delay(
     url: str, stream: str, redis: Any, delay: float | None
 ) -> None:
     await send(url, stream, 1)
-    tries: Tries = defaultdict(list)
+    attempts: Attempts = defaultdict(list)
 
     async def nacks_once(message: Message[bytes]) -> None:
         if message.attempt == 1:
@@ -213,9 +213,9 @@ async def test_nack_tries_again_after_its_delay(
 
     retry = Retry(backoff=[0.05])
     consumer = Consumer(stream, url=url, group="g", retry=retry)
-    async with running(consumer, noting(tries, nacks_once)):
+    async with running(consumer, recording(attempts, nacks_once)):
         await eventually(lambda: handled(redis, stream, 1))
-    (_, first), (attempt, second) = tries[1]
+    (_, first), (attempt, second) = attempts[1]
     assert attempt == 2
     wanted = 0.05 if delay is None else delay
     assert wanted <= second - first < wanted + 0.5

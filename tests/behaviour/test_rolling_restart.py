@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from penstock import Producer
-from support.fleet import Fleet, Life, fleet
+from support.fleet import Fleet, WorkerProcess, open_fleet
 from support.waiting import eventually, pending
 
 PER_SECOND = 500
@@ -36,14 +36,14 @@ class Sender:
         self.sent = 0
         self._stopped = asyncio.Event()
 
-    async def run(self, crew: Fleet) -> None:
+    async def run(self, fleet: Fleet) -> None:
         """Send, by bursts."""
         loop = asyncio.get_running_loop()
-        async with Producer(crew.url) as producer:
+        async with Producer(fleet.url) as producer:
             due = loop.time()
             while not self._stopped.is_set():
                 for number in range(self.sent, self.sent + BURST):
-                    await producer.enqueue(crew.stream, f"{number} {PAYLOAD}".encode())
+                    await producer.enqueue(fleet.stream, f"{number} {PAYLOAD}".encode())
                 await producer.flush()
                 self.sent += BURST
                 due += BURST / PER_SECOND
@@ -55,10 +55,10 @@ class Sender:
 
 
 @asynccontextmanager
-async def load(crew: Fleet) -> AsyncIterator[Sender]:
+async def load(fleet: Fleet) -> AsyncIterator[Sender]:
     """Send as long as the block takes."""
     sender = Sender()
-    task = asyncio.create_task(sender.run(crew))
+    task = asyncio.create_task(sender.run(fleet))
     try:
         yield sender
     finally:
@@ -73,25 +73,29 @@ async def test_workers_that_are_restarted_in_turn_lose_repeat_and_delay_nothing(
     """SIGTERM, under constant load; the lease is a minute, and nobody waits for it."""
     claim = {"idle": 60, "interval": 30}
     run = {"concurrency": CONCURRENCY}
-    async with fleet(url, stream, tmp_path, claim=claim, run=run) as crew:
-        on_duty = [await crew.start(f"w{number}") for number in range(WORKERS)]
-        had: dict[str, Life] = {}
-        async with load(crew) as sender:
+    async with open_fleet(url, stream, tmp_path, claim=claim, run=run) as fleet:
+        on_duty = [await fleet.start(f"w{number}") for number in range(WORKERS)]
+        had: dict[str, WorkerProcess] = {}
+        async with load(fleet) as sender:
             for number in range(ROUNDS * WORKERS):
                 leaving = on_duty.pop(0)
                 # There is something that it has not started.
                 await eventually(lambda: buffers(redis, stream, leaving), within=15)
                 had |= dict.fromkeys(await owned(redis, stream, leaving), leaving)
                 assert await leaving.end(signal.SIGTERM) == 0
-                on_duty.append(await crew.start(f"w{number + WORKERS}"))
-        await eventually(lambda: all_handled(crew, sender.sent), within=20)
+                on_duty.append(await fleet.start(f"w{number + WORKERS}"))
+        await eventually(lambda: all_handled(fleet, sender.sent), within=20)
         await eventually(lambda: nothing_is_pending(redis, stream))
-        started = {each.start.facts[3]: each.life for each in crew.handlings()}
-        taken = {id_: line for line in crew.lines("taken") for id_ in line.facts}
-        tried, ended = crew.attempts(), crew.ended()
-        events = {line.facts[0] for line in crew.lines("event")}
-        given_back = {id_: life for id_, life in had.items() if started[id_] != life}
-        waited = [taken[id_].at - life.ended_at for id_, life in given_back.items()]
+        started = {each.start.facts[3]: each.process for each in fleet.handlings()}
+        taken = {id_: line for line in fleet.lines("taken") for id_ in line.facts}
+        tried, ended = fleet.attempts(), fleet.ended()
+        events = {line.facts[0] for line in fleet.lines("event")}
+        given_back = {
+            id_: process for id_, process in had.items() if started[id_] != process
+        }
+        waited = [
+            taken[id_].at - process.ended_at for id_, process in given_back.items()
+        ]
     assert ended == list(range(sender.sent))
     assert tried == {number: [1] for number in range(sender.sent)}
     assert waited
@@ -100,19 +104,19 @@ async def test_workers_that_are_restarted_in_turn_lose_repeat_and_delay_nothing(
     assert not await redis.exists(f"{stream}.dead")
 
 
-async def buffers(redis: Any, stream: str, life: Life) -> bool:
+async def buffers(redis: Any, stream: str, process: WorkerProcess) -> bool:
     """Whether more is there than is being handled."""
-    return len(await owned(redis, stream, life)) > CONCURRENCY
+    return len(await owned(redis, stream, process)) > CONCURRENCY
 
 
-async def owned(redis: Any, stream: str, life: Life) -> list[str]:
+async def owned(redis: Any, stream: str, process: WorkerProcess) -> list[str]:
     """The ids of what is pending for a process."""
-    lines = await redis.xpending_range(stream, "g", "-", "+", 10_000, life.name)
+    lines = await redis.xpending_range(stream, "g", "-", "+", 10_000, process.name)
     return [line["message_id"].decode() for line in lines]
 
 
-async def all_handled(crew: Fleet, count: int) -> bool:
-    return len(crew.ended()) >= count
+async def all_handled(fleet: Fleet, count: int) -> bool:
+    return len(fleet.ended()) >= count
 
 
 async def nothing_is_pending(redis: Any, stream: str) -> bool:

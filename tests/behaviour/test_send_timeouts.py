@@ -34,7 +34,7 @@ async def test_what_is_in_the_air_when_its_time_is_over_is_unknown(
             between.url, send_timeout=0.1, close_timeout=0, on_event=events
         ) as producer:
             await producer.send(stream, b"first")
-            between.mute = True
+            between.drop_replies = True
             start = time.monotonic()
             with pytest.raises(SendUnknown, match="timeout"):
                 await producer.send(stream, b"second")
@@ -76,7 +76,7 @@ async def test_the_wait_for_room_counts(url: str, stream: str) -> None:
         async with Producer(
             between.url, max_messages=2, send_timeout=0.1, close_timeout=0
         ) as producer:
-            between.mute = True
+            between.drop_replies = True
             for _ in range(2):
                 await producer.enqueue(stream, b"x", timeout=60)
             for send in (producer.enqueue, producer.send):
@@ -95,7 +95,7 @@ async def test_room_that_is_taken_back_is_given_to_the_next(
     """A large message that waits at the front must not keep small ones out for ever."""
     async with proxy(url) as between:
         async with Producer(between.url, max_bytes=10_000, close_timeout=0) as producer:
-            between.mute = True
+            between.drop_replies = True
             await producer.enqueue(stream, b"x" * 5000)
             large = asyncio.create_task(
                 producer.enqueue(stream, b"x" * 9000, timeout=0.05)
@@ -120,13 +120,13 @@ async def test_what_ran_out_of_time_in_the_air_makes_room_when_the_connection_en
     async with proxy(url) as between:
         async with Producer(between.url, max_messages=1) as producer:
             await producer.send(stream, b"warm")
-            between.mute = True
+            between.drop_replies = True
             with pytest.raises(SendUnknown):
                 await producer.send(stream, b"1", timeout=0.05)
             waits = asyncio.create_task(producer.send(stream, b"2"))
             await asyncio.sleep(0)
             assert producer._sender._waiting
-            between.mute = False
+            between.drop_replies = False
             between.cut()
             async with asyncio.timeout(5):
                 await waits
@@ -137,7 +137,7 @@ async def test_each_message_of_many_has_its_own_time(url: str, stream: str) -> N
     async with proxy(url) as between:
         async with Producer(between.url, max_messages=5, close_timeout=0) as producer:
             await producer.send(stream, b"warm")
-            between.mute = True
+            between.drop_replies = True
             outcomes = await producer.send_many(stream, [b"x"] * 7, timeout=0.05)
     assert [type(outcome) for outcome in outcomes] == [SendUnknown] * 5 + [
         SendFailed
@@ -149,7 +149,7 @@ async def test_an_outlet_may_have_a_timeout_of_its_own(url: str, stream: str) ->
         async with Producer(
             between.url, send_timeout=3600, close_timeout=0
         ) as producer:
-            between.mute = True
+            between.drop_replies = True
             with pytest.raises(SendUnknown):
                 await producer.to(stream, timeout=0.05).send(b"x")
             with pytest.raises(SendUnknown):
@@ -265,7 +265,7 @@ async def test_those_who_gave_up_waiting_for_room_leave_nothing_behind(
 
     async with proxy(url) as between:
         async with Producer(between.url, max_messages=1, close_timeout=0) as producer:
-            between.mute = True
+            between.drop_replies = True
             producer.enqueue_nowait(stream, b"x")
             await eventually(full)
             tasks = [

@@ -101,7 +101,7 @@ async def test_several_writes_are_in_flight(url: str, stream: str) -> None:
         ) as producer:
             await producer.send(stream, b"warm")
             before = between.sends
-            between.mute = True
+            between.drop_replies = True
             futures = [await producer.enqueue(stream, b"x") for _ in range(100)]
             await eventually(lambda: later(between.sends - before >= 40))
             assert not any(future.done() for future in futures)
@@ -187,7 +187,7 @@ async def test_the_buffer_is_bounded_in_messages(url: str, stream: str) -> None:
         async with Producer(
             between.url, max_messages=10, close_timeout=0.1
         ) as producer:
-            between.mute = True
+            between.drop_replies = True
             futures = [producer.enqueue_nowait(stream, b"x") for _ in range(10)]
             with pytest.raises(BufferFull) as caught:
                 producer.enqueue_nowait(stream, b"x")
@@ -203,7 +203,7 @@ async def test_the_buffer_is_bounded_in_bytes(url: str, stream: str) -> None:
         async with Producer(
             between.url, max_bytes=10_000, close_timeout=0.1
         ) as producer:
-            between.mute = True
+            between.drop_replies = True
             producer.enqueue_nowait(stream, b"x" * 9000)
             with pytest.raises(BufferFull) as caught:
                 producer.enqueue_nowait(stream, b"x" * 1000)

@@ -152,7 +152,7 @@ async def test_no_more_is_taken_than_there_is_room_for(url: str, stream: str) ->
         async with Producer(
             between.url, max_messages=10, close_timeout=0.1
         ) as producer:
-            between.mute = True
+            between.drop_replies = True
             task = asyncio.ensure_future(producer.send_many(stream, source()))
             await eventually(full)
             for _ in range(20):
@@ -193,7 +193,7 @@ async def test_closing_ends_it_while_it_waits_for_room(url: str, stream: str) ->
         async with Producer(
             between.url, max_messages=2, close_timeout=0.05
         ) as producer:
-            between.mute = True
+            between.drop_replies = True
             task = asyncio.ensure_future(
                 producer.send_many(stream, itertools.repeat(b"x"))
             )

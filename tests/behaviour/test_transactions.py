@@ -295,13 +295,13 @@ async def test_a_cancelled_end_leaves_it_applied_once_or_not_at_all(
     async with proxy(url) as between:
         async with Consumer(stream, url=between.url, group="g") as consumer:
             message = await one(consumer)
-            between.mute = True
+            between.drop_replies = True
             work = asyncio.create_task(count(message, stream))
             await eventually(lambda: counts(redis, stream))
             work.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await work
-            between.mute = False
+            between.drop_replies = False
             between.cut()
             assert not await count(message, stream)
     assert await counts(redis, stream) == {1: 1}

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from support.fleet import Fleet, fleet
+from support.fleet import Fleet, open_fleet
 from support.waiting import eventually, pending
 
 SECONDS = float(os.environ.get("PENSTOCK_SOAK", "3"))
@@ -27,24 +27,24 @@ WORKERS = 3
 RETRY = {"max_attempts": None}
 
 
-async def feed(crew: Fleet, out: str, until: float) -> int:
+async def feed(fleet: Fleet, out: str, until: float) -> int:
     """Send as long as that; gives how many messages it was."""
     sent = 0
     while time.monotonic() < until:
-        await crew.send(*[f"count {out}"] * 60, first=sent, keys=7)
+        await fleet.send(*[f"count {out}"] * 60, first=sent, keys=7)
         sent += 60
         await asyncio.sleep(0.1)
     return sent
 
 
-async def kill(crew: Fleet, number: int, until: float) -> int:
+async def kill(fleet: Fleet, number: int, until: float) -> int:
     """Start workers and kill each at a random moment; gives how many they were."""
     killed = 0
     while time.monotonic() < until or killed < 2:
         # Some go on as the one before them, what others leave has to be taken over.
-        life = await crew.start(f"w{number}-{killed // 2}")
+        process = await fleet.start(f"w{number}-{killed // 2}")
         await asyncio.sleep(random.uniform(0, 0.5))
-        await life.end(signal.SIGKILL)
+        await process.end(signal.SIGKILL)
         killed += 1
     return killed
 
@@ -57,19 +57,21 @@ async def test_every_message_counts_once_however_often_processes_are_killed(
     out = f"{stream}.out"
     claim = {"idle": 0.6, "interval": 0.1}
     run = {"concurrency": 8}
-    async with fleet(url, stream, tmp_path, retry=RETRY, claim=claim, run=run) as crew:
+    async with open_fleet(
+        url, stream, tmp_path, retry=RETRY, claim=claim, run=run
+    ) as fleet:
         until = time.monotonic() + SECONDS
         async with asyncio.TaskGroup() as group:
-            fed = group.create_task(feed(crew, out, until))
+            fed = group.create_task(feed(fleet, out, until))
             killers = [
-                group.create_task(kill(crew, number, until))
+                group.create_task(kill(fleet, number, until))
                 for number in range(WORKERS)
             ]
         sent, killed = fed.result(), sum(task.result() for task in killers)
-        await crew.start("last")
+        await fleet.start("last")
         done = lambda: _all_is_done(redis, stream, out, sent)  # noqa: E731
         await eventually(done, within=30 + SECONDS)
-        starts = Counter(line.number for line in crew.lines("start"))
+        starts = Counter(line.number for line in fleet.lines("start"))
     counts = {
         k.decode(): int(n) for k, n in (await redis.hgetall(f"{out}.counts")).items()
     }

@@ -124,7 +124,7 @@ async def test_a_transaction_without_a_reply_ends_with_its_consumer(
         consumer = Consumer(stream, url=between.url, group="g", close_timeout=0.3)
         await consumer.start()
         [message] = await read(consumer, 1)
-        between.mute = True
+        between.drop_replies = True
 
         async def apply() -> None:
             async with message.transaction() as tx:
@@ -166,7 +166,7 @@ async def test_calls_that_wait_for_a_server_end_when_it_closes(
         await consumer.start()
         await read(consumer, 3)
         if fault == "silence":
-            between.mute = True
+            between.drop_replies = True
         else:
             await between.stop()
         waiting = asyncio.create_task(outcome(WAITS[name](consumer, stream)))

@@ -108,7 +108,7 @@ async def test_a_write_is_no_larger_than_max_batch_and_no_more_are_in_the_air(
         async with Producer(
             between.url, max_batch=3, max_in_flight=2, close_timeout=0.05
         ) as producer:
-            between.mute = True
+            between.drop_replies = True
             futures = [producer.enqueue_nowait(stream, b"x") for _ in range(50)]
             await eventually(lambda: sent(between, 6))
             assert not await producer_writes_more(between)

@@ -30,12 +30,12 @@ class Order(msgspec.Struct):
 
 @given(st.binary())
 @settings(max_examples=50, deadline=None)
-def test_bytes_go_as_they_are(payload: bytes) -> None:
+def test_bytes_are_sent_unchanged(payload: bytes) -> None:
     assert raw_codec.encode(payload) == payload
     assert raw_codec.decode(payload) is payload
 
 
-def test_what_holds_bytes_goes_as_bytes() -> None:
+def test_bytes_like_objects_are_sent_as_bytes() -> None:
     for payload in (bytearray(b"ab"), memoryview(b"xab")[1:]):
         encoded = raw_codec.encode(payload)  # type: ignore[arg-type]
         assert type(encoded) is bytes
@@ -48,7 +48,9 @@ def test_what_holds_bytes_goes_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("payload", ["text", 1, None, [1]])
-def test_what_is_no_bytes_is_refused_by_type_and_not_by_value(payload: Any) -> None:
+def test_a_payload_that_is_no_bytes_is_refused_by_type_and_not_by_value(
+    payload: Any,
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         raw_codec.encode(payload)
     assert type(payload).__name__ in str(caught.value)
@@ -57,12 +59,12 @@ def test_what_is_no_bytes_is_refused_by_type_and_not_by_value(payload: Any) -> N
 
 @given(st.text())
 @settings(max_examples=50, deadline=None)
-def test_text_goes_as_utf_8(payload: str) -> None:
+def test_text_is_sent_as_utf_8(payload: str) -> None:
     assert text_codec.encode(payload) == payload.encode()
     assert text_codec.decode(payload.encode()) == payload
 
 
-def test_what_is_no_text_is_refused() -> None:
+def test_a_payload_that_is_no_text_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="type bytes can't be sent as str"):
         text_codec.encode(b"secret")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="utf-8"):
@@ -70,7 +72,7 @@ def test_what_is_no_text_is_refused() -> None:
 
 
 @pytest.mark.parametrize("make", [json_codec, msgpack_codec])
-def test_a_struct_goes_and_comes_back_validated(
+def test_a_struct_is_encoded_and_validated_when_decoded(
     make: Callable[[type[Order]], Codec[Order]],
 ) -> None:
     codec = make(Order)
@@ -84,7 +86,7 @@ def test_a_struct_goes_and_comes_back_validated(
         codec.decode(b"")
 
 
-def test_json_and_messagepack_are_what_they_say() -> None:
+def test_json_and_messagepack_are_encoded_as_such() -> None:
     assert json_codec(Order).encode(Order(1)) == b'{"number":1,"note":""}'
     assert msgspec.msgpack.decode(msgpack_codec(Order).encode(Order(1))) == {
         "number": 1,
@@ -93,14 +95,14 @@ def test_json_and_messagepack_are_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("make", [json_codec, msgpack_codec])
-def test_a_type_that_msgspec_does_not_read_is_refused_at_once(
+def test_a_type_that_msgspec_cannot_read_is_refused_at_once(
     make: Callable[[Any], object],
 ) -> None:
     with pytest.raises(ConfigurationError, match="pass a codec of your own"):
         make("Order")
 
 
-def test_a_type_with_a_name_that_means_nothing_is_refused_at_once() -> None:
+def test_a_type_with_an_undefined_annotation_is_refused_at_once() -> None:
     class Lost(msgspec.Struct):
         of: Nowhere  # type: ignore[name-defined] # noqa: F821
 
@@ -108,12 +110,12 @@ def test_a_type_with_a_name_that_means_nothing_is_refused_at_once() -> None:
         json_codec(Lost)
 
 
-def test_the_payload_type_chooses_the_codec() -> None:
+def test_the_payload_type_selects_the_codec() -> None:
     assert codec_for(bytes) is raw_codec
     assert codec_for(str) is text_codec
     assert codec_for(Order).decode(b'{"number":1}') == Order(1)
     assert codec_for(dict[str, int]).decode(b'{"a":1}') == {"a": 1}
-    # A subclass is another type, and JSON's.
+    # Other types, subclasses included, are decoded as JSON.
     assert codec_for(int).decode(b"5") == 5
 
 
@@ -130,7 +132,7 @@ def test_the_payload_type_chooses_the_codec() -> None:
         (5, b"5"),
     ],
 )
-def test_without_a_codec_a_payload_goes_by_its_own_type(
+def test_without_a_codec_a_payload_is_encoded_by_its_own_type(
     payload: object, expected: bytes
 ) -> None:
     encoded, kind = encode_any(payload)
@@ -143,7 +145,9 @@ def test_without_a_codec_a_payload_goes_by_its_own_type(
 @pytest.mark.parametrize(
     "payload", [object(), {"a": object()}, {(1, 2): 3}, {"a": "\ud800"}]
 )
-def test_what_can_not_be_encoded_is_refused_with_the_way_out(payload: object) -> None:
+def test_a_payload_that_cannot_be_encoded_is_refused_with_advice(
+    payload: object,
+) -> None:
     with pytest.raises(ConfigurationError, match="pass bytes, or a codec"):
         encode_any(payload)
 
@@ -152,7 +156,7 @@ def test_what_can_not_be_encoded_is_refused_with_the_way_out(payload: object) ->
 
 
 class Typed:
-    """A codec of the user's own."""
+    """A codec of a user."""
 
     def __init__(self, content_type: Any, encoded: Any = b"x") -> None:
         self.content_type = content_type
@@ -167,7 +171,7 @@ class Typed:
 
 
 class Plain:
-    """The least that a codec has to be."""
+    """The minimal codec."""
 
     def encode(self, payload: int, /) -> bytes:
         return b"%d" % payload
@@ -188,7 +192,7 @@ class Plain:
         (Typed("text/x-upper;charset=utf-8"), b"text/x-upper;charset=utf-8"),
     ],
 )
-def test_what_a_codec_encodes_goes_with_its_content_type(
+def test_a_codec_provides_its_content_type(
     codec: Codec[Any], kind: bytes | None
 ) -> None:
     assert content_type_of(codec) == kind
@@ -199,14 +203,14 @@ def test_what_a_codec_encodes_goes_with_its_content_type(
 @pytest.mark.parametrize(
     "wrong", ["json", "", "a/b/c", "a /b", "text/plain\r\n", "é/x", b"a/b", 5, "a/b;\n"]
 )
-def test_a_content_type_that_is_none_is_refused(wrong: Any) -> None:
+def test_an_invalid_content_type_is_refused(wrong: Any) -> None:
     for use in (content_type_of, encoding):
         with pytest.raises(ConfigurationError, match="not a media type; give a text"):
             use(Typed(wrong))
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("content_type", "expected"),
     [
         (b"application/json", "application/json"),
         (b"Application/JSON", "application/json"),
@@ -222,13 +226,13 @@ def test_a_content_type_that_is_none_is_refused(wrong: Any) -> None:
     ],
 )
 def test_media_types_are_compared_without_case_and_parameters(
-    said: bytes, meant: str | None
+    content_type: bytes, expected: str | None
 ) -> None:
-    assert media_type(said) == meant
+    assert media_type(content_type) == expected
 
 
 @pytest.mark.parametrize("wrong", ["text", bytearray(b"x"), None, 5])
-def test_a_codec_that_gives_no_bytes_is_told_so(wrong: Any) -> None:
+def test_a_codec_that_returns_no_bytes_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"its encode\(\) has to return bytes"):
         encoding(Typed(None, wrong))("hunter2")
 
@@ -246,7 +250,7 @@ def test_a_union_is_a_type_too() -> None:
             assert codec.decode(codec.encode(pet)) == pet
 
 
-def test_what_decodes_nothing_is_no_codec() -> None:
+def test_an_object_without_decode_is_no_codec() -> None:
     wrong: Any = object()
     with pytest.raises(ConfigurationError, match="has no decode"):
         content_type_of(wrong)

@@ -65,7 +65,7 @@ EXAMPLES: list[tuple[PenstockError, str]] = [
 
 
 def printed_tree() -> Iterator[tuple[str, str]]:
-    """Read pairs of child and parent from the module's docstring."""
+    """Yield pairs of child and parent from the module's docstring."""
     assert errors.__doc__ is not None
     drawing = errors.__doc__.split("```")[1]
     above: list[str] = []
@@ -95,12 +95,12 @@ def test_every_error_is_public_and_nothing_else_is() -> None:
     assert list(errors.__all__) == sorted(errors.__all__)
 
 
-def test_every_error_says_in_its_docstring_what_it_is() -> None:
+def test_every_error_has_a_docstring() -> None:
     for name, kind in CLASSES.items():
         assert kind.__doc__, name
 
 
-def test_there_is_an_example_of_every_error_that_has_facts() -> None:
+def test_every_error_with_facts_has_an_example() -> None:
     shown = {type(error) for error, _ in EXAMPLES}
     assert shown == set(CLASSES.values()) - {PenstockError, UsageError, ServerError}
 
@@ -108,7 +108,7 @@ def test_there_is_an_example_of_every_error_that_has_facts() -> None:
 @pytest.mark.parametrize(
     ("error", "advice"), EXAMPLES, ids=lambda value: type(value).__name__
 )
-def test_a_sentence_ends_in_what_to_do_next(error: PenstockError, advice: str) -> None:
+def test_a_sentence_ends_in_advice(error: PenstockError, advice: str) -> None:
     sentence = str(error)
     assert re.search(rf"; [^;]*{re.escape(advice)}|: {re.escape(advice)}", sentence)
     assert sentence[0].islower() or sentence.partition(" ")[0].isupper()
@@ -119,26 +119,26 @@ def test_a_sentence_ends_in_what_to_do_next(error: PenstockError, advice: str) -
 @pytest.mark.parametrize(
     ("error", "_advice"), EXAMPLES, ids=lambda value: type(value).__name__
 )
-def test_an_error_carries_the_facts_that_its_docstring_lists(
+def test_an_error_has_the_attributes_that_its_docstring_lists(
     error: PenstockError, _advice: str
 ) -> None:
     listed = re.findall(
         r"^    (\w+): ", inspect.getdoc(type(error)) or "", re.MULTILINE
     )
-    # A subclass has those of its parent besides its own.
+    # A subclass has the attributes of its parent besides its own.
     assert set(listed) <= set(vars(error))
     if type(error) is not StreamMissing:
         assert set(listed) == set(vars(error))
     for fact in listed:
-        # The last two are no words, and told in others.
+        # The message expresses these in other words.
         if fact not in {"code", "receipt", "durable"}:
             assert str(getattr(error, fact)) in str(error)
 
 
-def test_what_the_user_and_what_the_server_did_wrong_are_told_apart() -> None:
+def test_errors_of_the_user_and_of_the_server_are_distinguished() -> None:
     for error, _ in EXAMPLES:
         blamed = isinstance(error, UsageError) + isinstance(error, ServerError)
-        # A message was given up because that was asked for.
+        # `GaveUp` belongs to neither: the user has chosen to stop.
         assert blamed == (not isinstance(error, GaveUp))
 
 
@@ -150,7 +150,7 @@ def test_wrong_options_and_wrong_payloads_are_value_errors_too() -> None:
     }
 
 
-def test_a_refused_command_without_a_hint_leaves_no_loose_end() -> None:
+def test_a_refused_command_without_a_hint_has_default_advice() -> None:
     error = CommandError("XADD", "OOM", "OOM no memory")
     assert str(error) == (
         "XADD was refused: OOM no memory; check the stream, and what this user may do"
@@ -167,15 +167,15 @@ def test_a_missing_stream_is_a_refused_command() -> None:
     )
 
 
-def test_a_stream_with_a_wicked_name_is_escaped_in_sentences() -> None:
-    wicked = "a\r\n\x1b[31m"
+def test_the_name_of_a_stream_is_escaped_in_sentences() -> None:
+    hostile = "a\r\n\x1b[31m"
     for error in (
-        SendFailed(wicked, "OOM", "x"),
-        SendUnknown(wicked, "x"),
-        StreamMissing(wicked),
-        DecodeError(wicked, "1-1", "x"),
-        GaveUp(wicked, "1-1", 1, "x"),
-        TransactionFailed(wicked, "1-1", "x", "x", "x"),
-        TransactionBroken(wicked, "1-1", applied=1, total=2, code="x", reason="x"),
+        SendFailed(hostile, "OOM", "x"),
+        SendUnknown(hostile, "x"),
+        StreamMissing(hostile),
+        DecodeError(hostile, "1-1", "x"),
+        GaveUp(hostile, "1-1", 1, "x"),
+        TransactionFailed(hostile, "1-1", "x", "x", "x"),
+        TransactionBroken(hostile, "1-1", applied=1, total=2, code="x", reason="x"),
     ):
         assert str(error).isprintable()

@@ -29,7 +29,7 @@ from penstock.events import Event, guarded, log_event, printable
         ("\x7f\x85\x9b", r"\x7f\x85\x9b"),
     ],
 )
-def test_what_does_not_belong_in_a_log_line_is_escaped(
+def test_characters_that_do_not_belong_in_a_log_line_are_escaped(
     text: str | bytes, shown: str
 ) -> None:
     assert printable(text) == shown
@@ -37,7 +37,7 @@ def test_what_does_not_belong_in_a_log_line_is_escaped(
 
 @given(st.text() | st.binary(), st.integers(3, 300))
 @settings(max_examples=200, deadline=None)
-def test_anything_becomes_one_short_line_of_ascii(
+def test_any_text_becomes_one_short_line_of_ascii(
     text: str | bytes, limit: int
 ) -> None:
     shown = printable(text, limit)
@@ -46,7 +46,7 @@ def test_anything_becomes_one_short_line_of_ascii(
     assert len(shown) <= limit
 
 
-def test_what_is_too_long_is_cut_and_what_just_fits_is_not() -> None:
+def test_a_text_that_is_too_long_is_cut_and_one_that_just_fits_is_not() -> None:
     assert printable("x" * 200) == "x" * 200
     assert printable("x" * 201) == "x" * 197 + "..."
     assert printable("\n" * 100) == r"\n" * 100
@@ -85,26 +85,26 @@ def test_events_are_values() -> None:
         Event("a").name = "b"  # type: ignore[misc]
 
 
-def test_an_event_is_one_log_record_of_its_level_without_the_exceptions_text(
+def test_an_event_is_one_log_record_without_the_text_of_the_exception(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     error = ValueError("the payload")
-    # A name of its own: the lines of one name are counted over the whole process.
-    log_event(Event("told_here_alone", logging.ERROR, {"id": "1-1"}, error))
+    # The name is unique: records of one name are counted over the whole process.
+    log_event(Event("logged_by_this_test", logging.ERROR, {"id": "1-1"}, error))
     [record] = caplog.records
     assert record.name == "penstock"
     assert record.levelno == logging.ERROR
-    assert record.getMessage() == "told_here_alone id=1-1"
+    assert record.getMessage() == "logged_by_this_test id=1-1"
     assert record.exc_info is None
 
 
-def test_a_hook_is_told_what_happens() -> None:
-    told: list[Event] = []
-    guarded(told.append)(Event("closed"))
-    assert told == [Event("closed")]
+def test_a_hook_receives_the_events() -> None:
+    received: list[Event] = []
+    guarded(received.append)(Event("closed"))
+    assert received == [Event("closed")]
 
 
-def test_a_hook_that_raises_disturbs_nothing_and_is_named_in_the_log(
+def test_a_hook_that_raises_has_no_effect_and_is_named_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def hook(event: Event) -> None:
@@ -125,7 +125,7 @@ def test_a_hook_may_end_the_program() -> None:
         guarded(hook)(Event("closed"))
 
 
-def test_what_happens_again_and_again_is_logged_five_times_a_second(
+def test_repeated_events_are_logged_five_times_a_second(
     caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
     now, make = 1000.0, logging.getLogRecordFactory()
@@ -143,7 +143,7 @@ def test_what_happens_again_and_again_is_logged_five_times_a_second(
     now = 1001.5
     log_event(Event("flooding", facts={"n": 8}))
     log_event(Event("flooding", facts={"n": 9}))
-    now = 5.0  # a wall clock that was set back
+    now = 5.0  # the wall clock has jumped back
     log_event(Event("flooding", facts={"n": 10}))
     assert [record.getMessage() for record in caplog.records] == [
         *(f"flooding n={number}" for number in range(5)),
@@ -154,7 +154,9 @@ def test_what_happens_again_and_again_is_logged_five_times_a_second(
     ]
 
 
-def test_what_a_user_logs_there_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_records_of_the_logger_are_left_unchanged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     for _ in range(20):
         logging.getLogger("penstock").warning("mine")
     assert len(caplog.records) == 20

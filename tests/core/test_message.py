@@ -32,9 +32,7 @@ ids = st.builds(EntryId, parts, parts)
         ("007-08", 7, 8),
     ],
 )
-def test_what_looks_like_an_id_is_read_from_text_and_from_bytes(
-    text: str, ms: int, seq: int
-) -> None:
+def test_an_id_is_read_from_text_and_from_bytes(text: str, ms: int, seq: int) -> None:
     assert EntryId.parse(text) == EntryId(ms, seq)
     assert EntryId.parse(text.encode()) == EntryId(ms, seq)
 
@@ -78,26 +76,26 @@ def test_what_looks_like_an_id_is_read_from_text_and_from_bytes(
         "0" * 21 + "-0",
     ],
 )
-def test_what_is_no_id_is_refused(text: str) -> None:
+def test_invalid_ids_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):
         EntryId.parse(text)
     with pytest.raises(ConfigurationError):
         EntryId.parse(text.encode())
 
 
-def test_bytes_that_are_no_ascii_are_refused_and_not_raised_about_in_python() -> None:
+def test_bytes_that_are_no_ascii_are_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="is not an entry id"):
         EntryId.parse(b"\xff-1")
 
 
-def test_a_huge_text_that_is_no_id_is_cut_in_the_error() -> None:
+def test_a_huge_invalid_id_is_cut_in_the_error() -> None:
     with pytest.raises(ConfigurationError) as caught:
         EntryId.parse("x" * 100_000)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("part", [-1, MAX + 1, 1.0, "1", None, True])
-def test_an_id_is_made_of_two_unsigned_64_bit_integers(part: Any) -> None:
+def test_an_id_consists_of_two_unsigned_64_bit_integers(part: Any) -> None:
     with pytest.raises(ConfigurationError, match="not a part of an entry id"):
         EntryId(part, 0)
     with pytest.raises(ConfigurationError, match="not a part of an entry id"):
@@ -163,7 +161,7 @@ def test_an_aware_datetime_gives_the_first_id_of_its_millisecond() -> None:
     assert EntryId.at(datetime(1970, 1, 1, tzinfo=UTC)) == EntryId.MIN
 
 
-def test_a_naive_datetime_is_refused_with_the_way_out() -> None:
+def test_a_naive_datetime_is_refused_with_advice() -> None:
     with pytest.raises(ConfigurationError, match=r"datetime\.now\(UTC\)"):
         EntryId.at(datetime(2023, 3, 8))  # noqa: DTZ001 - that is the point
 
@@ -186,7 +184,7 @@ def test_a_time_beyond_the_year_9999_overflows() -> None:
         _ = EntryId.MAX.timestamp
 
 
-def test_an_id_can_not_be_changed() -> None:
+def test_an_id_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         EntryId(1).ms = 2  # type: ignore[misc]
 
@@ -194,7 +192,7 @@ def test_an_id_can_not_be_changed() -> None:
 # -- Receipt, Headers, Fields ------------------------------------------------------
 
 
-def test_a_receipt_tells_id_and_time() -> None:
+def test_a_receipt_has_id_and_time() -> None:
     receipt = Receipt("orders", 3, b"1678280595282-7")
     assert receipt.id == EntryId(1678280595282, 7)
     assert receipt.timestamp == EntryId(1678280595282).timestamp
@@ -244,7 +242,7 @@ def test_fields_keep_duplicates_and_order_and_show_no_values() -> None:
 
 
 class Delivery:
-    """An entry as the ledger has it."""
+    """An entry of the ledger."""
 
     def __init__(self, raw: bytes = b"1678280595282-7", stream: str = "orders") -> None:
         self.shard = Shard(stream, 2, stream.encode("utf-8", "surrogateescape"))
@@ -254,23 +252,23 @@ class Delivery:
 
 
 class Settlement:
-    """Notes what it is asked."""
+    """A settlement that records its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self.acked: list[Any] = []
         self.refused: list[tuple[Any, Sequence[bytes], Any]] = []
 
     def payload(self, entry: Any, fields: Sequence[bytes]) -> list[bytes]:
-        self.asked.append("payload")
+        self.calls.append("payload")
         return [fields[1]]
 
     def key(self, fields: Sequence[bytes]) -> str | None:
-        self.asked.append("key")
+        self.calls.append("key")
         return fields[0].decode()
 
     def headers(self, fields: Sequence[bytes]) -> Headers:
-        self.asked.append("headers")
+        self.calls.append("headers")
         return Headers([("n", str(len(fields)))])
 
     def ack(self, entry: Any) -> bool:
@@ -286,7 +284,7 @@ class Settlement:
         return True
 
     def transaction(self, entry: Any, fields: Sequence[bytes]) -> Transaction[Receipt]:
-        self.asked.append("transaction")
+        self.calls.append("transaction")
         sink: Any = (entry, fields)
         return Transaction(sink)
 
@@ -297,7 +295,7 @@ class Settlement:
         return float(entry.deliveries)
 
 
-def test_a_message_tells_where_it_is_from() -> None:
+def test_a_message_shows_its_stream_shard_id_and_attempt() -> None:
     entry = Delivery()
     message = Message(entry, Settlement(), entry.fields)
     assert message.stream == "orders"
@@ -307,16 +305,16 @@ def test_a_message_tells_where_it_is_from() -> None:
     assert message.attempt == 3
 
 
-def test_a_message_decodes_nothing_until_asked_and_its_payload_once() -> None:
+def test_a_message_decodes_nothing_until_accessed_and_its_payload_once() -> None:
     entry, settler = Delivery(), Settlement()
     message = Message(entry, settler, entry.fields)
-    assert settler.asked == []
+    assert settler.calls == []
     assert message.payload is message.payload
     assert message.payload == [b"body"]
-    assert settler.asked == ["payload"]
+    assert settler.calls == ["payload"]
     assert message.key == "msg"
     assert message.headers == {"n": "2"}
-    assert settler.asked == ["payload", "key", "headers"]
+    assert settler.calls == ["payload", "key", "headers"]
 
 
 def test_a_message_can_be_read_after_the_ledger_dropped_its_fields() -> None:
@@ -328,28 +326,26 @@ def test_a_message_can_be_read_after_the_ledger_dropped_its_fields() -> None:
     assert message.headers == {"n": "2"}
 
 
-def test_a_payload_that_is_none_is_kept_too() -> None:
+def test_a_payload_of_none_is_kept_too() -> None:
     class Nothing(Settlement):
         def payload(self, entry: Any, fields: Sequence[bytes]) -> Any:
-            self.asked.append("payload")
+            self.calls.append("payload")
 
     settler = Nothing()
     message = Message(Delivery(), settler, ())
     assert message.payload is None
     assert message.payload is None
-    assert settler.asked == ["payload"]
+    assert settler.calls == ["payload"]
 
 
-def test_acknowledging_a_message_goes_to_its_desk() -> None:
+def test_an_ack_is_passed_to_the_settlement() -> None:
     entry, settler = Delivery(), Settlement()
     message = Message(entry, settler, entry.fields)
     message.ack()
     assert settler.acked == [entry]
 
 
-def test_refusing_a_message_goes_to_its_desk_with_what_the_entry_may_have_lost() -> (
-    None
-):
+def test_a_refusal_is_passed_to_the_settlement_with_the_original_fields() -> None:
     entry, settler = Delivery(), Settlement()
     fields = entry.fields
     message = Message(entry, settler, fields)
@@ -366,7 +362,7 @@ def test_refusing_a_message_goes_to_its_desk_with_what_the_entry_may_have_lost()
     ]
 
 
-def test_a_message_asks_its_desk_whether_it_is_its_own_still() -> None:
+def test_a_message_asks_the_settlement_for_its_lease() -> None:
     entry = Delivery()
     message = Message(entry, Settlement(), entry.fields)
     assert not message.lost
@@ -375,7 +371,7 @@ def test_a_message_asks_its_desk_whether_it_is_its_own_still() -> None:
     assert message.lost
 
 
-def test_a_message_shows_where_it_is_from_and_no_payload() -> None:
+def test_the_repr_of_a_message_has_no_payload() -> None:
     entry = Delivery()
     message = Message(entry, Settlement(), entry.fields)
     shown = "<Message 1678280595282-7 of 'orders' shard 2, attempt 3>"
@@ -384,15 +380,15 @@ def test_a_message_shows_where_it_is_from_and_no_payload() -> None:
     assert repr(message) == shown
 
 
-def test_a_message_of_a_wicked_stream_shows_no_control_characters() -> None:
+def test_the_repr_of_a_message_has_no_control_characters() -> None:
     entry = Delivery(raw=b"1-\xff", stream="a\r\n\x1b[31m" + "x" * 500)
     shown = repr(Message(entry, Settlement(), ()))
     assert shown.isprintable()
     assert len(shown) < 200
 
 
-def test_a_message_s_transaction_is_its_desk_s() -> None:
+def test_a_transaction_comes_from_the_settlement() -> None:
     entry, settler = Delivery(), Settlement()
     made = Message(entry, settler, entry.fields).transaction()
-    assert settler.asked == ["transaction"]
+    assert settler.calls == ["transaction"]
     assert repr(made) == "<Transaction not entered>"

@@ -30,7 +30,7 @@ from penstock.options import (
 )
 
 
-def test_the_defaults_are_those_that_the_docstrings_name() -> None:
+def test_the_defaults_are_those_of_the_docstrings() -> None:
     assert Prefetch() == Prefetch(2000, max_bytes=64 * 1024 * 1024, max_wait=1.0)
     assert Commit() == Commit(interval=0.1, max_pending=1000, delay=5.0)
     assert Claim() == Claim(idle=60.0, interval=30.0)
@@ -52,9 +52,9 @@ def test_the_defaults_are_those_that_the_docstrings_name() -> None:
 def test_durations_are_seconds_or_a_timedelta_and_kept_as_float(
     duration: Any, expected: float
 ) -> None:
-    given_back = seconds(duration, "linger")
-    assert given_back == expected
-    assert type(given_back) is float
+    result = seconds(duration, "linger")
+    assert result == expected
+    assert type(result) is float
     kept = Commit(interval=duration).interval
     assert kept == expected
     assert type(kept) is float
@@ -78,7 +78,9 @@ def test_durations_are_seconds_or_a_timedelta_and_kept_as_float(
         [],
     ],
 )
-def test_what_is_no_duration_is_refused_by_the_options_name(duration: Any) -> None:
+def test_an_invalid_duration_is_refused_with_the_name_of_its_option(
+    duration: Any,
+) -> None:
     with pytest.raises(ConfigurationError, match=r"^linger=.* \(0 or more\)"):
         seconds(duration, "linger")
     with pytest.raises(ConfigurationError, match=r"^Commit\(interval\)="):
@@ -94,7 +96,7 @@ def test_what_is_no_duration_is_refused_by_the_options_name(duration: Any) -> No
 
 
 @pytest.mark.parametrize("duration", [0, 0.0, -0.0, timedelta(0)])
-def test_a_lease_of_no_time_is_refused_but_a_wait_for_more_may_be_0(
+def test_a_duration_of_0_is_allowed_only_for_commit_and_batch(
     duration: Any,
 ) -> None:
     with pytest.raises(ConfigurationError, match="more than 0"):
@@ -124,14 +126,14 @@ def test_any_number_from_0_up_to_some_decades_is_a_duration(number: float) -> No
         lambda number: Batch(size=number),
     ],
 )
-def test_what_is_no_positive_whole_number_is_refused(
+def test_a_number_that_is_no_positive_integer_is_refused(
     make: Callable[[Any], object], number: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="whole number from 1 up"):
         make(number)
 
 
-def test_a_whole_number_may_be_the_least_there_is() -> None:
+def test_the_minimum_of_a_whole_number_is_allowed() -> None:
     assert count(1, "concurrency") == 1
     assert count(0, "retries", least=0) == 0
     with pytest.raises(ConfigurationError, match=r"^retries=-1 .* from 0 up$"):
@@ -146,7 +148,7 @@ def test_an_enum_is_chosen_by_member_or_by_value(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["KEY", "", None, 1, [], Mode.REALTIME])
-def test_an_unknown_choice_is_refused_with_the_list_of_those_there_are(
+def test_an_unknown_choice_is_refused_with_a_list_of_the_choices(
     value: Any,
 ) -> None:
     with pytest.raises(
@@ -156,7 +158,7 @@ def test_an_unknown_choice_is_refused_with_the_list_of_those_there_are(
         choice(Ordering, value, "ordering")
 
 
-def test_a_long_wrong_value_is_cut_in_the_sentence() -> None:
+def test_a_long_wrong_value_is_cut_in_the_error() -> None:
     for refused in (
         lambda: choice(Ordering, "x" * 10_000, "ordering"),
         lambda: seconds("x" * 10_000, "linger"),  # type: ignore[arg-type]
@@ -190,7 +192,7 @@ def test_every_choice_has_a_short_name(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("linger", [2, 2.0, timedelta(seconds=2)])
-def test_the_wait_for_a_batch_is_kept_as_float(linger: Any) -> None:
+def test_the_linger_of_a_batch_is_kept_as_float(linger: Any) -> None:
     kept = Batch(linger=linger).linger
     assert kept == 2.0
     assert type(kept) is float
@@ -198,36 +200,36 @@ def test_the_wait_for_a_batch_is_kept_as_float(linger: Any) -> None:
         Batch(linger=-linger)
 
 
-def test_the_wait_of_what_is_read_ahead_is_kept_as_float() -> None:
+def test_the_max_wait_of_prefetch_is_kept_as_float() -> None:
     kept = Prefetch(max_wait=timedelta(minutes=1)).max_wait
     assert kept == 60.0
     assert type(kept) is float
 
 
-# -- places ------------------------------------------------------------------------
+# -- positions ---------------------------------------------------------------------
 
 ID = EntryId(1678280595282, 7)
 
 
-def test_after_an_entry_is_the_next_id_there_can_be() -> None:
+def test_after_an_entry_comes_the_next_possible_id() -> None:
     assert after(ID) == after(str(ID)) == EntryId(1678280595282, 8)
     assert after("5") == EntryId(5, 1)
     assert after(EntryId(5, 2**64 - 1)) == EntryId(6, 0)
 
 
 @pytest.mark.parametrize("wrong", ["", "$", "5-", b"5-0", 5, None, Start.LATEST])
-def test_after_what_is_no_entry_there_is_no_place(wrong: Any) -> None:
+def test_after_refuses_an_invalid_id(wrong: Any) -> None:
     with pytest.raises(ConfigurationError):
         after(wrong)
 
 
-def test_nothing_comes_after_the_last_id_there_is() -> None:
+def test_no_position_comes_after_the_last_id() -> None:
     with pytest.raises(ConfigurationError):
         after(EntryId.MAX)
 
 
 @pytest.mark.parametrize(
-    ("at", "meant"),
+    ("at", "expected"),
     [
         (Start.EARLIEST, Start.EARLIEST),
         (Start.LATEST, Start.LATEST),
@@ -239,21 +241,21 @@ def test_nothing_comes_after_the_last_id_there_is() -> None:
         (datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC), EntryId(5000, 0)),
     ],
 )
-def test_a_place_is_an_end_an_id_or_a_moment(at: Any, meant: object) -> None:
-    assert place(at, "start") == meant
+def test_a_position_is_an_end_an_id_or_a_moment(at: Any, expected: object) -> None:
+    assert place(at, "start") == expected
 
 
 @pytest.mark.parametrize("wrong", ["EARLIEST", "$", "", b"5-0", 5, 5.0, None, []])
-def test_what_is_no_place_is_refused(wrong: Any) -> None:
+def test_an_invalid_position_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError):
         place(wrong, "start")
 
 
-def test_what_is_not_even_text_is_refused_by_the_options_name() -> None:
+def test_a_position_of_a_wrong_type_is_refused_with_the_name_of_its_option() -> None:
     with pytest.raises(ConfigurationError, match=r"^seek\(to\)=5 is not a position"):
         place(5, "seek(to)")  # type: ignore[arg-type]
 
 
-def test_a_naive_datetime_is_no_place() -> None:
+def test_a_naive_datetime_is_no_position() -> None:
     with pytest.raises(ConfigurationError, match="time zone"):
         place(datetime(2024, 1, 1), "start")  # noqa: DTZ001 - that is the point

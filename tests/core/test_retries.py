@@ -16,7 +16,7 @@ from penstock.retries import Backoff, DeadLetters, Retry
 # -- Backoff -----------------------------------------------------------------------
 
 
-def test_the_defaults_are_those_that_the_docstrings_name() -> None:
+def test_the_defaults_are_those_of_the_docstrings() -> None:
     backoff, retry = Backoff(), Retry()
     assert (backoff.first, backoff.factor, backoff.max) == (0.5, 2.0, 60.0)
     assert backoff.jitter == 0.25
@@ -24,28 +24,28 @@ def test_the_defaults_are_those_that_the_docstrings_name() -> None:
     assert (retry.on, retry.give_up_on) == ((Exception,), ())
 
 
-def test_waits_double_up_to_a_minute() -> None:
+def test_delays_double_up_to_a_minute() -> None:
     backoff = Backoff()
     waits = [backoff.delay(attempt, 0.5) for attempt in range(1, 10)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
 @pytest.mark.parametrize(("chance", "share"), [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5)])
-def test_chance_moves_a_wait_either_way_by_the_jitter(
+def test_chance_changes_a_delay_either_way_by_the_jitter(
     chance: float, share: float
 ) -> None:
     assert Backoff(first=2, jitter=0.5).delay(1, chance) == 2 * share
     assert Backoff(first=2, jitter=0).delay(1, chance) == 2.0
 
 
-def test_no_wait_is_longer_than_the_longest_whatever_the_chance() -> None:
+def test_no_delay_exceeds_the_maximum_whatever_the_chance() -> None:
     assert Backoff(first=10, max=10, jitter=1).delay(1, 1.0) == 10.0
     assert Backoff(first=100, max=10).delay(1, 0.5) == 10.0
     assert Backoff(first=100, max=10).delay(1, 0.0) == 7.5
 
 
 @pytest.mark.parametrize("factor", [10, 10.0, 1e308, float("inf")])
-def test_however_many_attempts_there_were_a_wait_is_a_number(factor: float) -> None:
+def test_a_delay_is_a_number_after_any_number_of_attempts(factor: float) -> None:
     backoff = Backoff(factor=factor)
     assert backoff.delay(10_000, 0.5) == 60.0
     assert backoff.delay(1, 0.5) == 0.5
@@ -53,7 +53,7 @@ def test_however_many_attempts_there_were_a_wait_is_a_number(factor: float) -> N
 
 @pytest.mark.parametrize("attempt", [1, 2, 10_000])
 @pytest.mark.parametrize("factor", [2, float("inf")])
-def test_who_wants_no_wait_never_gets_one(attempt: int, factor: float) -> None:
+def test_a_backoff_of_0_never_waits(attempt: int, factor: float) -> None:
     assert Backoff(first=0, factor=factor).delay(attempt, 1.0) == 0.0
 
 
@@ -66,7 +66,7 @@ def test_who_wants_no_wait_never_gets_one(attempt: int, factor: float) -> None:
     st.floats(0, 1),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_wait_is_within_its_bounds(  # noqa: PLR0917 - drawn by position
+def test_a_delay_is_within_its_bounds(  # noqa: PLR0917 - drawn by position
     first: float,
     factor: float,
     most: float,
@@ -101,13 +101,15 @@ def test_a_wait_is_within_its_bounds(  # noqa: PLR0917 - drawn by position
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_by_its_name(wrong: dict[str, Any]) -> None:
+def test_an_invalid_backoff_is_refused_with_the_name_of_its_option(
+    wrong: dict[str, Any],
+) -> None:
     [name] = wrong
     with pytest.raises(ConfigurationError, match=rf"^Backoff\({name}\)?="):
         Backoff(**wrong)
 
 
-def test_durations_are_kept_as_float_and_bounds_may_be_met() -> None:
+def test_durations_are_kept_as_float_and_may_equal_their_bounds() -> None:
     backoff = Backoff(first=timedelta(seconds=2), max=3, factor=1, jitter=1)
     assert (backoff.first, backoff.max) == (2.0, 3.0)
     assert type(backoff.max) is float
@@ -124,12 +126,12 @@ def test_the_number_of_attempts_is_a_whole_number_from_one_up(wrong: Any) -> Non
 
 
 @pytest.mark.parametrize("most", [None, 1, 1000])
-def test_one_attempt_is_enough_and_none_is_no_bound(most: int | None) -> None:
+def test_one_attempt_is_allowed_and_none_means_no_bound(most: int | None) -> None:
     assert Retry(max_attempts=most).max_attempts == most
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "5", float("inf"), timedelta(0)])
-def test_a_handler_gets_some_time(wrong: Any) -> None:
+def test_the_timeout_of_a_handler_is_positive(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^Retry\(timeout\)="):
         Retry(timeout=wrong)
     assert Retry(timeout=timedelta(milliseconds=5)).timeout == 0.005
@@ -147,30 +149,32 @@ def test_a_handler_gets_some_time(wrong: Any) -> None:
         (float, float),
     ],
 )
-def test_a_backoff_is_kept_so_that_nobody_changes_it(backoff: Any, kept: Any) -> None:
+def test_a_backoff_is_kept_so_that_it_cannot_be_changed(
+    backoff: Any, kept: Any
+) -> None:
     assert Retry(backoff=backoff).backoff == kept
 
 
 @pytest.mark.parametrize("wrong", [[], (), "12", b"12", None, object(), -1, [1, "2"]])
-def test_what_is_no_backoff_is_refused(wrong: Any) -> None:
+def test_an_invalid_backoff_object_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^Retry\(backoff\)?="):
         Retry(backoff=wrong)
 
 
-def test_of_a_list_the_last_one_repeats() -> None:
+def test_the_last_delay_of_a_list_repeats() -> None:
     retry = Retry(backoff=[3, 1, 2])
     assert [retry.delay(attempt, 0.9) for attempt in range(1, 6)] == [3, 1, 2, 2, 2]
 
 
-def test_a_function_is_asked_for_the_attempt_that_failed() -> None:
-    asked: list[int] = []
+def test_a_backoff_function_is_called_with_the_attempt_that_failed() -> None:
+    attempts: list[int] = []
 
     def backoff(attempt: int) -> timedelta:
-        asked.append(attempt)
+        attempts.append(attempt)
         return timedelta(seconds=attempt)
 
     assert Retry(backoff=backoff).delay(7, 0.5) == 7.0
-    assert asked == [7]
+    assert attempts == [7]
 
 
 @pytest.mark.parametrize("name", ["on", "give_up_on"])
@@ -201,14 +205,14 @@ def test_kinds_of_exceptions_are_one_or_several(
         int,
         (ValueError, 5),
         [int],
-        # Those of us who end more than a message are none to try again.
+        # Exceptions that end more than a message are never retried.
         BaseException,
         asyncio.CancelledError,
         KeyboardInterrupt,
     ],
     ids=repr,
 )
-def test_what_is_no_exception_is_refused(name: str, wrong: Any) -> None:
+def test_a_class_that_is_no_exception_is_refused(name: str, wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"^Retry\({name}="):
         Retry(**{name: wrong})
 
@@ -228,7 +232,7 @@ def test_what_is_no_exception_is_refused(name: str, wrong: Any) -> None:
         (Retry(on=()), ValueError(), False),
     ],
 )
-def test_what_is_tried_again_and_what_is_not(
+def test_the_policy_decides_which_exceptions_are_retried(
     retry: Retry,
     error: BaseException,
     again: bool,  # noqa: FBT001
@@ -244,7 +248,7 @@ def test_policies_are_frozen(option: object, attribute: str) -> None:
         setattr(option, attribute, 5)
 
 
-def test_a_long_wrong_value_is_cut_in_the_sentence() -> None:
+def test_a_long_wrong_value_is_cut_in_the_error() -> None:
     wrong: Any = "x" * 10_000
     for name in ("backoff", "on"):
         with pytest.raises(ConfigurationError) as caught:

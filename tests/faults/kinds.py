@@ -162,9 +162,9 @@ async def spoil(rig: Rig, chance: Random) -> None:
         by = chance.choice([rig.workers_by, rig.senders_by])
         by.chance = Random(chance.random())
         for _ in range(chance.randrange(1, 10)):
-            by.spoil_next_reply = True
+            by.corrupt_next_reply = True
             await asyncio.sleep(0.1)
-        by.spoil_next_reply = False
+        by.corrupt_next_reply = False
 
 
 # Streams and groups

@@ -18,7 +18,7 @@ from faults.checker import Group, Report, check
 from faults.history import Attempt, Excuse, Receipt, Start
 from faults.journal import Journal, read
 from faults.observer import Observer
-from support.fleet import Life
+from support.fleet import WorkerProcess
 from support.proxy import Proxy, proxy
 from support.server import Server
 
@@ -80,14 +80,14 @@ class Post:
         self._program = program
         self._asked = asked
         self._lives = 0
-        self.life: Life | None = None
+        self.life: WorkerProcess | None = None
 
     async def man(self, *, renamed: bool = False) -> None:
         """Start a process; its consumer has the name of the one before, or another."""
         who = f"{self.name}-{self._lives}"
         self._lives += 1
         folder = self._rig.folder
-        life = Life(
+        life = WorkerProcess(
             who,
             folder / f"{who}.journal",
             ("-m", f"faults.{self._program}"),
@@ -100,7 +100,7 @@ class Post:
         # Known before it has begun, to be ended whatever happens.
         self._rig.lives.append(life)
         self.life = life
-        await life.begin(asked, within=60)
+        await life.start(asked, within=60)
         assert life.alive or await life.has("ready"), f"{who} has ended: see its stderr"
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -178,7 +178,7 @@ class Rig:
         self.folder = folder
         self.workers_by = workers_by
         self.senders_by = senders_by
-        self.lives: list[Life] = []
+        self.lives: list[WorkerProcess] = []
         self.faults: dict[str, int] = {}
         self.journal = Journal(folder / "rig.journal", "rig")
         # Held by who is about to end, stop or change the server.

@@ -130,15 +130,15 @@ async def test_a_spoilt_reply_costs_the_connection_and_nothing_else(
         ):
             outcomes: list[object] = []
             for turn in range(20):
-                ours.spoil_next_reply = theirs.spoil_next_reply = turn % 4 == 0
+                ours.corrupt_next_reply = theirs.corrupt_next_reply = turn % 4 == 0
                 bodies = [b"%d" % number for number in range(turn * 50, turn * 50 + 50)]
                 outcomes += await producer.send_many(stream, bodies)
                 await asyncio.sleep(0.02)
             stored = [int(f[b"msg"]) for _, f in await redis.xrange(stream)]
             await eventually(lambda: seen.have(*stored))
             await consumer.commit()
-    assert ours.spoilt
-    assert theirs.spoilt
+    assert ours.corrupted
+    assert theirs.corrupted
     assert len(stored) == len(set(stored))
     confirmed = {n for n, one in enumerate(outcomes) if isinstance(one, Receipt)}
     assert confirmed <= set(stored)

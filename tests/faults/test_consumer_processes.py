@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock import Claim, Consumer, Message, Prefetch, Producer
 from support.failing import running
-from support.fleet import fleet
+from support.fleet import open_fleet
 from support.waiting import eventually, numbers, pending, send
 
 
@@ -37,21 +37,21 @@ async def test_all_that_stand_still_for_longer_than_a_lease_share_the_work_again
     url: str, stream: str, tmp_path: Path, redis: Any
 ) -> None:
     """A laptop that sleeps: nobody takes back what others have claimed since."""
-    async with fleet(url, stream, tmp_path) as crew:
-        lives = [await crew.start(f"w{number}") for number in range(3)]
-        await crew.send(*["sleep 0.02"] * 120)
-        await eventually(lambda: crew.handled(0))
-        for life in lives:
-            life.send_signal(signal.SIGSTOP)
+    async with open_fleet(url, stream, tmp_path) as fleet:
+        processes = [await fleet.start(f"w{number}") for number in range(3)]
+        await fleet.send(*["sleep 0.02"] * 120)
+        await eventually(lambda: fleet.handled(0))
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(1.5)  # the lease is 1 s
-        for life in lives:
-            life.send_signal(signal.SIGCONT)
-        await eventually(lambda: crew.handled(*range(120)), within=20)
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+        await eventually(lambda: fleet.handled(*range(120)), within=20)
         await eventually(lambda: nothing_is_pending(redis, stream))
-        for life in lives:
-            assert await life.end(signal.SIGTERM) == 0
+        for process in processes:
+            assert await process.end(signal.SIGTERM) == 0
         # What was in hand, or done and not yet told, may be done again; once.
-        again = Counter(crew.ended())
+        again = Counter(fleet.ended())
         assert max(again.values()) <= 2
         assert sum(again.values()) <= 120 + 3 * 60
 

@@ -44,7 +44,7 @@ class Pair:
         """Promote the replica, and lead to it."""
         async with self.replica.client() as replica:
             await replica.execute_command("REPLICAOF", "NO", "ONE")
-        self.address.lead_to(self.replica.url)
+        self.address.redirect(self.replica.url)
         self.address.cut()
 
 
@@ -116,7 +116,7 @@ async def test_a_master_that_is_demoted_is_waited_for_and_left(
             with pytest.raises(SendFailed, match="READONLY"):
                 await producer.send(stream, b"2")
             # As with a name whose address changes, nobody cuts what is open.
-            servers.address.lead_to(servers.replica.url)
+            servers.address.redirect(servers.replica.url)
             await eventually(lambda: was_sent(producer, stream, b"3"))
             [third] = await read(consumer, 1, within=3)
             assert numbers([third]) == [3]

@@ -15,7 +15,7 @@ def entries(*ids: str) -> list[RawEntry]:
 
 
 def answer(stream: Sequence[EntryId], command: Command, size: int = 1) -> list[Any]:
-    """What a server with these entries says."""
+    """Return the reply of a server with these entries to XRANGE or XREVRANGE."""
     words: tuple[Any, ...] = command
     name, _, one, other, _, count = words
     ids = sorted(stream, reverse=name == b"XREVRANGE")

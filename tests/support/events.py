@@ -1,4 +1,4 @@
-"""Events that a test looks at."""
+"""Events that a test inspects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from penstock import Event
 
 
 class Events(list[Event]):
-    """An `on_event` that keeps what it is told."""
+    """An `on_event` that keeps the events."""
 
     def __call__(self, event: Event) -> None:
         self.append(event)

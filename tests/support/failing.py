@@ -10,21 +10,21 @@ from typing import Any, TypeAlias
 
 from penstock import Consumer, Message
 
-__all__ = ["Boom", "Tries", "handled", "noting", "running"]
+__all__ = ["Attempts", "Boom", "handled", "recording", "running"]
 
-Tries: TypeAlias = dict[int, list[tuple[int, float]]]
-"""By payload: each attempt's number and when it began."""
+Attempts: TypeAlias = dict[int, list[tuple[int, float]]]
+"""By payload, the number of each attempt and when it began."""
 
 
-class Boom(Exception):  # noqa: N818 - what handlers say
-    """What a failing handler raises."""
+class Boom(Exception):  # noqa: N818 - raised by handlers
+    """The exception that a failing handler raises."""
 
 
 @asynccontextmanager
 async def running(
     consumer: Consumer[Any], handle: Callable[[Any], object], **how: Any
 ) -> AsyncIterator[Consumer[Any]]:
-    """Have messages handled in the background of a block."""
+    """Run a consumer's handler in the background of a block."""
     async with consumer:
         run = asyncio.create_task(consumer.run(handle, **how))
         try:
@@ -35,13 +35,13 @@ async def running(
                 await run
 
 
-def noting(
-    tries: Tries, then: Callable[[Message[bytes]], Awaitable[None]]
+def recording(
+    attempts: Attempts, then: Callable[[Message[bytes]], Awaitable[None]]
 ) -> Callable[[Message[bytes]], Awaitable[None]]:
-    """A handler that notes attempts and when they were, and does something then."""
+    """Return a handler that records attempts and their times, and calls another one."""
 
     async def handle(message: Message[bytes]) -> None:
-        tried = tries.setdefault(int(message.payload), [])
+        tried = attempts.setdefault(int(message.payload), [])
         tried.append((message.attempt, time.monotonic()))
         await then(message)
 
@@ -49,7 +49,7 @@ def noting(
 
 
 async def handled(redis: Any, stream: str, count: int) -> bool:
-    """Whether the group is done with a stream of that many."""
+    """Return whether the group has acknowledged a stream of `count` entries."""
     group = (await redis.xinfo_groups(stream))[0]
     last = (await redis.xinfo_stream(stream))["last-generated-id"]
     assert await redis.xlen(stream) == count

@@ -1,4 +1,4 @@
-"""Worker processes that are killed and started again, and what their journals say."""
+"""Worker processes that are killed and restarted, and the journals that they write."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from penstock import Producer
 from support.waiting import eventually
 
 WORKER = Path(__file__).with_name("worker.py")
-# From here `-m` finds the tests' own modules.
+# The folder from which `python -m` finds the modules of the tests.
 TESTS = WORKER.parent.parent
 
 
 @dataclass(frozen=True)
-class Line:
+class JournalLine:
     """A line of a journal.
 
     Attributes:
-        at: When, by the clock that all processes share.
-        word: What happened.
-        facts: More of it.
+        at: The time, by the clock that all processes share.
+        word: The kind of the line.
+        facts: The other words.
     """
 
     at: float
@@ -38,23 +38,23 @@ class Line:
 
     @property
     def number(self) -> int:
-        """Which message."""
+        """The number of the message."""
         return int(self.facts[0])
 
     @property
     def attempt(self) -> int:
-        """Of a start, which attempt it was."""
+        """The number of the attempt, in a `start` line."""
         return int(self.facts[1])
 
 
-class Life:
+class WorkerProcess:
     """One process, from its start to its end, however it ends.
 
     Args:
-        name: What it goes by.
-        journal: Where it writes down what it does; `ready` when it has begun.
-        program: What Python is to run.
-        errors: Where its standard error goes; default: with ours.
+        name: The name of the process.
+        journal: The file in which it records its actions, `ready` first.
+        program: The arguments of Python.
+        errors: The file for its standard error; by default it is shared with ours.
     """
 
     def __init__(
@@ -68,53 +68,53 @@ class Life:
         self.journal = journal
         self._program = program
         self._errors = errors
-        # When it was gone, by the journals' clock.
+        # The time at which it had ended, by the clock of the journals.
         self.ended_at = float("inf")
         self._process: asyncio.subprocess.Process | None = None
 
-    async def begin(self, asked: dict[str, Any], within: float = 20) -> None:
-        """Start it, and wait until its consumer is open."""
+    async def start(self, settings: dict[str, Any], within: float = 20) -> None:
+        """Start the process, and wait until its consumer is open."""
         self.journal.touch()
-        command = [*self._program, json.dumps(asked), str(self.journal)]
+        command = [*self._program, json.dumps(settings), str(self.journal)]
         with ExitStack() as files:
             errors = self._errors and files.enter_context(self._errors.open("ab"))
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *command, stderr=errors or None, cwd=TESTS
             )
-        # One that dies of its first message has said so too.
-        await eventually(self._has_begun, within)
+        # A process that its first message kills has written `ready` before that.
+        await eventually(self._has_started, within)
 
-    async def _has_begun(self) -> bool:
+    async def _has_started(self) -> bool:
         return not self.alive or await self.has("ready")
 
     async def has(self, word: str) -> bool:
-        """Whether there is such a word."""
+        """Return whether the journal contains a word."""
         return word.encode() in self.journal.read_bytes()
 
     @property
     def alive(self) -> bool:
-        """Whether it has begun and not ended, as far as we have looked."""
+        """Whether it was started and has not ended, as far as is known."""
         return self._process is not None and self._process.returncode is None
 
     @property
     def was_killed(self) -> bool:
-        """Whether SIGKILL has ended it."""
+        """Whether SIGKILL has ended the process."""
         return self._process is not None and self._process.returncode == -signal.SIGKILL
 
-    def lines(self, *words: str) -> Iterator[Line]:
-        """Give the journal's lines, or those of some kinds."""
+    def lines(self, *words: str) -> Iterator[JournalLine]:
+        """Yield the lines of the journal, or those of some kinds."""
         for text in self.journal.read_text().splitlines():
             at, word, *facts = text.split()
             if not words or word in words:
-                yield Line(float(at), word, facts)
+                yield JournalLine(float(at), word, facts)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it lives."""
+        """Send a signal to the process, if it is alive."""
         if self._process is not None and self.alive:
             self._process.send_signal(number)
 
     async def end(self, number: signal.Signals | None = None) -> int:
-        """Wait for its end, after a signal if one is given; gives its exit code."""
+        """Wait for the end, after a signal if one is given; return the exit code."""
         assert self._process is not None
         if number is not None:
             self.send_signal(number)
@@ -128,15 +128,15 @@ class Handling:
     """One call of a handler.
 
     Attributes:
-        life: In which process.
-        start: Its first line.
-        until: When it ended, or its process did.
-        outcome: `end`, `fail`, or None where it did not come to that.
-        lost: Whether the message was somebody else's when it ended.
+        process: The process.
+        start: Its `start` line.
+        until: When the call or its process ended.
+        outcome: `end`, `fail`, or None if its process ended before.
+        lost: Whether another consumer had claimed the message when the call ended.
     """
 
-    life: Life
-    start: Line
+    process: WorkerProcess
+    start: JournalLine
     until: float
     outcome: str | None
     lost: bool
@@ -147,14 +147,14 @@ class Fleet:
     """Worker processes of one group.
 
     Attributes:
-        url: The server.
-        stream: What they read.
-        folder: Where their journals go.
-        retry: What `Retry` is given.
-        claim: What `Claim` is given.
-        run: What `run` is given.
-        close_timeout: What the consumer is given.
-        lives: All processes so far.
+        url: The URL of the server.
+        stream: The stream that they read.
+        folder: The folder of their journals.
+        retry: The arguments of `Retry`.
+        claim: The arguments of `Claim`.
+        run: The arguments of `run`.
+        close_timeout: The `close_timeout` of the consumers.
+        processes: All processes so far.
     """
 
     url: str
@@ -164,86 +164,92 @@ class Fleet:
     claim: dict[str, Any] = field(default_factory=lambda: {"idle": 1, "interval": 0.2})
     run: dict[str, Any] = field(default_factory=dict)
     close_timeout: float = 10.0
-    lives: list[Life] = field(default_factory=list)
+    processes: list[WorkerProcess] = field(default_factory=list)
 
     async def start(
         self, name: str, url: str | None = None, *, restart: bool = False
-    ) -> Life:
-        """Start a worker whose consumer has that name; have it restart when killed."""
-        life = Life(name, self.folder / f"{len(self.lives):04}-{name}")
-        self.lives.append(life)
-        asked: dict[str, Any]
-        asked = {"retry": self.retry, "claim": self.claim, "run": self.run}
-        asked["close_timeout"] = self.close_timeout
-        asked["restart"] = restart
+    ) -> WorkerProcess:
+        """Start a worker with a consumer's name; `restart` it whenever it is killed."""
+        process = WorkerProcess(name, self.folder / f"{len(self.processes):04}-{name}")
+        self.processes.append(process)
+        settings: dict[str, Any]
+        settings = {"retry": self.retry, "claim": self.claim, "run": self.run}
+        settings["close_timeout"] = self.close_timeout
+        settings["restart"] = restart
         names = {"url": url or self.url, "stream": self.stream, "name": name}
-        await life.begin({**names, **asked})
-        return life
+        await process.start({**names, **settings})
+        return process
 
-    async def keep_up(self, name: str) -> None:
-        """Be its supervisor: start it anew whenever it was killed or has failed."""
+    async def supervise(self, name: str) -> None:
+        """Start a worker, and restart it whenever it was killed or has failed."""
         while await (await self.start(name)).end():
             pass
 
     async def send(self, *payloads: str, first: int = 0, keys: int = 0) -> None:
-        """Number payloads and send them, in this order, with so many keys in turn."""
+        """Number payloads and send them in this order, with `keys` keys in turn."""
         async with Producer(self.url) as producer:
             for number, what in enumerate(payloads, first):
                 key = f"k{number % keys}" if keys else None
                 payload = f"{number} {what}".encode()
                 await producer.enqueue(self.stream, payload, key=key)
 
-    def lines(self, *words: str) -> list[Line]:
-        """Give the lines of all journals, in the order of time."""
-        lines = [line for life in self.lives for line in life.lines(*words)]
+    def lines(self, *words: str) -> list[JournalLine]:
+        """Return the lines of all journals in the order of time."""
+        lines = [line for process in self.processes for line in process.lines(*words)]
         return sorted(lines, key=lambda line: line.at)
 
     def attempts(self) -> dict[int, list[int]]:
-        """Give each message's attempts that were started, in the order of time."""
+        """Return the started attempts of each message, in the order of time."""
         found: defaultdict[int, list[int]] = defaultdict(list)
         for line in self.lines("start"):
             found[line.number].append(line.attempt)
         return dict(found)
 
     def ended(self) -> list[int]:
-        """Give the numbers of messages that were handled, each as often as it was."""
+        """Return the numbers of handled messages, each as often as it was handled."""
         return sorted(line.number for line in self.lines("end"))
 
     async def handled(self, *numbers: int) -> bool:
-        """Whether those messages were handled."""
+        """Return whether these messages were handled."""
         return set(numbers) <= set(self.ended())
 
     def handlings(self) -> list[Handling]:
-        """Give all calls of handlers, by the time of their starts."""
+        """Return all calls of handlers in the order of their starts."""
         return sorted(
-            (handling for life in self.lives for handling in _handlings(life)),
+            (
+                handling
+                for process in self.processes
+                for handling in _handlings(process)
+            ),
             key=lambda handling: handling.start.at,
         )
 
     async def stop(self) -> None:
-        """Kill what is left."""
-        for life in self.lives:
-            await life.end(signal.SIGKILL)
+        """Kill all processes that are alive."""
+        for process in self.processes:
+            await process.end(signal.SIGKILL)
 
 
-def _handlings(life: Life) -> Iterator[Handling]:
-    running: dict[int, Line] = {}
-    for line in life.lines("start", "end", "fail"):
+def _handlings(process: WorkerProcess) -> Iterator[Handling]:
+    running: dict[int, JournalLine] = {}
+    for line in process.lines("start", "end", "fail"):
         if line.word == "start":
-            assert line.number not in running, "two handlers had it at a time"
+            assert line.number not in running, (
+                "two handlers had a message at the same time"
+            )
             running[line.number] = line
         else:
             start, lost = running.pop(line.number), "lost" in line.facts
-            yield Handling(life, start, line.at, line.word, lost)
+            yield Handling(process, start, line.at, line.word, lost)
     for line in running.values():
-        yield Handling(life, line, life.ended_at, None, lost=False)
+        yield Handling(process, line, process.ended_at, None, lost=False)
 
 
 @asynccontextmanager
-async def fleet(
+async def open_fleet(
     url: str, stream: str, folder: Path, **options: Any
 ) -> AsyncIterator[Fleet]:
-    """No workers yet; those that are left in the end are killed."""
+    """Provide a fleet without workers; kill those that are alive in the end."""
     made = Fleet(url, stream, folder, **options)
     try:
         yield made

@@ -1,4 +1,4 @@
-"""A ledger that counts its wake-ups, and what the tests of ledgers share."""
+"""A ledger that counts its signals, and helpers for the tests of the ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NONE, KEY, SHARD = Ordering.NONE, Ordering.KEY, Ordering.SHARD
 
 
 class Fields(list[bytes]):
-    """A field list whose end can be seen."""
+    """A field list that can be referenced weakly, to see when it is freed."""
 
 
 GIVEN_UP = DeadLettered("given up")
@@ -32,8 +32,8 @@ def later(due: float = 10.0) -> RetryAt:
     return RetryAt(1.0, due)
 
 
-class Books(Ledger):
-    """A ledger that counts how often its bells rang."""
+class SpyLedger(Ledger):
+    """A ledger that counts how often it sent each signal."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class Books(Ledger):
         ordering: Ordering = NONE,
         exhausted: Disposition = GIVEN_UP,
     ) -> None:
-        self.room_rings = 0
-        self.outcome_rings = 0
-        self.ready_rings = 0
-        self.postponed_rings = 0
+        self.capacity_signals = 0
+        self.outcome_signals = 0
+        self.ready_signals = 0
+        self.postponed_signals = 0
         self.exhausted: list[Entry] = []
         self._dead_letter_policy = exhausted
         super().__init__(
@@ -67,28 +67,28 @@ class Books(Ledger):
                 strict=strict,
             ),
             Signals(
-                on_capacity=self._room_rang,
-                on_outcomes=self._outcome_rang,
-                on_ready=self._ready_rang,
-                on_postponed=self._postponed_rang,
-                on_exhausted=self._used_up,
+                on_capacity=self._signal_capacity,
+                on_outcomes=self._signal_outcomes,
+                on_ready=self._signal_ready,
+                on_postponed=self._signal_postponed,
+                on_exhausted=self._refuse_exhausted,
             ),
         )
         self.order_by(ordering)
 
-    def _room_rang(self) -> None:
-        self.room_rings += 1
+    def _signal_capacity(self) -> None:
+        self.capacity_signals += 1
 
-    def _outcome_rang(self) -> None:
-        self.outcome_rings += 1
+    def _signal_outcomes(self) -> None:
+        self.outcome_signals += 1
 
-    def _ready_rang(self) -> None:
-        self.ready_rings += 1
+    def _signal_ready(self) -> None:
+        self.ready_signals += 1
 
-    def _postponed_rang(self) -> None:
-        self.postponed_rings += 1
+    def _signal_postponed(self) -> None:
+        self.postponed_signals += 1
 
-    def _used_up(self, entry: Entry) -> None:
+    def _refuse_exhausted(self, entry: Entry) -> None:
         self.exhausted.append(entry)
         self.refuse(entry, self._dead_letter_policy, entry.fields)
 
@@ -113,7 +113,7 @@ class Books(Ledger):
             shard, entries, now, 10 * len(ids), rewound=rewound
         )
 
-    def back(
+    def recover(
         self,
         *ids: int,
         attempts: int = 0,
@@ -123,9 +123,10 @@ class Books(Ledger):
         now: float = 0.0,
         claimed: bool = False,
     ) -> int:
-        """Have entries of ten bytes come back that were started so often.
+        """Recover entries of ten bytes that were started `attempts` times.
 
-        Without a start they were delivered, or certainly never started.
+        With 0 attempts they were `delivered` and may have been started, or certainly
+        were not.
         """
         tail = [] if key is None else [b"key", key.encode()]
         entries: list[RawEntry] = [[raw(n), [b"msg", b"ten byt", *tail]] for n in ids]
@@ -133,32 +134,32 @@ class Books(Ledger):
         counts = {raw(n): count for n in ids}
         return self.deliveries.recovered(shard, entries, now, counts, claimed=claimed)
 
-    def next(self) -> Entry | None:
-        """Do as workers do: the start of what is due is counted first."""
+    def take_next(self) -> Entry | None:
+        """Take the next entry as workers do, counting its start if it has to be."""
         for entry in self.work.take_counted():
             return entry
         return self.work.take()
 
-    def started(self) -> Entry:
-        """Take an entry that is there."""
-        entry = self.next()
+    def start_next(self) -> Entry:
+        """Take the next entry, which has to exist."""
+        entry = self.take_next()
         assert entry is not None
         return entry
 
-    def failed(self, disposition: Disposition | None = None) -> Entry:
-        """Have a handler fail; gives what it had."""
-        entry = self.started()
+    def fail_next(self, disposition: Disposition | None = None) -> Entry:
+        """Start the next entry and fail its handler; return the entry."""
+        entry = self.start_next()
         self.fail(entry, disposition or later())
         return entry
 
-    def in_books(self) -> list[Entry]:
-        """List what has not left."""
+    def held_entries(self) -> list[Entry]:
+        """List the entries that have not left the ledger."""
         shard_states = self.shards.values()
         return [entry for each in shard_states for entry in each.entries.values()]
 
-    def done(self, count: int = 1) -> list[Entry]:
-        """Have entries handled and acknowledged."""
-        entries = [self.started() for _ in range(count)]
+    def process_next(self, count: int = 1) -> list[Entry]:
+        """Start the next entries, and finish them as processed."""
+        entries = [self.start_next() for _ in range(count)]
         for entry in entries:
             self.processed(entry)
         return entries
@@ -168,14 +169,14 @@ def raw(number: int) -> bytes:
     return b"%d-0" % number
 
 
-def now(entry: Entry) -> State:
-    """Give an entry's state afresh; type checkers remember the last."""
+def state_of(entry: Entry) -> State:
+    """Return an entry's present state; type checkers remember an earlier one."""
     return entry.state
 
 
-def known(books: Ledger, shard: Shard, id_: bytes) -> bool:
-    """Tell whether an entry is in the books."""
-    shard_state = books.shards.get(shard.key)
+def known(ledger: Ledger, shard: Shard, id_: bytes) -> bool:
+    """Return whether an entry is in the ledger."""
+    shard_state = ledger.shards.get(shard.key)
     return shard_state is not None and id_ in shard_state.entries
 
 
@@ -183,17 +184,17 @@ def ids(entries: Iterable[Entry | None]) -> list[bytes | None]:
     return [None if entry is None else entry.id for entry in entries]
 
 
-def the(batches: list[AckBatch]) -> AckBatch:
+def only(batches: list[AckBatch]) -> AckBatch:
     [batch] = batches
     return batch
 
 
-def claim(books: Books, *numbers: int) -> int:
-    return books.back(*numbers, claimed=True)
+def claim(ledger: SpyLedger, *numbers: int) -> int:
+    return ledger.recover(*numbers, claimed=True)
 
 
-def left_open(books: Books, number: int, now: float = 0.0) -> Entry:
-    books.read(number, now=now)
-    entry = books.started()
-    books.finish(entry, ack=False)
+def left_unsettled(ledger: SpyLedger, number: int, now: float = 0.0) -> Entry:
+    ledger.read(number, now=now)
+    entry = ledger.start_next()
+    ledger.finish(entry, ack=False)
     return entry

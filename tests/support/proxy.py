@@ -1,4 +1,4 @@
-"""A proxy between a client and the server, to cut and to lose things."""
+"""A proxy between clients and the server that cuts connections and loses bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.asyncio.connection import parse_url
 
 
 class Proxy:
-    """Forwards bytes both ways until told otherwise."""
+    """Forwards bytes both ways, with faults as its attributes say."""
 
     def __init__(self, upstream: str) -> None:
         self._options: dict[str, Any] = dict(parse_url(upstream))
@@ -21,53 +21,53 @@ class Proxy:
         self._links: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
-        # Connections that were accepted so far.
+        # The number of connections that were accepted so far.
         self.accepted = 0
-        # XADDs that were passed on so far.
+        # The number of XADDs that were received so far.
         self.sends = 0
-        # Bytes from the server are thrown away, as if they were still on their way;
-        # or those to it. What comes after them would be out of step: cut, to end it.
-        self.mute = False
-        self.deaf = False
-        # The same for the connections of which this is true, numbered from 1 on.
+        # Drop bytes from the server, as if they were still in flight, or those to it.
+        # Later bytes would be out of step, so cut the connections to end this.
+        self.drop_replies = False
+        self.drop_requests = False
+        # Drop replies of the connections for which this is true, numbered from 1.
         self.silent: Callable[[int], bool] = lambda _: False
-        # Bytes from the server are kept back, and passed on later.
+        # Hold back bytes from the server while this is true for a connection.
         self.hold: Callable[[int], bool] = lambda _: False
-        # The same for bytes to it; and how often some were kept back.
+        # The same for bytes to the server; and how often some were held back.
         self.hold_requests: Callable[[int], bool] = lambda _: False
         self.held_requests = 0
-        # Seconds that each portion takes, either way, give or take a half; and bytes
-        # in one at most.
+        # The delay in seconds of each portion, either way, give or take a half; and the
+        # largest size of a portion in bytes.
         self.delay = 0.0
         self.portion = 65536
-        # Spoil a byte of the server's next reply: one of its frame, so of a type, a
-        # length or a line's end, for nobody can tell a payload that was spoilt.
-        self.spoil_next_reply = False
-        self.spoilt = 0
+        # Corrupt a byte of the server's next reply: one of its frame, so of a type, a
+        # length or a line end, since a corrupted payload can't be detected.
+        self.corrupt_next_reply = False
+        self.corrupted = 0
         self.chance = random.Random()
-        # Cut the connection on which the server's next bytes come, before they pass.
+        # Cut the connection on which the server's next bytes arrive, before they pass.
         self.cut_next_reply = False
-        # Only cut when the client's last request had this in it.
+        # Cut only if the client's last request contained this.
         self.cut_on = b""
-        # Cut at every n-th read of replies to XADDs, half of it passed on; 0: never.
+        # Cut at every n-th read of replies to XADDs, after half of it; 0: never.
         self.cut_every = 0
-        self._answers = 0
+        self._replies_seen = 0
         self.cuts = 0
-        # Bytes of replies that were passed on so far.
+        # The number of bytes of replies that were forwarded so far.
         self.passed = 0
-        # Cut each connection once so many bytes of replies have passed on it; 0: never.
+        # Cut each connection after so many bytes of replies; 0: never.
         self.cut_after = 0
 
     @property
     def url(self) -> str:
-        """The URL by which clients get through the proxy."""
+        """The URL by which clients connect through the proxy."""
         user = quote(self._options.get("username") or "", safe="")
         password = quote(self._options.get("password") or "", safe="")
         login = f"{user}:{password}@" if user or password else ""
         return f"redis://{login}127.0.0.1:{self.port}/{self._options.get('db', 0)}"
 
-    def lead_to(self, upstream: str) -> None:
-        """Lead new connections to another server; those that are open stay."""
+    def redirect(self, upstream: str) -> None:
+        """Connect new clients to another server; open connections stay."""
         self._options = dict(parse_url(upstream))
 
     async def start(self) -> None:
@@ -109,7 +109,7 @@ class Proxy:
         try:
             up_reader, up_writer = await self._upstream()
         except OSError:
-            # There is no server at present: to clients it looks like a lost connection.
+            # Without a server, clients see a lost connection.
             writer.transport.abort()
             return
         self._links |= {writer, up_writer}
@@ -137,12 +137,12 @@ class Proxy:
                 self.held_requests += self.hold_requests(number)
                 while self.hold_requests(number):
                     await asyncio.sleep(0.01)
-                # What a cut waits for stays the last, whatever is asked meanwhile.
+                # The request that a cut waits for stays the last one, whatever follows.
                 if not (self.cut_next_reply and self.cut_on and self.cut_on in last):
                     last[:] = data
                 self.sends += data.count(b"XADD")
-                if not self.deaf:
-                    await self._promote(data, writer)
+                if not self.drop_requests:
+                    await self._forward(data, writer)
         writer.transport.abort()
 
     async def _replies(
@@ -163,29 +163,29 @@ class Proxy:
                     self.cuts += 1
                     break
                 if self.cut_every and b"XADD" in last:
-                    self._answers += 1
-                    if self._answers % self.cut_every == 0:
+                    self._replies_seen += 1
+                    if self._replies_seen % self.cut_every == 0:
                         self.cuts += 1
                         writer.write(data[: len(data) // 2])
                         break
-                frame = frames.places(data)
-                if self.spoil_next_reply and frame:
-                    self.spoil_next_reply = False
-                    self.spoilt += 1
-                    place = self.chance.choice(frame)
-                    other = data[place] ^ self.chance.randrange(1, 256)
-                    data = data[:place] + bytes([other]) + data[place + 1 :]
+                frame = frames.frame_positions(data)
+                if self.corrupt_next_reply and frame:
+                    self.corrupt_next_reply = False
+                    self.corrupted += 1
+                    position = self.chance.choice(frame)
+                    other = data[position] ^ self.chance.randrange(1, 256)
+                    data = data[:position] + bytes([other]) + data[position + 1 :]
                 while self.hold(number):
                     await asyncio.sleep(0.01)
-                if not self.mute and not self.silent(number):
+                if not self.drop_replies and not self.silent(number):
                     self.passed += len(data)
-                    await self._promote(data, writer)
+                    await self._forward(data, writer)
                 if self.cut_after and left <= 0:
                     self.cuts += 1
                     break
         writer.transport.abort()
 
-    async def _promote(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         for start in range(0, len(data), self.portion):
             if self.delay:
                 await asyncio.sleep(self.delay * (0.5 + random.random()))
@@ -194,15 +194,15 @@ class Proxy:
 
 
 class _Frames:
-    """Tells what says how long something is from what is in it, over all pieces."""
+    """Distinguishes the frame of replies from their payloads, over all pieces."""
 
     def __init__(self) -> None:
         self._line = b""
-        # Bytes of a payload that are still to come.
+        # The number of payload bytes that are still to come.
         self._inside = 0
 
-    def places(self, data: bytes) -> list[int]:
-        """Give the places in the next piece of bytes that are types and lengths."""
+    def frame_positions(self, data: bytes) -> list[int]:
+        """Return the positions of types and lengths in the next piece of bytes."""
         found: list[int] = []
         start = 0
         while start < len(data):
@@ -225,7 +225,7 @@ class _Frames:
 
 @asynccontextmanager
 async def proxy(upstream: str) -> AsyncIterator[Proxy]:
-    """A proxy that listens, to the server of that URL."""
+    """Start a proxy to the server of a URL; stop it in the end."""
     made = Proxy(upstream)
     await made.start()
     try:

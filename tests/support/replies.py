@@ -9,15 +9,15 @@ import hiredis
 
 from penstock._core.protocol.replies import ErrorReply
 
-# How the connection hands over an error reply: as a value.
+# The connection passes an error reply as a value.
 _ERROR_REPLY = cast("Callable[[str], Exception]", ErrorReply)
 
 
 def raw(data: bytes) -> Any:
-    """Give what hiredis makes of one reply, as the link has it."""
+    """Return one reply as hiredis parses it for the connection."""
     reader = hiredis.Reader(protocolError=ValueError, replyError=_ERROR_REPLY)
     reader.feed(data)
-    reply = reader.gets(False)  # noqa: FBT003 - hiredis' way
+    reply = reader.gets(False)  # noqa: FBT003 - the signature of hiredis
     assert not reader.has_data()
     return reply
 

@@ -1,7 +1,7 @@
-"""What `penstock run` runs in the tests: a module with routers.
+"""A module with routers that `penstock run` runs in the tests.
 
-Handlers write what they are given into a journal, one line a message, and do what some
-of the messages say.
+Handlers write their payloads to a journal, one line for each message, and do what some
+of the payloads say.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _journal = os.open(os.environ["TEST_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_
 _gate = os.environ.get("TEST_GATE")
 _delay = float(os.environ.get("TEST_DELAY", "0"))
 
-while _gate and not Path(_gate).exists():  # an import that takes its time
+while _gate and not Path(_gate).exists():  # a slow import
     time.sleep(0.005)
 
 router = Router(close_timeout=60)
@@ -30,14 +30,14 @@ number = 5
 
 @router.handler(os.environ["TEST_STREAM"], group="g", concurrency=4)
 async def note(message: Message[bytes]) -> None:
-    """Do what the message says, and write it down."""
+    """Do what the payload says, and write it to the journal."""
     match message.payload:
         case b"hang":
             write(b"hangs")
             await asyncio.Event().wait()
         case b"block":
             write(b"blocks")
-            time.sleep(60)  # noqa: ASYNC251 - it is what a bad handler does
+            time.sleep(60)  # noqa: ASYNC251 - as a bad handler does
         case b"crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         case b"exit 2" if message.attempt == 1:
@@ -51,5 +51,5 @@ async def note(message: Message[bytes]) -> None:
 
 
 def write(line: bytes) -> None:
-    """Append a line: one write, so that several processes may."""
+    """Append a line by one write, so that several processes can share the file."""
     os.write(_journal, line + b"\n")

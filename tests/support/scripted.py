@@ -1,4 +1,4 @@
-"""A connection with scripted replies, for moments that no server hits on purpose."""
+"""A connection with scripted replies, for races that a server can't be made to hit."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ Script = Callable[[Sequence[Command]], list[Any]]
 
 
 class ScriptedConnection:
-    """Answers each request as a script says; stands for a connection of either kind.
+    """A connection of either kind that answers each request by a script.
 
     Args:
         script: Returns the replies.
-        requests: Requests that it answers before it ends; None for any number.
+        requests: The number of requests that it answers before it ends; None for any.
 
     Attributes:
-        asked: The requests that came.
+        requests: The requests that it received.
     """
 
     def __init__(self, script: Script, *, requests: int | None = None) -> None:
         self._script = script
         self._left = requests
         self.number = 1
-        self.asked: list[Sequence[Command]] = []
+        self.requests: list[Sequence[Command]] = []
 
     @property
     def plain(self) -> Connection:
-        """The same, for who needs a connection."""
+        """This connection, typed as a `Connection`."""
         return cast("Connection", self)
 
     @property
     def for_commands(self) -> CommandConnection:
-        """The same, for who needs the command connection."""
+        """This connection, typed as a `CommandConnection`."""
         return cast("CommandConnection", self)
 
     def check(self) -> None:
-        """Raise if it has ended."""
+        """Raise if the connection has ended."""
         if self._left == 0:
             raise ConnectionLost("here", "it ended")
 
     def ask(
         self, batch: Sequence[Command], _: float = 0.0
     ) -> asyncio.Future[list[Any]]:
-        """Return the replies, which are there at once."""
+        """Return a future that has the replies already."""
         self.check()
         if self._left is not None:
             self._left -= 1
-        self.asked.append(batch)
+        self.requests.append(batch)
         replies = asyncio.get_running_loop().create_future()
         replies.set_result(self._script(batch))
         return replies
@@ -64,22 +64,22 @@ class ScriptedConnection:
         return await self.ask(batch)
 
     async def aclose(self) -> None:
-        """End it."""
+        """End the connection."""
         self._left = 0
 
 
 class NoServer:
-    """A connector that finds no server any more."""
+    """A connector that never reconnects."""
 
     @property
     def plain(self) -> Connector:
-        """The same, for who needs a connector."""
+        """This connector, typed as a `Connector`."""
         return cast("Connector", self)
 
     def progress(self) -> None:
         """Record that a reply came."""
 
     async def reconnect(self, _: str) -> Connection:
-        """Wait for a server, for ever."""
+        """Wait for ever."""
         await asyncio.Event().wait()
         raise AssertionError

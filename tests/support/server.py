@@ -1,4 +1,4 @@
-"""A server of the test's own, to be killed and started again."""
+"""A server of a test, which may be killed and restarted."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Server:
     """A server process on a TCP port of loopback, with an append-only file.
 
     Args:
-        folder: Where its file and log go.
-        *settings: More of the command line.
-        binary: The program; default: the one that is embedded.
-        environment: What else is in its environment.
+        folder: The folder of its file and log.
+        *settings: Further arguments of the command line.
+        binary: The program; by default the embedded one.
+        environment: Further environment variables.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Server:
         return f"redis://127.0.0.1:{self.port}"
 
     def client(self) -> Any:
-        """redis-py's client, to look at it and to change it from outside."""
+        """Return a client of redis-py, to inspect and change the server."""
         return Redis.from_url(self.url, socket_timeout=10)
 
     async def start(self, *settings: str, ready: bytes = b"+PONG") -> None:
         """Start, and wait until it accepts connections.
 
         Args:
-            *settings: More of the command line, this time.
-            ready: What it is to answer by then; `-LOADING`: that it loads its data.
+            *settings: Further arguments of the command line for this start.
+            ready: The reply to PING to wait for; `-LOADING`: it is loading its data.
         """
         binary = str(self._binary or embedded.find_server())
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
@@ -88,12 +88,12 @@ class Server:
         return answer.startswith(ready)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal: SIGSTOP freezes it, SIGCONT wakes it up."""
+        """Send a signal: SIGSTOP pauses the server, SIGCONT resumes it."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL it."""
+        """Kill the server by SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -101,14 +101,14 @@ class Server:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port that is not in use."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def with_login(url: str, user: str, password: str) -> str:
-    """The URL as that user."""
+    """Return a URL with the login of a user."""
     scheme, _, rest = url.partition("://")
     if scheme == "unix":
         joint = "&" if "?" in rest else "?"
@@ -120,7 +120,7 @@ def with_login(url: str, user: str, password: str) -> str:
 async def server(
     folder: Path, *settings: str, binary: str | Path | None = None
 ) -> AsyncIterator[Server]:
-    """A server that runs; it is killed in the end."""
+    """Start a server; kill it in the end."""
     made = Server(folder, *settings, binary=binary)
     await made.start()
     try:
@@ -131,7 +131,7 @@ async def server(
 
 @asynccontextmanager
 async def stuck(own: Server) -> AsyncIterator[None]:
-    """Have a script run that does not end, so that all else is refused (BUSY)."""
+    """Run an endless script, so that other commands are refused with BUSY."""
     async with own.client() as client, own.client() as spinner:
         await client.config_set("lua-time-limit", 20)
         spin = asyncio.create_task(

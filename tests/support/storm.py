@@ -1,4 +1,4 @@
-"""Cancelling what is under way, at any moment and in every way there is."""
+"""Cancellation of calls in progress, at any moment and in every way."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["Storm", "nothing_left"]
 Call: TypeAlias = Callable[[], Awaitable[Any]]
 _Made: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
-# Seconds after which a call is cancelled at the latest, if not by turns of the loop.
+# The longest time in seconds after which a call is cancelled, if not by loop turns.
 LONGEST = 0.003
 TURNS = 12
 
 
 class Storm:
-    """Makes calls and cancels them, each at a moment and in a way that a seed chooses.
+    """Makes calls and cancels each at a moment and in a way that a seed chooses.
 
     Args:
-        seed: Brings the same choices again.
-        longest: Seconds after which a call is cancelled at the latest.
-        spared: The share of calls that are not cancelled, since on a slow machine none
-            might come to its end otherwise.
+        seed: The seed of the choices.
+        longest: The longest time in seconds after which a call is cancelled.
+        spared: The share of calls that are not cancelled, since on a slow machine no
+            call might end otherwise.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Storm:
         self._random = random.Random(seed)
         self._longest = longest
         self._spared = spared
-        # How many calls were cancelled, and how many came to their end.
+        # The number of calls that were cancelled, and that ended.
         self.cancelled = 0
         self.done = 0
 
-    async def over(self, *calls: Call, times: int, abreast: int = 8) -> None:
+    async def over(self, *calls: Call, times: int, concurrency: int = 8) -> None:
         """Make the calls in turn, several at a time."""
         left = iter(range(times))
 
@@ -52,11 +52,11 @@ class Storm:
                 await self.once(calls[number % len(calls)])
 
         async with asyncio.timeout(50), asyncio.TaskGroup() as group:
-            for _ in range(abreast):
+            for _ in range(concurrency):
                 group.create_task(some())
 
     async def once(self, call: Call) -> None:
-        """Make a call and cancel it; what it raises otherwise is raised."""
+        """Make a call and cancel it; raise any other exception of the call."""
         way = self._random.choice((self._by_task, self._by_scope, self._by_timeout))
         if self._random.random() < self._spared:
             way = self._not_at_all
@@ -86,7 +86,7 @@ class Storm:
 
     async def _by_task(self, call: _Made) -> None:
         task = asyncio.create_task(call())
-        # Once more where it takes its time: that must not interrupt what it clears up.
+        # A second cancellation must not interrupt the cleanup of the first.
         for _ in range(self._random.choice((1, 1, 2))):
             await self._moment()
             task.cancel()
@@ -115,10 +115,10 @@ class Storm:
 
 @asynccontextmanager
 async def nothing_left(redis: Any) -> AsyncIterator[None]:
-    """A block after which no task, connection or reproach of asyncio's is left."""
+    """Check that no task, connection or complaint of asyncio is left after a block."""
     loop = asyncio.get_running_loop()
-    reproaches: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: reproaches.append(context))
+    complaints: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
     tasks = asyncio.all_tasks()
     connections = len(await redis.client_list())
 
@@ -132,8 +132,8 @@ async def nothing_left(redis: Any) -> AsyncIterator[None]:
         yield
         await eventually(gone)
         gc.collect()
-        # Who has closed the last connection may have some turns to go.
+        # The task that has closed the last connection may need some more turns.
         await eventually(ended, within=2)
-        assert not reproaches
+        assert not complaints
     finally:
         loop.set_exception_handler(None)

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, without hoping."""
+"""Waits for conditions, and helpers to send and read messages."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from penstock import (
 async def eventually(
     condition: Callable[[], Awaitable[object]], within: float = 15.0
 ) -> float:
-    """Ask until it is true; gives the seconds it took.
+    """Check a condition until it is true; return the seconds that it took.
 
-    The bound is for what will never be true; a test of how long something may take
-    names its own.
+    The bound is for conditions that never become true. A test of how long something
+    may take passes its own.
     """
     start = time.monotonic()
     while not await condition():
@@ -35,29 +35,29 @@ async def eventually(
 
 
 async def pending(redis: Any, stream: str, group: str) -> int:
-    """How many entries of a group are pending."""
+    """Return the number of pending entries of a group."""
     return int((await redis.xpending(stream, group))["pending"])
 
 
 async def deliveries(redis: Any, stream: str, group: str) -> dict[str, int]:
-    """The delivery counts of what is pending."""
+    """Return the delivery counts of pending entries."""
     lines = await redis.xpending_range(stream, group, "-", "+", 10_000)
     return {line["message_id"].decode(): line["times_delivered"] for line in lines}
 
 
 async def read(consumer: Consumer[Any], count: int, within: float = 20) -> list[Any]:
-    """Read that many messages."""
+    """Read a number of messages."""
     async with asyncio.timeout(within):
         return [await consumer.next() for _ in range(count)]
 
 
 def numbers(messages: list[Message[bytes]]) -> list[int]:
-    """The decimal payloads of messages."""
+    """Return the decimal payloads of messages."""
     return [int(message.payload) for message in messages]
 
 
 async def send(url: str, stream: str, *values: int) -> None:
-    """Send decimal payloads, in one go and in this order."""
+    """Send decimal payloads in this order."""
     async with Producer(url) as producer:
         for number in values:
             await producer.enqueue(stream, b"%d" % number)
@@ -71,7 +71,7 @@ async def spread(url: str, stream: str, *values: int, shards: int = 3) -> None:
 
 
 def options(mode: Mode) -> dict[str, Any]:
-    """What a consumer of that mode is given to read all there is."""
+    """Return the options with which a consumer of a mode reads all entries."""
     given: dict[str, Any] = {"mode": mode, "start": EARLIEST}
     if mode is not REALTIME:
         given["group"] = "g"
@@ -79,7 +79,7 @@ def options(mode: Mode) -> dict[str, Any]:
 
 
 async def calls(redis: Any, name: str) -> int:
-    """How often a command was called so far, refused or not."""
+    """Return how often a command was called so far, refused or not."""
     stats = await redis.info("commandstats")
     facts = stats.get(f"cmdstat_{name}", {})
     return sum(int(facts.get(kind, 0)) for kind in ("calls", "rejected_calls"))

@@ -1,25 +1,27 @@
-"""A consumer in a process of its own, to be killed; what it does it writes down first.
+"""Worker process: a consumer that may be killed and journals its actions before them.
 
 A payload says what its handler has to do, as `<number> <what> [<argument> …]`:
 
-- `ok`: nothing; `sleep 0.01`: take that long.
+- `ok`: nothing; `sleep 0.01`: take 0.01 seconds.
 - `fail 2`: raise, on the first two attempts; `fail`: on all.
 - `kill 2`: end this process by SIGKILL, on the first two attempts; `kill`: on all.
 - `exit 2`: raise SystemExit, on the first two attempts; `exit`: on all.
-- `hang 1 0.2`: never end, on the first attempt; after that take so long.
-- `count out`: in a transaction, count it in the hash `out.counts` and send it to `out`.
+- `hang 1 0.2`: never end on the first attempt; take 0.2 seconds on the others.
+- `count out`: in a transaction, count the message in the hash `out.counts` and send it
+  to `out`.
 
-Each line of the journal is one write(2), begun before anything follows from it, so it
-survives the process: the time, by the clock that all processes of a machine share, and
+Each line of the journal is one write(2) that precedes its consequences, so the line
+survives the process. It has the time, by the clock that all processes of a machine
+share, and
 
 - `start <number> <attempt> <key> <id>`, before the handler does anything;
-- `end <number>` or `fail <number>`, before its outcome can be told to the server; with
-  `lost` behind it if the message was somebody else's by then;
-- `taken <id> …`: pending entries that it was given after somebody else;
+- `end <number>` or `fail <number>`, before its outcome can be sent to the server;
+  followed by `lost` if another consumer had claimed the message by then;
+- `taken <id> …`: pending entries that were recovered or claimed;
 - `event <name>`, `ready`, and `closed`.
 
-SIGTERM has it close the consumer in order. Asked to `restart`, it starts itself anew
-whenever it was killed or has failed, by a fork, which takes no time.
+On SIGTERM it closes the consumer in order. With `restart`, it restarts itself whenever
+it was killed or has failed, by a fork, which takes no time.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ from penstock._core.protocol.replies import RawEntry
 from penstock.message import Shard
 
 
-class Labourer:
-    """Does what payloads say.
+class ScriptedHandler:
+    """A handler that does what payloads say, and journals it.
 
     Args:
         file: The journal.
@@ -51,30 +53,30 @@ class Labourer:
     def __init__(self, file: int) -> None:
         self._file = file
 
-    def note(self, *words: object) -> None:
-        """Write a line."""
+    def write(self, *words: object) -> None:
+        """Write a line to the journal."""
         line = " ".join([str(time.monotonic()), *map(str, words)]) + "\n"
         assert os.write(self._file, line.encode()) == len(line)
 
     def event(self, event: Event) -> None:
-        """Be told of what happens in the background."""
-        self.note("event", event.name)
+        """Journal an event of the consumer."""
+        self.write("event", event.name)
 
     async def handle(self, message: Message[bytes]) -> None:
         """Handle a message."""
         number, what, *more = message.payload.decode().split()
-        self.note("start", number, message.attempt, message.key, message.id)
+        self.write("start", number, message.attempt, message.key, message.id)
         if what == "sleep":
             await asyncio.sleep(float(more[0]))
         elif what == "count":
             await self._count(message, number, more[0])
         elif what != "ok" and message.attempt <= int(more[0] if more else 10**9):
             await self._break(what)
-            self.note("fail", number, *["lost"] * message.lost)
+            self.write("fail", number, *["lost"] * message.lost)
             raise RuntimeError(what)
         elif len(more) > 1:
             await asyncio.sleep(float(more[1]))
-        self.note("end", number, *["lost"] * message.lost)
+        self.write("end", number, *["lost"] * message.lost)
 
     @staticmethod
     async def _count(message: Message[bytes], number: str, out: str) -> None:
@@ -96,70 +98,70 @@ class Labourer:
 
 
 @contextmanager
-def takeovers_noted(worker: Labourer) -> Iterator[None]:
-    """Have it written down which entries come from before, or from others."""
+def journal_recovered(worker: ScriptedHandler) -> Iterator[None]:
+    """Journal the entries that are recovered or claimed, within the block."""
     recovered = Deliveries.recovered
 
-    def noting(
+    def journaled(
         deliveries: Deliveries,
         shard: Shard,
         entries: Sequence[RawEntry],
         *more: Any,
         **how: Any,
     ) -> int:
-        worker.note("taken", *(id_.decode() for id_, _ in entries))
+        worker.write("taken", *(id_.decode() for id_, _ in entries))
         return recovered(deliveries, shard, entries, *more, **how)
 
-    with patch.object(Deliveries, "recovered", noting):
+    with patch.object(Deliveries, "recovered", journaled):
         yield
 
 
-async def main(asked: dict[str, Any], worker: Labourer) -> None:
+async def main(settings: dict[str, Any], worker: ScriptedHandler) -> None:
     """Consume until SIGTERM."""
-    over = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, over.set)
-    if "leash" in asked:
-        loop.add_reader(asked["leash"], os._exit, 1)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if "parent_pipe" in settings:
+        loop.add_reader(settings["parent_pipe"], os._exit, 1)
     consumer = Consumer(
-        asked["stream"],
-        url=asked["url"],
+        settings["stream"],
+        url=settings["url"],
         group="g",
-        name=asked["name"],
-        claim=Claim(**asked["claim"]),
-        retry=Retry(**asked["retry"]),
+        name=settings["name"],
+        claim=Claim(**settings["claim"]),
+        retry=Retry(**settings["retry"]),
         on_event=worker.event,
-        close_timeout=asked["close_timeout"],
+        close_timeout=settings["close_timeout"],
     )
     async with consumer:
-        worker.note("ready")
-        run = asyncio.create_task(consumer.run(worker.handle, **asked["run"]))
-        told = asyncio.create_task(over.wait())
-        await asyncio.wait([told, run], return_when=asyncio.FIRST_COMPLETED)
-        if over.is_set():
+        worker.write("ready")
+        run = asyncio.create_task(consumer.run(worker.handle, **settings["run"]))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, run], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
             await consumer.aclose()
         await run
-    worker.note("closed")
+    worker.write("closed")
 
 
-def fork_lives() -> int:
-    """Return in a child, once per life, with a pipe that ends with the parent.
+def restart_by_fork() -> int:
+    """Return in each child process, with a pipe that ends with the parent.
 
-    The parent exits when a child has ended well.
+    The parent forks again when a child has failed, and exits when one has succeeded.
     """
-    leash, held = os.pipe()
+    parent_pipe, held = os.pipe()
     while os.fork():
         _, status = os.wait()
         if status == 0:
             sys.exit()
     os.close(held)
-    return leash
+    return parent_pipe
 
 
 if __name__ == "__main__":
     given, journal = json.loads(sys.argv[1]), sys.argv[2]
-    labourer = Labourer(os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    scripted = ScriptedHandler(os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
     if given["restart"]:
-        given["leash"] = fork_lives()
-    with takeovers_noted(labourer):
-        asyncio.run(main(given, labourer))
+        given["parent_pipe"] = restart_by_fork()
+    with journal_recovered(scripted):
+        asyncio.run(main(given, scripted))

@@ -1,4 +1,4 @@
-"""Where a consumer begins in a group that is there."""
+"""Floors: where a consumer begins in a group that exists."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEMBER = cast("Membership", SimpleNamespace(group="g", name="c"))
         (GROUPS, REFUSED, None),
     ],
 )
-async def test_a_floor_is_below_the_lowest_pending_or_the_last_delivered(
+async def test_the_floor_is_below_the_lowest_pending_entry_or_the_last_delivered_one(
     groups: Any, summary: Any, floor: bytes | None
 ) -> None:
     connection = ScriptedConnection(lambda _: [groups, summary]).for_commands

@@ -1,4 +1,4 @@
-"""What a codec raises is a decode failure, unless it wants to end the process."""
+"""Exceptions of a codec: decode failures, except for exits of the process."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.states import State
 from penstock.errors import DecodeError
-from support.ledger import A, Books
+from support.ledger import A, SpyLedger
 
 
 class FailureOutcomes:
-    """Drops what can't be decoded."""
+    """Drops entries that can't be decoded."""
 
-    def __init__(self, books: Books) -> None:
-        self.books = books
-        self.told: list[str] = []
+    def __init__(self, ledger: SpyLedger) -> None:
+        self.ledger = ledger
+        self.reasons: list[str] = []
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
-        self.told.append(error.reason)
-        self.books.finish(entry, ack=True)
+        self.reasons.append(error.reason)
+        self.ledger.finish(entry, ack=True)
 
 
 class Odd(BaseException):
@@ -42,49 +42,49 @@ class Raises:
         return data
 
 
-def opened(error: type[BaseException]) -> tuple[Books, Settler[Any], list[Entry]]:
-    books = Books()
+def opened(error: type[BaseException]) -> tuple[SpyLedger, Settler[Any], list[Entry]]:
+    ledger = SpyLedger()
     entries = [[b"%d-1" % n, [b"msg", b"%d" % n]] for n in (1, 2, 3)]
-    books.deliveries.received(A, entries, 0.0, 30)
-    refusals: Any = FailureOutcomes(books)
+    ledger.deliveries.received(A, entries, 0.0, 30)
+    refusals: Any = FailureOutcomes(ledger)
     settler: Settler[Any] = Settler(
-        books,
+        ledger,
         Raises(error),
         refusals,
         max_message_bytes=1000,
         why_no_ack=None,
         on_loop_thread=lambda: True,
     )
-    taken = [books.work.take() for _ in entries]
-    return books, settler, [entry for entry in taken if entry is not None]
+    taken = [ledger.work.take() for _ in entries]
+    return ledger, settler, [entry for entry in taken if entry is not None]
 
 
 @pytest.mark.parametrize("error", [ValueError, Odd])
-def test_what_it_raises_is_why_a_message_can_t_be_read(
+def test_an_exception_of_the_codec_makes_the_message_undecodable(
     error: type[BaseException],
 ) -> None:
-    books, settler, entries = opened(error)
+    ledger, settler, entries = opened(error)
     left, messages = settler.open_all(entries)
     assert [message.payload for message in messages] == [b"1", b"3"]
     assert left == [entries[0], entries[2]]
     assert entries[1].state is State.TO_ACK
-    assert books.flow.held == 2
+    assert ledger.flow.held == 2
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_but_an_exit_is_raised_and_nothing_stays_in_hand(
+def test_an_exit_in_the_codec_is_raised_and_leaves_no_entry_held(
     error: type[BaseException],
 ) -> None:
-    books, settler, entries = opened(error)
+    ledger, settler, entries = opened(error)
     with pytest.raises(error):
         settler.open_all(entries)
-    assert books.flow.held == 0
+    assert ledger.flow.held == 0
     assert {entry.state for entry in entries} == {State.UNSETTLED}
 
 
-def test_so_it_is_with_one() -> None:
-    books, settler, entries = opened(SystemExit)
+def test_an_exit_while_decoding_a_single_message_is_raised_too() -> None:
+    ledger, settler, entries = opened(SystemExit)
     with pytest.raises(SystemExit):
         settler.open(entries[1])
-    assert books.flow.held == 2
+    assert ledger.flow.held == 2
     assert entries[1].state is State.UNSETTLED

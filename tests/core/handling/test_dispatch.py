@@ -1,4 +1,4 @@
-"""Messages go by their type; each handler reads them in its own way."""
+"""Dispatch of messages by their type to handlers with payload types of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Order(msgspec.Struct):
 
 @dataclass
 class Entry:
-    """What a message needs of one."""
+    """The part of an entry that a message needs."""
 
     fields: list[bytes]
     shard = Shard("orders", 0, b"orders")
@@ -29,11 +29,11 @@ class Entry:
 
 
 def settler() -> Settler[bytes]:
-    nobody: Any = None
+    unused: Any = None
     return Settler(
-        nobody,
+        unused,
         raw_codec,
-        nobody,
+        unused,
         max_message_bytes=1000,
         why_no_ack=None,
         on_loop_thread=lambda: True,
@@ -64,12 +64,12 @@ def test_bytes_are_the_message_itself() -> None:
     assert PayloadReader(raw_codec)(given) is given
 
 
-def test_a_whole_entry_can_be_asked_for() -> None:
+def test_a_message_can_be_read_as_a_whole_entry() -> None:
     made = PayloadReader(None)(message(settler(), b"x"))
     assert made.payload == Fields([(b"msg", b"x")])
 
 
-def test_what_can_t_be_decoded_says_so_when_it_is_read_and_quotes_nothing() -> None:
+def test_an_undecodable_payload_raises_when_read_and_is_not_quoted() -> None:
     made = PayloadReader(json_codec(Order))(message(settler(), b'{"id": "secret"}'))
     with pytest.raises(DecodeError) as caught:
         _ = made.payload
@@ -98,7 +98,7 @@ KINDS = [("a", "a"), ("b", "other"), (None, "other")]
 
 
 @pytest.mark.parametrize(("kind", "to"), KINDS)
-async def test_the_header_names_the_handler_and_one_is_for_all_others(
+async def test_the_header_selects_the_handler_and_one_handler_gets_all_other_types(
     kind: str | None, to: str
 ) -> None:
     calls = Calls()
@@ -112,7 +112,7 @@ async def test_the_header_names_the_handler_and_one_is_for_all_others(
 
 
 @pytest.mark.parametrize("kind", ["b", None])
-async def test_what_there_is_no_handler_for_is_passed_over(kind: str | None) -> None:
+async def test_a_message_without_a_handler_is_passed_over(kind: str | None) -> None:
     seen: list[object] = []
     calls = Calls()
     given = message(settler(), b"x", **({"type": kind} if kind else {}))
@@ -129,11 +129,11 @@ async def test_what_there_is_no_handler_for_is_passed_over(kind: str | None) -> 
     assert calls == []
 
 
-def test_each_type_is_told_of_once_and_there_is_an_end_to_it() -> None:
+def test_each_unhandled_type_is_reported_once_up_to_a_limit() -> None:
     unhandled = Unhandled()
     assert unhandled.seen(None) == "(none)"
     assert unhandled.seen("a\n" + "b" * 500) == "a\\n" + "b" * 74 + "..."
     assert unhandled.seen(None) is None
-    told = [unhandled.seen(f"t{number}") for number in range(1000)]
-    assert sum(1 for kind in told if kind) == 98
+    reported = [unhandled.seen(f"t{number}") for number in range(1000)]
+    assert sum(1 for kind in reported if kind) == 98
     assert unhandled.messages == 1003

@@ -28,35 +28,35 @@ from penstock.codecs import (
 )
 from penstock.errors import ClosedError, DecodeError, UsageError
 from penstock.message import EntryId, Fields, Message, Shard
-from support.ledger import Books, now, the
+from support.ledger import SpyLedger, only, state_of
 
 
-class Clerk:
-    """Decides as asked, and notes what came to it."""
+class FakeFailureOutcomes:
+    """Refuses entries with a given disposition, and records the calls."""
 
-    def __init__(self, books: Ledger) -> None:
-        self.books = books
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
         self.disposition: Disposition = RetryAt(1.0, 10.0)
-        self.asked: list[tuple[str, Any]] = []
+        self.calls: list[tuple[str, Any]] = []
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
-        self.asked.append(("nack", delay))
-        self.books.refuse(entry, self.disposition, fields)
+        self.calls.append(("nack", delay))
+        self.ledger.refuse(entry, self.disposition, fields)
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
-        self.asked.append(("reject", reason))
-        self.books.refuse(entry, self.disposition, fields)
+        self.calls.append(("reject", reason))
+        self.ledger.refuse(entry, self.disposition, fields)
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
-        self.asked.append(("undecodable", error))
-        self.books.fail(entry, DeadLettered(error.reason))
+        self.calls.append(("undecodable", error))
+        self.ledger.fail(entry, DeadLettered(error.reason))
 
     def lease_left(self, entry: Entry) -> float:
-        return self.books.leases.left(entry, 20.0)
+        return self.ledger.leases.left(entry, 20.0)
 
 
-class Counter:
-    """A desk with its books and its clerk; and something to serve."""
+class Harness:
+    """A settler with its ledger and failure outcomes, and entries to delivered."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class Counter:
         on_loop_thread: bool = True,
         most: int = 1_000_000,
     ) -> None:
-        self.books = Books()
-        self.clerk = Clerk(self.books)
+        self.ledger = SpyLedger()
+        self.failures = FakeFailureOutcomes(self.ledger)
         self.settler: Settler[Any] = Settler(
-            self.books,
+            self.ledger,
             codec,
-            self.clerk,
+            self.failures,
             max_message_bytes=most,
             why_no_ack=why_no_ack,
             on_loop_thread=lambda: on_loop_thread,
@@ -79,18 +79,18 @@ class Counter:
 
     def running(self, *fields: bytes) -> Entry:
         shard = Shard("orders", 0, b"orders")
-        self.books.deliveries.received(
+        self.ledger.deliveries.received(
             shard, [[b"1-1", fields or (b"msg", b"a")]], 0.0, 10
         )
-        return self.books.started()
+        return self.ledger.start_next()
 
-    def served(self, *fields: bytes) -> Message[Any]:
+    def deliver(self, *fields: bytes) -> Message[Any]:
         entry = self.running(*fields)
         return Message(entry, self.settler, entry.fields)
 
 
 def message(codec: Codec[Any] | None, *fields: bytes) -> Message[Any]:
-    return Counter(codec).served(*fields)
+    return Harness(codec).deliver(*fields)
 
 
 def test_a_payload_is_decoded_by_the_codec_wherever_it_is_in_the_entry() -> None:
@@ -116,15 +116,15 @@ def test_without_a_codec_the_whole_entry_is_the_payload() -> None:
 
 
 def test_key_and_headers_are_read_from_the_entry() -> None:
-    mine = message(raw_codec, b"msg", b"a", b"key", b"k\xff", b"h", b"v")
-    assert mine.key == "k\udcff"
-    assert dict(mine.headers) == {"h": "v"}
+    own = message(raw_codec, b"msg", b"a", b"key", b"k\xff", b"h", b"v")
+    assert own.key == "k\udcff"
+    assert dict(own.headers) == {"h": "v"}
     other = message(raw_codec, b"msg", b"a")
     assert other.key is None
     assert dict(other.headers) == {}
 
 
-def test_an_entry_that_somebody_else_wrote_can_not_be_decoded() -> None:
+def test_an_entry_without_a_payload_field_cannot_be_decoded() -> None:
     with pytest.raises(DecodeError, match="it has no field 'msg'") as caught:
         _ = message(raw_codec, b"temp", b"21").payload
     assert (caught.value.stream, caught.value.id) == ("orders", "1-1")
@@ -139,7 +139,7 @@ def test_an_entry_that_somebody_else_wrote_can_not_be_decoded() -> None:
         (text_codec, b"hunter2 \xff", "invalid start byte"),
     ],
 )
-def test_a_wrong_payload_raises_what_does_not_fit_and_not_the_payload(
+def test_a_decode_error_names_the_mismatch_and_does_not_quote_the_payload(
     codec: Codec[Any], data: bytes, reason: str
 ) -> None:
     with pytest.raises(DecodeError, match=reason) as caught:
@@ -150,7 +150,7 @@ def test_a_wrong_payload_raises_what_does_not_fit_and_not_the_payload(
 
 
 class Broken:
-    """A codec of the user's own."""
+    """A codec of the user's that fails."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -162,7 +162,7 @@ class Broken:
         raise self.error
 
 
-def test_what_a_codec_says_is_made_printable_and_cut() -> None:
+def test_the_reason_of_a_codec_is_made_printable_and_cut() -> None:
     with pytest.raises(DecodeError) as caught:
         _ = message(Broken(PayloadError("\x1b[31m\r\n" * 1000)), b"msg", b"").payload
     assert str(caught.value).isprintable()
@@ -172,7 +172,7 @@ def test_what_a_codec_says_is_made_printable_and_cut() -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("hunter2"), RecursionError("hunter2")], ids=repr
 )
-def test_a_codec_that_fails_in_another_way_can_not_decode_either(
+def test_any_other_exception_of_a_codec_is_a_decode_error_too(
     error: Exception,
 ) -> None:
     with pytest.raises(DecodeError) as caught:
@@ -183,13 +183,13 @@ def test_a_codec_that_fails_in_another_way_can_not_decode_either(
     assert caught.value.__context__ is None
 
 
-def test_a_payload_that_is_too_deep_can_not_be_decoded() -> None:
+def test_a_payload_that_is_nested_too_deep_cannot_be_decoded() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
     with pytest.raises(DecodeError, match="the codec raised RecursionError"):
         _ = message(json_codec(Any), b"msg", deep).payload
 
 
-def test_a_codec_that_wants_to_end_the_process_does() -> None:
+def test_a_codec_that_raises_an_exit_ends_the_process() -> None:
     class Ends(Broken):
         def decode(self, data: bytes, /) -> Any:
             raise SystemExit
@@ -198,7 +198,7 @@ def test_a_codec_that_wants_to_end_the_process_does() -> None:
         _ = message(Ends(ValueError()), b"msg", b"").payload
 
 
-def test_a_payload_that_could_not_be_decoded_is_tried_again_when_asked_again() -> None:
+def test_a_payload_that_failed_to_decode_is_decoded_again_at_each_access() -> None:
     wrong = message(json_codec(int), b"msg", b"x")
     for _ in range(2):
         with pytest.raises(DecodeError):
@@ -209,7 +209,7 @@ def test_a_payload_that_could_not_be_decoded_is_tried_again_when_asked_again() -
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content_type",
     [
         b"application/json",
         b"application/json; charset=utf-8",
@@ -217,20 +217,20 @@ def test_a_payload_that_could_not_be_decoded_is_tried_again_when_asked_again() -
     ],
 )
 @pytest.mark.parametrize("before", [(), (b"key", b"k"), (b"h", b"content-type")])
-def test_what_says_the_codec_s_type_is_decoded(
-    said: bytes, before: tuple[bytes, ...]
+def test_an_entry_with_the_content_type_of_the_codec_is_decoded(
+    content_type: bytes, before: tuple[bytes, ...]
 ) -> None:
-    fields = (b"msg", b"7", *before, b"content-type", said)
+    fields = (b"msg", b"7", *before, b"content-type", content_type)
     assert message(json_codec(int), *fields).payload == 7
 
 
-def test_what_says_nothing_is_decoded_as_ever() -> None:
+def test_an_entry_without_a_content_type_is_decoded() -> None:
     for fields in ((), (b"key", b"k"), (b"h", b"content-type")):
         assert message(json_codec(int), b"msg", b"7", *fields).payload == 7
 
 
 @pytest.mark.parametrize(
-    ("codec", "said", "told"),
+    ("codec", "content_type", "reason"),
     [
         (
             json_codec(int),
@@ -248,13 +248,13 @@ def test_what_says_nothing_is_decoded_as_ever() -> None:
     ],
 )
 @pytest.mark.parametrize("before", [(), (b"key", b"k"), (b"h", b"v", b"i", b"w")])
-def test_what_says_another_type_is_not_decoded(
-    codec: Codec[Any], said: bytes, told: str, before: tuple[bytes, ...]
+def test_an_entry_with_another_content_type_is_not_decoded(
+    codec: Codec[Any], content_type: bytes, reason: str, before: tuple[bytes, ...]
 ) -> None:
-    fields = (b"msg", b"7", *before, b"content-type", said)
+    fields = (b"msg", b"7", *before, b"content-type", content_type)
     with pytest.raises(DecodeError) as caught:
         _ = message(codec, *fields).payload
-    assert caught.value.reason.startswith(f"its content type is {told}")
+    assert caught.value.reason.startswith(f"its content type is {reason}")
 
 
 def test_the_first_content_type_counts() -> None:
@@ -263,20 +263,22 @@ def test_the_first_content_type_counts() -> None:
         _ = message(json_codec(int), b"msg", b"7", *types).payload
 
 
-def test_bytes_text_and_whole_entries_are_read_whatever_they_are() -> None:
+def test_bytes_text_and_whole_entries_are_read_with_any_content_type() -> None:
     fields = (b"msg", b"7", b"content-type", b"text/xml")
     assert message(raw_codec, *fields).payload == b"7"
     assert message(text_codec, *fields).payload == "7"
     assert len(message(None, *fields).payload) == 2
 
 
-def test_another_desk_goes_by_its_own_codec_s_type() -> None:
-    mine = Counter(json_codec(int))
-    entry = mine.running(b"msg", b"\x07", b"content-type", b"application/vnd.msgpack")
-    other = mine.settler.reading(msgpack_codec(int))
+def test_a_settler_for_another_codec_uses_the_content_type_of_that_codec() -> None:
+    harness = Harness(json_codec(int))
+    entry = harness.running(
+        b"msg", b"\x07", b"content-type", b"application/vnd.msgpack"
+    )
+    other = harness.settler.reading(msgpack_codec(int))
     assert Message(entry, other, entry.fields).payload == 7
     with pytest.raises(DecodeError, match="its content type"):
-        _ = Message(entry, mine.settler, entry.fields).payload
+        _ = Message(entry, harness.settler, entry.fields).payload
 
 
 @pytest.mark.parametrize("codec", [raw_codec, text_codec, None, json_codec(Any)])
@@ -289,31 +291,31 @@ def test_another_desk_goes_by_its_own_codec_s_type() -> None:
         (b"k", b"12", b"msg", b"1234567"),
     ],
 )
-def test_what_is_too_large_is_not_decoded(
+def test_an_entry_that_is_too_large_is_not_decoded(
     codec: Codec[Any] | None, fields: tuple[bytes, ...]
 ) -> None:
     most = sum(map(len, fields)) - len(b"msg")
-    fits = Counter(codec, most=most)
+    fits = Harness(codec, most=most)
     assert fits.settler.open(fits.running(*fields)) is not None
-    small = Counter(codec, most=most - 1)
+    small = Harness(codec, most=most - 1)
     assert small.settler.open(small.running(*fields)) is None
-    [(call, error)] = small.clerk.asked
+    [(call, error)] = small.failures.calls
     assert call == "undecodable"
-    told = f"its {most} bytes are more than max_message_bytes={most - 1}"
-    assert error.reason == told
+    reason = f"its {most} bytes are more than max_message_bytes={most - 1}"
+    assert error.reason == reason
 
 
-def test_where_replies_are_bounded_anyway_only_large_ones_are_measured() -> None:
-    """An entry of a small reply says by its share that nothing in it is too large."""
+def test_if_replies_are_bounded_anyway_only_large_entries_are_measured() -> None:
+    """The size of an entry from a small reply is its share of the reply."""
     most = SIZED_ABOVE
-    counter = Counter(most=most)
-    entry = counter.running(b"msg", b"x" * (most + 1))
-    assert counter.settler.open(entry) is not None  # its share was said to be 10 bytes
+    harness = Harness(most=most)
+    entry = harness.running(b"msg", b"x" * (most + 1))
+    assert harness.settler.open(entry) is not None  # its share was 10 bytes
     entry.size = most + 4
-    assert counter.settler.open(entry) is None
+    assert harness.settler.open(entry) is None
     entry.fields = (b"msg", b"x" * most)
-    assert counter.settler.open(entry) is not None
-    typed = Counter(json_codec(int), most=most)
+    assert harness.settler.open(entry) is not None
+    typed = Harness(json_codec(int), most=most)
     opened = typed.settler.open(typed.running(b"msg", b"7"))
     assert opened is not None
     assert opened.payload == 7
@@ -343,92 +345,94 @@ class Counting(Broken):
         (None, (b"t", b"1"), Fields([(b"t", b"1")])),
     ],
 )
-def test_what_is_opened_is_a_message_that_is_decoded(
+def test_an_opened_message_is_decoded(
     codec: Codec[Any] | None, fields: tuple[bytes, ...], payload: object
 ) -> None:
-    mine = Counter(codec)
-    opened = mine.settler.open(mine.running(*fields))
+    harness = Harness(codec)
+    opened = harness.settler.open(harness.running(*fields))
     assert opened is not None
     assert opened.payload == payload
     assert (opened.id, opened.stream) == (EntryId(1, 1), "orders")
-    assert mine.clerk.asked == []
+    assert harness.failures.calls == []
 
 
-def test_what_was_opened_is_decoded_once() -> None:
+def test_an_opened_message_is_decoded_once() -> None:
     codec = Counting()
-    mine = Counter(codec)
-    opened = mine.settler.open(mine.running())
+    harness = Harness(codec)
+    opened = harness.settler.open(harness.running())
     assert opened is not None
     assert opened.payload is opened.payload
     assert codec.times == 1
 
 
 @pytest.mark.parametrize("fields", [(b"msg", b"x"), (b"temp", b"21")])
-def test_what_can_not_be_opened_is_dealt_with(fields: tuple[bytes, ...]) -> None:
-    mine = Counter(json_codec(int))
-    entry = mine.running(*fields)
-    assert mine.settler.open(entry) is None
-    [(call, error)] = mine.clerk.asked
+def test_an_undecodable_entry_is_passed_to_the_failure_outcomes(
+    fields: tuple[bytes, ...],
+) -> None:
+    harness = Harness(json_codec(int))
+    entry = harness.running(*fields)
+    assert harness.settler.open(entry) is None
+    [(call, error)] = harness.failures.calls
     assert call == "undecodable"
     assert isinstance(error, DecodeError)
-    assert now(entry) is State.TO_DEAD_LETTER
+    assert state_of(entry) is State.TO_DEAD_LETTER
 
 
-def test_raw_bytes_are_opened_wherever_they_are_and_nothing_else() -> None:
-    mine = Counter(raw_codec)
-    assert mine.settler.open(mine.running(b"temp", b"21")) is None
-    assert [call for call, _ in mine.clerk.asked] == ["undecodable"]
+def test_raw_bytes_need_a_payload_field_too() -> None:
+    harness = Harness(raw_codec)
+    assert harness.settler.open(harness.running(b"temp", b"21")) is None
+    assert [call for call, _ in harness.failures.calls] == ["undecodable"]
 
 
 # -- outcomes ----------------------------------------------------------------------
 
 
 def test_acknowledging_is_recorded_in_the_ledger() -> None:
-    mine = Counter()
-    entry = mine.running()
-    mine.settler.ack(entry)
-    mine.settler.ack(entry)
-    assert mine.books.shards.unconfirmed() == [entry]
+    harness = Harness()
+    entry = harness.running()
+    harness.settler.ack(entry)
+    harness.settler.ack(entry)
+    assert harness.ledger.shards.unconfirmed() == [entry]
 
 
-def test_refusing_goes_to_who_decides() -> None:
-    mine = Counter()
-    one, two = mine.served(), Counter()
+def test_a_nack_and_a_reject_are_passed_to_the_failure_outcomes() -> None:
+    harness = Harness()
+    one, two = harness.deliver(), Harness()
     one.nack(delay=2)
-    assert mine.clerk.asked == [("nack", 2)]
-    two.served().reject("no such order")
-    assert two.clerk.asked == [("reject", "no such order")]
+    assert harness.failures.calls == [("nack", 2)]
+    two.deliver().reject("no such order")
+    assert two.failures.calls == [("reject", "no such order")]
 
 
 @pytest.mark.parametrize("call", ["ack", "nack", "reject"])
-def test_where_nothing_is_decided_by_hand_the_user_is_told_why(call: str) -> None:
-    mine = Counter(why_no_ack="leave ack() out")
+def test_without_manual_acknowledgements_a_call_raises_the_reason(call: str) -> None:
+    harness = Harness(why_no_ack="leave ack() out")
     with pytest.raises(UsageError, match=r"^leave ack\(\) out$"):
-        getattr(mine.served(), call)()
-    assert mine.books.acks.uncommitted == 0
-    assert mine.clerk.asked == []
+        getattr(harness.deliver(), call)()
+    assert harness.ledger.acks.uncommitted == 0
+    assert harness.failures.calls == []
 
 
 @pytest.mark.parametrize("call", ["ack", "nack", "reject"])
-def test_in_another_thread_nothing_is_decided(call: str) -> None:
-    mine = Counter(on_loop_thread=False)
+def test_a_call_in_another_thread_is_refused(call: str) -> None:
+    harness = Harness(on_loop_thread=False)
     with pytest.raises(UsageError, match=rf"^{call}\(\) was called in another thread"):
-        getattr(mine.served(), call)()
-    assert mine.books.acks.uncommitted == 0
-    assert mine.clerk.asked == []
+        getattr(harness.deliver(), call)()
+    assert harness.ledger.acks.uncommitted == 0
+    assert harness.failures.calls == []
 
 
 @pytest.mark.parametrize("call", ["ack", "nack", "reject"])
-def test_a_message_that_was_given_back_can_not_be_decided_on(call: str) -> None:
-    mine = Counter()
-    served = mine.served()
-    list(mine.books.removals.release())
+def test_a_released_message_can_be_neither_acked_nor_refused(call: str) -> None:
+    harness = Harness()
+    delivered = harness.deliver()
+    list(harness.ledger.removals.release())
     with pytest.raises(ClosedError, match="this consumer is not open"):
-        getattr(served, call)()
-    assert mine.clerk.asked == []
+        getattr(delivered, call)()
+    assert harness.failures.calls == []
 
 
-VERDICTS: list[Disposition] = [
+DISPOSITIONS: list[Disposition] = [
     RetryAt(1.0, 10.0),
     DeadLettered("why"),
     Dropped("why"),
@@ -437,84 +441,86 @@ VERDICTS: list[Disposition] = [
 
 
 @pytest.mark.parametrize("handled", [False, True])
-@pytest.mark.parametrize("disposition", VERDICTS, ids=lambda v: type(v).__name__)
-def test_each_message_has_one_outcome_and_to_repeat_it_is_no_event(
+@pytest.mark.parametrize("disposition", DISPOSITIONS, ids=lambda v: type(v).__name__)
+def test_a_message_has_one_outcome_and_repeating_it_is_no_event(
     disposition: Disposition,
     handled: bool,  # noqa: FBT001
 ) -> None:
     postponed = isinstance(disposition, RetryAt)
     again, other = ("nack", "reject") if postponed else ("reject", "nack")
-    mine = Counter()
-    mine.clerk.disposition = disposition
-    served = mine.served()
-    [entry] = mine.books.in_books()
-    getattr(served, again)()
+    harness = Harness()
+    harness.failures.disposition = disposition
+    delivered = harness.deliver()
+    [entry] = harness.ledger.held_entries()
+    getattr(delivered, again)()
     if handled:
-        mine.books.finish(entry, ack=True)
-    getattr(served, again)()
-    assert len(mine.clerk.asked) == 1
+        harness.ledger.finish(entry, ack=True)
+    getattr(delivered, again)()
+    assert len(harness.failures.calls) == 1
     for call in (other, "ack"):
         with pytest.raises(UsageError, match=rf"^{call}\(\) came too late: .* nacked"):
-            getattr(served, call)()
-    assert len(mine.clerk.asked) == 1
-    assert mine.books.counters.acked == 0
+            getattr(delivered, call)()
+    assert len(harness.failures.calls) == 1
+    assert harness.ledger.counters.acked == 0
 
 
 @pytest.mark.parametrize("call", ["nack", "reject"])
 @pytest.mark.parametrize("confirmed", [False, True])
-def test_what_is_acknowledged_can_not_be_refused(
+def test_an_acknowledged_message_cannot_be_refused(
     call: str,
     confirmed: bool,  # noqa: FBT001
 ) -> None:
-    mine = Counter()
-    served = mine.served()
-    served.ack()
+    harness = Harness()
+    delivered = harness.deliver()
+    delivered.ack()
     if confirmed:
-        mine.books.ack_confirmed(the(mine.books.acks.to_send()))
+        harness.ledger.ack_confirmed(only(harness.ledger.acks.to_send()))
     with pytest.raises(
         UsageError, match=rf"^{call}\(\) came too late: .* acknowledged"
     ):
-        getattr(served, call)()
-    assert mine.clerk.asked == []
+        getattr(delivered, call)()
+    assert harness.failures.calls == []
 
 
 @pytest.mark.parametrize("call", ["ack", "nack", "reject"])
-def test_what_is_somebody_elses_is_decided_on_in_vain(call: str) -> None:
-    mine = Counter()
-    served = mine.served()
-    [entry] = mine.books.in_books()
-    assert not served.lost
-    mine.books.removals.lose(entry)
-    assert served.lost
-    getattr(served, call)()
-    assert mine.books.counters.late == 1
-    assert mine.books.shards.unconfirmed() == []
+def test_a_call_on_a_message_that_another_consumer_has_claimed_has_no_effect(
+    call: str,
+) -> None:
+    harness = Harness()
+    delivered = harness.deliver()
+    [entry] = harness.ledger.held_entries()
+    assert not delivered.lost
+    harness.ledger.removals.lose(entry)
+    assert delivered.lost
+    getattr(delivered, call)()
+    assert harness.ledger.counters.late == 1
+    assert harness.ledger.shards.unconfirmed() == []
 
 
-def test_a_lease_runs_as_long_as_there_is_no_outcome() -> None:
-    mine = Counter()
-    served = mine.served()
-    assert served.lease_left() == 40.0
-    served.nack()
-    assert served.lease_left() == 40.0, "its handler is at it"
-    [entry] = mine.books.in_books()
-    mine.books.finish(entry, ack=False)
-    assert served.lease_left() == 0.0
+def test_a_lease_has_time_left_as_long_as_the_message_has_no_outcome() -> None:
+    harness = Harness()
+    delivered = harness.deliver()
+    assert delivered.lease_left() == 40.0
+    delivered.nack()
+    assert delivered.lease_left() == 40.0, "its handler still runs"
+    [entry] = harness.ledger.held_entries()
+    harness.ledger.finish(entry, ack=False)
+    assert delivered.lease_left() == 0.0
 
 
-def test_the_desk_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_settler_does_not_log(caplog: pytest.LogCaptureFixture) -> None:
     fields: Sequence[bytes] = (b"msg", b"secret")
     with caplog.at_level(logging.DEBUG), pytest.raises(DecodeError):
         _ = message(json_codec(int), *fields).payload
     assert not caplog.records
 
 
-def test_a_nack_that_was_the_last_attempt_may_be_said_again_too() -> None:
-    counter = Counter()
-    counter.clerk.disposition = DeadLettered(NACKED)
-    served = counter.served()
-    served.nack()
-    served.nack(5.0)
-    assert counter.clerk.asked == [("nack", None)]
+def test_a_nack_that_was_the_last_attempt_may_be_repeated_too() -> None:
+    harness = Harness()
+    harness.failures.disposition = DeadLettered(NACKED)
+    delivered = harness.deliver()
+    delivered.nack()
+    delivered.nack(5.0)
+    assert harness.failures.calls == [("nack", None)]
     with pytest.raises(UsageError, match="too late"):
-        served.ack()
+        delivered.ack()

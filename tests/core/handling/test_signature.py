@@ -1,4 +1,4 @@
-"""What a handler is given follows from its one parameter."""
+"""Signature of handlers: the one parameter decides what a handler is given."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Rush(Order):
 async def typed_message(message: Message[Order]) -> None: ...
 async def typed_payload(order: Order) -> None: ...
 async def bare_message(m: Message) -> None: ...  # type: ignore[type-arg]
-async def unsaid(body) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
-async def unsaid_message(message) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
-async def unsaid_msg(msg) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
-async def named_so_only(message: Order) -> None: ...
+async def untyped(body) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def untyped_message(message) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def untyped_msg(msg) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def payload_named_message(message: Order) -> None: ...
 async def whole_entry(message: Message[Fields]) -> None: ...
 async def annotated(message: Annotated[Message[Order], "why"]) -> None: ...
 async def more(order: Order, log: object = None, *, dry: bool = False) -> None: ...
@@ -70,10 +70,10 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
         (typed_message, Order, True),
         (typed_payload, Order, False),
         (bare_message, UNSAID, True),
-        (unsaid, UNSAID, False),
-        (unsaid_message, UNSAID, True),
-        (unsaid_msg, UNSAID, True),
-        (named_so_only, Order, False),
+        (untyped, UNSAID, False),
+        (untyped_message, UNSAID, True),
+        (untyped_msg, UNSAID, True),
+        (payload_named_message, Order, False),
         (whole_entry, Fields, True),
         (annotated, Order, True),
         (more, Order, False),
@@ -95,7 +95,7 @@ def test_a_handler_gets_what_its_parameter_says(
 
 async def batch_messages(messages: list[Message[Order]]) -> None: ...
 async def batch_payloads(orders: Sequence[Order]) -> None: ...
-async def batch_unsaid(messages) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def batch_untyped(messages) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
 async def batch_bare(bodies: list) -> None: ...  # type: ignore[type-arg]
 
 
@@ -104,12 +104,12 @@ async def batch_bare(bodies: list) -> None: ...  # type: ignore[type-arg]
     [
         (batch_messages, Order, True),
         (batch_payloads, Order, False),
-        (batch_unsaid, UNSAID, True),
-        (unsaid, UNSAID, False),
+        (batch_untyped, UNSAID, True),
+        (untyped, UNSAID, False),
         (batch_bare, UNSAID, False),
     ],
 )
-def test_with_batches_it_gets_lists_of_it(
+def test_a_handler_of_batches_gets_a_list_of_what_its_parameter_says(
     handler: Callable[..., Any], payload: Any, *, whole: bool
 ) -> None:
     assert wants(handler, batch=True) == Wants(payload, whole, batch=True)
@@ -154,7 +154,7 @@ class Generates:
         (batch_messages, "give batch="),
     ],
 )
-def test_what_is_no_handler_is_refused(handler: Any, words: str) -> None:
+def test_a_callable_that_is_no_handler_is_refused(handler: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         wants(handler)
 
@@ -168,7 +168,7 @@ wraps.__wrapped__ = two  # type: ignore[attr-defined]
 @pytest.mark.parametrize(
     "handler", [only_star, typed_payload, functools.partial(two, log=0), iter, wraps]
 )
-def test_what_can_be_called_with_one_argument_can_be_run(handler: Any) -> None:
+def test_any_callable_with_one_argument_can_be_a_handler(handler: Any) -> None:
     check_handler(handler)
 
 
@@ -185,12 +185,14 @@ def test_what_can_be_called_with_one_argument_can_be_run(handler: Any) -> None:
         ("text", "handler 'text': .*can't be called"),
     ],
 )
-def test_what_can_t_is_refused(handler: Any, words: str) -> None:
+def test_an_object_that_cannot_be_called_with_one_argument_is_refused(
+    handler: Any, words: str
+) -> None:
     with pytest.raises(ConfigurationError, match=words):
         check_handler(handler)
 
 
-def test_with_batches_it_has_to_take_a_list() -> None:
+def test_a_handler_of_batches_has_to_take_a_list() -> None:
     for handler in (typed_message, typed_payload):
         with pytest.raises(ConfigurationError, match=r"list\[Message\[Order\]\]"):
             wants(handler, batch=True)
@@ -201,7 +203,7 @@ class Shaped(Protocol):
 
 
 @pytest.mark.parametrize(
-    ("said", "payload", "kind"),
+    ("annotation", "payload", "kind"),
     [
         (UNSAID, UNSAID, bytes),
         (Order, UNSAID, Order),
@@ -215,14 +217,14 @@ class Shaped(Protocol):
         (dict[str, int], dict[str, int], dict[str, int]),
     ],
 )
-def test_a_payload_type_that_is_named_goes_before_the_annotation(
-    said: Any, payload: Any, kind: Any
+def test_an_explicit_payload_type_takes_precedence_over_the_annotation(
+    annotation: Any, payload: Any, kind: Any
 ) -> None:
-    assert agreed(said, payload) == kind
+    assert agreed(annotation, payload) == kind
 
 
 @pytest.mark.parametrize(
-    ("said", "payload"),
+    ("annotation", "payload"),
     [
         (Order, str),
         (Rush, Order),
@@ -233,12 +235,14 @@ def test_a_payload_type_that_is_named_goes_before_the_annotation(
         (Shaped, Order),
     ],
 )
-def test_but_it_must_not_contradict_it(said: Any, payload: Any) -> None:
+def test_an_explicit_payload_type_must_not_contradict_the_annotation(
+    annotation: Any, payload: Any
+) -> None:
     with pytest.raises(ConfigurationError, match="leave payload= out"):
-        agreed(said, payload)
+        agreed(annotation, payload)
 
 
-def test_async_is_what_is_seen_to_be() -> None:
+def test_a_handler_is_async_if_its_function_is() -> None:
     assert is_async(typed_payload)
     assert is_async(Handler())
     assert is_async(Handler().method)
@@ -247,7 +251,7 @@ def test_async_is_what_is_seen_to_be() -> None:
     assert not is_async(decorated(typed_payload))
 
 
-def test_a_handler_is_named_by_its_module_and_itself() -> None:
+def test_a_handler_is_named_by_its_module_and_qualified_name() -> None:
     assert name_of(sync) == f"{__name__}.sync"
     assert name_of(Handler().method) == f"{__name__}.Handler.method"
     assert name_of(Handler()) == f"{__name__}.Handler"

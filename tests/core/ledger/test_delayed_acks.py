@@ -14,13 +14,13 @@ def entry(number: int) -> Entry:
     return Entry(shard_state, b"%d-0" % number, (), 0, 1, 0.0)
 
 
-def test_where_nothing_is_out_nothing_is_due() -> None:
+def test_nothing_is_due_before_an_entry_is_handed_out() -> None:
     delay = DelayedAcks(5.0)
     assert delay.next_due is None
     assert delay.take_due(1e9) == []
 
 
-def test_an_entry_is_due_so_many_seconds_after_it_was_handed_out() -> None:
+def test_an_entry_is_due_the_given_seconds_after_it_was_handed_out() -> None:
     delay = DelayedAcks(5.0)
     one = entry(1)
     delay.handed_out(one, now=100.0)
@@ -38,7 +38,7 @@ def test_without_a_delay_an_entry_is_due_at_once() -> None:
     assert delay.take_due(100.0) == [one]
 
 
-def test_what_has_come_again_since_is_never_due() -> None:
+def test_an_entry_that_was_redelivered_is_never_due() -> None:
     delay = DelayedAcks(5.0)
     one, two = entry(1), entry(2)
     delay.handed_out(one, now=100.0)
@@ -53,7 +53,7 @@ def test_what_has_come_again_since_is_never_due() -> None:
     st.integers(0, 20),
 )
 @settings(max_examples=200, deadline=None)
-def test_every_entry_ripens_once_and_in_order(
+def test_every_entry_becomes_due_once_and_in_order(
     waits: list[int], looks: list[int], seconds: int
 ) -> None:
     delay, now, handed = DelayedAcks(seconds), 0, []

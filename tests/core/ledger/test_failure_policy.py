@@ -25,7 +25,7 @@ REDELIVERED = FailedAttempt(
 NEVER = FailedAttempt("rejected", again=False)
 
 
-def judged(
+def decided(
     failure: FailedAttempt = REDELIVERED,
     attempt: int = 1,
     retry: Retry | None = None,
@@ -36,10 +36,10 @@ def judged(
     return decide(failure, attempt, retry, dead_letter_policy, now=100.0, chance=chance)
 
 
-def test_what_failed_is_tried_again_after_a_while() -> None:
-    assert judged() == RetryAt(0.5, 100.5)
-    assert judged(attempt=2) == RetryAt(1.0, 101.0)
-    assert judged(attempt=4) == RetryAt(4.0, 104.0)
+def test_a_failed_entry_is_retried_after_a_delay() -> None:
+    assert decided() == RetryAt(0.5, 100.5)
+    assert decided(attempt=2) == RetryAt(1.0, 101.0)
+    assert decided(attempt=4) == RetryAt(4.0, 104.0)
 
 
 @pytest.mark.parametrize(
@@ -50,24 +50,24 @@ def test_what_failed_is_tried_again_after_a_while() -> None:
         (2, 2, False),
         (5, 4, True),
         (5, 5, False),
-        # Some were had under another policy.
+        # Earlier attempts were made under another policy.
         (5, 9, False),
         (None, 1, True),
         (None, 10**9, True),
     ],
 )
-def test_there_are_as_many_attempts_as_may_be(
+def test_the_policy_bounds_the_number_of_attempts(
     most: int | None,
     attempt: int,
     again: bool,  # noqa: FBT001
 ) -> None:
-    disposition = judged(attempt=attempt, retry=Retry(max_attempts=most))
+    disposition = decided(attempt=attempt, retry=Retry(max_attempts=most))
     assert isinstance(disposition, RetryAt) == again
 
 
-def test_a_dead_letter_says_why() -> None:
-    assert judged(attempt=5) == DeadLettered("ValueError: x", "ValueError", "at 5")
-    assert judged(NEVER) == DeadLettered("rejected")
+def test_a_dead_letter_has_the_reason() -> None:
+    assert decided(attempt=5) == DeadLettered("ValueError: x", "ValueError", "at 5")
+    assert decided(NEVER) == DeadLettered("rejected")
 
 
 @pytest.mark.parametrize("attempt", [1, 5])
@@ -75,27 +75,29 @@ def test_a_dead_letter_says_why() -> None:
     ("dead_letter_policy", "kind"),
     [(None, DeadLettered), (DROP, Dropped), (STOP, Stopped)],
 )
-def test_what_must_not_be_tried_again_is_given_up_at_once_as_was_asked_for(
+def test_an_entry_that_must_not_be_retried_is_given_up_at_once_by_the_policy(
     attempt: int, dead_letter_policy: DeadLetters | None, kind: type[Disposition]
 ) -> None:
-    disposition = judged(NEVER, attempt, Retry(max_attempts=None), dead_letter_policy)
+    disposition = decided(NEVER, attempt, Retry(max_attempts=None), dead_letter_policy)
     assert isinstance(disposition, kind)
     assert not isinstance(disposition, RetryAt)
     assert disposition.reason == "rejected"
 
 
 @pytest.mark.parametrize("dead_letter_policy", [None, DROP, STOP])
-def test_what_is_done_instead_of_dead_letters_is_not_done_before_the_last_attempt(
+def test_the_dead_letter_policy_applies_only_after_the_last_attempt(
     dead_letter_policy: DeadLetters | None,
 ) -> None:
-    assert isinstance(judged(attempt=4, dead_letter_policy=dead_letter_policy), RetryAt)
+    assert isinstance(
+        decided(attempt=4, dead_letter_policy=dead_letter_policy), RetryAt
+    )
 
 
 @pytest.mark.parametrize("delay", [0.0, 3.0])
-def test_a_delay_that_somebody_named_counts(delay: float) -> None:
+def test_a_delay_that_the_handler_chose_takes_precedence(delay: float) -> None:
     asked = FailedAttempt("nacked", again=True, delay=delay)
-    assert judged(asked, attempt=4) == RetryAt(delay, 100.0 + delay)
-    assert isinstance(judged(asked, attempt=5), DeadLettered)
+    assert decided(asked, attempt=4) == RetryAt(delay, 100.0 + delay)
+    assert isinstance(decided(asked, attempt=5), DeadLettered)
 
 
 @pytest.mark.parametrize(
@@ -109,28 +111,32 @@ def test_a_delay_that_somebody_named_counts(delay: float) -> None:
         (Backoff(first=1, factor=3, max=5, jitter=0), [1.0, 3.0, 5.0, 5.0]),
     ],
 )
-def test_waits_are_as_the_policy_has_them(backoff: Delays, delays: list[float]) -> None:
+def test_delays_follow_the_backoff_policy(backoff: Delays, delays: list[float]) -> None:
     retry = Retry(max_attempts=None, backoff=backoff)
-    failure_handler = [judged(attempt=n, retry=retry) for n in range(1, 5)]
-    assert failure_handler == [RetryAt(delay, 100.0 + delay) for delay in delays]
+    dispositions = [decided(attempt=n, retry=retry) for n in range(1, 5)]
+    assert dispositions == [RetryAt(delay, 100.0 + delay) for delay in delays]
 
 
 @pytest.mark.parametrize("wrong", [-1, "5", None, float("nan"), float("inf"), True])
-def test_a_function_that_gives_no_duration_is_the_users_mistake(wrong: object) -> None:
+def test_a_backoff_function_that_returns_no_duration_is_a_configuration_error(
+    wrong: object,
+) -> None:
     backoff: Callable[..., object] = lambda _: wrong  # noqa: E731
     retry = Retry(backoff=backoff)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="the backoff function's result"):
-        judged(retry=retry)
-    assert isinstance(judged(NEVER, retry=retry), DeadLettered), "it is not asked"
-    assert isinstance(judged(attempt=5, retry=retry), DeadLettered)
+        decided(retry=retry)
+    assert isinstance(decided(NEVER, retry=retry), DeadLettered), "backoff was called"
+    assert isinstance(decided(attempt=5, retry=retry), DeadLettered)
 
 
 @given(st.integers(1, 1000), st.floats(0, 1), st.none() | st.integers(1, 50))
 @settings(max_examples=200, deadline=None)
-def test_it_is_due_when_it_has_waited_and_never_before_now(
+def test_a_retry_is_due_after_its_delay_and_never_before_now(
     attempt: int, chance: float, most: int | None
 ) -> None:
-    disposition = judged(attempt=attempt, retry=Retry(max_attempts=most), chance=chance)
+    disposition = decided(
+        attempt=attempt, retry=Retry(max_attempts=most), chance=chance
+    )
     if most is not None and attempt >= most:
         assert isinstance(disposition, DeadLettered)
     else:

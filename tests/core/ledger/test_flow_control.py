@@ -1,4 +1,4 @@
-"""When a ledger lets more be read, and whom it tells."""
+"""Flow control: read and claim budgets, and wake-ups of the reader."""
 
 from __future__ import annotations
 
@@ -8,366 +8,374 @@ import pytest
 
 from penstock._core.ledger.entry import SIZED_ABOVE
 from penstock._core.protocol.replies import RawEntry
-from support.ledger import KEY, SHARD, A, B, Books, claim, raw, the
+from support.ledger import KEY, SHARD, A, B, SpyLedger, claim, only, raw
 
 
-def quick(**options: Any) -> Books:
-    """Give empty books whose workers were quick, so that pace bounds nothing."""
-    books = Books(**options)
+def with_fast_workers(**options: Any) -> SpyLedger:
+    """Return an empty ledger whose workers are too fast for the rate to bound it."""
+    ledger = SpyLedger(**options)
     for number in range(20):
-        books.read(*range(number * 2000, number * 2000 + books.read_budget()), shard=B)
-        while books.work.length:
-            books.done()
-        for batch in books.acks.to_send():
-            books.ack_confirmed(batch)
-    books.read_budget()
-    books.room_rings = books.outcome_rings = 0
-    return books
+        ledger.read(
+            *range(number * 2000, number * 2000 + ledger.read_budget()), shard=B
+        )
+        while ledger.work.length:
+            ledger.process_next()
+        for batch in ledger.acks.to_send():
+            ledger.ack_confirmed(batch)
+    ledger.read_budget()
+    ledger.capacity_signals = ledger.outcome_signals = 0
+    return ledger
 
 
 # -- what is read ------------------------------------------------------------------
 
 
-def test_reading_begins_with_a_few() -> None:
-    books = Books(max_messages=1000)
-    assert books.read_budget() == 8
-    assert Books(max_messages=3).read_budget() == 3
+def test_the_first_read_is_small() -> None:
+    ledger = SpyLedger(max_messages=1000)
+    assert ledger.read_budget() == 8
+    assert SpyLedger(max_messages=3).read_budget() == 3
 
 
-def test_room_is_what_is_free() -> None:
-    books = quick(max_messages=10)
-    assert books.read_budget() == 10
-    books.read(*range(4))
-    assert books.read_budget() == 6
+def test_the_read_budget_is_what_is_free() -> None:
+    ledger = with_fast_workers(max_messages=10)
+    assert ledger.read_budget() == 10
+    ledger.read(*range(4))
+    assert ledger.read_budget() == 6
     for _ in range(4):
-        books.started()
-    assert books.read_budget() == 6, "what runs is held too"
+        ledger.start_next()
+    assert ledger.read_budget() == 6, "running entries are held too"
 
 
-def test_room_doubles_while_handlers_keep_up() -> None:
-    books = Books(max_messages=1000)
-    asked = [books.read_budget()]
+def test_the_read_budget_doubles_while_handlers_keep_up() -> None:
+    ledger = SpyLedger(max_messages=1000)
+    asked = [ledger.read_budget()]
     for time in range(5):
-        books.read(*range(1000 * time, 1000 * time + asked[-1]))
-        books.done(asked[-1])
-        asked.append(books.read_budget(now=0.01 * (1 + time)))
+        ledger.read(*range(1000 * time, 1000 * time + asked[-1]))
+        ledger.process_next(asked[-1])
+        asked.append(ledger.read_budget(now=0.01 * (1 + time)))
     assert asked == [8, 16, 32, 64, 128, 256]
 
 
-def test_no_more_waits_than_handlers_get_done_in_the_time_that_it_may_wait() -> None:
-    books = Books(max_messages=1000, max_wait=2.0)
-    assert books.read_budget(now=0.0) == 8
-    books.read(*range(8))
-    books.done(3)
-    assert books.read_budget(now=1.0) == 0, "6 in 2 s: of those, 5 are here"
-    books.done(2)
-    # 2 in the last second.
-    assert books.read_budget(now=2.0) == 0
-    books.done(1)
-    assert books.read_budget(now=3.0) == 0
-    books.done(1)
-    assert books.read_budget(now=4.0) == 1, "one more than the one that waits"
+def test_no_more_entries_wait_than_handlers_finish_within_max_wait() -> None:
+    ledger = SpyLedger(max_messages=1000, max_wait=2.0)
+    assert ledger.read_budget(now=0.0) == 8
+    ledger.read(*range(8))
+    ledger.process_next(3)
+    assert ledger.read_budget(now=1.0) == 0, "6 may wait at 3 a second, and 5 do"
+    ledger.process_next(2)
+    # 2 were done in the last second.
+    assert ledger.read_budget(now=2.0) == 0
+    ledger.process_next(1)
+    assert ledger.read_budget(now=3.0) == 0
+    ledger.process_next(1)
+    assert ledger.read_budget(now=4.0) == 1, "one more beside the one that waits"
 
 
-def test_where_a_message_takes_longer_than_one_may_wait_only_the_idle_get_some() -> (
+def test_if_a_message_takes_longer_than_max_wait_only_idle_workers_are_read_for() -> (
     None
 ):
-    books = Books(max_wait=1.0)
-    books.read_budget(now=0.0)
-    books.read(1)
-    books.done()
-    assert books.read_budget(now=100.0) == 0
-    books.flow.waiting_changed(3)
-    assert books.room_rings == 1
-    assert books.read_budget(now=101.0) == 3
-    books.read(2)
-    assert books.read_budget(now=101.0) == 2
+    ledger = SpyLedger(max_wait=1.0)
+    ledger.read_budget(now=0.0)
+    ledger.read(1)
+    ledger.process_next()
+    assert ledger.read_budget(now=100.0) == 0
+    ledger.flow.waiting_changed(3)
+    assert ledger.capacity_signals == 1
+    assert ledger.read_budget(now=101.0) == 3
+    ledger.read(2)
+    assert ledger.read_budget(now=101.0) == 2
 
 
-def test_with_less_than_half_free_nothing_is_read_while_there_is_work() -> None:
-    books = quick(max_messages=10)
-    books.read(*range(6))
-    assert books.read_budget() == 0
-    taken = [books.started() for _ in range(5)]
-    assert books.read_budget() == 0, "one is there to be taken"
-    taken.append(books.started())
-    assert books.read_budget() == 4, "the queue ran empty: idle workers may want more"
-    books.finish(taken[0], ack=True)
-    assert books.read_budget() == 5
+def test_with_less_than_half_free_nothing_is_read_while_entries_wait() -> None:
+    ledger = with_fast_workers(max_messages=10)
+    ledger.read(*range(6))
+    assert ledger.read_budget() == 0
+    taken = [ledger.start_next() for _ in range(5)]
+    assert ledger.read_budget() == 0, "one entry can still be taken"
+    taken.append(ledger.start_next())
+    assert ledger.read_budget() == 4, (
+        "the queue is empty, and idle workers may want more"
+    )
+    ledger.finish(taken[0], ack=True)
+    assert ledger.read_budget() == 5
 
 
-def test_half_of_what_should_wait_is_worth_a_read() -> None:
-    books = Books(max_messages=1000)
-    books.read(*range(5))
-    assert books.read_budget() == 0
-    books.started()
-    assert books.read_budget() == 4
+def test_half_of_the_entries_that_should_wait_is_worth_a_read() -> None:
+    ledger = SpyLedger(max_messages=1000)
+    ledger.read(*range(5))
+    assert ledger.read_budget() == 0
+    ledger.start_next()
+    assert ledger.read_budget() == 4
 
 
-def test_who_has_nothing_to_do_is_read_for_whatever_waits_in_lanes() -> None:
-    books = quick(max_messages=100, ordering=SHARD)
-    books.read(*range(90))
-    assert books.work.length == 1
-    assert books.read_budget() == 0
-    books.started()
-    books.flow.waiting_changed(2)
-    assert books.read_budget() == 2
-    books.flow.waiting_changed(50)
-    assert books.read_budget() == 10, "no more than may be held"
+def test_idle_workers_are_read_for_however_many_entries_wait_in_lanes() -> None:
+    ledger = with_fast_workers(max_messages=100, ordering=SHARD)
+    ledger.read(*range(90))
+    assert ledger.work.length == 1
+    assert ledger.read_budget() == 0
+    ledger.start_next()
+    ledger.flow.waiting_changed(2)
+    assert ledger.read_budget() == 2
+    ledger.flow.waiting_changed(50)
+    assert ledger.read_budget() == 10, "not more than may be held"
 
 
-def test_hungry_workers_get_their_fill_beside_what_is_there_to_be_taken() -> None:
-    books = Books(max_messages=100)
-    books.flow.waiting_changed(20)
-    assert books.read_budget() == 20
-    books.read(*range(15))
-    assert books.read_budget() == 5
-    books.flow.waiting_changed(-20)
-    assert books.read_budget() == 0
+def test_idle_workers_are_read_for_beyond_the_entries_that_can_be_taken() -> None:
+    ledger = SpyLedger(max_messages=100)
+    ledger.flow.waiting_changed(20)
+    assert ledger.read_budget() == 20
+    ledger.read(*range(15))
+    assert ledger.read_budget() == 5
+    ledger.flow.waiting_changed(-20)
+    assert ledger.read_budget() == 0
 
 
-def test_bytes_bound_the_room_too() -> None:
-    books = Books(max_messages=100, max_bytes=100)
-    books.read(*range(8))
-    assert books.read_budget() == 0
-    assert not books.flow.at_capacity
-    assert books.flow.fits == 2
-    books.flow.waiting_changed(20)
-    assert books.read_budget() == 2
-    books.read(10, 11)
-    assert books.read_budget() == 0
-    assert books.flow.at_capacity
-    books.flow.waiting_changed(-20)
-    books.done(5)
-    assert books.room_rings
+def test_bytes_bound_the_read_budget_too() -> None:
+    ledger = SpyLedger(max_messages=100, max_bytes=100)
+    ledger.read(*range(8))
+    assert ledger.read_budget() == 0
+    assert not ledger.flow.at_capacity
+    assert ledger.flow.fits == 2
+    ledger.flow.waiting_changed(20)
+    assert ledger.read_budget() == 2
+    ledger.read(10, 11)
+    assert ledger.read_budget() == 0
+    assert ledger.flow.at_capacity
+    ledger.flow.waiting_changed(-20)
+    ledger.process_next(5)
+    assert ledger.capacity_signals
     # 50 bytes are free.
-    assert books.read_budget() == 5
+    assert ledger.read_budget() == 5
 
 
-def test_a_single_entry_that_is_larger_than_all_room_goes_through() -> None:
-    books = Books(max_bytes=5)
-    books.read(1)
-    assert books.read_budget() == 0
-    books.done()
-    assert books.room_rings == 1
-    assert books.read_budget() == 1
+def test_a_single_entry_larger_than_max_bytes_is_read_alone() -> None:
+    ledger = SpyLedger(max_bytes=5)
+    ledger.read(1)
+    assert ledger.read_budget() == 0
+    ledger.process_next()
+    assert ledger.capacity_signals == 1
+    assert ledger.read_budget() == 1
 
 
-def test_a_server_that_takes_no_acks_stops_reading_in_the_end() -> None:
-    books = Books(max_messages=10, max_uncommitted=30)
+def test_reading_stops_when_the_server_does_not_accept_acknowledgements() -> None:
+    ledger = SpyLedger(max_messages=10, max_uncommitted=30)
     for number in range(31):
-        assert books.read_budget() > 0
-        books.read(number)
-        books.done()
-    assert books.acks.uncommitted == 31
-    assert books.read_budget() == 0
-    books.flow.waiting_changed(1)
-    assert books.read_budget() == 0, "however many wait"
-    rings = books.room_rings
-    books.ack_confirmed(the(books.acks.to_send()))
-    assert books.room_rings == rings + 1
-    assert books.read_budget() > 0
+        assert ledger.read_budget() > 0
+        ledger.read(number)
+        ledger.process_next()
+    assert ledger.acks.uncommitted == 31
+    assert ledger.read_budget() == 0
+    ledger.flow.waiting_changed(1)
+    assert ledger.read_budget() == 0, "however many workers wait"
+    signals = ledger.capacity_signals
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    assert ledger.capacity_signals == signals + 1
+    assert ledger.read_budget() > 0
 
 
 def test_outcomes_that_wait_for_their_user_do_not_stop_reading() -> None:
-    books = Books(max_messages=10, max_pending=1, max_uncommitted=None)
+    ledger = SpyLedger(max_messages=10, max_pending=1, max_uncommitted=None)
     for number in range(1000):
-        assert books.read_budget() > 0
-        books.read(number)
-        books.done()
+        assert ledger.read_budget() > 0
+        ledger.read(number)
+        ledger.process_next()
 
 
-def test_the_window_learns_from_what_was_new() -> None:
-    books = Books(max_messages=100, max_bytes=1000)
-    books.read(1)
-    size = books.flow.size
-    books.deliveries.received(B, [[raw(1), [b"msg", b""]]], 0.0, 500)
-    books.deliveries.received(B, [[raw(1), [b"msg", b""]]], 0.0, 10_000)
-    assert books.flow.size == size + 500
-    books.done(2)
-    assert books.read_budget() == 2, "500 bytes each, not 10,000"
+def test_the_window_learns_sizes_only_from_new_entries() -> None:
+    ledger = SpyLedger(max_messages=100, max_bytes=1000)
+    ledger.read(1)
+    size = ledger.flow.size
+    ledger.deliveries.received(B, [[raw(1), [b"msg", b""]]], 0.0, 500)
+    ledger.deliveries.received(B, [[raw(1), [b"msg", b""]]], 0.0, 10_000)
+    assert ledger.flow.size == size + 500
+    ledger.process_next(2)
+    assert ledger.read_budget() == 2, "500 bytes each, not 10,000"
 
 
-# -- who is told -------------------------------------------------------------------
+# -- wake-ups ----------------------------------------------------------------------
 
 
-def test_the_reader_is_rung_when_half_is_free() -> None:
-    books = quick(max_messages=10)
-    books.read(*range(10))
-    assert books.read_budget() == 0
-    books.done(4)
-    assert books.room_rings == 0
-    books.done()
-    assert books.room_rings == 1
-    assert books.read_budget() == 5
+def test_the_reader_is_woken_when_half_of_the_capacity_is_free() -> None:
+    ledger = with_fast_workers(max_messages=10)
+    ledger.read(*range(10))
+    assert ledger.read_budget() == 0
+    ledger.process_next(4)
+    assert ledger.capacity_signals == 0
+    ledger.process_next()
+    assert ledger.capacity_signals == 1
+    assert ledger.read_budget() == 5
 
 
-def test_the_reader_is_rung_when_half_of_what_should_wait_is_taken() -> None:
-    books = Books(max_messages=100)
-    books.read(*range(8))
-    assert books.read_budget() == 0
+def test_the_reader_is_woken_when_half_of_the_entries_that_should_wait_are_taken() -> (
+    None
+):
+    ledger = SpyLedger(max_messages=100)
+    ledger.read(*range(8))
+    assert ledger.read_budget() == 0
     for _ in range(3):
-        books.started()
-    assert books.room_rings == 0
-    books.started()
-    assert books.room_rings == 1
-    assert books.read_budget() == 4
+        ledger.start_next()
+    assert ledger.capacity_signals == 0
+    ledger.start_next()
+    assert ledger.capacity_signals == 1
+    assert ledger.read_budget() == 4
 
 
-def test_the_reader_is_rung_once_when_as_much_is_taken_at_once() -> None:
-    books = Books(max_messages=100)
-    books.read(*range(8))
-    assert books.read_budget() == 0
-    books.work.take_fresh(3)
-    assert books.room_rings == 0
-    books.work.take_fresh(5)
-    assert books.room_rings == 1
+def test_the_reader_is_woken_once_when_several_entries_are_taken_at_once() -> None:
+    ledger = SpyLedger(max_messages=100)
+    ledger.read(*range(8))
+    assert ledger.read_budget() == 0
+    ledger.work.take_fresh(3)
+    assert ledger.capacity_signals == 0
+    ledger.work.take_fresh(5)
+    assert ledger.capacity_signals == 1
 
 
-def test_the_reader_is_rung_by_a_worker_that_finds_nothing() -> None:
-    books = Books(max_messages=4)
-    books.read(*range(4))
-    taken = [books.started() for _ in range(4)]
-    assert books.read_budget() == 0
-    books.finish(taken[0], ack=False)
-    assert books.room_rings == 0, "one of four is not worth a round trip"
-    books.flow.waiting_changed(1)
-    assert books.room_rings == 1
-    assert books.read_budget() == 1
+def test_the_reader_is_woken_by_a_worker_that_finds_nothing() -> None:
+    ledger = SpyLedger(max_messages=4)
+    ledger.read(*range(4))
+    taken = [ledger.start_next() for _ in range(4)]
+    assert ledger.read_budget() == 0
+    ledger.finish(taken[0], ack=False)
+    assert ledger.capacity_signals == 0, "one of four is not worth a round trip"
+    ledger.flow.waiting_changed(1)
+    assert ledger.capacity_signals == 1
+    assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_for_one_place_when_somebody_has_nothing_to_do() -> None:
-    books = Books(max_messages=4)
-    books.read(*range(4))
-    taken = [books.started() for _ in range(4)]
-    books.flow.waiting_changed(1)
-    assert books.read_budget() == 0
-    assert books.flow.at_capacity
-    books.finish(taken[0], ack=False)
-    assert books.room_rings == 1, "nobody else may ever finish"
-    assert books.read_budget() == 1
+def test_the_reader_is_woken_for_a_single_free_place_when_a_worker_is_idle() -> None:
+    ledger = SpyLedger(max_messages=4)
+    ledger.read(*range(4))
+    taken = [ledger.start_next() for _ in range(4)]
+    ledger.flow.waiting_changed(1)
+    assert ledger.read_budget() == 0
+    assert ledger.flow.at_capacity
+    ledger.finish(taken[0], ack=False)
+    assert ledger.capacity_signals == 1, "no other handler may ever finish"
+    assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_when_others_took_what_the_hungry_counted_on() -> None:
-    books = quick(max_messages=100, ordering=KEY)
-    books.read(*range(80), key="k")
-    first = books.started()
-    books.flow.waiting_changed(1)
-    books.finish(first, ack=True)
-    assert books.work.length == 1
-    assert books.read_budget() == 0
-    rings = books.room_rings
-    books.started()
-    assert books.room_rings == rings + 1
-    assert books.read_budget() == 1
+def test_the_reader_is_woken_when_others_take_the_entry_that_an_idle_worker_needs() -> (
+    None
+):
+    ledger = with_fast_workers(max_messages=100, ordering=KEY)
+    ledger.read(*range(80), key="k")
+    first = ledger.start_next()
+    ledger.flow.waiting_changed(1)
+    ledger.finish(first, ack=True)
+    assert ledger.work.length == 1
+    assert ledger.read_budget() == 0
+    signals = ledger.capacity_signals
+    ledger.start_next()
+    assert ledger.capacity_signals == signals + 1
+    assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_as_soon_as_there_is_less_than_the_hungry_want() -> None:
-    books = Books(max_messages=100)
-    books.flow.waiting_changed(10)
-    books.read(*range(10))
-    assert books.read_budget() == 0
-    books.started()
-    assert books.room_rings == 1
-    assert books.read_budget() == 1
+def test_the_reader_is_woken_when_idle_workers_outnumber_the_waiting_entries() -> None:
+    ledger = SpyLedger(max_messages=100)
+    ledger.flow.waiting_changed(10)
+    ledger.read(*range(10))
+    assert ledger.read_budget() == 0
+    ledger.start_next()
+    assert ledger.capacity_signals == 1
+    assert ledger.read_budget() == 1
 
 
-def test_the_reader_is_rung_when_a_new_order_leaves_less_to_be_taken() -> None:
-    books = Books(max_messages=4)
-    books.read(1, 2, 3)
-    books.flow.waiting_changed(2)
-    assert books.read_budget() == 0
-    books.order_by(SHARD)
-    assert books.work.length == 1
-    assert books.room_rings
-    assert books.read_budget() == 1
+def test_the_reader_is_woken_when_a_new_order_lets_fewer_entries_be_taken() -> None:
+    ledger = SpyLedger(max_messages=4)
+    ledger.read(1, 2, 3)
+    ledger.flow.waiting_changed(2)
+    assert ledger.read_budget() == 0
+    ledger.order_by(SHARD)
+    assert ledger.work.length == 1
+    assert ledger.capacity_signals
+    assert ledger.read_budget() == 1
 
 
-def test_a_reader_that_found_room_is_not_rung() -> None:
-    books = Books(max_messages=10)
-    books.read(1)
-    assert books.read_budget() > 0
-    books.flow.waiting_changed(1)
-    books.done()
-    books.ack_confirmed(the(books.acks.to_send()))
-    books.read(2)
-    [renewal] = books.to_renew(100.0)
-    books.removals.lose_all_but(renewal, [])
-    assert books.room_rings == 0
+def test_a_reader_with_a_budget_is_not_woken() -> None:
+    ledger = SpyLedger(max_messages=10)
+    ledger.read(1)
+    assert ledger.read_budget() > 0
+    ledger.flow.waiting_changed(1)
+    ledger.process_next()
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    ledger.read(2)
+    [renewal] = ledger.to_renew(100.0)
+    ledger.removals.lose_all_but(renewal, [])
+    assert ledger.capacity_signals == 0
 
 
-def test_workers_that_wait_no_more_ring_nobody() -> None:
-    books = Books(max_messages=10)
-    books.read(*range(8))
-    assert books.read_budget() == 0
-    books.flow.waiting_changed(0)
-    books.flow.waiting_changed(2)
-    assert books.room_rings == 1
-    books.flow.waiting_changed(-2)
-    assert books.room_rings == 1
+def test_a_decrease_of_idle_workers_wakes_nobody() -> None:
+    ledger = SpyLedger(max_messages=10)
+    ledger.read(*range(8))
+    assert ledger.read_budget() == 0
+    ledger.flow.waiting_changed(0)
+    ledger.flow.waiting_changed(2)
+    assert ledger.capacity_signals == 1
+    ledger.flow.waiting_changed(-2)
+    assert ledger.capacity_signals == 1
 
 
-# -- takeovers ---------------------------------------------------------------------
+# -- claims ------------------------------------------------------------------------
 
 
-def test_what_may_be_taken_over_is_what_should_wait_and_does_not() -> None:
-    books = quick(max_messages=10)
-    books.read(*range(6))
-    assert books.read_budget() == 0
-    assert books.claim_budget() == 4, "without the wait for a batch"
-    books.read(*range(6, 10))
-    assert books.claim_budget() == 0
+def test_the_claim_budget_is_what_should_wait_and_does_not() -> None:
+    ledger = with_fast_workers(max_messages=10)
+    ledger.read(*range(6))
+    assert ledger.read_budget() == 0
+    assert ledger.claim_budget() == 4, "a claim need not be worth a batch"
+    ledger.read(*range(6, 10))
+    assert ledger.claim_budget() == 0
 
 
-def test_who_takes_over_is_bound_by_pace_too() -> None:
-    books = Books(max_messages=100)
-    assert books.claim_budget(now=0.0) == 8
-    books.read(1)
-    books.done()
-    assert books.claim_budget(now=100.0) == 0
-    books.flow.waiting_changed(1)
-    assert books.claim_budget(now=100.0) == 1
+def test_the_claim_budget_is_bound_by_the_rate_too() -> None:
+    ledger = SpyLedger(max_messages=100)
+    assert ledger.claim_budget(now=0.0) == 8
+    ledger.read(1)
+    ledger.process_next()
+    assert ledger.claim_budget(now=100.0) == 0
+    ledger.flow.waiting_changed(1)
+    assert ledger.claim_budget(now=100.0) == 1
 
 
-def test_who_found_nothing_to_spare_is_rung_when_half_is_free() -> None:
-    books = quick(max_messages=4)
-    books.read(*range(4))
-    assert books.claim_budget() == 0
-    books.done()
-    assert books.room_rings == 0
-    books.done()
-    assert books.room_rings == 1
-    assert books.claim_budget() == 2
+def test_after_a_claim_budget_of_0_the_claimer_is_woken_when_half_is_free() -> None:
+    ledger = with_fast_workers(max_messages=4)
+    ledger.read(*range(4))
+    assert ledger.claim_budget() == 0
+    ledger.process_next()
+    assert ledger.capacity_signals == 0
+    ledger.process_next()
+    assert ledger.capacity_signals == 1
+    assert ledger.claim_budget() == 2
 
 
-def test_who_found_nothing_to_spare_is_rung_when_the_reader_finds_room() -> None:
-    books = quick(max_messages=4)
-    claim(books, *range(4))
-    assert books.claim_budget() == 0
-    books.removals.drop(A)
-    assert books.room_rings == 0
-    assert books.read_budget() == 4, "between two reads, after a seek"
-    assert books.room_rings == 1
-    assert books.read_budget() == 4
-    assert books.room_rings == 1, "once"
+def test_after_a_claim_budget_of_0_a_read_budget_wakes_the_claimer() -> None:
+    ledger = with_fast_workers(max_messages=4)
+    claim(ledger, *range(4))
+    assert ledger.claim_budget() == 0
+    ledger.removals.drop(A)
+    assert ledger.capacity_signals == 0
+    assert ledger.read_budget() == 4, "between two reads, after a seek"
+    assert ledger.capacity_signals == 1
+    assert ledger.read_budget() == 4
+    assert ledger.capacity_signals == 1, "once"
 
 
-def test_who_found_something_to_spare_is_not_rung() -> None:
-    books = quick(max_messages=4)
-    books.read(1)
-    assert books.claim_budget() == 3
-    books.done()
-    assert books.room_rings == 0
+def test_a_claimer_with_a_budget_is_not_woken() -> None:
+    ledger = with_fast_workers(max_messages=4)
+    ledger.read(1)
+    assert ledger.claim_budget() == 3
+    ledger.process_next()
+    assert ledger.capacity_signals == 0
 
 
 @pytest.mark.parametrize("acks", [True, False])
-def test_of_a_large_reply_each_entry_takes_its_own_bytes(*, acks: bool) -> None:
-    """Of a smaller one each takes its share: none of them can be large."""
-    books = Books(acks=acks)
+def test_in_a_large_reply_each_entry_takes_its_own_bytes(*, acks: bool) -> None:
+    """In a smaller reply each entry takes its share, since none can be large."""
+    ledger = SpyLedger(acks=acks)
     entries: list[RawEntry] = [[b"1-1", [b"msg", b"x" * 999]], [b"1-2", [b"msg", b""]]]
-    books.deliveries.received(A, entries, 0.0, SIZED_ABOVE + 1)
-    assert books.flow.size == 1002 + 3
-    assert [books.started().size for _ in entries] == [1002, 3]
-    small = Books(acks=acks)
+    ledger.deliveries.received(A, entries, 0.0, SIZED_ABOVE + 1)
+    assert ledger.flow.size == 1002 + 3
+    assert [ledger.start_next().size for _ in entries] == [1002, 3]
+    small = SpyLedger(acks=acks)
     small.deliveries.received(A, entries, 0.0, SIZED_ABOVE)
     assert small.flow.size == SIZED_ABOVE

@@ -1,57 +1,59 @@
-"""After an outage the server is told again what it should count."""
+"""Delivery counts that are set again on the server after an outage."""
 
 from __future__ import annotations
 
 from penstock._core.ledger.failure_policy import RetryAt
 from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.states import State
-from support.ledger import A, B, Books, now, raw
+from support.ledger import A, B, SpyLedger, raw, state_of
 
 
-def told(books: Books, at: float = 0.0) -> dict[tuple[bytes, int | None], list[bytes]]:
-    renewals: list[LeaseRenewal] = books.leases.to_count_again(at)
+def counts_to_set(
+    ledger: SpyLedger, at: float = 0.0
+) -> dict[tuple[bytes, int | None], list[bytes]]:
+    renewals: list[LeaseRenewal] = ledger.leases.to_count_again(at)
     assert not any(renewal.late for renewal in renewals)
     return {(each.shard_state.shard.key, each.count): each.ids for each in renewals}
 
 
-def test_what_handlers_have_is_counted_and_what_waits_is_not_asked_about() -> None:
-    books = Books()
-    books.read(1, 2)
-    books.read(3, shard=B)
-    books.started()
-    assert told(books) == {(A.key, 2): [raw(1)]}
+def test_running_entries_are_counted_again_and_waiting_ones_are_not() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2)
+    ledger.read(3, shard=B)
+    ledger.start_next()
+    assert counts_to_set(ledger) == {(A.key, 2): [raw(1)]}
 
 
-def test_attempts_are_told_per_shard_and_number() -> None:
-    books = Books()
-    books.back(1, attempts=2)
-    books.back(2, shard=B, attempts=0)
-    books.started()
-    books.started()
-    assert told(books) == {(A.key, 4): [raw(1)], (B.key, 2): [raw(2)]}
+def test_counts_are_set_per_shard_and_attempt_number() -> None:
+    ledger = SpyLedger()
+    ledger.recover(1, attempts=2)
+    ledger.recover(2, shard=B, attempts=0)
+    ledger.start_next()
+    ledger.start_next()
+    assert counts_to_set(ledger) == {(A.key, 4): [raw(1)], (B.key, 2): [raw(2)]}
 
 
-def test_what_failed_keeps_the_count_of_its_failure() -> None:
-    books = Books()
-    books.back(1, attempts=1)
-    books.fail(books.started(), RetryAt(5.0, 5.0))
-    assert told(books) == {(A.key, 3): [raw(1)]}
+def test_a_failed_entry_keeps_the_count_of_its_failed_attempt() -> None:
+    ledger = SpyLedger()
+    ledger.recover(1, attempts=1)
+    ledger.fail(ledger.start_next(), RetryAt(5.0, 5.0))
+    assert counts_to_set(ledger) == {(A.key, 3): [raw(1)]}
 
 
-def test_with_an_outcome_only_a_further_attempt_matters() -> None:
-    books = Books()
-    books.read(1)
-    books.back(2, attempts=1)
+def test_an_entry_with_an_outcome_is_counted_only_on_a_further_attempt() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    ledger.recover(2, attempts=1)
     for _ in range(2):
-        entry = books.started()
-        books.finish(entry, ack=True)
-        assert now(entry) is State.TO_ACK
-    assert told(books) == {(A.key, 3): [raw(2)]}
+        entry = ledger.start_next()
+        ledger.finish(entry, ack=True)
+        assert state_of(entry) is State.TO_ACK
+    assert counts_to_set(ledger) == {(A.key, 3): [raw(2)]}
 
 
-def test_what_may_be_another_s_is_left_alone() -> None:
-    books = Books(lease=60.0)
-    books.read(1)
-    books.started()
-    assert told(books, 39.0)
-    assert not told(books, 40.0)
+def test_an_entry_that_another_consumer_may_have_claimed_is_not_counted() -> None:
+    ledger = SpyLedger(lease=60.0)
+    ledger.read(1)
+    ledger.start_next()
+    assert counts_to_set(ledger, 39.0)
+    assert not counts_to_set(ledger, 40.0)

@@ -15,15 +15,15 @@ from support.ledger import (
     SHARD,
     A,
     B,
-    Books,
     Fields,
+    SpyLedger,
     claim,
     ids,
     known,
-    left_open,
-    now,
+    left_unsettled,
+    only,
     raw,
-    the,
+    state_of,
 )
 
 # -- the table ---------------------------------------------------------------------
@@ -70,7 +70,7 @@ LEGAL = dict(pictured())
 ILLEGAL = [pair for pair in PAIRS if pair not in LEGAL]
 
 
-def test_the_table_is_the_picture() -> None:
+def test_the_transition_table_is_as_documented() -> None:
     listed = {
         (event, state): after
         for event, table in TRANSITIONS.items()
@@ -79,7 +79,7 @@ def test_the_table_is_the_picture() -> None:
     assert listed == LEGAL
 
 
-def test_nothing_leads_out_of_what_has_left_and_everything_else_can_leave() -> None:
+def test_the_end_states_are_final_and_reachable_from_every_state() -> None:
     ends = {State.DONE, State.RELEASED, State.LOST}
     for table in TRANSITIONS.values():
         assert not ends & set(table)
@@ -89,12 +89,12 @@ def test_nothing_leads_out_of_what_has_left_and_everything_else_can_leave() -> N
     assert reached == set(State)
 
 
-def entry_in(state: State) -> tuple[Books, Entry]:
-    books = Books()
-    books.read(1)
-    entry = books._queue[0]
+def entry_in(state: State) -> tuple[SpyLedger, Entry]:
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger._queue[0]
     entry.state = state
-    return books, entry
+    return ledger, entry
 
 
 def refusal(event: str, state: State) -> str:
@@ -102,7 +102,7 @@ def refusal(event: str, state: State) -> str:
 
 
 @pytest.mark.parametrize(("event", "state"), ILLEGAL)
-def test_an_event_that_the_table_has_no_line_for_is_refused_by_name(
+def test_an_event_without_a_transition_is_refused_by_its_name(
     event: str, state: State
 ) -> None:
     _, entry = entry_in(state)
@@ -115,7 +115,9 @@ def test_an_event_that_the_table_has_no_line_for_is_refused_by_name(
 
 
 @pytest.mark.parametrize(("event", "state"), LEGAL)
-def test_an_event_of_the_table_moves_the_entry(event: str, state: State) -> None:
+def test_an_event_moves_the_entry_to_the_state_of_the_table(
+    event: str, state: State
+) -> None:
     for mover in (move, lambda entry, table: move_all([entry], table)):
         _, entry = entry_in(state)
         mover(entry, TRANSITIONS[event])
@@ -125,52 +127,56 @@ def test_an_event_of_the_table_moves_the_entry(event: str, state: State) -> None
 @pytest.mark.parametrize(
     "state", set(State) - {State.QUEUED, State.REDELIVERED, State.TO_COUNT}
 )
-def test_what_does_not_wait_can_not_be_taken(state: State) -> None:
-    books, _ = entry_in(state)
+def test_an_entry_that_does_not_wait_cannot_be_taken(state: State) -> None:
+    ledger, _ = entry_in(state)
     with pytest.raises(IllegalTransition, match=refusal("take", state)):
-        books.work.take()
+        ledger.work.take()
 
 
-def test_what_nobody_has_taken_can_not_be_acknowledged() -> None:
-    books, entry = entry_in(State.QUEUED)
+def test_a_queued_entry_cannot_be_acknowledged() -> None:
+    ledger, entry = entry_in(State.QUEUED)
     with pytest.raises(IllegalTransition, match=refusal("ack", State.QUEUED)):
-        books.ack(entry)
+        ledger.ack(entry)
 
 
 @pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "send ack"])
-def test_what_is_not_settled_can_not_be_planned(state: State) -> None:
-    books = Books()
-    books.read(1)
-    [entry] = books.done()
+def test_an_entry_without_an_outcome_cannot_be_sent_as_acknowledged(
+    state: State,
+) -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    [entry] = ledger.process_next()
     entry.state = state
     with pytest.raises(IllegalTransition, match=refusal("send ack", state)):
-        books.acks.to_send()
+        ledger.acks.to_send()
 
 
 @pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "ack confirmed"])
-def test_what_is_not_sent_can_not_be_confirmed_or_taken_back(state: State) -> None:
-    books = Books()
-    books.read(1)
-    [entry] = books.done()
-    batch = the(books.acks.to_send())
+def test_an_entry_that_was_not_sent_can_be_neither_confirmed_nor_unconfirmed(
+    state: State,
+) -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    [entry] = ledger.process_next()
+    batch = only(ledger.acks.to_send())
     entry.state = state
     with pytest.raises(IllegalTransition, match=refusal("ack confirmed", state)):
-        books.ack_confirmed(batch)
+        ledger.ack_confirmed(batch)
     with pytest.raises(IllegalTransition, match=refusal("ack unconfirmed", state)):
-        books.acks.unconfirmed(batch)
+        ledger.acks.unconfirmed(batch)
 
 
 @pytest.mark.parametrize("state", [s for e, s in ILLEGAL if e == "release"])
-def test_what_has_an_outcome_is_not_released(state: State) -> None:
-    books = Books()
-    books.read(1)
-    entry = books.started()
+def test_an_entry_with_an_outcome_is_not_released(state: State) -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
     entry.state = state
-    assert list(books.removals.release()) == []
+    assert list(ledger.removals.release()) == []
     assert entry.state is state
 
 
-def test_an_illegal_transition_is_our_bug_and_no_error_of_the_users() -> None:
+def test_an_illegal_transition_is_reported_as_a_bug_of_penstock() -> None:
     error = IllegalTransition("take", State.DONE, b"1-0\r\n" + b"x" * 1000)
     assert isinstance(error, AssertionError)
     assert "please report it" in str(error)
@@ -181,382 +187,392 @@ def test_an_illegal_transition_is_our_bug_and_no_error_of_the_users() -> None:
 # -- reading -----------------------------------------------------------------------
 
 
-def test_what_is_read_is_held_until_its_handler_is_done() -> None:
-    books = Books()
-    assert books.read(1, 2) == 2
-    assert (books.flow.held, books.flow.size, books.work.length) == (2, 20, 2)
-    first = books.started()
-    assert (books.flow.held, books.flow.size, books.work.length) == (2, 20, 1)
-    books.finish(first, ack=True)
-    assert (books.flow.held, books.flow.size, books.work.length) == (1, 10, 1)
-    books.done()
-    assert (books.flow.held, books.flow.size) == (0, 0)
-    assert books.work.take() is None
+def test_an_entry_is_held_until_its_handler_has_finished() -> None:
+    ledger = SpyLedger()
+    assert ledger.read(1, 2) == 2
+    assert (ledger.flow.held, ledger.flow.size, ledger.work.length) == (2, 20, 2)
+    first = ledger.start_next()
+    assert (ledger.flow.held, ledger.flow.size, ledger.work.length) == (2, 20, 1)
+    ledger.finish(first, ack=True)
+    assert (ledger.flow.held, ledger.flow.size, ledger.work.length) == (1, 10, 1)
+    ledger.process_next()
+    assert (ledger.flow.held, ledger.flow.size) == (0, 0)
+    assert ledger.work.take() is None
 
 
-def test_an_entry_knows_where_it_is_from_and_how_often_it_came() -> None:
-    books = Books()
+def test_an_entry_has_its_shard_size_and_delivery_count() -> None:
+    ledger = SpyLedger()
     entries: list[RawEntry] = [[raw(1), [b"msg", b"x"]], [raw(2), [b"msg", b"y"]]]
-    books.deliveries.received(A, entries, now=7.5, size=41)
-    one, two = books.started(), books.started()
+    ledger.deliveries.received(A, entries, now=7.5, size=41)
+    one, two = ledger.start_next(), ledger.start_next()
     assert one.shard is A
     assert (one.id, one.fields) == (raw(1), [b"msg", b"x"])
     assert one.deliveries == two.deliveries == 1
     assert not one.suspected
     assert one.leased_at == 7.5
-    # Its share of the reply, rounded down; the rest is lost on nobody.
-    assert (one.size, two.size, books.flow.size) == (20, 20, 40)
+    # Its share of the reply, rounded down; the remainder is not counted.
+    assert (one.size, two.size, ledger.flow.size) == (20, 20, 40)
     assert repr(one) == "<Entry b'1-0' RUNNING>"
 
 
 def test_entries_run_in_the_order_of_reading() -> None:
-    books = Books()
-    books.read(2, 3)
-    books.read(1, shard=B)
-    books.read(4)
-    assert ids(books.started() for _ in range(4)) == [raw(n) for n in (2, 3, 1, 4)]
+    ledger = SpyLedger()
+    ledger.read(2, 3)
+    ledger.read(1, shard=B)
+    ledger.read(4)
+    assert ids(ledger.start_next() for _ in range(4)) == [raw(n) for n in (2, 3, 1, 4)]
 
 
-def test_an_entry_that_is_known_is_not_booked_twice() -> None:
-    books = Books()
-    assert books.read(1, 2) == 2
-    assert books.read(2, 3) == 1
-    assert books.read(1, shard=B) == 1, "an id is known in its shard only"
-    assert (books.flow.held, books.flow.size, books.counters.received) == (4, 40, 4)
-    queued, running, acked, opened = (books.started() for _ in range(4))
+def test_an_entry_that_the_ledger_has_is_not_recorded_again() -> None:
+    ledger = SpyLedger()
+    assert ledger.read(1, 2) == 2
+    assert ledger.read(2, 3) == 1
+    assert ledger.read(1, shard=B) == 1, "an id is unique within its shard only"
+    assert (ledger.flow.held, ledger.flow.size, ledger.counters.received) == (4, 40, 4)
+    queued, running, acked, unsettled = (ledger.start_next() for _ in range(4))
     assert queued.state is State.RUNNING
-    books.finish(acked, ack=True)
-    books.finish(opened, ack=False)
-    books.acks.to_send()
-    assert books.read(1, 2, 3) == 0
-    assert books.read(1, shard=B) == 0
+    ledger.finish(acked, ack=True)
+    ledger.finish(unsettled, ack=False)
+    ledger.acks.to_send()
+    assert ledger.read(1, 2, 3) == 0
+    assert ledger.read(1, shard=B) == 0
     assert running.state is State.RUNNING
 
 
-def test_an_entry_that_is_twice_in_one_reply_is_booked_once() -> None:
-    books = Books()
-    assert books.read(1, 1) == 1
-    assert (books.flow.held, books.flow.size) == (1, 10)
+def test_an_entry_that_is_twice_in_one_reply_is_recorded_once() -> None:
+    ledger = SpyLedger()
+    assert ledger.read(1, 1) == 1
+    assert (ledger.flow.held, ledger.flow.size) == (1, 10)
 
 
-def test_an_entry_that_the_server_took_back_before_we_acked_is_booked_again() -> None:
-    books = Books()
-    books.read(1)
-    books.done()
-    books.ack_confirmed(the(books.acks.to_send()))
-    assert books.read(1) == 1
+def test_an_entry_delivered_again_after_its_acknowledgement_is_recorded_again() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    ledger.process_next()
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    assert ledger.read(1) == 1
 
 
 def test_an_empty_read_changes_nothing() -> None:
-    books = Books()
-    assert books.deliveries.received(A, [], 0.0, 0) == 0
-    assert (books.flow.held, books.flow.size, books.read_budget()) == (0, 0, 8)
+    ledger = SpyLedger()
+    assert ledger.deliveries.received(A, [], 0.0, 0) == 0
+    assert (ledger.flow.held, ledger.flow.size, ledger.read_budget()) == (0, 0, 8)
 
 
-def test_a_deleted_entry_is_acknowledged_and_reaches_nobody() -> None:
-    books = Books()
+def test_a_deleted_entry_is_acknowledged_and_handed_to_no_worker() -> None:
+    ledger = SpyLedger()
     assert (
-        books.deliveries.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
+        ledger.deliveries.received(
+            A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20
+        )
         == 1
     )
-    assert (books.flow.held, books.counters.deleted, books.acks.uncommitted) == (
+    assert (ledger.flow.held, ledger.counters.deleted, ledger.acks.uncommitted) == (
         1,
         1,
         1,
     )
-    assert books.outcome_rings == 1
-    assert books.started().id == raw(2)
-    batch = the(books.acks.to_send())
+    assert ledger.outcome_signals == 1
+    assert ledger.start_next().id == raw(2)
+    batch = only(ledger.acks.to_send())
     assert batch.ids == [raw(1)]
     assert not batch.entries
-    books.ack_confirmed(batch)
-    assert books.acks.uncommitted == 0
-    assert books.counters.acked == 0, "it was no message"
+    ledger.ack_confirmed(batch)
+    assert ledger.acks.uncommitted == 0
+    assert ledger.counters.acked == 0, "a deleted entry is no message"
 
 
-def test_a_deleted_entry_is_met_once_until_the_server_has_let_it_go() -> None:
-    books = Books()
+def test_a_deleted_entry_is_counted_once_until_its_acknowledgement_is_confirmed() -> (
+    None
+):
+    ledger = SpyLedger()
     for _ in range(2):
-        books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
-        books.deliveries.received(B, [[raw(1), None]], 0.0, 10)
-    assert (books.counters.deleted, books.acks.uncommitted) == (2, 2)
-    of_a, of_b = books.acks.to_send()
-    books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
-    books.acks.unconfirmed(of_a)
-    books.ack_confirmed(of_b)
-    books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
-    assert the(books.acks.to_send()).ids == [raw(1)]
-    books.deliveries.received(B, [[raw(1), None]], 0.0, 10)
-    assert (books.counters.deleted, books.acks.uncommitted) == (3, 2)
+        ledger.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+        ledger.deliveries.received(B, [[raw(1), None]], 0.0, 10)
+    assert (ledger.counters.deleted, ledger.acks.uncommitted) == (2, 2)
+    of_a, of_b = ledger.acks.to_send()
+    ledger.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+    ledger.acks.unconfirmed(of_a)
+    ledger.ack_confirmed(of_b)
+    ledger.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+    assert only(ledger.acks.to_send()).ids == [raw(1)]
+    ledger.deliveries.received(B, [[raw(1), None]], 0.0, 10)
+    assert (ledger.counters.deleted, ledger.acks.uncommitted) == (3, 2)
 
 
-def test_entries_that_a_takeover_found_deleted_are_counted_once() -> None:
-    books = Books()
-    books.deliveries.received(A, [[raw(1), None]], 0.0, 10)
-    books.deliveries.deleted(A, [raw(1), raw(2), raw(2)])
-    books.deliveries.deleted(B, [raw(1)])
-    books.deliveries.deleted(B, [])
-    assert books.deliveries.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(1)])]
-    assert not books.deliveries.take_deleted()
-    assert books.counters.deleted == 3
-    assert books.acks.uncommitted == 1, "the server has let them go already"
+def test_deleted_entries_that_a_claim_found_are_counted_once() -> None:
+    ledger = SpyLedger()
+    ledger.deliveries.received(A, [[raw(1), None]], 0.0, 10)
+    ledger.deliveries.deleted(A, [raw(1), raw(2), raw(2)])
+    ledger.deliveries.deleted(B, [raw(1)])
+    ledger.deliveries.deleted(B, [])
+    assert ledger.deliveries.take_deleted() == [(A, [raw(1), raw(2)]), (B, [raw(1)])]
+    assert not ledger.deliveries.take_deleted()
+    assert ledger.counters.deleted == 3
+    assert ledger.acks.uncommitted == 1, "the claim has removed them on the server"
 
 
-def test_an_entry_that_is_deleted_while_we_have_it_is_ours_all_the_same() -> None:
-    books = Books()
-    books.read(1)
-    assert books.deliveries.received(A, [[raw(1), None]], 0.0, 20) == 0
-    assert books.counters.deleted == 0
-    books.done()
-    assert the(books.acks.to_send()).ids == [raw(1)]
+def test_an_entry_deleted_while_it_is_held_is_handled_nevertheless() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    assert ledger.deliveries.received(A, [[raw(1), None]], 0.0, 20) == 0
+    assert ledger.counters.deleted == 0
+    ledger.process_next()
+    assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
 # -- outcomes ----------------------------------------------------------------------
 
 
 def test_an_acknowledged_entry_leaves_when_the_server_confirms() -> None:
-    books = Books()
-    books.read(1)
-    [entry] = books.done()
-    assert now(entry) is State.TO_ACK
+    ledger = SpyLedger()
+    ledger.read(1)
+    [entry] = ledger.process_next()
+    assert state_of(entry) is State.TO_ACK
     assert entry.unconfirmed
-    assert books.shards.unconfirmed() == [entry]
-    batch = the(books.acks.to_send())
+    assert ledger.shards.unconfirmed() == [entry]
+    batch = only(ledger.acks.to_send())
     assert batch.shard_state.shard is A
     assert batch.ids == [raw(1)]
     assert not batch.repeated
-    assert now(entry) is State.ACKING
+    assert state_of(entry) is State.ACKING
     assert entry.unconfirmed
-    assert (books.acks.uncommitted, books.counters.acked) == (1, 0)
-    assert known(books, A, raw(1))
-    books.ack_confirmed(batch)
+    assert (ledger.acks.uncommitted, ledger.counters.acked) == (1, 0)
+    assert known(ledger, A, raw(1))
+    ledger.ack_confirmed(batch)
     assert entry.state is State.DONE
     assert not entry.unconfirmed
-    assert (books.acks.uncommitted, books.counters.acked) == (0, 1)
-    assert not known(books, A, raw(1))
-    assert books.shards.unconfirmed() == []
+    assert (ledger.acks.uncommitted, ledger.counters.acked) == (0, 1)
+    assert not known(ledger, A, raw(1))
+    assert ledger.shards.unconfirmed() == []
 
 
-def test_a_plan_is_a_batch_a_shard_and_takes_each_outcome_once() -> None:
-    books = Books()
-    books.read(1, 2)
-    books.read(3, shard=B)
-    assert books.acks.to_send() == []
-    books.done(3)
-    batches = books.acks.to_send()
+def test_acknowledgements_are_sent_once_and_in_one_batch_per_shard() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2)
+    ledger.read(3, shard=B)
+    assert ledger.acks.to_send() == []
+    ledger.process_next(3)
+    batches = ledger.acks.to_send()
     assert [(b.shard_state.shard, b.ids) for b in batches] == [
         (A, [raw(1), raw(2)]),
         (B, [raw(3)]),
     ]
-    assert books.acks.to_send() == []
+    assert ledger.acks.to_send() == []
 
 
-def test_an_entry_without_an_outcome_stays_open_and_can_be_acked_later() -> None:
-    books = Books()
-    books.read(1)
-    entry = books.started()
-    books.finish(entry, ack=False)
+def test_an_entry_without_an_outcome_stays_unsettled_and_can_be_acked_later() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    ledger.finish(entry, ack=False)
     assert entry.state is State.UNSETTLED
-    assert (books.flow.held, books.acks.uncommitted, books.counters.left) == (0, 0, 1)
-    assert books.acks.to_send() == []
-    assert books.ack(entry)
-    assert the(books.acks.to_send()).ids == [raw(1)]
+    assert (ledger.flow.held, ledger.acks.uncommitted, ledger.counters.left) == (
+        0,
+        0,
+        1,
+    )
+    assert ledger.acks.to_send() == []
+    assert ledger.ack(entry)
+    assert only(ledger.acks.to_send()).ids == [raw(1)]
 
 
 @pytest.mark.parametrize("ack", [True, False])
-def test_an_entry_acked_by_its_handler_keeps_its_room_until_the_handler_ends(
+def test_an_entry_acked_by_its_handler_takes_capacity_until_the_handler_ends(
     ack: bool,  # noqa: FBT001
 ) -> None:
-    books = Books()
-    books.read(1)
-    entry = books.started()
-    assert books.ack(entry)
-    assert (books.flow.held, books.acks.uncommitted) == (1, 1)
-    books.ack_confirmed(the(books.acks.to_send()))
-    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (1, 10, 0)
-    books.finish(entry, ack=ack)
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    assert ledger.ack(entry)
+    assert (ledger.flow.held, ledger.acks.uncommitted) == (1, 1)
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    assert (ledger.flow.held, ledger.flow.size, ledger.acks.uncommitted) == (1, 10, 0)
+    ledger.finish(entry, ack=ack)
     assert entry.state is State.DONE
-    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (0, 0, 0)
-    assert books.counters.left == 0
-    assert books.acks.to_send() == []
+    assert (ledger.flow.held, ledger.flow.size, ledger.acks.uncommitted) == (0, 0, 0)
+    assert ledger.counters.left == 0
+    assert ledger.acks.to_send() == []
 
 
 def test_acknowledging_twice_is_the_same_as_once() -> None:
-    books = Books()
-    books.read(1)
-    entry = books.started()
-    assert books.ack(entry)
-    assert books.ack(entry)
-    books.finish(entry, ack=True)
-    batch = the(books.acks.to_send())
-    assert books.ack(entry)
-    books.ack_confirmed(batch)
-    assert books.ack(entry)
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    assert ledger.ack(entry)
+    assert ledger.ack(entry)
+    ledger.finish(entry, ack=True)
+    batch = only(ledger.acks.to_send())
+    assert ledger.ack(entry)
+    ledger.ack_confirmed(batch)
+    assert ledger.ack(entry)
     assert batch.ids == [raw(1)]
-    assert (books.acks.uncommitted, books.counters.acked) == (0, 1)
-    assert books.acks.to_send() == []
+    assert (ledger.acks.uncommitted, ledger.counters.acked) == (0, 1)
+    assert ledger.acks.to_send() == []
 
 
-def test_fields_are_let_go_with_the_outcome() -> None:
-    books = Books()
-    books.read(1, 2, 3)
-    acked, opened, early = (books.started() for _ in range(3))
-    books.finish(acked, ack=True)
-    books.finish(opened, ack=False)
-    books.ack(early)
-    assert acked.fields == opened.fields == early.fields == ()
+def test_fields_are_dropped_with_the_outcome() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3)
+    acked, unsettled, early = (ledger.start_next() for _ in range(3))
+    ledger.finish(acked, ack=True)
+    ledger.finish(unsettled, ack=False)
+    ledger.ack(early)
+    assert acked.fields == unsettled.fields == early.fields == ()
 
 
-def test_a_batch_without_a_reply_is_sent_again_before_what_came_later() -> None:
-    books = Books()
-    books.deliveries.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
-    books.done()
-    books.acks.unconfirmed(the(books.acks.to_send()))
-    assert books.acks.uncommitted == 2
-    books.deliveries.received(A, [[raw(3), None], [raw(4), [b"msg", b""]]], 0.0, 20)
-    books.done()
-    again = the(books.acks.to_send())
+def test_a_batch_without_a_reply_is_resent_before_later_outcomes() -> None:
+    ledger = SpyLedger()
+    ledger.deliveries.received(A, [[raw(1), None], [raw(2), [b"msg", b""]]], 0.0, 20)
+    ledger.process_next()
+    ledger.acks.unconfirmed(only(ledger.acks.to_send()))
+    assert ledger.acks.uncommitted == 2
+    ledger.deliveries.received(A, [[raw(3), None], [raw(4), [b"msg", b""]]], 0.0, 20)
+    ledger.process_next()
+    again = only(ledger.acks.to_send())
     assert again.ids == [raw(2), raw(4), raw(1), raw(3)]
     assert again.repeated
-    books.ack_confirmed(again)
-    assert books.acks.uncommitted == 0
-    books.read(5)
-    books.done()
-    assert not the(books.acks.to_send()).repeated
+    ledger.ack_confirmed(again)
+    assert ledger.acks.uncommitted == 0
+    ledger.read(5)
+    ledger.process_next()
+    assert not only(ledger.acks.to_send()).repeated
 
 
-def test_only_the_shard_that_got_no_reply_is_repeated() -> None:
-    books = Books()
-    books.read(1)
-    books.read(1, shard=B)
-    books.done(2)
-    of_a, of_b = books.acks.to_send()
-    books.acks.unconfirmed(of_a)
-    books.ack_confirmed(of_b)
-    books.read(2, shard=B)
-    books.done()
-    assert [batch.repeated for batch in books.acks.to_send()] == [True, False]
+def test_only_the_shard_that_got_no_reply_is_marked_as_repeated() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    ledger.read(1, shard=B)
+    ledger.process_next(2)
+    of_a, of_b = ledger.acks.to_send()
+    ledger.acks.unconfirmed(of_a)
+    ledger.ack_confirmed(of_b)
+    ledger.read(2, shard=B)
+    ledger.process_next()
+    assert [batch.repeated for batch in ledger.acks.to_send()] == [True, False]
 
 
-def test_the_committer_is_rung_for_the_first_outcome_and_for_as_many_as_may() -> None:
-    books = Books(max_pending=3)
-    books.read(*range(9))
-    rings = []
+def test_the_committer_is_woken_for_the_first_outcome_and_for_max_pending() -> None:
+    ledger = SpyLedger(max_pending=3)
+    ledger.read(*range(9))
+    signals = []
     for _ in range(4):
-        books.done()
-        rings.append((books.outcome_rings, books.acks.full))
-    assert rings == [(1, False), (1, False), (2, True), (2, True)]
-    books.ack_confirmed(the(books.acks.to_send()))
-    assert not books.acks.full
-    taken = [books.started() for _ in range(3)]
-    rings = []
+        ledger.process_next()
+        signals.append((ledger.outcome_signals, ledger.acks.full))
+    assert signals == [(1, False), (1, False), (2, True), (2, True)]
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    assert not ledger.acks.full
+    taken = [ledger.start_next() for _ in range(3)]
+    signals = []
     for entry in taken:
-        books.ack(entry)
-        rings.append((books.outcome_rings, books.acks.full))
-    assert rings == [(3, False), (3, False), (4, True)]
+        ledger.ack(entry)
+        signals.append((ledger.outcome_signals, ledger.acks.full))
+    assert signals == [(3, False), (3, False), (4, True)]
 
 
-def test_one_outcome_that_is_also_as_many_as_may_rings_once() -> None:
-    books = Books(max_pending=1)
-    books.read(1)
-    books.done()
-    assert books.outcome_rings == 1
-    assert books.acks.full
+def test_one_outcome_that_is_also_max_pending_wakes_the_committer_once() -> None:
+    ledger = SpyLedger(max_pending=1)
+    ledger.read(1)
+    ledger.process_next()
+    assert ledger.outcome_signals == 1
+    assert ledger.acks.full
 
 
 # -- without acks ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ack", [True, False])
-def test_without_acks_an_entry_is_gone_when_its_handler_is_done(ack: bool) -> None:  # noqa: FBT001
-    books = Books(acks=False)
-    books.read(1)
-    entry = books.started()
-    books.finish(entry, ack=ack)
+def test_without_acks_an_entry_is_done_when_its_handler_has_finished(
+    ack: bool,  # noqa: FBT001
+) -> None:
+    ledger = SpyLedger(acks=False)
+    ledger.read(1)
+    entry = ledger.start_next()
+    ledger.finish(entry, ack=ack)
     assert entry.state is State.DONE
     assert entry.fields == ()
-    assert not known(books, A, raw(1))
-    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (0, 0, 0)
-    assert (books.counters.acked, books.counters.left) == (1, 0)
-    assert books.outcome_rings == 0
-    assert books.acks.to_send() == []
+    assert not known(ledger, A, raw(1))
+    assert (ledger.flow.held, ledger.flow.size, ledger.acks.uncommitted) == (0, 0, 0)
+    assert (ledger.counters.acked, ledger.counters.left) == (1, 0)
+    assert ledger.outcome_signals == 0
+    assert ledger.acks.to_send() == []
 
 
 # -- leases ------------------------------------------------------------------------
 
 
-def test_an_open_entry_leaves_the_books_when_its_lease_has_ended() -> None:
-    books = Books(lease=30.0)
-    left_open(books, 1, now=0.0)
-    left_open(books, 2, now=5.0)
-    books.read(3, now=29.9)
-    assert known(books, A, raw(1))
-    books.read(4, now=40.0)
-    assert not known(books, A, raw(1))
-    assert not known(books, A, raw(2))
-    assert known(books, A, raw(3))
+def test_an_unsettled_entry_leaves_the_ledger_when_its_lease_has_ended() -> None:
+    ledger = SpyLedger(lease=30.0)
+    left_unsettled(ledger, 1, now=0.0)
+    left_unsettled(ledger, 2, now=5.0)
+    ledger.read(3, now=29.9)
+    assert known(ledger, A, raw(1))
+    ledger.read(4, now=40.0)
+    assert not known(ledger, A, raw(1))
+    assert not known(ledger, A, raw(2))
+    assert known(ledger, A, raw(3))
 
 
-def test_leases_are_looked_at_three_times_a_lease_and_no_more() -> None:
-    books = Books(lease=30.0)
-    left_open(books, 1, now=0.0)
-    books.read(2, now=25.0)
-    books.read(3, now=34.9)
-    assert known(books, A, raw(1))
-    books.read(4, now=35.1)
-    assert not known(books, A, raw(1))
+def test_ended_leases_are_removed_at_most_three_times_a_lease() -> None:
+    ledger = SpyLedger(lease=30.0)
+    left_unsettled(ledger, 1, now=0.0)
+    ledger.read(2, now=25.0)
+    ledger.read(3, now=34.9)
+    assert known(ledger, A, raw(1))
+    ledger.read(4, now=35.1)
+    assert not known(ledger, A, raw(1))
 
 
-def test_only_what_is_open_leaves_with_its_lease() -> None:
-    books = Books(lease=30.0)
-    books.read(1, 2, 3, 4, 5, now=0.0)
-    running, settled, sent, opened = (books.started() for _ in range(4))
-    books.finish(sent, ack=True)
-    books.acks.to_send()
-    books.finish(settled, ack=True)
-    books.finish(opened, ack=False)
-    books.read(9, shard=B, now=100.0)
-    left = [n for n in range(1, 6) if known(books, A, raw(n))]
+def test_only_unsettled_entries_leave_when_their_leases_end() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, 2, 3, 4, 5, now=0.0)
+    running, settled, sent, unsettled = (ledger.start_next() for _ in range(4))
+    ledger.finish(sent, ack=True)
+    ledger.acks.to_send()
+    ledger.finish(settled, ack=True)
+    ledger.finish(unsettled, ack=False)
+    ledger.read(9, shard=B, now=100.0)
+    left = [n for n in range(1, 6) if known(ledger, A, raw(n))]
     assert left == [1, 2, 3, 5]
     assert running.state is State.RUNNING
 
 
-def test_an_open_entry_can_be_acked_after_it_left_the_books() -> None:
-    books = Books(lease=30.0)
-    entry = left_open(books, 1)
-    books.read(2, now=100.0)
-    assert not known(books, A, raw(1))
-    assert books.ack(entry)
-    assert books.shards.unconfirmed() == [entry]
-    batch = the(books.acks.to_send())
+def test_an_unsettled_entry_can_be_acked_after_it_left_the_ledger() -> None:
+    ledger = SpyLedger(lease=30.0)
+    entry = left_unsettled(ledger, 1)
+    ledger.read(2, now=100.0)
+    assert not known(ledger, A, raw(1))
+    assert ledger.ack(entry)
+    assert ledger.shards.unconfirmed() == [entry]
+    batch = only(ledger.acks.to_send())
     assert batch.ids == [raw(1)]
-    books.ack_confirmed(batch)
+    ledger.ack_confirmed(batch)
     assert entry.state is State.DONE
-    assert books.acks.uncommitted == 0
-    assert not known(books, A, raw(1))
+    assert ledger.acks.uncommitted == 0
+    assert not known(ledger, A, raw(1))
 
 
-def test_an_entry_that_comes_again_after_its_lease_runs_again() -> None:
-    books = Books(lease=30.0)
-    old = left_open(books, 1)
-    assert books.read(1, now=100.0) == 1
-    new = books.started()
+def test_an_entry_that_is_redelivered_after_its_lease_runs_again() -> None:
+    ledger = SpyLedger(lease=30.0)
+    old = left_unsettled(ledger, 1)
+    assert ledger.read(1, now=100.0) == 1
+    new = ledger.start_next()
     assert new is not old
     assert new.id == old.id
 
 
-def test_what_has_used_up_a_third_of_its_lease_is_to_be_renewed_unless_open() -> None:
-    books = Books(lease=30.0)
-    books.read(1, 2, 3, 4, 5, now=0.0)
-    _running, settled, sent, opened = (books.started() for _ in range(4))
-    books.ack(sent)
-    books.acks.to_send()
-    books.ack(settled)
-    books.finish(opened, ack=False)
-    books.read(6, now=1.0)
-    books.read(7, shard=B, now=0.0)
-    assert books.to_renew(9.9) == []
-    renewals = books.to_renew(10.0)
+def test_leases_are_renewed_after_a_third_except_for_unsettled_entries() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, 2, 3, 4, 5, now=0.0)
+    _running, settled, sent, unsettled = (ledger.start_next() for _ in range(4))
+    ledger.ack(sent)
+    ledger.acks.to_send()
+    ledger.ack(settled)
+    ledger.finish(unsettled, ack=False)
+    ledger.read(6, now=1.0)
+    ledger.read(7, shard=B, now=0.0)
+    assert ledger.to_renew(9.9) == []
+    renewals = ledger.to_renew(10.0)
     assert [(r.shard_state.shard, r.ids, r.count) for r in renewals] == [
         (A, [raw(n) for n in (1, 2, 3, 5)], None),
         (B, [raw(7)], None),
@@ -564,389 +580,403 @@ def test_what_has_used_up_a_third_of_its_lease_is_to_be_renewed_unless_open() ->
     assert not any(renewal.late for renewal in renewals)
 
 
-def test_past_two_thirds_of_a_lease_it_is_asked_first_for_all() -> None:
-    books = Books(lease=30.0)
-    books.read(1, now=0.0)
-    books.read(2, now=10.0)
-    books.read(3, shard=B, now=10.0)
-    taken = [books.started() for _ in range(3)]
+def test_past_two_thirds_of_a_lease_every_renewal_has_to_ask_the_server_first() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, now=0.0)
+    ledger.read(2, now=10.0)
+    ledger.read(3, shard=B, now=10.0)
+    taken = [ledger.start_next() for _ in range(3)]
     assert taken
-    assert [renewal.late for renewal in books.to_renew(19.9)] == [False]
-    assert [renewal.late for renewal in books.to_renew(20.0)] == [True, True], (
-        "while one is asked about, what becomes of the others?"
+    assert [renewal.late for renewal in ledger.to_renew(19.9)] == [False]
+    assert [renewal.late for renewal in ledger.to_renew(20.0)] == [True, True], (
+        "while the server is asked about one, the others may be lost"
     )
 
 
-def test_a_renewed_lease_runs_from_when_it_was_asked_for() -> None:
-    books = Books(lease=30.0)
-    books.read(1, now=0.0)
-    [renewal] = books.to_renew(12.0)
-    books.leases.renewed(renewal, 12.0)
-    assert books.to_renew(21.9) == []
-    assert books.to_renew(22.0) != []
-    assert books.counters.lost == 0
+def test_a_renewed_lease_begins_when_the_renewal_was_sent() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, now=0.0)
+    [renewal] = ledger.to_renew(12.0)
+    ledger.leases.renewed(renewal, 12.0)
+    assert ledger.to_renew(21.9) == []
+    assert ledger.to_renew(22.0) != []
+    assert ledger.counters.lost == 0
 
 
-def test_what_others_have_taken_over_leaves_the_queue_and_its_lane() -> None:
-    books = Books(lease=30.0, ordering=KEY)
-    books.read(1, 2, 3, 4, key="k")
-    books.read(5, key="l")
-    [renewal] = books.to_renew(25.0)
-    assert len(books.removals.lose_all_but(renewal, [raw(3), raw(4)])) == 3
-    assert books.counters.lost == 3
-    assert (books.flow.held, books.flow.size) == (2, 20)
-    assert books.started().id == raw(3)
-    assert books.work.take() is None
-    assert len(books._ready_queue._lanes) == 1
-    assert not known(books, A, raw(1))
+def test_entries_claimed_by_others_leave_the_queue_and_their_lane() -> None:
+    ledger = SpyLedger(lease=30.0, ordering=KEY)
+    ledger.read(1, 2, 3, 4, key="k")
+    ledger.read(5, key="l")
+    [renewal] = ledger.to_renew(25.0)
+    assert len(ledger.removals.lose_all_but(renewal, [raw(3), raw(4)])) == 3
+    assert ledger.counters.lost == 3
+    assert (ledger.flow.held, ledger.flow.size) == (2, 20)
+    assert ledger.start_next().id == raw(3)
+    assert ledger.work.take() is None
+    assert len(ledger._ready_queue._lanes) == 1
+    assert not known(ledger, A, raw(1))
 
 
-def test_what_others_have_taken_over_waits_in_no_lane() -> None:
-    books = Books(lease=30.0, ordering=KEY)
-    books.read(1, 2, 3, key="k")
-    [renewal] = books.to_renew(25.0)
-    assert len(books.removals.lose_all_but(renewal, [raw(1), raw(3)])) == 1
-    assert books.flow.held == 2
-    assert ids(entry for _ in range(2) for entry in books.done()) == [raw(1), raw(3)]
-    assert books.work.take() is None
-    assert not books._ready_queue._lanes
+def test_an_entry_claimed_by_others_leaves_the_middle_of_its_lane() -> None:
+    ledger = SpyLedger(lease=30.0, ordering=KEY)
+    ledger.read(1, 2, 3, key="k")
+    [renewal] = ledger.to_renew(25.0)
+    assert len(ledger.removals.lose_all_but(renewal, [raw(1), raw(3)])) == 1
+    assert ledger.flow.held == 2
+    assert ids(entry for _ in range(2) for entry in ledger.process_next()) == [
+        raw(1),
+        raw(3),
+    ]
+    assert ledger.work.take() is None
+    assert not ledger._ready_queue._lanes
 
 
-def test_what_was_lost_without_an_order_leaves_the_queue() -> None:
-    books = Books(lease=30.0)
-    books.read(1, 2, 3)
-    [renewal] = books.to_renew(25.0)
-    books.removals.lose_all_but(renewal, [raw(1), raw(3)])
-    assert ids([books.work.take(), books.work.take(), books.work.take()]) == [
+def test_without_an_order_a_lost_entry_leaves_the_queue() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, 2, 3)
+    [renewal] = ledger.to_renew(25.0)
+    ledger.removals.lose_all_but(renewal, [raw(1), raw(3)])
+    assert ids([ledger.work.take(), ledger.work.take(), ledger.work.take()]) == [
         raw(1),
         raw(3),
         None,
     ]
 
 
-def test_what_a_handler_makes_of_what_it_has_lost_is_dropped() -> None:
-    books = Books(lease=30.0, ordering=KEY)
-    books.read(1, 2, key="k")
-    entry = books.started()
-    [renewal] = books.to_renew(25.0)
-    assert len(books.removals.lose_all_but(renewal, [raw(2)])) == 1
+def test_an_outcome_for_a_lost_entry_is_dropped() -> None:
+    ledger = SpyLedger(lease=30.0, ordering=KEY)
+    ledger.read(1, 2, key="k")
+    entry = ledger.start_next()
+    [renewal] = ledger.to_renew(25.0)
+    assert len(ledger.removals.lose_all_but(renewal, [raw(2)])) == 1
     assert entry.state is State.LOST
-    assert books.flow.held == 2, "the handler is still at work"
-    assert books.work.take() is None, "in its lane"
-    assert books.ack(entry), "nobody did wrong"
-    books.finish(entry, ack=True)
-    assert (books.flow.held, books.acks.uncommitted, books.counters.left) == (1, 0, 0)
-    assert books.started().id == raw(2)
-    assert books.acks.to_send() == []
+    assert ledger.flow.held == 2, "the handler still runs"
+    assert ledger.work.take() is None, "its lane is blocked"
+    assert ledger.ack(entry), "the user did nothing wrong"
+    ledger.finish(entry, ack=True)
+    assert (ledger.flow.held, ledger.acks.uncommitted, ledger.counters.left) == (
+        1,
+        0,
+        0,
+    )
+    assert ledger.start_next().id == raw(2)
+    assert ledger.acks.to_send() == []
 
 
-def test_an_outcome_that_was_not_sent_yet_is_lost_too() -> None:
-    books = Books(lease=30.0)
-    books.read(1, 2, 3)
-    books.done(2)
-    [renewal] = books.to_renew(25.0)
-    assert len(books.removals.lose_all_but(renewal, [raw(2), raw(3)])) == 1
-    assert books.acks.uncommitted == 1
-    assert the(books.acks.to_send()).ids == [raw(2)]
+def test_an_outcome_that_was_not_sent_is_lost_with_its_entry() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, 2, 3)
+    ledger.process_next(2)
+    [renewal] = ledger.to_renew(25.0)
+    assert len(ledger.removals.lose_all_but(renewal, [raw(2), raw(3)])) == 1
+    assert ledger.acks.uncommitted == 1
+    assert only(ledger.acks.to_send()).ids == [raw(2)]
 
 
-def test_an_outcome_that_was_sent_is_not_lost_by_a_reply_that_misses_it() -> None:
-    books = Books(lease=30.0)
-    books.read(1, 2, 3)
-    _running, gone, sent = (books.started() for _ in range(3))
-    books.ack(gone)
-    [renewal] = books.to_renew(25.0)
-    books.ack_confirmed(the(books.acks.to_send()))
-    books.ack(sent)
-    batch = the(books.acks.to_send())
-    assert len(books.removals.lose_all_but(renewal, [raw(1)])) == 0
+def test_an_outcome_that_was_sent_is_not_lost_when_a_reply_does_not_list_it() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, 2, 3)
+    _running, gone, sent = (ledger.start_next() for _ in range(3))
+    ledger.ack(gone)
+    [renewal] = ledger.to_renew(25.0)
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    ledger.ack(sent)
+    batch = only(ledger.acks.to_send())
+    assert len(ledger.removals.lose_all_but(renewal, [raw(1)])) == 0
     assert (gone.state, sent.state) == (State.DONE, State.ACKING)
-    books.ack_confirmed(batch)
-    assert books.counters.lost == 0
+    ledger.ack_confirmed(batch)
+    assert ledger.counters.lost == 0
 
 
-def test_an_open_entry_can_be_lost_too_if_it_ran_when_it_was_asked_for() -> None:
-    books = Books(lease=30.0)
-    books.read(1)
-    entry = books.started()
-    [renewal] = books.to_renew(25.0)
-    books.finish(entry, ack=False)
-    assert len(books.removals.lose_all_but(renewal, [])) == 1
+def test_an_entry_that_became_unsettled_after_the_renewal_was_sent_can_be_lost() -> (
+    None
+):
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1)
+    entry = ledger.start_next()
+    [renewal] = ledger.to_renew(25.0)
+    ledger.finish(entry, ack=False)
+    assert len(ledger.removals.lose_all_but(renewal, [])) == 1
     assert entry.state is State.LOST
-    assert not known(books, A, raw(1))
+    assert not known(ledger, A, raw(1))
 
 
-def test_to_lose_an_entry_that_has_come_again_leaves_the_new_one_alone() -> None:
-    books = Books(lease=30.0)
-    books.read(1)
-    old = books.started()
-    [renewal] = books.to_renew(25.0)
-    books.finish(old, ack=False)
-    assert claim(books, 1) == 1
-    assert len(books.removals.lose_all_but(renewal, [])) == 1
-    assert known(books, A, raw(1))
-    assert books.started() is not old
+def test_losing_an_entry_that_was_delivered_again_keeps_the_later_delivery() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1)
+    old = ledger.start_next()
+    [renewal] = ledger.to_renew(25.0)
+    ledger.finish(old, ack=False)
+    assert claim(ledger, 1) == 1
+    assert len(ledger.removals.lose_all_but(renewal, [])) == 1
+    assert known(ledger, A, raw(1))
+    assert ledger.start_next() is not old
 
 
-def test_after_a_standstill_of_a_lease_leases_come_first() -> None:
-    books = Books(lease=30.0)
-    assert not books.leases.overdue(1e9), "nothing is queued"
-    books.read(1, 2, now=0.0)
-    assert not books.leases.overdue(29.9)
-    assert books.leases.overdue(30.0)
-    [renewal] = books.to_renew(30.0)
-    books.leases.renewed(renewal, 30.0)
-    assert not books.leases.overdue(59.9)
-    assert books.leases.overdue(60.0)
-    books.started()
-    books.started()
-    assert not books.leases.overdue(60.0), "what runs is not taken next"
+def test_after_a_pause_of_a_whole_lease_leases_are_renewed_before_work_goes_on() -> (
+    None
+):
+    ledger = SpyLedger(lease=30.0)
+    assert not ledger.leases.overdue(1e9), "nothing is queued"
+    ledger.read(1, 2, now=0.0)
+    assert not ledger.leases.overdue(29.9)
+    assert ledger.leases.overdue(30.0)
+    [renewal] = ledger.to_renew(30.0)
+    ledger.leases.renewed(renewal, 30.0)
+    assert not ledger.leases.overdue(59.9)
+    assert ledger.leases.overdue(60.0)
+    ledger.start_next()
+    ledger.start_next()
+    assert not ledger.leases.overdue(60.0), "running entries are not taken next"
 
 
-def test_without_acks_there_are_no_leases_to_come_first() -> None:
-    books = Books(acks=False)
-    books.read(1)
-    assert not books.leases.overdue(1e9)
+def test_without_acks_no_lease_is_ever_overdue() -> None:
+    ledger = SpyLedger(acks=False)
+    ledger.read(1)
+    assert not ledger.leases.overdue(1e9)
 
 
-def test_what_was_left_open_here_and_is_claimed_by_us_is_handed_out_again() -> None:
-    books = Books()
-    old = left_open(books, 1)
-    assert claim(books, 1) == 1
-    new = books.started()
+def test_an_unsettled_entry_that_this_consumer_claims_is_handed_out_again() -> None:
+    ledger = SpyLedger()
+    old = left_unsettled(ledger, 1)
+    assert claim(ledger, 1) == 1
+    new = ledger.start_next()
     assert new.id == old.id
     assert new is not old
-    assert books.counters.received == 2
+    assert ledger.counters.received == 2
 
 
-def test_what_we_are_at_work_on_is_not_handed_out_again_by_a_claim() -> None:
-    books = Books()
-    books.read(1, 2, 3, 4)
-    _running, settled, sent = (books.started() for _ in range(3))
-    books.ack(sent)
-    books.acks.to_send()
-    books.ack(settled)
-    assert claim(books, 1, 2, 3, 4) == 0
-    assert books.flow.held == 4
+def test_an_entry_in_progress_is_not_handed_out_again_by_a_claim() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3, 4)
+    _running, settled, sent = (ledger.start_next() for _ in range(3))
+    ledger.ack(sent)
+    ledger.acks.to_send()
+    ledger.ack(settled)
+    assert claim(ledger, 1, 2, 3, 4) == 0
+    assert ledger.flow.held == 4
 
 
 # -- order -------------------------------------------------------------------------
 
 
 def test_without_an_order_any_entry_may_run() -> None:
-    books = Books()
-    books.read(1, 2, 3, key="k")
-    assert books.work.length == 3
-    assert books.started().lane is None
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3, key="k")
+    assert ledger.work.length == 3
+    assert ledger.start_next().lane is None
 
 
 def test_entries_of_a_key_run_one_at_a_time_in_the_order_of_reading() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, 2, key="k")
-    books.read(3, key="l")
-    books.read(4, key="k")
-    assert books.work.length == 2
-    one, three = books.started(), books.started()
+    ledger = SpyLedger(ordering=KEY)
+    ledger.read(1, 2, key="k")
+    ledger.read(3, key="l")
+    ledger.read(4, key="k")
+    assert ledger.work.length == 2
+    one, three = ledger.start_next(), ledger.start_next()
     assert ids([one, three]) == [raw(1), raw(3)]
-    assert books.work.take() is None
-    books.finish(one, ack=False)
-    two = books.started()
+    assert ledger.work.take() is None
+    ledger.finish(one, ack=False)
+    two = ledger.start_next()
     assert two.id == raw(2)
-    assert books.work.take() is None
-    books.finish(three, ack=True)
-    assert books.work.take() is None
-    books.finish(two, ack=True)
-    assert books.started().id == raw(4)
+    assert ledger.work.take() is None
+    ledger.finish(three, ack=True)
+    assert ledger.work.take() is None
+    ledger.finish(two, ack=True)
+    assert ledger.start_next().id == raw(4)
 
 
-def test_a_lane_is_free_when_the_handler_is_done_and_not_when_it_acks() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, 2, key="k")
-    one = books.started()
-    books.ack(one)
-    books.ack_confirmed(the(books.acks.to_send()))
-    assert books.work.take() is None
-    books.finish(one, ack=False)
-    assert books.started().id == raw(2)
+def test_a_lane_is_free_when_the_handler_has_finished_and_not_when_it_acks() -> None:
+    ledger = SpyLedger(ordering=KEY)
+    ledger.read(1, 2, key="k")
+    one = ledger.start_next()
+    ledger.ack(one)
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
+    assert ledger.work.take() is None
+    ledger.finish(one, ack=False)
+    assert ledger.start_next().id == raw(2)
 
 
-def test_a_key_is_a_lane_in_its_shard_only() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, key="k")
-    books.read(1, key="k", shard=B)
-    assert books.work.length == 2
+def test_a_key_is_a_lane_within_its_shard_only() -> None:
+    ledger = SpyLedger(ordering=KEY)
+    ledger.read(1, key="k")
+    ledger.read(1, key="k", shard=B)
+    assert ledger.work.length == 2
 
 
-def test_entries_without_a_key_are_one_lane_a_shard() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, 2)
-    books.read(3, key="")
-    books.read(4, shard=B)
-    assert ids([books.work.take(), books.work.take(), books.work.take()]) == [
+def test_entries_without_a_key_share_one_lane_per_shard() -> None:
+    ledger = SpyLedger(ordering=KEY)
+    ledger.read(1, 2)
+    ledger.read(3, key="")
+    ledger.read(4, shard=B)
+    assert ids([ledger.work.take(), ledger.work.take(), ledger.work.take()]) == [
         raw(1),
         raw(3),
         raw(4),
     ]
-    assert books.work.take() is None
+    assert ledger.work.take() is None
 
 
-def test_ordered_by_shard_keys_do_not_matter() -> None:
-    books = Books(ordering=SHARD)
-    books.read(1, key="k")
-    books.read(2, key="l")
-    books.read(3, shard=B)
-    assert ids([books.work.take(), books.work.take(), books.work.take()]) == [
+def test_ordering_by_shard_ignores_keys() -> None:
+    ledger = SpyLedger(ordering=SHARD)
+    ledger.read(1, key="k")
+    ledger.read(2, key="l")
+    ledger.read(3, shard=B)
+    assert ids([ledger.work.take(), ledger.work.take(), ledger.work.take()]) == [
         raw(1),
         raw(3),
         None,
     ]
 
 
-def test_lanes_are_there_as_long_as_an_entry_of_theirs_is() -> None:
-    books = Books(ordering=KEY)
+def test_a_lane_exists_as_long_as_one_of_its_entries_does() -> None:
+    ledger = SpyLedger(ordering=KEY)
     for number in range(50):
-        books.read(number, key=str(number))
-    assert len(books._ready_queue._lanes) == 50
-    books.done(50)
-    assert not books._ready_queue._lanes
+        ledger.read(number, key=str(number))
+    assert len(ledger._ready_queue._lanes) == 50
+    ledger.process_next(50)
+    assert not ledger._ready_queue._lanes
 
 
-def test_what_waits_is_filed_anew_under_another_order() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, 2, key="k")
-    books.read(3, key="l")
-    books.order_by(NONE)
-    assert books.work.length == 3
-    assert not books._ready_queue._lanes
-    books.order_by(SHARD)
-    assert books.work.length == 1
-    assert ids(entry for _ in range(3) for entry in books.done()) == [
+def test_waiting_entries_are_queued_by_a_new_order() -> None:
+    ledger = SpyLedger(ordering=KEY)
+    ledger.read(1, 2, key="k")
+    ledger.read(3, key="l")
+    ledger.order_by(NONE)
+    assert ledger.work.length == 3
+    assert not ledger._ready_queue._lanes
+    ledger.order_by(SHARD)
+    assert ledger.work.length == 1
+    assert ids(entry for _ in range(3) for entry in ledger.process_next()) == [
         raw(1),
         raw(2),
         raw(3),
     ]
 
 
-def test_filing_anew_leaves_what_runs_and_what_is_done_alone() -> None:
-    books = Books()
-    books.read(1, 2, 3, 4, key="k")
-    running = books.started()
-    books.done()
-    books.order_by(KEY)
-    assert books.work.length == 1
-    books.finish(running, ack=True)
-    assert books.work.length == 1, "it was in no lane"
-    assert ids(entry for _ in range(2) for entry in books.done()) == [raw(3), raw(4)]
-    assert books.work.take() is None
+def test_a_new_order_affects_neither_running_nor_acknowledged_entries() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3, 4, key="k")
+    running = ledger.start_next()
+    ledger.process_next()
+    ledger.order_by(KEY)
+    assert ledger.work.length == 1
+    ledger.finish(running, ack=True)
+    assert ledger.work.length == 1, "the running entry was in no lane"
+    assert ids(entry for _ in range(2) for entry in ledger.process_next()) == [
+        raw(3),
+        raw(4),
+    ]
+    assert ledger.work.take() is None
 
 
-def test_what_runs_frees_no_lane_that_is_not_there_any_more() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, key="k")
-    entry = books.started()
-    books.order_by(NONE)
-    books.finish(entry, ack=True)
-    assert books.flow.held == 0
+def test_a_running_entry_frees_no_lane_of_an_order_that_has_ended() -> None:
+    ledger = SpyLedger(ordering=KEY)
+    ledger.read(1, key="k")
+    entry = ledger.start_next()
+    ledger.order_by(NONE)
+    ledger.finish(entry, ack=True)
+    assert ledger.flow.held == 0
 
 
 # -- closing -----------------------------------------------------------------------
 
 
-def test_what_no_handler_has_seen_is_given_back_uncounted() -> None:
-    books = Books()
-    books.read(1, 2, 3)
-    books.back(4, attempts=2)
-    books.read(5, shard=B)
-    running, opened = books.started(), books.started()
-    books.finish(opened, ack=False)
-    given = [
-        (shard.stream, count, back) for shard, count, back in books.removals.release()
+def test_release_sets_counts_that_exclude_waiting_and_interrupted_entries() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3)
+    ledger.recover(4, attempts=2)
+    ledger.read(5, shard=B)
+    running, unsettled = ledger.start_next(), ledger.start_next()
+    ledger.finish(unsettled, ack=False)
+    released = [
+        (shard.stream, count, ids_) for shard, count, ids_ in ledger.removals.release()
     ]
-    assert given == [
+    assert released == [
         ("a", 0, [raw(3), raw(1)]),
         ("a", 3, [raw(4)]),
         ("a", 2, [raw(2)]),
         ("b", 0, [raw(5)]),
     ]
     assert running.state is State.RELEASED
-    assert opened.state is State.RELEASED
-    assert not any(known(books, A, raw(n)) for n in (1, 2, 3, 4))
-    assert books.work.take() is None
-    assert (books.flow.held, books.flow.size) == (1, 10), "the handler is still at work"
-    books.finish(running, ack=True)
-    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (0, 0, 0)
-    assert list(books.removals.release()) == []
+    assert unsettled.state is State.RELEASED
+    assert not any(known(ledger, A, raw(n)) for n in (1, 2, 3, 4))
+    assert ledger.work.take() is None
+    assert (ledger.flow.held, ledger.flow.size) == (1, 10), "the handler still runs"
+    ledger.finish(running, ack=True)
+    assert (ledger.flow.held, ledger.flow.size, ledger.acks.uncommitted) == (0, 0, 0)
+    assert list(ledger.removals.release()) == []
 
 
-def test_what_is_acknowledged_is_not_given_back() -> None:
-    books = Books()
-    books.read(1, 2, 3)
-    settled, sent = books.started(), books.started()
-    books.ack(sent)
-    batch = the(books.acks.to_send())
-    books.ack(settled)
-    assert [back for _, _, back in books.removals.release()] == [[raw(3)]]
-    books.ack_confirmed(batch)
-    books.ack_confirmed(the(books.acks.to_send()))
+def test_an_acknowledged_entry_is_not_released() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3)
+    settled, sent = ledger.start_next(), ledger.start_next()
+    ledger.ack(sent)
+    batch = only(ledger.acks.to_send())
+    ledger.ack(settled)
+    assert [ids_ for _, _, ids_ in ledger.removals.release()] == [[raw(3)]]
+    ledger.ack_confirmed(batch)
+    ledger.ack_confirmed(only(ledger.acks.to_send()))
     assert settled.state is sent.state is State.DONE
 
 
-def test_what_was_given_back_can_not_be_acknowledged() -> None:
-    books = Books()
-    books.read(1)
-    entry = books.started()
-    list(books.removals.release())
-    assert not books.ack(entry)
-    books.finish(entry, ack=True)
-    assert not books.ack(entry)
-    assert books.acks.to_send() == []
+def test_a_released_entry_cannot_be_acknowledged() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    list(ledger.removals.release())
+    assert not ledger.ack(entry)
+    ledger.finish(entry, ack=True)
+    assert not ledger.ack(entry)
+    assert ledger.acks.to_send() == []
 
 
-def test_no_lane_is_left_over_by_giving_back() -> None:
-    books = Books(ordering=KEY)
-    books.read(1, 2, 3, key="k")
-    running = books.started()
-    list(books.removals.release())
-    books.finish(running, ack=True)
-    assert not books._ready_queue._lanes
-    assert books.work.take() is None
-    assert books.flow.held == 0
+def test_releasing_leaves_no_lane_behind() -> None:
+    ledger = SpyLedger(ordering=KEY)
+    ledger.read(1, 2, 3, key="k")
+    running = ledger.start_next()
+    list(ledger.removals.release())
+    ledger.finish(running, ack=True)
+    assert not ledger._ready_queue._lanes
+    assert ledger.work.take() is None
+    assert ledger.flow.held == 0
 
 
-def test_an_entry_is_no_work_for_the_garbage_collector() -> None:
-    books = Books()
-    books.read(1)
-    assert not gc.is_tracked(books.started())
+def test_an_entry_is_not_tracked_by_the_garbage_collector() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    assert not gc.is_tracked(ledger.start_next())
 
 
-def test_closing_keeps_no_entry_alive_and_rings_nobody() -> None:
-    books = Books()
-    books.read(*range(5))
-    books.deliveries.received(B, [[raw(1), None]], 0.0, 10)
-    running, opened, settled, sent = (books.started() for _ in range(4))
-    books.finish(opened, ack=False)
-    books.ack(sent)
-    books.acks.to_send()
-    books.ack(settled)
-    rings = books.room_rings, books.outcome_rings
-    books.close()
-    assert (books.room_rings, books.outcome_rings) == rings
-    assert all(not a.entries and not a.to_ack for a in books.shards.values())
-    assert running.state is opened.state is State.RELEASED
-    assert books.work.take() is None
-    books.finish(running, ack=True)
-    books.finish(settled, ack=True)
-    assert books.flow.held == 1, "the handler of the one that was sent is at work"
-    books.close()
+def test_closing_keeps_no_entry_alive_and_sends_no_signal() -> None:
+    ledger = SpyLedger()
+    ledger.read(*range(5))
+    ledger.deliveries.received(B, [[raw(1), None]], 0.0, 10)
+    running, unsettled, settled, sent = (ledger.start_next() for _ in range(4))
+    ledger.finish(unsettled, ack=False)
+    ledger.ack(sent)
+    ledger.acks.to_send()
+    ledger.ack(settled)
+    signals = ledger.capacity_signals, ledger.outcome_signals
+    ledger.close()
+    assert (ledger.capacity_signals, ledger.outcome_signals) == signals
+    assert all(not a.entries and not a.to_ack for a in ledger.shards.values())
+    assert running.state is unsettled.state is State.RELEASED
+    assert ledger.work.take() is None
+    ledger.finish(running, ack=True)
+    ledger.finish(settled, ack=True)
+    assert ledger.flow.held == 1, "the handler of the sent entry still runs"
+    ledger.close()
 
 
 @pytest.mark.parametrize("acks", [True, False])
-def test_what_was_queued_dies_with_a_closed_ledger(acks: bool) -> None:  # noqa: FBT001
+def test_queued_entries_are_freed_with_a_closed_ledger(acks: bool) -> None:  # noqa: FBT001
     fields = Fields([b"msg", b"large"])
     alive = ref(fields)
-    books = Books(acks=acks)
-    books.deliveries.received(A, [[raw(1), fields]], 0.0, 10)
-    books.close()
-    del fields, books
+    ledger = SpyLedger(acks=acks)
+    ledger.deliveries.received(A, [[raw(1), fields]], 0.0, 10)
+    ledger.close()
+    del fields, ledger
     gc.collect()
     assert alive() is None

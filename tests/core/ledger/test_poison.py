@@ -1,4 +1,4 @@
-"""What kills its process is found, and nothing else is taken for it."""
+"""Poison guard: it finds entries that kill their process, and only those."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.states import WITH_HANDLER, State
-from support.ledger import A, Books, raw
+from support.ledger import A, SpyLedger, raw
 
 
 @dataclass(eq=False)
@@ -41,14 +41,14 @@ def two() -> tuple[PoisonGuard, Consumer, Consumer]:
 
 
 def running(state: State = State.RUNNING) -> Entry:
-    books = Books()
-    books.read(1)
-    entry = books.started()
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
     entry.state = state
     return entry
 
 
-def test_without_a_probe_everything_may_start() -> None:
+def test_without_a_probe_every_handler_may_start() -> None:
     guard, one, _ = two()
     assert guard.is_open(0.0)
     assert guard.until is None
@@ -56,7 +56,7 @@ def test_without_a_probe_everything_may_start() -> None:
     assert guard.is_open(0.0)
 
 
-def test_while_nothing_runs_a_probe_may_run_at_once_and_nothing_else() -> None:
+def test_while_nothing_runs_a_probe_may_start_and_nothing_else() -> None:
     guard, one, other = two()
     assert guard.admits(one, 5.0)
     assert (one.holds, other.holds) == (1, 1)
@@ -68,14 +68,14 @@ def test_while_nothing_runs_a_probe_may_run_at_once_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_probe_waits_until_all_that_runs_has_finished(*, known: bool) -> None:
+def test_a_probe_waits_until_all_running_handlers_have_finished(*, known: bool) -> None:
     guard, one, other = two()
     if known:
         other.running.append(running())
     else:
         other.untracked = 1
     assert not guard.admits(one, 0.0)
-    assert not guard.is_open(1.0), "or it would wait for ever"
+    assert not guard.is_open(1.0), "otherwise the probe would wait for ever"
     assert one.wakes == 0
     other.running.clear()
     other.untracked = 0
@@ -98,11 +98,11 @@ def test_a_probe_waits_for_no_handler_longer_than_a_lease() -> None:
     probe = running()
     guard.started(probe, 30.0, confirms=True)
     probe.state = State.DONE
-    # It has shown that it does not kill, so the next one need not wait for it.
+    # A handler that hangs does not kill, so the next probe need not wait for it.
     assert guard.admits(one, 31.0)
 
 
-def test_others_wait_for_a_probe_no_longer_than_a_lease() -> None:
+def test_other_entries_wait_for_a_probe_no_longer_than_a_lease() -> None:
     guard, one, other = two()
     assert guard.admits(one, 0.0)
     probe = running()
@@ -128,7 +128,7 @@ def test_a_probe_has_finished_when_its_outcome_is_confirmed(*, confirms: bool) -
     assert guard.is_open(1.0)
 
 
-def test_who_asks_while_another_one_waits_is_woken_when_that_is_over() -> None:
+def test_a_consumer_that_asks_while_another_waits_is_woken_afterwards() -> None:
     guard, one, other = two()
     one.running.append(running())
     assert not guard.admits(one, 0.0)
@@ -140,7 +140,7 @@ def test_who_asks_while_another_one_waits_is_woken_when_that_is_over() -> None:
     assert guard.is_open(0.0)
 
 
-def test_a_consumer_that_closes_takes_its_probe_with_it() -> None:
+def test_closing_a_consumer_withdraws_its_probe() -> None:
     guard, one, other = two()
     assert guard.admits(one, 0.0)
     guard.leave(one)
@@ -152,7 +152,7 @@ def test_a_consumer_that_closes_takes_its_probe_with_it() -> None:
     assert guard.is_open(0.0)
 
 
-def test_a_probe_may_run_when_the_consumer_closes_that_it_waited_for() -> None:
+def test_a_probe_may_run_when_the_consumer_that_it_waited_for_closes() -> None:
     guard, one, other = two()
     other.running.append(running())
     assert not guard.admits(one, 0.0)
@@ -166,7 +166,7 @@ def test_a_probe_may_run_when_the_consumer_closes_that_it_waited_for() -> None:
 
 @dataclass
 class Server:
-    """Entries that are pending: whose they are, and the delivery count."""
+    """Pending entries: their owners and delivery counts."""
 
     owners: dict[int, int] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
@@ -175,34 +175,34 @@ class Server:
 class Process:
     """A process with consumers of the same group, which share the guard.
 
-    It does what `EntryQueue` and `DeliveryCounts` do with ledger and guard.
+    It uses ledger and guard as `EntryQueue` and `DeliveryCounts` do.
     """
 
     def __init__(
-        self, number: int, server: Server, most: int, poison: set[int]
+        self, number: int, server: Server, max_attempts: int, poison: set[int]
     ) -> None:
         self.number, self.server, self.poison = number, server, poison
         self.dead: list[int] = []
         self.guard = PoisonGuard()
-        self.members = [Running(self, most) for _ in range(2)]
+        self.members = [Running(self, max_attempts) for _ in range(2)]
         for member in self.members:
             self.guard.join(member)
 
     def settle(self) -> None:
-        """Have all outcomes confirmed."""
+        """Confirm all outcomes."""
         for member in self.members:
-            for batch in member.books.acks.to_send():
+            for batch in member.ledger.acks.to_send():
                 for id_ in batch.ids:
                     del self.server.owners[number_of(id_)]
-                member.books.ack_confirmed(batch)
+                member.ledger.ack_confirmed(batch)
 
-    def bury(self) -> None:
+    def write_dead_letters(self) -> None:
         """Write dead letters."""
         for member in self.members:
-            for entry in member.books.acks.dead_letters_to_send(100):
+            for entry in member.ledger.acks.dead_letters_to_send(100):
                 self.dead.append(number_of(entry.id))
                 del self.server.owners[number_of(entry.id)]
-                member.books.dead_letter_confirmed(entry, ours=True)
+                member.ledger.dead_letter_confirmed(entry, ours=True)
 
 
 class Running:
@@ -211,13 +211,13 @@ class Running:
     lease = 30.0
     untracked = 0
 
-    def __init__(self, process: Process, most: int) -> None:
+    def __init__(self, process: Process, max_attempts: int) -> None:
         self.process = process
-        self.books = Books(max_attempts=most, max_messages=1000)
+        self.ledger = SpyLedger(max_attempts=max_attempts, max_messages=1000)
 
     @property
     def running(self) -> Sequence[Entry]:
-        return self.books.running
+        return self.ledger.running
 
     def hold(self) -> None:
         pass
@@ -226,23 +226,23 @@ class Running:
         pass
 
     def start(self, *, counting: bool) -> None:
-        """Start what is next, if it may."""
-        books, guard = self.books, self.process.guard
-        books.work.counts_starts = counting
-        if books.work.next_is_probe:
+        """Start the next entry, if it may start."""
+        ledger, guard = self.ledger, self.process.guard
+        ledger.work.counts_starts = counting
+        if ledger.work.next_is_probe:
             if not guard.admits(self, 0.0):
                 return
-            [entry] = books.work.take_counted()
+            [entry] = ledger.work.take_counted()
             guard.started(entry, 0.0, confirms=True)
             self.process.settle()
             self.count(entry)
             return
         guard.withdraw(self)
         if guard.is_open(0.0):
-            for entry in books.work.take_counted():
+            for entry in ledger.work.take_counted():
                 self.count(entry)
                 return
-            books.work.take()
+            ledger.work.take()
 
     def count(self, entry: Entry) -> None:
         number = number_of(entry.id)
@@ -254,68 +254,68 @@ def number_of(id_: bytes) -> int:
     return int(id_.partition(b"-")[0])
 
 
-class World:
-    """Processes that die of what they handle, and come again."""
+class Fleet:
+    """Processes that are killed by entries and restarted."""
 
-    def __init__(self, processes: int, most: int, poison: set[int]) -> None:
-        self.most, self.poison = most, poison
+    def __init__(self, processes: int, max_attempts: int, poison: set[int]) -> None:
+        self.max_attempts, self.poison = max_attempts, poison
         self.server = Server()
         self.fresh = iter(range(1, 40))
         self.dead: list[int] = []
         self.deaths = 0
-        self.processes = [self.born(number) for number in range(processes)]
+        self.processes = [self.started(number) for number in range(processes)]
 
-    def born(self, number: int) -> Process:
-        return Process(number, self.server, self.most, self.poison)
+    def started(self, number: int) -> Process:
+        return Process(number, self.server, self.max_attempts, self.poison)
 
     def read(self, process: Process, member: Running, count: int) -> None:
         ids = [number for number, _ in zip(self.fresh, range(count), strict=False)]
         for number in ids:
             self.server.owners[number] = process.number
             self.server.counts[number] = 1
-        member.books.read(*ids)
+        member.ledger.read(*ids)
 
     def claim(self, process: Process, member: Running) -> None:
-        """Take over what nobody has: its process has died."""
+        """Claim the entries whose process has died."""
         known = {
             number_of(entry.id)
             for each in self.processes
             for other in each.members
-            for entry in other.books.in_books()
+            for entry in other.ledger.held_entries()
         }
         lost = [n for n in self.server.owners if n not in known]
         for number in lost:
             self.server.owners[number] = process.number
         entries = [[raw(number), [b"msg", b"x"]] for number in lost]
         counts = {raw(number): self.server.counts[number] for number in lost}
-        member.books.deliveries.recovered(A, entries, 0.0, counts, claimed=True)
+        member.ledger.deliveries.recovered(A, entries, 0.0, counts, claimed=True)
 
     def handle(self, process: Process, member: Running, pick: int) -> None:
-        """Have a handler end; or with it, the process."""
-        at_work = member.running
-        if not at_work:
+        """Finish a handler, or kill its process if the entry is poison."""
+        running = member.running
+        if not running:
             return
-        entry = at_work[pick % len(at_work)]
+        entry = running[pick % len(running)]
         if number_of(entry.id) in self.poison:
             self.die(process)
         else:
-            member.books.processed(entry)
+            member.ledger.processed(entry)
 
     def kill(self, process: Process) -> None:
-        """Have a process die, if something is at work in it that does that."""
-        at_work = {number_of(e.id) for each in process.members for e in each.running}
-        if at_work & self.poison:
+        """Kill a process if one of its running entries is poison."""
+        running = {number_of(e.id) for each in process.members for e in each.running}
+        if running & self.poison:
             self.die(process)
 
     def die(self, process: Process) -> None:
         self.deaths += 1
         self.dead += process.dead
-        self.processes[process.number] = self.born(process.number)
+        self.processes[process.number] = self.started(process.number)
 
-    def step(self, act: str, which: int, pick: int) -> None:
+    def run_step(self, step: str, which: int, pick: int) -> None:
         process = self.processes[which // 2 % len(self.processes)]
         member = process.members[which % 2]
-        match act:
+        match step:
             case "read":
                 self.read(process, member, pick % 5 + 1)
             case "claim":
@@ -326,28 +326,28 @@ class World:
                 member.start(counting=False)
             case "settle":
                 process.settle()
-            case "bury":
-                process.bury()
+            case "dead-letter":
+                process.write_dead_letters()
             case "kill":
                 self.kill(process)
             case _:
                 self.handle(process, member, pick)
 
-    def run_out(self) -> None:
-        """Go on until everything is handled or dead."""
+    def drain(self) -> None:
+        """Go on until every entry is acknowledged or dead-lettered."""
         for _ in range(5000):
             for which in range(4):
-                for act in ("claim", "start", "handle", "settle", "bury"):
-                    self.step(act, which, 0)
+                for step in ("claim", "start", "handle", "settle", "dead-letter"):
+                    self.run_step(step, which, 0)
             if not self.server.owners:
                 break
-        assert not self.server.owners, "it comes to no end"
+        assert not self.server.owners, "some entries are never finished"
         for process in self.processes:
             self.dead += process.dead
 
 
-ACTS = [
-    *("read", "claim", "handle", "settle", "bury"),
+STEPS = [
+    *("read", "claim", "handle", "settle", "dead-letter"),
     *("start", "start", "start", "uncounted", "kill", "kill"),
 ]
 
@@ -355,28 +355,28 @@ ACTS = [
 @settings(max_examples=100, deadline=None)
 @given(
     processes=st.integers(1, 2),
-    most=st.sampled_from([2, 2, 3, 5]),
+    max_attempts=st.sampled_from([2, 2, 3, 5]),
     poison=st.sets(st.integers(1, 39), min_size=1, max_size=20),
     seed=st.randoms(use_true_random=False),
 )
-def test_however_often_processes_die_only_what_kills_them_is_given_up(
-    processes: int, most: int, poison: set[int], seed: Random
+def test_only_entries_that_kill_their_process_are_given_up_after_any_crashes(
+    processes: int, max_attempts: int, poison: set[int], seed: Random
 ) -> None:
-    world = World(processes, most, poison)
+    fleet = Fleet(processes, max_attempts, poison)
     for _ in range(400):
-        world.step(seed.choice(ACTS), seed.randrange(4), seed.randrange(100))
-    world.run_out()
-    assert set(world.dead) <= poison
-    assert len(world.dead) == len(set(world.dead))
-    assert all(entry.state not in WITH_HANDLER for entry in left(world))
-    # A start above the pace at which they are counted is one more.
-    assert world.deaths <= len(poison) * (most + 1)
+        fleet.run_step(seed.choice(STEPS), seed.randrange(4), seed.randrange(100))
+    fleet.drain()
+    assert set(fleet.dead) <= poison
+    assert len(fleet.dead) == len(set(fleet.dead))
+    assert all(entry.state not in WITH_HANDLER for entry in held_entries_of(fleet))
+    # A start at a rate at which starts are not counted adds one.
+    assert fleet.deaths <= len(poison) * (max_attempts + 1)
 
 
-def left(world: World) -> list[Entry]:
+def held_entries_of(fleet: Fleet) -> list[Entry]:
     return [
         entry
-        for process in world.processes
+        for process in fleet.processes
         for member in process.members
-        for entry in member.books.in_books()
+        for entry in member.ledger.held_entries()
     ]

@@ -12,15 +12,15 @@ limits = st.tuples(
     st.integers(1, 5000), st.integers(1, 1_000_000), st.floats(0.001, 3600.0)
 )
 reads = st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 100_000)), max_size=20)
-# Messages that were done, and seconds that went by meanwhile; what was dropped or lost
-# counts as well, and none is ever undone.
-paces = st.lists(
+# Messages that were done, and the seconds that this took. Messages that were dropped or
+# lost count as done, and the number never falls.
+progress = st.lists(
     st.tuples(st.integers(0, 5000), st.floats(0.0, 100_000.0)), max_size=20
 )
 
 
 class Clock:
-    """Tells a window the pace, step by step."""
+    """Reports progress to a prefetch window step by step."""
 
     def __init__(self, prefetch_window: PrefetchWindow) -> None:
         self.prefetch_window = prefetch_window
@@ -28,7 +28,7 @@ class Clock:
         self.now = 1000.0
         prefetch_window.take_rate(0, self.now)
 
-    def goes_on(self, done: int, seconds: float) -> None:
+    def advance(self, done: int, seconds: float) -> None:
         self.done += done
         self.now += seconds
         self.prefetch_window.take_rate(self.done, self.now)
@@ -41,20 +41,20 @@ def after(limit: tuple[int, int, float], past: list[tuple[int, int]]) -> Prefetc
     return prefetch_window
 
 
-def grown(max_messages: int = 1000, max_wait: float = 1.0) -> Clock:
-    """Give a window that pace does not bound, for now."""
+def fast_clock(max_messages: int = 1000, max_wait: float = 1.0) -> Clock:
+    """Return a clock whose window the rate does not bound for now."""
     clock = Clock(PrefetchWindow(max_messages, 10**9, max_wait))
     for _ in range(20):
-        clock.goes_on(10**6, 0.0)
+        clock.advance(10**6, 0.0)
     return clock
 
 
-# -- what may be held --------------------------------------------------------------
+# -- capacity ----------------------------------------------------------------------
 
 
 @given(limits, reads, st.integers(0, 10_000), st.integers(0, 2_000_000))
 @settings(max_examples=300, deadline=None)
-def test_what_is_free_is_never_negative_and_never_goes_over_the_messages(
+def test_free_is_never_negative_and_never_exceeds_the_capacity(
     limit: tuple[int, int, float], past: list[tuple[int, int]], held: int, size: int
 ) -> None:
     prefetch_window = after(limit, past)
@@ -65,7 +65,7 @@ def test_what_is_free_is_never_negative_and_never_goes_over_the_messages(
 
 @given(limits, reads)
 @settings(max_examples=200, deadline=None)
-def test_who_holds_nothing_may_always_read_something(
+def test_a_consumer_that_holds_nothing_may_always_read_something(
     limit: tuple[int, int, float], past: list[tuple[int, int]]
 ) -> None:
     prefetch_window = after(limit, past)
@@ -76,7 +76,7 @@ def test_who_holds_nothing_may_always_read_something(
 
 @given(limits, reads.filter(bool), st.integers(0, 5000), st.integers(1, 100_000))
 @settings(max_examples=300, deadline=None)
-def test_messages_no_larger_than_the_last_read_ones_stay_within_the_bytes(
+def test_messages_no_larger_than_those_last_read_stay_within_max_bytes(
     limit: tuple[int, int, float],
     past: list[tuple[int, int]],
     held: int,
@@ -84,12 +84,12 @@ def test_messages_no_larger_than_the_last_read_ones_stay_within_the_bytes(
 ) -> None:
     prefetch_window = after(limit, [*past, (1, each)])
     free = prefetch_window.free(held, held * each)
-    # One message that is larger than all that may be held has to go through.
+    # One message that is larger than the bound has to be read nevertheless.
     assert free == 0 or held + free == 1 or (held + free) * each <= limit[1]
     assert prefetch_window.capacity == 1 or prefetch_window.capacity * each <= limit[1]
 
 
-def test_before_the_first_read_sizes_are_unknown_and_messages_bound_alone() -> None:
+def test_before_the_first_read_only_the_number_of_messages_is_bounded() -> None:
     prefetch_window = PrefetchWindow(100, 10, 1.0)
     assert prefetch_window.capacity == 100
     assert prefetch_window.free(0, 0) == 100
@@ -106,7 +106,7 @@ def test_large_messages_lower_the_capacity_at_once() -> None:
     assert prefetch_window.free(10, 10_000) == 0
 
 
-def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
+def test_a_message_larger_than_max_bytes_is_read_alone() -> None:
     prefetch_window = PrefetchWindow(1000, 10_000, 1.0)
     prefetch_window.learn_size(1, 50_000)
     assert prefetch_window.capacity == prefetch_window.aim(0) == 1
@@ -114,7 +114,7 @@ def test_one_message_that_is_larger_than_the_bound_is_read_alone() -> None:
     assert prefetch_window.free(1, 50_000) == 0
 
 
-def test_small_messages_raise_the_capacity_by_a_tenth_a_read() -> None:
+def test_small_messages_raise_the_capacity_by_a_tenth_per_read() -> None:
     prefetch_window = PrefetchWindow(1000, 9000, 1.0)
     prefetch_window.learn_size(1, 1000)
     assert prefetch_window.capacity == 9
@@ -127,12 +127,12 @@ def test_small_messages_raise_the_capacity_by_a_tenth_a_read() -> None:
     assert prefetch_window.capacity == 1000
 
 
-# -- what should wait --------------------------------------------------------------
+# -- aim ---------------------------------------------------------------------------
 
 
-@given(limits, reads, paces, st.integers(0, 10_000))
+@given(limits, reads, progress, st.integers(0, 10_000))
 @settings(max_examples=300, deadline=None)
-def test_what_should_wait_is_never_negative_and_never_more_than_may_be_held(
+def test_the_aim_is_never_negative_and_never_more_than_may_be_held(
     limit: tuple[int, int, float],
     past: list[tuple[int, int]],
     steps: list[tuple[int, float]],
@@ -141,7 +141,7 @@ def test_what_should_wait_is_never_negative_and_never_more_than_may_be_held(
     prefetch_window = after(limit, past)
     clock = Clock(prefetch_window)
     for done, seconds in [(0, 0.0), *steps]:
-        clock.goes_on(done, seconds)
+        clock.advance(done, seconds)
         assert (
             0
             <= prefetch_window.aim(0)
@@ -150,36 +150,36 @@ def test_what_should_wait_is_never_negative_and_never_more_than_may_be_held(
         )
 
 
-@given(limits, paces, st.integers(0, 10_000))
+@given(limits, progress, st.integers(0, 10_000))
 @settings(max_examples=300, deadline=None)
-def test_it_rises_to_what_those_want_who_have_nothing_to_do(
+def test_the_aim_rises_to_the_number_of_idle_workers(
     limit: tuple[int, int, float], steps: list[tuple[int, float]], idle_workers: int
 ) -> None:
     prefetch_window = PrefetchWindow(*limit)
     clock = Clock(prefetch_window)
     for done, seconds in steps:
-        clock.goes_on(done, seconds)
+        clock.advance(done, seconds)
     assert prefetch_window.aim(idle_workers) == max(
         prefetch_window.aim(0), min(idle_workers, prefetch_window.capacity)
     )
 
 
-@given(limits, paces)
+@given(limits, progress)
 @settings(max_examples=300, deadline=None)
-def test_it_doubles_at_most_whenever_the_pace_is_taken(
+def test_the_aim_at_most_doubles_whenever_the_rate_is_taken(
     limit: tuple[int, int, float], steps: list[tuple[int, float]]
 ) -> None:
     prefetch_window = PrefetchWindow(*limit)
     clock = Clock(prefetch_window)
     for done, seconds in steps:
         before = prefetch_window.aim(0)
-        clock.goes_on(done, seconds)
+        clock.advance(done, seconds)
         assert prefetch_window.aim(0) <= 2 * max(1, before)
 
 
-@given(limits, paces, st.integers(1, 5000), st.floats(0.001, 100_000.0))
+@given(limits, progress, st.integers(1, 5000), st.floats(0.001, 100_000.0))
 @settings(max_examples=300, deadline=None)
-def test_no_more_waits_than_the_pace_of_late_gets_done_in_time(
+def test_no_more_messages_wait_than_the_recent_rate_finishes_within_max_wait(
     limit: tuple[int, int, float],
     steps: list[tuple[int, float]],
     done: int,
@@ -188,63 +188,63 @@ def test_no_more_waits_than_the_pace_of_late_gets_done_in_time(
     prefetch_window = PrefetchWindow(*limit)
     clock = Clock(prefetch_window)
     for step in steps:
-        clock.goes_on(*step)
-    # From the last time that anything had been done.
-    clock.goes_on(1, 0.0)
-    clock.goes_on(done, span)
+        clock.advance(*step)
+    # The rate is measured from the last time that a message was done.
+    clock.advance(1, 0.0)
+    clock.advance(done, span)
     assert prefetch_window.aim(0) <= done / span * limit[2] * (1 + 1e-9)
 
 
-@given(st.integers(1, 5000), paces, st.floats(0.001, 10.0))
+@given(st.integers(1, 5000), progress, st.floats(0.001, 10.0))
 @settings(max_examples=200, deadline=None)
-def test_quick_handlers_come_to_have_all_that_may_be_held(
+def test_fast_handlers_reach_an_aim_of_all_that_may_be_held(
     max_messages: int, steps: list[tuple[int, float]], span: float
 ) -> None:
     clock = Clock(PrefetchWindow(max_messages, 10**9, 1.0))
     for step in steps:
-        clock.goes_on(*step)
-    # Each time, they do what may wait, ten times as fast as they need to be.
+        clock.advance(*step)
+    # Each time handlers do all messages that may wait, ten times as fast as needed.
     each = int(10 * max_messages * span) + 1
     for _ in range(14 + max_messages // each + 1):
-        clock.goes_on(each, span)
+        clock.advance(each, span)
     assert clock.prefetch_window.aim(0) == max_messages
 
 
-def test_more_wait_only_after_half_of_what_may_wait_was_done() -> None:
+def test_the_aim_grows_only_after_half_of_the_waiting_messages_are_done() -> None:
     clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
     for _ in range(FIRST // 2 - 1):
-        clock.goes_on(1, 0.0001)
-        assert clock.prefetch_window.aim(0) == FIRST, "a few quick ones prove little"
-    clock.goes_on(1, 0.0001)
+        clock.advance(1, 0.0001)
+        assert clock.prefetch_window.aim(0) == FIRST, "a few fast messages prove little"
+    clock.advance(1, 0.0001)
     assert clock.prefetch_window.aim(0) == 2 * FIRST
-    clock.goes_on(FIRST - 1, 0.0001)
+    clock.advance(FIRST - 1, 0.0001)
     assert clock.prefetch_window.aim(0) == 2 * FIRST
-    clock.goes_on(1, 0.0001)
+    clock.advance(1, 0.0001)
     assert clock.prefetch_window.aim(0) == 4 * FIRST
 
 
-def test_a_few_wait_at_first_and_no_more_than_may_be_held() -> None:
+def test_the_first_aim_is_small_and_within_the_capacity() -> None:
     assert PrefetchWindow(1000, 10**9, 1.0).aim(0) == FIRST
     assert PrefetchWindow(3, 10**9, 1.0).aim(0) == 3
     assert PrefetchWindow(3, 10**9, 1.0).aim(100) == 3
 
 
-def test_the_first_look_tells_no_pace() -> None:
+def test_the_first_call_of_take_rate_sets_no_rate() -> None:
     prefetch_window = PrefetchWindow(1000, 10**9, 1.0)
     prefetch_window.take_rate(500, 7.0)
     assert prefetch_window.aim(0) == FIRST
-    # The pace is taken from there on.
+    # The rate is measured from here on.
     prefetch_window.take_rate(504, 8.0)
     assert prefetch_window.aim(0) == 4
 
 
-def test_without_progress_no_pace_is_taken() -> None:
-    clock = grown()
+def test_without_progress_the_rate_does_not_change() -> None:
+    clock = fast_clock()
     for _ in range(10):
-        clock.goes_on(0, 1.0)
+        clock.advance(0, 1.0)
         assert clock.prefetch_window.aim(0) == 1000
-    clock.goes_on(20, 10.0)
-    assert clock.prefetch_window.aim(0) == 1, "20 in 20 s, the silent ones among them"
+    clock.advance(20, 10.0)
+    assert clock.prefetch_window.aim(0) == 1, "20 in 20 s, the idle seconds included"
 
 
 @pytest.mark.parametrize(
@@ -261,26 +261,26 @@ def test_without_progress_no_pace_is_taken() -> None:
         (5000, 1.0, 1.0, 1000),
     ],
 )
-def test_what_may_wait_is_pace_times_time(
+def test_the_aim_is_the_rate_multiplied_by_max_wait(
     done: int, span: float, max_wait: float, aim: int
 ) -> None:
-    clock = grown(max_wait=max_wait)
-    clock.goes_on(done, span)
+    clock = fast_clock(max_wait=max_wait)
+    clock.advance(done, span)
     assert clock.prefetch_window.aim(0) == aim
 
 
-def test_from_nothing_it_grows_again_by_doubling() -> None:
-    clock = grown(20)
-    clock.goes_on(1, 600.0)
+def test_from_zero_the_aim_grows_again_by_doubling() -> None:
+    clock = fast_clock(20)
+    clock.advance(1, 600.0)
     aims = [clock.prefetch_window.aim(0)]
     for _ in range(6):
-        clock.goes_on(1000, 1.0)
+        clock.advance(1000, 1.0)
         aims.append(clock.prefetch_window.aim(0))
     assert aims == [0, 2, 4, 8, 16, 20, 20]
 
 
-def test_handlers_that_end_side_by_side_make_no_quick_pace() -> None:
-    """Sixteen that take a tenth of a second are slow, however near they end."""
+def test_handlers_that_finish_together_do_not_make_the_rate_high() -> None:
+    """Sixteen handlers that take 0.1 s are slow, however close together they end."""
     prefetch_window = PrefetchWindow(1000, 10**6, 1.0)
     prefetch_window.take_rate(0, 0.0)
     for number in range(1, 20):
@@ -289,7 +289,7 @@ def test_handlers_that_end_side_by_side_make_no_quick_pace() -> None:
         assert prefetch_window.slow
 
 
-def test_many_in_a_moment_are_a_quick_pace_and_few_in_a_while_a_slow_one() -> None:
+def test_many_messages_at_once_make_a_high_rate_and_few_over_time_a_low_one() -> None:
     prefetch_window = PrefetchWindow(1000, 10**6, 1.0)
     prefetch_window.take_rate(0, 0.0)
     prefetch_window.take_rate(100, 0.01)
@@ -307,12 +307,12 @@ def test_many_in_a_moment_are_a_quick_pace_and_few_in_a_while_a_slow_one() -> No
         (2000, 1.0, False),
         (10**6, 1e6, True),
         (100, 0.04, False),
-        # Too few, or too quick, to be taken.
+        # Too few messages, or too short a time, for a rate.
         (99, 0.04, True),
         (200, 0.0, True),
     ],
 )
-def test_below_two_thousand_a_second_it_is_slow(
+def test_below_two_thousand_messages_a_second_the_rate_is_slow(
     done: int,
     seconds: float,
     slow: bool,  # noqa: FBT001
@@ -323,17 +323,17 @@ def test_below_two_thousand_a_second_it_is_slow(
     assert prefetch_window.slow == slow
 
 
-def test_before_a_pace_is_known_it_is_slow() -> None:
+def test_before_a_rate_is_known_it_counts_as_slow() -> None:
     clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
     assert clock.prefetch_window.slow
-    clock.goes_on(0, 5.0)
+    clock.advance(0, 5.0)
     assert clock.prefetch_window.slow
 
 
-def test_it_is_as_slow_as_it_was_of_late() -> None:
+def test_the_rate_stays_as_it_was_until_a_message_is_done() -> None:
     clock = Clock(PrefetchWindow(1000, 10**9, 1.0))
-    clock.goes_on(10_000, 1.0)
-    clock.goes_on(0, 1000.0)
-    assert not clock.prefetch_window.slow, "nothing was there to be done"
-    clock.goes_on(1, 1.0)
+    clock.advance(10_000, 1.0)
+    clock.advance(0, 1000.0)
+    assert not clock.prefetch_window.slow, "no message was done meanwhile"
+    clock.advance(1, 1.0)
     assert clock.prefetch_window.slow

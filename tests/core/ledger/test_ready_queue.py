@@ -1,4 +1,4 @@
-"""The queue and its lanes, by themselves and against lists."""
+"""Ready queue and lanes: examples, and a comparison with a model of lists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def suspected(of: ShardState, number: int, key: str | None = None) -> Entry:
 
 
 def taken(ready_queue: ReadyQueue) -> Entry | None:
-    """Take what can be taken, as the ledger does."""
+    """Take the next entry that can be taken, as the ledger does."""
     while ready_queue.ready:
         if not ready_queue.defer(ready_queue.ready[0]):
             return ready_queue.ready.popleft()
@@ -77,7 +77,7 @@ def test_without_an_order_there_are_no_lanes() -> None:
     assert list(ready_queue.ready) == both[1:]
 
 
-def test_the_first_of_a_lane_stands_in_the_queue_and_the_others_behind_it() -> None:
+def test_the_first_of_a_lane_is_in_the_queue_and_the_others_wait_in_the_lane() -> None:
     a = shard_state()
     one, two, three, other = (entry(a, n, k) for n, k in enumerate("kkkl"))
     ready_queue = lanes_of(one, two, three, other)
@@ -89,7 +89,7 @@ def test_the_first_of_a_lane_stands_in_the_queue_and_the_others_behind_it() -> N
     assert ready_queue.behind == 1
 
 
-def test_a_lane_is_gone_with_its_last_entry() -> None:
+def test_a_lane_ends_with_its_last_entry() -> None:
     a = shard_state()
     one = entry(a, 1, "k")
     ready_queue = lanes_of(one)
@@ -100,9 +100,7 @@ def test_a_lane_is_gone_with_its_last_entry() -> None:
     assert list(ready_queue.ready) == [two]
 
 
-def test_what_is_taken_out_of_the_queue_lets_the_next_of_its_lane_come_forward() -> (
-    None
-):
+def test_removing_an_entry_from_the_queue_brings_the_next_of_its_lane_forward() -> None:
     a = shard_state()
     one, two, three = (entry(a, n, "k") for n in range(3))
     ready_queue = lanes_of(one, two, three)
@@ -115,22 +113,22 @@ def test_what_is_taken_out_of_the_queue_lets_the_next_of_its_lane_come_forward()
     assert not ready_queue._lanes
 
 
-def test_to_withdraw_a_shard_leaves_the_others_as_they_were() -> None:
+def test_withdrawing_a_shard_leaves_the_other_shards_unchanged() -> None:
     a, b = shard_state("a"), shard_state("b")
-    mine = [entry(a, n, k) for n, k in enumerate("kkl")]
-    theirs = [entry(b, n, k) for n, k in enumerate("kkl")]
+    own = [entry(a, n, k) for n, k in enumerate("kkl")]
+    others = [entry(b, n, k) for n, k in enumerate("kkl")]
     ready_queue = lanes_of(
-        *[each for pair in zip(mine, theirs, strict=True) for each in pair]
+        *[each for pair in zip(own, others, strict=True) for each in pair]
     )
-    gone = ready_queue.withdraw(a)
-    assert {each.id for each in gone} == {each.id for each in mine}
-    assert all(each.shard_state is a for each in gone)
-    assert list(ready_queue.ready) == [theirs[0], theirs[2]]
+    withdrawn = ready_queue.withdraw(a)
+    assert {each.id for each in withdrawn} == {each.id for each in own}
+    assert all(each.shard_state is a for each in withdrawn)
+    assert list(ready_queue.ready) == [others[0], others[2]]
     assert ready_queue.behind == 1
     assert len(ready_queue._lanes) == 2
 
 
-def test_the_lane_of_what_runs_outlives_what_is_withdrawn() -> None:
+def test_the_lane_of_a_running_entry_survives_a_withdrawal() -> None:
     a = shard_state()
     running, behind = entry(a, 1, "k"), entry(a, 2, "k")
     ready_queue = lanes_of(running, behind)
@@ -138,17 +136,17 @@ def test_the_lane_of_what_runs_outlives_what_is_withdrawn() -> None:
     assert ready_queue.withdraw(a) == [behind]
     assert ready_queue.behind == 0
     ready_queue.add(next_ := entry(a, 3, "k"))
-    assert not ready_queue.ready, "its key is being handled"
+    assert not ready_queue.ready, "an entry of its key is running"
     finished(ready_queue, running)
     assert list(ready_queue.ready) == [next_]
 
 
-def test_what_ran_before_a_new_order_frees_no_lane_of_it() -> None:
+def test_an_entry_that_ran_before_a_new_order_frees_no_lane_of_it() -> None:
     a = shard_state()
     running, two, three = (entry(a, n, "k") for n in range(3))
     ready_queue = lanes_of(running, two, three)
     ready_queue.ready.popleft()
-    # It has left the books already: acknowledged early, or come again.
+    # It has left the ledger already: acknowledged early, or redelivered.
     del a.entries[running.id]
     ready_queue.reorder(KEY, in_order(a))
     assert (list(ready_queue.ready), ready_queue.behind) == ([two], 1)
@@ -157,7 +155,7 @@ def test_what_ran_before_a_new_order_frees_no_lane_of_it() -> None:
 
 
 @pytest.mark.parametrize("order", Ordering)
-def test_a_new_order_files_by_the_order_of_reading(order: Ordering) -> None:
+def test_a_new_order_queues_entries_in_the_order_of_reading(order: Ordering) -> None:
     a, b = shard_state("a"), shard_state("b")
     all_ = [entry(of, n, k) for of in (a, b) for n, k in enumerate("klkl")]
     ready_queue = lanes_of(*reversed(all_))
@@ -184,7 +182,7 @@ def test_suspects_are_taken_in_their_turn(order: Ordering) -> None:
 
 
 @pytest.mark.parametrize("order", [NONE, KEY])
-def test_while_they_are_held_suspects_step_aside_and_others_go_on(
+def test_held_suspects_are_set_aside_and_others_go_on(
     order: Ordering,
 ) -> None:
     a = shard_state()
@@ -199,11 +197,13 @@ def test_while_they_are_held_suspects_step_aside_and_others_go_on(
     assert not ready_queue.ready
     ready_queue.add(late := entry(a, 5, "5"))
     ready_queue.hold(held=False)
-    assert list(ready_queue.ready) == [one, two, late], "before all others"
+    assert list(ready_queue.ready) == [one, two, late], (
+        "suspects come before all others"
+    )
     assert not ready_queue.suspects
 
 
-def test_where_the_order_is_strict_none_steps_aside() -> None:
+def test_with_a_strict_order_no_suspect_is_set_aside() -> None:
     a = shard_state()
     ready_queue = ReadyQueue(strict=True)
     ready_queue.add(suspected(a, 1))
@@ -213,7 +213,7 @@ def test_where_the_order_is_strict_none_steps_aside() -> None:
     assert not ready_queue.defer(ready_queue.ready[0])
 
 
-def test_what_is_no_suspect_never_steps_aside() -> None:
+def test_an_entry_that_is_no_suspect_is_never_set_aside() -> None:
     ready_queue = ReadyQueue()
     ready_queue.hold(held=True)
     assert not ready_queue.defer(entry(shard_state(), 2))
@@ -221,7 +221,7 @@ def test_what_is_no_suspect_never_steps_aside() -> None:
 
 
 @pytest.mark.parametrize("order", [NONE, KEY])
-def test_a_suspect_can_be_taken_out_from_where_it_stands(order: Ordering) -> None:
+def test_a_suspect_can_be_removed_wherever_it_waits(order: Ordering) -> None:
     a = shard_state()
     one, two, three = (suspected(a, n, str(n)) for n in range(3))
     ready_queue = lanes_of(one, two, three, order=order)
@@ -234,7 +234,7 @@ def test_a_suspect_can_be_taken_out_from_where_it_stands(order: Ordering) -> Non
     assert taken(ready_queue) is three
 
 
-def test_a_suspect_that_steps_aside_keeps_its_lane() -> None:
+def test_a_suspect_that_is_set_aside_keeps_its_lane() -> None:
     a = shard_state()
     one, behind = suspected(a, 2, "l"), entry(a, 3, "l")
     ready_queue = lanes_of(one, behind)
@@ -246,7 +246,7 @@ def test_a_suspect_that_steps_aside_keeps_its_lane() -> None:
     assert ready_queue.behind == 0
 
 
-def test_a_suspect_behind_in_its_lane_can_be_taken_out() -> None:
+def test_a_suspect_that_waits_in_a_lane_can_be_removed() -> None:
     a = shard_state()
     first, last = entry(a, 1, "k"), suspected(a, 2, "k")
     ready_queue = lanes_of(first, last)
@@ -254,34 +254,34 @@ def test_a_suspect_behind_in_its_lane_can_be_taken_out() -> None:
     assert (list(ready_queue.ready), ready_queue.behind) == ([first], 0)
 
 
-def test_to_withdraw_a_shard_takes_those_that_have_stepped_aside() -> None:
+def test_withdrawing_a_shard_takes_the_suspects_that_were_set_aside() -> None:
     a, b = shard_state("a"), shard_state("b")
-    mine, theirs = suspected(a, 1), suspected(b, 2)
-    ready_queue = lanes_of(mine, theirs, order=NONE)
+    own, others = suspected(a, 1), suspected(b, 2)
+    ready_queue = lanes_of(own, others, order=NONE)
     ready_queue.hold(held=True)
     assert taken(ready_queue) is None
-    assert ready_queue.withdraw(a) == [mine]
-    assert list(ready_queue.suspects) == [theirs]
+    assert ready_queue.withdraw(a) == [own]
+    assert list(ready_queue.suspects) == [others]
 
 
-def test_those_that_run_alone_are_listed_wherever_they_wait() -> None:
+def test_probes_are_listed_wherever_they_wait() -> None:
     a = shard_state()
     each = [suspected(a, n, "k") for n in range(3)]
     for one in each[1:]:
         one.probe = True
     ready_queue = lanes_of(*each, order=KEY)
     assert ready_queue.probes() == each[1:]
-    assert ready_queue.spare_probes() == [], "what is behind one would overtake it"
+    assert ready_queue.spare_probes() == [], "entries behind it would overtake it"
     ready_queue.reorder(NONE, in_order(a))
     assert ready_queue.probes() == each[1:]
     assert ready_queue.spare_probes() == each[2:]
     assert ready_queue.spare_probes(2) == []
 
 
-# -- what comes first --------------------------------------------------------------
+# -- retries -----------------------------------------------------------------------
 
 
-def test_what_is_tried_again_comes_first_and_its_lane_has_waited() -> None:
+def test_a_retried_entry_comes_first_and_keeps_its_lane() -> None:
     a = shard_state()
     one, two, other = (entry(a, n, k) for n, k in enumerate("kkl"))
     ready_queue = lanes_of(one, two, other)
@@ -294,7 +294,7 @@ def test_what_is_tried_again_comes_first_and_its_lane_has_waited() -> None:
     assert list(ready_queue.ready) == [other, two]
 
 
-def test_without_an_order_it_comes_first_whatever_lane_it_had() -> None:
+def test_without_an_order_a_retried_entry_comes_first_whatever_lane_it_had() -> None:
     a = shard_state()
     one, two = entry(a, 1, "k"), entry(a, 2, "k")
     ready_queue = lanes_of(one, order=KEY)
@@ -306,7 +306,9 @@ def test_without_an_order_it_comes_first_whatever_lane_it_had() -> None:
 
 
 @pytest.mark.parametrize("before", Ordering)
-def test_in_a_new_order_it_is_filed_behind_its_lane(before: Ordering) -> None:
+def test_in_a_new_order_a_retried_entry_is_added_behind_its_lane(
+    before: Ordering,
+) -> None:
     a = shard_state()
     one, two = entry(a, 1, "k"), entry(a, 2, "k")
     ready_queue = lanes_of(one, order=before)
@@ -318,7 +320,7 @@ def test_in_a_new_order_it_is_filed_behind_its_lane(before: Ordering) -> None:
     assert (list(ready_queue.ready), ready_queue.behind) == ([two], 1)
 
 
-def test_what_was_taken_without_an_order_has_no_lane_of_a_later_one() -> None:
+def test_an_entry_taken_without_an_order_has_no_lane_of_a_later_one() -> None:
     a = shard_state()
     one, two = entry(a, 1), entry(a, 2)
     ready_queue = lanes_of(one, order=NONE)
@@ -329,13 +331,13 @@ def test_what_was_taken_without_an_order_has_no_lane_of_a_later_one() -> None:
     assert list(ready_queue.ready) == [two]
 
 
-# -- against lists -----------------------------------------------------------------
+# -- model -------------------------------------------------------------------------
 
 
 class LanesMachine(RuleBasedStateMachine):
-    """Lanes beside lists: one of what waits in each lane, and who is at it.
+    """Compares lanes with lists of the entries that wait and that run in each lane.
 
-    Who is at it may be away until it is tried again.
+    An entry that has run may be postponed; its lane waits for it.
     """
 
     def __init__(self) -> None:
@@ -343,9 +345,9 @@ class LanesMachine(RuleBasedStateMachine):
         self.shard_states = [shard_state(name) for name in "abc"]
         self.ready_queue = ReadyQueue()
         self.waiting: dict[Name, list[Entry]] = defaultdict(list)
-        # Entries that run, by the lane that they hold up, if it is there still.
+        # Running entries, with the lane that they block if it still exists.
         self.running: list[tuple[Entry, Name | None]] = []
-        self.away: list[tuple[Entry, Name | None]] = []
+        self.postponed: list[tuple[Entry, Name | None]] = []
         self.next_number = 1
         self.held = False
 
@@ -360,8 +362,8 @@ class LanesMachine(RuleBasedStateMachine):
         return each.shard.key, key
 
     @property
-    def holding(self) -> list[tuple[Entry, Name | None]]:
-        return self.running + self.away
+    def blocking(self) -> list[tuple[Entry, Name | None]]:
+        return self.running + self.postponed
 
     @rule(
         number=st.integers(0, 2),
@@ -381,32 +383,35 @@ class LanesMachine(RuleBasedStateMachine):
         each = taken(self.ready_queue)
         if each is not None:
             name = self.name(each)
-            # Order per lane is kept, and one at a time.
+            # Each lane keeps its order and runs one entry at a time.
             assert self.waiting[name].pop(0) is each
-            assert name not in [other for _, other in self.holding]
+            assert name not in [other for _, other in self.blocking]
             assert not (each.suspected and self.held)
             self.running.append((each, name))
 
-    @rule(number=st.integers(0, 1000), how=st.sampled_from(["free", "away", "back"]))
+    @rule(
+        number=st.integers(0, 1000),
+        how=st.sampled_from(["free", "postpone", "put back"]),
+    )
     def finish(self, number: int, how: str) -> None:
         if self.running:
             each, name = self.running.pop(number % len(self.running))
-            if how == "back":
+            if how == "put back":
                 self.ready_queue.add_first(each)
                 self.comes_first(each, name)
-            elif how == "away":
-                # It is tried again later, and its lane waits.
+            elif how == "postpone":
+                # It is retried later, and its lane waits.
                 each.suspected = False
                 each.state = State.POSTPONED
-                self.away.append((each, name))
+                self.postponed.append((each, name))
             else:
                 self.leave(each)
                 finished(self.ready_queue, each)
 
     @rule(number=st.integers(0, 1000), leaves=st.booleans())
-    def check_in(self, number: int, *, leaves: bool) -> None:
-        if self.away:
-            each, name = self.away.pop(number % len(self.away))
+    def end_postponement(self, number: int, *, leaves: bool) -> None:
+        if self.postponed:
+            each, name = self.postponed.pop(number % len(self.postponed))
             if leaves:
                 self.leave(each)
                 finished(self.ready_queue, each)
@@ -439,55 +444,57 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2))
     def withdraw(self, number: int) -> None:
         of = self.shard_states[number]
-        mine = [name for name in self.waiting if name[0] == of.shard.key]
-        expected = [each for name in mine for each in self.waiting.pop(name)]
-        later = [each for each, _ in self.away if each.shard_state is of]
-        self.away = [held for held in self.away if held[0].shard_state is not of]
-        gone = self.ready_queue.withdraw(of, later)
+        own = [name for name in self.waiting if name[0] == of.shard.key]
+        expected = [each for name in own for each in self.waiting.pop(name)]
+        later = [each for each, _ in self.postponed if each.shard_state is of]
+        self.postponed = [
+            held for held in self.postponed if held[0].shard_state is not of
+        ]
+        withdrawn = self.ready_queue.withdraw(of, later)
         for each in later:
             self.leave(each)
-        assert sorted(map(id, gone)) == sorted(map(id, expected))
-        for each in gone:
+        assert sorted(map(id, withdrawn)) == sorted(map(id, expected))
+        for each in withdrawn:
             self.leave(each)
 
     @rule(order=st.sampled_from([KEY, SHARD]), early=st.booleans())
     def reorder(self, order: Ordering, *, early: bool) -> None:
         if early:
-            for each, _ in self.holding:
+            for each, _ in self.blocking:
                 self.leave(each)
         self.ready_queue.reorder(order, in_order(*self.shard_states))
         self.running = [(each, None) for each, _ in self.running]
-        self.away = [(each, None) for each, _ in self.away]
+        self.postponed = [(each, None) for each, _ in self.postponed]
         self.waiting.clear()
-        at_work = [each for each, _ in self.holding]
+        running = [each for each, _ in self.blocking]
         for of in self.shard_states:
             for each in of.entries.values():
-                if each not in at_work:
+                if each not in running:
                     self.waiting[self.name(each)].append(each)
 
     @invariant()
-    def the_first_of_each_lane_that_nobody_is_at_may_be_taken(self) -> None:
-        busy = [name for _, name in self.holding]
+    def the_first_entry_of_each_free_lane_can_be_taken(self) -> None:
+        busy = [name for _, name in self.blocking]
         firsts = [
             waiting[0]
             for name, waiting in self.waiting.items()
             if waiting and name not in busy
         ]
-        there = [*self.ready_queue.ready, *self.ready_queue.suspects]
-        assert sorted(map(id, there)) == sorted(map(id, firsts))
+        takeable = [*self.ready_queue.ready, *self.ready_queue.suspects]
+        assert sorted(map(id, takeable)) == sorted(map(id, firsts))
         assert all(each.suspected for each in self.ready_queue.suspects)
         total = sum(map(len, self.waiting.values()))
         assert self.ready_queue.behind == total - len(firsts)
 
     @invariant()
-    def suspects_step_aside_only_while_they_are_held(self) -> None:
+    def suspects_are_set_aside_only_while_they_are_held(self) -> None:
         assert self.held or not self.ready_queue.suspects
 
     @invariant()
-    def lanes_are_there_only_as_long_as_they_have_an_entry(self) -> None:
-        there = {name for name, waiting in self.waiting.items() if waiting}
-        there |= {name for _, name in self.holding if name is not None}
-        assert len(self.ready_queue._lanes) == len(there)
+    def a_lane_exists_only_as_long_as_it_has_an_entry(self) -> None:
+        lanes = {name for name, waiting in self.waiting.items() if waiting}
+        lanes |= {name for _, name in self.blocking if name is not None}
+        assert len(self.ready_queue._lanes) == len(lanes)
 
 
 TestLanes = LanesMachine.TestCase

@@ -1,104 +1,114 @@
-"""What is dropped by a seek, or given up with its shard."""
+"""Removals: entries that a seek drops, or that are released with their shard."""
 
 from __future__ import annotations
 
 from penstock._core.ledger.states import State
-from support.ledger import SHARD, A, B, Books, ids, now, raw, the
+from support.ledger import SHARD, A, B, SpyLedger, ids, only, raw, state_of
 
 # -- dropping ----------------------------------------------------------------------
 
 
-def test_what_waits_is_dropped_and_what_runs_or_is_done_stays() -> None:
-    books = Books()
-    books.read(1, 2, 3, 4, 5)
-    running, opened, _ = books.started(), books.started(), books.done()
-    books.finish(opened, ack=False)
-    books.read(6, shard=B)
-    waiting = list(books._queue)
-    assert books.removals.drop(A) == 2
-    assert [now(entry) for entry in waiting] == [
+def test_drop_removes_waiting_entries_and_keeps_running_and_acknowledged_ones() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3, 4, 5)
+    running, unsettled, _ = (
+        ledger.start_next(),
+        ledger.start_next(),
+        ledger.process_next(),
+    )
+    ledger.finish(unsettled, ack=False)
+    ledger.read(6, shard=B)
+    waiting = list(ledger._queue)
+    assert ledger.removals.drop(A) == 2
+    assert [state_of(entry) for entry in waiting] == [
         State.DONE,
         State.DONE,
         State.QUEUED,
     ]
-    assert sorted(books.shards.ids(A)) == [raw(1), raw(2), raw(3)]
-    assert (books.flow.held, books.flow.size, books.acks.uncommitted) == (2, 20, 1)
-    assert books.counters.acked == 0
-    assert ids([books.work.take(), books.work.take()]) == [raw(6), None]
-    books.finish(running, ack=True)
-    assert the(books.acks.to_send()).ids == [raw(3), raw(1)]
+    assert sorted(ledger.shards.ids(A)) == [raw(1), raw(2), raw(3)]
+    assert (ledger.flow.held, ledger.flow.size, ledger.acks.uncommitted) == (2, 20, 1)
+    assert ledger.counters.acked == 0
+    assert ids([ledger.work.take(), ledger.work.take()]) == [raw(6), None]
+    ledger.finish(running, ack=True)
+    assert only(ledger.acks.to_send()).ids == [raw(3), raw(1)]
 
 
-def test_to_drop_a_shard_that_has_nothing_is_nothing() -> None:
-    books = Books()
-    books.read(1, shard=B)
-    assert books.removals.drop(A) == 0
-    assert list(books.shards.ids(A)) == []
-    assert books.flow.held == 1
+def test_dropping_a_shard_without_entries_does_nothing() -> None:
+    ledger = SpyLedger()
+    ledger.read(1, shard=B)
+    assert ledger.removals.drop(A) == 0
+    assert list(ledger.shards.ids(A)) == []
+    assert ledger.flow.held == 1
 
 
-def test_what_was_dropped_is_not_to_be_renewed_or_lost() -> None:
-    books = Books(lease=30.0)
-    books.read(1, 2)
-    [renewal] = books.to_renew(25.0)
-    books.removals.drop(A)
+def test_a_dropped_entry_is_neither_renewed_nor_lost() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, 2)
+    [renewal] = ledger.to_renew(25.0)
+    ledger.removals.drop(A)
     assert renewal.ids == []
-    assert len(books.removals.lose_all_but(renewal, [])) == 0
-    assert books.to_renew(25.0) == []
+    assert len(ledger.removals.lose_all_but(renewal, [])) == 0
+    assert ledger.to_renew(25.0) == []
 
 
-def test_what_was_dropped_and_comes_again_still_waits_for_its_handler() -> None:
-    books = Books()
-    books.read(1)
-    old = books.started()
-    books.read(1, rewound=True)
-    assert books.work.take() is None
-    assert books.removals.drop(A) == 1
-    assert books.flow.held == 1
-    books.read(1, rewound=True)
-    assert books.work.take() is None
-    books.finish(old, ack=True)
-    assert ids([books.work.take()]) == [raw(1)]
+def test_a_redelivered_entry_waits_for_its_earlier_handler_even_after_a_drop() -> None:
+    ledger = SpyLedger()
+    ledger.read(1)
+    old = ledger.start_next()
+    ledger.read(1, rewound=True)
+    assert ledger.work.take() is None
+    assert ledger.removals.drop(A) == 1
+    assert ledger.flow.held == 1
+    ledger.read(1, rewound=True)
+    assert ledger.work.take() is None
+    ledger.finish(old, ack=True)
+    assert ids([ledger.work.take()]) == [raw(1)]
 
 
-def test_the_lane_of_a_running_entry_holds_up_what_comes_after_a_drop() -> None:
-    books = Books(ordering=SHARD)
-    books.read(1, 2, 3)
-    books.read(7, shard=B)
-    running = books.started()
-    assert books.removals.drop(A) == 2
-    books.read(4, 5)
-    assert ids([books.work.take(), books.work.take()]) == [raw(7), None]
-    books.finish(running, ack=True)
-    assert ids(books.done()) == [raw(4)]
-    assert ids(books.done()) == [raw(5)]
+def test_the_lane_of_a_running_entry_stays_blocked_after_a_drop() -> None:
+    ledger = SpyLedger(ordering=SHARD)
+    ledger.read(1, 2, 3)
+    ledger.read(7, shard=B)
+    running = ledger.start_next()
+    assert ledger.removals.drop(A) == 2
+    ledger.read(4, 5)
+    assert ids([ledger.work.take(), ledger.work.take()]) == [raw(7), None]
+    ledger.finish(running, ack=True)
+    assert ids(ledger.process_next()) == [raw(4)]
+    assert ids(ledger.process_next()) == [raw(5)]
 
 
-# -- giving up ---------------------------------------------------------------------
+# -- releasing ---------------------------------------------------------------------
 
 
-def test_a_shard_is_given_up_but_not_what_handlers_are_at() -> None:
-    books = Books()
-    books.read(1, 2, 3, 4)
-    running, opened, (settled,) = books.started(), books.started(), books.done()
-    books.finish(opened, ack=False)
-    books.read(1, shard=B)
-    given = books.removals.release_shard(A)
-    assert given == [(A, 0, [raw(4)]), (A, 2, [raw(2)])]
-    assert (now(running), now(opened)) == (State.RUNNING, State.RELEASED)
-    assert sorted(books.shards.ids(A)) == [raw(1), raw(3)]
-    assert list(books.shards.ids(B)) == [raw(1)]
-    assert not books.ack(opened)
-    books.finish(running, ack=True)
-    assert the(books.acks.to_send()).ids == [raw(3), raw(1)]
+def test_release_shard_releases_all_entries_except_running_and_acknowledged_ones() -> (
+    None
+):
+    ledger = SpyLedger()
+    ledger.read(1, 2, 3, 4)
+    running, unsettled, (settled,) = (
+        ledger.start_next(),
+        ledger.start_next(),
+        ledger.process_next(),
+    )
+    ledger.finish(unsettled, ack=False)
+    ledger.read(1, shard=B)
+    released = ledger.removals.release_shard(A)
+    assert released == [(A, 0, [raw(4)]), (A, 2, [raw(2)])]
+    assert (state_of(running), state_of(unsettled)) == (State.RUNNING, State.RELEASED)
+    assert sorted(ledger.shards.ids(A)) == [raw(1), raw(3)]
+    assert list(ledger.shards.ids(B)) == [raw(1)]
+    assert not ledger.ack(unsettled)
+    ledger.finish(running, ack=True)
+    assert only(ledger.acks.to_send()).ids == [raw(3), raw(1)]
     assert settled.unconfirmed
-    assert books.removals.release_shard(A) == []
+    assert ledger.removals.release_shard(A) == []
 
 
-def test_what_was_given_up_is_not_to_be_renewed_any_more() -> None:
-    books = Books(lease=30.0)
-    books.read(1, 2)
-    books.started()
-    [renewal] = books.to_renew(25.0)
-    books.removals.release_shard(A)
-    assert renewal.ids == [raw(1)], "to renew it would take it back from others"
+def test_a_released_entry_is_not_renewed() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1, 2)
+    ledger.start_next()
+    [renewal] = ledger.to_renew(25.0)
+    ledger.removals.release_shard(A)
+    assert renewal.ids == [raw(1)], "a renewal would reclaim it from other consumers"

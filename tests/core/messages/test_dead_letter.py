@@ -22,7 +22,7 @@ ORIGIN = Origin(
     time="2026-03-01T12:00:00.000+00:00",
 )
 
-# What a name or value from the wire may look like when it was no UTF-8 there.
+# Names and values of an entry that were no UTF-8 on the server.
 texts = st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 plain = texts.filter(lambda text: dead_letter._bytes(text) == raw_of(text))
 names = st.sampled_from([*NAMES, b"msg", b"key", b""]) | st.binary()
@@ -45,7 +45,7 @@ origins = st.builds(
 
 
 def raw_of(text: str) -> bytes | None:
-    """The bytes that a text came of, None if it can't have come of any."""
+    """Return the bytes that decode to a text; None if there are none."""
     try:
         raw = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -56,37 +56,37 @@ def raw_of(text: str) -> bytes | None:
 @given(entries, origins)
 @example(
     list(dead_letter.write([b"msg", b"x"], ORIGIN)), ORIGIN
-)  # a letter of a letter
+)  # a dead letter of a dead letter
 @example([word for name in NAMES for word in (name, b"1")], ORIGIN)
 @settings(max_examples=300, deadline=None)
-def test_whatever_an_entry_has_in_it_comes_back_as_it_was(
+def test_an_entry_is_read_from_its_dead_letter_unchanged(
     fields: list[bytes], origin: Origin
 ) -> None:
-    letter = dead_letter.write(fields, origin)
-    assert all(type(word) is bytes for word in letter)
-    assert dead_letter.read(letter) == (fields, origin)
-    assert dead_letter.read(tuple(letter)) == (fields, origin)
+    written = dead_letter.write(fields, origin)
+    assert all(type(word) is bytes for word in written)
+    assert dead_letter.read(written) == (fields, origin)
+    assert dead_letter.read(tuple(written)) == (fields, origin)
 
 
 @given(
     entries, origins, st.integers(0, 21), st.binary() | st.integers().map(b"%d".__mod__)
 )
 @settings(max_examples=300, deadline=None)
-def test_a_letter_with_any_word_changed_is_one_or_none_and_never_an_error(
-    fields: list[bytes], origin: Origin, place: int, word: bytes
+def test_a_dead_letter_with_any_changed_field_is_valid_or_none_but_never_an_error(
+    fields: list[bytes], origin: Origin, position: int, word: bytes
 ) -> None:
-    letter = dead_letter.write(fields, origin)
-    letter[len(fields) + place] = word
-    read = dead_letter.read(letter)
+    written = dead_letter.write(fields, origin)
+    written[len(fields) + position] = word
+    read = dead_letter.read(written)
     assert read is None or read[0] == fields
 
 
-def test_the_entry_s_own_fields_come_first_and_unchanged() -> None:
+def test_the_fields_of_the_entry_come_first_and_unchanged() -> None:
     fields = [b"msg", b"\x00\xff", b"msg", b"", b"dead.id", b"9-9"]
-    letter = dead_letter.write(fields, ORIGIN)
-    assert letter[:6] == fields
-    assert tuple(letter[6::2]) == NAMES
-    assert letter[7::2] == [
+    written = dead_letter.write(fields, ORIGIN)
+    assert written[:6] == fields
+    assert tuple(written[6::2]) == NAMES
+    assert written[7::2] == [
         b"orders",
         b"3",
         b"orders:3",
@@ -101,7 +101,7 @@ def test_the_entry_s_own_fields_come_first_and_unchanged() -> None:
     ]
 
 
-def test_a_letter_of_a_letter_is_opened_one_at_a_time() -> None:
+def test_a_dead_letter_of_a_dead_letter_is_opened_one_at_a_time() -> None:
     inner = dead_letter.write([b"msg", b"x"], ORIGIN)
     again = replace(ORIGIN, shard=Shard("orders.dead", 0, b"orders.dead"), attempts=1)
     read = dead_letter.read(dead_letter.write(inner, again))
@@ -110,56 +110,55 @@ def test_a_letter_of_a_letter_is_opened_one_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("count", range(24))
-def test_a_letter_that_was_cut_is_none(count: int) -> None:
-    letter = dead_letter.write([b"msg", b"x"], ORIGIN)
-    assert dead_letter.read(letter[:count]) is None
-    # Without the entry's own fields there is nothing to send back.
-    assert dead_letter.read(letter[24 - count :]) is None
+def test_a_truncated_dead_letter_is_none(count: int) -> None:
+    written = dead_letter.write([b"msg", b"x"], ORIGIN)
+    assert dead_letter.read(written[:count]) is None
+    # Without the fields of the entry there is nothing to redrive.
+    assert dead_letter.read(written[24 - count :]) is None
 
 
 def forged(name: bytes, value: bytes) -> list[bytes]:
-    letter = dead_letter.write([b"msg", b"x"], ORIGIN)
-    letter[letter.index(name) + 1] = value
-    return letter
+    written = dead_letter.write([b"msg", b"x"], ORIGIN)
+    written[written.index(name) + 1] = value
+    return written
 
 
 @pytest.mark.parametrize("name", [b"dead.shard", b"dead.attempts"])
 @pytest.mark.parametrize(
     "value", [b"", b"-1", b"+1", b" 1", b"1\n", b"x", "٣".encode(), b"\xff", b"1" * 21]
 )
-def test_what_should_be_a_number_and_is_none_makes_no_letter(
-    name: bytes, value: bytes
-) -> None:
+def test_a_malformed_number_makes_no_dead_letter(name: bytes, value: bytes) -> None:
     assert dead_letter.read(forged(name, value)) is None
 
 
 @pytest.mark.parametrize(
     "value", [b"", b"1-", b"1-1-1", b"*", b"1-99999999999999999999"]
 )
-def test_what_should_be_an_id_and_is_none_makes_no_letter(value: bytes) -> None:
+def test_a_malformed_id_makes_no_dead_letter(value: bytes) -> None:
     assert dead_letter.read(forged(b"dead.id", value)) is None
 
 
-def test_other_names_in_another_order_or_behind_it_make_no_letter() -> None:
-    letter = dead_letter.write([b"msg", b"x"], ORIGIN)
-    assert dead_letter.read([*letter, b"more", b"x"]) is None
+def test_other_names_or_another_order_make_no_dead_letter() -> None:
+    written = dead_letter.write([b"msg", b"x"], ORIGIN)
+    assert dead_letter.read([*written, b"more", b"x"]) is None
     assert (
-        dead_letter.read([*letter[:2], *letter[4:6], *letter[2:4], *letter[6:]]) is None
-    )
-    assert (
-        dead_letter.read([b"Dead.stream" if w == NAMES[0] else w for w in letter])
+        dead_letter.read([*written[:2], *written[4:6], *written[2:4], *written[6:]])
         is None
     )
-    assert dead_letter.read([b"odd", *letter]) is None
+    assert (
+        dead_letter.read([b"Dead.stream" if w == NAMES[0] else w for w in written])
+        is None
+    )
+    assert dead_letter.read([b"odd", *written]) is None
 
 
-def test_a_key_that_is_no_text_comes_back_byte_for_byte() -> None:
+def test_a_key_that_is_no_text_is_kept_byte_for_byte() -> None:
     origin = replace(ORIGIN, shard=Shard("orders", 0, b"orders:\xff\x00"))
     read = dead_letter.read(dead_letter.write([b"a", b"b"], origin))
     assert read == ([b"a", b"b"], origin)
 
 
-def test_reason_error_and_traceback_are_cut_a_traceback_at_its_beginning() -> None:
+def test_reason_error_and_traceback_are_cut_and_a_traceback_keeps_its_end() -> None:
     long = replace(
         ORIGIN, reason="r" * 5000, error="e" * 5000, traceback="x" * 9000 + "end"
     )
@@ -179,6 +178,6 @@ def test_a_lone_surrogate_in_a_traceback_is_written_as_an_escape() -> None:
     assert read[1].traceback == "ValueError: \\ud800"
 
 
-def test_dead_letters_lie_in_one_stream_for_all_shards() -> None:
+def test_the_dead_letters_of_all_shards_are_in_one_stream() -> None:
     # With a dot: after a colon SeaStreamer would take it for a shard.
     assert dead_letter.default_stream("orders") == "orders.dead"

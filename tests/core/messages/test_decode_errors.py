@@ -1,4 +1,4 @@
-"""Nothing of a payload is in what is told of it, whoever wrote it."""
+"""Decode errors: no part of a payload is in the reason, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -147,20 +147,20 @@ VALUES = st.recursive(
 @example(Cat | Dog, {"type": f"x - at `$.{CANARY}`"})
 @example(One | Two, {"type": 7_654_321})
 @example(Level, 7_654_321)
-def test_nothing_that_was_sent_is_in_the_reason(kind: Any, sent: Any) -> None:
+def test_no_part_of_a_payload_is_in_the_reason(kind: Any, sent: Any) -> None:
     for codec in (json_codec(kind), msgpack_codec(kind)):
         body = codec.encode(sent)
         try:
             codec.decode(body)
         except Exception as error:  # noqa: BLE001 - whatever it raises
-            told = reason(error, kind)
-            assert CANARY not in told
-            assert "7654321" not in told
-            assert told.isprintable()
+            found = reason(error, kind)
+            assert CANARY not in found
+            assert "7654321" not in found
+            assert found.isprintable()
 
 
 @pytest.mark.parametrize(
-    ("kind", "sent", "told"),
+    ("kind", "sent", "expected"),
     [
         (Strict, {"price": "x"}, "Expected `int`, got `str` - at `$.price`"),
         (
@@ -200,33 +200,33 @@ def test_nothing_that_was_sent_is_in_the_reason(kind: Any, sent: Any) -> None:
     ],
 )
 def test_the_reason_says_what_does_not_fit_and_where(
-    kind: Any, sent: Any, told: str
+    kind: Any, sent: Any, expected: str
 ) -> None:
     codec = json_codec(kind)
     with pytest.raises(msgspec.ValidationError) as caught:
         codec.decode(codec.encode(sent))
-    said = reason(caught.value, kind)
-    assert said.startswith(told) or said.endswith(told)
+    found = reason(caught.value, kind)
+    assert found.startswith(expected) or found.endswith(expected)
 
 
-def test_a_type_that_has_no_schema_still_has_reasons() -> None:
+def test_a_type_without_a_schema_still_has_reasons() -> None:
     codec = json_codec(Outer)
     with pytest.raises(msgspec.ValidationError) as caught:
         codec.decode(b'{"odd":{"hunter2":1}}')
     assert reason(caught.value, Outer) == "Object contains unknown field"
 
 
-def test_text_that_is_none_is_told_of_by_its_place() -> None:
+def test_invalid_text_is_described_by_the_position_of_the_error() -> None:
     with pytest.raises(UnicodeDecodeError) as caught:
         text_codec.decode(b"hunter2 \xff")
-    told = reason(caught.value, None)
-    assert told == "it is no text in UTF-8: invalid start byte (byte 8)"
+    found = reason(caught.value, None)
+    assert found == "it is no text in UTF-8: invalid start byte (byte 8)"
 
 
-def test_a_codec_s_own_words_are_told_only_if_it_means_them() -> None:
+def test_the_message_of_a_codec_is_reported_only_for_a_payload_error() -> None:
     with pytest.raises(ValueError, match=CANARY) as caught:
         int(CANARY)
     assert reason(caught.value, None) == "the codec raised ValueError"
-    told = reason(PayloadError("no such field\r\n" * 100), None)
-    assert told.startswith("no such field\\r\\n")
-    assert len(told) == 200
+    found = reason(PayloadError("no such field\r\n" * 100), None)
+    assert found.startswith("no such field\\r\\n")
+    assert len(found) == 200

@@ -10,11 +10,11 @@ from penstock._core.messages import envelope
 from penstock.errors import ConfigurationError
 
 texts = st.text()
-# What a name or value from the wire may look like when it was no UTF-8 there.
+# Names and values of an entry that were no UTF-8 on the server.
 strange = st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 names = (texts | strange).filter(lambda name: name not in {"msg", "key"})
 typed_names = st.sampled_from([b"content-type", b"msg", b"key", b"a"])
-wire_names = st.sampled_from([b"msg", b"key", b"a", b"b", b"\xff"]) | st.binary()
+raw_names = st.sampled_from([b"msg", b"key", b"a", b"b", b"\xff"]) | st.binary()
 
 
 @given(
@@ -23,7 +23,7 @@ wire_names = st.sampled_from([b"msg", b"key", b"a", b"b", b"\xff"]) | st.binary(
     st.dictionaries(names, texts | strange),
 )
 @settings(max_examples=200, deadline=None)
-def test_what_is_packed_can_be_read_again(
+def test_a_packed_message_can_be_read_again(
     body: bytes, key: str | None, headers: dict[str, str]
 ) -> None:
     fields = envelope.pack(body, key, headers)
@@ -35,15 +35,15 @@ def test_what_is_packed_can_be_read_again(
     assert len(found.pairs) == len(headers)
 
 
-@given(st.lists(st.tuples(wire_names, st.binary()), min_size=1))
+@given(st.lists(st.tuples(raw_names, st.binary()), min_size=1))
 @settings(max_examples=200, deadline=None)
-def test_any_entry_of_anybody_can_be_read_and_of_one_name_the_first_counts(
+def test_any_entry_can_be_read_and_the_first_field_of_a_name_counts(
     pairs: list[tuple[bytes, bytes]],
 ) -> None:
     fields = [part for pair in pairs for part in pair]
     first = dict(reversed(pairs))
     assert envelope.payload(fields) == first.get(b"msg")
-    # An entry of one field is looked at for nothing but its payload.
+    # An entry of one field is searched for a payload only.
     expected = first.get(b"key") if len(pairs) > 1 else None
     assert envelope.key(fields) == expected
     headers = envelope.headers(fields)
@@ -75,13 +75,13 @@ def test_a_value_is_never_taken_for_a_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["msg", "key"])
-def test_a_headers_name_may_not_be_one_of_the_messages_own(name: str) -> None:
+def test_a_header_cannot_have_a_reserved_name(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"header '{name}' is reserved"):
         envelope.pack(b"", None, {name: "x"})
 
 
 @pytest.mark.parametrize("name", ["MSG", "Key", "msg ", ""])
-def test_a_name_that_is_only_like_a_reserved_one_is_free(name: str) -> None:
+def test_a_name_that_only_resembles_a_reserved_one_is_allowed(name: str) -> None:
     assert dict(envelope.headers(envelope.pack(b"", None, {name: "x"}))) == {name: "x"}
 
 
@@ -109,7 +109,7 @@ def test_keys_and_headers_that_are_no_text_are_refused_by_type(wrong: Any) -> No
         envelope.pack(b"", None, {"x": wrong})
 
 
-def test_without_a_key_there_is_none() -> None:
+def test_a_message_without_a_key_has_no_key() -> None:
     assert envelope.key(envelope.pack(b"key")) is None
     assert envelope.key(envelope.pack(b"x", None, {"h": "key"})) is None
     assert envelope.decode_key(None) is None
@@ -120,7 +120,7 @@ def test_without_a_key_there_is_none() -> None:
 JSON = b"application/json"
 
 
-def test_the_content_type_stands_behind_payload_and_key() -> None:
+def test_the_content_type_follows_payload_and_key() -> None:
     assert envelope.pack(b"b", None, None, JSON) == (
         *(b"msg", b"b"),
         *(b"content-type", JSON),
@@ -132,7 +132,9 @@ def test_the_content_type_stands_behind_payload_and_key() -> None:
     )
 
 
-def test_a_header_may_say_the_codec_s_type_again_and_no_other() -> None:
+def test_a_header_may_repeat_the_content_type_of_the_codec_but_not_contradict_it() -> (
+    None
+):
     for same in ("application/json", "Application/JSON", "application/json; charset=x"):
         fields = envelope.pack(b"", None, {"content-type": same, "h": "v"}, JSON)
         assert fields == (b"msg", b"", b"content-type", JSON, b"h", b"v")
@@ -142,7 +144,7 @@ def test_a_header_may_say_the_codec_s_type_again_and_no_other() -> None:
         assert "application/json; leave the header out" in str(caught.value)
 
 
-def test_who_sends_bytes_may_say_what_they_are() -> None:
+def test_a_header_may_set_the_content_type_of_bytes() -> None:
     fields = envelope.pack(b"<a/>", None, {"content-type": "text/xml"})
     assert envelope.size(fields) == 24
     assert envelope.content_type(fields) == b"text/xml"
@@ -166,12 +168,12 @@ def test_of_several_content_types_the_first_counts_and_a_value_is_none(
     st.none() | st.just(JSON),
 )
 @settings(max_examples=200, deadline=None)
-def test_a_size_is_that_of_payload_key_and_headers(
+def test_the_size_is_that_of_payload_key_and_headers(
     body: bytes, key: str | None, headers: dict[str, str], kind: bytes | None
 ) -> None:
     headers.pop("content-type", None)
-    said = [text for pair in headers.items() for text in pair]
-    parts = [body, *[text.encode("utf-8", "surrogateescape") for text in said]]
+    header_texts = [text for pair in headers.items() for text in pair]
+    parts = [body, *[text.encode("utf-8", "surrogateescape") for text in header_texts]]
     if key is not None:
         parts += [b"key", key.encode()]
     if kind is not None:

@@ -12,12 +12,12 @@ from penstock.message import Shard
 @pytest.mark.parametrize(
     "stream", ["orders", "orders:7", "{tag}:orders", "für", " ", "\x00", "a" * 10_000]
 )
-def test_a_streams_name_is_its_key_whatever_is_in_it(stream: str) -> None:
+def test_the_name_of_a_stream_is_its_key_whatever_it_contains(stream: str) -> None:
     assert shard_keys.single(stream) == Shard(stream, 0, stream.encode())
 
 
 @pytest.mark.parametrize("stream", ["", None, b"orders", 5, ["orders"]])
-def test_what_is_no_text_or_empty_is_no_name(stream: Any) -> None:
+def test_a_name_that_is_no_text_or_empty_is_refused(stream: Any) -> None:
     with pytest.raises(ConfigurationError, match="is no stream name"):
         shard_keys.single(stream)
 
@@ -29,7 +29,7 @@ def test_a_name_with_a_lone_surrogate_is_refused(stream: str) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_a_wrong_name_is_cut_in_the_sentence() -> None:
+def test_a_wrong_name_is_cut_in_the_error() -> None:
     for wrong in ("\ud800" * 10_000, b"x" * 10_000):
         with pytest.raises(ConfigurationError) as caught:
             shard_keys.single(wrong)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def test_a_wrong_name_is_cut_in_the_sentence() -> None:
         ("orders", 2**70, b"orders:%d" % 2**70),
     ],
 )
-def test_a_shards_key_is_the_streams_name_and_its_number(
+def test_the_key_of_a_shard_is_the_name_of_the_stream_and_its_number(
     stream: str, number: int, key: bytes
 ) -> None:
     assert shard_keys.numbered(stream, number) == Shard(stream, number, key)
@@ -59,7 +59,7 @@ def test_shards_are_numbered_from_0(number: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", ["", "\ud800", None])
-def test_a_shard_of_no_stream_is_refused_as_the_stream_is(stream: Any) -> None:
+def test_a_shard_of_an_invalid_stream_is_refused_like_the_stream(stream: Any) -> None:
     with pytest.raises(ConfigurationError, match="stream name"):
         shard_keys.numbered(stream, 0)
 

@@ -1,4 +1,4 @@
-"""What every group has acknowledged, decided from what the server said of them."""
+"""Acknowledged floor: the id up to which every group has acknowledged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def standing(
     )
 
 
-def test_a_group_needs_what_is_pending_and_what_it_was_not_given() -> None:
+def test_a_group_needs_its_pending_entries_and_those_not_yet_delivered() -> None:
     assert standing(5).needs == EntryId(5, 1)
     assert standing(5, 3).needs == EntryId(3)
     assert standing(2, 3).needs == EntryId(2, 1)
@@ -38,25 +38,29 @@ def test_a_group_needs_what_is_pending_and_what_it_was_not_given() -> None:
 
 def test_the_group_that_needs_the_lowest_id_is_named() -> None:
     groups = [standing(10, name="a"), standing(9, 4, name="b"), standing(6, name="c")]
-    told = acknowledged(groups, LAST, None)
-    assert (told.floor, told.held_by, told.ignored) == (EntryId(4), groups[1], ())
+    result = acknowledged(groups, LAST, None)
+    assert (result.floor, result.held_by, result.ignored) == (EntryId(4), groups[1], ())
 
 
-def test_nobody_is_named_who_has_everything() -> None:
-    told = acknowledged([standing(10)], LAST, None)
-    assert (told.floor, told.held_by) == (EntryId(10, 1), None)
+def test_no_group_is_named_if_all_groups_have_acknowledged_everything() -> None:
+    result = acknowledged([standing(10)], LAST, None)
+    assert (result.floor, result.held_by) == (EntryId(10, 1), None)
 
 
 def test_without_a_group_there_is_no_floor() -> None:
     assert acknowledged([], LAST, None).floor is None
 
 
-def test_groups_that_have_been_idle_for_too_long_are_left_out() -> None:
+def test_groups_that_have_been_idle_for_too_long_are_ignored() -> None:
     groups = [standing(1, name="old", idle=10.1), standing(5, name="new", idle=10.0)]
-    told = acknowledged(groups, LAST, 10.0)
-    assert (told.floor, told.ignored) == (EntryId(5, 1), ("old",))
-    told = acknowledged(groups, LAST, 5.0)
-    assert (told.floor, told.held_by, told.ignored) == (None, None, ("old", "new"))
+    result = acknowledged(groups, LAST, 10.0)
+    assert (result.floor, result.ignored) == (EntryId(5, 1), ("old",))
+    result = acknowledged(groups, LAST, 5.0)
+    assert (result.floor, result.held_by, result.ignored) == (
+        None,
+        None,
+        ("old", "new"),
+    )
     assert acknowledged([standing(1, idle=None)], LAST, 0).floor == EntryId(1, 1)
 
 
@@ -70,13 +74,13 @@ def test_groups_that_have_been_idle_for_too_long_are_left_out() -> None:
         ([], 0, None),
     ],
 )
-def test_a_group_is_as_idle_as_its_busiest_consumer(
+def test_a_group_is_as_idle_as_its_most_recently_active_consumer(
     consumers: list[int], last: int, seconds: float | None
 ) -> None:
     assert idle(consumers, EntryId(last), 100_000) == seconds
 
 
-def test_the_words() -> None:
+def test_a_floor_is_trimmed_to_by_minid() -> None:
     assert below(EntryId(5, 7)) == (b"MINID", b"=", b"5-7")
     command = commands.xtrim(b"s", below(EntryId(5)))
     assert command == (b"XTRIM", b"s", b"MINID", b"=", b"5-0")
@@ -87,31 +91,31 @@ def test_the_words() -> None:
 
 @dataclass
 class Group:
-    """A group as the server has it."""
+    """A group on the server."""
 
     last: EntryId = EntryId.MIN
     pending: set[EntryId] = field(default_factory=set)
     acked: set[EntryId] = field(default_factory=set)
 
-    def look(self) -> GroupStanding:
+    def inspect(self) -> GroupStanding:
         oldest = min(self.pending, default=None)
         return GroupStanding("g", self.last, len(self.pending), oldest, None, None)
 
 
 @given(st.data())
-def test_the_floor_never_passes_what_a_group_has_not_acknowledged(
+def test_the_floor_never_passes_an_entry_that_a_group_has_not_acknowledged(
     data: st.DataObject,
 ) -> None:
-    """Groups that read, acknowledge and are set back, each looked at in two steps.
+    """Groups read, acknowledge and are rewound; each is inspected in two steps.
 
-    What was delivered is asked first and what is pending later, and they go on between
-    the two and after them.
+    The last delivered id is requested first and the pending entries later. The groups
+    go on between the two requests and after them.
     """
     ids = st.builds(EntryId, st.integers(1, 5), st.integers(0, 3))
     stream = sorted(data.draw(st.sets(ids, min_size=1)))
     groups = [Group() for _ in range(data.draw(st.integers(1, 3)))]
 
-    def go_on(*, back: bool) -> None:
+    def advance(*, rewinds: bool) -> None:
         for group in groups:
             for step in data.draw(st.lists(st.sampled_from("rrab"), max_size=6)):
                 if step == "r":
@@ -123,23 +127,23 @@ def test_the_floor_never_passes_what_a_group_has_not_acknowledged(
                     id_ = data.draw(st.sampled_from(sorted(group.pending)))
                     group.pending.remove(id_)
                     group.acked.add(id_)
-                elif step == "b" and back:
+                elif step == "b" and rewinds:
                     group.last = data.draw(st.sampled_from([EntryId.MIN, *stream]))
                     group.acked = {id_ for id_ in group.acked if id_ <= group.last}
 
-    go_on(back=True)
+    advance(rewinds=True)
     delivered = [group.last for group in groups]
-    go_on(back=False)
-    looks = [group.look() for group in groups]
+    advance(rewinds=False)
+    inspected = [group.inspect() for group in groups]
     standings = [
-        GroupStanding("g", last, look.pending, look.oldest_pending, None, None)
-        for last, look in zip(delivered, looks, strict=True)
+        GroupStanding("g", last, found.pending, found.oldest_pending, None, None)
+        for last, found in zip(delivered, inspected, strict=True)
     ]
-    told = acknowledged(standings, stream[-1], None)
-    go_on(back=False)
-    assert told.floor is not None
+    result = acknowledged(standings, stream[-1], None)
+    advance(rewinds=False)
+    assert result.floor is not None
     for group in groups:
         needed = [id_ for id_ in stream if id_ > group.last or id_ in group.pending]
-        assert all(id_ >= told.floor for id_ in needed)
-    held = [id_ for id_ in stream if id_ >= told.floor]
-    assert (told.held_by is not None) == bool(held)
+        assert all(id_ >= result.floor for id_ in needed)
+    held = [id_ for id_ in stream if id_ >= result.floor]
+    assert (result.held_by is not None) == bool(held)

@@ -8,7 +8,7 @@ import pytest
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.commands import Command
 
-# One line a builder: what it makes, and the words as one would type them.
+# One line for each builder: its command, and the words as one would type them.
 CASES: list[tuple[Command, str]] = [
     (commands.xadd(b"s", (b"msg", b"a")), "XADD s * msg a"),
     (commands.xadd(b"s", iter([b"msg", b"a"]), "5-*"), "XADD s 5-* msg a"),
@@ -101,21 +101,19 @@ CASES: list[tuple[Command, str]] = [
 
 
 def packed(command: Command) -> bytes:
-    # The stubs ask for a tuple of one word.
+    # The stubs require a tuple of one word.
     return cast("bytes", hiredis.pack_command(cast("tuple[str]", command)))
 
 
 @pytest.mark.parametrize(("command", "typed"), CASES, ids=[typed for _, typed in CASES])
-def test_a_command_goes_over_the_wire_as_one_would_type_it(
-    command: Command, typed: str
-) -> None:
+def test_a_command_is_packed_as_one_would_type_it(command: Command, typed: str) -> None:
     assert isinstance(command, tuple)
     reader = hiredis.Reader()
     reader.feed(packed(command))
     assert reader.gets() == typed.encode().split()
 
 
-def test_a_transaction_is_the_commands_between_two_words() -> None:
+def test_a_transaction_is_the_commands_between_multi_and_exec() -> None:
     batch = iter([commands.xinfo_stream(b"s"), commands.xinfo_groups(b"s")])
     assert commands.transaction(batch) == [
         (b"MULTI",),
@@ -129,11 +127,11 @@ def test_a_consumer_is_removed_by_a_script_that_names_its_key() -> None:
     eval_, script, keys, *rest = scripts.remove_empty_consumer(b"s", "g", b"c")
     assert (eval_, keys, rest) == (b"EVAL", 1, [b"s", "g", b"c"])
     assert isinstance(script, bytes)
-    look, remove = script.index(b"XPENDING"), script.index(b"DELCONSUMER")
-    assert look < remove
+    check, remove = script.index(b"XPENDING"), script.index(b"DELCONSUMER")
+    assert check < remove
 
 
-def test_entries_are_claimed_anew_by_a_script_that_asks_who_owns_each() -> None:
+def test_entries_are_reclaimed_by_a_script_that_checks_the_owner_of_each() -> None:
     words = (b"IDLE", 60000, b"RETRYCOUNT", 0)
     claim = scripts.claim_own(b"s", "g", "c", iter([b"1-1", b"2-1"]), words)
     eval_, script, keys, *rest = claim
@@ -141,7 +139,7 @@ def test_entries_are_claimed_anew_by_a_script_that_asks_who_owns_each() -> None:
     assert rest == [b"s", "g", "c", 4, *words, b"1-1", b"2-1"]
     assert isinstance(script, bytes)
     assert script.index(b"XPENDING") < script.index(b"XCLAIM")
-    assert b"id, id, 1, name)" in script, "it must be ours"
+    assert b"id, id, 1, name)" in script, "the entry must belong to the caller"
 
 
 def test_a_stream_is_described_by_a_script_that_names_its_key() -> None:
@@ -157,38 +155,40 @@ def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
     assert (eval_, keys) == (b"EVAL", 3)
     assert rest == [b"d", b"s:0", b"s:1", 22, b"1-1", b"2-1"]
     assert isinstance(script, bytes)
-    look, copy, delete = map(script.index, (b"XRANGE", b"XADD", b"XDEL"))
-    assert look < copy < delete
+    check, copy, delete = map(script.index, (b"XRANGE", b"XADD", b"XDEL"))
+    assert check < copy < delete
 
 
-def test_a_letter_is_written_before_its_entry_is_acknowledged_by_one_script() -> None:
-    letter = iter([b"msg", b"a", b"dead.id", b"1-1"])
+def test_one_script_writes_a_dead_letter_before_it_acknowledges_the_entry() -> None:
+    dead_letter_fields = iter([b"msg", b"a", b"dead.id", b"1-1"])
     eval_, script, number, *rest = scripts.bury(
-        b"s", "g", "c", b"1-1", dead=b"s.dead", letter=letter
+        b"s", "g", "c", b"1-1", dead=b"s.dead", letter=dead_letter_fields
     )
     assert (eval_, number) == (b"EVAL", 2)
     keys = [b"s", b"s.dead"]
     assert rest == [*keys, "g", "c", b"1-1", b"msg", b"a", b"dead.id", b"1-1"]
     assert isinstance(script, bytes)
     steps = [script.index(word) for word in (b"XPENDING", b"XADD", b"XACK")]
-    assert steps == sorted(steps), "nothing is lost"
-    assert b"group, id, id, 1, consumer)" in script, "it must be ours"
+    assert steps == sorted(steps), "an entry could be lost otherwise"
+    assert b"group, id, id, 1, consumer)" in script, (
+        "the entry must belong to the caller"
+    )
 
 
-def test_keys_and_values_go_unchanged_whatever_is_in_them() -> None:
+def test_keys_and_values_are_sent_unchanged_whatever_they_contain() -> None:
     key, body = b"a b\r\n{tag}\x00\xff", bytes(range(256))
     reader = hiredis.Reader()
     reader.feed(packed(commands.xadd(key, (b"msg", body))))
     assert reader.gets() == [b"XADD", key, b"*", b"msg", body]
 
 
-def test_names_go_as_utf_8() -> None:
+def test_names_are_sent_as_utf_8() -> None:
     reader = hiredis.Reader()
     reader.feed(packed(commands.xack(b"s", "gruppe für alle", [b"1-1"])))
     assert reader.gets()[2] == "gruppe für alle".encode()
 
 
-def test_what_a_producer_asks_for_on_opening() -> None:
+def test_a_producer_sends_these_commands_when_it_opens() -> None:
     assert scripts.may_script() == (b"EVAL", b"return 1", 0)
     assert commands.wait(2, 50) == (b"WAIT", 2, 50)
     assert commands.wait_aof(2, 50) == (b"WAITAOF", 1, 2, 50)

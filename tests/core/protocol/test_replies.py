@@ -1,4 +1,4 @@
-"""What replies say, and what their errors call for."""
+"""Replies: values, lag, and the kinds of error replies."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from support.replies import raw, words
 # -- claims ----------------------------------------------------------------------
 
 
-def test_the_highest_pending_id_is_none_without_any_and_any_if_it_was_refused() -> None:
+def test_the_highest_pending_id_is_min_without_entries_and_max_if_it_was_refused() -> (
+    None
+):
     summary = Summary(2, b"1-1", b"2-1", [(b"c", b"2")])
     assert replies.highest_pending(summary) == EntryId(2, 1)
     assert replies.highest_pending(Summary(0, None, None, None)) == EntryId.MIN
     assert replies.highest_pending(ErrorReply("NOPERM no")) == EntryId.MAX
 
 
-def test_bodies_are_put_to_their_ids_and_a_deleted_entry_has_none() -> None:
+def test_bodies_are_matched_to_their_ids_and_a_deleted_entry_has_none() -> None:
     found = [[(b"1-1", (b"msg", b"a"))], []]
     assert replies.bodies([b"1-1", b"2-1"], found) == [
         (b"1-1", (b"msg", b"a")),
@@ -43,7 +45,7 @@ def test_an_id_without_a_reply_is_no_deleted_entry() -> None:
         replies.bodies([b"1-1", b"2-1"], [[]])
 
 
-# -- how far behind somebody is ---------------------------------------------------
+# -- lag --------------------------------------------------------------------------
 
 
 def info(
@@ -60,53 +62,53 @@ def info(
 
 FULL = info(3, 4, 5)
 BEHIND = [
-    # There is nothing above.
+    # No entry is above.
     (FULL, 5, 0, 0),
     (FULL, 5, None, 0),
     (FULL, 6, 3, 0),
     (info(3, 4, last=5, deleted=5), 5, None, 0),
     (info(3, 4, deleted=None), 4, None, 0),
-    # There is nothing at all.
+    # The stream is empty.
     (info(), 0, None, 0),
     (info(last=9), 5, 4, 0),
     (info(last=9, deleted=9), 5, None, 0),
-    # All that there is lies above.
+    # All entries are above.
     (FULL, 0, None, 3),
     (FULL, 2, None, 3),
     (FULL, 2, 17, 3),
     (info(3, 5, deleted=4), 2, None, 2),
     (info(3, 5, deleted=None), 2, None, 2),
-    # All but the first one.
+    # All entries but the first one are above.
     (FULL, 3, None, 2),
     (FULL, 3, 17, 2),
     (info(3, 5, deleted=None), 3, None, 1),
-    # In the middle, the server is believed.
+    # In the middle, the count of the server is trusted.
     (FULL, 4, 1, 1),
     (FULL, 4, 0, 0),
     (FULL, 4, 3, 3),
-    # But not if an entry above was deleted from the middle.
+    # It is not trusted if an entry above was deleted from the middle.
     (info(2, 3, 5, deleted=4), 3, 1, None),
     (info(2, 3, 5, 6, deleted=4), 3, 3, None),
-    # One below makes no difference.
+    # A deleted entry below makes no difference.
     (info(1, 3, 5, deleted=2), 3, 1, 1),
     (info(1, 3, 5, deleted=3), 3, 1, 1),
-    # Nor if it does not tell what was deleted, or how many there are.
+    # It is not trusted if the server reports no deleted id, or no count.
     (info(3, 4, 5, deleted=None), 4, 1, None),
     (FULL, 4, None, None),
-    # Nor if it can't be.
+    # It is not trusted if it is impossible.
     (FULL, 4, 4, None),
     (FULL, 4, -1, None),
 ]
 
 
-@pytest.mark.parametrize(("stream", "delivered", "told", "behind"), BEHIND)
-def test_how_many_entries_lie_above_an_id(
-    stream: StreamInfo, delivered: int, told: int | None, behind: int | None
+@pytest.mark.parametrize(("stream", "delivered", "count", "behind"), BEHIND)
+def test_the_lag_is_the_number_of_entries_above_an_id(
+    stream: StreamInfo, delivered: int, count: int | None, behind: int | None
 ) -> None:
-    assert stream.behind(EntryId(delivered), told, trusted=True) == behind
+    assert stream.behind(EntryId(delivered), count, trusted=True) == behind
 
 
-def test_a_server_that_miscounts_is_believed_where_nothing_was_ever_removed() -> None:
+def test_a_server_that_miscounts_is_trusted_only_if_no_entry_was_ever_removed() -> None:
     at, trimmed = EntryId(4), FULL._replace(added=9)
     assert FULL.behind(at, 1) is None
     assert trimmed.behind(at, 1) is None
@@ -115,7 +117,9 @@ def test_a_server_that_miscounts_is_believed_where_nothing_was_ever_removed() ->
     assert FULL._replace(added=3).behind(at, 1) == 1
 
 
-def test_servers_that_count_right_are_known_by_their_commands() -> None:
+def test_servers_that_count_the_lag_correctly_are_recognized_by_their_commands() -> (
+    None
+):
     assert replies.counts_lag([None, [b"delifeq", 3]])
     assert replies.counts_lag([[b"xackdel", -6], None])
     assert not replies.counts_lag([None, None])
@@ -127,21 +131,21 @@ ids = st.integers(1, 12)
 
 @given(st.sets(ids), st.sets(ids), ids | st.just(0), ids | st.just(0), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_a_server_that_tells_the_truth_is_never_contradicted(
+def test_a_server_that_counts_correctly_is_never_contradicted(
     sent: set[int],
     deleted: set[int],
     trimmed: int,
     delivered: int,
-    tells: bool,  # noqa: FBT001
+    counts: bool,  # noqa: FBT001
 ) -> None:
     left = {id_ for id_ in sent - deleted if id_ > trimmed}
-    # The highest deleted one that was not at the beginning.
+    # The highest id that was deleted, but not from the beginning.
     holes = max((sent & deleted) | {0})
     stream = info(*left, last=max(sent, default=0), deleted=holes)
     above = len([id_ for id_ in left if id_ > delivered])
-    behind = stream.behind(EntryId(delivered), above if tells else None, trusted=True)
+    behind = stream.behind(EntryId(delivered), above if counts else None, trusted=True)
     assert behind in {above, None}
-    if tells and holes <= delivered:
+    if counts and holes <= delivered:
         assert behind == above
 
 
@@ -158,14 +162,14 @@ STREAM = StreamInfo(3, EntryId(5), EntryId(3), EntryId.MIN)
         ([STREAM, [group("f", "3-0", 2), group("g", "4-0", 1)]], 1),
         ([STREAM, [group("g", "0-0", None)]], 3),
         ([STREAM, [group("g", "4-0", None)]], None),
-        # The group is gone, the stream is, or nobody may ask.
+        # The group or the stream does not exist, or the user lacks permission.
         ([STREAM, [group("gg", "4-0", 1)]], None),
         ([STREAM, []], None),
         ([ErrorReply("ERR no such key"), ErrorReply("ERR no such key")], None),
         (ErrorReply("EXECABORT Transaction discarded"), None),
     ],
 )
-def test_a_groups_lag_is_how_far_behind_the_end_it_is(
+def test_the_lag_of_a_group_is_how_far_it_is_behind_the_end(
     facts: Any, lag: int | None
 ) -> None:
     assert replies.lag(facts, "g", trusted=True) == lag
@@ -191,10 +195,10 @@ ERRORS = [
     ),
     ("SOMETHING that nobody has seen yet", ErrorKind.TRANSIENT),
     ("", ErrorKind.TRANSIENT),
-    # Another node has it.
+    # Another node has the key.
     ("MOVED 3999 127.0.0.1:6381", ErrorKind.REROUTE),
     ("ASK 3999 127.0.0.1:6381", ErrorKind.REROUTE),
-    # The stream or the group is gone.
+    # The stream or the group does not exist.
     (
         "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
         ErrorKind.REPAIR,
@@ -224,7 +228,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "trouble"), ERRORS)
-def test_an_error_reply_is_classed_by_its_first_word_or_else_by_its_text(
+def test_an_error_reply_is_classified_by_its_first_word_or_else_by_its_text(
     text: str, trouble: ErrorKind
 ) -> None:
     error = raw(b"-" + text.encode() + b"\r\n")
@@ -234,22 +238,22 @@ def test_an_error_reply_is_classed_by_its_first_word_or_else_by_its_text(
     assert error.trouble is trouble
 
 
-def test_every_class_of_trouble_is_in_the_table() -> None:
+def test_every_kind_of_error_is_in_the_table() -> None:
     assert {trouble for _, trouble in ERRORS} == set(ErrorKind)
 
 
-def test_the_first_word_decides_before_a_users_name_in_the_text_can() -> None:
+def test_the_first_word_takes_precedence_over_the_name_of_a_user_in_the_text() -> None:
     error = ErrorReply("NOPERM no permissions to access the 'no such key' key")
     assert error.trouble is ErrorKind.FATAL
 
 
-def test_a_node_of_a_cluster_says_what_it_is() -> None:
+def test_a_node_of_a_cluster_is_reported_as_one() -> None:
     failure = replies.send_failed("s", ErrorReply("MOVED 3999 127.0.0.1:6381"))
     assert failure.code == "MOVED"
     assert "one of several nodes of a cluster" in str(failure)
 
 
-def test_the_first_word_is_a_word_and_no_beginning() -> None:
+def test_the_first_word_has_to_match_as_a_whole_word() -> None:
     assert ErrorReply("ASKING is not it").trouble is ErrorKind.TRANSIENT
     assert ErrorReply("the MOVED is not first").trouble is ErrorKind.TRANSIENT
 
@@ -268,14 +272,14 @@ def test_an_error_reply_is_a_value_also_inside_another_reply() -> None:
         "ERR unknown command `AUTH`, with args beginning with: `bob`, `hunter2`, ",
     ],
 )
-def test_what_an_unknown_command_was_called_with_is_not_repeated(text: str) -> None:
+def test_the_arguments_of_an_unknown_command_are_not_repeated(text: str) -> None:
     error = raw(b"-" + text.encode() + b"\r\n")
     assert error.text == text.partition(",")[0]
     assert "hunter2" not in repr(error)
     assert error.trouble is ErrorKind.FATAL
 
 
-def test_an_error_replys_text_is_escaped_and_cut() -> None:
+def test_the_text_of_an_error_reply_is_escaped_and_cut() -> None:
     error = raw(b"-ERR \x1b[31m\xff" + b"x" * 1000 + b"\r\n")
     assert error.text.isprintable()
     assert len(error.text) == 200
@@ -297,29 +301,29 @@ def test_an_error_replys_text_is_escaped_and_cut() -> None:
         (replies.ErrorReply("NOPERM no"), None),
     ],
 )
-def test_info_tells_whether_streams_may_be_evicted(
+def test_info_shows_whether_streams_may_be_evicted(
     reply: object, policy: bytes | None
 ) -> None:
     assert replies.may_evict(reply) == policy
 
 
 @pytest.mark.parametrize(
-    ("answers", "told"),
+    ("answers", "expected"),
     [
         ([b"OK", b"QUEUED", [b"a", 1]], [b"a", 1]),
         ([b"OK", ErrorReply("NOPERM xack"), ErrorReply("EXECABORT it")], "NOPERM xack"),
         ([b"OK", b"QUEUED", ErrorReply("EXECABORT it")], "EXECABORT it"),
     ],
 )
-def test_a_transaction_is_refused_for_one_of_its_commands(
-    answers: list[Any], told: Any
+def test_a_transaction_is_refused_if_one_of_its_commands_is(
+    answers: list[Any], expected: Any
 ) -> None:
     found = replies.together(answers)
-    if isinstance(told, str):
+    if isinstance(expected, str):
         [refused] = found
-        assert refused.text == told
+        assert refused.text == expected
     else:
-        assert found == told
+        assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -331,7 +335,9 @@ def test_a_transaction_is_refused_for_one_of_its_commands(
         "ERR ACL failure in script: User u has no permissions to run 'xadd'",
     ],
 )
-def test_what_a_user_may_not_do_in_a_script_is_a_permission_too(text: str) -> None:
+def test_a_missing_permission_inside_a_script_is_a_permission_error_too(
+    text: str,
+) -> None:
     error = ErrorReply(text)
     assert (error.code, error.trouble) == ("NOPERM", ErrorKind.FATAL)
     failure = replies.send_failed("s", error)

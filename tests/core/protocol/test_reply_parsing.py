@@ -1,6 +1,6 @@
-"""Replies are fed with what hiredis makes of bytes as servers send them.
+"""Reply parsing: replies as hiredis parses them from the bytes of a server.
 
-The bytes are Valkey's and Redis', with a space for each end of line.
+The bytes are those of Valkey and Redis, with a space for each end of line.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ DELETED = "*2 *2 $3 1-1 {} *2 $3 2-1 *2 $3 msg $1 b"
 NEW = "$7 pending :2 $17 last-delivered-id $3 2-1 $12 entries-read :2 $3 lag"
 G = "$4 name $1 g $9 consumers :1"
 H = "$4 name $1 h $9 consumers :0"
-TOLD = "$6 length :2 $17 last-generated-id $3 9-1 $20 max-deleted-entry-id $3 5-1"
+STREAM_FACTS = (
+    "$6 length :2 $17 last-generated-id $3 9-1 $20 max-deleted-entry-id $3 5-1"
+)
 FIRST = "$11 first-entry *2 $3 2-1 *2 $3 msg $1 a"
 OLD_GROUP = (
     "*1 *8 $4 name $1 g $9 consumers :1 $7 pending :0 $17 last-delivered-id $3 0-0"
@@ -153,22 +155,22 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     ),
     "a stream": (
         STREAM,
-        f"*12 {TOLD} {FIRST} {NEWEST}",
+        f"*12 {STREAM_FACTS} {FIRST} {NEWEST}",
         StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4),
     ),
     "a stream, RESP3": (
         STREAM,
-        f"%6 {TOLD} {FIRST} {NEWEST}",
+        f"%6 {STREAM_FACTS} {FIRST} {NEWEST}",
         StreamInfo(2, EntryId(9, 1), EntryId(2, 1), EntryId(5, 1), EntryId(8, 1), 4),
     ),
     "an empty stream": (
         STREAM,
-        f"*8 {TOLD} $11 first-entry *-1",
+        f"*8 {STREAM_FACTS} $11 first-entry *-1",
         StreamInfo(2, EntryId(9, 1), None, EntryId(5, 1)),
     ),
     "an empty stream, RESP3": (
         STREAM,
-        f"%4 {TOLD} $11 first-entry _",
+        f"%4 {STREAM_FACTS} $11 first-entry _",
         StreamInfo(2, EntryId(9, 1), None, EntryId(5, 1)),
     ),
     "a stream, Redis 6.2": (
@@ -225,7 +227,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*1 $3 1-1",
         [b"1-1"],
     ),
-    "what is given back": (
+    "a release": (
         scripts.claim_own(b"s", "g", "c", [b"1-1"], (b"IDLE", 1, b"RETRYCOUNT", 2)),
         "*1 $3 1-1",
         [b"1-1"],
@@ -235,8 +237,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         "*1 *4 $3 1-1 $1 c :202 :1",
         [Pending(b"1-1", b"c", 202, 1)],
     ),
-    "the highest": (commands.xrevrange_between(b"s", b"+", b"-", 5), "*0", []),
-    "the last": (
+    "a range in reverse": (commands.xrevrange_between(b"s", b"+", b"-", 5), "*0", []),
+    "the last entry": (
         commands.xrevrange_last(b"s"),
         "*1 *2 $3 7-7 *2 $1 a $1 b",
         [[b"7-7", [b"a", b"b"]]],
@@ -246,19 +248,19 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a key deleted": (commands.unlink(b"s"), ":1", 1),
     "replicas": (commands.wait(1, 100), ":1", 1),
     "files": (commands.wait_aof(1, 100), "*2 :1 :0", (1, 0)),
-    "those who were told": (commands.publish(b"ch", b""), ":4", 4),
-    "those who listen": (
+    "receivers of a message": (commands.publish(b"ch", b""), ":4", 4),
+    "subscribers": (
         commands.pubsub_numsub([b"a", b"b"]),
         "*4 $1 a :0 $1 b :2",
         [0, 2],
     ),
-    "commands that there are or not": (
+    "existing and missing commands": (
         commands.counts_lag(),
         "*2 $-1 *2 $7 delifeq :3",
         [None, [b"delifeq", 3]],
     ),
     "the connection's id": (commands.client_id(), ":17", 17),
-    "one that was let go": (commands.client_unblock(17), ":1", 1),
+    "an unblocked connection": (commands.client_unblock(17), ":1", 1),
     "the time": (commands.time(), "*2 $10 1700000000 $6 123999", 1_700_000_000_123),
     "a role": (commands.role(), "*3 $6 master :17 *0", b"master"),
     "a primary": (
@@ -270,12 +272,12 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "facts": (commands.info(b"memory"), "$3 a:b", b"a:b"),
     "facts, RESP3": (commands.info(b"memory"), "=7 txt:a:b", b"a:b"),
     "a run": (ADD_ONCE, b"$9\r\n1-1\n!ERR!\r\n", b"1-1\n!ERR!"),
-    "a burial": (SEND_DEAD_LETTER, ":1", 1),
-    "a burial that was copied": (SEND_DEAD_LETTER, "$3 8-1", b"8-1"),
+    "a dead letter": (SEND_DEAD_LETTER, ":1", 1),
+    "a dead letter that was only copied": (SEND_DEAD_LETTER, "$3 8-1", b"8-1"),
     "a move": (MOVE, "*2 :1 :1", (1, 1)),
     "a trim that was refused": (TRIM_ACKED, ":-1", -1),
     "an empty consumer": (REMOVE, ":0", 0),
-    "no script": (scripts.may_script(), ":1", 1),
+    "a check for scripting": (scripts.may_script(), ":1", 1),
     "a script's last id": (scripts.last_id(b"s"), "$3 5-1", b"5-1"),
     "a script's count": (scripts.count_between(b"s", b"1-1", b"2-0", 1), ":1", 1),
     "a transaction": (
@@ -292,49 +294,49 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_reply_is_read_as_what_its_command_brings(name: str) -> None:
+def test_a_reply_is_parsed_as_its_command_requires(name: str) -> None:
     command, reply, value = GOOD[name]
-    assert settled(read(command, reply)) == value
+    assert as_list(read(command, reply)) == value
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_an_error_reply_stays_one_whatever_it_answers(name: str) -> None:
+def test_an_error_reply_stays_an_error_reply_for_every_command(name: str) -> None:
     error = read(GOOD[name][0], "-NOPERM")
     assert isinstance(error, ErrorReply)
     assert error.code == "NOPERM"
 
 
 OPTIONS = {"BLOCK", "COUNT", "MKSTREAM", "NOACK", "RETRYCOUNT"}
-# What `read` sees to by itself, and what pushes answer; see `Connection.subscribe`.
+# Handled by `read` itself, or answered by pushes; see `Connection.subscribe`.
 OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 
 
-def test_of_every_command_that_is_sent_the_reply_is_looked_at() -> None:
+def test_the_reply_of_every_command_that_is_sent_is_checked() -> None:
     source = inspect.getsource(commands) + inspect.getsource(scripts)
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
     assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._READERS)
 
 
-def test_every_way_of_reading_is_tried_here() -> None:
+def test_every_reader_of_replies_is_covered_by_these_tests() -> None:
     tried = [command for command, _, _ in GOOD.values()]
     assert {command[0] for command in tried} == set(reply_parsing._READERS)
     ran = {command[1] for command in tried if command[0] in {b"EVAL", b"EVALSHA"}}
     assert ran == set(reply_parsing._BY_SCRIPT)
 
 
-def test_fields_come_as_bytes_whatever_is_in_them() -> None:
+def test_fields_are_bytes_whatever_they_contain() -> None:
     body = bytes(range(256))
     data = b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$3\r\nmsg\r\n"
     [(_, entries)] = read(XREAD, data + b"$256\r\n" + body + b"\r\n")
     assert entries == [[b"1-1", [b"msg", body]]]
 
 
-def test_what_penstock_does_not_ask_for_is_given_as_it_is() -> None:
+def test_replies_to_other_commands_are_returned_unchanged() -> None:
     odd = [(b"HGETALL", b"k"), (b"EVAL", b"return {}", 0)]
     assert reply_parsing.read(odd, [{b"a": 1}, []]) == [{b"a": 1}, []]
 
 
-# -- what makes no sense -----------------------------------------------------------
+# -- malformed replies -------------------------------------------------------------
 
 ANYTHING = [
     ":1",
@@ -350,7 +352,7 @@ ANYTHING = [
     "#t",
 ]
 
-BENT: dict[str, tuple[Command, str]] = {
+MALFORMED: dict[str, tuple[Command, str]] = {
     "a key that was not asked for": (GROUP_READ, f"%1 $1 u {ENTRIES}"),
     "a key that is none": (XREAD, f"%1 :1 {ENTRIES}"),
     "a stream without entries": (XREAD, "%1 $1 s *0"),
@@ -384,7 +386,7 @@ BENT: dict[str, tuple[Command, str]] = {
     "a line of no id": (PAGE, "*1 *4 $3 1.1 $1 c :202 :1"),
     "a claim of no ids": (CLAIM, "*2 $3 1-1 $3 2.1"),
     "a claim of entries": (CLAIM, "*1 *2 $3 1-1 *0"),
-    "a search that goes on nowhere": (AUTOCLAIM, "*3 $3 5.0 *0 *0"),
+    "a search without a cursor": (AUTOCLAIM, "*3 $3 5.0 *0 *0"),
     "a search too short": (AUTOCLAIM, "*1 $3 5-0"),
     "a search that found no ids": (AUTOCLAIM, "*3 $3 5-0 *1 $1 x *0"),
     "a search that deleted no ids": (AUTOCLAIM, "*3 $3 5-0 *0 *1 $1 x"),
@@ -399,10 +401,10 @@ BENT: dict[str, tuple[Command, str]] = {
     ),
     "a stream whose last deletion is none": (
         STREAM,
-        f"%4 {TOLD[:-3]}9x1 $11 first-entry _",
+        f"%4 {STREAM_FACTS[:-3]}9x1 $11 first-entry _",
     ),
-    "names without their ends": (STREAM, f"*7 {TOLD} $1 x"),
-    "a name that is a list": (STREAM, f"*8 {TOLD} *0 _"),
+    "names without their ends": (STREAM, f"*7 {STREAM_FACTS} $1 x"),
+    "a name that is a list": (STREAM, f"*8 {STREAM_FACTS} *0 _"),
     "a group that is none": (GROUPS, "*1 :1"),
     "a group of no name": (GROUPS, OLD_GROUP.replace("$4 name", "$4 nbme")),
     "a group that came to no id": (GROUPS, OLD_GROUP.replace("0-0", "0x0")),
@@ -421,31 +423,31 @@ BENT: dict[str, tuple[Command, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BENT)
-def test_what_makes_no_sense_is_told(name: str) -> None:
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_reply_is_a_protocol_error(name: str) -> None:
     with pytest.raises(ProtocolError):
-        read(*BENT[name])
+        read(*MALFORMED[name])
 
 
-def test_a_run_whose_line_is_no_id_makes_no_sense() -> None:
+def test_an_id_of_an_idempotent_run_that_is_malformed_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError):
         read(ADD_ONCE, b"$7\r\n1-1\n2x1\r\n")
 
 
 @pytest.mark.parametrize("reply", ANYTHING)
 @pytest.mark.parametrize("name", GOOD)
-def test_what_is_of_the_wrong_type_is_told(name: str, reply: str) -> None:
-    """Or it is what another command of its kind might bring."""
+def test_a_reply_of_the_wrong_type_is_a_protocol_error(name: str, reply: str) -> None:
+    """A reply that another command of the same kind may have is accepted."""
     command = GOOD[name][0]
     try:
         value = read(command, reply)
     except ProtocolError:
         return
-    assert fits(settled(value), examples(command))
+    assert fits(as_list(value), examples(command))
 
 
-def settled(value: Any) -> Any:
-    """Make a list of what a read brings, which is only iterated over."""
+def as_list(value: Any) -> Any:
+    """Return the result of a read as a list, since it may be an iterable."""
     return list(value) if isinstance(value, type({}.items())) or value == () else value
 
 
@@ -461,12 +463,12 @@ def examples(command: Command) -> list[Any]:
 
 
 def fits(value: Any, like: list[Any]) -> bool:
-    """Tell whether a value could be used where one of the others is."""
+    """Return whether a value could be used in place of one of the others."""
     same = [one for one in like if type(one) is type(value)]
     if not same:
         return False
     if isinstance(value, Applied):
-        return True  # its results are the user's, and anything
+        return True  # its results are those of the user's commands
     if hasattr(value, "_fields"):
         return all(
             fits(part, [one[index] for one in same]) for index, part in enumerate(value)
@@ -494,44 +496,46 @@ def ids_of(value: Any) -> Iterator[bytes]:
 
 @given(st.data())
 @settings(max_examples=2000, deadline=None)
-def test_whatever_byte_is_spoilt_what_is_read_can_be_used(data: st.DataObject) -> None:
+def test_a_reply_with_any_corrupted_byte_can_be_used_or_is_refused(
+    data: st.DataObject,
+) -> None:
     command, reply, _ = GOOD[data.draw(st.sampled_from(sorted(GOOD)))]
     good = reply if isinstance(reply, bytes) else words(reply)
-    place = data.draw(st.integers(0, len(good) - 1))
+    position = data.draw(st.integers(0, len(good) - 1))
     byte = data.draw(st.integers(0, 255))
     try:
-        bent = raw(good[:place] + bytes([byte]) + good[place + 1 :])
+        malformed = raw(good[:position] + bytes([byte]) + good[position + 1 :])
     except (ValueError, TypeError, AssertionError):
-        return  # no RESP, or there is something left
-    if bent is False:
-        return  # there is more to come
+        return  # it is no RESP, or bytes are left over
+    if malformed is False:
+        return  # the reply is incomplete
     try:
-        [value] = reply_parsing.read([command], [bent])
+        [value] = reply_parsing.read([command], [malformed])
     except ProtocolError:
         return
     if isinstance(value, ErrorReply):
         return
-    value = settled(value)
+    value = as_list(value)
     assert fits(value, examples(command))
     for id_ in ids_of(value):
         EntryId.parse(id_)
 
 
-# -- several at once ---------------------------------------------------------------
+# -- several replies at once -------------------------------------------------------
 
 
-def test_appends_are_looked_at_together_and_errors_among_them_stay() -> None:
+def test_replies_to_several_appends_are_checked_together_and_errors_are_kept() -> None:
     error = ErrorReply("OOM no memory")
     batch = [XADD] * 3
     assert reply_parsing.read(batch, [b"1-1", error, b"1-2"]) == [b"1-1", error, b"1-2"]
     assert reply_parsing.read(batch, [error] * 3) == [error] * 3
-    bent: Any
-    for bent in (1, None, [], b"1.2", b"OK"):
+    malformed: Any
+    for malformed in (1, None, [], b"1.2", b"OK"):
         with pytest.raises(ProtocolError):
-            reply_parsing.read(batch, [b"1-1", bent, b"1-2"])
+            reply_parsing.read(batch, [b"1-1", malformed, b"1-2"])
 
 
-def test_the_replies_of_a_transaction_are_read_like_any_others() -> None:
+def test_the_replies_inside_a_transaction_are_parsed_like_any_others() -> None:
     batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
     batch.append(commands.time())
     done = [[0, None, None, None], ErrorReply("NOGROUP no")]
@@ -549,7 +553,7 @@ def test_the_replies_of_a_transaction_are_read_like_any_others() -> None:
 @pytest.mark.parametrize(
     "done", [None, 1, [], [[0, None, None, None]], [1, 1], [1, 1, 1]]
 )
-def test_a_transaction_of_which_a_reply_is_none_makes_no_sense(done: Any) -> None:
+def test_a_malformed_reply_inside_a_transaction_is_a_protocol_error(done: Any) -> None:
     batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
     with pytest.raises(ProtocolError):
         reply_parsing.read(batch, [b"OK", b"QUEUED", b"QUEUED", done])

@@ -1,4 +1,4 @@
-"""What is made of an XADD that was refused."""
+"""The error of an XADD that was refused."""
 
 from __future__ import annotations
 

@@ -20,18 +20,18 @@ from penstock.message import Shard
 OUT = Shard("out", 2, b"out:2")
 
 
-def gathered(*given: tuple[Any, ...]) -> list[Effect]:
+def effects_of(*commands: tuple[Any, ...]) -> list[Effect]:
     effects = Effects(b"own")
-    for name, *args in given:
+    for name, *args in commands:
         effects.command(name, args)
     return effects.all
 
 
-# -- what is gathered ------------------------------------------------------------------
+# -- effects ---------------------------------------------------------------------------
 
 
-def test_a_command_s_words_are_bytes_and_its_key_and_kind_are_known() -> None:
-    [effect] = gathered(("hincrby", "h", b"f", -3))
+def test_a_command_is_encoded_and_its_key_and_kind_are_known() -> None:
+    [effect] = effects_of(("hincrby", "h", b"f", -3))
     assert effect == (
         (b"HINCRBY", b"h", b"f", b"-3"),
         (b"h",),
@@ -39,7 +39,7 @@ def test_a_command_s_words_are_bytes_and_its_key_and_kind_are_known() -> None:
         "field",
         None,
     )
-    [effect] = gathered(("ZADD", "z", 0.1, "a\udc80"))
+    [effect] = effects_of(("ZADD", "z", 0.1, "a\udc80"))
     assert effect.words == (b"ZADD", b"z", b"0.1", b"a\x80")
     assert effect.kind == "zset"
 
@@ -51,7 +51,7 @@ def test_a_message_is_an_xadd_to_its_shard() -> None:
     assert effects.all == [Effect(words, (b"out:2",), "stream", "", OUT)]
 
 
-def test_keys_are_told_once_in_the_order_of_their_use() -> None:
+def test_keys_are_listed_once_in_the_order_of_their_use() -> None:
     effects = Effects(b"own")
     effects.command("DEL", ["a", "b"])
     effects.command("LMOVE", ["b", "c", "LEFT", "RIGHT"])
@@ -62,10 +62,10 @@ def test_keys_are_told_once_in_the_order_of_their_use() -> None:
     assert effects.keys == [b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
 
 
-def test_what_a_command_may_have_changed_is_not_looked_at_before() -> None:
+def test_a_key_that_an_earlier_command_may_have_changed_is_not_checked() -> None:
     kinds = [
         (effect.kind, effect.counts)
-        for effect in gathered(
+        for effect in effects_of(
             ("INCR", "n"),
             ("INCR", "n"),
             ("HGET", "h", "f"),
@@ -116,17 +116,19 @@ def test_what_a_command_may_have_changed_is_not_looked_at_before() -> None:
         ("RENAME", ["a", "own"], "keys="),
     ],
 )
-def test_what_can_t_be_is_refused_at_once(name: Any, args: Any, words: str) -> None:
+def test_an_impossible_command_is_refused_at_once(
+    name: Any, args: Any, words: str
+) -> None:
     effects = Effects(b"own")
     with pytest.raises(ConfigurationError, match=words):
         effects.command(name, args)
     assert not effects.all
 
 
-def test_the_own_stream_can_be_written_to() -> None:
-    [effect] = gathered(("XDEL", "own", "1-1"))
+def test_the_stream_of_the_message_can_be_written_to() -> None:
+    [effect] = effects_of(("XDEL", "own", "1-1"))
     assert effect.keys == (b"own",)
-    [effect] = gathered(("INCRBYFLOAT", "k", 1.5))
+    [effect] = effects_of(("INCRBYFLOAT", "k", 1.5))
     assert effect.words[2] == b"1.5"
 
 
@@ -149,7 +151,7 @@ def test_a_transaction_is_bounded() -> None:
         effects.command("INCR", ["k"])
 
 
-# -- what is sent ----------------------------------------------------------------------
+# -- script ----------------------------------------------------------------------------
 
 
 def words(**options: Any) -> list[Any]:
@@ -166,7 +168,7 @@ def words(**options: Any) -> list[Any]:
     return list(scripts.apply(b"own", "g", b"1-1", effects, **{**facts, **options}))
 
 
-def test_the_script_is_told_keys_facts_and_commands() -> None:
+def test_the_script_is_given_keys_facts_and_commands() -> None:
     name, sha, *rest = words()
     assert (name, len(sha)) == (b"EVALSHA", 40)
     assert rest == [
@@ -186,10 +188,10 @@ def test_without_dead_letters_the_message_is_dropped_or_left() -> None:
         assert dead_letter_policy in sent
 
 
-# -- what comes back -------------------------------------------------------------------
+# -- replies ---------------------------------------------------------------------------
 
 
-def test_the_reply_tells_what_was_done() -> None:
+def test_the_reply_shows_what_was_done() -> None:
     assert read([b"already"]) == Applied(pending=False)
     assert read([b"applied", 1, None]) == Applied(pending=True, results=[1, None])
     assert read([b"applied", 1, None]).done == 2
@@ -206,7 +208,7 @@ def test_the_reply_tells_what_was_done() -> None:
         ([b"broken", 3, b"WRONGTYPE no", 1], 2, True),
     ],
 )
-def test_a_refusal_tells_how_much_was_done_before(
+def test_a_refusal_shows_how_many_commands_were_applied_before(
     reply: list[Any], done: int, buried: object
 ) -> None:
     applied = read(reply)

@@ -1,4 +1,4 @@
-"""Retention in the words of an XADD."""
+"""Retention as arguments of XADD."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ NOW = 1_700_000_000_000
         (MaxAge(3e9), (b"MINID", b"~", 0)),
     ],
 )
-def test_retention_is_a_few_words(retention: Retention | None, words: Command) -> None:
+def test_retention_is_translated_into_arguments_of_xadd(
+    retention: Retention | None, words: Command
+) -> None:
     assert trim(retention, NOW) == words
 
 
-def test_they_stand_before_the_id() -> None:
+def test_the_retention_arguments_precede_the_id() -> None:
     words = commands.xadd(b"s", (b"msg", b"a"), "5-*", trim(MaxLen(5), NOW))
     assert words == (b"XADD", b"s", b"MAXLEN", b"~", 5, "5-*", b"msg", b"a")

@@ -25,28 +25,28 @@ def recovery(cursor: Cursor, budget: int = 10) -> ReadPending:
     return read
 
 
-def came(cursor: Cursor, shard: Shard, *ids: str) -> Position:
-    """Have a read bring something of a shard."""
+def receive(cursor: Cursor, shard: Shard, *ids: str) -> Position:
+    """Receive entries of a shard by a live read."""
     return cursor.received(live(cursor), shard.key, entries(*ids))
 
 
-def test_without_a_group_reading_goes_on_after_the_last_id_seen_of_each_shard() -> None:
+def test_without_a_group_each_shard_is_read_on_after_its_last_id() -> None:
     cursor = Cursor([(A, b"5-0"), (B, b"0-0")], group=False)
     assert [p.after for p in live(cursor).positions] == [b"5-0", b"0-0"]
-    assert came(cursor, B, "1-0", "2-0").shard is B
+    assert receive(cursor, B, "1-0", "2-0").shard is B
     assert [p.after for p in live(cursor).positions] == [b"5-0", b"2-0"]
 
 
 def test_without_a_group_a_reconnect_keeps_the_positions() -> None:
     cursor = Cursor([(A, b"5-0")], group=False)
-    came(cursor, A, "7-0")
+    receive(cursor, A, "7-0")
     cursor.connected()
     [position] = live(cursor).positions
     assert (position.shard, position.after, position.floor) == (A, b"7-0", b"5-0")
     assert not position.recovering
 
 
-def test_a_group_is_recovered_shard_by_shard_and_then_live() -> None:
+def test_a_group_is_recovered_shard_by_shard_and_then_read_live() -> None:
     cursor = Cursor([(A, b"5-0"), (B, b"6-0")], group=True)
     cursor.connected()
     first = recovery(cursor)
@@ -61,7 +61,7 @@ def test_a_group_is_recovered_shard_by_shard_and_then_live() -> None:
     assert [p.shard for p in live(cursor).positions] == [A, B]
 
 
-def test_recovery_goes_page_by_page_until_a_page_is_short() -> None:
+def test_recovery_continues_page_by_page_until_a_page_is_short() -> None:
     cursor = Cursor([(A, b"0-0")], group=True)
     cursor.connected()
     cursor.recovered(recovery(cursor, 2), entries("1-0", "3-0"))
@@ -75,8 +75,8 @@ def test_recovery_goes_page_by_page_until_a_page_is_short() -> None:
     live(cursor)
 
 
-def test_recovery_ends_with_what_was_pending_when_it_began() -> None:
-    """What lies above was read live, perhaps by another one of our name."""
+def test_recovery_ends_with_the_entries_that_were_pending_when_it_began() -> None:
+    """Higher ids were read live, perhaps by another consumer of the same name."""
     cursor = Cursor([(A, b"0-0")], group=True)
     cursor.connected()
     page = recovery(cursor, 2)
@@ -88,7 +88,7 @@ def test_recovery_ends_with_what_was_pending_when_it_began() -> None:
     assert recovery(cursor).position.until is None
 
 
-def test_recovery_goes_on_in_the_middle_of_a_page() -> None:
+def test_recovery_can_continue_in_the_middle_of_a_page() -> None:
     cursor = Cursor([(A, b"0-0")], group=True)
     cursor.connected()
     cursor.recovered_up_to(recovery(cursor, 2), b"1-0")
@@ -114,7 +114,7 @@ def test_a_read_asks_for_no_more_than_may_come_at_once() -> None:
     assert (rest.count, len(rest.positions)) == (4, 1)
 
 
-def test_where_not_all_shards_can_be_read_at_once_each_has_its_turn() -> None:
+def test_if_not_all_shards_can_be_read_at_once_they_take_turns() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0"), (C, b"0-0")], group=False)
 
     def turn() -> tuple[str, bool]:
@@ -128,7 +128,7 @@ def test_where_not_all_shards_can_be_read_at_once_each_has_its_turn() -> None:
     ids, brings = iter(range(1, 100)), 1
     assert [turn() for _ in range(4)] == [("ab", False), ("c", False)] * 2
     brings = 0
-    # After a round that brings nothing all are waited for, and after that it goes on.
+    # After a round without entries a read waits for all shards; then turns go on.
     rounds = [("ab", False), ("c", False), ("abc", True)]
     assert [turn() for _ in range(6)] == rounds * 2
     cursor.remove(B)
@@ -156,36 +156,36 @@ def test_a_group_is_recovered_from_the_start_on_every_connection() -> None:
     assert recovery(cursor).position.after == b"0-0"
 
 
-def test_where_the_server_acknowledges_by_itself_nothing_is_recovered() -> None:
+def test_with_noack_nothing_is_recovered() -> None:
     cursor = Cursor([(A, b"5-0")], group=True, recover=False)
     cursor.connected()
     assert live(cursor).positions[0].after == b"5-0"
-    came(cursor, A, "7-0")
+    receive(cursor, A, "7-0")
     cursor.connected()
     assert live(cursor).positions[0].after == b"5-0"
 
 
-def test_in_a_group_the_server_knows_where_to_go_on() -> None:
+def test_in_a_group_the_server_keeps_the_position() -> None:
     cursor = Cursor([(A, b"5-0")], group=True, recover=False)
     before = live(cursor).positions[0].after
-    assert came(cursor, A, "7-0").shard is A
+    assert receive(cursor, A, "7-0").shard is A
     assert live(cursor).positions[0].after == before
 
 
-def test_the_floor_of_a_group_stays_where_it_was_when_we_looked() -> None:
+def test_the_floor_of_a_group_stays_as_it_was_when_the_group_was_opened() -> None:
     cursor = Cursor([(A, b"5-0")], group=True)
     cursor.connected()
     cursor.recovered(recovery(cursor, 1), entries("8-0"))
     assert [position.floor for position in cursor.positions] == [b"5-0"]
 
 
-def test_recovery_and_what_is_new_take_turns() -> None:
+def test_recovery_and_live_reads_take_turns() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     cursor.recovered(recovery(cursor), [])
     for _ in range(3):
         read = live(cursor)
         assert [p.shard for p in read.positions] == [A]
-        assert not read.wait, "there is more to recover"
+        assert not read.wait, "there are more entries to recover"
         page = recovery(cursor, 1)
         assert page.position.shard is B
         cursor.recovered(page, entries("1-0"))
@@ -208,13 +208,13 @@ def test_shards_that_recover_take_turns_too() -> None:
     assert turns == {B, C}
 
 
-def test_while_nothing_is_live_recovery_goes_on_alone() -> None:
+def test_while_no_shard_is_live_recovery_goes_on_alone() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     for _ in range(3):
         cursor.recovered(recovery(cursor, 1), entries("1-0"))
 
 
-def test_shards_that_came_back_full_are_read_alone_once() -> None:
+def test_shards_whose_page_was_full_are_read_alone_once() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0"), (C, b"0-0")], group=False)
     read = live(cursor, 7)
     assert (read.count, read.wait) == (2, True)
@@ -225,12 +225,12 @@ def test_shards_that_came_back_full_are_read_alone_once() -> None:
     assert [p.shard for p in rest.positions] == [A, C]
     assert (rest.count, rest.wait) == (3, False)
     cursor.received(rest, b"a", entries("3-0", "4-0", "5-0"))
-    everybody = live(cursor, 7)
-    assert [p.shard for p in everybody.positions] == [A, B, C]
-    assert everybody.wait
+    all_shards = live(cursor, 7)
+    assert [p.shard for p in all_shards.positions] == [A, B, C]
+    assert all_shards.wait
 
 
-def test_after_a_read_of_a_few_it_is_everybodys_turn_before_any_recovery() -> None:
+def test_after_a_read_of_full_shards_all_shards_are_read_before_any_recovery() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     for _ in range(2):
         page = cursor.next(10)
@@ -246,14 +246,14 @@ def test_after_a_read_of_a_few_it_is_everybodys_turn_before_any_recovery() -> No
     assert recovery(cursor).position.shard is C
 
 
-def test_one_shard_that_comes_back_full_is_read_on_as_ever() -> None:
+def test_a_single_shard_whose_page_was_full_is_read_as_usual() -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
     read = live(cursor, 1)
     cursor.received(read, b"a", entries("1-0"))
     assert live(cursor).wait
 
 
-def test_a_reconnect_recovers_before_it_goes_on_with_what_was_full() -> None:
+def test_after_a_reconnect_recovery_precedes_shards_whose_page_was_full() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     for position in cursor.positions:
         position.recovering = False
@@ -262,14 +262,14 @@ def test_a_reconnect_recovers_before_it_goes_on_with_what_was_full() -> None:
     assert recovery(cursor).position.shard is A
 
 
-def test_a_shard_that_broke_after_it_came_back_full_is_not_read() -> None:
+def test_a_broken_shard_whose_page_was_full_is_not_read() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
     cursor.received(live(cursor, 2), b"a", entries("1-0"))
     cursor.positions[0].broken = "WRONGTYPE"
     assert [p.shard for p in live(cursor).positions] == [B]
 
 
-def test_a_broken_shard_is_left_out_until_it_has_healed() -> None:
+def test_a_broken_shard_is_skipped_until_it_is_repaired() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     a, b = cursor.positions
     a.broken = "WRONGTYPE"
@@ -290,7 +290,7 @@ def test_without_shards_there_is_nothing_to_read() -> None:
     assert Cursor((), group=True).next(10) is None
 
 
-def test_a_shard_that_is_added_is_read_too_in_a_group_from_what_is_pending() -> None:
+def test_an_added_shard_is_read_and_in_a_group_its_pending_entries_come_first() -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
     cursor.add(B, b"7-0")
     assert B in cursor
@@ -302,7 +302,7 @@ def test_a_shard_that_is_added_is_read_too_in_a_group_from_what_is_pending() -> 
     assert (page.position.after, page.position.floor) == (b"0-0", b"7-0")
 
 
-def test_a_shard_that_is_removed_is_read_no_more() -> None:
+def test_a_removed_shard_is_not_read_any_more() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
     read = live(cursor, 2)
     cursor.received(read, b"a", entries("1-0"))
@@ -313,46 +313,46 @@ def test_a_shard_that_is_removed_is_read_no_more() -> None:
     assert [p.shard for p in live(cursor).positions] == [B]
 
 
-# -- going back --------------------------------------------------------------------
+# -- rewinds -----------------------------------------------------------------------
 
 
-def test_what_does_not_lie_above_all_that_was_read_comes_again() -> None:
+def test_ids_not_above_the_highest_one_read_are_a_redelivery() -> None:
     cursor = Cursor([(A, b"0-0")], group=True, recover=False)
-    assert not came(cursor, A, "5-0", "9-0").again
-    assert not came(cursor, A, "10-0").again, "ids are numbers"
-    position = came(cursor, A, "9-0", "11-0")
+    assert not receive(cursor, A, "5-0", "9-0").again
+    assert not receive(cursor, A, "10-0").again, "ids are numbers"
+    position = receive(cursor, A, "9-0", "11-0")
     assert position.again
     assert str(position.highest) == "11-0"
-    assert came(cursor, A, "11-0").again
-    assert not came(cursor, A, "11-1").again
+    assert receive(cursor, A, "11-0").again
+    assert not receive(cursor, A, "11-1").again
 
 
-def test_each_shard_goes_back_by_itself() -> None:
+def test_each_shard_is_rewound_separately() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
-    came(cursor, A, "5-0")
-    assert not came(cursor, B, "4-0").again
-    assert came(cursor, A, "4-0").again
+    receive(cursor, A, "5-0")
+    assert not receive(cursor, B, "4-0").again
+    assert receive(cursor, A, "4-0").again
 
 
-def test_what_was_told_of_is_forgotten_when_it_is_over() -> None:
+def test_a_reported_rewind_is_forgotten_when_it_is_over() -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
-    came(cursor, A, "5-0")
-    position = came(cursor, A, "1-0")
+    receive(cursor, A, "5-0")
+    position = receive(cursor, A, "1-0")
     assert not position.rewind_reported
     position.rewind_reported = True
-    assert came(cursor, A, "2-0").rewind_reported, "it is still the same time"
-    assert not came(cursor, A, "6-0").rewind_reported
-    assert not came(cursor, A, "3-0").rewind_reported, "this is another"
+    assert receive(cursor, A, "2-0").rewind_reported, "it is still the same rewind"
+    assert not receive(cursor, A, "6-0").rewind_reported
+    assert not receive(cursor, A, "3-0").rewind_reported, "this is another rewind"
 
 
-def test_who_restarts_a_shard_is_not_told_that_it_goes_back() -> None:
+def test_a_restarted_shard_does_not_report_a_rewind() -> None:
     cursor = Cursor([(A, b"0-0")], group=True)
     [position] = cursor.positions
     position.recovering = False
-    came(cursor, A, "5-0")
+    receive(cursor, A, "5-0")
     position.restart(b"2-0")
     assert (position.after, position.floor) == (b"2-0", b"2-0")
-    position = came(cursor, A, "3-0")
+    position = receive(cursor, A, "3-0")
     assert position.again
     assert position.rewind_reported
 
@@ -366,69 +366,69 @@ def test_a_restart_ends_recovery() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 5)), max_size=20))
 @settings(max_examples=200, deadline=None)
-def test_going_back_is_noticed_exactly_while_ids_do_not_lie_above_the_highest(
+def test_a_rewind_is_detected_exactly_while_ids_are_not_above_the_highest_one(
     reads: list[tuple[int, int]],
 ) -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
     seen = 0
     for first, count in reads:
         ids = range(first, first + count)
-        position = came(cursor, A, *[f"{n}-0" for n in ids])
+        position = receive(cursor, A, *[f"{n}-0" for n in ids])
         assert position.again == (first <= seen)
         seen = max(seen, *ids)
         assert position.highest.ms == seen
 
 
-# -- nobody starves ----------------------------------------------------------------
+# -- fairness ----------------------------------------------------------------------
 
 
 @given(st.integers(1, 5), st.integers(1, 2000))
 @settings(max_examples=100, deadline=None)
-def test_the_room_is_divided_among_the_shards_and_at_least_one_each(
+def test_the_budget_is_divided_among_the_shards_with_at_least_one_entry_each(
     shards: int, budget: int
 ) -> None:
     start = [(Shard(str(n), 0, b"%d" % n), b"0-0") for n in range(shards)]
     read = live(Cursor(start, group=False), budget)
     assert read.count >= 1
     assert len(read.positions) == shards
-    # Over the room by less than there are shards, and only if it is tiny.
+    # The sum exceeds a tiny budget by less than the number of shards.
     assert read.count * shards <= max(budget, shards)
     assert read.count * shards > budget - shards
 
 
-def test_what_comes_from_a_shard_that_is_not_read_is_a_bug() -> None:
+def test_an_entry_from_a_shard_that_is_not_read_is_a_bug() -> None:
     with pytest.raises(KeyError):
-        came(Cursor([(A, b"0-0")], group=False), C, "1-0")
+        receive(Cursor([(A, b"0-0")], group=False), C, "1-0")
 
 
-def test_an_id_that_latest_was_made_has_been_there() -> None:
+def test_a_pinned_start_counts_as_an_id_that_was_seen() -> None:
     cursor = Cursor([], group=False)
     cursor.add(A, b"5-0", pinned=True)
     cursor.add(B, b"5-0")
     assert [p.highest for p in cursor.positions] == [EntryId(5), EntryId.MIN]
 
 
-def test_what_lies_above_all_that_was_known_came_in_a_lost_reply() -> None:
+def test_a_pending_id_above_all_known_ones_came_in_a_lost_reply() -> None:
     cursor = Cursor([(A, b"0-0")], group=True)
     [position] = cursor.positions
-    assert not position.unseen(EntryId(1))  # nothing is known yet
+    assert not position.unseen(EntryId(1))  # no summary is known yet
     position.summed_up(EntryId(5))
     assert position.unseen(EntryId(6))
     assert not position.unseen(EntryId(5))
-    position.summed_up(EntryId(9))  # what was pending as we opened counts
+    position.summed_up(EntryId(9))  # the entries that were pending at first count
     assert position.unseen(EntryId(6))
     position.highest = EntryId(7)
     assert not position.unseen(EntryId(7))
     assert position.unseen(EntryId(8))
 
 
-def test_a_reconnect_puts_in_doubt_what_is_known_of_a_stream() -> None:
+def test_a_reconnect_makes_the_identity_of_a_stream_doubtful() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     cursor.connected()
     assert not any(position.doubtful for position in cursor.positions)
     for position in cursor.positions:
         position.recovering = False
-    came(cursor, A, "5-0")
+    receive(cursor, A, "5-0")
     cursor.connected()
     one, other = cursor.positions
     assert one.doubtful
@@ -438,7 +438,7 @@ def test_a_reconnect_puts_in_doubt_what_is_known_of_a_stream() -> None:
 
 def test_a_recreated_stream_is_read_from_its_beginning() -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
-    came(cursor, A, "5-0", "6-0")
+    receive(cursor, A, "5-0", "6-0")
     position = cursor.position(A.key)
     assert position.goes_back(b"6-0")
     assert not position.goes_back(b"6-1")
@@ -447,17 +447,17 @@ def test_a_recreated_stream_is_read_from_its_beginning() -> None:
     assert not position.goes_back(b"0-1")
 
 
-def test_shards_whose_reply_was_lost_are_read_before_those_of_another_turn() -> None:
+def test_shards_whose_reply_was_lost_are_read_first() -> None:
     cursor = Cursor([(shard, b"0-0") for shard in (A, B, C, D)], group=False)
-    assert [*read_some(cursor, 2)] == [A, B]
+    assert [*read_turn(cursor, 2)] == [A, B]
     cursor.connected()
-    assert [*read_some(cursor, 1)] == [A]
-    assert [*read_some(cursor, 9)] == [A, B, C, D]
+    assert [*read_turn(cursor, 1)] == [A]
+    assert [*read_turn(cursor, 9)] == [A, B, C, D]
     cursor.connected()
-    assert [*read_some(cursor, 2)] == [B, C]
+    assert [*read_turn(cursor, 2)] == [B, C]
 
 
-def read_some(cursor: Cursor, shards: int) -> Iterator[Shard]:
+def read_turn(cursor: Cursor, shards: int) -> Iterator[Shard]:
     read = cursor.next(10, shards=shards)
     assert isinstance(read, ReadNew)
     for position in read.positions:

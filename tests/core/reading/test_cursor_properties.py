@@ -1,4 +1,4 @@
-"""The cursor against a server that has more or less on each of some shards."""
+"""Fairness of the cursor on shards with any number of entries."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from support.entries import entries
 
 
 class CursorMachine(RuleBasedStateMachine):
-    """Sends, breaks, reconnects, and reads as the cursor says."""
+    """Sends entries, breaks shards, reconnects, and reads as the cursor says."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shards = [Shard(str(n), 0, b"%d" % n) for n in range(5)]
-        # Entries that are new, and those that are pending for us and unread; and for
-        # how many reads a shard has had some and was live.
+        # New entries, and pending entries that were not recovered; and the number of
+        # reads for which a live shard has had entries without being read.
         self.new: Counter[bytes] = Counter()
         self.pending: Counter[bytes] = Counter()
-        self.idle_workers: Counter[bytes] = Counter()
+        self.unread_turns: Counter[bytes] = Counter()
         self.recovered = 0
         self.number = 0
 
@@ -41,22 +41,22 @@ class CursorMachine(RuleBasedStateMachine):
         self.new[b"%d" % number] += count
 
     @rule(number=st.integers(0, 4))
-    def come_or_go(self, number: int) -> None:
+    def add_or_remove(self, number: int) -> None:
         shard = self.shards[number]
         if shard in self.cursor:
             self.cursor.remove(shard)
         else:
             self.cursor.add(shard, b"0-0")
             self.pending[shard.key] = number
-        self.idle_workers[shard.key] = 0
+        self.unread_turns[shard.key] = 0
 
     @rule(number=st.integers(0, 4))
-    def break_or_heal(self, number: int) -> None:
+    def break_or_repair(self, number: int) -> None:
         shard = self.shards[number]
         if shard in self.cursor:
             position = self.position(shard)
             position.broken = "WRONGTYPE" if position.broken is None else None
-            self.idle_workers[shard.key] = 0
+            self.unread_turns[shard.key] = 0
             listed = position in self.cursor.broken
             assert listed == (position.broken is not None)
 
@@ -65,11 +65,11 @@ class CursorMachine(RuleBasedStateMachine):
         self.cursor.connected()
         for shard in self.cursor.shards:
             self.pending[shard.key] = pending
-        self.idle_workers.clear()
+        self.unread_turns.clear()
 
-    @rule(rooms=st.lists(st.integers(1, 40), min_size=1, max_size=8))
-    def read(self, rooms: list[int]) -> None:
-        for budget in rooms:
+    @rule(budgets=st.lists(st.integers(1, 40), min_size=1, max_size=8))
+    def read(self, budgets: list[int]) -> None:
+        for budget in budgets:
             match read := self.cursor.next(budget):
                 case None:
                     assert all(p.broken is not None for p in self.cursor.positions)
@@ -79,7 +79,7 @@ class CursorMachine(RuleBasedStateMachine):
                 case ReadNew():
                     self.read_live(read, budget)
             for position in self.cursor.positions:
-                self.see_whether_it_starves(position, read)
+                self.check_fairness(position, read)
 
     def recover(self, read: ReadPending, budget: int) -> None:
         position = read.position
@@ -88,7 +88,9 @@ class CursorMachine(RuleBasedStateMachine):
         assert read.count == budget
         self.recovered += 1
         live = any(p.broken is None and not p.recovering for p in self.cursor.positions)
-        assert not live or self.recovered == 1, "those that are live have their turn"
+        assert not live or self.recovered == 1, (
+            "live shards have their turn between pages"
+        )
         key = position.shard.key
         count = min(read.count, self.pending[key])
         self.pending[key] -= count
@@ -102,7 +104,9 @@ class CursorMachine(RuleBasedStateMachine):
         recovering = False
         for position in self.cursor.positions:
             recovering |= position.recovering and position.broken is None
-        assert not (read.wait and recovering), "it would wait though there is work"
+        assert not (read.wait and recovering), (
+            "the read would wait although there is more to recover"
+        )
         for position in read.positions:
             assert position.broken is None
             assert not position.recovering
@@ -116,17 +120,17 @@ class CursorMachine(RuleBasedStateMachine):
         first = self.number - count + 1
         return entries(*[f"{n}-0" for n in range(first, self.number + 1)])
 
-    def see_whether_it_starves(
-        self, position: Position, read: ReadPending | ReadNew
-    ) -> None:
+    def check_fairness(self, position: Position, read: ReadPending | ReadNew) -> None:
         key = position.shard.key
-        mine = isinstance(read, ReadNew) and position in read.positions
+        was_read = isinstance(read, ReadNew) and position in read.positions
         live = position.broken is None and not position.recovering
-        if mine or not live or not self.new[key]:
-            self.idle_workers[key] = 0
+        if was_read or not live or not self.new[key]:
+            self.unread_turns[key] = 0
         else:
-            self.idle_workers[key] += 1
-        assert self.idle_workers[key] < 2, "it has had something for two reads"
+            self.unread_turns[key] += 1
+        assert self.unread_turns[key] < 2, (
+            "a shard with entries was left out of two reads"
+        )
 
 
 TestCursor = CursorMachine.TestCase

@@ -1,4 +1,4 @@
-"""Reading between two ids, page by page."""
+"""Range pages: reading the entries between two ids page by page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ MAX = 2**64 - 1
 
 
 def read(
-    span: RangePages, stream: Sequence[EntryId], size: int = 1
+    range_pages: RangePages, stream: Sequence[EntryId], size: int = 1
 ) -> list[list[EntryId]]:
     pages = []
-    while not span.done:
-        page = answer(stream, span.ask(), size)
-        assert page == answer(stream, span.ask(), size)  # lost, and asked for again
-        assert len(page) <= span.size
-        span.take(page)
+    while not range_pages.done:
+        page = answer(stream, range_pages.ask(), size)
+        assert page == answer(
+            stream, range_pages.ask(), size
+        )  # lost, and requested again
+        assert len(page) <= range_pages.size
+        range_pages.take(page)
         pages.append([EntryId.parse(entry[0]) for entry in page])
     return pages
 
@@ -39,22 +41,22 @@ ENDS = st.one_of(IDS, st.just(EntryId.MIN), st.just(EntryId.MAX))
     most=st.integers(1, 5),
     reverse=st.booleans(),
 )
-def test_all_between_two_ids_is_read_once_and_in_order(
+def test_all_entries_between_two_ids_are_read_once_and_in_order(
     *, ids: set[EntryId], ends: tuple[EntryId, EntryId], most: int, reverse: bool
 ) -> None:
     low, high = ends
-    span = RangePages(b"s", low, high, most=most, reverse=reverse)
-    found = [id_ for page in read(span, list(ids)) for id_ in page]
+    range_pages = RangePages(b"s", low, high, most=most, reverse=reverse)
+    found = [id_ for page in read(range_pages, list(ids)) for id_ in page]
     wanted = sorted((i for i in ids if low <= i <= high), reverse=reverse)
     assert found == wanted
 
 
-def test_where_there_can_be_none_nothing_is_asked() -> None:
+def test_an_empty_range_sends_no_request() -> None:
     assert RangePages(b"s", None, EntryId.MAX, most=5).done
     assert RangePages(b"s", EntryId(2), EntryId(1), most=5).done
 
 
-def test_pages_grow_as_far_as_they_may() -> None:
+def test_pages_grow_up_to_their_limit() -> None:
     ids = [EntryId(n) for n in range(1, 400)]
     pages = read(RangePages(b"s", EntryId.MIN, EntryId.MAX, most=100), ids)
     assert [len(page) for page in pages] == [10, 40, 100, 100, 100, 49]
@@ -72,21 +74,19 @@ def test_pages_of_large_entries_are_small() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(fits=st.integers(1, 60), most=st.integers(1, 100))
-def test_pages_that_are_lost_shrink_until_they_come_through(
-    fits: int, most: int
-) -> None:
+def test_pages_that_are_lost_shrink_until_they_arrive(fits: int, most: int) -> None:
     """The connection ends at each page of more entries than fit."""
     ids = [EntryId(n) for n in range(1, 200)]
-    span = RangePages(b"s", EntryId.MIN, EntryId.MAX, most=most)
+    range_pages = RangePages(b"s", EntryId.MIN, EntryId.MAX, most=most)
     found, lost = [], 0
-    while not span.done:
-        if span.size > fits:
-            span.lost()
+    while not range_pages.done:
+        if range_pages.size > fits:
+            range_pages.lost()
             lost += 1
             continue
-        page = answer(ids, span.ask())
-        span.take(page)
+        page = answer(ids, range_pages.ask())
+        range_pages.take(page)
         found += page
     assert len(found) == len(ids)
-    # A page that comes through is at least half as large as one that would.
+    # A page that arrives is at least half as large as the largest that would.
     assert lost <= 6 + 2 * len(ids) / fits

@@ -1,4 +1,4 @@
-"""Messages that can only be read."""
+"""Read-only messages, which have no outcome."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from penstock._core.reading.read_only import ReadOnlySettlement
 from penstock.codecs import Codec, codec_for, raw_codec
 
 SHARD = Shard("orders", 3, b"orders:3")
-OURS = [b"msg", b"5", b"key", b"k", b"h", b"v"]
-STRANGE = [b"a", b"1", b"msg", b"6"]
+PENSTOCK_FIELDS = [b"msg", b"5", b"key", b"k", b"h", b"v"]
+FOREIGN_FIELDS = [b"a", b"1", b"msg", b"6"]
 
 
 @pytest.mark.parametrize(
     ("codec", "fields", "payload"),
     [
-        (raw_codec, OURS, b"5"),
-        (raw_codec, STRANGE, b"6"),
-        (codec_for(int), OURS, 5),
-        (None, STRANGE, Fields([(b"a", b"1"), (b"msg", b"6")])),
+        (raw_codec, PENSTOCK_FIELDS, b"5"),
+        (raw_codec, FOREIGN_FIELDS, b"6"),
+        (codec_for(int), PENSTOCK_FIELDS, 5),
+        (None, FOREIGN_FIELDS, Fields([(b"a", b"1"), (b"msg", b"6")])),
     ],
 )
 def test_a_message_is_read_from_its_entry(
@@ -33,7 +33,7 @@ def test_a_message_is_read_from_its_entry(
     assert (message.stream, message.shard, message.id) == ("orders", 3, EntryId(5, 1))
 
 
-def test_a_payload_is_decoded_when_it_is_asked_for() -> None:
+def test_a_payload_is_decoded_when_it_is_accessed() -> None:
     message = ReadOnlySettlement(codec_for(int)).open(
         SHARD, [b"5-1", [b"msg", b"SECRET"]]
     )
@@ -45,8 +45,8 @@ def test_a_payload_is_decoded_when_it_is_asked_for() -> None:
         _ = foreign.payload
 
 
-def test_it_has_no_outcome_and_no_lease() -> None:
-    message = ReadOnlySettlement(raw_codec).open(SHARD, [b"5-1", OURS])
+def test_a_read_only_message_has_no_outcome_and_no_lease() -> None:
+    message = ReadOnlySettlement(raw_codec).open(SHARD, [b"5-1", PENSTOCK_FIELDS])
     with pytest.raises(UsageError, match="nothing to acknowledge"):
         message.ack()
     with pytest.raises(UsageError, match="nothing to acknowledge"):

@@ -1,4 +1,4 @@
-"""How many entries a request asks for."""
+"""Request size: the number of entries that a request asks for."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ def test_the_first_request_is_for_one_entry() -> None:
     assert RequestSize().most == 1
 
 
-def test_a_reply_that_brought_all_that_was_asked_for_doubles_the_next() -> None:
-    portion = RequestSize()
+def test_a_full_reply_doubles_the_next_request() -> None:
+    size = RequestSize()
     for _ in range(3):
-        portion.came(portion.most, portion.most)
-    assert portion.most == 8
+        size.came(size.most, size.most)
+    assert size.most == 8
 
 
-def test_a_reply_that_brought_less_changes_nothing() -> None:
-    portion = RequestSize(8)
-    portion.came(8, 7)
-    portion.came(2, 2)
-    assert portion.most == 8
+def test_a_reply_that_is_not_full_changes_nothing() -> None:
+    size = RequestSize(8)
+    size.came(8, 7)
+    size.came(2, 2)
+    assert size.most == 8
 
 
-def test_a_lost_reply_halves_what_was_asked_for_and_not_what_might_have_been() -> None:
-    portion = RequestSize(100)
-    portion.lost(10)
-    assert portion.most == 5
-    portion.lost(1)
-    assert portion.most == 1
+def test_a_lost_reply_halves_the_size_that_was_requested() -> None:
+    size = RequestSize(100)
+    size.lost(10)
+    assert size.most == 5
+    size.lost(1)
+    assert size.most == 1
 
 
 @given(
@@ -39,24 +39,24 @@ def test_a_lost_reply_halves_what_was_asked_for_and_not_what_might_have_been() -
     fits=st.lists(st.integers(1, 50), min_size=1, max_size=10),
     first=st.integers(1, 1000),
 )
-def test_all_entries_come_through_connections_that_end_after_a_few(
+def test_all_entries_arrive_over_connections_that_end_after_a_few_entries(
     total: int, fits: list[int], first: int
 ) -> None:
-    portion = RequestSize(first)
+    size = RequestSize(first)
     left, connections, lost_in_a_row = total, 0, 0
     while left:
-        room = fits[connections % len(fits)]
+        capacity = fits[connections % len(fits)]
         connections += 1
-        came = False
+        arrived = False
         while left:
-            asked = min(portion.most, left)
-            if asked > room:
-                portion.lost(asked)
+            requested = min(size.most, left)
+            if requested > capacity:
+                size.lost(requested)
                 break
-            room -= asked
-            left -= asked
-            portion.came(asked, asked)
-            came = True
-        lost_in_a_row = 0 if came else lost_in_a_row + 1
-        # From 1,000 down to one, and no further.
+            capacity -= requested
+            left -= requested
+            size.came(requested, requested)
+            arrived = True
+        lost_in_a_row = 0 if arrived else lost_in_a_row + 1
+        # Halving leads from 1,000 down to one within ten losses.
         assert lost_in_a_row <= 10

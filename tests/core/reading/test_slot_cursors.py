@@ -1,4 +1,4 @@
-"""What is read together, and which slot a key is in."""
+"""Slot cursors: shards that are read together, and the slots of keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock._core.reading.cursor import Cursor
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock.message import EntryId
 
-# Of one slot: the first two by their braces.
+# The first two are in one slot by their braces.
 A, B = numbered("{s}", 0), numbered("{s}", 1)
 C, D = single("c"), single("d")
 
@@ -34,16 +34,16 @@ def cursors() -> SlotCursors:
         (b"foo{bar", 0),
     ],
 )
-def test_a_slot_is_that_of_the_specification(key: bytes, number: int) -> None:
+def test_a_slot_is_computed_as_specified(key: bytes, number: int) -> None:
     assert slot(key) == (number or key_slot(key))
 
 
 @given(st.lists(st.sampled_from([b"{", b"}", b"a", b"\xff", b""])).map(b"".join))
-def test_a_slot_is_what_others_find_it_to_be(key: bytes) -> None:
+def test_a_slot_agrees_with_that_of_redis_py(key: bytes) -> None:
     assert slot(key) == key_slot(key)
 
 
-def test_all_are_read_together_as_long_as_nobody_minds() -> None:
+def test_all_shards_share_one_cursor_as_long_as_they_may_be_read_together() -> None:
     all_of_them = cursors()
     for shard in (A, C, B):
         assert shard not in all_of_them
@@ -55,7 +55,7 @@ def test_all_are_read_together_as_long_as_nobody_minds() -> None:
     assert len(all_of_them.all) == 1
 
 
-def test_parted_each_slot_is_read_where_it_was_left() -> None:
+def test_after_parting_each_slot_is_read_from_its_position() -> None:
     made = cursors()
     for shard in (A, C, B, D):
         made.open(shard).add(shard, b"0-0")
@@ -71,7 +71,7 @@ def test_parted_each_slot_is_read_where_it_was_left() -> None:
     assert made.to_part() == 0
 
 
-def test_once_apart_a_slot_that_is_new_has_a_cursor_of_its_own() -> None:
+def test_after_parting_a_new_slot_has_a_cursor_of_its_own() -> None:
     made = cursors()
     for shard in (A, C):
         made.open(shard).add(shard, b"0-0")
@@ -84,7 +84,7 @@ def test_once_apart_a_slot_that_is_new_has_a_cursor_of_its_own() -> None:
     assert list(made.shards) == [A, C, D]
 
 
-def test_what_is_in_one_slot_needs_no_parting() -> None:
+def test_shards_of_one_slot_need_no_parting() -> None:
     made = cursors()
     assert made.to_part() == 0
     for shard in (A, B):

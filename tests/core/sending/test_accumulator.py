@@ -41,7 +41,7 @@ def test_messages_are_held_from_adding_until_their_outcome_is_known() -> None:
     ("limit", "taken", "left"),
     [(1, "a", 2), (2, "ab", 1), (3, "abc", 0), (9, "abc", 0)],
 )
-def test_a_batch_takes_from_the_front_as_many_as_it_may(
+def test_a_batch_takes_up_to_the_limit_from_the_front(
     limit: int, taken: str, left: int
 ) -> None:
     accumulator = filled(*"abc")
@@ -59,7 +59,7 @@ def test_batches_are_answered_in_the_order_in_which_they_were_taken() -> None:
     assert tickets(accumulator.answered()) == "c"
 
 
-def test_a_lost_connection_loses_what_is_in_flight_and_nothing_else() -> None:
+def test_a_lost_connection_loses_exactly_the_messages_in_flight() -> None:
     accumulator = filled(*"abcd")
     accumulator.batch(1)
     accumulator.batch(2)
@@ -70,7 +70,7 @@ def test_a_lost_connection_loses_what_is_in_flight_and_nothing_else() -> None:
     assert tickets(accumulator.batch(10)) == "d"
 
 
-def test_giving_up_takes_what_waits_and_leaves_what_is_in_flight() -> None:
+def test_abandoning_removes_waiting_messages_and_keeps_those_in_flight() -> None:
     accumulator = filled(*"abc")
     accumulator.batch(1)
     assert tickets(accumulator.abandon()) == "bc"
@@ -80,7 +80,7 @@ def test_giving_up_takes_what_waits_and_leaves_what_is_in_flight() -> None:
     assert accumulator.abandon() == []
 
 
-def test_messages_and_bytes_bound_what_fits() -> None:
+def test_the_numbers_of_messages_and_bytes_bound_what_fits() -> None:
     accumulator = Accumulator[str](max_messages=3, max_bytes=100)
     accumulator.add(sending("a", 40))
     assert accumulator.fits(60)
@@ -91,7 +91,7 @@ def test_messages_and_bytes_bound_what_fits() -> None:
     assert not accumulator.fits(0)
 
 
-def test_what_is_in_flight_counts_against_the_bounds() -> None:
+def test_messages_in_flight_count_against_the_bounds() -> None:
     accumulator = Accumulator[str](max_messages=1, max_bytes=100)
     accumulator.add(sending("a"))
     accumulator.batch(1)
@@ -100,7 +100,7 @@ def test_what_is_in_flight_counts_against_the_bounds() -> None:
     assert accumulator.fits(1)
 
 
-def test_a_message_larger_than_all_room_is_let_in_alone() -> None:
+def test_a_message_larger_than_the_bounds_fits_alone() -> None:
     accumulator = Accumulator[str](max_messages=3, max_bytes=100)
     assert accumulator.fits(1000)
     accumulator.add(sending("a", 1000))
@@ -110,7 +110,7 @@ def test_a_message_larger_than_all_room_is_let_in_alone() -> None:
     assert accumulator.fits(1000)
 
 
-def test_a_hurry_is_over_when_all_that_waited_then_is_taken() -> None:
+def test_a_hurry_is_over_when_all_messages_that_waited_then_are_taken() -> None:
     accumulator = filled(*"abc")
     assert not accumulator.urgent
     accumulator.hurry()
@@ -129,64 +129,64 @@ def with_deadline(ticket: str, deadline: float) -> Sending[str]:
     return Sending(SHARD, (), 10, ticket, deadline)
 
 
-def test_what_is_overdue_leaves_if_it_was_not_written() -> None:
+def test_an_overdue_message_leaves_if_it_was_not_written() -> None:
     accumulator = Accumulator[str](max_messages=100, max_bytes=10_000)
     for number, ticket in enumerate("abcdef"):
         accumulator.add(with_deadline(ticket, number % 3))
     accumulator.batch(3)
     assert accumulator.earliest() == 0
-    unwritten, flying = accumulator.overdue(1)
-    assert (tickets(unwritten), tickets(flying)) == ("de", "ab")
+    unwritten, in_flight = accumulator.overdue(1)
+    assert (tickets(unwritten), tickets(in_flight)) == ("de", "ab")
     assert (accumulator.queued, accumulator.in_flight, accumulator.held) == (1, 1, 4)
     assert accumulator.settled == 2
-    # What is in flight is counted off with its reply, and told of once.
+    # Messages in flight are removed with their reply, and reported once.
     assert accumulator.overdue(1) == ([], [])
     assert accumulator.earliest() == 2
     assert tickets(accumulator.answered()) == "abc"
     assert tickets(accumulator.batch(9)) == "f"
 
 
-def test_what_has_no_deadline_is_never_overdue() -> None:
+def test_a_message_without_a_deadline_is_never_overdue() -> None:
     accumulator = filled(*"abc")
     accumulator.batch(1)
     assert accumulator.earliest() == inf
     assert accumulator.overdue(1e300) == ([], [])
     accumulator.add(with_deadline("d", 1))
-    unwritten, flying = accumulator.overdue(1)
-    assert (tickets(unwritten), flying) == ("d", [])
+    unwritten, in_flight = accumulator.overdue(1)
+    assert (tickets(unwritten), in_flight) == ("d", [])
     assert tickets(accumulator.batch(9)) == "bc"
 
 
-def test_what_is_overdue_in_flight_keeps_the_others_waiting() -> None:
+def test_an_overdue_message_in_flight_leaves_the_others_waiting() -> None:
     accumulator = Accumulator[str](max_messages=100, max_bytes=10_000)
     accumulator.add(with_deadline("a", 1))
     accumulator.batch(1)
     accumulator.add(with_deadline("b", 2))
-    unwritten, flying = accumulator.overdue(1)
-    assert (unwritten, tickets(flying)) == ([], "a")
+    unwritten, in_flight = accumulator.overdue(1)
+    assert (unwritten, tickets(in_flight)) == ([], "a")
     assert accumulator.queued == 1
 
 
-def test_messages_are_told_apart_by_who_they_are() -> None:
+def test_messages_are_compared_by_identity() -> None:
     assert sending("a") != sending("a")
 
 
-def test_what_was_in_flight_is_written_again_before_what_waits() -> None:
+def test_messages_in_flight_are_written_again_before_waiting_ones() -> None:
     accumulator = filled(*"abcdef")
     accumulator.batch(2)
     accumulator.batch(1)
     assert accumulator.recall() == 3
     assert (accumulator.in_flight, accumulator.queued, accumulator.held) == (0, 6, 6)
     assert accumulator.urgent
-    # In the batches that they were in, whatever the limit is now.
+    # They stay in their batches, whatever the limit is now.
     assert tickets(accumulator.batch(9)) == "ab"
-    # And if it is lost once more, before those that were not written again yet.
+    # If they are lost once more, they precede those that were not rewritten yet.
     assert accumulator.recall() == 2
     assert [tickets(accumulator.batch(9)) for _ in range(3)] == ["ab", "c", "def"]
     assert accumulator.recall() == 6
 
 
-def test_what_was_refused_is_older_than_what_is_in_flight() -> None:
+def test_refused_messages_are_older_than_those_in_flight() -> None:
     accumulator = filled(*"abcdef")
     first = accumulator.batch(3)
     accumulator.batch(2)
@@ -201,9 +201,9 @@ def test_what_was_refused_is_older_than_what_is_in_flight() -> None:
     assert accumulator.oldest is None
 
 
-@pytest.mark.parametrize(("whole", "again"), [(False, "b"), (True, "ab")])
-def test_what_is_given_up_is_written_again_only_with_its_whole_batch(
-    *, whole: bool, again: str
+@pytest.mark.parametrize(("whole", "rewritten"), [(False, "b"), (True, "ab")])
+def test_a_given_up_message_is_rewritten_only_if_its_batch_has_to_stay_whole(
+    *, whole: bool, rewritten: str
 ) -> None:
     accumulator = Accumulator[str](100, 10_000, whole=whole)
     for ticket, deadline in (("a", 1), ("b", 2), ("c", 1), ("d", inf)):
@@ -213,14 +213,14 @@ def test_what_is_given_up_is_written_again_only_with_its_whole_batch(
     accumulator.recall()
     unwritten, written = accumulator.overdue(1)
     assert (unwritten, tickets(written)) == ([], "ac")
-    assert accumulator.held == len(again) + 1
-    assert tickets(accumulator.batch(9)) == again
+    assert accumulator.held == len(rewritten) + 1
+    assert tickets(accumulator.batch(9)) == rewritten
     assert tickets(accumulator.batch(9)) == "d"
-    # It was told of.
+    # It was reported before.
     assert tickets(accumulator.lost()) == "bd"
 
 
-def test_what_was_written_too_long_ago_leaves() -> None:
+def test_messages_that_were_first_written_too_long_ago_leave() -> None:
     accumulator = filled(*"abc")
     for now in (1, 2):
         accumulator.batch(1).written = now
@@ -228,5 +228,5 @@ def test_what_was_written_too_long_ago_leaves() -> None:
     assert tickets(accumulator.expired(2)) == "a"
     assert accumulator.settled == 1
     assert tickets(accumulator.batch(9)) == "b"
-    # What is in the air stays.
+    # Messages in flight stay.
     assert accumulator.expired(99) == []

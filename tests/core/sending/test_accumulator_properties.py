@@ -1,4 +1,4 @@
-"""The accumulator against lists."""
+"""Comparison of the accumulator with a model of lists."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SHARD = Shard("orders", 0, b"orders")
 
 
 class AccumulatorMachine(RuleBasedStateMachine):
-    """Adds, takes, answers and loses messages, which are numbered."""
+    """Adds, takes, answers and loses numbered messages."""
 
     def __init__(self) -> None:
         super().__init__()
         self.number = 0
         self.sizes: list[int] = []
         self.deadlines: list[float] = []
-        # Numbers: waiting; in batches under way; and those that have left.
+        # Numbers of messages that wait, are in batches in flight, and have left.
         self.waiting: list[int] = []
-        self.flying: list[list[int]] = []
-        # The same, to be written again: refused, and after a recall.
+        self.in_flight: list[list[int]] = []
+        # Batches to be written again: refused, and after a recall.
         self.refused: list[list[int]] = []
-        self.again: list[list[int]] = []
+        self.to_rewrite: list[list[int]] = []
         self.given_up: set[int] = set()
         self.left: list[int] = []
 
@@ -51,7 +51,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
 
     @property
     def held(self) -> list[int]:
-        written = [*self.refused, *self.flying, *self.again]
+        written = [*self.refused, *self.in_flight, *self.to_rewrite]
         return [*(n for batch in written for n in batch), *self.waiting]
 
     @property
@@ -84,75 +84,75 @@ class AccumulatorMachine(RuleBasedStateMachine):
             assert self.accumulator.add(sending) == len(self.waiting)
             self.number += 1
 
-    @precondition(lambda self: (self.waiting or self.again) and not self.refused)
+    @precondition(lambda self: (self.waiting or self.to_rewrite) and not self.refused)
     @rule(limit=st.integers(1, 10), now=st.sampled_from([1.0, 2.0, 3.0]))
     def batch(self, *, limit: int, now: float) -> None:
         batch = self.accumulator.batch(limit)
         batch.written = min(batch.written, now)
         taken = [sending.ticket for sending in batch]
-        if self.again:
-            assert taken == self.again.pop(0)
+        if self.to_rewrite:
+            assert taken == self.to_rewrite.pop(0)
         else:
             assert taken == self.waiting[:limit]
             del self.waiting[:limit]
-        self.flying.append(taken)
+        self.in_flight.append(taken)
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule()
     def answer(self) -> None:
-        self._leave(self.accumulator.answered(), self.flying.pop(0))
+        self._leave(self.accumulator.answered(), self.in_flight.pop(0))
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def refuse_some(self, *, data: st.DataObject) -> None:
-        batch = self.flying.pop(0)
+        batch = self.in_flight.pop(0)
         kept = data.draw(st.lists(st.sampled_from(batch), unique=True, min_size=1))
         oldest = self.accumulator._batches[0]
-        again = SendBatch([one for one in oldest if one.ticket in kept])
-        answered = self.accumulator.answered(again)
+        to_rewrite = SendBatch([one for one in oldest if one.ticket in kept])
+        answered = self.accumulator.answered(to_rewrite)
         assert [one.ticket for one in answered] == batch
         self.refused.append([number for number in batch if number in kept])
         self.left += [number for number in batch if number not in kept]
 
     @rule()
     def recall(self) -> None:
-        again = [*self.refused, *self.flying]
-        self.again[:0] = again
-        self.refused, self.flying = [], []
-        written = [n for batch in again for n in batch if n not in self.given_up]
+        to_rewrite = [*self.refused, *self.in_flight]
+        self.to_rewrite[:0] = to_rewrite
+        self.refused, self.in_flight = [], []
+        written = [n for batch in to_rewrite for n in batch if n not in self.given_up]
         assert self.accumulator.recall() == len(written)
-        self._forget_given_up()
+        self._remove_given_up()
 
-    def _forget_given_up(self) -> None:
+    def _remove_given_up(self) -> None:
         kept = []
-        for batch in self.again:
+        for batch in self.to_rewrite:
             wanted = [number for number in batch if number not in self.given_up]
             stays = batch if self.whole and wanted else wanted
             self.left += [number for number in batch if number not in stays]
             kept.append(stays)
-        self.again = [batch for batch in kept if batch]
+        self.to_rewrite = [batch for batch in kept if batch]
 
-    @precondition(lambda self: self.again)
+    @precondition(lambda self: self.to_rewrite)
     @rule(since=st.sampled_from([1.5, 2.5]))
-    def forget_the_old(self, *, since: float) -> None:
+    def expire(self, *, since: float) -> None:
         written = [batch.written for batch in self.accumulator._again]
-        pairs = list(zip(self.again, written, strict=True))
-        self.again = [batch for batch, when in pairs if when >= since]
-        gone = [n for batch, when in pairs if when < since for n in batch]
-        self._told(self.accumulator.expired(since), gone)
+        pairs = list(zip(self.to_rewrite, written, strict=True))
+        self.to_rewrite = [batch for batch, when in pairs if when >= since]
+        removed = [n for batch, when in pairs if when < since for n in batch]
+        self._check_reported(self.accumulator.expired(since), removed)
 
-    @precondition(lambda self: len(self.flying) > 2 or len(self.again) > 1)
+    @precondition(lambda self: len(self.in_flight) > 2 or len(self.to_rewrite) > 1)
     @rule()
     def lose(self) -> None:
-        written = [*self.refused, *self.flying, *self.again]
-        self.refused, self.flying, self.again = [], [], []
-        gone = [number for batch in written for number in batch]
-        self._told(self.accumulator.lost(), gone)
+        written = [*self.refused, *self.in_flight, *self.to_rewrite]
+        self.refused, self.in_flight, self.to_rewrite = [], [], []
+        removed = [number for batch in written for number in batch]
+        self._check_reported(self.accumulator.lost(), removed)
 
-    def _told(self, told: list[Sending[int]], gone: list[int]) -> None:
-        expected = [number for number in gone if number not in self.given_up]
-        assert [sending.ticket for sending in told] == expected
-        self.left += gone
+    def _check_reported(self, reported: list[Sending[int]], removed: list[int]) -> None:
+        expected = [number for number in removed if number not in self.given_up]
+        assert [sending.ticket for sending in reported] == expected
+        self.left += removed
 
     @precondition(lambda self: len(self.waiting) > 6)
     @rule()
@@ -164,21 +164,21 @@ class AccumulatorMachine(RuleBasedStateMachine):
     @rule(now=st.sampled_from([0.5, 1.0, 2.0, 3.0]))
     def pass_time(self, *, now: float) -> None:
         late = [n for n in self.waiting if self.deadlines[n] <= now]
-        written = [*self.refused, *self.flying, *self.again]
-        flying = [n for batch in written for n in batch]
-        unanswered = [n for n in flying if self.deadlines[n] <= now]
+        written = [*self.refused, *self.in_flight, *self.to_rewrite]
+        in_flight = [n for batch in written for n in batch]
+        unanswered = [n for n in in_flight if self.deadlines[n] <= now]
         self.waiting = [n for n in self.waiting if n not in late]
-        unwritten, in_the_air = self.accumulator.overdue(now)
-        assert [sending.ticket for sending in in_the_air] == unanswered
+        unwritten, unanswered_sendings = self.accumulator.overdue(now)
+        assert [sending.ticket for sending in unanswered_sendings] == unanswered
         for number in unanswered:
             self.deadlines[number] = inf
             self.given_up.add(number)
         if late or unanswered:
-            self._forget_given_up()
+            self._remove_given_up()
         self._leave(unwritten, late)
 
-    def _leave(self, gone: list[Sending[int]], expected: list[int]) -> None:
-        assert [sending.ticket for sending in gone] == expected
+    def _leave(self, removed: list[Sending[int]], expected: list[int]) -> None:
+        assert [sending.ticket for sending in removed] == expected
         self.left += expected
 
     @invariant()
@@ -186,9 +186,9 @@ class AccumulatorMachine(RuleBasedStateMachine):
         assert sorted([*self.held, *self.left]) == list(range(self.number))
 
     @invariant()
-    def the_oldest_is_that_which_was_written_first(self) -> None:
+    def the_oldest_batch_was_written_first(self) -> None:
         oldest = self.accumulator.oldest
-        written = [*self.refused, *self.flying, *self.again]
+        written = [*self.refused, *self.in_flight, *self.to_rewrite]
         first = [one.ticket for one in oldest] if oldest is not None else None
         assert first == (written[0] if written else None)
         # Numbers are in the order of the calls.
@@ -200,30 +200,30 @@ class AccumulatorMachine(RuleBasedStateMachine):
         assert self.accumulator.earliest() == min(deadlines, default=inf)
 
     @invariant()
-    def counts_are_those_of_what_is_held(self) -> None:
+    def counts_are_those_of_the_held_messages(self) -> None:
         accumulator = self.accumulator
         assert accumulator.held == len(self.held)
         assert accumulator.size == self.size
-        again = sum(map(len, self.again))
-        assert accumulator.queued == len(self.waiting) + again
-        assert accumulator.in_flight == len(self.flying)
+        to_rewrite = sum(map(len, self.to_rewrite))
+        assert accumulator.queued == len(self.waiting) + to_rewrite
+        assert accumulator.in_flight == len(self.in_flight)
         assert accumulator.refused == bool(self.refused)
         assert accumulator.added == self.number
         assert accumulator.settled == len(self.left) <= accumulator.added
 
     @invariant()
-    def the_bounds_hold_but_for_a_single_large_message(self) -> None:
+    def the_bounds_hold_except_for_a_single_large_message(self) -> None:
         assert len(self.held) <= self.max_messages
         assert len(self.held) <= 1 or self.size <= self.max_bytes
 
     def teardown(self) -> None:
         self.recall()
-        while self.waiting or self.again:
+        while self.waiting or self.to_rewrite:
             self.batch(limit=3, now=1.0)
-        while self.flying:
+        while self.in_flight:
             self.answer()
-        self.counts_are_those_of_what_is_held()
-        # Nobody waits for a flush that never ends.
+        self.counts_are_those_of_the_held_messages()
+        # Every message has left, so that every flush ends.
         assert len(self.left) == self.number
 
 

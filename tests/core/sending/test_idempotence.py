@@ -26,7 +26,7 @@ def batch(*shards: int) -> SendBatch[int]:
 
 
 def facts(command: Command) -> tuple[object, ...]:
-    """Key, note, number, life and low; and the words of the entries."""
+    """Return key, note, number, life and low, and the words of the entries."""
     name, _, keys, *rest = command
     assert (name, keys) == (b"EVAL", 2)
     return tuple(rest)
@@ -41,12 +41,12 @@ def test_messages_of_one_shard_are_one_command_in_their_order() -> None:
     assert facts(first) == (b"orders:0", note, 1, life, 1, *words)
     note, one = b"{orders:1}.sent.me", (3, b"*", b"msg", b"1")
     assert facts(second) == (b"orders:1", note, 2, life, 1, *one)
-    # And the next write goes on with the numbers.
+    # The next write continues the numbers.
     [third] = numbered.word(batch(0))
     assert facts(third)[2] == 3
 
 
-def test_a_run_has_its_number_and_its_messages_whenever_it_is_written() -> None:
+def test_a_run_keeps_its_number_and_its_messages_when_it_is_written_again() -> None:
     numbered = IdempotentRuns(b"me")
     one, other = batch(0, 1), batch(0)
     before = numbered.word(one)
@@ -54,7 +54,9 @@ def test_a_run_has_its_number_and_its_messages_whenever_it_is_written() -> None:
     assert numbered.word(one, oldest=one) == before
 
 
-def test_what_may_come_again_begins_with_the_oldest_that_is_not_answered() -> None:
+def test_the_lowest_number_that_may_be_repeated_is_that_of_the_oldest_open_run() -> (
+    None
+):
     numbered = IdempotentRuns(b"me")
     accumulator = Accumulator[int](100, 10_000)
     lows = []
@@ -69,20 +71,20 @@ def test_what_may_come_again_begins_with_the_oldest_that_is_not_answered() -> No
 
 
 @pytest.mark.parametrize(
-    ("sizes", "portions"),
+    ("sizes", "lengths"),
     [
         ([10] * 1001, [500, 500, 1]),
         ([3_000_000, 3_000_000, 1_000_000, 10], [1, 3]),
         ([9_000_000, 10], [1, 1]),
     ],
 )
-def test_what_is_too_much_for_one_command_goes_in_several(
-    sizes: list[int], portions: list[int]
+def test_messages_that_are_too_many_for_one_command_are_split_into_runs(
+    sizes: list[int], lengths: list[int]
 ) -> None:
     made = SendBatch([sending(0, size=size) for size in sizes])
     IdempotentRuns(b"me").word(made)
-    assert [len(run.sendings) for run in made.runs] == portions
-    assert [run.number for run in made.runs] == list(range(1, len(portions) + 1))
+    assert [len(run.sendings) for run in made.runs] == lengths
+    assert [run.number for run in made.runs] == list(range(1, len(lengths) + 1))
 
 
 def test_each_message_has_an_outcome_of_its_own() -> None:
@@ -96,7 +98,7 @@ def test_each_message_has_an_outcome_of_its_own() -> None:
     assert fourth.code == "LOADING"
 
 
-def test_what_is_refused_for_the_moment_is_kept_with_its_run() -> None:
+def test_messages_that_are_refused_temporarily_are_kept_with_their_run() -> None:
     made = batch(0, 1, 0, 2)
     IdempotentRuns(b"me").word(made)
     replies = [LOADING, b"!LOADING inside", ErrorReply("NOPERM no")]
@@ -108,7 +110,7 @@ def test_what_is_refused_for_the_moment_is_kept_with_its_run() -> None:
     assert idempotence.passing(made, [b"1-1\n1-2", b"1-1", b"1-1"]) == []
 
 
-def test_without_runs_each_message_is_refused_for_itself() -> None:
+def test_without_lengthseach_message_is_refused_individually() -> None:
     made = batch(0, 0, 0)
     again = idempotence.passing(made, [b"1-1", LOADING, ErrorReply("OOM no memory")])
     assert [one.ticket for one in again] == [1]
@@ -126,7 +128,9 @@ def test_without_runs_each_message_is_refused_for_itself() -> None:
         ("!-OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
     ],
 )
-def test_what_a_script_was_refused_is_found_in_its_words(text: str, code: str) -> None:
+def test_the_code_of_an_error_inside_a_script_is_found_in_its_text(
+    text: str, code: str
+) -> None:
     made = batch(0)
     IdempotentRuns(b"me").word(made)
     reply = text.encode() if text.startswith("!") else ErrorReply(text)
@@ -147,5 +151,5 @@ def test_what_a_script_was_refused_is_found_in_its_words(text: str, code: str) -
         (b"{}a", b"{}a.sent"),
     ],
 )
-def test_what_belongs_to_a_key_is_in_its_slot(key: bytes, name: bytes) -> None:
+def test_a_key_beside_another_one_is_in_its_slot(key: bytes, name: bytes) -> None:
     assert shard_keys.beside(key, b"sent") == name

@@ -1,4 +1,4 @@
-"""Takeovers and renewals where the server knows of more than the books."""
+"""Claims and renewals while the server lists entries that the ledger lacks."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import Book
 from penstock.message import Shard
 from support.events import Events
-from support.ledger import A, Books, raw, the
+from support.ledger import A, SpyLedger, only, raw
 from support.scripted import ScriptedConnection
 
 
 def pending(batch: Sequence[Command]) -> list[Any]:
-    """Reply as a server on which two entries are pending for somebody else."""
+    """Reply as a server on which two entries are pending for another consumer."""
     match batch[0][0]:
         case b"XAUTOCLAIM":
             return [Claimed(b"0-0", [raw(1), raw(2)])]
         case b"XPENDING":
-            # As far as the server knows, the second one has been started once.
+            # By the server's count, the second entry has been started once.
             return [[Pending(raw(n), b"c", 0, n)] for n in (1, 2)]
     return [[raw(2)]]
 
 
 @pytest.mark.parametrize("confirms", [True, False])
-async def test_what_is_confirmed_before_it_is_booked_is_done(
+async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     events: Events, *, confirms: bool
 ) -> None:
-    """The server stood still for a lease, and then did the one before the other."""
-    books = Books()
-    books.read(1)
-    entry = books.started()
-    books.finish(entry, ack=True)
+    """The server was blocked for a lease, and then ran the claim before the ack."""
+    ledger = SpyLedger()
+    ledger.read(1)
+    entry = ledger.start_next()
+    ledger.finish(entry, ack=True)
     member = SimpleNamespace(group="g", name="c")
-    batch = the(books.acks.to_send())
+    batch = only(ledger.acks.to_send())
 
     async def fetch(
         _: Shard, ids: Sequence[bytes], book: Book
     ) -> tuple[Sequence[bytes], None]:
         if confirms:
-            books.ack_confirmed(batch)
+            ledger.ack_confirmed(batch)
         book([(id_, (b"msg", b"x")) for id_ in ids])
         return (), None
 
     claimer = Claimer(
         ScriptedConnection(pending).for_commands,
         fetch=fetch,
-        ledger=books,
+        ledger=ledger,
         entry_queue=cast("EntryQueue", SimpleNamespace(notify_ready=lambda _: None)),
         member=cast("Membership", member),
         claims=OwnClaims(cast("Membership", member)),
@@ -69,36 +69,39 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
         on_event=events,
     )
     await claimer._search(A)
-    assert books.started().id == raw(2)
-    assert books.next() is None
+    assert ledger.start_next().id == raw(2)
+    assert ledger.take_next() is None
 
 
-async def test_what_is_ours_stays_so_whatever_else_is_pending_for_us_in_between(
+async def test_a_renewal_keeps_entries_whatever_else_is_pending_in_between(
     url: str, stream: str, redis: Any
 ) -> None:
-    """So it is after acknowledgements were dropped: their key was of another type."""
+    """The pending entries in between remain after their acknowledgements were dropped.
+
+    That happens if the key was of another type.
+    """
     await redis.xgroup_create(stream, "g", mkstream=True)
     ids = [await redis.xadd(stream, {"msg": "x"}) for _ in range(50)]
     await redis.xreadgroup("g", "c", {stream: ">"})
     shard = Shard(stream, 0, stream.encode())
-    books = Books(lease=1.0)
-    books.deliveries.received(
+    ledger = SpyLedger(lease=1.0)
+    ledger.deliveries.received(
         shard, [[ids[0], [b"msg", b"x"]], [ids[-1], [b"msg", b"x"]]], 0.0, 2
     )
-    first, last = books.started(), books.started()
+    first, last = ledger.start_next(), ledger.start_next()
     member = SimpleNamespace(group="g", name="c")
-    wire = await connect(parse(url))
+    connection = await connect(parse(url))
     try:
         claims = OwnClaims(cast("Membership", member))
         found = await renew(
-            cast("CommandConnection", wire),
-            books,
+            cast("CommandConnection", connection),
+            ledger,
             cast("Membership", member),
             claims,
             1.0,
         )
     finally:
-        await wire.aclose()
+        await connection.aclose()
     assert found == ([], None)
-    assert books.may_start(first)
-    assert books.may_start(last)
+    assert ledger.may_start(first)
+    assert ledger.may_start(last)

@@ -1,4 +1,4 @@
-"""What the flusher makes of a connection that ends at an awkward moment."""
+"""Flusher: a connection that ends while replies are unread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.scripted import NoServer, ScriptedConnection
 
 
 class Queue:
-    """A queue of messages that nobody waits for."""
+    """A queue of messages that no caller waits for."""
 
     def __init__(self, accumulator: Accumulator[Ticket]) -> None:
         self.accumulator = accumulator
@@ -34,7 +34,7 @@ def stored(batch: Sequence[Command]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("resend", [False, True])
-async def test_what_a_connection_brought_before_it_ended_counts(
+async def test_replies_that_arrive_before_a_connection_ends_are_processed(
     events: Events, *, resend: bool
 ) -> None:
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Dead letters, as a consumer writes them."""
+"""Dead letters as a consumer writes them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from penstock._core.messages.dead_letter import Origin
 
 
 def shard(stream: str, number: int | None = None) -> Shard:
-    """A stream's shard; None: the stream is one key."""
+    """Return a shard of a stream; None for a stream that is one key."""
     if number is None:
         return Shard(stream, 0, stream.encode())
     return Shard(stream, number, f"{stream}:{number}".encode())
 
 
 def origin(stream: str, number: int | None = None, **changes: Any) -> Origin:
-    """Where a letter comes from."""
+    """Return the origin of a dead letter."""
     made = Origin(
         shard=shard(stream, number),
         id="5-1",
@@ -33,7 +33,7 @@ def origin(stream: str, number: int | None = None, **changes: Any) -> Origin:
     return replace(made, **changes)
 
 
-async def die(
+async def write_dead_letter(
     redis: Any,
     stream: str,
     body: bytes = b"x",
@@ -43,13 +43,13 @@ async def die(
     into: str | None = None,
     **changes: Any,
 ) -> EntryId:
-    """Write a dead letter; gives its id."""
+    """Write a dead letter; return its id."""
     own = envelope.pack(body, "k", {"h": "1"}) if fields is None else fields
-    letter = dead_letter.write(own, origin(stream, number, **changes))
+    written = dead_letter.write(own, origin(stream, number, **changes))
     key = into or dead_letter.default_stream(stream)
-    return EntryId.parse(await redis.execute_command("XADD", key, "*", *letter))
+    return EntryId.parse(await redis.execute_command("XADD", key, "*", *written))
 
 
 async def bodies(redis: Any, key: str) -> list[bytes]:
-    """The payloads that are in a stream, in order."""
+    """Return the payloads of a stream in order."""
     return [fields[b"msg"] for _, fields in await redis.xrange(key)]
