@@ -17,6 +17,7 @@ import anyio
 from penstock._connection.reconnect import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.protocol import commands
@@ -82,10 +83,10 @@ class Committer:
         self._group = member.group
         self._claims = claims
         self._lease = lease
+        self._terms = terms = LeaseTerms(lease)
         # What was told of outcomes that came too late.
         self._late = 0
-        self._look_every = lease / 6
-        self._look_at = now() + self._look_every
+        self._look_at = now() + terms.look_every
         self._report_deleted_at = now() + _TELL
         self._on_renewed = on_renewed
         self._interval = interval
@@ -202,9 +203,9 @@ class Committer:
         with anyio.move_on_after(longest):
             await self._outcomes.wait()
         late = now() - due
-        if late > 2 * self._look_every:  # a third of the lease
+        if late > self._terms.renew_after:
             facts = {"group": ascii(self._group), "seconds": round(late, 3)}
-            facts["lease"] = 6 * self._look_every
+            facts["lease"] = self._lease
             self._on_event(Event("loop_blocked", logging.WARNING, facts))
 
     @property
@@ -232,7 +233,7 @@ class Committer:
         lost, refused = await renew(
             self._connection, self._ledger, self._member, self._claims, self._lease
         )
-        self._look_at = at + self._look_every
+        self._look_at = at + self._terms.look_every
         self._on_renewed()
         if refused is not None:
             await self._refused("renewal_refused", refused)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.commands import Command, Word
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
@@ -53,7 +54,7 @@ def min_idle(age: float, lease: float) -> int:
             may have done so later, by as long as a read or a reply took.
         lease: The lease in seconds.
     """
-    return max(0, int((age - lease / 2) * 1000))
+    return max(0, int((age - LeaseTerms(lease).delivery_slack) * 1000))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import anyio
 
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
@@ -120,7 +121,8 @@ class Reader:
         self._member = member
         self._claims = claims
         # Entries may be as much older than they seem as a read waits for them.
-        self._block = BLOCK if member is None else min(BLOCK, lease / 3)
+        longest = BLOCK if member is None else LeaseTerms(lease).longest_read
+        self._block = min(BLOCK, longest)
         self._budget = budget
         self._part = part
         # Rung when there is room again, or something else to do.

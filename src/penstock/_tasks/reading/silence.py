@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 
 from penstock._connection.reconnect import CommandConnection
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.protocol import commands
 from penstock._tasks.group import Membership
 from penstock._tasks.wakeups import AutoResetEvent
@@ -36,7 +37,7 @@ def patience(lease: float) -> float:
     Another connection may well answer, and what is renewed after a third of a lease can
     still be renewed in time then.
     """
-    return max(_USUAL, lease / 3)
+    return max(_USUAL, LeaseTerms(lease).replace_silent_after)
 
 
 class SilenceWatch:
@@ -62,6 +63,7 @@ class SilenceWatch:
         self._connection = connection
         self._group = member.group
         self._lease = lease
+        self._stop_after = LeaseTerms(lease).stop_reading_after
         self._on_end = on_end
         self._on_event = on_event
         self._holds = AutoResetEvent()
@@ -74,7 +76,7 @@ class SilenceWatch:
         """Check whether nothing may be read now; if so, `on_end` will be called."""
         if self._began is None:
             since, now = self._connection.silent_since, monotonic()
-            if since is None or now - since < self._lease * 2 / 3:
+            if since is None or now - since < self._stop_after:
                 return False
             self._began = since
             self._holds.ring()
