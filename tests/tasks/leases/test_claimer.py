@@ -16,9 +16,10 @@ from penstock._core.protocol.replies import Claimed, Pending
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
-from penstock._tasks.leases.claimer import Claimer, renew
+from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.renewal import renew
 from penstock.message import Shard
 from support.events import Events
 from support.ledger import A, Books, raw, the

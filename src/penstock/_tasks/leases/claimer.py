@@ -10,17 +10,9 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from penstock._connection.reconnect import CommandConnection
-from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
-from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import (
-    Claimed,
-    ErrorKind,
-    ErrorReply,
-    Pending,
-    RawEntry,
-)
+from penstock._core.protocol.replies import Claimed, ErrorReply, Pending, RawEntry
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
@@ -29,13 +21,14 @@ from penstock._tasks.leases.dead_consumers import reap
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.leases.pending_bodies import Book
 from penstock._tasks.leases.release import channel, release_entries
+from penstock._tasks.leases.renewal import ask_owners
 from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["Claimer", "renew"]
+__all__ = ["Claimer"]
 
 Fetch: TypeAlias = Callable[
     [Shard, Sequence[bytes], Book],
@@ -58,80 +51,6 @@ def _presence(shard: Shard, member: Membership) -> bytes:
     """Name the channel to which only the consumer of a name listens."""
     words = (b"penstock:consumer", shard.key, member.group.encode())
     return b":".join((*words, member.name.encode()))
-
-
-async def renew(
-    connection: CommandConnection,
-    ledger: Ledger,
-    member: Membership,
-    claims: OwnClaims,
-    lease: float,
-) -> tuple[list[bytes], ErrorReply | None]:
-    """Renew what has used up a third of its lease.
-
-    Where so much time has passed that others may have claimed it, it is asked first who
-    owns it: where scripts are forbidden, the claim itself does not tell.
-
-    Returns:
-        The ids of what other consumers own now, and a refusal that may pass.
-
-    Raises:
-        ConnectionLost: The connection ended before the replies.
-    """
-    asked_at = now()
-    renewals = ledger.to_renew(asked_at)
-    late = [due for due in renewals if due.late]
-    kept = [due for due in renewals if not due.late]
-    lost: list[bytes] = []
-    refused: ErrorReply | None = None
-    questions = [_ask_owner(member, due.shard_state.shard, due.ids) for due in late]
-    asked = iter(await connection.calls([each for asks in questions for each in asks]))
-    for due, asks in zip(late, questions, strict=True):
-        answers = [next(asked) for _ in asks]
-        error = next((each for each in answers if isinstance(each, ErrorReply)), None)
-        if error is None:
-            ours = [pending.id for page in answers for pending in page]
-            lost += ledger.removals.lose_all_but(due, ours)
-        elif not _is_gone(error):
-            refused = error
-            continue  # it may be others', and is not taken back unasked
-        kept.append(due)
-    kept = [due for due in kept if due.ids]
-    renewed = [_claim(due, asked_at, lease) for due in kept]
-    for due, reply in zip(kept, await claims.claim(connection, renewed), strict=True):
-        if not isinstance(reply, ErrorReply):
-            lost += ledger.removals.lose_all_but(due, reply)
-            ledger.leases.renewed(due, asked_at)
-        elif _is_gone(reply):
-            # Nobody else can have it. It is handled here, though it may come again.
-            ledger.leases.renewed(due, asked_at)
-        else:
-            refused = reply
-    return lost, refused
-
-
-def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
-    youngest = max(entry.leased_at for entry in due.entries)
-    return OwnClaim(due.shard_state.shard, due.ids, min_idle(at - youngest, lease))
-
-
-def _is_gone(reply: ErrorReply) -> bool:
-    """Tell whether there is no group any more in which something could be whose."""
-    return reply.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
-
-
-def _ask_owner(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
-    """Ask for each entry whether it is ours still.
-
-    Not for all from the first to the last: any number of ours may lie between them that
-    nobody here knows of, for example those whose acknowledgement was dropped because
-    their key was of another type for a while.
-    """
-    key, group, name = shard.key, member.group, member.name
-    return [
-        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
-        for id_ in ids
-    ]
 
 
 def _counts(
@@ -354,7 +273,7 @@ class Claimer:
         )
         if not ids:
             return ()
-        pending = await self._connection.calls(_ask_owner(member, shard, ids))
+        pending = await self._connection.calls(ask_owners(member, shard, ids))
         counts = _counts(ids, pending)
         taken = 0
         here: list[bytes] = []
