@@ -33,11 +33,9 @@ from penstock._core.reading.cursor import Cursor
 from penstock._tasks.clock import now
 from penstock._tasks.committing.committer import Committer
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
-from penstock._tasks.committing.floor_tracker import FloorTracker
-from penstock._tasks.committing.ripener import make_due
-from penstock._tasks.committing.timers import bring_back
+from penstock._tasks.committing.timers import ack_when_due, retry_when_due
 from penstock._tasks.consumer_config import ConsumerConfig
-from penstock._tasks.group import Membership
+from penstock._tasks.group import FloorTracker, Membership
 from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.catch_up import CatchUp
 from penstock._tasks.handling.checkouts import Checkouts
@@ -354,15 +352,15 @@ class Session(Generic[T]):
             self._spawn(self._committer.run)
             self._claimer = self._make_claimer(config.member, self._claims)
             self._spawn(self._claimer.run)
-            again = partial(bring_back, self.ledger, self._postponed)
+            again = partial(retry_when_due, self.ledger, self._postponed)
             self._spawn(
                 partial(self._until_closed, partial(again, self.entry_queue.arrived))
             )
         if self._silence is not None:
             self._spawn(partial(self._until_closed, self._silence.run))
         if self._delayed_acks is not None:
-            due = partial(make_due, self._delayed_acks, self.ledger, self._handed_out)
-            self._spawn(partial(self._until_closed, due))
+            due = partial(ack_when_due, self._delayed_acks, self.ledger)
+            self._spawn(partial(self._until_closed, partial(due, self._handed_out)))
         self.assignment.readers, self.assignment.claimer = self.readers, self._claimer
         looks = partial(
             self._discovery.run, self.assignment.appeared, self._connection.restore

@@ -28,9 +28,10 @@ class DelayedAcks:
         """When the next one is due; None when nothing is out."""
         return self._handed[0][0] if self._handed else None
 
-    def handed_out(self, entry: Entry, now: float) -> None:
-        """Take note of an entry that a handler got."""
+    def handed_out(self, entry: Entry, now: float) -> bool:
+        """Record that a handler was given an entry; return whether it is due next."""
         self._handed.append((now + self._seconds, entry))
+        return len(self._handed) == 1
 
     def take_due(self, now: float) -> list[Entry]:
         """Take out what is due by now, but for what has come again since."""

@@ -24,10 +24,9 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.clock import now
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
-from penstock._tasks.committing.floor_tracker import FloorTracker
-from penstock._tasks.group import Membership, refusal
-from penstock._tasks.leases.claimer import renew
+from penstock._tasks.group import FloorTracker, Membership, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.leases.renewal import renew
 from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ClosedError, ConnectionLost, ServerError

@@ -42,7 +42,7 @@ class EntryQueue:
         lease: The lease in seconds.
         confirms: Whether outcomes are sent by themselves, and not on demand.
         delay: Under DELAYED, told what is handed out.
-        handed_out: Rung then.
+        handed_out: Rung when that is the first entry that waits.
         check: Refuses calls from another event loop or thread.
     """
 
@@ -269,8 +269,9 @@ class EntryQueue:
 
     def _out(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
-            self._delay.handed_out(entry, now())
-            self._handed_out.ring()
+            first = self._delay.handed_out(entry, now())
+            if first:
+                self._handed_out.ring()
         return entry
 
     async def one(self) -> Entry | None:
