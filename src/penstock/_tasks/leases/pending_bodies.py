@@ -18,7 +18,7 @@ from penstock._core.reading.request_size import RequestSize
 from penstock.errors import ConnectionLost
 from penstock.message import Shard
 
-__all__ = ["BodyReader", "Book", "counted"]
+__all__ = ["Ask", "BodyReader", "Book", "counted"]
 
 Book: TypeAlias = Callable[[Sequence[RawEntry]], None]
 """Takes entries that have been read; None for the fields of a deleted one."""

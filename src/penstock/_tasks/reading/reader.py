@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -20,22 +20,23 @@ from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
 from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.protocol import commands, replies
+from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorKind, ErrorReply, Pending, RawEntry
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, Read, ReadNew, ReadPending
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
-from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
+from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, Book, counted
+from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import ShardHealth
 from penstock._tasks.reporting import report_deleted
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
-from penstock.message import EntryId, Shard
+from penstock.message import Shard
 
 __all__ = ["ReadPause", "Reader"]
 
@@ -46,8 +47,6 @@ BLOCK: Final = 2.0
 _LINES: Final = 100
 # Shards that are read at once, as long as their replies come through.
 _SHARDS: Final = 1000
-# Seconds for which such a page is believed: others may take over what is in it.
-_FRESH: Final = 0.25
 # Bytes a second that looking at quiet streams may bring on average.
 _QUIET_BYTES: Final = 50_000
 # How often a broken shard is looked at; in seconds.
@@ -119,7 +118,6 @@ class Reader:
         self._ledger = ledger
         self._entry_queue = entry_queue
         self._member = member
-        self._claims = claims
         # Entries may be as much older than they seem as a read waits for them.
         longest = BLOCK if member is None else LeaseTerms(lease).longest_read
         self._block = min(BLOCK, longest)
@@ -161,12 +159,26 @@ class Reader:
         # Of how many shards one entry each does.
         self._shards = RequestSize(_SHARDS)
         self._fetcher = BodyReader(ledger, self._portion)
+        self._recovery = self._make_recovery(claims)
         # Room that the last read left because its portion was too small.
         self._left = 0
         # Shielded: what cancels whoever holds the consumer must not keep it from being
         # closed in order, which ends this.
         self._scope = anyio.CancelScope(shield=True)
         self._ended = asyncio.Event()
+
+    def _make_recovery(self, claims: OwnClaims | None) -> PendingRecovery | None:
+        if self._member is None or claims is None:
+            return None
+        return PendingRecovery(
+            self._request,
+            cursor=self._cursor,
+            ledger=self._ledger,
+            member=self._member,
+            claims=claims,
+            bodies=self._fetcher,
+            page_size=self._lines,
+        )
 
     @property
     def stranded(self) -> bool:
@@ -464,117 +476,29 @@ class Reader:
 
     async def _recover(self, read: ReadPending) -> None:
         """Read a page of own pending entries, with their delivery counts."""
-        assert self._member is not None  # noqa: S101 - only groups have any
-        with self._ledger.deliveries.recovering(read.position.shard):
-            await self._read_pending(read, self._member)
-
-    async def _read_pending(self, read: ReadPending, member: Membership) -> None:
-        listed = now()
-        pending = await self._list_pending(read, member)
-        if pending is None:
-            return
-        left = pending
-        # There was room for one as this began.
-        least = 1
-        while left and (least or now() - listed < _FRESH):
-            chunk = self._chunk(read.position.shard, left, least)
-            if not chunk:
-                break
-            entries = await self._bodies(read.position.shard, chunk)
-            if entries is None:
-                return
-            self._book(read.position, chunk, entries, member, listed)
-            self._cursor.recovered_up_to(read, chunk[-1].id)
-            left, least = left[len(chunk) :], 0
-        if not left:
-            self._cursor.recovered(read, [(each.id, None) for each in pending])
-        if not read.position.recovering:
-            report_deleted(self._ledger, member.group, self._on_event)
-            self._on_recovered()
-
-    async def _list_pending(
-        self, read: ReadPending, member: Membership
-    ) -> Sequence[Pending] | None:
-        # Not by reading them again: that counts a delivery, also of what is in hand.
-        group, name, position = member.group, member.name, read.position
-        key = position.shard.key
-        batch = [commands.xpending_page(key, group, name, position.after, read.count)]
-        if position.until is None:
-            batch.append(commands.xpending_summary(key, group))
-        with counted(self._lines, read.count):
-            reply, *summary = await self._request(batch, 0.0)
-        if isinstance(reply, ErrorReply):
-            await self._refused(reply)
-            return None
-        if summary:
-            position.summed_up(replies.highest_pending(summary[0]))
-        pending: list[Pending] = reply
-        self._lines.came(read.count, len(pending))
-        return pending
-
-    def _chunk(
-        self, shard: Shard, pending: Sequence[Pending], least: int
-    ) -> list[Pending]:
-        """Return the first of them, with as many to read as is allowed at once.
-
-        At least `least` of those that are not in hand, which need no reading.
-        """
-        in_hand = self._ledger.shards.ids(shard)
-        count = max(self._fetcher.count, least)
-        chunk: list[Pending] = []
-        for each in pending:
-            if each.id not in in_hand:
-                if not count:
-                    break
-                count -= 1
-            chunk.append(each)
-        return chunk
+        recovery, position = self._recovery, read.position
+        assert recovery is not None  # noqa: S101 - only groups have any
+        with self._ledger.deliveries.recovering(position.shard):
+            refused = await recovery.read_page(self.connection, read, self._book)
+            if refused is not None:
+                await self._refused(refused)
+            elif not position.recovering:
+                assert self._member is not None  # noqa: S101 - the same
+                report_deleted(self._ledger, self._member.group, self._on_event)
+                self._on_recovered()
 
     def _book(
         self,
-        position: Position,
-        pending: Sequence[Pending],
+        shard: Shard,
         entries: Sequence[RawEntry],
-        member: Membership,
-        asked_at: float,
+        listed_at: float,
+        counts: Mapping[bytes, int],
     ) -> None:
-        counts = {each.id: _count(each, position) for each in pending}
-        new = self._ledger.deliveries.recovered(
-            position.shard, entries, asked_at, counts
-        )
+        new = self._ledger.deliveries.recovered(shard, entries, listed_at, counts)
         self._entry_queue.arrived(new)
         if new:
             # A replica lists what is pending, too; what it can't do is to renew it.
             self._connector.progress()
-
-    async def _bodies(
-        self, shard: Shard, pending: Sequence[Pending]
-    ) -> list[RawEntry] | None:
-        """Renew own pending entries that are not in hand, and read them.
-
-        Gives those in hand too, without what is in them; None if it was refused.
-        """
-        in_hand = self._ledger.shards.ids(shard)
-        unknown = [each for each in pending if each.id not in in_hand]
-        known: list[RawEntry] = [(p.id, ()) for p in pending if p.id in in_hand]
-        if not unknown:
-            return known
-        assert self._claims is not None  # noqa: S101 - only groups have any
-        ours: set[bytes] = set()
-        for reply in await self._claims.claim(
-            self.connection, [*reclaims(shard, unknown)]
-        ):
-            if isinstance(reply, ErrorReply):
-                await self._refused(reply)
-                return None
-            ours.update(reply)
-        ids = [each.id for each in unknown]
-        entries = await self._fetcher.read(self._request, shard, ids)
-        if isinstance(entries, ErrorReply):
-            await self._refused(entries)
-            return None
-        # What is deleted may be pending no more, and what is not ours is another's.
-        return known + [each for each in entries if each[1] is None or each[0] in ours]
 
     async def fetch(
         self, shard: Shard, ids: Sequence[bytes], book: Book
@@ -629,30 +553,6 @@ class Reader:
         else:
             self._on_event(Event("read_refused", facts={"reply": error.text}))
         await self._connector.pause()
-
-
-def reclaims(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
-    """Renew leases of own pending entries, but of none that was claimed just now.
-
-    What was released without a start (its count is 0) may be started from now on, and
-    fast enough not to be counted.
-    """
-    for fresh in (True, False):
-        own = [each for each in pending if (each.deliveries == 0) == fresh]
-        if own:
-            idle = min(each.idle for each in own)
-            ids = [each.id for each in own]
-            yield OwnClaim(shard, ids, min_idle=idle, count=1 if fresh else None)
-
-
-def _count(pending: Pending, position: Position) -> int:
-    """Return the delivery count of what is pending for us.
-
-    What came in a reply that was lost has certainly not been started.
-    """
-    if pending.deliveries == 1 and position.unseen(EntryId.parse(pending.id)):
-        return 0
-    return pending.deliveries
 
 
 def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:
