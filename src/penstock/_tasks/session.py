@@ -607,7 +607,7 @@ class Session(Generic[T]):
         if config.member is None or committer is None or claims is None:
             return
         committer.hurry()
-        if committer.ended:
+        if committer.has_ended:
             # Cancelled beside all other tasks by asyncio.run(), say.
             committer.revive()
             self._spawn(committer.run)

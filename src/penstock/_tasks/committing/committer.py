@@ -27,6 +27,7 @@ from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.group import FloorTracker, Membership, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.renewal import renew
+from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ClosedError, ConnectionLost, ServerError
@@ -42,7 +43,7 @@ _PAGE: Final = 1024 * 1024
 _TELL: Final = 5.0
 
 
-class Committer:
+class Committer(StoppableTask):
     """Tells the server what is done.
 
     Args:
@@ -76,6 +77,7 @@ class Committer:
         floor_tracker: FloorTracker,
         on_event: OnEvent,
     ) -> None:
+        super().__init__()
         self._connection = connection
         self._ledger = ledger
         self._member = member
@@ -104,19 +106,11 @@ class Committer:
         self._trouble: ServerError | None = None
         # Called after each round, for those who wait for what it has sent.
         self.on_round: Callable[[], None] = lambda: None
-        self.revive()
-
-    def revive(self) -> None:
-        """Get ready to run, again too after it has ended."""
-        # Shielded: another task of ours that fails must not keep the consumer from
-        # being closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
-        self.ended = False
 
     async def run(self) -> None:
         """Send outcomes until cut, over any number of reconnects."""
         try:
-            with self._scope:
+            with self._until_cut():
                 while True:
                     await self._wait()
                     try:
@@ -134,12 +128,7 @@ class Committer:
         finally:
             report_deleted(self._ledger, self._group, self._on_event)
             self._report_late()
-            self.ended = True
             self._rounds.over()
-
-    def cut(self) -> None:
-        """End it now; what is unsent stays in the ledger."""
-        self._scope.cancel()
 
     def hurry(self) -> None:
         """Spend no more round trips on anything but outcomes: the consumer closes."""
@@ -156,7 +145,7 @@ class Committer:
         self._urgent += 1
         try:
             while any(entry.unconfirmed for entry in waiting):
-                if self.ended:
+                if self.has_ended:
                     raise ClosedError("consumer") from self._trouble
                 self._outcomes.ring()
                 await self._rounds.wait()
@@ -175,7 +164,7 @@ class Committer:
         try:
             # One round may be under way without them.
             for _ in range(2):
-                if any(e.unconfirmed for e in waiting) and not self.ended:
+                if any(e.unconfirmed for e in waiting) and not self.has_ended:
                     self._outcomes.ring()
                     await self._rounds.wait()
         finally:

@@ -22,6 +22,7 @@ from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.leases.pending_bodies import Book
 from penstock._tasks.leases.release import channel, release_entries
 from penstock._tasks.leases.renewal import ask_owners
+from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost
@@ -69,7 +70,7 @@ def _counts(
     return counts
 
 
-class Claimer:
+class Claimer(StoppableTask):
     """Takes over, as far as there is room, what others left longer than the lease.
 
     Args:
@@ -100,6 +101,7 @@ class Claimer:
         interval: float,
         on_event: OnEvent,
     ) -> None:
+        super().__init__()
         self._connection = connection
         self._fetch = fetch
         self._ledger = ledger
@@ -123,13 +125,8 @@ class Claimer:
         self._unfinished = False
         self._may_reap = True
         self._reaped_at = now()
-        self._stopping = False
         # A takeover is under way: cancelling now could strand what it brings.
         self._asking = False
-        # Shielded: what cancels whoever holds the consumer must not keep it from being
-        # closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
-        self._ended = anyio.Event()
 
     @property
     def stranded(self) -> bool:
@@ -138,12 +135,9 @@ class Claimer:
 
     async def run(self) -> None:
         """Search, wait, and search again, until stopped."""
-        try:
-            with self._scope:
-                while not self._stopping:
-                    await self._round()
-        finally:
-            self._ended.set()
+        with self._until_cut():
+            while not self._stopping:
+                await self._round()
 
     def look(self) -> None:
         """Search now: there are shards that were not searched before."""
@@ -162,15 +156,7 @@ class Claimer:
         self._stopping = True
         if not self._asking or self._connection.lost:
             self.cut()
-        await self._ended.wait()
-
-    def cut(self) -> None:
-        """End it now; what a takeover under way may bring is `stranded`."""
-        self._scope.cancel()
-
-    async def ended(self) -> None:
-        """Wait until it has ended: it books nothing more then."""
-        await self._ended.wait()
+        await self.ended()
 
     async def _round(self) -> None:
         try:

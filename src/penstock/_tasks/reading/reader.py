@@ -30,6 +30,7 @@ from penstock._tasks.group import Membership, refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, Book, counted
+from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import ShardHealth
 from penstock._tasks.reporting import report_deleted
@@ -75,7 +76,7 @@ class _Asked:
     )
 
 
-class Reader:
+class Reader(StoppableTask):
     """Fills the ledger from the server.
 
     Args:
@@ -112,6 +113,7 @@ class Reader:
         on_recovered: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
+        super().__init__()
         self.connection = connection
         self._connector = connector
         self._cursor = cursor
@@ -148,7 +150,6 @@ class Reader:
         # Which shard is looked at next while there is nothing to read; and when.
         self._turn = 0
         self._pauses: deque[_Asked] = deque()
-        self._stopping = False
         # A read is under way: cancelling now could strand what it brings.
         self._reading = False
         # Bytes of the last reply.
@@ -162,10 +163,6 @@ class Reader:
         self._recovery = self._make_recovery(claims)
         # Room that the last read left because its portion was too small.
         self._left = 0
-        # Shielded: what cancels whoever holds the consumer must not keep it from being
-        # closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
-        self._ended = asyncio.Event()
 
     def _make_recovery(self, claims: OwnClaims | None) -> PendingRecovery | None:
         if self._member is None or claims is None:
@@ -188,12 +185,11 @@ class Reader:
     async def run(self) -> None:
         """Read until stopped, over any number of reconnects."""
         try:
-            with self._scope:
+            with self._until_cut():
                 self._cursor.connected()
                 while not self._stopping:
                     await self._survive()
         finally:
-            self._ended.set()
             while self._pauses:
                 asked = self._pauses.popleft()
                 asked.begun.set()
@@ -226,7 +222,7 @@ class Reader:
             ClosedError: The consumer closed before it was done.
             PenstockError: What the errand raised.
         """
-        if self._ended.is_set():
+        if self.has_ended:
             raise ClosedError("consumer")
         asked = _Asked(work)
         self._pauses.append(asked)
@@ -247,14 +243,6 @@ class Reader:
         ):
             self.cut()
         await self._let_go(self._ended)
-
-    def cut(self) -> None:
-        """End reading now; what a read under way may bring is `stranded`."""
-        self._scope.cancel()
-
-    async def ended(self) -> None:
-        """Wait until it has ended: it books nothing more then."""
-        await self._ended.wait()
 
     async def _let_go(self, until: asyncio.Event) -> None:
         """Have the server end a blocked read, until something has happened."""

@@ -21,6 +21,7 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.cluster_slots import slot
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._tasks.lifetime import StoppableTask
 from penstock.errors import CommandError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
@@ -82,7 +83,7 @@ class _Stream:
                 self.highest = max(self.highest, shard.number)
 
 
-class ShardDiscovery:
+class ShardDiscovery(StoppableTask):
     """Looks for the shards of some streams.
 
     Args:
@@ -91,6 +92,7 @@ class ShardDiscovery:
     """
 
     def __init__(self, calls: Calls, on_event: OnEvent) -> None:
+        super().__init__()
         self._calls = calls
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
@@ -99,9 +101,6 @@ class ShardDiscovery:
         self._looks = 0
         # Whether keys of several slots have to be asked for one slot after the other.
         self._apart = False
-        # Shielded: what cancels whoever holds the consumer must not keep it from being
-        # closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
 
     async def watch(self, stream: str) -> list[Shard]:
         """Find a stream's shards, and look out for more from now on.
@@ -141,7 +140,7 @@ class ShardDiscovery:
             on_found: Called with shards that have appeared; those that it does not
                 give back are offered again.
         """
-        with self._scope:
+        with self._until_cut():
             while True:
                 await anyio.sleep(_LOOK)
                 try:
@@ -150,10 +149,6 @@ class ShardDiscovery:
                     await restore(error.reason)
                 except CommandError:
                     pass  # it may pass: the server loads, or a script runs
-
-    def cut(self) -> None:
-        """End it."""
-        self._scope.cancel()
 
     async def _round(self, on_found: OnFound) -> None:
         if not self._streams:
