@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,6 +14,7 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
+from penstock._tasks.leases.pending_pages import pending_pages
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
@@ -128,17 +130,12 @@ async def _release_strays(
 ) -> list[list[bytes] | ErrorReply]:
     """Give back what is pending in our name and was never booked here."""
     answers: list[list[bytes] | ErrorReply] = []
-    after = b"0-0"
-    while True:
-        ask = commands.xpending_page(shard.key, member.group, member.name, after, _PAGE)
-        [reply] = await connection.calls([ask])
-        if isinstance(reply, ErrorReply):
-            return [*answers, reply]
-        page = [connection.id for connection in reply]
-        if page:
-            answers += await claims.claim(
-                connection, [OwnClaim(shard, page, idle=idle)]
-            )
-            after = page[-1]
-        if len(page) < _PAGE:
-            return answers
+    pages = pending_pages(connection.calls, shard, member, _PAGE)
+    async with aclosing(pages):
+        async for page in pages:
+            if isinstance(page, ErrorReply):
+                answers.append(page)
+            else:
+                claim = OwnClaim(shard, page, idle=idle)
+                answers += await claims.claim(connection, [claim])
+    return answers

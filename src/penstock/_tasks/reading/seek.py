@@ -12,6 +12,7 @@ after the position was set, and acknowledge what had been delivered anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from penstock._connection.connection import Connection
 from penstock._core.ledger.ledger import Ledger
@@ -20,6 +21,7 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.reading.cursor import Position
 from penstock._tasks.group import Membership, refusal
+from penstock._tasks.leases.pending_pages import pending_pages
 from penstock._tasks.reading.assignment import after_which
 from penstock._tasks.stream_info import StreamInspector
 from penstock.message import EntryId
@@ -98,22 +100,20 @@ async def _forget(
     connection: Connection, ledger: Ledger, member: Membership, position: Position
 ) -> ErrorReply | None:
     """Acknowledge what is pending for us and in nobody's hands; gives a refusal."""
-    key, after = position.shard.key, b"0-0"
-    while True:
-        ask = commands.xpending_page(key, member.group, member.name, after, _PAGE)
-        [reply] = await connection.calls([ask])
-        if isinstance(reply, ErrorReply):
-            # Without a group nothing is pending.
-            return None if reply.trouble is ErrorKind.REPAIR else reply
-        page = [pending.id for pending in reply]
-        mine = ledger.shards.ids(position.shard)
-        if gone := [id_ for id_ in page if id_ not in mine]:
-            [done] = await connection.calls([commands.xack(key, member.group, gone)])
-            if isinstance(done, ErrorReply):
-                return done
-        if len(page) < _PAGE:
-            return None
-        after = page[-1]
+    shard, group = position.shard, member.group
+    pages = pending_pages(connection.calls, shard, member, _PAGE)
+    async with aclosing(pages):
+        async for page in pages:
+            if isinstance(page, ErrorReply):
+                # Without a group nothing is pending.
+                return None if page.trouble is ErrorKind.REPAIR else page
+            kept = ledger.shards.ids(shard)
+            if gone := [id_ for id_ in page if id_ not in kept]:
+                ack = commands.xack(shard.key, group, gone)
+                [reply] = await connection.calls([ack])
+                if isinstance(reply, ErrorReply):
+                    return reply
+    return None
 
 
 async def _set_groups(
