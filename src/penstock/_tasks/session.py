@@ -58,7 +58,7 @@ from penstock._tasks.lifetime import (
 )
 from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.reader import Reader
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.reading.silence import SilenceWatch, patience
@@ -150,7 +150,7 @@ class Session(Generic[T]):
         self.assignment = Assignment(
             config, connection, self.ledger, self._discovery, self._claims
         )
-        self.readers = Readers(
+        self.readers = ReaderPool(
             connector,
             self.assignment.cursors,
             budget=self._read_budget,
@@ -174,19 +174,19 @@ class Session(Generic[T]):
         self._released: list[Released] = []
 
     def _read_budget(self, now: float, left: int) -> int:
-        """Give how many entries may be read now; see `Readers`.
+        """Give how many entries may be read now; see `ReaderPool`.
 
         What was left of the room is filled, though it may be little by now.
         """
-        if self._silence is not None and self._silence.holds():
+        if self._silence is not None and self._silence.is_suspended():
             return 0
         return self.ledger.flow.read_budget(now) or min(left, self.ledger.flow.fits)
 
     def _wake_readers(self) -> None:
-        self.readers.room_again()
+        self.readers.resume()
         self.entry_queue.give_way()
         if self._claimer is not None:
-            self._claimer.room_again()
+            self._claimer.resume()
 
     def _wake_committer(self) -> None:
         self._outcomes.ring()
@@ -276,7 +276,7 @@ class Session(Generic[T]):
                 self._connection,
                 config.member,
                 self.assignment.cursors,
-                self.readers.room_again,
+                self.readers.resume,
             ),
             on_event=config.on_event,
         )
@@ -332,7 +332,7 @@ class Session(Generic[T]):
             claims=self._claims,
             lease=self._config.lease,
             budget=self.readers.budget,
-            part=self.readers.part,
+            split_by_slot=self.readers.split_by_slot,
             unblock=self._unblock,
             on_recovered=self._on_recovered,
             on_event=self._config.on_event,
@@ -363,11 +363,11 @@ class Session(Generic[T]):
             self._spawn(partial(self._until_closed, partial(due, self._handed_out)))
         self.assignment.readers, self.assignment.claimer = self.readers, self._claimer
         looks = partial(
-            self._discovery.run, self.assignment.appeared, self._connection.restore
+            self._discovery.run, self.assignment.add_found, self._connection.restore
         )
         self._spawn(looks)
-        if self.assignment.wrong is not None:
-            self.entry_queue.fail(self.assignment.wrong)
+        if self.assignment.error is not None:
+            self.entry_queue.fail(self.assignment.error)
         self._guard.join(self.entry_queue)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -387,12 +387,12 @@ class Session(Generic[T]):
 
     async def _settle(self) -> None:
         if self._committer is not None:
-            await self._committer.settle()
+            await self._committer.flush_once()
 
     def _on_recovered(self) -> None:
         self._attempts.count_again()
         if self._claimer is not None:
-            self._claimer.look()
+            self._claimer.search_now()
 
     async def _unblock(self, client: int) -> None:
         """Let the reader's blocked read go."""
@@ -590,7 +590,7 @@ class Session(Generic[T]):
             self._config.on_event(Event("dropped", facts=facts))
 
     async def _stop_reading(self, limits: Limits) -> None:
-        every: list[Readers | Claimer] = [self.readers]
+        every: list[ReaderPool | Claimer] = [self.readers]
         every += [self._claimer] if self._claimer is not None else []
         with _until(limits.reading):
             async with task_group() as all_:
@@ -615,7 +615,7 @@ class Session(Generic[T]):
         if self.ledger.acks.dead_lettering or strays:
             # Before the rest is released, and the dying with it; and what is listed as
             # pending then must not be what waits to be acknowledged.
-            with _until(limits.letters):
+            with _until(limits.dead_letters):
                 await self._flush()
         dead_lettering = self.ledger.acks.dead_lettering
         self._released += self.ledger.removals.release()
@@ -647,7 +647,7 @@ class Session(Generic[T]):
             self._released,
             member,
             idle=self._config.lease,
-            strays=strays,
+            stranded=strays,
             on_event=self._config.on_event,
         )
         self._released.clear()

@@ -18,7 +18,7 @@ from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.renewal import renew
 from penstock.message import Shard
 from support.events import Events
@@ -42,11 +42,11 @@ class Confirms:
         return [[raw(2)]]
 
     async def fetch(
-        self, _: Shard, ids: Sequence[bytes], book: Book
+        self, _: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], None]:
         if self._confirms:
             self._books.ack_confirmed(self._batch)
-        book([(id_, (b"msg", b"x")) for id_ in ids])
+        on_entries([(id_, (b"msg", b"x")) for id_ in ids])
         return (), None
 
 

@@ -8,23 +8,23 @@ from typing import Any, cast
 
 import pytest
 
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 
 
 class Waits:
     """A reader that may wait for room."""
 
     def __init__(self, *, waits: bool) -> None:
-        self.waits = waits
+        self.is_waiting = waits
         self.rings = 0
 
-    def room_again(self) -> None:
+    def resume(self) -> None:
         self.rings += 1
 
 
-def readers(budget: int, waiting: Sequence[bool]) -> tuple[Readers, list[Waits]]:
+def readers(budget: int, waiting: Sequence[bool]) -> tuple[ReaderPool, list[Waits]]:
     nothing = cast("Any", SimpleNamespace())
-    made = Readers(
+    made = ReaderPool(
         nothing, nothing, budget=lambda *_: budget, spawn=nothing, make=nothing
     )
     each = [Waits(waits=waits) for waits in waiting]

@@ -40,7 +40,7 @@ __all__ = ["Committer"]
 _LARGE: Final = 64 * 1024
 _PAGE: Final = 1024 * 1024
 # Seconds after which deleted entries are reported while the search for them goes on.
-_TELL: Final = 5.0
+_REPORT_DELETED_EVERY: Final = 5.0
 
 
 class Committer(StoppableTask):
@@ -86,9 +86,9 @@ class Committer(StoppableTask):
         self._lease = lease
         self._terms = terms = LeaseTerms(lease)
         # What was told of outcomes that came too late.
-        self._late = 0
-        self._look_at = now() + terms.look_every
-        self._report_deleted_at = now() + _TELL
+        self._late_reported = 0
+        self._renew_at = now() + terms.look_every
+        self._report_deleted_at = now() + _REPORT_DELETED_EVERY
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
@@ -103,7 +103,7 @@ class Committer(StoppableTask):
         # The consumer closes: what need not be known any more is not asked.
         self._hurried = False
         # What kept the last outcomes from being sent.
-        self._trouble: ServerError | None = None
+        self._last_error: ServerError | None = None
         # Called after each round, for those who wait for what it has sent.
         self.on_round: Callable[[], None] = lambda: None
 
@@ -120,7 +120,7 @@ class Committer(StoppableTask):
                         if self._dead_letter_writer is not None:
                             await self._dead_letter_writer.round()
                     except ConnectionLost as error:
-                        self._trouble = error
+                        self._last_error = error
                         await self._connection.restore(error.reason)
                     self._report_late()
                     self._rounds.over()
@@ -146,13 +146,13 @@ class Committer(StoppableTask):
         try:
             while any(entry.unconfirmed for entry in waiting):
                 if self.has_ended:
-                    raise ClosedError("consumer") from self._trouble
+                    raise ClosedError("consumer") from self._last_error
                 self._outcomes.ring()
                 await self._rounds.wait()
         finally:
             self._urgent -= 1
 
-    async def settle(self) -> None:
+    async def flush_once(self) -> None:
         """Have what is acknowledged by now sent, and wait for that; not on demand only.
 
         Waits for no more than a reply: the server may refuse it for long.
@@ -172,20 +172,20 @@ class Committer(StoppableTask):
 
     async def _wait(self) -> None:
         """Wait until there is something to send, or leases have to be looked after."""
-        while not (self._due or self._letters() == 0.0):
-            wait = self._look_at - now()
+        while not (self._due or self._dead_letters_due_in() == 0.0):
+            wait = self._renew_at - now()
             if wait <= 0 or self._connection.lost or self._ledger.leases.overdue(now()):
                 return
-            if (letters := self._letters()) is not None:
+            if (letters := self._dead_letters_due_in()) is not None:
                 wait = min(wait, letters)
-            await self._rest(wait)
+            await self._wait_at_most(wait)
         ledger = self._ledger
         if ledger.acks.full or ledger.urgent or self._urgent or self._interval is None:
             return
         self._outcomes.clear()
-        await self._rest(self._interval)
+        await self._wait_at_most(self._interval)
 
-    async def _rest(self, longest: float) -> None:
+    async def _wait_at_most(self, longest: float) -> None:
         """Wait for a ring; tell if the event loop did not come back to us in time."""
         due = now() + longest
         with anyio.move_on_after(longest):
@@ -202,26 +202,26 @@ class Committer(StoppableTask):
         on_demand = self._interval is None
         return bool(self._ledger.acks.uncommitted and (self._urgent or not on_demand))
 
-    def _letters(self) -> float | None:
+    def _dead_letters_due_in(self) -> float | None:
         """Give the seconds until dead letters can be written, if there are any."""
         return (
             None
             if self._dead_letter_writer is None
-            else self._dead_letter_writer.wait()
+            else self._dead_letter_writer.due_in()
         )
 
     async def _renew(self) -> None:
         at = now()
-        if at < self._look_at and not self._ledger.leases.overdue(at):
+        if at < self._renew_at and not self._ledger.leases.overdue(at):
             return
         if at >= self._report_deleted_at:
             # Those of which no search has come to its end since.
             report_deleted(self._ledger, self._group, self._on_event)
-            self._report_deleted_at = at + _TELL
+            self._report_deleted_at = at + _REPORT_DELETED_EVERY
         lost, refused = await renew(
             self._connection, self._ledger, self._member, self._claims, self._lease
         )
-        self._look_at = at + self._terms.look_every
+        self._renew_at = at + self._terms.look_every
         self._on_renewed()
         if refused is not None:
             await self._refused("renewal_refused", refused)
@@ -233,9 +233,12 @@ class Committer(StoppableTask):
     def _report_late(self) -> None:
         """Tell of outcomes that came when their messages were somebody else's."""
         late = self._ledger.counters.late
-        if late > self._late:
-            facts = {"group": ascii(self._group), "messages": late - self._late}
-            self._late = late
+        if late > self._late_reported:
+            facts = {
+                "group": ascii(self._group),
+                "messages": late - self._late_reported,
+            }
+            self._late_reported = late
             self._on_event(Event("outcome_late", logging.WARNING, facts))
 
     async def _round(self) -> None:
@@ -243,15 +246,17 @@ class Committer(StoppableTask):
             return
         async with self._sending:
             sent = await self._send(self._ledger.acks.to_send())
-        refused = [reply for batch, reply in sent if not self._conclude(batch, reply)]
+        refused = [
+            reply for batch, reply in sent if not self._record_reply(batch, reply)
+        ]
         for batch, reply in sent:
             if isinstance(reply, int) and reply < len(batch.entries):
-                await self._explain(batch, reply)
+                await self._check_mismatch(batch, reply)
         if refused:
             await self._refused("commit_refused", refused[0])
         else:
             self._backoff.progress()
-            self._trouble = None
+            self._last_error = None
             if not self._hurried:
                 await self._floor_tracker.look()
 
@@ -271,12 +276,12 @@ class Committer(StoppableTask):
 
     async def _refused(self, what: str, reply: ErrorReply) -> None:
         """Tell of a refusal that may pass, and wait before the next try."""
-        self._trouble = refusal(self._connection.server, "XACK", reply)
+        self._last_error = refusal(self._connection.server, "XACK", reply)
         self._on_event(Event(what, facts={"reply": reply.text}))
         # Reads may go well meanwhile, so it is not the link's pace.
         await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311
 
-    def _conclude(self, batch: AckBatch, reply: Any) -> bool:
+    def _record_reply(self, batch: AckBatch, reply: Any) -> bool:
         """Book one shard's reply; False if its batch has to be sent again."""
         sent = len(batch.entries) + len(batch.deleted_ids)
         if isinstance(reply, ErrorReply):
@@ -288,7 +293,7 @@ class Committer(StoppableTask):
         self._ledger.ack_confirmed(batch)
         return True
 
-    async def _explain(self, batch: AckBatch, acknowledged: int) -> None:
+    async def _check_mismatch(self, batch: AckBatch, acknowledged: int) -> None:
         """Report acknowledgements that found nothing, unless entries were deleted.
 
         From Redis 7 on, any renewal or takeover removes a deleted entry from the

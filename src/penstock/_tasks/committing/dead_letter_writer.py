@@ -25,9 +25,9 @@ from penstock.events import Event, OnEvent
 __all__ = ["DeadLetterWriter"]
 
 # Letters in one write; they carry bodies.
-_MOST: Final = 100
+_BATCH: Final = 100
 # Words of a letter that Lua's stack holds for certain; it has room for 8,000.
-_UNPACKED: Final = 7000
+_UNPACK_LIMIT: Final = 7000
 
 
 class DeadLetterWriter:
@@ -68,13 +68,13 @@ class DeadLetterWriter:
         # Those that were sent before, and whose reply was lost.
         self._unanswered: set[Entry] = set()
         # When what was refused is tried again.
-        self._again_at = 0.0
+        self._retry_at = 0.0
 
-    def wait(self) -> float | None:
+    def due_in(self) -> float | None:
         """Give the seconds until there is something to do; None if there is nothing."""
         if not self._ledger.acks.dead_lettering:
             return None
-        return max(0.0, self._again_at - monotonic())
+        return max(0.0, self._retry_at - monotonic())
 
     async def round(self) -> None:
         """Write what waits, if it is time to.
@@ -82,9 +82,9 @@ class DeadLetterWriter:
         Raises:
             ConnectionLost: The connection ended before the replies.
         """
-        while self.wait() == 0.0:
+        while self.due_in() == 0.0:
             async with self._sending:
-                dead = self._ledger.acks.dead_letters_to_send(_MOST)
+                dead = self._ledger.acks.dead_letters_to_send(_BATCH)
                 if not dead:
                     return  # all that there are have been sent
                 await self._write(dead)
@@ -116,7 +116,7 @@ class DeadLetterWriter:
         if refused is None:
             self._backoff.progress()
             return
-        self._again_at = monotonic() + self._backoff.failed(0.5)
+        self._retry_at = monotonic() + self._backoff.failed(0.5)
         facts = {"messages": self._ledger.acks.dead_lettering, "reply": refused.text}
         self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
 
@@ -130,14 +130,14 @@ class DeadLetterWriter:
             self._ledger.dead_letter_written(entry)
 
     def _command(self, entry: Entry) -> commands.Command:
-        letter, member = self._letter(entry), self._member
+        letter, member = self._dead_letter(entry), self._member
         to = self._name.replace("{stream}", entry.shard.stream).encode()
-        if not self._may_script or len(letter) > _UNPACKED:
+        if not self._may_script or len(letter) > _UNPACK_LIMIT:
             return commands.xadd(to, letter)
         key, id_ = entry.shard.key, entry.id
         return scripts.bury(key, member.group, member.name, id_, dead=to, letter=letter)
 
-    def _letter(self, entry: Entry) -> list[bytes]:
+    def _dead_letter(self, entry: Entry) -> list[bytes]:
         disposition = entry.disposition
         assert isinstance(disposition, DeadLettered)  # noqa: S101 - that is how it came here
         return dead_letter.write(

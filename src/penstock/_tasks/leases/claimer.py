@@ -19,7 +19,7 @@ from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.dead_consumers import reap
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
-from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.release import channel, release_entries
 from penstock._tasks.leases.renewal import ask_owners
 from penstock._tasks.lifetime import StoppableTask
@@ -32,20 +32,20 @@ from penstock.message import Shard
 __all__ = ["Claimer"]
 
 Fetch: TypeAlias = Callable[
-    [Shard, Sequence[bytes], Book],
+    [Shard, Sequence[bytes], OnEntries],
     Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
 ]
 
-# A page of XAUTOCLAIM has the server look at ten times as many entries; a million
+# A page of XAUTOCLAIM has the server search_now at ten times as many entries; a million
 # pending ones must not hold it up (chrisguidry/docket#463).
 _PAGE: Final = 100
 _PAGES: Final = 10
 # So many suspects that have to run alone may wait here.
 _PROBES: Final = 16
-# Where nobody can tell us what was given back, we look this often; in seconds.
-_LOOK: Final = 0.9
+# Where nobody can tell us what was given back, we search_now this often; in seconds.
+_SEARCH_EVERY: Final = 0.9
 # However often we are told, we search no more often; in seconds.
-_PACE: Final = 0.1
+_LEAST_PAUSE: Final = 0.1
 
 
 def _presence(shard: Shard, member: Membership) -> bytes:
@@ -81,7 +81,7 @@ class Claimer(StoppableTask):
         entry_queue: Told what there is.
         member: Whose it becomes.
         claims: Claims entries that are ours.
-        cursors: Have the shards to look at.
+        cursors: Have the shards to search_now at.
         lease: Seconds after which it may be taken.
         interval: Seconds between two searches.
         on_event: Told of takeovers, and of what is refused.
@@ -108,7 +108,7 @@ class Claimer(StoppableTask):
         self._entry_queue = entry_queue
         self._member = member
         self._claims = claims
-        self._reads = cursors
+        self._slot_cursors = cursors
         self._lease = lease
         self._interval = interval
         self._on_event = on_event
@@ -117,8 +117,8 @@ class Claimer(StoppableTask):
         self._released = AutoResetEvent()
         # The connection on which we listen, if we may, and to what.
         self._listening_on: int | None = None
-        self._heard: set[bytes] = set()
-        self._may_listen = True
+        self._listening_to: set[bytes] = set()
+        self._can_listen = True
         # The last search ended because there was no room for more.
         self._cut_short = False
         # Or because it was long enough for now: the list goes on.
@@ -126,12 +126,12 @@ class Claimer(StoppableTask):
         self._may_reap = True
         self._reaped_at = now()
         # A takeover is under way: cancelling now could strand what it brings.
-        self._asking = False
+        self._claiming = False
 
     @property
     def stranded(self) -> bool:
         """Whether a takeover was given up that may have brought entries unseen."""
-        return self._asking
+        return self._claiming
 
     async def run(self) -> None:
         """Search, wait, and search again, until stopped."""
@@ -139,11 +139,11 @@ class Claimer(StoppableTask):
             while not self._stopping:
                 await self._round()
 
-    def look(self) -> None:
+    def search_now(self) -> None:
         """Search now: there are shards that were not searched before."""
         self._released.ring()
 
-    def room_again(self) -> None:
+    def resume(self) -> None:
         """Go on with a search that ended for want of room."""
         if self._cut_short:
             self._released.ring()
@@ -154,7 +154,7 @@ class Claimer(StoppableTask):
         That may take a server's time without end: bound it, and then call `cut`.
         """
         self._stopping = True
-        if not self._asking or self._connection.lost:
+        if not self._claiming or self._connection.lost:
             self.cut()
         await self.ended()
 
@@ -162,7 +162,7 @@ class Claimer(StoppableTask):
         try:
             await self._listen()
             self._cut_short = self._unfinished = False
-            for position in self._reads.positions:
+            for position in self._slot_cursors.positions:
                 # What we have left pending ourselves the reader finds; both of us
                 # would count it as two deliveries.
                 if not position.recovering and position.broken is None:
@@ -173,40 +173,44 @@ class Claimer(StoppableTask):
                 return
             await self._connection.restore(error.reason)
             # What a lost reply took over is ours unseen, until its lease has ended.
-            self._asking = False
+            self._claiming = False
             return
         except ClosedError:
             # The reader has ended: what was taken over is given back on closing.
             self._stopping = True
         if not self._stopping:
             if not self._cut_short:
-                await anyio.sleep(_PACE)
+                await anyio.sleep(_LEAST_PAUSE)
             if self._unfinished:
                 return
             with anyio.move_on_after(self._pause()):
                 await self._released.wait()
 
     def _pause(self) -> float:
-        interval = self._interval if self._may_listen else min(_LOOK, self._interval)
+        interval = (
+            self._interval if self._can_listen else min(_SEARCH_EVERY, self._interval)
+        )
         return interval * (0.75 + random.random() / 2)  # noqa: S311 - only jitter
 
     async def _listen(self) -> None:
         first = self._listening_on is None
         if self._listening_on != self._connection.number:
-            self._heard.clear()
-        shards = [s for s in self._reads.shards if s.key not in self._heard]
-        if not self._may_listen or not shards:
+            self._listening_to.clear()
+        shards = [
+            s for s in self._slot_cursors.shards if s.key not in self._listening_to
+        ]
+        if not self._can_listen or not shards:
             return
         if first:
-            await self._look_for_namesakes(shards)
+            await self._check_name_in_use(shards)
         number = self._connection.number
         channels = [channel(shard, self._member.group) for shard in shards]
         channels += [_presence(shard, self._member) for shard in shards]
-        self._may_listen = await self._connection.listen(channels, self._released.ring)
+        self._can_listen = await self._connection.listen(channels, self._released.ring)
         self._listening_on = number
-        self._heard.update(shard.key for shard in shards)
+        self._listening_to.update(shard.key for shard in shards)
 
-    async def _look_for_namesakes(self, shards: Sequence[Shard]) -> None:
+    async def _check_name_in_use(self, shards: Sequence[Shard]) -> None:
         """Warn of a consumer of our name: each would take the other's entries anew."""
         channels = [_presence(shard, self._member) for shard in shards]
         [reply] = await self._connection.calls([commands.pubsub_numsub(channels)])
@@ -228,28 +232,30 @@ class Claimer(StoppableTask):
                 cursor=self._cursors[shard.key],
                 count=min(room, _PAGE),
             )
-            self._asking = True
+            self._claiming = True
             asked = now()
             # What was ours, and is acknowledged between its takeover and its booking,
             # is done.
             with self._ledger.deliveries.recovering(shard):
                 [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
-                    self._asking = False
+                    self._claiming = False
                     self._report("claim_refused", shard, reply=reply.text)
                     return
                 page: Claimed = reply
                 self._cursors[shard.key] = page.cursor
-                left = await self._book(shard, page, asked)
+                left = await self._record(shard, page, asked)
                 if left:
-                    await self._leave(shard, left, asked)
-            self._asking = False
+                    await self._release_rest(shard, left, asked)
+            self._claiming = False
             if left or self._cursors[shard.key] == b"0-0":
                 report_deleted(self._ledger, self._member.group, self._on_event)
                 return
         self._unfinished = True
 
-    async def _book(self, shard: Shard, page: Claimed, asked: float) -> Sequence[bytes]:
+    async def _record(
+        self, shard: Shard, page: Claimed, asked: float
+    ) -> Sequence[bytes]:
         """Read what was taken over, and book it; gives what there was no room for."""
         ledger, member, ids = self._ledger, self._member, page.ids
         # What is in hand was read whole, and is handled all the same.
@@ -284,7 +290,9 @@ class Claimer(StoppableTask):
             self._report("claim_refused", shard, reply=refused.text)
         return left
 
-    async def _leave(self, shard: Shard, ids: Sequence[bytes], asked: float) -> None:
+    async def _release_rest(
+        self, shard: Shard, ids: Sequence[bytes], asked: float
+    ) -> None:
         """Make claimable at once what was taken over and did not fit."""
         self._cut_short = True
         self._cursors[shard.key] = ids[0]
@@ -318,7 +326,7 @@ class Claimer(StoppableTask):
         if not self._may_reap or now() - self._reaped_at < self._interval:
             return
         self._reaped_at = now()
-        for shard in self._reads.shards:
+        for shard in self._slot_cursors.shards:
             refused = await reap(self._connection, self._member, shard, self._lease)
             if refused is not None:
                 self._may_reap = False

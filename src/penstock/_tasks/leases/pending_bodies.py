@@ -18,21 +18,21 @@ from penstock._core.reading.request_size import RequestSize
 from penstock.errors import ConnectionLost
 from penstock.message import Shard
 
-__all__ = ["Ask", "BodyReader", "Book", "counted"]
+__all__ = ["Ask", "BodyReader", "OnEntries", "loss_recorded"]
 
-Book: TypeAlias = Callable[[Sequence[RawEntry]], None]
+OnEntries: TypeAlias = Callable[[Sequence[RawEntry]], None]
 """Takes entries that have been read; None for the fields of a deleted one."""
 
 Ask: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 
 @contextmanager
-def counted(portion: RequestSize, asked: int) -> Iterator[None]:
+def loss_recorded(request_size: RequestSize, asked: int) -> Iterator[None]:
     """Record it if the connection ends before a reply with so many entries."""
     try:
         yield
     except ConnectionLost:
-        portion.lost(asked)
+        request_size.lost(asked)
         raise
 
 
@@ -41,17 +41,17 @@ class BodyReader:
 
     Args:
         ledger: Tells how many fit.
-        portion: Bounds what one request asks for.
+        request_size: Bounds what one request asks for.
     """
 
-    def __init__(self, ledger: Ledger, portion: RequestSize) -> None:
+    def __init__(self, ledger: Ledger, request_size: RequestSize) -> None:
         self._ledger = ledger
-        self._portion = portion
+        self._request_size = request_size
 
     @property
     def count(self) -> int:
         """How many to ask for now; 0 if no more fit."""
-        return min(self._portion.most, self._ledger.flow.fits)
+        return min(self._request_size.most, self._ledger.flow.fits)
 
     async def read(
         self,
@@ -73,10 +73,10 @@ class BodyReader:
             ConnectionLost: The connection ended before the replies.
         """
         batch = [commands.xrange_one(shard.key, id_) for id_ in ids]
-        with counted(self._portion, len(ids)):
+        with loss_recorded(self._request_size, len(ids)):
             answers = await ask(batch)
         for reply in answers:
             if isinstance(reply, ErrorReply):
                 return reply
-        self._portion.came(len(ids), len(ids))
+        self._request_size.came(len(ids), len(ids))
         return replies.bodies(ids, answers)

@@ -41,14 +41,14 @@ class Limits:
         reading: Reads under way have come back.
         handlers: Handlers may run.
         cancelled: Handlers that were cancelled may come to their end.
-        letters: Dead letters may be written, before the rest is given back.
+        dead_letters: Dead dead_letters may be written, before the rest is given back.
         end: Everything has been sent; then connections are aborted.
     """
 
     reading: float
     handlers: float
     cancelled: float
-    letters: float
+    dead_letters: float
     end: float
 
     @classmethod
@@ -61,7 +61,7 @@ class Limits:
             reading=now + (end - now) / 2,
             handlers=handlers,
             cancelled=handlers + rest / _PART,
-            letters=handlers + rest / 2,
+            dead_letters=handlers + rest / 2,
             end=end,
         )
 
@@ -78,7 +78,7 @@ async def release_entries(
     member: Membership,
     *,
     idle: float,
-    strays: Sequence[Shard] = (),
+    stranded: Sequence[Shard] = (),
     on_event: OnEvent,
 ) -> None:
     """Leave what has no outcome to others, at once.
@@ -89,23 +89,25 @@ async def release_entries(
         released: What the ledger let go: shard, delivery count, ids.
         member: Whose entries they are.
         idle: The lease in seconds: whoever claims at it finds them ended.
-        strays: Shards of which entries may have come whose reply did not.
+        stranded: Shards of which entries may have come whose reply did not.
         on_event: Told how many could not be given back: they wait for their lease.
     """
     batch: list[OwnClaim] = []
-    told: set[Shard] = set()
+    notified: set[Shard] = set()
     messages, ms = 0, int(idle * 1000)
     for shard, count, ids in released:
         messages += len(ids)
         batch.append(OwnClaim(shard, ids, count=count, idle=ms))
-        told.add(shard)
+        notified.add(shard)
     try:
         # In one write: the server does one after the other. To publish may be refused
         # by an ACL; the others find it at their next search.
-        answers = await claims.claim(connection, batch, _news(member, told))
-        for shard in strays:
-            answers += await _release_strays(connection, claims, member, shard, ms)
-        await connection.calls(_news(member, strays))
+        answers = await claims.claim(
+            connection, batch, _notifications(member, notified)
+        )
+        for shard in stranded:
+            answers += await _release_stranded(connection, claims, member, shard, ms)
+        await connection.calls(_notifications(member, stranded))
     except ConnectionLost as error:
         facts: dict[str, object] = {"messages": messages, "reason": error.reason}
         on_event(Event("not_given_back", logging.WARNING, facts))
@@ -116,12 +118,12 @@ async def release_entries(
         on_event(Event("not_given_back", logging.WARNING, facts))
 
 
-def _news(member: Membership, shards: Iterable[Shard]) -> list[Command]:
+def _notifications(member: Membership, shards: Iterable[Shard]) -> list[Command]:
     """Word that entries of shards were given back."""
     return [commands.publish(channel(each, member.group), b"") for each in shards]
 
 
-async def _release_strays(
+async def _release_stranded(
     connection: CommandConnection,
     claims: OwnClaims,
     member: Membership,

@@ -24,7 +24,7 @@ from penstock._tasks.group import join, pin
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import release_entries
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import (
@@ -38,10 +38,10 @@ from penstock.events import Event
 from penstock.message import EntryId, Shard
 from penstock.options import Start
 
-__all__ = ["Assignment", "after_which"]
+__all__ = ["Assignment", "exclusive_start"]
 
 
-def after_which(place: Start | EntryId) -> bytes:
+def exclusive_start(place: Start | EntryId) -> bytes:
     """Give the id after which to read, for a place that is inclusive."""
     if isinstance(place, EntryId):
         return bytes(place.previous())
@@ -76,10 +76,10 @@ class Assignment:
         self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
         # What is wrong with a key that was never a stream; REALTIME tells when it is
         # asked for messages.
-        self.wrong: ServerError | None = None
+        self.error: ServerError | None = None
         self.inspector = StreamInspector()
         # Both are there once it is open.
-        self.readers: Readers | None = None
+        self.readers: ReaderPool | None = None
         self.claimer: Claimer | None = None
 
     async def open(self) -> None:
@@ -110,21 +110,21 @@ class Assignment:
         """Fix where shards are read: the group made, or LATEST pinned."""
         member = self._config.member
         if member is not None:
-            found = await join(self._connection, member, shards, after_which(start))
+            found = await join(self._connection, member, shards, exclusive_start(start))
         else:
             latest = self._pins(start)
-            found, self.wrong = await pin(
+            found, self.error = await pin(
                 self._connection, shards, self.inspector, needed=latest
             )
             if not latest:
-                found = [after_which(start)] * len(shards)
+                found = [exclusive_start(start)] * len(shards)
         return list(zip(shards, found, strict=True))
 
     def _pins(self, start: Start | EntryId) -> bool:
         """Whether a start is made the last id of each stream."""
         return self._config.member is None and start is Start.LATEST
 
-    async def appeared(self, shards: Sequence[Shard]) -> Iterable[Shard]:
+    async def add_found(self, shards: Sequence[Shard]) -> Iterable[Shard]:
         """Read shards that were not there when the consumer opened.
 
         Returns:
@@ -150,10 +150,10 @@ class Assignment:
         begun = await self._begin(shards, start)
         await self._reading.add(begun, pinned=self._pins(start))
         if self.claimer is not None:
-            self.claimer.look()
+            self.claimer.search_now()
 
     @property
-    def _reading(self) -> Readers:
+    def _reading(self) -> ReaderPool:
         assert self.readers is not None  # noqa: S101 - open, say our callers
         return self.readers
 
@@ -180,11 +180,11 @@ class Assignment:
             for shard in leaving:
                 if shard in cursor:
                     cursor.remove(shard)
-                    await self._let_go(shard)
+                    await self._release_shard(shard)
 
         await self._reading.between_reads(remove)
 
-    async def _let_go(self, shard: Shard) -> None:
+    async def _release_shard(self, shard: Shard) -> None:
         config, claims = self._config, self._claims
         if config.member is None or claims is None or not config.acks:
             self._ledger.removals.drop(shard)

@@ -29,7 +29,7 @@ from penstock._tasks.clock import now
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.leases.pending_bodies import BodyReader, Book, counted
+from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
 from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import ShardHealth
@@ -45,17 +45,17 @@ __all__ = ["ReadPause", "Reader"]
 # notice a peer that has vanished without a word, and half a command a second.
 BLOCK: Final = 2.0
 # Pending entries that the first page lists; a line is about 70 bytes.
-_LINES: Final = 100
+_FIRST_PAGE: Final = 100
 # Shards that are read at once, as long as their replies come through.
 _SHARDS: Final = 1000
 # Bytes a second that looking at quiet streams may bring on average.
 _QUIET_BYTES: Final = 50_000
 # How often a broken shard is looked at; in seconds.
-_LOOK: Final = 1.0
+_EXAMINE_EVERY: Final = 1.0
 # How often a stream is described that is read without a group; in seconds.
 _CHECK: Final = 1.0
 # Seconds without comparing entries after a connection that ended at that.
-_PATIENCE: Final = 30.0
+_COMPARE_PAUSE: Final = 30.0
 
 ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
 """Something to be done between two reads, on the reader's connection.
@@ -63,12 +63,12 @@ ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
 It is done again from the start if the connection ends meanwhile.
 """
 
-Came: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
+ReadEntries: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
 """What a read brought: keys, each with its entries."""
 
 
 @dataclass(slots=True, eq=False)
-class _Asked:
+class _QueuedPause:
     work: ReadPause
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(
@@ -83,14 +83,14 @@ class Reader(StoppableTask):
         connection: Its connection; replaced after an outage.
         connector: Makes new ones.
         cursor: Where to read.
-        ledger: Where to book.
+        ledger: Where to on_entries.
         entry_queue: Told what arrived.
         member: The group that is read, or None for REALTIME.
         claims: Claims entries that are ours; None for REALTIME.
         lease: The lease in seconds.
         budget: Returns how many entries may be read, given how many more the last read
-            could have brought; after 0, `room_again` will be called.
-        part: Has each slot read by itself; False if that is so already.
+            could have brought; after 0, `resume` will be called.
+        split_by_slot: Has each slot read by itself; False if that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
         on_event: Told what is repaired or refused.
@@ -108,7 +108,7 @@ class Reader(StoppableTask):
         claims: OwnClaims | None,
         lease: float,
         budget: Callable[[int], int],
-        part: Callable[[], Awaitable[bool]],
+        split_by_slot: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
         on_event: OnEvent,
@@ -122,13 +122,13 @@ class Reader(StoppableTask):
         self._member = member
         # Entries may be as much older than they seem as a read waits for them.
         longest = BLOCK if member is None else LeaseTerms(lease).longest_read
-        self._block = min(BLOCK, longest)
+        self._longest_block = min(BLOCK, longest)
         self._budget = budget
-        self._part = part
+        self._split_by_slot = split_by_slot
         # Rung when there is room again, or something else to do.
-        self._bell = AutoResetEvent()
+        self._wake = AutoResetEvent()
         # Whether it waits for room.
-        self.waits = False
+        self.is_waiting = False
         self._unblock = unblock
         self._on_recovered = on_recovered
         self._on_event = on_event
@@ -136,9 +136,9 @@ class Reader(StoppableTask):
             member, self._group_recreated, self._recreated, on_event
         )
         # When broken shards are looked at again.
-        self._look_at = 0.0
+        self._examine_at = 0.0
         # When it is looked again for entries that were trimmed unread.
-        self._missed_at = 0.0
+        self._trim_check_at = 0.0
         # Reads of what is new have brought nothing since.
         self._idle = False
         # When streams are described again that are read without a group.
@@ -149,20 +149,20 @@ class Reader(StoppableTask):
         self._compared = False
         # Which shard is looked at next while there is nothing to read; and when.
         self._turn = 0
-        self._pauses: deque[_Asked] = deque()
+        self._pauses: deque[_QueuedPause] = deque()
         # A read is under way: cancelling now could strand what it brings.
         self._reading = False
         # Bytes of the last reply.
-        self._size = 0
+        self._reply_bytes = 0
         # How many entries, and how many lines about pending ones, come through at once.
-        self._portion = RequestSize()
-        self._lines = RequestSize(_LINES)
+        self._read_size = RequestSize()
+        self._page_size = RequestSize(_FIRST_PAGE)
         # Of how many shards one entry each does.
-        self._shards = RequestSize(_SHARDS)
-        self._fetcher = BodyReader(ledger, self._portion)
+        self._shards_at_once = RequestSize(_SHARDS)
+        self._bodies = BodyReader(ledger, self._read_size)
         self._recovery = self._make_recovery(claims)
         # Room that the last read left because its portion was too small.
-        self._left = 0
+        self._unfilled = 0
 
     def _make_recovery(self, claims: OwnClaims | None) -> PendingRecovery | None:
         if self._member is None or claims is None:
@@ -173,8 +173,8 @@ class Reader(StoppableTask):
             ledger=self._ledger,
             member=self._member,
             claims=claims,
-            bodies=self._fetcher,
-            page_size=self._lines,
+            bodies=self._bodies,
+            page_size=self._page_size,
         )
 
     @property
@@ -188,7 +188,7 @@ class Reader(StoppableTask):
             with self._until_cut():
                 self._cursor.connected()
                 while not self._stopping:
-                    await self._survive()
+                    await self._read_until_lost()
         finally:
             while self._pauses:
                 asked = self._pauses.popleft()
@@ -197,7 +197,7 @@ class Reader(StoppableTask):
             with anyio.CancelScope(shield=True):
                 await self.connection.aclose()
 
-    async def _survive(self) -> None:
+    async def _read_until_lost(self) -> None:
         try:
             await self._read()
         except ConnectionLost as error:
@@ -209,9 +209,9 @@ class Reader(StoppableTask):
             self._reading = self._compared = False
             self._cursor.connected()
 
-    def room_again(self) -> None:
+    def resume(self) -> None:
         """Go on reading, if it ended for want of room."""
-        self._bell.ring()
+        self._wake.ring()
 
     async def between_reads(self, work: ReadPause) -> None:
         """Have something done between two reads; a blocked read is let go for it.
@@ -224,10 +224,10 @@ class Reader(StoppableTask):
         """
         if self.has_ended:
             raise ClosedError("consumer")
-        asked = _Asked(work)
+        asked = _QueuedPause(work)
         self._pauses.append(asked)
-        self._bell.ring()
-        await self._let_go(asked.begun)
+        self._wake.ring()
+        await self._unblock_until(asked.begun)
         await asyncio.shield(asked.done)
 
     async def stop(self) -> None:
@@ -242,9 +242,9 @@ class Reader(StoppableTask):
             or self.connection.lost
         ):
             self.cut()
-        await self._let_go(self._ended)
+        await self._unblock_until(self._ended)
 
-    async def _let_go(self, until: asyncio.Event) -> None:
+    async def _unblock_until(self, until: asyncio.Event) -> None:
         """Have the server end a blocked read, until something has happened."""
         # The reader may be on its way there already, without a read.
         await asyncio.sleep(0)
@@ -265,23 +265,29 @@ class Reader(StoppableTask):
     async def _read(self) -> None:
         while not self._stopping:
             await self._run_pauses()
-            await self._look_after()
-            budget = self._budget(self._left)
-            self._left = 0
+            await self._check_doubtful()
+            budget = self._budget(self._unfilled)
+            self._unfilled = 0
             read = self._next(budget) if budget else None
             match read:
                 case None:
-                    self.waits = not budget
-                    with anyio.move_on_after(_LOOK if self._cursor.broken else None):
-                        await self._bell.wait()
-                    self.waits = False
+                    self.is_waiting = not budget
+                    with anyio.move_on_after(
+                        _EXAMINE_EVERY if self._cursor.broken else None
+                    ):
+                        await self._wake.wait()
+                    self.is_waiting = False
                 case ReadPending():
                     await self._recover(read)
                 case ReadNew():
-                    await self._live(read, budget)
+                    await self._read_new(read, budget)
 
     def _next(self, budget: int) -> Read | None:
-        most, lines, shards = self._portion.most, self._lines.most, self._shards.most
+        most, lines, shards = (
+            self._read_size.most,
+            self._page_size.most,
+            self._shards_at_once.most,
+        )
         return self._cursor.next(budget, most=most, lines=lines, shards=shards)
 
     async def _run_pauses(self) -> None:
@@ -298,7 +304,7 @@ class Reader(StoppableTask):
                 _settle(asked.done, None)
             self._pauses.popleft()
 
-    async def _look_after(self) -> None:
+    async def _check_doubtful(self) -> None:
         """See whether broken shards have healed, and doubtful ones are the same."""
         compare = now() >= self._compare_at
         for position in self._cursor.positions:
@@ -306,13 +312,13 @@ class Reader(StoppableTask):
                 if position.identity.interrupted:
                     if compare:
                         # Until a read has come through on the same connection.
-                        self._compare_at, self._compared = now() + _PATIENCE, True
+                        self._compare_at, self._compared = now() + _COMPARE_PAUSE, True
                     await self._health.check_after_outage(
                         self.connection, position, compare=compare
                     )
                 else:
                     await self._health.check(self.connection, position)
-        if self._cursor.broken and now() >= self._look_at:
+        if self._cursor.broken and now() >= self._examine_at:
             await self._examine(self._cursor.broken)
 
     def _group_recreated(self, shard: Shard) -> None:
@@ -324,7 +330,7 @@ class Reader(StoppableTask):
         self._cursor.recover_again(position)
         return self._ledger.stream_recreated(position.shard)
 
-    async def _suspect(self, positions: Sequence[Position]) -> None:
+    async def _check_next(self, positions: Sequence[Position]) -> None:
         """Look at one shard after the other while there is nothing to read.
 
         A stream that was recreated with ids that were there before looks like a quiet
@@ -335,7 +341,7 @@ class Reader(StoppableTask):
         if self._is_doubtful(position):
             await self._check(position)
 
-    async def _checked(self, came: Came) -> Came:
+    async def _drop_recreated(self, came: ReadEntries) -> ReadEntries:
         """Find out which entries are of streams that were recreated, before all else.
 
         Returns:
@@ -377,7 +383,7 @@ class Reader(StoppableTask):
         return recreated
 
     async def _examine(self, positions: Sequence[Position]) -> None:
-        self._look_at = now() + _LOOK
+        self._examine_at = now() + _EXAMINE_EVERY
         refused = await self._health.examine(self.connection, positions)
         if refused is not None:
             self._entry_queue.fail(refused)
@@ -387,39 +393,45 @@ class Reader(StoppableTask):
         self._reading = True
         before = self.connection.received
         answers = await self.connection.ask(batch, wait)
-        self._size = self.connection.received - before
+        self._reply_bytes = self.connection.received - before
         self._reading = False
         return answers
 
-    async def _live(self, read: ReadNew, budget: int) -> None:
-        block = min(self._block, _LOOK) if self._cursor.broken else self._block
+    async def _read_new(self, read: ReadNew, budget: int) -> None:
+        block = (
+            min(self._longest_block, _EXAMINE_EVERY)
+            if self._cursor.broken
+            else self._longest_block
+        )
         wait = block if read.wait else 0.0
         shards = len(read.positions)
-        looked = await self._look_for_missed(read)
+        looked = await self._check_trimmed(read)
         # The server may have given the entries away as soon as this was sent; when they
         # are booked tells nothing, should this process stand still before that.
         asked_at = now()
         # Once one entry a shard does not come through, fewer shards are read at once;
         # and all of them again before more entries are.
         few = read.count == 1 and shards > 1
-        with counted(*((self._shards, shards) if few else (self._portion, read.count))):
-            [came] = await self._request([self._live_command(read, wait)], wait)
-        limited = shards >= self._shards.most
-        self._shards.came(shards, shards)
+        with loss_recorded(
+            *((self._shards_at_once, shards) if few else (self._read_size, read.count))
+        ):
+            [came] = await self._request([self._read_command(read, wait)], wait)
+        limited = shards >= self._shards_at_once.most
+        self._shards_at_once.came(shards, shards)
         if isinstance(came, ErrorReply):
             await self._refused(came)
             return
         if not came and read.wait and self._member is None:
-            await self._suspect(read.positions)
-        came = await self._checked(came)
+            await self._check_next(read.positions)
+        came = await self._drop_recreated(came)
         self._reading = False
-        # Each entry's share of the reply; what an entry holds is not counted out.
-        each = self._size // max(1, sum(len(entries) for _, entries in came))
+        # Each entry's share of the reply; what an entry holds is not loss_recorded out.
+        each = self._reply_bytes // max(1, sum(len(entries) for _, entries in came))
         count = 0
         for key, entries in came:
             position = self._cursor.received(read, key, entries)
             if position.again and not position.rewind_reported:
-                self._health.set_back(position, entries[0][0])
+                self._health.report_rewind(position, entries[0][0])
             count += self._ledger.deliveries.received(
                 position.shard,
                 entries,
@@ -428,9 +440,9 @@ class Reader(StoppableTask):
                 rewound=position.again,
             )
             if len(entries) == read.count < budget:
-                self._left = max(0, budget - read.count * len(read.positions))
+                self._unfilled = max(0, budget - read.count * len(read.positions))
             if not limited:
-                self._portion.came(read.count, len(entries))
+                self._read_size.came(read.count, len(entries))
         self._entry_queue.arrived(count)
         self._connector.progress()
         if self._compared:
@@ -438,21 +450,21 @@ class Reader(StoppableTask):
         if came:
             self._idle = False
             if looked:
-                await self._health.look_for_missed(self.connection, read.positions)
+                await self._health.check_trimmed(self.connection, read.positions)
 
-    async def _look_for_missed(self, read: ReadNew) -> bool:
+    async def _check_trimmed(self, read: ReadNew) -> bool:
         """Look before a read that may skip what was trimmed; returns whether we did."""
         # Who waits for the next entry is given it before it can be trimmed.
         begun = now()
-        if self._member is None or self._idle or begun < self._missed_at:
+        if self._member is None or self._idle or begun < self._trim_check_at:
             return False
-        await self._health.look_for_missed(self.connection, read.positions)
+        await self._health.check_trimmed(self.connection, read.positions)
         self._idle = True
         took = now() - begun
-        self._missed_at = begun + max(_CHECK, 50 * took)
+        self._trim_check_at = begun + max(_CHECK, 50 * took)
         return True
 
-    def _live_command(self, read: ReadNew, wait: float) -> Command:
+    def _read_command(self, read: ReadNew, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
         block = int(wait * 1000) if wait else None
         if self._member is None:
@@ -467,7 +479,9 @@ class Reader(StoppableTask):
         recovery, position = self._recovery, read.position
         assert recovery is not None  # noqa: S101 - only groups have any
         with self._ledger.deliveries.recovering(position.shard):
-            refused = await recovery.read_page(self.connection, read, self._book)
+            refused = await recovery.read_page(
+                self.connection, read, self._record_recovered
+            )
             if refused is not None:
                 await self._refused(refused)
             elif not position.recovering:
@@ -475,7 +489,7 @@ class Reader(StoppableTask):
                 report_deleted(self._ledger, self._member.group, self._on_event)
                 self._on_recovered()
 
-    def _book(
+    def _record_recovered(
         self,
         shard: Shard,
         entries: Sequence[RawEntry],
@@ -489,7 +503,7 @@ class Reader(StoppableTask):
             self._connector.progress()
 
     async def fetch(
-        self, shard: Shard, ids: Sequence[bytes], book: Book
+        self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], ErrorReply | None]:
         """Read entries that were taken over, between two reads, as long as they fit.
 
@@ -498,7 +512,7 @@ class Reader(StoppableTask):
         Args:
             shard: Where they are.
             ids: Their ids.
-            book: Takes them, some at a time.
+            on_entries: Takes them, some at a time.
 
         Returns:
             The ids that there was no room for, and what was refused.
@@ -513,12 +527,12 @@ class Reader(StoppableTask):
             nonlocal left, refused
             # Should the connection end, the errand is run again, with nothing to do.
             unread, left = left, []
-            while unread and shard in self._cursor and (count := self._fetcher.count):
-                found = await self._fetcher.read(self._request, shard, unread[:count])
+            while unread and shard in self._cursor and (count := self._bodies.count):
+                found = await self._bodies.read(self._request, shard, unread[:count])
                 if isinstance(found, ErrorReply):
                     refused = found
                     return
-                book(found)
+                on_entries(found)
                 unread = unread[count:]
             left = unread
 
@@ -529,7 +543,7 @@ class Reader(StoppableTask):
         if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards it is.
             await self._examine(self._cursor.positions)
-        elif error.code == "CROSSSLOT" and await self._part():
+        elif error.code == "CROSSSLOT" and await self._split_by_slot():
             pass  # the server is in cluster mode
         elif error.trouble is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"

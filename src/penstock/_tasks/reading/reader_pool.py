@@ -19,27 +19,27 @@ from penstock._core.protocol.replies import ErrorReply
 from penstock._core.reading.cursor import Cursor
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.clock import now
-from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.reading.reader import Reader
 from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.message import Shard
 
-__all__ = ["ReadPause", "Readers"]
+__all__ = ["ReadPause", "ReaderPool"]
 
 ReadPause: TypeAlias = Callable[[Connection, Cursor], Awaitable[None]]
 """Something to be done between two reads of a cursor; see `Reader.between_reads`."""
 
-Make: TypeAlias = Callable[[Connection, Cursor], Reader]
+MakeReader: TypeAlias = Callable[[Connection, Cursor], Reader]
 
 
-class Readers:
+class ReaderPool:
     """Reads all cursors.
 
     Args:
         connector: Makes connections.
         cursors: What is read together.
         budget: Returns how many entries may be read at a time, given the time and how
-            many more the last read could have brought; after 0, `room_again` will be
+            many more the last read could have brought; after 0, `resume` will be
             called.
         spawn: Runs a reader in the background.
         make: Makes one.
@@ -52,7 +52,7 @@ class Readers:
         *,
         budget: Callable[[float, int], int],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
-        make: Make,
+        make: MakeReader,
     ) -> None:
         self._connector = connector
         self._cursors = cursors
@@ -79,8 +79,8 @@ class Readers:
         if budget and len(readers) > 1:
             # Whoever found none before is not rung any more by the ledger.
             for reader in readers:
-                if reader.waits:
-                    reader.room_again()
+                if reader.is_waiting:
+                    reader.resume()
         return -(-budget // len(readers))
 
     @property
@@ -88,10 +88,10 @@ class Readers:
         """Whether a read was given up whose entries may be pending unseen."""
         return any(reader.stranded for reader in self._readers.values())
 
-    def room_again(self) -> None:
+    def resume(self) -> None:
         """Tell all that there is room again."""
         for reader in self._readers.values():
-            reader.room_again()
+            reader.resume()
 
     async def between_reads(self, work: ReadPause) -> None:
         """Have something done with each cursor, between two reads of it.
@@ -117,7 +117,7 @@ class Readers:
             raise failure
 
     async def fetch(
-        self, shard: Shard, ids: Sequence[bytes], book: Book
+        self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], ErrorReply | None]:
         """Read entries that were taken over; see `Reader.fetch`.
 
@@ -128,7 +128,7 @@ class Readers:
         reader = None if cursor is None else self._readers.get(id(cursor))
         if reader is None:
             return ids, None  # the shard is not read any more
-        return await reader.fetch(shard, ids, book)
+        return await reader.fetch(shard, ids, on_entries)
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands whose replies may be large, on a reader's connection.
@@ -181,13 +181,13 @@ class Readers:
             raise ClosedError("consumer")
 
     async def _open(self, shard: Shard) -> None:
-        async with self._connected(1) as [connection]:
+        async with self._open_connections(1) as [connection]:
             if self._cursors.find(shard) is None and not self._stopping:
                 self.start(connection, self._cursors.open(shard))
             else:
                 await connection.aclose()
 
-    async def part(self) -> bool:
+    async def split_by_slot(self) -> bool:
         """Read each slot by itself from now on; False if that is so already.
 
         Called by the only reader that there is.
@@ -198,7 +198,7 @@ class Readers:
         more = self._cursors.to_part()
         if not more:
             return False
-        async with self._connected(0 if self._stopping else more) as connections:
+        async with self._open_connections(0 if self._stopping else more) as connections:
             if self._stopping:  # nothing more will be read
                 for connection in connections:
                     await connection.aclose()
@@ -210,8 +210,8 @@ class Readers:
         return True
 
     @asynccontextmanager
-    async def _connected(self, number: int) -> AsyncIterator[list[Connection]]:
-        """Make connections; they are closed again unless the block ends well."""
+    async def _open_connections(self, number: int) -> AsyncIterator[list[Connection]]:
+        """MakeReader connections; they are closed again unless the block ends well."""
         async with AsyncExitStack() as stack:
             connections: list[Connection] = []
             for _ in range(number):
@@ -237,7 +237,7 @@ class Readers:
             reader.cut()
 
     async def ended(self) -> None:
-        """Wait until all have ended: they book nothing more then."""
+        """Wait until all have ended: they on_entries nothing more then."""
         for reader in self._readers.values():
             await reader.ended()
 

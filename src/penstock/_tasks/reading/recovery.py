@@ -18,16 +18,16 @@ from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import Caller, OwnClaim, OwnClaims
-from penstock._tasks.leases.pending_bodies import Ask, BodyReader, counted
+from penstock._tasks.leases.pending_bodies import Ask, BodyReader, loss_recorded
 from penstock.message import EntryId, Shard
 
-__all__ = ["BookRecovered", "PendingRecovery"]
+__all__ = ["OnRecovered", "PendingRecovery"]
 
 # Seconds for which a page of pending entries is believed: other consumers may claim
 # what it lists.
 _FRESH: Final = 0.25
 
-BookRecovered: TypeAlias = Callable[
+OnRecovered: TypeAlias = Callable[
     [Shard, Sequence[RawEntry], float, Mapping[bytes, int]], None
 ]
 """Records entries: their shard, when they were listed, and their delivery counts."""
@@ -66,15 +66,15 @@ class PendingRecovery:
         self._page_size = page_size
 
     async def read_page(
-        self, caller: Caller, read: ReadPending, book: BookRecovered
+        self, caller: Caller, read: ReadPending, on_entries: OnRecovered
     ) -> ErrorReply | None:
         """Read one page of pending entries, or as much of it as there is space for.
 
         Args:
             caller: The reader's connection.
             read: The page.
-            book: Called with the entries, some at a time. Deleted entries have None for
-                fields, and those that the ledger has have none.
+            on_entries: Called with the entries, some at a time. Deleted entries have
+                None for fields, and those that the ledger has have none.
 
         Returns:
             What the server refused, if it refused something.
@@ -97,7 +97,7 @@ class PendingRecovery:
             if isinstance(entries, ErrorReply):
                 return entries
             counts = {each.id: _count(each, read.position) for each in chunk}
-            book(shard, entries, listed_at, counts)
+            on_entries(shard, entries, listed_at, counts)
             self._cursor.recovered_up_to(read, chunk[-1].id)
             left, least = left[len(chunk) :], 0
         if not left:
@@ -110,7 +110,7 @@ class PendingRecovery:
         batch = [commands.xpending_page(key, group, name, position.after, read.count)]
         if position.until is None:
             batch.append(commands.xpending_summary(key, group))
-        with counted(self._page_size, read.count):
+        with loss_recorded(self._page_size, read.count):
             reply, *summary = await self._request(batch)
         if isinstance(reply, ErrorReply):
             return reply

@@ -1,4 +1,4 @@
-"""Reading a stream's history on a connection of its own, over reconnects.
+"""Reading a stream's merge on a connection of its own, over reconnects.
 
 There is no task for it: the next pages are asked for before the present ones are
 given, and their replies are counted off while these are looked at. So there is nothing
@@ -26,14 +26,14 @@ from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
 
-__all__ = ["Reach", "replaying"]
+__all__ = ["ReplayRange", "replay_pages"]
 
 # Shards that are asked for a page at once.
 _SHARDS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ReplayRange:
     """What is to be read.
 
     Attributes:
@@ -53,8 +53,8 @@ class Reach:
     page: int
 
 
-async def replaying(
-    url: str | None, reach: Reach, on_event: OnEvent
+async def replay_pages(
+    url: str | None, reach: ReplayRange, on_event: OnEvent
 ) -> AsyncGenerator[Iterable[tuple[Shard, RawEntry]], None]:
     """Give what is in a stream now, some entries at a time.
 
@@ -68,10 +68,10 @@ async def replaying(
     async with open_connector(url, on_event) as connector:
         reader = _Reader(connector, await connector.connect(), on_event)
         try:
-            history = await reader.look(reach)
+            merge = await reader.find_bounds(reach)
             while True:
-                given = history.ready()
-                due = history.due()
+                given = merge.ready()
+                due = merge.due()
                 asked = reader.ask(due)
                 yield given
                 if not due:
@@ -100,7 +100,7 @@ class _Reader:
         self._shards = RequestSize(_SHARDS)
         self._on_event = on_event
 
-    async def look(self, reach: Reach) -> ShardMerge:
+    async def find_bounds(self, reach: ReplayRange) -> ShardMerge:
         """Find the shards, and where each of them ends now."""
         if reach.numbers is None:
             discovery = ShardDiscovery(self._connection.calls, self._on_event)
@@ -123,7 +123,7 @@ class _Reader:
 
     def _request(self, due: Sequence[ShardPages]) -> Replies:
         now = due[: self._shards.most]
-        return self._connection.ask([strand.span.ask() for strand in now])
+        return self._connection.ask([each.span.ask() for each in now])
 
     async def fill(self, due: Sequence[ShardPages], asked: Replies | None) -> None:
         """Take the pages in, asking again for as long as it takes."""
@@ -133,28 +133,28 @@ class _Reader:
                 pages = await (asked or self._request(due))
             except ConnectionLost as error:
                 self._shards.lost(len(now))
-                for strand in now:
-                    strand.span.lost()
+                for each in now:
+                    each.span.lost()
                 await self._connection.aclose()
                 self._connection = await self._connector.reconnect(error.reason)
             else:
-                if await self._taken(now, pages):
+                if await self._take(now, pages):
                     self._shards.came(len(now), len(now))
                     due = due[len(now) :]
             asked = None
 
-    async def _taken(self, due: Sequence[ShardPages], pages: list[Any]) -> bool:
-        for strand, page in zip(due, pages, strict=True):
+    async def _take(self, due: Sequence[ShardPages], pages: list[Any]) -> bool:
+        for each, page in zip(due, pages, strict=True):
             if not isinstance(page, ErrorReply):
                 continue
             if page.trouble is not ErrorKind.TRANSIENT:
-                raise self._refusal(strand.shard, page)
+                raise self._refusal(each.shard, page)
             self._on_event(Event("read_refused", facts={"reply": page.text}))
             await self._connector.pause()
             return False
         self._connector.progress()
-        for strand, page in zip(due, pages, strict=True):
-            strand.take(page)
+        for each, page in zip(due, pages, strict=True):
+            each.take(page)
         return True
 
     def _refusal(self, shard: Shard, reply: ErrorReply) -> Exception:

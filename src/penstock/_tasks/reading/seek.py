@@ -22,7 +22,7 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.reading.cursor import Position
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.leases.pending_pages import pending_pages
-from penstock._tasks.reading.assignment import after_which
+from penstock._tasks.reading.assignment import exclusive_start
 from penstock._tasks.stream_info import StreamInspector
 from penstock.message import EntryId
 from penstock.options import Start
@@ -57,14 +57,14 @@ async def seek(
         AccessError: The user may not.
         ConnectionLost: The connection ended; it can be done again.
     """
-    after = await _places(connection, positions, place, inspector)
+    after = await _resolve(connection, positions, place, inspector)
     for position in positions:
         ledger.removals.drop(position.shard)
     refused: ErrorReply | None = None
     if member is not None:
         for position, id_ in zip(positions, after, strict=True):
             ledger.removals.rewind(position.shard, EntryId.parse(id_))
-            refused = await _forget(connection, ledger, member, position) or refused
+            refused = await _ack_unheld(connection, ledger, member, position) or refused
         refused = await _set_groups(connection, member, positions, after) or refused
     for position, id_ in zip(positions, after, strict=True):
         position.restart(id_)
@@ -74,7 +74,7 @@ async def seek(
         raise refusal(connection.address.name, "seek()", refused)
 
 
-async def _places(
+async def _resolve(
     connection: Connection,
     positions: Sequence[Position],
     place: Start | EntryId,
@@ -82,7 +82,7 @@ async def _places(
 ) -> list[bytes]:
     """Make LATEST a concrete id of each shard."""
     if place is not Start.LATEST:
-        return [after_which(place)] * len(positions)
+        return [exclusive_start(place)] * len(positions)
     keys = [position.shard.key for position in positions]
     found: list[bytes] = []
     for info in await inspector.streams(connection.calls, keys):
@@ -96,7 +96,7 @@ async def _places(
     return found
 
 
-async def _forget(
+async def _ack_unheld(
     connection: Connection, ledger: Ledger, member: Membership, position: Position
 ) -> ErrorReply | None:
     """Acknowledge what is pending for us and in nobody's hands; gives a refusal."""

@@ -37,12 +37,12 @@ _PIECE: Final = 256
 # Keys that are asked about at once to find those that are there.
 _FEW: Final = 32
 # Seconds between two looks.
-_LOOK: Final = 1.0
+_INTERVAL: Final = 1.0
 # What TYPE says of a key that is a shard, or may become one.
 _HARMLESS: Final = frozenset((b"stream", b"none"))
 
 # What is said of a command that names keys of several slots.
-_CROSSED: Final = "CROSSSLOT"
+_CROSS_SLOT: Final = "CROSSSLOT"
 
 Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
@@ -98,9 +98,9 @@ class ShardDiscovery(StoppableTask):
         self._streams: dict[str, _Stream] = {}
         # Keys of shards' names that are no streams.
         self._foreign: set[Shard] = set()
-        self._looks = 0
+        self._rounds = 0
         # Whether keys of several slots have to be asked for one slot after the other.
-        self._apart = False
+        self._one_slot_per_command = False
 
     async def watch(self, stream: str) -> list[Shard]:
         """Find a stream's shards, and look out for more from now on.
@@ -118,7 +118,7 @@ class ShardDiscovery(StoppableTask):
         while looked <= known.highest + _FAR:
             numbers = range(looked, known.highest + 1 + _FAR)
             looked = numbers.stop
-            new = await self._look(known.unknown(numbers))
+            new = await self._find(known.unknown(numbers))
             found += new
             known.found(new)
         if not found:
@@ -142,7 +142,7 @@ class ShardDiscovery(StoppableTask):
         """
         with self._until_cut():
             while True:
-                await anyio.sleep(_LOOK)
+                await anyio.sleep(_INTERVAL)
                 try:
                     await self._round(on_found)
                 except ConnectionLost as error:
@@ -153,7 +153,7 @@ class ShardDiscovery(StoppableTask):
     async def _round(self, on_found: OnFound) -> None:
         if not self._streams:
             return
-        new = await self._look(self._candidates())
+        new = await self._find(self._candidates())
         read = await on_found(new) if new else ()
         for shard in read:
             if shard.stream in self._streams:
@@ -168,19 +168,19 @@ class ShardDiscovery(StoppableTask):
             for stream in streams
             for first in range(_NEAR, _FAR, _PIECE)
         ]
-        stream, first = pieces[self._looks % len(pieces)]
-        self._looks += 1
+        stream, first = pieces[self._rounds % len(pieces)]
+        self._rounds += 1
         start = stream.highest + 1 + first
         return near + stream.unknown(range(start, start + _PIECE))
 
-    async def _look(self, candidates: Sequence[Shard]) -> list[Shard]:
+    async def _find(self, candidates: Sequence[Shard]) -> list[Shard]:
         """Ask which of the shards there are; most often, it is none."""
         foreign = list(self._foreign)
         if foreign:
             candidates = [s for s in candidates if s not in self._foreign]
         [count], types = await self._count([candidates], foreign)
         if isinstance(count, ErrorReply):
-            _raise_if_it_may_pass("EXISTS", count)
+            _raise_if_transient("EXISTS", count)
             await self._refused(candidates, count)
             return []
         for shard, kind in zip(foreign, types, strict=True):
@@ -197,7 +197,10 @@ class ShardDiscovery(StoppableTask):
 
         In cluster mode, no command may name keys of several slots.
         """
-        asks = [_by_slot(piece) if self._apart else [piece] for piece in pieces]
+        asks = [
+            _by_slot(piece) if self._one_slot_per_command else [piece]
+            for piece in pieces
+        ]
         answers = iter(
             await self._calls(
                 [
@@ -210,9 +213,11 @@ class ShardDiscovery(StoppableTask):
             )
         )
         counts = [_sum([*islice(answers, len(ask))]) for ask in asks]
-        crossed = any(isinstance(n, ErrorReply) and n.code == _CROSSED for n in counts)
-        if crossed and not self._apart:
-            self._apart = True
+        crossed = any(
+            isinstance(n, ErrorReply) and n.code == _CROSS_SLOT for n in counts
+        )
+        if crossed and not self._one_slot_per_command:
+            self._one_slot_per_command = True
             return await self._count(pieces, foreign)
         return counts, list(answers)
 
@@ -228,8 +233,8 @@ class ShardDiscovery(StoppableTask):
             if not isinstance(kind, ErrorReply):
                 kinds[shard] = kind
                 continue
-            _raise_if_it_may_pass("TYPE", kind)
-            self._look_no_more(shard.stream, kind)
+            _raise_if_transient("TYPE", kind)
+            self._give_up(shard.stream, kind)
         self._foreign |= {s for s, kind in kinds.items() if kind not in _HARMLESS}
         return [shard for shard, kind in kinds.items() if kind == b"stream"]
 
@@ -240,9 +245,9 @@ class ShardDiscovery(StoppableTask):
             of_stream = [shard for shard in candidates if shard.stream == name]
             [[alone], _] = await self._count([of_stream])
             if isinstance(alone, ErrorReply):
-                self._look_no_more(name, error)
+                self._give_up(name, error)
 
-    def _look_no_more(self, stream: str, error: ErrorReply) -> None:
+    def _give_up(self, stream: str, error: ErrorReply) -> None:
         """Leave a stream at the shards that are known, and say so once."""
         if stream in self._streams:
             facts = {"stream": ascii(stream), "reply": error.text}
@@ -266,7 +271,7 @@ def _sum(counts: Sequence[int | ErrorReply]) -> int | ErrorReply:
     return total
 
 
-def _raise_if_it_may_pass(command: str, error: ErrorReply) -> None:
+def _raise_if_transient(command: str, error: ErrorReply) -> None:
     """Keep what a server says for a while from being taken for an answer."""
     if error.trouble is ErrorKind.TRANSIENT:
         raise CommandError(command, error.code, error.text)

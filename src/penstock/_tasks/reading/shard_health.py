@@ -17,7 +17,7 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
 from penstock._core.reading.cursor import Position
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.group import Membership, refusal, rejoin
-from penstock._tasks.leases.pending_bodies import counted
+from penstock._tasks.leases.pending_bodies import loss_recorded
 from penstock._tasks.reporting import id_list
 from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import ServerError
@@ -77,11 +77,11 @@ class ShardHealth:
                 where = f"reading {position.shard.stream!r}"
                 return refusal(connection.address.name, where, answer)
             if trouble is ErrorKind.ISOLATE:
-                self._break(position, answer.text)
+                self._mark_broken(position, answer.text)
             elif trouble is ErrorKind.REPAIR:
                 await self._repair(connection, position)
             elif trouble is None:
-                await self._well(connection, position, answer)
+                await self._record_readable(connection, position, answer)
         return None
 
     async def _ask(self, connection: Connection, keys: Sequence[bytes]) -> list[Any]:
@@ -92,16 +92,18 @@ class ShardHealth:
             [commands.xpending_summary(key, group) for key in keys]
         )
 
-    async def _well(
+    async def _record_readable(
         self, connection: Connection, position: Position, answer: Any
     ) -> None:
         # If the key was something else meanwhile, this is another stream.
         replaced = position.broken is not None
-        self._heal(position)
+        self._mark_healed(position)
         if self._member is None:
-            await self._look_back(connection, position, answer, replaced=replaced)
+            await self._rewind_if_recreated(
+                connection, position, answer, replaced=replaced
+            )
 
-    async def _look_back(
+    async def _rewind_if_recreated(
         self,
         connection: Connection,
         position: Position,
@@ -127,7 +129,7 @@ class ShardHealth:
             position.after = bytes(info.last)
         else:
             return False
-        self.set_back(position, position.after)
+        self.report_rewind(position, position.after)
         return True
 
     async def check(
@@ -158,7 +160,7 @@ class ShardHealth:
             if isinstance(info, ErrorReply):
                 position.identity.absent |= info.trouble is ErrorKind.REPAIR
                 return False
-            return await self._look_back(
+            return await self._rewind_if_recreated(
                 connection, position, info, quiet=quiet, compare=compare
             )
         if isinstance(info, ErrorReply):
@@ -215,7 +217,7 @@ class ShardHealth:
             ids = identity.probes(info, quiet=quiet and not other)[:most]
             key = position.shard.key
             # On a way that ends often, the entries of all probes may not come through.
-            with counted(self._probes, len(ids)):
+            with loss_recorded(self._probes, len(ids)):
                 found = await connection.calls(
                     [commands.xrange_one(key, id_) for id_ in ids]
                 )
@@ -228,7 +230,7 @@ class ShardHealth:
         identity.describe(info)
         return other
 
-    async def look_for_missed(
+    async def check_trimmed(
         self, connection: Connection, positions: Sequence[Position]
     ) -> None:
         """Report entries that were trimmed before the group was given them.
@@ -274,29 +276,31 @@ class ShardHealth:
                 # There is no stream any more: whatever will be in it is new.
                 position.recreated()
                 position.identity.reset()
-            self._heal(position)
+            self._mark_healed(position)
             return
         if position.broken is None:
             self._report("group_missing", position, logging.WARNING)
-        if (refused := await self._compare(connection, position)) is not None:
-            self._break(position, refused.text)
+        if (
+            refused := await self._check_before_recreating(connection, position)
+        ) is not None:
+            self._mark_broken(position, refused.text)
             return
         # What is still in hand will be read again, and it is known by then.
         position.highest = EntryId.MIN
         made = await rejoin(connection, self._member, position.shard, position.floor)
         if not isinstance(made, ErrorReply):
             self._on_group_recreated(position.shard)
-            self._heal(position)
+            self._mark_healed(position)
             self._report(
                 "group_recreated", position, logging.ERROR, after=made.decode()
             )
         elif made.code == "BUSYGROUP":
             self._on_group_recreated(position.shard)
-            self._heal(position)  # somebody was quicker
+            self._mark_healed(position)  # somebody was quicker
         else:
-            self._break(position, made.text)
+            self._mark_broken(position, made.text)
 
-    async def _compare(
+    async def _check_before_recreating(
         self, connection: Connection, position: Position
     ) -> ErrorReply | None:
         """Find out whether the stream has gone with the group; returns a refusal.
@@ -321,17 +325,17 @@ class ShardHealth:
             self._recreated(position)
         return None
 
-    def _break(self, position: Position, reply: str) -> None:
+    def _mark_broken(self, position: Position, reply: str) -> None:
         if position.broken is None:
             self._report("shard_broken", position, logging.ERROR, reply=reply)
         position.broken = reply
 
-    def _heal(self, position: Position) -> None:
+    def _mark_healed(self, position: Position) -> None:
         if position.broken is not None:
             position.broken = None
             self._report("shard_healed", position, logging.INFO)
 
-    def set_back(self, position: Position, to: bytes) -> None:
+    def report_rewind(self, position: Position, to: bytes) -> None:
         """Report that what has been read before comes again, or may."""
         position.rewind_reported = True
         self._report("set_back", position, logging.ERROR, to=to.decode())

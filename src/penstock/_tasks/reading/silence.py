@@ -66,31 +66,31 @@ class SilenceWatch:
         self._stop_after = LeaseTerms(lease).stop_reading_after
         self._on_end = on_end
         self._on_event = on_event
-        self._holds = AutoResetEvent()
+        self._suspended = AutoResetEvent()
         # When the present silence began, if reading is held up; and whether that was
         # reported.
         self._began: float | None = None
         self._reported = False
 
-    def holds(self) -> bool:
+    def is_suspended(self) -> bool:
         """Check whether nothing may be read now; if so, `on_end` will be called."""
         if self._began is None:
             since, now = self._connection.silent_since, monotonic()
             if since is None or now - since < self._stop_after:
                 return False
             self._began = since
-            self._holds.ring()
+            self._suspended.ring()
         return True
 
     async def run(self) -> None:
         """Wait for an answer whenever reading was stopped."""
         while True:
-            await self._holds.wait()
+            await self._suspended.wait()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._report_if_it_lasts)
                 await self._answer()
                 group.cancel_scope.cancel()
-            self._over()
+            self._resume()
 
     async def _answer(self) -> None:
         while True:
@@ -107,7 +107,7 @@ class SilenceWatch:
         self._reported = True
         self._report("reading_suspended", logging.WARNING, lease=self._lease)
 
-    def _over(self) -> None:
+    def _resume(self) -> None:
         if self._reported:
             self._report("reading_resumed", logging.INFO)
         self._reported, self._began = False, None
