@@ -158,7 +158,9 @@ class ShardHealth:
         [info] = await self._inspector.streams(connection.calls, [position.shard.key])
         if self._member is None:
             if isinstance(info, ErrorReply):
-                position.identity.absent |= info.trouble is ErrorKind.REPAIR
+                # Before anything is known of the stream, it has only not been created.
+                if info.trouble is ErrorKind.REPAIR and not position.identity.empty:
+                    position.identity.absent = True
                 return False
             return await self._rewind_if_recreated(
                 connection, position, info, quiet=quiet, compare=compare
