@@ -1,8 +1,8 @@
-"""The reader: waits for room, reads, books what came, and does nothing else.
+"""The reader: waits for a budget, reads, and records the entries in the ledger.
 
-It has a connection of its own, since a blocking read holds up all that is behind it.
-What changes the positions (a seek, another shard) is done between two reads, by the
-reader: so no reply can come for a position that is not there any more.
+The reader has a connection of its own, since a blocking read holds up every command
+behind it. The positions are changed (by a seek, or by another shard) between two reads,
+by the reader itself. So no reply can arrive for a position that no longer exists.
 """
 
 from __future__ import annotations
@@ -41,30 +41,33 @@ from penstock.message import Shard
 
 __all__ = ["ReadPause", "Reader"]
 
-# A read on a silent stream comes back this often, to be asked again. Short enough to
-# notice a peer that has vanished without a word, and half a command a second.
+# The seconds after which a read on a silent stream returns and is sent again. They are
+# few enough to notice a peer that has vanished without closing the connection, and cost
+# half a command a second.
 BLOCK: Final = 2.0
-# Pending entries that the first page lists; a line is about 70 bytes.
+# The most pending entries that the first page lists, at about 70 bytes each.
 _FIRST_PAGE: Final = 100
-# Shards that are read at once, as long as their replies come through.
+# The most shards that are read at once, as long as no reply is lost.
 _SHARDS: Final = 1000
-# Bytes a second that looking at quiet streams may bring on average.
+# The average bytes per second that the checks of quiet streams may receive.
 _QUIET_BYTES: Final = 50_000
-# How often a broken shard is looked at; in seconds.
+# The seconds between two examinations of a broken shard.
 _EXAMINE_EVERY: Final = 1.0
-# How often a stream is described that is read without a group; in seconds.
+# The least seconds between two checks of a stream that is read without a group, and
+# between two checks for entries that were trimmed unread.
 _CHECK: Final = 1.0
-# Seconds without comparing entries after a connection that ended at that.
+# The seconds for which no entries are compared after a comparison, unless a read
+# succeeds on the same connection.
 _COMPARE_PAUSE: Final = 30.0
 
 ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
-"""Something to be done between two reads, on the reader's connection.
+"""A function that runs between two reads, on the reader's connection.
 
-It is done again from the start if the connection ends meanwhile.
+If the connection ends meanwhile, the function runs again from the start.
 """
 
 ReadEntries: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
-"""What a read brought: keys, each with its entries."""
+"""The result of a read: keys, each with its entries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,21 +82,24 @@ class _QueuedPause:
 class Reader(StoppableTask):
     """Fills the ledger from the server.
 
+    If the reader is cut during a read, it is `stranded`.
+
     Args:
-        connection: Its connection; replaced after an outage.
-        connector: Makes new ones.
-        cursor: Where to read.
-        ledger: Where to on_entries.
-        entry_queue: Told what arrived.
-        member: The group that is read, or None for REALTIME.
-        claims: Claims entries that are ours; None for REALTIME.
+        connection: The reader's connection, which is replaced after an outage.
+        connector: Makes new connections.
+        cursor: The positions at which to read.
+        ledger: The ledger in which entries are recorded.
+        entry_queue: Is notified of new entries.
+        member: The consumer's place in the group that is read, or None for REALTIME.
+        claims: Claims the consumer's own entries; None for REALTIME.
         lease: The lease in seconds.
         budget: Returns how many entries may be read, given how many more the last read
-            could have brought; after 0, `resume` will be called.
-        split_by_slot: Has each slot read by itself; False if that is so already.
+            could have returned. After it has returned 0, `resume` will be called.
+        split_by_slot: Makes each slot be read by a reader of its own; returns False if
+            that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
-        on_event: Told what is repaired or refused.
+        on_event: Receives repairs and refusals.
     """
 
     def __init__(
@@ -120,14 +126,14 @@ class Reader(StoppableTask):
         self._ledger = ledger
         self._entry_queue = entry_queue
         self._member = member
-        # Entries may be as much older than they seem as a read waits for them.
+        # Entries may be younger than they seem by as long as a read waited for them.
         longest = BLOCK if member is None else LeaseTerms(lease).longest_read
         self._longest_block = min(BLOCK, longest)
         self._budget = budget
         self._split_by_slot = split_by_slot
-        # Rung when there is room again, or something else to do.
+        # Set when there is a budget again, or something else to do.
         self._wake = AutoResetEvent()
-        # Whether it waits for room.
+        # Whether the reader waits for a budget.
         self.is_waiting = False
         self._unblock = unblock
         self._on_recovered = on_recovered
@@ -135,33 +141,35 @@ class Reader(StoppableTask):
         self._health = ShardHealth(
             member, self._group_recreated, self._recreated, on_event
         )
-        # When broken shards are looked at again.
+        # The time of the next examination of broken shards.
         self._examine_at = 0.0
-        # When it is looked again for entries that were trimmed unread.
+        # The time of the next check for entries that were trimmed unread.
         self._trim_check_at = 0.0
-        # Reads of what is new have brought nothing since.
+        # Whether reads have returned no new entry since that check.
         self._idle = False
-        # When streams are described again that are read without a group.
+        # The times of the next checks of streams that are read without a group.
         self._check_at: dict[bytes, float] = {}
-        # When entries may be compared again after an outage: on a way that ends often,
-        # nothing else would ever come through. And whether this connection did it.
+        # The time from which entries may be compared again after an outage. Where
+        # connections end often, nothing but comparisons would ever be received. And
+        # whether entries were compared on the present connection.
         self._compare_at = 0.0
         self._compared = False
-        # Which shard is looked at next while there is nothing to read; and when.
+        # Counts up to choose the shard to check while there is nothing to read.
         self._turn = 0
         self._pauses: deque[_QueuedPause] = deque()
-        # A read is under way: cancelling now could strand what it brings.
+        # Whether a read is under way, whose entries a cancellation could strand.
         self._reading = False
-        # Bytes of the last reply.
+        # The bytes of the last reply.
         self._reply_bytes = 0
-        # How many entries, and how many lines about pending ones, come through at once.
+        # How many entries, and how many listed pending entries, one reply can hold
+        # without being lost.
         self._read_size = RequestSize()
         self._page_size = RequestSize(_FIRST_PAGE)
-        # Of how many shards one entry each does.
+        # For how many shards that is true of a reply with one entry per shard.
         self._shards_at_once = RequestSize(_SHARDS)
         self._bodies = BodyReader(ledger, self._read_size)
         self._recovery = self._make_recovery(claims)
-        # Room that the last read left because its portion was too small.
+        # The budget that the last read left unused because its size was limited.
         self._unfilled = 0
 
     def _make_recovery(self, claims: OwnClaims | None) -> PendingRecovery | None:
@@ -179,7 +187,7 @@ class Reader(StoppableTask):
 
     @property
     def stranded(self) -> bool:
-        """Whether a read was given up whose entries may be pending unseen."""
+        """Whether a read was abandoned whose entries may be pending and unknown."""
         return self._reading
 
     async def run(self) -> None:
@@ -205,22 +213,26 @@ class Reader(StoppableTask):
                 return
             await self.connection.aclose()
             self.connection = await self._connector.reconnect(error.reason)
-            # The lost reply may have had entries in it, which are ours unseen.
+            # The lost reply may have contained entries. They are pending for this
+            # consumer, and unknown here.
             self._reading = self._compared = False
             self._cursor.connected()
 
     def resume(self) -> None:
-        """Go on reading, if it ended for want of room."""
+        """Continue reading, if there was no budget."""
         self._wake.ring()
 
     async def between_reads(self, work: ReadPause) -> None:
-        """Have something done between two reads; a blocked read is let go for it.
+        """Run a function between two reads; the server ends a blocked read for it.
 
-        Cancelling it leaves the errand to be done.
+        The function runs even if the caller is cancelled.
+
+        Args:
+            work: The function.
 
         Raises:
-            ClosedError: The consumer closed before it was done.
-            PenstockError: What the errand raised.
+            ClosedError: The consumer closed before the function was done.
+            PenstockError: The function raised it.
         """
         if self.has_ended:
             raise ClosedError("consumer")
@@ -231,9 +243,9 @@ class Reader(StoppableTask):
         await asyncio.shield(asked.done)
 
     async def stop(self) -> None:
-        """End reading; a read under way is let go by the server, not cancelled.
+        """Stop reading; the server ends a read under way, which is not cancelled.
 
-        That may take a server's time without end: bound it, and then call `cut`.
+        The server may take any time for that, so set a timeout and then call `cut`.
         """
         self._stopping = True
         if (
@@ -245,19 +257,20 @@ class Reader(StoppableTask):
         await self._unblock_until(self._ended)
 
     async def _unblock_until(self, until: asyncio.Event) -> None:
-        """Have the server end a blocked read, until something has happened."""
-        # The reader may be on its way there already, without a read.
+        """Make the server end blocked reads until an event is set."""
+        # The reader may be about to set the event already, without a read.
         await asyncio.sleep(0)
         while not until.is_set():
             if self.connection.client_id is None:
                 await until.wait()  # the read ends by itself
                 return
-            # Repeated, since it does nothing to a read that the server has not got
-            # yet: the two connections race.
+            # Repeated, because CLIENT UNBLOCK has no effect on a read that the server
+            # has not received yet: the two connections race.
             if self._reading and not self.connection.lost:
                 await self._unblock(self.connection.client_id)
-            # Not anyio's: this runs in the caller's task, and its cancellation got out
-            # when the event came in the same turn as the deadline.
+            # Not anyio.move_on_after: this runs in the caller's task, and anyio's
+            # cancellation escaped when the event was set in the same turn of the event
+            # loop as the deadline.
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.02):
                     await until.wait()
@@ -297,7 +310,7 @@ class Reader(StoppableTask):
             try:
                 await asked.work(self.connection)
             except ConnectionLost:
-                raise  # it stays, for the next connection
+                raise  # the function stays queued, for the next connection
             except PenstockError as error:
                 _settle(asked.done, error)
             else:
@@ -305,13 +318,13 @@ class Reader(StoppableTask):
             self._pauses.popleft()
 
     async def _check_doubtful(self) -> None:
-        """See whether broken shards have healed, and doubtful ones are the same."""
+        """Check doubtful streams for being recreated, and examine broken shards."""
         compare = now() >= self._compare_at
         for position in self._cursor.positions:
             if position.doubtful and position.broken is None:
                 if position.identity.interrupted:
                     if compare:
-                        # Until a read has come through on the same connection.
+                        # Until a read has succeeded on the same connection.
                         self._compare_at, self._compared = now() + _COMPARE_PAUSE, True
                     await self._health.check_after_outage(
                         self.connection, position, compare=compare
@@ -325,16 +338,15 @@ class Reader(StoppableTask):
         self._ledger.shards.group_recreated(shard, now())
 
     def _recreated(self, position: Position) -> Sequence[bytes]:
-        """Forget what is known of a stream that is another one now."""
+        """Forget a stream that was recreated; return the ids of its lost entries."""
         position.recreated()
         self._cursor.recover_again(position)
         return self._ledger.stream_recreated(position.shard)
 
     async def _check_next(self, positions: Sequence[Position]) -> None:
-        """Look at one shard after the other while there is nothing to read.
+        """Check one shard after the other while there is nothing to read.
 
-        A stream that was recreated with ids that were there before looks like a quiet
-        one.
+        A stream that was recreated with the same ids looks like a quiet stream.
         """
         self._turn += 1
         position = positions[self._turn % len(positions)]
@@ -342,10 +354,10 @@ class Reader(StoppableTask):
             await self._check(position)
 
     async def _drop_recreated(self, came: ReadEntries) -> ReadEntries:
-        """Find out which entries are of streams that were recreated, before all else.
+        """Check which of the read entries are from streams that were recreated.
 
         Returns:
-            What came, but for what is going to be read again.
+            The entries, without those that are going to be read again.
         """
         kept: list[tuple[bytes, Sequence[RawEntry]]] = []
         for key, entries in came:
@@ -353,19 +365,25 @@ class Reader(StoppableTask):
             if not self._is_doubtful(position, entries[0][0]):
                 kept.append((key, entries))
                 continue
-            # Cancelled now, it would leave what came unbooked.
+            # A cancellation during the check would leave the entries unrecorded.
             self._reading = True
             try:
                 recreated = await self._check(position)
             except ConnectionLost:
-                # What came is booked all the same. The next request finds it lost.
+                # The entries are recorded all the same. The next request fails, and
+                # the reader reconnects.
                 recreated = False
             if not recreated or self._member is not None:
                 kept.append((key, entries))
         return kept
 
     def _is_doubtful(self, position: Position, first: bytes = b"") -> bool:
-        """Return whether a stream has to be checked, of which entries may have come."""
+        """Return whether a stream has to be checked.
+
+        Args:
+            position: The position in the stream.
+            first: The id of the first entry of the read; empty if there was none.
+        """
         if self._member is not None:
             return position.goes_back(first) and not position.rewind_reported
         return now() >= self._check_at.get(position.shard.key, 0.0)
@@ -374,8 +392,8 @@ class Reader(StoppableTask):
         begun, before = now(), self.connection.received
         quiet = self._member is None
         recreated = await self._health.check(self.connection, position, quiet=quiet)
-        # Never more than a fiftieth of the time. And where scripts are refused, two
-        # whole entries came, of up to 64 MiB each.
+        # Checks take up a fiftieth of the time at most. And where scripts are refused,
+        # the reply contained two whole entries, of up to 64 MiB each.
         took = max(
             50 * (now() - begun), (self.connection.received - before) / _QUIET_BYTES
         )
@@ -406,11 +424,12 @@ class Reader(StoppableTask):
         wait = block if read.wait else 0.0
         shards = len(read.positions)
         looked = await self._check_trimmed(read)
-        # The server may have given the entries away as soon as this was sent; when they
-        # are booked tells nothing, should this process stand still before that.
+        # The lease of an entry may begin as soon as this request is sent. The time at
+        # which the entry is recorded proves nothing, since this process may be
+        # suspended before that.
         asked_at = now()
-        # Once one entry a shard does not come through, fewer shards are read at once;
-        # and all of them again before more entries are.
+        # Once a reply with one entry per shard is lost, fewer shards are read at once.
+        # All of them are read at once again before more entries per shard are.
         few = read.count == 1 and shards > 1
         with loss_recorded(
             *((self._shards_at_once, shards) if few else (self._read_size, read.count))
@@ -425,7 +444,7 @@ class Reader(StoppableTask):
             await self._check_next(read.positions)
         came = await self._drop_recreated(came)
         self._reading = False
-        # Each entry's share of the reply; what an entry holds is not loss_recorded out.
+        # An entry's share of the reply. The sizes of the fields are not added up.
         each = self._reply_bytes // max(1, sum(len(entries) for _, entries in came))
         count = 0
         for key, entries in came:
@@ -453,8 +472,13 @@ class Reader(StoppableTask):
                 await self._health.check_trimmed(self.connection, read.positions)
 
     async def _check_trimmed(self, read: ReadNew) -> bool:
-        """Look before a read that may skip what was trimmed; returns whether we did."""
-        # Who waits for the next entry is given it before it can be trimmed.
+        """Check for trimmed entries before a read that may skip some.
+
+        Returns:
+            Whether the check was made.
+        """
+        # A consumer that waits for the next entry receives it before it can be trimmed,
+        # so an idle one needs no check.
         begun = now()
         if self._member is None or self._idle or begun < self._trim_check_at:
             return False
@@ -477,7 +501,7 @@ class Reader(StoppableTask):
     async def _recover(self, read: ReadPending) -> None:
         """Read a page of own pending entries, with their delivery counts."""
         recovery, position = self._recovery, read.position
-        assert recovery is not None  # noqa: S101 - only groups have any
+        assert recovery is not None  # noqa: S101 - only a group has pending entries
         with self._ledger.deliveries.recovering(position.shard):
             refused = await recovery.read_page(
                 self.connection, read, self._record_recovered
@@ -499,33 +523,34 @@ class Reader(StoppableTask):
         new = self._ledger.deliveries.recovered(shard, entries, listed_at, counts)
         self._entry_queue.arrived(new)
         if new:
-            # A replica lists what is pending, too; what it can't do is to renew it.
+            # This server is a primary: a replica lists pending entries too, but it
+            # cannot renew their leases.
             self._connector.progress()
 
     async def fetch(
         self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], ErrorReply | None]:
-        """Read entries that were taken over, between two reads, as long as they fit.
+        """Read claimed entries, between two reads, as many as fit.
 
-        If the connection ends meanwhile, what was not read is left to recovery.
+        If the connection ends meanwhile, the recovery reads the others.
 
         Args:
-            shard: Where they are.
-            ids: Their ids.
-            on_entries: Takes them, some at a time.
+            shard: The shard of the entries.
+            ids: The ids of the entries.
+            on_entries: Called with the entries, some at a time.
 
         Returns:
-            The ids that there was no room for, and what was refused.
+            The ids of the entries that did not fit, and the refusal if there was one.
 
         Raises:
-            ClosedError: The consumer closed before it was done.
+            ClosedError: The consumer closed before the entries were read.
         """
         left = ids
         refused: ErrorReply | None = None
 
         async def work(_: Connection) -> None:
             nonlocal left, refused
-            # Should the connection end, the errand is run again, with nothing to do.
+            # If the connection ends, this function runs again, with nothing to do.
             unread, left = left, []
             while unread and shard in self._cursor and (count := self._bodies.count):
                 found = await self._bodies.read(self._request, shard, unread[:count])
@@ -541,7 +566,7 @@ class Reader(StoppableTask):
 
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
-            # The reply does not say which of the shards it is.
+            # The reply does not say which of the shards caused it.
             await self._examine(self._cursor.positions)
         elif error.code == "CROSSSLOT" and await self._split_by_slot():
             pass  # the server is in cluster mode
@@ -559,10 +584,10 @@ class Reader(StoppableTask):
 
 def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:
     if future.done():
-        return  # whoever asked was cancelled
+        return  # the caller was cancelled
     if error is None:
         future.set_result(None)
     else:
         future.set_exception(error)
-        # Whoever asked may be cancelled; asyncio need not say "never retrieved".
+        # The caller may be cancelled. Then asyncio must not log "never retrieved".
         future.exception()

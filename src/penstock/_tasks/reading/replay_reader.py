@@ -1,8 +1,8 @@
-"""Reading a stream's merge on a connection of its own, over reconnects.
+"""Replay reader: reads a stream's history on its own connection, over reconnects.
 
-There is no task for it: the next pages are asked for before the present ones are
-given, and their replies are counted off while these are looked at. So there is nothing
-to be ended when somebody leaves.
+It needs no task: the next pages are requested before the present ones are yielded, and
+their replies arrive while the caller looks at those. So there is nothing to stop when
+the caller leaves.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from penstock.message import EntryId, Shard
 
 __all__ = ["ReplayRange", "replay_pages"]
 
-# Shards that are asked for a page at once.
+# The most shards of which one request reads a page.
 _SHARDS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayRange:
-    """What is to be read.
+    """The range of entries to read.
 
     Attributes:
         stream: The stream's name.
-        numbers: The numbers of its shards; None for all there are.
+        numbers: The numbers of its shards; None for all that exist.
         low: The lowest id.
         high: The highest id.
-        reverse: Whether to begin with the highest.
-        page: Entries that are asked for at once at most.
+        reverse: Whether to begin with the highest id.
+        page: The most entries of one page.
     """
 
     stream: str
@@ -56,14 +56,15 @@ class ReplayRange:
 async def replay_pages(
     url: str | None, reach: ReplayRange, on_event: OnEvent
 ) -> AsyncGenerator[Iterable[tuple[Shard, RawEntry]], None]:
-    """Give what is in a stream now, some entries at a time.
+    """Yield the entries that are in a stream now, some at a time.
 
     Raises:
-        ConfigurationError: A wrong URL.
-        ConnectError: There is no way to the server, at the beginning.
+        ConfigurationError: The URL is invalid.
+        ConnectError: The server can't be reached at the beginning.
         AccessError: The server refuses this user.
-        CommandError: A key is no stream, or the like.
-        ConnectionLost: The connection ended before it had begun.
+        CommandError: The server refused a command, because a key is not a stream, for
+            example.
+        ConnectionLost: The connection ended before the first page.
     """
     async with open_connector(url, on_event) as connector:
         reader = _Reader(connector, await connector.connect(), on_event)
@@ -87,8 +88,8 @@ class _Reader:
 
     Args:
         connector: Makes another connection when one is lost.
-        connection: The first one.
-        on_event: Told what is refused for a while.
+        connection: The first connection.
+        on_event: Receives refusals that are retried.
     """
 
     def __init__(
@@ -96,12 +97,12 @@ class _Reader:
     ) -> None:
         self._connector = connector
         self._connection = connection
-        # How many shards are asked for a page in one request.
+        # Bounds the number of shards of which one request reads a page.
         self._shards = RequestSize(_SHARDS)
         self._on_event = on_event
 
     async def find_bounds(self, reach: ReplayRange) -> ShardMerge:
-        """Find the shards, and where each of them ends now."""
+        """Find the shards, and the last id of each of them."""
         if reach.numbers is None:
             discovery = ShardDiscovery(self._connection.calls, self._on_event)
             shards = await discovery.watch(reach.stream)
@@ -112,13 +113,13 @@ class _Reader:
         for shard, last in zip(shards, await self._connection.calls(ask), strict=True):
             if isinstance(last, ErrorReply):
                 raise self._refusal(shard, last)
-            # Whatever is sent from now on is not part of it, so that it ends.
+            # Later entries are not part of the replay, so that it ends.
             end = [EntryId.parse(id_) for id_, _ in last]
             bounds.append((reach.low, min(reach.high, *end)) if end else None)
         return ShardMerge(shards, bounds, page=reach.page, reverse=reach.reverse)
 
     def ask(self, due: Sequence[ShardPages]) -> Replies | None:
-        """Ask for pages, if there is a connection."""
+        """Request pages, if there is a connection."""
         return self._request(due) if due and not self._connection.lost else None
 
     def _request(self, due: Sequence[ShardPages]) -> Replies:
@@ -126,7 +127,7 @@ class _Reader:
         return self._connection.ask([each.span.ask() for each in now])
 
     async def fill(self, due: Sequence[ShardPages], asked: Replies | None) -> None:
-        """Take the pages in, asking again for as long as it takes."""
+        """Receive the pages, and request them again as often as needed."""
         while due:
             now = due[: self._shards.most]
             try:
@@ -163,5 +164,5 @@ class _Reader:
         return refusal(self._connection.address.name, what, reply)
 
     async def aclose(self) -> None:
-        """Close the connection; what is on its way is let go."""
+        """Close the connection; replies that are on their way are dropped."""
         await self._connection.aclose()

@@ -1,12 +1,12 @@
-"""Setting a consumer's position anew.
+"""Seek: sets the position of a consumer.
 
-What was read before is forgotten with it: dropped from the queue, and in a group
-acknowledged, since it would come again with the next reconnect otherwise. Not so what
-a handler or loop has in hand, or was handed and has not acknowledged: that is the
-user's, and stays pending until it is acknowledged, unless it is about to come again.
+Entries that were read before and only wait are dropped. In a group they are also
+acknowledged, since they would be redelivered after the next reconnect otherwise.
+Entries that a handler or loop has, or has received and not acknowledged, are the
+user's. They stay pending until they are acknowledged, unless they will be redelivered.
 
-Nobody may send outcomes meanwhile. One that was recorded before could reach the server
-after the position was set, and acknowledge what had been delivered anew.
+No outcomes may be sent meanwhile. An outcome that was recorded before could reach the
+server after the position was set, and acknowledge an entry that was delivered again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from penstock.options import Start
 
 __all__ = ["seek"]
 
-# Pending entries that one command lists.
+# The most pending entries that one command lists.
 _PAGE = 1000
 
 
@@ -42,20 +42,20 @@ async def seek(
     *,
     inspector: StreamInspector,
 ) -> None:
-    """Go on at a place, on each of the shards.
+    """Set the position in each of the shards.
 
     Args:
         connection: The reader's connection, between two reads.
-        ledger: What is in hand.
-        member: The group that is read, or None for REALTIME.
-        positions: Those to be set.
-        place: Where to; inclusive.
-        inspector: Asks for the streams' last ids.
+        ledger: The consumer's ledger.
+        member: The consumer's place in the group that is read, or None for REALTIME.
+        positions: The positions to set.
+        place: The first entry to be delivered.
+        inspector: Requests the last ids of the streams.
 
     Raises:
         CommandError: The server refuses it for a shard; the others are set.
-        AccessError: The user may not.
-        ConnectionLost: The connection ended; it can be done again.
+        AccessError: The user may not set it.
+        ConnectionLost: The connection ended; the seek can be repeated.
     """
     after = await _resolve(connection, positions, place, inspector)
     for position in positions:
@@ -80,7 +80,7 @@ async def _resolve(
     place: Start | EntryId,
     inspector: StreamInspector,
 ) -> list[bytes]:
-    """Make LATEST a concrete id of each shard."""
+    """Return the id after which to read, per shard; LATEST becomes the last id."""
     if place is not Start.LATEST:
         return [exclusive_start(place)] * len(positions)
     keys = [position.shard.key for position in positions]
@@ -89,7 +89,7 @@ async def _resolve(
         if not isinstance(info, ErrorReply):
             found.append(bytes(info.last))
         elif info.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
-            # There is no stream: whatever will be in it is new.
+            # There is no stream yet, so all its entries will be new.
             found.append(b"0-0")
         else:
             raise refusal(connection.address.name, "XINFO STREAM", info)
@@ -99,7 +99,11 @@ async def _resolve(
 async def _ack_unheld(
     connection: Connection, ledger: Ledger, member: Membership, position: Position
 ) -> ErrorReply | None:
-    """Acknowledge what is pending for us and in nobody's hands; gives a refusal."""
+    """Acknowledge own pending entries that the ledger does not keep.
+
+    Returns:
+        What the server refused, if it refused something.
+    """
     shard, group = position.shard, member.group
     pages = pending_pages(connection.calls, shard, member, _PAGE)
     async with aclosing(pages):
@@ -122,11 +126,11 @@ async def _set_groups(
     positions: Sequence[Position],
     after: Sequence[bytes],
 ) -> ErrorReply | None:
-    """Set the group back or forth on each shard; gives a refusal if there is one."""
+    """Set the group's position in each shard; return a refusal if there is one."""
     batch: list[Command] = []
     for position, id_ in zip(positions, after, strict=True):
         key, group = position.shard.key, member.group
-        # First made, should it have vanished; else the server says BUSYGROUP.
+        # The group may have been deleted. If it exists, the reply is BUSYGROUP.
         made = commands.xgroup_create(key, group, id_, mkstream=member.mkstream)
         batch += [made, commands.xgroup_setid(key, group, id_)]
     answers = (await connection.calls(batch))[1::2]

@@ -1,8 +1,8 @@
-"""Finding the shards of streams: all when a consumer opens, later ones as they appear.
+"""Shard discovery: finds all shards when a consumer opens, and new ones later.
 
-A stream is one key, or keys with a number behind it. They are looked up by name. To
-SCAN for them would go through the whole database, which may hold millions of keys that
-are none of ours, and would show them all to a user whose ACL lets it see a few.
+The shards of a stream are its key, or keys that end in a number. They are looked up by
+name. A SCAN would go through the whole database, which may hold millions of other keys,
+and would show all of them to a user whose ACL allows a few.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from penstock.message import Shard
 
 __all__ = ["ShardDiscovery"]
 
-# Numbers that are looked for above the highest that is there when a consumer opens, and
-# piece by piece later on.
+# How many numbers above the highest existing one are looked up: at once when a consumer
+# opens, and later piece by piece.
 _FAR: Final = 1024
-# Those that are looked for every second, and the size of a piece.
+# How many of them are looked up every second, and the size of a piece.
 _NEAR: Final = 16
 _PIECE: Final = 256
-# Keys that are asked about at once to find those that are there.
+# The most keys of one EXISTS that narrows down which of them exist.
 _FEW: Final = 32
-# Seconds between two looks.
+# The seconds between two rounds.
 _INTERVAL: Final = 1.0
-# What TYPE says of a key that is a shard, or may become one.
+# The replies of TYPE for a key that is a shard, or may become one.
 _HARMLESS: Final = frozenset((b"stream", b"none"))
 
-# What is said of a command that names keys of several slots.
+# The code of the error for a command that names keys of several slots.
 _CROSS_SLOT: Final = "CROSSSLOT"
 
 Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 OnFound: TypeAlias = Callable[[Sequence[Shard]], Awaitable[Iterable[Shard]]]
-"""Told of shards that have appeared; gives those that are read now."""
+"""Called with new shards; returns those that are read now."""
 
 
 @dataclass(slots=True)
 class _Stream:
-    """What is known of a stream.
+    """The known shards of a stream.
 
     Attributes:
-        name: Its name.
-        known: Its shards.
-        highest: The highest number that is there; -1 without any.
+        name: The stream's name.
+        known: The stream's shards.
+        highest: The highest number of a shard; -1 if there is none.
     """
 
     name: str
@@ -65,17 +65,17 @@ class _Stream:
     highest: int = -1
 
     def near(self) -> range:
-        """Give the numbers that are most likely to appear."""
+        """Return the numbers that are most likely to appear."""
         return range(self.highest + 1 + _NEAR)
 
     def unknown(self, numbers: Iterable[int]) -> list[Shard]:
-        """List what might be there: the key of its name, and some numbers."""
+        """Return unknown shards that may exist: its own key, and some numbers."""
         numbered = shard_keys.several(self.name, numbers)
         shards = (shard_keys.single(self.name), *numbered)
         return [shard for shard in shards if shard not in self.known]
 
     def found(self, shards: Iterable[Shard]) -> None:
-        """Take note of shards."""
+        """Record shards."""
         base = shard_keys.single(self.name)
         for shard in shards:
             self.known.add(shard)
@@ -87,8 +87,8 @@ class ShardDiscovery(StoppableTask):
     """Looks for the shards of some streams.
 
     Args:
-        calls: Sends commands in one write and gives their replies, errors as values.
-        on_event: Told when looking is refused.
+        calls: Sends commands in one write and returns their replies, errors as values.
+        on_event: Receives the refusals to look for shards.
     """
 
     def __init__(self, calls: Calls, on_event: OnEvent) -> None:
@@ -96,20 +96,23 @@ class ShardDiscovery(StoppableTask):
         self._calls = calls
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
-        # Keys of shards' names that are no streams.
+        # Shards whose keys have another type than a stream.
         self._foreign: set[Shard] = set()
         self._rounds = 0
-        # Whether keys of several slots have to be asked for one slot after the other.
+        # Whether a command may not name keys of several slots.
         self._one_slot_per_command = False
 
     async def watch(self, stream: str) -> list[Shard]:
-        """Find a stream's shards, and look out for more from now on.
+        """Find a stream's shards, and look for new ones from now on.
+
+        Args:
+            stream: The stream's name.
 
         Returns:
-            Its shards; without any, the key of its name.
+            The stream's shards; if there is none, the stream's own key.
 
         Raises:
-            CommandError: The server does not tell at present.
+            CommandError: The server can't answer at present.
             ConnectionLost: The connection ended before the reply.
         """
         known = self._streams[stream] = _Stream(stream)
@@ -127,18 +130,18 @@ class ShardDiscovery(StoppableTask):
         return found
 
     def ignore(self, stream: str) -> None:
-        """Look out for a stream's shards no more."""
+        """Stop looking for new shards of a stream."""
         self._streams.pop(stream, None)
 
     async def run(
         self, on_found: OnFound, restore: Callable[[str], Awaitable[None]]
     ) -> None:
-        """Look every second, until stopped.
+        """Look for new shards every second, until cut.
 
         Args:
-            restore: Waits for a connection again, being told why there is none.
-            on_found: Called with shards that have appeared; those that it does not
-                give back are offered again.
+            on_found: Called with new shards. Those that it does not return are passed
+                to it again.
+            restore: Waits for a connection, given the reason why there is none.
         """
         with self._until_cut():
             while True:
@@ -148,7 +151,7 @@ class ShardDiscovery(StoppableTask):
                 except ConnectionLost as error:
                     await restore(error.reason)
                 except CommandError:
-                    pass  # it may pass: the server loads, or a script runs
+                    pass  # transient: the server is loading, or a script is running
 
     async def _round(self, on_found: OnFound) -> None:
         if not self._streams:
@@ -160,7 +163,7 @@ class ShardDiscovery(StoppableTask):
                 self._streams[shard.stream].found([shard])
 
     def _candidates(self) -> list[Shard]:
-        """List what is looked for this time: what is near, and a piece of the rest."""
+        """Return the shards to look up in this round: near ones, and a far piece."""
         streams = list(self._streams.values())
         near = [s for stream in streams for s in stream.unknown(stream.near())]
         pieces = [
@@ -174,7 +177,7 @@ class ShardDiscovery(StoppableTask):
         return near + stream.unknown(range(start, start + _PIECE))
 
     async def _find(self, candidates: Sequence[Shard]) -> list[Shard]:
-        """Ask which of the shards there are; most often, it is none."""
+        """Return those of the shards that exist; mostly, that is none."""
         foreign = list(self._foreign)
         if foreign:
             candidates = [s for s in candidates if s not in self._foreign]
@@ -193,7 +196,7 @@ class ShardDiscovery(StoppableTask):
     async def _count(
         self, pieces: Sequence[Sequence[Shard]], foreign: Sequence[Shard] = ()
     ) -> tuple[list[int | ErrorReply], list[Any]]:
-        """Count the keys that there are of each piece, and give types of others.
+        """Return how many keys of each piece exist, and the types of other keys.
 
         In cluster mode, no command may name keys of several slots.
         """
@@ -222,10 +225,10 @@ class ShardDiscovery(StoppableTask):
         return counts, list(answers)
 
     async def _distinguish(self, candidates: Sequence[Shard]) -> list[Shard]:
-        """Ask what the keys are that there are: mostly it is very few of them."""
+        """Return the shards that are streams; mostly, very few of the keys exist."""
         pieces = [candidates[i : i + _FEW] for i in range(0, len(candidates), _FEW)]
         counts, _ = await self._count(pieces)
-        # A refusal counts as some: TYPE tells what is behind it.
+        # A refusal counts as existing keys: the replies of TYPE show what caused it.
         there = [s for p, n in zip(pieces, counts, strict=True) if n for s in p]
         types = await self._calls([commands.key_type(s.key) for s in there])
         kinds: dict[Shard, Any] = {}
@@ -239,7 +242,7 @@ class ShardDiscovery(StoppableTask):
         return [shard for shard, kind in kinds.items() if kind == b"stream"]
 
     async def _refused(self, candidates: Sequence[Shard], error: ErrorReply) -> None:
-        """Look no more for shards that this user may not see."""
+        """Stop looking for shards that this user may not see."""
         names = dict.fromkeys(shard.stream for shard in candidates)
         for name in names:
             of_stream = [shard for shard in candidates if shard.stream == name]
@@ -248,7 +251,7 @@ class ShardDiscovery(StoppableTask):
                 self._give_up(name, error)
 
     def _give_up(self, stream: str, error: ErrorReply) -> None:
-        """Leave a stream at the shards that are known, and say so once."""
+        """Keep a stream's known shards, look for no more, and report that once."""
         if stream in self._streams:
             facts = {"stream": ascii(stream), "reply": error.text}
             self._on_event(Event("looking_refused", logging.INFO, facts))
@@ -272,6 +275,10 @@ def _sum(counts: Sequence[int | ErrorReply]) -> int | ErrorReply:
 
 
 def _raise_if_transient(command: str, error: ErrorReply) -> None:
-    """Keep what a server says for a while from being taken for an answer."""
+    """Raise a transient error, so that it is not taken for an answer.
+
+    Raises:
+        CommandError: The error is transient.
+    """
     if error.trouble is ErrorKind.TRANSIENT:
         raise CommandError(command, error.code, error.text)
