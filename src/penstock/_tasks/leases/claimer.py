@@ -1,4 +1,4 @@
-"""Leases: kept on what we have, taken over on what nobody answers for."""
+"""The claimer: claims pending entries whose lease has ended, and removes the dead."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ Fetch: TypeAlias = Callable[
     Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
 ]
 
-# A page of XAUTOCLAIM has the server search_now at ten times as many entries; a million
-# pending ones must not hold it up (chrisguidry/docket#463).
+# For a page of XAUTOCLAIM the server looks at up to ten times as many entries, and a
+# million pending entries must not block it (chrisguidry/docket#463).
 _PAGE: Final = 100
 _PAGES: Final = 10
-# So many suspects that have to run alone may wait here.
+# The most probes (possible poison messages that run alone) that may wait here.
 _PROBES: Final = 16
-# Where nobody can tell us what was given back, we search_now this often; in seconds.
+# The most seconds between two searches if notifications of released entries can't be
+# received.
 _SEARCH_EVERY: Final = 0.9
-# However often we are told, we search no more often; in seconds.
+# The least seconds between two searches, however many notifications arrive.
 _LEAST_PAUSE: Final = 0.1
 
 
 def _presence(shard: Shard, member: Membership) -> bytes:
-    """Name the channel to which only the consumer of a name listens."""
+    """Return the channel to which only the consumer with this name listens."""
     words = (b"penstock:consumer", shard.key, member.group.encode())
     return b":".join((*words, member.name.encode()))
 
@@ -59,7 +60,8 @@ def _counts(
 ) -> dict[bytes, int]:
     """Return the delivery counts of claimed entries, without those lost since.
 
-    Where the server does not tell, it is taken for 1: there may have been a start.
+    Where the server refuses to tell the count, it is assumed to be 1: the entry may
+    have been started.
     """
     counts = {}
     for id_, answer in zip(ids, answers, strict=True):
@@ -71,20 +73,23 @@ def _counts(
 
 
 class Claimer(StoppableTask):
-    """Takes over, as far as there is room, what others left longer than the lease.
+    """Claims entries of other consumers whose leases have ended, as many as fit.
+
+    If the claimer is cut during a claim, it is `stranded`.
 
     Args:
         connection: The command connection.
-        fetch: Reads entries on the connection of their shard's reader: the command
-            connection has subscribed, and the server closes it if 32 MB wait on it.
-        ledger: Where it is booked.
-        entry_queue: Told what there is.
-        member: Whose it becomes.
-        claims: Claims entries that are ours.
-        cursors: Have the shards to search_now at.
-        lease: Seconds after which it may be taken.
-        interval: Seconds between two searches.
-        on_event: Told of takeovers, and of what is refused.
+        fetch: Reads entries on the connection of their shard's reader. The command
+            connection has subscribed to channels, and the server closes it as soon as
+            32 MB of output wait on it.
+        ledger: The ledger in which claimed entries are recorded.
+        entry_queue: Is notified of new entries.
+        member: The consumer's place in the group.
+        claims: Claims the consumer's own entries.
+        cursors: The positions in the shards to search.
+        lease: The seconds of idle time after which an entry may be claimed.
+        interval: The seconds between two searches.
+        on_event: Receives claims and refusals.
     """
 
     def __init__(
@@ -112,25 +117,27 @@ class Claimer(StoppableTask):
         self._lease = lease
         self._interval = interval
         self._on_event = on_event
-        # Where each shard's search goes on; a search may end before the list does.
+        # The id at which the next search of each shard begins. A search may end before
+        # the pending list does.
         self._cursors: defaultdict[bytes, bytes] = defaultdict(lambda: b"0-0")
         self._released = AutoResetEvent()
-        # The connection on which we listen, if we may, and to what.
+        # The number of the connection that listens for notifications, the keys of the
+        # shards for which it does, and whether that is permitted.
         self._listening_on: int | None = None
         self._listening_to: set[bytes] = set()
         self._can_listen = True
-        # The last search ended because there was no room for more.
+        # Whether the last search ended because no more entries fit.
         self._cut_short = False
-        # Or because it was long enough for now: the list goes on.
+        # Whether it ended because it had looked at enough pages.
         self._unfinished = False
         self._may_reap = True
         self._reaped_at = now()
-        # A takeover is under way: cancelling now could strand what it brings.
+        # Whether a claim is under way, whose entries a cancellation could strand.
         self._claiming = False
 
     @property
     def stranded(self) -> bool:
-        """Whether a takeover was given up that may have brought entries unseen."""
+        """Whether a claim was abandoned whose entries may be pending and unknown."""
         return self._claiming
 
     async def run(self) -> None:
@@ -140,18 +147,18 @@ class Claimer(StoppableTask):
                 await self._round()
 
     def search_now(self) -> None:
-        """Search now: there are shards that were not searched before."""
+        """Search now, because there are shards that were not searched before."""
         self._released.ring()
 
     def resume(self) -> None:
-        """Go on with a search that ended for want of room."""
+        """Continue a search that ended because no more entries fitted."""
         if self._cut_short:
             self._released.ring()
 
     async def stop(self) -> None:
-        """End it; a takeover under way is seen through.
+        """Stop searching; a claim under way is completed.
 
-        That may take a server's time without end: bound it, and then call `cut`.
+        The server may take any time for that, so set a timeout and then call `cut`.
         """
         self._stopping = True
         if not self._claiming or self._connection.lost:
@@ -163,8 +170,8 @@ class Claimer(StoppableTask):
             await self._listen()
             self._cut_short = self._unfinished = False
             for position in self._slot_cursors.positions:
-                # What we have left pending ourselves the reader finds; both of us
-                # would count it as two deliveries.
+                # The reader recovers this consumer's own pending entries. If both read
+                # them, they would count as delivered twice.
                 if not position.recovering and position.broken is None:
                     await self._search(position.shard)
             await self._reap()
@@ -172,11 +179,12 @@ class Claimer(StoppableTask):
             if self._stopping:
                 return
             await self._connection.restore(error.reason)
-            # What a lost reply took over is ours unseen, until its lease has ended.
+            # Entries that were claimed in a lost reply are pending for this consumer
+            # and unknown until their lease has ended.
             self._claiming = False
             return
         except ClosedError:
-            # The reader has ended: what was taken over is given back on closing.
+            # The reader has ended. The claimed entries are released on closing.
             self._stopping = True
         if not self._stopping:
             if not self._cut_short:
@@ -211,14 +219,14 @@ class Claimer(StoppableTask):
         self._listening_to.update(shard.key for shard in shards)
 
     async def _check_name_in_use(self, shards: Sequence[Shard]) -> None:
-        """Warn of a consumer of our name: each would take the other's entries anew."""
+        """Report another consumer with this name: each would claim all entries."""
         channels = [_presence(shard, self._member) for shard in shards]
         [reply] = await self._connection.calls([commands.pubsub_numsub(channels)])
         if not isinstance(reply, ErrorReply) and any(reply):
             self._report("name_in_use", shards[0], consumer=ascii(self._member.name))
 
     async def _search(self, shard: Shard) -> None:
-        """Look through a shard's pending list, from where the last search ended."""
+        """Search a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
             room = self._ledger.flow.claim_budget(now())
             if not room or self._stopping:
@@ -234,8 +242,8 @@ class Claimer(StoppableTask):
             )
             self._claiming = True
             asked = now()
-            # What was ours, and is acknowledged between its takeover and its booking,
-            # is done.
+            # An entry that was this consumer's before, and that is acknowledged between
+            # the claim and its recording, is done.
             with self._ledger.deliveries.recovering(shard):
                 [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
@@ -256,9 +264,9 @@ class Claimer(StoppableTask):
     async def _record(
         self, shard: Shard, page: Claimed, asked: float
     ) -> Sequence[bytes]:
-        """Read what was taken over, and book it; gives what there was no room for."""
+        """Read and record claimed entries; return the ids of those that did not fit."""
         ledger, member, ids = self._ledger, self._member, page.ids
-        # What is in hand was read whole, and is handled all the same.
+        # Deleted entries that the ledger has were read before, and are handled anyway.
         in_hand = ledger.shards.ids(shard)
         ledger.deliveries.deleted(
             shard, [id_ for id_ in page.deleted if id_ not in in_hand]
@@ -286,14 +294,15 @@ class Claimer(StoppableTask):
         if taken:
             self._report("claimed", shard, messages=taken, ids=id_list(here))
         if refused is not None:
-            # They are ours, and found again when their lease has ended.
+            # The entries are this consumer's, and are found again when their lease has
+            # ended.
             self._report("claim_refused", shard, reply=refused.text)
         return left
 
     async def _release_rest(
         self, shard: Shard, ids: Sequence[bytes], asked: float
     ) -> None:
-        """Make claimable at once what was taken over and did not fit."""
+        """Release claimed entries that did not fit, so that they can be claimed now."""
         self._cut_short = True
         self._cursors[shard.key] = ids[0]
         waited = min_idle(now() - asked, self._lease)
@@ -301,10 +310,11 @@ class Claimer(StoppableTask):
         await self._claims.claim(self._connection, [claim])
 
     async def _settle_counts(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
-        """Have the server count what may be started now, and release what can't be.
+        """Set the counts of entries that may be started, and release excess probes.
 
-        A count of 0 says that there certainly was no start. And of suspects that run
-        alone only a few can be tried in time: other consumers may have the rest.
+        A count of 0 means that the entry was certainly not started. It becomes 1, since
+        the entry may be started from now on. Probes run one after the other, so only a
+        few of them can run in time. Other consumers may have the rest.
         """
         fresh = [id_ for id_, count in counts.items() if not count]
         if fresh:

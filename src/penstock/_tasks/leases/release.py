@@ -1,4 +1,4 @@
-"""How a consumer ends: nothing finished stays unsaid, nothing taken is kept."""
+"""Release: on closing, entries without an outcome become available to others."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ __all__ = ["TOO_LATE", "Limits", "channel", "release_entries"]
 TOO_LATE: Final = "close_timeout is over"
 """Why connections are aborted while something is still being sent."""
 
-# Ids asked for at a time.
+# The most ids that one command lists.
 _PAGE = 500
-# Seconds that closing may take in any case: a round trip to a server that answers.
+# The seconds that closing may take in any case: a round trip to a server that answers.
 _LEAST: Final = 0.25
-# Seconds of `close_timeout` that are kept for the server, and the part of it, if less.
+# The seconds of `close_timeout` that are reserved for the server, or a fourth of it if
+# that is less.
 _RESERVE: Final = 2.0
 _PART: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Until when each step of closing may take, by the monotonic clock.
+    """The deadlines of the steps of closing, by the monotonic clock.
 
     Attributes:
-        reading: Reads under way have come back.
-        handlers: Handlers may run.
-        cancelled: Handlers that were cancelled may come to their end.
-        dead_letters: Dead dead_letters may be written, before the rest is given back.
-        end: Everything has been sent; then connections are aborted.
+        reading: The deadline for reads and claims that are under way.
+        handlers: The deadline for running handlers, which are cancelled then.
+        cancelled: The deadline for cancelled handlers.
+        dead_letters: The deadline for dead letters that are written before the other
+            entries are released.
+        end: The deadline for everything; then connections are aborted.
     """
 
     reading: float
@@ -81,16 +83,18 @@ async def release_entries(
     stranded: Sequence[Shard] = (),
     on_event: OnEvent,
 ) -> None:
-    """Leave what has no outcome to others, at once.
+    """Make entries without an outcome available to other consumers at once.
 
     Args:
         connection: The command connection.
-        claims: Claims entries that are ours.
-        released: What the ledger let go: shard, delivery count, ids.
-        member: Whose entries they are.
-        idle: The lease in seconds: whoever claims at it finds them ended.
-        stranded: Shards of which entries may have come whose reply did not.
-        on_event: Told how many could not be given back: they wait for their lease.
+        claims: Claims the consumer's own entries.
+        released: The entries that the ledger has released: shard, delivery count, ids.
+        member: The consumer's place in the group.
+        idle: The lease in seconds. It is set as idle time, so that other consumers find
+            the leases ended.
+        stranded: Shards of which entries may be pending whose reply was lost.
+        on_event: Receives the number of entries that could not be released: they are
+            available when their lease has ended.
     """
     batch: list[OwnClaim] = []
     notified: set[Shard] = set()
@@ -100,8 +104,8 @@ async def release_entries(
         batch.append(OwnClaim(shard, ids, count=count, idle=ms))
         notified.add(shard)
     try:
-        # In one write: the server does one after the other. To publish may be refused
-        # by an ACL; the others find it at their next search.
+        # One write is enough: the server runs the commands in their order. If an ACL
+        # forbids to publish, other consumers find the entries at their next search.
         answers = await claims.claim(
             connection, batch, _notifications(member, notified)
         )
@@ -119,7 +123,7 @@ async def release_entries(
 
 
 def _notifications(member: Membership, shards: Iterable[Shard]) -> list[Command]:
-    """Word that entries of shards were given back."""
+    """Return commands that notify other consumers of released entries."""
     return [commands.publish(channel(each, member.group), b"") for each in shards]
 
 
@@ -130,7 +134,7 @@ async def _release_stranded(
     shard: Shard,
     idle: int,
 ) -> list[list[bytes] | ErrorReply]:
-    """Give back what is pending in our name and was never booked here."""
+    """Release own pending entries that were never recorded here."""
     answers: list[list[bytes] | ErrorReply] = []
     pages = pending_pages(connection.calls, shard, member, _PAGE)
     async with aclosing(pages):

@@ -25,13 +25,21 @@ async def renew(
     claims: OwnClaims,
     lease: float,
 ) -> tuple[list[bytes], ErrorReply | None]:
-    """Renew what has used up a third of its lease.
+    """Renew the leases that are due, see `LeaseTerms.renew_after`.
 
-    Where so much time has passed that others may have claimed it, it is asked first who
-    owns it: where scripts are forbidden, the claim itself does not tell.
+    If so much time has passed that other consumers may have claimed some of the
+    entries, the server is asked for the owners first: where scripts are forbidden, the
+    claim itself does not tell.
+
+    Args:
+        connection: The command connection.
+        ledger: The consumer's ledger.
+        member: The consumer's place in the group.
+        claims: Claims the consumer's own entries.
+        lease: The lease in seconds.
 
     Returns:
-        The ids of what other consumers own now, and a refusal that may pass.
+        The ids of the entries that other consumers own now, and a transient refusal.
 
     Raises:
         ConnectionLost: The connection ended before the replies.
@@ -52,7 +60,7 @@ async def renew(
             lost += ledger.removals.lose_all_but(due, ours)
         elif not _is_gone(error):
             refused = error
-            continue  # it may be others', and is not taken back unasked
+            continue  # other consumers may own the entries, so they are not claimed
         kept.append(due)
     kept = [due for due in kept if due.ids]
     renewed = [_claim(due, asked_at, lease) for due in kept]
@@ -61,7 +69,8 @@ async def renew(
             lost += ledger.removals.lose_all_but(due, reply)
             ledger.leases.renewed(due, asked_at)
         elif _is_gone(reply):
-            # Nobody else can have it. It is handled here, though it may come again.
+            # Without a group, no other consumer can own the entries. They are handled
+            # here, though they may be redelivered.
             ledger.leases.renewed(due, asked_at)
         else:
             refused = reply
@@ -74,16 +83,22 @@ def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
 
 
 def _is_gone(reply: ErrorReply) -> bool:
-    """Tell whether there is no group any more in which something could be whose."""
+    """Return whether there is no group any more, in which an entry has an owner."""
     return reply.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
 
 
 def ask_owners(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
-    """Ask for each entry whether it is ours still.
+    """Return commands that ask for each entry whether this consumer owns it.
 
-    Not for all from the first to the last: any number of ours may lie between them that
-    nobody here knows of, for example those whose acknowledgement was dropped because
-    their key was of another type for a while.
+    One command from the first to the last id would not do. Any number of own pending
+    entries that the ledger does not know may lie between them: entries whose
+    acknowledgement was dropped because their key had another type for a while, for
+    example.
+
+    Args:
+        member: The consumer's place in the group.
+        shard: The shard of the entries.
+        ids: The ids of the entries.
     """
     key, group, name = shard.key, member.group, member.name
     return [
