@@ -190,12 +190,12 @@ async def pin(
 
 
 class FloorTracker:
-    """Looks how far the group has come with the shards of cursors.
+    """Tracks the group's floor in each shard.
 
     Args:
         connection: The command connection.
-        member: The group.
-        cursors: Their floors are kept up to date.
+        member: The consumer's place in the group.
+        cursors: The positions whose floors are updated.
         on_doubt: Called when a stream may have been recreated, so that a reader has to
             check it.
     """
@@ -214,7 +214,7 @@ class FloorTracker:
         self._next = monotonic() + _FLOOR_EVERY
 
     async def look(self) -> None:
-        """Look, if it is time to.
+        """Update the floors, if the last update is old enough.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
@@ -228,14 +228,14 @@ class FloorTracker:
         found = await floors(self._connection, self._member, shards)
         for position, old, floor in zip(positions, before, found, strict=True):
             if floor is None or position.floor != old:
-                continue  # sought meanwhile, or recreated
+                continue  # a seek or a recreated stream has set it meanwhile
             position.floor = floor
             if EntryId.parse(floor) < EntryId.parse(old):
-                # The group was set back, or it is another one.
+                # The group was rewound, or it is another group.
                 self._doubt(position)
 
     def doubt(self, shard: Shard) -> None:
-        """Have it checked whether a shard's stream is still the same."""
+        """Request a check whether a shard's stream is still the same."""
         for position in self._cursors.positions:
             if position.shard == shard:
                 self._doubt(position)
