@@ -183,8 +183,8 @@ class Committer(StoppableTask):
             wait = self._renew_at - now()
             if wait <= 0 or self._connection.lost or self._ledger.leases.overdue(now()):
                 return
-            if (letters := self._dead_letters_due_in()) is not None:
-                wait = min(wait, letters)
+            if (due_in := self._dead_letters_due_in()) is not None:
+                wait = min(wait, due_in)
             await self._wait_at_most(wait)
         ledger = self._ledger
         if ledger.acks.full or ledger.urgent or self._urgent or self._interval is None:

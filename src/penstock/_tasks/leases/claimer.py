@@ -228,8 +228,8 @@ class Claimer(StoppableTask):
     async def _search(self, shard: Shard) -> None:
         """Search a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
-            room = self._ledger.flow.claim_budget(now())
-            if not room or self._stopping:
+            budget = self._ledger.flow.claim_budget(now())
+            if not budget or self._stopping:
                 self._cut_short = True
                 return
             command = commands.xautoclaim(
@@ -238,7 +238,7 @@ class Claimer(StoppableTask):
                 self._member.name,
                 idle=int(self._lease * 1000),
                 cursor=self._cursors[shard.key],
-                count=min(room, _PAGE),
+                count=min(budget, _PAGE),
             )
             self._claiming = True
             asked = now()
@@ -278,7 +278,7 @@ class Claimer(StoppableTask):
         taken = 0
         here: list[bytes] = []
 
-        def book(entries: Sequence[RawEntry]) -> None:
+        def record(entries: Sequence[RawEntry]) -> None:
             nonlocal taken
             new = ledger.deliveries.recovered(
                 shard, entries, asked, counts, claimed=True
@@ -287,7 +287,7 @@ class Claimer(StoppableTask):
             here.extend(id_ for id_, fields in entries if fields)
             self._entry_queue.arrived(new)
 
-        left, refused = await self._fetch(shard, list(counts), book)
+        left, refused = await self._fetch(shard, list(counts), record)
         ledger.counters.claimed += taken
         there = {id_: count for id_, count in counts.items() if id_ not in left}
         await self._settle_counts(shard, there)

@@ -45,8 +45,8 @@ async def reap(
         return reply
     idle = max(lease, _LEAST_IDLE) * 1000
     for consumer in reply:
-        ours = consumer.name == member.name.encode()
-        if not ours and not consumer.pending and consumer.idle > idle:
+        is_self = consumer.name == member.name.encode()
+        if not is_self and not consumer.pending and consumer.idle > idle:
             refused = await remove(connection, member, shard, consumer.name)
             if refused is not None:
                 return refused

@@ -174,9 +174,9 @@ class DeliveryCounts:
                 self._report_refused(entries[0], reply)
                 continue
             assert isinstance(reply, list)  # noqa: S101 - so the reply was read
-            ours = set(reply)
+            owned = set(reply)
             for entry in entries:
-                if entry.id in ours:
+                if entry.id in owned:
                     self._ledger.leases.counted(entry, batch.started_at)
                 elif batch.starts:
                     self._ledger.removals.lose(entry)

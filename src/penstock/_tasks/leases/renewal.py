@@ -56,8 +56,8 @@ async def renew(
         answers = [next(asked) for _ in asks]
         error = next((each for each in answers if isinstance(each, ErrorReply)), None)
         if error is None:
-            ours = [pending.id for page in answers for pending in page]
-            lost += ledger.removals.lose_all_but(due, ours)
+            owned = [pending.id for page in answers for pending in page]
+            lost += ledger.removals.lose_all_but(due, owned)
         elif not _is_gone(error):
             refused = error
             continue  # other consumers may own the entries, so they are not claimed
