@@ -38,7 +38,7 @@ def test_it_tells_its_commands() -> None:
 def test_run_tells_what_each_exit_status_means() -> None:
     done = penstock("run", "--help")
     assert done.returncode == 0
-    for status in ("0 it has drained", "1 a worker failed", "2 wrong usage", "128+n"):
+    for status in ("0 drained", "1 a worker failed", "2 wrong usage", "128+n"):
         assert status in done.stdout
 
 

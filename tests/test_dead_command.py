@@ -118,7 +118,9 @@ async def test_a_list_is_filtered_limited_and_goes_on(stream: str, redis: Any) -
     assert await objects("list", stream, "--error", "E") == []
     result = await dead("list", stream, "--limit", 4, "--json")
     assert result.stdout.count("\n") == 4
-    assert result.stderr == f"penstock: there are more; go on with --after {told[3]}\n"
+    assert (
+        result.stderr == f"penstock: there are more; continue with --after {told[3]}\n"
+    )
     result = await dead("list", stream, "--limit", 2, "--after", told[3], "--json")
     assert (result.stdout.count("\n"), result.stderr) == (2, "")
 
@@ -213,7 +215,7 @@ async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
     assert await bodies(redis, f"{stream}:1") == [b"0", b"2"]
     result = await dead("redrive", stream, "--id", ids[0], "--id", ids[1], status=1)
     assert result.stdout == "1 redriven\n"
-    assert "1 of these were not there" in result.stderr
+    assert "1 of these ids are missing" in result.stderr
 
 
 async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) -> None:
@@ -232,9 +234,8 @@ async def test_all_are_redriven_only_when_that_is_said(stream: str, redis: Any) 
         await die(redis, stream, b"%d" % n)
     for more in ([], ["--limit", 2]):
         result = await dead("redrive", stream, *more, status=2)
-        assert (
-            f"this redrives all dead letters of '{stream}'; say --yes" in result.stderr
-        )
+        words = f"this would redrive all dead letters of '{stream}'; pass --yes"
+        assert words in result.stderr
     assert await redis.xlen(f"{stream}.dead") == 3
     await dead("redrive", stream, "--yes", "--limit", 2)
     await dead("redrive", stream, "--yes")
@@ -264,7 +265,7 @@ async def test_letters_are_purged_when_it_is_said_which(
 ) -> None:
     ids = [await die(redis, stream, error=f"E{n}") for n in range(7)]
     result = await dead("purge", stream, status=2)
-    assert "this deletes all dead letters" in result.stderr
+    assert "this would purge all dead letters" in result.stderr
     assert (await dead("purge", stream, "--id", ids[6])).stdout == "1 purged\n"
     await dead("purge", stream, "--id", ids[6], status=1)
     assert await objects("purge", stream, "--error", "E5") == [{"purged": 1}]
@@ -290,9 +291,9 @@ async def test_letters_are_purged_when_it_is_said_which(
         (["purge", "s", "--before", "2026-03-01"], "naive datetime"),
         (["purge", "s", "--before", "2026-03"], "may be a date or an id"),
         (["purge", "s", "--before", "20260301"], "may be a date or an id"),
-        (["redrive", "s", "--id", "x"], "no entry id"),
+        (["redrive", "s", "--id", "x"], "not an entry id"),
         (["redrive", "s", "--yes", "--to", "s.dead"], "give another stream"),
-        (["list", "s", "--after", "x"], "no entry id"),
+        (["list", "s", "--after", "x"], "not an entry id"),
         (["list", "s", "--limit", "0"], "--limit"),
         (["list", ""], "no stream name"),
         (["list", "s", "--dead-letters", "s"], "is the stream itself"),

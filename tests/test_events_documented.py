@@ -1,4 +1,4 @@
-"""docs/events.md names all events there are, and of what each tells."""
+"""docs/events.md names all events there are, and the facts of each."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "penstock"
-# What an event's name is given to, as a literal.
-TELLERS = {"Event": 0, "_tell": 0, "_refused": 0, "tell_of_sends": 1}
+# What gets an event's name, as a literal, and at which position.
+REPORTERS = {"Event": 0, "_report": 0, "_refused": 0, "report_sends": 1}
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
-# Added to any event that is told of less often than it happens.
+# Added to any event that is reported less often than it happens.
 ANYWHERE = {"times"}
 
 
-def told(tree: ast.AST) -> Iterator[str]:
-    """The names of events that a module tells of."""
+def reported(tree: ast.AST) -> Iterator[str]:
+    """The names of events that a module reports."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         called = node.func
         name = called.attr if isinstance(called, ast.Attribute) else None
         name = called.id if isinstance(called, ast.Name) else name
-        at = TELLERS.get(name or "")
+        at = REPORTERS.get(name or "")
         if at is None or len(node.args) <= at:
             continue
         given = node.args[at]
@@ -42,12 +42,12 @@ def words(tree: ast.AST) -> Iterator[str]:
 
 
 def modules() -> dict[str, set[str]]:
-    """By event: the words of the modules that tell of it."""
+    """By event: the words of the modules that report it."""
     found: dict[str, set[str]] = {}
-    shared = set(words(ast.parse((SOURCE / "_tasks/telling.py").read_text())))
+    shared = set(words(ast.parse((SOURCE / "_tasks/reporting.py").read_text())))
     for path in SOURCE.rglob("*.py"):
         tree = ast.parse(path.read_text())
-        for name in told(tree):
+        for name in reported(tree):
             found.setdefault(name, set(shared)).update(words(tree))
     return found
 

@@ -450,11 +450,11 @@ def test_a_ready_file_that_can_t_be_made_stops_nothing(
 
 def test_what_is_said_to_nobody_is_no_error() -> None:
     ours, theirs = socket.socketpair()
-    line = StatusPipe(theirs.detach())
+    pipe = StatusPipe(theirs.detach())
     ours.close()
-    line.ready()
-    line.refuse("why")
-    line._socket.close()
+    pipe.ready()
+    pipe.refuse("why")
+    pipe._socket.close()
 
 
 # -- wrong usage -----------------------------------------------------------------------

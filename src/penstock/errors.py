@@ -1,19 +1,19 @@
-"""Everything that Penstock raises on purpose.
+"""The exceptions that Penstock raises deliberately.
 
 ```
 PenstockError
-├── GaveUp                  a message failed for good, and the consumer was to stop
-├── UsageError              you did wrong: the call can't work as it stands
+├── GaveUp                  a message failed permanently, and the consumer stops
+├── UsageError              the caller's mistake: the call can't work like this
 │   ├── ConfigurationError  an option, name or URL is wrong (also a ValueError)
 │   │   └── MessageTooLarge  a message is larger than the producer may send
 │   ├── ClosedError         the producer or consumer is closed, or not open yet
-│   └── BufferFull          nothing more fits, and you asked not to wait
-└── ServerError             the other side did wrong, or is out of reach
+│   └── BufferFull          the buffer is full, and the call does not wait
+└── ServerError             the server failed or refused, or can't be reached
     ├── ConnectError        no connection could be made
     ├── ConnectionLost      a connection ended before the reply came
     ├── AccessError         credentials or permissions were refused
     ├── CommandError        the server refused a command
-    │   └── StreamMissing   the stream is not there, and `mkstream=False`
+    │   └── StreamMissing   the stream does not exist, and `mkstream=False`
     ├── SendFailed          a message was not stored, for certain
     ├── SendUnknown         the reply to a send was lost: it is stored once or not
     ├── NotDurable          a message is stored, on fewer servers or disks than asked
@@ -22,8 +22,8 @@ PenstockError
     └── DecodeError         an entry is not of the payload type (also a ValueError)
 ```
 
-An error carries its facts as attributes and builds its own sentence from them,
-which ends in what to do next. Passwords and payloads are in none of them.
+Each error has its facts as attributes and builds its message from them. The message
+ends with what to do next. No error contains a password or a payload.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ __all__ = [
 
 
 class PenstockError(Exception):
-    """The root: catches all that Penstock raises on purpose."""
+    """The base class of all exceptions that Penstock raises deliberately."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Their arguments are facts, and `args` is the sentence made of them.
+        # The constructors take facts, while `args` holds the message built from them.
         return _restore, (type(self), self.args, self.__dict__)
 
 
 def _restore(
     kind: type[PenstockError], args: tuple[Any, ...], facts: dict[str, Any]
 ) -> PenstockError:
-    """Make a copied or unpickled error."""
+    """Restore a copied or unpickled error."""
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(facts)
@@ -72,19 +72,19 @@ def _restore(
 
 
 class UsageError(PenstockError):
-    """You did wrong: the call can't work as it stands; nothing was lost by it."""
+    """A mistake of the caller: the call can't work like this; nothing was lost."""
 
 
 class ConfigurationError(UsageError, ValueError):
     """An option, a name or a URL is wrong; raised on construction or on opening."""
 
 
-class MessageTooLarge(ConfigurationError):  # noqa: N818 - what it says
+class MessageTooLarge(ConfigurationError):  # noqa: N818 - the name says it
     """A message is larger than `max_message_bytes`; nothing of it was sent.
 
     Attributes:
         size: The bytes of its payload, key and headers.
-        limit: How many there may be.
+        limit: How many bytes are allowed.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -92,13 +92,13 @@ class MessageTooLarge(ConfigurationError):  # noqa: N818 - what it says
         self.limit = limit
         super().__init__(
             f"a message of {size} bytes is larger than max_message_bytes={limit}; "
-            f"send less, for example where the data lies, or raise the limit of the "
-            f"producer and of its consumers"
+            f"send less, for example a reference to the data, or raise the limit of "
+            f"the producer and of its consumers"
         )
 
 
 class ClosedError(UsageError):
-    """The producer, consumer or admin is not open (any more).
+    """The producer, consumer, router or admin is closed, or not open yet.
 
     Attributes:
         what: `"producer"`, `"consumer"`, `"router"` or `"admin"`.
@@ -108,13 +108,13 @@ class ClosedError(UsageError):
         self.what = what
         super().__init__(
             f"this {what} is not open; use it inside `async with` or between start() "
-            f"and aclose(), open a new one after it was closed, and one of its own in "
-            f"a forked process"
+            f"and aclose(), open a new one after closing it, and one of its own in a "
+            f"forked process"
         )
 
 
 class BufferFull(UsageError):  # noqa: N818 - the design names it
-    """`enqueue_nowait` found no room.
+    """The producer's buffer had no space for a message of `enqueue_nowait`.
 
     Attributes:
         messages: How many messages wait.
@@ -126,12 +126,12 @@ class BufferFull(UsageError):  # noqa: N818 - the design names it
         self.size = size
         super().__init__(
             f"the producer's buffer is full ({messages} messages, {size} bytes); "
-            f"await enqueue() to wait for room, or send less"
+            f"await enqueue() to wait for space, or send less"
         )
 
 
 class ServerError(PenstockError):
-    """The server, or the way to it, did wrong."""
+    """The server failed or refused, or could not be reached."""
 
 
 class ConnectError(ServerError):
@@ -139,7 +139,7 @@ class ConnectError(ServerError):
 
     Attributes:
         address: `host:port` or the socket's path, never with a password.
-        reason: What the system said.
+        reason: The error that the operating system reported.
     """
 
     def __init__(self, address: str, reason: str) -> None:
@@ -156,7 +156,7 @@ class ConnectionLost(ServerError):  # noqa: N818 - a state more than an error
 
     Attributes:
         address: `host:port` or the socket's path.
-        reason: What the system said.
+        reason: The error that the operating system reported.
     """
 
     def __init__(self, address: str, reason: str) -> None:
@@ -173,7 +173,7 @@ class AccessError(ServerError):
 
     Attributes:
         address: `host:port` or the socket's path.
-        reason: The server's words, without the credentials.
+        reason: The server's reply, without the credentials.
     """
 
     def __init__(self, address: str, reason: str) -> None:
@@ -191,7 +191,7 @@ class CommandError(ServerError):
     Attributes:
         command: The command's name.
         code: The reply's first word, for example `WRONGTYPE`.
-        reason: The reply, made printable and cut.
+        reason: The reply, escaped and truncated.
     """
 
     def __init__(
@@ -211,11 +211,11 @@ class SendFailed(ServerError):  # noqa: N818 - the outcome's name
     """A message was not stored, for certain.
 
     Attributes:
-        stream: Where it was sent to.
-        code: The server's first word, for example `OOM`; or `ID`, when its id is not
-            above the last one of the stream; or, when it was never written, `CLOSED`
-            or `TIMEOUT`.
-        reason: Why.
+        stream: The stream it was sent to.
+        code: The first word of the server's reply, for example `OOM`. `ID` if the
+            message's id is not above the last one of the stream. `CLOSED` or `TIMEOUT`
+            if the message was never written.
+        reason: Why it was not stored.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class SendFailed(ServerError):  # noqa: N818 - the outcome's name
         stream: str,
         code: str,
         reason: str,
-        hint: str = "send it again once that is mended",
+        hint: str = "send it again once that is fixed",
     ) -> None:
         self.stream = stream
         self.code = code
@@ -234,10 +234,10 @@ class SendFailed(ServerError):  # noqa: N818 - the outcome's name
 
 
 class StreamMissing(CommandError):  # noqa: N818 - a state more than an error
-    """The stream is not there, and was not to be made.
+    """The stream does not exist, and creating it was not allowed.
 
     Attributes:
-        stream: Its name.
+        stream: The stream's name.
     """
 
     def __init__(
@@ -251,11 +251,11 @@ class StreamMissing(CommandError):  # noqa: N818 - a state more than an error
 
 
 class SendUnknown(ServerError):  # noqa: N818 - the outcome's name
-    """The message left, and its reply never came: it is stored once, or not.
+    """A message was written, but no reply came: it is stored once or not at all.
 
     Attributes:
-        stream: Where it was sent to.
-        reason: What became of the connection, or that its time was over.
+        stream: The stream it was sent to.
+        reason: How the connection ended, or that the message's time was over.
     """
 
     def __init__(self, stream: str, reason: str) -> None:
@@ -263,25 +263,25 @@ class SendUnknown(ServerError):  # noqa: N818 - the outcome's name
         self.reason = reason
         super().__init__(
             f"a message for stream {stream!r} was written but not confirmed "
-            f"({reason}); it is in the stream once or not at all: look, or send "
-            f"again if a duplicate does no harm"
+            f"({reason}); it is in the stream once or not at all: check the stream, "
+            f"or send the message again if a duplicate does no harm"
         )
 
 
 class NotDurable(ServerError):  # noqa: N818 - the outcome's name
-    """A message is stored, but not on as many replicas or disks as was asked for.
+    """A message is stored, but not on as many replicas or disks as requested.
 
-    The replicas may have it a moment later; nothing takes it back.
+    The replicas may have it a moment later; the message is not withdrawn.
 
     Attributes:
-        stream: Where it was sent to.
+        stream: The stream it was sent to.
         id: The entry's id.
-        receipt: The `Receipt` that the send would have given.
-        wanted: On how many replicas it was to be.
-        achieved: How many had it when the time was over.
-        durable: Whether the server's own append-only file had it; None if that was
-            not asked for.
-        reason: What the server said if it refused to wait, else empty.
+        receipt: The `Receipt` that the send would have returned.
+        wanted: How many replicas were to have it.
+        achieved: How many replicas had it when the time was over.
+        durable: Whether the server's own append-only file had it; None if that was not
+            requested.
+        reason: The server's reply if it refused to wait, else empty.
     """
 
     def __init__(
@@ -308,8 +308,8 @@ class NotDurable(ServerError):  # noqa: N818 - the outcome's name
         super().__init__(
             f"entry {id} of stream {stream!r} is stored, but "
             f"{reason or ', '.join(told)}; "
-            f"don't send it again: look after the replicas or the append-only file, "
-            f"or allow more time"
+            f"don't send it again: check the replicas or the append-only file, or "
+            f"allow more time"
         )
 
 
@@ -318,9 +318,9 @@ class TransactionFailed(ServerError):  # noqa: N818 - the outcome's name
 
     Attributes:
         stream: The message's stream.
-        id: Its id.
+        id: The message's id.
         code: The reply's first word, for example `WRONGTYPE`.
-        reason: The reply, made printable and cut.
+        reason: The reply, escaped and truncated.
     """
 
     def __init__(self, stream: str, id: str, code: str, reason: str, hint: str) -> None:  # noqa: A002
@@ -337,16 +337,16 @@ class TransactionFailed(ServerError):  # noqa: N818 - the outcome's name
 class TransactionBroken(ServerError):  # noqa: N818 - the outcome's name
     """A command in the middle of a message's transaction was refused.
 
-    Redis does not take back what stood before it. So the message is not tried again: it
-    goes to the dead letters, as by `reject()`.
+    Redis does not roll back the commands before it. So the message is not tried again:
+    it goes to the dead letters, as with `reject()`.
 
     Attributes:
         stream: The message's stream.
-        id: Its id.
-        applied: How many of its commands were applied.
-        total: How many it has.
+        id: The message's id.
+        applied: How many commands of the transaction were applied.
+        total: How many commands it has.
         code: The reply's first word.
-        reason: The reply, made printable and cut.
+        reason: The reply, escaped and truncated.
     """
 
     def __init__(
@@ -367,16 +367,16 @@ class TransactionBroken(ServerError):  # noqa: N818 - the outcome's name
         self.reason = reason
         super().__init__(
             f"the transaction of entry {id} of stream {stream!r} broke after {applied} "
-            f"of {total} commands: {reason}; look at what the first {applied} have "
-            f"done before its dead letter is sent back"
+            f"of {total} commands: {reason}; check what the first {applied} have "
+            f"done before you redrive its dead letter"
         )
 
 
 class DecodeError(ServerError, ValueError):
-    """An entry can't be read as the payload type that was asked for.
+    """An entry can't be decoded as the requested payload type.
 
     Attributes:
-        stream: Where it came from.
+        stream: The stream it came from.
         id: The entry's id.
         reason: What does not fit and where, without the payload.
     """
@@ -392,15 +392,15 @@ class DecodeError(ServerError, ValueError):
 
 
 class GaveUp(PenstockError):  # noqa: N818 - a decision more than an error
-    """A message was given up, and the consumer was to stop then.
+    """A message was given up, and `dead_letters=STOP` stops the consumer then.
 
     The message is pending and not in any dead letters.
 
     Attributes:
-        stream: Where it came from.
+        stream: The stream it came from.
         id: The entry's id.
         attempts: How often its handler was started.
-        reason: Why it was given up; what the handler raised is the cause.
+        reason: Why it was given up; the handler's exception is the `__cause__`.
     """
 
     def __init__(self, stream: str, id: str, attempts: int, reason: str) -> None:  # noqa: A002
@@ -410,6 +410,6 @@ class GaveUp(PenstockError):  # noqa: N818 - a decision more than an error
         self.reason = reason
         super().__init__(
             f"entry {id} of stream {stream!r} was given up after {attempts} attempts: "
-            f"{reason}; it is pending: mend its handler and start again, or "
+            f"{reason}; it is pending: fix its handler and start again, or "
             f"acknowledge it"
         )

@@ -1,7 +1,8 @@
-"""What a producer or consumer tells about itself while it runs.
+"""Events: reports of producers and consumers about what happens in the background.
 
 Each event is a small value with a name, a level and facts: counts, ids, addresses,
-never a payload or a password. `on_event=` receives them; by default they are logged.
+never a payload or a password. `on_event=` receives the events; by default they are
+logged.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from penstock.errors import ConfigurationError
 __all__ = ["Event", "OnEvent", "log_event"]
 
 _LOGGER: Final = logging.getLogger("penstock")
-# Lines of one name in a second; what fails fails often.
+# Log records of one event name a second; failures tend to repeat.
 _MOST: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened and that an operator may want to know.
+    """An occurrence that an operator may want to know about.
 
     Attributes:
         name: What happened, for example `connection_lost`.
-        level: How bad it is, as a `logging` level.
-        facts: Counts, ids, names. Text from the wire is escaped and cut.
-        error: The exception behind it, where there is one; not in the `repr`, since
-            that of a handler may quote the payload.
+        level: The severity, as a `logging` level.
+        facts: Counts, ids, names. Text from the network is escaped and truncated.
+        error: The exception behind the event, if there is one; not in the `repr`, since
+            a handler's exception may quote the payload.
     """
 
     name: str
     level: int = logging.WARNING
     facts: Mapping[str, object] = field(default_factory=dict)
-    # Its text may quote the payload.
+    # Not in the `repr`: an exception's text may quote the payload.
     error: BaseException | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -48,20 +49,20 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 
 class _Pace(logging.Filter):
-    """Lets through a few lines of one name a second, and says how many it did not."""
+    """Allows a few log records of one event name a second, and counts the others."""
 
     def __init__(self) -> None:
         super().__init__()
-        # By name: when its second began, and how many there were in it.
+        # By event name: when its second began, and how many records it had in it.
         self._seconds: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is written."""
+        """Return whether a record is written."""
         name = getattr(record, "event", None)
         if name is None:
             return True
         began, number = self._seconds.get(name, (0.0, 0))
-        # A wall clock that is set back must not silence it.
+        # A wall clock that is set back must not suppress events.
         if not 0 <= record.created - began < 1.0:
             if number > _MOST:
                 record.msg += f" left_out={number - _MOST}"
@@ -74,10 +75,11 @@ _LOGGER.addFilter(_Pace())
 
 
 def log_event(event: Event) -> None:
-    """Write an event to the logger `penstock`, one line an event.
+    """Write an event to the logger `penstock`, one record per event.
 
-    No more than five of one name in a second; the next line after that has
-    `left_out=`, how many were not written. A hook of your own is told of all.
+    At most five events of one name are written in a second; the next record after that
+    has `left_out=`, the number of those not written. A hook of your own is called for
+    all of them.
 
     The exception's own text is left out, since a handler's exception may quote the
     payload; its type is among the facts.
@@ -86,11 +88,11 @@ def log_event(event: Event) -> None:
 
 
 def guarded(on_event: OnEvent) -> OnEvent:
-    """Keep a hook's own failure from the task that reports: it is logged instead.
+    """Wrap a hook so that its failures are logged, not raised to the reporting task.
 
     Raises:
-        ConfigurationError: The hook is no function, or an async one or a generator,
-            of which no event would arrive.
+        ConfigurationError: The hook is not a function, or it is an async function or a
+            generator, to which no event would be delivered.
     """
     called = (on_event, getattr(on_event, "__call__", None))  # noqa: B004
     runs_later = (
@@ -106,7 +108,7 @@ def guarded(on_event: OnEvent) -> OnEvent:
             f"puts the event into an asyncio.Queue"
         )
     hook: Callable[[Event], object] = on_event
-    # Whether it has been found to return what would have to be awaited.
+    # Whether the hook has been found to return an awaitable.
     late = False
 
     def tell(event: Event) -> None:
@@ -116,7 +118,7 @@ def guarded(on_event: OnEvent) -> OnEvent:
             if result is None or not inspect.isawaitable(result):
                 return
             if inspect.iscoroutine(result):
-                result.close()  # so that Python doesn't warn of each
+                result.close()  # so that Python doesn't warn about each of them
             if not late:
                 late = True
                 _LOGGER.error(
@@ -124,7 +126,7 @@ def guarded(on_event: OnEvent) -> OnEvent:
                     "function that is not async; events are logged instead"
                 )
             log_event(event)
-        except Exception as error:  # noqa: BLE001 - whatever it is, reading goes on
+        except Exception as error:  # noqa: BLE001 - reading must go on in any case
             kind = type(error).__name__
             _LOGGER.error("on_event raised %s for %s", kind, event.name)  # noqa: TRY400
 
@@ -132,8 +134,8 @@ def guarded(on_event: OnEvent) -> OnEvent:
 
 
 def printable(text: str | bytes, limit: int = 200) -> str:
-    """Make text from outside fit for a log line: escaped, and cut at `limit`."""
-    # Cut first: escaping 10 MB to show 200 characters helps an attacker only.
+    """Return external text made safe for a log record: escaped, and cut at `limit`."""
+    # Cut first: escaping 10 MB to show 200 characters would help only an attacker.
     if isinstance(text, bytes):
         text = text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
     clean = text[: limit + 1].encode("unicode_escape").decode("ascii")

@@ -1,4 +1,4 @@
-"""Who we are, for names that nobody gave."""
+"""Identity: default names for groups and consumers, from the host and the process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def host_id() -> str:
-    """Name this host: `HOST_ID` if set, else the container's id, else the MAC address.
+    """Return `HOST_ID` if set, else the container's id, else the MAC address.
 
-    The first 12 digits of a container's id, as Docker shows it. The order is
+    A container's id is cut to its first 12 digits, as Docker shows it. The order is
     SeaStreamer's.
     """
     return os.environ.get("HOST_ID") or _container_id() or f"{uuid.getnode():012x}"
 
 
 def consumer_name() -> str:
-    """Make a name that no other consumer has: `<host id>:<pid>:<random>`."""
+    """Return a unique consumer name: `<host id>:<pid>:<random>`."""
     return f"{host_id()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 

@@ -1,7 +1,7 @@
-"""The values a user holds: ids, receipts, headers and messages.
+"""The values that users hold: ids, receipts, headers and messages.
 
-Nothing here talks to a server. A `Message` reads its entry on demand, so what a
-handler does not look at is never decoded.
+Nothing in this module talks to a server. A `Message` decodes its entry on demand, so
+the parts that a handler does not use are never decoded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 _U64_MAX: Final = 2**64 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# ASCII only: `\d` and int() would also take other scripts' digits.
+# ASCII only: `\d` and int() would also accept the digits of other scripts.
 _ID: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
 
@@ -33,11 +33,11 @@ class EntryId:
     """An entry's id: two unsigned 64-bit numbers, compared as numbers.
 
     Attributes:
-        ms: Milliseconds since 1970 by the server's clock, unless the sender chose.
-        seq: Tells entries of one millisecond apart.
+        ms: Milliseconds since 1970 by the server's clock, unless the sender chose them.
+        seq: Distinguishes the entries of one millisecond.
 
     Raises:
-        ConfigurationError: A part is no integer from 0 to 2**64 - 1.
+        ConfigurationError: A part is not an integer from 0 to 2**64 - 1.
 
     Example:
         >>> EntryId.parse("1678280595282-7") < EntryId(1678280595283)
@@ -54,61 +54,62 @@ class EntryId:
         for part in (self.ms, self.seq):
             if type(part) is not int or not 0 <= part <= _U64_MAX:
                 raise ConfigurationError(
-                    f"{part!r:.40} is no part of an entry id; "
-                    f"both are integers from 0 to 2**64 - 1"
+                    f"{part!r:.40} is not a part of an entry id; "
+                    f"give integers from 0 to 2**64 - 1"
                 )
 
     @classmethod
     def parse(cls, text: str | bytes) -> EntryId:
-        """Read `"ms-seq"` or a bare `"ms"`, which means `"ms-0"`.
+        """Parse `"ms-seq"`, or a bare `"ms"`, which means `"ms-0"`.
 
         Raises:
-            ConfigurationError: The text is no id.
+            ConfigurationError: The text is not an id.
         """
         if isinstance(text, bytes):
             text = text.decode("ascii", "replace")
         match = _ID.fullmatch(text)
         if match is None:
             raise ConfigurationError(
-                f"{text!r:.60} is no entry id; it looks like '1678280595282-7'"
+                f"{text!r:.60} is not an entry id; give one like '1678280595282-7'"
             )
         return cls(int(match[1]), int(match[2] or 0))
 
     @classmethod
     def at(cls, moment: datetime) -> EntryId:
-        """Give the first id of the millisecond of an aware datetime.
+        """Return the first id of the millisecond of an aware datetime.
 
         Raises:
             ConfigurationError: The datetime is naive, or before 1970.
         """
         if moment.utcoffset() is None:
             raise ConfigurationError(
-                "a naive datetime names no moment; give it a time zone, "
+                "a naive datetime is ambiguous; give it a time zone, "
                 "for example datetime.now(UTC)"
             )
         return cls((moment - _EPOCH) // timedelta(milliseconds=1))
 
     @property
     def timestamp(self) -> datetime:
-        """The id's time, aware, in UTC.
+        """The id's time, as an aware datetime in UTC.
 
         Raises:
-            OverflowError: The id was chosen beyond the year 9999.
+            OverflowError: The id was chosen by its sender, and lies beyond the year
+                9999.
         """
         return _EPOCH + timedelta(milliseconds=self.ms)
 
     def next(self) -> EntryId:
-        """Give the smallest id above this one.
+        """Return the smallest id above this one.
 
         Raises:
-            ConfigurationError: This is the last id there is.
+            ConfigurationError: This is the largest possible id.
         """
         if self.seq < _U64_MAX:
             return EntryId(self.ms, self.seq + 1)
         return EntryId(self.ms + 1, 0)
 
     def previous(self) -> EntryId:
-        """Give the largest id below this one, or `0-0` for itself."""
+        """Return the largest id below this one; for `0-0`, this id itself."""
         if self.seq:
             return EntryId(self.ms, self.seq - 1)
         return EntryId(self.ms - 1, _U64_MAX) if self.ms else self
@@ -129,7 +130,7 @@ class Shard(Struct, frozen=True):
 
     Attributes:
         stream: The stream's name.
-        number: 0 for a stream that is one key; else the number in its key.
+        number: The number in the shard's key; 0 for a stream that is one key.
         key: The key on the server.
     """
 
@@ -139,7 +140,7 @@ class Shard(Struct, frozen=True):
 
 
 class Receipt(Struct, frozen=True):
-    """What the server said about a message that it stored.
+    """The server's confirmation of a message that it stored.
 
     Attributes:
         stream: The stream's name.
@@ -148,7 +149,7 @@ class Receipt(Struct, frozen=True):
 
     stream: str
     shard: int
-    # The id as it came; read when asked for, since most are not.
+    # The id as the server sent it; parsed on demand, since most are never used.
     _raw: bytes
 
     @property
@@ -158,7 +159,7 @@ class Receipt(Struct, frozen=True):
 
     @property
     def timestamp(self) -> datetime:
-        """The id's time, aware, in UTC."""
+        """The id's time, as an aware datetime in UTC."""
         return self.id.timestamp
 
     def __repr__(self) -> str:
@@ -168,9 +169,9 @@ class Receipt(Struct, frozen=True):
 class Headers(Mapping[str, str]):
     """A message's headers: the entry's fields besides payload and key.
 
-    Text on both sides. What is not UTF-8 on the wire is kept with Python's
-    `surrogateescape`, so it can be got back. Of fields with one name the first
-    counts; `pairs` has them all.
+    Names and values are text. Bytes that are not UTF-8 are decoded with Python's
+    `surrogateescape`, so they can be recovered. If several fields have the same name,
+    the first one counts; `pairs` has them all.
     """
 
     __slots__ = ("_first", "pairs")
@@ -189,14 +190,14 @@ class Headers(Mapping[str, str]):
         return len(self._first)
 
     def __repr__(self) -> str:
-        # Values may be anybody's data: names only.
+        # Values may be confidential: show names only.
         return f"Headers({', '.join(ascii(name)[:40] for name in self)})"
 
 
 class Fields(tuple[tuple[bytes, bytes], ...]):
-    """A whole entry as it lies in the stream: its field pairs, order kept.
+    """A whole entry as it is stored in the stream: its field pairs, in their order.
 
-    Asked for with `payload=Fields`, for entries that others wrote.
+    Requested with `payload=Fields`, for entries that other programs wrote.
 
     Example:
         >>> Fields([(b"temp", b"21"), (b"temp", b"22")]).get(b"temp")
@@ -206,7 +207,7 @@ class Fields(tuple[tuple[bytes, bytes], ...]):
     __slots__ = ()
 
     def get(self, name: bytes) -> bytes | None:
-        """Give the first value of that name, or None."""
+        """Return the first value with that name, or None."""
         return next((value for field, value in self if field == name), None)
 
     def __repr__(self) -> str:
@@ -214,7 +215,7 @@ class Fields(tuple[tuple[bytes, bytes], ...]):
 
 
 class Delivered(Protocol):
-    """What a message needs of the ledger's entry."""
+    """The part of the ledger's entry that a message needs."""
 
     @property
     def shard(self) -> Shard: ...
@@ -227,7 +228,7 @@ class Delivered(Protocol):
 
 
 class Settlement(Protocol[T_co]):
-    """Where a message has itself read and its outcome recorded."""
+    """Decodes the entries of messages and records their outcomes."""
 
     def payload(self, entry: Any, fields: Sequence[bytes]) -> T_co: ...
     def key(self, fields: Sequence[bytes]) -> str | None: ...
@@ -245,15 +246,15 @@ class Settlement(Protocol[T_co]):
 
 
 class Message(Struct, Generic[T], eq=False, gc=False):
-    """One message in a handler's hands; Penstock makes them, nobody else.
+    """One message as a handler receives it; only Penstock creates messages.
 
-    Attributes that cost something (`payload`, `headers`, `key`, `id`) are read
-    when asked for; `payload` is kept.
+    The attributes that cost something (`payload`, `headers`, `key`, `id`) are computed
+    when they are used; `payload` is cached.
     """
 
     _entry: Delivered
     _settler: Settlement[T]
-    # The ledger drops the entry's with its outcome; a message may be read after it.
+    # The ledger drops the entry's fields with its outcome; messages may live longer.
     _fields: Sequence[bytes]
     _payload: Any = UNSET
 
@@ -262,7 +263,7 @@ class Message(Struct, Generic[T], eq=False, gc=False):
         """The payload, decoded as the consumer's payload type.
 
         Raises:
-            DecodeError: The entry does not hold such a payload.
+            DecodeError: The entry does not hold a payload of this type.
         """
         payload: T = self._payload
         if payload is UNSET:
@@ -271,12 +272,12 @@ class Message(Struct, Generic[T], eq=False, gc=False):
 
     @property
     def key(self) -> str | None:
-        """The key it was sent with, or None."""
+        """The key with which the message was sent, or None."""
         return self._settler.key(self._fields)
 
     @property
     def headers(self) -> Headers:
-        """The entry's other fields."""
+        """The entry's fields besides payload and key."""
         return self._settler.headers(self._fields)
 
     @property
@@ -296,69 +297,73 @@ class Message(Struct, Generic[T], eq=False, gc=False):
 
     @property
     def timestamp(self) -> datetime:
-        """The id's time, aware, in UTC."""
+        """The id's time, as an aware datetime in UTC."""
         return self.id.timestamp
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1; in REALTIME and in a replay always 1.
+        """The number of this attempt, from 1; in REALTIME and in a replay always 1.
 
         An attempt is a start of a handler, in whatever process. Starts are counted on
-        the server; how certain that is at which pace is in docs/failing-handlers.md.
+        the server; docs/failing-handlers.md says how reliable the count is at which
+        message rates.
         """
         return self._entry.deliveries
 
     @property
     def lost(self) -> bool:
-        """Whether this message is somebody else's by now.
+        """Whether this delivery of the message no longer counts.
 
-        So it is when this process stood still for longer than the lease and another
-        one took over, or when it is tried again. Outcomes are dropped then.
+        This is so when another consumer has claimed the message because this process
+        stood still for longer than the lease, or when the message is tried again.
+        Outcomes of this delivery are dropped then.
         """
         return self._settler.lost(self._entry)
 
     def lease_left(self) -> float:
-        """Give the seconds until others may take it over, if this process stops.
+        """Return the seconds after which others could claim it if this process stopped.
 
         While the process lives the lease is renewed. Infinite in REALTIME and in a
-        replay, 0 once there is an outcome or the message is lost.
+        replay, 0 once the message has an outcome or is lost.
         """
         return self._settler.lease_left(self._entry)
 
     def ack(self) -> bool:
-        """Record that this message is done; the committer tells the server.
+        """Record that this message is done; the committer sends the acknowledgement.
 
-        Costs no round trip. Acking twice is the same as once.
+        Costs no round trip. Acknowledging twice has the same effect as once.
 
         Returns:
-            Whether it counts. False if the message is lost or has been delivered
-            again: nothing is sent then, and whoever has the message now decides.
+            Whether the acknowledgement counts. False if the message is lost or has been
+            delivered again: nothing is sent then, and the consumer that has the message
+            now decides.
 
         Raises:
             UsageError: In REALTIME and in a replay, and where Penstock acknowledges by
                 time or on delivery; after `nack` or `reject`; in another thread than
-                the consumer's, unless it is that of a handler that is no async
-                function.
-            ClosedError: The consumer has closed; the entry was given back.
+                the consumer's, unless it is the thread of a handler that is not an
+                async function.
+            ClosedError: The consumer has closed; the entry was released.
         """
         return self._settler.ack(self._entry)
 
     def nack(self, delay: float | None = None) -> bool:
-        """Record that this message is to be tried again, once the handler is done.
+        """Record that this message is to be tried again, once its handler has finished.
 
         Like an exception of the handler it counts as an attempt, and after the last
-        one the message goes to the dead letters. Costs no round trip.
+        attempt the message goes to the dead letters. Costs no round trip.
 
         Args:
-            delay: Seconds until the next attempt, from now; default: as `Retry` says.
+            delay: Seconds until the next attempt, from now; default: as `Retry`
+                defines.
 
         Returns:
             Whether it counts, as with `ack`.
 
         Raises:
-            ConfigurationError: The delay is negative or no number.
-            UsageError: As with `ack`; or it was acknowledged or rejected.
-            ClosedError: The consumer has closed; the entry was given back.
+            ConfigurationError: The delay is negative or not a number.
+            UsageError: As with `ack`; or the message was acknowledged or rejected.
+            ClosedError: The consumer has closed; the entry was released.
         """
         return self._settler.nack(self._entry, self._fields, delay)
 
@@ -372,23 +377,23 @@ class Message(Struct, Generic[T], eq=False, gc=False):
             Whether it counts, as with `ack`.
 
         Raises:
-            UsageError: As with `ack`; or it was acknowledged or nacked.
-            ClosedError: The consumer has closed; the entry was given back.
+            UsageError: As with `ack`; or the message was acknowledged or nacked.
+            ClosedError: The consumer has closed; the entry was released.
         """
         return self._settler.reject(self._entry, self._fields, reason)
 
     def transaction(self) -> Transaction[Receipt]:
-        """Begin what is to happen in Redis once, together with the acknowledgement.
+        """Start a transaction of Redis commands and this message's acknowledgement.
 
-        What its block gathers is applied in one atomic step when it is left without an
-        exception, and not at all if the message was acknowledged before, by anybody in
-        the group. So it happens once, however often the message is delivered. See
-        docs/exactly-once.md for what that holds for, and what not.
+        When the block is left without an exception, everything that it has added is
+        applied in one atomic step, or nothing if any consumer of the group had
+        acknowledged the message before. So it happens once, however often the message
+        is delivered. docs/exactly-once.md says for what this holds and for what not.
 
         Raises:
-            UsageError: As with `ack`; after any outcome; in a handler that is no async
-                function.
-            ClosedError: The consumer has closed; the entry was given back.
+            UsageError: As with `ack`; after any outcome; in a handler that is not an
+                async function.
+            ClosedError: The consumer has closed; the entry was released.
 
         Example:
             ```python

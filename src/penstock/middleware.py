@@ -1,6 +1,6 @@
-"""Middleware: what is to be done around a handler, written once.
+"""Middleware: code that runs around handlers, written once.
 
-An async function of the message and of the call that it stands around:
+A middleware is an async function of the message and of the call that it wraps:
 
 ```python
 async def timed(message, call):
@@ -28,12 +28,12 @@ Call: TypeAlias = Callable[[M], Awaitable[object]]
 
 
 class Middleware(Protocol[M]):
-    """Stands around the call of a handler.
+    """Wraps the call of a handler.
 
-    It awaits `call(message)`, once as a rule, and may do something before and after.
-    What it raises counts as the handler's failure, be it the handler's own exception
-    or another one. If it returns without calling, the message counts as handled.
-    Cancellation comes out of `call` as from any other await; let it pass.
+    It awaits `call(message)`, usually once, and may do something before and after. Any
+    exception that it raises, the handler's own or another one, counts as the handler's
+    failure. If it returns without calling, the message counts as handled. A
+    cancellation is raised from `call` as from any other await; do not suppress it.
 
     With a handler of batches, `message` is the list of messages.
 
@@ -46,12 +46,10 @@ class Middleware(Protocol[M]):
     """
 
     async def __call__(self, message: M, call: Call[M], /) -> object:
-        """Handle a message, as a rule by `await call(message)`."""
+        """Handle a message, usually by `await call(message)`."""
 
 
-_GIVE: Final = (
-    "give async functions of the message and of the call that they stand around"
-)
+_GIVE: Final = "give async functions of the message and of the call that they wrap"
 
 
 def _generates(middleware: object) -> bool:
@@ -62,16 +60,16 @@ def _generates(middleware: object) -> bool:
 
 
 def wrap(handler: Call[M], middlewares: Iterable[Middleware[M]]) -> Call[M]:
-    """Put middleware around a handler.
+    """Wrap a handler in middleware.
 
     Args:
         handler: An async function of the message.
-        middlewares: The first one is the outermost. Without any the handler itself is
-            given back, so that none costs nothing.
+        middlewares: The first one is the outermost. Without any, the handler itself is
+            returned, so that no middleware costs nothing.
     """
     around = tuple(middlewares)
     if around:
-        # What the handler returned may not get through to whoever called.
+        # Checked here, since middleware may not pass on what the handler returned.
         handler = _checked(handler)
     for middleware in reversed(around):
         handler = _around(middleware, handler)
@@ -79,13 +77,13 @@ def wrap(handler: Call[M], middlewares: Iterable[Middleware[M]]) -> Call[M]:
 
 
 def check_result(result: object) -> None:
-    """Check that a call has done its work, and not just returned what would do it.
+    """Check that a handler did not return unfinished work, such as a generator.
 
     Raises:
         UsageError: It returned a generator, or a coroutine that nobody awaited.
     """
     if inspect.iscoroutine(result):
-        result.close()  # so that Python doesn't warn of it as well
+        result.close()  # so that Python doesn't warn about it as well
         raise UsageError(
             "the handler returned a coroutine that nobody awaited; write `await` "
             "before the call that returns it"
@@ -115,7 +113,7 @@ def _around(middleware: Middleware[M], call: Call[M]) -> Call[M]:
 
 
 def checked(middlewares: Iterable[Middleware[Any]]) -> tuple[Middleware[Any], ...]:
-    """Take middlewares.
+    """Check middlewares, and return them as a tuple.
 
     Raises:
         ConfigurationError: One can't be called, or is a class or a generator.
@@ -131,6 +129,6 @@ def checked(middlewares: Iterable[Middleware[Any]]) -> tuple[Middleware[Any], ..
         if inspect.isclass(middleware) or _generates(middleware):
             raise ConfigurationError(
                 f"middleware {middleware!r:.60} is a class or a generator, and calling "
-                f"that does nothing; {_GIVE}"
+                f"it does nothing; {_GIVE}"
             )
     return found

@@ -1,6 +1,6 @@
-"""The options: few, grouped, frozen, and checked when they are made.
+"""Options: few, grouped, frozen, and validated on construction.
 
-Durations are seconds, as a number or a `timedelta`; they are kept as float.
+Durations are seconds, as a number or a `timedelta`; they are stored as float.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ __all__ = [
 
 Duration: TypeAlias = float | timedelta
 
-# One message's, on either side: what a producer sends by default a consumer reads.
+# The default limit of one message on both sides, so that consumers accept whatever
+# producers send.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 _LONGEST: Final = 100 * 365 * 86_400.0
@@ -48,14 +49,14 @@ E = TypeVar("E", bound=Enum)
 
 
 class Mode(Enum):
-    """How a consumer stands to others that read the same stream."""
+    """How a consumer shares streams with other consumers."""
 
     REALTIME = "realtime"
-    """Everyone sees everything; the position lives in this process; no acks."""
+    """Every consumer sees all messages; the position is in this process; no acks."""
     RESUMABLE = "resumable"
-    """A group of its own, which goes on where it stopped; at least once. One consumer
+    """A group of its own, which continues where it stopped; at least once. One consumer
     at a time: two that share host and defaults would read each other's pending
-    messages, so give the second one a group."""
+    messages, so give the second one another group."""
     LOAD_BALANCED = "load_balanced"
     """The consumers of a group share the messages; at least once."""
 
@@ -64,22 +65,25 @@ class AutoCommit(Enum):
     """Who acknowledges a message, and when."""
 
     PROCESSED = "processed"
-    """Penstock does, once the handler returned, or the task that received the message
-    came back for the next one, or left the consumer cleanly. Never when it was left by
-    an exception. At least once."""
+    """Penstock does, once the handler has returned, or once the task that received the
+    message has come back for the next one, or has left the consumer cleanly. Never when
+    the task left it by an exception. At least once."""
     ROLLING = "rolling"
-    """You do, with `message.ack()`. What you don't ack stays pending and is given
-    back on closing. At least once."""
+    """You do, with `message.ack()`. Messages that you don't acknowledge stay pending
+    and are released on closing. At least once."""
     DISABLED = "disabled"
-    """You do, with `message.ack()`, and it is sent only by `await consumer.commit()`
-    and on closing. Until then it is kept in memory. At least once."""
+    """You do, with `message.ack()`, and acknowledgements are sent only by
+    `await consumer.commit()` and on closing. Until then they are kept in memory. At
+    least once."""
     DELAYED = "delayed"
-    """Penstock does, `Commit.delay` after it handed the message out, processed or not,
-    as Kafka's auto-commit; on leaving cleanly at once. Neither at least nor at most
-    once: a crash loses what took longer than the delay, and repeats what took less."""
+    """Penstock does, `Commit.delay` after it handed out the message, processed or not,
+    like Kafka's auto-commit; when the consumer is left cleanly, at once. Neither at
+    least nor at most once: a crash loses messages that took longer than the delay, and
+    repeats those that took less."""
     IMMEDIATE = "immediate"
-    """The server does, when it delivers (NOACK). At most once: what is queued or being
-    handled in a crash is lost, and so is what is queued when the consumer is left."""
+    """The server does, on delivery (NOACK). At most once: a crash loses the messages
+    that are queued or being handled, and leaving the consumer loses those that are
+    queued."""
 
 
 class Start(Enum):
@@ -88,7 +92,7 @@ class Start(Enum):
     EARLIEST = "earliest"
     """With the oldest entry that the stream still has."""
     LATEST = "latest"
-    """With what is sent after the consumer opened."""
+    """With the messages that are sent after the consumer opened."""
 
 
 REALTIME: Final = Mode.REALTIME
@@ -105,13 +109,13 @@ LATEST: Final = Start.LATEST
 StartAt: TypeAlias = Start | EntryId | datetime
 
 
-def after(id: EntryId | str) -> EntryId:  # noqa: A002 - what it is
-    """Give the place right after an entry: `seek(after(message.id))`.
+def after(id: EntryId | str) -> EntryId:  # noqa: A002 - it is an id
+    """Return the position right after an entry: `seek(after(message.id))`.
 
-    Places are inclusive: `seek(message.id)` gives that message once more.
+    Positions are inclusive: `seek(message.id)` delivers that message once more.
 
     Raises:
-        ConfigurationError: The text is no id, or nothing can come after it.
+        ConfigurationError: The text is not an id, or no id can follow it.
 
     Example:
         >>> str(after("1678280595282-7"))
@@ -120,15 +124,15 @@ def after(id: EntryId | str) -> EntryId:  # noqa: A002 - what it is
     if isinstance(id, str):
         id = EntryId.parse(id)  # noqa: A001
     if not isinstance(id, EntryId):
-        raise ConfigurationError(f"after({id!r:.60}) is no place; give an entry's id")
+        raise ConfigurationError(f"after({id!r:.60}) is invalid; give an entry's id")
     return id.next()
 
 
 def place(at: StartAt | str, option: str) -> Start | EntryId:
-    """Take a place in a stream.
+    """Check a position in a stream, and return it as `Start` or `EntryId`.
 
     Raises:
-        ConfigurationError: It is none, or a naive datetime.
+        ConfigurationError: It is not a position, or a naive datetime.
     """
     match at:
         case Start() | EntryId():
@@ -140,16 +144,16 @@ def place(at: StartAt | str, option: str) -> Start | EntryId:
         case str():
             return EntryId.parse(at)
     raise ConfigurationError(
-        f"{option}={at!r:.60} is no place in a stream; give EARLIEST, LATEST, an "
-        f"entry id or an aware datetime"
+        f"{option}={at!r:.60} is not a position in a stream; give EARLIEST, LATEST, "
+        f"an entry id or an aware datetime"
     )
 
 
 class Ordering(Enum):
-    """What `run` keeps in stream order at any concurrency."""
+    """Which messages `run` handles in stream order at any concurrency."""
 
     NONE = "none"
-    """Nothing: any free worker takes the next message."""
+    """None: any free worker takes the next message."""
     KEY = "key"
     """Messages of one key (or, without a key, of one shard) run one at a time."""
     SHARD = "shard"
@@ -157,10 +161,10 @@ class Ordering(Enum):
 
 
 def choice(kind: type[E], value: object, option: str) -> E:
-    """Take an enum's member or its value.
+    """Return the enum member that is given itself or by its value.
 
     Raises:
-        ConfigurationError: It is neither; the sentence lists what there is.
+        ConfigurationError: It is neither; the error lists the valid values.
     """
     try:
         return kind(value)
@@ -172,33 +176,33 @@ def choice(kind: type[E], value: object, option: str) -> E:
 
 
 def seconds(value: Duration, option: str, *, zero: bool = True) -> float:
-    """Take a duration as seconds.
+    """Check a duration, and return it in seconds.
 
     Raises:
-        ConfigurationError: It is negative, not finite, no number, or zero where
-            that makes no sense.
+        ConfigurationError: It is negative, not finite, not a number, or zero although
+            `zero` is False.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if (
         isinstance(number, bool)
         or not isinstance(number, int | float)
-        # Also false for nan; and above it, some event loops refuse.
+        # Also false for nan; some event loops refuse longer durations.
         or not 0 <= number <= _LONGEST
         or (number == 0 and not zero)
     ):
         least = "0 or more" if zero else "more than 0"
         raise ConfigurationError(
-            f"{option}={value!r:.60} is no duration; give seconds "
+            f"{option}={value!r:.60} is not a duration; give seconds "
             f"({least}) as a number or a timedelta"
         )
     return float(number)
 
 
 def count(value: int, option: str, *, least: int = 1) -> int:
-    """Take a whole number.
+    """Check a whole number, and return it.
 
     Raises:
-        ConfigurationError: It is less than `least` or no integer.
+        ConfigurationError: It is less than `least`, or not an integer.
     """
     if type(value) is not int or value < least:
         raise ConfigurationError(
@@ -209,27 +213,29 @@ def count(value: int, option: str, *, least: int = 1) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """How much a consumer holds in its queue and its handlers' hands.
+    """How many messages a consumer holds, queued and being handled.
 
     Attributes:
-        max_messages: Messages queued or being handled at most; default 2,000.
-            The reader asks for the free room only, so this also bounds a read.
-            Reading several shards at once may go over it by one a shard, because
-            COUNT is per stream, and taking over from dead consumers by as many again.
-        max_bytes: Bytes of their fields at most; default 64 MiB. Sizes are known
-            only after a read. So the first read asks for one message of each shard, and
-            later ones for no more than fits by the largest average of late. It is
-            exceeded by one message where a single one is larger than what is left, and
-            by one read when sizes rise suddenly: that read brings as many of the large
-            messages as small ones would have fitted, `max_messages` at most.
-        max_wait: Seconds that a message may wait here for a handler; default 1. What
-            waits here can't be done by another consumer. So no more is read ahead than
-            handlers get done in that time at the pace of late: nothing where each
-            message takes longer than that, `max_messages` where they are quick. It
-            begins with a few.
+        max_messages: Messages queued or being handled at most; default 2,000. The
+            reader requests only as many messages as there is space for, so this also
+            bounds a read. It may be exceeded by one message a shard when several shards
+            are read at once, because COUNT is per stream, and by as many again when
+            messages of dead consumers are claimed.
+        max_bytes: Bytes of their fields at most; default 64 MiB. Sizes are known only
+            after a read. So the first read requests one message of each shard, and
+            later reads request no more than fits by the largest average size seen
+            recently. The limit is exceeded by one message if a single one is larger
+            than the space left, and by one read when sizes rise suddenly: that read
+            returns as many of the large messages as small ones would have fitted,
+            `max_messages` at most.
+        max_wait: Seconds that a message may wait here for a handler; default 1. No
+            other consumer can handle a message that waits here. So no more is
+            prefetched than the handlers finish in that time at their recent rate:
+            nothing if each message takes longer than that, `max_messages` if they are
+            quick. A consumer begins with a few.
 
     Raises:
-        ConfigurationError: A number is less than 1, or the duration not above 0.
+        ConfigurationError: A number is less than 1, or the duration is not above 0.
     """
 
     max_messages: int = 2000
@@ -248,15 +254,16 @@ class Commit:
     """When outcomes are sent to the server.
 
     Attributes:
-        interval: Seconds from the first outcome that waits to the write; default
-            0.1. It bounds how much is handled again after a crash. 0 sends at
-            once what there is.
-        max_pending: Outcomes that are sent without waiting longer; default 1,000.
-        delay: Under `DELAYED`, seconds from handing a message out to acknowledging
-            it; default 5. Without meaning under the other policies.
+        interval: Seconds from the first outcome that waits to the write; default 0.1.
+            It bounds how much is handled again after a crash. With 0, outcomes are sent
+            at once.
+        max_pending: The number of waiting outcomes at which they are sent without
+            waiting longer; default 1,000.
+        delay: Under `DELAYED`, seconds from handing out a message to acknowledging it;
+            default 5. It has no meaning under the other policies.
 
     Raises:
-        ConfigurationError: A duration is negative, or the number less than 1.
+        ConfigurationError: A duration is negative, or the number is less than 1.
     """
 
     interval: Duration = 0.1
@@ -269,26 +276,26 @@ class Commit:
         object.__setattr__(self, "delay", seconds(self.delay, "Commit(delay)"))
 
 
-# Stands for the default of an option that depends on another one.
+# Marks an option whose default depends on another option.
 _HALF_THE_LEASE: Final[Any] = object()
 _LONGEST_INTERVAL: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """When a consumer that does not answer is taken for dead.
+    """When a consumer that does not answer is considered dead.
 
-    What a consumer has in hand it renews after a third of the lease, so a handler may
-    take as long as it likes while its process lives.
+    A consumer renews the lease of the messages that it holds after a third of it, so a
+    handler may take any time while its process lives.
 
     Attributes:
-        idle: The lease in seconds; default 60. What nobody has asked about for that
-            long is taken over by a consumer of the group that has room. On closing,
-            what was not handled is given back as if it had been idle that long. Give
-            all consumers of a group the same.
-        interval: Seconds between two searches for such entries, give or take a
-            quarter; default half the lease, and 30 at most. What is given back on
-            closing is found at once.
+        idle: The lease in seconds; default 60. A consumer of the group that has
+            capacity claims entries whose lease was not renewed for that long. On
+            closing, messages that were not handled are released as if they had been
+            idle that long. Use the same value for all consumers of a group.
+        interval: Seconds between two searches for such entries, plus or minus a
+            quarter; default half the lease, and 30 at most. Entries that are released
+            on closing are found at once.
 
     Raises:
         ConfigurationError: A duration is not above 0.
@@ -309,15 +316,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """How messages are put together for a handler of batches.
+    """How messages are grouped for a handler of batches.
 
     Attributes:
-        size: Messages in a batch at most; default 100. No more come than `Prefetch`
-            lets in.
+        size: Messages in a batch at most; default 100. A batch never has more messages
+            than `Prefetch` allows.
         linger: Seconds to wait for that many, from the first one on; default 1.
 
     Raises:
-        ConfigurationError: The size is less than 1, or the duration negative.
+        ConfigurationError: The size is less than 1, or the duration is negative.
     """
 
     size: int = 100

@@ -1,4 +1,4 @@
-"""What a user hands over to be sent, beside the bare payload; and what comes of it."""
+"""Messages and options that users pass to the sending calls, and their outcomes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ T = TypeVar("T")
 Outcome: TypeAlias = (
     Receipt | SendFailed | SendUnknown | NotDurable | ConfigurationError
 )
-"""What `send_many` gives for a message: its receipt, or its failure as a value.
+"""The outcome of a message of `send_many`: its receipt, or its failure as a value.
 
-A `ConfigurationError` is the outcome of what can't be sent at all, for example of a
-payload that can't be encoded.
+A `ConfigurationError` is the outcome of a message that can't be sent at all, for
+example because its payload can't be encoded.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing(Generic[T]):
-    """A message for `send_many`, where a payload alone does not say it all.
+    """A message for `send_many` that has more than a payload.
 
     Attributes:
-        payload: What to send.
-        key: What it belongs to; default: nothing.
+        payload: The payload.
+        key: Its key; default: none.
         headers: Text by name; default: none.
-        id: Its id, see `MessageOptions`; default: the server's choice.
-        timestamp: Its id's time, see `MessageOptions`; default: now.
+        id: Its id, see `MessageOptions`; default: the server chooses it.
+        timestamp: The time in its id, see `MessageOptions`; default: now.
 
     Example:
         ```python
@@ -44,7 +44,7 @@ class Outgoing(Generic[T]):
         ```
     """
 
-    # Neither is for a log: they may be anybody's data.
+    # Not in the `repr`, which may be logged: these may be confidential data.
     payload: T = field(repr=False)
     key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
@@ -53,17 +53,17 @@ class Outgoing(Generic[T]):
 
 
 class SendOptions(TypedDict, total=False):
-    """What a call may choose for its messages, by keyword.
+    """Options that a call may set for its messages, by keyword.
 
     Attributes:
-        timeout: Seconds to the outcome at most, in place of the producer's
+        timeout: Seconds to the outcome at most; overrides the producer's
             `send_timeout`.
-        retention: How much of the stream is kept, in place of the producer's.
-        replicas: How many replicas must have it before it counts as sent, in place of
-            the producer's; with fewer when half of the connection's `socket_timeout`
-            or most of the timeout is over, it raises `NotDurable`.
-        durable: Whether the append-only file of the server, and of so many replicas,
-            must have it before it counts as sent, in place of the producer's.
+        retention: How much of the stream is kept; overrides the producer's.
+        replicas: How many replicas must have the message before it counts as sent;
+            overrides the producer's. If fewer have it when half of the connection's
+            `socket_timeout` or most of the timeout is over, `NotDurable` is raised.
+        durable: Whether the append-only file of the server, and of that many replicas,
+            must have the message before it counts as sent; overrides the producer's.
     """
 
     timeout: Duration
@@ -73,15 +73,15 @@ class SendOptions(TypedDict, total=False):
 
 
 class MessageOptions(SendOptions, total=False):
-    """What a call may choose for its one message, by keyword.
+    """Options that a call may set for its one message, by keyword.
 
     Attributes:
-        id: The entry's id, as `EntryId` or text; default: the server's choice. One
+        id: The entry's id, as `EntryId` or text; default: the server chooses it. An id
             that is not above the last one of its shard raises `SendFailed` with the
-            code `ID`, and so does a time before it.
-        timestamp: The id's time, as an aware datetime or in milliseconds since 1970;
-            the server chooses the rest of the id. Needs Redis 7 or Valkey; on Redis
-            6.2 it raises `SendFailed` with the code `ID`. Not together with `id`.
+            code `ID`, and so does a timestamp before that id.
+        timestamp: The time in the id, as an aware datetime or in milliseconds since
+            1970; the server chooses the rest of the id. Needs Redis 7 or Valkey; on
+            Redis 6.2 it raises `SendFailed` with the code `ID`. Not together with `id`.
     """
 
     id: EntryId | str
@@ -89,7 +89,7 @@ class MessageOptions(SendOptions, total=False):
 
 
 def own_choices(message: Outgoing[Any], choices: SendOptions) -> MessageOptions:
-    """Give what is chosen for one of many."""
+    """Return the options of one of many messages."""
     own = cast("MessageOptions", dict(choices))
     if message.id is not None:
         own["id"] = message.id
@@ -102,18 +102,18 @@ def chosen_id(
     id: EntryId | str | None,  # noqa: A002 - what it is
     timestamp: datetime | int | None,
 ) -> tuple[bytes, int | None]:
-    """Give an entry's id as a word, and its time if that was chosen.
+    """Return an entry's id as a command argument, and its time if that was chosen.
 
     Raises:
-        ConfigurationError: It is no id, or no moment, or both are given.
+        ConfigurationError: The id or the timestamp is invalid, or both are given.
     """
     if id is not None and timestamp is not None:
-        raise ConfigurationError("id= says the time too; leave timestamp= out")
+        raise ConfigurationError("id= includes the time; leave timestamp= out")
     if id is not None:
         place = EntryId.parse(id) if isinstance(id, str) else id
         if not isinstance(place, EntryId) or place == EntryId.MIN:
             raise ConfigurationError(
-                f"id={id!r:.60} can't be an entry's; give an EntryId above 0-0"
+                f"id={id!r:.60} can't be an entry's id; give an EntryId above 0-0"
             )
         return bytes(place), place.ms
     if timestamp is not None:

@@ -1,4 +1,4 @@
-"""An outlet: one stream of a producer, and how messages go there."""
+"""Outlets: one stream of a producer, and options for sending to it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["KeyOf", "Outlet"]
 T = TypeVar("T")
 
 KeyOf: TypeAlias = Callable[[T], str | None]
-"""Gives a payload's key, or None."""
+"""Returns a payload's key, or None."""
 
 
 class Outlet(Generic[T]):
-    """One stream of a producer, with what its messages have in common.
+    """One stream of a producer, with the options that its messages share.
 
-    Made by `Producer.to`, and good for as long as the producer is, however often that
-    is opened. All outlets of a producer share its buffer and its connection, so the
-    order within a stream is that of the calls, by whatever outlet.
+    `Producer.to` creates it. It is valid for as long as the producer exists, however
+    often the producer is opened. All outlets of a producer share its buffer and its
+    connection, so the order within a stream is that of the calls, through any outlet.
 
     Attributes:
-        stream: Where its messages go.
+        stream: The stream to which its messages are sent.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Outlet(Generic[T]):
         defaults: SendDefaults,
         key: KeyOf[T] | None,
     ) -> None:
-        # Only held: a producer that nobody holds is closed.
+        # Only to hold a reference: a producer without references is closed.
         self._producer = producer
         self.stream = stream
         self._sender = sender
@@ -69,7 +69,7 @@ class Outlet(Generic[T]):
         headers: Mapping[str, str] | None = None,
         **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
-        """Queue a message, waiting for room only; see `Producer.enqueue`."""
+        """Queue a message, waiting only for buffer space; see `Producer.enqueue`."""
         sending = self._pack(payload, key, headers, choices)
         if (wait := self._sender.put(sending)) is not None:
             await wait
@@ -83,7 +83,7 @@ class Outlet(Generic[T]):
         headers: Mapping[str, str] | None = None,
         **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
-        """Queue a message if there is room now; see `Producer.enqueue_nowait`."""
+        """Queue a message if there is space now; see `Producer.enqueue_nowait`."""
         sending = self._pack(payload, key, headers, choices)
         self._sender.put_now(sending)
         return sending.ticket
@@ -117,11 +117,11 @@ class Outlet(Generic[T]):
             try:
                 key = self._key(payload)
             except Exception as error:
-                # Its own text may quote the payload.
+                # The exception's own text may quote the payload.
                 raise ConfigurationError(
                     f"key= of the outlet to {self.stream!r:.80} raised "
                     f"{type(error).__name__} for a payload of type "
-                    f"{type(payload).__name__}; mend it, or pass key= to the call"
+                    f"{type(payload).__name__}; fix it, or pass key= to the call"
                 ) from error
         return self._sender.pack(
             self._defaults, self.stream, payload, key, headers, choices=choices

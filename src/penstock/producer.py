@@ -1,4 +1,4 @@
-"""The producer: what a user holds to send messages."""
+"""The producer: the class with which users send messages."""
 
 from __future__ import annotations
 
@@ -34,85 +34,91 @@ T = TypeVar("T")
 class Producer(Openable[Sender]):
     """Sends messages to streams.
 
-    Open it with `async with`, or with `start` and `aclose`, which any task of the
-    event loop may call. Everything that is queued, over all streams, goes out
-    in one write, and several writes are in flight, so many senders share a round trip
-    without anybody waiting for company, unless `linger` asks for it. Leaving it sends
-    what is queued first. Once that has begun, every call raises `ClosedError`.
+    Open it with `async with`, or with `start` and `aclose`, which any task of the event
+    loop may call. All queued messages, of all streams, are sent in one write, and
+    several writes are in flight at a time. So many senders share a round trip, and no
+    message waits for others to fill a write, unless `linger` asks for it. Leaving the
+    producer sends the queued messages first. Once that has begun, every call raises
+    `ClosedError`.
 
-    Calls from another event loop or thread than the one that opened it raise
+    Calls from another event loop or thread than the one that opened the producer raise
     `UsageError`, and send nothing; see docs/shutting-down.md.
 
-    The order within a stream is the order of the calls. After an outage, what was
-    written and not confirmed raises `SendUnknown`: it is never sent again behind your
-    back, unless you choose `resend` or `idempotent`. What was only queued is sent then.
+    The order within a stream is the order of the calls. After an outage, each message
+    that was written and not confirmed raises `SendUnknown`: Penstock never sends it
+    again without being asked to, see `resend` and `idempotent`. Messages that were only
+    queued are sent when the connection is back.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://` with user, password and database,
-            or `embedded://`; default: the environment's `REDIS_URL`.
-        shards: Over how many keys each stream is spread, by `KeyHash`, or what spreads
-            it in another way, as `sharder`; default: a stream is one key.
+        url: `redis://`, `rediss://` or `unix://` with user, password and database, or
+            `embedded://`; default: the environment's `REDIS_URL`.
+        shards: The number of keys over which each stream is spread, by `KeyHash`, or a
+            sharder that spreads it in another way, like `sharder`; default: a stream is
+            one key.
         sharder: Spreads streams: `RoundRobin(n)`, `Random(n)` or any callable, see
             `penstock.sharding`.
-        codec: Encodes payloads, see `Codec`; default: `bytes` and `str` as they are,
-            anything else as JSON by msgspec.
+        codec: Encodes payloads, see `Codec`; default: `bytes` and `str` are sent
+            unchanged, anything else as JSON by msgspec.
         max_messages: Messages held at most until they are confirmed; default 10,000.
-        max_bytes: Their bytes at most; default 64 MiB.
-        max_message_bytes: Bytes of one message at most, payload, key and headers;
-            default 64 MiB. A larger one raises `MessageTooLarge` before anything is
-            sent. The server takes 512 MiB a field at most (`proto-max-bulk-len`), and
-            closes the connection for more.
-        send_timeout: Seconds from the call to a message's outcome at most, the wait
-            for room included; default: none. When they are over, what was not written
-            yet is taken back and raises `SendFailed` with the code `TIMEOUT`; what was
-            raises `SendUnknown`. It matters where a server hangs or is gone: without
-            it, what is queued waits until there is one again. `timeout=` of a call
-            goes before it.
+        max_bytes: Bytes of these messages at most; default 64 MiB.
+        max_message_bytes: Bytes of one message at most, counting payload, key and
+            headers; default 64 MiB. A larger message raises `MessageTooLarge` before
+            anything is sent. The server accepts 512 MiB a field at most
+            (`proto-max-bulk-len`), and closes the connection if a field is larger.
+        send_timeout: Seconds from the call to a message's outcome at most, including
+            the wait for buffer space; default: none. When the time is over, a message
+            that has not been written yet is withdrawn and raises `SendFailed` with the
+            code `TIMEOUT`; one that has been written raises `SendUnknown`. It matters
+            where a server hangs or is gone: without it, queued messages wait until
+            there is a server again. `timeout=` of a call overrides it.
         retention: How much of each stream is kept: `MaxLen(n)` or `MaxAge(age)`;
-            default: everything, and `unbounded_stream` is reported for the streams
-            that are sent to. `KEEP_ALL` says that this is meant.
-        resend: Whether what was written and never answered is written again after the
-            next connection, before anything newer, so that it is stored at least
-            once; default False. So is what the server refuses for the moment only:
-            it loads its data, was demoted, lacks replicas, is busy with a script. Only
-            when its time is over, or on closing, does a message that was written raise
-            `SendUnknown`.
-        idempotent: The same, but each message is stored once all the same, in order;
+            default: everything, and `unbounded_stream` is reported for each stream that
+            is sent to. `KEEP_ALL` says that everything is kept on purpose.
+        resend: Whether messages that were written and never confirmed are written again
+            on the next connection, before anything newer, so that they are stored at
+            least once; default False. This includes messages that the server refuses
+            only for the moment: it is loading its data, was demoted, lacks replicas, or
+            is busy with a script. A message that was written raises `SendUnknown` only
+            when its time is over, or on closing.
+        idempotent: Like `resend`, but each message is stored only once, and in order;
             default False. Needs scripts (`EVAL`) and keeps a small hash beside each
-            stream for a day, `{orders}.sent.<producer>`. See docs/sending.md for what
-            it costs and what it can't do.
+            stream for a day, `{orders}.sent.<producer>`. See docs/sending.md for its
+            costs and limits.
         replicas: How many replicas must have a message before it counts as sent
-            (`WAIT`); default 0. Where fewer have it in time `NotDurable` is raised.
-            `replicas=` of a call goes before it.
+            (`WAIT`); default 0. If fewer have it in time, `NotDurable` is raised.
+            `replicas=` of a call overrides it.
         durable: Whether the append-only file of the server, and of that many replicas,
-            must have it (`WAITAOF`); default False. Needs Redis 7.2 or Valkey with
-            `appendonly yes`. `durable=` of a call goes before it.
+            must have a message before it counts as sent (`WAITAOF`); default False.
+            Needs Redis 7.2 or Valkey with `appendonly yes`. `durable=` of a call
+            overrides it.
         linger: Seconds for which a write that is not full waits for more messages;
-            default 0: none does, and still what queues while `max_in_flight` writes
-            are in the air shares the next. It matters where a trickle of messages is
-            to cost the server fewer, larger writes, and each may take that much
-            longer. Flushing, leaving and a full buffer cut it short.
-        max_batch: Messages in one write at most; default 500. It matters with
-            `linger`, which ends when so many wait, and after a lost connection: up to
+            default 0: no write waits, but messages that are queued while
+            `max_in_flight` writes are in flight still share the next one. It is useful
+            if a trickle of messages should cost the server fewer, larger writes, and
+            each message may take that much longer. Flushing, leaving and a full buffer
+            end the wait early.
+        max_batch: Messages in one write at most; default 500. It matters with `linger`,
+            which ends when that many messages wait, and after a lost connection: up to
             `max_batch * max_in_flight` messages raise `SendUnknown` then, or are
             written again.
-        max_in_flight: Writes that may wait for their replies; default 4. More help
-            where round trips are long; 1 means that each write waits for the one
-            before. The order within a stream is that of the calls whatever it is.
-        open_timeout: Seconds for which opening goes on trying while no connection
-            can be made; default 0: one try.
-        close_timeout: Seconds that leaving may take to send what is queued, cancelled
-            or not; default 10. What was not written by then raises `SendFailed`, what
-            was not confirmed `SendUnknown`, and the connection is aborted within 0.1
-            seconds.
-        on_event: Told of what happens in the background, see `Event`; default:
-            logged to `penstock`.
+        max_in_flight: Writes that may wait for their replies; default 4. More of them
+            help where round trips are long; with 1, each write waits for the reply to
+            the one before. The order within a stream is that of the calls for any
+            value.
+        open_timeout: Seconds for which opening retries while no connection can be made;
+            default 0: one try.
+        close_timeout: Seconds that leaving may take to send the queued messages,
+            cancelled or not; default 10. Messages that have not been written by then
+            raise `SendFailed`, messages that have not been confirmed `SendUnknown`, and
+            the connection is aborted within 0.1 seconds.
+        on_event: Called with an `Event` for each thing that happens in the background;
+            default: logs it to `penstock`.
 
     Raises:
-        ConfigurationError: On construction: an option makes no sense. On opening: a
-            wrong URL, or the server can't do what `idempotent`, `replicas` or
-            `durable` need.
-        ConnectError: On opening: there is no way to the server.
+        ConfigurationError: On construction: an option is invalid. On opening: the URL
+            is wrong, or the server lacks a feature that `idempotent`, `replicas` or
+            `durable` needs.
+        ConnectError: On opening: the server can't be reached.
         AccessError: On opening: the server refuses this user.
 
     Example:
@@ -147,7 +153,7 @@ class Producer(Openable[Sender]):
     ) -> None:
         if shards is not None and sharder is not None:
             raise ConfigurationError(
-                "shards= and sharder= say the same twice; leave one of them out"
+                "shards= and sharder= exclude each other; leave one of them out"
             )
         if shards is not None:
             sharder = shards if callable(shards) else KeyHash(shards)
@@ -158,7 +164,9 @@ class Producer(Openable[Sender]):
             count(max_message_bytes, "max_message_bytes"),
         )
         tell = guarded(on_event)
-        self._sender = Sender(sharder, room, tell, once=flag(idempotent, "idempotent"))
+        self._sender = Sender(
+            sharder, room, tell, idempotent=flag(idempotent, "idempotent")
+        )
         self._defaults = SendDefaults.of(
             encode_any if codec is None else encoding(codec),
             timeout_of(send_timeout, "send_timeout"),
@@ -181,7 +189,7 @@ class Producer(Openable[Sender]):
             on_event=tell,
         )
 
-    def _living(self) -> Live[Sender]:
+    def _opener(self) -> Live[Sender]:
         return self._delivery.live
 
     def _shut(self) -> None:
@@ -198,28 +206,29 @@ class Producer(Openable[Sender]):
     ) -> Receipt:
         """Send a message and wait until the server has it.
 
-        Cancelling it gives up the wait, not the message: it is in the stream once or
-        not at all.
+        Cancelling it ends the wait, but does not withdraw the message, which is stored
+        once or not at all.
 
         Args:
-            stream: Where to.
-            payload: What; `bytes` and `str` go as they are, see `codec`.
-            key: What it belongs to; `ordering="key"` keeps messages of one key in
-                order.
+            stream: The stream's name.
+            payload: The payload; `bytes` and `str` are sent unchanged, see `codec`.
+            key: The message's key, or None; with `ordering="key"`, consumers handle
+                messages of one key in order.
             headers: Text by name; `msg` and `key` are reserved, and `content-type` is
                 the codec's if it has one.
-            **choices: What is chosen for this message only, see `MessageOptions`.
+            **choices: Options for this message only, see `MessageOptions`.
 
         Raises:
-            SendFailed: The server refused it, or it was not written in time (its code
-                is `TIMEOUT`); it is not stored.
-            SendUnknown: It was written, and the connection was lost, or the time was
-                over, before the reply.
-            NotDurable: It is stored, but not where `replicas` or `durable` want it.
+            SendFailed: The server refused the message, or it was not written in time
+                (the code is `TIMEOUT`); it is not stored.
+            SendUnknown: The message was written, and the connection was lost, or its
+                time was over, before the reply came.
+            NotDurable: The message is stored, but not on as many replicas or disks as
+                `replicas` or `durable` requires.
             ConfigurationError: The stream's name, the key, a header or the payload
-                can't be sent; as `MessageTooLarge` if there is too much of it.
+                can't be sent; if the message is too large, this is a `MessageTooLarge`.
             ClosedError: The producer is not open.
-            UsageError: It was opened in another event loop or thread.
+            UsageError: The producer was opened in another event loop or thread.
         """
         return await (
             await self.enqueue(stream, payload, key=key, headers=headers, **choices)
@@ -234,24 +243,24 @@ class Producer(Openable[Sender]):
         headers: Mapping[str, str] | None = None,
         **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
-        """Queue a message, waiting for room only.
+        """Queue a message; wait only until the buffer has space for it.
 
-        Cancelling it while it waits for room gives the message up, unless its turn
-        had just come.
+        Cancelling it during that wait withdraws the message, unless space had just
+        become free for it: then it is sent.
 
         Args:
-            stream: Where to.
-            payload: What, as for `send`.
+            stream: The stream's name.
+            payload: The payload, as for `send`.
             key: As for `send`.
             headers: As for `send`.
             **choices: As for `send`.
 
         Returns:
-            A future of the receipt; it may be awaited, or left: a failure that nobody
-            waits for is reported as an event. It raises what `send` raises.
+            A future of the receipt. It need not be awaited: a failure that nobody waits
+            for is reported as an event. The future raises what `send` raises.
 
         Raises:
-            SendFailed: There was no room in time; its code is `TIMEOUT`.
+            SendFailed: The buffer had no space in time; the code is `TIMEOUT`.
             ConfigurationError: As for `send`.
             ClosedError: The producer is not open.
         """
@@ -272,10 +281,10 @@ class Producer(Openable[Sender]):
         headers: Mapping[str, str] | None = None,
         **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
-        """Queue a message if there is room now; else like `enqueue`.
+        """Queue a message if the buffer has space now; otherwise like `enqueue`.
 
         Raises:
-            BufferFull: There is no room; nothing was sent.
+            BufferFull: The buffer has no space; nothing was sent.
             ConfigurationError: As for `send`.
             ClosedError: The producer is not open.
         """
@@ -291,34 +300,36 @@ class Producer(Openable[Sender]):
         messages: Iterable[Any | Outgoing[Any]] | AsyncIterable[Any | Outgoing[Any]],
         **choices: Unpack[SendOptions],
     ) -> SendResults:
-        """Send messages, one after the other as there is room, each for itself.
+        """Send messages one after the other, each with an outcome of its own.
 
-        Awaited, it gives the list of their outcomes, in the order of the messages: a
-        receipt for each, or its failure as a value; one never fails the others. With
-        `async for` the outcomes come one by one, in the same order, and what is held
-        stays bounded however many there are; they come as further messages are
-        taken, so what a slow source sends last it learns of when the next one is
-        there, or when it ends.
+        Each message waits until the buffer has space for it. Awaiting the result
+        returns the list of outcomes, in the order of the messages: a receipt for each
+        message, or its failure as a value. A failed message never makes the others
+        fail. `async for` over the result yields the outcomes one by one, in the same
+        order, and memory stays bounded for any number of messages. Outcomes are yielded
+        while further messages are taken: if the source pauses, the outcomes of its last
+        messages are yielded when it goes on or ends.
 
-        Cancelling it, or leaving the loop, takes no more messages; those it has taken
+        Cancelling it, or leaving the loop, takes no more messages; those already taken
         are sent.
 
         Args:
-            stream: Where to.
-            messages: Payloads, or `Outgoing` where one has a key or headers; any
-                iterable, an async one too. What it raises leaves `send_many`; what it
-                gave before is sent all the same.
-            **choices: What is chosen for all of them, see `SendOptions`; a timeout
-                counts for each from when it is taken.
+            stream: The stream's name.
+            messages: Payloads, or `Outgoing` for a message with a key or headers; any
+                iterable or async iterable. An exception that it raises is raised from
+                here; the messages that it yielded before are sent all the same.
+            **choices: Options for all these messages, see `SendOptions`; the timeout of
+                each message starts when the message is taken.
 
         Returns:
-            What to await or to go through; nothing is sent before that.
+            An object to await or to iterate over; nothing is sent before that.
 
         Raises:
-            ConfigurationError: The messages are no iterable, or are text or bytes.
-                When awaited: the stream's name can't be one. What is wrong with a
-                message is that message's outcome.
-            ClosedError: When awaited: the producer is not open, or closed meanwhile.
+            ConfigurationError: The messages are not an iterable, or are text or bytes.
+                When awaited: the stream's name is invalid. An error in a single message
+                is that message's outcome.
+            ClosedError: When awaited: the producer is not open, or was closed
+                meanwhile.
 
         Example:
             ```python
@@ -400,23 +411,23 @@ class Producer(Openable[Sender]):
         replicas: int | None = None,
         durable: bool | None = None,
     ) -> Outlet[Any]:
-        """Bind a stream, and how messages go there; the producer need not be open.
+        """Bind a stream and options for sending to it; the producer need not be open.
 
         Args:
-            stream: Where to.
+            stream: The stream's name.
             payload: The payloads' type, for type checkers and for the codec: `bytes`
-                and `str` as they are, any other as JSON; default: as the producer.
-            codec: Encodes them in another way; it says their type too.
-            key: Gives a payload's key, where a call names none; default: no key.
-            timeout: In place of the producer's `send_timeout`.
-            retention: In place of the producer's.
-            replicas: In place of the producer's.
-            durable: In place of the producer's.
+                and `str` unchanged, any other type as JSON; default: as the producer.
+            codec: Encodes the payloads in another way; it also defines their type.
+            key: Returns a payload's key, for calls that pass none; default: no key.
+            timeout: Overrides the producer's `send_timeout`.
+            retention: Overrides the producer's.
+            replicas: Overrides the producer's.
+            durable: Overrides the producer's.
 
         Raises:
-            ConfigurationError: The stream's name can't be one, the type is none that
-                msgspec knows, both `payload` and `codec` are given, or one of the
-                other options is none.
+            ConfigurationError: The stream's name is invalid, msgspec does not support
+                the type, both `payload` and `codec` are given, or one of the other
+                options is invalid.
 
         Example:
             ```python
@@ -429,11 +440,11 @@ class Producer(Openable[Sender]):
         single(stream)
         if payload is not None and codec is not None:
             raise ConfigurationError(
-                "payload= and codec= say the same twice; leave one of them out"
+                "payload= and codec= exclude each other; leave one of them out"
             )
         if payload is not None:
             codec = codec_for(payload)
-        defaults = self._defaults.but(
+        defaults = self._defaults.override(
             None if codec is None else encoding(codec),
             timeout_of(timeout, "timeout"),
             retention_of(retention),
@@ -443,9 +454,9 @@ class Producer(Openable[Sender]):
         return Outlet(self, self._sender, stream, defaults, key)
 
     async def flush(self) -> None:
-        """Wait until all that was queued before has an outcome, good or bad.
+        """Wait until all messages queued before the call have an outcome, good or bad.
 
-        What became of each message its future tells. Cancelling it changes nothing.
+        Each message's future has its outcome. Cancelling it changes nothing.
 
         Raises:
             ClosedError: The producer is not open.

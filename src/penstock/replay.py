@@ -1,4 +1,4 @@
-"""Reading what a stream has, from one place to another, without a group."""
+"""Replay: reading the existing entries of a stream in a range, without a group."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class ReplayOptions(TypedDict, total=False):
-    """What can be chosen for `replay`, see there."""
+    """The options of `replay`; see there."""
 
     reverse: bool
     url: str | None
@@ -36,21 +36,22 @@ class ReplayOptions(TypedDict, total=False):
 
 
 class Replay(Generic[T]):
-    """Messages of the past, one after the other; made by `replay`.
+    """An iterator over past messages; created by `replay`.
 
-    Go through it with `async for`, once. It has a connection from the first message
-    until the last one. Leave it early inside `async with`, or `aclose()` it; else the
-    connection is closed when Python finds that nobody has it any more.
+    Iterate over it with `async for`, once. It has a connection from the first message
+    until the last one. To leave it early, use it inside `async with`, or call
+    `aclose()`; otherwise the connection is closed when Python garbage-collects the
+    replay.
     """
 
     def __init__(self, messages: AsyncGenerator[Message[T], None], stream: str) -> None:
         self._messages = messages
         self._stream = stream
-        # Where it was begun.
+        # The event loop and thread in which the iteration was begun.
         self._binding: LoopBinding | None = None
 
     def _check(self) -> None:
-        """Begin here, or refuse another event loop than where it was begun."""
+        """Bind to this event loop at the beginning; later, refuse any other."""
         if self._binding is not None:
             self._binding.check()
         elif running_loop() is not None:
@@ -58,7 +59,7 @@ class Replay(Generic[T]):
 
     def __aiter__(self) -> AsyncIterator[Message[T]]:
         self._check()
-        # The generator itself: a method of ours would cost something for each message.
+        # The generator itself: a method of this class would add a call a message.
         return self._messages
 
     def __anext__(self) -> Awaitable[Message[T]]:
@@ -66,10 +67,10 @@ class Replay(Generic[T]):
         return self._messages.__anext__()
 
     async def aclose(self) -> None:
-        """Close the connection; there are no more messages then.
+        """Close the connection; the iteration then ends.
 
         Raises:
-            UsageError: It was begun in another event loop or thread.
+            UsageError: The replay was begun in another event loop or thread.
         """
         self._check()
         await self._messages.aclose()
@@ -127,45 +128,48 @@ def replay(
     page: int = 1000,
     on_event: OnEvent = log_event,
 ) -> Replay[Any]:
-    """Read what a stream has: no group, no consumer, no acknowledgements.
+    """Read the messages that a stream has: no group, no consumer, no acknowledgements.
 
-    Gives what is there when the iteration begins, and then ends. Messages of all
-    shards come in the order of their ids, so of their times; of one id, in the order
-    of the shards. What is deleted before it is read is simply not there.
+    Yields the messages that exist when the iteration begins, and then ends. Messages of
+    all shards come in the order of their ids, and so of their times; messages with
+    equal ids come in the order of the shards. Entries that are deleted before they are
+    read are left out.
 
-    A payload is decoded when it is asked for: `message.payload` raises `DecodeError`,
-    which names stream and id, and the iteration may go on. `ack`, `nack` and `reject`
+    A payload is decoded when it is used: `message.payload` raises `DecodeError`, which
+    names stream and id, and the iteration can continue. `ack`, `nack` and `reject`
     raise `UsageError`.
 
-    When the connection is lost, it reads on where it was on another one, however long
-    that takes; nothing is given twice and nothing is missed. To cancel it, or a timeout
-    around one message, ends it, and nothing is left behind.
+    When the connection is lost, the replay continues at the same position on another
+    connection, however long that takes; no message is yielded twice and none is missed.
+    A cancellation, or a timeout around one message, ends the replay and closes its
+    connection.
 
     Args:
         stream: The stream's name.
-        start: The first place: `EARLIEST`, an entry id, `after(id)`, or an aware
+        start: The first position: `EARLIEST`, an entry id, `after(id)`, or an aware
             `datetime`.
-        end: The last place, included: `LATEST`, an entry id, or an aware `datetime`,
-            whose whole millisecond is meant.
+        end: The last position, included: `LATEST`, an entry id, or an aware `datetime`,
+            which includes its whole millisecond.
         payload: The payloads' type, as for `Consumer`.
-        codec: Decodes them in another way; it says their type too.
-        reverse: Whether the newest comes first. `start` stays the lower end.
+        codec: Decodes the payloads in another way; it also defines their type.
+        reverse: Whether to yield the newest message first. `start` stays the lower end.
         url: The server, see `Consumer`.
         shards: The numbers of the shards to read, or how many there are; default: all
-            there are.
-        page: Messages that are asked for at once at most, of all shards together;
-            default 1,000. The next ones are asked for while these are looked at, so
-            about twice as many are held, and no more than some megabytes a shard.
-        on_event: Told of what happens in the background, see `Event`; default: logged
-            to `penstock`.
+            that exist.
+        page: Messages to request at once at most, from all shards together; default
+            1,000. The next page is requested while the present one is being used, so
+            about twice as many messages are held, and no more than a few megabytes a
+            shard.
+        on_event: Called with an `Event` for each thing that happens in the background;
+            default: logs it to `penstock`.
 
     Raises:
-        ConfigurationError: At once: something makes no sense. When it begins: a wrong
-            URL.
-        ConnectError: When it begins: there is no way to the server.
-        ConnectionLost: When it begins: the connection ended at once.
+        ConfigurationError: At once: an argument is invalid. When the iteration begins:
+            the URL is wrong.
+        ConnectError: When the iteration begins: the server can't be reached.
+        ConnectionLost: When the iteration begins: the connection ended at once.
         AccessError: The server refuses this user.
-        CommandError: A key is no stream.
+        CommandError: A key is not a stream.
 
     Example:
         ```python
@@ -176,13 +180,13 @@ def replay(
     """
     if codec is not None and payload is not bytes:
         raise ConfigurationError(
-            "payload= and codec= say the same twice; leave one of them out"
+            "payload= and codec= exclude each other; leave one of them out"
         )
     if codec is None and payload is not Fields:
         codec = codec_for(payload)
     if codec is not None:
         content_type_of(codec)
-    shard_keys.single(stream)  # refuses what is no name
+    shard_keys.single(stream)  # raises for an invalid name
     reach = ReplayRange(
         stream=stream,
         numbers=shard_numbers(shards),

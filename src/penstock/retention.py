@@ -1,4 +1,4 @@
-"""How much of a stream is kept: said with each send, done by the server."""
+"""Retention: how much of a stream the server keeps; sent along with each message."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ def _flag(value: object, option: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MaxLen:
-    """Keep the newest messages of each shard, that many.
+    """Keep the newest messages of each shard, up to this number.
 
-    What is older is deleted, whether it was handled or not.
+    Older messages are deleted, whether they were handled or not.
 
     Attributes:
-        messages: How many; 1 or more. Of a stream over several keys, each keeps so
-            many.
-        exact: Whether to keep no more than that. Default: the server deletes whole
-            nodes of its own (100 messages, unless configured), so some more stay,
-            never fewer, and it costs next to nothing.
+        messages: How many; 1 or more. If a stream is spread over several keys, each key
+            keeps that many.
+        exact: Whether to keep no more than that. Default: the server deletes only whole
+            nodes of its data structure (100 messages, unless configured), so some more
+            messages stay, never fewer, and it costs almost nothing.
 
     Raises:
-        ConfigurationError: That is no number, or no flag.
+        ConfigurationError: `messages` is not a whole number of at least 1, or `exact`
+            not a bool.
 
     Example:
         >>> MaxLen(1_000_000)
@@ -50,21 +51,22 @@ class MaxLen:
 
 @dataclass(frozen=True, slots=True)
 class MaxAge:
-    """Keep the messages of each shard that are younger than that.
+    """Keep the messages of each shard that are younger than this age.
 
-    What is older is deleted by the next send, whether it was handled or not. Ages are
-    counted by ids, so by the server's clock, back from this process's clock, or from
-    the message's own time where it has one (`timestamp=`, `id=`). So the clocks must
-    agree far better than the age is long: one that is ahead by more than the age has
-    everything deleted, the message itself too.
+    The next send deletes older messages, whether they were handled or not. The age of a
+    message is the difference between the time in its id, which is the server's clock,
+    and this process's clock, or the sent message's own time if it has one
+    (`timestamp=`, `id=`). So the clocks must agree far better than the age is long: if
+    this process's clock is ahead by more than the age, everything is deleted, including
+    the message itself.
 
     Attributes:
         age: Seconds, or a timedelta; above 0.
         exact: Whether to keep nothing older. Default: as with `MaxLen`, some more
-            stay, never fewer.
+            messages stay, never fewer.
 
     Raises:
-        ConfigurationError: That is no duration above 0, or no flag.
+        ConfigurationError: `age` is not a duration above 0, or `exact` not a bool.
 
     Example:
         >>> MaxAge(timedelta(days=7))
@@ -81,20 +83,20 @@ class MaxAge:
 
 
 class KeepAll(Enum):
-    """That nothing is deleted, and that this is meant."""
+    """The retention that deletes nothing, on purpose."""
 
     KEEP_ALL = "keep_all"
-    """Everything is kept, whatever the producer's or the outlet's retention; and no
-    `unbounded_stream` is reported. For streams that are a record, and those that
-    `admin.trim` is run for."""
+    """Everything is kept, whatever the retention of the producer or the outlet, and no
+    `unbounded_stream` is reported. For streams that are a record, and for those that
+    are trimmed by `admin.trim`."""
 
 
 class Acked(Enum):
-    """What `admin.trim` may delete without anybody missing it."""
+    """The messages that `admin.trim` may delete without any group missing them."""
 
     ACKED = "acked"
-    """What every group of the stream has acknowledged. No retention: it has to be
-    asked of the groups, which a send can't do."""
+    """The messages that every group of the stream has acknowledged. This is not a
+    retention: the groups have to be queried for it, which a send can't do."""
 
 
 KEEP_ALL: Final = KeepAll.KEEP_ALL
@@ -105,10 +107,10 @@ Retention: TypeAlias = MaxLen | MaxAge | KeepAll
 
 
 def retention_of(value: object) -> Retention | None:
-    """Take a retention, or None.
+    """Check a retention, and return it; None is allowed too.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: It is neither a retention nor None.
     """
     if value is None or isinstance(value, MaxLen | MaxAge | KeepAll):
         return value

@@ -1,4 +1,4 @@
-"""What becomes of a message whose handler fails: tried again, and then given up.
+"""Retries: when a message whose handler fails is tried again, and when it is given up.
 
 Durations are seconds, as a number or a `timedelta`.
 """
@@ -21,10 +21,10 @@ Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 
 
 class DeadLetters(Enum):
-    """What is done, instead of keeping them, with messages that were given up."""
+    """Policies for messages that were given up, other than keeping them."""
 
     DROP = "drop"
-    """They are acknowledged, and told of."""
+    """The messages are acknowledged, and reported."""
     STOP = "stop"
     """The consumer ends with `GaveUp`; the message stays pending, and stops the next
     consumer too."""
@@ -36,17 +36,17 @@ STOP: Final = DeadLetters.STOP
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waiting that grows with every attempt.
+    """A delay that grows with every attempt.
 
     Attributes:
         first: Seconds after the first attempt; default 0.5.
-        factor: By how much each further wait is longer; default 2.
+        factor: The factor by which each further delay is longer; default 2.
         max: Seconds at most; default 60.
-        jitter: By which part a wait may be longer or shorter, so that what failed
-            together does not come back together; default 0.25, from 0 to 1.
+        jitter: The fraction by which a delay may be longer or shorter, so that messages
+            that failed together are not retried together; default 0.25, from 0 to 1.
 
     Raises:
-        ConfigurationError: A number makes no sense.
+        ConfigurationError: A number is out of range.
 
     Example:
         >>> Backoff(first=1, factor=3).delay(2, chance=0.5)
@@ -73,10 +73,10 @@ class Backoff:
                 )
 
     def delay(self, attempt: int, chance: float) -> float:
-        """Give the seconds to wait after an attempt.
+        """Return the seconds to wait after an attempt.
 
         Args:
-            attempt: Which one it was, from 1.
+            attempt: The number of the attempt, from 1.
             chance: A number from 0 to 1 that decides the jitter.
         """
         first, most = seconds(self.first, "first"), seconds(self.max, "max")
@@ -91,32 +91,33 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a message is tried, when again, and for how long each time.
+    """How often and when a message is tried, and how long each attempt may take.
 
     An attempt is a start of the handler, and is counted on the server. A handler that
     is cancelled because its consumer closes has not been attempted. While a message
-    waits for its next attempt its lease is kept and other messages go on, unless
-    `ordering` holds back those behind it.
+    waits for its next attempt, its lease is renewed, and other messages are handled,
+    unless `ordering` holds back those behind it.
 
     Attributes:
-        max_attempts: Starts of the handler, the first one included; default 5. After
-            the last one the message goes to the dead letters. None: for ever. With 1,
-            each start is confirmed by the server before the handler begins, and a
+        max_attempts: Starts of the handler, including the first one; default 5. After
+            the last attempt the message goes to the dead letters. None: no limit. With
+            1, each start is confirmed by the server before the handler begins, and a
             message that was running when its process was killed is not tried again.
         backoff: Seconds from a failure to the next attempt: a `Backoff` (default), a
-            sequence of durations whose last one repeats, or a function of the attempt
-            that failed, from 1.
-        timeout: Seconds that a handler may take; default None, as long as it likes.
-            Then it is cancelled, and that is a failure. A handler that is no async
-            function can't be cancelled: it is told of, and has failed when it ends.
-        on: The exceptions after which it is tried again; default `Exception`. After
-            others, and after those of `give_up_on`, it goes to the dead letters at
-            once. A timeout is always tried again, unless `give_up_on` has
-            `TimeoutError`.
+            sequence of durations whose last one repeats, or a function of the number of
+            the attempt that failed, from 1.
+        timeout: Seconds that a handler may take; default None, no limit. After that the
+            handler is cancelled, which is a failure. A handler that is not an async
+            function can't be cancelled: the timeout is reported, and the handler has
+            failed when it ends.
+        on: The exceptions after which a message is tried again; default `Exception`.
+            After other exceptions, and after those of `give_up_on`, it goes to the dead
+            letters at once. After a timeout it is always tried again, unless
+            `give_up_on` has `TimeoutError`.
         give_up_on: See `on`; default none.
 
     Raises:
-        ConfigurationError: A number or a type makes no sense.
+        ConfigurationError: A number or a type is invalid.
 
     Example:
         ```python
@@ -141,24 +142,24 @@ class Retry:
             object.__setattr__(self, name, _kinds(getattr(self, name), name))
 
     def delay(self, attempt: int, chance: float) -> float:
-        """Give the seconds to wait after an attempt that failed.
+        """Return the seconds to wait after an attempt that failed.
 
         Args:
-            attempt: Which one it was, from 1.
+            attempt: The number of the attempt, from 1.
             chance: A number from 0 to 1 that decides the jitter.
 
         Raises:
-            ConfigurationError: A function of yours gave something else.
+            ConfigurationError: The user's backoff function did not return a duration.
         """
         if isinstance(self.backoff, Backoff):
             return self.backoff.delay(attempt, chance)
         if isinstance(self.backoff, Sequence):
             last = len(self.backoff) - 1
             return seconds(self.backoff[min(attempt - 1, last)], "backoff")
-        return seconds(self.backoff(attempt), "what the backoff function gave")
+        return seconds(self.backoff(attempt), "the backoff function's result")
 
     def allows(self, error: BaseException) -> bool:
-        """Tell whether a message is tried again after an exception."""
+        """Return whether a message is tried again after an exception."""
         return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
 
 
@@ -185,7 +186,7 @@ def _kinds(kinds: Kinds, name: str) -> Kinds:
     for kind in listed:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(
-                f"Retry({name}={kind!r:.60}) is no exception's type; give one such as "
-                f"ValueError, or a tuple of them"
+                f"Retry({name}={kind!r:.60}) is not an exception type; give one such "
+                f"as ValueError, or a tuple of them"
             )
     return listed

@@ -1,4 +1,4 @@
-"""The router: handlers by stream, and by event type, run together."""
+"""The router: handlers registered by stream and event type, and run together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class Defaults(TypedDict, total=False):
-    """What a router can say for all its handlers; `Consumer` tells the meaning."""
+    """The options that a router can set for all its handlers; see `Consumer`."""
 
     auto_commit: AutoCommit | str
     prefetch: Prefetch
@@ -50,7 +50,7 @@ class Defaults(TypedDict, total=False):
 
 
 class HandlerOptions(Defaults, total=False):
-    """What can be said of a handler's consumer besides."""
+    """Further options of a single handler's consumer; see `Consumer`."""
 
     name: str | None
     mode: Mode | str | None
@@ -61,21 +61,22 @@ class HandlerOptions(Defaults, total=False):
 
 
 class Router:
-    """Handlers, and the consumers that they need.
+    """A set of handlers, and the consumers that they need.
 
-    A value like any other: it is made, given handlers, and run. Nothing connects
-    before that, and there may be several in a program.
+    A router is a plain value: you create it, register handlers, and run it. It connects
+    only when it runs, and a program may have several routers.
 
     Args:
-        url: The server, as for `Consumer`; `run` and `running` can name another one.
-            Default: the environment's `REDIS_URL`.
-        middleware: Stands around all handlers, outside of their own; see `Middleware`.
-        **defaults: Options of `Consumer` for all handlers that don't say otherwise:
+        url: The server, as for `Consumer`; `run`, `running` and `start` can override
+            it. Default: the environment's `REDIS_URL`.
+        middleware: Wraps all handlers, outside of their own middleware; see
+            `Middleware`.
+        **defaults: Options of `Consumer` for all handlers that don't override them:
             `auto_commit`, `prefetch`, `max_message_bytes`, `commit`, `claim`, `retry`,
             `dead_letters`, `mkstream`, `open_timeout`, `close_timeout`, `on_event`.
 
     Raises:
-        ConfigurationError: An option is unknown or makes no sense.
+        ConfigurationError: An option is unknown or invalid.
 
     Example:
         ```python
@@ -104,10 +105,10 @@ class Router:
         self._url = url
         self._middleware = checked(middleware)
         self._defaults: dict[str, Any] = dict(defaults)
-        # The handlers, and the same by the consumers that they share.
+        # The handlers, and the same handlers grouped by the consumers that they share.
         self._specs: tuple[HandlerSpec, ...] = ()
         self._shared: tuple[SharedConsumer, ...] = ()
-        # Whether another router has copied the handlers.
+        # Whether another router has included the handlers.
         self._included = False
         # The last run; None before the first.
         self._running: Running | None = None
@@ -124,37 +125,39 @@ class Router:
         middleware: Iterable[Middleware[Any]] = (),
         **options: Unpack[HandlerOptions],
     ) -> Callable[[F], F]:
-        """Register a handler for streams; a decorator, which leaves it as it is.
+        """Register a handler for streams; a decorator that returns it unchanged.
 
-        The handler has one parameter. Annotated with `Message[Order]` it is given the
-        message, with any other type the payload as that type, with `list[...]` of
-        either and `batch=` a list of them. Without an annotation it is given the
-        message if it is called `message` or `msg`, else the payload, both as bytes.
+        The handler has one parameter. If it is annotated with `Message[Order]`, the
+        handler is called with the message; with any other type, with the payload as
+        that type; with `list[...]` of either and `batch=`, with a list of them. Without
+        an annotation, it is called with the message if the parameter is named `message`
+        or `msg`, else with the payload, both as bytes.
 
         Handlers for different events of the same streams and group share a consumer;
-        all their options must be the same, but for `payload`, `codec` and
-        `middleware`. Its messages go to the handler of the type that `event_header`
-        names, or else to the one without `event`. Is there none, the message is
-        acknowledged, and each such type is told of once (`unhandled`).
+        all their options must be equal, except `payload`, `codec` and `middleware`. A
+        message goes to the handler for the type in its header `event_header`, or else
+        to the handler without `event`. If there is none, the message is acknowledged,
+        and each such type is reported once (`unhandled`).
 
         Args:
             *streams: The streams' names.
-            group: The consumer group; without, everybody sees everything.
-            event: The event type that is handled; default: all that no other handler
-                is for.
-            event_header: The header with the type in it; default `"type"`.
-            concurrency: Handlers at a time, as in `Consumer.run`; default 1.
-            ordering: What is handled in order, as in `Consumer.run`; default
+            group: The consumer group; without one, every consumer sees all messages.
+            event: The event type that is handled; default: all types without another
+                handler.
+            event_header: The header that holds the type; default `"type"`.
+            concurrency: How many handlers run at a time, as in `Consumer.run`; default
+                1.
+            ordering: Which messages are handled in order, as in `Consumer.run`; default
                 `"none"`.
-            batch: Handle messages by batches, as in `Consumer.run`; not together with
+            batch: Handle messages in batches, as in `Consumer.run`; not together with
                 `event`.
-            middleware: Stands around this handler, inside of the router's.
-            **options: The options of `Consumer`. `payload` goes before the annotation,
+            middleware: Wraps this handler, inside of the router's middleware.
+            **options: The options of `Consumer`. `payload` overrides the annotation,
                 but must not contradict it.
 
         Raises:
-            ConfigurationError: It is no handler, an option makes no sense, or there
-                is one for these messages already.
+            ConfigurationError: The function is not a valid handler, an option is
+                invalid, or these messages have a handler already.
             UsageError: The router is running, or included in another one.
 
         Example:
@@ -182,16 +185,17 @@ class Router:
         return registered
 
     def include(self, other: Router) -> None:
-        """Take over the handlers of another router, for example of another module.
+        """Add the handlers of another router, for example of another module.
 
-        What that router says for its handlers stays; what it leaves open, this one
-        says. This one's middleware stands outside of that one's. Its URL is not used.
-        It can be included in several, but takes no more handlers from now on: they
-        would be missing here.
+        The options that the other router sets for its handlers are kept; this router's
+        options apply where the other one sets none. This router's middleware runs
+        outside of the other's. The other router's URL is not used. A router can be
+        included in several others, but no handlers can be added to it afterwards,
+        because the routers that include it would miss them.
 
         Raises:
-            ConfigurationError: There is a handler for the same messages already.
-            UsageError: This one is running, or included itself.
+            ConfigurationError: Some messages have a handler already.
+            UsageError: This router is running, or included itself.
         """
         if other is self:
             raise ConfigurationError("a router can't include itself; give another one")
@@ -218,11 +222,11 @@ class Router:
         """Handle messages until `stop` is called.
 
         All consumers are opened before the first message is handled. When one of them
-        fails for good, the others drain, and its error is raised; when somebody closes
-        one of them alone, a `UsageError`.
+        fails permanently, the others drain, and its error is raised. When one consumer
+        alone is closed by other code, a `UsageError` is raised.
 
         Cancelling it cancels the handlers; their messages are not acknowledged, and
-        others get them. To let them finish, call `stop`.
+        other consumers receive them. To let the handlers finish, call `stop`.
 
         Args:
             url: The server; default: the router's own.
@@ -230,8 +234,8 @@ class Router:
 
         Raises:
             ConfigurationError: There is no handler, or the URL is wrong.
-            UsageError: It is running already.
-            PenstockError: A consumer can't be opened, or failed for good; see
+            UsageError: The router is running already.
+            PenstockError: A consumer can't be opened, or failed permanently; see
                 `Consumer`.
 
         Example:
@@ -253,21 +257,21 @@ class Router:
         Leaving it lets handlers finish, as `stop` does, also when the block raises.
         Cancelling the block cancels the handlers.
 
-        When a consumer fails for good, the block is cancelled, the other consumers
-        drain, and the error is raised from `async with`. The block is taken to be what
-        the task does that has entered it; where another task leaves it, use `start`.
+        When a consumer fails permanently, the block is cancelled, the other consumers
+        drain, and the error is raised from `async with`. The cancellation goes to the
+        task that has entered the block; if another task leaves it, use `start`.
 
         Args:
             url: The server; default: the router's own.
 
         Returns:
-            What to enter, or to start and close.
+            An object to enter, or to start and close.
 
         Raises:
             ConfigurationError: On entering: there is no handler, or the URL is wrong.
-            UsageError: On entering: it is running already.
-            PenstockError: On entering or leaving: a consumer can't be opened, or
-                failed for good.
+            UsageError: On entering: the router is running already.
+            PenstockError: On entering or leaving: a consumer can't be opened, or failed
+                permanently.
 
         Example:
             ```python
@@ -283,17 +287,18 @@ class Router:
         """Handle messages in the background until `aclose` or `stop`.
 
         Returns once all consumers are open, or `stop` was called. Any task may call
-        `aclose`. Cancelling this closes what is open, and is raised after that.
+        `aclose`. Cancelling `start` closes the consumers that are open, and then raises
+        the cancellation.
 
-        When a consumer fails for good, `on_event` is told at once
-        (`consumer_failed`), the others drain, and `aclose` raises the error.
+        When a consumer fails permanently, `consumer_failed` is reported to `on_event`
+        at once, the other consumers drain, and `aclose` raises the error.
 
         Args:
             url: The server; default: the router's own.
 
         Raises:
             ConfigurationError: There is no handler, or the URL is wrong.
-            UsageError: It is running already.
+            UsageError: The router is running already.
             PenstockError: A consumer can't be opened.
 
         Example:
@@ -306,24 +311,24 @@ class Router:
         await self.running(url).start()
 
     async def aclose(self) -> None:
-        """Drain as `stop` does, and wait for the end; from any task.
+        """Drain as `stop` does, and wait for the end; any task may call it.
 
-        While it is not running it does nothing. Called by a handler, or by a task that
-        one has started, it returns at once. Cancelling it gives up the wait: it drains
-        all the same.
+        While the router is not running it does nothing. If a handler calls it, or a
+        task that a handler has started, it returns at once. Cancelling it ends the wait
+        only: the router drains all the same.
 
         Raises:
-            UsageError: Called in another event loop or thread; use `stop` there.
-            PenstockError: A consumer has failed for good, and the router was opened
+            UsageError: It was called in another event loop or thread; use `stop` there.
+            PenstockError: A consumer has failed permanently, and the router was opened
                 by `start`.
         """
         if self._running is not None:
             await self._running.aclose()
 
     def _begin(self, url: str | None, running: Running) -> ConsumerSet:
-        """Make the consumers of a run."""
+        """Create the consumers of a run."""
         if self._consumer_set is not None:
-            raise UsageError("this router is running already; make another one")
+            raise UsageError("this router is running already; create another one")
         if not self._shared:
             raise ConfigurationError(
                 "this router has no handlers; register some with @router.handler(...), "
@@ -335,23 +340,24 @@ class Router:
 
     @property
     def _consumer_set(self) -> ConsumerSet | None:
-        """The consumers, while they open, are open or close."""
+        """The consumers, while they are opening, open or closing."""
         return None if self._running is None else self._running.consumer_set
 
     def stop(self) -> None:
-        """Drain: read no more, let handlers finish, commit, give back the rest.
+        """Drain: stop reading, let handlers finish, commit, and release the rest.
 
-        Returns at once; `run` returns when that is done. Handlers have the
+        Returns at once; `run` returns when the draining is done. Handlers have the
         `close_timeout` of their consumer to finish; those that take longer are
-        cancelled, and their messages given back. Call it from anywhere: a handler, a
-        signal handler, another thread. While it is not running it does nothing.
+        cancelled, and their messages released. It can be called from anywhere: a
+        handler, a signal handler, another thread. While the router is not running it
+        does nothing.
         """
         if self._consumer_set is not None:
             self._consumer_set.stop()
 
     @property
     def consumers(self) -> tuple[Consumer[Any], ...]:
-        """The consumers that are open, to ask them for statistics or lag."""
+        """The consumers that are open, for example to query their statistics or lag."""
         return () if self._consumer_set is None else self._consumer_set.open
 
     @property

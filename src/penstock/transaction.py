@@ -1,6 +1,7 @@
-"""A transaction: what a message brings about in Redis, and its acknowledgement, as one.
+"""Transactions: a message's outputs in Redis and its acknowledgement, applied as one.
 
-What it gathers is checked, worded and applied behind it; here is what a user holds.
+This module has the class for users. The modules behind it check a transaction's
+commands, encode them and apply them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Arg: TypeAlias = str | bytes | int | float
 
 
 class TransactionSink(Protocol[R]):
-    """Gathers what is to be applied, and has it applied."""
+    """Collects the commands of a transaction, and has them applied."""
 
     applied: bool | None
     results: Sequence[Any]
@@ -43,48 +44,49 @@ class TransactionSink(Protocol[R]):
 
 
 class Transaction(Generic[R]):
-    """What `Message.transaction()` gives: outputs and the acknowledgement in one step.
+    """A message's outputs and its acknowledgement, in one atomic step.
 
-    Use it with `async with`. What the block gathers is applied when it is left without
-    an exception: everything, and the acknowledgement with it, or nothing where the
-    message has been acknowledged already. An exception applies nothing and goes on.
+    `Message.transaction()` returns it. Use it with `async with`. When the block is left
+    without an exception, everything that it has added is applied together with the
+    acknowledgement, or nothing if the message has been acknowledged already. If the
+    block raises, nothing is applied and the exception is raised.
 
-    Leaving the block waits for the server, over any number of reconnects. Cancelling
-    that leaves open whether it was applied; the message may come again then, and what
-    it brings about will still be there once.
+    Leaving the block waits for the server, over any number of reconnects. If that is
+    cancelled, the transaction may or may not have been applied. The message may be
+    redelivered then, and its outputs will still exist only once.
     """
 
     __slots__ = ("_over", "_sink")
 
     def __init__(self, sink: TransactionSink[R]) -> None:
         self._sink = sink
-        # None before the block, False in it, True after it.
+        # None before the block, False inside it, True after it.
         self._over: bool | None = None
 
     @property
     def applied(self) -> bool | None:
-        """Whether the block's outputs were applied by it; after the block.
+        """Whether this transaction was applied; known after the block.
 
-        True: they were, and the message is acknowledged. False: nothing was, because
-        the message had been acknowledged before, for example by another consumer that
-        took it over, or because its stream was deleted and recreated. None before the
-        end; and after it where a reply was lost on the way: then the message is
-        acknowledged, most likely by this very transaction.
+        True: it was applied, and the message is acknowledged. False: nothing was
+        applied, because the message had been acknowledged before, for example by
+        another consumer that claimed it, or because its stream was deleted and
+        recreated. None before the end of the block; and after it if a reply was lost:
+        then the message is acknowledged, most likely by this very transaction.
         """
         return self._sink.applied
 
     @property
     def results(self) -> Sequence[Any]:
-        """The replies of `send` and `command`, in their order, if it was applied.
+        """The replies to `send` and `command`, in their order, if it was applied.
 
-        As a script sees them, so whole numbers above 2**53 are rounded here; what is
-        stored is exact. Empty where `applied` is not True.
+        The replies are as a script receives them, so whole numbers above 2**53 are
+        rounded here; the stored values are exact. Empty if `applied` is not True.
         """
         return self._sink.results
 
     @property
     def receipts(self) -> Sequence[R]:
-        """The receipts of what was sent, in order; empty as `results` is."""
+        """The receipts of the messages sent, in order; empty when `results` is."""
         return self._sink.receipts
 
     def send(
@@ -97,21 +99,21 @@ class Transaction(Generic[R]):
         codec: Codec[Any] | None = None,
         shards: int | None = None,
     ) -> None:
-        """Have a message sent with the rest.
+        """Add a message to be sent with the transaction.
 
         Args:
-            stream: Where to, on the consumer's server.
-            payload: What; `bytes` and `str` as they are, anything else as JSON.
-            key: What it belongs to; default: nothing.
+            stream: The stream's name, on the consumer's server.
+            payload: The payload; `bytes` and `str` unchanged, anything else as JSON.
+            key: The message's key; default: none.
             headers: Text by name; `msg` and `key` are reserved.
             codec: Encodes the payload in another way.
-            shards: Over how many keys the stream is spread, by `KeyHash`; default: it
-                is one key.
+            shards: The number of keys over which the stream is spread, by `KeyHash`;
+                default: it is one key.
 
         Raises:
             ConfigurationError: Stream, key, headers or payload can't be sent, or are
                 too much for one transaction.
-            UsageError: Outside the block.
+            UsageError: It was called outside the block.
         """
         self._check("send()")
         self._sink.send(
@@ -121,18 +123,19 @@ class Transaction(Generic[R]):
     def command(
         self, name: str, *args: Arg, keys: Iterable[str | bytes] | None = None
     ) -> None:
-        """Have a Redis command run with the rest.
+        """Add a Redis command to be run with the transaction.
 
         Args:
             name: The command, for example `HINCRBY`.
-            *args: Its arguments; numbers are written out.
-            keys: Which keys it uses; needed for commands that Penstock does not know.
+            *args: Its arguments; numbers are converted to text.
+            keys: The keys that it uses; needed for commands that Penstock does not
+                know.
 
         Raises:
-            ConfigurationError: The command can't be in a transaction (it would block,
-                or belongs to the connection), an argument won't do, or it is too much
-                for one transaction.
-            UsageError: Outside the block.
+            ConfigurationError: The command is not possible in a transaction (it would
+                block, or affects the connection), an argument is invalid, or it is too
+                much for one transaction.
+            UsageError: It was called outside the block.
         """
         self._check("command()")
         self._sink.command(name, args, keys)
@@ -147,7 +150,7 @@ class Transaction(Generic[R]):
     async def __aenter__(self) -> Self:
         if self._over is not None:
             raise UsageError(
-                "a transaction is used once; take another one: message.transaction()"
+                "a transaction is used once; create another one: message.transaction()"
             )
         self._over = False
         return self
@@ -158,12 +161,12 @@ class Transaction(Generic[R]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Apply it, unless the block raised.
+        """Apply the transaction, unless the block raised.
 
         Raises:
             TransactionFailed: The server refused it; nothing was applied.
-            TransactionBroken: The server refused a part of it, and what stood before
-                is applied. The message goes to the dead letters.
+            TransactionBroken: The server refused a command of it, and the commands
+                before that one are applied. The message goes to the dead letters.
             UsageError: The message was given another outcome in the block.
             ClosedError: The consumer has closed.
         """

@@ -53,17 +53,17 @@ async def operator(
         yield login
 
 
-def spy(office: Any, on_reply: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have something done after each write of an office, before it sees the replies."""
-    line = office._line
-    calls = line.calls
+def spy(dead: Any, on_reply: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `on_reply` after each write of `admin.dead`, before it sees the replies."""
+    connection = dead._connection
+    calls = connection.calls
 
     async def spied(batch: Sequence[Any]) -> Any:
         answers = await calls(batch)
         await on_reply(batch)
         return answers
 
-    monkeypatch.setattr(line, "calls", spied)
+    monkeypatch.setattr(connection, "calls", spied)
 
 
 # -- looking --------------------------------------------------------------------------
@@ -739,14 +739,14 @@ async def awaited(_: object) -> bool:
         ("list", {"stream": ""}, "no stream name"),
         ("redrive", {"stream": "\ud800"}, "lone surrogate"),
         ("list", {"limit": 0}, "whole number"),
-        ("list", {"after": "yesterday"}, "no entry id"),
+        ("list", {"after": "yesterday"}, "not an entry id"),
         ("list", {"after": 5}, "no id"),
         ("list", {"where": "all"}, "can't be called"),
         ("list", {"dead_letters": ""}, "no stream name"),
         ("list", {"dead_letters": "orders"}, "is the stream itself"),
-        ("each", {"after": "yesterday"}, "no entry id"),
+        ("each", {"after": "yesterday"}, "not an entry id"),
         ("each", {"where": 1}, "can't be called"),
-        ("redrive", {"ids": "x"}, "no entry id"),
+        ("redrive", {"ids": "x"}, "not an entry id"),
         ("redrive", {"ids": b"1-1"}, "no id"),
         ("redrive", {"ids": 5}, "no id"),
         ("redrive", {"ids": [5]}, "no id"),
@@ -772,6 +772,18 @@ async def test_what_makes_no_sense_is_refused_at_once(
     shell = Admin("redis://127.0.0.1:1")
     with pytest.raises(ConfigurationError, match=words):
         await getattr(shell.dead, call)(**{"stream": "orders", **given})
+
+
+@pytest.mark.parametrize(
+    "call", [admin.dead.list, admin.dead.redrive, admin.dead.purge]
+)
+async def test_the_functions_refuse_it_before_they_connect(call: Any) -> None:
+    with pytest.raises(ConfigurationError, match="whole number"):
+        await call("orders", limit=0, url="redis://127.0.0.1:1")
+
+
+def test_the_former_name_of_the_class_still_works() -> None:
+    assert admin.DeadLetterOffice is admin.DeadLetterAdmin
 
 
 async def test_an_async_filter_is_refused_before_it_means_everything(

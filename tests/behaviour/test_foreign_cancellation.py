@@ -285,7 +285,7 @@ async def test_so_it_is_when_something_else_cancels_its_task(
     @router.handler(stream, group="g")
     async def cancels(message: Message[bytes]) -> None:
         for task in asyncio.all_tasks():
-            if task.get_name().endswith("Together._serve"):
+            if task.get_name().endswith("ConsumerSet._serve"):
                 task.cancel()
 
     await send(url, stream, 1)

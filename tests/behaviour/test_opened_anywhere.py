@@ -376,7 +376,7 @@ async def test_a_defect_in_the_background_is_raised_as_one_plain_exception(
 
     using = asyncio.create_task(use())
     await asyncio.sleep(0.01)
-    monkeypatch.setattr(session.ledger.__class__, "received", broken)
+    monkeypatch.setattr(type(session.ledger.deliveries), "received", broken)
     await redis.xadd(stream, {"msg": "1"})
     async with asyncio.timeout(10):
         if way in {"next", "loop", "run"}:
@@ -449,7 +449,7 @@ async def test_a_block_that_fails_beside_its_consumer_says_so(
         async with Consumer(stream, url=url, group="g") as consumer:
             session: Any = consumer._session
             monkeypatch.setattr(
-                session.ledger.__class__, "received", lambda *_, **__: 1 // 0
+                type(session.ledger.deliveries), "received", lambda *_, **__: 1 // 0
             )
             await redis.xadd(stream, {"msg": "1"})
             await eventually(lambda: failed(session))

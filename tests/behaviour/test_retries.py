@@ -271,7 +271,7 @@ async def test_a_message_has_one_outcome(url: str, stream: str, redis: Any) -> N
                 message.ack()
         with pytest.raises(UsageError, match="too late"):
             nacked.reject()
-        with pytest.raises(ConfigurationError, match="no duration"):
+        with pytest.raises(ConfigurationError, match="not a duration"):
             plain.nack(-1)
         plain.ack()
         await consumer.commit()

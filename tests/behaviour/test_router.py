@@ -154,9 +154,9 @@ async def test_a_codec_goes_before_the_annotation(
     [
         ({"concurrency": 0}, "concurrency"),
         ({"ordering": "some"}, "ordering='some'"),
-        ({"event": ""}, "no event type"),
-        ({"event": b"x"}, "no event type"),
-        ({"event_header": ""}, "no header's name"),
+        ({"event": ""}, "not an event type"),
+        ({"event": b"x"}, "not an event type"),
+        ({"event_header": ""}, "not a header's name"),
         ({"mode": "sometimes"}, "'realtime'"),
         ({"start": "yesterday"}, "entry id"),
         ({"name": ""}, "leave it out"),

@@ -95,5 +95,5 @@ async def test_a_callable_s_nonsense_is_refused(url: str, stream: str) -> None:
 
 
 def test_shards_and_sharder_together_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="twice"):
+    with pytest.raises(ConfigurationError, match="exclude each other"):
         Producer("redis://localhost", shards=2, sharder=RoundRobin(2))

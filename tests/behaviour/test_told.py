@@ -17,7 +17,7 @@ from penstock import (
     Producer,
     SendFailed,
 )
-from penstock._tasks.reporting import paced
+from penstock._tasks.reporting import rate_limited
 from penstock.events import Event
 from support.events import Events
 from support.waiting import eventually, pending, read, send
@@ -134,7 +134,7 @@ async def test_sends_that_fail_are_counted_with_their_streams(
 
 
 async def test_refusals_that_are_passed_over_are_counted(events: Events) -> None:
-    tell = paced(events)
+    tell = rate_limited(events)
     for _ in range(5):
         tell(Event("read_refused", facts={"reply": "LOADING"}))
     assert [event.facts for event in events] == [{"reply": "LOADING"}]

@@ -423,5 +423,5 @@ def test_a_consumer_s_codec_is_looked_at_when_it_is_made() -> None:
         lambda: Producer(codec=codec),
         lambda: Producer().to("a", codec=codec),
     ):
-        with pytest.raises(ConfigurationError, match="no media type"):
+        with pytest.raises(ConfigurationError, match="not a media type"):
             make()

@@ -200,9 +200,12 @@ async def test_closing_that_raises_ends_and_says_why(
     [message] = await read(consumer, 1)
     session: Any = consumer._session
     message.ack()
-    where = {"let_go": session.hands, "release": session.ledger, "flush": None}
-    owner = where[step] or session._committer
-    monkeypatch.setattr(type(owner), step, broken)
+    owners = {
+        "let_go": session.checkouts,
+        "release": session.ledger.removals,
+        "flush": session._parts.group.committer,
+    }
+    monkeypatch.setattr(type(owners[step]), step, broken)
     committing = asyncio.create_task(outcome(consumer.commit()))
     async with asyncio.timeout(5):
         with pytest.raises(ZeroDivisionError, match="in closing"):

@@ -41,7 +41,9 @@ def test_the_name_says_what_is_watched_and_by_whom(url: str, name: str) -> None:
     assert names_sentinels(url)
     address, sentinels = parse(url)
     assert address.name == name
-    assert name == f"{sentinels.service}@{','.join(p.name for p in sentinels.places)}"
+    assert (
+        name == f"{sentinels.service}@{','.join(p.name for p in sentinels.addresses)}"
+    )
 
 
 def test_other_urls_name_no_sentinels() -> None:
@@ -59,7 +61,7 @@ def test_the_login_is_the_servers_and_sentinels_have_their_own() -> None:
     assert (server.host, server.port) == ("10.0.0.1", 6380)
     assert (server.username, server.password, server.db) == ("al", "p@ss", 3)
     assert server.client_name == "me"
-    for place in sentinels.places:
+    for place in sentinels.addresses:
         there: Any = place.connection()
         assert (there.username, there.password, there.db) == ("watch", "h&r", 0)
         assert there.client_name is None
@@ -155,7 +157,7 @@ async def test_the_first_that_answers_is_believed_and_asked_first_from_then_on()
         assert fakes[0].accepted == before
         assert fakes[3].accepted == 0
         # The list itself is kept, the one who answered in front.
-        ports = [place.name.rpartition(":")[2] for place in sentinels.places]
+        ports = [place.name.rpartition(":")[2] for place in sentinels.addresses]
         order = [fakes[2].port, nobody, fakes[0].port, fakes[1].port, fakes[3].port]
         assert ports == [str(port) for port in order]
 

@@ -46,7 +46,7 @@ EXAMPLES: list[tuple[PenstockError, str]] = [
     (CommandError("XADD", "OOM", "OOM no memory", "free some"), "free some"),
     (SendFailed("orders", "OOM", "no memory"), "send it again"),
     (StreamMissing("orders"), "send to it first"),
-    (SendUnknown("orders", "reset"), "look, or send again"),
+    (SendUnknown("orders", "reset"), "check the stream"),
     (NotDurable(None, "orders", "1-1", wanted=2, achieved=1), "allow more time"),
     (
         NotDurable(None, "orders", "1-1", wanted=3, achieved=0, durable=False),
@@ -57,7 +57,7 @@ EXAMPLES: list[tuple[PenstockError, str]] = [
         TransactionBroken(
             "orders", "1-1", applied=1, total=2, code="ERR", reason="overflow"
         ),
-        "before its dead letter is sent back",
+        "before you redrive its dead letter",
     ),
     (DecodeError("orders", "1-1", "no field"), "check the payload type"),
     (GaveUp("orders", "1-1", 5, "ValueError"), "acknowledge it"),

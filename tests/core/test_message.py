@@ -86,7 +86,7 @@ def test_what_is_no_id_is_refused(text: str) -> None:
 
 
 def test_bytes_that_are_no_ascii_are_refused_and_not_raised_about_in_python() -> None:
-    with pytest.raises(ConfigurationError, match="is no entry id"):
+    with pytest.raises(ConfigurationError, match="is not an entry id"):
         EntryId.parse(b"\xff-1")
 
 
@@ -98,9 +98,9 @@ def test_a_huge_text_that_is_no_id_is_cut_in_the_error() -> None:
 
 @pytest.mark.parametrize("part", [-1, MAX + 1, 1.0, "1", None, True])
 def test_an_id_is_made_of_two_unsigned_64_bit_integers(part: Any) -> None:
-    with pytest.raises(ConfigurationError, match="no part of an entry id"):
+    with pytest.raises(ConfigurationError, match="not a part of an entry id"):
         EntryId(part, 0)
-    with pytest.raises(ConfigurationError, match="no part of an entry id"):
+    with pytest.raises(ConfigurationError, match="not a part of an entry id"):
         EntryId(0, part)
 
 

@@ -250,7 +250,7 @@ def test_what_is_no_place_is_refused(wrong: Any) -> None:
 
 
 def test_what_is_not_even_text_is_refused_by_the_options_name() -> None:
-    with pytest.raises(ConfigurationError, match=r"^seek\(to\)=5 is no place"):
+    with pytest.raises(ConfigurationError, match=r"^seek\(to\)=5 is not a position"):
         place(5, "seek(to)")  # type: ignore[arg-type]
 
 

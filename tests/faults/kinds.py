@@ -193,6 +193,8 @@ async def wrong_type(rig: Rig, chance: Random) -> None:
     key = chance.choice(rig.observer.keys)
     async with rig.lock, _admin(rig) as client:
         since = time.monotonic()
+        if not await client.exists(key):
+            return  # flushed, and nothing sent since
         there = client.pipeline(transaction=True)
         await there.rename(key, "elsewhere").set(key, "x").execute()
         await asyncio.sleep(chance.uniform(0.2, 2))

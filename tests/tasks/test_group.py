@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol.replies import ErrorReply, GroupInfo, Summary
 from penstock._tasks.group import Membership, floors
 from support.ledger import A
+from support.scripted import ScriptedConnection
 
 GROUPS = [GroupInfo(b"f", 1, 0, b"9-0", 0), GroupInfo(b"g", 1, 0, b"7-0", 0)]
 NOTHING = Summary(0, None, None, None)
@@ -31,8 +31,5 @@ MEMBER = cast("Membership", SimpleNamespace(group="g", name="c"))
 async def test_a_floor_is_below_the_lowest_pending_or_the_last_delivered(
     groups: Any, summary: Any, floor: bytes | None
 ) -> None:
-    async def calls(_: Any) -> list[Any]:
-        return [groups, summary]
-
-    line = cast("CommandConnection", SimpleNamespace(calls=calls))
-    assert await floors(line, MEMBER, [A]) == [floor]
+    connection = ScriptedConnection(lambda _: [groups, summary]).for_commands
+    assert await floors(connection, MEMBER, [A]) == [floor]

@@ -1,5 +1,5 @@
-"""The way to the server: the only place that knows redis-py and hiredis.
+"""Connections to the server: the only package that imports redis-py and hiredis.
 
-redis-py makes the connections (URLs, TLS, credentials); once one is ready its
-transport is driven by `Connection`, which pairs requests and replies in batches.
+redis-py makes the connections (URLs, TLS, credentials). Once a connection is ready,
+`Connection` drives its transport and pairs requests and replies in batches.
 """

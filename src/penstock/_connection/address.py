@@ -1,4 +1,4 @@
-"""URLs to redis-py connections, with secrets kept out of every text."""
+"""Server addresses: URLs to redis-py connections, without secrets in any text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["EMBEDDED", "Address", "find_url", "parse"]
 EMBEDDED: Final = "embedded"
 _SCHEMES: Final = ("redis", "rediss", "unix")
 
-# Settings of redis-py's pools and retries that a shared REDIS_URL may carry. They
+# Settings of redis-py's pools and retries that a shared REDIS_URL may contain. They
 # have no meaning here: Penstock keeps its own connections and never re-sends blindly.
 _IGNORED: Final = frozenset(
     (
@@ -30,8 +30,9 @@ _IGNORED: Final = frozenset(
     )
 )
 
-# What the query of a URL may say. redis-py takes any parameter of its connections
-# there, also those that need an object and fail on text at some later time.
+# The options that the query of a URL may set. redis-py accepts any parameter of its
+# connections there, including those that need an object and fail on text at some later
+# time.
 _KNOWN: Final = frozenset(
     (
         "client_name",
@@ -60,21 +61,21 @@ _KNOWN: Final = frozenset(
 
 _CONNECT_TIMEOUT: Final = 5.0
 _REPLY_TIMEOUT: Final = 10.0
-# Seconds; some event loops refuse timers of many thousand years.
+# Seconds. Some event loops refuse timers of many thousand years.
 _LONGEST: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is and how to get in.
+    """The address of a server, with everything that is needed to connect to it.
 
     Attributes:
-        name: `host:port` or the socket's path, or whatever says best where it is; fit
-            for any log.
+        name: `host:port`, the socket's path, or the best other description of where the
+            server is; safe for any log.
         connect_timeout: Seconds for a connection with its handshake; default 5
             (`?socket_connect_timeout=` in the URL).
-        reply_timeout: Seconds of silence while a reply is due, on top of the time
-            that a blocking command may wait; default 10 (`?socket_timeout=`).
+        reply_timeout: Seconds of silence while a reply is due, in addition to the time
+            for which a blocking command may wait; default 10 (`?socket_timeout=`).
     """
 
     name: str
@@ -84,26 +85,26 @@ class Address:
     _options: dict[str, Any] = field(repr=False, compare=False)
 
     def connection(self) -> AbstractConnection:
-        """Make redis-py's connection, not connected yet."""
+        """Create redis-py's connection, which is not connected yet."""
         return self._kind(**self._options)
 
     def at(self, host: str, port: int) -> Address:
-        """Give the same for another host, by its own name."""
+        """Return this address for another host, under that host's name."""
         options = {**self._options, "host": host, "port": port}
         return replace(self, name=_name_of(host, port), _options=options)
 
     def redact(self, text: str) -> str:
-        """Take the password out of a text, should it ever have got into it."""
+        """Remove the password from a text, in case it ever got into it."""
         secret = self._options.get("password")
         return text.replace(secret, "***") if secret else text
 
 
 def find_url(url: str | None) -> str:
-    """Take the URL given, or else the environment's REDIS_URL.
+    """Return the given URL, or else the environment's REDIS_URL.
 
     Raises:
-        ConfigurationError: There is neither. Localhost is never assumed: it may be
-            somebody's database.
+        ConfigurationError: Neither is set. Localhost is never assumed: the server there
+            may be an unrelated database.
     """
     found = url or os.environ.get("REDIS_URL")
     if not found:
@@ -115,11 +116,11 @@ def find_url(url: str | None) -> str:
 
 
 def parse(url: str) -> Address:
-    """Read a `redis://`, `rediss://` or `unix://` URL.
+    """Parse a `redis://`, `rediss://` or `unix://` URL.
 
     Raises:
-        ConfigurationError: It can't be one; the sentence never quotes it, since its
-            parts may be pieces of a password.
+        ConfigurationError: The URL is invalid. The error message never quotes it, since
+            its parts may be pieces of a password.
     """
     parts = _split(url)
     options = _options(url)
@@ -134,8 +135,8 @@ def parse(url: str) -> Address:
             "socket_connect_timeout and socket_timeout are seconds, above 0 and up to "
             "a day; leave them out of the URL for the defaults"
         )
-    # Deadlines are ours, since a blocking read outlasts any socket timeout. Without
-    # driver_info a connection costs one round trip less.
+    # Penstock keeps the deadlines itself, since a blocking read outlasts any socket
+    # timeout. Without driver_info a connection costs one round trip less.
     options |= {
         "socket_timeout": None,
         "socket_connect_timeout": None,
@@ -147,8 +148,9 @@ def parse(url: str) -> Address:
     return address
 
 
-# What fails below is kept out of the errors' `__context__`, too: it quotes the URL.
-# So these give None or a sentence, and their callers raise.
+# The exceptions that are caught below quote the URL, so they must not become the
+# `__context__` of an error either. That is why these functions return None or a
+# message, or raise outside the `except` block.
 
 
 def _options(url: str) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def _options(url: str) -> dict[str, Any]:
     try:
         return dict(parse_url(url))
     except ValueError as error:
-        # redis-py names the query option only, never its value.
+        # redis-py names only the query option, never its value.
         wrong = str(error)
     raise ConfigurationError(f"the server's URL is wrong: {wrong}")
 
@@ -169,7 +171,7 @@ def _unusable(address: Address) -> str:
             "the server's URL has an option that its scheme has not; "
             "ssl_* are for rediss://, socket_keepalive is not for unix://"
         )
-    except Exception as error:  # noqa: BLE001 - whatever redis-py checks
+    except Exception as error:  # noqa: BLE001 - any check of redis-py
         return (
             f"the server's URL has options that do not work together "
             f"({type(error).__name__}); check its ssl_* and protocol settings"
@@ -184,7 +186,7 @@ def _try_split(url: str) -> SplitResult | None:
         _ = parts.port
     except (ValueError, AttributeError, TypeError):
         return None
-    # urlsplit drops tabs and newlines silently, also out of a password.
+    # urlsplit silently drops tabs and newlines, even those in a password.
     return None if any(ch < " " or ch == "\x7f" for ch in url) else parts
 
 

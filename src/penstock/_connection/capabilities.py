@@ -1,7 +1,7 @@
-"""What a server can do beyond the commands that Penstock needs.
+"""Optional server features: checks for commands that only some producers need.
 
-Found by trying, never by version: Valkey reports `redis_version` 7.2.4 for
-compatibility, and managed servers switch commands off.
+A feature is found by trying it, never by version: Valkey reports `redis_version` 7.2.4
+for compatibility, and managed servers disable commands.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ async def require(
     replicas: bool = False,
     durable: bool = False,
 ) -> None:
-    """Make sure that a producer's options can be kept, by trying.
+    """Check, by trying, that the server supports a producer's options.
 
     Args:
         connection: A connection that has written nothing.
-        scripts: For `idempotent=True`.
-        replicas: For `replicas=`.
-        durable: For `durable=True`.
+        scripts: Whether to check what `idempotent=True` needs.
+        replicas: Whether to check what `replicas=` needs.
+        durable: Whether to check what `durable=True` needs.
 
     Raises:
-        ConfigurationError: The server has not what they need, or forbids it.
+        ConfigurationError: The server does not have a needed command, or forbids it.
         ConnectionLost: The connection ended before the replies.
     """
     tries: list[tuple[str, Command]] = []
@@ -46,7 +46,7 @@ async def require(
         tries.append((_NO_WAIT_AOF, commands.wait_aof(0, 1)))
     answers = await connection.calls([command for _, command in tries])
     for (sentence, _), reply in zip(tries, answers, strict=True):
-        # What passes says nothing about what there is.
+        # A transient error says nothing about what the server supports.
         if isinstance(reply, ErrorReply) and not reply.passing:
             where = f"{connection.address.name} says: {reply.text}"
             raise ConfigurationError(f"{sentence}; {where}")

@@ -1,4 +1,4 @@
-"""Making a connection: redis-py does it, and its errors become ours."""
+"""Connection setup: redis-py connects, and its errors become Penstock's."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["connect"]
 
 
 async def connect(address: Address) -> Connection:
-    """Make a connection, with TLS, credentials and database as the URL says.
+    """Connect, with TLS, credentials and database as the URL says.
 
-    Cancelling it leaves nothing behind.
+    If this is cancelled, no connection stays open.
 
     Raises:
-        ConnectError: There is no way to a server, or it is none.
+        ConnectError: The server cannot be reached, or is no Redis server.
         AccessError: The server refused the credentials.
     """
     connection = address.connection()
     transports: list[asyncio.WriteTransport] = []
 
     async def shake_hands(connection: AbstractConnection) -> None:
-        # redis-py lets go of its transport when it fails, and TLS would then wait 30 s
-        # for the other side's goodbye.
+        # redis-py drops its reference to the transport when it fails, and TLS would
+        # then wait 30 s for the peer's close_notify.
         writer = connection._writer  # noqa: SLF001
-        assert writer is not None  # noqa: S101 - it says that it is open
+        assert writer is not None  # noqa: S101 - redis-py says that it is open
         transports.append(writer.transport)
         await connection.on_connect()
 
@@ -51,19 +51,20 @@ async def connect(address: Address) -> Connection:
         failure = _explain(address, error)
     else:
         return Connection(address, connection, asyncio.get_running_loop())
-    # Out here it has no `__context__`: redis-py's errors may quote what was sent.
+    # Raised here, outside the `except` block, the error has no `__context__`:
+    # redis-py's errors may quote what was sent.
     raise failure
 
 
 def _explain(address: Address, error: Exception) -> ServerError:
     reason = printable(address.redact(without_arguments(str(error))))
-    # By a Unix socket redis-py shakes hands while it connects, and wraps what fails.
+    # On a Unix socket redis-py does its handshake while it connects, and wraps errors.
     refusals = AuthenticationError | NoPermissionError
     if isinstance(error, refusals) or isinstance(error.__cause__, refusals):
         return AccessError(address.name, reason)
     if isinstance(error, TimeoutError):
         reason = f"no answer within {address.connect_timeout:g} s"
     elif not isinstance(error, RedisError | OSError):
-        # For example an AttributeError, when HELLO is answered by no map.
+        # For example an AttributeError, if the reply to HELLO is not a map.
         reason = "what answers there is no Redis server"
     return ConnectError(address.name, reason or type(error).__name__)

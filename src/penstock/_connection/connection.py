@@ -1,14 +1,16 @@
-"""One connection: requests out, replies in, in batches.
+"""A connection: sends requests and receives replies, in batches.
 
-redis-py connects and shakes hands (`connect.py`); then `Connection` takes over its
-transport. A request is packed bytes and the number of replies that they will bring; its
-result is a future. So writes can follow each other without waiting, a batch costs one
-wake-up, and to cancel whoever waits leaves the connection as it was: its replies still
-are counted off. (redis-py's own `read_response` costs three to five times as much per
-reply, and a cancelled one costs the connection.)
+redis-py connects and does the handshake (`connect.py`); then `Connection` drives its
+transport. A request is packed bytes and the number of replies that they bring; its
+result is a future. This has three effects. Writes can follow each other without
+waiting. A batch costs one wake-up. And cancelling a caller that waits leaves the
+connection in step, because the replies of its request are still counted. (redis-py's
+own `read_response` costs three to five times as much per reply, and cancelling it costs
+the connection.)
 
-What comes is looked at before anybody gets it: a reply that is not what its command
-brings ends the connection, and all that came with it counts as lost.
+Replies are validated before any caller gets them. A reply that its command cannot
+return ends the connection, and all replies that were received together with it count as
+lost.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 
 from penstock._connection.address import Address
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock._core.protocol import commands, reply_parsing
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
@@ -41,13 +43,13 @@ Replies: TypeAlias = "asyncio.Future[list[Any]]"
 Read: TypeAlias = Callable[[list[Any]], list[Any]]
 
 DEMOTED: Final = "READONLY"
-"""How the reason begins for which a server is left that is a replica now."""
+"""The beginning of the reason for leaving a server that has become a replica."""
 
-# Bytes of a request that may take longer than its reply.
-_LONG: Final = 65536
-_MORE: Final = object()
+# Bytes. Sending a longer request may take longer than the wait for its reply.
+_LONG_REQUEST: Final = 65536
+_INCOMPLETE: Final = object()
 _numbers: Final = count(1)
-# hiredis' stubs ask for a tuple of one word.
+# hiredis' stubs demand a tuple of one word.
 _pack_one: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
 
@@ -56,10 +58,11 @@ def pack(batch: Iterable[Command]) -> bytes:
     return b"".join(map(_pack_one, batch))
 
 
-def _noting(demotions: list[str]) -> Callable[[str], Exception]:
-    """Make values of error replies, and note those that a replica gives.
+def _error_factory(demotions: list[str]) -> Callable[[str], Exception]:
+    """Return a function that makes error replies, and records those of a replica.
 
-    Not a method of `Connection`: hiredis' reader would keep the wire that keeps it.
+    It is not a method of `Connection`: hiredis' reader would then keep the connection
+    alive that holds it.
     """
 
     def error_reply(text: str) -> ErrorReply:
@@ -68,7 +71,7 @@ def _noting(demotions: list[str]) -> Callable[[str], Exception]:
             demotions.append(reply.text)
         return reply
 
-    # hiredis' stubs ask for an exception; any value will do.
+    # hiredis' stubs demand an exception; any value will do.
     return cast("Callable[[str], Exception]", error_reply)
 
 
@@ -79,17 +82,17 @@ class _Waiter:
     count: int
     deadline: float
     future: Replies
-    # Makes values of the replies, or raises `ProtocolError`.
+    # Turns the replies into values, or raises `ProtocolError`.
     read: Read | None
-    # Answered by RESP3 pushes, as SUBSCRIBE is, unless it is refused.
+    # Whether the replies are RESP3 pushes, as for SUBSCRIBE, unless it is refused.
     pushes: bool = False
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is open, until it is lost.
+    """An open connection, until it is lost.
 
     Args:
-        address: Where it leads.
+        address: The address of the server.
         connection: redis-py's connection, connected and with nothing unread.
         loop: The running loop.
     """
@@ -102,73 +105,75 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.address = address
         self._number = next(_numbers)
-        # The server's id for this connection, once asked for; see `Connector.connect`.
+        # The server's id for this connection, once requested; see `Connector.connect`.
         self.client_id: int | None = None
-        # Seconds of silence after which it is given up while a reply is due.
+        # Seconds of silence after which the connection is aborted while a reply is due.
         self.patience = address.reply_timeout
         # Seconds that the first replies took; see `Connector.connect`.
-        self.greeted_in = 0.0
-        # Told of messages on channels that were subscribed to.
+        self.first_reply_time = 0.0
+        # Called for messages on the channels that this connection has subscribed to.
         self.on_message: Callable[[], None] | None = None
-        # Bytes that have come so far.
+        # The number of bytes received so far.
         self.received = 0
-        # When the last of them came, by the loop's clock.
-        self._heard = 0.0
+        # When the last bytes were received, by the loop's clock.
+        self._received_at = 0.0
         self._loop = loop
         self._connection = connection
-        # The one place that reaches into redis-py: it offers no way to its transport.
+        # The only place that reaches into redis-py, which has no public access to its
+        # transport.
         writer = connection._writer  # noqa: SLF001
-        assert writer is not None  # noqa: S101 - connected, says our caller
+        assert writer is not None  # noqa: S101 - connected, by contract
         self._transport: asyncio.WriteTransport = writer.transport
         self._streams = self._transport.get_protocol()
-        # What it said if it is a replica now; and how many requests were under way then
-        # that have no reply yet.
+        # The replies in which the server said that it is a replica now; and the number
+        # of requests that were waiting for replies at that time and still are.
         self._demotions: list[str] = []
-        self._owed: int | None = None
+        self._requests_due: int | None = None
         self._reader = hiredis.Reader(
             protocolError=ValueError,
-            replyError=_noting(self._demotions),
-            notEnoughData=_MORE,
+            replyError=_error_factory(self._demotions),
+            notEnoughData=_INCOMPLETE,
         )
         self._waiters: deque[_Waiter] = deque()
-        # Replies of the oldest waiter that have come.
+        # The replies of the oldest waiter that have been received.
         self._replies: list[Any] = []
-        # Bytes that waited to be written when the oldest waiter was last looked at.
+        # The number of bytes in the write buffer at the last check of the deadline.
         self._unwritten = 0
-        # Runs while anybody waits; looks at the oldest waiter's deadline.
+        # Runs while any request waits, and checks the oldest waiter's deadline.
         self._timer: asyncio.TimerHandle | None = None
         # Why the connection ended, for the next request; and when, by the loop's clock.
         self._lost: str | None = None
         self.lost_at = inf
         self._closed = loop.create_future()
         self._transport.set_protocol(self)
-        hold(self)
+        notify_on_fork(self)
 
     @property
     def lost(self) -> bool:
-        """Whether the connection has ended, or is about to be told so by asyncio."""
+        """Whether the connection has ended, or asyncio is about to report its end."""
         return self._lost is not None or self._transport.is_closing()
 
     @property
     def number(self) -> int:
-        """No other connection of this process has had it."""
+        """The number of this connection, which no other one of this process has had."""
         return self._number
 
     def check(self) -> None:
-        """Make sure that the connection has not ended.
+        """Check that the connection has not ended.
 
         Raises:
-            ConnectionLost: It has.
+            ConnectionLost: The connection has ended.
         """
         if self.lost:
             reason = self._lost or "it broke while something was written"
             raise ConnectionLost(self.address.name, reason)
 
     async def subscribe(self, channels: Sequence[bytes]) -> bool:
-        """Have messages on channels told to `on_message`; False if that can't be.
+        """Subscribe to channels, whose messages call `on_message`.
 
-        It can't be in RESP2, where a connection that has subscribed does nothing
-        else, and where an ACL forbids it.
+        Returns:
+            False if it is not possible: in RESP2, where a connection that has
+                subscribed can do nothing else, or if an ACL forbids it.
 
         Raises:
             ConnectionLost: The connection ended before the reply.
@@ -181,14 +186,14 @@ class Connection(asyncio.Protocol):
         return not any(isinstance(reply, ErrorReply) for reply in await future)
 
     def ask(self, batch: Sequence[Command], wait: float = 0.0) -> Replies:
-        """Write commands; the future brings what their replies say.
+        """Write commands and return a future of the parsed replies.
 
         Args:
             batch: The commands.
             wait: Seconds for which the server may block before it replies.
 
         Raises:
-            ConnectionLost: As `request` does, and for a reply that makes no sense.
+            ConnectionLost: As for `request`, and for a malformed reply.
         """
         read = partial(reply_parsing.read, batch)
         return self.request(pack(batch), len(batch), wait, read)
@@ -196,26 +201,28 @@ class Connection(asyncio.Protocol):
     def request(
         self, data: bytes, count: int, wait: float = 0.0, read: Read | None = None
     ) -> Replies:
-        """Write packed commands; the future brings their replies, errors as values.
+        """Write packed commands and return a future of their replies, errors as values.
 
         Args:
             data: The commands, packed.
-            count: How many replies they bring.
+            count: The number of replies that they bring.
             wait: Seconds for which the server may block before it replies.
-            read: Makes values of the replies, or raises `ProtocolError`.
+            read: Turns the replies into values, or raises `ProtocolError`.
 
         Raises:
-            ConnectionLost: The connection has ended: nothing was written. The future
-                raises it when it ends later: then the server may have done it all.
+            ConnectionLost: The connection has ended and nothing was written. The future
+                raises it if the connection ends later; then the server may have
+                executed all of the commands.
         """
         self.check()
         future: Replies = self._loop.create_future()
-        # A long request is on its way for a while after the system has taken it.
-        long = len(data) > _LONG
+        # A long request is still being sent for a while after the system has accepted
+        # its bytes.
+        long = len(data) > _LONG_REQUEST
         patience = self.address.reply_timeout if long else self.patience
         deadline = self._loop.time() + patience + wait
         if self._timer is not None and self._timer.when() > deadline:
-            # It was set for a request that could wait longer.
+            # The timer was set for a request with a later deadline.
             self._timer.cancel()
             self._timer = None
         self._waiters.append(_Waiter(count, deadline, future, read))
@@ -225,7 +232,7 @@ class Connection(asyncio.Protocol):
         return future
 
     async def call(self, command: Command) -> Any:
-        """Send one command and give what its reply says, an `ErrorReply` as a value.
+        """Send one command and return its parsed reply, an `ErrorReply` as a value.
 
         Raises:
             ConnectionLost: The connection ended before the reply.
@@ -233,7 +240,7 @@ class Connection(asyncio.Protocol):
         return (await self.ask([command]))[0]
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
-        """Send commands in one write and give what the replies say, errors as values.
+        """Send commands in one write and return their parsed replies, errors as values.
 
         Raises:
             ConnectionLost: The connection ended before the last reply.
@@ -241,33 +248,33 @@ class Connection(asyncio.Protocol):
         return await self.ask(batch) if batch else []
 
     def abort(self, reason: str) -> None:
-        """Give the connection up; whoever waits gets `ConnectionLost`."""
+        """Abort the connection; callers that wait get `ConnectionLost`."""
         self._fail(reason)
         self._transport.abort()
 
     async def aclose(self) -> None:
-        """Close; whoever still waits gets `ConnectionLost`.
+        """Close the connection; callers that still wait get `ConnectionLost`.
 
-        Cancelling it closes at once.
+        If this is cancelled, the connection is closed at once.
         """
         self._fail("closed")
         self._transport.close()
         try:
-            # TLS says goodbye first, and a black-holed peer never answers.
+            # TLS sends close_notify first, and a black-holed peer never answers it.
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(self._closed)
         finally:
             self._transport.abort()
-            # Waits for nothing.
+            # With `nowait`, this does not block.
             await self._connection.disconnect(nowait=True)
 
     def forked(self) -> None:
-        """Let go of the connection: it is the parent's, and this is its child.
+        """Detach from the connection: it is the parent's, and this is a forked child.
 
-        The socket is replaced by one that nobody is behind. To close it would leave its
-        number to another file, and to tell asyncio would change what the parent waits
-        for: the two share its selector.
+        The socket's file descriptor is replaced by one of /dev/null. Closing it would
+        free its number for another file. Unregistering it from asyncio would change
+        what the parent waits for, since the two processes share the selector.
         """
         number = self._transport.get_extra_info("socket").fileno()
         if number >= 0:
@@ -278,12 +285,12 @@ class Connection(asyncio.Protocol):
         if not self._closed.done():
             self._closed.set_result(None)
 
-    # -- asyncio's side ------------------------------------------------------------
+    # -- called by asyncio -----------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Count replies off to those who wait."""
+        """Match received replies with the requests that wait for them."""
         self.received += len(data)
-        self._heard = self._loop.time()
+        self._received_at = self._loop.time()
         answered: list[tuple[_Waiter, list[Any]]] = []
         try:
             self._parse(data, answered)
@@ -292,53 +299,60 @@ class Connection(asyncio.Protocol):
                 for waiter, replies in answered
             ]
         except Exception as error:
-            # Nothing on this connection can be attributed to anybody any more, nor what
-            # came just before.
+            # No further reply on this connection can be attributed to a request, and
+            # neither can those that were received together with this one.
             self._waiters.extendleft(waiter for waiter, _ in reversed(answered))
             self.abort("the server's reply makes no sense")
             if not isinstance(error, ProtocolError):
-                raise  # our own mistake: asyncio reports it, and nobody waits for ever
+                raise  # a bug of ours: asyncio reports it, and no caller waits for ever
             return
         for (waiter, _), value in zip(answered, values, strict=True):
             if not waiter.future.done():
                 waiter.future.set_result(value)
         if self._demotions:
-            self._leave(len(answered))
+            self._leave_demoted(len(answered))
 
-    def _leave(self, answered: int) -> None:
-        """Give up a server that was demoted: its address may lead to its successor.
+    def _leave_demoted(self, answered: int) -> None:
+        """Leave a demoted server: its address may lead to its successor.
 
-        It keeps its connections, and nothing can be written on them any more. What was
-        asked before it said so is waited for.
+        A demoted server keeps its connections, but nothing can be written on them any
+        more. The replies of requests that were sent before it said so are still
+        awaited.
         """
-        owed = len(self._waiters) if self._owed is None else self._owed - answered
-        self._owed = owed
-        if owed <= 0:
+        requests_due = (
+            len(self._waiters)
+            if self._requests_due is None
+            else self._requests_due - answered
+        )
+        self._requests_due = requests_due
+        if requests_due <= 0:
             self.abort(self._demotions[0])
 
     def _parse(self, data: bytes, answered: list[tuple[_Waiter, list[Any]]]) -> None:
-        """Find out who is answered by what has come.
+        """Find the requests that the received bytes answer.
 
         Raises:
-            Senseless: It is not RESP, or a reply that nobody asked for.
+            ProtocolError: The bytes are not RESP, or contain a reply without a request.
         """
         gets, replies, waiters = self._reader.gets, self._replies, self._waiters
         try:
             self._reader.feed(data)
-            while (reply := gets(False)) is not _MORE:  # noqa: FBT003 - hiredis' way
-                if type(reply) is hiredis.PushNotification and not self._answers(reply):
+            while (reply := gets(False)) is not _INCOMPLETE:  # noqa: FBT003 - hiredis' way
+                if type(reply) is hiredis.PushNotification and not self._handle_push(
+                    reply
+                ):
                     continue
                 replies.append(reply)
                 if len(replies) == waiters[0].count:
                     answered.append((waiters.popleft(), replies))
                     self._replies = replies = []
         except (ValueError, IndexError, TypeError, MemoryError):
-            # The last two are hiredis' too: of a map with lists for names, and of a
-            # list that is longer than memory.
+            # The last two are raised by hiredis, too: for a map with lists as keys, and
+            # for a list that is longer than memory.
             raise ProtocolError from None
 
-    def _answers(self, push: list[Any]) -> bool:
-        """Tell whether a push answers the oldest waiter; if not, see to it."""
+    def _handle_push(self, push: list[Any]) -> bool:
+        """Handle a push; return whether it is the reply of the oldest waiter."""
         kind = push[0]
         if kind == b"subscribe":
             return bool(self._waiters) and self._waiters[0].pushes
@@ -352,7 +366,7 @@ class Connection(asyncio.Protocol):
         """Leave the closing to asyncio, which calls `connection_lost`."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who wait, and asyncio's streams, which closing waits for."""
+        """Fail the waiting requests; notify asyncio's streams, since closing waits."""
         self._fail(printable(str(exc)) if exc else "closed by the server")
         if not self._closed.done():
             self._closed.set_result(None)
@@ -368,31 +382,32 @@ class Connection(asyncio.Protocol):
             future = self._waiters.popleft().future
             if not future.done():
                 future.set_exception(ConnectionLost(self.address.name, self._lost))
-                # Whoever gave up waiting meanwhile must not be reproached for it.
+                # A caller that has stopped waiting must not be blamed for an exception
+                # that nobody retrieved.
                 future.exception()
 
     def _check_deadline(self) -> None:
         self._timer = None
         if not self._waiters:
             return
-        # While bytes come, the server is at it: a long reply takes its time on a slow
-        # way, and to give it up means to ask for the same again. So it is with a long
-        # request while bytes go.
+        # While bytes arrive, the server is working: a long reply takes its time on a
+        # slow network, and to abort the connection would mean to request the same
+        # again. The same holds for a long request while its bytes are being sent.
         now = self._loop.time()
-        if self._takes_bytes():
+        if self._write_progresses():
             self._waiters[0].deadline = now + self.address.reply_timeout
-        alive = self._heard + self.patience
+        alive = self._received_at + self.patience
         deadline = max(self._waiters[0].deadline, alive)
         if now >= deadline:
             self.abort("no reply in time")
         else:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
 
-    def _takes_bytes(self) -> bool:
-        """Check whether less waits to be written than at the last look."""
+    def _write_progresses(self) -> bool:
+        """Return whether the write buffer has shrunk since the last check."""
         before, self._unwritten = (
             self._unwritten,
             self._transport.get_write_buffer_size(),
         )
-        # At the first look, that is not known yet.
+        # The first check has nothing to compare with.
         return self._unwritten < before or (not before and self._unwritten > 0)

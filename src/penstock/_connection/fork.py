@@ -1,8 +1,8 @@
-"""What a forked child must leave alone.
+"""Fork safety: detaches a forked child from its parent's connections.
 
-`os.fork()` gives the child the parent's connections. What it read from them, the parent
-would miss, and what it wrote would come in the middle of the parent's commands. So in
-the child everything that is open is told, and lets go.
+`os.fork()` gives the child the parent's connections. The parent would miss whatever the
+child read from them, and whatever the child wrote would end up in the middle of the
+parent's commands. So every open object is notified in the child, and detaches.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["hold"]
+__all__ = ["notify_on_fork"]
 
 
 class ForkAware(Protocol):
-    """Something that belongs to the process that made it."""
+    """An object that belongs to the process that created it."""
 
     def forked(self) -> None:
-        """Let go: this is the child."""
+        """Detach: this process is a forked child."""
 
 
-_held: WeakSet[ForkAware] = WeakSet()
+_registered: WeakSet[ForkAware] = WeakSet()
 
 
-def hold(thing: ForkAware) -> None:
-    """Have it told, in every child, that it is not the child's."""
-    _held.add(thing)
+def notify_on_fork(item: ForkAware) -> None:
+    """Register an object whose `forked` is called in every forked child."""
+    _registered.add(item)
 
 
-def _report() -> None:
-    for thing in list(_held):
-        thing.forked()
+def _notify() -> None:
+    for item in list(_registered):
+        item.forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_report)
+    os.register_at_fork(after_in_child=_notify)

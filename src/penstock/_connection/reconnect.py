@@ -1,4 +1,4 @@
-"""One server, and the way back to it after an outage."""
+"""Reconnecting: connections to one server, made again after each outage."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from penstock import embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import DEMOTED, Connection, Replies
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels
-from penstock._connection.sentinel import parse as parse_watched
+from penstock._connection.sentinel import parse as parse_sentinels
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
@@ -38,20 +38,20 @@ from penstock.events import Event, OnEvent, printable
 
 __all__ = ["CommandConnection", "Connector", "open_connector"]
 
-# How many times as long as the slowest reply so far another one may take.
-_SLOWER: Final = 4
+# The silence that is allowed, as a multiple of the slowest reply so far.
+_SLOWEST_FACTOR: Final = 4
 
 
 class Connector:
-    """Makes connections to one server and paces the tries.
+    """Makes connections to one server and paces the attempts.
 
-    All users of a link share one backoff, one try at a time: however many
-    connections an outage cuts, the server sees one knocking.
+    All users of a connector share one backoff and make one attempt at a time: however
+    many connections an outage cuts, the server sees one client that tries to connect.
 
     Args:
         address: The server.
-        on_event: Told of outages and their end.
-        sentinels: Who knows where it is, if it is not known by its address.
+        on_event: Called when an outage begins and when it ends.
+        sentinels: The sentinels that know the server's host, if its address does not.
     """
 
     def __init__(
@@ -62,41 +62,43 @@ class Connector:
     ) -> None:
         self.address = address
         self._sentinels = sentinels
-        # Where the last connection led, if that is for the sentinels to say.
-        self._at: str | None = None
+        # The name of the last connection's server, if sentinels choose the server.
+        self._primary: str | None = None
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
-        self._dialing = asyncio.Lock()
-        # Connections made so far, and when the last was, by the loop's clock.
-        self._connected = 0
-        self._found_at = -inf
-        # When the present outage began, by the monotonic clock; None without one.
+        self._connecting = asyncio.Lock()
+        # The number of connections made so far, and when the last one was made, by the
+        # loop's clock.
+        self._connections_made = 0
+        self._connected_at = -inf
+        # When the current outage began, by the monotonic clock; None without an outage.
         self._outage: float | None = None
-        # Whether it is one because the server was demoted. As long as the address leads
-        # to a replica, connections can be made, and nothing is won by it.
+        # Whether the current outage began with a demotion of the server. As long as the
+        # address leads to a replica, a new connection does not end the outage.
         self._demoted = False
-        # Whether this outage's refused credentials have been told of.
-        self._refused = False
-        # Whether this is the copy of a forked child.
+        # Whether this outage's refused credentials have been reported.
+        self._refusal_reported = False
+        # Whether this object is the copy in a forked child.
         self._forked = False
-        # Connections that may be open, and tries to make one.
+        # Connections that may be open, and reconnects in progress.
         self._connections: WeakSet[Connection] = WeakSet()
-        self._tries: set[asyncio.Timeout] = set()
+        self._reconnects: set[asyncio.Timeout] = set()
         self._closed = False
-        hold(self)
+        notify_on_fork(self)
 
     async def connect(self, *, first: bool = False) -> Connection:
-        """Make a connection; one try.
+        """Make a connection, with a single attempt.
 
         Args:
-            first: Whether it opens something, so that it is looked whether the server
-                is one to be warned of, in the same write.
+            first: Whether this is the first connection of a consumer, producer or admin
+                client. If so, the server's memory policy is requested in the same
+                write, for a warning.
 
         Raises:
-            ConnectError: There is no way to a server.
+            ConnectError: The server cannot be reached.
             AccessError: The server refused the credentials.
             ConnectionLost: The connection ended at once.
-            UsageError: This is a forked child, and the link is its parent's.
+            UsageError: This is a forked child, and the connector is its parent's.
         """
         if self._forked:
             raise UsageError(
@@ -106,7 +108,7 @@ class Connector:
         connection = await connect(await self._locate())
         self._connections.add(connection)
         try:
-            await self._greet(connection, first=first)
+            await self._identify(connection, first=first)
         except BaseException:
             await connection.aclose()
             raise
@@ -117,44 +119,49 @@ class Connector:
             return self.address
         return await locate(self.address, self._sentinels)
 
-    async def _greet(self, connection: Connection, *, first: bool) -> None:
-        """Find out whom a connection has led to."""
-        looks = [commands.client_id()]
-        looks += [commands.role()] if self._sentinels else []
-        looks += [commands.info(b"memory")] if first else []
+    async def _identify(self, connection: Connection, *, first: bool) -> None:
+        """Find out which server a connection has led to."""
+        questions = [commands.client_id()]
+        questions += [commands.role()] if self._sentinels else []
+        questions += [commands.info(b"memory")] if first else []
         asked = time.monotonic()
-        number, *facts = await connection.calls(looks)
-        connection.greeted_in = time.monotonic() - asked
-        # RESP2 shakes no hands, so this is the first that is heard of it.
+        number, *facts = await connection.calls(questions)
+        connection.first_reply_time = time.monotonic() - asked
+        # RESP2 has no handshake, so this is the first reply that shows whether the
+        # server requires credentials.
         if isinstance(number, ErrorReply) and number.code == "NOAUTH":
             raise AccessError(connection.address.name, number.text)
-        # Refused where an ACL forbids it; then blocked reads end by themselves.
+        # An ACL may refuse CLIENT ID; then blocked reads are not unblocked and end at
+        # their timeout.
         connection.client_id = number if isinstance(number, int) else None
         if self._sentinels:
             self._check_role(connection.address.name, facts.pop(0))
         for memory in facts:
-            self._warn(memory)
+            self._warn_of_eviction(memory)
 
     def _check_role(self, name: str, role: bytes | ErrorReply) -> None:
-        """Leave a replica, whatever the sentinels say; where it may not tell, stay."""
+        """Refuse a replica, whatever the sentinels say.
+
+        If an ACL forbids ROLE, the connection is kept.
+        """
         if isinstance(role, bytes) and role != b"master":
             reason = "the sentinels still name it, but it is a replica by now"
             raise ConnectError(name, reason)
-        if self._at not in {None, name}:
-            facts = {"from": self._at, "to": name}
+        if self._primary not in {None, name}:
+            facts = {"from": self._primary, "to": name}
             self._report("primary_moved", logging.WARNING, **facts)
-        self._at = name
+        self._primary = name
 
     def forked(self) -> None:
         """Make no more connections: this is a forked child."""
         self._forked = True
 
     async def first(self, patience: float) -> Connection:
-        """Make the first connection, trying for `patience` seconds.
+        """Make the first connection, with attempts for `patience` seconds.
 
         Raises:
-            ConnectError: No try succeeded in time.
-            AccessError: The server refused the credentials; not tried again.
+            ConnectError: No attempt succeeded in time.
+            AccessError: The server refused the credentials; this is not retried.
         """
         deadline = time.monotonic() + patience
         while True:
@@ -166,114 +173,117 @@ class Connector:
                 delay = self._backoff.failed(random.random())  # noqa: S311
                 if time.monotonic() + delay > deadline:
                     raise
-                self._lost(str(error))
+                self._on_lost(str(error))
             else:
-                self._found()
+                self._on_connected()
                 return connection
             await asyncio.sleep(delay)
 
     async def reconnect(self, reason: str, lost_at: float = inf) -> Connection:
-        """Make a connection, trying for ever, first after 50 ms and ever slower.
+        """Make a connection, retrying for ever, first after 50 ms and then ever slower.
 
-        Credentials that are refused are tried again too: they are being rotated.
+        Refused credentials are retried, too: they may be in the middle of a rotation.
 
         Args:
-            reason: What became of the last connection, for the event.
-            lost_at: When that was, by the loop's clock; default: just now. It may have
-                been noticed only when others had come back already.
+            reason: Why the last connection ended, for the event.
+            lost_at: When it ended, by the loop's clock; default: just now. A caller may
+                notice the end only after other callers have reconnected.
 
         Raises:
-            ConnectionLost: The link was closed meanwhile.
+            ConnectionLost: The connector was closed meanwhile.
         """
-        trying = asyncio.timeout(None)
+        scope = asyncio.timeout(None)
         try:
-            async with trying:
+            async with scope:
                 if not self._closed:
-                    self._tries.add(trying)
+                    self._reconnects.add(scope)
                     return await self._reconnect(reason, lost_at)
         except TimeoutError:
-            if not trying.expired():
+            if not scope.expired():
                 raise
         finally:
-            self._tries.discard(trying)
+            self._reconnects.discard(scope)
         raise ConnectionLost(self.address.name, "closed")
 
     async def _reconnect(self, reason: str, lost_at: float) -> Connection:
-        # Before the turn: connections that one outage cut are told of once.
+        # Before the lock, so that connections cut by the same outage are reported once.
         found: int | None = None
-        if lost_at > self._found_at:
-            self._lost(reason)
-            found = self._connected
-        async with self._dialing:
+        if lost_at > self._connected_at:
+            self._on_lost(reason)
+            found = self._connections_made
+        async with self._connecting:
             while True:
-                if found == self._connected:
+                if found == self._connections_made:
                     await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
-                # Else another connection has just come through: so will this one.
-                found = self._connected
+                # Otherwise another connection has just been made, so this attempt will
+                # succeed, too.
+                found = self._connections_made
                 try:
                     connection = await self.connect()
                 except ServerError as error:
-                    self._lost(str(error))
-                    self._denied(error)
+                    self._on_lost(str(error))
+                    self._on_denied(error)
                 else:
-                    self._found()
+                    self._on_connected()
                     return connection
 
     def abort(self, reason: str) -> None:
-        """Give up all connections, without a goodbye; whoever waits is told."""
+        """Abort all connections without a clean close; waiting callers get errors."""
         for connection in list(self._connections):
             connection.abort(reason)
 
     def close(self) -> None:
-        """Give up all connections and all tries to make one; there are no more then.
+        """Abort all connections and all reconnects; from now on none are made.
 
-        A user's task may be at one of those, and nobody would close what it makes.
+        A user's task may be in the middle of a reconnect, and the connection that it
+        made would never be closed.
         """
         self._closed = True
         self.abort("closed")
         now = asyncio.get_running_loop().time()
-        for trying in list(self._tries):
-            trying.reschedule(now)
+        for scope in list(self._reconnects):
+            scope.reschedule(now)
 
     async def pause(self) -> None:
-        """Wait before the next try of what the server has just refused."""
+        """Wait before the next attempt at what the server has just refused."""
         await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
 
     def progress(self) -> None:
-        """Start the backoff over: the server did some real work."""
+        """Reset the backoff: the server has done some real work."""
         self._backoff.progress()
         if self._demoted:
             self._demoted = False
-            self._over()
+            self._end_outage()
 
-    def _lost(self, reason: str) -> None:
+    def _on_lost(self, reason: str) -> None:
         self._demoted = self._demoted or reason.startswith(DEMOTED)
         if self._outage is None:
             self._outage = time.monotonic()
             self._report("connection_lost", logging.WARNING, reason=reason)
 
-    def _denied(self, error: ServerError) -> None:
-        if isinstance(error, AccessError) and not self._refused:
-            self._refused = True
+    def _on_denied(self, error: ServerError) -> None:
+        if isinstance(error, AccessError) and not self._refusal_reported:
+            self._refusal_reported = True
             self._report("access_refused", logging.ERROR, reason=str(error))
 
-    def _found(self) -> None:
-        self._connected += 1
-        self._found_at = asyncio.get_running_loop().time()
-        self._refused = False
+    def _on_connected(self) -> None:
+        self._connections_made += 1
+        self._connected_at = asyncio.get_running_loop().time()
+        self._refusal_reported = False
         if not self._demoted:
-            self._over()
+            self._end_outage()
 
-    def _over(self) -> None:
+    def _end_outage(self) -> None:
         if self._outage is not None:
             seconds = round(time.monotonic() - self._outage, 3)
             self._outage = None
             self._report("reconnected", logging.INFO, seconds=seconds)
 
-    def _warn(self, memory: Any) -> None:
-        """Say if the server deletes streams when its memory is full.
+    def _warn_of_eviction(self, memory: Any) -> None:
+        """Report it if the server deletes streams when its memory is full.
 
-        Only a user who may ask is told; others open as well.
+        This is reported only if the user may ask the server; for other users opening
+        succeeds without it.
         """
         policy = replies.may_evict(memory)
         if policy is not None:
@@ -286,13 +296,14 @@ class Connector:
 
 
 class CommandConnection:
-    """A connection for commands that do not block, shared by whoever has any.
+    """A shared connection for commands that do not block.
 
     Args:
-        connector: Makes a new one after an outage.
-        connection: The first one.
-        patience: Seconds of silence after which it is replaced while a reply is due;
-            longer where replies take their time. Default, and most: `?socket_timeout=`.
+        connector: Makes a new connection after an outage.
+        connection: The first connection.
+        patience: Seconds of silence after which the connection is replaced while a
+            reply is due; longer where replies are slow. The default and maximum is
+            `?socket_timeout=`.
     """
 
     def __init__(
@@ -304,12 +315,12 @@ class CommandConnection:
         self._silence = Silence()
         self._adopt(connection)
         self._restoring = asyncio.Lock()
-        # Called when there is a connection again.
+        # Called when the connection has been restored.
         self.on_restored: Callable[[], None] | None = None
 
     @property
     def server(self) -> str:
-        """Where it leads: `host:port` or the socket's path."""
+        """The server's name: `host:port` or the socket's path."""
         return self._connector.address.name
 
     @property
@@ -318,7 +329,7 @@ class CommandConnection:
         return self._connection.lost
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
-        """Send commands in one write and give their replies, errors as values.
+        """Send commands in one write and return their replies, errors as values.
 
         Raises:
             ConnectionLost: There is no connection, or it ended before the replies.
@@ -336,34 +347,34 @@ class CommandConnection:
         now = time.monotonic()
         silence.answered(now)
         if now - asked > self._slowest:
-            self._allow_for(now - asked)
+            self._set_patience(now - asked)
         return answers
 
     @property
     def silent_since(self) -> float | None:
-        """When the oldest question without an answer was asked, by the monotonic clock.
+        """When the oldest unanswered request was sent, by the monotonic clock.
 
-        None if there is a connection and nothing is being asked.
+        None if there is a connection and no request is waiting.
         """
         return self._silence.since if self._silence.asking or self.lost else None
 
-    def relax(self) -> None:
+    def lift_patience(self) -> None:
         """Allow as much silence from now on as any connection may have."""
         self._patience = inf
-        self._allow_for(self._slowest)
+        self._set_patience(self._slowest)
 
     def _adopt(self, connection: Connection) -> None:
         self._connection = connection
-        self._allow_for(connection.greeted_in)
+        self._set_patience(connection.first_reply_time)
 
-    def _allow_for(self, slowest: float) -> None:
-        """Replace no connection that only answers as slowly as it has done before."""
+    def _set_patience(self, slowest: float) -> None:
+        """Set the allowed silence, so that a server as slow as before is kept."""
         self._slowest = slowest
-        patience = max(self._patience, _SLOWER * slowest)
+        patience = max(self._patience, _SLOWEST_FACTOR * slowest)
         self._connection.patience = min(patience, self._connector.address.reply_timeout)
 
     def check(self) -> None:
-        """Make sure that there is a connection.
+        """Check that there is a connection.
 
         Raises:
             ConnectionLost: There is none.
@@ -371,9 +382,10 @@ class CommandConnection:
         self._connection.check()
 
     def send(self, batch: Sequence[Command]) -> Replies:
-        """Send commands in one write; the future brings their replies.
+        """Send commands in one write and return a future of their replies.
 
-        Nobody has to wait for it: if the connection ends, its error is not reported.
+        The future need not be awaited: if the connection ends, its error is not
+        reported.
 
         Raises:
             ConnectionLost: There is no connection; nothing was sent.
@@ -381,10 +393,10 @@ class CommandConnection:
         return self._connection.ask(batch)
 
     async def restore(self, reason: str) -> None:
-        """Replace the connection if it is lost, trying for ever.
+        """Replace the connection if it is lost, retrying for ever.
 
         Args:
-            reason: What became of it, for the event.
+            reason: Why the connection ended, for the event.
         """
         async with self._restoring:
             if self._connection.lost:
@@ -397,7 +409,11 @@ class CommandConnection:
     async def listen(
         self, channels: Sequence[bytes], on_message: Callable[[], None]
     ) -> bool:
-        """Have messages on channels told, on this connection and not on the next.
+        """Subscribe to channels on this connection; its successors do not subscribe.
+
+        Args:
+            channels: The channels.
+            on_message: Called for each message.
 
         Returns:
             False if the server or its ACL does not allow it.
@@ -411,7 +427,7 @@ class CommandConnection:
 
     @property
     def number(self) -> int:
-        """Changes with every connection."""
+        """The number of the current connection; each connection has another one."""
         return self._connection.number
 
     async def aclose(self) -> None:
@@ -423,16 +439,16 @@ class CommandConnection:
 async def open_connector(
     url: str | None, on_event: OnEvent
 ) -> AsyncIterator[Connector]:
-    """Find the server; for `embedded://` start it, or share this process's own.
+    """Find the server; for `embedded://` start it, or share this process's server.
 
     Raises:
-        ConfigurationError: The URL is wrong or missing, or there is no binary of an
+        ConfigurationError: The URL is wrong or missing, or there is no binary for an
             embedded server.
         ConnectError: The embedded server did not start.
     """
     found = find_url(url)
     if names_sentinels(found):
-        address, sentinels = parse_watched(found)
+        address, sentinels = parse_sentinels(found)
         with closing(Connector(address, on_event, sentinels)) as connector:
             yield connector
         return
@@ -440,7 +456,7 @@ async def open_connector(
         with closing(Connector(parse(found), on_event)) as connector:
             yield connector
         return
-    # Starting takes some 50 ms and stopping a few, both blocking.
+    # Starting takes some 50 ms and stopping a few, and both block.
     server = await _acquire()
     try:
         with closing(Connector(parse(server.url), on_event)) as connector:
@@ -455,7 +471,7 @@ async def _acquire() -> EmbeddedServer:
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        # The thread can't be stopped, so what it brings is given back.
+        # The thread cannot be stopped, so the server that it acquires is released.
         with anyio.CancelScope(shield=True):
             await asyncio.wait([starting])
             if starting.exception() is None:

@@ -1,1 +1,1 @@
-"""The router's handlers, and the consumers that they share."""
+"""Routing: a router's handlers, and the consumers that they share."""

@@ -1,4 +1,4 @@
-"""What was said of a router's handler, checked."""
+"""Handler specifications: a router's handlers with their checked options."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from penstock.options import AutoCommit, Ordering, choice, count
 __all__ = ["HandlerSpec", "adopt", "consumer_of", "register"]
 
 _BY_HAND: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
-# Said of a handler in other ways, or not at all.
+# Options of a consumer that a handler gets in other ways, or not at all.
 _NOT_OPTIONS: Final = {"streams", "url", "middleware"}
 _OPTIONS: Final = inspect.signature(Consumer).parameters.keys() - _NOT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerSpec:
-    """A handler, and what was said of it; checked.
+    """A handler with its options, checked.
 
     Attributes:
-        function: As our user wrote it.
-        name: What it is called in errors.
-        wants: What it is to be called with.
+        function: The user's function.
+        name: Its name in errors.
+        wants: What it is called with.
         streams: The streams' names.
-        event: The event type it is for; None for all others.
-        header: The header with the type in it.
+        event: The event type that it handles; None for all others.
+        header: The header that holds the type.
         how: The arguments of `Consumer.run`.
-        middleware: What stands around it, the outermost first.
+        middleware: Wraps the handler, the outermost first.
         payload: The payload's type.
-        codec: Reads it; None for whole entries.
-        options: The consumer's options, but for payload and codec.
+        codec: Decodes the payload; None for whole entries.
+        options: The consumer's options, without payload and codec.
         group: The consumer's group; None in REALTIME.
     """
 
@@ -57,12 +57,17 @@ class HandlerSpec:
 
     @property
     def by_hand(self) -> bool:
-        """Whether its messages are acknowledged by nobody but their handler."""
+        """Whether only the handler itself acknowledges its messages."""
         asked = self.options.get("auto_commit", AutoCommit.PROCESSED)
         return choice(AutoCommit, asked, "auto_commit") in _BY_HAND
 
     def consumer(self, url: str | None, *, raw: bool) -> Consumer[Any]:
-        """Make the consumer; its payloads bytes, or what the handler wants."""
+        """Create the consumer.
+
+        Args:
+            url: The server; None for the default.
+            raw: Whether its payloads are bytes, and not of the handler's type.
+        """
         reads: dict[str, Any] = {"payload": bytes}
         if not raw:
             reads = {"payload": self.payload, "codec": self.codec}
@@ -75,10 +80,10 @@ def consumer_of(
     options: Mapping[str, Any],
     url: str | None = None,
 ) -> Consumer[Any]:
-    """Make a consumer; nothing connects yet.
+    """Create a consumer, without connecting it.
 
     Raises:
-        ConfigurationError: An option is wrong; the sentence begins with the name.
+        ConfigurationError: An option is wrong; the message begins with the name.
     """
     if unknown := options.keys() - _OPTIONS:
         raise ConfigurationError(
@@ -107,10 +112,10 @@ def register(
     batch: Any,
     middleware: tuple[Middleware[Any], ...],
 ) -> HandlerSpec:
-    """Check what was said of a handler.
+    """Check a handler and its options.
 
     Raises:
-        ConfigurationError: Something of it makes no sense.
+        ConfigurationError: The handler or an option is invalid.
     """
     name = f"handler {name_of(function)}"
     rest = {key: options[key] for key in options.keys() - {"payload", "codec"}}
@@ -138,10 +143,10 @@ def adopt(
     defaults: Mapping[str, Any],
     middleware: tuple[Middleware[Any], ...],
 ) -> HandlerSpec:
-    """Take a handler over from another router.
+    """Return a handler of another router with this router's defaults and middleware.
 
     Raises:
-        ConfigurationError: It does not go together with the defaults.
+        ConfigurationError: The handler is incompatible with the defaults.
     """
     options = {**defaults, **spec.options}
     around = (*middleware, *spec.middleware)
@@ -151,11 +156,11 @@ def adopt(
 def _check_event(event: object, header: object, batch: object) -> None:
     if event is not None and (not isinstance(event, str) or not event):
         raise ConfigurationError(
-            f"event={event!r:.60} is no event type; give a text, or leave it out"
+            f"event={event!r:.60} is not an event type; give a text, or leave it out"
         )
     if not isinstance(header, str) or not header:
         raise ConfigurationError(
-            f"event_header={header!r:.60} is no header's name; give a text"
+            f"event_header={header!r:.60} is not a header's name; give a text"
         )
     if event is not None and batch is not None:
         raise ConfigurationError(
@@ -165,7 +170,7 @@ def _check_event(event: object, header: object, batch: object) -> None:
 
 
 def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Give the payload's type and its codec."""
+    """Return the payload's type and its codec."""
     codec = options.get("codec")
     payload = options.get("payload", UNSAID)
     if codec is not None and payload is not UNSAID:
@@ -180,7 +185,7 @@ def _checked(spec: HandlerSpec) -> HandlerSpec:
     consumer = spec.consumer(None, raw=False)
     if spec.by_hand and not spec.wants.whole:
         raise ConfigurationError(
-            f"{spec.name}: its auto_commit= has it acknowledge by "
+            f"{spec.name}: with its auto_commit= it must acknowledge by "
             f"message.ack(), but it is given the payload only; take the message: "
             f"`(message: Message[...])`"
         )

@@ -1,4 +1,4 @@
-"""Which consumers a router's handlers need, and what those do with a message."""
+"""Shared consumers: the grouping of a router's handlers by consumer, and dispatch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["SharedConsumer", "shared_consumers_of"]
 
 @dataclass(frozen=True, slots=True)
 class SharedConsumer:
-    """A consumer that is to be, and the handlers that share it.
+    """A consumer to be created, and the handlers that share it.
 
     Attributes:
-        group: Its group's name; None in REALTIME.
-        handlers: At least one.
+        group: The consumer's group; None in REALTIME.
+        handlers: The handlers, at least one.
     """
 
     group: str | None
@@ -38,11 +38,15 @@ class SharedConsumer:
 
     @property
     def first(self) -> HandlerSpec:
-        """The handler whose options the consumer has; the others' are the same."""
+        """The handler whose options the consumer has; the others' are equal."""
         return self.handlers[0]
 
     def part(self, url: str | None) -> SetMember:
-        """Make the consumer, and what it does; in a running event loop."""
+        """Create the consumer and its run; needs a running event loop.
+
+        Args:
+            url: The server; None for the default.
+        """
         first = self.first
         raw = first.event is not None or len(self.handlers) > 1
         consumer = first.consumer(url, raw=raw)
@@ -55,7 +59,7 @@ class SharedConsumer:
             if first.by_hand:
                 message.ack()
             shown = unhandled.seen(kind)
-            # Without a group it is not for us alone, and nothing is acknowledged.
+            # Without a group, others read the message too, and nothing is acknowledged.
             if shown is not None and self.group is not None:
                 tell = {**facts, "type": shown, "id": message.id}
                 on_event(Event("unhandled", logging.INFO, tell))
@@ -77,11 +81,11 @@ class SharedConsumer:
         limit: anyio.CapacityLimiter,
         pass_over: Callable[[Message[Any], str | None], None],
     ) -> Callable[[Message[Any]], Any]:
-        """Give one handler for the messages of all; a sync one if all are sync.
+        """Return one handler for all messages; a sync one if all handlers are sync.
 
         Args:
-            limit: How many threads it may take.
-            pass_over: Told, in the event loop, of messages that nobody is for.
+            limit: Bounds the threads that the handlers may use.
+            pass_over: Called, in the event loop, with messages that have no handler.
         """
         calls = [_call(handler, limit) for handler in self.handlers]
         sync = not any(map(is_async, calls))
@@ -93,7 +97,7 @@ class SharedConsumer:
         }
         if not sync:
             return Dispatch(self.first.header, routes, pass_over).call
-        # It will be called in threads, where neither acknowledging nor telling is safe.
+        # The handler runs in threads, where acknowledging and reporting are unsafe.
         loop = asyncio.get_running_loop()
 
         def later(message: Message[Any], kind: str | None) -> None:
@@ -105,17 +109,17 @@ class SharedConsumer:
 def shared_consumers_of(
     specs: Iterable[HandlerSpec],
 ) -> tuple[SharedConsumer, ...]:
-    """Find out which handlers share a consumer.
+    """Group handlers by the consumers that they share.
 
     Raises:
-        ConfigurationError: Two are for the same messages, or should share a consumer
-            and do not agree about it.
+        ConfigurationError: Two handlers are for the same messages, or should share a
+            consumer and have different options.
     """
     shared: list[SharedConsumer] = []
     for spec in specs:
         group = spec.group
         for index, one in enumerate(shared):
-            # Without a group everybody sees everything.
+            # Without a group every consumer sees all messages.
             if group is not None and group == one.group and _can_share(one, spec):
                 shared[index] = SharedConsumer(group, (*one.handlers, spec))
                 break
@@ -125,7 +129,7 @@ def shared_consumers_of(
 
 
 def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
-    """Tell whether a handler is to share a consumer."""
+    """Return whether a handler is to share a consumer."""
     theirs, ours = set(shared.first.streams), set(new.streams)
     if not theirs & ours:
         return False
@@ -144,7 +148,7 @@ def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
             )
     for option, of_first, of_new in _differences(shared.first, new):
         raise ConfigurationError(
-            f"{new.name} and {shared.first.name} share a consumer in {group}, but say "
+            f"{new.name} and {shared.first.name} share a consumer in {group}, but have "
             f"{option}={of_new!r:.60} and {of_first!r:.60}; give them the same, or "
             f"groups of their own"
         )
@@ -163,10 +167,10 @@ def _differences(
 
 
 def _call(spec: HandlerSpec, limit: anyio.CapacityLimiter) -> Callable[[Any], Any]:
-    """Give what is to be called with the message, or with the list of them."""
+    """Return the function to call with a message, or with a list of them."""
     function: Callable[[Any], Any] = spec.function
     if is_async(function) and not inspect.iscoroutinefunction(function):
-        # An object's; so that everybody sees what it is.
+        # A callable object: return its async method, so that it is recognized as async.
         function = function.__call__  # type: ignore[operator]
     if not spec.wants.whole:
         unpack = _payloads if spec.wants.batch else _payload
@@ -185,7 +189,7 @@ def _payloads(messages: list[Message[Any]]) -> list[Any]:
 
 
 def _with(unpack: Callable[[Any], Any], function: Callable[[Any], Any]) -> Any:
-    """Call a function with what is unpacked; async if that is."""
+    """Return a function that unpacks the message first; async if `function` is."""
     if is_async(function):
 
         async def handle(message: Any) -> object:
@@ -198,7 +202,7 @@ def _with(unpack: Callable[[Any], Any], function: Callable[[Any], Any]) -> Any:
 def _in_thread(
     function: Callable[[Any], Any], limit: anyio.CapacityLimiter
 ) -> Callable[[Any], Any]:
-    """Make a sync function async; it can't be cancelled then, and is waited for."""
+    """Make a sync function async; a cancelled call waits for the function's end."""
     if is_async(function):
         return function
     call = in_thread(function, limit)
@@ -211,7 +215,7 @@ def _in_thread(
 
 
 def _remote(message: Message[Any]) -> Message[Any]:
-    """Give the same message, fit for a thread."""
-    settler: Any = message._settler  # noqa: SLF001 - a message that is made over
+    """Return the same message for use in a thread."""
+    settler: Any = message._settler  # noqa: SLF001 - a copy of the message
     entry, fields = message._entry, message._fields  # noqa: SLF001
     return Message(entry, ThreadSettler.around(settler), fields)

@@ -1,1 +1,1 @@
-"""The tasks that move things: one coroutine each, told everything by arguments."""
+"""Background tasks: one coroutine each, which gets everything it needs as arguments."""

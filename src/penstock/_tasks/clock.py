@@ -1,7 +1,7 @@
-"""The clock for leases: it also advances while the machine is suspended.
+"""Lease clock: a clock that also advances while the machine is suspended.
 
-A server goes on counting while a laptop sleeps or a virtual machine is paused, and
-`time.monotonic` on Linux does not (clock_gettime(2), CLOCK_BOOTTIME).
+The server's clock keeps running while a laptop sleeps or a virtual machine is paused,
+but `time.monotonic` on Linux does not (clock_gettime(2), CLOCK_BOOTTIME).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ now: Final[Callable[[], float]] = (
     if _BOOT is None or sys.platform != "linux"
     else partial(time.clock_gettime, _BOOT)
 )
-"""Return seconds since some moment in the past, as `time.monotonic` does.
+"""Return the seconds since some moment in the past, as `time.monotonic` does.
 
-On systems other than Linux it is `time.monotonic` itself.
+On systems other than Linux this is `time.monotonic` itself.
 """

@@ -1,4 +1,4 @@
-"""What a consumer is to be: its options checked, and what follows from them."""
+"""Consumer configuration: a consumer's options, checked, and what follows from them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ _DEAD_LETTERS: Final = "{stream}.dead"
 
 @dataclass(frozen=True, slots=True)
 class ConsumerConfig(Generic[T]):
-    """What a consumer was asked to be; everything checked.
+    """The options of a consumer, all of them checked.
 
     Attributes:
-        numbers: The shards to read of each stream; None for all there are.
-        retry: How often what failed is tried; None where nothing can be.
-        instead: What is done in place of keeping dead letters; None keeps them.
-        dead_letters: The name of their stream; `{stream}` in it is the message's.
+        numbers: The numbers of the shards to read of each stream; None for all shards.
+        retry: How often a failed message is attempted; None if retries are impossible.
+        dead_letter_policy: What is done instead of keeping dead letters; None keeps
+            them.
+        dead_letters: The name of the dead-letter stream; `{stream}` in it is replaced
+            by the message's stream.
     """
 
     url: str | None
@@ -61,7 +63,7 @@ class ConsumerConfig(Generic[T]):
     lease: float
     claim_interval: float
     retry: Retry | None
-    instead: DeadLetters | None
+    dead_letter_policy: DeadLetters | None
     dead_letters: str
     middleware: Sequence[Middleware[Any]]
     open_timeout: float
@@ -70,17 +72,17 @@ class ConsumerConfig(Generic[T]):
 
     @property
     def noack(self) -> bool:
-        """Whether the server takes for acknowledged what it delivers."""
+        """Whether the server treats entries as acknowledged when it delivers them."""
         return self.member is not None and self.member.noack
 
     @property
     def acks(self) -> bool:
-        """Whether there is anything to acknowledge."""
+        """Whether entries have to be acknowledged."""
         return self.member is not None and not self.noack
 
     @property
     def why_no_ack(self) -> str | None:
-        """Why a message can't be acknowledged by hand; None if it can."""
+        """Why a message cannot be acknowledged by hand; None if it can."""
         if self.member is None:
             return "a REALTIME consumer has nothing to acknowledge; " + _NO_ACK
         if self.policy in {AutoCommit.DELAYED, AutoCommit.IMMEDIATE}:
@@ -92,10 +94,10 @@ _NO_ACK = "leave ack() out, or name a group and choose PROCESSED, ROLLING or DIS
 
 
 def check_kinds(**options: tuple[object, type]) -> None:
-    """Make sure that grouped options are what they should be.
+    """Check the types of options that are grouped in an object.
 
     Raises:
-        ConfigurationError: One is something else.
+        ConfigurationError: An option has another type.
     """
     for option, (value, kind) in options.items():
         if not isinstance(value, kind):
@@ -106,7 +108,7 @@ def check_kinds(**options: tuple[object, type]) -> None:
 
 
 def mode_of(mode: Mode | str | None, group: str | None) -> Mode:
-    """Give the mode that was asked for, or follows from a group's name."""
+    """Return the mode: the given one, or the one that a group's name implies."""
     if mode is None:
         return Mode.REALTIME if group is None else Mode.LOAD_BALANCED
     return choice(Mode, mode, "mode")
@@ -115,10 +117,11 @@ def mode_of(mode: Mode | str | None, group: str | None) -> Mode:
 def membership(
     mode: Mode, group: str | None, name: str | None, *, mkstream: bool, noack: bool
 ) -> Membership | None:
-    """Give the place in a group; None in REALTIME.
+    """Return the membership of a group; None in REALTIME.
 
     Raises:
-        ConfigurationError: The mode has no group, or needs one, or a name is none.
+        ConfigurationError: The mode has no group, or requires one, or a name is
+            invalid.
     """
     if mode is Mode.REALTIME:
         if group is not None or name is not None:
@@ -153,10 +156,10 @@ def membership(
 
 
 def auto_commit_of(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
-    """Give who acknowledges.
+    """Return the acknowledgement policy.
 
     Raises:
-        ConfigurationError: It is unknown, or makes no sense in the mode.
+        ConfigurationError: It is unknown, or invalid in this mode.
     """
     policy = choice(AutoCommit, auto_commit, "auto_commit")
     if mode is Mode.REALTIME and policy is not AutoCommit.PROCESSED:
@@ -168,10 +171,10 @@ def auto_commit_of(auto_commit: AutoCommit | str, mode: Mode) -> AutoCommit:
 
 
 def retry_of(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | None:
-    """Give how often what failed is tried; None where nothing can be.
+    """Return how often a failed message is attempted; None if retries are impossible.
 
     Raises:
-        ConfigurationError: It was asked for where it can't be.
+        ConfigurationError: Retries were requested where they are impossible.
     """
     by_time = policy in {AutoCommit.DELAYED, AutoCommit.IMMEDIATE}
     if mode is not Mode.REALTIME and not by_time:
@@ -188,10 +191,10 @@ def retry_of(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | Non
 def dead_letter_stream_of(
     dead_letters: DeadLetters | str | None, streams: Sequence[str]
 ) -> tuple[str, DeadLetters | None]:
-    """Give the dead letters' stream, and what is done in place of keeping them.
+    """Return the dead-letter stream, and what is done instead of keeping dead letters.
 
     Raises:
-        ConfigurationError: The name is none, or that of a stream that is read.
+        ConfigurationError: The name is invalid, or that of a stream that is read.
     """
     if dead_letters is None:
         return _DEAD_LETTERS, None
@@ -208,10 +211,10 @@ def dead_letter_stream_of(
 
 
 def shard_numbers(shards: int | Iterable[int] | None) -> Sequence[int] | None:
-    """Give the numbers of the shards to read; None for all there are.
+    """Return the numbers of the shards to read; None for all shards.
 
     Raises:
-        ConfigurationError: A number is none of a shard, or there are none.
+        ConfigurationError: A number is not that of a shard, or no number is given.
     """
     if shards is None:
         return None

@@ -1,4 +1,4 @@
-"""Several consumers with their handlers, which open, run and drain as one."""
+"""Consumer sets: consumers with their handlers, which open, run and drain as one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ConsumerSet", "SetMember"]
 
 
 class RunnableConsumer(Protocol):
-    """What a part needs of its consumer."""
+    """The methods that a set needs of a consumer."""
 
     async def __aenter__(self) -> object: ...
 
@@ -37,13 +37,13 @@ class RunnableConsumer(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetMember:
-    """A consumer, and what it does.
+    """A consumer of a set, and how it is run.
 
     Attributes:
-        consumer: To be opened.
-        run: Has its messages handled until it closes.
-        facts: What it is called in events.
-        on_event: Told when it fails for good.
+        consumer: The consumer, not open yet.
+        run: Handles its messages until it closes.
+        facts: Its description in events.
+        on_event: Called when it fails for good.
     """
 
     consumer: RunnableConsumer
@@ -53,75 +53,79 @@ class SetMember:
 
 
 class ConsumerSet:
-    """The life of several parts, from opening to closed; lived once.
+    """Runs several consumers once, from opening to closing.
 
-    Nothing is handled before all are open. When one fails, be it in opening, the
-    others drain, and then its error is raised.
+    No message is handled before all consumers are open. When a consumer fails, even
+    while opening, the others drain, and then its error is raised.
 
     Args:
-        parts: They.
+        members: The consumers, in the order of `open`.
     """
 
-    def __init__(self, parts: Sequence[SetMember]) -> None:
-        self._parts = parts
+    def __init__(self, members: Sequence[SetMember]) -> None:
+        self._members = members
         self._loop = asyncio.get_running_loop()
-        # Those that are open, and how many have not come to be open or to an end.
+        # The open consumers, and the number of those that are neither open nor ended
+        # yet.
         self._open: dict[SetMember, None] = {}
-        self._opening = len(parts)
-        self._settled = asyncio.Event()
-        # Set when all are to drain; and the same, known before its turn came.
-        self._over = asyncio.Event()
+        self._opening = len(members)
+        self._opening_done = asyncio.Event()
+        # Set when all consumers are to drain; and a flag for the same, which `stop`
+        # sets at once from any thread.
+        self._stop_requested = asyncio.Event()
         self._stopping = False
-        # Why it ends, if that is not by our user's wish.
+        # Why the set ends, if the user did not ask for it.
         self._failure: BaseException | None = None
-        # Called when a part has failed, while a block of our user's runs.
+        # Called when a consumer has failed, while a user's block runs.
         self.on_failure: Callable[[], None] | None = None
-        # In the context of all that the parts do, and of their handlers.
+        # Is in the context of everything that the consumers and their handlers do.
         self._token = object()
 
     @property
     def open(self) -> tuple[Any, ...]:
-        """The consumers that are open, in their order."""
-        return tuple(part.consumer for part in self._parts if part in self._open)
+        """The open consumers, in order."""
+        return tuple(
+            member.consumer for member in self._members if member in self._open
+        )
 
     @property
     def ready(self) -> bool:
-        """Whether all are open, and none is to drain."""
-        return len(self._open) == len(self._parts) and not self._stopping
+        """Whether all consumers are open, and none has to drain."""
+        return len(self._open) == len(self._members) and not self._stopping
 
     def stop(self) -> None:
-        """Drain; from any task, thread or signal handler."""
+        """Drain all consumers; call this from any task, thread or signal handler."""
         self._stopping = True
-        with suppress(RuntimeError):  # the loop has closed: that is stopped, too
-            self._loop.call_soon_threadsafe(self._over.set)
+        with suppress(RuntimeError):  # the loop is closed, so all are stopped already
+            self._loop.call_soon_threadsafe(self._stop_requested.set)
 
     async def wait(self) -> None:
-        """Wait until it is to drain."""
-        await self._over.wait()
+        """Wait until the consumers have to drain."""
+        await self._stop_requested.wait()
 
     @property
     def failed(self) -> bool:
-        """Whether a part has failed for good."""
+        """Whether a consumer has failed for good."""
         return self._failure is not None
 
     def is_inside(self) -> bool:
-        """Return whether the caller is a handler of a part, or was started by one."""
+        """Return whether a handler of a consumer is calling, or a task it started."""
         return is_inside(self._token)
 
     @asynccontextmanager
     async def live(self, lifetime: Lifetime[ConsumerSet]) -> AsyncIterator[ConsumerSet]:
-        """Open all, and drain all when it is left.
+        """Open all consumers, and drain all of them when the block ends.
 
-        Handlers finish, also when the block that is left has raised. They are
-        cancelled when it was cancelled, or when nobody holds this any more.
+        Handlers finish, even if the block has raised. They are cancelled if the block
+        was cancelled, or if the object was dropped.
 
         Raises:
-            BaseException: What the first part raised that failed.
+            BaseException: The error of the first consumer that failed.
         """
         async with task_group() as tasks:
-            for part in self._parts:
-                tasks.start_soon(self._serve, part)
-            await self._settled.wait()
+            for member in self._members:
+                tasks.start_soon(self._serve, member)
+            await self._opening_done.wait()
             if self._failure is None:
                 try:
                     yield self
@@ -129,84 +133,86 @@ class ConsumerSet:
                     self._stopping = True
                     if not lifetime.drains:
                         tasks.cancel_scope.cancel()
-            self._over.set()
+            self._stop_requested.set()
         if self._failure is not None:
             raise self._failure
 
-    async def _serve(self, part: SetMember) -> None:
+    async def _serve(self, member: SetMember) -> None:
         enter(self._token)
         running = anyio.CancelScope()
         try:
             async with task_group() as tasks:
-                tasks.start_soon(self._end_when_over, part, tasks.cancel_scope, running)
-                async with part.consumer:
-                    self._open[part] = None
-                    self._one_settled()
-                    await self._settled.wait()
+                tasks.start_soon(
+                    self._close_on_stop, member, tasks.cancel_scope, running
+                )
+                async with member.consumer:
+                    self._open[member] = None
+                    self._one_opening_done()
+                    await self._opening_done.wait()
                     with running:
-                        if not self._over.is_set():
-                            await part.run()
-                            self._check_stopping(part)
+                        if not self._stop_requested.is_set():
+                            await member.run()
+                            self._check_stopping(member)
                 tasks.cancel_scope.cancel()
         except asyncio.CancelledError:
             if anyio.current_effective_deadline() == -math.inf:
                 raise
-            self._failed(part, _ended_alone(part, "its task was cancelled"))
-        # SystemExit too, which would stop the event loop if it got out of this task.
+            self._on_failed(member, _ended_alone(member, "its task was cancelled"))
+        # SystemExit too, which would stop the event loop if it left this task.
         except BaseException as error:  # noqa: BLE001 - raised by `live`
-            self._failed(part, error)
+            self._on_failed(member, error)
         finally:
-            self._ended(part)
+            self._on_ended(member)
 
-    async def _end_when_over(
-        self, part: SetMember, opening: anyio.CancelScope, running: anyio.CancelScope
+    async def _close_on_stop(
+        self, member: SetMember, opening: anyio.CancelScope, running: anyio.CancelScope
     ) -> None:
-        await self._over.wait()
-        if part not in self._open:
+        await self._stop_requested.wait()
+        if member not in self._open:
             opening.cancel()
             return
-        await part.consumer.aclose()
-        # Handlers that have not come to their end within the consumer's
-        # `close_timeout`: their messages have been given back.
+        await member.consumer.aclose()
+        # Cancels handlers that have not finished within the consumer's `close_timeout`:
+        # their messages have been released.
         running.cancel()
 
-    def _ended(self, part: SetMember) -> None:
-        if part in self._open:
-            del self._open[part]
+    def _on_ended(self, member: SetMember) -> None:
+        if member in self._open:
+            del self._open[member]
         else:
-            self._one_settled()
-        # After the last one there is nothing to wait for.
-        if not self._open and self._settled.is_set():
+            self._one_opening_done()
+        # After the last consumer nothing is left to wait for.
+        if not self._open and self._opening_done.is_set():
             self._stopping = True
-            self._over.set()
+            self._stop_requested.set()
 
-    def _check_stopping(self, part: SetMember) -> None:
-        """Check that a consumer has ended because all do.
+    def _check_stopping(self, member: SetMember) -> None:
+        """Check that a consumer has ended because all of them end.
 
         Raises:
-            UsageError: It has ended alone.
+            UsageError: The consumer has ended alone.
         """
-        if not self._stopping and not self._over.is_set():
-            raise _ended_alone(part, "somebody closed it")
+        if not self._stopping and not self._stop_requested.is_set():
+            raise _ended_alone(member, "somebody closed it")
 
-    def _one_settled(self) -> None:
+    def _one_opening_done(self) -> None:
         self._opening -= 1
         if not self._opening:
-            self._settled.set()
+            self._opening_done.set()
 
-    def _failed(self, part: SetMember, error: BaseException) -> None:
-        facts = {**part.facts, "error": type(error).__name__}
-        part.on_event(Event("consumer_failed", logging.ERROR, facts, error))
+    def _on_failed(self, member: SetMember, error: BaseException) -> None:
+        facts = {**member.facts, "error": type(error).__name__}
+        member.on_event(Event("consumer_failed", logging.ERROR, facts, error))
         self._stopping = True
-        self._over.set()
+        self._stop_requested.set()
         if self._failure is None:
             self._failure = error
             if self.on_failure is not None:
                 self.on_failure()
 
 
-def _ended_alone(part: SetMember, why: str) -> UsageError:
-    streams = part.facts.get("streams")
+def _ended_alone(member: SetMember, why: str) -> UsageError:
+    streams = member.facts.get("streams")
     return UsageError(
         f"the consumer of {streams} ended while its router was running: {why}; end all "
         f"of them by router.stop()"

@@ -1,4 +1,4 @@
-"""What a consumer is in a group, and how the group is found or made."""
+"""Consumer groups: a consumer's membership, and finding or creating its group."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _FLOOR_EVERY: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A consumer's place in a group.
+    """A consumer's membership of a group.
 
     Attributes:
         group: The group's name.
-        name: The consumer's name in it.
-        mkstream: Whether a missing stream may be made.
-        noack: Whether the server takes for acknowledged what it delivers.
+        name: The consumer's name in the group.
+        mkstream: Whether a missing stream may be created.
+        noack: Whether the server treats entries as acknowledged when it delivers them.
     """
 
     group: str
@@ -51,7 +51,7 @@ class Membership:
 
 
 def refusal(server: str, command: str, error: ErrorReply) -> ServerError:
-    """Make the exception for an error reply."""
+    """Return the exception for an error reply."""
     if error.code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
         return AccessError(server, error.text)
     if error.trouble is ErrorKind.REROUTE:
@@ -65,18 +65,19 @@ async def join(
     shards: Sequence[Shard],
     start: bytes,
 ) -> list[bytes]:
-    """Make the group where it is missing; gives each shard's floor.
+    """Create the group where it is missing, and return the floor of each shard.
 
     Args:
         connection: The command connection.
         member: The group to join.
-        shards: Where it is to be.
+        shards: The shards that the group reads.
         start: The id after which a new group delivers, or `$`.
 
     Raises:
-        StreamMissing: A stream is not there, and may not be made.
-        CommandError: A key is no stream, or the like.
-        AccessError: The user may not.
+        StreamMissing: A stream does not exist, and may not be created.
+        CommandError: The server refused the command, for example because a key is no
+            stream.
+        AccessError: The user is not allowed to do this.
         ConnectionLost: The connection ended.
     """
     created = await connection.calls(
@@ -94,17 +95,17 @@ async def join(
             raise refusal(
                 connection.server, f"XGROUP CREATE on {shard.stream!r}", reply
             )
-    # Not told: at worst everything comes again.
+    # If the floor is unknown, `0-0` is safe: at worst all entries are delivered again.
     return [floor or b"0-0" for floor in await floors(connection, member, shards)]
 
 
 async def floors(
     connection: CommandConnection, member: Membership, shards: Sequence[Shard]
 ) -> list[bytes | None]:
-    """Find per shard an id below which the group has acknowledged everything.
+    """Return for each shard an id up to which the group has acknowledged everything.
 
     Returns:
-        The ids; None where the server does not tell.
+        The ids; None where the server does not report one.
 
     Raises:
         ConnectionLost: The connection ended.
@@ -122,7 +123,7 @@ async def floors(
 
 
 def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
-    """The lowest pending id, or without any the last one delivered."""
+    """Return the id before the lowest pending one, or else the last delivered id."""
     if isinstance(groups, ErrorReply) or isinstance(summary, ErrorReply):
         return None
     if summary.lowest is not None:
@@ -134,13 +135,13 @@ def _floor(member: Membership, groups: Any, summary: Any) -> bytes | None:
 async def rejoin(
     connection: Connection, member: Membership, shard: Shard, floor: bytes
 ) -> bytes | ErrorReply:
-    """Recreate a group that has vanished, never at `$`; returns the id, or the refusal.
+    """Recreate a group that was deleted, never at `$`; return the id, or the refusal.
 
     Args:
         connection: The reader's connection.
         member: The group.
-        shard: Where it is to be.
-        floor: The id after which it is to deliver.
+        shard: The shard that lost the group.
+        floor: The id after which the group is to deliver.
 
     Raises:
         ConnectionLost: The connection ended.
@@ -158,19 +159,19 @@ async def pin(
     *,
     needed: bool,
 ) -> tuple[list[bytes], ServerError | None]:
-    """Give each stream's last id, so that LATEST is a place and not a moving one.
+    """Return each stream's last id, which fixes the position that LATEST means.
 
     Args:
         connection: The command connection.
         shards: The shards.
-        inspector: Asks for the ids.
-        needed: Whether there is no doing without.
+        inspector: Requests the ids.
+        needed: Whether an id that the server does not tell is an error.
 
     Returns:
-        The ids, and what is wrong with a key that is no stream.
+        The ids, and the error for a key that is no stream.
 
     Raises:
-        AccessError: The user may not.
+        AccessError: The user is not allowed to do this.
         ConnectionLost: The connection ended.
     """
     infos = await inspector.streams(connection.calls, [shard.key for shard in shards])
@@ -179,7 +180,7 @@ async def pin(
         if not isinstance(info, ErrorReply):
             found.append(bytes(info.last))
             continue
-        # No stream yet: all that will be is new.
+        # There is no stream yet: all entries that it will have are new.
         found.append(b"0-0")
         error = refusal(connection.server, f"XINFO STREAM on {shard.stream!r}", info)
         if info.trouble is ErrorKind.ISOLATE:

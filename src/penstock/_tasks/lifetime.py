@@ -1,9 +1,9 @@
-"""Lifetimes: what is open belongs to a task of its own, from opening to closed.
+"""Lifetimes: an open object belongs to a task of its own, from opening to closing.
 
-anyio's task groups and cancel scopes have to be left by the task that entered them.
-Users open in one task and close in another: fixtures, start and stop hooks, exit
-stacks, generators that the event loop finalizes. So neither of those tasks holds
-anything. One task, the owner, opens, waits, and closes; all others only ask it to.
+anyio's task groups and cancel scopes must be left by the task that entered them. Users
+open in one task and close in another: fixtures, start and stop hooks, exit stacks,
+generators that the event loop finalizes. So neither of those tasks holds anything. One
+task, the owner, opens, waits, and closes; all other tasks only request it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock.errors import ClosedError, UsageError
 
 __all__ = [
@@ -47,8 +47,9 @@ __all__ = [
 
 S = TypeVar("S")
 
-# Turns of the event loop until whoever has cancelled all tasks, and waited for them,
-# can say that this was to be closed. asyncio.run() has more of them at its end.
+# The turns of the event loop within which code that has cancelled all tasks, and waited
+# for them, may still close the object. asyncio.run() runs more turns than that at its
+# end.
 _TURNS: Final = 2
 
 _INSIDE: Final[ContextVar[frozenset[object]]] = ContextVar(
@@ -57,24 +58,24 @@ _INSIDE: Final[ContextVar[frozenset[object]]] = ContextVar(
 
 
 def enter(token: object) -> None:
-    """Mark the current context, and all that is started from it, as inside of it."""
+    """Mark the current context, and all that is started from it, by a token."""
     _INSIDE.set(_INSIDE.get() | {token})
 
 
 def is_inside(token: object) -> bool:
-    """Return whether the caller, or what started it, has entered this token.
+    """Return whether the caller, or a task that started it, has entered this token.
 
-    Tasks and threads inherit the context of whoever started them. So this also finds
-    a handler that waits for a child task.
+    Tasks and threads inherit the context of the task that started them. So this also
+    finds a handler that waits for a child task.
     """
     return token in _INSIDE.get()
 
 
 class LoopBinding:
-    """The event loop and the thread in which something was opened.
+    """The event loop and the thread in which an object was opened.
 
     Args:
-        what: What was opened, for the error.
+        what: The kind of object that was opened, for the error.
     """
 
     __slots__ = ("_process", "_what", "loop", "thread")
@@ -89,10 +90,11 @@ class LoopBinding:
         """Refuse a call from another event loop or thread.
 
         Raises:
-            UsageError: It is one.
+            UsageError: The call is from another event loop or thread.
         """
-        # A thread runs one loop at a time. (To ask which one costs a system call before
-        # Python 3.12.) Where none runs, a plain call between two runs of ours is fine.
+        # A thread runs one loop at a time. (To find out which one costs a system call
+        # before Python 3.12.) If no loop is running, a plain call between two runs of
+        # this loop is fine.
         free = self.loop.is_running() or running_loop() is None
         if free and get_ident() == self.thread:
             return
@@ -110,192 +112,194 @@ class LoopBinding:
 
 
 class Lifetime(Generic[S]):
-    """One opening of something, from the first connection to the last.
+    """One opening of an object, from the first connection to the last.
 
     Args:
-        live: Opens and closes it, in the owner task.
-        what: What it is, for errors.
+        live: Opens and closes the object, in the owner task.
+        what: The kind of object, for errors.
     """
 
     _error: BaseException | None = None
 
     def __init__(self, live: Live[S], what: str) -> None:
-        self.home = LoopBinding(what)
-        # What was opened, until it has closed.
-        self.thing: S | None = None
-        # Who asked to leave it in good order, and what the block that is left raised.
-        self.leaving: asyncio.Task[Any] | None = None
+        self.binding = LoopBinding(what)
+        # The opened object, until it has closed.
+        self.resource: S | None = None
+        # The task that requested a clean close, and the type of the exception that
+        # ended the block.
+        self.closing_task: asyncio.Task[Any] | None = None
         self.raised: type[BaseException] | None = None
-        # How it is named in warnings.
+        # The object's name in warnings.
         self.label = what
-        # Whether nothing of it is left; and whether somebody has asked to leave.
-        self.over = False
-        self.left = False
+        # Whether it has closed completely; and whether closing has been requested.
+        self.closed = False
+        self.close_requested = False
         self._live = live
         self._what = what
-        self._order = asyncio.Event()
+        self._close_event = asyncio.Event()
         self._opened = asyncio.Event()
         self._ended = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
-        hold(self)
+        notify_on_fork(self)
 
     def forked(self) -> None:
-        """Count as over in a forked child: the parent goes on with it."""
-        self.thing = None
-        self.over = True
+        """Count as closed in a forked child: the parent goes on using the object."""
+        self.resource = None
+        self.closed = True
 
     async def open(self) -> None:
-        """Open it; cancelling this closes it again before the cancellation is raised.
+        """Open the object; if cancelled, close it again first.
 
         Raises:
-            BaseException: What opening raised.
+            BaseException: The error of opening.
         """
-        self._owner = self.home.loop.create_task(
-            self._own(), name=f"penstock {self._what}"
+        self._owner = self.binding.loop.create_task(
+            self._run_owner(), name=f"penstock {self._what}"
         )
-        self._owner.add_done_callback(self._end)
+        self._owner.add_done_callback(self._on_owner_done)
         try:
             await self._opened.wait()
         except asyncio.CancelledError:
-            self.leave(None)
+            self.request_close(None)
             try:
                 await shielded_until_done(self._ended.wait)
             finally:
                 self.take_error()
             raise
-        if self.over:
+        if self.closed:
             self.raise_error()
             raise ClosedError(self._what)
 
-    async def _own(self) -> None:
+    async def _run_owner(self) -> None:
         with quietly():
             try:
-                async with self._live(self) as self.thing:
+                async with self._live(self) as self.resource:
                     self._opened.set()
-                    await self._order.wait()
+                    await self._close_event.wait()
             except asyncio.CancelledError:
                 pass
-            except BaseException as error:  # noqa: BLE001 - raised by whoever leaves
+            except BaseException as error:  # noqa: BLE001 - raised on closing
                 self._error = error
             owner = asyncio.current_task()
-            if owner is not None and owner.cancelling() and not self.left:
-                # By asyncio.run() at its end, which cancels all tasks there are.
-                self.home.loop.call_soon(self._warn, _TURNS)
+            if owner is not None and owner.cancelling() and not self.close_requested:
+                # asyncio.run() does that at its end: it cancels all tasks.
+                self.binding.loop.call_soon(self._warn, _TURNS)
 
     def _warn(self, turns: int) -> None:
-        """Warn, unless it is left within some turns of the event loop."""
-        if turns and not self.left:
-            self.home.loop.call_soon(self._warn, turns - 1)
-        elif not self.left:
+        """Warn, unless closing is requested within some turns of the event loop."""
+        if turns and not self.close_requested:
+            self.binding.loop.call_soon(self._warn, turns - 1)
+        elif not self.close_requested:
             text = f"{self.label} was not closed before its event loop was shut down"
             warnings.warn(f"{text}; await its aclose()", ResourceWarning, stacklevel=1)
 
-    def _end(self, _: asyncio.Task[None]) -> None:
+    def _on_owner_done(self, _: asyncio.Task[None]) -> None:
         self._owner = None
-        self.thing = None
-        self.over = True
+        self.resource = None
+        self.closed = True
         self._opened.set()
         self._ended.set()
 
-    def leave(
+    def request_close(
         self,
         by: asyncio.Task[Any] | None,
         raised: type[BaseException] | None = None,
     ) -> None:
-        """Ask the owner to close, if nobody has asked before.
+        """Request the owner to close, unless that was requested before.
 
         Args:
-            by: The task that leaves in good order; None if it does not.
-            raised: What kind of exception ended the block that is left.
+            by: The task that closes cleanly; None if it is not a clean close.
+            raised: The type of the exception that ended the block.
         """
-        if self.left:
+        if self.close_requested:
             return
-        self.left = True
-        self.leaving, self.raised = by, raised
+        self.close_requested = True
+        self.closing_task, self.raised = by, raised
         if self._owner is not None and not self._opened.is_set():
             self._owner.cancel()
-        self._order.set()
+        self._close_event.set()
 
     @property
     def drains(self) -> bool:
-        """Whether what has begun is to be finished: it was left by no cancellation."""
+        """Whether work in progress is to be finished: the end was no cancellation."""
         by_error = self.raised is not None and issubclass(self.raised, Exception)
-        return self.leaving is not None or by_error
+        return self.closing_task is not None or by_error
 
     @property
     def gone(self) -> bool:
-        """Whether nothing of it is left, or the event loop that it needs is closed."""
-        return self.over or self.home.loop.is_closed()
+        """Whether it has closed, or the event loop that it needs is closed."""
+        return self.closed or self.binding.loop.is_closed()
 
     async def wait(self) -> None:
         """Wait until it has closed."""
         await self._ended.wait()
 
     def raise_error(self) -> None:
-        """Raise why it ended, once.
+        """Raise the error that ended it, once.
 
         Raises:
-            BaseException: What opening or closing raised, or a task in the background.
+            BaseException: The error of opening, of closing, or of a background task.
         """
         error = self.take_error()
         if error is not None:
             try:
                 raise error
             finally:
-                # It holds this frame.
+                # The error refers to this frame.
                 del error
 
     def take_error(self) -> BaseException | None:
-        """Return why it ended, once."""
+        """Return the error that ended it, once."""
         error, self._error = self._error, None
         return error
 
     def drop(self) -> bool:
-        """Close it because nobody holds it any more; return whether it was open.
+        """Close it because it is not referenced any more; return whether it was open.
 
-        Called by the garbage collector, so by any thread.
+        This is called by the garbage collector, and so in any thread.
         """
-        if self.over or self.left:
+        if self.closed or self.close_requested:
             return False
-        if not self.home.loop.is_closed():
-            self.home.loop.call_soon_threadsafe(self.leave, None)
+        if not self.binding.loop.is_closed():
+            self.binding.loop.call_soon_threadsafe(self.request_close, None)
         return True
 
     def __del__(self) -> None:
-        if self._error is not None and not self.home.loop.is_closed():
-            # As asyncio does for a task whose exception nobody has asked for.
+        if self._error is not None and not self.binding.loop.is_closed():
+            # As asyncio does for a task whose exception was never retrieved.
             text = f"{self.label} failed, and nobody left it"
             context = {"message": text, "exception": self._error}
-            self.home.loop.call_exception_handler(context)
+            self.binding.loop.call_exception_handler(context)
 
 
 Live: TypeAlias = Callable[[Lifetime[S]], AbstractAsyncContextManager[S]]
-"""Opens something and closes it again, told by the lifetime in which way."""
+"""Opens an object and closes it again; the lifetime says whether cleanly."""
 
 
 class Openable(ABC, Generic[S]):
-    """Opened and closed any number of times, from any task, once at a time.
+    """An object that can be opened and closed any number of times, from any task.
 
-    By `async with`, or by `start` and `aclose`.
+    It is open once at a time: by `async with`, or by `start` and `aclose`.
     """
 
     # The last opening.
     _lifetime: Lifetime[S] | None = None
-    # Whether it was opened by `async with`, whose end tells what failed.
+    # Whether it was opened by `async with`; then the end of the block raises errors.
     _by_block = False
 
     @abstractmethod
-    def _living(self) -> Live[S]:
-        """Return what opens and closes it; it must not refer to this object.
+    def _opener(self) -> Live[S]:
+        """Return the function that opens and closes this.
 
-        The owner would keep it alive, and nobody could tell that it was dropped.
+        The function must not refer to this object. Otherwise the owner would keep the
+        object alive, and nothing could notice that the user has dropped it.
         """
 
     def _shut(self) -> None:
-        """Refuse new work from now on: it is about to be closed."""
+        """Refuse new work from now on: closing begins."""
 
     def _closes_later(self) -> bool:
-        """Return whether the caller is what closing waits for; then arrange for it."""
+        """Return whether closing waits for the caller; then arrange to close later."""
         return False
 
     @property
@@ -305,12 +309,12 @@ class Openable(ABC, Generic[S]):
     async def start(self) -> None:
         """Open it, as entering `async with` does; `aclose` closes it.
 
-        The two need not be called by the same task. Cancelling this undoes the
-        opening, and is raised when nothing is left open.
+        The two need not be called by the same task. Cancelling this undoes the opening;
+        the cancellation is raised when nothing is open any more.
 
         Raises:
             UsageError: It is open already.
-            PenstockError: What entering `async with` raises.
+            PenstockError: The error that entering `async with` raises.
 
         Example:
             ```python
@@ -326,34 +330,39 @@ class Openable(ABC, Generic[S]):
     async def _start(self, *, by_block: bool) -> None:
         last = self._lifetime
         if last is not None and not last.gone:
-            state = "closing; await aclose() first" if last.left else "open already"
+            state = (
+                "closing; await aclose() first"
+                if last.close_requested
+                else "open already"
+            )
             raise UsageError(f"this {self._what} is {state}, or make another one")
-        self._lifetime = lifetime = Lifetime(self._living(), self._what)
+        self._lifetime = lifetime = Lifetime(self._opener(), self._what)
         self._by_block = by_block
         await lifetime.open()
         lifetime.label = repr(self)
 
     async def aclose(self) -> None:
-        """Close it in good order; from any task. When it is closed, do nothing.
+        """Close it cleanly; from any task. When it is closed, do nothing.
 
-        Cancelling this gives up the wait: it closes all the same.
+        Cancelling this ends the wait, but not the closing.
 
         Raises:
-            UsageError: Called in another event loop or thread; nothing was done.
-            PenstockError: What failed in the background and nobody has been told,
-                if it was opened by `start`.
+            UsageError: This was called in another event loop or thread; nothing was
+                done.
+            PenstockError: An error in the background that was not raised before, if it
+                was opened by `start`.
         """
         lifetime = self._lifetime
         if lifetime is None:
             return
         if lifetime.gone:
-            lifetime.left = True
+            lifetime.close_requested = True
         else:
-            lifetime.home.check()
+            lifetime.binding.check()
             self._shut()
             if self._closes_later():
                 return
-            lifetime.leave(asyncio.current_task())
+            lifetime.request_close(asyncio.current_task())
             await lifetime.wait()
         if not self._by_block:
             lifetime.raise_error()
@@ -368,44 +377,45 @@ class Openable(ABC, Generic[S]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        lifetime = await self._leave(kind)
+        lifetime = await self._close_block(kind)
         if error is None:
             lifetime.raise_error()
         elif (failure := lifetime.take_error()) is not None:
             error.add_note(f"besides, the {self._what} failed: {failure!r:.200}")
         return None
 
-    async def _leave(self, kind: type[BaseException] | None) -> Lifetime[S]:
+    async def _close_block(self, kind: type[BaseException] | None) -> Lifetime[S]:
         """Close it because its block ends."""
         lifetime = self._lifetime
         assert lifetime is not None  # noqa: S101 - `async with` pairs them
         if lifetime.gone:
-            lifetime.left = True
+            lifetime.close_requested = True
         else:
-            lifetime.home.check()
+            lifetime.binding.check()
             self._shut()
-            lifetime.leave(None if kind else asyncio.current_task(), kind)
+            lifetime.request_close(None if kind else asyncio.current_task(), kind)
             await shielded_until_done(lifetime.wait)
         return lifetime
 
     def __del__(self) -> None:
         if self._lifetime is not None and self._lifetime.drop():
             text = f"{self!r} was dropped while it was open; await its aclose()"
-            # It shows where the object was allocated, by `tracemalloc`. That has to be
-            # imported already: its import may run the garbage collector, and that this.
+            # The warning shows where the object was allocated, by `tracemalloc`. That
+            # must be imported already: its import may run the garbage collector, which
+            # may call this.
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
 class quietly:  # noqa: N801 - reads as a statement
-    """Let the current task be destroyed without a word, should its loop be closed.
+    """Silences the current task, in case its loop is closed before the task has ended.
 
-    There is nobody then to run what it would have to wait for; `ResourceWarning` is
-    what tells of it.
+    There is no loop any more then that could run what the task would wait for; a
+    `ResourceWarning` reports it instead.
     """
 
     def __enter__(self) -> None:
         task: Any = asyncio.current_task()
-        # As asyncio's own gather() does for tasks that it answers for.
+        # As asyncio's own gather() does for the tasks whose errors it reports.
         task._log_destroy_pending = False  # noqa: SLF001
 
     def __exit__(
@@ -414,16 +424,17 @@ class quietly:  # noqa: N801 - reads as a statement
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        # Python destroys the coroutine: what is raised here it would print.
+        # Python destroys the coroutine, and would print an exception that is raised
+        # here.
         return running_loop() is None
 
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[TaskGroup]:
-    """Open a task group; what leaves it is one plain exception, never a group.
+    """Open a task group that raises one plain exception, never an exception group.
 
-    That background tasks exist is our affair, and `except ValueError` around a
-    consumer must go on to work (trio does the same for its own APIs,
+    Background tasks are an implementation detail, and `except ValueError` around a
+    consumer must keep working (trio does the same for its own APIs,
     `raise_single_exception_from_group`).
     """
     try:
@@ -488,18 +499,18 @@ async def shielded_until_done(
 ) -> None:
     """Wait for an end, however often this task is cancelled meanwhile.
 
-    What is closed half would never be closed: its tasks don't end by themselves. The
-    cancellation is raised when that is over.
+    An object that is half closed would never be closed: its tasks do not end by
+    themselves. The cancellation is raised when the wait is over.
 
     Args:
-        end: Waits for it; called again after each cancellation.
-        patience: Seconds at most; default: as long as it takes.
+        end: Waits for the end; called again after each cancellation.
+        patience: The most seconds; default: no limit.
     """
     loop = asyncio.get_running_loop()
     deadline = None if patience is None else loop.time() + patience
     cancelled: asyncio.CancelledError | None = None
-    # The shield is against anyio's cancellations, which come again with every await;
-    # one of asyncio's comes once a call.
+    # The shield is against anyio's cancellations, which are repeated at every await;
+    # one of asyncio's arrives once for each call of `cancel`.
     with anyio.CancelScope(shield=True):
         while deadline is None or loop.time() < deadline:
             try:

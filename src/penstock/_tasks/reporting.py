@@ -1,4 +1,4 @@
-"""How events are worded that several tell of, and how often refusals are."""
+"""Events that several tasks report, and a limit on how often refusals are reported."""
 
 from __future__ import annotations
 
@@ -14,56 +14,59 @@ from penstock._core.sending.accumulator import Sending
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["id_list", "paced", "report_deleted", "report_sends", "stream_list"]
+__all__ = ["id_list", "rate_limited", "report_deleted", "report_sends", "stream_list"]
 
-# Seconds in which a refusal is told of once.
-_PACE: Final = 1.0
-# Ids and streams that an event names at most; it has the number of messages besides.
-_MOST: Final = 10
+# Seconds in which each kind of refusal is reported once.
+_INTERVAL: Final = 1.0
+# The most ids or streams that an event lists; it also has the number of messages.
+_MAX_LISTED: Final = 10
 
 
-def paced(on_event: OnEvent) -> OnEvent:
-    """Have what is refused again and again told of once a second.
+def rate_limited(on_event: OnEvent) -> OnEvent:
+    """Return a hook that reports each kind of refusal at most once a second.
 
-    What is `*_refused` is tried again until it passes: by the reader, the committer and
-    the claimer, each at its own pace, and by some for each shard.
+    Requests that were refused (events named `*_refused`) are repeated until they
+    succeed: by the reader, the committer and the claimer, each at its own pace, and by
+    some of them for each shard.
     """
-    told: dict[str, float] = {}
-    times: dict[str, int] = {}
+    reported_at: dict[str, float] = {}
+    counts: dict[str, int] = {}
 
-    def tell(event: Event) -> None:
+    def report(event: Event) -> None:
         name = event.name
         if name.endswith("_refused"):
             now = monotonic()
-            times[name] = times.get(name, 0) + 1
-            if now - told.get(name, -_PACE) < _PACE:
+            counts[name] = counts.get(name, 0) + 1
+            if now - reported_at.get(name, -_INTERVAL) < _INTERVAL:
                 return
-            told[name] = now
-            # This one, and those before it that were not told of.
-            if (number := times.pop(name)) > 1:
+            reported_at[name] = now
+            # This event, and those before it that were not reported.
+            if (number := counts.pop(name)) > 1:
                 event = replace(event, facts={**event.facts, "times": number})
         on_event(event)
 
-    return tell
+    return report
 
 
 def id_list(ids: Sequence[bytes]) -> str:
-    """Write out ids, the first ten of them."""
-    first = ",".join(id_.decode() for id_ in ids[:_MOST])
-    return first if len(ids) <= _MOST else f"{first},..."
+    """Return the first ten of the ids, as text."""
+    first = ",".join(id_.decode() for id_ in ids[:_MAX_LISTED])
+    return first if len(ids) <= _MAX_LISTED else f"{first},..."
 
 
 def stream_list(shards: Iterable[Shard]) -> str:
-    """Write out the streams of shards, each once, the first ten of them."""
-    names = list(islice(dict.fromkeys(shard.stream for shard in shards), _MOST + 1))
-    first = ",".join(f"{name!a:.80}" for name in names[:_MOST])
-    return first if len(names) <= _MOST else f"{first},..."
+    """Return the streams of shards, each once, as text; the first ten of them."""
+    names = list(
+        islice(dict.fromkeys(shard.stream for shard in shards), _MAX_LISTED + 1)
+    )
+    first = ",".join(f"{name!a:.80}" for name in names[:_MAX_LISTED])
+    return first if len(names) <= _MAX_LISTED else f"{first},..."
 
 
 def report_sends(
     on_event: OnEvent, name: str, sendings: Sequence[Sending[Any]], reason: str
 ) -> None:
-    """Tell of messages that were not sent, or may not have been, if there are any."""
+    """Report messages that were not sent, or may not have been, if there are any."""
     if sendings:
         streams = stream_list(sending.shard for sending in sendings)
         facts = {"messages": len(sendings), "streams": streams, "reason": reason}
@@ -71,7 +74,7 @@ def report_sends(
 
 
 def report_deleted(ledger: Ledger, group: str, on_event: OnEvent) -> None:
-    """Tell of pending entries that were found deleted from their stream."""
+    """Report pending entries that were found to be deleted from their stream."""
     for shard, ids in ledger.deliveries.take_deleted():
         facts = {
             "stream": ascii(shard.stream),

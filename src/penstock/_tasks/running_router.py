@@ -1,4 +1,4 @@
-"""A router at work: a run of its consumers, with a block around it or without."""
+"""A running router: one run of its consumers, with or without a block around it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ __all__ = ["Running"]
 
 
 class Running(Openable[ConsumerSet]):
-    """A router at work; made by `Router.running`.
+    """A running router; created by `Router.running`.
 
-    Use it with `async with`, or `start` it and `aclose` it, from any task.
+    Use it with `async with`, or call `start` and `aclose`, from any task.
 
     Args:
-        name: How the router is shown.
-        begin: Makes its consumers for this run.
+        name: The router's name in its representation.
+        begin: Creates the consumers for this run.
     """
 
     def __init__(self, name: str, begin: Callable[[Running], ConsumerSet]) -> None:
         self._name = name
         self._begin = begin
         self._consumers: ConsumerSet | None = None
-        # While a block runs: it is cancelled by moving its deadline up.
+        # The block's timeout while the block runs; moving its deadline to now cancels
+        # it.
         self._block: asyncio.Timeout | None = None
 
     @property
     def consumer_set(self) -> ConsumerSet | None:
-        """The consumers, while they open, are open or close."""
+        """The consumers, while they are opening, open or closing."""
         gone = self._lifetime is None or self._lifetime.gone
         return None if gone else self._consumers
 
@@ -44,22 +45,24 @@ class Running(Openable[ConsumerSet]):
         return self.consumer_set is not None and self.consumer_set.ready
 
     async def wait(self) -> None:
-        """Wait until it drains: `stop` was called, or a consumer has failed for good.
+        """Wait until the router drains.
+
+        It drains when `stop` is called or a consumer has failed for good.
 
         Raises:
-            ClosedError: It is not running.
-            UsageError: Called in another event loop or thread.
+            ClosedError: The router is not running.
+            UsageError: This was called in another event loop or thread.
         """
         if self.consumer_set is None or self._lifetime is None:
             raise ClosedError(self._what)
-        self._lifetime.home.check()
+        self._lifetime.binding.check()
         await self.consumer_set.wait()
 
     @property
     def _what(self) -> str:
         return "router"
 
-    def _living(self) -> Live[ConsumerSet]:
+    def _opener(self) -> Live[ConsumerSet]:
         self._consumers = consumer_set = self._begin(self)
         return consumer_set.live
 
@@ -71,15 +74,15 @@ class Running(Openable[ConsumerSet]):
         lifetime, consumer_set = self._lifetime, self.consumer_set
         if lifetime is None or consumer_set is None or not consumer_set.is_inside():
             return False
-        # Its own end is what closing waits for.
-        lifetime.leave(asyncio.current_task())
+        # Closing waits for the end of the caller.
+        lifetime.request_close(asyncio.current_task())
         return True
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         if self.consumer_set is not None:
-            # Not a scope of anyio's: this is our user's own task, and their
-            # cancellation has been seen to get out under load.
+            # Not an anyio scope: this is the user's own task, and an anyio cancellation
+            # has been seen to leave its scope under load.
             self._block = await asyncio.timeout(None).__aenter__()
             self.consumer_set.on_failure = _weakly(self._cancel_block)
             if self.consumer_set.failed:
@@ -101,16 +104,18 @@ class Running(Openable[ConsumerSet]):
             try:
                 await block.__aexit__(kind, error, traceback)
             except TimeoutError:
-                # By us, because a consumer has failed; that is raised.
+                # Penstock cancelled the block because a consumer has failed; that error
+                # is raised below.
                 kind = error = None
-        failure = (await self._leave(kind)).take_error()
+        failure = (await self._close_block(kind)).take_error()
         if failure is None:
             return None
         if isinstance(error, Exception):
             failure.add_note(f"and then the block raised {error!r:.200}")
         elif error is not None:
-            return None  # the cancellation goes on
-        # What it ended by has no more to say, and as context it would repeat it.
+            return None  # the cancellation continues
+        # The error that ended the block adds nothing, and as context it would only
+        # repeat the traceback.
         raise failure from failure.__cause__
 
     def __repr__(self) -> str:
@@ -119,7 +124,7 @@ class Running(Openable[ConsumerSet]):
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Call a method as long as its object is there, without keeping it alive."""
+    """Return a function that calls a method without keeping its object alive."""
     reference = WeakMethod(method)
 
     def call() -> None:

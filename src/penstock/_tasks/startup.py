@@ -1,4 +1,4 @@
-"""Patience on opening: what may pass is waited for, as long as was asked for."""
+"""Retries on opening: waits for transient errors to pass, for a limited time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ T = TypeVar("T")
 async def retrying(
     connection: CommandConnection, deadline: float, step: Callable[[], Awaitable[T]]
 ) -> T:
-    """Do a step of opening, again and again if it fails for what may pass.
+    """Run a step of opening, and repeat it if it fails with a transient error.
 
     Args:
-        connection: The command connection; made anew if it is lost meanwhile.
-        deadline: Until when, by the monotonic clock; there is one try at least.
-        step: What to do; from its start each time.
+        connection: The command connection; restored if it is lost meanwhile.
+        deadline: When to stop retrying, by the monotonic clock; there is at least one
+            attempt.
+        step: The step; each attempt runs all of it.
 
     Raises:
-        PenstockError: What the last try raised.
+        PenstockError: The error of the last attempt.
     """
     backoff = ReconnectBackoff()
     while True:
@@ -38,7 +39,7 @@ async def retrying(
             return await step()
         except ServerError as error:
             delay = backoff.failed(random.random())  # noqa: S311 - only jitter
-            if not _may_pass(error) or monotonic() + delay > deadline:
+            if not _is_transient(error) or monotonic() + delay > deadline:
                 raise
             await anyio.sleep(delay)
             if isinstance(error, ConnectionLost) and connection.lost:
@@ -46,8 +47,11 @@ async def retrying(
                     await connection.restore(error.reason)
 
 
-def _may_pass(error: ServerError) -> bool:
-    """Tell what a server says while it loads, is full or is demoted from the rest."""
+def _is_transient(error: ServerError) -> bool:
+    """Return whether an error is transient.
+
+    It is if the server is loading, full or demoted, or if the connection failed.
+    """
     if isinstance(error, CommandError):
         return ErrorReply(error.reason).trouble is ErrorKind.TRANSIENT
     return not isinstance(error, AccessError)

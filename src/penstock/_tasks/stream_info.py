@@ -1,7 +1,7 @@
-"""Asking the server about streams without receiving their entries.
+"""Stream descriptions: ask the server about streams without receiving their entries.
 
-XINFO STREAM sends the first and the last entry of a stream whole, and each may be as
-large as a message may be. A script on the server picks out the ids and numbers.
+XINFO STREAM sends the whole first and last entry of a stream, and each may be as large
+as the largest message. A script on the server returns only the ids and numbers.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 More: TypeAlias = Callable[[bytes], Sequence[Command]]
 
-# XINFO STREAM would be refused for the same reason.
+# For these errors the server would refuse XINFO STREAM for the same reason.
 _OF_THE_STREAM: Final = frozenset((ErrorKind.REPAIR, ErrorKind.ISOLATE))
 
 
 class StreamInspector:
-    """Describes streams by a script, or by XINFO STREAM where scripts are refused.
+    """Describes streams with a script, or with XINFO STREAM if scripts are refused.
 
-    A refusal is remembered, so that it is not provoked, and logged by the server, with
-    every question.
+    A refusal is remembered, so that the server does not refuse, and log, a script with
+    every request.
 
     Attributes:
         scripted: Whether the script is used. If not, each description brings two whole
-            entries, and belongs on no connection that has subscribed: the server closes
-            that at 32 MB of unread output.
+            entries, and must not be requested on a connection that has subscribed: the
+            server closes such a connection at 32 MB of unread output.
     """
 
     def __init__(self) -> None:
@@ -42,12 +42,12 @@ class StreamInspector:
     async def streams(
         self, calls: Calls, keys: Sequence[bytes], *, bulk: Calls | None = None
     ) -> list[StreamInfo | ErrorReply]:
-        """Describe streams; an error reply stands in the place of its stream.
+        """Return the descriptions of streams, or an error reply for a stream.
 
         Args:
-            calls: Sends the questions.
+            calls: Sends the requests.
             keys: The streams' keys.
-            bulk: Sends those that bring entries; default: `calls`.
+            bulk: Sends requests whose replies contain entries; default: `calls`.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
@@ -61,17 +61,17 @@ class StreamInspector:
     async def with_more(
         self, calls: Calls, keys: Sequence[bytes], more: More, *, bulk: Calls | None
     ) -> list[list[Any] | ErrorReply]:
-        """Describe streams, and ask more about each in one transaction with that.
+        """Describe streams, and send other requests about each in the same transaction.
 
         Args:
-            calls: Sends the questions.
+            calls: Sends the requests.
             keys: The streams' keys.
-            more: Gives the other questions about a key.
-            bulk: Sends those that bring entries; None: `calls`.
+            more: Returns the other requests about a key.
+            bulk: Sends requests whose replies contain entries; None: `calls`.
 
         Returns:
-            The replies about each stream, its description first; an error reply where
-            the transaction was refused as a whole.
+            The replies about each stream, its description first; an error reply if the
+            transaction as a whole was refused.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
@@ -84,7 +84,7 @@ class StreamInspector:
         return await _in_transactions(bulk or calls, commands.xinfo_stream, keys, more)
 
     def _refused(self, found: Iterable[Any]) -> bool:
-        """Check whether the script was refused, and not what it asked."""
+        """Return whether the script was refused, not only its access to a stream."""
         errors = [reply for reply in found if isinstance(reply, ErrorReply)]
         if any(error.trouble is ErrorKind.FATAL for error in errors):
             self.scripted = False
@@ -105,7 +105,8 @@ async def _in_transactions(
     found: list[list[Any] | ErrorReply] = []
     for batch in batches:
         answer = replies.together([next(answers) for _ in batch])
-        # If it was refused as a whole, there is one reply and not one a command.
+        # If the transaction as a whole was refused, there is one reply instead of one
+        # for each command.
         whole = len(answer) < len(batch) - 2
         found.append(answer[0] if whole else answer)
     return found

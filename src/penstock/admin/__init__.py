@@ -1,6 +1,6 @@
-"""What an operator asks about streams and groups, and does to them.
+"""Administration of streams, groups and dead letters.
 
-For one question there is a function:
+Each function does one thing, on a connection of its own:
 
 ```python
 state = await admin.group_state("orders", "billing")
@@ -8,20 +8,24 @@ letters = await admin.dead.list("orders")
 trimmed = await admin.trim("orders", ACKED)
 ```
 
-`Admin` keeps its connection for many.
+`Admin` keeps its connection for several calls.
 """
 
 from penstock._core.protocol.trimming import GroupStanding
 from penstock.admin import dead
 from penstock.admin._dead_letter import DeadLetter
-from penstock.admin._dead_letters import DeadLetterOffice
+from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trimming import Trimmed, TrimTo
 from penstock.admin.client import Admin, group_state, reset_group, trim
 from penstock.admin.groups import GroupState
 
+DeadLetterOffice = DeadLetterAdmin
+"""The former name of `DeadLetterAdmin`."""
+
 __all__ = [
     "Admin",
     "DeadLetter",
+    "DeadLetterAdmin",
     "DeadLetterOffice",
     "GroupStanding",
     "GroupState",

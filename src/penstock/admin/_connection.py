@@ -1,4 +1,4 @@
-"""An operator's connection: made anew by the call that finds it lost."""
+"""AdminConnection: a connection that reconnects on the first call after a loss."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ __all__ = ["AdminConnection", "behind"]
 
 
 class AdminConnection:
-    """A connection on which every call is one try.
+    """A connection on which every call is one attempt.
 
     Args:
-        on_event: Told of what happens in the background.
+        on_event: Called with what happens in the background.
     """
 
     def __init__(self, on_event: OnEvent) -> None:
         self.on_event = on_event
-        # Both are None while it is closed.
+        # Both are None while this is closed.
         self._connector: Connector | None = None
         self._connection: Connection | None = None
         self._binding: LoopBinding | None = None
-        self._dialing = anyio.Lock()
+        self._connecting = anyio.Lock()
         self._inspector = StreamInspector()
 
     @property
     def closed(self) -> bool:
-        """Whether it is not open."""
+        """Whether the connection is not open."""
         return self._connector is None
 
     @asynccontextmanager
     async def open(
         self, url: str | None, home: LoopBinding
     ) -> AsyncIterator[AdminConnection]:
-        """Connect, and close in the end.
+        """Connect, and close the connection at the end.
 
         Args:
             url: The server.
-            home: From where it may be used.
+            home: The event loop and thread from which this may be used.
 
         Raises:
-            ConfigurationError: A wrong URL.
-            ConnectError: There is no way to the server.
+            ConfigurationError: The URL is invalid.
+            ConnectError: The server could not be reached.
             AccessError: The server refuses this user.
         """
         async with open_connector(url, self.on_event) as connector:
@@ -74,18 +74,18 @@ class AdminConnection:
                     await connection.aclose()
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
-        """Send commands in one write and give their replies, errors as values.
+        """Send commands in one write and return their replies, errors as values.
 
         Raises:
-            ClosedError: It is not open.
+            ClosedError: The connection is not open.
             UsageError: It was opened in another event loop or thread.
-            ConnectError: The connection was lost, and no other can be made.
-            AccessError: The same, because the server refuses this user now.
+            ConnectError: The connection was lost, and reconnecting failed.
+            AccessError: The same, because the server now refuses this user.
             ConnectionLost: The connection ended before the replies.
         """
         if self._binding is not None and self._connector is not None:
             self._binding.check()
-        async with self._dialing:
+        async with self._connecting:
             if self._connector is None or self._connection is None:
                 raise ClosedError("admin")
             if self._connection.lost:
@@ -95,14 +95,19 @@ class AdminConnection:
         return await connection.calls(batch)
 
     async def describe(self, key: bytes, more: Sequence[Command]) -> list[Any]:
-        """Describe a stream, and ask more about it at the same moment.
+        """Return the description of a stream, with more replies of the same moment.
+
+        Args:
+            key: The stream's key.
+            more: Further commands about the stream, sent in one transaction with
+                XINFO STREAM.
 
         Returns:
-            The description, and the replies to the other questions; or only the error
-            that refused them all.
+            The description, and the replies to the other commands; or only the error
+            if the transaction was refused as a whole.
 
         Raises:
-            ServerError: What `calls` raises.
+            ServerError: See `calls`.
         """
         [facts] = await self._inspector.with_more(
             self.calls, [key], lambda _: more, bulk=None
@@ -110,14 +115,14 @@ class AdminConnection:
         return [facts] if isinstance(facts, ErrorReply) else facts
 
     async def asks(self, batch: Sequence[Command], what: str) -> list[Any]:
-        """Send commands in one write and give their replies, none of them an error.
+        """Send commands in one write and return their replies, none of them an error.
 
         Args:
             batch: The commands.
-            what: What they are, for the exception.
+            what: A description of the commands, for the exception.
 
         Raises:
-            ServerError: What `calls` raises, and what `refusal` makes of an error.
+            ServerError: See `calls`; or a reply is an error, see `refusal`.
         """
         answers = await self.calls(batch)
         for reply in answers:
@@ -126,7 +131,7 @@ class AdminConnection:
         return answers
 
     def refusal(self, command: str, reply: ErrorReply) -> ServerError:
-        """Make the exception for an error reply."""
+        """Return the exception for an error reply."""
         server = self._connector.address.name if self._connector else ""
         return refusal(server, command, reply)
 
@@ -134,10 +139,16 @@ class AdminConnection:
 async def behind(
     connection: AdminConnection, stream: StreamInfo, place: EntryId, told: int | None
 ) -> int | None:
-    """Count the entries above an id; see `StreamInfo.behind`.
+    """Return how many entries of a stream are above an id; see `StreamInfo.behind`.
+
+    Args:
+        connection: The connection.
+        stream: The stream's description.
+        place: The id.
+        told: The server's own count, if it has one.
 
     Raises:
-        ServerError: What `AdminConnection.calls` raises.
+        ServerError: See `AdminConnection.calls`.
     """
     found = stream.behind(place, told)
     if found != (trusting := stream.behind(place, told, trusted=True)):

@@ -1,4 +1,4 @@
-"""A dead letter as an operator sees it."""
+"""DeadLetter: a dead letter, parsed for an operator."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from penstock._core.messages import dead_letter, envelope
 from penstock._core.protocol.replies import RawEntry
 from penstock.message import EntryId, Fields, Headers
 
-__all__ = ["DeadLetter", "Letters", "opened"]
+__all__ = ["DeadLetter", "DeadLetterList", "parse_entry"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DeadLetter:
-    """A message that was given up, where it comes from, and why.
+    """A message that a group gave up, with its origin and the reason.
 
-    What it says of itself is only as true as whoever could write to the dead letters:
-    except `id`, all of it may be forged.
+    Whoever can write to the dead letters can forge every attribute except `id`.
 
     Attributes:
-        id: Its id among the dead letters.
+        id: The id of the dead letter.
         stream: The stream that the message was in.
-        shard: The shard's number; 0 for a stream that is one key.
+        shard: The number of the shard; 0 for a stream that is one key.
         shard_key: The shard's key on the server.
-        entry_id: The id that the message had there.
-        group: The group that gave it up.
-        consumer: The consumer.
-        attempts: How often its handler was started.
-        reason: Why; it may quote the message.
-        error: The exception's type; empty without one.
-        traceback: The end of its traceback; empty without one.
-        time: When, by the consumer's clock, aware; None where that can't be read.
+        entry_id: The id that the message had in the shard.
+        group: The group that gave the message up.
+        consumer: The consumer that gave the message up.
+        attempts: How often a handler was started for the message.
+        reason: Why the message was given up; the text may quote the message.
+        error: The exception's type; empty if there was no exception.
+        traceback: The end of the exception's traceback; empty if there was none.
+        time: When the message was given up, by the consumer's clock, aware; None if the
+            time can't be parsed.
         fields: The message's own fields, as they were in the stream.
     """
 
@@ -52,7 +52,7 @@ class DeadLetter:
 
     @property
     def payload(self) -> bytes | None:
-        """The payload, not decoded; None where somebody else wrote the entry."""
+        """The payload, not decoded; None if the entry was not sent by Penstock."""
         return envelope.payload(self.words)
 
     @property
@@ -67,22 +67,22 @@ class DeadLetter:
 
     @property
     def words(self) -> list[bytes]:
-        """The fields in one row, as a command takes them."""
+        """Names and values of the fields in one list, as a command takes them."""
         return [word for pair in self.fields for word in pair]
 
     def __repr__(self) -> str:
-        # Names and reasons are somebody's text, and may quote the payload.
+        # Names and reasons come from others, and may quote the payload.
         return (
             f"<DeadLetter {self.id}: entry {self.entry_id} of {self.stream!a:.80} "
             f"shard {self.shard}, attempts {self.attempts}, {len(self.fields)} fields>"
         )
 
 
-Letters: TypeAlias = list[DeadLetter]
+DeadLetterList: TypeAlias = list[DeadLetter]
 
 
-def opened(entry: RawEntry) -> DeadLetter | None:
-    """Read an entry of the dead letters; None where it is none of ours."""
+def parse_entry(entry: RawEntry) -> DeadLetter | None:
+    """Return the dead letter that an entry holds; None if it holds none."""
     id_, fields = entry
     read = dead_letter.read(fields)
     if read is None:

@@ -1,4 +1,4 @@
-"""Sending dead letters back to where they came from."""
+"""Redrive: moves dead letters back to the streams that they come from."""
 
 from __future__ import annotations
 
@@ -13,117 +13,135 @@ from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.lifetime import shielded_until_done
 from penstock.admin._connection import AdminConnection
-from penstock.admin._dead_letter import DeadLetter, Letters
-from penstock.admin._dead_letter_pages import Location
-from penstock.errors import AccessError, CommandError, ServerError
+from penstock.admin._dead_letter import DeadLetter, DeadLetterList
+from penstock.admin._selection import Location
+from penstock.errors import AccessError, CommandError, ConfigurationError, ServerError
 from penstock.events import Event
 from penstock.message import EntryId
 
 __all__ = ["Redrive"]
 
-# What a letter has behind the message's own fields, in words.
-_BEHIND: Final = 2 * len(dead_letter.NAMES)
+# The number of words (names and values) that follow the message's own fields.
+_ORIGIN_WORDS: Final = 2 * len(dead_letter.NAMES)
 
 
 class Redrive:
-    """Moves dead letters: each is copied, and deleted with its copy.
+    """Moves dead letters: each one is copied, and deleted with its copy.
 
-    By a script where the server lets us run one, and else one after the other, each
-    copied first and deleted when its copy has been confirmed. MULTI would not do: in it
-    the letter is deleted even though the copy is refused.
+    A script does both where the user may run scripts. Otherwise the dead letters are
+    moved one after the other; each is copied first, and deleted once its copy has been
+    confirmed. MULTI would not do: it deletes the dead letter even if the copy is
+    refused.
 
     Args:
         connection: The connection.
-        box: Where they lie.
-        to: The key they go to; None: where each comes from.
+        location: The stream that holds the dead letters.
+        to: The stream to move them to; None for the shards that they come from.
+
+    Raises:
+        ConfigurationError: `to` is no stream name, or the stream that holds the dead
+            letters.
     """
 
     def __init__(
-        self, connection: AdminConnection, box: Location, to: bytes | None
+        self, connection: AdminConnection, location: Location, to: str | None
     ) -> None:
         self._connection = connection
-        self._box = box
-        self._to = to
-        self._scripts = True
-        # How many were moved; and deleted by others, after we had copied them.
+        self._location = location
+        self._to = None if to is None else shard_keys.single(to).key
+        if self._to == location.key:
+            raise ConfigurationError(
+                f"redrive(to={to!r:.60}) is where the dead letters are; give another "
+                f"stream"
+            )
+        self._scripts_allowed = True
+        # How many dead letters were moved, and how many of these somebody else deleted
+        # after they had been copied.
         self.moved = 0
-        self._twice = 0
-        # Letters that claim to come from a key that is none of the stream's.
+        self._duplicated = 0
+        # Dead letters that claim to come from a key that the stream does not have.
         self._refused: list[EntryId] = []
 
     async def check(self) -> None:
-        """Make sure that letters may be deleted, before any is copied.
+        """Check that dead letters may be deleted, before any is copied.
 
         Raises:
-            AccessError: They may not.
+            AccessError: The user may not delete them.
             CommandError: The key is of another type.
             ConnectionLost: The connection ended before the reply.
         """
-        # No entry has that id.
-        command = commands.xdel(self._box.key, [bytes(EntryId.MIN)])
-        await self._connection.asks([command], f"XDEL on {self._box.name!r}")
+        # No entry has this id.
+        await self._delete(EntryId.MIN)
 
-    async def move(self, page: Letters) -> None:
-        """Move letters, in this order.
+    async def move(self, page: DeadLetterList) -> None:
+        """Move dead letters, in this order.
 
         Raises:
-            CommandError: A copy was refused; this letter and those behind it stay.
-            AccessError: The same, because the user may not.
+            CommandError: A copy was refused; this dead letter and those after it stay.
+            AccessError: The same, because the user may not write the copy.
             ConnectionLost: The connection ended before the replies.
         """
-        rest = [pair for letter in page if (pair := self._addressed(letter))]
+        rest = [move for one in page if (move := self._with_target(one))]
         while rest:
-            done = await self._by_script(rest) if self._scripts else 0
+            done = await self._move_by_script(rest) if self._scripts_allowed else 0
             if done < len(rest):
-                # It says plainly why, if it can't be.
-                await self._by_hand(*rest[done])
+                # If this one can't be moved, its error says plainly why.
+                await self._move_one(*rest[done])
                 done += 1
             rest = rest[done:]
 
-    def _addressed(self, letter: DeadLetter) -> tuple[DeadLetter, bytes] | None:
-        """Say where a letter goes; never to a key that is none of the stream's.
+    def _with_target(self, one: DeadLetter) -> tuple[DeadLetter, bytes] | None:
+        """Return a dead letter with its target key; None if that is not the stream's.
 
-        Whoever can write to the dead letters could make us write to any key.
+        Anybody who can write to the dead letters could make us write to any key.
         """
-        target = self._to or letter.shard_key
+        target = self._to or one.shard_key
         shards = (
-            shard_keys.single(letter.stream),
-            shard_keys.numbered(letter.stream, letter.shard),
+            shard_keys.single(one.stream),
+            shard_keys.numbered(one.stream, one.shard),
         )
-        ours = self._to is not None or target in {shard.key for shard in shards}
-        if not ours or target == self._box.key:
-            self._refused.append(letter.id)
+        valid = self._to is not None or target in {shard.key for shard in shards}
+        if not valid or target == self._location.key:
+            self._refused.append(one.id)
             return None
-        return letter, target
+        return one, target
 
-    async def _by_script(self, moves: Sequence[tuple[DeadLetter, bytes]]) -> int:
-        """Move what can be moved; gives how many it is through with."""
-        addressed = [(bytes(letter.id), target) for letter, target in moves]
-        command = scripts.move_entries(self._box.key, addressed, _BEHIND)
+    async def _move_by_script(self, moves: Sequence[tuple[DeadLetter, bytes]]) -> int:
+        """Move dead letters until one can't be moved.
+
+        Returns:
+            How many the script is done with: those that it moved, and those that do not
+            exist any more.
+        """
+        ids = [(bytes(one.id), target) for one, target in moves]
+        command = scripts.move_entries(self._location.key, ids, _ORIGIN_WORDS)
         [reply] = await self._connection.calls([command])
         if isinstance(reply, ErrorReply):
-            self._scripts = False
+            self._scripts_allowed = False
             return 0
         moved, done = reply
         self.moved += moved
         return int(done)
 
-    async def _by_hand(self, letter: DeadLetter, target: bytes) -> None:
-        look = commands.xrange_one(self._box.key, bytes(letter.id))
-        [there] = await self._connection.asks([look], f"XRANGE on {self._box.name!r}")
-        if not there:
-            return
-        await _to_the_end(self._copy(letter, target))
+    async def _move_one(self, one: DeadLetter, target: bytes) -> None:
+        look = commands.xrange_one(self._location.key, bytes(one.id))
+        what = f"XRANGE on {self._location.name!r}"
+        [found] = await self._connection.asks([look], what)
+        if found:
+            await _run_to_completion(self._copy(one, target))
 
-    async def _copy(self, letter: DeadLetter, target: bytes) -> None:
-        [copy] = await self._connection.calls([commands.xadd(target, letter.words)])
+    async def _copy(self, one: DeadLetter, target: bytes) -> None:
+        [copy] = await self._connection.calls([commands.xadd(target, one.words)])
         if isinstance(copy, ErrorReply):
             raise self._refusal(target, copy)
         self.moved += 1
-        delete = commands.xdel(self._box.key, [bytes(letter.id)])
-        what = f"XDEL on {self._box.name!r}"
-        [deleted] = await self._connection.asks([delete], what)
-        self._twice += not deleted
+        self._duplicated += not await self._delete(one.id)
+
+    async def _delete(self, id_: EntryId) -> int:
+        command = commands.xdel(self._location.key, [bytes(id_)])
+        what = f"XDEL on {self._location.name!r}"
+        [deleted] = await self._connection.asks([command], what)
+        return int(deleted)
 
     def _refusal(self, target: bytes, reply: ErrorReply) -> ServerError:
         what = f"XADD to {target.decode('utf-8', 'surrogateescape')!a:.80}"
@@ -131,35 +149,35 @@ class Redrive:
         if isinstance(error, AccessError):
             return error
         hint = (
-            f"{self.moved} were redriven, the others are still in {self._box.name!r}: "
-            f"mend that and call it again"
+            f"{self.moved} were redriven, the others are still in "
+            f"{self._location.name!r}: fix the cause and call it again"
         )
         return CommandError(what, reply.code, reply.text, hint)
 
-    def tell(self) -> None:
-        """Report what was not as it should be."""
-        facts: dict[str, Any] = {"dead_letters": ascii(self._box.name)}
+    def report(self) -> None:
+        """Report dead letters that were refused, and messages that were duplicated."""
+        on_event = self._connection.on_event
+        facts: dict[str, Any] = {"dead_letters": ascii(self._location.name)}
         if self._refused:
-            facts |= {"count": len(self._refused), "first": str(self._refused[0])}
-            self._connection.on_event(Event("letters_refused", logging.WARNING, facts))
-        if self._twice:
-            facts = {"dead_letters": ascii(self._box.name), "count": self._twice}
-            self._connection.on_event(
-                Event("letters_redriven_twice", logging.WARNING, facts)
-            )
+            more = {"count": len(self._refused), "first": str(self._refused[0])}
+            on_event(Event("letters_refused", logging.WARNING, facts | more))
+        if self._duplicated:
+            more = {"count": self._duplicated}
+            on_event(Event("letters_redriven_twice", logging.WARNING, facts | more))
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await what must not stop half-way; if cancelled, raise that in the end.
+async def _run_to_completion(work: Coroutine[Any, Any, None]) -> None:
+    """Await work that must not stop half-way; raise a cancellation only afterwards.
 
-    A letter would be left beside its copy. Each call has a deadline, so it does end.
-    (anyio's shield alone does not hold against a task's own `cancel`.)
+    A dead letter would be left beside its copy. Each call has a deadline, so the work
+    does end. (anyio's shield alone does not hold against a task's own `cancel`.)
     """
     task = asyncio.ensure_future(work)
     try:
         await shielded_until_done(partial(asyncio.wait, [task]))
     except asyncio.CancelledError:
-        # Retrieved, so that nobody complains; to be cancelled is what counts.
+        # Retrieve the exception, so that asyncio does not log it; the caller gets the
+        # cancellation.
         task.exception()
         raise
     task.result()

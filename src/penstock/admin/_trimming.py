@@ -1,4 +1,4 @@
-"""Trimming streams, by number, by age, and by what every group has acknowledged."""
+"""Trimming of streams: by length, age, id, or what every group has acknowledged."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ from penstock.retention import Acked, KeepAll, MaxAge, MaxLen
 __all__ = ["TrimTo", "Trimmed", "Trimmer"]
 
 TrimTo: TypeAlias = MaxLen | MaxAge | Acked | EntryId | datetime | str
-"""What is to be kept, or what is to go."""
+"""The entries to keep, or the first entry to keep."""
 
-# Entries that one command deletes at most, so that others are served in between.
-_PIECE: Final = 100_000
-# Entries that one command lists, to count them.
+# The maximum number of entries that one command deletes, so that the server serves
+# other clients in between.
+_MAX_DELETED: Final = 100_000
+# The number of entries that one command lists, to count them.
 _PAGE: Final = 1000
-# How often it is looked again, because a group was made or set back meanwhile.
-_LOOKS: Final = 10
+# How often the groups are read, because one was created or rewound meanwhile.
+_MAX_READS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """What was trimmed of a shard, and what kept more from going.
+    """The result of trimming a shard.
 
     Attributes:
         shard: The shard.
-        removed: How many entries were deleted; of a dry run, how many would be.
-        floor: All below this id is gone. None where that is not how it goes (`MaxLen`),
-            and where no group says what is acknowledged: then nothing was deleted.
-        held_by: Of `ACKED`, the group that needs the first entry that is left; None if
-            everything was acknowledged.
-        ignored: Of `ACKED`, the groups that were left out, because they had been idle
+        removed: The number of entries that were deleted; in a dry run, that would be.
+        floor: All entries below this id are deleted. None for `MaxLen`, which has no
+            such id, and if there is no group (left) to say what is acknowledged: then
+            nothing was deleted.
+        held_by: For `ACKED`, the group that needs the first remaining entry; None if
+            every entry was acknowledged.
+        ignored: For `ACKED`, the groups that were excluded because they had been idle
             for too long.
     """
 
@@ -55,15 +57,15 @@ class Trimmed:
     ignored: tuple[str, ...] = ()
 
 
-class _Look(NamedTuple):
-    """What a shard's groups need, and what there is."""
+class _Snapshot(NamedTuple):
+    """The description of a shard, and up to where its groups have acknowledged it."""
 
     stream: StreamInfo
     acknowledged: Acknowledged
 
 
 class Trimmer:
-    """Trims the shards of streams; `Admin.trim` says what is raised.
+    """Trims the shards of streams; `Admin.trim` documents the exceptions.
 
     Args:
         connection: The connection.
@@ -75,10 +77,17 @@ class Trimmer:
     async def trim(
         self, stream: str, to: TrimTo, ignore_idle: Duration | None, *, dry_run: bool
     ) -> list[Trimmed]:
-        """Trim a stream, shard by shard."""
+        """Trim a stream, shard by shard.
+
+        Args:
+            stream: The stream's name.
+            to: The entries to keep.
+            ignore_idle: With `ACKED`, the idle time after which a group is excluded.
+            dry_run: Whether only to count.
+        """
         limit = _limit(to, ignore_idle)
         target = _target(to)
-        shard_keys.single(stream)  # refuses what is no name
+        shard_keys.single(stream)  # refuses invalid names
         shards = await ShardDiscovery(
             self._connection.calls, self._connection.on_event
         ).watch(stream)
@@ -90,7 +99,7 @@ class Trimmer:
     async def _words(self, target: MaxLen | MaxAge | EntryId) -> Command:
         if isinstance(target, EntryId):
             return trimming.below(target)
-        # Ids have the server's time, so that is the one to count back from.
+        # Ids have the server's time, so the age is subtracted from that.
         now = 0
         if isinstance(target, MaxAge):
             [reply] = await self._connection.asks([commands.time()], "TIME")
@@ -109,14 +118,15 @@ class Trimmer:
         return Trimmed(shard, await self._count_below(shard, info, floor), floor)
 
     async def _cut(self, shard: Shard, kind: Any, how: Any, bound: Any) -> int:
-        """Delete piece by piece; by whole nodes first, which costs least."""
+        """Delete piece by piece; by whole nodes first, which is cheapest."""
         removed = 0
         while True:
-            words = (kind, b"~", bound, b"LIMIT", _PIECE)
+            words = (kind, b"~", bound, b"LIMIT", _MAX_DELETED)
             piece = await self._xtrim(shard, words)
             removed += piece
-            # It ends before a node that would go over the limit.
-            if piece <= _PIECE // 2:
+            # XTRIM stops before a node that would exceed LIMIT, so a piece may have
+            # fewer entries while more are to be deleted.
+            if piece <= _MAX_DELETED // 2:
                 break
         if how == b"=":
             removed += await self._xtrim(shard, (kind, how, bound))
@@ -128,7 +138,7 @@ class Trimmer:
         return int(count)
 
     async def _count_below(self, shard: Shard, info: StreamInfo, floor: EntryId) -> int:
-        """Count entries by reading them; there is no cheaper way that is exact."""
+        """Count entries by reading them; no cheaper way is exact."""
         if info.first is None or floor <= info.first:
             return 0
         count = 0
@@ -147,8 +157,8 @@ class Trimmer:
         self, shard: Shard, limit: float | None, *, dry_run: bool
     ) -> Trimmed:
         removed = 0
-        for _ in range(_LOOKS):
-            stream, acked = await self._look(shard, limit)
+        for _ in range(_MAX_READS):
+            stream, acked = await self._snapshot(shard, limit)
             floor = acked.floor
             if floor is None or stream.first is None or floor <= stream.first:
                 break
@@ -164,17 +174,25 @@ class Trimmer:
     async def _cut_acked(
         self, shard: Shard, floor: EntryId, ignored: Sequence[str]
     ) -> tuple[int, bool]:
-        """Delete what is below; and tell whether no group objected."""
+        """Delete the entries below an id, unless a group needs one of them.
+
+        Returns:
+            How many were deleted, and whether no group needed any.
+        """
         names = [name.encode("utf-8", "surrogateescape") for name in ignored]
         kind, exact, bound = trimming.below(floor)
         removed = 0
-        for words in ((kind, b"~", bound, b"LIMIT", _PIECE), (kind, exact, bound)):
-            piece = _PIECE
-            while piece > _PIECE // 2:
+        for words in (
+            (kind, b"~", bound, b"LIMIT", _MAX_DELETED),
+            (kind, exact, bound),
+        ):
+            piece = _MAX_DELETED
+            while piece > _MAX_DELETED // 2:
                 command = scripts.xtrim_acked(shard.key, bytes(floor), names, words)
                 [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
-                    # No scripts here; if that is not why, this says it plainly.
+                    # This user or server has no scripts. If the reason is another
+                    # one, the plain XTRIM fails with an error that names it.
                     reply = await self._xtrim(shard, words)
                 if reply < 0:
                     return removed, False
@@ -182,10 +200,10 @@ class Trimmer:
                 removed += piece
         return removed, True
 
-    async def _look(self, shard: Shard, limit: float | None) -> _Look:
+    async def _snapshot(self, shard: Shard, limit: float | None) -> _Snapshot:
         stream, groups = await self._facts(shard)
         standings = await self._standings(shard, stream, groups, limit)
-        return _Look(stream, trimming.acknowledged(standings, stream.last, limit))
+        return _Snapshot(stream, trimming.acknowledged(standings, stream.last, limit))
 
     async def _facts(self, shard: Shard) -> tuple[StreamInfo, list[GroupInfo]]:
         facts = await self._connection.describe(
@@ -206,9 +224,10 @@ class Trimmer:
         groups: Sequence[GroupInfo],
         limit: float | None,
     ) -> list[GroupStanding]:
-        """Ask what is pending, after it is known what was delivered.
+        """Read what is pending, after what was delivered has been read.
 
-        The other way round, what was delivered in between would be in neither answer.
+        In the other order, an entry that is delivered in between would be in neither
+        reply.
         """
         ask = [commands.time()]
         for group in groups:

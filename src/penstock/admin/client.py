@@ -1,4 +1,4 @@
-"""The shell an operator holds."""
+"""Admin: an operator's calls about streams, groups and dead letters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
 from penstock._tasks.lifetime import Live, Openable
 from penstock.admin._connection import AdminConnection
-from penstock.admin._dead_letters import DeadLetterOffice
+from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
 from penstock.events import OnEvent, guarded, log_event
@@ -16,20 +16,20 @@ __all__ = ["Admin", "group_state", "reset_group", "trim"]
 
 
 class Admin(Openable[AdminConnection]):
-    """Asks about streams and groups on one connection, and changes them.
+    """Inspects and changes streams, groups and dead letters, on one connection.
 
-    Every call is one try: nothing is sent again. When the connection was lost, the
-    next call makes another one.
+    Every call is one attempt: no command is sent again. If the connection was lost, the
+    next call reconnects.
 
     Args:
         url: `redis://`, `rediss://` or `unix://` with user, password and database,
             or `embedded://`; default: the environment's `REDIS_URL`.
-        on_event: Told of what happens in the background, see `Event`; default:
-            logged to `penstock`.
+        on_event: Called with what happens in the background, see `Event`; default:
+            events are logged to `penstock`.
 
     Raises:
-        ConfigurationError: On opening: a wrong URL.
-        ConnectError: On opening, or later: there is no way to the server.
+        ConfigurationError: On opening: the URL is invalid.
+        ConnectError: On opening, or later: the server could not be reached.
         AccessError: On opening, or later: the server refuses this user.
 
     Example:
@@ -46,59 +46,60 @@ class Admin(Openable[AdminConnection]):
         self._url = url
         self._connection = AdminConnection(guarded(on_event))
         self._groups = Groups(self._connection)
-        self._dead = DeadLetterOffice(self._connection)
+        self._dead = DeadLetterAdmin(self._connection)
         self._trimmer = Trimmer(self._connection)
 
-    def _living(self) -> Live[AdminConnection]:
+    def _opener(self) -> Live[AdminConnection]:
         connection, url = self._connection, self._url
-        return lambda lifetime: connection.open(url, lifetime.home)
+        return lambda lifetime: connection.open(url, lifetime.binding)
 
     @property
-    def dead(self) -> DeadLetterOffice:
-        """The dead letters: listed, read, sent back, purged."""
+    def dead(self) -> DeadLetterAdmin:
+        """The calls that list, read, redrive and purge dead letters."""
         return self._dead
 
     async def group_state(self, stream: str, group: str) -> GroupState:
-        """Tell how far a group has come with a stream, over all its shards.
+        """Return how far a group has read a stream, over all its shards.
 
         Args:
             stream: The stream's name.
             group: The group's name.
 
         Raises:
-            StreamMissing: There is no such stream.
-            CommandError: There is no such group, or a key is no stream.
+            StreamMissing: The stream does not exist.
+            CommandError: The group does not exist, or a key is no stream.
             AccessError: The server refuses this user.
             ConnectionLost: The connection ended before the reply.
-            ConnectError: It was lost before, and no other can be made.
-            ConfigurationError: The stream's name can't be one.
-            ClosedError: This is not open.
+            ConnectError: The connection was lost earlier, and reconnecting failed.
+            ConfigurationError: The stream's name is invalid.
+            ClosedError: The `Admin` is not open.
         """
         return await self._groups.state(stream, group)
 
     async def reset_group(self, stream: str, group: str, to: StartAt | str) -> None:
-        """Have a group go on at another place of a stream, on all its shards.
+        """Set the position of a group in a stream, on all its shards.
 
-        What is pending is acknowledged: it comes again if it lies behind the place,
-        and does not if it lies before. If the group has consumers that run, they go
-        on at the place within two seconds; what they have read before that, they
-        handle.
+        Pending entries are acknowledged: those from the new position on are delivered
+        again, those before it are not. Running consumers of the group continue at the
+        position within two seconds; they still handle the entries that they have read
+        before that.
 
         Args:
             stream: The stream's name.
             group: The group's name.
-            to: `EARLIEST`, `LATEST` (what is sent after this), an entry id (that entry
-                is included; `after(id)` leaves it out), or an aware `datetime`.
+            to: `EARLIEST`, `LATEST` (only entries that are sent after this call), an
+                entry id (that entry is included; `after(id)` excludes it), or an aware
+                `datetime`.
 
         Raises:
-            StreamMissing: There is no such stream.
-            CommandError: There is no such group, or a key is no stream.
+            StreamMissing: The stream does not exist.
+            CommandError: The group does not exist, or a key is no stream.
             AccessError: The server refuses this user.
-            ConnectionLost: The connection ended before the reply; it can be done
-                again.
-            ConnectError: It was lost before, and no other can be made.
-            ConfigurationError: It is no place, or the stream's name can't be one.
-            ClosedError: This is not open.
+            ConnectionLost: The connection ended before the reply; the call can be
+                repeated.
+            ConnectError: The connection was lost earlier, and reconnecting failed.
+            ConfigurationError: The position or the stream's name is invalid.
+            ClosedError: The `Admin` is not open.
 
         Example:
             ```python
@@ -108,23 +109,23 @@ class Admin(Openable[AdminConnection]):
         await self._groups.reset(stream, group, to)
 
     async def delete_stream(self, stream: str) -> bool:
-        """Delete a stream with its groups; consumers that are open make it anew.
+        """Delete a stream with its groups; open consumers recreate it.
 
         Args:
             stream: The stream's name.
 
         Returns:
-            Whether there was one.
+            Whether the stream existed.
 
         Raises:
             AccessError: The server refuses this user.
             CommandError: The server refuses the command.
             ConnectionLost: The connection ended before the reply.
-            ConnectError: It was lost before, and no other can be made.
-            ConfigurationError: The stream's name can't be one.
-            ClosedError: This is not open.
+            ConnectError: The connection was lost earlier, and reconnecting failed.
+            ConfigurationError: The stream's name is invalid.
+            ClosedError: The `Admin` is not open.
         """
-        # Unlike DEL, UNLINK frees a large stream without holding up the server.
+        # Unlike DEL, UNLINK frees a large stream without blocking the server.
         command = commands.unlink(shard_keys.single(stream).key)
         [reply] = await self._connection.asks([command], f"UNLINK of {stream!r}")
         return bool(reply)
@@ -137,46 +138,48 @@ class Admin(Openable[AdminConnection]):
         ignore_idle: Duration | None = None,
         dry_run: bool = False,
     ) -> list[Trimmed]:
-        """Delete what is old from a stream, on all its shards.
+        """Delete old entries from a stream, on all its shards.
 
-        `ACKED` deletes what every group has acknowledged, and nothing else, whatever
-        consumers do meanwhile: entries that are pending for a group, or not delivered
-        to it yet, stay, and so does all behind them. So a group that nobody reads any
-        more keeps everything. It is named by `held_by`: destroy it, or leave it out
-        by `ignore_idle`. Without any group nothing is deleted. Who reads without a
-        group (REALTIME) is not asked.
+        `ACKED` deletes the entries that every group has acknowledged, and no others,
+        whatever consumers do meanwhile: the first entry that is pending for a group, or
+        not delivered to it yet, stays, and so do all entries after it. So a group that
+        nobody reads any more keeps everything. `held_by` names that group: destroy it,
+        or exclude it by `ignore_idle`. Without any group nothing is deleted. Consumers
+        without a group (REALTIME) are not considered.
 
-        The others delete what was handled and what was not.
+        The other values of `to` delete entries whether they have been handled or not.
 
-        Cancelling it, or an exception, leaves a stream trimmed in part; it can be done
-        again.
+        A cancellation or an exception leaves a stream partly trimmed; the call can be
+        repeated.
 
         Args:
             stream: The stream's name.
-            to: What is kept: `MaxLen(n)` of each shard, `MaxAge(age)` by the server's
-                clock, or what `ACKED` leaves. Or what is the first that is kept: an
-                entry id, or an aware `datetime`. `MaxLen` and `MaxAge` delete whole
-                nodes of the server's, unless they are `exact`; the others are exact.
-            ignore_idle: With `ACKED`: leave out groups of which no consumer has asked
-                for anything for longer than this. A group without consumers counts
-                from the time of what was delivered to it last; if that is nothing, it
-                may be new, and is never left out. **What was not acknowledged by a
-                group that is left out is deleted as well.** Default: none is left out.
-            dry_run: Whether only to count. Of ids, ages and `ACKED` it reads all that
-                would go; where whole nodes go, fewer do.
+            to: The entries to keep: `MaxLen(n)` of each shard, `MaxAge(age)` by the
+                server's clock, or `ACKED`. Or the first entry to keep: an entry id, or
+                an aware `datetime`. `MaxLen` and `MaxAge` delete only whole nodes of
+                the server's tree, unless they are `exact`; the others are exact.
+            ignore_idle: With `ACKED`: exclude groups whose consumers have all been idle
+                for longer than this. The idle time of a group without consumers is the
+                age of the last entry delivered to it. If nothing was delivered to it,
+                the group may be new, and is never excluded. **Entries that an excluded
+                group has not acknowledged are deleted as well.** Default: no group is
+                excluded.
+            dry_run: Whether only to count. With ids, ages and `ACKED` this reads every
+                entry that would be deleted. Where only whole nodes are deleted, the
+                actual number is lower.
 
         Returns:
-            What became of each shard.
+            The result for each shard.
 
         Raises:
-            StreamMissing: There is no such stream.
+            StreamMissing: The stream does not exist.
             CommandError: A key is no stream.
             AccessError: The server refuses this user.
-            ConnectionLost: The connection ended before the reply; it can be done
-                again.
-            ConnectError: It was lost before, and no other can be made.
-            ConfigurationError: It makes no sense, or the stream's name can't be one.
-            ClosedError: This is not open.
+            ConnectionLost: The connection ended before the reply; the call can be
+                repeated.
+            ConnectError: The connection was lost earlier, and reconnecting failed.
+            ConfigurationError: An argument or the stream's name is invalid.
+            ClosedError: The `Admin` is not open.
 
         Example:
             ```python
@@ -191,7 +194,7 @@ class Admin(Openable[AdminConnection]):
 
 
 async def group_state(stream: str, group: str, *, url: str | None = None) -> GroupState:
-    """Tell how far a group has come with a stream, on a connection of its own.
+    """Return how far a group has read a stream, on a connection of its own.
 
     Args:
         stream: The stream's name.
@@ -199,7 +202,7 @@ async def group_state(stream: str, group: str, *, url: str | None = None) -> Gro
         url: The server, see `Admin`.
 
     Raises:
-        PenstockError: What `Admin` and its `group_state` raise.
+        PenstockError: See `Admin` and `Admin.group_state`.
     """
     async with Admin(url) as admin:
         return await admin.group_state(stream, group)
@@ -208,16 +211,16 @@ async def group_state(stream: str, group: str, *, url: str | None = None) -> Gro
 async def reset_group(
     stream: str, group: str, to: StartAt | str, *, url: str | None = None
 ) -> None:
-    """Have a group go on at another place, by a connection of its own.
+    """Set the position of a group in a stream, on a connection of its own.
 
     Args:
         stream: The stream's name.
         group: The group's name.
-        to: The place, see `Admin.reset_group`.
+        to: The position, see `Admin.reset_group`.
         url: The server, see `Admin`.
 
     Raises:
-        PenstockError: What `Admin` and its `reset_group` raise.
+        PenstockError: See `Admin` and `Admin.reset_group`.
     """
     async with Admin(url) as admin:
         await admin.reset_group(stream, group, to)
@@ -231,17 +234,17 @@ async def trim(
     dry_run: bool = False,
     url: str | None = None,
 ) -> list[Trimmed]:
-    """Delete what is old from a stream, by a connection of its own.
+    """Delete old entries from a stream, on a connection of its own.
 
     Args:
         stream: The stream's name.
-        to: What is kept, see `Admin.trim`.
-        ignore_idle: Which groups are left out, see there.
+        to: The entries to keep, see `Admin.trim`.
+        ignore_idle: The groups to exclude, see `Admin.trim`.
         dry_run: Whether only to count.
         url: The server, see `Admin`.
 
     Raises:
-        PenstockError: What `Admin` and its `trim` raise.
+        PenstockError: See `Admin` and `Admin.trim`.
     """
     async with Admin(url) as admin:
         return await admin.trim(stream, to, ignore_idle=ignore_idle, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""Dead letters, each call on a connection of its own.
+"""Functions for dead letters, each call on a connection of its own.
 
 ```python
 for letter in await admin.dead.list("orders"):
@@ -6,15 +6,14 @@ for letter in await admin.dead.list("orders"):
 await admin.dead.redrive("orders")
 ```
 
-They do what those of `Admin.dead` do, with the same arguments, and raise what `Admin`
-and they raise. `url` is the server, see `Admin`.
+They do the same as the methods of `Admin.dead`, with the same arguments, and raise the
+same exceptions as these and `Admin`. `url` is the server, see `Admin`.
 """
 
 from __future__ import annotations
 
-from penstock.admin._dead_letter import DeadLetter, Letters
-from penstock.admin._dead_letter_pages import Where
-from penstock.admin._dead_letters import Before, Id, Ids
+from penstock.admin._dead_letter import DeadLetter, DeadLetterList
+from penstock.admin._selection import Before, Id, Ids, Selection, Where
 from penstock.admin.client import Admin
 
 __all__ = ["list", "purge", "read", "redrive"]
@@ -28,12 +27,13 @@ async def list(  # noqa: A001 - the operator's word
     where: Where | None = None,
     dead_letters: str | None = None,
     url: str | None = None,
-) -> Letters:
-    """List dead letters, oldest first; see `DeadLetterOffice.list`."""
+) -> DeadLetterList:
+    """Return dead letters, oldest first; see `DeadLetterAdmin.list`."""
+    selection = Selection.of(
+        "list", stream, dead_letters, where=where, after=after, limit=limit
+    )
     async with Admin(url) as admin:
-        return await admin.dead.list(
-            stream, limit=limit, after=after, where=where, dead_letters=dead_letters
-        )
+        return await admin.dead.select(selection).list()
 
 
 async def read(
@@ -43,7 +43,7 @@ async def read(
     dead_letters: str | None = None,
     url: str | None = None,
 ) -> DeadLetter | None:
-    """Read one dead letter; see `DeadLetterOffice.read`."""
+    """Return one dead letter; see `DeadLetterAdmin.read`."""
     async with Admin(url) as admin:
         return await admin.dead.read(stream, id, dead_letters=dead_letters)
 
@@ -58,16 +58,12 @@ async def redrive(
     dead_letters: str | None = None,
     url: str | None = None,
 ) -> int:
-    """Send dead letters back, by default all; see `DeadLetterOffice.redrive`."""
+    """Send dead letters back, by default all; see `DeadLetterAdmin.redrive`."""
+    selection = Selection.of(
+        "redrive", stream, dead_letters, ids=ids, where=where, limit=limit
+    )
     async with Admin(url) as admin:
-        return await admin.dead.redrive(
-            stream,
-            ids=ids,
-            where=where,
-            limit=limit,
-            to=to,
-            dead_letters=dead_letters,
-        )
+        return await admin.dead.select(selection).redrive(to)
 
 
 async def purge(
@@ -76,19 +72,14 @@ async def purge(
     ids: Ids | None = None,
     where: Where | None = None,
     before: Before | None = None,
-    all: bool = False,  # noqa: A002 - what it is
+    all: bool = False,  # noqa: A002 - the operator's word
     limit: int | None = None,
     dead_letters: str | None = None,
     url: str | None = None,
 ) -> int:
-    """Delete dead letters for good; see `DeadLetterOffice.purge`."""
+    """Delete dead letters for good; see `DeadLetterAdmin.purge`."""
+    selection = Selection.of(
+        "purge", stream, dead_letters, ids=ids, where=where, before=before, limit=limit
+    )
     async with Admin(url) as admin:
-        return await admin.dead.purge(
-            stream,
-            ids=ids,
-            where=where,
-            before=before,
-            all=all,
-            limit=limit,
-            dead_letters=dead_letters,
-        )
+        return await admin.dead.select(selection).purge(all=all)

@@ -1,4 +1,4 @@
-"""How far groups have come, and having them go on elsewhere."""
+"""Groups: their state, and setting their position."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from penstock.options import StartAt, place
 
 __all__ = ["GroupState", "Groups"]
 
-# Pending entries that one command lists.
+# The number of pending entries that one command lists.
 _PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """How far a group has come with a stream.
+    """How far a group has read a stream.
 
-    Of a stream with several shards the numbers are those of all together.
+    For a stream with several shards, the numbers are sums over all shards unless the
+    attribute says otherwise.
 
     Attributes:
-        pending: Entries delivered and not acknowledged.
-        lag: Entries not delivered yet; None where that can't be known, see
+        pending: The number of entries delivered and not acknowledged.
+        lag: The number of entries not delivered yet; None where it can't be known, see
             `Consumer.lag`.
-        last_delivered: The highest id that was delivered.
-        consumers: How many consumers the group knows; of several shards, the most.
-        holders: The pending entries by the name of the consumer that has them;
-            consumers without any are left out.
+        last_delivered: The highest id that was delivered, in any shard.
+        consumers: The number of consumers that the group has; for several shards, the
+            highest number in any of them.
+        holders: The number of pending entries by the name of the consumer that holds
+            them; consumers without any are left out.
     """
 
     pending: int
@@ -47,7 +49,7 @@ class GroupState:
 
 
 class Groups:
-    """What `Admin` knows of groups, and does to them; its methods say what is raised.
+    """Reads and resets groups; `Admin` documents the exceptions.
 
     Args:
         connection: The connection.
@@ -57,7 +59,7 @@ class Groups:
         self._connection = connection
 
     async def state(self, stream: str, group: str) -> GroupState:
-        """Tell how far a group has come with a stream, over all its shards."""
+        """Return how far a group has read a stream, over all its shards."""
         states = [
             state
             for shard in await self._shards(stream)
@@ -65,7 +67,7 @@ class Groups:
         ]
         if not states:
             raise _no_group(stream, group)
-        return reduce(_together, states)
+        return reduce(_sum, states)
 
     async def _shard_state(self, shard: Shard, group: str) -> GroupState | None:
         ask = [
@@ -90,28 +92,30 @@ class Groups:
         return None
 
     async def reset(self, stream: str, group: str, to: StartAt | str) -> None:
-        """Have a group go on at another place of a stream, on all its shards."""
+        """Set the position of a group in a stream, on all its shards."""
         where = exclusive_start(place(to, "reset_group(to)"))
         shards = await self._shards(stream)
         have = [await self._shard_state(shard, group) for shard in shards]
         if not any(have):
             raise _no_group(stream, group)
         for shard in shards:
-            await self._forget(shard, group)
-            # A shard that the group has not met yet would begin somewhere else.
-            made = commands.xgroup_create(shard.key, group, where, mkstream=False)
-            ask = [made, commands.xgroup_setid(shard.key, group, where)]
+            await self._ack_pending(shard, group)
+            # In a shard without the group, a consumer would create it at another
+            # position, so it is created here.
+            create = commands.xgroup_create(shard.key, group, where, mkstream=False)
+            ask = [create, commands.xgroup_setid(shard.key, group, where)]
             created, reply = await self._connection.calls(ask)
             if isinstance(reply, ErrorReply):
-                # Where it has not met the shard, what it was not made for says more.
+                # In a shard without the group, the reason why it was not created says
+                # more than NOGROUP.
                 new = reply.code == "NOGROUP" and isinstance(created, ErrorReply)
                 what, reply = ("CREATE", created) if new else ("SETID", reply)
                 raise self._connection.refusal(
                     f"XGROUP {what} on {shard.stream!r}", reply
                 )
 
-    async def _forget(self, shard: Shard, group: str) -> None:
-        """Acknowledge all that is pending."""
+    async def _ack_pending(self, shard: Shard, group: str) -> None:
+        """Acknowledge all pending entries."""
         after = b"0-0"
         while True:
             ask = commands.xpending_page(shard.key, group, None, after, _PAGE)
@@ -129,7 +133,7 @@ class Groups:
                 return
 
     async def _shards(self, stream: str) -> list[Shard]:
-        shard_keys.single(stream)  # refuses what is no name
+        shard_keys.single(stream)  # refuses invalid names
         return await ShardDiscovery(
             self._connection.calls, self._connection.on_event
         ).watch(stream)
@@ -144,8 +148,8 @@ def _no_group(stream: str, group: str) -> CommandError:
     )
 
 
-def _together(one: GroupState, other: GroupState) -> GroupState:
-    """Add up two shards."""
+def _sum(one: GroupState, other: GroupState) -> GroupState:
+    """Return the state of two shards together."""
     lags = (one.lag, other.lag)
     names = {*one.holders, *other.holders}
     return GroupState(
@@ -158,13 +162,14 @@ def _together(one: GroupState, other: GroupState) -> GroupState:
 
 
 def _state(info: replies.GroupInfo, summary: Any, lag: int | None) -> GroupState:
-    lines = summary.holders or ()
+    holders = summary.holders or ()
     return GroupState(
         pending=info.pending,
         lag=lag,
         last_delivered=EntryId.parse(info.last_delivered),
         consumers=info.consumers,
         holders={
-            name.decode("utf-8", "surrogateescape"): int(count) for name, count in lines
+            name.decode("utf-8", "surrogateescape"): int(count)
+            for name, count in holders
         },
     )

@@ -1,1 +1,1 @@
-"""The command line; needs the extra `cli`."""
+"""The command line, which needs the extra `cli`."""

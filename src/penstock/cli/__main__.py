@@ -1,4 +1,4 @@
-"""The entry point: `penstock`, or `python -m penstock.cli`."""
+"""Entry point of `penstock` and `python -m penstock.cli`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ _EXTRA = {"typer", "rich"}
 
 
 def main() -> None:
-    """Run the command line; without its extra, say how to get it."""
+    """Run the command line; without its extra, print how to install it."""
     try:
-        # Here and not above: what is missing shall be a sentence, no traceback.
+        # Imported here, so that a missing package is reported in a sentence, without a
+        # traceback.
         from penstock.cli.app import app  # noqa: PLC0415
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -25,7 +26,7 @@ def main() -> None:
 def _missing(package: str) -> int:
     print(
         f"penstock: the command line needs {package}, which is not installed; "
-        f"get it with: pip install 'penstock[cli]'",
+        f"install it with: pip install 'penstock[cli]'",
         file=sys.stderr,
     )
     return 2

@@ -1,4 +1,4 @@
-"""What an operator's commands do on a connection, and how they end."""
+"""Admin calls of the operator's commands: connection, reports and exit status."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Url: TypeAlias = Annotated[
     str | None, typer.Option(help="The server; default: $REDIS_URL.")
 ]
 Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print JSON, one object a line.")
+    bool, typer.Option("--json", help="Print JSON, one object per line.")
 ]
 
 
 class _Report(list[str]):
-    """Says what happens in the background, and keeps the names."""
+    """Prints the events, and keeps their names."""
 
     def __call__(self, event: Event) -> None:
         self.append(event.name)
@@ -37,15 +37,15 @@ def operate(
     *,
     bad: Collection[str] = (),
 ) -> None:
-    """Do something on a connection.
+    """Run a command on a connection, and exit.
 
     Args:
         url: The server.
-        work: What is done; gives whether all is well.
-        bad: Events after which it is not.
+        work: The command; returns whether it succeeded.
+        bad: The names of events after which it has failed nevertheless.
 
     Raises:
-        Exit: It is done, or could not be.
+        Exit: Always, with status 0 if the command succeeded.
     """
     report = _Report()
 
@@ -54,10 +54,10 @@ def operate(
             return await work(admin)
 
     with plain_errors():
-        well = asyncio.run(connected())
-    raise typer.Exit(0 if well and not set(bad) & set(report) else 1)
+        succeeded = asyncio.run(connected())
+    raise typer.Exit(0 if succeeded and not set(bad) & set(report) else 1)
 
 
 def say(text: str) -> None:
-    """Tell something beside the output."""
+    """Print a message to standard error."""
     print(f"penstock: {text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What goes wrong outside of us, as a sentence and an exit status."""
+"""Errors as a sentence and an exit status, without a traceback."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ __all__ = ["plain_errors"]
 
 @contextmanager
 def plain_errors(*also: type[Exception]) -> Iterator[None]:
-    """Say in a sentence what went wrong.
+    """Print an error as a sentence, and exit.
 
     Args:
-        *also: More exceptions whose text is one.
+        *also: Further exceptions whose text is a sentence for the user.
 
     Raises:
-        Exit: With status 2 where the call can't work as it stands, else with 1.
+        Exit: With status 2 for wrong usage, which fails again unless it is changed,
+            else with status 1.
     """
     plain: tuple[type[Exception], ...] = (PenstockError, OSError, *also)
     try:
         yield
     except BrokenPipeError:
-        # Whoever read our output has seen enough, as in `| head`; click knows.
+        # The reader of our output has closed the pipe, as in `| head`; click handles
+        # that.
         raise
     except plain as error:
         print(f"penstock: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What is given on a command line, as values."""
+"""Parsing of the values of options."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from penstock import ConfigurationError, EntryId
 __all__ = ["bound", "duration"]
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-# A month, or a day without hyphens: an id too, but one of 1970.
+# A month, or a day without hyphens. Each is also an id, but one of 1970.
 _DATE_OR_ID: Final = re.compile(r"(19|20)[0-9]{2}(-(0[1-9]|1[0-2])|[0-9]{4})?")
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smhdw]?)")
 
 
 def bound(text: str, what: str) -> datetime | EntryId:
-    """Read an id or a moment.
+    """Return the id or the moment that a text means.
 
     Args:
-        text: What was given.
-        what: Whose id it may be, for the exception.
+        text: The value of the option.
+        what: The owner of the id, for the exception.
 
     Raises:
-        ConfigurationError: It is neither, or may be both.
+        ConfigurationError: The text is neither, or may be both.
     """
     if _DATE_OR_ID.fullmatch(text):
         raise ConfigurationError(
@@ -45,10 +45,14 @@ def bound(text: str, what: str) -> datetime | EntryId:
 
 
 def duration(text: str, option: str) -> float:
-    """Read a duration, in seconds unless it says otherwise.
+    """Return a duration in seconds; a number without a unit is in seconds.
+
+    Args:
+        text: The value of the option.
+        option: The name of the option, for the exception.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is no duration.
     """
     match = _DURATION.fullmatch(text)
     if match is None:

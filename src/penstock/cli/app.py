@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The application that has all commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock.cli.trim.command import trim
 
 __all__ = ["app"]
 
-# Locals in a traceback could hold a URL with its password.
+# Local variables in a traceback could include a URL with its password.
 app = typer.Typer(
     name="penstock", no_args_is_help=True, pretty_exceptions_show_locals=False
 )
@@ -24,7 +24,7 @@ app.command()(trim)
 app.add_typer(dead, name="dead")
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's way
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
     if not wanted:
         return
     try:
@@ -41,7 +41,7 @@ def penstock(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Say which this is."
+            "--version", callback=_version, is_eager=True, help="Print the version."
         ),
     ] = False,
 ) -> None:

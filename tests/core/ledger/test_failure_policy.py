@@ -119,7 +119,7 @@ def test_waits_are_as_the_policy_has_them(backoff: Delays, delays: list[float]) 
 def test_a_function_that_gives_no_duration_is_the_users_mistake(wrong: object) -> None:
     backoff: Callable[..., object] = lambda _: wrong  # noqa: E731
     retry = Retry(backoff=backoff)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="what the backoff function gave"):
+    with pytest.raises(ConfigurationError, match="the backoff function's result"):
         judged(retry=retry)
     assert isinstance(judged(NEVER, retry=retry), DeadLettered), "it is not asked"
     assert isinstance(judged(attempt=5, retry=retry), DeadLettered)

@@ -31,8 +31,8 @@ from penstock._core.protocol.replies import ErrorReply, send_failed
             "ID",
             "another stream",
         ),
-        ("OOM command not allowed", "OOM", "once that is mended"),
-        ("WRONGTYPE Operation against a key", "WRONGTYPE", "once that is mended"),
+        ("OOM command not allowed", "OOM", "once that is fixed"),
+        ("WRONGTYPE Operation against a key", "WRONGTYPE", "once that is fixed"),
     ],
 )
 def test_the_error_says_what_to_do(reply: str, code: str, hint: str) -> None:

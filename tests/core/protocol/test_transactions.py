@@ -223,4 +223,4 @@ def test_the_errors_say_what_to_do() -> None:
     broken = TransactionBroken(
         "s", "1-1", applied=2, total=3, code="ERR", reason="ERR no"
     )
-    assert "broke after 2 of 3 commands: ERR no; look at" in str(broken)
+    assert "broke after 2 of 3 commands: ERR no; check what" in str(broken)

@@ -29,7 +29,7 @@ async def test_a_retry_that_is_due_earlier_than_the_others_does_not_wait_for_the
     timer = asyncio.create_task(retry_when_due(books, postponed, count))
     await asyncio.sleep(0.01)
     books.fail(two, RetryAt(now() + 0.01, 0.01))
-    postponed.ring()
+    postponed.set()
     await asyncio.wait_for(arrived.wait(), 5.0)
     assert books.started().id == raw(2)
     await _end(timer)
@@ -42,7 +42,7 @@ async def test_a_delayed_entry_is_acknowledged_when_its_delay_is_over() -> None:
     for _ in range(2):
         await asyncio.sleep(0)
         delayed.handed_out(books.started(), now())
-        first.ring()
+        first.set()
         while delayed.next_due is not None:
             await asyncio.sleep(0.005)
     assert books.acks.uncommitted == 2

@@ -23,31 +23,18 @@ from penstock._tasks.leases.renewal import renew
 from penstock.message import Shard
 from support.events import Events
 from support.ledger import A, Books, raw, the
+from support.scripted import ScriptedConnection
 
 
-class Confirms:
-    """A connection on which a takeover overtakes an acknowledgement of ours."""
-
-    def __init__(self, books: Books, *, confirms: bool) -> None:
-        self._books = books
-        self._batch = the(books.acks.to_send())
-        self._confirms = confirms
-
-    async def calls(self, batch: Sequence[Command]) -> list[Any]:
-        if batch[0][0] == b"XAUTOCLAIM":
+def pending(batch: Sequence[Command]) -> list[Any]:
+    """Reply as a server on which two entries are pending for somebody else."""
+    match batch[0][0]:
+        case b"XAUTOCLAIM":
             return [Claimed(b"0-0", [raw(1), raw(2)])]
-        if batch[0][0] == b"XPENDING":
-            # (as far as the server knows, the second one has been started once)
+        case b"XPENDING":
+            # As far as the server knows, the second one has been started once.
             return [[Pending(raw(n), b"c", 0, n)] for n in (1, 2)]
-        return [[raw(2)]]
-
-    async def fetch(
-        self, _: Shard, ids: Sequence[bytes], on_entries: OnEntries
-    ) -> tuple[Sequence[bytes], None]:
-        if self._confirms:
-            self._books.ack_confirmed(self._batch)
-        on_entries([(id_, (b"msg", b"x")) for id_ in ids])
-        return (), None
+    return [[raw(2)]]
 
 
 @pytest.mark.parametrize("confirms", [True, False])
@@ -60,10 +47,19 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
     entry = books.started()
     books.finish(entry, ack=True)
     member = SimpleNamespace(group="g", name="c")
-    line = Confirms(books, confirms=confirms)
+    batch = the(books.acks.to_send())
+
+    async def fetch(
+        _: Shard, ids: Sequence[bytes], on_entries: OnEntries
+    ) -> tuple[Sequence[bytes], None]:
+        if confirms:
+            books.ack_confirmed(batch)
+        on_entries([(id_, (b"msg", b"x")) for id_ in ids])
+        return (), None
+
     claimer = Claimer(
-        cast("CommandConnection", line),
-        fetch=line.fetch,
+        ScriptedConnection(pending).for_commands,
+        fetch=fetch,
         ledger=books,
         entry_queue=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
         member=cast("Membership", member),

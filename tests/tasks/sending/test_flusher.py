@@ -4,50 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from penstock._connection.connection import Connection
-from penstock._connection.reconnect import Connector
 from penstock._core.messages.shard_keys import single
 from penstock._core.protocol.commands import Command
 from penstock._core.sending.accumulator import Accumulator, Sending
-from penstock._tasks.sending.flusher import Flusher, Ticket
+from penstock._tasks.sending.flusher import Flusher, Ticket, WriteOptions
 from penstock._tasks.wakeups import AutoResetEvent
-from penstock.errors import ConnectionLost
 from support.events import Events
+from support.scripted import NoServer, ScriptedConnection
 
 
-class AnswersAndEnds:
-    """A connection that ends right after its first replies, before anybody looks."""
+class Queue:
+    """A queue of messages that nobody waits for."""
 
-    def __init__(self) -> None:
-        self.lost = False
+    def __init__(self, accumulator: Accumulator[Ticket]) -> None:
+        self.accumulator = accumulator
+        self.queued = AutoResetEvent()
 
-    def check(self) -> None:
-        if self.lost:
-            raise ConnectionLost("here", "it ended")
-
-    def ask(self, batch: Sequence[Command], _: float) -> asyncio.Future[list[bytes]]:
-        self.lost = True
-        replies = asyncio.get_running_loop().create_future()
-        replies.set_result([b"1-%d" % number for number in range(len(batch))])
-        return replies
-
-    async def aclose(self) -> None:
-        pass
+    def on_settled(self) -> None: ...
+    def close(self) -> None: ...
 
 
-class NoWay:
-    """A link that finds no server any more."""
-
-    def progress(self) -> None:
-        pass
-
-    async def reconnect(self, _: str) -> Connection:
-        await asyncio.Event().wait()
-        raise AssertionError
+def stored(batch: Sequence[Command]) -> list[bytes]:
+    """Reply with an id for each message."""
+    return [b"1-%d" % number for number in range(len(batch))]
 
 
 @pytest.mark.parametrize("resend", [False, True])
@@ -61,17 +44,11 @@ async def test_what_a_connection_brought_before_it_ended_counts(
     for ticket in tickets:
         accumulator.add(Sending(shard, command, 64, ticket))
     flusher = Flusher(
-        cast("Connection", AnswersAndEnds()),
-        cast("Connector", NoWay()),
-        accumulator=accumulator,
-        max_batch=2,
-        max_in_flight=4,
-        linger=0,
-        resend=resend,
+        ScriptedConnection(stored, requests=1).plain,
+        NoServer().plain,
+        Queue(accumulator),
+        WriteOptions(max_batch=2, max_in_flight=4, linger=0, resend=resend),
         runs=None,
-        queued=AutoResetEvent(),
-        on_settled=lambda: None,
-        on_ended=lambda: None,
         on_event=events,
     )
     running = asyncio.create_task(flusher.run())

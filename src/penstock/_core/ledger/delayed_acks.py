@@ -1,4 +1,4 @@
-"""DELAYED: what was handed out ripens for acknowledgement by time alone."""
+"""Delayed acknowledgements: under DELAYED, entries are acknowledged by time alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["DelayedAcks"]
 
 
 class DelayedAcks:
-    """Entries in the order of handing out, each due the same time after it.
+    """Entries in the order of handing out, each due the same time after that.
 
     Args:
-        seconds: How long after.
+        seconds: The time.
     """
 
     __slots__ = ("_handed", "_seconds")
@@ -25,19 +25,19 @@ class DelayedAcks:
 
     @property
     def next_due(self) -> float | None:
-        """When the next one is due; None when nothing is out."""
+        """The time at which the next entry is due; None if there is none."""
         return self._handed[0][0] if self._handed else None
 
     def handed_out(self, entry: Entry, now: float) -> bool:
-        """Record that a handler was given an entry; return whether it is due next."""
+        """Record that a handler got an entry; return whether it is due next."""
         self._handed.append((now + self._seconds, entry))
         return len(self._handed) == 1
 
     def take_due(self, now: float) -> list[Entry]:
-        """Take out what is due by now, but for what has come again since."""
-        handed, take_due = self._handed, []
+        """Take the entries that are due, without those that were delivered again."""
+        handed, due = self._handed, []
         while handed and handed[0][0] <= now:
             _, entry = handed.popleft()
             if entry.state is not LOST:
-                take_due.append(entry)
-        return take_due
+                due.append(entry)
+        return due

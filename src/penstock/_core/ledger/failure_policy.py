@@ -1,4 +1,4 @@
-"""What becomes of an entry that was not acknowledged."""
+"""Failure policy: what becomes of an entry whose attempt failed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = [
 
 
 NACKED: Final = "nacked"
-"""The reason of a failure that the handler said itself, by `nack`."""
+"""The reason of a failure that the handler has asked for, by `nack`."""
 
 
 class RetryAt(Struct, frozen=True):
-    """It is tried again.
+    """The entry is tried again.
 
     Attributes:
-        delay: Seconds until then.
-        due: When, by the ledger's clock.
+        delay: Seconds until the next attempt.
+        due: The time of the next attempt, by the ledger's clock.
     """
 
     delay: float
@@ -37,10 +37,10 @@ class RetryAt(Struct, frozen=True):
 
 
 class DeadLettered(Struct, frozen=True):
-    """It goes to the dead letters.
+    """The entry goes to the dead letters.
 
     Attributes:
-        reason: Why, in words.
+        reason: The reason, in words.
         error: The exception's type; empty without one.
         traceback: Its traceback, cut; empty without one.
         started: Whether a handler was started at the present attempt.
@@ -53,13 +53,13 @@ class DeadLettered(Struct, frozen=True):
 
 
 class Dropped(Struct, frozen=True):
-    """It is acknowledged, though nobody has handled it."""
+    """The entry is acknowledged, although no handler has handled it."""
 
     reason: str
 
 
 class Stopped(Struct, frozen=True):
-    """It stays pending, and the consumer stops."""
+    """The entry stays pending, and the consumer stops."""
 
     reason: str
 
@@ -68,12 +68,12 @@ Disposition: TypeAlias = RetryAt | DeadLettered | Dropped | Stopped
 
 
 class FailedAttempt(Struct, frozen=True):
-    """How an attempt failed.
+    """The failure of an attempt.
 
     Attributes:
-        reason: In words.
-        again: Whether it may be tried again.
-        delay: Seconds until then, where somebody said so.
+        reason: The reason, in words.
+        again: Whether the entry may be tried again.
+        delay: Seconds until the next attempt, if the handler has chosen them.
         error: The exception's type; empty without one.
         traceback: Its traceback, cut; empty without one.
     """
@@ -97,15 +97,15 @@ def decide(
     """Decide what becomes of an entry after an attempt failed.
 
     Args:
-        failure: How.
-        attempt: Which attempt it was, from 1.
+        failure: The failure.
+        attempt: The number of the attempt, from 1.
         retry: The policy.
         dead_letter_policy: What to do instead of keeping dead letters; None keeps them.
         now: The time.
         chance: A number from 0 to 1.
 
     Raises:
-        ConfigurationError: A backoff function of the user's gave no duration.
+        ConfigurationError: The user's backoff function returned no duration.
     """
     most = retry.max_attempts
     if failure.again and (most is None or attempt < most):

@@ -1,17 +1,17 @@
-"""The guard that has possible poison messages run alone in their process.
+"""Poison guard: runs possible poison messages alone in their process.
 
-A message may kill the process that handles it. What comes back from a process that
-died is counted before it starts and runs beside others, as long as it has more than
-one attempt left: an ordinary crash costs no time. On its last allowed attempt it is a
-*probe*: nothing else runs in this process then, in any consumer of the event loop. So
-whoever kills the process on a last attempt has done that itself, and no other message
-is charged with it.
+A message may kill the process that handles it. The start of an entry that a dead
+process had is counted before it begins. As long as the entry has more than one attempt
+left, it runs beside others, so an ordinary crash costs no time. On its last allowed
+attempt it is a *probe*: nothing else runs in this process meanwhile, in any consumer of
+the event loop. So an entry that kills the process on a last attempt has done that by
+itself, and no other entry is charged with it.
 
-What a probe has come to is confirmed by the server before anything else starts: should
-that end the process, the probe must not come back as one that did.
+The server confirms the outcome of a probe before anything else starts. If the next
+handler ends the process, the probe must not come back as the entry that did.
 
-A handler that has run for longer than a lease is taken for one that hangs and does not
-kill: neither is a probe held up by it for longer, nor are others by such a probe.
+A handler that has run for longer than a lease is assumed to hang and not to kill. No
+probe waits for it any longer, and no other entry waits for such a probe.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ class Member(Protocol):
 
     @property
     def running(self) -> Sequence[Entry]:
-        """The messages that are being handled."""
+        """The entries that its handlers have."""
 
     @property
     def untracked(self) -> int:
-        """How many more are, of which no more is known."""
+        """How many more entries its handlers have, which are not tracked."""
 
     @property
     def lease(self) -> float:
         """Its lease in seconds."""
 
     def hold(self) -> None:
-        """Have it ask before it starts another handler."""
+        """Make it ask before it starts another handler."""
 
     def wake(self) -> None:
-        """Have it look what it may start."""
+        """Make it check what it may start."""
 
 
 class PoisonGuard:
@@ -54,18 +54,18 @@ class PoisonGuard:
     __slots__ = ("_confirms", "_member", "_members", "_probe", "_until")
 
     def __init__(self) -> None:
-        # Weak: one whose event loop was closed beneath it never leaves.
+        # Weak references: a consumer whose event loop was closed never leaves.
         self._members: WeakSet[Member] = WeakSet()
-        # Whose probe waits or runs, if there is one; and the probe, once it runs.
+        # The consumer whose probe waits or runs; and the probe, once it runs.
         self._member: Member | None = None
         self._probe: Entry | None = None
-        # When it need not wait any more, or others need not.
+        # Until then the probe waits for others, or others for the probe.
         self._until = 0.0
         self._confirms = True
 
     @property
     def until(self) -> float | None:
-        """When it has to be looked again; None while no probe waits or runs."""
+        """The time of the next `look`; None while no probe waits or runs."""
         return None if self._member is None else self._until
 
     def join(self, member: Member) -> None:
@@ -73,7 +73,7 @@ class PoisonGuard:
         self._members.add(member)
 
     def leave(self, member: Member) -> None:
-        """Remove a consumer; its probe is over."""
+        """Remove a consumer; its probe no longer counts."""
         self._members.discard(member)
         if self._member is member:
             self._end()
@@ -81,12 +81,12 @@ class PoisonGuard:
             self._member.wake()
 
     def is_open(self, now: float) -> bool:
-        """Return whether handlers may start; wake the consumer whose probe may, too."""
+        """Return whether handlers may start; wake a consumer whose probe may run."""
         self.look(now)
         return self._member is None
 
     def admits(self, member: Member, now: float) -> bool:
-        """Ask for a consumer's next message to run alone; return whether it may now.
+        """Ask for a consumer's next entry to run alone; return whether it may now.
 
         If not, the consumer is woken when it may.
         """
@@ -98,24 +98,24 @@ class PoisonGuard:
         return self._member is member and self._may_run(now)
 
     def started(self, probe: Entry, now: float, *, confirms: bool) -> None:
-        """Take note that the probe that was admitted is about to run.
+        """Record that the probe that was admitted is about to run.
 
         Args:
             probe: The probe.
             now: The time.
-            confirms: Whether its outcome is sent and confirmed by itself.
+            confirms: Whether its outcome is sent and confirmed without being asked for.
         """
         assert self._member is not None  # noqa: S101 - else it was not admitted
         self._probe, self._until = probe, now + self._member.lease
         self._confirms = confirms
 
     def withdraw(self, member: Member) -> None:
-        """Take back what a consumer has asked for: its next message is no probe."""
+        """Cancel what a consumer has asked for: its next entry is no probe."""
         if self._member is member and self._probe is None:
             self._end()
 
     def look(self, now: float) -> None:
-        """See whether the probe may run, or has finished; wake who waits for it."""
+        """Check whether the probe may run, or has finished; wake who waits for that."""
         self._end_if_over(now)
         if self._member is not None and self._may_run(now):
             self._member.wake()

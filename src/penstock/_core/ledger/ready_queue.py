@@ -1,12 +1,13 @@
-"""The queue: what workers may take now, and what waits for its turn behind it.
+"""Ready queue: the entries that workers may take, and lanes behind them.
 
-With an ordering, entries of one lane run one at a time in the order of the stream. The
-first of a lane stands in the queue or runs; those behind it wait in the lane, which is
-there only as long as an entry of it is. So nothing grows with the number of keys.
+With an ordering, entries of one lane run one at a time, in the order of the stream. The
+first entry of a lane is in the queue or runs. The entries behind it wait in the lane,
+which exists only as long as an entry of it does. So nothing grows with the number of
+keys.
 
-The start of a suspect has to be confirmed by the server. While that is not possible,
-because there is no connection, suspects are held: they step aside and others go on,
-unless the order is strict.
+The server has to confirm the start of a possible poison message. While that is not
+possible, because there is no connection, these entries are held: they are set aside and
+others go on, unless the order is strict.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ class ReadyQueue:
     """Entries that no worker has yet, in order.
 
     Attributes:
-        ready: Those that may be taken now.
-        suspects: Those that have stepped aside.
-        held: Whether no suspect may be taken now.
-        strict: Whether nothing goes past a suspect that is held.
-        behind: How many wait in lanes.
-        order: What is kept in order.
+        ready: Entries that may be taken now.
+        suspects: Possible poison messages that were set aside.
+        held: Whether no possible poison message may be taken now.
+        strict: Whether no entry may pass a possible poison message that is held.
+        behind: How many entries wait in lanes.
+        order: The order of handling.
     """
 
     __slots__ = (
@@ -57,14 +58,15 @@ class ReadyQueue:
         self.held = False
         self.behind = 0
         self.order = Ordering.NONE
-        # What waits in each; None until something does, since most hold just one.
+        # The entries that wait in each lane; None if there are none, since most lanes
+        # have just one entry.
         self._lanes: dict[Lane, deque[Entry] | None] = {}
-        # How often the order was chosen: what runs since before must free no lane of
-        # the new one.
+        # How often the order was chosen: an entry that was taken under an earlier order
+        # must free no lane of the present one.
         self._orders = 0
 
     def defer(self, entry: Entry) -> bool:
-        """Put a suspect that was met in the queue aside, if it can't be taken now."""
+        """Set a possible poison message aside if it can't be taken now."""
         if not entry.suspected or not self.held or self.strict:
             return False  # where the order is strict, nothing is taken then
         self.suspects.append(entry)
@@ -72,24 +74,25 @@ class ReadyQueue:
 
     @property
     def blocked(self) -> bool:
-        """Whether the first in the queue can't be taken, and all others wait for it."""
+        """Whether the first entry can't be taken, and all others wait for it."""
         ready = self.ready
         return self.strict and self.held and bool(ready) and ready[0].suspected
 
     def probes(self) -> list[Entry]:
-        """List the suspects that wait to run alone, in their order."""
+        """List the entries that wait to run alone, in their order."""
         return [entry for entry in self.waiting() if entry.probe]
 
     def spare_probes(self, kept: int = 1) -> list[Entry]:
-        """List those of them that others may have, but for the first `kept`.
+        """List the entries that wait to run alone, without the first `kept`.
 
-        None where what is behind an entry that leaves would overtake it.
+        Other consumers may have these. With an order there are none: the entries behind
+        one that leaves would overtake it.
         """
         ordered = self.strict or self.order is not _NO_ORDER
         return [] if ordered else self.probes()[kept:]
 
     def add(self, entry: Entry) -> None:
-        """Put an entry where a worker finds it once its turn has come."""
+        """Add an entry behind all others of its lane."""
         if self.order is _NO_ORDER:
             entry.lane = None
             self.ready.append(entry)
@@ -109,7 +112,7 @@ class ReadyQueue:
             behind.append(entry)
 
     def add_first(self, entry: Entry) -> None:
-        """Put an entry before all others; if its lane is its own still, within that."""
+        """Add an entry before all others, within its lane if it still has it."""
         lane = entry.lane
         mine = lane is not None and lane[2] == self._orders
         if mine or self.order is _NO_ORDER:
@@ -118,19 +121,19 @@ class ReadyQueue:
             self.add(entry)
 
     def hold(self, *, held: bool) -> None:
-        """Let no suspect be taken until further notice, or take that back."""
+        """Hold possible poison messages, or end that."""
         self.held = held
         if not held:
             self.ready.extendleft(reversed(self.suspects))
             self.suspects.clear()
 
     def free(self, entry: Entry) -> None:
-        """Let the next of its lane come forward: it is done."""
+        """Let the next entry of a lane be taken: this one is done."""
         lane = entry.lane
         if lane is None:
             return
-        # What `_promote` does where none waits behind it: most lanes hold just one. It
-        # is there, unless it is in no order or `order_by` filed anew meanwhile.
+        # What `_promote` does if no entry waits behind it, as in most lanes. The lane
+        # is there, unless the entry has no order or `reorder` was called meanwhile.
         behind = self._lanes.pop(lane, None)
         if behind:
             self._lanes[lane] = behind
@@ -142,20 +145,20 @@ class ReadyQueue:
             self.ready.append(behind.popleft())
             self.behind -= 1
         else:
-            # It is there, unless it is in no order or `order_by` filed anew meanwhile.
+            # The lane is there, unless `reorder` was called meanwhile.
             self._lanes.pop(lane, None)
 
     def _behind(self, lane: Lane) -> deque[Entry]:
         return self._lanes[lane] or deque()
 
     def remove(self, entry: Entry) -> None:
-        """Take one entry out, wherever it stands."""
+        """Remove one entry, wherever it is."""
         lane = entry.lane
-        line = self.suspects if entry in self.suspects else self.ready
+        queue = self.suspects if entry in self.suspects else self.ready
         if lane is None:
-            line.remove(entry)
-        elif entry in line:
-            line.remove(entry)
+            queue.remove(entry)
+        elif entry in queue:
+            queue.remove(entry)
             self._promote(lane)
         else:
             self._behind(lane).remove(entry)
@@ -164,18 +167,18 @@ class ReadyQueue:
     def withdraw(
         self, shard_state: ShardState, holders: Iterable[Entry] = ()
     ) -> list[Entry]:
-        """Take out all entries of a shard; lanes of those that run stay.
+        """Remove all entries of a shard; lanes of those that run stay.
 
         Args:
-            shard_state: The shard's books.
-            holders: Entries of it that are not here, and hold a lane no longer.
+            shard_state: The state of the shard.
+            holders: Entries of it that are not here, and give up their lanes.
         """
         gone = []
-        for line in (self.ready, self.suspects):
-            gone += [entry for entry in line if entry.shard_state is shard_state]
-            staying = [entry for entry in line if entry.shard_state is not shard_state]
-            line.clear()
-            line.extend(staying)
+        for queue in (self.ready, self.suspects):
+            gone += [entry for entry in queue if entry.shard_state is shard_state]
+            staying = [each for each in queue if each.shard_state is not shard_state]
+            queue.clear()
+            queue.extend(staying)
         firsts = {entry.lane for entry in chain(gone, holders)}
         for lane in [lane for lane in self._lanes if lane[0] == shard_state.shard.key]:
             behind = self._behind(lane)
@@ -187,16 +190,16 @@ class ReadyQueue:
         return gone
 
     def waiting(self) -> list[Entry]:
-        """List all that is here, in no order."""
+        """List all entries, in no order."""
         behind = filter(None, self._lanes.values())
         return list(chain(self.ready, self.suspects, *behind))
 
     def reorder(self, ordering: Ordering, entries: Iterable[Entry]) -> None:
-        """Choose what is kept in order; files what is here anew.
+        """Choose the order of handling, and queue all entries by it.
 
         Args:
-            ordering: What it is.
-            entries: All that is here and more, in the order of reading.
+            ordering: The order.
+            entries: The entries that are here, and others, in the order of reading.
         """
         self.order = ordering
         self._orders += 1
@@ -207,7 +210,7 @@ class ReadyQueue:
                 self.add(entry)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all entries."""
         self.ready.clear()
         self.suspects.clear()
         self._lanes.clear()

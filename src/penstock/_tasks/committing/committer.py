@@ -129,12 +129,12 @@ class Committer(StoppableTask):
                         self._last_error = error
                         await self._connection.restore(error.reason)
                     self._report_late()
-                    self._rounds.over()
+                    self._rounds.advance()
                     self.on_round()
         finally:
             report_deleted(self._ledger, self._group, self._on_event)
             self._report_late()
-            self._rounds.over()
+            self._rounds.advance()
 
     def hurry(self) -> None:
         """Use round trips for outcomes only, because the consumer closes."""
@@ -153,7 +153,7 @@ class Committer(StoppableTask):
             while any(entry.unconfirmed for entry in waiting):
                 if self.has_ended:
                     raise ClosedError("consumer") from self._last_error
-                self._outcomes.ring()
+                self._outcomes.set()
                 await self._rounds.wait()
         finally:
             self._urgent -= 1
@@ -172,7 +172,7 @@ class Committer(StoppableTask):
             # A round may be under way that does not contain them.
             for _ in range(2):
                 if any(e.unconfirmed for e in waiting) and not self.has_ended:
-                    self._outcomes.ring()
+                    self._outcomes.set()
                     await self._rounds.wait()
         finally:
             self._urgent -= 1

@@ -83,7 +83,7 @@ class CatchUp:
 
     def look(self) -> None:
         """Look again soon: a worker is idle, or outcomes have been sent."""
-        self._bell.ring()
+        self._bell.set()
 
     def stop(self) -> None:
         """End it, nobody waits for it any more."""

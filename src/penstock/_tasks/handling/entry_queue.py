@@ -42,7 +42,7 @@ class EntryQueue:
         lease: The lease in seconds.
         confirms: Whether outcomes are sent by themselves, and not on demand.
         delay: Under DELAYED, told what is handed out.
-        handed_out: Rung when that is the first entry that waits.
+        handed_out: Set when that is the first entry that waits.
         check: Refuses calls from another event loop or thread.
     """
 
@@ -271,7 +271,7 @@ class EntryQueue:
         if self._delay is not None and self._handed_out is not None and entry:
             first = self._delay.handed_out(entry, now())
             if first:
-                self._handed_out.ring()
+                self._handed_out.set()
         return entry
 
     async def one(self) -> Entry | None:

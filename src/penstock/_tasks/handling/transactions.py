@@ -255,8 +255,8 @@ def applier(
         connection,
         ledger,
         config.member,
-        dead=config.dead_letters if config.instead is None else None,
-        drop=config.instead is DeadLetters.DROP,
+        dead=config.dead_letters if config.dead_letter_policy is None else None,
+        drop=config.dead_letter_policy is DeadLetters.DROP,
         reject=failure_handler.reject,
         on_event=config.on_event,
     )

@@ -148,12 +148,12 @@ class Claimer(StoppableTask):
 
     def search_now(self) -> None:
         """Search now, because there are shards that were not searched before."""
-        self._released.ring()
+        self._released.set()
 
     def resume(self) -> None:
         """Continue a search that ended because no more entries fitted."""
         if self._cut_short:
-            self._released.ring()
+            self._released.set()
 
     async def stop(self) -> None:
         """Stop searching; a claim under way is completed.
@@ -214,7 +214,7 @@ class Claimer(StoppableTask):
         number = self._connection.number
         channels = [channel(shard, self._member.group) for shard in shards]
         channels += [_presence(shard, self._member) for shard in shards]
-        self._can_listen = await self._connection.listen(channels, self._released.ring)
+        self._can_listen = await self._connection.listen(channels, self._released.set)
         self._listening_on = number
         self._listening_to.update(shard.key for shard in shards)
 

@@ -220,7 +220,7 @@ class Reader(StoppableTask):
 
     def resume(self) -> None:
         """Continue reading, if there was no budget."""
-        self._wake.ring()
+        self._wake.set()
 
     async def between_reads(self, work: ReadPause) -> None:
         """Run a function between two reads; the server ends a blocked read for it.
@@ -238,7 +238,7 @@ class Reader(StoppableTask):
             raise ClosedError("consumer")
         asked = _QueuedPause(work)
         self._pauses.append(asked)
-        self._wake.ring()
+        self._wake.set()
         await self._unblock_until(asked.begun)
         await asyncio.shield(asked.done)
 

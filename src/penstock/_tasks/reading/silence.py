@@ -80,7 +80,7 @@ class SilenceWatch:
             if since is None or now - since < self._stop_after:
                 return False
             self._began = since
-            self._suspended.ring()
+            self._suspended.set()
         return True
 
     async def run(self) -> None:

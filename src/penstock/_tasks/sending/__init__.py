@@ -1,1 +1,1 @@
-"""Tasks that send: from a caller's message to its receipt."""
+"""Tasks that send messages: from a caller's message to its receipt."""

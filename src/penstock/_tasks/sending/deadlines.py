@@ -1,4 +1,4 @@
-"""Many deadlines, one timer."""
+"""Deadlines: one timer for any number of them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Final
 
 __all__ = ["Deadlines"]
 
-# Seconds between two looks at least: a look goes through all that is held.
-_PAUSE: Final = 0.01
+# The least seconds between two checks: a check goes through all held messages.
+_MIN_INTERVAL: Final = 0.01
 
 
 class Deadlines:
     """Calls back when the earliest deadline has passed, up to 10 ms later.
 
-    What is done in time costs nothing, since deadlines are not kept here: whoever is
-    called back knows them.
+    A message that is sent in time costs nothing, since the deadlines are not kept here:
+    the callback knows them.
 
     Args:
         loop: The running loop.
-        expire: Given the time, deals with what is over and gives the next deadline.
+        expire: Called with the time; handles what is overdue and returns the next
+            deadline.
     """
 
     __slots__ = ("_expire", "_loop", "_timer")
@@ -34,21 +35,21 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, deadline: float) -> None:
-        """Look when that has passed, if not before."""
+        """Call back when this deadline has passed, or earlier."""
         if self._timer is None or deadline < self._timer.when():
             self.stop()
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(deadline, self._on_timer)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
         following = self._expire(now)
         if following < inf:
-            # Whoever was told of something meanwhile may have set it again.
-            self.watch(max(following, now + _PAUSE))
+            # The callbacks may have set the timer already.
+            self.watch(max(following, now + _MIN_INTERVAL))

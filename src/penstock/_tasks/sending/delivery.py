@@ -1,4 +1,4 @@
-"""Delivery: a producer's life, from its first connection to its last."""
+"""Delivery: runs a producer, from its first connection to its last."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.sending.idempotence import IdempotentRuns
 from penstock._tasks.lifetime import Lifetime, quietly, shielded_until_done, task_group
-from penstock._tasks.sending.flusher import Flusher
+from penstock._tasks.sending.flusher import Flusher, WriteOptions
 from penstock._tasks.sending.sender import Sender
 from penstock.events import OnEvent
 
 __all__ = ["Delivery"]
 
-# Seconds for a connection to be closed in order, when `close_timeout` is over.
-_GOODBYE: Final = 0.1
+# Seconds in which a connection may be closed cleanly after `close_timeout`.
+_CLOSE_GRACE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What moves the messages of one producer; it does not refer to the producer.
+    """The parts that send the messages of one producer.
+
+    It does not refer to the producer, so that a producer that was dropped while it was
+    open is noticed.
 
     Attributes:
         url: The server.
         sender: Takes messages from callers.
-        max_batch: Messages in one write at most.
-        max_in_flight: Writes without a reply at most.
-        linger: Seconds that a batch that is not full waits for more.
-        resend: Whether what was never answered is written again.
-        idempotent: Whether it is stored once all the same.
-        replicas: Whether some messages have to be on replicas.
-        durable: Whether some messages have to be on a disk.
-        open_timeout: Seconds for which connecting is tried.
-        close_timeout: Seconds for which messages are sent on leaving.
-        on_event: Told of what happens in the background.
+        max_batch: The most messages in one write.
+        max_in_flight: The most writes without a reply.
+        linger: Seconds for which a batch that is not full waits for more messages.
+        resend: Whether messages that were never answered are written again.
+        idempotent: Whether messages that are written again are stored only once.
+        replicas: Whether some messages must be on replicas.
+        durable: Whether some messages must be on a disk.
+        open_timeout: Seconds for which connecting is attempted.
+        close_timeout: Seconds for which messages are still sent when it is closed.
+        on_event: Called with events of what happens in the background.
     """
 
     url: str | None
@@ -60,32 +63,32 @@ class Delivery:
 
     @asynccontextmanager
     async def live(self, lifetime: Lifetime[Sender]) -> AsyncIterator[Sender]:
-        """Connect, send until it is left, and close.
+        """Connect, send until the block ends, and close.
 
         Raises:
-            PenstockError: It can't be opened.
-            BaseException: What ended the task that sends, which is a defect.
+            PenstockError: It cannot be opened.
+            BaseException: The exception that ended the task that sends, which is a bug.
         """
         sender = self.sender
         sender.reset()
         async with open_connector(self.url, self.on_event) as connector:
             connection = await self._connect(connector)
-            async with _alarm() as set_alarm, task_group() as group:
+            async with _abort_timer() as set_abort_timer, task_group() as group:
                 flusher = self._flusher(connector, connection)
                 failures = list[BaseException]()
                 group.start_soon(self._flush, flusher, failures, group.cancel_scope)
-                sender.open(lifetime.home)
+                sender.open(lifetime.binding)
                 try:
                     yield sender
                 finally:
                     sender.shut()
-                    set_alarm(self.close_timeout + _GOODBYE, connector)
+                    set_abort_timer(self.close_timeout + _CLOSE_GRACE, connector)
                     try:
                         await shielded_until_done(sender.drain, self.close_timeout)
                     finally:
                         sender.close()
                         flusher.stop()
-            # It may have been cancelled before it could begin.
+            # The task may have been cancelled before it could begin.
             flusher.settle()
             for failure in failures:
                 raise failure
@@ -99,28 +102,25 @@ class Delivery:
         with quietly():
             try:
                 await flusher.run()
-            # SystemExit too, which would stop the event loop if it got out of a task.
+            # SystemExit too, which would stop the event loop if it left a task.
             except BaseException as error:  # noqa: BLE001 - raised by `live`
                 failures.append(error)
                 group.cancel()
 
     def _flusher(self, connector: Connector, connection: Connection) -> Flusher:
-        sender = self.sender
+        name = secrets.token_hex(8).encode()
+        runs = IdempotentRuns(name) if self.idempotent else None
         return Flusher(
             connection,
             connector,
-            accumulator=sender.accumulator,
-            max_batch=self.max_batch,
-            max_in_flight=self.max_in_flight,
-            linger=self.linger,
-            resend=self.resend,
-            runs=IdempotentRuns(secrets.token_hex(8).encode())
-            if self.idempotent
-            else None,
-            queued=sender.queued,
-            on_settled=sender.on_settled,
-            # So nobody can wait for room, or queue, what nobody would send.
-            on_ended=sender.close,
+            self.sender,
+            WriteOptions(
+                max_batch=self.max_batch,
+                max_in_flight=self.max_in_flight,
+                linger=self.linger,
+                resend=self.resend,
+            ),
+            runs=runs,
             on_event=self.on_event,
         )
 
@@ -140,18 +140,21 @@ class Delivery:
 
 
 @asynccontextmanager
-async def _alarm() -> AsyncIterator[Callable[[float, Connector], None]]:
-    """Have the connections of a link aborted after a while, unless this ends before."""
+async def _abort_timer() -> AsyncIterator[Callable[[float, Connector], None]]:
+    """Provide a function that schedules an abort of a connector's connections.
+
+    The end of the block cancels the abort.
+    """
     timers: list[asyncio.TimerHandle] = []
 
-    def set_alarm(seconds: float, connector: Connector) -> None:
+    def set_abort_timer(seconds: float, connector: Connector) -> None:
         loop = asyncio.get_running_loop()
         timers.append(
             loop.call_later(seconds, connector.abort, "close_timeout is over")
         )
 
     try:
-        yield set_alarm
+        yield set_abort_timer
     finally:
         for timer in timers:
             timer.cancel()

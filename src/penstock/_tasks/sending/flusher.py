@@ -1,13 +1,14 @@
-"""The flusher: writes whatever is queued, all streams together, and answers.
+"""Flusher: writes the queued messages of all streams and settles them by the replies.
 
-What queues while a write is in the air goes out together with the next, so sending
-batches by itself without anybody waiting for company, unless told to linger. Several
-writes are in the air at once; replies come in the order of the writes, on the one
-connection there is.
+Messages that are queued while a write is in flight go out together with the next write.
+So sending is batched without any message waiting for others, unless `linger` is set.
+Several writes are in flight at once. Replies come in the order of the writes, on the
+only connection.
 
-What is written and never answered is unknown; or it is written again, after the next
-connection and before all that is newer. So is what the server refuses only for the
-moment: then everything waits, and the first write after that goes alone.
+The outcome of a message that was written and never answered is unknown; or with
+`resend` it is written again, on the next connection and before all newer messages. The
+same holds for a message that the server refuses only for the moment: then all messages
+wait, and the first write after that is the only one in flight.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import anyio
 
@@ -41,102 +43,128 @@ from penstock.errors import (
 from penstock.events import Event, OnEvent
 from penstock.message import Receipt, Shard
 
-__all__ = ["Flusher", "Ticket", "fail"]
+__all__ = ["Flusher", "SendQueue", "Ticket", "WriteOptions", "fail"]
 
 Ticket: TypeAlias = "asyncio.Future[Receipt]"
 
 _COMMAND = attrgetter("command")
-# A little less than what the server keeps: clocks differ.
+# Seconds; a little less than the server remembers, since clocks differ.
 _REMEMBERED: Final = 0.9 * LIFE
 
 
 class _Flight(NamedTuple):
-    """A write in the air."""
+    """A write in flight."""
 
     batch: SendBatch[Ticket]
     waits: Sequence[DurabilityWait]
     replies: Replies
 
     @property
-    def came(self) -> bool:
-        """Whether its replies are there."""
+    def answered(self) -> bool:
+        """Whether its replies have arrived."""
         return self.replies.done() and self.replies.exception() is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """How messages are written.
+
+    Attributes:
+        max_batch: The most messages in one write.
+        max_in_flight: The most writes without a reply.
+        linger: Seconds for which a batch that is not full waits for more messages.
+        resend: Whether messages that were never answered, or that were refused for the
+            moment, are written again.
+    """
+
+    max_batch: int
+    max_in_flight: int
+    linger: float
+    resend: bool
+
+
+class SendQueue(Protocol):
+    """The messages to send, and whoever waits for them.
+
+    Attributes:
+        accumulator: The messages.
+        queued: Set when there is a message to send.
+    """
+
+    accumulator: Accumulator[Ticket]
+    queued: AutoResetEvent
+
+    def on_settled(self) -> None:
+        """Record that messages have left the accumulator."""
+
+    def close(self) -> None:
+        """Accept no more messages: no more will be sent."""
 
 
 class Flusher:
     """Moves messages from the accumulator to the server.
 
     Args:
-        connection: Its connection; replaced after an outage.
-        connector: Makes new ones.
-        accumulator: What is to be sent.
-        max_batch: Messages in one write at most.
-        max_in_flight: Writes without a reply at most.
-        linger: Seconds that a batch that is not full waits for more.
-        resend: Whether what was never answered, or refused for the moment, is
-            written again.
-        runs: Has it stored once all the same; None: it may be stored again.
-        queued: Rung when there is something to send.
-        on_settled: Called when messages have left the accumulator.
-        on_ended: Called when no more will be sent, before what is left is settled.
-        on_event: Told how many messages failed or are unknown.
+        connection: The first connection; replaced after an outage.
+        connector: Makes new connections.
+        queue: The messages to send. It is closed when no more will be sent, before the
+            remaining messages are settled: so no caller can wait for space, or queue a
+            message, that would never be sent.
+        options: How they are written.
+        runs: Makes sure that a message that is written again is stored only once; None:
+            it may be stored again.
+        on_event: Called with the number of messages that failed or whose outcome is
+            unknown.
     """
 
     def __init__(
         self,
         connection: Connection,
         connector: Connector,
+        queue: SendQueue,
+        options: WriteOptions,
         *,
-        accumulator: Accumulator[Ticket],
-        max_batch: int,
-        max_in_flight: int,
-        linger: float,
-        resend: bool,
         runs: IdempotentRuns | None,
-        queued: AutoResetEvent,
-        on_settled: Callable[[], None],
-        on_ended: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
         self._connection = connection
         self._connector = connector
-        self._accumulator = accumulator
-        self._max_batch = max_batch
-        self._max_in_flight = max_in_flight
-        self._linger = linger
-        self._resend = resend
+        self._queue = queue
+        self._accumulator = queue.accumulator
+        self._options = options
         self._runs = runs
-        # After a refusal, until something is accepted: one write at a time.
+        # Whether only one write may be in flight: after a refusal, until a message is
+        # accepted.
         self._cautious = False
-        # Runs while a batch waits for more.
+        # Runs while a batch waits for more messages.
         self._timer: asyncio.TimerHandle | None = None
         self._waited = False
-        self._bell = queued
-        self._on_settled = on_settled
-        self._on_ended = on_ended
+        self._wakeup = queue.queued
         self._on_event = on_event
-        # Shielded: a failure beside it must not keep it from sending what is queued;
-        # `stop` ends this.
+        # Shielded: a failure in another task must not keep this one from sending the
+        # queued messages. `stop` cancels it.
         self._scope = anyio.CancelScope(shield=True)
         self._stopped = False
-        # What the server said last that has to pass.
+        # The server's last refusal for the moment.
         self._refusal = ErrorReply("")
-        # Writes whose replies are on their way, oldest first.
+        # Writes without replies, oldest first.
         self._flights: deque[_Flight] = deque()
 
     async def run(self) -> None:
         """Send until stopped, over any number of reconnects.
 
-        Cancelling it changes nothing: asyncio.run() at its end cancels all tasks, also
-        those of whoever closes the producer, and what is queued is to be sent then.
+        Cancelling this has no effect: asyncio.run() at its end cancels all tasks,
+        including the one that closes the producer, and the queued messages must be sent
+        then.
 
-        When it ends, what is in flight is unknown and what waits was never sent.
+        When this ends, the outcome of messages in flight is unknown, and the queued
+        messages were never sent.
         """
         try:
             while not self._stopped:
                 with suppress(asyncio.CancelledError), self._scope:
                     while True:
-                        await self._survive()
+                        await self._pump_or_reconnect()
                 self._scope = anyio.CancelScope(shield=True)
         finally:
             self.settle()
@@ -144,34 +172,34 @@ class Flusher:
                 await self._connection.aclose()
 
     def settle(self) -> None:
-        """Give an outcome to everything that has none: no more will be sent."""
-        self._on_ended()
+        """Settle all messages without an outcome: no more will be sent."""
+        self._queue.close()
         self._stop_lingering()
-        self._lose("the producer closed")
-        self._abandon()
+        self._fail_in_flight("the producer closed")
+        self._fail_unwritten()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop sending."""
         self._stopped = True
         self._scope.cancel()
 
-    async def _survive(self) -> None:
+    async def _pump_or_reconnect(self) -> None:
         try:
             await self._pump()
         except ConnectionLost as error:
-            self._answer_what_came()
-            if self._resend:
+            self._settle_received()
+            if self._options.resend:
                 self._flights.clear()
-                self._put_back(error.reason)
+                self._requeue(error.reason)
             else:
-                self._lose(error.reason)
+                self._fail_in_flight(error.reason)
             await self._connection.aclose()
             self._connection = await self._connector.reconnect(error.reason)
-            self._forget()
+            self._drop_expired()
 
-    def _answer_what_came(self) -> None:
-        """Answer what the connection brought before its end was noticed."""
-        while self._flights and self._flights[0].came:
+    def _settle_received(self) -> None:
+        """Settle the writes whose replies arrived before the connection ended."""
+        while self._flights and self._flights[0].answered:
             self._answer(self._flights.popleft())
 
     async def _pump(self) -> None:
@@ -183,18 +211,18 @@ class Flusher:
             if self._accumulator.refused and not self._flights:
                 await self._try_again()
             else:
-                await self._bell.wait()
+                await self._wakeup.wait()
 
     def _write(self) -> None:
-        """Write what is queued, unless enough is in the air."""
+        """Write the queued messages, unless enough writes are in flight."""
         accumulator = self._accumulator
-        most = 1 if self._cautious else self._max_in_flight
+        most = 1 if self._cautious else self._options.max_in_flight
         while accumulator.queued and len(self._flights) < most:
-            if accumulator.refused or (self._linger and self._lingers()):
+            if accumulator.refused or (self._options.linger and self._lingers()):
                 return
-            # Before anything counts as written that never was.
+            # Otherwise messages would count as written that were never written.
             self._connection.check()
-            self._launch(accumulator.batch(self._max_batch))
+            self._launch(accumulator.batch(self._options.max_batch))
 
     def _launch(self, batch: SendBatch[Ticket]) -> None:
         if self._runs is None:
@@ -208,7 +236,7 @@ class Flusher:
             waits = durability.waits(batch, self._now(), longest)
             commands += [wait.command for wait in waits]
         replies = self._connection.ask(commands, sum(wait.ms for wait in waits) / 1000)
-        replies.add_done_callback(self._ring)
+        replies.add_done_callback(self._on_replies)
         self._flights.append(_Flight(batch, waits, replies))
 
     @staticmethod
@@ -216,20 +244,20 @@ class Flusher:
         return asyncio.get_running_loop().time()
 
     def _lingers(self) -> bool:
-        """Tell whether to wait for more; the bell rings when that is over."""
+        """Return whether to wait for more messages; a timer ends the wait."""
         accumulator = self._accumulator
-        full = accumulator.queued >= self._max_batch
+        full = accumulator.queued >= self._options.max_batch
         if full or accumulator.urgent or self._waited:
             self._stop_lingering()
             return False
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._linger, self._has_waited)
+            self._timer = loop.call_later(self._options.linger, self._has_waited)
         return True
 
     def _has_waited(self) -> None:
         self._waited = True
-        self._bell.ring()
+        self._wakeup.set()
 
     def _stop_lingering(self) -> None:
         self._waited = False
@@ -237,8 +265,8 @@ class Flusher:
             self._timer.cancel()
             self._timer = None
 
-    def _ring(self, _: Any) -> None:
-        self._bell.ring()
+    def _on_replies(self, _: Any) -> None:
+        self._wakeup.set()
 
     def _answer(self, flight: _Flight) -> None:
         batch, waits, future = flight
@@ -246,29 +274,29 @@ class Flusher:
         waited = [replies.pop() for _ in waits][::-1]
         outcomes = idempotence.outcomes(batch, replies) if batch.runs else replies
         if waits:
-            outcomes = _weigh(batch, outcomes, waits, waited)
+            outcomes = _check_durability(batch, outcomes, waits, waited)
         sendings: Sequence[Sending[Ticket]] = batch
-        if self._resend and (again := idempotence.passing(batch, replies)):
-            sendings, outcomes = self._hold(batch, again, outcomes)
+        if self._options.resend and (again := idempotence.passing(batch, replies)):
+            sendings, outcomes = self._keep_refused(batch, again, outcomes)
         else:
             self._accumulator.answered()
         failed = self._report(sendings, outcomes)
         if len(failed) < len(outcomes):
             self._cautious = False
             self._connector.progress()
-        self._on_settled()
+        self._queue.on_settled()
 
     def _report(
         self, sendings: Sequence[Sending[Ticket]], outcomes: Sequence[Any]
     ) -> list[ErrorReply]:
-        """Give messages their outcomes; those that were refused are returned."""
+        """Set the outcomes of messages; return the replies that refused one."""
         refused: list[ErrorReply] = []
         short: list[NotDurable] = []
         failed: list[Shard] = []
         for sending, outcome in zip(sendings, outcomes, strict=True):
             ticket = sending.ticket
             if type(outcome) is bytes:
-                # Done already where the sender gave up waiting.
+                # It is done already if the caller has stopped waiting.
                 if not ticket.done():
                     shard = sending.shard
                     ticket.set_result(Receipt(shard.stream, shard.number, outcome))
@@ -290,44 +318,44 @@ class Flusher:
             self._on_event(Event("send_not_durable", facts=facts))
         return refused
 
-    def _hold(
+    def _keep_refused(
         self,
         batch: SendBatch[Ticket],
         again: list[Sending[Ticket]],
         outcomes: Sequence[Any],
     ) -> tuple[list[Sending[Ticket]], list[Any]]:
-        """Keep what is to be written again; give the others, and their outcomes."""
+        """Keep the messages to write again; return the others, and their outcomes."""
         kept = set(map(id, again))
         pairs = list(zip(batch, outcomes, strict=True))
         reply = next(reply for one, reply in pairs if id(one) in kept)
         self._refusal = reply
         self._accumulator.answered(idempotence.among(batch, again))
-        told = [pair for pair in pairs if id(pair[0]) not in kept]
-        return [one for one, _ in told], [outcome for _, outcome in told]
+        settled = [pair for pair in pairs if id(pair[0]) not in kept]
+        return [one for one, _ in settled], [outcome for _, outcome in settled]
 
     async def _try_again(self) -> None:
-        """Have what was refused for the moment written again, after a while."""
+        """Requeue the messages that were refused for the moment, after a pause."""
         self._cautious = True
         await self._connector.pause()
-        self._put_back(self._refusal.text)
+        self._requeue(self._refusal.text)
 
-    def _put_back(self, reason: str) -> None:
-        """Have what was written and has no outcome written again."""
+    def _requeue(self, reason: str) -> None:
+        """Requeue all messages that were written and have no outcome."""
         count = self._accumulator.recall()
         if count:
             level = logging.WARNING if self._runs is None else logging.INFO
             facts = {"messages": count, "reason": reason}
             self._on_event(Event("send_repeated", level, facts))
-        self._on_settled()
+        self._queue.on_settled()
 
-    def _forget(self) -> None:
-        """Give up what the server may not know any more that it has stored."""
+    def _drop_expired(self) -> None:
+        """Fail messages that the server may have stored and forgotten."""
         if self._runs is not None:
             reason = "the outage was longer than the server remembers what it stored"
             self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
 
-    def _lose(self, reason: str) -> None:
-        """Settle what is in flight and will never be answered."""
+    def _fail_in_flight(self, reason: str) -> None:
+        """Fail the messages in flight, as unknown: they will never be answered."""
         self._flights.clear()
         self._unknown(self._accumulator.lost(), reason)
 
@@ -335,43 +363,43 @@ class Flusher:
         for sending in lost:
             fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
         report_sends(self._on_event, "send_unknown", lost, reason)
-        self._on_settled()
+        self._queue.on_settled()
 
-    def _abandon(self) -> None:
-        """Settle what was never written and will not be."""
+    def _fail_unwritten(self) -> None:
+        """Fail the messages that were never written and will not be."""
         reason = "the producer closed before it was written"
         left = self._accumulator.abandon()
         for sending in left:
             error = SendFailed(sending.shard.stream, "CLOSED", reason)
             fail(sending.ticket, error)
         report_sends(self._on_event, "send_failed", left, reason)
-        self._on_settled()
+        self._queue.on_settled()
 
 
-def _weigh(
+def _check_durability(
     batch: Sequence[Sending[Ticket]],
     outcomes: Sequence[Any],
     waits: Sequence[DurabilityWait],
     waited: Sequence[Any],
 ) -> list[Any]:
-    """Replace outcomes of messages that are not where they have to be."""
+    """Replace the outcomes of messages that are not as durable as required."""
     replies = {
         wait.durability: reply for wait, reply in zip(waits, waited, strict=True)
     }
-    weighed: list[Any] = []
+    checked: list[Any] = []
     for sending, outcome in zip(batch, outcomes, strict=True):
         asked = sending.durability
         short: NotDurable | None = None
         if asked is not None and type(outcome) is bytes:
             receipt = Receipt(sending.shard.stream, sending.shard.number, outcome)
             short = durability.shortfall(asked, replies[asked], receipt)
-        weighed.append(outcome if short is None else short)
-    return weighed
+        checked.append(outcome if short is None else short)
+    return checked
 
 
 def fail(ticket: Ticket, error: PenstockError) -> None:
-    """Give a message's outcome, if anybody waits for it still."""
+    """Set a message's error, if its caller still waits."""
     if not ticket.done():
         ticket.set_exception(error)
-        # It was reported as an event; asyncio need not say "never retrieved".
+        # The error is reported as an event, so asyncio need not log "never retrieved".
         ticket.exception()

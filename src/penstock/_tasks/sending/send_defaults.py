@@ -1,4 +1,4 @@
-"""How messages are sent: in general, and as a call chooses."""
+"""Send options: a producer's defaults, and the choices of a single call."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ __all__ = ["MessageChoices", "SendDefaults", "choose", "flag", "timeout_of"]
 
 
 class SendDefaults(Struct, frozen=True):
-    """How messages are sent unless a call says otherwise.
+    """The options of messages whose call does not override them.
 
     Attributes:
-        encode: Gives a payload's bytes, and their content type.
-        timeout: Seconds to the outcome at most.
+        encode: Returns a payload's bytes, and their content type.
+        timeout: The most seconds until the outcome.
         retention: How much of the stream is kept.
-        replicas: On how many replicas they have to be.
-        durable: Whether they have to be in append-only files.
-        special: Whether one of these four makes a send another one.
+        replicas: The number of replicas that must have a message.
+        durable: Whether a message must be in the append-only files.
+        special: Whether any of the four options before it changes how a message is
+            sent.
     """
 
     encode: Encode
@@ -47,10 +48,10 @@ class SendDefaults(Struct, frozen=True):
         replicas: int = 0,
         durable: bool = False,
     ) -> SendDefaults:
-        """Make one.
+        """Create the defaults.
 
         Raises:
-            ConfigurationError: `replicas` or `durable` makes no sense.
+            ConfigurationError: `replicas` or `durable` is invalid.
         """
         count(replicas, "replicas", least=0)
         flag(durable, "durable")
@@ -58,7 +59,7 @@ class SendDefaults(Struct, frozen=True):
         special = special or replicas > 0 or durable
         return cls(encode, timeout, retention, replicas, durable, special)
 
-    def but(
+    def override(
         self,
         encode: Encode | None,
         timeout: float | None,
@@ -67,10 +68,10 @@ class SendDefaults(Struct, frozen=True):
         replicas: int | None = None,
         durable: bool | None = None,
     ) -> SendDefaults:
-        """Give the same, but for what is given here.
+        """Return these defaults with the given options replaced.
 
         Raises:
-            ConfigurationError: `replicas` or `durable` makes no sense.
+            ConfigurationError: `replicas` or `durable` is invalid.
         """
         return SendDefaults.of(
             self.encode if encode is None else encode,
@@ -82,14 +83,14 @@ class SendDefaults(Struct, frozen=True):
 
 
 class MessageChoices(NamedTuple):
-    """What is special about a message.
+    """The options of a single message.
 
     Attributes:
-        limit: Seconds to the outcome at most, or None.
+        limit: The most seconds until the outcome; None without a limit.
         retention: How much of the stream is kept.
-        durability: Where else it has to be.
-        id: Its id, or what of it the server is to choose.
-        ms: Its time, if that was chosen.
+        durability: The required durability; None if the message only has to be stored.
+        id: The entry's id; the server chooses a `*` in it.
+        ms: The entry's time in milliseconds; None if the server chooses it.
     """
 
     limit: float | None
@@ -100,19 +101,19 @@ class MessageChoices(NamedTuple):
 
 
 def timeout_of(value: Duration | None, option: str) -> float | None:
-    """Take a timeout.
+    """Return a timeout in seconds.
 
     Raises:
-        ConfigurationError: It is neither None nor a duration above 0.
+        ConfigurationError: The value is neither None nor a duration above 0.
     """
     return None if value is None else seconds(value, option, zero=False)
 
 
-def flag(value: bool, option: str) -> bool:  # noqa: FBT001 - it is what is checked
-    """Take a yes or no.
+def flag(value: bool, option: str) -> bool:  # noqa: FBT001 - the value to check
+    """Return a bool, checked.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: The value is no bool.
     """
     if type(value) is not bool:
         raise ConfigurationError(f"{option}={value!r:.60} won't do; give True or False")
@@ -126,13 +127,13 @@ def choose(
     retention: Retention | None = None,
     replicas: int | None = None,
     durable: bool | None = None,
-    id: EntryId | str | None = None,  # noqa: A002 - as the user says it
+    id: EntryId | str | None = None,  # noqa: A002 - the public name
     timestamp: datetime | int | None = None,
 ) -> MessageChoices:
-    """Put together what a call chose and how its messages go anyway.
+    """Return the options of a message: what its call chose, and the defaults.
 
     Raises:
-        ConfigurationError: Something makes no sense.
+        ConfigurationError: An option is invalid.
     """
     limit = defaults.timeout if timeout is None else timeout_of(timeout, "timeout")
     kept = defaults.retention if retention is None else retention_of(retention)

@@ -1,4 +1,4 @@
-"""Sending many: one after the other as room comes free, outcomes in their order."""
+"""Sending many messages: queues them as space becomes free, with outcomes in order."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ from penstock.outgoing import Outcome, Outgoing, SendOptions
 __all__ = ["Pack", "SendResults"]
 
 Pack: TypeAlias = Callable[[Outgoing[Any]], Sending[Ticket]]
-# How messages go, where to, and what the call chose.
+# The defaults, the stream, and the options that the call chose.
 Route: TypeAlias = tuple[SendDefaults, str, SendOptions]
 _Failure: TypeAlias = SendFailed | SendUnknown | NotDurable | ConfigurationError
 
 
 class SendResults:
-    """What becomes of the messages of a `send_many`, in their order.
+    """The outcomes of the messages of a `send_many`, in their order.
 
-    Await it for the list of all, or go through it with `async for`, which keeps no
-    more of them than the producer holds messages. Either sends; each once.
+    Await it for the list of all outcomes. Or iterate over it with `async for`, which
+    holds no more outcomes than the producer may hold messages. Either sends the
+    messages, and each message is sent once.
 
     Raises:
-        ClosedError: The producer is not open, or closed meanwhile.
-        UsageError: It was awaited or gone through before.
+        ClosedError: The producer is not open, or was closed meanwhile.
+        UsageError: It was already awaited or iterated over.
     """
 
     def __init__(self, sender: Sender, route: Route, messages: Any, pack: Pack) -> None:
@@ -80,12 +81,15 @@ class SendResults:
 
     async def _each(self) -> AsyncGenerator[Outcome]:
         self._sender.check(*self._route)
-        # Taken and not given yet, in order: bounded by what the producer may hold.
+        # Messages that were queued and whose outcome is not yielded yet, in order.
+        # Their number is bounded by what the producer may hold.
         window: deque[Ticket | _Failure] = deque()
         async with aclosing(_one_by_one(self._messages)) as messages:
             async for message in messages:
                 window.append(await self._put(message))
-                while window and (_known(window[0]) or len(window) > self._sender.most):
+                while window and (
+                    _known(window[0]) or len(window) > self._sender.max_messages
+                ):
                     yield await _outcome(window.popleft())
         while window:
             yield await _outcome(window.popleft())
@@ -102,8 +106,8 @@ class SendResults:
         return sending.ticket
 
     def __del__(self) -> None:
-        # As for a coroutine that nobody awaited. (What `__init__` refused has begun
-        # nothing, and has no such attribute.)
+        # As for a coroutine that was never awaited. (An object that `__init__` refused
+        # has sent nothing, and has no such attribute.)
         if not getattr(self, "_begun", True):
             warnings.warn(
                 "send_many was neither awaited nor gone through; nothing was sent",

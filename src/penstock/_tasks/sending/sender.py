@@ -1,4 +1,4 @@
-"""The sender: takes messages from callers, as far as there is room for them."""
+"""Sender: takes messages from callers, as far as the buffer has space for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from penstock._connection.fork import hold
+from penstock._connection.fork import notify_on_fork
 from penstock._core.messages import envelope, shard_keys
 from penstock._core.protocol import commands
 from penstock._core.protocol.trimming import trim
@@ -43,19 +43,20 @@ from penstock.sharding import Sharder
 __all__ = ["BufferLimits", "Sender"]
 
 # No thread has this number.
-_NOBODY: Final = -1
-# What an XADD costs on the wire and in memory besides its fields, roughly.
+_NO_THREAD: Final = -1
+# The approximate bytes that an XADD takes on the network and in memory besides its
+# fields.
 _OVERHEAD = 64
 
 
 class BufferLimits(Struct, frozen=True):
-    """How much is held and taken at once.
+    """The bounds of the buffer, of a write and of a message.
 
     Attributes:
-        max_messages: Messages without an outcome at most.
-        max_bytes: Their bytes at most.
-        max_batch: Messages in one write at most.
-        max_message_bytes: Bytes of one message at most.
+        max_messages: The most messages without an outcome.
+        max_bytes: The most bytes of messages without an outcome.
+        max_batch: The most messages in one write.
+        max_message_bytes: The most bytes of one message.
     """
 
     max_messages: int
@@ -69,9 +70,10 @@ class Sender:
 
     Args:
         sharder: Spreads streams over keys; None: a stream is one key.
-        limits: How much may be held.
-        on_event: Told how many messages ran out of time.
-        once: Whether messages are stored once by a script, which bounds their words.
+        limits: The bounds of the buffer.
+        on_event: Called with the number of messages that timed out.
+        idempotent: Whether a script stores messages only once, which bounds the number
+            of their words.
     """
 
     def __init__(
@@ -80,69 +82,71 @@ class Sender:
         limits: BufferLimits,
         on_event: OnEvent,
         *,
-        once: bool = False,
+        idempotent: bool = False,
     ) -> None:
         self._sharder = sharder
         self._limits = limits
         self._max_batch = limits.max_batch
         self._on_event = on_event
-        self._once = once
-        # Shards that were sent to, checked once; by the stream alone where it is one
-        # key.
+        self._idempotent = idempotent
+        # The shards of earlier messages, each validated once; keyed by the stream alone
+        # where it is one key.
         self._shards: dict[str | tuple[str, int], Shard] = {}
         self._unbounded = UnboundedStreams(on_event)
-        # Where it was opened, and the thread that may call; none while it is closed.
+        # The event loop of the producer, and the thread that may call; none while it is
+        # closed.
         self._binding: LoopBinding | None = None
-        self._thread = _NOBODY
+        self._thread = _NO_THREAD
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, with nothing held."""
+        """Start over, with no messages."""
         # Messages until their outcome is known.
         self.accumulator: Accumulator[Ticket] = Accumulator(
-            self._limits.max_messages, self._limits.max_bytes, whole=self._once
+            self._limits.max_messages, self._limits.max_bytes, whole=self._idempotent
         )
-        # Those that found no room, in the order of their calls; each goes into the
-        # accumulator in its turn, and then the future is done. One whose caller gave
-        # up is taken out at once: it must not take memory while a server hangs.
+        # Messages for which there was no space, in the order of their calls. Each is
+        # added to the accumulator in its turn, and then its future is done. A message
+        # whose caller gave up is removed at once: it must not take memory while a
+        # server hangs.
         self._waiting: OrderedDict[Sending[Ticket], asyncio.Future[None]] = (
             OrderedDict()
         )
         self.queued = AutoResetEvent()
         self._settled = Generation()
 
-    def open(self, home: LoopBinding) -> None:
-        """Take messages from now on, in that event loop."""
-        self._binding, self._thread, self._loop = home, home.thread, home.loop
-        self._deadlines = Deadlines(home.loop, self._expire)
-        hold(self)
+    def open(self, binding: LoopBinding) -> None:
+        """Accept messages from now on, in that event loop."""
+        self._binding, self._thread, self._loop = binding, binding.thread, binding.loop
+        self._deadlines = Deadlines(binding.loop, self._expire)
+        notify_on_fork(self)
 
     def forked(self) -> None:
-        """Take nothing more: this is a forked child, where nobody will send it."""
+        """Accept no more messages: this is a forked child, where none would be sent."""
         self.shut()
 
     def shut(self) -> None:
-        """Take nothing more: it is being closed."""
-        self._binding, self._thread = None, _NOBODY
+        """Accept no more messages: the producer is being closed."""
+        self._binding, self._thread = None, _NO_THREAD
 
     @property
     def opened(self) -> bool:
-        """Whether messages are taken."""
+        """Whether messages are accepted."""
         return self._binding is not None
 
     def check_open(self) -> None:
-        """Make sure that messages are taken, and from this event loop.
+        """Check that messages are accepted, and from this event loop.
 
         Raises:
             ClosedError: The producer is not open.
-            UsageError: It was opened in another event loop or thread.
+            UsageError: The producer was opened in another event loop or thread.
         """
         if self._binding is None:
             raise ClosedError("producer")
         self._binding.check()
 
     def close(self) -> None:
-        """Take nothing more, and refuse those that wait for room."""
+        """Accept no more messages, and refuse those that wait for space."""
         self.shut()
         self._deadlines.stop()
         while self._waiting:
@@ -151,16 +155,16 @@ class Sender:
                 turn.set_exception(ClosedError("producer"))
 
     @property
-    def most(self) -> int:
-        """Messages without an outcome at most."""
+    def max_messages(self) -> int:
+        """The most messages without an outcome."""
         return self._limits.max_messages
 
     def check(self, defaults: SendDefaults, stream: str, choices: SendOptions) -> None:
-        """Make sure that messages can be taken for that stream in that way.
+        """Check that messages with these options can be accepted for that stream.
 
         Raises:
             ClosedError: The producer is not open.
-            ConfigurationError: That is no stream's name, or a choice makes no sense.
+            ConfigurationError: The name of the stream or an option is invalid.
         """
         self.check_open()
         shard_keys.single(stream)
@@ -176,14 +180,15 @@ class Sender:
         *,
         choices: MessageOptions | None = None,
     ) -> Sending[Ticket]:
-        """Make a message ready to go.
+        """Pack a message.
 
         Raises:
             ClosedError: The producer is not open.
-            UsageError: It was opened in another event loop or thread.
-            ConfigurationError: Something in it can't be sent.
+            UsageError: The producer was opened in another event loop or thread.
+            ConfigurationError: Something in the message cannot be sent.
         """
-        # Which loop runs takes longer to find out, so the first of a batch asks.
+        # To find out which loop is running takes longer, so only the first message of a
+        # batch does that check.
         if get_ident() != self._thread or not self.accumulator.held:
             self.check_open()
         try:
@@ -198,7 +203,7 @@ class Sender:
         else:
             fields = envelope.pack(body, key, headers, kind)
             size = envelope.size(fields)
-            if self._once and len(fields) > MOST_WORDS:
+            if self._idempotent and len(fields) > MOST_WORDS:
                 raise ConfigurationError(
                     f"a message of {len(fields) // 2} fields is too much for the "
                     f"script of idempotent=True; give at most {MOST_WORDS // 2}"
@@ -247,98 +252,100 @@ class Sender:
             if shard is not None:
                 return shard
             shard = self._shards[stream, number] = shard_keys.numbered(stream, number)
-        self._unbounded.met(stream, defaults, choices)
+        self._unbounded.first_message(stream, defaults, choices)
         return shard
 
     def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
-        """Queue a message in its turn; give what to await first, if anything."""
+        """Queue a message in its turn; return what to await first, if anything."""
         accumulator = self.accumulator
         if self._waiting or not accumulator.fits(sending.size):
-            return self._wait_for_room(sending)
+            return self._wait_for_space(sending)
         queued = accumulator.add(sending)
         if 1 < queued < self._max_batch:
-            # The flusher has heard of the first; it has no room for more in the air,
-            # or no turn yet, or it lingers.
+            # The flusher was woken by the first message of the queue. Either it has
+            # enough writes in flight, or it has not run yet, or it lingers.
             return None
-        self.queued.ring()
-        # A sender that never awaits anything else would fill the buffer before the
-        # flusher gets a turn.
+        self.queued.set()
+        # A caller that never awaits anything else would fill the buffer before the
+        # flusher gets to run.
         return asyncio.sleep(0) if queued >= self._max_batch else None
 
     def put_now(self, sending: Sending[Ticket]) -> None:
-        """Queue a message if there is room.
+        """Queue a message if there is space for it.
 
         Raises:
-            BufferFull: There is none.
+            BufferFull: There is no space.
         """
         accumulator = self.accumulator
         if self._waiting or not accumulator.fits(sending.size):
             self._hurry()
             raise BufferFull(accumulator.held, accumulator.size)
         accumulator.add(sending)
-        self.queued.ring()
+        self.queued.set()
 
-    async def _wait_for_room(self, sending: Sending[Ticket]) -> None:
+    async def _wait_for_space(self, sending: Sending[Ticket]) -> None:
         turn = self._waiting[sending] = self._loop.create_future()
         self._hurry()
         try:
             await turn
         finally:
-            # It holds what it raises, which holds this frame, and that the message.
+            # The future holds the exception that it raises, which holds this frame,
+            # which holds the message.
             del turn
-            # It is there still if its caller was cancelled.
+            # The message is still waiting if its caller was cancelled.
             if self._waiting.pop(sending, None) is not None:
-                self._let_in()
+                self._admit_waiting()
 
     def on_settled(self) -> None:
-        """Let those in who wait, and tell those who flush."""
-        self._let_in()
-        self._settled.over()
+        """Queue waiting messages for which there is space now, and wake `drain`."""
+        self._admit_waiting()
+        self._settled.advance()
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         waiting, accumulator = self._waiting, self.accumulator
         while waiting:
             sending, turn = next(iter(waiting.items()))
-            if not turn.done():  # else its caller was cancelled
+            if not turn.done():  # otherwise its caller was cancelled
                 if not accumulator.fits(sending.size):
                     self._hurry()
                     return
                 accumulator.add(sending)
                 turn.set_result(None)
-                self.queued.ring()
+                self.queued.set()
             del waiting[sending]
 
     def _expire(self, now: float) -> float:
-        """Give up those whose time is over; give the next deadline."""
+        """Fail the messages whose deadline has passed, and return the next deadline."""
         late = [one for one in self._waiting if one.deadline <= now]
         for sending in late:
             turn = self._waiting.pop(sending)
             if not turn.done():
                 turn.set_exception(_too_late(sending))
-        unwritten, flying = self.accumulator.overdue(now)
+        unwritten, in_flight = self.accumulator.overdue(now)
         for sending in unwritten:
             fail(sending.ticket, _too_late(sending))
-        flying = [sending for sending in flying if not sending.ticket.done()]
-        for sending in flying:
+        in_flight = [sending for sending in in_flight if not sending.ticket.done()]
+        for sending in in_flight:
             stream = sending.shard.stream
             fail(sending.ticket, SendUnknown(stream, "no reply before its timeout"))
-        tell, reason = self._on_event, "not written before its timeout"
-        report_sends(tell, "send_failed", unwritten, reason)
+        on_event, reason = self._on_event, "not written before its timeout"
+        report_sends(on_event, "send_failed", unwritten, reason)
         reason = "no reply before its timeout"
-        report_sends(tell, "send_unknown", flying, reason)
+        report_sends(on_event, "send_unknown", in_flight, reason)
         if late or unwritten:
             self.on_settled()
         waiting = min((one.deadline for one in self._waiting), default=inf)
         return min(waiting, self.accumulator.earliest())
 
     def _hurry(self) -> None:
-        """Have what is queued go out at once, whatever the producer's `linger`."""
+        """Send all queued messages without lingering."""
         self.accumulator.hurry()
-        self.queued.ring()
+        self.queued.set()
 
     async def drain(self) -> None:
-        """Wait until all that was queued before has an outcome, good or bad."""
-        # Those who wait for room are queued too, as far as their caller can tell.
+        """Wait until all messages queued so far have an outcome, good or bad."""
+        # Messages that wait for space are queued too, from their callers' point of
+        # view.
         turns = list(self._waiting.values())
         while not all(turn.done() for turn in turns):
             await self._settled.wait()

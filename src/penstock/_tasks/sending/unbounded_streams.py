@@ -1,4 +1,4 @@
-"""Says which streams a producer lets grow without a bound."""
+"""Unbounded streams: reports the streams that a producer lets grow without a bound."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from penstock.outgoing import MessageOptions
 
 __all__ = ["UnboundedStreams"]
 
-# Streams that are told of; who has more of them, has one for each of something.
-_TOLD: Final = 10
+# The most streams that are reported. A producer with more of them probably has one
+# stream per item of something.
+_MAX_REPORTED: Final = 10
 _HINT: Final = (
     "give retention=, run admin.trim, or say retention=KEEP_ALL if it is meant"
 )
@@ -21,25 +22,29 @@ _HINT: Final = (
 class UnboundedStreams:
     """Reports streams that are sent to without a retention, each one once.
 
-    That is seen by the first message to a shard, so that it costs the others nothing.
+    Only the first message to a shard is checked, so that the others cost nothing.
 
     Args:
-        on_event: Told of the first ten of them.
+        on_event: Called for the first ten such streams.
     """
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
         self._reported: set[str] = set()
 
-    def met(
+    def first_message(
         self, stream: str, defaults: SendDefaults, choices: MessageOptions | None
     ) -> None:
-        """Take note of the first message to a shard, and of how it is sent."""
+        """Check the options of the first message to a shard."""
         kept = (choices or {}).get("retention") or defaults.retention
-        if kept is not None or stream in self._reported or len(self._reported) == _TOLD:
+        if (
+            kept is not None
+            or stream in self._reported
+            or len(self._reported) == _MAX_REPORTED
+        ):
             return
         self._reported.add(stream)
         facts = {"stream": f"{stream!a:.80}", "hint": _HINT}
-        if len(self._reported) == _TOLD:
+        if len(self._reported) == _MAX_REPORTED:
             facts["more"] = "not reported"
         self._on_event(Event("unbounded_stream", logging.WARNING, facts))

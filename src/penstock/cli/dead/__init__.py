@@ -1,1 +1,1 @@
-"""`penstock dead`: dead letters listed, shown, redriven and purged."""
+"""`penstock dead`: lists, shows, redrives and purges dead letters."""

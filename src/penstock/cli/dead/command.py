@@ -1,4 +1,4 @@
-"""`penstock dead`: dead letters listed, shown, sent back and purged."""
+"""The commands of `penstock dead`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from penstock import EntryId
 from penstock.admin import Admin, DeadLetter
+from penstock.admin._selection import Selection
 from penstock.cli._admin_call import Json, Url, operate, say
 from penstock.cli._errors import plain_errors
 from penstock.cli.dead.filter import DeadLetterFilter
@@ -19,31 +19,33 @@ dead: Final = typer.Typer(
     no_args_is_help=True, help="List, show, redrive and purge dead letters."
 )
 
-# Events after which not everything has been done.
-_BAD: Final = ("letters_refused",)
+# Events that report dead letters which a command has left out.
+_FAILURES: Final = ("letters_refused",)
 
 _Stream: TypeAlias = Annotated[
-    str, typer.Argument(help="The stream that the letters come from.")
+    str, typer.Argument(help="The stream that the dead letters come from.")
 ]
 _Group: TypeAlias = Annotated[
-    str | None, typer.Option(help="Those that this group gave up.")
+    str | None, typer.Option(help="Only those that this group gave up.")
 ]
 _Error: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="TYPE", help="Those with this exception's type.")
+    str | None, typer.Option(metavar="TYPE", help="Only those with this exception.")
 ]
 _Reason: TypeAlias = Annotated[
-    str | None, typer.Option(help="Those with this text in their reason.")
+    str | None, typer.Option(help="Only those with this text in the reason.")
 ]
 _Ids: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--id", help="This one; may be given repeatedly.")
+    list[str] | None, typer.Option("--id", help="Only this one; may be repeated.")
 ]
 _Limit: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="At most so many, the oldest first.")
+    int | None, typer.Option(min=1, help="The maximum number, the oldest first.")
 ]
-_Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="All of them.")]
-_Kept: TypeAlias = Annotated[
+_Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Select all of them.")]
+_DeadLetters: TypeAlias = Annotated[
     str | None,
-    typer.Option("--dead-letters", help="Where they are; default: STREAM.dead."),
+    typer.Option(
+        "--dead-letters", help="The stream that holds them; default: STREAM.dead."
+    ),
 ]
 
 
@@ -56,63 +58,64 @@ def list_(
     error: _Error = None,
     reason: _Reason = None,
     after: Annotated[
-        str | None, typer.Option(metavar="ID", help="Begin behind this letter.")
+        str | None, typer.Option(metavar="ID", help="Begin after this dead letter.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
-    dead_letters: _Kept = None,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number.")] = 100,
+    dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
-    """List a stream's dead letters, oldest first, without what is in the messages."""
-    choice = DeadLetterFilter(group=group, error=error, reason=reason)
+    """List a stream's dead letters, oldest first, without payloads and headers."""
+    options = DeadLetterFilter(stream, dead_letters, None, group, error, reason)
 
     async def work(admin: Admin) -> bool:
         shown = 0
         last: DeadLetter | None = None
         letters = admin.dead.each(
-            stream, after=after, where=choice.fits, dead_letters=dead_letters
+            stream, after=after, where=options.matches, dead_letters=dead_letters
         )
-        async for letter in letters:
+        async for dead_letter in letters:
             if last is not None and shown == limit:
-                say(f"there are more; go on with --after {last.id}")
+                say(f"there are more; continue with --after {last.id}")
                 break
             if not (json or shown):
                 print(HEADING, flush=True)
-            print(as_json(letter) if json else as_row(letter), flush=True)
-            shown, last = shown + 1, letter
+            print(as_json(dead_letter) if json else as_row(dead_letter), flush=True)
+            shown, last = shown + 1, dead_letter
         return True
 
-    operate(url, work, bad=_BAD)
+    operate(url, work, bad=_FAILURES)
 
 
 @dead.command()
 def show(
     stream: _Stream,
-    id: Annotated[str, typer.Argument(help="The letter's id.")],  # noqa: A002
+    id: Annotated[str, typer.Argument(help="The id of the dead letter.")],  # noqa: A002
     *,
     url: Url = None,
     payload: Annotated[
-        bool, typer.Option("--payload", help="The payload and the headers as well.")
+        bool,
+        typer.Option("--payload", help="Show the payload and the headers as well."),
     ] = False,
-    dead_letters: _Kept = None,
+    dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
-    """Show all of one dead letter."""
+    """Show one dead letter in full."""
 
     async def work(admin: Admin) -> bool:
-        letter = await admin.dead.read(stream, id, dead_letters=dead_letters)
-        if letter is None:
+        dead_letter = await admin.dead.read(stream, id, dead_letters=dead_letters)
+        if dead_letter is None:
             say(
                 f"{stream!a:.80} has no dead letter {id!a:.60}; "
-                f"`penstock dead list` tells which there are"
+                f"`penstock dead list` lists them"
             )
             return False
         if json:
-            print(as_json(letter, whole=True, payload=payload))
+            print(as_json(dead_letter, whole=True, payload=payload))
         else:
-            print("\n".join(as_lines(letter, payload=payload)))
+            print("\n".join(as_lines(dead_letter, payload=payload)))
         return True
 
-    operate(url, work, bad=_BAD)
+    operate(url, work, bad=_FAILURES)
 
 
 @dead.command()
@@ -128,32 +131,29 @@ def redrive(
     yes: _Yes = False,
     to: Annotated[
         str | None,
-        typer.Option(metavar="STREAM", help="Send them there, not to their shards."),
+        typer.Option(
+            metavar="STREAM", help="Send them to this stream, not to their shards."
+        ),
     ] = None,
-    dead_letters: _Kept = None,
+    dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
-    """Send dead letters back to where they come from, as new messages.
+    """Send dead letters back to the shards that they come from, as new messages.
 
-    The exit status is 1 if one that was named by --id could not be.
+    The exit status is 1 if a dead letter named by --id was not redriven.
     """
-    choice = DeadLetterFilter(id or (), group, error, reason)
+    options = DeadLetterFilter(
+        stream, dead_letters, id, group, error, reason, limit=limit, yes=yes
+    )
+    with plain_errors():
+        selection = options.select("redrive")
 
     async def work(admin: Admin) -> bool:
-        moved = await admin.dead.redrive(
-            stream,
-            ids=choice.ids or None,
-            where=choice.fits if choice.filters else None,
-            limit=limit,
-            to=to,
-            dead_letters=dead_letters,
-        )
+        moved = await admin.dead.select(selection).redrive(to)
         print(outcome("redriven", moved, as_json=json))
-        return _all_of(choice, stream, moved)
+        return _all_found(selection, stream, moved)
 
-    with plain_errors():
-        choice.check("redrives", stream, yes=yes, limit=limit)
-    operate(url, work, bad=_BAD)
+    operate(url, work, bad=_FAILURES)
 
 
 @dead.command()
@@ -169,43 +169,35 @@ def purge(
         str | None,
         typer.Option(
             metavar="TIME|ID",
-            help="Those older than a time with zone, or than a letter.",
+            help="Only those older than a time with a zone, or than a dead letter.",
         ),
     ] = None,
     limit: _Limit = None,
     yes: _Yes = False,
-    dead_letters: _Kept = None,
+    dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
     """Delete dead letters for good.
 
-    The exit status is 1 if one that was named by --id was not there.
+    The exit status is 1 if an entry named by --id did not exist.
     """
-    choice = DeadLetterFilter(id or (), group, error, reason, before)
+    options = DeadLetterFilter(
+        stream, dead_letters, id, group, error, reason, before, limit, yes
+    )
+    with plain_errors():
+        selection = options.select("purge")
 
     async def work(admin: Admin) -> bool:
-        deleted = await admin.dead.purge(
-            stream,
-            ids=choice.ids or None,
-            where=choice.fits if choice.filters else None,
-            before=bound,
-            all=yes,
-            limit=limit,
-            dead_letters=dead_letters,
-        )
+        deleted = await admin.dead.select(selection).purge(all=yes)
         print(outcome("purged", deleted, as_json=json))
-        return _all_of(choice, stream, deleted)
+        return _all_found(selection, stream, deleted)
 
-    with plain_errors():
-        choice.check("deletes", stream, yes=yes, limit=limit)
-        bound = choice.bound
-    operate(url, work, bad=_BAD)
+    operate(url, work, bad=_FAILURES)
 
 
-def _all_of(choice: DeadLetterFilter, stream: str, done: int) -> bool:
-    """Tell whether it was done to all that were named, and say so if not."""
-    missed = len({EntryId.parse(id_) for id_ in choice.ids}) - done
-    if choice.ids and missed:
-        say(f"{missed} of these were not there, or no dead letters of {stream!a:.80}")
-        return False
-    return True
+def _all_found(selection: Selection, stream: str, done: int) -> bool:
+    """Return whether every given id was redriven or purged; print it if not."""
+    missed = 0 if selection.ids is None else len(selection.ids) - done
+    if missed:
+        say(f"{missed} of these ids are missing, or no dead letters of {stream!a:.80}")
+    return not missed

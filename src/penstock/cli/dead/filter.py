@@ -1,13 +1,13 @@
-"""Which dead letters a command line means."""
+"""Selection of dead letters by the options of `penstock dead`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from penstock import ConfigurationError, EntryId
+from penstock import ConfigurationError
 from penstock.admin import DeadLetter
+from penstock.admin._selection import Selection
 from penstock.cli._values import bound
 
 __all__ = ["DeadLetterFilter"]
@@ -15,67 +15,68 @@ __all__ = ["DeadLetterFilter"]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """What was said of the letters that are meant.
+    """The options that select dead letters of a stream.
 
     Attributes:
-        ids: Their ids.
-        group: The group that gave them up.
+        stream: The stream that the dead letters come from.
+        dead_letters: The stream that holds them; None for the default.
+        ids: The ids of the dead letters.
+        group: The group that gave the messages up.
         error: The exception's type.
         reason: A part of the reason.
-        before: They came before a moment or an id.
+        before: A moment or an id; only older dead letters are selected.
+        limit: The maximum number of dead letters.
+        yes: Whether all dead letters may be selected.
     """
 
-    ids: Sequence[str] = ()
+    stream: str
+    dead_letters: str | None
+    ids: Sequence[str] | None = None
     group: str | None = None
     error: str | None = None
     reason: str | None = None
     before: str | None = None
+    limit: int | None = None
+    yes: bool = False
 
-    @property
-    def filters(self) -> bool:
-        """Whether anything was said of what is in them."""
-        return (self.group, self.error, self.reason) != (None, None, None)
-
-    @property
-    def bound(self) -> datetime | EntryId | None:
-        """The moment, or the id.
-
-        Raises:
-            ConfigurationError: It is neither.
-        """
-        return None if self.before is None else bound(self.before, "a letter's")
-
-    def fits(self, letter: DeadLetter) -> bool:
-        """Whether a letter is meant, by what is in it."""
+    def matches(self, dead_letter: DeadLetter) -> bool:
+        """Return whether a dead letter has the group, the error and the reason."""
         return (
-            (self.group is None or letter.group == self.group)
-            and (self.error is None or letter.error == self.error)
-            and (self.reason is None or self.reason in letter.reason)
+            (self.group is None or dead_letter.group == self.group)
+            and (self.error is None or dead_letter.error == self.error)
+            and (self.reason is None or self.reason in dead_letter.reason)
         )
 
-    def check(self, deed: str, stream: str, *, yes: bool, limit: int | None) -> None:
-        """Make sure that it is clear what is meant.
-
-        Args:
-            deed: What is to be done to the letters.
-            stream: The stream.
-            yes: Whether all may be meant.
-            limit: How many at most.
+    def select(self, call: str) -> Selection:
+        """Return the selection for `redrive` or `purge`.
 
         Raises:
-            ConfigurationError: It is not.
+            ConfigurationError: An option is invalid, several exclude each other, or all
+                dead letters would be selected without `yes`.
         """
-        chosen = self.filters or self.before is not None
-        if self.ids and (chosen or yes or limit is not None):
+        by_content = (self.group, self.error, self.reason) != (None, None, None)
+        filtered = by_content or self.before is not None
+        if self.ids and (filtered or self.yes or self.limit is not None):
             raise ConfigurationError(
-                "--id says which letters; leave out the other choices, or --id"
+                "--id says which dead letters; leave out the other options, or --id"
             )
-        if yes and chosen:
+        if self.yes and filtered:
             raise ConfigurationError(
-                "--yes means all letters; leave it out, or the other choices"
+                "--yes means all dead letters; leave it out, or the other options"
             )
-        if not (self.ids or chosen or yes):
+        if not (self.ids or filtered or self.yes):
             raise ConfigurationError(
-                f"this {deed} all dead letters of {stream!a:.80}; say --yes if that is "
-                f"what you want, or which ones by --id, --group, --error or --reason"
+                f"this would {call} all dead letters of {self.stream!a:.80}; pass "
+                f"--yes if you want that, or select some by --id, --group, --error or "
+                f"--reason"
             )
+        before = None if self.before is None else bound(self.before, "a dead letter's")
+        return Selection.of(
+            call,
+            self.stream,
+            self.dead_letters,
+            ids=self.ids or None,
+            where=self.matches if by_content else None,
+            before=before,
+            limit=self.limit,
+        )

@@ -1,4 +1,4 @@
-"""What `penstock dead` prints: nothing of it acts on a terminal."""
+"""Output of `penstock dead`, without characters that act on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.events import printable
 __all__ = ["HEADING", "as_json", "as_lines", "as_row", "outcome"]
 
 _WIDTHS: Final = (22, 5, 22, 16, 8, 20)
-# Characters of a name, of a reason, and of a line of more than these.
+# The maximum number of characters of a name, of a reason, and of longer texts.
 _NAME: Final = 40
 _REASON: Final = 100
 _LONG: Final = 100_000_000
@@ -29,7 +29,7 @@ HEADING: Final = _row("ID", "SHARD", "ENTRY", "GROUP", "ATTEMPTS", "ERROR", "REA
 
 
 def as_row(letter: DeadLetter) -> str:
-    """Put a letter into a line of a table."""
+    """Return the row of a table for a dead letter."""
     return _row(
         str(letter.id),
         str(letter.shard),
@@ -42,11 +42,11 @@ def as_row(letter: DeadLetter) -> str:
 
 
 def as_lines(letter: DeadLetter, *, payload: bool) -> Iterator[str]:
-    """Tell all of a letter, a fact a line.
+    """Yield the lines that show a dead letter, one for each fact.
 
     Args:
-        letter: The letter.
-        payload: Whether the message itself is shown as well.
+        letter: The dead letter.
+        payload: Whether the payload and the headers are shown as well.
     """
     for name, value in facts(letter).items():
         if value is not None:
@@ -67,32 +67,33 @@ def as_lines(letter: DeadLetter, *, payload: bool) -> Iterator[str]:
 
 
 def as_json(letter: DeadLetter, *, whole: bool = False, payload: bool = False) -> str:
-    """Put a letter into a line of JSON, which escapes all that is not ASCII.
+    """Return a line of JSON for a dead letter, in which all but ASCII is escaped.
 
     Args:
-        letter: The letter.
-        whole: Whether all is told that is not the message itself.
-        payload: Whether the message itself is told as well.
+        letter: The dead letter.
+        whole: Whether the traceback, the key, the headers' names and the payload's size
+            are included.
+        payload: Whether the payload and the headers are included.
     """
-    told = facts(letter)
+    record = facts(letter)
     if whole:
-        told["traceback"] = letter.traceback
-        told["key"] = letter.key
-        told["header_names"] = [name for name, _ in letter.headers.pairs]
-        told["payload_size"] = None if letter.payload is None else len(letter.payload)
+        record["traceback"] = letter.traceback
+        record["key"] = letter.key
+        record["header_names"] = [name for name, _ in letter.headers.pairs]
+        record["payload_size"] = None if letter.payload is None else len(letter.payload)
     if payload:
-        told["headers"] = letter.headers.pairs
-        told |= _payload(letter.payload)
-    return json.dumps(told)
+        record["headers"] = letter.headers.pairs
+        record |= _payload(letter.payload)
+    return json.dumps(record)
 
 
-def outcome(deed: str, count: int, *, as_json: bool) -> str:
-    """Tell to how many letters something was done."""
-    return json.dumps({deed: count}) if as_json else f"{count} {deed}"
+def outcome(done: str, count: int, *, as_json: bool) -> str:
+    """Return the line that reports how many dead letters were changed."""
+    return json.dumps({done: count}) if as_json else f"{count} {done}"
 
 
 def facts(letter: DeadLetter) -> dict[str, Any]:
-    """List what a letter says of where it comes from, and why it is one."""
+    """Return the origin of a dead letter, and why it was given up."""
     return {
         "id": str(letter.id),
         "stream": letter.stream,

@@ -1,1 +1,1 @@
-"""`penstock run`: worker processes for a router, supervised."""
+"""`penstock run`: runs a router in supervised worker processes."""

@@ -1,4 +1,4 @@
-"""A worker of `penstock run` as its parent sees it."""
+"""A worker process of `penstock run`, as its parent sees it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from penstock.cli.run.status_pipe import READY, REFUSED, URL_VARIABLE
 
 __all__ = ["Child", "Settings", "started"]
 
-_LAST_WORDS: Final = 1.0  # seconds for what an ended process has said to be read
-_MOST_WORDS: Final = 65_536  # bytes
+_READ_TIMEOUT: Final = 1.0  # seconds to read the messages of a process that ended
+_MAX_BYTES: Final = 65_536  # bytes of a worker's messages
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is to be run.
+    """The router to run, and how.
 
     Attributes:
         target: `module:attribute` of the router.
-        workers: How many processes.
+        workers: The number of processes.
         url: The server; None for the router's own.
-        grace: Seconds to drain.
-        level: The log's.
-        uvloop: Whether the workers have uvloop's event loop.
+        grace: Seconds to drain before workers are killed.
+        level: The log level.
+        uvloop: Whether the workers use uvloop's event loop.
     """
 
     target: str
@@ -49,61 +49,61 @@ class Child:
     """A worker process.
 
     Args:
-        process: It.
-        line: Our end of the line to it.
+        process: The process.
+        status_socket: The parent's end of the worker's `StatusPipe`.
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, line: socket.socket
+        self, process: asyncio.subprocess.Process, status_socket: socket.socket
     ) -> None:
         self._process = process
-        self._line = line
-        self._said = b""
-        # Set when it can't say any more.
-        self._heard = asyncio.Event()
-        # Whether it has been ready, and whether it is we who killed it.
+        self._socket = status_socket
+        self._received = b""
+        # Set when the worker can't send any more.
+        self._all_read = asyncio.Event()
+        # Whether the worker has been ready, and whether the parent killed it.
         self.ready = False
         self.killed = False
 
     @property
     def reason(self) -> str:
-        """Why it can't be run, in its own words; empty if it did not say."""
-        if not self._said.startswith(REFUSED):
+        """Why the worker can't be run; empty if it sent no reason."""
+        if not self._received.startswith(REFUSED):
             return ""
-        return self._said.removeprefix(REFUSED).decode("utf-8", "replace")
+        return self._received.removeprefix(REFUSED).decode("utf-8", "replace")
 
     async def ended(self, on_ready: Callable[[], None]) -> int:
-        """Wait for its end; gives its status.
+        """Wait for the end of the process, and return its exit status.
 
         Args:
-            on_ready: Called when it is ready.
+            on_ready: Called when the worker is ready.
         """
         async with task_group() as tasks:
             tasks.start_soon(self._listen, on_ready)
             status = await self._process.wait()
-            # Somebody else may hold the other end: what a handler has forked.
+            # A process that a handler has forked may hold the other end open.
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS):
-                    await self._heard.wait()
+                async with asyncio.timeout(_READ_TIMEOUT):
+                    await self._all_read.wait()
             tasks.cancel_scope.cancel()
         return status
 
     async def _listen(self, on_ready: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         with suppress(OSError):
-            while data := await loop.sock_recv(self._line, _MOST_WORDS):
-                self._said += data[: _MOST_WORDS - len(self._said)]
-                if not self.ready and self._said.startswith(READY):
+            while data := await loop.sock_recv(self._socket, _MAX_BYTES):
+                self._received += data[: _MAX_BYTES - len(self._received)]
+                if not self.ready and self._received.startswith(READY):
                     self.ready = True
                     on_ready()
-        self._heard.set()
+        self._all_read.set()
 
     def drain(self) -> None:
-        """Tell it to end."""
+        """Send SIGTERM, on which the worker drains."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Kill the process."""
         self.killed = True
         self._signal(signal.SIGKILL)
 
@@ -111,8 +111,8 @@ class Child:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    async def leave_nothing(self) -> None:
-        """End it if it is alive, and wait for that."""
+    async def ensure_ended(self) -> None:
+        """Kill the process if it is alive, and wait for its end."""
         if self._process.returncode is None:
             self.kill()
             with anyio.CancelScope(shield=True):
@@ -121,18 +121,22 @@ class Child:
 
 @asynccontextmanager
 async def started(settings: Settings, number: int) -> AsyncIterator[Child]:
-    """Start a worker; when left, it is gone.
+    """Start a worker; when the context is left, the process has ended.
+
+    Args:
+        settings: The router to run, and how.
+        number: The number of the worker, from 1.
 
     Raises:
         OSError: The process can't be started.
     """
     ours, theirs = socket.socketpair()
-    ours.settimeout(0)  # the event loop waits for it
+    ours.settimeout(0)  # non-blocking, as the event loop needs it
     with ours:
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                # Without the current folder in front, where any module would go
-                # before Python's own while we are being imported.
+                # -P: without the current folder at the front of sys.path, where any
+                # module would shadow Python's own while Penstock is imported.
                 *(sys.executable, "-P", "-m", program.__name__),
                 *(settings.target, str(number), str(theirs.fileno())),
                 *(str(settings.grace), settings.level),
@@ -140,14 +144,14 @@ async def started(settings: Settings, number: int) -> AsyncIterator[Child]:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=_environment(settings.url),
-                # Ctrl-C in a terminal is for the parent, who sees to its workers.
+                # Ctrl-C in a terminal reaches only the parent, which stops its workers.
                 start_new_session=True,
             )
         child = Child(process, ours)
         try:
             yield child
         finally:
-            await child.leave_nothing()
+            await child.ensure_ended()
 
 
 def _environment(url: str | None) -> dict[str, str]:

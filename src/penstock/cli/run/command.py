@@ -1,4 +1,4 @@
-"""`penstock run`: a router in worker processes."""
+"""`penstock run`: runs a router in worker processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["run"]
 
 
 class Level(StrEnum):
-    """What is logged."""
+    """The log level."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -40,18 +40,20 @@ def run(
         str,
         typer.Argument(
             metavar="MODULE[:ROUTER]",
-            help="Where the router is; its name is 'router' by default.",
+            help="The module and the router's name, by default 'router'.",
         ),
     ],
     *,
-    workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of worker processes.")
+    ] = 1,
     url: Annotated[
         str | None,
         typer.Option(help="The server; default: the router's own, or REDIS_URL."),
     ] = None,
     ready_file: Annotated[
         Path | None,
-        typer.Option(help="A file that is there while all workers are ready."),
+        typer.Option(help="A file that exists while all workers are ready."),
     ] = None,
     port: Annotated[
         int | None,
@@ -60,7 +62,7 @@ def run(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="The address to answer on; 0.0.0.0: all.")
+        str, typer.Option(help="The address to listen on; 0.0.0.0: all.")
     ] = "127.0.0.1",
     grace: Annotated[
         float,
@@ -69,7 +71,7 @@ def run(
         ),
     ] = 30.0,
     log_level: Annotated[
-        Level, typer.Option(help="What is logged to standard error.")
+        Level, typer.Option(help="Log level, to standard error.")
     ] = Level.INFO,
     uvloop: Annotated[
         bool, typer.Option("--uvloop", help="Run on uvloop's event loop.")
@@ -77,32 +79,32 @@ def run(
 ) -> None:
     """Run a router in worker processes until SIGTERM, SIGINT or SIGHUP.
 
-    Then it drains: the workers read no more, finish what they are at,
-    acknowledge it, and give back the rest. A second signal kills them. A
-    worker that dies is started again.
+    On a signal it drains: the workers stop reading, finish the messages in
+    progress, acknowledge them, and release the others. A second signal kills
+    the workers. A worker that dies is restarted.
 
-    Exit status: 0 it has drained; 1 a worker failed in draining, or was
-    not done within --grace; 2 wrong usage, for example no such router;
-    128+n a second signal, of number n, forced it.
+    Exit status: 0 drained; 1 a worker failed while draining, or did not
+    finish within --grace; 2 wrong usage, for example a missing router;
+    128+n killed by a second signal, of number n.
     """
     _refuse(url, workers, uvloop=uvloop)
     form = LOG_FORMAT.format(who="main")
     logging.basicConfig(level=log_level.value.upper(), format=form)
     settings = Settings(target, workers, url, grace, log_level.value, uvloop)
     readiness = Readiness(workers, ready_file)
-    # Else the interpreter's end takes longer than ours, see `worker.py`.
+    # Otherwise the interpreter takes long to exit, see `_end_quickly` in `worker.py`.
     atexit.register(gc.freeze)
     try:
         readiness.prepare()
     except OSError as error:
-        raise _wrong(f"can't make the ready file: {error}") from None
+        raise _wrong(f"can't create the ready file: {error}") from None
     raise typer.Exit(asyncio.run(_run(settings, readiness, host, port)))
 
 
 async def _run(
     settings: Settings, readiness: Readiness, host: str, port: int | None
 ) -> int:
-    """Run the workers, and the probes beside them; gives the exit status."""
+    """Run the workers and the health probes, and return the exit status."""
 
     def status() -> Status:
         return readiness.ready, str(readiness)
@@ -128,18 +130,20 @@ async def _listen(host: str, port: int) -> anyio.abc.Listener[anyio.abc.SocketSt
 
 
 def _refuse(url: str | None, workers: int, *, uvloop: bool) -> None:
-    """Refuse what no worker could do.
+    """Refuse options with which no worker could run.
 
     Raises:
-        Exit: It makes no sense.
+        Exit: The options exclude each other, or uvloop is not installed.
     """
     if url is not None and workers > 1 and url.partition("://")[0] == EMBEDDED:
         raise _wrong(
-            "each worker would have an embedded server of its own; name one that they "
-            "share, or leave --workers out"
+            "each worker would have an embedded server of its own; give the URL of a "
+            "server that they share, or leave out --workers"
         )
     if uvloop and importlib.util.find_spec("uvloop") is None:
-        raise _wrong("uvloop is not installed; pip install uvloop, or leave --uvloop")
+        raise _wrong(
+            "uvloop is not installed; pip install uvloop, or leave out --uvloop"
+        )
 
 
 def _wrong(reason: str) -> typer.Exit:

@@ -1,4 +1,4 @@
-"""A tiny HTTP server for probes: `GET /ready` and `GET /live`."""
+"""Minimal HTTP server for health probes: `GET /ready` and `GET /live`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 __all__ = ["Answer", "Status", "answer", "serve"]
 
-_HEAD: Final = 8192  # bytes of a request
-_PATIENCE: Final = 5.0  # seconds for a request to come, and for an answer to go
-_CONNECTIONS: Final = 64  # at a time; a probe needs one
+_HEAD: Final = 8192  # bytes of a request, at most
+_PATIENCE: Final = 5.0  # seconds to receive a request and send its response
+_CONNECTIONS: Final = 64  # at the same time; a probe needs one
 
-Status: TypeAlias = tuple[bool, str]  # whether it is ready, and a line about it
+Status: TypeAlias = tuple[bool, str]  # whether it is ready, and a text
 Answer: TypeAlias = tuple[int, str]
 
 _REASONS: Final = {
@@ -30,10 +30,10 @@ _REASONS: Final = {
 
 
 class _Probe:
-    """Answers connections.
+    """Answers the requests of connections.
 
     Args:
-        status: Asked at each request.
+        status: Called for each request.
     """
 
     def __init__(self, status: Callable[[], Status]) -> None:
@@ -46,7 +46,7 @@ class _Probe:
             return
         self._connections += 1
         try:
-            # Whoever is slow, silent, gone, or says too much gets no answer.
+            # A client that is slow, silent, gone, or sends too much gets no response.
             with suppress(
                 *(TimeoutError, anyio.IncompleteRead, anyio.DelimiterNotFound),
                 *(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError),
@@ -65,15 +65,15 @@ async def serve(
     """Answer probes until cancelled.
 
     Args:
-        listener: Where they come; closed in the end.
-        status: Asked at each request.
+        listener: Accepts the connections; closed at the end.
+        status: Called for each request.
     """
     async with listener:
         await listener.serve(_Probe(status))
 
 
 def answer(head: bytes, status: Status) -> bytes:
-    """Give the answer to a request."""
+    """Return the response to a request."""
     method, code, text = _decide(head, status)
     body = f"{text}\n".encode()
     lines = [
@@ -82,7 +82,7 @@ def answer(head: bytes, status: Status) -> bytes:
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
         "Connection: close",
-        *(["Allow: GET, HEAD"] if code == 405 else []),  # noqa: PLR2004 - its number
+        *(["Allow: GET, HEAD"] if code == 405 else []),  # noqa: PLR2004 - its status
     ]
     top = "\r\n".join([*lines, "", ""]).encode()
     return top if method == b"HEAD" else top + body
@@ -95,10 +95,10 @@ def _decide(head: bytes, status: Status) -> tuple[bytes, int, str]:
     method, target, _ = words
     if method not in (b"GET", b"HEAD"):
         return method, 405, "only GET is answered"
-    ready, line = status
+    ready, reason = status
     match target.partition(b"?")[0]:
         case b"/live":
             return method, 200, "live"
         case b"/ready":
-            return method, 200 if ready else 503, line
+            return method, 200 if ready else 503, reason
     return method, 404, "there are /ready and /live"

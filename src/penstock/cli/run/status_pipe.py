@@ -1,8 +1,8 @@
-"""The line between `penstock run` and one of its workers.
+"""StatusPipe: the socket pair between `penstock run` and one of its workers.
 
-A socket of which each has an end. The worker says on it that it is ready, or why it
-can't be run. The parent says nothing: that its end closes tells that it is gone,
-however it went.
+The worker sends that it is ready, or why it can't be run. The parent sends nothing.
+When the parent ends, however that happens, its end of the socket is closed, and the
+worker sees that.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from typing import Final
 
 __all__ = ["READY", "REFUSED", "URL_VARIABLE", "StatusPipe"]
 
-# By the environment, since everybody may read a process's arguments.
+# Passed in the environment, because every user can read a process's arguments.
 URL_VARIABLE: Final = "PENSTOCK_RUN_URL"
 READY: Final = b"ready\n"
 REFUSED: Final = b"refused\n"
 
-_LONGEST: Final = 32_768  # bytes of a reason; what is written here must not block
+_LONGEST: Final = 32_768  # bytes of a reason; writing must not block
 
 
 class StatusPipe:
-    """The worker's end.
+    """The worker's end of the socket pair.
 
     Args:
-        descriptor: Its file descriptor.
+        descriptor: The file descriptor of the worker's end.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
-        # What a handler starts is not to hold the line for us.
+        # A process that a handler starts must not keep the socket open.
         self._socket.set_inheritable(False)
 
     def ready(self) -> None:
-        """Say that all consumers are open."""
-        self._say(READY)
+        """Send that all consumers are open."""
+        self._send(READY)
 
     def refuse(self, reason: str) -> None:
-        """Say why it can't be run."""
-        self._say(REFUSED + reason.encode("utf-8", "backslashreplace")[:_LONGEST])
+        """Send why the worker can't be run."""
+        self._send(REFUSED + reason.encode("utf-8", "backslashreplace")[:_LONGEST])
 
-    def _say(self, what: bytes) -> None:
-        with suppress(OSError):  # nobody is left to be told; `watch` sees to that
-            self._socket.sendall(what)
+    def _send(self, message: bytes) -> None:
+        with suppress(OSError):  # the parent is gone; `watch` handles that
+            self._socket.sendall(message)
 
     def watch(self, grace: float) -> None:
-        """End this process when the parent is gone.
+        """Start a thread that ends this process when the parent is gone.
 
-        In a thread: the event loop may be held up by a handler.
+        It is a thread because a handler may block the event loop.
 
         Args:
-            grace: Seconds to end cleanly.
+            grace: Seconds to drain, after which the process exits.
         """
         threading.Thread(target=self._watch, args=[grace], daemon=True).start()
 

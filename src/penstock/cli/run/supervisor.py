@@ -1,4 +1,4 @@
-"""Keeps the workers of `penstock run` alive, and ends them."""
+"""Supervisor: restarts the workers of `penstock run`, and drains them."""
 
 from __future__ import annotations
 
@@ -22,39 +22,40 @@ __all__ = ["Supervisor"]
 _LOGGER: Final = logging.getLogger("penstock.run")
 _FAILED: Final = 1
 _WRONG_USE: Final = 2
-_FIRST: Final = 0.1  # seconds before a worker that died is started again
-# Seconds in which a signal is one and the same: timeout(1), say, sends it to its
-# child and to the process group that the child is in.
-_ONE: Final = 0.05
-_CAP: Final = 10.0
-_STEADY: Final = 10.0  # seconds of being ready after which a death is the first one
+_FIRST: Final = 0.1  # seconds before a worker that died is restarted the first time
+# Seconds within which two equal signals count as one. timeout(1), for example, sends
+# the signal to its child and also to the child's process group.
+_SAME_SIGNAL: Final = 0.05
+_CAP: Final = 10.0  # seconds before a worker is restarted, at most
+_STEADY: Final = 10.0  # seconds of being ready that reset the delay
 
 
 class Supervisor:
     """The parent of the workers.
 
     Args:
-        settings: What they run.
-        readiness: Told which of them are ready.
+        settings: The router to run, and how.
+        readiness: Records which workers are ready.
     """
 
     def __init__(self, settings: Settings, readiness: Readiness) -> None:
         self._settings = settings
         self._readiness = readiness
-        # The processes by the workers' numbers, and the workers that were ever ready.
+        # The processes by the workers' numbers, and the numbers of the workers that
+        # have ever been ready.
         self._children: dict[int, Child] = {}
-        self._proven: set[int] = set()
-        # Set when all are to end. The first signal, and when it came, is kept apart: a
-        # second one forces it.
+        self._was_ready: set[int] = set()
+        # Set when all workers are to end. That need not be by a signal, so the first
+        # signal and its time are kept separately: a second one kills the workers.
         self._draining = asyncio.Event()
         self._first: tuple[signal.Signals, float] | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        # Whether their time is up: nothing is waited for any more.
-        self._late = False
+        # Whether the workers have been killed, so that none may drain any more.
+        self._killed = False
         self._status = 0
 
     async def run(self) -> int:
-        """Keep all workers running until a signal comes; gives the exit status."""
+        """Keep all workers running until a signal, and return the exit status."""
         with self._catching():
             try:
                 async with task_group() as tasks:
@@ -69,7 +70,9 @@ class Supervisor:
     def _catching(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         caught = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # so nohup has it
+        if (
+            signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        ):  # nohup ignores SIGHUP
             caught.append(signal.SIGHUP)
         for number in caught:
             loop.add_signal_handler(number, self._caught, number)
@@ -87,7 +90,7 @@ class Supervisor:
             self._drain()
             return
         first, when = self._first
-        if number is first and now < when + _ONE:
+        if number is first and now < when + _SAME_SIGNAL:
             return
         _LOGGER.warning("%s again: killing the workers", number.name)
         self._status = 128 + number
@@ -113,44 +116,44 @@ class Supervisor:
         self._kill()
 
     def _kill(self) -> None:
-        self._late = True
+        self._killed = True
         for child in self._children.values():
             child.kill()
 
     async def _keep(self, number: int) -> None:
-        """Have a process for a worker until all are to end."""
+        """Run processes for a worker, one after the other, until all are to end."""
         backoff = ReconnectBackoff(first=_FIRST, cap=_CAP)
         while not self._draining.is_set():
             try:
                 async with started(self._settings, number) as child:
-                    what = await self._one_life(number, child, backoff)
+                    ending = await self._run_process(number, child, backoff)
             except OSError as error:
-                what = f"can't be started: {error}"
+                ending = f"can't be started: {error}"
             if self._draining.is_set():
                 return
             delay = backoff.failed(random.random())  # noqa: S311 - only jitter
             _LOGGER.error(
-                "worker %d %s; starting another in %.1f s", number, what, delay
+                "worker %d %s; starting another in %.1f s", number, ending, delay
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._draining.wait()
 
-    async def _one_life(
+    async def _run_process(
         self, number: int, child: Child, backoff: ReconnectBackoff
     ) -> str:
-        """See a process to its end; tells what that was."""
+        """Wait for the end of a process, and return a description of it."""
         ready_at: list[float] = []
 
         def ready() -> None:
             _LOGGER.info("worker %d is ready", number)
             ready_at.append(time.monotonic())
-            self._proven.add(number)
+            self._was_ready.add(number)
             self._readiness.up(number)
 
         self._children[number] = child
-        if self._draining.is_set():  # while it was started
-            (child.kill if self._late else child.drain)()
+        if self._draining.is_set():  # since this process was started
+            (child.kill if self._killed else child.drain)()
         try:
             status = await child.ended(ready)
         finally:
@@ -158,21 +161,22 @@ class Supervisor:
             self._readiness.down(number)
         if ready_at and time.monotonic() - ready_at[0] > _STEADY:
             backoff.progress()
-        what = _ending(status)
+        ending = _ending(status)
         if self._draining.is_set():
             self._ended_draining(number, child, status)
-        elif status == _WRONG_USE and number not in self._proven:
-            self._refused(child.reason or f"worker {number} {what}")
-        return what
+        elif status == _WRONG_USE and number not in self._was_ready:
+            self._refused(child.reason or f"worker {number} {ending}")
+        return ending
 
     def _ended_draining(self, number: int, child: Child, status: int) -> None:
-        # It may not have come so far as to see to SIGTERM itself, or be past it.
+        # SIGTERM kills a worker that has not installed its handler yet, or has removed
+        # it already.
         if status not in (0, -signal.SIGTERM) and not child.killed:
             _LOGGER.error("worker %d %s while draining", number, _ending(status))
             self._status = self._status or _FAILED
 
     def _refused(self, reason: str) -> None:
-        """End all: what a worker can't be run with, none can."""
+        """Stop all workers: what keeps one from running keeps all of them."""
         print(f"penstock: {reason}", file=sys.stderr, flush=True)
         self._status = _WRONG_USE
         self._drain()

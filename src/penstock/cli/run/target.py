@@ -1,4 +1,4 @@
-"""`module:attribute` to the router that is there."""
+"""Import of the router that `module:attribute` names."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ __all__ = ["Refused", "load"]
 _ATTRIBUTE = "router"
 
 
-class Refused(Exception):  # noqa: N818 - what happens to the command
-    """It can't be run as it was asked for; the text says why."""
+class Refused(Exception):  # noqa: N818 - a refusal, not a failure
+    """The router can't be run as the arguments say; the text is the reason."""
 
 
 def load(target: str) -> Router:
-    """Import a module, from the current folder too, and give its router.
+    """Import a module, also from the current folder, and return its router.
 
     Args:
         target: `module`, `module:attribute` or `module:attribute.of.it`; the
             attribute is `router` by default.
 
     Raises:
-        Refused: There is none, or the module can't be imported.
+        Refused: There is no such router, or the module can't be imported.
     """
     name, _, path = target.partition(":")
     if not name or name.startswith("."):
         raise Refused(f"{target!r:.200} names no module; write module:router")
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path takes texts
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path takes strings
     module = _imported(name)
     path = path or _ATTRIBUTE
     try:
         found = functools.reduce(getattr, path.split("."), module)
     except AttributeError:
         raise Refused(
-            f"module {name} has no {path}; say where its router is: {name}:attribute"
+            f"module {name} has no {path}; name its router: {name}:attribute"
         ) from None
     if not isinstance(found, Router):
         raise Refused(
-            f"{name}:{path} is of type {type(found).__name__} and no Router; say where "
-            f"the router is: {name}:attribute"
+            f"{name}:{path} is of type {type(found).__name__} and no Router; name the "
+            f"router: {name}:attribute"
         )
     return found
 
@@ -60,12 +60,12 @@ def _imported(name: str) -> ModuleType:
             f"there is no module {error.name}; run it from the folder that has it, or "
             f"install it"
         ) from None
-    except Exception as error:  # whatever our user's module raises
+    except Exception as error:  # the user's module may raise any exception
         raise _failed(name, error) from error
 
 
 def _failed(name: str, error: Exception) -> Refused:
-    # Without locals: they may hold a URL with its password.
+    # Without local variables: they may include a URL with its password.
     lines = traceback.format_exception(
         type(error), error, _from_the_module(error.__traceback__)
     )
@@ -73,7 +73,7 @@ def _failed(name: str, error: Exception) -> Refused:
 
 
 def _from_the_module(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out how it came to be imported."""
+    """Return the traceback from the first frame of the imported module on."""
     ours = (__file__, importlib.__file__)
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

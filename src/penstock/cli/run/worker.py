@@ -1,7 +1,7 @@
-"""A worker of `penstock run`: a process that runs a router.
+"""Worker of `penstock run`: a process that runs a router.
 
-It drains on SIGTERM, and when its parent is gone. Its exit status is 2 if it can't be
-run as it was asked for; the line to its parent has the reason.
+The worker drains on SIGTERM, and when its parent is gone. Its exit status is 2 if the
+router can't be run as the arguments say; it sends the reason to its parent.
 """
 
 from __future__ import annotations
@@ -30,36 +30,37 @@ _WRONG_USE: Final = 2
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
-async def serve(router: Router, url: str | None, line: StatusPipe) -> None:
-    """Handle messages until told to end."""
+async def serve(router: Router, url: str | None, pipe: StatusPipe) -> None:
+    """Run the router until a signal stops it."""
     loop = asyncio.get_running_loop()
-    # The terminal's Ctrl-C is not for us, who are in a session of our own; what comes
-    # all the same was sent to this very process.
+    # Ctrl-C in the terminal does not reach this process, which has its own session. A
+    # SIGINT that arrives nevertheless was sent to this very process.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, router.stop)
-    await router.run(url, on_ready=line.ready)
+    await router.run(url, on_ready=pipe.ready)
 
 
 def main() -> None:
-    """Run a router as the arguments say."""
+    """Run a router as the arguments of the process say."""
     target, number, descriptor, grace, level, uvloop = sys.argv[1:]
-    # Before the import, so that it comes after all that the user's modules register.
+    # Registered before the import, so that it runs after all functions that the user's
+    # modules register.
     atexit.register(_end_quickly)
-    # Until there is an event loop nothing is at work, and can be left at once.
+    # Until the event loop runs nothing is in progress, so SIGTERM may exit at once.
     signal.signal(signal.SIGTERM, _leave)
-    line = StatusPipe(int(descriptor))
-    line.watch(float(grace))
+    pipe = StatusPipe(int(descriptor))
+    pipe.watch(float(grace))
     url = os.environ.pop(URL_VARIABLE, None)
     try:
         factory = _uvloop() if uvloop == "uvloop" else None
         router = load(target)
-        # After the import: a module that sets logging up has the say.
+        # After the import, so that a module's own logging configuration has precedence.
         form = LOG_FORMAT.format(who=f"worker {number}")
         logging.basicConfig(level=level.upper(), format=form)
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(serve(router, url, line))
+            runner.run(serve(router, url, pipe))
     except (Refused, UsageError) as error:
-        line.refuse(str(error))
+        pipe.refuse(str(error))
         sys.exit(_WRONG_USE)
     except PenstockError as error:
         logging.getLogger("penstock").critical("%s", error)
@@ -67,10 +68,11 @@ def main() -> None:
 
 
 def _end_quickly() -> None:
-    """Keep the interpreter's end from looking through all objects again and again.
+    """Keep the exiting interpreter from collecting garbage again and again.
 
-    That takes longer than draining does. What is garbage by now is finalized first, as
-    it would be. A signal that comes now has nothing to end any more.
+    These collections, each over all objects, take longer than draining does. Objects
+    that are garbage by now are finalized first, as they would be otherwise. A signal is
+    ignored from here on, since the process is ending anyway.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -83,7 +85,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 def _uvloop() -> Loop:
-    # By name: whoever does not ask for it need not have it.
+    # Imported by name, because uvloop need not be installed.
     factory: Loop = importlib.import_module("uvloop").new_event_loop
     return factory
 

@@ -1,1 +1,1 @@
-"""`penstock trim`: streams trimmed by number, age, or what was acknowledged."""
+"""`penstock trim`: trims a stream by length, age, id, or acknowledgements."""

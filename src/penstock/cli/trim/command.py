@@ -1,4 +1,4 @@
-"""`penstock trim`: what is old deleted from a stream."""
+"""`penstock trim`: deletes old entries from a stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def trim(
     url: Url = None,
     acked: Annotated[
         bool,
-        typer.Option("--acked", help="Delete what every group has acknowledged."),
+        typer.Option(
+            "--acked", help="Delete the entries that every group has acknowledged."
+        ),
     ] = False,
     max_len: Annotated[
         int | None,
@@ -31,36 +33,42 @@ def trim(
     ] = None,
     max_age: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Keep what is younger, say 7d or 12h."),
+        typer.Option(
+            metavar="TIME", help="Keep younger entries, for example 7d or 12h."
+        ),
     ] = None,
     before: Annotated[
         str | None,
         typer.Option(
             metavar="TIME|ID",
-            help="Delete what is older than a time with zone, or than an id.",
+            help="Delete entries older than a time with a zone, or than an id.",
         ),
     ] = None,
     exact: Annotated[
         bool,
         typer.Option(
             "--exact",
-            help="With --max-len and --max-age: no whole nodes, which costs more.",
+            help="With --max-len and --max-age: delete to the exact limit, not only "
+            "whole nodes of the stream; this is slower.",
         ),
     ] = False,
     ignore_idle: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="With --acked: leave out groups that nobody has read for so long; "
-            "what they have not acknowledged is deleted as well.",
+            help="With --acked: exclude groups that have been idle for this long; "
+            "entries that they have not acknowledged are deleted as well.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell how much would go.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Only report how many entries would be deleted."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Delete what is old from a stream, and tell which group keeps more from going."""
+    """Delete old entries from a stream, and report the group that holds the rest."""
     with plain_errors():
         to = _target(
             acked=acked, max_len=max_len, max_age=max_age, before=before, exact=exact
@@ -87,10 +95,10 @@ def _target(
     before: str | None,
     exact: bool,
 ) -> TrimTo:
-    """Give what is to be kept, or to go; it has to be said, and once.
+    """Return the entries to keep; exactly one option must name them.
 
     Raises:
-        ConfigurationError: It makes no sense.
+        ConfigurationError: No option does, or several do, or one is invalid.
     """
     chosen: list[TrimTo] = []
     if acked:
@@ -103,21 +111,21 @@ def _target(
         chosen.append(bound(before, "an entry's"))
     if len(chosen) != 1:
         raise ConfigurationError(
-            "say what is to be kept or to go, by one of --acked, --max-len, --max-age "
-            "and --before"
+            "choose the entries to keep or to delete by exactly one of --acked, "
+            "--max-len, --max-age and --before"
         )
     if exact and not isinstance(chosen[0], MaxLen | MaxAge):
         raise ConfigurationError(
-            "--acked and --before are exact anyway; leave out --exact"
+            "--acked and --before are always exact; leave out --exact"
         )
     return chosen[0]
 
 
 def _explain(trimmed: Trimmed, *, acked: bool) -> None:
-    """Say what a table has no column for."""
+    """Print what the table has no column for."""
     key = printable(trimmed.shard.key)
     if acked and trimmed.floor is None:
-        say(f"{key}: no group says what is acknowledged, so nothing may go")
+        say(f"{key}: no group says what is acknowledged, so nothing is deleted")
     if trimmed.ignored:
         names = ", ".join(printable(name) for name in trimmed.ignored)
-        say(f"{key}: left out, since nobody reads them: {names}")
+        say(f"{key}: excluded, because nobody reads them: {names}")

@@ -1,4 +1,4 @@
-"""What `penstock trim` prints: nothing of it acts on a terminal."""
+"""Output of `penstock trim`, without characters that act on a terminal."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _NAME: Final = 60
 
 
 def heading(*, dry_run: bool) -> str:
-    """Name the columns."""
-    gone = "REMOVABLE" if dry_run else "REMOVED"
-    return _row("SHARD", gone, "HELD BY", "PENDING", "LAG", "IDLE")
+    """Return the names of the columns."""
+    removed = "REMOVABLE" if dry_run else "REMOVED"
+    return _row("SHARD", removed, "HELD BY", "PENDING", "LAG", "IDLE")
 
 
 def as_row(trimmed: Trimmed) -> str:
-    """Put a shard into a line of a table."""
+    """Return the row of a table for a shard."""
     held = trimmed.held_by
-    told = ("-",) * 4
+    cells = ("-",) * 4
     if held is not None:
         idle = "?" if held.idle is None else f"{held.idle:.0f}s"
         lag = "?" if held.lag is None else str(held.lag)
-        told = (printable(held.name, _NAME), str(held.pending), lag, idle)
-    return _row(printable(trimmed.shard.key, _NAME), str(trimmed.removed), *told)
+        cells = (printable(held.name, _NAME), str(held.pending), lag, idle)
+    return _row(printable(trimmed.shard.key, _NAME), str(trimmed.removed), *cells)
 
 
 def as_json(trimmed: Trimmed, *, dry_run: bool) -> str:
-    """Put a shard into a line of JSON, which escapes all that is not ASCII."""
+    """Return a line of JSON for a shard, in which all but ASCII is escaped."""
     held = trimmed.held_by
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "shard": trimmed.shard.key.decode("utf-8", "surrogateescape"),
         "removed": trimmed.removed,
         "dry_run": dry_run,
@@ -43,7 +43,7 @@ def as_json(trimmed: Trimmed, *, dry_run: bool) -> str:
         "ignored": trimmed.ignored,
     }
     if held is not None:
-        told["held_by"] = {
+        facts["held_by"] = {
             "group": held.name,
             "needs": str(held.needs),
             "last_delivered": str(held.last_delivered),
@@ -51,7 +51,7 @@ def as_json(trimmed: Trimmed, *, dry_run: bool) -> str:
             "lag": held.lag,
             "idle": held.idle,
         }
-    return json.dumps(told)
+    return json.dumps(facts)
 
 
 def _row(*cells: str) -> str:

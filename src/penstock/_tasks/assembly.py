@@ -1,0 +1,405 @@
+"""Assembly of a consumer: its parts, and the signals between them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import CommandConnection, Connector
+from penstock._core.handling.settlement import Settler
+from penstock._core.ledger.delayed_acks import DelayedAcks
+from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.ledger.limits import Limits
+from penstock._core.ledger.limits import Signals as LedgerSignals
+from penstock._core.ledger.poison import PoisonGuard
+from penstock._core.ledger.prefetch_window import PrefetchWindow
+from penstock._core.protocol import commands
+from penstock._core.reading.cursor import Cursor
+from penstock._tasks.committing.committer import Committer
+from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
+from penstock._tasks.consumer_config import ConsumerConfig
+from penstock._tasks.group import FloorTracker, Membership
+from penstock._tasks.handling.abandoned import Abandoned
+from penstock._tasks.handling.checkouts import Checkouts
+from penstock._tasks.handling.entry_queue import EntryQueue
+from penstock._tasks.handling.failures import FailureHandler
+from penstock._tasks.handling.poison_guard import poison_guard
+from penstock._tasks.handling.transactions import Applier, applier
+from penstock._tasks.handling.worker import WorkerContext
+from penstock._tasks.handling.worker_pool import WorkerPool
+from penstock._tasks.leases.claimer import Claimer
+from penstock._tasks.leases.delivery_counts import DeliveryCounts
+from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.lifetime import LoopBinding
+from penstock._tasks.reading.assignment import Assignment
+from penstock._tasks.reading.reader import Reader
+from penstock._tasks.reading.reader_pool import ReaderPool
+from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock._tasks.reading.silence import SilenceWatch
+from penstock._tasks.signals import Signals
+from penstock._tasks.wakeups import AutoResetEvent
+from penstock.errors import ConnectionLost
+from penstock.options import AutoCommit, Mode
+
+__all__ = ["GroupParts", "Parts", "assemble"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupParts:
+    """What only a consumer has that acknowledges.
+
+    Attributes:
+        member: What it is in its group.
+        claims: Claims entries that are its own.
+        committer: Sends outcomes.
+        claimer: Claims entries of dead consumers.
+        silence: Stops reading while the command connection does not answer.
+        postponed: Set when the next retry is due earlier than before.
+    """
+
+    member: Membership
+    claims: OwnClaims
+    committer: Committer
+    claimer: Claimer
+    silence: SilenceWatch
+    postponed: AutoResetEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Generic[T]):
+    """The parts of a consumer.
+
+    Attributes:
+        ledger: Holds the entries.
+        entry_queue: Where workers and calls get entries.
+        checkouts: Entries that calls and loops of the user have.
+        worker_pool: Runs handlers.
+        guard: Runs possible poison messages alone.
+        discovery: Finds shards.
+        assignment: Which shards are read.
+        readers: Read them.
+        sending: Held while outcomes are on their way to the server, and while none may
+            be.
+        signals: Who is woken by what.
+        delayed_acks: Entries that are acknowledged by time alone, under DELAYED.
+        handed_out: Set when one of those was handed out.
+        group: What only a consumer has that acknowledges; None for all others.
+    """
+
+    ledger: Ledger
+    entry_queue: EntryQueue
+    checkouts: Checkouts[T]
+    worker_pool: WorkerPool[T]
+    guard: PoisonGuard
+    discovery: ShardDiscovery
+    assignment: Assignment
+    readers: ReaderPool
+    sending: asyncio.Lock
+    signals: Signals
+    delayed_acks: DelayedAcks | None
+    handed_out: AutoResetEvent
+    group: GroupParts | None
+
+
+def assemble(
+    config: ConsumerConfig[T],
+    connector: Connector,
+    connection: CommandConnection,
+    spawn: Callable[[Callable[[], Awaitable[None]]], None],
+) -> Parts[T]:
+    """Make the parts of a consumer, and connect their signals.
+
+    Args:
+        config: How the consumer is configured.
+        connector: Makes connections for reading.
+        connection: The command connection.
+        spawn: Runs a task in the background.
+    """
+    return _Assembler(config, connector, connection, spawn).parts()
+
+
+class _Assembler(Generic[T]):
+    """Makes the parts one after the other; see `assemble`."""
+
+    def __init__(
+        self,
+        config: ConsumerConfig[T],
+        connector: Connector,
+        connection: CommandConnection,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self._config = config
+        self._connector = connector
+        self._connection = connection
+        self._on_demand = config.policy is AutoCommit.DISABLED
+        self._signals = Signals()
+        self._outcomes = AutoResetEvent()
+        self._handed_out = AutoResetEvent()
+        self._sending = asyncio.Lock()
+        self._claims = OwnClaims(config.member) if config.member else None
+        self._committer: Committer | None = None
+        self._silence: SilenceWatch | None = None
+        delayed = config.policy is AutoCommit.DELAYED
+        self._delayed_acks = DelayedAcks(config.commit_delay) if delayed else None
+        self._guard = poison_guard()
+        self._ledger = self._make_ledger()
+        self._counts = self._make_counts()
+        self._entry_queue = self._make_entry_queue()
+        self._failures = FailureHandler(
+            self._ledger,
+            config.retry,
+            config.dead_letter_policy,
+            on_stop=self._entry_queue.stop,
+            on_event=config.on_event,
+        )
+        self._applier: Applier | None = applier(
+            config, connection, self._ledger, self._failures
+        )
+        self._discovery = ShardDiscovery(connection.calls, config.on_event)
+        self._assignment = Assignment(
+            config, connection, self._ledger, self._discovery, self._claims
+        )
+        self._readers = ReaderPool(
+            connector,
+            self._assignment.cursors,
+            budget=self._read_budget,
+            spawn=spawn,
+            make=self._make_reader,
+        )
+
+    def parts(self) -> Parts[T]:
+        """Make what is left, and connect the signals."""
+        group = self._make_group()
+        self._connect(group)
+        self._assignment.readers = self._readers
+        self._assignment.claimer = group.claimer if group else None
+        return Parts(
+            ledger=self._ledger,
+            entry_queue=self._entry_queue,
+            checkouts=self._make_checkouts(),
+            worker_pool=WorkerPool(self._config, self._ledger, self._make_context),
+            guard=self._guard,
+            discovery=self._discovery,
+            assignment=self._assignment,
+            readers=self._readers,
+            sending=self._sending,
+            signals=self._signals,
+            delayed_acks=self._delayed_acks,
+            handed_out=self._handed_out,
+            group=group,
+        )
+
+    def _connect(self, group: GroupParts | None) -> None:
+        signals, queue = self._signals, self._entry_queue
+
+        def look() -> None:
+            # Workers may have been held up until it was known what is still ours.
+            queue.arrived(self._ledger.work.length)
+
+        signals.capacity.connect(self._readers.resume, queue.give_way)
+        signals.outcomes.connect(self._outcomes.set, queue.give_way)
+        signals.ready.connect(lambda: queue.arrived(1))
+        signals.restored.connect(self._counts.restored, look)
+        signals.renewed.connect(look)
+        signals.recovered.connect(self._counts.count_again)
+        self._connection.on_restored = signals.restored
+        if group is not None:
+            signals.capacity.connect(group.claimer.resume)
+            signals.recovered.connect(group.claimer.search_now)
+            signals.postponed.connect(group.postponed.set)
+            group.committer.on_round = signals.sent
+
+    def _make_ledger(self) -> Ledger:
+        config, signals = self._config, self._signals
+        most, pending = config.prefetch.max_messages, config.commit_max_pending
+        return Ledger(
+            PrefetchWindow(most, config.prefetch.max_bytes, config.max_wait),
+            Limits(
+                max_pending=pending,
+                # Under DISABLED it is the user who decides how much waits.
+                max_uncommitted=None if self._on_demand else most + 10 * pending,
+                max_attempts=config.retry.max_attempts if config.retry else None,
+                lease=config.lease,
+                acks=config.acks,
+                # One consumer, one message after the other: an outage is no reason to
+                # hand them out in another order.
+                strict=config.mode is Mode.RESUMABLE,
+            ),
+            LedgerSignals(
+                on_capacity=signals.capacity,
+                on_outcomes=signals.outcomes,
+                on_ready=signals.ready,
+                on_postponed=signals.postponed,
+                on_exhausted=self._exhausted,
+            ),
+        )
+
+    def _exhausted(self, entry: Entry) -> None:
+        self._failures.exhausted(entry)
+
+    def _make_counts(self) -> DeliveryCounts:
+        config = self._config
+
+        async def settle() -> None:
+            if self._committer is not None:
+                await self._committer.flush_once()
+
+        return DeliveryCounts(
+            self._connection,
+            self._claims,
+            self._ledger,
+            lease=config.lease,
+            once=config.retry is not None and config.retry.max_attempts == 1,
+            settle=settle,
+            on_lost=self._outcomes.set,
+            on_event=config.on_event,
+        )
+
+    def _make_entry_queue(self) -> EntryQueue:
+        return EntryQueue(
+            self._ledger,
+            self._outcomes.set,
+            self._counts.begin,
+            self._guard,
+            lease=self._config.lease,
+            confirms=not self._on_demand,
+            delay=self._delayed_acks,
+            handed_out=self._handed_out,
+            check=LoopBinding("consumer").check,
+        )
+
+    def _make_settler(self, kind: type[Settler[T]]) -> Settler[T]:
+        thread = threading.get_ident()
+        return kind(
+            self._ledger,
+            self._config.codec,
+            self._failures,
+            max_message_bytes=self._config.max_message_bytes,
+            why_no_ack=self._config.why_no_ack,
+            on_loop_thread=lambda: threading.get_ident() == thread,
+            transactions=self._applier,
+        )
+
+    def _make_checkouts(self) -> Checkouts[T]:
+        config = self._config
+        group = config.member.group if config.member else ""
+        return Checkouts(
+            self._entry_queue,
+            self._ledger,
+            self._make_settler(Settler),
+            Abandoned(group, config.lease, config.on_event),
+            ack=config.policy is AutoCommit.PROCESSED,
+        )
+
+    def _make_context(self, kind: type[Settler[T]]) -> WorkerContext:
+        return WorkerContext(
+            self._entry_queue,
+            self._ledger,
+            self._make_settler(kind),
+            self._failures,
+            self._config.policy is AutoCommit.PROCESSED,
+        )
+
+    def _read_budget(self, now: float, left: int) -> int:
+        """Return how many entries may be read now; see `ReaderPool`.
+
+        What the last read could have brought is read, though it may be little by now.
+        """
+        if self._silence is not None and self._silence.is_suspended():
+            return 0
+        flow = self._ledger.flow
+        return flow.read_budget(now) or min(left, flow.fits)
+
+    def _make_reader(self, connection: Connection, cursor: Cursor) -> Reader:
+        config = self._config
+        return Reader(
+            connection,
+            self._connector,
+            cursor=cursor,
+            ledger=self._ledger,
+            entry_queue=self._entry_queue,
+            member=config.member,
+            claims=self._claims,
+            lease=config.lease,
+            budget=self._readers.budget,
+            split_by_slot=self._readers.split_by_slot,
+            unblock=self._unblock,
+            on_recovered=self._signals.recovered,
+            on_event=config.on_event,
+        )
+
+    async def _unblock(self, client: int) -> None:
+        """End a reader's blocked read."""
+        try:
+            await self._connection.calls([commands.client_unblock(client)])
+        except ConnectionLost as error:
+            # Then the readers' connections are as good as lost too.
+            self._readers.abort(error.reason)
+
+    def _make_group(self) -> GroupParts | None:
+        config, member, claims = self._config, self._config.member, self._claims
+        if member is None or claims is None or not config.acks:
+            return None
+        self._committer = committer = self._make_committer(member, claims)
+        self._silence = silence = SilenceWatch(
+            self._connection,
+            member,
+            lease=config.lease,
+            on_end=self._signals.capacity,
+            on_event=config.on_event,
+        )
+        claimer = Claimer(
+            self._connection,
+            fetch=self._readers.fetch,
+            ledger=self._ledger,
+            entry_queue=self._entry_queue,
+            member=member,
+            claims=claims,
+            cursors=self._assignment.cursors,
+            lease=config.lease,
+            interval=config.claim_interval,
+            on_event=config.on_event,
+        )
+        return GroupParts(member, claims, committer, claimer, silence, AutoResetEvent())
+
+    def _make_committer(self, member: Membership, claims: OwnClaims) -> Committer:
+        config = self._config
+        return Committer(
+            self._connection,
+            ledger=self._ledger,
+            member=member,
+            claims=claims,
+            lease=config.lease,
+            on_renewed=self._signals.renewed,
+            interval=None if self._on_demand else config.commit_interval,
+            outcomes=self._outcomes,
+            sending=self._sending,
+            dead_letter_writer=self._make_dead_letter_writer(member),
+            floor_tracker=FloorTracker(
+                self._connection,
+                member,
+                self._assignment.cursors,
+                self._readers.resume,
+            ),
+            on_event=config.on_event,
+        )
+
+    def _make_dead_letter_writer(self, member: Membership) -> DeadLetterWriter | None:
+        config = self._config
+        if config.retry is None or config.dead_letter_policy is not None:
+            return None
+        return DeadLetterWriter(
+            self._connection,
+            self._ledger,
+            member,
+            config.dead_letters,
+            sending=self._sending,
+            on_event=config.on_event,
+        )

@@ -1,0 +1,182 @@
+"""Closing of a consumer: its parts end in order, within `close_timeout`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+from penstock._connection.reconnect import CommandConnection, Connector
+from penstock._core.ledger.removals import Released
+from penstock._tasks.assembly import GroupParts, Parts
+from penstock._tasks.clock import now
+from penstock._tasks.consumer_config import ConsumerConfig
+from penstock._tasks.leases.claimer import Claimer
+from penstock._tasks.leases.release import TOO_LATE, Limits, release_entries
+from penstock._tasks.lifetime import task_group
+from penstock._tasks.reading.reader_pool import ReaderPool
+from penstock.errors import ClosedError
+from penstock.events import Event
+from penstock.message import Shard
+
+__all__ = ["Closing"]
+
+T = TypeVar("T")
+
+
+class Closing(Generic[T]):
+    """Ends the parts of a consumer in order.
+
+    Args:
+        config: How the consumer is configured.
+        parts: The parts.
+        connector: Its connections are aborted when the time is over.
+        connection: The command connection.
+        spawn: Runs a task in the background.
+    """
+
+    def __init__(
+        self,
+        config: ConsumerConfig[T],
+        parts: Parts[T],
+        connector: Connector,
+        connection: CommandConnection,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self._config = config
+        self._parts = parts
+        self._connector = connector
+        self._connection = connection
+        self._spawn = spawn
+        # How long each step may take; None until closing begins.
+        self._limits: Limits | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        # Entries that were released here, and that the server is still to be told.
+        self._released: list[Released] = []
+
+    async def run(self, leaving: asyncio.Task[Any] | None) -> None:
+        """End the parts in order.
+
+        It may be cancelled and called again: it goes on where it was.
+
+        Args:
+            leaving: The task that leaves the consumer cleanly; None if it does not.
+        """
+        limits = self._begin()
+        parts = self._parts
+        # Leases matter no more, and what is on its way may come through.
+        self._connection.lift_patience()
+        parts.discovery.cut()
+        async with task_group() as both:
+            both.start_soon(self._stop_reading, limits)
+            both.start_soon(parts.worker_pool.stop, limits.handlers, limits.cancelled)
+        parts.checkouts.let_go(leaving)
+        if parts.delayed_acks is not None:
+            # If it is left cleanly, all entries that were handed out count as due.
+            for entry in parts.delayed_acks.take_due(math.inf if leaving else now()):
+                parts.ledger.ack(entry)
+        if parts.group is not None:
+            await self._end_group(parts.group, limits)
+        dropped = parts.ledger.work.length
+        if self._config.noack and dropped:
+            self._config.on_event(Event("dropped", facts={"messages": dropped}))
+
+    def _begin(self) -> Limits:
+        """Divide the time, once; when it is over, connections are aborted."""
+        if self._limits is None:
+            began = time.monotonic()
+            self._limits = Limits.of(began, self._config.close_timeout)
+            self._alarm = asyncio.get_running_loop().call_later(
+                self._limits.end - began, self._connector.abort, TOO_LATE
+            )
+        return self._limits
+
+    def closed(self) -> None:
+        """Record that the last connection has been closed."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    async def _stop_reading(self, limits: Limits) -> None:
+        group = self._parts.group
+        every: list[ReaderPool | Claimer] = [self._parts.readers]
+        every += [group.claimer] if group is not None else []
+        with _until(limits.reading):
+            async with task_group() as all_:
+                for each in every:
+                    all_.start_soon(each.stop)
+        with _until(limits.end):
+            for each in every:
+                each.cut()
+                await each.ended()
+
+    async def _end_group(self, group: GroupParts, limits: Limits) -> None:
+        """Send every outcome, release the rest, and report what could not be sent."""
+        ledger, committer = self._parts.ledger, group.committer
+        committer.hurry()
+        if committer.has_ended:
+            # Cancelled beside all other tasks, for example by asyncio.run().
+            committer.revive()
+            self._spawn(committer.run)
+        strays = self._shards_with_strays(group)
+        if ledger.acks.dead_lettering or strays:
+            # Before the rest is released, and entries that are being dead-lettered with
+            # it. And what is listed as pending then must not be what waits to be
+            # acknowledged.
+            with _until(limits.dead_letters):
+                await _flush(group)
+        dead_lettering = ledger.acks.dead_lettering
+        self._released += ledger.removals.release()
+        with _until(limits.end):
+            # Both write at once, so it takes one round trip.
+            async with task_group() as both:
+                both.start_soon(_flush, group)
+                both.start_soon(self._release, group, strays)
+        self._report(dead_lettering)
+
+    def _shards_with_strays(self, group: GroupParts) -> Sequence[Shard]:
+        """Return the shards of which entries may have come that were never recorded."""
+        if self._parts.readers.stranded or group.claimer.stranded:
+            return self._parts.assignment.cursors.shards
+        return ()
+
+    async def _release(self, group: GroupParts, strays: Sequence[Shard]) -> None:
+        await release_entries(
+            self._connection,
+            group.claims,
+            self._released,
+            group.member,
+            idle=self._config.lease,
+            stranded=strays,
+            on_event=self._config.on_event,
+        )
+        self._released.clear()
+
+    def _report(self, dead_lettering: int) -> None:
+        on_event, uncommitted = (
+            self._config.on_event,
+            self._parts.ledger.acks.uncommitted,
+        )
+        if uncommitted or dead_lettering:
+            facts: dict[str, object] = {"uncommitted": uncommitted}
+            facts["dying"] = dead_lettering
+            on_event(Event("close_incomplete", facts=facts))
+        if self._released:
+            messages = sum(len(ids) for _, _, ids in self._released)
+            facts = {"messages": messages, "reason": TOO_LATE}
+            on_event(Event("not_given_back", facts=facts))
+            self._released.clear()
+
+
+async def _flush(group: GroupParts) -> None:
+    with suppress(ClosedError):  # it has failed, which is raised
+        await group.committer.flush()
+
+
+def _until(deadline: float) -> anyio.CancelScope:
+    """Return a scope that ends at a time of the monotonic clock."""
+    return anyio.move_on_after(deadline - time.monotonic())
