@@ -1,4 +1,4 @@
-"""The claimer: claims pending entries whose lease has ended, and removes the dead."""
+"""The claimer: claims entries whose lease has ended, and removes dead consumers."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ async def release_entries(
     stranded: Sequence[Shard] = (),
     on_event: OnEvent,
 ) -> None:
-    """Make entries without an outcome available to other consumers at once.
+    """Release entries without an outcome: other consumers can have them at once.
 
     Args:
         connection: The command connection.
