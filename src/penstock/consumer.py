@@ -28,6 +28,7 @@ from penstock._tasks.consumer_config import (
     shard_numbers,
 )
 from penstock._tasks.handling.iteration import BatchLoop, Loop
+from penstock._tasks.handling.receiving import next_message, take_messages
 from penstock._tasks.handling.worker_pool import RunOptions
 from penstock._tasks.lifetime import Live, Openable
 from penstock._tasks.session import Session, open_session
@@ -403,7 +404,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         # Not async itself: `Checkouts` has to know which task has made the call.
         if timeout is not None:
             timeout = seconds(timeout, "timeout")
-        return self._known(receiving=True).checkouts.next(timeout)
+        return next_message(self._known(receiving=True).checkouts, timeout)
 
     def take(
         self,
@@ -432,7 +433,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             PenstockError: Reading failed permanently, see `Consumer`.
         """
         most, wait = count(max, "max"), seconds(timeout, "timeout")
-        return self._known(receiving=True).checkouts.take(most, wait)
+        return take_messages(self._known(receiving=True).checkouts, most, wait)
 
     def pause(self) -> None:
         """Stop handing out messages until `resume`.

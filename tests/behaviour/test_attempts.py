@@ -173,7 +173,7 @@ async def test_however_many_wait_for_a_last_attempt_there_is_one_timer_for_it(
 
     def counted(delay: float, call: Any, *args: Any, **how: Any) -> Any:
         handle = call_later(delay, call, *args, **how)
-        if getattr(call, "__name__", "") == "_look":
+        if getattr(call, "__name__", "") == "look":
             timers.append(handle)
         return handle
 

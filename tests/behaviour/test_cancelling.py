@@ -178,7 +178,7 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
             await storm.over(*calls, times=900)
             assert not consumer.statistics().late
             assert not who_waits(consumer)
-            assert not consumer._open.checkouts.holders
+            assert not consumer._open.checkouts.by_caller
         handled += await read_the_rest(url, stream, redis)
     assert storm.cancelled > 200
     assert set(handled) == {b"%d" % number for number in range(1500)}
@@ -189,7 +189,7 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
 def who_waits(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
     """List what those wait for that look for messages."""
     entry_queue = consumer._open.entry_queue
-    return [*entry_queue._workers._waiting, *entry_queue._gatherers._waiting]
+    return [*entry_queue._entry_waiters._waiting, *entry_queue._batch_waiters._waiting]
 
 
 @pytest.mark.parametrize("batched", [False, True])

@@ -185,7 +185,7 @@ async def outcome(call: Awaitable[object]) -> object:
         return error
 
 
-@pytest.mark.parametrize("step", ["let_go", "release", "flush"])
+@pytest.mark.parametrize("step", ["close", "release", "flush"])
 async def test_closing_that_raises_ends_and_says_why(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -201,7 +201,7 @@ async def test_closing_that_raises_ends_and_says_why(
     session: Any = consumer._session
     message.ack()
     owners = {
-        "let_go": session.checkouts,
+        "close": session.checkouts,
         "release": session.ledger.removals,
         "flush": session._parts.group.committer,
     }

@@ -218,4 +218,4 @@ def _remote(message: Message[Any]) -> Message[Any]:
     """Return the same message for use in a thread."""
     settler: Any = message._settler  # noqa: SLF001 - a copy of the message
     entry, fields = message._entry, message._fields  # noqa: SLF001
-    return Message(entry, ThreadSettler.around(settler), fields)
+    return Message(entry, ThreadSettler.of(settler), fields)

@@ -29,7 +29,7 @@ from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.handling.failures import FailureHandler
 from penstock._tasks.handling.poison_guard import poison_guard
-from penstock._tasks.handling.transactions import Applier, applier
+from penstock._tasks.handling.transactions import Applier, create_applier
 from penstock._tasks.handling.worker import WorkerContext
 from penstock._tasks.handling.worker_pool import WorkerPool
 from penstock._tasks.leases.claimer import Claimer
@@ -159,7 +159,7 @@ class _Assembler(Generic[T]):
             on_stop=self._entry_queue.stop,
             on_event=config.on_event,
         )
-        self._applier: Applier | None = applier(
+        self._applier: Applier | None = create_applier(
             config, connection, self._ledger, self._failures
         )
         self._discovery = ShardDiscovery(connection.calls, config.on_event)
@@ -201,11 +201,11 @@ class _Assembler(Generic[T]):
 
         def look() -> None:
             # Workers may have been held up until it was known what is still ours.
-            queue.arrived(self._ledger.work.length)
+            queue.notify_ready(self._ledger.work.length)
 
-        signals.capacity.connect(self._readers.resume, queue.give_way)
-        signals.outcomes.connect(self._outcomes.set, queue.give_way)
-        signals.ready.connect(lambda: queue.arrived(1))
+        signals.capacity.connect(self._readers.resume, queue.end_turn)
+        signals.outcomes.connect(self._outcomes.set, queue.end_turn)
+        signals.ready.connect(lambda: queue.notify_ready(1))
         signals.restored.connect(self._counts.restored, look)
         signals.renewed.connect(look)
         signals.recovered.connect(self._counts.count_again)

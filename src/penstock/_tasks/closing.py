@@ -75,7 +75,7 @@ class Closing(Generic[T]):
         async with task_group() as both:
             both.start_soon(self._stop_reading, limits)
             both.start_soon(parts.worker_pool.stop, limits.handlers, limits.cancelled)
-        parts.checkouts.let_go(leaving)
+        parts.checkouts.close(leaving)
         if parts.delayed_acks is not None:
             # If it is left cleanly, all entries that were handed out count as due.
             for entry in parts.delayed_acks.take_due(math.inf if leaving else now()):

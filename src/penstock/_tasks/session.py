@@ -122,7 +122,7 @@ class Session(Generic[T]):
                     retry_when_due,
                     parts.ledger,
                     parts.group.postponed,
-                    parts.entry_queue.arrived,
+                    parts.entry_queue.notify_ready,
                 )
             )
             self._spawn_clock(parts.group.silence.run)
@@ -137,7 +137,7 @@ class Session(Generic[T]):
         )
         if assignment.error is not None:
             parts.entry_queue.fail(assignment.error)
-        parts.guard.join(parts.entry_queue)
+        parts.guard.join(parts.entry_queue.guard_member)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; if it fails, everything is closed."""
@@ -161,7 +161,7 @@ class Session(Generic[T]):
                 raise
             # SystemExit too, which would stop the event loop if it got out of a task.
             except BaseException as error:  # noqa: BLE001 - raised to whoever reads
-                self.entry_queue.crash(error)
+                self.entry_queue.abort(error)
                 self._group.cancel_scope.cancel()
 
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
@@ -198,7 +198,7 @@ class Session(Generic[T]):
 
     async def run(self, job: RunOptions, *, until_caught_up: bool) -> None:
         """Handle messages until the consumer closes, or has caught up."""
-        self.checkouts.check_in_here()
+        self.checkouts.check_in_running_task()
         if not until_caught_up:
             await self._parts.worker_pool.run(job)
             return
@@ -248,7 +248,7 @@ class Session(Generic[T]):
 
     def _on_sent(self) -> None:
         for goal in self._goals:
-            goal.look()
+            goal.check_soon()
 
     async def commit(self) -> None:
         """Wait until all that is acknowledged by now is on the server."""
@@ -310,7 +310,7 @@ class Session(Generic[T]):
         if parts.group is not None:
             parts.group.claimer.cut()
             parts.group.committer.cut()
-        parts.guard.leave(parts.entry_queue)
+        parts.guard.leave(parts.entry_queue.guard_member)
         parts.ledger.close()
 
 

@@ -61,7 +61,7 @@ async def test_what_is_confirmed_before_it_is_booked_is_done(
         ScriptedConnection(pending).for_commands,
         fetch=fetch,
         ledger=books,
-        entry_queue=cast("EntryQueue", SimpleNamespace(arrived=lambda _: None)),
+        entry_queue=cast("EntryQueue", SimpleNamespace(notify_ready=lambda _: None)),
         member=cast("Membership", member),
         claims=OwnClaims(cast("Membership", member)),
         cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),

@@ -154,16 +154,16 @@ class StreamIdentity:
         """
         known = [*self._samples, self._anchor] if self._anchor else self._samples
         hashes = {bytes(id_): value for id_, value, _ in known}
-        failure_handler: list[bool] = []
+        verdicts: list[bool] = []
         for id_, entries in zip(ids, found, strict=True):
             if entries:
-                failure_handler.append(hash(tuple(entries[0][1])) != hashes[id_])
+                verdicts.append(hash(tuple(entries[0][1])) != hashes[id_])
             elif info.deleted is not None and EntryId.parse(id_) > info.deleted:
-                failure_handler.append(True)
-        if not failure_handler:
+                verdicts.append(True)
+        if not verdicts:
             return None
         # A server that has lost data has kept the oldest entries.
-        return failure_handler[-1] if self.interrupted else any(failure_handler)
+        return verdicts[-1] if self.interrupted else any(verdicts)
 
 
 def _contradict(before: StreamInfo, now: StreamInfo) -> bool:

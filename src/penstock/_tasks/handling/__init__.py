@@ -1,1 +1,1 @@
-"""Tasks that handle: the queue, the workers, and what a handler's end means."""
+"""Handling tasks: the entry queue, the workers, iteration, and failed handlers."""

@@ -1,8 +1,9 @@
-"""Reports messages that nobody came back for and nobody acknowledged.
+"""Reports of messages that were left without an outcome and never acknowledged.
 
-The caller that a message was handed to has ended, or has dropped it unseen. Whoever has
-the message may still acknowledge it: that counts while the lease lasts. So it is
-reported when that is over, or the consumer closes, and not before.
+The caller that received such a message has ended, or has dropped the message without
+reading it. Code that still has the message may still acknowledge it: that counts while
+the lease lasts. So the message is reported when its lease is over or the consumer
+closes, and not before.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from penstock.events import Event, OnEvent
 
 __all__ = ["Abandoned"]
 
-# Seconds between two reports, at least.
-_PACE: Final = 1.0
+# The minimum time between two reports, in seconds.
+_REPORT_INTERVAL: Final = 1.0
 _HINT: Final = (
     "call message.ack(), or await consumer.next(timeout=...) in the task that handles "
     "the message"
@@ -29,12 +30,12 @@ _HINT: Final = (
 
 
 class Abandoned:
-    """Knows what was abandoned, until it is acknowledged or its lease has ended.
+    """The abandoned entries, until they are acknowledged or their lease has ended.
 
     Args:
         group: The group's name.
-        lease: Seconds that an entry is ours without being renewed.
-        on_event: Told of those that were not acknowledged.
+        lease: The lease in seconds.
+        on_event: Called to report the entries that were not acknowledged.
     """
 
     def __init__(self, group: str, lease: float, on_event: OnEvent) -> None:
@@ -42,39 +43,39 @@ class Abandoned:
         self._lease = lease
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
-        # Each with the time at which it is delivered to others, the oldest first.
+        # Each entry with the time at which its lease ends, the oldest first.
         self._entries: deque[tuple[float, Entry]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Take over entries that were left without an outcome, if they have none."""
+        """Add those of the entries that have no outcome."""
         end = monotonic() + self._lease
-        self._entries.extend((end, each) for each in entries if _is_open(each))
+        self._entries.extend((end, each) for each in entries if _has_no_outcome(each))
         if self._entries and self._timer is None:
-            self._timer = self._loop.call_later(self._lease, self._look)
+            self._timer = self._loop.call_later(self._lease, self._on_timer)
 
     def close(self) -> None:
-        """Report what is left: the consumer closes, and others get it now."""
+        """Report the remaining entries: the consumer closes and others get them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._report([each for _, each in self._entries])
         self._entries.clear()
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         now, ended = monotonic(), list[Entry]()
         while self._entries and self._entries[0][0] <= now:
             ended.append(self._entries.popleft()[1])
         self._report(ended)
-        while self._entries and not _is_open(self._entries[0][1]):
+        while self._entries and not _has_no_outcome(self._entries[0][1]):
             self._entries.popleft()
         if self._entries:
-            wait = max(_PACE, self._entries[0][0] - now)
-            self._timer = self._loop.call_later(wait, self._look)
+            wait = max(_REPORT_INTERVAL, self._entries[0][0] - now)
+            self._timer = self._loop.call_later(wait, self._on_timer)
 
     def _report(self, entries: Iterable[Entry]) -> None:
-        left = [each.id for each in entries if _is_open(each)]
+        left = [each.id for each in entries if _has_no_outcome(each)]
         if left:
             facts = {
                 "group": ascii(self._group),
@@ -85,6 +86,6 @@ class Abandoned:
             self._on_event(Event("not_acknowledged", facts=facts))
 
 
-def _is_open(entry: Entry) -> bool:
-    """Return whether an entry has no outcome; it may be somebody else's by now."""
+def _has_no_outcome(entry: Entry) -> bool:
+    """Return whether an entry has no outcome; another consumer may have claimed it."""
     return entry.state in (UNSETTLED, LOST) and entry.disposition is None

@@ -1,15 +1,15 @@
-"""Who asks for messages, and whether what a call brought has reached them.
+"""Callers of `next`, `take` and loops, and whether a call's result reached its caller.
 
 A call of `next`, `take` or a loop's `__anext__` belongs to its *caller*: the task that
 made it, which need not be the task that awaits it. `gather`, `create_task` and, before
 Python 3.12, `wait_for` run the call in a task of its own, and its result may never
-reach anybody: `gather` drops the results it has when it is cancelled.
+reach its caller: `gather` drops the results it has when it is cancelled.
 
-asyncio doesn't tell whether a result was fetched. Two things do: somebody has read the
-message's payload, key or headers; or something else than the task still refers to the
-message when the task is freed, which is as soon as nobody needs the task any more. A
-message of which neither is true counts as not received: it is delivered again rather
-than lost.
+asyncio does not show whether a result was fetched. Two facts do: the message's payload,
+key or headers have been read; or something other than the task still refers to the
+message when the task is freed, which happens as soon as nothing refers to the task any
+more. If neither is true, the message counts as not received: it is delivered again
+rather than lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Caller: TypeAlias = "asyncio.Task[Any] | threading.Thread | None"
 
 
 def current_caller() -> Caller:
-    """Return who is calling."""
+    """Return the task or thread that is calling."""
     try:
         return asyncio.current_task()
     except RuntimeError:
@@ -41,7 +41,7 @@ def current_caller() -> Caller:
 
 
 def has_ended(caller: Caller) -> bool:
-    """Return whether a caller can't call again; a callback never does."""
+    """Return whether a caller can't call again; a callback of the loop never does."""
     if isinstance(caller, threading.Thread):
         return not caller.is_alive()
     return caller is None or caller.done()
@@ -55,94 +55,94 @@ def this_task() -> asyncio.Task[Any]:
 
 
 class Fetch:
-    """What a call brought that ran in another task than its caller's.
+    """The result of a call that ran in another task than its caller's.
 
     Args:
-        entries: The entries.
+        entries: The entries in the result.
 
     Attributes:
-        entries: The entries.
+        entries: The entries in the result.
     """
 
-    __slots__ = ("_given", "_outlived", "_read", "_task", "entries")
+    __slots__ = ("_outlived", "_read", "_result", "_task", "entries")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self._read = False
-        # Whether the result outlived its task; None while there is the task.
+        # Whether the result outlived its task; None while the task exists.
         self._outlived: bool | None = None
-        self._given: Any = None
+        self._result: Any = None
         self._task: object = None
 
     @property
     def received(self) -> bool | None:
-        """Whether the result has reached somebody; None if that is not known yet."""
+        """Whether the result has reached the caller; None if that is not known yet."""
         return True if self._read else self._outlived
 
-    def watched(self, message: Message[T]) -> Message[T]:
-        """Return the message, made so that reading it is noted here."""
-        settler: Any = _Watching(self, message)
-        # One for the other: the entry and its fields are the same.
+    def tracked(self, message: Message[T]) -> Message[T]:
+        """Return a copy of a message that records here when it is read."""
+        settler: Any = _ReadTracker(self, message)
+        # The copy has the same entry and the same fields.
         return Message(message._entry, settler, message._fields)  # noqa: SLF001
 
-    def read(self) -> None:
-        """Record that somebody has read a message."""
+    def mark_read(self) -> None:
+        """Record that a message has been read."""
         self._read = True
 
-    def watch(self, given: object, task: asyncio.Task[Any]) -> None:
-        """Note what becomes of a result when its task is freed.
+    def track_result(self, result: object, task: asyncio.Task[Any]) -> None:
+        """Find out whether a result outlives its task, when the task is freed.
 
         Args:
-            given: The result: a message or a list of messages.
+            result: The result: a message or a list of messages.
             task: The task that returns it.
         """
-        self._given = given
-        self._task = weakref.ref(task, self._freed)
+        self._result = result
+        self._task = weakref.ref(task, self._on_task_freed)
 
-    def _freed(self, _: object) -> None:
-        # The task has the result still, at this moment. This runs wherever the task is
-        # freed, in any thread, so it takes a note and no more.
-        self._outlived = _references(self._given) > _ALONE or (
-            isinstance(self._given, list)
+    def _on_task_freed(self, _: object) -> None:
+        # The task still has the result at this moment. This runs wherever the task is
+        # freed, in any thread, so it only takes a note.
+        self._outlived = _references(self._result) > _UNSHARED or (
+            isinstance(self._result, list)
             and any(
-                _references(self._given[index]) > _ALONE_IN_LIST
-                for index in range(len(self._given))
+                _references(self._result[index]) > _UNSHARED_IN_LIST
+                for index in range(len(self._result))
             )
         )
-        self._given = None
+        self._result = None
 
 
-class _Watching:
-    """Serves a message as its desk does, and tells when it is read."""
+class _ReadTracker:
+    """Serves a message as its settler does, and records that it is read."""
 
     __slots__ = ("_fetch", "_payload", "_settler")
 
     def __init__(self, fetch: Fetch, message: Message[Any]) -> None:
         self._fetch = fetch
-        self._settler = message._settler  # noqa: SLF001 - it is made over
+        self._settler = message._settler  # noqa: SLF001 - it is replaced
         self._payload = message._payload  # noqa: SLF001
 
     def payload(self, *_: object) -> object:
-        """Return the payload, decoded before."""
-        self._fetch.read()
+        """Return the payload, which has been decoded before."""
+        self._fetch.mark_read()
         return self._payload
 
     def __getattr__(self, name: str) -> Any:
-        self._fetch.read()
+        self._fetch.mark_read()
         return getattr(self._settler, name)
 
 
-def _references(given: object) -> int:
-    return sys.getrefcount(given)
+def _references(result: object) -> int:
+    return sys.getrefcount(result)
 
 
-def _count_alone() -> int:
+def _count_unshared() -> int:
     """Count the references to a result that only its `Fetch` and its task have."""
     fetch, task = [object()], list[object]()
     task.append(fetch[0])
     return _references(fetch[0])
 
 
-_ALONE: Final = _count_alone()
-# Of a message in such a list: the list has it, and nothing else.
-_ALONE_IN_LIST: Final = _ALONE - 1
+_UNSHARED: Final = _count_unshared()
+# The references to a message in such a list, which only the list has.
+_UNSHARED_IN_LIST: Final = _UNSHARED - 1

@@ -1,10 +1,11 @@
-"""Whether everything that was in the streams at a moment has been handled.
+"""Catching up: whether all that was in the streams at a moment has been handled.
 
-The last id of each shard is noted when it begins: its *mark*. A shard is done when
-nothing up to its mark is left to be delivered, and nothing of that is pending for
-anybody in the group. While this consumer has work of its own up to the mark, its
-ledger knows that the shard is not done, and the server isn't asked. Otherwise others
-have what is missing, and the server is asked once a second.
+The last id of each shard is recorded when catching up begins: the shard's *mark*. A
+shard is done when no entry up to its mark is left to be delivered, and no such entry is
+pending for any consumer of the group. While this consumer itself has entries up to the
+mark, its ledger shows that the shard is not done, and the server is not asked.
+Otherwise other consumers have the missing entries, and the server is asked once a
+second.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from penstock.message import EntryId, Message, Shard
 
 __all__ = ["CatchUp"]
 
-# Seconds between two questions about what others have.
-_PACE: Final = 1.0
-# Pending entries that one question lists.
+# Seconds between two questions to the server about the entries of other consumers.
+_CHECK_INTERVAL: Final = 1.0
+# The highest number of pending entries that one reply lists.
 _PAGE: Final = 1000
-# That a key is no stream, or none any more: nothing of it can be waited for.
+# Errors that say that a key is no stream, or no longer one: there is nothing to wait
+# for.
 _NO_STREAM: Final = {ErrorKind.REPAIR, ErrorKind.ISOLATE}
 
 
@@ -41,16 +43,17 @@ class CatchUp:
 
     Args:
         connection: The command connection.
-        ledger: What this consumer has.
+        ledger: The ledger of this consumer.
         cursors: The shards, and how far they have been read.
         member: The group; None in REALTIME.
-        acks: Whether there is anything to acknowledge.
+        acks: Whether messages are acknowledged.
         on_demand: Whether acknowledgements are sent only when the user asks for that.
-        on_reached: Called when it is over, to wake those who wait for messages.
+        on_reached: Called when catching up is over, to wake those who wait for
+            messages.
 
     Attributes:
-        reached: Whether it is over.
-        error: Why it could not be found out.
+        reached: Whether catching up is over.
+        error: The error that ended it; None if there was none.
     """
 
     def __init__(
@@ -74,25 +77,26 @@ class CatchUp:
         self.reached = False
         self.error: PenstockError | None = None
         self._marks: dict[Shard, EntryId] = {}
-        # When each shard may be asked about again.
+        # The time at which the server may be asked about each shard again.
         self._ask_at: dict[Shard, float] = {}
-        # Messages in handlers' hands; known by the ledger where there is a group.
+        # The messages that handlers have. It is used where there are no
+        # acknowledgements; otherwise the ledger knows these messages.
         self._running: list[Message[Any]] = []
-        self._bell = AutoResetEvent()
+        self._check_event = AutoResetEvent()
         self._scope = anyio.CancelScope()
 
-    def look(self) -> None:
-        """Look again soon: a worker is idle, or outcomes have been sent."""
-        self._bell.set()
+    def check_soon(self) -> None:
+        """Check again soon: a worker is idle, or outcomes have been sent."""
+        self._check_event.set()
 
     def stop(self) -> None:
-        """End it, nobody waits for it any more."""
+        """Stop catching up: nobody waits for it any more."""
         self._scope.cancel()
 
-    def tracking(
+    def track(
         self, call: Callable[[Any], Awaitable[object]]
     ) -> Callable[[Any], Awaitable[object]]:
-        """Return the call, made so that what it is at is known."""
+        """Return the call of a handler, wrapped so that running messages are known."""
         if self._acks:
             return call
 
@@ -104,28 +108,28 @@ class CatchUp:
             finally:
                 for message in messages:
                     self._running.remove(message)
-                self.look()
+                self.check_soon()
 
         return tracked
 
     async def begin(self) -> None:
-        """Note the last id of each shard.
+        """Record the last id of each shard.
 
         Raises:
-            AccessError: This user may not ask.
-            CommandError: The server refuses it otherwise.
+            AccessError: This user may not ask for it.
+            CommandError: The server refuses the command for another reason.
         """
         for shard in self._cursors.shards:
-            last = await self._last(shard)
+            last = await self._last_id(shard)
             if last > EntryId.MIN:
                 self._marks[shard] = last
 
-    async def _last(self, shard: Shard) -> EntryId:
+    async def _last_id(self, shard: Shard) -> EntryId:
         """Return a shard's last id; the lowest one if there is no stream."""
         [reply] = await self._calls([scripts.last_id(shard.key)])
         if not isinstance(reply, ErrorReply):
             return EntryId.parse(reply)
-        # Scripts are forbidden, or there is no stream: the plain command tells.
+        # Scripts are forbidden, or there is no stream: the plain command tells which.
         [info] = await self._calls([commands.xinfo_stream(shard.key)])
         if self._is_gone(info, "XINFO STREAM"):
             return EntryId.MIN
@@ -137,34 +141,34 @@ class CatchUp:
         try:
             with self._scope:
                 while self._marks:
-                    await self._look()
+                    await self._check()
                     if self._marks:
-                        with anyio.move_on_after(_PACE):
-                            await self._bell.wait()
+                        with anyio.move_on_after(_CHECK_INTERVAL):
+                            await self._check_event.wait()
         except PenstockError as error:
             self.error = error
         finally:
             self.reached = True
             self._on_reached()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         now = monotonic()
         positions = {each.shard: each for each in self._cursors.positions}
         for shard, mark in list(self._marks.items()):
             position = positions.get(shard)
             if position is None or position.broken is not None:
-                del self._marks[shard]  # it is not read any more, or can't be
+                del self._marks[shard]  # the shard is not read any more, or can't be
             elif self._is_busy(shard, mark):
                 self._ask_at[shard] = now
             elif self._is_known_done(position, mark):
                 del self._marks[shard]
             elif self._ask_at.get(shard, now) <= now:
-                self._ask_at[shard] = now + _PACE
+                self._ask_at[shard] = now + _CHECK_INTERVAL
                 if await self._is_done(shard, mark):
                     self._marks.pop(shard, None)
 
     def _is_busy(self, shard: Shard, mark: EntryId) -> bool:
-        """Return whether this consumer has something to do up to a mark."""
+        """Return whether this consumer has entries to handle up to a mark."""
         return self._ledger.unfinished(shard, mark, settled=not self._on_demand) or any(
             message.id <= mark
             for message in self._running
@@ -172,11 +176,12 @@ class CatchUp:
         )
 
     def _is_known_done(self, position: Position, mark: EntryId) -> bool:
-        """Return whether that is known without asking: it is, if nothing can pend."""
+        """Return whether a shard is known to be done because nothing can be pending."""
         return not self._acks and position.highest >= mark
 
     async def _is_done(self, shard: Shard, mark: EntryId) -> bool:
-        # In this order: what is delivered between the two questions is pending then.
+        # The order matters: an entry that is delivered between the two questions is
+        # pending at the second one.
         if not await self._is_delivered(shard, mark):
             return False
         return not self._acks or not await self._is_pending(shard, mark)
@@ -185,7 +190,8 @@ class CatchUp:
         after = await self._delivered(shard)
         if after is None or after >= mark:
             return after is not None
-        # The mark may have been deleted, and then nothing of that id is delivered.
+        # The entry at the mark may have been deleted, and then no entry of that id is
+        # delivered.
         low, high = b"(" + bytes(after), bytes(mark)
         [left] = await self._calls([scripts.count_between(shard.key, low, high, 1)])
         if isinstance(left, ErrorReply):
@@ -195,7 +201,7 @@ class CatchUp:
         return not left
 
     async def _delivered(self, shard: Shard) -> EntryId | None:
-        """Return up to where a shard has been delivered; None if that isn't known."""
+        """Return the last delivered id of a shard; None if it isn't known."""
         if self._member is None:
             position = next(p for p in self._cursors.positions if p.shard == shard)
             return EntryId.parse(position.after)
@@ -207,7 +213,7 @@ class CatchUp:
         return EntryId.parse(found[0].last_delivered) if found else None
 
     async def _is_pending(self, shard: Shard, mark: EntryId) -> bool:
-        """Return whether something up to a mark is pending for anybody."""
+        """Return whether an entry up to a mark is pending for any consumer."""
         assert self._member is not None  # noqa: S101 - else nothing is acknowledged
         after = b"0-0"
         while True:
@@ -231,7 +237,7 @@ class CatchUp:
         """Return whether there is no stream any more.
 
         Raises:
-            PenstockError: The server refuses to tell.
+            PenstockError: The server refuses the command.
         """
         if not isinstance(reply, ErrorReply):
             return False
@@ -239,18 +245,18 @@ class CatchUp:
             raise refusal(self._connection.server, f"until_caught_up: {what}", reply)
         return True
 
-    async def _calls(self, asked: Sequence[commands.Command]) -> list[Any]:
-        """Send commands, over reconnects, and again while the server says to wait."""
+    async def _calls(self, batch: Sequence[commands.Command]) -> list[Any]:
+        """Send commands, across reconnects, and again while the server says to wait."""
         while True:
             try:
-                answers = await self._connection.calls(asked)
+                replies = await self._connection.calls(batch)
             except ConnectionLost as error:
                 await self._connection.restore(error.reason)
                 continue
-            if not any(_passes(answer) for answer in answers):
-                return answers
-            await anyio.sleep(_PACE)
+            if not any(_is_transient(reply) for reply in replies):
+                return replies
+            await anyio.sleep(_CHECK_INTERVAL)
 
 
-def _passes(reply: Any) -> bool:
+def _is_transient(reply: Any) -> bool:
     return isinstance(reply, ErrorReply) and reply.trouble is ErrorKind.TRANSIENT

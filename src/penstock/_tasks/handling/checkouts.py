@@ -1,22 +1,23 @@
-"""What the user's own calls and loops hold, and when that counts as processed.
+"""Checkouts: the entries that the user's own calls and loops hold.
 
 A message counts as processed when its caller comes back: the task (or thread) that
-asked for it asks this consumer again. What comes back is told by the call, not by its
-result, so calls that are made together acknowledge nothing of each other. What a call
-brought that ran in a task of its own must have reached its caller, see `callers.py`.
+asked for it asks this consumer again. The call itself shows that its caller has come
+back, and the result of the call does not matter. So calls that are made together
+acknowledge nothing of each other. If a call ran in a task of its own, its result must
+also have reached its caller, see `callers.py`.
 
-A task that ends does not come back: what it held may be in other hands, as with
-`asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`. Such a message is left
-without an outcome, see `abandoned.py`; so is what a caller holds that has not come back
-when the consumer closes. Only the task that leaves the consumer cleanly has processed
-what it holds by that, and what it left in a loop by `break`.
+A task that ends does not come back. Another task may have the messages that it held, as
+with `asyncio.wait_for(fetch(), 5)`, where `fetch` calls `next`. Such a message is left
+without an outcome, see `abandoned.py`. The same holds for the messages of a caller that
+has not come back when the consumer closes. Only the task that leaves the consumer
+cleanly has thereby processed the messages that it holds, and the messages of loops that
+it left by `break`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
@@ -29,48 +30,47 @@ from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.callers import (
     Caller,
     Fetch,
-    current_caller,
     has_ended,
     this_task,
 )
 from penstock._tasks.handling.entry_queue import EntryQueue
-from penstock.errors import ClosedError
 from penstock.message import Message
 
-__all__ = ["Before", "Checkout", "Checkouts"]
+__all__ = ["Checkout", "Checkouts", "PendingCheckIn"]
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Checkout:
-    """What one caller holds.
+    """The messages that one caller holds.
 
     Attributes:
-        inside: Whether the caller is a task of the consumer's event loop.
-        entries: What it has received.
-        fetches: What calls brought that ran in tasks of their own.
-        aside: What it had when it left an iteration; finished with already.
+        on_loop: Whether the caller is a task of the consumer's event loop.
+        entries: The entries that the caller has received.
+        fetches: The results of calls that ran in tasks of their own.
+        left_loops: The entries that the caller had when it left a loop. They are no
+            longer in progress.
     """
 
-    inside: bool = True
+    on_loop: bool = True
     entries: list[Entry] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
-    aside: list[Entry] = field(default_factory=list)
+    left_loops: list[Entry] = field(default_factory=list)
 
 
-Before: TypeAlias = tuple[Caller, Checkout]
-"""A caller of another thread, and what it held when it called."""
+PendingCheckIn: TypeAlias = tuple[Caller, Checkout]
+"""A caller in another thread, and what it held when it called."""
 
 
 class Checkouts(Generic[T]):
-    """Hands messages to the user's loops and to `next` and `take`.
+    """Records which caller has which messages, until it has processed them.
 
     Args:
-        entry_queue: Where entries come from.
-        ledger: Where outcomes go.
-        settler: Serves the messages.
-        abandoned: Told of messages whose callers have not come back, and won't.
+        entry_queue: The queue from which entries are taken.
+        ledger: Records the outcomes.
+        settler: Opens entries as messages.
+        abandoned: Reports messages whose callers have not come back and can't.
         ack: Whether coming back acknowledges.
     """
 
@@ -89,161 +89,103 @@ class Checkouts(Generic[T]):
         self.ack = ack
         self._abandoned = abandoned
         self.loop = asyncio.get_running_loop()
-        # Iterations that are alive; each knows what it holds.
+        # The loops that exist. Each knows what it holds.
         self.iterations: WeakSet[Any] = WeakSet()
-        # What callers hold, but for what is in iterations.
-        self.holders: dict[Caller, Checkout] = {}
-        # Those whose end nobody tells us: threads, and tasks of other event loops.
-        self._outside: set[Caller] = set()
-
-    def next(self, timeout: float | None) -> Coroutine[Any, Any, Message[T] | None]:
-        """Wait for a message; None when the time is up.
-
-        Called where the user calls, in any thread; awaited in the consumer's loop.
-
-        Raises:
-            ClosedError: The consumer closed.
-        """
-        caller = current_caller()
-        return self._next(caller, self.check_in(caller), timeout)
-
-    def take(self, most: int, timeout: float) -> Coroutine[Any, Any, list[Message[T]]]:
-        """Wait for several messages; those there are in time. Otherwise as `next`."""
-        caller = current_caller()
-        return self._take(caller, self.check_in(caller), most, timeout)
-
-    async def _next(
-        self, caller: Caller, before: Before | None, timeout: float | None
-    ) -> Message[T] | None:
-        self.entry_queue.check()
-        if before is not None:
-            self.finish(before)
-        await self.entry_queue.turn()
-        found = None
-        # Not anyio's scopes: this runs in the user's task, and their cancellation got
-        # out of it where entry and deadline came in the same turn.
-        with suppress(TimeoutError):
-            # Taken outside the limit: one of 0 is over at its first turn.
-            found = self._opened(await self.entry_queue.one())
-            async with asyncio.timeout(timeout):
-                while found is None and not self.entry_queue.closed:
-                    found = self._opened(await self.entry_queue.entry())
-        if found is not None:
-            return self.give(caller, *found)
-        if self.entry_queue.closed:
-            raise ClosedError("consumer")
-        return None
-
-    def _opened(self, entry: Entry | None) -> tuple[Entry, Message[T]] | None:
-        message = None if entry is None else self.settler.open(entry)
-        return None if entry is None or message is None else (entry, message)
-
-    async def _take(
-        self, caller: Caller, before: Before | None, most: int, timeout: float
-    ) -> list[Message[T]]:
-        self.entry_queue.check()
-        if before is not None:
-            self.finish(before)
-        entry_queue = self.entry_queue
-        await entry_queue.turn()
-        taken: list[Entry] = []
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                # Another call may take what this one has waited for.
-                while not taken and not entry_queue.closed:
-                    await entry_queue.gathered(most)
-                    await entry_queue.turn()
-                    taken = await entry_queue.several(most, apart=False)
-        if not taken:
-            await entry_queue.turn()
-            taken = await entry_queue.several(most, apart=False)
-        if not taken and entry_queue.closed:
-            raise ClosedError("consumer")
-        return self.check_out_all(caller, *self.settler.open_all(taken))
+        # What callers hold, without the entries that loops hold.
+        self.by_caller: dict[Caller, Checkout] = {}
+        # Callers whose end has to be polled: threads, and tasks of other event loops.
+        self._off_loop: set[Caller] = set()
 
     # -- who has what --------------------------------------------------------------
 
-    def give(self, caller: Caller, entry: Entry, message: Message[T]) -> Message[T]:
-        """Book that a call brings a message; returns what the call returns."""
+    def check_out(
+        self, caller: Caller, entry: Entry, message: Message[T]
+    ) -> Message[T]:
+        """Record that a call returns a message; return the message for the call."""
         if caller is asyncio.current_task(self.loop):
-            held = self.holders.get(caller) or self._held_by(caller)
+            held = self.by_caller.get(caller) or self._checkout_of(caller)
             held.entries.append(entry)
-        elif (fetch := self._fetched(caller, (entry,))) is not None:
-            message = fetch.watched(message)
-            fetch.watch(message, this_task())
+        elif (fetch := self._add_fetch(caller, (entry,))) is not None:
+            message = fetch.tracked(message)
+            fetch.track_result(message, this_task())
         return message
 
     def check_out_all(
         self, caller: Caller, entries: Sequence[Entry], messages: list[Message[T]]
     ) -> list[Message[T]]:
-        """Book that a call brings a list of messages; returns what the call returns."""
+        """Record that a call returns several messages; return them for the call."""
         if not entries:
             return messages
         if caller is asyncio.current_task(self.loop):
-            self._held_by(caller).entries.extend(entries)
-        elif (fetch := self._fetched(caller, entries)) is not None:
-            messages = [fetch.watched(message) for message in messages]
-            fetch.watch(messages, this_task())
+            self._checkout_of(caller).entries.extend(entries)
+        elif (fetch := self._add_fetch(caller, entries)) is not None:
+            messages = [fetch.tracked(message) for message in messages]
+            fetch.track_result(messages, this_task())
         return messages
 
-    def _fetched(self, caller: Caller, entries: Sequence[Entry]) -> Fetch | None:
-        """Book what a call brings in a task of its own; None if nobody can receive it.
+    def _add_fetch(self, caller: Caller, entries: Sequence[Entry]) -> Fetch | None:
+        """Record a call's result in a task of its own; None if its caller has ended.
 
-        Then it is left without an outcome.
+        If the caller has ended, nobody can receive the entries, and they are left
+        without an outcome.
         """
-        self._end_outside()
+        self._abandon_ended()
         if has_ended(caller):
             self._abandon(entries)
             return None
         fetch = Fetch(entries)
-        self._held_by(caller).fetches.append(fetch)
+        self._checkout_of(caller).fetches.append(fetch)
         return fetch
 
-    def keep(self, caller: Caller, entries: Sequence[Entry]) -> None:
-        """Book that a caller has received entries."""
+    def add_received(self, caller: Caller, entries: Sequence[Entry]) -> None:
+        """Record that a caller has received entries."""
         if has_ended(caller):
             self._abandon(entries)
         else:
-            self._held_by(caller).entries.extend(entries)
+            self._checkout_of(caller).entries.extend(entries)
 
-    def _held_by(self, caller: Caller) -> Checkout:
-        held = self.holders.get(caller)
+    def _checkout_of(self, caller: Caller) -> Checkout:
+        held = self.by_caller.get(caller)
         if held is None:
-            held = self.holders[caller] = Checkout()
+            held = self.by_caller[caller] = Checkout()
             if isinstance(caller, asyncio.Task) and caller.get_loop() is self.loop:
-                caller.add_done_callback(self._ended)
+                caller.add_done_callback(self._on_task_done)
             else:
-                held.inside = False
-                self._outside.add(caller)
+                held.on_loop = False
+                self._off_loop.add(caller)
         return held
 
     # -- coming back ---------------------------------------------------------------
 
-    def check_in(self, caller: Caller) -> Before | None:
-        """Count as processed what a caller holds that calls now.
+    def check_in(self, caller: Caller) -> PendingCheckIn | None:
+        """Count the entries of a caller that calls now as processed.
 
-        That is done here at once, so that what is held when the call runs doesn't
-        matter; or by `finish`, in the consumer's loop, where the call is another
-        thread's.
+        This is done here at once, so that the entries that the caller holds when the
+        call runs don't matter. If the caller is in another thread, `complete_check_in`
+        does it, in the consumer's event loop.
+
+        Returns:
+            The caller and its entries, if `complete_check_in` has to be called; else
+                None.
         """
-        held = self.holders.get(caller)
+        held = self.by_caller.get(caller)
         if held is None:
             return None
-        if not held.inside:
+        if not held.on_loop:
             return caller, Checkout(entries=[*held.entries], fetches=[*held.fetches])
         entries, held.entries = held.entries, []
         self._finish_received(held, entries, held.fetches)
         return None
 
-    def check_in_here(self) -> None:
-        """Do it for the running task: it begins something other than a call."""
-        if self.holders:
+    def check_in_running_task(self) -> None:
+        """Check in the running task, which begins something other than a call."""
+        if self.by_caller:
             self.check_in(asyncio.current_task())
 
-    def finish(self, before: Before) -> None:
-        """Count as processed what a caller of another thread held when it called."""
-        caller, then = before
-        held = self.holders.get(caller)
+    def complete_check_in(self, pending: PendingCheckIn) -> None:
+        """Complete the check-in of a caller in another thread, see `check_in`."""
+        caller, then = pending
+        held = self.by_caller.get(caller)
         if held is not None:
             those = set(then.entries)
             entries = [each for each in held.entries if each in those]
@@ -254,8 +196,11 @@ class Checkouts(Generic[T]):
     def _finish_received(
         self, held: Checkout, entries: list[Entry], fetches: Sequence[Fetch]
     ) -> None:
-        """Finish with a caller's entries, and with fetches of which more is known."""
-        if fetches:  # as a rule there are none
+        """Finish a caller's entries and its completed fetches.
+
+        A fetch is complete once it is known whether its result was received.
+        """
+        if fetches:  # usually there are none
             known = [each for each in fetches if each.received is not None]
             held.fetches = [each for each in held.fetches if each not in known]
             for fetch in known:
@@ -267,21 +212,21 @@ class Checkouts(Generic[T]):
 
     # -- not coming back -----------------------------------------------------------
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        """Leave without an outcome what a task held that has ended."""
-        if (held := self.holders.pop(task, None)) is not None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        """Leave the entries that an ended task held without an outcome."""
+        if (held := self.by_caller.pop(task, None)) is not None:
             self._abandon_all(held)
 
-    def _end_outside(self) -> None:
-        for caller in [each for each in self._outside if has_ended(each)]:
-            self._outside.discard(caller)
-            self._abandon_all(self.holders.pop(caller))
+    def _abandon_ended(self) -> None:
+        for caller in [each for each in self._off_loop if has_ended(each)]:
+            self._off_loop.discard(caller)
+            self._abandon_all(self.by_caller.pop(caller))
 
     def _abandon_all(self, held: Checkout) -> None:
         self._abandon(held.entries)
         for fetch in held.fetches:
             self._abandon(fetch.entries)
-        self._abandoned.add(held.aside)
+        self._abandoned.add(held.left_loops)
 
     def _abandon(self, entries: Sequence[Entry]) -> None:
         self.ledger.finish_all(entries, ack=False)
@@ -289,43 +234,48 @@ class Checkouts(Generic[T]):
             self._abandoned.add(entries)
 
     def abandon(self, entries: Sequence[Entry], caller: Caller) -> None:
-        """Take over the messages of a caller's iteration that was left."""
+        """Record the entries of a loop that its caller has left."""
         self.ledger.finish_all(entries, ack=False)
-        # With an outcome they need not be kept until the consumer closes.
+        # Entries that have an outcome need not be kept until the consumer closes.
         left = [each for each in entries if self.ack and each.state is UNSETTLED]
         if left and has_ended(caller):
             self._abandoned.add(left)
         elif left:
-            self._held_by(caller).aside += left
+            self._checkout_of(caller).left_loops += left
 
-    def let_go(self, leaving: asyncio.Task[Any] | None) -> None:
-        """End all holding: the consumer is being left.
+    def close(self, leaving: asyncio.Task[Any] | None) -> None:
+        """Close all checkouts: the consumer is being left.
 
         Args:
-            leaving: The task that leaves it without an exception, and has processed by
-                that what it received. None where it is left by an exception.
+            leaving: The task that leaves the consumer without an exception, and has
+                thereby processed the messages that it received. None if the consumer is
+                left by an exception.
         """
         for iteration in list(self.iterations):
-            self.abandon(*iteration.let_go())
-        for caller, held in self.holders.items():
-            if isinstance(caller, asyncio.Task) and held.inside:
-                # A task that lives on must not keep all this alive.
-                caller.remove_done_callback(self._ended)
+            self.abandon(*iteration.pop_held())
+        for caller, held in self.by_caller.items():
+            if isinstance(caller, asyncio.Task) and held.on_loop:
+                # A task that lives on must not keep all these objects alive.
+                caller.remove_done_callback(self._on_task_done)
             if leaving is None or caller is not leaving:
-                self._let_go(held, ended=has_ended(caller))
+                self._leave_unsettled(held, ended=has_ended(caller))
                 continue
             self._finish_received(held, held.entries, held.fetches)
-            for entry in held.aside:
+            for entry in held.left_loops:
                 if entry.disposition is None:
                     self.ledger.ack(entry)
-            # What lies in a task still has not been received.
-            self._let_go(Checkout(fetches=held.fetches), ended=False)
-        self.holders.clear()
-        self._outside.clear()
+            # Results that are still in a task have not been received.
+            self._leave_unsettled(Checkout(fetches=held.fetches), ended=False)
+        self.by_caller.clear()
+        self._off_loop.clear()
         self._abandoned.close()
 
-    def _let_go(self, held: Checkout, *, ended: bool) -> None:
-        """Leave what is held without an outcome; others get it, without further ado."""
+    def _leave_unsettled(self, held: Checkout, *, ended: bool) -> None:
+        """Leave the entries of a checkout without an outcome.
+
+        If the caller has ended, they are reported as abandoned. Otherwise they are only
+        left to other consumers.
+        """
         if ended:
             self._abandon_all(held)
             return

@@ -1,4 +1,4 @@
-"""Whether a handler has left something in its task's context variables."""
+"""Context variables: a check whether a handler has left something in its task's."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Snapshot"]
 
 
 class Snapshot:
-    """A task's context variables as they are now.
+    """The context variables of a task at one moment.
 
-    Values are compared by identity: equal ones may be two lists, of which the next
-    handler must not get the wrong one, and comparing may raise (numpy's arrays do).
+    Values are compared by identity. Equal values may be two lists, of which the next
+    handler must not get the wrong one, and a comparison may raise (numpy's arrays do).
 
     Attributes:
         filled: Whether any variable is set. If none is, `copy_context()` is true as
-            soon as one is set, and `changed` need not be asked.
+            soon as one is set, and `changed` need not be called.
     """
 
     __slots__ = ("_keys", "_table", "_values", "filled")
@@ -31,10 +31,10 @@ class Snapshot:
         self._values = list(context.values())
 
     def changed(self) -> bool:
-        """Return whether the running task's variables are others now."""
+        """Return whether the running task's variables differ from the snapshot."""
         context = copy_context()
-        # Contexts share an immutable table until a variable is set, so this is the
-        # same as a rule. It need not be: setting a variable and resetting it makes
+        # Contexts share an immutable table until a variable is set, so the table is
+        # usually the same. It need not be: setting a variable and resetting it makes
         # another table of the same values.
         table = _table(context)
         if table is self._table and table is not None:
@@ -50,9 +50,9 @@ class Snapshot:
 
 
 def _table(context: Context) -> Any:
-    """Return the table that a context's variables are in, None if that can't be known.
+    """Return the table that holds a context's variables, None if it can't be found.
 
-    Python has no name for it, but the garbage collector is told of it.
+    Python has no name for the table, but the garbage collector knows it.
     """
     referents = get_referents(context)
     return referents[-1] if len(referents) == 1 else None

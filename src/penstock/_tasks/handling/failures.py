@@ -1,6 +1,7 @@
-"""What becomes of messages that are not acknowledged, decided and told of.
+"""Failure handling: what becomes of messages that are not acknowledged, and reports.
 
-The decision itself is the core's; here it gets the time, some chance and the exception.
+`_core/ledger/failure_policy.py` makes the decision. This module passes it the time, a
+random number and the exception.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from penstock.retries import Backoff, DeadLetters, Retry
 
 __all__ = ["FailureHandler", "HandlerTimeout"]
 
-# What can't be read is told of no more often, in seconds: a stream of strangers must
-# not fill a log.
-_TELL: Final = 1.0
+# The minimum time between two reports of undecodable messages, in seconds: a stream of
+# foreign entries must not fill a log.
+_REPORT_INTERVAL: Final = 1.0
 
 
 class HandlerTimeout(TimeoutError):  # noqa: N818 - after its parent
@@ -46,15 +47,15 @@ class HandlerTimeout(TimeoutError):  # noqa: N818 - after its parent
 
 
 class FailureHandler:
-    """Deals with entries whose handlers failed.
+    """Handles entries whose handlers failed.
 
     Args:
-        ledger: Where it is booked.
-        retry: The policy; None where nothing can be tried again, because nothing is
-            acknowledged, or by time alone.
+        ledger: Records the outcomes.
+        retry: The policy; None where nothing can be retried, because nothing is
+            acknowledged, or only by time.
         dead_letter_policy: What to do instead of keeping dead letters; None keeps them.
-        on_stop: Told why the consumer has to stop.
-        on_event: Told of each failure, and of each message that was given up.
+        on_stop: Called with the reason why the consumer has to stop.
+        on_event: Called to report each failure, and each message that was given up.
     """
 
     def __init__(
@@ -75,53 +76,53 @@ class FailureHandler:
         self._report_at = 0.0
 
     def failed(self, entry: Entry, error: BaseException) -> None:
-        """Finish with an entry whose handler raised."""
+        """Finish an entry whose handler raised."""
         if self._retry is None or entry.state not in WITH_HANDLER:
-            # It has an outcome, or is to have none.
+            # The entry has an outcome, or is to have none.
             self._ledger.finish(entry, ack=False)
             self._report_failure(entry, error, None, type(error).__name__)
             return
         timed_out = isinstance(error, HandlerTimeout)
         again = _again_after(self._retry, error, entry)
         name = "TimeoutError" if timed_out else type(error).__name__
-        reason = "it took too long" if timed_out else _words(error)
+        reason = "it took too long" if timed_out else _describe(error)
         disposition = self._decide(entry, FailedAttempt(reason, again, error=name))
         if isinstance(disposition, DeadLettered):
             started = not _is_own(error, entry)
             disposition = replace(
-                disposition, traceback=_format(error), started=started
+                disposition, traceback=_traceback_of(error), started=started
             )
-        said = entry.disposition
-        self._report_failure(entry, error, said or disposition, name)
+        earlier = entry.disposition
+        self._report_failure(entry, error, earlier or disposition, name)
         self._ledger.fail(entry, disposition)
-        if said is None:
-            self._conclude(entry, disposition, name, error)
+        if earlier is None:
+            self._give_up(entry, disposition, name, error)
 
-    def left(self, entry: Entry) -> None:
-        """Finish with an entry whose handler ends more than itself: no verdict."""
+    def exited(self, entry: Entry) -> None:
+        """Finish an entry whose handler ends more than itself, without an outcome."""
         self._ledger.finish(entry, ack=False)
 
     def interrupted(self, entry: Entry) -> None:
-        """Finish with an entry whose handler we cancelled: that is no attempt."""
+        """Put back an entry whose handler Penstock cancelled: that is no attempt."""
         self._ledger.put_back(entry)
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
-        """Have an entry tried again.
+        """Retry an entry.
 
         Raises:
-            ConfigurationError: The delay is none.
+            ConfigurationError: The delay is not valid.
         """
         if delay is not None:
             delay = seconds(delay, "nack(delay)")
         self._refuse(entry, fields, FailedAttempt(NACKED, again=True, delay=delay))
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
-        """Have an entry given up."""
+        """Give an entry up."""
         failure = FailedAttempt(reason, again=False, error="rejected")
         self._refuse(entry, fields, failure)
 
     def exhausted(self, entry: Entry) -> None:
-        """Have an entry given up that came back after its last attempt."""
+        """Give an entry up that was redelivered after its last attempt."""
         reason = (
             "the process ended during its last attempt, was stopped during it, or "
             "never gave an outcome"
@@ -129,7 +130,7 @@ class FailureHandler:
         self._refuse(entry, entry.fields, FailedAttempt(reason, again=False))
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
-        """Finish with an entry that was taken and can't be read."""
+        """Finish an entry that was taken and can't be decoded."""
         self._ledger.counters.undecodable += 1
         if self._retry is None:
             self._ledger.finish(entry, ack=False)
@@ -140,10 +141,10 @@ class FailureHandler:
         if isinstance(disposition, DeadLettered):
             disposition = replace(disposition, started=False)
         self._ledger.fail(entry, disposition)
-        self._conclude(entry, disposition, f"DecodeError: {error.reason}", error)
+        self._give_up(entry, disposition, f"DecodeError: {error.reason}", error)
 
     def lease_left(self, entry: Entry) -> float:
-        """Give the seconds until others may have an entry."""
+        """Return the seconds until other consumers may claim an entry."""
         return self._ledger.leases.left(entry, now())
 
     def _refuse(
@@ -151,9 +152,9 @@ class FailureHandler:
     ) -> None:
         disposition = self._decide(entry, failure)
         self._ledger.refuse(entry, disposition, fields)
-        # Else it had come too late: the entry is somebody else's by now.
+        # Otherwise it came too late: this delivery of the entry no longer counts.
         if entry.disposition is disposition:
-            self._conclude(entry, disposition, failure.error or failure.reason, None)
+            self._give_up(entry, disposition, failure.error or failure.reason, None)
 
     def _decide(self, entry: Entry, failure: FailedAttempt) -> Disposition:
         retry = self._retry or Retry()
@@ -161,24 +162,27 @@ class FailureHandler:
         attempt = entry.deliveries
         try:
             return decide(failure, attempt, retry, self._dead_letter_policy, **facts)
-        except Exception as error:  # noqa: BLE001 - a backoff function of the user's
+        except Exception as error:  # noqa: BLE001 - the user's backoff function
             kind = type(error).__name__
             self._on_event(Event("backoff_failed", logging.ERROR, {"error": kind}))
-            usual = dataclasses.replace(retry, backoff=Backoff())
-            return decide(failure, attempt, usual, self._dead_letter_policy, **facts)
+            default = dataclasses.replace(retry, backoff=Backoff())
+            return decide(failure, attempt, default, self._dead_letter_policy, **facts)
 
-    def _conclude(
+    def _give_up(
         self,
         entry: Entry,
         disposition: Disposition,
         kind: str,
         error: BaseException | None,
     ) -> None:
-        """Tell of what was given up, and stop where that was asked for."""
+        """Report an entry that was given up, and stop the consumer if it has to stop.
+
+        An entry that is retried is not given up: nothing is done then.
+        """
         if isinstance(disposition, RetryAt):
             return
         facts = {
-            **_names(entry),
+            **_entry_facts(entry),
             "reason": kind,
             "then": type(disposition).__name__.lower(),
         }
@@ -196,10 +200,10 @@ class FailureHandler:
         disposition: Disposition | None,
         kind: str,
     ) -> None:
-        # Its type and place only: an exception's text may quote the payload.
-        facts = {**_names(entry), "error": kind}
+        # Only the type and place of the exception: its text may quote the payload.
+        facts = {**_entry_facts(entry), "error": kind}
         if not isinstance(error, HandlerTimeout):
-            facts["at"] = _place(error)
+            facts["at"] = _location(error)
         if isinstance(disposition, RetryAt):
             facts["again_in"] = round(disposition.delay, 3)
         level = logging.WARNING if isinstance(disposition, RetryAt) else logging.ERROR
@@ -210,28 +214,35 @@ class FailureHandler:
         at = now()
         if at < self._report_at:
             return
-        facts = {**_names(entry), "reason": error.reason, "messages": self._unreported}
-        self._unreported, self._report_at = 0, at + _TELL
+        facts = {
+            **_entry_facts(entry),
+            "reason": error.reason,
+            "messages": self._unreported,
+        }
+        self._unreported, self._report_at = 0, at + _REPORT_INTERVAL
         self._on_event(Event("undecodable", logging.ERROR, facts, error))
 
 
 def _again_after(retry: Retry, error: BaseException, entry: Entry) -> bool:
-    """Tell whether an entry may be tried again after an exception."""
+    """Return whether an entry may be retried after an exception."""
     if isinstance(error, HandlerTimeout):
         return not isinstance(error, retry.give_up_on)
     if _is_own(error, entry):
-        return False  # it will not get better
-    # A handler that cancels itself has failed as one that raises.
+        return False  # a retry would fail too
+    # A handler that cancels itself has failed like one that raises.
     return retry.allows(error) or not isinstance(error, Exception)
 
 
 def _is_own(error: BaseException, entry: Entry) -> bool:
-    """Return whether it is this entry that can't be decoded: no handler had it."""
+    """Return whether an exception says that this entry can't be decoded.
+
+    Then no handler had the entry.
+    """
     return isinstance(error, DecodeError) and error.id == entry.id.decode()
 
 
-def _words(error: BaseException) -> str:
-    """Give an exception's type and text; a text that can't be had ends no worker."""
+def _describe(error: BaseException) -> str:
+    """Return an exception's type and text; its type only, if the text raises."""
     name = type(error).__name__
     try:
         return f"{name}: {error}"
@@ -240,11 +251,11 @@ def _words(error: BaseException) -> str:
 
 
 def wall_clock() -> str:
-    """Give the time for a dead letter."""
+    """Return the time for a dead letter."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _names(entry: Entry) -> dict[str, object]:
+def _entry_facts(entry: Entry) -> dict[str, object]:
     return {
         "stream": ascii(entry.shard.stream),
         "id": entry.id.decode(),
@@ -252,11 +263,11 @@ def _names(entry: Entry) -> dict[str, object]:
     }
 
 
-def _format(error: BaseException) -> str:
+def _traceback_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def _place(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return "?"

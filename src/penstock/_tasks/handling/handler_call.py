@@ -1,6 +1,6 @@
-"""How a user's handler is called: awaited, or in a thread; with a time limit, or none.
+"""Handler calls: awaited or in a thread, with or without a time limit.
 
-Each of these is a layer around the call that is there only where it was asked for.
+Each of these is a layer around the call that exists only where it was asked for.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from penstock.events import Event, OnEvent
 from penstock.message import Receipt
 from penstock.transaction import Transaction
 
-__all__ = ["Call", "Handler", "ThreadSettler", "in_thread", "limited"]
+__all__ = ["Call", "Handler", "ThreadSettler", "in_thread", "with_time_limit"]
 
 T = TypeVar("T")
 
 Handler: TypeAlias = Callable[[Any], object]
-"""A user's: gets a message, or in batches a list of them."""
+"""The user's function: called with a message, or in batches with a list of messages."""
 Call: TypeAlias = Callable[[Any], Awaitable[object]]
 
-# Seconds after its cancellation at which a handler that goes on is told of.
+# Seconds after the cancellation of a handler at which it is reported if it still runs.
 _GRACE: Final = 1.0
 
 
 class ThreadSettler(Settler[T]):
-    """A desk for messages in a thread: what they record is recorded in the loop."""
+    """A settler for messages in a thread: it records outcomes in the event loop."""
 
     __slots__ = ()
 
     @classmethod
-    def around(cls, settler: Settler[T]) -> ThreadSettler[T]:
-        """Make one that serves like a desk in the loop."""
+    def of(cls, settler: Settler[T]) -> ThreadSettler[T]:
+        """Create a thread settler that serves like a settler of the event loop."""
         made = cls.__new__(cls)
         for kind in Settler.__mro__:
             for name in getattr(kind, "__slots__", ()):
@@ -52,20 +52,20 @@ class ThreadSettler(Settler[T]):
 
     def ack(self, entry: Entry) -> bool:
         """Record an acknowledgement."""
-        return _in_loop(super().ack, entry)
+        return _record_in_loop(super().ack, entry)
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> bool:
-        """Record that an entry is to be tried again."""
-        return _in_loop(super().nack, entry, fields, delay)
+        """Record that an entry is to be retried."""
+        return _record_in_loop(super().nack, entry, fields, delay)
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> bool:
-        """Record that an entry goes to the dead letters."""
-        return _in_loop(super().reject, entry, fields, reason)
+        """Record that an entry is rejected."""
+        return _record_in_loop(super().reject, entry, fields, reason)
 
     def transaction(
         self, entry: Entry, fields: Sequence[bytes]
     ) -> Transaction[Receipt]:
-        """Refuse it: it has to be awaited.
+        """Refuse a transaction: it has to be awaited.
 
         Raises:
             UsageError: Always.
@@ -76,7 +76,7 @@ class ThreadSettler(Settler[T]):
         )
 
 
-def _in_loop(record: Callable[..., bool], *facts: Any) -> bool:
+def _record_in_loop(record: Callable[..., bool], *facts: Any) -> bool:
     try:
         from_thread.check_cancelled()
     except RuntimeError:
@@ -88,7 +88,7 @@ def _in_loop(record: Callable[..., bool], *facts: Any) -> bool:
 
 
 def in_thread(handler: Handler, limiter: CapacityLimiter) -> Call:
-    """Call a handler in a thread; its cancellation waits for it."""
+    """Return a call that runs a handler in a thread; its cancellation waits for it."""
 
     async def call(given: Any) -> object:
         result = await anyio.to_thread.run_sync(handler, given, limiter=limiter)
@@ -98,20 +98,20 @@ def in_thread(handler: Handler, limiter: CapacityLimiter) -> Call:
     return call
 
 
-def limited(
+def with_time_limit(
     call: Call,
     seconds: float,
     on_event: OnEvent,
     *,
     cancels: bool,
 ) -> Call:
-    """Have a call fail that takes too long.
+    """Return a call that fails if it takes too long.
 
     Args:
         call: The call.
-        seconds: How long it may take.
-        on_event: Told of a handler that goes on when its time is over.
-        cancels: Whether it is cancelled then; a thread can't be.
+        seconds: The time limit.
+        on_event: Called to report a handler that goes on when its time is over.
+        cancels: Whether the handler is cancelled at the limit; a thread can't be.
     """
 
     async def call_in_time(given: Any) -> object:
@@ -128,7 +128,8 @@ def limited(
             raise
         finally:
             stuck.cancel()
-        # It may have swallowed its cancellation, or be none that can be cancelled.
+        # The handler may have swallowed its cancellation, or be one that can't be
+        # cancelled.
         if limit.expired() or monotonic() - start > seconds:
             raise HandlerTimeout
         return result

@@ -1,9 +1,11 @@
-"""The loops over a consumer: message by message, and batch by batch.
+"""Iteration over a consumer, message by message or batch by batch.
 
-What a loop gave to a task is processed when the same task asks the loop again. A loop
-that was left (`break`, or an exception: it can't be told which) never asks again: its
-message is set aside, and counts as processed only if that task then leaves the consumer
-cleanly.
+The messages that a loop returned to a task count as processed when the same task asks
+the loop for more. A loop that was left by `break` or by an exception, which can't be
+told apart, is not asked again. Its messages are set aside, and count as processed only
+if that task then leaves the consumer cleanly.
+
+There are two loops because one loop for both costs 0.02 us more per message.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Generic, Self, TypeVar
 from penstock._core.ledger.entry import Entry
 from penstock._tasks.handling.callers import Caller, current_caller
 from penstock._tasks.handling.catch_up import CatchUp
-from penstock._tasks.handling.checkouts import Before, Checkouts
+from penstock._tasks.handling.checkouts import Checkouts, PendingCheckIn
 from penstock.message import Message
 
 __all__ = ["BatchLoop", "Loop"]
@@ -27,10 +29,11 @@ T = TypeVar("T")
 
 
 class _Iteration(ABC, Generic[T, G]):
-    """One `async for`; gives messages or lists of them.
+    """One `async for`; returns messages or lists of messages.
 
     Args:
-        checkouts: Hands out, and keeps what another task than the last one received.
+        checkouts: Checks messages out, and records entries that another task than the
+            last caller has received.
     """
 
     __slots__ = (
@@ -46,79 +49,88 @@ class _Iteration(ABC, Generic[T, G]):
         self._checkouts = checkouts
         self._entry_queue = checkouts.entry_queue
         self._ledger = checkouts.ledger
-        # The task that asked last, if it awaited the call itself, and what it was
-        # given, if it has not come back for more.
+        # The task that asked last, if that task awaited the call itself, and the
+        # entries that it received, if it has not come back for more.
         self._caller: asyncio.Task[Any] | None = None
         self._held: Sequence[Entry] = ()
-        # Who starts a loop has come back.
-        checkouts.check_in_here()
+        # A task that starts a loop has come back.
+        checkouts.check_in_running_task()
         checkouts.iterations.add(self)
 
     def __aiter__(self) -> Self:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, G]:
-        # Not itself async: it has to be known whose call it is. That costs something,
-        # and `async for` in one task goes without: it is seen when the call runs.
+        # This is not async itself, because the caller has to be known. Finding the
+        # caller costs time, and an `async for` in one task goes without: the call finds
+        # out when it runs that its caller is still the same.
         if self._caller is not None:
             return self._step(None, None)
         caller = current_caller()
         return self._step(caller, self._checkouts.check_in(caller))
 
     @abstractmethod
-    async def _step(self, caller: Caller, before: Before | None) -> G:
-        """Wait for what is next.
+    async def _step(self, caller: Caller, pending: PendingCheckIn | None) -> G:
+        """Wait for the next message or batch.
 
         Args:
-            caller: Who asks, if it is known: not where the last caller seems to go on.
-            before: See `Checkouts.check_in`.
+            caller: The caller, if it is known. It is not looked up while the last
+                caller seems to go on.
+            pending: See `Checkouts.check_in`.
         """
 
-    def _changed(
-        self, caller: Caller, before: Before | None, task: asyncio.Task[Any] | None
+    def _change_caller(
+        self,
+        caller: Caller,
+        pending: PendingCheckIn | None,
+        task: asyncio.Task[Any] | None,
     ) -> Caller:
-        """Return who asks, where that is not the last caller in its own task.
+        """Return the caller, if it is not the last caller in its own task.
 
         Args:
-            caller: Who asks, if it is known.
-            before: See `Checkouts.check_in`.
+            caller: The caller, if it is known.
+            pending: See `Checkouts.check_in`.
             task: The running task.
         """
         checkouts = self._checkouts
         if self._held and self._caller is not None:
-            checkouts.keep(self._caller, self._held)
+            checkouts.add_received(self._caller, self._held)
         self._held, self._caller = (), None
-        if before is not None:
-            checkouts.finish(before)
-        if caller is None and task is not None and not self._is_whole(task):
+        if pending is not None:
+            checkouts.complete_check_in(pending)
+        if caller is None and task is not None and not self._runs_only_a_step(task):
             caller = task
             checkouts.check_in(task)
         if caller is task:
             self._caller = task
         return caller
 
-    def _is_whole(self, task: asyncio.Task[Any]) -> bool:
-        """Return whether a task was made of a call of ours: somebody else called."""
+    def _runs_only_a_step(self, task: asyncio.Task[Any]) -> bool:
+        """Return whether a task runs nothing but one call of this loop.
+
+        Then the task is not the caller: another task made the call.
+        """
         code = getattr(task.get_coro(), "cr_code", None)
         return code is type(self)._step.__code__  # noqa: SLF001 - of this very object
 
-    def let_go(self) -> tuple[Sequence[Entry], Caller]:
-        """Give up what is held, and say who holds it."""
+    def pop_held(self) -> tuple[Sequence[Entry], Caller]:
+        """Stop holding entries; return the entries and the caller that held them."""
         held, self._held = self._held, ()
         return held, self._caller
 
     def __del__(self) -> None:
         if self._held:
-            self._checkouts.abandon(*self.let_go())
+            self._checkouts.abandon(*self.pop_held())
 
 
 class Loop(_Iteration[T, Message[T]]):
     """One `async for` over a consumer.
 
     Args:
-        checkouts: Hands out.
-        goal: After which it ends; default: when the consumer closes.
-        watch: Has a goal watched that has begun.
+        checkouts: Checks messages out.
+        goal: The goal after which the loop ends; by default it ends when the consumer
+            closes.
+        watch: Called to have the goal watched once the goal has begun.
     """
 
     __slots__ = ("_goal", "_watch")
@@ -141,7 +153,7 @@ class Loop(_Iteration[T, Message[T]]):
             watch(self._goal)
 
     def _end(self) -> Exception:
-        """Return what the loop ends with."""
+        """Return the exception that ends the loop."""
         error = None if self._goal is None else self._goal.error
         return error or StopAsyncIteration()
 
@@ -150,7 +162,7 @@ class Loop(_Iteration[T, Message[T]]):
             self._goal.stop()
         super().__del__()
 
-    async def _step(self, caller: Caller, before: Before | None) -> Message[T]:
+    async def _step(self, caller: Caller, pending: PendingCheckIn | None) -> Message[T]:
         checkouts, entry_queue = self._checkouts, self._entry_queue
         task = current_task(checkouts.loop)
         if task is self._caller:
@@ -160,10 +172,10 @@ class Loop(_Iteration[T, Message[T]]):
                     self._ledger.processed(held[0])
                 else:
                     self._ledger.finish(held[0], ack=False)
-            if checkouts.holders:
+            if checkouts.by_caller:
                 checkouts.check_in(task)
         else:
-            caller = self._changed(caller, before, task)
+            caller = self._change_caller(caller, pending, task)
         goal = self._goal
         if goal is not None:
             await self._begin()
@@ -178,7 +190,7 @@ class Loop(_Iteration[T, Message[T]]):
             if task is self._caller:
                 self._held = (entry,)
                 return message
-            return checkouts.give(caller or task, entry, message)
+            return checkouts.check_out(caller or task, entry, message)
         raise self._end()
 
 
@@ -186,9 +198,9 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
     """One `async for` over a consumer's batches.
 
     Args:
-        checkouts: Hands out.
-        size: Messages in a batch at most.
-        linger: Seconds to wait for that many.
+        checkouts: Checks messages out.
+        size: The highest number of messages in a batch.
+        linger: Seconds to wait for that many messages.
     """
 
     __slots__ = ("_linger", "_size")
@@ -198,7 +210,9 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
         self._size = size
         self._linger = linger
 
-    async def _step(self, caller: Caller, before: Before | None) -> list[Message[T]]:
+    async def _step(
+        self, caller: Caller, pending: PendingCheckIn | None
+    ) -> list[Message[T]]:
         checkouts = self._checkouts
         task = current_task(checkouts.loop)
         if task is self._caller:
@@ -206,7 +220,7 @@ class BatchLoop(_Iteration[T, "list[Message[T]]"]):
             self._ledger.finish_all(held, ack=checkouts.ack)
             checkouts.check_in(task)
         else:
-            caller = self._changed(caller, before, task)
+            caller = self._change_caller(caller, pending, task)
         while entries := await self._entry_queue.batch(self._size, self._linger):
             entries, messages = checkouts.settler.open_all(entries)
             if messages and task is self._caller:

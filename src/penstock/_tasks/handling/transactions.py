@@ -1,13 +1,14 @@
-"""Applying: a message's transaction is run by the server, once.
+"""Transactions: the server applies a message's transaction once.
 
-By a script that does nothing unless the message is pending. So when its reply is lost
-it is sent again as it was, over any number of reconnects, until there is an answer.
+A script applies it, and does nothing unless the message is pending. So when its reply
+is lost, the same script call is sent again, across any number of reconnects, until
+there is a reply.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,8 +16,7 @@ from penstock._connection.reconnect import CommandConnection
 from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.messages import dead_letter, envelope
-from penstock._core.messages.shard_keys import numbered, single
+from penstock._core.messages import dead_letter
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.protocol.transactions import (
@@ -28,24 +28,23 @@ from penstock._core.protocol.transactions import (
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
+from penstock._tasks.handling.transaction_buffer import TransactionBuffer
 from penstock._tasks.lifetime import LoopBinding
-from penstock.codecs import Codec, encode_any, encoding, unencodable
 from penstock.errors import (
     ClosedError,
     ConnectionLost,
     TransactionBroken,
     TransactionFailed,
-    UsageError,
 )
 from penstock.events import Event, OnEvent
 from penstock.message import Receipt
 from penstock.retries import DeadLetters
 from penstock.sharding import KeyHash
-from penstock.transaction import Arg, Transaction
+from penstock.transaction import Transaction
 
-__all__ = ["Applier", "applier"]
+__all__ = ["Applier", "create_applier"]
 
-# What is refused, and what the user can do about it.
+# What the user can do about a refusal, by the code of the error reply.
 _HINTS: Final = {
     "NOGROUP": "the group is gone and is made anew; the message comes again",
     "CROSSSLOT": "in a cluster all keys of a transaction need one hash tag, as in "
@@ -62,17 +61,17 @@ _HINT: Final = "the message is tried again as its handler is"
 
 
 class Applier:
-    """Has transactions of one consumer's messages applied.
+    """Applies the transactions of one consumer's messages.
 
     Args:
         connection: The command connection.
-        ledger: Has the messages.
-        member: The group's.
+        ledger: The consumer's ledger.
+        member: The consumer's membership of the group.
         dead: The name of the dead letters' stream, with `{stream}` in it for the
             message's own; None if there are none.
-        drop: Without dead letters, whether what is given up is acknowledged.
-        reject: Gives a message up.
-        on_event: Told of what was applied in part.
+        drop: Without dead letters, whether a message that is given up is acknowledged.
+        reject: Called to give a message up.
+        on_event: Called to report a transaction that was applied in part.
     """
 
     def __init__(
@@ -94,17 +93,20 @@ class Applier:
         self._drop = drop
         self._reject = reject
         self._on_event = on_event
-        # By the number of shards: messages without a key go round.
+        # By the number of shards. Kept, because messages without a key take turns over
+        # the shards.
         self._sharders: dict[int, KeyHash] = {}
-        # Whether the server has been given the script.
-        self._given = False
+        # Whether the script has been sent to the server.
+        self._script_loaded = False
 
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]:
         """Begin a transaction."""
-        return Transaction(TransactionBuffer(self, entry, fields))
+        return Transaction(
+            TransactionBuffer(entry, fields, apply=self.apply, sharder=self.sharder)
+        )
 
     def sharder(self, shards: int) -> KeyHash:
-        """Give what spreads a stream over so many shards."""
+        """Return the hash that spreads a stream over a number of shards."""
         if shards not in self._sharders:
             self._sharders[shards] = KeyHash(shards)
         return self._sharders[shards]
@@ -112,52 +114,55 @@ class Applier:
     async def apply(
         self, entry: Entry, fields: Sequence[bytes], effects: Effects
     ) -> tuple[Applied, bool]:
-        """Have a transaction applied; gives what came of it, and if it was sent twice.
+        """Apply a transaction; return its result, and whether it was sent repeatedly.
 
-        Cancelling it leaves open whether it is applied.
+        If this is cancelled, it stays open whether the transaction is applied.
 
         Raises:
             UsageError: The message has an outcome, or this is another event loop or
                 thread than the consumer's.
             ClosedError: The consumer has closed.
-            TransactionFailed: It was refused, and nothing was applied.
-            TransactionBroken: It was refused after a part of it.
+            TransactionFailed: The transaction was refused, and nothing was applied.
+            TransactionBroken: The transaction was refused after a part of it.
         """
         self._binding.check()
         check_open(entry, "the end of its transaction")
         repeated, reply = False, None
         while reply is None:
-            if self._ledger.closed:  # there will be no connection any more
+            if self._ledger.closed:  # the consumer does not reconnect any more
                 raise ClosedError("consumer")
             if entry.shard_state.replaced:
-                # An entry of this id is another message, in a recreated stream.
+                # In a recreated stream, an entry of this id is another message.
                 return Applied(pending=False), repeated
             try:
                 self._connection.check()
             except ConnectionLost as error:
-                # Until the consumer closes, which closes the link.
+                # `restore` reconnects until the consumer closes, which closes the
+                # connector.
                 with suppress(ConnectionLost):
                     await self._connection.restore(error.reason)
                 continue
             try:
-                reply = await self._ask(entry, effects)
+                reply = await self._send(entry, effects)
             except ConnectionLost:
                 repeated = True
         applied = refused(reply) if isinstance(reply, ErrorReply) else reply
         if not repeated:
             _check_pending(entry, applied)
-        self._book(entry, applied, repeated=repeated)
+        self._record(entry, applied, repeated=repeated)
         if applied.failure is not None:
-            self._fail(entry, fields, applied, applied.failure, len(effects.all))
+            self._raise_failure(
+                entry, fields, applied, applied.failure, len(effects.all)
+            )
         return applied, repeated
 
-    async def _ask(self, entry: Entry, effects: Effects) -> Any:
-        """Send it; gives the reply, None if the server has forgotten the script."""
+    async def _send(self, entry: Entry, effects: Effects) -> Any:
+        """Send the script; return the reply, or None if the server lacks the script."""
         command = self._command(entry, effects)
-        self._given, given = True, self._given
+        self._script_loaded, was_loaded = True, self._script_loaded
         [reply] = await self._connection.calls([command])
-        if given and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
-            self._given = False
+        if was_loaded and isinstance(reply, ErrorReply) and reply.code == "NOSCRIPT":
+            self._script_loaded = False
             return None
         return reply
 
@@ -187,16 +192,16 @@ class Applier:
             behind=behind,
             reason=dead_letter.REASON,
             drop=self._drop,
-            whole=not self._given,
+            whole=not self._script_loaded,
         )
 
-    def _book(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
-        """Tell the ledger what the server has done with the message."""
+    def _record(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
+        """Record in the ledger what the server has done with the message."""
         failure, counters = applied.failure, self._ledger.counters
         if failure is not None and not failure.buried:
             return
         if not self._ledger.applied(entry):
-            return  # it was somebody else's by our books
+            return  # by the ledger, this delivery no longer counts
         if failure is not None:
             counters.dead += not self._drop
             counters.dropped += self._drop
@@ -205,7 +210,7 @@ class Applier:
         else:
             counters.lost += 1
 
-    def _fail(
+    def _raise_failure(
         self,
         entry: Entry,
         fields: Sequence[bytes],
@@ -242,13 +247,13 @@ class Applier:
         raise error
 
 
-def applier(
+def create_applier(
     config: ConsumerConfig[Any],
     connection: CommandConnection,
     ledger: Ledger,
     failure_handler: FailureHandler,
 ) -> Applier | None:
-    """Make a consumer's; None where nothing can be acknowledged."""
+    """Create a consumer's applier; None where nothing can be acknowledged."""
     if config.member is None or not config.acks:
         return None
     return Applier(
@@ -262,77 +267,13 @@ def applier(
     )
 
 
-class TransactionBuffer:
-    """What one transaction has gathered.
-
-    Args:
-        applier: Has it applied.
-        entry: The message's.
-        fields: Its fields.
-    """
-
-    def __init__(self, applier: Applier, entry: Entry, fields: Sequence[bytes]) -> None:
-        self._applier = applier
-        self._entry = entry
-        self._fields = fields
-        self._effects = Effects(entry.shard.key)
-        self.applied: bool | None = None
-        self.results: Sequence[Any] = ()
-        self.receipts: Sequence[Receipt] = ()
-
-    def send(
-        self,
-        stream: str,
-        payload: Any,
-        *,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-        codec: Codec[Any] | None,
-        shards: int | None,
-    ) -> None:
-        """Take in a message to be sent."""
-        try:
-            body, kind = (encode_any if codec is None else encoding(codec))(payload)
-        except UsageError:
-            raise
-        except Exception as error:
-            raise unencodable(payload, error) from error
-        fields = envelope.pack(body, key, headers, kind)
-        shard = single(stream)
-        if shards is not None:
-            sharder = self._applier.sharder(shards)
-            shard = numbered(stream, sharder(stream, key, body))
-        self._effects.send(shard, fields)
-
-    def command(
-        self, name: str, args: Sequence[Arg], keys: Iterable[str | bytes] | None
-    ) -> None:
-        """Take in a command."""
-        self._effects.command(name, args, keys)
-
-    async def settle(self) -> None:
-        """Have it applied; see `Applier.apply`."""
-        effects = self._effects
-        applied, repeated = await self._applier.apply(
-            self._entry, self._fields, effects
-        )
-        if applied.pending:
-            self.applied, self.results = True, tuple(applied.results)
-            self.receipts = tuple(
-                Receipt(effect.shard.stream, effect.shard.number, reply)
-                for effect, reply in zip(effects.all, self.results, strict=True)
-                if effect.shard is not None
-            )
-        elif not repeated:
-            self.applied = False
-
-
 def _check_pending(entry: Entry, applied: Applied) -> None:
-    """Check that a message that is not pending was acknowledged by somebody.
+    """Check that a message that is not pending was acknowledged.
 
     Raises:
-        TransactionFailed: Its group was recreated, and is about to be given the message
-            again. To let go of it here would leave it pending for nobody who works.
+        TransactionFailed: The group was recreated, and is about to deliver the message
+            again. If the ledger dropped the entry here, the message would stay pending
+            and no handler would have it.
     """
     recreated = entry.shard_state.group_recreated_at > entry.leased_at
     if recreated and not applied.pending and applied.failure is None:

@@ -1,4 +1,4 @@
-"""The worker: takes an entry, has it handled, settles it, and takes the next."""
+"""Workers: each takes an entry, has it handled, settles it, and takes the next."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ __all__ = ["EXITS", "WorkerContext", "work", "work_batches"]
 
 T = TypeVar("T")
 
-# What a handler raises to end more than itself. It must not get out of a worker's task,
-# since asyncio would stop the event loop.
+# The exceptions with which a handler ends more than itself. They must not get out of a
+# worker's task, because asyncio would stop the event loop.
 EXITS: Final = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """What workers work with.
+    """The objects that the workers of a run share.
 
     Attributes:
-        entry_queue: Where entries come from.
-        ledger: Where outcomes go.
-        settler: Serves the messages.
-        failure_handler: Deals with failures.
+        entry_queue: The queue from which workers take entries.
+        ledger: Records the outcomes.
+        settler: Opens entries as messages and settles them.
+        failure_handler: Handles failures.
         ack: Whether a handler's return acknowledges.
-        goal: After which no more is to be handled, if there is one.
+        goal: The goal after which no more entries are handled; None if there is none.
     """
 
     entry_queue: EntryQueue
@@ -56,16 +56,18 @@ class WorkerContext:
 async def work(
     call: Call, worker_context: WorkerContext, replace: Callable[[], None]
 ) -> None:
-    """Handle entries until the intake closes, or the goal is reached.
+    """Handle entries until the entry queue closes, or the goal is reached.
 
-    A handler that raises has failed. So has one that is cancelled, by itself or by a
-    timer of its own; only the cancellation of the whole run ends the worker.
+    A handler that raises has failed. A handler that is cancelled, by itself or by a
+    timer of its own, has failed too. Only the cancellation of the whole run ends the
+    worker.
 
     Args:
         call: Called with each message.
-        worker_context: What to work with.
-        replace: Called when a handler has left something in the task's context: then
-            another worker goes on, with a clean one.
+        worker_context: The objects that the worker uses.
+        replace: Called when a handler has left something in the task's context
+            variables. Then this worker ends, and another worker with a clean context
+            takes its place.
 
     Raises:
         SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
@@ -81,7 +83,7 @@ async def work(
     filled, wait = context.filled, partial(entry_queue.entry, worker_context.goal)
     goal = worker_context.goal
     while not (goal and goal.reached) and (
-        entry := entry_queue.poll() or await _patiently(wait)
+        entry := entry_queue.poll() or await _wait_despite_timers(wait)
     ):
         message = settler.open(entry)
         if message is None:
@@ -90,7 +92,7 @@ async def work(
             result = await call(message)
             if result is not None:
                 check_result(result)
-        except BaseException as error:  # noqa: BLE001 - sorted out there
+        except BaseException as error:  # noqa: BLE001 - `_failed` tells them apart
             _failed(worker_context, [entry], error, task)
         else:
             if task.cancelling():
@@ -100,7 +102,7 @@ async def work(
             else:
                 ledger.finish(entry, ack=False)
         if task.cancelling():
-            await _get_over_cancellation(task)
+            await _clear_cancellation(task)
         if (copy_context() or filled) and context.changed():
             replace()
             return
@@ -114,14 +116,17 @@ async def work_batches(
     size: int,
     linger: float,
 ) -> None:
-    """Handle entries in batches until the intake closes; otherwise as `work`.
+    """Handle entries in batches until the entry queue closes; otherwise as `work`.
+
+    This is a second loop because one loop for both costs 0.02 us more per message if it
+    keeps the path for single entries, and 0.15 us more if it has lists only.
 
     Args:
         call: Called with a list of messages.
-        worker_context: What to work with.
+        worker_context: The objects that the worker uses.
         replace: See `work`.
-        size: Messages in a batch at most.
-        linger: Seconds to wait for that many.
+        size: The highest number of messages in a batch.
+        linger: Seconds to wait for that many messages.
 
     Raises:
         SystemExit: Or KeyboardInterrupt or GeneratorExit, see `EXITS`; raised by a
@@ -129,7 +134,7 @@ async def work_batches(
     """
     task, context = this_task(), Snapshot()
     batch = partial(worker_context.entry_queue.batch, size, linger, worker_context.goal)
-    while taken := await _patiently(batch):
+    while taken := await _wait_despite_timers(batch):
         entries, messages = worker_context.settler.open_all(taken)
         if not messages:
             continue
@@ -137,14 +142,14 @@ async def work_batches(
             result = await call(messages)
             if result is not None:
                 check_result(result)
-        except BaseException as error:  # noqa: BLE001 - sorted out there
+        except BaseException as error:  # noqa: BLE001 - `_failed` tells them apart
             _failed(worker_context, entries, error, task)
         else:
             if task.cancelling():
                 _check_swallowed(worker_context, entries)
             worker_context.ledger.finish_all(entries, ack=worker_context.ack)
         if task.cancelling():
-            await _get_over_cancellation(task)
+            await _clear_cancellation(task)
         if context.changed():
             replace()
             return
@@ -156,46 +161,52 @@ def _failed(
     error: BaseException,
     task: asyncio.Task[Any],
 ) -> None:
-    """Book that a handler raised.
+    """Record that a handler raised.
 
     Raises:
         CancelledError: The run was cancelled.
-        SystemExit: Or another one of `EXITS`, if that is what it raised.
+        SystemExit: Or another one of `EXITS`, if the handler raised that.
     """
-    if isinstance(error, asyncio.CancelledError) and task.cancelling() and _run_ends():
+    if (
+        isinstance(error, asyncio.CancelledError)
+        and task.cancelling()
+        and _run_is_cancelled()
+    ):
         _interrupt(worker_context, entries)
         raise error
     if isinstance(error, EXITS):
-        _leave(worker_context, entries)
+        _exit(worker_context, entries)
         raise error
     for entry in entries:
         worker_context.failure_handler.failed(entry, error)
 
 
 def _check_swallowed(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
-    """Check whose cancellation a handler has swallowed that then returned.
+    """Check whether the cancellation that a handler has swallowed was the run's.
 
-    One of its own is its affair.
+    The handler has returned. If the cancellation was the handler's own, the handler has
+    dealt with it.
 
     Raises:
-        CancelledError: It was ours: who knows what the handler has done.
+        CancelledError: The run was cancelled, and nobody knows what the handler has
+            done.
     """
-    if _run_ends():
+    if _run_is_cancelled():
         _interrupt(worker_context, entries)
         raise asyncio.CancelledError
 
 
-def _run_ends() -> bool:
+def _run_is_cancelled() -> bool:
     """Return whether the run that this worker belongs to was cancelled.
 
-    Its scope tells. `task.cancelling()` counts what a handler's own timer does as well,
-    by `loop.call_later(seconds, task.cancel)`.
+    This asks the run's cancel scope, because `task.cancelling()` also counts
+    cancellations by a handler's own timer (`loop.call_later(seconds, task.cancel)`).
     """
     return anyio.current_effective_deadline() == -math.inf
 
 
-async def _patiently(wait: Callable[[], Awaitable[T]]) -> T:
-    """Wait for something, whatever a handler's timer does that outlived its handler.
+async def _wait_despite_timers(wait: Callable[[], Awaitable[T]]) -> T:
+    """Wait for a result, whatever timers of handlers that have ended cancel meanwhile.
 
     Raises:
         CancelledError: The run was cancelled.
@@ -204,18 +215,19 @@ async def _patiently(wait: Callable[[], Awaitable[T]]) -> T:
         try:
             return await wait()
         except asyncio.CancelledError:
-            await _get_over_cancellation(this_task())
+            await _clear_cancellation(this_task())
 
 
-async def _get_over_cancellation(task: asyncio.Task[Any]) -> None:
-    """Forget a cancellation that was meant for a handler, not for its worker.
+async def _clear_cancellation(task: asyncio.Task[Any]) -> None:
+    """Remove a cancellation that was meant for a handler and not for its worker.
 
     Raises:
-        CancelledError: It is the run that was cancelled.
+        CancelledError: The run was cancelled.
     """
-    if _run_ends():
+    if _run_is_cancelled():
         raise asyncio.CancelledError
-    # It may still be about to be raised, and would be in the next handler.
+    # The CancelledError may not have been raised yet, and would be raised in the next
+    # handler.
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
     while task.uncancel():
@@ -227,6 +239,6 @@ def _interrupt(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
         worker_context.failure_handler.interrupted(entry)
 
 
-def _leave(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
+def _exit(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:
     for entry in entries:
-        worker_context.failure_handler.left(entry)
+        worker_context.failure_handler.exited(entry)

@@ -1,4 +1,4 @@
-"""Running: workers are employed for a handler, and let go when the consumer closes."""
+"""Worker pool: starts workers for a handler and stops them when the consumer closes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from penstock._tasks.handling.handler_call import (
     Handler,
     ThreadSettler,
     in_thread,
-    limited,
+    with_time_limit,
 )
 from penstock._tasks.handling.worker import EXITS, WorkerContext, work, work_batches
 from penstock._tasks.lifetime import enter, is_inside, task_group
@@ -37,14 +37,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a consumer is to have handled, and how.
+    """The options of one `run`.
 
     Attributes:
-        handler: The user's.
-        concurrency: How many calls at a time.
-        ordering: What is handled one at a time.
-        batch: How many messages a call gets, and for how long they are waited for;
-            None for one message by itself.
+        handler: The user's handler.
+        concurrency: The number of calls at a time.
+        ordering: Which messages are handled one at a time.
+        batch: The number of messages in a call, and how long to wait for them; None to
+            call with one message.
     """
 
     handler: Handler
@@ -55,7 +55,7 @@ class RunOptions:
     async def work(
         self, call: Call, worker_context: WorkerContext, replace: Callable[[], None]
     ) -> None:
-        """Be one of the workers."""
+        """Run one of the workers."""
         if self.batch is None:
             await work(call, worker_context, replace)
             return
@@ -69,9 +69,9 @@ class WorkerPool(Generic[T]):
     """The workers of all runs of a consumer.
 
     Args:
-        plan: What the consumer is to be.
-        ledger: Told in which order to hand out.
-        worker_context: Gives what workers work with, messages served by a kind of desk.
+        config: The consumer's configuration.
+        ledger: The consumer's ledger; a run sets its ordering.
+        worker_context: Returns the workers' context, with a settler of the given class.
     """
 
     def __init__(
@@ -82,40 +82,42 @@ class WorkerPool(Generic[T]):
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._context = worker_context
-        # In the context of handlers, to see one that closes its own consumer.
+        self._worker_context = worker_context
+        # A value in the context of handlers, by which a handler that closes its own
+        # consumer is recognised.
         self._token = object()
-        # Called with the task that called `run`, when the last run has ended.
+        # Called, when the last run has ended, with the task that called that run.
         self.on_idle: Callable[[asyncio.Task[Any]], None] | None = None
-        # The scopes of runs that are under way, how many they are, and their end.
+        # The cancel scopes of the runs in progress, the number of these runs, and the
+        # event that is set when the last one has ended.
         self._scopes: set[anyio.CancelScope] = set()
         self._runs = 0
         self._ordering = Ordering.NONE
         self._idle = anyio.Event()
 
     def is_inside(self) -> bool:
-        """Return whether the caller is a handler, or was started by one, at work."""
+        """Return whether the caller is a running handler, or was started by one."""
         return self._runs > 0 and is_inside(self._token)
 
-    async def run(self, job: RunOptions, goal: CatchUp | None = None) -> None:
-        """Have messages handled until the consumer closes, or a goal is reached.
+    async def run(self, options: RunOptions, goal: CatchUp | None = None) -> None:
+        """Handle messages until the consumer closes, or a goal is reached.
 
         Raises:
-            UsageError: Another run orders otherwise.
+            UsageError: Another run has another ordering.
             PenstockError: Reading failed for good, or a message was given up.
         """
-        if self._runs and job.ordering is not self._ordering:
+        if self._runs and options.ordering is not self._ordering:
             raise UsageError(
                 f"another run() of this consumer orders by {self._ordering.value!r}; "
                 f"use the same ordering, or a consumer of its own"
             )
         if not self._runs:
             self._idle = anyio.Event()
-            self._ordering = job.ordering
-            self._ledger.order_by(job.ordering)
+            self._ordering = options.ordering
+            self._ledger.order_by(options.ordering)
         self._runs += 1
         try:
-            await self._start_workers(job, goal)
+            await self._start_workers(options, goal)
         finally:
             self._runs -= 1
             if not self._runs:
@@ -127,8 +129,8 @@ class WorkerPool(Generic[T]):
         """Wait until handlers have finished, and cancel those that take too long.
 
         Args:
-            deadline: Until when they may, by the monotonic clock.
-            last: Until when those that were cancelled may come to an end.
+            deadline: The time by which handlers have to finish, by the monotonic clock.
+            last: The time by which cancelled handlers have to end.
         """
         for until in (deadline, last):
             with anyio.move_on_after(until - time.monotonic()):
@@ -139,12 +141,13 @@ class WorkerPool(Generic[T]):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _start_workers(self, job: RunOptions, goal: CatchUp | None) -> None:
-        call, kind = self._call(job)
-        worker_context = replace(self._context(kind), goal=goal)
+    async def _start_workers(self, options: RunOptions, goal: CatchUp | None) -> None:
+        call, kind = self._build_call(options)
+        worker_context = replace(self._worker_context(kind), goal=goal)
         if goal is not None:
-            call = goal.tracking(call)
-        # Of every handler; what one leaves in its context the next must not see.
+            call = goal.track(call)
+        # Every handler starts with a copy of this context: a handler must not see what
+        # another one has left in context variables.
         context = copy_context()
         context.run(enter, self._token)
         errors: list[BaseException] = []
@@ -155,22 +158,24 @@ class WorkerPool(Generic[T]):
 
         async def worker() -> None:
             try:
-                await job.work(call, worker_context, start)
+                await options.work(call, worker_context, start)
             except EXITS as error:
-                # Of several at a time the group would make one exception.
+                # If several were raised at a time, the task group would raise one group
+                # of exceptions.
                 exits.append(error)
                 workers.cancel_scope.cancel()
             except BaseException as error:
                 known = isinstance(error, PenstockError)
                 if not known and not worker_context.entry_queue.is_failure(error):
                     raise
-                # Not raised here: what other handlers are at shall be finished.
+                # This is not raised here, so that the messages that other handlers have
+                # are finished.
                 errors.append(error)
 
         try:
             async with task_group() as workers:
                 self._scopes.add(workers.cancel_scope)
-                for _ in range(job.concurrency):
+                for _ in range(options.concurrency):
                     start()
         finally:
             self._scopes.discard(workers.cancel_scope)
@@ -179,15 +184,17 @@ class WorkerPool(Generic[T]):
         if errors:
             raise errors[0]
 
-    def _call(self, job: RunOptions) -> tuple[Call, type[Settler[T]]]:
-        """Make of a handler what workers call, and choose who serves its messages."""
-        awaited = is_async(job.handler)
-        call = cast("Call", job.handler)
+    def _build_call(self, options: RunOptions) -> tuple[Call, type[Settler[T]]]:
+        """Return the call that workers make for a handler, and its settler's class."""
+        awaited = is_async(options.handler)
+        call = cast("Call", options.handler)
         if not awaited:
-            call = in_thread(job.handler, anyio.CapacityLimiter(job.concurrency))
+            call = in_thread(
+                options.handler, anyio.CapacityLimiter(options.concurrency)
+            )
         call = wrap(call, self._config.middleware)
         timeout = self._config.retry.timeout if self._config.retry else None
         if timeout is not None:
             limit = seconds(timeout, "timeout")
-            call = limited(call, limit, self._config.on_event, cancels=awaited)
+            call = with_time_limit(call, limit, self._config.on_event, cancels=awaited)
         return call, Settler if awaited else ThreadSettler

@@ -285,7 +285,7 @@ class Claimer(StoppableTask):
             )
             taken += new
             here.extend(id_ for id_, fields in entries if fields)
-            self._entry_queue.arrived(new)
+            self._entry_queue.notify_ready(new)
 
         left, refused = await self._fetch(shard, list(counts), record)
         ledger.counters.claimed += taken

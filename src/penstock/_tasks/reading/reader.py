@@ -462,7 +462,7 @@ class Reader(StoppableTask):
                 self._unfilled = max(0, budget - read.count * len(read.positions))
             if not limited:
                 self._read_size.came(read.count, len(entries))
-        self._entry_queue.arrived(count)
+        self._entry_queue.notify_ready(count)
         self._connector.progress()
         if self._compared:
             self._compare_at = 0.0
@@ -521,7 +521,7 @@ class Reader(StoppableTask):
         counts: Mapping[bytes, int],
     ) -> None:
         new = self._ledger.deliveries.recovered(shard, entries, listed_at, counts)
-        self._entry_queue.arrived(new)
+        self._entry_queue.notify_ready(new)
         if new:
             # This server is a primary: a replica lists pending entries too, but it
             # cannot renew their leases.
