@@ -13,7 +13,7 @@ from penstock._core.messages import shard_keys
 from penstock._core.reading.read_only import ReadOnlySettlement
 from penstock._tasks.consumer_config import shard_numbers
 from penstock._tasks.lifetime import LoopBinding, running_loop
-from penstock._tasks.reading.replay_reader import Reach, replaying
+from penstock._tasks.reading.replay_reader import ReplayRange, replay_pages
 from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
@@ -187,7 +187,7 @@ def replay(
     if codec is not None:
         content_type_of(codec)
     shard_keys.single(stream)  # raises for an invalid name
-    reach = Reach(
+    reach = ReplayRange(
         stream=stream,
         numbers=shard_numbers(shards),
         low=_low(start),
@@ -201,9 +201,12 @@ def replay(
 
 
 async def _messages(
-    url: str | None, reach: Reach, archive: ReadOnlySettlement[T], on_event: OnEvent
+    url: str | None,
+    reach: ReplayRange,
+    archive: ReadOnlySettlement[T],
+    on_event: OnEvent,
 ) -> AsyncGenerator[Message[T], None]:
-    async with aclosing(replaying(url, reach, on_event)) as parts:
+    async with aclosing(replay_pages(url, reach, on_event)) as parts:
         async for part in parts:
             for message in starmap(archive.open, part):
                 yield message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,32 @@ async def test_a_quiet_stream_is_looked_at_without_receiving_entries(
 
         await eventually(often)
         assert way.passed - before < MB
+
+
+async def test_a_stream_that_is_created_while_it_is_read_is_not_taken_for_another_one(
+    url: str,
+    stream: str,
+    redis: Any,
+    events: Events,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was missing at one look, and has entries at the next."""
+    monkeypatch.setattr(reader, "BLOCK", 0.01)
+    monkeypatch.setattr(reader, "_CHECK", 0.3)
+    async with Consumer(stream, url=url, start=EARLIEST, on_event=events) as consumer:
+
+        async def looked_at() -> bool:
+            return await looks(redis) > before
+
+        before = await looks(redis)
+        await eventually(looked_at)
+        await redis.xadd(stream, {"msg": "x"})
+        await read(consumer, 1)
+        before = await looks(redis)
+        await eventually(looked_at)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(consumer.next(), 0.1)
+    assert not events.named("set_back")
 
 
 @pytest.mark.usefixtures("_busy_looks")

@@ -22,9 +22,8 @@ from penstock._core.protocol import commands
 from penstock._core.reading.cursor import Cursor
 from penstock._tasks.committing.committer import Committer
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
-from penstock._tasks.committing.floor_tracker import FloorTracker
 from penstock._tasks.consumer_config import ConsumerConfig
-from penstock._tasks.group import Membership
+from penstock._tasks.group import FloorTracker, Membership
 from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.entry_queue import EntryQueue
@@ -39,7 +38,7 @@ from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.lifetime import LoopBinding
 from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.reader import Reader
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.reading.silence import SilenceWatch
 from penstock._tasks.signals import Signals
@@ -101,7 +100,7 @@ class Parts(Generic[T]):
     guard: PoisonGuard
     discovery: ShardDiscovery
     assignment: Assignment
-    readers: Readers
+    readers: ReaderPool
     sending: asyncio.Lock
     signals: Signals
     delayed_acks: DelayedAcks | None
@@ -167,7 +166,7 @@ class _Assembler(Generic[T]):
         self._assignment = Assignment(
             config, connection, self._ledger, self._discovery, self._claims
         )
-        self._readers = Readers(
+        self._readers = ReaderPool(
             connector,
             self._assignment.cursors,
             budget=self._read_budget,
@@ -204,7 +203,7 @@ class _Assembler(Generic[T]):
             # Workers may have been held up until it was known what is still ours.
             queue.notify_ready(self._ledger.work.length)
 
-        signals.capacity.connect(self._readers.room_again, queue.end_turn)
+        signals.capacity.connect(self._readers.resume, queue.end_turn)
         signals.outcomes.connect(self._outcomes.set, queue.end_turn)
         signals.ready.connect(lambda: queue.notify_ready(1))
         signals.restored.connect(self._counts.restored, look)
@@ -212,8 +211,8 @@ class _Assembler(Generic[T]):
         signals.recovered.connect(self._counts.count_again)
         self._connection.on_restored = signals.restored
         if group is not None:
-            signals.capacity.connect(group.claimer.room_again)
-            signals.recovered.connect(group.claimer.look)
+            signals.capacity.connect(group.claimer.resume)
+            signals.recovered.connect(group.claimer.search_now)
             signals.postponed.connect(group.postponed.set)
             group.committer.on_round = signals.sent
 
@@ -250,7 +249,7 @@ class _Assembler(Generic[T]):
 
         async def settle() -> None:
             if self._committer is not None:
-                await self._committer.settle()
+                await self._committer.flush_once()
 
         return DeliveryCounts(
             self._connection,
@@ -309,11 +308,11 @@ class _Assembler(Generic[T]):
         )
 
     def _read_budget(self, now: float, left: int) -> int:
-        """Return how many entries may be read now; see `Readers`.
+        """Return how many entries may be read now; see `ReaderPool`.
 
         What the last read could have brought is read, though it may be little by now.
         """
-        if self._silence is not None and self._silence.holds():
+        if self._silence is not None and self._silence.is_suspended():
             return 0
         flow = self._ledger.flow
         return flow.read_budget(now) or min(left, flow.fits)
@@ -330,7 +329,7 @@ class _Assembler(Generic[T]):
             claims=self._claims,
             lease=config.lease,
             budget=self._readers.budget,
-            part=self._readers.part,
+            split_by_slot=self._readers.split_by_slot,
             unblock=self._unblock,
             on_recovered=self._signals.recovered,
             on_event=config.on_event,
@@ -387,7 +386,7 @@ class _Assembler(Generic[T]):
                 self._connection,
                 member,
                 self._assignment.cursors,
-                self._readers.room_again,
+                self._readers.resume,
             ),
             on_event=config.on_event,
         )

@@ -19,7 +19,7 @@ from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.release import TOO_LATE, Limits, release_entries
 from penstock._tasks.lifetime import task_group
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock.errors import ClosedError
 from penstock.events import Event
 from penstock.message import Shard
@@ -103,7 +103,7 @@ class Closing(Generic[T]):
 
     async def _stop_reading(self, limits: Limits) -> None:
         group = self._parts.group
-        every: list[Readers | Claimer] = [self._parts.readers]
+        every: list[ReaderPool | Claimer] = [self._parts.readers]
         every += [group.claimer] if group is not None else []
         with _until(limits.reading):
             async with task_group() as all_:
@@ -118,7 +118,7 @@ class Closing(Generic[T]):
         """Send every outcome, release the rest, and report what could not be sent."""
         ledger, committer = self._parts.ledger, group.committer
         committer.hurry()
-        if committer.ended:
+        if committer.has_ended:
             # Cancelled beside all other tasks, for example by asyncio.run().
             committer.revive()
             self._spawn(committer.run)
@@ -127,7 +127,7 @@ class Closing(Generic[T]):
             # Before the rest is released, and entries that are being dead-lettered with
             # it. And what is listed as pending then must not be what waits to be
             # acknowledged.
-            with _until(limits.letters):
+            with _until(limits.dead_letters):
                 await _flush(group)
         dead_lettering = ledger.acks.dead_lettering
         self._released += ledger.removals.release()
@@ -151,7 +151,7 @@ class Closing(Generic[T]):
             self._released,
             group.member,
             idle=self._config.lease,
-            strays=strays,
+            stranded=strays,
             on_event=self._config.on_event,
         )
         self._released.clear()

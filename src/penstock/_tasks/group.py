@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._core.reading.cursor import Position
+from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import AccessError, CommandError, ServerError, StreamMissing
 from penstock.message import EntryId, Shard
 
-__all__ = ["Membership", "floors", "join", "pin", "refusal", "rejoin"]
+__all__ = [
+    "FloorTracker",
+    "Membership",
+    "floors",
+    "join",
+    "pin",
+    "refusal",
+    "rejoin",
+]
+
+# Seconds between two looks at a group's floor. Should the group vanish, it is recreated
+# there, and what was acknowledged since the last look is handled again: so the look is
+# frequent.
+_FLOOR_EVERY: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +188,59 @@ async def pin(
         elif info.trouble is not ErrorKind.REPAIR and needed:
             raise error
     return found, wrong
+
+
+class FloorTracker:
+    """Tracks the group's floor in each shard.
+
+    Args:
+        connection: The command connection.
+        member: The consumer's place in the group.
+        cursors: The positions whose floors are updated.
+        on_doubt: Called when a stream may have been recreated, so that a reader has to
+            check it.
+    """
+
+    def __init__(
+        self,
+        connection: CommandConnection,
+        member: Membership,
+        cursors: SlotCursors,
+        on_doubt: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._member = member
+        self._cursors = cursors
+        self._on_doubt = on_doubt
+        self._next = monotonic() + _FLOOR_EVERY
+
+    async def look(self) -> None:
+        """Update the floors, if the last update is old enough.
+
+        Raises:
+            ConnectionLost: The connection ended before the replies.
+        """
+        if monotonic() < self._next:
+            return
+        self._next = monotonic() + _FLOOR_EVERY
+        positions = self._cursors.positions
+        shards = [position.shard for position in positions]
+        before = [position.floor for position in positions]
+        found = await floors(self._connection, self._member, shards)
+        for position, old, floor in zip(positions, before, found, strict=True):
+            if floor is None or position.floor != old:
+                continue  # a seek or a recreated stream has set it meanwhile
+            position.floor = floor
+            if EntryId.parse(floor) < EntryId.parse(old):
+                # The group was rewound, or it is another group.
+                self._doubt(position)
+
+    def doubt(self, shard: Shard) -> None:
+        """Request a check whether a shard's stream is still the same."""
+        for position in self._cursors.positions:
+            if position.shard == shard:
+                self._doubt(position)
+
+    def _doubt(self, position: Position) -> None:
+        position.doubtful = True
+        self._on_doubt()

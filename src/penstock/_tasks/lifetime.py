@@ -14,8 +14,12 @@ import tracemalloc  # noqa: F401 - see `Openable.__del__`
 import warnings
 from abc import ABC, abstractmethod
 from asyncio import _get_running_loop as running_loop
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from contextvars import ContextVar
 from threading import get_ident
 from types import TracebackType
@@ -32,6 +36,7 @@ __all__ = [
     "Live",
     "LoopBinding",
     "Openable",
+    "StoppableTask",
     "enter",
     "is_inside",
     "quietly",
@@ -448,6 +453,45 @@ def _leaves(errors: BaseExceptionGroup[Any]) -> list[BaseException]:
     for error in errors.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
+
+
+class StoppableTask:
+    """A background task that ends in order, or when it is cut.
+
+    The task is shielded: what cancels the task that holds the consumer must not keep
+    the consumer from being closed in order, and closing ends the task.
+    """
+
+    def __init__(self) -> None:
+        self._stopping = False
+        self.revive()
+
+    def revive(self) -> None:
+        """Prepare the task to run, also after it has ended."""
+        self._scope = anyio.CancelScope(shield=True)
+        self._ended = asyncio.Event()
+
+    @contextmanager
+    def _until_cut(self) -> Iterator[None]:
+        """Run a block until it is cut, then record that the task has ended."""
+        try:
+            with self._scope:
+                yield
+        finally:
+            self._ended.set()
+
+    def cut(self) -> None:
+        """End the task now."""
+        self._scope.cancel()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the task has ended."""
+        return self._ended.is_set()
+
+    async def ended(self) -> None:
+        """Wait until the task has ended. It records nothing after that."""
+        await self._ended.wait()
 
 
 async def shielded_until_done(

@@ -23,8 +23,7 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.reading.cursor import Cursor
 from penstock._tasks.assembly import assemble
 from penstock._tasks.closing import Closing
-from penstock._tasks.committing.ripener import make_due
-from penstock._tasks.committing.timers import bring_back
+from penstock._tasks.committing.timers import ack_when_due, retry_when_due
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.handling.catch_up import CatchUp
 from penstock._tasks.handling.checkouts import Checkouts
@@ -37,7 +36,7 @@ from penstock._tasks.lifetime import (
     task_group,
 )
 from penstock._tasks.reading.assignment import Assignment
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.silence import patience
 from penstock._tasks.reporting import rate_limited
@@ -101,7 +100,7 @@ class Session(Generic[T]):
         return self._parts.assignment
 
     @property
-    def readers(self) -> Readers:
+    def readers(self) -> ReaderPool:
         """Read the shards."""
         return self._parts.readers
 
@@ -120,7 +119,7 @@ class Session(Generic[T]):
             self._spawn(parts.group.claimer.run)
             self._spawn_clock(
                 partial(
-                    bring_back,
+                    retry_when_due,
                     parts.ledger,
                     parts.group.postponed,
                     parts.entry_queue.notify_ready,
@@ -129,13 +128,15 @@ class Session(Generic[T]):
             self._spawn_clock(parts.group.silence.run)
         if parts.delayed_acks is not None:
             self._spawn_clock(
-                partial(make_due, parts.delayed_acks, parts.ledger, parts.handed_out)
+                partial(
+                    ack_when_due, parts.delayed_acks, parts.ledger, parts.handed_out
+                )
             )
         self._spawn(
-            partial(parts.discovery.run, assignment.appeared, self._connection.restore)
+            partial(parts.discovery.run, assignment.add_found, self._connection.restore)
         )
-        if assignment.wrong is not None:
-            parts.entry_queue.fail(assignment.wrong)
+        if assignment.error is not None:
+            parts.entry_queue.fail(assignment.error)
         parts.guard.join(parts.entry_queue.guard_member)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply
-from penstock._tasks.reading.assignment import after_which
+from penstock._tasks.reading.assignment import exclusive_start
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection, behind
 from penstock.errors import CommandError, StreamMissing
@@ -93,7 +93,7 @@ class Groups:
 
     async def reset(self, stream: str, group: str, to: StartAt | str) -> None:
         """Set the position of a group in a stream, on all its shards."""
-        where = after_which(place(to, "reset_group(to)"))
+        where = exclusive_start(place(to, "reset_group(to)"))
         shards = await self._shards(stream)
         have = [await self._shard_state(shard, group) for shard in shards]
         if not any(have):

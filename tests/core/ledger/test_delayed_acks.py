@@ -38,6 +38,14 @@ def test_without_a_delay_an_entry_is_due_at_once() -> None:
     assert delay.take_due(100.0) == [one]
 
 
+def test_only_the_first_entry_that_waits_is_due_next() -> None:
+    delay = DelayedAcks(5.0)
+    assert delay.handed_out(entry(1), now=100.0)
+    assert not delay.handed_out(entry(2), now=100.0)
+    delay.take_due(105.0)
+    assert delay.handed_out(entry(3), now=106.0)
+
+
 def test_an_entry_that_was_redelivered_is_never_due() -> None:
     delay = DelayedAcks(5.0)
     one, two = entry(1), entry(2)

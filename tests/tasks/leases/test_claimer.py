@@ -16,9 +16,10 @@ from penstock._core.protocol.replies import Claimed, Pending
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
-from penstock._tasks.leases.claimer import Claimer, renew
+from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.pending_bodies import OnEntries
+from penstock._tasks.leases.renewal import renew
 from penstock.message import Shard
 from support.events import Events
 from support.ledger import A, SpyLedger, only, raw
@@ -49,11 +50,11 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     batch = only(ledger.acks.to_send())
 
     async def fetch(
-        _: Shard, ids: Sequence[bytes], book: Book
+        _: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], None]:
         if confirms:
             ledger.ack_confirmed(batch)
-        book([(id_, (b"msg", b"x")) for id_ in ids])
+        on_entries([(id_, (b"msg", b"x")) for id_ in ids])
         return (), None
 
     claimer = Claimer(

@@ -8,23 +8,25 @@ from typing import Any, cast
 
 import pytest
 
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 
 
 class FakeReader:
     """A reader that may wait for a read budget."""
 
     def __init__(self, *, waits: bool) -> None:
-        self.waits = waits
+        self.is_waiting = waits
         self.signals = 0
 
-    def room_again(self) -> None:
+    def resume(self) -> None:
         self.signals += 1
 
 
-def readers(budget: int, waiting: Sequence[bool]) -> tuple[Readers, list[FakeReader]]:
+def readers(
+    budget: int, waiting: Sequence[bool]
+) -> tuple[ReaderPool, list[FakeReader]]:
     nothing = cast("Any", SimpleNamespace())
-    made = Readers(
+    made = ReaderPool(
         nothing, nothing, budget=lambda *_: budget, spawn=nothing, make=nothing
     )
     each = [FakeReader(waits=waits) for waits in waiting]

@@ -28,9 +28,10 @@ class DelayedAcks:
         """The time at which the next entry is due; None if there is none."""
         return self._handed[0][0] if self._handed else None
 
-    def handed_out(self, entry: Entry, now: float) -> None:
-        """Record that a handler got an entry."""
+    def handed_out(self, entry: Entry, now: float) -> bool:
+        """Record that a handler got an entry; return whether it is due next."""
         self._handed.append((now + self._seconds, entry))
+        return len(self._handed) == 1
 
     def take_due(self, now: float) -> list[Entry]:
         """Take the entries that are due, without those that were delivered again."""

@@ -9,6 +9,7 @@ from math import inf
 from typing import Final
 
 from penstock._core.ledger.entry import Entry, ShardState, ShardStates
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock._core.ledger.states import (
     FAILED,
@@ -59,7 +60,14 @@ class LeaseClock:
         acks: Whether there are leases at all.
     """
 
-    __slots__ = ("_acks", "_lease", "_ready_queue", "_shards")
+    __slots__ = (
+        "_acks",
+        "_ask_first_after",
+        "_lease",
+        "_ready_queue",
+        "_renew_after",
+        "_shards",
+    )
 
     def __init__(
         self,
@@ -72,6 +80,9 @@ class LeaseClock:
         self._shards = shards
         self._ready_queue = ready_queue
         self._lease = lease
+        terms = LeaseTerms(lease)
+        self._renew_after = terms.renew_after
+        self._ask_first_after = terms.ask_first_after
         self._acks = acks
 
     def to_renew(self, now: float) -> list[LeaseRenewal]:
@@ -81,12 +92,12 @@ class LeaseClock:
         Of possible poison messages that wait to run alone only the first one is, so
         that other consumers can try the others.
         """
-        third, late_before = now - self._lease / 3, self.late(now)
+        renew_before, late_before = now - self._renew_after, self.late(now)
         left = set(map(id, self._ready_queue.spare_probes()))
         due = [
             entry
             for entry in self._shards.entries()
-            if entry.leased_at <= third
+            if entry.leased_at <= renew_before
             and entry.state is not UNSETTLED
             and id(entry) not in left
         ]
@@ -136,7 +147,7 @@ class LeaseClock:
 
     def late(self, now: float) -> float:
         """Return the time before which leases have used up two thirds by now."""
-        return now - self._lease * 2 / 3
+        return now - self._ask_first_after
 
     def ended(self, now: float) -> float:
         """Return the time before which a lease that has not been renewed has ended."""

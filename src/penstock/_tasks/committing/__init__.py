@@ -1,1 +1,1 @@
-"""Tasks that tell the server: acknowledgements, dead letters, and timers."""
+"""Committing: acknowledgements, dead letters, and the timers of both."""

@@ -1,7 +1,7 @@
-"""The committer: sends outcomes in batches, and is the only one who writes them.
+"""The committer: sends outcomes in batches, and is the only task that sends them.
 
-It waits for the first outcome, then for the interval to end or as many outcomes as
-may wait, whatever comes first; neither messages nor reads have a part in it.
+It waits for the first outcome, and then until the interval ends or as many outcomes as
+may wait are there. It depends on neither messages nor reads.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import anyio
 from penstock._connection.reconnect import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import Entry
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.clock import now
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
-from penstock._tasks.committing.floor_tracker import FloorTracker
-from penstock._tasks.group import Membership, refusal
-from penstock._tasks.leases.claimer import renew
+from penstock._tasks.group import FloorTracker, Membership, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.leases.renewal import renew
+from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ClosedError, ConnectionLost, ServerError
@@ -34,30 +35,36 @@ from penstock.events import Event, OnEvent
 
 __all__ = ["Committer"]
 
-# Bytes of an entry that is not read only to find out whether it is still there, and of
-# those that are read at a time: other replies wait behind them.
+# The bytes above which an entry is not read only to check whether it still exists, and
+# the bytes of the entries that are read at a time: other replies wait behind them.
 _LARGE: Final = 64 * 1024
 _PAGE: Final = 1024 * 1024
-# Seconds after which deleted entries are reported while the search for them goes on.
-_TELL: Final = 5.0
+# The seconds after which deleted entries are reported though no search has ended.
+_REPORT_DELETED_EVERY: Final = 5.0
 
 
-class Committer:
-    """Tells the server what is done.
+class Committer(StoppableTask):
+    """Acknowledges entries, renews leases and has dead letters written.
+
+    If the committer is cut, unsent outcomes stay in the ledger, and it can be revived.
 
     Args:
         connection: The command connection.
-        ledger: Has the outcomes.
-        member: The group's, and whose entries are in the ledger.
-        claims: Claims entries that are ours.
-        lease: Seconds; leases are looked after six times in it.
+        ledger: The consumer's ledger, which has the outcomes.
+        member: The consumer's place in the group.
+        claims: Claims the consumer's own entries.
+        lease: The lease in seconds. Leases to renew are looked for six times in it.
         on_renewed: Called after leases were renewed.
-        interval: Seconds that the first outcome may wait; None: until it is asked for.
-        outcomes: Rung when there is something to look at.
-        sending: Held from when outcomes are taken for sending until they are answered.
+        interval: The seconds for which the first outcome may wait; None to send only on
+            demand.
+        outcomes: Set when there may be something to send.
+        sending: Held from when outcomes are taken for sending until their replies.
         dead_letter_writer: Writes dead letters, if they are kept.
-        floor_tracker: Looks how far the group has come.
-        on_event: Told of acknowledgements that the server did not take.
+        floor_tracker: Tracks the group's floor.
+        on_event: Receives refused and late acknowledgements.
+
+    Attributes:
+        on_round: Called after each round, when its outcomes have been sent.
     """
 
     def __init__(
@@ -76,17 +83,18 @@ class Committer:
         floor_tracker: FloorTracker,
         on_event: OnEvent,
     ) -> None:
+        super().__init__()
         self._connection = connection
         self._ledger = ledger
         self._member = member
         self._group = member.group
         self._claims = claims
         self._lease = lease
-        # What was told of outcomes that came too late.
-        self._late = 0
-        self._look_every = lease / 6
-        self._look_at = now() + self._look_every
-        self._report_deleted_at = now() + _TELL
+        self._terms = terms = LeaseTerms(lease)
+        # How many late outcomes have been reported.
+        self._late_reported = 0
+        self._renew_at = now() + terms.look_every
+        self._report_deleted_at = now() + _REPORT_DELETED_EVERY
         self._on_renewed = on_renewed
         self._interval = interval
         self._outcomes = outcomes
@@ -95,28 +103,20 @@ class Committer:
         self._floor_tracker = floor_tracker
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
-        # Somebody waits for outcomes to be on the server: no interval.
+        # The number of callers that wait for outcomes to be confirmed, which end the
+        # interval.
         self._urgent = 0
         self._rounds = Generation()
-        # The consumer closes: what need not be known any more is not asked.
+        # Whether the consumer closes, so that nothing else is requested.
         self._hurried = False
-        # What kept the last outcomes from being sent.
-        self._trouble: ServerError | None = None
-        # Called after each round, for those who wait for what it has sent.
+        # The error that kept the last outcomes from being confirmed.
+        self._last_error: ServerError | None = None
         self.on_round: Callable[[], None] = lambda: None
-        self.revive()
-
-    def revive(self) -> None:
-        """Get ready to run, again too after it has ended."""
-        # Shielded: another task of ours that fails must not keep the consumer from
-        # being closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
-        self.ended = False
 
     async def run(self) -> None:
         """Send outcomes until cut, over any number of reconnects."""
         try:
-            with self._scope:
+            with self._until_cut():
                 while True:
                     await self._wait()
                     try:
@@ -126,7 +126,7 @@ class Committer:
                         if self._dead_letter_writer is not None:
                             await self._dead_letter_writer.round()
                     except ConnectionLost as error:
-                        self._trouble = error
+                        self._last_error = error
                         await self._connection.restore(error.reason)
                     self._report_late()
                     self._rounds.advance()
@@ -134,105 +134,101 @@ class Committer:
         finally:
             report_deleted(self._ledger, self._group, self._on_event)
             self._report_late()
-            self.ended = True
             self._rounds.advance()
 
-    def cut(self) -> None:
-        """End it now; what is unsent stays in the ledger."""
-        self._scope.cancel()
-
     def hurry(self) -> None:
-        """Spend no more round trips on anything but outcomes: the consumer closes."""
+        """Use round trips for outcomes only, because the consumer closes."""
         self._hurried = True
 
     async def flush(self) -> None:
-        """Wait until all that is acknowledged by now is on the server.
+        """Wait until the server has confirmed everything that is acknowledged by now.
 
         Raises:
-            ClosedError: The consumer closed before; its cause says what kept it from
-                sending them, if something did.
+            ClosedError: The consumer closed before. Its cause is the error that kept
+                the outcomes from being confirmed, if there was one.
         """
         waiting = self._ledger.shards.unconfirmed()
         self._urgent += 1
         try:
             while any(entry.unconfirmed for entry in waiting):
-                if self.ended:
-                    raise ClosedError("consumer") from self._trouble
+                if self.has_ended:
+                    raise ClosedError("consumer") from self._last_error
                 self._outcomes.set()
                 await self._rounds.wait()
         finally:
             self._urgent -= 1
 
-    async def settle(self) -> None:
-        """Have what is acknowledged by now sent, and wait for that; not on demand only.
+    async def flush_once(self) -> None:
+        """Send what is acknowledged by now, and wait for the reply.
 
-        Waits for no more than a reply: the server may refuse it for long.
+        Does not wait until it is confirmed, since the server may refuse it for long.
+        Does nothing if outcomes are sent on demand only.
         """
         if self._interval is None:
             return
         waiting = self._ledger.shards.unconfirmed()
         self._urgent += 1
         try:
-            # One round may be under way without them.
+            # A round may be under way that does not contain them.
             for _ in range(2):
-                if any(e.unconfirmed for e in waiting) and not self.ended:
+                if any(e.unconfirmed for e in waiting) and not self.has_ended:
                     self._outcomes.set()
                     await self._rounds.wait()
         finally:
             self._urgent -= 1
 
     async def _wait(self) -> None:
-        """Wait until there is something to send, or leases have to be looked after."""
-        while not (self._due or self._letters() == 0.0):
-            wait = self._look_at - now()
+        """Wait until there is something to send, or leases have to be renewed."""
+        while not (self._due or self._dead_letters_due_in() == 0.0):
+            wait = self._renew_at - now()
             if wait <= 0 or self._connection.lost or self._ledger.leases.overdue(now()):
                 return
-            if (letters := self._letters()) is not None:
-                wait = min(wait, letters)
-            await self._rest(wait)
+            if (due_in := self._dead_letters_due_in()) is not None:
+                wait = min(wait, due_in)
+            await self._wait_at_most(wait)
         ledger = self._ledger
         if ledger.acks.full or ledger.urgent or self._urgent or self._interval is None:
             return
         self._outcomes.clear()
-        await self._rest(self._interval)
+        await self._wait_at_most(self._interval)
 
-    async def _rest(self, longest: float) -> None:
-        """Wait for a ring; tell if the event loop did not come back to us in time."""
+    async def _wait_at_most(self, longest: float) -> None:
+        """Wait for outcomes; report if the event loop was blocked meanwhile."""
         due = now() + longest
         with anyio.move_on_after(longest):
             await self._outcomes.wait()
         late = now() - due
-        if late > 2 * self._look_every:  # a third of the lease
+        if late > self._terms.renew_after:
             facts = {"group": ascii(self._group), "seconds": round(late, 3)}
-            facts["lease"] = 6 * self._look_every
+            facts["lease"] = self._lease
             self._on_event(Event("loop_blocked", logging.WARNING, facts))
 
     @property
     def _due(self) -> bool:
-        """Whether there is something to send, if not at once."""
+        """Whether there are outcomes to send, at once or later."""
         on_demand = self._interval is None
         return bool(self._ledger.acks.uncommitted and (self._urgent or not on_demand))
 
-    def _letters(self) -> float | None:
-        """Give the seconds until dead letters can be written, if there are any."""
+    def _dead_letters_due_in(self) -> float | None:
+        """Return the seconds until dead letters can be written; None without any."""
         return (
             None
             if self._dead_letter_writer is None
-            else self._dead_letter_writer.wait()
+            else self._dead_letter_writer.due_in()
         )
 
     async def _renew(self) -> None:
         at = now()
-        if at < self._look_at and not self._ledger.leases.overdue(at):
+        if at < self._renew_at and not self._ledger.leases.overdue(at):
             return
         if at >= self._report_deleted_at:
-            # Those of which no search has come to its end since.
+            # Deleted entries that were found by searches which have not ended.
             report_deleted(self._ledger, self._group, self._on_event)
-            self._report_deleted_at = at + _TELL
+            self._report_deleted_at = at + _REPORT_DELETED_EVERY
         lost, refused = await renew(
             self._connection, self._ledger, self._member, self._claims, self._lease
         )
-        self._look_at = at + self._look_every
+        self._renew_at = at + self._terms.look_every
         self._on_renewed()
         if refused is not None:
             await self._refused("renewal_refused", refused)
@@ -242,11 +238,14 @@ class Committer:
             self._on_event(Event("lease_lost", logging.ERROR, facts))
 
     def _report_late(self) -> None:
-        """Tell of outcomes that came when their messages were somebody else's."""
+        """Report outcomes of messages that other consumers owned by then."""
         late = self._ledger.counters.late
-        if late > self._late:
-            facts = {"group": ascii(self._group), "messages": late - self._late}
-            self._late = late
+        if late > self._late_reported:
+            facts = {
+                "group": ascii(self._group),
+                "messages": late - self._late_reported,
+            }
+            self._late_reported = late
             self._on_event(Event("outcome_late", logging.WARNING, facts))
 
     async def _round(self) -> None:
@@ -254,15 +253,17 @@ class Committer:
             return
         async with self._sending:
             sent = await self._send(self._ledger.acks.to_send())
-        refused = [reply for batch, reply in sent if not self._conclude(batch, reply)]
+        refused = [
+            reply for batch, reply in sent if not self._record_reply(batch, reply)
+        ]
         for batch, reply in sent:
             if isinstance(reply, int) and reply < len(batch.entries):
-                await self._explain(batch, reply)
+                await self._check_mismatch(batch, reply)
         if refused:
             await self._refused("commit_refused", refused[0])
         else:
             self._backoff.progress()
-            self._trouble = None
+            self._last_error = None
             if not self._hurried:
                 await self._floor_tracker.look()
 
@@ -274,24 +275,24 @@ class Committer:
                     for batch in batches
                 ]
             )
-        except BaseException:  # cancelled, too: closing sends them again
+        except BaseException:  # also if cancelled: closing sends them again
             for batch in batches:
                 self._ledger.acks.unconfirmed(batch)
             raise
         return list(zip(batches, answers, strict=True))
 
     async def _refused(self, what: str, reply: ErrorReply) -> None:
-        """Tell of a refusal that may pass, and wait before the next try."""
-        self._trouble = refusal(self._connection.server, "XACK", reply)
+        """Report a transient refusal, and wait before the next attempt."""
+        self._last_error = refusal(self._connection.server, "XACK", reply)
         self._on_event(Event(what, facts={"reply": reply.text}))
-        # Reads may go well meanwhile, so it is not the link's pace.
+        # Reads may succeed meanwhile, so this is not the connector's backoff.
         await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311
 
-    def _conclude(self, batch: AckBatch, reply: Any) -> bool:
-        """Book one shard's reply; False if its batch has to be sent again."""
+    def _record_reply(self, batch: AckBatch, reply: Any) -> bool:
+        """Record one shard's reply; return False if its batch has to be sent again."""
         sent = len(batch.entries) + len(batch.deleted_ids)
         if isinstance(reply, ErrorReply):
-            # A user who lost a permission may get it back: what is done stays done.
+            # A user who lost a permission may get it back, so the outcomes are kept.
             if reply.trouble not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
                 self._ledger.acks.unconfirmed(batch)
                 return False
@@ -299,12 +300,12 @@ class Committer:
         self._ledger.ack_confirmed(batch)
         return True
 
-    async def _explain(self, batch: AckBatch, acknowledged: int) -> None:
-        """Report acknowledgements that found nothing, unless entries were deleted.
+    async def _check_mismatch(self, batch: AckBatch, acknowledged: int) -> None:
+        """Report acknowledged entries that were not pending, unless they were deleted.
 
-        From Redis 7 on, any renewal or takeover removes a deleted entry from the
-        pending list. If that accounts for what is missing, nothing is wrong. Otherwise
-        somebody else has acknowledged them, or the group was recreated.
+        From Redis 7 on, any renewal or claim removes a deleted entry from the pending
+        list. If that explains all missing entries, nothing is wrong. Otherwise another
+        consumer has acknowledged them, or the group was recreated.
         """
         if batch.repeated or batch.shard_state.replaced:
             return
@@ -312,7 +313,7 @@ class Committer:
         deleted = 0
         summary = commands.xpending_summary(key, self._group)
         [group] = await self._connection.calls([summary])
-        if not isinstance(group, ErrorReply):  # else it is gone, with the stream or not
+        if not isinstance(group, ErrorReply):  # else the group does not exist
             deleted = await self._count_deleted(batch, missing)
         if deleted < missing:
             sent = len(batch.entries) + len(batch.deleted_ids)
@@ -320,7 +321,7 @@ class Committer:
             self._floor_tracker.doubt(batch.shard_state.shard)
 
     async def _count_deleted(self, batch: AckBatch, most: int) -> int:
-        """Count entries of a batch that may have been deleted, up to a number."""
+        """Return how many entries of a batch may have been deleted, up to a number."""
         key = batch.shard_state.shard.key
         deleted = sum(entry.size > _LARGE for entry in batch.entries)
         for page in _pages(batch.entries):
@@ -337,7 +338,7 @@ class Committer:
 
 
 def _pages(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Divide entries that are not large into pages of bounded size."""
+    """Yield entries that are not large in pages of bounded size."""
     page, size = list[Entry](), 0
     for entry in entries:
         if entry.size > _LARGE:

@@ -1,4 +1,4 @@
-"""Burying: what was given up is copied to the dead letters, and then acknowledged."""
+"""Dead-letter writer: copies failed entries to the dead letters, and acknowledges."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ from penstock.events import Event, OnEvent
 
 __all__ = ["DeadLetterWriter"]
 
-# Letters in one write; they carry bodies.
-_MOST: Final = 100
-# Words of a letter that Lua's stack holds for certain; it has room for 8,000.
-_UNPACKED: Final = 7000
+# The most dead letters of one write, which contains their bodies.
+_BATCH: Final = 100
+# The most words of a dead letter that are sure to fit on Lua's stack of 8,000.
+_UNPACK_LIMIT: Final = 7000
 
 
 class DeadLetterWriter:
     """Writes dead letters.
 
-    By a script that copies and acknowledges at once, if the entry is pending for us
-    still: so there is one letter, however often it has to be sent. Where the server
-    does not take it, the copy is written first, and the entry acknowledged when that
-    is confirmed: then a crash in between makes a second letter.
+    A script copies and acknowledges an entry in one step, if the entry is still pending
+    for this consumer. So there is one dead letter, however often the script has to be
+    sent. Where the server refuses the script, the copy is written first, and the entry
+    is acknowledged when the copy is confirmed. Then a crash in between leads to a
+    second dead letter.
 
     Args:
         connection: The command connection.
-        ledger: Has the entries.
-        member: Whose they are.
-        name: The dead letters' stream; `{stream}` in it is the entry's own.
-        sending: Held from when letters are taken for sending until they are answered.
-        on_event: Told when the server does not take a letter.
+        ledger: The consumer's ledger, which has the entries.
+        member: The consumer's place in the group.
+        name: The name of the dead letters' stream. `{stream}` in it is replaced by the
+            entry's stream.
+        sending: Held from when dead letters are taken for sending until their replies.
+        on_event: Receives refusals.
     """
 
     def __init__(
@@ -65,28 +67,28 @@ class DeadLetterWriter:
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
         self._may_script = True
-        # Those that were sent before, and whose reply was lost.
+        # Entries that were sent before, and whose reply was lost.
         self._unanswered: set[Entry] = set()
-        # When what was refused is tried again.
-        self._again_at = 0.0
+        # The time when refused dead letters are sent again.
+        self._retry_at = 0.0
 
-    def wait(self) -> float | None:
-        """Give the seconds until there is something to do; None if there is nothing."""
+    def due_in(self) -> float | None:
+        """Return the seconds until a dead letter can be sent; None without any."""
         if not self._ledger.acks.dead_lettering:
             return None
-        return max(0.0, self._again_at - monotonic())
+        return max(0.0, self._retry_at - monotonic())
 
     async def round(self) -> None:
-        """Write what waits, if it is time to.
+        """Write the dead letters that wait, unless a refusal is too recent.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
         """
-        while self.wait() == 0.0:
+        while self.due_in() == 0.0:
             async with self._sending:
-                dead = self._ledger.acks.dead_letters_to_send(_MOST)
+                dead = self._ledger.acks.dead_letters_to_send(_BATCH)
                 if not dead:
-                    return  # all that there are have been sent
+                    return  # all of them have been sent
                 await self._write(dead)
 
     async def _write(self, dead: Sequence[Entry]) -> None:
@@ -98,7 +100,7 @@ class DeadLetterWriter:
             for entry in dead:
                 self._ledger.dead_letter_unconfirmed(entry)
             sent = self._unanswered.union(dead)
-            # The others have been lost or released meanwhile.
+            # The other entries have been lost or released meanwhile.
             self._unanswered = {
                 entry for entry in sent if entry.state is TO_DEAD_LETTER
             }
@@ -116,7 +118,7 @@ class DeadLetterWriter:
         if refused is None:
             self._backoff.progress()
             return
-        self._again_at = monotonic() + self._backoff.failed(0.5)
+        self._retry_at = monotonic() + self._backoff.failed(0.5)
         facts = {"messages": self._ledger.acks.dead_lettering, "reply": refused.text}
         self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
 
@@ -124,22 +126,23 @@ class DeadLetterWriter:
         repeated = entry in self._unanswered
         self._unanswered.discard(entry)
         if isinstance(reply, int):
-            # Not pending any more after a lost reply: most likely that one did it.
+            # An entry that is not pending after a lost reply: most likely the command
+            # of that reply has acknowledged it.
             self._ledger.dead_letter_confirmed(entry, ours=bool(reply) or repeated)
         else:
             self._ledger.dead_letter_written(entry)
 
     def _command(self, entry: Entry) -> commands.Command:
-        letter, member = self._letter(entry), self._member
+        letter, member = self._dead_letter(entry), self._member
         to = self._name.replace("{stream}", entry.shard.stream).encode()
-        if not self._may_script or len(letter) > _UNPACKED:
+        if not self._may_script or len(letter) > _UNPACK_LIMIT:
             return commands.xadd(to, letter)
         key, id_ = entry.shard.key, entry.id
         return scripts.bury(key, member.group, member.name, id_, dead=to, letter=letter)
 
-    def _letter(self, entry: Entry) -> list[bytes]:
+    def _dead_letter(self, entry: Entry) -> list[bytes]:
         disposition = entry.disposition
-        assert isinstance(disposition, DeadLettered)  # noqa: S101 - that is how it came here
+        assert isinstance(disposition, DeadLettered)  # noqa: S101 - true in this state
         return dead_letter.write(
             entry.fields,
             dead_letter.Origin(
@@ -157,5 +160,5 @@ class DeadLetterWriter:
 
 
 def _no_scripts(reply: ErrorReply) -> bool:
-    """Tell whether it is scripts that the server refuses, and not the letter."""
+    """Return whether the server refuses scripts, and not this dead letter."""
     return reply.trouble is ErrorKind.FATAL

@@ -44,7 +44,7 @@ class EntryQueue:
         lease: The lease in seconds.
         confirms: Whether outcomes are sent without the user's demand.
         delay: Under DELAYED, records which entries are handed out and when.
-        handed_out: Under DELAYED, set whenever an entry is handed out.
+        handed_out: Under DELAYED, set when an entry is handed out while none waits.
         check: Refuses calls from another event loop or thread.
 
     Attributes:
@@ -231,8 +231,9 @@ class EntryQueue:
 
     def _start_ack_delay(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
-            self._delay.handed_out(entry, now())
-            self._handed_out.set()
+            first = self._delay.handed_out(entry, now())
+            if first:
+                self._handed_out.set()
         return entry
 
     async def take_one(self) -> Entry | None:

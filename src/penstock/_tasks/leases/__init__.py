@@ -1,1 +1,1 @@
-"""Leases: renewed, claimed from dead consumers, counted, and released on closing."""
+"""Leases: renewal, claims from dead consumers, delivery counts, release on closing."""

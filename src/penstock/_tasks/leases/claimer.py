@@ -1,4 +1,4 @@
-"""Leases: kept on what we have, taken over on what nobody answers for."""
+"""The claimer: claims entries whose lease has ended, and removes dead consumers."""
 
 from __future__ import annotations
 
@@ -10,128 +10,49 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from penstock._connection.reconnect import CommandConnection
-from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
-from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import (
-    Claimed,
-    ErrorKind,
-    ErrorReply,
-    Pending,
-    RawEntry,
-)
+from penstock._core.protocol.replies import Claimed, ErrorReply, Pending, RawEntry
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.dead_consumers import reap
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
-from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.release import channel, release_entries
+from penstock._tasks.leases.renewal import ask_owners
+from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reporting import id_list, report_deleted
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["Claimer", "renew"]
+__all__ = ["Claimer"]
 
 Fetch: TypeAlias = Callable[
-    [Shard, Sequence[bytes], Book],
+    [Shard, Sequence[bytes], OnEntries],
     Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
 ]
 
-# A page of XAUTOCLAIM has the server look at ten times as many entries; a million
-# pending ones must not hold it up (chrisguidry/docket#463).
+# For a page of XAUTOCLAIM the server looks at up to ten times as many entries, and a
+# million pending entries must not block it (chrisguidry/docket#463).
 _PAGE: Final = 100
 _PAGES: Final = 10
-# So many suspects that have to run alone may wait here.
+# The most probes (possible poison messages that run alone) that may wait here.
 _PROBES: Final = 16
-# Where nobody can tell us what was given back, we look this often; in seconds.
-_LOOK: Final = 0.9
-# However often we are told, we search no more often; in seconds.
-_PACE: Final = 0.1
+# The most seconds between two searches if notifications of released entries can't be
+# received.
+_SEARCH_EVERY: Final = 0.9
+# The least seconds between two searches, however many notifications arrive.
+_LEAST_PAUSE: Final = 0.1
 
 
 def _presence(shard: Shard, member: Membership) -> bytes:
-    """Name the channel to which only the consumer of a name listens."""
+    """Return the channel to which only the consumer with this name listens."""
     words = (b"penstock:consumer", shard.key, member.group.encode())
     return b":".join((*words, member.name.encode()))
-
-
-async def renew(
-    connection: CommandConnection,
-    ledger: Ledger,
-    member: Membership,
-    claims: OwnClaims,
-    lease: float,
-) -> tuple[list[bytes], ErrorReply | None]:
-    """Renew what has used up a third of its lease.
-
-    Where so much time has passed that others may have claimed it, it is asked first who
-    owns it: where scripts are forbidden, the claim itself does not tell.
-
-    Returns:
-        The ids of what other consumers own now, and a refusal that may pass.
-
-    Raises:
-        ConnectionLost: The connection ended before the replies.
-    """
-    asked_at = now()
-    renewals = ledger.to_renew(asked_at)
-    late = [due for due in renewals if due.late]
-    kept = [due for due in renewals if not due.late]
-    lost: list[bytes] = []
-    refused: ErrorReply | None = None
-    questions = [_ask_owner(member, due.shard_state.shard, due.ids) for due in late]
-    asked = iter(await connection.calls([each for asks in questions for each in asks]))
-    for due, asks in zip(late, questions, strict=True):
-        answers = [next(asked) for _ in asks]
-        error = next((each for each in answers if isinstance(each, ErrorReply)), None)
-        if error is None:
-            ours = [pending.id for page in answers for pending in page]
-            lost += ledger.removals.lose_all_but(due, ours)
-        elif not _is_gone(error):
-            refused = error
-            continue  # it may be others', and is not taken back unasked
-        kept.append(due)
-    kept = [due for due in kept if due.ids]
-    renewed = [_claim(due, asked_at, lease) for due in kept]
-    for due, reply in zip(kept, await claims.claim(connection, renewed), strict=True):
-        if not isinstance(reply, ErrorReply):
-            lost += ledger.removals.lose_all_but(due, reply)
-            ledger.leases.renewed(due, asked_at)
-        elif _is_gone(reply):
-            # Nobody else can have it. It is handled here, though it may come again.
-            ledger.leases.renewed(due, asked_at)
-        else:
-            refused = reply
-    return lost, refused
-
-
-def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
-    youngest = max(entry.leased_at for entry in due.entries)
-    return OwnClaim(due.shard_state.shard, due.ids, min_idle(at - youngest, lease))
-
-
-def _is_gone(reply: ErrorReply) -> bool:
-    """Tell whether there is no group any more in which something could be whose."""
-    return reply.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
-
-
-def _ask_owner(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
-    """Ask for each entry whether it is ours still.
-
-    Not for all from the first to the last: any number of ours may lie between them that
-    nobody here knows of, for example those whose acknowledgement was dropped because
-    their key was of another type for a while.
-    """
-    key, group, name = shard.key, member.group, member.name
-    return [
-        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
-        for id_ in ids
-    ]
 
 
 def _counts(
@@ -139,7 +60,8 @@ def _counts(
 ) -> dict[bytes, int]:
     """Return the delivery counts of claimed entries, without those lost since.
 
-    Where the server does not tell, it is taken for 1: there may have been a start.
+    Where the server refuses to tell the count, it is assumed to be 1: the entry may
+    have been started.
     """
     counts = {}
     for id_, answer in zip(ids, answers, strict=True):
@@ -150,21 +72,24 @@ def _counts(
     return counts
 
 
-class Claimer:
-    """Takes over, as far as there is room, what others left longer than the lease.
+class Claimer(StoppableTask):
+    """Claims entries of other consumers whose leases have ended, as many as fit.
+
+    If the claimer is cut during a claim, it is `stranded`.
 
     Args:
         connection: The command connection.
-        fetch: Reads entries on the connection of their shard's reader: the command
-            connection has subscribed, and the server closes it if 32 MB wait on it.
-        ledger: Where it is booked.
-        entry_queue: Told what there is.
-        member: Whose it becomes.
-        claims: Claims entries that are ours.
-        cursors: Have the shards to look at.
-        lease: Seconds after which it may be taken.
-        interval: Seconds between two searches.
-        on_event: Told of takeovers, and of what is refused.
+        fetch: Reads entries on the connection of their shard's reader. The command
+            connection has subscribed to channels, and the server closes it as soon as
+            32 MB of output wait on it.
+        ledger: The ledger in which claimed entries are recorded.
+        entry_queue: Is notified of new entries.
+        member: The consumer's place in the group.
+        claims: Claims the consumer's own entries.
+        cursors: The positions in the shards to search.
+        lease: The seconds of idle time after which an entry may be claimed.
+        interval: The seconds between two searches.
+        on_event: Receives claims and refusals.
     """
 
     def __init__(
@@ -181,85 +106,72 @@ class Claimer:
         interval: float,
         on_event: OnEvent,
     ) -> None:
+        super().__init__()
         self._connection = connection
         self._fetch = fetch
         self._ledger = ledger
         self._entry_queue = entry_queue
         self._member = member
         self._claims = claims
-        self._reads = cursors
+        self._slot_cursors = cursors
         self._lease = lease
         self._interval = interval
         self._on_event = on_event
-        # Where each shard's search goes on; a search may end before the list does.
+        # The id at which the next search of each shard begins. A search may end before
+        # the pending list does.
         self._cursors: defaultdict[bytes, bytes] = defaultdict(lambda: b"0-0")
         self._released = AutoResetEvent()
-        # The connection on which we listen, if we may, and to what.
+        # The number of the connection that listens for notifications, the keys of the
+        # shards for which it does, and whether that is permitted.
         self._listening_on: int | None = None
-        self._heard: set[bytes] = set()
-        self._may_listen = True
-        # The last search ended because there was no room for more.
+        self._listening_to: set[bytes] = set()
+        self._can_listen = True
+        # Whether the last search ended because no more entries fit.
         self._cut_short = False
-        # Or because it was long enough for now: the list goes on.
+        # Whether it ended because it had looked at enough pages.
         self._unfinished = False
         self._may_reap = True
         self._reaped_at = now()
-        self._stopping = False
-        # A takeover is under way: cancelling now could strand what it brings.
-        self._asking = False
-        # Shielded: what cancels whoever holds the consumer must not keep it from being
-        # closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
-        self._ended = anyio.Event()
+        # Whether a claim is under way, whose entries a cancellation could strand.
+        self._claiming = False
 
     @property
     def stranded(self) -> bool:
-        """Whether a takeover was given up that may have brought entries unseen."""
-        return self._asking
+        """Whether a claim was abandoned whose entries may be pending and unknown."""
+        return self._claiming
 
     async def run(self) -> None:
         """Search, wait, and search again, until stopped."""
-        try:
-            with self._scope:
-                while not self._stopping:
-                    await self._round()
-        finally:
-            self._ended.set()
+        with self._until_cut():
+            while not self._stopping:
+                await self._round()
 
-    def look(self) -> None:
-        """Search now: there are shards that were not searched before."""
+    def search_now(self) -> None:
+        """Search now, because there are shards that were not searched before."""
         self._released.set()
 
-    def room_again(self) -> None:
-        """Go on with a search that ended for want of room."""
+    def resume(self) -> None:
+        """Continue a search that ended because no more entries fitted."""
         if self._cut_short:
             self._released.set()
 
     async def stop(self) -> None:
-        """End it; a takeover under way is seen through.
+        """Stop searching; a claim under way is completed.
 
-        That may take a server's time without end: bound it, and then call `cut`.
+        The server may take any time for that, so set a timeout and then call `cut`.
         """
         self._stopping = True
-        if not self._asking or self._connection.lost:
+        if not self._claiming or self._connection.lost:
             self.cut()
-        await self._ended.wait()
-
-    def cut(self) -> None:
-        """End it now; what a takeover under way may bring is `stranded`."""
-        self._scope.cancel()
-
-    async def ended(self) -> None:
-        """Wait until it has ended: it books nothing more then."""
-        await self._ended.wait()
+        await self.ended()
 
     async def _round(self) -> None:
         try:
             await self._listen()
             self._cut_short = self._unfinished = False
-            for position in self._reads.positions:
-                # What we have left pending ourselves the reader finds; both of us
-                # would count it as two deliveries.
+            for position in self._slot_cursors.positions:
+                # The reader recovers this consumer's own pending entries. If both read
+                # them, they would count as delivered twice.
                 if not position.recovering and position.broken is None:
                     await self._search(position.shard)
             await self._reap()
@@ -267,52 +179,57 @@ class Claimer:
             if self._stopping:
                 return
             await self._connection.restore(error.reason)
-            # What a lost reply took over is ours unseen, until its lease has ended.
-            self._asking = False
+            # Entries that were claimed in a lost reply are pending for this consumer
+            # and unknown until their lease has ended.
+            self._claiming = False
             return
         except ClosedError:
-            # The reader has ended: what was taken over is given back on closing.
+            # The reader has ended. The claimed entries are released on closing.
             self._stopping = True
         if not self._stopping:
             if not self._cut_short:
-                await anyio.sleep(_PACE)
+                await anyio.sleep(_LEAST_PAUSE)
             if self._unfinished:
                 return
             with anyio.move_on_after(self._pause()):
                 await self._released.wait()
 
     def _pause(self) -> float:
-        interval = self._interval if self._may_listen else min(_LOOK, self._interval)
+        interval = (
+            self._interval if self._can_listen else min(_SEARCH_EVERY, self._interval)
+        )
         return interval * (0.75 + random.random() / 2)  # noqa: S311 - only jitter
 
     async def _listen(self) -> None:
         first = self._listening_on is None
         if self._listening_on != self._connection.number:
-            self._heard.clear()
-        shards = [s for s in self._reads.shards if s.key not in self._heard]
-        if not self._may_listen or not shards:
+            self._listening_to.clear()
+        shards = [
+            s for s in self._slot_cursors.shards if s.key not in self._listening_to
+        ]
+        if not self._can_listen or not shards:
             return
         if first:
-            await self._look_for_namesakes(shards)
+            await self._check_name_in_use(shards)
         number = self._connection.number
         channels = [channel(shard, self._member.group) for shard in shards]
         channels += [_presence(shard, self._member) for shard in shards]
-        self._may_listen = await self._connection.listen(channels, self._released.set)
+        self._can_listen = await self._connection.listen(channels, self._released.set)
         self._listening_on = number
-        self._heard.update(shard.key for shard in shards)
+        self._listening_to.update(shard.key for shard in shards)
 
-    async def _look_for_namesakes(self, shards: Sequence[Shard]) -> None:
-        """Warn of a consumer of our name: each would take the other's entries anew."""
+    async def _check_name_in_use(self, shards: Sequence[Shard]) -> None:
+        """Report another consumer with this name: each would claim all entries."""
         channels = [_presence(shard, self._member) for shard in shards]
         [reply] = await self._connection.calls([commands.pubsub_numsub(channels)])
         if not isinstance(reply, ErrorReply) and any(reply):
             self._report("name_in_use", shards[0], consumer=ascii(self._member.name))
 
     async def _search(self, shard: Shard) -> None:
-        """Look through a shard's pending list, from where the last search ended."""
+        """Search a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
-            room = self._ledger.flow.claim_budget(now())
-            if not room or self._stopping:
+            budget = self._ledger.flow.claim_budget(now())
+            if not budget or self._stopping:
                 self._cut_short = True
                 return
             command = commands.xautoclaim(
@@ -321,45 +238,47 @@ class Claimer:
                 self._member.name,
                 idle=int(self._lease * 1000),
                 cursor=self._cursors[shard.key],
-                count=min(room, _PAGE),
+                count=min(budget, _PAGE),
             )
-            self._asking = True
+            self._claiming = True
             asked = now()
-            # What was ours, and is acknowledged between its takeover and its booking,
-            # is done.
+            # An entry that was this consumer's before, and that is acknowledged between
+            # the claim and its recording, is done.
             with self._ledger.deliveries.recovering(shard):
                 [reply] = await self._connection.calls([command])
                 if isinstance(reply, ErrorReply):
-                    self._asking = False
+                    self._claiming = False
                     self._report("claim_refused", shard, reply=reply.text)
                     return
                 page: Claimed = reply
                 self._cursors[shard.key] = page.cursor
-                left = await self._book(shard, page, asked)
+                left = await self._record(shard, page, asked)
                 if left:
-                    await self._leave(shard, left, asked)
-            self._asking = False
+                    await self._release_rest(shard, left, asked)
+            self._claiming = False
             if left or self._cursors[shard.key] == b"0-0":
                 report_deleted(self._ledger, self._member.group, self._on_event)
                 return
         self._unfinished = True
 
-    async def _book(self, shard: Shard, page: Claimed, asked: float) -> Sequence[bytes]:
-        """Read what was taken over, and book it; gives what there was no room for."""
+    async def _record(
+        self, shard: Shard, page: Claimed, asked: float
+    ) -> Sequence[bytes]:
+        """Read and record claimed entries; return the ids of those that did not fit."""
         ledger, member, ids = self._ledger, self._member, page.ids
-        # What is in hand was read whole, and is handled all the same.
+        # Deleted entries that the ledger has were read before, and are handled anyway.
         in_hand = ledger.shards.ids(shard)
         ledger.deliveries.deleted(
             shard, [id_ for id_ in page.deleted if id_ not in in_hand]
         )
         if not ids:
             return ()
-        pending = await self._connection.calls(_ask_owner(member, shard, ids))
+        pending = await self._connection.calls(ask_owners(member, shard, ids))
         counts = _counts(ids, pending)
         taken = 0
         here: list[bytes] = []
 
-        def book(entries: Sequence[RawEntry]) -> None:
+        def record(entries: Sequence[RawEntry]) -> None:
             nonlocal taken
             new = ledger.deliveries.recovered(
                 shard, entries, asked, counts, claimed=True
@@ -368,19 +287,22 @@ class Claimer:
             here.extend(id_ for id_, fields in entries if fields)
             self._entry_queue.notify_ready(new)
 
-        left, refused = await self._fetch(shard, list(counts), book)
+        left, refused = await self._fetch(shard, list(counts), record)
         ledger.counters.claimed += taken
         there = {id_: count for id_, count in counts.items() if id_ not in left}
         await self._settle_counts(shard, there)
         if taken:
             self._report("claimed", shard, messages=taken, ids=id_list(here))
         if refused is not None:
-            # They are ours, and found again when their lease has ended.
+            # The entries are this consumer's, and are found again when their lease has
+            # ended.
             self._report("claim_refused", shard, reply=refused.text)
         return left
 
-    async def _leave(self, shard: Shard, ids: Sequence[bytes], asked: float) -> None:
-        """Make claimable at once what was taken over and did not fit."""
+    async def _release_rest(
+        self, shard: Shard, ids: Sequence[bytes], asked: float
+    ) -> None:
+        """Release claimed entries that did not fit, so that they can be claimed now."""
         self._cut_short = True
         self._cursors[shard.key] = ids[0]
         waited = min_idle(now() - asked, self._lease)
@@ -388,10 +310,11 @@ class Claimer:
         await self._claims.claim(self._connection, [claim])
 
     async def _settle_counts(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
-        """Have the server count what may be started now, and release what can't be.
+        """Set the counts of entries that may be started, and release excess probes.
 
-        A count of 0 says that there certainly was no start. And of suspects that run
-        alone only a few can be tried in time: other consumers may have the rest.
+        A count of 0 means that the entry was certainly not started. It becomes 1, since
+        the entry may be started from now on. Probes run one after the other, so only a
+        few of them can run in time. Other consumers may have the rest.
         """
         fresh = [id_ for id_, count in counts.items() if not count]
         if fresh:
@@ -413,7 +336,7 @@ class Claimer:
         if not self._may_reap or now() - self._reaped_at < self._interval:
             return
         self._reaped_at = now()
-        for shard in self._reads.shards:
+        for shard in self._slot_cursors.shards:
             refused = await reap(self._connection, self._member, shard, self._lease)
             if refused is not None:
                 self._may_reap = False

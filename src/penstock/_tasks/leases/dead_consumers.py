@@ -1,4 +1,4 @@
-"""Removing consumers that are dead and have nothing pending."""
+"""Removal of dead consumers that have no pending entries."""
 
 from __future__ import annotations
 
@@ -13,19 +13,27 @@ from penstock.message import Shard
 
 __all__ = ["reap", "remove"]
 
-# A live consumer asks for more every two seconds, whatever the lease.
+# The least idle seconds of a dead consumer: a live one reads every two seconds,
+# whatever its lease is.
 _LEAST_IDLE: Final = 10.0
-# What a consumer that is not empty after all may have been given in between.
+# The most entries that may be delivered to a consumer between the check and its
+# removal.
 _MOST: Final = 1000
 
 
 async def reap(
     connection: CommandConnection, member: Membership, shard: Shard, lease: float
 ) -> ErrorReply | None:
-    """Remove the group's consumers that are empty and have not asked for a lease.
+    """Remove consumers that have nothing pending and have been idle for a lease.
+
+    Args:
+        connection: The command connection.
+        member: The place in the group of the consumer that removes others.
+        shard: The shard.
+        lease: The lease in seconds.
 
     Returns:
-        What was refused, if anything was.
+        What the server refused, if it refused something.
 
     Raises:
         ConnectionLost: The connection ended before the replies.
@@ -37,8 +45,8 @@ async def reap(
         return reply
     idle = max(lease, _LEAST_IDLE) * 1000
     for consumer in reply:
-        ours = consumer.name == member.name.encode()
-        if not ours and not consumer.pending and consumer.idle > idle:
+        is_self = consumer.name == member.name.encode()
+        if not is_self and not consumer.pending and consumer.idle > idle:
             refused = await remove(connection, member, shard, consumer.name)
             if refused is not None:
                 return refused
@@ -48,7 +56,16 @@ async def reap(
 async def remove(
     connection: CommandConnection, member: Membership, shard: Shard, name: bytes
 ) -> ErrorReply | None:
-    """Remove a consumer unless it has pending entries; gives what was refused.
+    """Remove a consumer unless it has pending entries.
+
+    Args:
+        connection: The command connection.
+        member: The place in the group of the consumer that removes the other one.
+        shard: The shard.
+        name: The name of the consumer to remove.
+
+    Returns:
+        What the server refused, if it refused something.
 
     Raises:
         ConnectionLost: The connection ended before the replies.
@@ -63,10 +80,10 @@ async def remove(
 async def _remove_without_script(
     connection: CommandConnection, member: Membership, shard: Shard, name: bytes
 ) -> ErrorReply | None:
-    """List and remove in one transaction, and put back what went with it.
+    """List and remove in one transaction, and restore the entries that went with it.
 
-    What was delivered to it since we looked is pending for nobody then; to claim it by
-    force makes it pending again, given back.
+    Entries that were delivered to the consumer since the check are no longer pending
+    after its removal. Claiming them with FORCE makes them pending again, as released.
     """
     group = member.group
     answers = await connection.calls(

@@ -1,16 +1,19 @@
-"""Attempts: the server's delivery counter is kept at one more than the starts.
+"""Delivery counts: the server's count of an entry is one more than its starts.
 
-A read sets the counter to 1 for all that it brings. The n-th start of a handler sets
-it to n + 1. So a process that dies leaves behind what had been started, and nothing has
-to be counted down for what only waited. How sure that is depends on the pace:
+A read sets the count of every entry that it returns to 1. The n-th start of a handler
+sets it to n + 1. So a process that dies leaves behind which entries had been started,
+and the counts of entries that only waited need not be reduced. How reliable that is
+depends on the rate:
 
-- what may be why a process died (a suspect), and what has one attempt only, starts when
-  the server has confirmed the count;
-- anything else too, as long as these round trips take up a twentieth of the time at
-  most; when they would take more, the count is sent before the handler begins and not
-  waited for, so a start may be forgotten if the process dies within a round trip of it;
-- above 2,000 messages a second the first starts of new messages are not counted. What
-  comes back with a counter of 1 is a suspect, whose next start is.
+- A possible poison message, and an entry that has only one attempt, starts when the
+  server has confirmed the count.
+- So does any other entry, as long as these round trips take up a twentieth of the time
+  at most. If they would take more, the count is sent before the handler begins, and the
+  reply is not awaited. Then a start may be forgotten if the process dies within a round
+  trip of it.
+- Above 2,000 messages a second the first starts of new messages are not counted. An
+  entry that is redelivered with a count of 1 is a possible poison message, whose next
+  start is counted.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from penstock.message import Shard
 
 __all__ = ["DeliveryCounts"]
 
-# Of the time, what round trips for counting may take up.
+# The part of the time that round trips for counting may take up.
 _SHARE: Final = 0.05
 
 _Key: TypeAlias = tuple[Shard, int]
@@ -42,13 +45,13 @@ class DeliveryCounts:
 
     Args:
         connection: The command connection.
-        claims: Claims entries that are ours; None where there is no group.
-        ledger: Has the entries.
+        claims: Claims the consumer's own entries; None where there is no group.
+        ledger: The consumer's ledger.
         lease: The lease in seconds.
-        once: Whether there is one attempt only.
-        settle: Has outcomes sent and confirmed.
-        on_lost: Called when the connection is lost: it has to be restored.
-        on_event: Told when the server does not let us count.
+        once: Whether each entry has only one attempt.
+        settle: Sends outcomes and waits until they are confirmed.
+        on_lost: Called when the connection is lost, so that it is restored.
+        on_event: Receives the first refusal to count.
     """
 
     def __init__(
@@ -72,16 +75,16 @@ class DeliveryCounts:
         self._on_lost = on_lost
         self._on_event = on_event
         self._refused = False
-        # Seconds that the last count took to be confirmed.
+        # The seconds that the last count took to be confirmed.
         self._round_trip = 0.0
-        # Starts that go out together at the end of this turn of the event loop.
+        # The starts that are sent together at the end of this turn of the event loop.
         self._batch: _CountBatch | None = None
 
     async def begin(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Count attempts that are about to start; returns those that may.
+        """Count attempts that are about to start; return the entries that may start.
 
-        The others are not ours any more, or wait until they can be counted. Cancelling
-        it puts all back where they were.
+        The other entries no longer belong to this consumer, or wait until they can be
+        counted. If this is cancelled, all entries are put back into the queue.
         """
         try:
             confirmed = await self._count(entries)
@@ -90,7 +93,8 @@ class DeliveryCounts:
                 self._ledger.put_back(entry)
             raise
         if not confirmed and self._must_confirm(entries):
-            # It may take others with it, and nobody would know of its start.
+            # The entry may kill the process and other entries with it, and its start
+            # would be unknown.
             self._ledger.hold_suspects(held=True)
             for entry in reversed(entries):
                 self._ledger.put_back(entry)
@@ -99,15 +103,15 @@ class DeliveryCounts:
         return [entry for entry in entries if self._still_ours(entry)]
 
     async def _count(self, entries: Sequence[Entry]) -> bool:
-        """Count starts; returns whether the server has answered, if that was needed."""
+        """Count starts; return whether the server has answered, if that was needed."""
         if any(entry.probe for entry in entries):
-            # Should it end this process, what was done before must not come back with
-            # an attempt more, and be given up in the end.
+            # If the probe kills this process, entries that were handled before must not
+            # be redelivered with another attempt, and be dead-lettered in the end.
             await self._settle()
         counted = self._join(entries)
         if self._must_confirm(entries) or self._is_cheap():
             return await asyncio.shield(counted)
-        # The batch goes out in the next turn, and uvloop writes at the end of that.
+        # The batch is sent in the next turn, and uvloop writes at the end of that one.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return True
@@ -120,7 +124,7 @@ class DeliveryCounts:
         return pace is None or pace * self._round_trip <= _SHARE
 
     def _join(self, entries: Sequence[Entry]) -> asyncio.Future[bool]:
-        """Have starts counted with all others of this turn."""
+        """Add starts to the batch of this turn; return the batch's result."""
         if self._batch is None:
             loop = asyncio.get_running_loop()
             self._batch = _CountBatch(loop.create_future())
@@ -170,13 +174,13 @@ class DeliveryCounts:
                 self._report_refused(entries[0], reply)
                 continue
             assert isinstance(reply, list)  # noqa: S101 - so the reply was read
-            ours = set(reply)
+            owned = set(reply)
             for entry in entries:
-                if entry.id in ours:
+                if entry.id in owned:
                     self._ledger.leases.counted(entry, batch.started_at)
                 elif batch.starts:
                     self._ledger.removals.lose(entry)
-                # Else it may be acknowledged by a transaction whose reply was lost.
+                # Otherwise a transaction whose reply was lost may have acknowledged it.
         batch.answered(confirmed=True)
 
     def _still_ours(self, entry: Entry) -> bool:
@@ -186,12 +190,12 @@ class DeliveryCounts:
         return False
 
     def restored(self) -> None:
-        """Let suspects be taken again: there is a connection."""
+        """Count all starts again and release suspects: there is a connection again."""
         self.count_again()
         self._ledger.hold_suspects(held=False)
 
     def count_again(self) -> None:
-        """Tell the server all counts: after an outage it may have others."""
+        """Send all counts to the server: after an outage it may have other ones."""
         if self._claims is None:
             return
         at = now()
@@ -214,9 +218,9 @@ class _CountBatch:
     """Starts that are counted by one write.
 
     Attributes:
-        done: Its result is whether the server has answered.
-        started_at: When it was sent.
-        starts: Whether handlers are about to start, and none has them yet.
+        done: The result is whether the server has answered.
+        started_at: The time when the batch was sent.
+        starts: Whether handlers are about to start, and none has the entries yet.
         groups: The entries by shard and attempt.
     """
 
@@ -241,7 +245,7 @@ class _CountBatch:
             self.groups.setdefault(key, []).append(entry)
 
     def pages(self, lease: float) -> list[tuple[OwnClaim, Sequence[Entry]]]:
-        """Return the claims to be sent, each with the entries that it is about."""
+        """Return the claims to be sent, each with its entries."""
         return [
             (self._claim(shard, attempt, page, lease), page)
             for (shard, attempt), entries in self.groups.items()
@@ -256,6 +260,6 @@ class _CountBatch:
         return OwnClaim(shard, [entry.id for entry in entries], idle, attempt + 1)
 
     def answered(self, *, confirmed: bool) -> None:
-        """Wake who waits for it."""
+        """Wake the tasks that wait for the batch."""
         if not self.done.done():
             self.done.set_result(confirmed)

@@ -1,11 +1,11 @@
 """Claims of a consumer's own entries: renewals, counted starts, releases.
 
-XCLAIM gives an entry to whoever asks. A claim that is late, because the server was
-frozen or the network slow, must not take an entry back from a consumer that has
-claimed it meanwhile. So the server is asked in the same step who owns it, by a script.
-Where scripts are forbidden, the idle clock has to do: a claim by another consumer has
-reset it, so XCLAIM is told how idle our own entry must be at least. That holds unless
-the claim is late by half a lease.
+XCLAIM assigns an entry to any consumer that claims it. A claim that is late, because
+the server was frozen or the network slow, must not take an entry back from a consumer
+that has claimed it meanwhile. So a script checks the owner in the same step.
+Where scripts are forbidden, the idle time has to be enough: a claim by another consumer
+has reset it, so XCLAIM is sent with the least idle time that an entry of this consumer
+must have. That works unless the claim is late by half a lease.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.commands import Command, Word
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
@@ -24,36 +25,36 @@ __all__ = ["Caller", "OwnClaim", "OwnClaims", "batched", "min_idle"]
 
 T = TypeVar("T")
 
-# Ids in one command, so that none occupies the server for long.
+# The most ids of one command, so that none occupies the server for long.
 _PAGE: Final = 500
 
 
 class Caller(Protocol):
-    """A connection, or what has one."""
+    """A connection, or an object that has one."""
 
     @property
     def number(self) -> int:
-        """Changes with every connection."""
+        """A number that is different for every connection."""
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands and return their replies, errors as values."""
 
 
 def batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Split what is to be claimed into parts of a few hundred."""
+    """Yield the items in parts of a few hundred."""
     for start in range(0, len(items), _PAGE):
         yield items[start : start + _PAGE]
 
 
 def min_idle(age: float, lease: float) -> int:
-    """Return how many milliseconds an entry of ours has been idle at least.
+    """Return the least milliseconds for which an own entry has been idle.
 
     Args:
-        age: Seconds since the server can have given it to us, see `Entry.leased_at`. It
-            may have done so later, by as long as a read or a reply took.
+        age: The seconds since the lease may have begun, see `Entry.leased_at`. It may
+            have begun later, by as long as a read or a reply took.
         lease: The lease in seconds.
     """
-    return max(0, int((age - lease / 2) * 1000))
+    return max(0, int((age - LeaseTerms(lease).delivery_slack) * 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ class OwnClaim:
     """A claim of entries that this consumer owns, as far as it knows.
 
     Attributes:
-        shard: Where they are.
-        ids: The entries.
-        min_idle: Milliseconds for which they have been idle at least, if they are ours.
-        count: What their delivery count is set to; None to leave it.
-        idle: Milliseconds for which they are to count as idle; None to start anew.
+        shard: The shard of the entries.
+        ids: The ids of the entries.
+        min_idle: The least milliseconds for which the entries have been idle if this
+            consumer owns them.
+        count: The delivery count to set; None to leave it.
+        idle: The milliseconds of idle time to set; None for 0.
     """
 
     shard: Shard
@@ -75,28 +77,28 @@ class OwnClaim:
     idle: int | None = None
 
     def parts(self) -> list[OwnClaim]:
-        """Split it into claims of a few hundred entries."""
+        """Return the claim, split into claims of a few hundred entries."""
         return [replace(self, ids=ids) for ids in batched(self.ids)]
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """What XCLAIM is to set, in its own words."""
+        """The options of XCLAIM that set the idle time and the delivery count."""
         idle = () if self.idle is None else (b"IDLE", self.idle)
         count = () if self.count is None else (b"RETRYCOUNT", self.count)
         return (*idle, *count)
 
 
 class OwnClaims:
-    """Claims entries anew that this consumer owns, and none that it does not.
+    """Claims entries that this consumer owns, and none that it does not.
 
     Args:
-        member: Whose they are.
+        member: The consumer's place in the group.
     """
 
     def __init__(self, member: Membership) -> None:
         self._member = member
-        # The connections on which scripts were refused. On a new one it is tried again:
-        # the user may have got the permission meanwhile.
+        # The numbers of the connections on which scripts were refused. Scripts are
+        # tried again on a new connection: the user may have got the permission.
         self._no_scripts_on: set[int] = set()
 
     async def claim(
@@ -105,13 +107,13 @@ class OwnClaims:
         claims: Sequence[OwnClaim],
         then: Sequence[Command] = (),
     ) -> list[list[bytes] | ErrorReply]:
-        """Claim entries; returns, per claim, the ids that were ours, or a refusal.
+        """Claim entries; return the ids that this consumer owned, or a refusal.
 
         Args:
             caller: Sends the commands.
-            claims: What to claim.
-            then: Commands to send behind them in the same write, whose replies do not
-                matter.
+            claims: The claims, for each of which one result is returned.
+            then: Commands to send after the claims in the same write, whose replies do
+                not matter.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
@@ -147,7 +149,10 @@ class OwnClaims:
         )
 
     def script_refused(self, caller: Caller, command: Command, reply: Any) -> bool:
-        """Return whether a command's script was refused; the next ones have none."""
+        """Return whether a command's script was refused.
+
+        If it was, the next commands for the same connection use no script.
+        """
         if not isinstance(reply, ErrorReply) or reply.trouble is not ErrorKind.FATAL:
             return False
         scripted = command[0] == b"EVAL"

@@ -1,7 +1,7 @@
-"""Reading entries by their ids, as many at a time as fit and come through.
+"""Pending bodies: entries are read by their ids, as many at a time as fit.
 
-Their sizes are known only afterwards. So the first request is for one entry, and each
-one after it asks for no more than fits by the sizes that are known by then.
+The sizes of entries are known only after they were read. So the first request is for
+one entry, and each later one asks for no more than fits by the sizes known by then.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from penstock._core.reading.request_size import RequestSize
 from penstock.errors import ConnectionLost
 from penstock.message import Shard
 
-__all__ = ["BodyReader", "Book", "counted"]
+__all__ = ["Ask", "BodyReader", "OnEntries", "loss_recorded"]
 
-Book: TypeAlias = Callable[[Sequence[RawEntry]], None]
-"""Takes entries that have been read; None for the fields of a deleted one."""
+OnEntries: TypeAlias = Callable[[Sequence[RawEntry]], None]
+"""Called with entries that have been read. A deleted entry has None for fields."""
 
 Ask: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
+"""Sends commands in one write and returns their replies, errors as values."""
 
 
 @contextmanager
-def counted(portion: RequestSize, asked: int) -> Iterator[None]:
-    """Record it if the connection ends before a reply with so many entries."""
+def loss_recorded(request_size: RequestSize, asked: int) -> Iterator[None]:
+    """Record it if the connection ends before a reply with this many entries."""
     try:
         yield
     except ConnectionLost:
-        portion.lost(asked)
+        request_size.lost(asked)
         raise
 
 
@@ -40,18 +41,18 @@ class BodyReader:
     """Reads entries by their ids.
 
     Args:
-        ledger: Tells how many fit.
-        portion: Bounds what one request asks for.
+        ledger: The consumer's ledger, which knows how many entries fit.
+        request_size: Bounds the number of entries that one request asks for.
     """
 
-    def __init__(self, ledger: Ledger, portion: RequestSize) -> None:
+    def __init__(self, ledger: Ledger, request_size: RequestSize) -> None:
         self._ledger = ledger
-        self._portion = portion
+        self._request_size = request_size
 
     @property
     def count(self) -> int:
-        """How many to ask for now; 0 if no more fit."""
-        return min(self._portion.most, self._ledger.flow.fits)
+        """The number of entries to request now; 0 if no more fit."""
+        return min(self._request_size.most, self._ledger.flow.fits)
 
     async def read(
         self,
@@ -62,21 +63,21 @@ class BodyReader:
         """Read entries, in one request.
 
         Args:
-            ask: Sends it.
-            shard: Where they are.
-            ids: Their ids.
+            ask: Sends the request.
+            shard: The shard of the entries.
+            ids: The ids of the entries.
 
         Returns:
-            The entries, or what was refused first.
+            The entries, or the first refusal.
 
         Raises:
             ConnectionLost: The connection ended before the replies.
         """
         batch = [commands.xrange_one(shard.key, id_) for id_ in ids]
-        with counted(self._portion, len(ids)):
+        with loss_recorded(self._request_size, len(ids)):
             answers = await ask(batch)
         for reply in answers:
             if isinstance(reply, ErrorReply):
                 return reply
-        self._portion.came(len(ids), len(ids))
+        self._request_size.came(len(ids), len(ids))
         return replies.bodies(ids, answers)

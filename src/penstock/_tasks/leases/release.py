@@ -1,9 +1,10 @@
-"""How a consumer ends: nothing finished stays unsaid, nothing taken is kept."""
+"""Release: on closing, entries without an outcome become available to others."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -13,6 +14,7 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
+from penstock._tasks.leases.pending_pages import pending_pages
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
@@ -22,31 +24,33 @@ __all__ = ["TOO_LATE", "Limits", "channel", "release_entries"]
 TOO_LATE: Final = "close_timeout is over"
 """Why connections are aborted while something is still being sent."""
 
-# Ids asked for at a time.
+# The most ids that one command lists.
 _PAGE = 500
-# Seconds that closing may take in any case: a round trip to a server that answers.
+# The seconds that closing may take in any case: a round trip to a server that answers.
 _LEAST: Final = 0.25
-# Seconds of `close_timeout` that are kept for the server, and the part of it, if less.
+# The seconds of `close_timeout` that are reserved for the server, or a fourth of it if
+# that is less.
 _RESERVE: Final = 2.0
 _PART: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Until when each step of closing may take, by the monotonic clock.
+    """The deadlines of the steps of closing, by the monotonic clock.
 
     Attributes:
-        reading: Reads under way have come back.
-        handlers: Handlers may run.
-        cancelled: Handlers that were cancelled may come to their end.
-        letters: Dead letters may be written, before the rest is given back.
-        end: Everything has been sent; then connections are aborted.
+        reading: The deadline for reads and claims that are under way.
+        handlers: The deadline for running handlers, which are cancelled then.
+        cancelled: The deadline for cancelled handlers.
+        dead_letters: The deadline for dead letters that are written before the other
+            entries are released.
+        end: The deadline for everything; then connections are aborted.
     """
 
     reading: float
     handlers: float
     cancelled: float
-    letters: float
+    dead_letters: float
     end: float
 
     @classmethod
@@ -59,7 +63,7 @@ class Limits:
             reading=now + (end - now) / 2,
             handlers=handlers,
             cancelled=handlers + rest / _PART,
-            letters=handlers + rest / 2,
+            dead_letters=handlers + rest / 2,
             end=end,
         )
 
@@ -76,34 +80,38 @@ async def release_entries(
     member: Membership,
     *,
     idle: float,
-    strays: Sequence[Shard] = (),
+    stranded: Sequence[Shard] = (),
     on_event: OnEvent,
 ) -> None:
-    """Leave what has no outcome to others, at once.
+    """Release entries without an outcome: other consumers can have them at once.
 
     Args:
         connection: The command connection.
-        claims: Claims entries that are ours.
-        released: What the ledger let go: shard, delivery count, ids.
-        member: Whose entries they are.
-        idle: The lease in seconds: whoever claims at it finds them ended.
-        strays: Shards of which entries may have come whose reply did not.
-        on_event: Told how many could not be given back: they wait for their lease.
+        claims: Claims the consumer's own entries.
+        released: The entries that the ledger has released: shard, delivery count, ids.
+        member: The consumer's place in the group.
+        idle: The lease in seconds. It is set as idle time, so that other consumers find
+            the leases ended.
+        stranded: Shards of which entries may be pending whose reply was lost.
+        on_event: Receives the number of entries that could not be released: they are
+            available when their lease has ended.
     """
     batch: list[OwnClaim] = []
-    told: set[Shard] = set()
+    notified: set[Shard] = set()
     messages, ms = 0, int(idle * 1000)
     for shard, count, ids in released:
         messages += len(ids)
         batch.append(OwnClaim(shard, ids, count=count, idle=ms))
-        told.add(shard)
+        notified.add(shard)
     try:
-        # In one write: the server does one after the other. To publish may be refused
-        # by an ACL; the others find it at their next search.
-        answers = await claims.claim(connection, batch, _news(member, told))
-        for shard in strays:
-            answers += await _release_strays(connection, claims, member, shard, ms)
-        await connection.calls(_news(member, strays))
+        # One write is enough: the server runs the commands in their order. If an ACL
+        # forbids to publish, other consumers find the entries at their next search.
+        answers = await claims.claim(
+            connection, batch, _notifications(member, notified)
+        )
+        for shard in stranded:
+            answers += await _release_stranded(connection, claims, member, shard, ms)
+        await connection.calls(_notifications(member, stranded))
     except ConnectionLost as error:
         facts: dict[str, object] = {"messages": messages, "reason": error.reason}
         on_event(Event("not_given_back", logging.WARNING, facts))
@@ -114,31 +122,26 @@ async def release_entries(
         on_event(Event("not_given_back", logging.WARNING, facts))
 
 
-def _news(member: Membership, shards: Iterable[Shard]) -> list[Command]:
-    """Word that entries of shards were given back."""
+def _notifications(member: Membership, shards: Iterable[Shard]) -> list[Command]:
+    """Return commands that notify other consumers of released entries."""
     return [commands.publish(channel(each, member.group), b"") for each in shards]
 
 
-async def _release_strays(
+async def _release_stranded(
     connection: CommandConnection,
     claims: OwnClaims,
     member: Membership,
     shard: Shard,
     idle: int,
 ) -> list[list[bytes] | ErrorReply]:
-    """Give back what is pending in our name and was never booked here."""
+    """Release own pending entries that were never recorded here."""
     answers: list[list[bytes] | ErrorReply] = []
-    after = b"0-0"
-    while True:
-        ask = commands.xpending_page(shard.key, member.group, member.name, after, _PAGE)
-        [reply] = await connection.calls([ask])
-        if isinstance(reply, ErrorReply):
-            return [*answers, reply]
-        page = [connection.id for connection in reply]
-        if page:
-            answers += await claims.claim(
-                connection, [OwnClaim(shard, page, idle=idle)]
-            )
-            after = page[-1]
-        if len(page) < _PAGE:
-            return answers
+    pages = pending_pages(connection.calls, shard, member, _PAGE)
+    async with aclosing(pages):
+        async for page in pages:
+            if isinstance(page, ErrorReply):
+                answers.append(page)
+            else:
+                claim = OwnClaim(shard, page, idle=idle)
+                answers += await claims.claim(connection, [claim])
+    return answers

@@ -1,1 +1,1 @@
-"""Tasks that read: one reader for each connection, and what keeps shards readable."""
+"""Reading: one reader per connection, recovery, and the health of the shards."""

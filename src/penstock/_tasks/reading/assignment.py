@@ -1,7 +1,7 @@
-"""What a consumer reads, and how that changes while it runs.
+"""Assignment: the shards that a consumer reads, and their changes while it runs.
 
-All changes are made between two reads, so that no reply can come for what is not read
-any more; see `Reader.between_reads`.
+All changes are made between two reads, so that no reply can arrive for a shard that is
+no longer read; see `Reader.between_reads`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from penstock._tasks.group import join, pin
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.release import release_entries
-from penstock._tasks.reading.reader_pool import Readers
+from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import (
@@ -38,11 +38,11 @@ from penstock.events import Event
 from penstock.message import EntryId, Shard
 from penstock.options import Start
 
-__all__ = ["Assignment", "after_which"]
+__all__ = ["Assignment", "exclusive_start"]
 
 
-def after_which(place: Start | EntryId) -> bytes:
-    """Give the id after which to read, for a place that is inclusive."""
+def exclusive_start(place: Start | EntryId) -> bytes:
+    """Return the id after which to read, so that reading begins at a place."""
     if isinstance(place, EntryId):
         return bytes(place.previous())
     return b"$" if place is Start.LATEST else b"0-0"
@@ -52,11 +52,19 @@ class Assignment:
     """The shards of one consumer.
 
     Args:
-        plan: What was asked for.
+        config: The consumer's configuration.
         connection: The command connection.
-        ledger: What is in hand.
+        ledger: The consumer's ledger.
         discovery: Finds shards.
-        claims: Claims entries that are ours; None where there is no group.
+        claims: Claims the consumer's own entries; None where there is no group.
+
+    Attributes:
+        cursors: The positions in the shards.
+        error: What is wrong with a key that was never a stream. In REALTIME it is
+            raised when the consumer is asked for messages.
+        inspector: Requests descriptions of streams.
+        readers: The readers, once the consumer is open.
+        claimer: The claimer, once the consumer is open; None where there is no group.
     """
 
     def __init__(
@@ -74,28 +82,26 @@ class Assignment:
         self._claims = claims
         group, recover = config.member is not None, config.acks
         self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
-        # What is wrong with a key that was never a stream; REALTIME tells when it is
-        # asked for messages.
-        self.wrong: ServerError | None = None
+        self.error: ServerError | None = None
         self.inspector = StreamInspector()
-        # Both are there once it is open.
-        self.readers: Readers | None = None
+        self.readers: ReaderPool | None = None
         self.claimer: Claimer | None = None
 
     async def open(self) -> None:
-        """Find the shards of all streams and fix where they are read.
+        """Find the shards of all streams and set the positions at which to read them.
 
         Raises:
-            StreamMissing: A stream is not there, and may not be made.
-            CommandError: A key is no stream, or the like.
-            AccessError: The user may not.
+            StreamMissing: A stream does not exist, and may not be created.
+            CommandError: The server refused a command, because a key is not a stream,
+                for example.
+            AccessError: The user lacks a permission.
             ConnectionLost: The connection ended.
         """
         shards: list[Shard] = []
         for stream in self._config.streams:
             shards += await self._find(stream)
         for shard, after in await self._begin(shards, self._config.start):
-            if shard not in self.cursors:  # one stream's shard may be another's name
+            if shard not in self.cursors:  # its key may be another stream's name
                 cursor = self.cursors.open(shard)
                 cursor.add(shard, after, pinned=self._pins(self._config.start))
 
@@ -107,39 +113,47 @@ class Assignment:
     async def _begin(
         self, shards: Sequence[Shard], start: Start | EntryId
     ) -> list[tuple[Shard, bytes]]:
-        """Fix where shards are read: the group made, or LATEST pinned."""
+        """Return the shards with the ids after which to read them.
+
+        In a group, the group is created where it does not exist. Otherwise LATEST
+        becomes the last id of each stream.
+        """
         member = self._config.member
         if member is not None:
-            found = await join(self._connection, member, shards, after_which(start))
+            found = await join(self._connection, member, shards, exclusive_start(start))
         else:
             latest = self._pins(start)
-            found, self.wrong = await pin(
+            found, self.error = await pin(
                 self._connection, shards, self.inspector, needed=latest
             )
             if not latest:
-                found = [after_which(start)] * len(shards)
+                found = [exclusive_start(start)] * len(shards)
         return list(zip(shards, found, strict=True))
 
     def _pins(self, start: Start | EntryId) -> bool:
-        """Whether a start is made the last id of each stream."""
+        """Return whether a start becomes the last id of each stream."""
         return self._config.member is None and start is Start.LATEST
 
-    async def appeared(self, shards: Sequence[Shard]) -> Iterable[Shard]:
-        """Read shards that were not there when the consumer opened.
+    async def add_found(self, shards: Sequence[Shard]) -> Iterable[Shard]:
+        """Read shards that did not exist when the consumer opened.
+
+        Args:
+            shards: The shards that were found.
 
         Returns:
-            Those that are read now.
+            The shards that are read now.
 
         Raises:
             ConnectionLost: The connection ended.
         """
         start = self._config.start
-        # All of it was sent after opening.
+        # All entries of these shards were sent after the consumer opened.
         start = Start.EARLIEST if start is Start.LATEST else start
         try:
             await self._add(shards, start)
         except (CommandError, AccessError, ClosedError):
-            # Gone again, of another type by now, not for us; or we are closing.
+            # The key was deleted or has another type by now, or the user may not read
+            # it, or the consumer is closing.
             return ()
         for shard in shards:
             facts = {"stream": ascii(shard.stream), "shard": shard.number}
@@ -150,19 +164,19 @@ class Assignment:
         begun = await self._begin(shards, start)
         await self._reading.add(begun, pinned=self._pins(start))
         if self.claimer is not None:
-            self.claimer.look()
+            self.claimer.search_now()
 
     @property
-    def _reading(self) -> Readers:
-        assert self.readers is not None  # noqa: S101 - open, say our callers
+    def _reading(self) -> ReaderPool:
+        assert self.readers is not None  # noqa: S101 - only called once it is open
         return self.readers
 
     async def assign(self, stream: str, shards: Sequence[Shard] | None) -> None:
-        """Read a stream, or some of its shards, as well."""
+        """Begin to read a stream, or some of its shards."""
         await self._add(shards or await self._find(stream), self._config.start)
 
     async def unassign(self, stream: str, shards: Sequence[Shard] | None) -> None:
-        """Read a stream, or some of its shards, no more."""
+        """Stop reading a stream, or some of its shards."""
         if shards is None:
             self._discovery.ignore(stream)
         leaving = [
@@ -180,11 +194,11 @@ class Assignment:
             for shard in leaving:
                 if shard in cursor:
                     cursor.remove(shard)
-                    await self._let_go(shard)
+                    await self._release_shard(shard)
 
         await self._reading.between_reads(remove)
 
-    async def _let_go(self, shard: Shard) -> None:
+    async def _release_shard(self, shard: Shard) -> None:
         config, claims = self._config, self._claims
         if config.member is None or claims is None or not config.acks:
             self._ledger.removals.drop(shard)
@@ -199,7 +213,7 @@ class Assignment:
         )
 
     async def lag(self) -> dict[Shard, int | None]:
-        """Count what each shard has and nobody was given yet."""
+        """Return how many entries of each shard have not been delivered yet."""
         positions, member = self.cursors.positions, self._config.member
         keys = [position.shard.key for position in positions]
         shards = [position.shard for position in positions]
@@ -214,7 +228,7 @@ class Assignment:
             for trust in (False, True)
         )
         if counts != trusted:
-            # Not kept: after a failover it may be another server.
+            # The answer is not kept: after a failover it may be another server.
             [commands_there] = await self._connection.calls([commands.counts_lag()])
             counts = trusted if replies.counts_lag(commands_there) else counts
         return dict(zip(shards, counts, strict=True))
@@ -225,7 +239,7 @@ def _groups(key: bytes) -> list[Command]:
 
 
 def _behind(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
-    """Count what lies above the position of a consumer without a group."""
+    """Return how many entries lie above the position of a consumer without a group."""
     if isinstance(stream, ErrorReply):
         return 0 if stream.trouble is ErrorKind.REPAIR else None  # no stream yet
     return stream.behind(EntryId.parse(position.after), None)

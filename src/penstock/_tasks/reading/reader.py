@@ -1,15 +1,15 @@
-"""The reader: waits for room, reads, books what came, and does nothing else.
+"""The reader: waits for a budget, reads, and records the entries in the ledger.
 
-It has a connection of its own, since a blocking read holds up all that is behind it.
-What changes the positions (a seek, another shard) is done between two reads, by the
-reader: so no reply can come for a position that is not there any more.
+The reader has a connection of its own, since a blocking read holds up every command
+behind it. The positions are changed (by a seek, or by another shard) between two reads,
+by the reader itself. So no reply can arrive for a position that no longer exists.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -18,56 +18,60 @@ import anyio
 
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
+from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.protocol import commands, replies
+from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorKind, ErrorReply, Pending, RawEntry
+from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, Read, ReadNew, ReadPending
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership, refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
-from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
-from penstock._tasks.leases.pending_bodies import BodyReader, Book, counted
+from penstock._tasks.leases.own_claims import OwnClaims
+from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
+from penstock._tasks.lifetime import StoppableTask
+from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import ShardHealth
 from penstock._tasks.reporting import report_deleted
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost, PenstockError
 from penstock.events import Event, OnEvent
-from penstock.message import EntryId, Shard
+from penstock.message import Shard
 
 __all__ = ["ReadPause", "Reader"]
 
-# A read on a silent stream comes back this often, to be asked again. Short enough to
-# notice a peer that has vanished without a word, and half a command a second.
+# The seconds after which a read on a silent stream returns and is sent again. They are
+# few enough to notice a peer that has vanished without closing the connection, and cost
+# half a command a second.
 BLOCK: Final = 2.0
-# Pending entries that the first page lists; a line is about 70 bytes.
-_LINES: Final = 100
-# Shards that are read at once, as long as their replies come through.
+# The most pending entries that the first page lists, at about 70 bytes each.
+_FIRST_PAGE: Final = 100
+# The most shards that are read at once, as long as no reply is lost.
 _SHARDS: Final = 1000
-# Seconds for which such a page is believed: others may take over what is in it.
-_FRESH: Final = 0.25
-# Bytes a second that looking at quiet streams may bring on average.
+# The average bytes per second that the checks of quiet streams may receive.
 _QUIET_BYTES: Final = 50_000
-# How often a broken shard is looked at; in seconds.
-_LOOK: Final = 1.0
-# How often a stream is described that is read without a group; in seconds.
+# The seconds between two examinations of a broken shard.
+_EXAMINE_EVERY: Final = 1.0
+# The least seconds between two checks of a stream that is read without a group, and
+# between two checks for entries that were trimmed unread.
 _CHECK: Final = 1.0
-# Seconds without comparing entries after a connection that ended at that.
-_PATIENCE: Final = 30.0
+# The seconds for which no entries are compared after a comparison, unless a read
+# succeeds on the same connection.
+_COMPARE_PAUSE: Final = 30.0
 
 ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
-"""Something to be done between two reads, on the reader's connection.
+"""A function that runs between two reads, on the reader's connection.
 
-It is done again from the start if the connection ends meanwhile.
+If the connection ends meanwhile, the function runs again from the start.
 """
 
-Came: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
-"""What a read brought: keys, each with its entries."""
+ReadEntries: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
+"""The result of a read: keys, each with its entries."""
 
 
 @dataclass(slots=True, eq=False)
-class _Asked:
+class _QueuedPause:
     work: ReadPause
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(
@@ -75,24 +79,27 @@ class _Asked:
     )
 
 
-class Reader:
+class Reader(StoppableTask):
     """Fills the ledger from the server.
 
+    If the reader is cut during a read, it is `stranded`.
+
     Args:
-        connection: Its connection; replaced after an outage.
-        connector: Makes new ones.
-        cursor: Where to read.
-        ledger: Where to book.
-        entry_queue: Told what arrived.
-        member: The group that is read, or None for REALTIME.
-        claims: Claims entries that are ours; None for REALTIME.
+        connection: The reader's connection, which is replaced after an outage.
+        connector: Makes new connections.
+        cursor: The positions at which to read.
+        ledger: The ledger in which entries are recorded.
+        entry_queue: Is notified of new entries.
+        member: The consumer's place in the group that is read, or None for REALTIME.
+        claims: Claims the consumer's own entries; None for REALTIME.
         lease: The lease in seconds.
         budget: Returns how many entries may be read, given how many more the last read
-            could have brought; after 0, `room_again` will be called.
-        part: Has each slot read by itself; False if that is so already.
+            could have returned. After it has returned 0, `resume` will be called.
+        split_by_slot: Makes each slot be read by a reader of its own; returns False if
+            that is so already.
         unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
-        on_event: Told what is repaired or refused.
+        on_event: Receives repairs and refusals.
     """
 
     def __init__(
@@ -107,79 +114,90 @@ class Reader:
         claims: OwnClaims | None,
         lease: float,
         budget: Callable[[int], int],
-        part: Callable[[], Awaitable[bool]],
+        split_by_slot: Callable[[], Awaitable[bool]],
         unblock: Callable[[int], Awaitable[None]],
         on_recovered: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
+        super().__init__()
         self.connection = connection
         self._connector = connector
         self._cursor = cursor
         self._ledger = ledger
         self._entry_queue = entry_queue
         self._member = member
-        self._claims = claims
-        # Entries may be as much older than they seem as a read waits for them.
-        self._block = BLOCK if member is None else min(BLOCK, lease / 3)
+        # Entries may be younger than they seem by as long as a read waited for them.
+        longest = BLOCK if member is None else LeaseTerms(lease).longest_read
+        self._longest_block = min(BLOCK, longest)
         self._budget = budget
-        self._part = part
-        # Rung when there is room again, or something else to do.
-        self._bell = AutoResetEvent()
-        # Whether it waits for room.
-        self.waits = False
+        self._split_by_slot = split_by_slot
+        # Set when there is a budget again, or something else to do.
+        self._wake = AutoResetEvent()
+        # Whether the reader waits for a budget.
+        self.is_waiting = False
         self._unblock = unblock
         self._on_recovered = on_recovered
         self._on_event = on_event
         self._health = ShardHealth(
             member, self._group_recreated, self._recreated, on_event
         )
-        # When broken shards are looked at again.
-        self._look_at = 0.0
-        # When it is looked again for entries that were trimmed unread.
-        self._missed_at = 0.0
-        # Reads of what is new have brought nothing since.
+        # The time of the next examination of broken shards.
+        self._examine_at = 0.0
+        # The time of the next check for entries that were trimmed unread.
+        self._trim_check_at = 0.0
+        # Whether reads have returned no new entry since that check.
         self._idle = False
-        # When streams are described again that are read without a group.
+        # The times of the next checks of streams that are read without a group.
         self._check_at: dict[bytes, float] = {}
-        # When entries may be compared again after an outage: on a way that ends often,
-        # nothing else would ever come through. And whether this connection did it.
+        # The time from which entries may be compared again after an outage. Where
+        # connections end often, nothing but comparisons would ever be received. And
+        # whether entries were compared on the present connection.
         self._compare_at = 0.0
         self._compared = False
-        # Which shard is looked at next while there is nothing to read; and when.
+        # Counts up to choose the shard to check while there is nothing to read.
         self._turn = 0
-        self._pauses: deque[_Asked] = deque()
-        self._stopping = False
-        # A read is under way: cancelling now could strand what it brings.
+        self._pauses: deque[_QueuedPause] = deque()
+        # Whether a read is under way, whose entries a cancellation could strand.
         self._reading = False
-        # Bytes of the last reply.
-        self._size = 0
-        # How many entries, and how many lines about pending ones, come through at once.
-        self._portion = RequestSize()
-        self._lines = RequestSize(_LINES)
-        # Of how many shards one entry each does.
-        self._shards = RequestSize(_SHARDS)
-        self._fetcher = BodyReader(ledger, self._portion)
-        # Room that the last read left because its portion was too small.
-        self._left = 0
-        # Shielded: what cancels whoever holds the consumer must not keep it from being
-        # closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
-        self._ended = asyncio.Event()
+        # The bytes of the last reply.
+        self._reply_bytes = 0
+        # How many entries, and how many listed pending entries, one reply can hold
+        # without being lost.
+        self._read_size = RequestSize()
+        self._page_size = RequestSize(_FIRST_PAGE)
+        # For how many shards that is true of a reply with one entry per shard.
+        self._shards_at_once = RequestSize(_SHARDS)
+        self._bodies = BodyReader(ledger, self._read_size)
+        self._recovery = self._make_recovery(claims)
+        # The budget that the last read left unused because its size was limited.
+        self._unfilled = 0
+
+    def _make_recovery(self, claims: OwnClaims | None) -> PendingRecovery | None:
+        if self._member is None or claims is None:
+            return None
+        return PendingRecovery(
+            self._request,
+            cursor=self._cursor,
+            ledger=self._ledger,
+            member=self._member,
+            claims=claims,
+            bodies=self._bodies,
+            page_size=self._page_size,
+        )
 
     @property
     def stranded(self) -> bool:
-        """Whether a read was given up whose entries may be pending unseen."""
+        """Whether a read was abandoned whose entries may be pending and unknown."""
         return self._reading
 
     async def run(self) -> None:
         """Read until stopped, over any number of reconnects."""
         try:
-            with self._scope:
+            with self._until_cut():
                 self._cursor.connected()
                 while not self._stopping:
-                    await self._survive()
+                    await self._read_until_lost()
         finally:
-            self._ended.set()
             while self._pauses:
                 asked = self._pauses.popleft()
                 asked.begun.set()
@@ -187,7 +205,7 @@ class Reader:
             with anyio.CancelScope(shield=True):
                 await self.connection.aclose()
 
-    async def _survive(self) -> None:
+    async def _read_until_lost(self) -> None:
         try:
             await self._read()
         except ConnectionLost as error:
@@ -195,35 +213,39 @@ class Reader:
                 return
             await self.connection.aclose()
             self.connection = await self._connector.reconnect(error.reason)
-            # The lost reply may have had entries in it, which are ours unseen.
+            # The lost reply may have contained entries. They are pending for this
+            # consumer, and unknown here.
             self._reading = self._compared = False
             self._cursor.connected()
 
-    def room_again(self) -> None:
-        """Go on reading, if it ended for want of room."""
-        self._bell.set()
+    def resume(self) -> None:
+        """Continue reading, if there was no budget."""
+        self._wake.set()
 
     async def between_reads(self, work: ReadPause) -> None:
-        """Have something done between two reads; a blocked read is let go for it.
+        """Run a function between two reads; the server ends a blocked read for it.
 
-        Cancelling it leaves the errand to be done.
+        The function runs even if the caller is cancelled.
+
+        Args:
+            work: The function.
 
         Raises:
-            ClosedError: The consumer closed before it was done.
-            PenstockError: What the errand raised.
+            ClosedError: The consumer closed before the function was done.
+            PenstockError: The function raised it.
         """
-        if self._ended.is_set():
+        if self.has_ended:
             raise ClosedError("consumer")
-        asked = _Asked(work)
+        asked = _QueuedPause(work)
         self._pauses.append(asked)
-        self._bell.set()
-        await self._let_go(asked.begun)
+        self._wake.set()
+        await self._unblock_until(asked.begun)
         await asyncio.shield(asked.done)
 
     async def stop(self) -> None:
-        """End reading; a read under way is let go by the server, not cancelled.
+        """Stop reading; the server ends a read under way, which is not cancelled.
 
-        That may take a server's time without end: bound it, and then call `cut`.
+        The server may take any time for that, so set a timeout and then call `cut`.
         """
         self._stopping = True
         if (
@@ -232,30 +254,23 @@ class Reader:
             or self.connection.lost
         ):
             self.cut()
-        await self._let_go(self._ended)
+        await self._unblock_until(self._ended)
 
-    def cut(self) -> None:
-        """End reading now; what a read under way may bring is `stranded`."""
-        self._scope.cancel()
-
-    async def ended(self) -> None:
-        """Wait until it has ended: it books nothing more then."""
-        await self._ended.wait()
-
-    async def _let_go(self, until: asyncio.Event) -> None:
-        """Have the server end a blocked read, until something has happened."""
-        # The reader may be on its way there already, without a read.
+    async def _unblock_until(self, until: asyncio.Event) -> None:
+        """Make the server end blocked reads until an event is set."""
+        # The reader may be about to set the event already, without a read.
         await asyncio.sleep(0)
         while not until.is_set():
             if self.connection.client_id is None:
                 await until.wait()  # the read ends by itself
                 return
-            # Repeated, since it does nothing to a read that the server has not got
-            # yet: the two connections race.
+            # Repeated, because CLIENT UNBLOCK has no effect on a read that the server
+            # has not received yet: the two connections race.
             if self._reading and not self.connection.lost:
                 await self._unblock(self.connection.client_id)
-            # Not anyio's: this runs in the caller's task, and its cancellation got out
-            # when the event came in the same turn as the deadline.
+            # Not anyio.move_on_after: this runs in the caller's task, and anyio's
+            # cancellation escaped when the event was set in the same turn of the event
+            # loop as the deadline.
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.02):
                     await until.wait()
@@ -263,23 +278,29 @@ class Reader:
     async def _read(self) -> None:
         while not self._stopping:
             await self._run_pauses()
-            await self._look_after()
-            budget = self._budget(self._left)
-            self._left = 0
+            await self._check_doubtful()
+            budget = self._budget(self._unfilled)
+            self._unfilled = 0
             read = self._next(budget) if budget else None
             match read:
                 case None:
-                    self.waits = not budget
-                    with anyio.move_on_after(_LOOK if self._cursor.broken else None):
-                        await self._bell.wait()
-                    self.waits = False
+                    self.is_waiting = not budget
+                    with anyio.move_on_after(
+                        _EXAMINE_EVERY if self._cursor.broken else None
+                    ):
+                        await self._wake.wait()
+                    self.is_waiting = False
                 case ReadPending():
                     await self._recover(read)
                 case ReadNew():
-                    await self._live(read, budget)
+                    await self._read_new(read, budget)
 
     def _next(self, budget: int) -> Read | None:
-        most, lines, shards = self._portion.most, self._lines.most, self._shards.most
+        most, lines, shards = (
+            self._read_size.most,
+            self._page_size.most,
+            self._shards_at_once.most,
+        )
         return self._cursor.next(budget, most=most, lines=lines, shards=shards)
 
     async def _run_pauses(self) -> None:
@@ -289,55 +310,54 @@ class Reader:
             try:
                 await asked.work(self.connection)
             except ConnectionLost:
-                raise  # it stays, for the next connection
+                raise  # the function stays queued, for the next connection
             except PenstockError as error:
                 _settle(asked.done, error)
             else:
                 _settle(asked.done, None)
             self._pauses.popleft()
 
-    async def _look_after(self) -> None:
-        """See whether broken shards have healed, and doubtful ones are the same."""
+    async def _check_doubtful(self) -> None:
+        """Check doubtful streams for being recreated, and examine broken shards."""
         compare = now() >= self._compare_at
         for position in self._cursor.positions:
             if position.doubtful and position.broken is None:
                 if position.identity.interrupted:
                     if compare:
-                        # Until a read has come through on the same connection.
-                        self._compare_at, self._compared = now() + _PATIENCE, True
+                        # Until a read has succeeded on the same connection.
+                        self._compare_at, self._compared = now() + _COMPARE_PAUSE, True
                     await self._health.check_after_outage(
                         self.connection, position, compare=compare
                     )
                 else:
                     await self._health.check(self.connection, position)
-        if self._cursor.broken and now() >= self._look_at:
+        if self._cursor.broken and now() >= self._examine_at:
             await self._examine(self._cursor.broken)
 
     def _group_recreated(self, shard: Shard) -> None:
         self._ledger.shards.group_recreated(shard, now())
 
     def _recreated(self, position: Position) -> Sequence[bytes]:
-        """Forget what is known of a stream that is another one now."""
+        """Forget a stream that was recreated; return the ids of its lost entries."""
         position.recreated()
         self._cursor.recover_again(position)
         return self._ledger.stream_recreated(position.shard)
 
-    async def _suspect(self, positions: Sequence[Position]) -> None:
-        """Look at one shard after the other while there is nothing to read.
+    async def _check_next(self, positions: Sequence[Position]) -> None:
+        """Check one shard after the other while there is nothing to read.
 
-        A stream that was recreated with ids that were there before looks like a quiet
-        one.
+        A stream that was recreated with the same ids looks like a quiet stream.
         """
         self._turn += 1
         position = positions[self._turn % len(positions)]
         if self._is_doubtful(position):
             await self._check(position)
 
-    async def _checked(self, came: Came) -> Came:
-        """Find out which entries are of streams that were recreated, before all else.
+    async def _drop_recreated(self, came: ReadEntries) -> ReadEntries:
+        """Check which of the read entries are from streams that were recreated.
 
         Returns:
-            What came, but for what is going to be read again.
+            The entries, without those that are going to be read again.
         """
         kept: list[tuple[bytes, Sequence[RawEntry]]] = []
         for key, entries in came:
@@ -345,19 +365,25 @@ class Reader:
             if not self._is_doubtful(position, entries[0][0]):
                 kept.append((key, entries))
                 continue
-            # Cancelled now, it would leave what came unbooked.
+            # A cancellation during the check would leave the entries unrecorded.
             self._reading = True
             try:
                 recreated = await self._check(position)
             except ConnectionLost:
-                # What came is booked all the same. The next request finds it lost.
+                # The entries are recorded all the same. The next request fails, and
+                # the reader reconnects.
                 recreated = False
             if not recreated or self._member is not None:
                 kept.append((key, entries))
         return kept
 
     def _is_doubtful(self, position: Position, first: bytes = b"") -> bool:
-        """Return whether a stream has to be checked, of which entries may have come."""
+        """Return whether a stream has to be checked.
+
+        Args:
+            position: The position in the stream.
+            first: The id of the first entry of the read; empty if there was none.
+        """
         if self._member is not None:
             return position.goes_back(first) and not position.rewind_reported
         return now() >= self._check_at.get(position.shard.key, 0.0)
@@ -366,8 +392,8 @@ class Reader:
         begun, before = now(), self.connection.received
         quiet = self._member is None
         recreated = await self._health.check(self.connection, position, quiet=quiet)
-        # Never more than a fiftieth of the time. And where scripts are refused, two
-        # whole entries came, of up to 64 MiB each.
+        # Checks take up a fiftieth of the time at most. And where scripts are refused,
+        # the reply contained two whole entries, of up to 64 MiB each.
         took = max(
             50 * (now() - begun), (self.connection.received - before) / _QUIET_BYTES
         )
@@ -375,7 +401,7 @@ class Reader:
         return recreated
 
     async def _examine(self, positions: Sequence[Position]) -> None:
-        self._look_at = now() + _LOOK
+        self._examine_at = now() + _EXAMINE_EVERY
         refused = await self._health.examine(self.connection, positions)
         if refused is not None:
             self._entry_queue.fail(refused)
@@ -385,39 +411,46 @@ class Reader:
         self._reading = True
         before = self.connection.received
         answers = await self.connection.ask(batch, wait)
-        self._size = self.connection.received - before
+        self._reply_bytes = self.connection.received - before
         self._reading = False
         return answers
 
-    async def _live(self, read: ReadNew, budget: int) -> None:
-        block = min(self._block, _LOOK) if self._cursor.broken else self._block
+    async def _read_new(self, read: ReadNew, budget: int) -> None:
+        block = (
+            min(self._longest_block, _EXAMINE_EVERY)
+            if self._cursor.broken
+            else self._longest_block
+        )
         wait = block if read.wait else 0.0
         shards = len(read.positions)
-        looked = await self._look_for_missed(read)
-        # The server may have given the entries away as soon as this was sent; when they
-        # are booked tells nothing, should this process stand still before that.
+        looked = await self._check_trimmed(read)
+        # The lease of an entry may begin as soon as this request is sent. The time at
+        # which the entry is recorded proves nothing, since this process may be
+        # suspended before that.
         asked_at = now()
-        # Once one entry a shard does not come through, fewer shards are read at once;
-        # and all of them again before more entries are.
+        # Once a reply with one entry per shard is lost, fewer shards are read at once.
+        # All of them are read at once again before more entries per shard are.
         few = read.count == 1 and shards > 1
-        with counted(*((self._shards, shards) if few else (self._portion, read.count))):
-            [came] = await self._request([self._live_command(read, wait)], wait)
-        limited = shards >= self._shards.most
-        self._shards.came(shards, shards)
+        with loss_recorded(
+            *((self._shards_at_once, shards) if few else (self._read_size, read.count))
+        ):
+            [came] = await self._request([self._read_command(read, wait)], wait)
+        limited = shards >= self._shards_at_once.most
+        self._shards_at_once.came(shards, shards)
         if isinstance(came, ErrorReply):
             await self._refused(came)
             return
         if not came and read.wait and self._member is None:
-            await self._suspect(read.positions)
-        came = await self._checked(came)
+            await self._check_next(read.positions)
+        came = await self._drop_recreated(came)
         self._reading = False
-        # Each entry's share of the reply; what an entry holds is not counted out.
-        each = self._size // max(1, sum(len(entries) for _, entries in came))
+        # An entry's share of the reply. The sizes of the fields are not added up.
+        each = self._reply_bytes // max(1, sum(len(entries) for _, entries in came))
         count = 0
         for key, entries in came:
             position = self._cursor.received(read, key, entries)
             if position.again and not position.rewind_reported:
-                self._health.set_back(position, entries[0][0])
+                self._health.report_rewind(position, entries[0][0])
             count += self._ledger.deliveries.received(
                 position.shard,
                 entries,
@@ -426,9 +459,9 @@ class Reader:
                 rewound=position.again,
             )
             if len(entries) == read.count < budget:
-                self._left = max(0, budget - read.count * len(read.positions))
+                self._unfilled = max(0, budget - read.count * len(read.positions))
             if not limited:
-                self._portion.came(read.count, len(entries))
+                self._read_size.came(read.count, len(entries))
         self._entry_queue.notify_ready(count)
         self._connector.progress()
         if self._compared:
@@ -436,21 +469,26 @@ class Reader:
         if came:
             self._idle = False
             if looked:
-                await self._health.look_for_missed(self.connection, read.positions)
+                await self._health.check_trimmed(self.connection, read.positions)
 
-    async def _look_for_missed(self, read: ReadNew) -> bool:
-        """Look before a read that may skip what was trimmed; returns whether we did."""
-        # Who waits for the next entry is given it before it can be trimmed.
+    async def _check_trimmed(self, read: ReadNew) -> bool:
+        """Check for trimmed entries before a read that may skip some.
+
+        Returns:
+            Whether the check was made.
+        """
+        # A consumer that waits for the next entry receives it before it can be trimmed,
+        # so an idle one needs no check.
         begun = now()
-        if self._member is None or self._idle or begun < self._missed_at:
+        if self._member is None or self._idle or begun < self._trim_check_at:
             return False
-        await self._health.look_for_missed(self.connection, read.positions)
+        await self._health.check_trimmed(self.connection, read.positions)
         self._idle = True
         took = now() - begun
-        self._missed_at = begun + max(_CHECK, 50 * took)
+        self._trim_check_at = begun + max(_CHECK, 50 * took)
         return True
 
-    def _live_command(self, read: ReadNew, wait: float) -> Command:
+    def _read_command(self, read: ReadNew, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
         block = int(wait * 1000) if wait else None
         if self._member is None:
@@ -462,149 +500,64 @@ class Reader:
 
     async def _recover(self, read: ReadPending) -> None:
         """Read a page of own pending entries, with their delivery counts."""
-        assert self._member is not None  # noqa: S101 - only groups have any
-        with self._ledger.deliveries.recovering(read.position.shard):
-            await self._read_pending(read, self._member)
+        recovery, position = self._recovery, read.position
+        assert recovery is not None  # noqa: S101 - only a group has pending entries
+        with self._ledger.deliveries.recovering(position.shard):
+            refused = await recovery.read_page(
+                self.connection, read, self._record_recovered
+            )
+            if refused is not None:
+                await self._refused(refused)
+            elif not position.recovering:
+                assert self._member is not None  # noqa: S101 - the same
+                report_deleted(self._ledger, self._member.group, self._on_event)
+                self._on_recovered()
 
-    async def _read_pending(self, read: ReadPending, member: Membership) -> None:
-        listed = now()
-        pending = await self._list_pending(read, member)
-        if pending is None:
-            return
-        left = pending
-        # There was room for one as this began.
-        least = 1
-        while left and (least or now() - listed < _FRESH):
-            chunk = self._chunk(read.position.shard, left, least)
-            if not chunk:
-                break
-            entries = await self._bodies(read.position.shard, chunk)
-            if entries is None:
-                return
-            self._book(read.position, chunk, entries, member, listed)
-            self._cursor.recovered_up_to(read, chunk[-1].id)
-            left, least = left[len(chunk) :], 0
-        if not left:
-            self._cursor.recovered(read, [(each.id, None) for each in pending])
-        if not read.position.recovering:
-            report_deleted(self._ledger, member.group, self._on_event)
-            self._on_recovered()
-
-    async def _list_pending(
-        self, read: ReadPending, member: Membership
-    ) -> Sequence[Pending] | None:
-        # Not by reading them again: that counts a delivery, also of what is in hand.
-        group, name, position = member.group, member.name, read.position
-        key = position.shard.key
-        batch = [commands.xpending_page(key, group, name, position.after, read.count)]
-        if position.until is None:
-            batch.append(commands.xpending_summary(key, group))
-        with counted(self._lines, read.count):
-            reply, *summary = await self._request(batch, 0.0)
-        if isinstance(reply, ErrorReply):
-            await self._refused(reply)
-            return None
-        if summary:
-            position.summed_up(replies.highest_pending(summary[0]))
-        pending: list[Pending] = reply
-        self._lines.came(read.count, len(pending))
-        return pending
-
-    def _chunk(
-        self, shard: Shard, pending: Sequence[Pending], least: int
-    ) -> list[Pending]:
-        """Return the first of them, with as many to read as is allowed at once.
-
-        At least `least` of those that are not in hand, which need no reading.
-        """
-        in_hand = self._ledger.shards.ids(shard)
-        count = max(self._fetcher.count, least)
-        chunk: list[Pending] = []
-        for each in pending:
-            if each.id not in in_hand:
-                if not count:
-                    break
-                count -= 1
-            chunk.append(each)
-        return chunk
-
-    def _book(
+    def _record_recovered(
         self,
-        position: Position,
-        pending: Sequence[Pending],
+        shard: Shard,
         entries: Sequence[RawEntry],
-        member: Membership,
-        asked_at: float,
+        listed_at: float,
+        counts: Mapping[bytes, int],
     ) -> None:
-        counts = {each.id: _count(each, position) for each in pending}
-        new = self._ledger.deliveries.recovered(
-            position.shard, entries, asked_at, counts
-        )
+        new = self._ledger.deliveries.recovered(shard, entries, listed_at, counts)
         self._entry_queue.notify_ready(new)
         if new:
-            # A replica lists what is pending, too; what it can't do is to renew it.
+            # This server is a primary: a replica lists pending entries too, but it
+            # cannot renew their leases.
             self._connector.progress()
 
-    async def _bodies(
-        self, shard: Shard, pending: Sequence[Pending]
-    ) -> list[RawEntry] | None:
-        """Renew own pending entries that are not in hand, and read them.
-
-        Gives those in hand too, without what is in them; None if it was refused.
-        """
-        in_hand = self._ledger.shards.ids(shard)
-        unknown = [each for each in pending if each.id not in in_hand]
-        known: list[RawEntry] = [(p.id, ()) for p in pending if p.id in in_hand]
-        if not unknown:
-            return known
-        assert self._claims is not None  # noqa: S101 - only groups have any
-        ours: set[bytes] = set()
-        for reply in await self._claims.claim(
-            self.connection, [*reclaims(shard, unknown)]
-        ):
-            if isinstance(reply, ErrorReply):
-                await self._refused(reply)
-                return None
-            ours.update(reply)
-        ids = [each.id for each in unknown]
-        entries = await self._fetcher.read(self._request, shard, ids)
-        if isinstance(entries, ErrorReply):
-            await self._refused(entries)
-            return None
-        # What is deleted may be pending no more, and what is not ours is another's.
-        return known + [each for each in entries if each[1] is None or each[0] in ours]
-
     async def fetch(
-        self, shard: Shard, ids: Sequence[bytes], book: Book
+        self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], ErrorReply | None]:
-        """Read entries that were taken over, between two reads, as long as they fit.
+        """Read claimed entries, between two reads, as many as fit.
 
-        If the connection ends meanwhile, what was not read is left to recovery.
+        If the connection ends meanwhile, the recovery reads the others.
 
         Args:
-            shard: Where they are.
-            ids: Their ids.
-            book: Takes them, some at a time.
+            shard: The shard of the entries.
+            ids: The ids of the entries.
+            on_entries: Called with the entries, some at a time.
 
         Returns:
-            The ids that there was no room for, and what was refused.
+            The ids of the entries that did not fit, and the refusal if there was one.
 
         Raises:
-            ClosedError: The consumer closed before it was done.
+            ClosedError: The consumer closed before the entries were read.
         """
         left = ids
         refused: ErrorReply | None = None
 
         async def work(_: Connection) -> None:
             nonlocal left, refused
-            # Should the connection end, the errand is run again, with nothing to do.
+            # If the connection ends, this function runs again, with nothing to do.
             unread, left = left, []
-            while unread and shard in self._cursor and (count := self._fetcher.count):
-                found = await self._fetcher.read(self._request, shard, unread[:count])
+            while unread and shard in self._cursor and (count := self._bodies.count):
+                found = await self._bodies.read(self._request, shard, unread[:count])
                 if isinstance(found, ErrorReply):
                     refused = found
                     return
-                book(found)
+                on_entries(found)
                 unread = unread[count:]
             left = unread
 
@@ -613,9 +566,9 @@ class Reader:
 
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
-            # The reply does not say which of the shards it is.
+            # The reply does not say which of the shards caused it.
             await self._examine(self._cursor.positions)
-        elif error.code == "CROSSSLOT" and await self._part():
+        elif error.code == "CROSSSLOT" and await self._split_by_slot():
             pass  # the server is in cluster mode
         elif error.trouble is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
@@ -629,36 +582,12 @@ class Reader:
         await self._connector.pause()
 
 
-def reclaims(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
-    """Renew leases of own pending entries, but of none that was claimed just now.
-
-    What was released without a start (its count is 0) may be started from now on, and
-    fast enough not to be counted.
-    """
-    for fresh in (True, False):
-        own = [each for each in pending if (each.deliveries == 0) == fresh]
-        if own:
-            idle = min(each.idle for each in own)
-            ids = [each.id for each in own]
-            yield OwnClaim(shard, ids, min_idle=idle, count=1 if fresh else None)
-
-
-def _count(pending: Pending, position: Position) -> int:
-    """Return the delivery count of what is pending for us.
-
-    What came in a reply that was lost has certainly not been started.
-    """
-    if pending.deliveries == 1 and position.unseen(EntryId.parse(pending.id)):
-        return 0
-    return pending.deliveries
-
-
 def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:
     if future.done():
-        return  # whoever asked was cancelled
+        return  # the caller was cancelled
     if error is None:
         future.set_result(None)
     else:
         future.set_exception(error)
-        # Whoever asked may be cancelled; asyncio need not say "never retrieved".
+        # The caller may be cancelled. Then asyncio must not log "never retrieved".
         future.exception()

@@ -1,7 +1,7 @@
-"""The readers of a consumer: one, or one for each slot where a server asks for that.
+"""Reader pool: one reader, or one per slot where the server requires that.
 
-See `_core/cursors.py` for what is read together. Each reader has a connection of its
-own, since each has a read that blocks.
+See `_core/reading/slot_cursors.py` for the shards that are read together. Each reader
+has a connection of its own, since its reads block.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from penstock._core.protocol.replies import ErrorReply
 from penstock._core.reading.cursor import Cursor
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.clock import now
-from penstock._tasks.leases.pending_bodies import Book
+from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.reading.reader import Reader
 from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.message import Shard
 
-__all__ = ["ReadPause", "Readers"]
+__all__ = ["ReadPause", "ReaderPool"]
 
 ReadPause: TypeAlias = Callable[[Connection, Cursor], Awaitable[None]]
-"""Something to be done between two reads of a cursor; see `Reader.between_reads`."""
+"""A function that runs between two reads of a cursor; see `Reader.between_reads`."""
 
-Make: TypeAlias = Callable[[Connection, Cursor], Reader]
+MakeReader: TypeAlias = Callable[[Connection, Cursor], Reader]
 
 
-class Readers:
+class ReaderPool:
     """Reads all cursors.
 
     Args:
         connector: Makes connections.
-        cursors: What is read together.
-        budget: Returns how many entries may be read at a time, given the time and how
-            many more the last read could have brought; after 0, `room_again` will be
-            called.
+        cursors: The cursors, each with the shards that are read together.
+        budget: Returns how many entries may be read, given the time and how many more
+            the last read could have returned. After it has returned 0, `resume` will
+            be called.
         spawn: Runs a reader in the background.
-        make: Makes one.
+        make: Creates a reader.
     """
 
     def __init__(
@@ -52,56 +52,59 @@ class Readers:
         *,
         budget: Callable[[float, int], int],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
-        make: Make,
+        make: MakeReader,
     ) -> None:
         self._connector = connector
         self._cursors = cursors
         self._budget = budget
         self._spawn = spawn
         self._make = make
-        # By their cursors' identity.
+        # The readers by the identity of their cursors.
         self._readers: dict[int, Reader] = {}
         self._stopping = False
 
     def start(self, connection: Connection, cursor: Cursor) -> None:
-        """Read a cursor on a connection."""
+        """Start a reader of a cursor on a connection."""
         reader = self._readers[id(cursor)] = self._make(connection, cursor)
         self._spawn(reader.run)
 
     def budget(self, left: int = 0) -> int:
-        """Give one reader's share of the room that there is.
+        """Return one reader's share of the read budget.
 
         Args:
-            left: Room that its last read did not ask for.
+            left: The budget that the reader's last read did not use.
         """
         budget = self._budget(now(), left)
         readers = self._readers.values()
         if budget and len(readers) > 1:
-            # Whoever found none before is not rung any more by the ledger.
+            # The ledger no longer wakes a reader that found no budget before.
             for reader in readers:
-                if reader.waits:
-                    reader.room_again()
+                if reader.is_waiting:
+                    reader.resume()
         return -(-budget // len(readers))
 
     @property
     def stranded(self) -> bool:
-        """Whether a read was given up whose entries may be pending unseen."""
+        """Whether a read was abandoned whose entries may be pending and unknown."""
         return any(reader.stranded for reader in self._readers.values())
 
-    def room_again(self) -> None:
-        """Tell all that there is room again."""
+    def resume(self) -> None:
+        """Continue reading, if there was no budget."""
         for reader in self._readers.values():
-            reader.room_again()
+            reader.resume()
 
     async def between_reads(self, work: ReadPause) -> None:
-        """Have something done with each cursor, between two reads of it.
+        """Run a function with each cursor, between two reads of the cursor.
+
+        Args:
+            work: The function.
 
         Raises:
-            ClosedError: The consumer closed before it was done.
-            PenstockError: What the errand raised first; it was done with all.
+            ClosedError: The consumer closed before the function was done.
+            PenstockError: The function raised it first; it was run for all cursors.
         """
         failure: PenstockError | None = None
-        # Those that appear meanwhile are at the end.
+        # Cursors that are added meanwhile are at the end.
         for cursor in self._cursors.all:
 
             async def with_cursor(
@@ -117,23 +120,23 @@ class Readers:
             raise failure
 
     async def fetch(
-        self, shard: Shard, ids: Sequence[bytes], book: Book
+        self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], ErrorReply | None]:
-        """Read entries that were taken over; see `Reader.fetch`.
+        """Read claimed entries; see `Reader.fetch`.
 
         Raises:
-            ClosedError: The consumer closed before it was done.
+            ClosedError: The consumer closed before the entries were read.
         """
         cursor = self._cursors.find(shard)
         reader = None if cursor is None else self._readers.get(id(cursor))
         if reader is None:
-            return ids, None  # the shard is not read any more
-        return await reader.fetch(shard, ids, book)
+            return ids, None  # the shard is no longer read
+        return await reader.fetch(shard, ids, on_entries)
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands whose replies may be large, on a reader's connection.
 
-        Sends them again if that connection ends before the replies.
+        They are sent again if that connection ends before the replies.
 
         Raises:
             ClosedError: The consumer closed before.
@@ -147,18 +150,18 @@ class Readers:
         return answers
 
     async def add(self, begun: Iterable[tuple[Shard, bytes]], *, pinned: bool) -> None:
-        """Read more shards; those that are read already stay where they are.
+        """Read more shards; the positions in shards that are read already stay.
 
-        Done between two reads also where there is nothing to do: a shard may be about
-        to be read no more, by a call that was cancelled.
+        This is done between two reads even for shards that are read already: a
+        cancelled call may be about to remove one of them.
 
         Args:
             begun: The shards, each with the id after which to read it.
-            pinned: Whether that is an id that there has been.
+            pinned: Whether that id is the stream's last id.
 
         Raises:
             ClosedError: The consumer closed before.
-            ConnectionLost: There is no connection to read one of them on.
+            ConnectionLost: There is no connection on which to read one of them.
         """
         left = dict(begun)
         while left and not self._stopping:
@@ -169,7 +172,7 @@ class Readers:
                 continue
 
             async def add(_: Connection, cursor: Cursor = cursor) -> None:
-                # They may be apart by now.
+                # The shards may be on several cursors by now.
                 mine = [shard for shard in left if self._cursors.find(shard) is cursor]
                 for shard in mine:
                     after = left.pop(shard)
@@ -181,16 +184,19 @@ class Readers:
             raise ClosedError("consumer")
 
     async def _open(self, shard: Shard) -> None:
-        async with self._connected(1) as [connection]:
+        async with self._open_connections(1) as [connection]:
             if self._cursors.find(shard) is None and not self._stopping:
                 self.start(connection, self._cursors.open(shard))
             else:
                 await connection.aclose()
 
-    async def part(self) -> bool:
-        """Read each slot by itself from now on; False if that is so already.
+    async def split_by_slot(self) -> bool:
+        """Read each slot by a reader of its own from now on.
 
-        Called by the only reader that there is.
+        This is called by the only reader that there is.
+
+        Returns:
+            False if each slot has its own reader already.
 
         Raises:
             ConnectionLost: There are no connections for that.
@@ -198,8 +204,8 @@ class Readers:
         more = self._cursors.to_part()
         if not more:
             return False
-        async with self._connected(0 if self._stopping else more) as connections:
-            if self._stopping:  # nothing more will be read
+        async with self._open_connections(0 if self._stopping else more) as connections:
+            if self._stopping:  # no more entries will be read
                 for connection in connections:
                     await connection.aclose()
                 return True
@@ -210,8 +216,8 @@ class Readers:
         return True
 
     @asynccontextmanager
-    async def _connected(self, number: int) -> AsyncIterator[list[Connection]]:
-        """Make connections; they are closed again unless the block ends well."""
+    async def _open_connections(self, number: int) -> AsyncIterator[list[Connection]]:
+        """Open connections; close them again unless the block succeeds."""
         async with AsyncExitStack() as stack:
             connections: list[Connection] = []
             for _ in range(number):
@@ -225,28 +231,28 @@ class Readers:
             stack.pop_all()
 
     async def stop(self) -> None:
-        """End reading; reads under way are let go by the server, not cancelled."""
+        """Stop reading; the server ends reads under way, which are not cancelled."""
         self._stopping = True
         async with anyio.create_task_group() as group:
             for reader in self._readers.values():
                 group.start_soon(reader.stop)
 
     def cut(self) -> None:
-        """Give up reads that are still under way."""
+        """Abandon reads that are still under way."""
         for reader in self._readers.values():
             reader.cut()
 
     async def ended(self) -> None:
-        """Wait until all have ended: they book nothing more then."""
+        """Wait until all readers have ended. They record nothing after that."""
         for reader in self._readers.values():
             await reader.ended()
 
     @property
     def connections(self) -> list[Connection]:
-        """Their connections."""
+        """The connections of the readers."""
         return [reader.connection for reader in self._readers.values()]
 
     def abort(self, reason: str) -> None:
-        """Give up all connections."""
+        """Abort all connections."""
         for connection in self.connections:
             connection.abort(reason)

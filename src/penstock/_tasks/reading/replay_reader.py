@@ -1,8 +1,8 @@
-"""Reading a stream's history on a connection of its own, over reconnects.
+"""Replay reader: reads a stream's history on its own connection, over reconnects.
 
-There is no task for it: the next pages are asked for before the present ones are
-given, and their replies are counted off while these are looked at. So there is nothing
-to be ended when somebody leaves.
+It needs no task: the next pages are requested before the present ones are yielded, and
+their replies arrive while the caller looks at those. So there is nothing to stop when
+the caller leaves.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
 
-__all__ = ["Reach", "replaying"]
+__all__ = ["ReplayRange", "replay_pages"]
 
-# Shards that are asked for a page at once.
+# The most shards of which one request reads a page.
 _SHARDS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """What is to be read.
+class ReplayRange:
+    """The range of entries to read.
 
     Attributes:
         stream: The stream's name.
-        numbers: The numbers of its shards; None for all there are.
+        numbers: The numbers of its shards; None for all that exist.
         low: The lowest id.
         high: The highest id.
-        reverse: Whether to begin with the highest.
-        page: Entries that are asked for at once at most.
+        reverse: Whether to begin with the highest id.
+        page: The most entries of one page.
     """
 
     stream: str
@@ -53,25 +53,26 @@ class Reach:
     page: int
 
 
-async def replaying(
-    url: str | None, reach: Reach, on_event: OnEvent
+async def replay_pages(
+    url: str | None, reach: ReplayRange, on_event: OnEvent
 ) -> AsyncGenerator[Iterable[tuple[Shard, RawEntry]], None]:
-    """Give what is in a stream now, some entries at a time.
+    """Yield the entries that are in a stream now, some at a time.
 
     Raises:
-        ConfigurationError: A wrong URL.
-        ConnectError: There is no way to the server, at the beginning.
+        ConfigurationError: The URL is invalid.
+        ConnectError: The server can't be reached at the beginning.
         AccessError: The server refuses this user.
-        CommandError: A key is no stream, or the like.
-        ConnectionLost: The connection ended before it had begun.
+        CommandError: The server refused a command, because a key is not a stream, for
+            example.
+        ConnectionLost: The connection ended before the first page.
     """
     async with open_connector(url, on_event) as connector:
         reader = _Reader(connector, await connector.connect(), on_event)
         try:
-            history = await reader.look(reach)
+            merge = await reader.find_bounds(reach)
             while True:
-                given = history.ready()
-                due = history.due()
+                given = merge.ready()
+                due = merge.due()
                 asked = reader.ask(due)
                 yield given
                 if not due:
@@ -87,8 +88,8 @@ class _Reader:
 
     Args:
         connector: Makes another connection when one is lost.
-        connection: The first one.
-        on_event: Told what is refused for a while.
+        connection: The first connection.
+        on_event: Receives refusals that are retried.
     """
 
     def __init__(
@@ -96,12 +97,12 @@ class _Reader:
     ) -> None:
         self._connector = connector
         self._connection = connection
-        # How many shards are asked for a page in one request.
+        # Bounds the number of shards of which one request reads a page.
         self._shards = RequestSize(_SHARDS)
         self._on_event = on_event
 
-    async def look(self, reach: Reach) -> ShardMerge:
-        """Find the shards, and where each of them ends now."""
+    async def find_bounds(self, reach: ReplayRange) -> ShardMerge:
+        """Find the shards, and the last id of each of them."""
         if reach.numbers is None:
             discovery = ShardDiscovery(self._connection.calls, self._on_event)
             shards = await discovery.watch(reach.stream)
@@ -112,49 +113,49 @@ class _Reader:
         for shard, last in zip(shards, await self._connection.calls(ask), strict=True):
             if isinstance(last, ErrorReply):
                 raise self._refusal(shard, last)
-            # Whatever is sent from now on is not part of it, so that it ends.
+            # Later entries are not part of the replay, so that it ends.
             end = [EntryId.parse(id_) for id_, _ in last]
             bounds.append((reach.low, min(reach.high, *end)) if end else None)
         return ShardMerge(shards, bounds, page=reach.page, reverse=reach.reverse)
 
     def ask(self, due: Sequence[ShardPages]) -> Replies | None:
-        """Ask for pages, if there is a connection."""
+        """Request pages, if there is a connection."""
         return self._request(due) if due and not self._connection.lost else None
 
     def _request(self, due: Sequence[ShardPages]) -> Replies:
         now = due[: self._shards.most]
-        return self._connection.ask([strand.span.ask() for strand in now])
+        return self._connection.ask([each.span.ask() for each in now])
 
     async def fill(self, due: Sequence[ShardPages], asked: Replies | None) -> None:
-        """Take the pages in, asking again for as long as it takes."""
+        """Receive the pages, and request them again as often as needed."""
         while due:
             now = due[: self._shards.most]
             try:
                 pages = await (asked or self._request(due))
             except ConnectionLost as error:
                 self._shards.lost(len(now))
-                for strand in now:
-                    strand.span.lost()
+                for each in now:
+                    each.span.lost()
                 await self._connection.aclose()
                 self._connection = await self._connector.reconnect(error.reason)
             else:
-                if await self._taken(now, pages):
+                if await self._take(now, pages):
                     self._shards.came(len(now), len(now))
                     due = due[len(now) :]
             asked = None
 
-    async def _taken(self, due: Sequence[ShardPages], pages: list[Any]) -> bool:
-        for strand, page in zip(due, pages, strict=True):
+    async def _take(self, due: Sequence[ShardPages], pages: list[Any]) -> bool:
+        for each, page in zip(due, pages, strict=True):
             if not isinstance(page, ErrorReply):
                 continue
             if page.trouble is not ErrorKind.TRANSIENT:
-                raise self._refusal(strand.shard, page)
+                raise self._refusal(each.shard, page)
             self._on_event(Event("read_refused", facts={"reply": page.text}))
             await self._connector.pause()
             return False
         self._connector.progress()
-        for strand, page in zip(due, pages, strict=True):
-            strand.take(page)
+        for each, page in zip(due, pages, strict=True):
+            each.take(page)
         return True
 
     def _refusal(self, shard: Shard, reply: ErrorReply) -> Exception:
@@ -163,5 +164,5 @@ class _Reader:
         return refusal(self._connection.address.name, what, reply)
 
     async def aclose(self) -> None:
-        """Close the connection; what is on its way is let go."""
+        """Close the connection; replies that are on their way are dropped."""
         await self._connection.aclose()

@@ -1,17 +1,18 @@
-"""Setting a consumer's position anew.
+"""Seek: sets the position of a consumer.
 
-What was read before is forgotten with it: dropped from the queue, and in a group
-acknowledged, since it would come again with the next reconnect otherwise. Not so what
-a handler or loop has in hand, or was handed and has not acknowledged: that is the
-user's, and stays pending until it is acknowledged, unless it is about to come again.
+Entries that were read before and only wait are dropped. In a group they are also
+acknowledged, since they would be redelivered after the next reconnect otherwise.
+Entries that a handler or loop has, or has received and not acknowledged, are the
+user's. They stay pending until they are acknowledged, unless they will be redelivered.
 
-Nobody may send outcomes meanwhile. One that was recorded before could reach the server
-after the position was set, and acknowledge what had been delivered anew.
+No outcomes may be sent meanwhile. An outcome that was recorded before could reach the
+server after the position was set, and acknowledge an entry that was delivered again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from penstock._connection.connection import Connection
 from penstock._core.ledger.ledger import Ledger
@@ -20,14 +21,15 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.reading.cursor import Position
 from penstock._tasks.group import Membership, refusal
-from penstock._tasks.reading.assignment import after_which
+from penstock._tasks.leases.pending_pages import pending_pages
+from penstock._tasks.reading.assignment import exclusive_start
 from penstock._tasks.stream_info import StreamInspector
 from penstock.message import EntryId
 from penstock.options import Start
 
 __all__ = ["seek"]
 
-# Pending entries that one command lists.
+# The most pending entries that one command lists.
 _PAGE = 1000
 
 
@@ -40,29 +42,29 @@ async def seek(
     *,
     inspector: StreamInspector,
 ) -> None:
-    """Go on at a place, on each of the shards.
+    """Set the position in each of the shards.
 
     Args:
         connection: The reader's connection, between two reads.
-        ledger: What is in hand.
-        member: The group that is read, or None for REALTIME.
-        positions: Those to be set.
-        place: Where to; inclusive.
-        inspector: Asks for the streams' last ids.
+        ledger: The consumer's ledger.
+        member: The consumer's place in the group that is read, or None for REALTIME.
+        positions: The positions to set.
+        place: The first entry to be delivered.
+        inspector: Requests the last ids of the streams.
 
     Raises:
         CommandError: The server refuses it for a shard; the others are set.
-        AccessError: The user may not.
-        ConnectionLost: The connection ended; it can be done again.
+        AccessError: The user may not set it.
+        ConnectionLost: The connection ended; the seek can be repeated.
     """
-    after = await _places(connection, positions, place, inspector)
+    after = await _resolve(connection, positions, place, inspector)
     for position in positions:
         ledger.removals.drop(position.shard)
     refused: ErrorReply | None = None
     if member is not None:
         for position, id_ in zip(positions, after, strict=True):
             ledger.removals.rewind(position.shard, EntryId.parse(id_))
-            refused = await _forget(connection, ledger, member, position) or refused
+            refused = await _ack_unheld(connection, ledger, member, position) or refused
         refused = await _set_groups(connection, member, positions, after) or refused
     for position, id_ in zip(positions, after, strict=True):
         position.restart(id_)
@@ -72,48 +74,50 @@ async def seek(
         raise refusal(connection.address.name, "seek()", refused)
 
 
-async def _places(
+async def _resolve(
     connection: Connection,
     positions: Sequence[Position],
     place: Start | EntryId,
     inspector: StreamInspector,
 ) -> list[bytes]:
-    """Make LATEST a concrete id of each shard."""
+    """Return the id after which to read, per shard; LATEST becomes the last id."""
     if place is not Start.LATEST:
-        return [after_which(place)] * len(positions)
+        return [exclusive_start(place)] * len(positions)
     keys = [position.shard.key for position in positions]
     found: list[bytes] = []
     for info in await inspector.streams(connection.calls, keys):
         if not isinstance(info, ErrorReply):
             found.append(bytes(info.last))
         elif info.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
-            # There is no stream: whatever will be in it is new.
+            # There is no stream yet, so all its entries will be new.
             found.append(b"0-0")
         else:
             raise refusal(connection.address.name, "XINFO STREAM", info)
     return found
 
 
-async def _forget(
+async def _ack_unheld(
     connection: Connection, ledger: Ledger, member: Membership, position: Position
 ) -> ErrorReply | None:
-    """Acknowledge what is pending for us and in nobody's hands; gives a refusal."""
-    key, after = position.shard.key, b"0-0"
-    while True:
-        ask = commands.xpending_page(key, member.group, member.name, after, _PAGE)
-        [reply] = await connection.calls([ask])
-        if isinstance(reply, ErrorReply):
-            # Without a group nothing is pending.
-            return None if reply.trouble is ErrorKind.REPAIR else reply
-        page = [pending.id for pending in reply]
-        mine = ledger.shards.ids(position.shard)
-        if gone := [id_ for id_ in page if id_ not in mine]:
-            [done] = await connection.calls([commands.xack(key, member.group, gone)])
-            if isinstance(done, ErrorReply):
-                return done
-        if len(page) < _PAGE:
-            return None
-        after = page[-1]
+    """Acknowledge own pending entries that the ledger does not keep.
+
+    Returns:
+        What the server refused, if it refused something.
+    """
+    shard, group = position.shard, member.group
+    pages = pending_pages(connection.calls, shard, member, _PAGE)
+    async with aclosing(pages):
+        async for page in pages:
+            if isinstance(page, ErrorReply):
+                # Without a group nothing is pending.
+                return None if page.trouble is ErrorKind.REPAIR else page
+            kept = ledger.shards.ids(shard)
+            if gone := [id_ for id_ in page if id_ not in kept]:
+                ack = commands.xack(shard.key, group, gone)
+                [reply] = await connection.calls([ack])
+                if isinstance(reply, ErrorReply):
+                    return reply
+    return None
 
 
 async def _set_groups(
@@ -122,11 +126,11 @@ async def _set_groups(
     positions: Sequence[Position],
     after: Sequence[bytes],
 ) -> ErrorReply | None:
-    """Set the group back or forth on each shard; gives a refusal if there is one."""
+    """Set the group's position in each shard; return a refusal if there is one."""
     batch: list[Command] = []
     for position, id_ in zip(positions, after, strict=True):
         key, group = position.shard.key, member.group
-        # First made, should it have vanished; else the server says BUSYGROUP.
+        # The group may have been deleted. If it exists, the reply is BUSYGROUP.
         made = commands.xgroup_create(key, group, id_, mkstream=member.mkstream)
         batch += [made, commands.xgroup_setid(key, group, id_)]
     answers = (await connection.calls(batch))[1::2]

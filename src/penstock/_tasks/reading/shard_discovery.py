@@ -1,8 +1,8 @@
-"""Finding the shards of streams: all when a consumer opens, later ones as they appear.
+"""Shard discovery: finds all shards when a consumer opens, and new ones later.
 
-A stream is one key, or keys with a number behind it. They are looked up by name. To
-SCAN for them would go through the whole database, which may hold millions of keys that
-are none of ours, and would show them all to a user whose ACL lets it see a few.
+The shards of a stream are its key, or keys that end in a number. They are looked up by
+name. A SCAN would go through the whole database, which may hold millions of other keys,
+and would show all of them to a user whose ACL allows a few.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.cluster_slots import slot
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._tasks.lifetime import StoppableTask
 from penstock.errors import CommandError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
 __all__ = ["ShardDiscovery"]
 
-# Numbers that are looked for above the highest that is there when a consumer opens, and
-# piece by piece later on.
+# How many numbers above the highest existing one are looked up: at once when a consumer
+# opens, and later piece by piece.
 _FAR: Final = 1024
-# Those that are looked for every second, and the size of a piece.
+# How many of them are looked up every second, and the size of a piece.
 _NEAR: Final = 16
 _PIECE: Final = 256
-# Keys that are asked about at once to find those that are there.
+# The most keys of one EXISTS that narrows down which of them exist.
 _FEW: Final = 32
-# Seconds between two looks.
-_LOOK: Final = 1.0
-# What TYPE says of a key that is a shard, or may become one.
+# The seconds between two rounds.
+_INTERVAL: Final = 1.0
+# The replies of TYPE for a key that is a shard, or may become one.
 _HARMLESS: Final = frozenset((b"stream", b"none"))
 
-# What is said of a command that names keys of several slots.
-_CROSSED: Final = "CROSSSLOT"
+# The code of the error for a command that names keys of several slots.
+_CROSS_SLOT: Final = "CROSSSLOT"
 
 Calls: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 OnFound: TypeAlias = Callable[[Sequence[Shard]], Awaitable[Iterable[Shard]]]
-"""Told of shards that have appeared; gives those that are read now."""
+"""Called with new shards; returns those that are read now."""
 
 
 @dataclass(slots=True)
 class _Stream:
-    """What is known of a stream.
+    """The known shards of a stream.
 
     Attributes:
-        name: Its name.
-        known: Its shards.
-        highest: The highest number that is there; -1 without any.
+        name: The stream's name.
+        known: The stream's shards.
+        highest: The highest number of a shard; -1 if there is none.
     """
 
     name: str
@@ -64,17 +65,17 @@ class _Stream:
     highest: int = -1
 
     def near(self) -> range:
-        """Give the numbers that are most likely to appear."""
+        """Return the numbers that are most likely to appear."""
         return range(self.highest + 1 + _NEAR)
 
     def unknown(self, numbers: Iterable[int]) -> list[Shard]:
-        """List what might be there: the key of its name, and some numbers."""
+        """Return unknown shards that may exist: its own key, and some numbers."""
         numbered = shard_keys.several(self.name, numbers)
         shards = (shard_keys.single(self.name), *numbered)
         return [shard for shard in shards if shard not in self.known]
 
     def found(self, shards: Iterable[Shard]) -> None:
-        """Take note of shards."""
+        """Record shards."""
         base = shard_keys.single(self.name)
         for shard in shards:
             self.known.add(shard)
@@ -82,35 +83,36 @@ class _Stream:
                 self.highest = max(self.highest, shard.number)
 
 
-class ShardDiscovery:
+class ShardDiscovery(StoppableTask):
     """Looks for the shards of some streams.
 
     Args:
-        calls: Sends commands in one write and gives their replies, errors as values.
-        on_event: Told when looking is refused.
+        calls: Sends commands in one write and returns their replies, errors as values.
+        on_event: Receives the refusals to look for shards.
     """
 
     def __init__(self, calls: Calls, on_event: OnEvent) -> None:
+        super().__init__()
         self._calls = calls
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
-        # Keys of shards' names that are no streams.
+        # Shards whose keys have another type than a stream.
         self._foreign: set[Shard] = set()
-        self._looks = 0
-        # Whether keys of several slots have to be asked for one slot after the other.
-        self._apart = False
-        # Shielded: what cancels whoever holds the consumer must not keep it from being
-        # closed in order, which ends this.
-        self._scope = anyio.CancelScope(shield=True)
+        self._rounds = 0
+        # Whether a command may not name keys of several slots.
+        self._one_slot_per_command = False
 
     async def watch(self, stream: str) -> list[Shard]:
-        """Find a stream's shards, and look out for more from now on.
+        """Find a stream's shards, and look for new ones from now on.
+
+        Args:
+            stream: The stream's name.
 
         Returns:
-            Its shards; without any, the key of its name.
+            The stream's shards; if there is none, the stream's own key.
 
         Raises:
-            CommandError: The server does not tell at present.
+            CommandError: The server can't answer at present.
             ConnectionLost: The connection ended before the reply.
         """
         known = self._streams[stream] = _Stream(stream)
@@ -119,7 +121,7 @@ class ShardDiscovery:
         while looked <= known.highest + _FAR:
             numbers = range(looked, known.highest + 1 + _FAR)
             looked = numbers.stop
-            new = await self._look(known.unknown(numbers))
+            new = await self._find(known.unknown(numbers))
             found += new
             known.found(new)
         if not found:
@@ -128,44 +130,40 @@ class ShardDiscovery:
         return found
 
     def ignore(self, stream: str) -> None:
-        """Look out for a stream's shards no more."""
+        """Stop looking for new shards of a stream."""
         self._streams.pop(stream, None)
 
     async def run(
         self, on_found: OnFound, restore: Callable[[str], Awaitable[None]]
     ) -> None:
-        """Look every second, until stopped.
+        """Look for new shards every second, until cut.
 
         Args:
-            restore: Waits for a connection again, being told why there is none.
-            on_found: Called with shards that have appeared; those that it does not
-                give back are offered again.
+            on_found: Called with new shards. Those that it does not return are passed
+                to it again.
+            restore: Waits for a connection, given the reason why there is none.
         """
-        with self._scope:
+        with self._until_cut():
             while True:
-                await anyio.sleep(_LOOK)
+                await anyio.sleep(_INTERVAL)
                 try:
                     await self._round(on_found)
                 except ConnectionLost as error:
                     await restore(error.reason)
                 except CommandError:
-                    pass  # it may pass: the server loads, or a script runs
-
-    def cut(self) -> None:
-        """End it."""
-        self._scope.cancel()
+                    pass  # transient: the server is loading, or a script is running
 
     async def _round(self, on_found: OnFound) -> None:
         if not self._streams:
             return
-        new = await self._look(self._candidates())
+        new = await self._find(self._candidates())
         read = await on_found(new) if new else ()
         for shard in read:
             if shard.stream in self._streams:
                 self._streams[shard.stream].found([shard])
 
     def _candidates(self) -> list[Shard]:
-        """List what is looked for this time: what is near, and a piece of the rest."""
+        """Return the shards to look up in this round: near ones, and a far piece."""
         streams = list(self._streams.values())
         near = [s for stream in streams for s in stream.unknown(stream.near())]
         pieces = [
@@ -173,19 +171,19 @@ class ShardDiscovery:
             for stream in streams
             for first in range(_NEAR, _FAR, _PIECE)
         ]
-        stream, first = pieces[self._looks % len(pieces)]
-        self._looks += 1
+        stream, first = pieces[self._rounds % len(pieces)]
+        self._rounds += 1
         start = stream.highest + 1 + first
         return near + stream.unknown(range(start, start + _PIECE))
 
-    async def _look(self, candidates: Sequence[Shard]) -> list[Shard]:
-        """Ask which of the shards there are; most often, it is none."""
+    async def _find(self, candidates: Sequence[Shard]) -> list[Shard]:
+        """Return those of the shards that exist; mostly, that is none."""
         foreign = list(self._foreign)
         if foreign:
             candidates = [s for s in candidates if s not in self._foreign]
         [count], types = await self._count([candidates], foreign)
         if isinstance(count, ErrorReply):
-            _raise_if_it_may_pass("EXISTS", count)
+            _raise_if_transient("EXISTS", count)
             await self._refused(candidates, count)
             return []
         for shard, kind in zip(foreign, types, strict=True):
@@ -198,11 +196,14 @@ class ShardDiscovery:
     async def _count(
         self, pieces: Sequence[Sequence[Shard]], foreign: Sequence[Shard] = ()
     ) -> tuple[list[int | ErrorReply], list[Any]]:
-        """Count the keys that there are of each piece, and give types of others.
+        """Return how many keys of each piece exist, and the types of other keys.
 
         In cluster mode, no command may name keys of several slots.
         """
-        asks = [_by_slot(piece) if self._apart else [piece] for piece in pieces]
+        asks = [
+            _by_slot(piece) if self._one_slot_per_command else [piece]
+            for piece in pieces
+        ]
         answers = iter(
             await self._calls(
                 [
@@ -215,17 +216,19 @@ class ShardDiscovery:
             )
         )
         counts = [_sum([*islice(answers, len(ask))]) for ask in asks]
-        crossed = any(isinstance(n, ErrorReply) and n.code == _CROSSED for n in counts)
-        if crossed and not self._apart:
-            self._apart = True
+        crossed = any(
+            isinstance(n, ErrorReply) and n.code == _CROSS_SLOT for n in counts
+        )
+        if crossed and not self._one_slot_per_command:
+            self._one_slot_per_command = True
             return await self._count(pieces, foreign)
         return counts, list(answers)
 
     async def _distinguish(self, candidates: Sequence[Shard]) -> list[Shard]:
-        """Ask what the keys are that there are: mostly it is very few of them."""
+        """Return the shards that are streams; mostly, very few of the keys exist."""
         pieces = [candidates[i : i + _FEW] for i in range(0, len(candidates), _FEW)]
         counts, _ = await self._count(pieces)
-        # A refusal counts as some: TYPE tells what is behind it.
+        # A refusal counts as existing keys: the replies of TYPE show what caused it.
         there = [s for p, n in zip(pieces, counts, strict=True) if n for s in p]
         types = await self._calls([commands.key_type(s.key) for s in there])
         kinds: dict[Shard, Any] = {}
@@ -233,22 +236,22 @@ class ShardDiscovery:
             if not isinstance(kind, ErrorReply):
                 kinds[shard] = kind
                 continue
-            _raise_if_it_may_pass("TYPE", kind)
-            self._look_no_more(shard.stream, kind)
+            _raise_if_transient("TYPE", kind)
+            self._give_up(shard.stream, kind)
         self._foreign |= {s for s, kind in kinds.items() if kind not in _HARMLESS}
         return [shard for shard, kind in kinds.items() if kind == b"stream"]
 
     async def _refused(self, candidates: Sequence[Shard], error: ErrorReply) -> None:
-        """Look no more for shards that this user may not see."""
+        """Stop looking for shards that this user may not see."""
         names = dict.fromkeys(shard.stream for shard in candidates)
         for name in names:
             of_stream = [shard for shard in candidates if shard.stream == name]
             [[alone], _] = await self._count([of_stream])
             if isinstance(alone, ErrorReply):
-                self._look_no_more(name, error)
+                self._give_up(name, error)
 
-    def _look_no_more(self, stream: str, error: ErrorReply) -> None:
-        """Leave a stream at the shards that are known, and say so once."""
+    def _give_up(self, stream: str, error: ErrorReply) -> None:
+        """Keep a stream's known shards, look for no more, and report that once."""
         if stream in self._streams:
             facts = {"stream": ascii(stream), "reply": error.text}
             self._on_event(Event("looking_refused", logging.INFO, facts))
@@ -271,7 +274,11 @@ def _sum(counts: Sequence[int | ErrorReply]) -> int | ErrorReply:
     return total
 
 
-def _raise_if_it_may_pass(command: str, error: ErrorReply) -> None:
-    """Keep what a server says for a while from being taken for an answer."""
+def _raise_if_transient(command: str, error: ErrorReply) -> None:
+    """Raise a transient error, so that it is not taken for an answer.
+
+    Raises:
+        CommandError: The error is transient.
+    """
     if error.trouble is ErrorKind.TRANSIENT:
         raise CommandError(command, error.code, error.text)

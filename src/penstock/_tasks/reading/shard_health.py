@@ -1,7 +1,7 @@
-"""What ails a shard: groups that have vanished made anew, the hopeless set aside.
+"""Shard health: deleted groups are recreated, and unreadable shards are left out.
 
-One shard that can't be read would have every read refused that names it. So when a
-read is refused, each shard is asked by itself how it is.
+The server refuses every read that names a shard which can't be read. So when a read is
+refused, the state of each shard is requested by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
 from penstock._core.reading.cursor import Position
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.group import Membership, refusal, rejoin
-from penstock._tasks.leases.pending_bodies import counted
+from penstock._tasks.leases.pending_bodies import loss_recorded
 from penstock._tasks.reporting import id_list
 from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import ServerError
@@ -30,14 +30,14 @@ _PROBES: Final = 8
 
 
 class ShardHealth:
-    """Looks after the shards of one consumer.
+    """Checks and repairs the shards of one consumer.
 
     Args:
-        member: The group that is read, or None for REALTIME.
-        on_group_recreated: Called with a shard whose group was made anew.
+        member: The consumer's place in the group that is read, or None for REALTIME.
+        on_group_recreated: Called with a shard whose group was recreated.
         on_recreated: Called with the position of a stream that was deleted and
-            recreated, in a group; returns the ids of entries that are dropped with it.
-        on_event: Told what is broken, mended or healed.
+            recreated, in a group; returns the ids of the entries that are dropped.
+        on_event: Receives the shards that are broken, repaired or readable again.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ShardHealth:
     ) -> None:
         self._member = member
         self._inspector = StreamInspector()
-        # How many entries of a stream are compared with what was read.
+        # Bounds how many entries of a stream are compared with remembered ones.
         self._probes = RequestSize(_PROBES)
         self._on_group_recreated = on_group_recreated
         self._on_recreated = on_recreated
@@ -58,14 +58,14 @@ class ShardHealth:
     async def examine(
         self, connection: Connection, positions: Sequence[Position]
     ) -> ServerError | None:
-        """Find out which of the shards can be read, and mend what can be mended.
+        """Check which of the shards can be read, and repair the others if possible.
 
         Args:
             connection: The reader's connection.
-            positions: The shards' positions.
+            positions: The positions in the shards.
 
         Returns:
-            What the server refuses for good; then there is no use in going on.
+            The server's permanent refusal, after which reading can't continue.
 
         Raises:
             ConnectionLost: The connection ended.
@@ -77,11 +77,11 @@ class ShardHealth:
                 where = f"reading {position.shard.stream!r}"
                 return refusal(connection.address.name, where, answer)
             if trouble is ErrorKind.ISOLATE:
-                self._break(position, answer.text)
+                self._mark_broken(position, answer.text)
             elif trouble is ErrorKind.REPAIR:
                 await self._repair(connection, position)
             elif trouble is None:
-                await self._well(connection, position, answer)
+                await self._record_readable(connection, position, answer)
         return None
 
     async def _ask(self, connection: Connection, keys: Sequence[bytes]) -> list[Any]:
@@ -92,16 +92,18 @@ class ShardHealth:
             [commands.xpending_summary(key, group) for key in keys]
         )
 
-    async def _well(
+    async def _record_readable(
         self, connection: Connection, position: Position, answer: Any
     ) -> None:
-        # If the key was something else meanwhile, this is another stream.
+        # If the key had another type meanwhile, this is another stream.
         replaced = position.broken is not None
-        self._heal(position)
+        self._mark_healed(position)
         if self._member is None:
-            await self._look_back(connection, position, answer, replaced=replaced)
+            await self._rewind_if_recreated(
+                connection, position, answer, replaced=replaced
+            )
 
-    async def _look_back(
+    async def _rewind_if_recreated(
         self,
         connection: Connection,
         position: Position,
@@ -111,9 +113,13 @@ class ShardHealth:
         replaced: bool = False,
         compare: bool = True,
     ) -> bool:
-        """Go back in a stream that was recreated, or that its server has less of.
+        """Rewind in a stream that was recreated, or of which the server lost entries.
 
-        Only what was there counts: a start may be chosen that lies ahead.
+        The last id is compared with ids that existed, not with the position: a
+        consumer may start at an id that does not exist yet.
+
+        Returns:
+            Whether the position was rewound.
         """
         other = await self._is_other(
             connection, position, info, quiet=quiet, compare=compare
@@ -121,13 +127,13 @@ class ShardHealth:
         if other or (replaced and info.last < position.highest):
             position.recreated()
         elif info.last < position.highest:
-            # The server has lost what it had (a restart from an old snapshot), and
-            # what comes next has lower ids.
+            # The server has lost entries (by a restart from an old snapshot), and the
+            # next ones have lower ids.
             position.highest = info.last
             position.after = bytes(info.last)
         else:
             return False
-        self.set_back(position, position.after)
+        self.report_rewind(position, position.after)
         return True
 
     async def check(
@@ -138,16 +144,16 @@ class ShardHealth:
         quiet: bool = False,
         compare: bool = True,
     ) -> bool:
-        """Find out whether a stream was deleted and recreated, and go back if it was.
+        """Check whether a stream was deleted and recreated; rewind if it was.
 
         Args:
             connection: The reader's connection.
-            position: Where it is read.
-            quiet: Whether there is no sign of it.
-            compare: Whether entries may be read to find out.
+            position: The position in the stream.
+            quiet: Whether there is no other sign that it was.
+            compare: Whether entries may be read and compared.
 
         Returns:
-            Whether it was.
+            Whether the position was rewound.
 
         Raises:
             ConnectionLost: The connection ended.
@@ -156,13 +162,15 @@ class ShardHealth:
         [info] = await self._inspector.streams(connection.calls, [position.shard.key])
         if self._member is None:
             if isinstance(info, ErrorReply):
-                position.identity.absent |= info.trouble is ErrorKind.REPAIR
+                # Before anything is known of the stream, it has only not been created.
+                if info.trouble is ErrorKind.REPAIR and not position.identity.empty:
+                    position.identity.absent = True
                 return False
-            return await self._look_back(
+            return await self._rewind_if_recreated(
                 connection, position, info, quiet=quiet, compare=compare
             )
         if isinstance(info, ErrorReply):
-            return False  # a read will tell
+            return False  # the next read is refused, and leads to a repair
         if await self._is_other(connection, position, info, compare=compare):
             self._recreated(position)
             return True
@@ -171,20 +179,22 @@ class ShardHealth:
     async def check_after_outage(
         self, connection: Connection, position: Position, *, compare: bool
     ) -> None:
-        """Do what `check` does, if the group has come less far than we have.
+        """Call `check` unless the group's position shows that the stream is the same.
+
+        It does if it lies at or above the highest id that was read here.
 
         Args:
             connection: The reader's connection.
-            position: Where it is read.
-            compare: Whether entries may be read to find out. Not so if the last
-                connection ended before anything else came through: on a way that ends
-                often, nothing ever would.
+            position: The position in the stream.
+            compare: Whether entries may be read and compared. They may not if the last
+                connection ended after a comparison and before any other reply: where
+                connections end often, no other reply would ever arrive.
 
         Raises:
             ConnectionLost: The connection ended.
         """
         if self._member is not None:
-            # Other than the stream's description, it has no entries in it.
+            # Unlike the description of a stream, this reply contains no entries.
             groups = await connection.call(commands.xinfo_groups(position.shard.key))
             name = self._member.group.encode()
             if isinstance(groups, ErrorReply) or not any(
@@ -205,17 +215,19 @@ class ShardHealth:
         quiet: bool = False,
         compare: bool = True,
     ) -> bool:
-        """Return whether this is another stream than the one that was read so far."""
+        """Return whether this is another stream than the one that was read before."""
         identity = position.identity
         contradicted = identity.contradicts(info)
         other = contradicted or (identity.absent and not identity.empty)
-        # Only while the connection was down can its server have lost data.
+        # Facts that contradict each other prove another stream, unless the connection
+        # was down: only then can the server have lost data.
         if not other or identity.interrupted:
             most = self._probes.most if compare else 0
             ids = identity.probes(info, quiet=quiet and not other)[:most]
             key = position.shard.key
-            # On a way that ends often, the entries of all probes may not come through.
-            with counted(self._probes, len(ids)):
+            # Where connections end often, a reply with all of these entries may never
+            # arrive.
+            with loss_recorded(self._probes, len(ids)):
                 found = await connection.calls(
                     [commands.xrange_one(key, id_) for id_ in ids]
                 )
@@ -228,19 +240,19 @@ class ShardHealth:
         identity.describe(info)
         return other
 
-    async def look_for_missed(
+    async def check_trimmed(
         self, connection: Connection, positions: Sequence[Position]
     ) -> None:
-        """Report entries that were trimmed before the group was given them.
+        """Report entries that were trimmed before they were delivered to the group.
 
         Args:
             connection: The reader's connection, between two reads.
-            positions: The shards' positions.
+            positions: The positions in the shards.
 
         Raises:
             ConnectionLost: The connection ended.
         """
-        assert self._member is not None  # noqa: S101 - only a group can be late
+        assert self._member is not None  # noqa: S101 - only called for groups
         name = self._member.group.encode()
         ask = [commands.xinfo_groups(position.shard.key) for position in positions]
         answers, now = await connection.calls(ask), monotonic()
@@ -257,52 +269,59 @@ class ShardHealth:
         [info] = await self._inspector.streams(connection.calls, [position.shard.key])
         if isinstance(info, ErrorReply):
             return
-        # What is trimmed is at the beginning: else it was given to somebody else.
+        # Trimming removes the first entries of a stream. If the stream still begins at
+        # or before the group's earlier position, another consumer has the entries.
         if info.first is None or info.first > position.trimmed.since:
             self._report("trimmed_unread", position, logging.ERROR, messages=count)
 
     def _recreated(self, position: Position) -> None:
-        """Have a stream read whole; nothing that is known here is in it."""
+        """Drop the known entries of a recreated stream, and report that."""
         lost = self._on_recreated(position)
         facts = {"messages": len(lost), "ids": id_list(lost)}
         self._report("stream_recreated", position, logging.ERROR, **facts)
 
     async def _repair(self, connection: Connection, position: Position) -> None:
-        """Go on where the stream or the group is gone."""
+        """Repair a shard whose stream or group does not exist."""
         if self._member is None:
             if position.highest > EntryId.MIN:
-                # There is no stream any more: whatever will be in it is new.
+                # The stream was deleted: all entries of a later one are new.
                 position.recreated()
                 position.identity.reset()
-            self._heal(position)
+            self._mark_healed(position)
             return
         if position.broken is None:
             self._report("group_missing", position, logging.WARNING)
-        if (refused := await self._compare(connection, position)) is not None:
-            self._break(position, refused.text)
+        if (
+            refused := await self._check_before_recreating(connection, position)
+        ) is not None:
+            self._mark_broken(position, refused.text)
             return
-        # What is still in hand will be read again, and it is known by then.
+        # Entries that are in progress here will be read again. The ledger knows them,
+        # so that is no rewind.
         position.highest = EntryId.MIN
         made = await rejoin(connection, self._member, position.shard, position.floor)
         if not isinstance(made, ErrorReply):
             self._on_group_recreated(position.shard)
-            self._heal(position)
+            self._mark_healed(position)
             self._report(
                 "group_recreated", position, logging.ERROR, after=made.decode()
             )
         elif made.code == "BUSYGROUP":
             self._on_group_recreated(position.shard)
-            self._heal(position)  # somebody was quicker
+            self._mark_healed(position)  # another consumer has recreated the group
         else:
-            self._break(position, made.text)
+            self._mark_broken(position, made.text)
 
-    async def _compare(
+    async def _check_before_recreating(
         self, connection: Connection, position: Position
     ) -> ErrorReply | None:
-        """Find out whether the stream has gone with the group; returns a refusal.
+        """Check whether the stream was deleted with its group.
 
-        Done before the group is recreated: until then nothing in it is pending, and no
-        outcome of an old entry can be taken for that of a new one.
+        This comes before the group is recreated. Until then nothing in the stream is
+        pending, and no outcome of an old entry can be taken for that of a new one.
+
+        Returns:
+            The refusal, if the server does not answer at present.
         """
         position.doubtful = False
         floor, blank = EntryId.parse(position.floor), position.identity.empty
@@ -313,26 +332,26 @@ class ShardHealth:
             gone = floor > EntryId.MIN or not blank
             position.identity.reset()
         elif info.trouble is ErrorKind.TRANSIENT:
-            return info  # no answer: the stream may be as old as ever
+            return info  # without an answer: the stream may still be the same
         else:
-            # This user may not ask.
+            # The user may not request the description.
             gone, position.floor = False, b"0-0"
         if gone:
             self._recreated(position)
         return None
 
-    def _break(self, position: Position, reply: str) -> None:
+    def _mark_broken(self, position: Position, reply: str) -> None:
         if position.broken is None:
             self._report("shard_broken", position, logging.ERROR, reply=reply)
         position.broken = reply
 
-    def _heal(self, position: Position) -> None:
+    def _mark_healed(self, position: Position) -> None:
         if position.broken is not None:
             position.broken = None
             self._report("shard_healed", position, logging.INFO)
 
-    def set_back(self, position: Position, to: bytes) -> None:
-        """Report that what has been read before comes again, or may."""
+    def report_rewind(self, position: Position, to: bytes) -> None:
+        """Report that entries are redelivered, or may be."""
         position.rewind_reported = True
         self._report("set_back", position, logging.ERROR, to=to.decode())
 

@@ -1,0 +1,41 @@
+"""Pages of a consumer's own pending entries, from the lowest id on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from penstock._core.protocol import commands
+from penstock._core.protocol.replies import ErrorReply
+from penstock._tasks.group import Membership
+from penstock._tasks.leases.pending_bodies import Ask
+from penstock.message import Shard
+
+__all__ = ["pending_pages"]
+
+
+async def pending_pages(
+    ask: Ask, shard: Shard, member: Membership, page_size: int
+) -> AsyncGenerator[list[bytes] | ErrorReply, None]:
+    """Yield the ids of the consumer's pending entries, or at last a refusal.
+
+    Args:
+        ask: Sends commands.
+        shard: The shard of the entries.
+        member: The consumer's place in the group.
+        page_size: The most ids that one command lists.
+
+    Raises:
+        ConnectionLost: The connection ended before the reply.
+    """
+    after = b"0-0"
+    while True:
+        key, group, name = shard.key, member.group, member.name
+        [page] = await ask([commands.xpending_page(key, group, name, after, page_size)])
+        if isinstance(page, ErrorReply):
+            yield page
+            return
+        if page:
+            yield [pending.id for pending in page]
+        if len(page) < page_size:
+            return
+        after = page[-1].id

@@ -1,0 +1,107 @@
+"""Renewal of leases, and the question of who owns an entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock._connection.reconnect import CommandConnection
+from penstock._core.ledger.lease_clock import LeaseRenewal
+from penstock._core.ledger.ledger import Ledger
+from penstock._core.protocol import commands
+from penstock._core.protocol.commands import Command
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._tasks.clock import now
+from penstock._tasks.group import Membership
+from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
+from penstock.message import Shard
+
+__all__ = ["ask_owners", "renew"]
+
+
+async def renew(
+    connection: CommandConnection,
+    ledger: Ledger,
+    member: Membership,
+    claims: OwnClaims,
+    lease: float,
+) -> tuple[list[bytes], ErrorReply | None]:
+    """Renew the leases that are due, see `LeaseTerms.renew_after`.
+
+    If so much time has passed that other consumers may have claimed some of the
+    entries, the server is asked for the owners first: where scripts are forbidden, the
+    claim itself does not tell.
+
+    Args:
+        connection: The command connection.
+        ledger: The consumer's ledger.
+        member: The consumer's place in the group.
+        claims: Claims the consumer's own entries.
+        lease: The lease in seconds.
+
+    Returns:
+        The ids of the entries that other consumers own now, and a transient refusal.
+
+    Raises:
+        ConnectionLost: The connection ended before the replies.
+    """
+    asked_at = now()
+    renewals = ledger.to_renew(asked_at)
+    late = [due for due in renewals if due.late]
+    kept = [due for due in renewals if not due.late]
+    lost: list[bytes] = []
+    refused: ErrorReply | None = None
+    questions = [ask_owners(member, due.shard_state.shard, due.ids) for due in late]
+    asked = iter(await connection.calls([each for asks in questions for each in asks]))
+    for due, asks in zip(late, questions, strict=True):
+        answers = [next(asked) for _ in asks]
+        error = next((each for each in answers if isinstance(each, ErrorReply)), None)
+        if error is None:
+            owned = [pending.id for page in answers for pending in page]
+            lost += ledger.removals.lose_all_but(due, owned)
+        elif not _is_gone(error):
+            refused = error
+            continue  # other consumers may own the entries, so they are not claimed
+        kept.append(due)
+    kept = [due for due in kept if due.ids]
+    renewed = [_claim(due, asked_at, lease) for due in kept]
+    for due, reply in zip(kept, await claims.claim(connection, renewed), strict=True):
+        if not isinstance(reply, ErrorReply):
+            lost += ledger.removals.lose_all_but(due, reply)
+            ledger.leases.renewed(due, asked_at)
+        elif _is_gone(reply):
+            # Without a group, no other consumer can own the entries. They are handled
+            # here, though they may be redelivered.
+            ledger.leases.renewed(due, asked_at)
+        else:
+            refused = reply
+    return lost, refused
+
+
+def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
+    youngest = max(entry.leased_at for entry in due.entries)
+    return OwnClaim(due.shard_state.shard, due.ids, min_idle(at - youngest, lease))
+
+
+def _is_gone(reply: ErrorReply) -> bool:
+    """Return whether there is no group any more, in which an entry has an owner."""
+    return reply.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
+
+
+def ask_owners(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:
+    """Return commands that ask for each entry whether this consumer owns it.
+
+    One command from the first to the last id would not do. Any number of own pending
+    entries that the ledger does not know may lie between them: entries whose
+    acknowledgement was dropped because their key had another type for a while, for
+    example.
+
+    Args:
+        member: The consumer's place in the group.
+        shard: The shard of the entries.
+        ids: The ids of the entries.
+    """
+    key, group, name = shard.key, member.group, member.name
+    return [
+        commands.xpending_between(key, group, name, low=id_, high=id_, count=1)
+        for id_ in ids
+    ]
