@@ -59,8 +59,8 @@ ADD_ONCE = scripts.add_once(
     life=1,
     low=1,
 )
-SEND_DEAD_LETTER = scripts.bury(
-    b"s", "g", "c", b"1-1", dead=b"d", letter=[b"msg", b"x"]
+SEND_DEAD_LETTER = scripts.send_dead_letter(
+    b"s", "g", "c", b"1-1", dead=b"d", fields=[b"msg", b"x"]
 )
 MOVE = scripts.move_entries(b"s", [(b"1-1", b"t")], 2)
 TRIM_ACKED = scripts.xtrim_acked(b"s", b"5-0", [], (b"MINID", b"5-0"))

@@ -173,7 +173,7 @@ def test_the_script_is_given_keys_facts_and_commands() -> None:
     assert (name, len(sha)) == (b"EVALSHA", 40)
     assert rest == [
         *(3, b"own", b"dead", b"n"),
-        *("g", b"1-1", b"bury", 2, 2, b"a", b"b"),
+        *("g", b"1-1", b"dead-letter", 2, 2, b"a", b"b"),
         *(2, "string", "value", b"INCR", b"n"),
         *(3, "", "", b"SET", b"n", b"1"),
     ]
@@ -200,7 +200,7 @@ def test_the_reply_shows_what_was_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "done", "buried"),
+    ("reply", "done", "settled"),
     [
         ([b"refused", 2, b"WRONGTYPE no", 0], 0, False),
         ([b"broken", 1, b"WRONGTYPE no", 0], 0, False),
@@ -209,13 +209,13 @@ def test_the_reply_shows_what_was_done() -> None:
     ],
 )
 def test_a_refusal_shows_how_many_commands_were_applied_before(
-    reply: list[Any], done: int, buried: object
+    reply: list[Any], done: int, settled: object
 ) -> None:
     applied = read(reply)
     assert applied.pending
     assert applied.done == done
     assert applied.failure is not None
-    assert applied.failure.buried is buried
+    assert applied.failure.settled is settled
     assert applied.failure.reply.code == "WRONGTYPE"
 
 

@@ -26,7 +26,6 @@ __all__ = [
     "TRIM_ACKED",
     "add_once",
     "apply",
-    "bury",
     "claim_own",
     "count_added",
     "count_between",
@@ -34,6 +33,7 @@ __all__ = [
     "may_script",
     "move_entries",
     "remove_empty_consumer",
+    "send_dead_letter",
     "stream_facts",
     "xtrim_acked",
 ]
@@ -178,14 +178,14 @@ return type(acked) == 'number' and acked or copy
 """
 
 
-def bury(
+def send_dead_letter(
     key: bytes,
     group: str,
     consumer: str,
     id: bytes,  # noqa: A002
     *,
     dead: bytes,
-    letter: Iterable[bytes],
+    fields: Iterable[bytes],
 ) -> Command:
     """Copy an entry of this consumer to the dead letters and acknowledge it.
 
@@ -196,7 +196,7 @@ def bury(
     script so that the entry is dead-lettered once or not at all: if the copy is
     refused, nothing is acknowledged.
     """
-    return (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id, *letter)
+    return (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id, *fields)
 
 
 def apply(
@@ -236,13 +236,13 @@ def apply(
         whole: Whether to send the script itself, because the server may have forgotten
             it (`NOSCRIPT`), instead of its hash.
     """
-    instead = b"bury" if dead is not None else b"drop" if drop else b"leave"
+    otherwise = b"dead-letter" if dead is not None else b"drop" if drop else b"leave"
     keys = [key, dead or key, *effects.keys]
     words: list[Word] = []
     for effect in effects.all:
         words += (len(effect.words), effect.kind, effect.counts, *effect.words)
     script = (b"EVAL", SCRIPT) if whole else (b"EVALSHA", SCRIPT_SHA)
-    facts = (group, id, instead, len(behind), reason)
+    facts = (group, id, otherwise, len(behind), reason)
     return (*script, len(keys), *keys, *facts, *behind, *words)
 
 

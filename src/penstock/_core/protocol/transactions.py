@@ -98,7 +98,7 @@ _REFUSED: Final = {
 # texts of Redis 6.2 into those of later versions.
 SCRIPT: Final = b"""
 local key, group, id = KEYS[1], ARGV[1], ARGV[2]
-local instead, behind, reason = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local otherwise, behind, reason = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local function plain(err)
   err = string.gsub(string.gsub(err, '^@user_script: ?%d*: ?%-?', ''), '%s+$', '')
   return (string.gsub(err, '^The user executing', 'NOPERM %0'))
@@ -142,10 +142,10 @@ local done = {'applied'}
 for number, words in ipairs(effects) do
   local reply = redis.pcall(unpack(words))
   if type(reply) == 'table' and reply.err then
-    local buried = 0
-    if number > 1 and instead ~= 'leave' then
+    local settled = 0
+    if number > 1 and otherwise ~= 'leave' then
       local fields = {}
-      if instead == 'bury' then
+      if otherwise == 'dead-letter' then
         local entry = redis.pcall('XRANGE', key, id, id)[1]
         if entry then
           local why = 'its transaction broke: ' .. words[1] .. ', ' .. number .. ' of '
@@ -156,13 +156,13 @@ for number, words in ipairs(effects) do
           end
         end
         if #fields > 0 and #fields < 7000 then
-          local letter = redis.pcall('XADD', KEYS[2], '*', unpack(fields))
-          if type(letter) == 'string' then buried = 1 end
+          local copy = redis.pcall('XADD', KEYS[2], '*', unpack(fields))
+          if type(copy) == 'string' then settled = 1 end
         end
-      else buried = 1 end
-      if buried == 1 then redis.pcall('XACK', key, group, id) end
+      else settled = 1 end
+      if settled == 1 then redis.pcall('XACK', key, group, id) end
     end
-    return {'broken', number, plain(reply.err), buried}
+    return {'broken', number, plain(reply.err), settled}
   end
   done[number + 1] = reply
 end
@@ -359,13 +359,13 @@ class CommandFailure(NamedTuple):
         number: The command's number, counted from 1; 0 if the server refused the
             transaction as a whole.
         reply: The error reply.
-        buried: Whether the script has settled the message: its dead letter is written,
+        settled: Whether the script has settled the message: its dead letter is written,
             or none is kept, and the message is acknowledged.
     """
 
     number: int
     reply: ErrorReply
-    buried: bool = False
+    settled: bool = False
 
 
 class Applied(NamedTuple):
@@ -400,10 +400,10 @@ def read(reply: Any) -> Applied:
             return Applied(pending=True, results=results)
         case [b"refused", int(), bytes(text), int()]:
             return refused(ErrorReply(text.decode("utf-8", "replace")))
-        case [b"broken", int(number), bytes(text), int(buried)]:
+        case [b"broken", int(number), bytes(text), int(settled)]:
             error = ErrorReply(text.decode("utf-8", "replace"))
             return Applied(
-                pending=True, failure=CommandFailure(number, error, bool(buried))
+                pending=True, failure=CommandFailure(number, error, bool(settled))
             )
     raise ProtocolError
 

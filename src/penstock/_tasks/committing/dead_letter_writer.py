@@ -138,7 +138,9 @@ class DeadLetterWriter:
         if not self._may_script or len(letter) > _UNPACK_LIMIT:
             return commands.xadd(to, letter)
         key, id_ = entry.shard.key, entry.id
-        return scripts.bury(key, member.group, member.name, id_, dead=to, letter=letter)
+        return scripts.send_dead_letter(
+            key, member.group, member.name, id_, dead=to, fields=letter
+        )
 
     def _dead_letter(self, entry: Entry) -> list[bytes]:
         disposition = entry.disposition

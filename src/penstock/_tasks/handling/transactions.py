@@ -198,7 +198,7 @@ class Applier:
     def _record(self, entry: Entry, applied: Applied, *, repeated: bool) -> None:
         """Record in the ledger what the server has done with the message."""
         failure, counters = applied.failure, self._ledger.counters
-        if failure is not None and not failure.buried:
+        if failure is not None and not failure.settled:
             return
         if not self._ledger.applied(entry):
             return  # by the ledger, this delivery no longer counts
@@ -242,7 +242,7 @@ class Applier:
             "reply": reply.text,
         }
         self._on_event(Event("transaction_broken", logging.ERROR, facts))
-        if not failure.buried:
+        if not failure.settled:
             self._reject(entry, fields, f"its transaction broke: {reply.text}")
         raise error
 
