@@ -20,7 +20,7 @@ from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol import commands
 from penstock._core.reading.cursor import Cursor
-from penstock._tasks.committing.committer import Committer
+from penstock._tasks.committing.committer import CommitPace, Committer
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import FloorTracker, Membership
@@ -37,7 +37,7 @@ from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.lifetime import LoopBinding
 from penstock._tasks.reading.assignment import Assignment
-from penstock._tasks.reading.reader import Reader
+from penstock._tasks.reading.reader import Reader, ReaderHooks
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock._tasks.reading.silence import SilenceWatch
@@ -255,7 +255,6 @@ class _Assembler(Generic[T]):
             self._connection,
             self._claims,
             self._ledger,
-            lease=config.lease,
             once=config.retry is not None and config.retry.max_attempts == 1,
             settle=settle,
             on_lost=self._outcomes.set,
@@ -268,7 +267,6 @@ class _Assembler(Generic[T]):
             self._outcomes.set,
             self._counts.begin,
             self._guard,
-            lease=self._config.lease,
             confirms=not self._on_demand,
             delay=self._delayed_acks,
             handed_out=self._handed_out,
@@ -325,13 +323,13 @@ class _Assembler(Generic[T]):
             cursor=cursor,
             ledger=self._ledger,
             entry_queue=self._entry_queue,
-            member=config.member,
             claims=self._claims,
-            lease=config.lease,
-            budget=self._readers.budget,
-            split_by_slot=self._readers.split_by_slot,
-            unblock=self._unblock,
-            on_recovered=self._signals.recovered,
+            hooks=ReaderHooks(
+                budget=self._readers.budget,
+                split_by_slot=self._readers.split_by_slot,
+                unblock=self._unblock,
+                on_recovered=self._signals.recovered,
+            ),
             on_event=config.on_event,
         )
 
@@ -360,10 +358,8 @@ class _Assembler(Generic[T]):
             fetch=self._readers.fetch,
             ledger=self._ledger,
             entry_queue=self._entry_queue,
-            member=member,
             claims=claims,
             cursors=self._assignment.cursors,
-            lease=config.lease,
             interval=config.claim_interval,
             on_event=config.on_event,
         )
@@ -374,13 +370,13 @@ class _Assembler(Generic[T]):
         return Committer(
             self._connection,
             ledger=self._ledger,
-            member=member,
             claims=claims,
-            lease=config.lease,
+            pace=CommitPace(
+                interval=None if self._on_demand else config.commit_interval,
+                outcomes=self._outcomes,
+                sending=self._sending,
+            ),
             on_renewed=self._signals.renewed,
-            interval=None if self._on_demand else config.commit_interval,
-            outcomes=self._outcomes,
-            sending=self._sending,
             dead_letter_writer=self._make_dead_letter_writer(member),
             floor_tracker=FloorTracker(
                 self._connection,

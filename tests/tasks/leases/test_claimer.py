@@ -42,7 +42,7 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     events: Events, *, confirms: bool
 ) -> None:
     """The server was blocked for a lease, and then ran the claim before the ack."""
-    ledger = SpyLedger()
+    ledger = SpyLedger(lease=1.0)
     ledger.read(1)
     entry = ledger.start_next()
     ledger.finish(entry, ack=True)
@@ -62,10 +62,8 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
         fetch=fetch,
         ledger=ledger,
         entry_queue=cast("EntryQueue", SimpleNamespace(notify_ready=lambda _: None)),
-        member=cast("Membership", member),
         claims=OwnClaims(cast("Membership", member)),
         cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),
-        lease=1.0,
         interval=1.0,
         on_event=events,
     )

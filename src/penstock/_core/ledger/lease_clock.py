@@ -58,15 +58,17 @@ class LeaseClock:
         ready_queue: The entries that wait.
         lease: Seconds for which an entry without an outcome is this consumer's.
         acks: Whether there are leases at all.
+
+    Attributes:
+        terms: The times that follow from the length of the lease.
     """
 
     __slots__ = (
         "_acks",
-        "_ask_first_after",
         "_lease",
         "_ready_queue",
-        "_renew_after",
         "_shards",
+        "terms",
     )
 
     def __init__(
@@ -80,9 +82,7 @@ class LeaseClock:
         self._shards = shards
         self._ready_queue = ready_queue
         self._lease = lease
-        terms = LeaseTerms(lease)
-        self._renew_after = terms.renew_after
-        self._ask_first_after = terms.ask_first_after
+        self.terms = LeaseTerms(lease)
         self._acks = acks
 
     def to_renew(self, now: float) -> list[LeaseRenewal]:
@@ -92,7 +92,7 @@ class LeaseClock:
         Of possible poison messages that wait to run alone only the first one is, so
         that other consumers can try the others.
         """
-        renew_before, late_before = now - self._renew_after, self.late(now)
+        renew_before, late_before = now - self.terms.renew_after, self.late(now)
         left = set(map(id, self._ready_queue.spare_probes()))
         due = [
             entry
@@ -147,7 +147,7 @@ class LeaseClock:
 
     def late(self, now: float) -> float:
         """Return the time before which leases have used up two thirds by now."""
-        return now - self._ask_first_after
+        return now - self.terms.ask_first_after
 
     def ended(self, now: float) -> float:
         """Return the time before which a lease that has not been renewed has ended."""

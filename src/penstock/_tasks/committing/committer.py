@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
@@ -17,14 +18,13 @@ import anyio
 from penstock._connection.reconnect import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import Entry
-from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.clock import now
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
-from penstock._tasks.group import FloorTracker, Membership, refusal
+from penstock._tasks.group import FloorTracker, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.renewal import renew
 from penstock._tasks.lifetime import StoppableTask
@@ -43,6 +43,22 @@ _PAGE: Final = 1024 * 1024
 _REPORT_DELETED_EVERY: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitPace:
+    """When outcomes are sent.
+
+    Attributes:
+        interval: The seconds for which the first outcome may wait; None to send only on
+            demand.
+        outcomes: Set when there may be something to send.
+        sending: Held from when outcomes are taken for sending until their replies.
+    """
+
+    interval: float | None
+    outcomes: AutoResetEvent
+    sending: asyncio.Lock
+
+
 class Committer(StoppableTask):
     """Acknowledges entries, renews leases and has dead letters written.
 
@@ -51,14 +67,9 @@ class Committer(StoppableTask):
     Args:
         connection: The command connection.
         ledger: The consumer's ledger, which has the outcomes.
-        member: The consumer's place in the group.
         claims: Claims the consumer's own entries.
-        lease: The lease in seconds. Leases to renew are looked for six times in it.
+        pace: When outcomes are sent.
         on_renewed: Called after leases were renewed.
-        interval: The seconds for which the first outcome may wait; None to send only on
-            demand.
-        outcomes: Set when there may be something to send.
-        sending: Held from when outcomes are taken for sending until their replies.
         dead_letter_writer: Writes dead letters, if they are kept.
         floor_tracker: Tracks the group's floor.
         on_event: Receives refused and late acknowledgements.
@@ -72,13 +83,9 @@ class Committer(StoppableTask):
         connection: CommandConnection,
         *,
         ledger: Ledger,
-        member: Membership,
         claims: OwnClaims,
-        lease: float,
+        pace: CommitPace,
         on_renewed: Callable[[], None],
-        interval: float | None,
-        outcomes: AutoResetEvent,
-        sending: asyncio.Lock,
         dead_letter_writer: DeadLetterWriter | None,
         floor_tracker: FloorTracker,
         on_event: OnEvent,
@@ -86,19 +93,18 @@ class Committer(StoppableTask):
         super().__init__()
         self._connection = connection
         self._ledger = ledger
-        self._member = member
-        self._group = member.group
+        self._member = claims.member
+        self._group = claims.member.group
         self._claims = claims
-        self._lease = lease
-        self._terms = terms = LeaseTerms(lease)
+        self._terms = terms = ledger.leases.terms
         # How many late outcomes have been reported.
         self._late_reported = 0
         self._renew_at = now() + terms.look_every
         self._report_deleted_at = now() + _REPORT_DELETED_EVERY
         self._on_renewed = on_renewed
-        self._interval = interval
-        self._outcomes = outcomes
-        self._sending = sending
+        self._interval = pace.interval
+        self._outcomes = pace.outcomes
+        self._sending = pace.sending
         self._dead_letter_writer = dead_letter_writer
         self._floor_tracker = floor_tracker
         self._on_event = on_event
@@ -200,7 +206,7 @@ class Committer(StoppableTask):
         late = now() - due
         if late > self._terms.renew_after:
             facts = {"group": ascii(self._group), "seconds": round(late, 3)}
-            facts["lease"] = self._lease
+            facts["lease"] = self._terms.seconds
             self._on_event(Event("loop_blocked", logging.WARNING, facts))
 
     @property
@@ -226,7 +232,11 @@ class Committer(StoppableTask):
             report_deleted(self._ledger, self._group, self._on_event)
             self._report_deleted_at = at + _REPORT_DELETED_EVERY
         lost, refused = await renew(
-            self._connection, self._ledger, self._member, self._claims, self._lease
+            self._connection,
+            self._ledger,
+            self._member,
+            self._claims,
+            self._terms.seconds,
         )
         self._renew_at = at + self._terms.look_every
         self._on_renewed()

@@ -41,7 +41,6 @@ class EntryQueue:
         begin: Counts attempts that are about to start; returns the entries that may
             start.
         guard: Decides when a possible poison message may run, and when others may.
-        lease: The lease in seconds.
         confirms: Whether outcomes are sent without the user's demand.
         delay: Under DELAYED, records which entries are handed out and when.
         handed_out: Under DELAYED, set when an entry is handed out while none waits.
@@ -80,7 +79,6 @@ class EntryQueue:
         begin: Callable[[Sequence[Entry]], Awaitable[list[Entry]]],
         guard: PoisonGuard,
         *,
-        lease: float,
         confirms: bool,
         delay: DelayedAcks | None = None,
         handed_out: AutoResetEvent | None = None,
@@ -113,7 +111,7 @@ class EntryQueue:
         self.guard_member = GuardMember(
             guard,
             ledger,
-            lease=lease,
+            lease=ledger.leases.terms.seconds,
             confirms=confirms,
             on_hold=self._hold,
             on_wake=self.wake_all,

@@ -84,10 +84,8 @@ class Claimer(StoppableTask):
             32 MB of output wait on it.
         ledger: The ledger in which claimed entries are recorded.
         entry_queue: Is notified of new entries.
-        member: The consumer's place in the group.
         claims: Claims the consumer's own entries.
         cursors: The positions in the shards to search.
-        lease: The seconds of idle time after which an entry may be claimed.
         interval: The seconds between two searches.
         on_event: Receives claims and refusals.
     """
@@ -99,10 +97,8 @@ class Claimer(StoppableTask):
         fetch: Fetch,
         ledger: Ledger,
         entry_queue: EntryQueue,
-        member: Membership,
         claims: OwnClaims,
         cursors: SlotCursors,
-        lease: float,
         interval: float,
         on_event: OnEvent,
     ) -> None:
@@ -111,10 +107,11 @@ class Claimer(StoppableTask):
         self._fetch = fetch
         self._ledger = ledger
         self._entry_queue = entry_queue
-        self._member = member
+        self._member = claims.member
         self._claims = claims
         self._slot_cursors = cursors
-        self._lease = lease
+        # The seconds of idle time after which an entry may be claimed.
+        self._lease = ledger.leases.terms.seconds
         self._interval = interval
         self._on_event = on_event
         # The id at which the next search of each shard begins. A search may end before

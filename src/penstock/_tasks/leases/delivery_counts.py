@@ -47,7 +47,6 @@ class DeliveryCounts:
         connection: The command connection.
         claims: Claims the consumer's own entries; None where there is no group.
         ledger: The consumer's ledger.
-        lease: The lease in seconds.
         once: Whether each entry has only one attempt.
         settle: Sends outcomes and waits until they are confirmed.
         on_lost: Called when the connection is lost, so that it is restored.
@@ -60,7 +59,6 @@ class DeliveryCounts:
         claims: OwnClaims | None,
         ledger: Ledger,
         *,
-        lease: float,
         once: bool,
         settle: Callable[[], Awaitable[None]],
         on_lost: Callable[[], None],
@@ -69,7 +67,7 @@ class DeliveryCounts:
         self._connection = connection
         self._claims = claims
         self._ledger = ledger
-        self._lease = lease
+        self._lease = ledger.leases.terms.seconds
         self._once = once
         self._settle = settle
         self._on_lost = on_lost

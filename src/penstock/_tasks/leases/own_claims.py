@@ -93,10 +93,13 @@ class OwnClaims:
 
     Args:
         member: The consumer's place in the group.
+
+    Attributes:
+        member: The same.
     """
 
     def __init__(self, member: Membership) -> None:
-        self._member = member
+        self.member = member
         # The numbers of the connections on which scripts were refused. Scripts are
         # tried again on a new connection: the user may have got the permission.
         self._no_scripts_on: set[int] = set()
@@ -136,7 +139,7 @@ class OwnClaims:
 
     def command(self, caller: Caller, claim: OwnClaim) -> Command:
         """Return the command for a claim of a few hundred entries."""
-        key, member, words = claim.shard.key, self._member, claim.words
+        key, member, words = claim.shard.key, self.member, claim.words
         if caller.number not in self._no_scripts_on:
             return scripts.claim_own(key, member.group, member.name, claim.ids, words)
         return commands.xclaim(

@@ -18,7 +18,6 @@ import anyio
 
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
-from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
@@ -26,7 +25,7 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, Read, ReadNew, ReadPending
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
-from penstock._tasks.group import Membership, refusal
+from penstock._tasks.group import refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
@@ -79,6 +78,25 @@ class _QueuedPause:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderHooks:
+    """What a reader asks of others.
+
+    Attributes:
+        budget: Returns how many entries may be read, given how many more the last read
+            could have returned. After it has returned 0, `resume` will be called.
+        split_by_slot: Makes each slot be read by a reader of its own; returns False if
+            that is so already.
+        unblock: Sends CLIENT UNBLOCK for a connection's id.
+        on_recovered: Called when all own pending entries of a shard have been read.
+    """
+
+    budget: Callable[[int], int]
+    split_by_slot: Callable[[], Awaitable[bool]]
+    unblock: Callable[[int], Awaitable[None]]
+    on_recovered: Callable[[], None]
+
+
 class Reader(StoppableTask):
     """Fills the ledger from the server.
 
@@ -90,15 +108,9 @@ class Reader(StoppableTask):
         cursor: The positions at which to read.
         ledger: The ledger in which entries are recorded.
         entry_queue: Is notified of new entries.
-        member: The consumer's place in the group that is read, or None for REALTIME.
-        claims: Claims the consumer's own entries; None for REALTIME.
-        lease: The lease in seconds.
-        budget: Returns how many entries may be read, given how many more the last read
-            could have returned. After it has returned 0, `resume` will be called.
-        split_by_slot: Makes each slot be read by a reader of its own; returns False if
-            that is so already.
-        unblock: Sends CLIENT UNBLOCK for a connection's id.
-        on_recovered: Called when all own pending entries of a shard have been read.
+        claims: Claims the consumer's own entries in the group that is read; None for
+            REALTIME.
+        hooks: What the reader asks of others.
         on_event: Receives repairs and refusals.
     """
 
@@ -110,13 +122,8 @@ class Reader(StoppableTask):
         cursor: Cursor,
         ledger: Ledger,
         entry_queue: EntryQueue,
-        member: Membership | None,
         claims: OwnClaims | None,
-        lease: float,
-        budget: Callable[[int], int],
-        split_by_slot: Callable[[], Awaitable[bool]],
-        unblock: Callable[[int], Awaitable[None]],
-        on_recovered: Callable[[], None],
+        hooks: ReaderHooks,
         on_event: OnEvent,
     ) -> None:
         super().__init__()
@@ -125,18 +132,15 @@ class Reader(StoppableTask):
         self._cursor = cursor
         self._ledger = ledger
         self._entry_queue = entry_queue
-        self._member = member
+        self._member = member = None if claims is None else claims.member
         # Entries may be younger than they seem by as long as a read waited for them.
-        longest = BLOCK if member is None else LeaseTerms(lease).longest_read
+        longest = BLOCK if member is None else ledger.leases.terms.longest_read
         self._longest_block = min(BLOCK, longest)
-        self._budget = budget
-        self._split_by_slot = split_by_slot
+        self._hooks = hooks
         # Set when there is a budget again, or something else to do.
         self._wake = AutoResetEvent()
         # Whether the reader waits for a budget.
         self.is_waiting = False
-        self._unblock = unblock
-        self._on_recovered = on_recovered
         self._on_event = on_event
         self._health = ShardHealth(
             member, self._group_recreated, self._recreated, on_event
@@ -267,7 +271,7 @@ class Reader(StoppableTask):
             # Repeated, because CLIENT UNBLOCK has no effect on a read that the server
             # has not received yet: the two connections race.
             if self._reading and not self.connection.lost:
-                await self._unblock(self.connection.client_id)
+                await self._hooks.unblock(self.connection.client_id)
             # Not anyio.move_on_after: this runs in the caller's task, and anyio's
             # cancellation escaped when the event was set in the same turn of the event
             # loop as the deadline.
@@ -279,7 +283,7 @@ class Reader(StoppableTask):
         while not self._stopping:
             await self._run_pauses()
             await self._check_doubtful()
-            budget = self._budget(self._unfilled)
+            budget = self._hooks.budget(self._unfilled)
             self._unfilled = 0
             read = self._next(budget) if budget else None
             match read:
@@ -511,7 +515,7 @@ class Reader(StoppableTask):
             elif not position.recovering:
                 assert self._member is not None  # noqa: S101 - the same
                 report_deleted(self._ledger, self._member.group, self._on_event)
-                self._on_recovered()
+                self._hooks.on_recovered()
 
     def _record_recovered(
         self,
@@ -568,7 +572,7 @@ class Reader(StoppableTask):
         if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards caused it.
             await self._examine(self._cursor.positions)
-        elif error.code == "CROSSSLOT" and await self._split_by_slot():
+        elif error.code == "CROSSSLOT" and await self._hooks.split_by_slot():
             pass  # the server is in cluster mode
         elif error.trouble is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
