@@ -30,7 +30,8 @@ from penstock._tasks.consumer_config import (
 from penstock._tasks.handling.iteration import BatchLoop, Loop
 from penstock._tasks.handling.receiving import next_message, take_messages
 from penstock._tasks.handling.worker_pool import RunOptions
-from penstock._tasks.lifetime import Live, Openable
+from penstock._tasks.lifetime import Live
+from penstock._tasks.openable import Openable
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.errors import ClosedError, ConfigurationError, ConnectionLost

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, Unpack, overload
 
 from penstock._core.messages.shard_keys import single
 from penstock._core.sending.accumulator import Sending
-from penstock._tasks.lifetime import Live, Openable
+from penstock._tasks.lifetime import Live
+from penstock._tasks.openable import Openable
 from penstock._tasks.sending.delivery import Delivery
 from penstock._tasks.sending.flusher import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults, flag, timeout_of

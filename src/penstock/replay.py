@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 from penstock._core.messages import shard_keys
 from penstock._core.reading.read_only import ReadOnlySettlement
 from penstock._tasks.consumer_config import shard_numbers
-from penstock._tasks.lifetime import LoopBinding, running_loop
+from penstock._tasks.loop_binding import LoopBinding, running_loop
 from penstock._tasks.reading.replay_reader import ReplayRange, replay_pages
 from penstock.codecs import Codec, codec_for, content_type_of
 from penstock.errors import ConfigurationError

@@ -397,7 +397,8 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
     scripts: bool,  # noqa: FBT001 - pytest's parameter
 ) -> None:
     """redis/redis#9745: what is pending would be gone with it."""
-    from penstock._connection.reconnect import CommandConnection, open_connector
+    from penstock._connection.command_connection import CommandConnection
+    from penstock._connection.reconnect import open_connector
     from penstock._core.protocol import commands
     from penstock._tasks.group import Membership
     from penstock._tasks.leases.dead_consumers import remove

@@ -16,8 +16,9 @@ from connection.fakes import Serve, answering, closing, fake, free_port, silent
 from connection.traces import nothing_left
 from penstock import embedded
 from penstock._connection.address import parse
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
-from penstock._connection.reconnect import CommandConnection, Connector, open_connector
+from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.backoff import ReconnectBackoff
 from penstock.embedded import EmbeddedServer
 from penstock.errors import (

@@ -13,8 +13,9 @@ import pytest
 from connection.fakes import Serve, closing, echo, fake, free_port, requests
 from connection.traces import all_told
 from penstock._connection.address import parse
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connect import connect
-from penstock._connection.reconnect import CommandConnection, Connector, open_connector
+from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol.replies import ErrorReply
 from penstock.embedded import EmbeddedServer

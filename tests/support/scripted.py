@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
-from penstock._connection.reconnect import CommandConnection, Connector
+from penstock._connection.reconnect import Connector
 from penstock._core.protocol.commands import Command
 from penstock.errors import ConnectionLost
 

@@ -6,7 +6,7 @@ import asyncio
 
 import anyio
 
-from penstock._tasks.lifetime import StoppableTask
+from penstock._tasks.task_scopes import StoppableTask
 
 
 class Worker(StoppableTask):

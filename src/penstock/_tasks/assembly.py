@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
-from penstock._connection.reconnect import CommandConnection, Connector
+from penstock._connection.reconnect import Connector
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
@@ -35,7 +36,7 @@ from penstock._tasks.handling.worker_pool import WorkerPool
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.lifetime import LoopBinding
+from penstock._tasks.loop_binding import LoopBinding
 from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.reader import Reader, ReaderHooks
 from penstock._tasks.reading.reader_pool import ReaderPool

@@ -11,15 +11,16 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from penstock._connection.reconnect import CommandConnection, Connector
+from penstock._connection.command_connection import CommandConnection
+from penstock._connection.reconnect import Connector
 from penstock._core.ledger.removals import Released
 from penstock._tasks.assembly import GroupParts, Parts
 from penstock._tasks.clock import now
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.release import TOO_LATE, Limits, release_entries
-from penstock._tasks.lifetime import task_group
 from penstock._tasks.reading.reader_pool import ReaderPool
+from penstock._tasks.task_scopes import task_group
 from penstock.errors import ClosedError
 from penstock.events import Event
 from penstock.message import Shard

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 import anyio
 
-from penstock._tasks.lifetime import Lifetime, enter, is_inside, task_group
+from penstock._tasks.lifetime import Lifetime
+from penstock._tasks.loop_binding import enter, is_inside
+from penstock._tasks.task_scopes import task_group
 from penstock.errors import UsageError
 from penstock.events import Event, OnEvent
 

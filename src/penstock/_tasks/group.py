@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
-from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._core.reading.cursor import Position

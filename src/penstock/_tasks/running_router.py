@@ -9,7 +9,8 @@ from typing import Self
 from weakref import WeakMethod
 
 from penstock._tasks.consumer_set import ConsumerSet
-from penstock._tasks.lifetime import Live, Openable
+from penstock._tasks.lifetime import Live
+from penstock._tasks.openable import Openable
 from penstock.errors import ClosedError
 
 __all__ = ["Running"]

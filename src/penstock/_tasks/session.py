@@ -13,12 +13,9 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
-from penstock._connection.reconnect import (
-    CommandConnection,
-    Connector,
-    open_connector,
-)
+from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.reading.cursor import Cursor
 from penstock._tasks.assembly import assemble
@@ -29,18 +26,14 @@ from penstock._tasks.handling.catch_up import CatchUp
 from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.handling.worker_pool import RunOptions
-from penstock._tasks.lifetime import (
-    Lifetime,
-    quietly,
-    shielded_until_done,
-    task_group,
-)
+from penstock._tasks.lifetime import Lifetime
 from penstock._tasks.reading.assignment import Assignment
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.silence import patience
 from penstock._tasks.reporting import rate_limited
 from penstock._tasks.startup import retrying
+from penstock._tasks.task_scopes import quietly, shielded_until_done, task_group
 from penstock.errors import ConfigurationError, UsageError
 from penstock.message import EntryId
 from penstock.options import AutoCommit, Mode, Start

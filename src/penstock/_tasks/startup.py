@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import anyio
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock.errors import AccessError, CommandError, ConnectionLost, ServerError

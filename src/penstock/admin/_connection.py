@@ -14,7 +14,7 @@ from penstock._core.protocol import commands, replies
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, StreamInfo
 from penstock._tasks.group import refusal
-from penstock._tasks.lifetime import LoopBinding
+from penstock._tasks.loop_binding import LoopBinding
 from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent

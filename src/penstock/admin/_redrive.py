@@ -11,7 +11,7 @@ from typing import Any, Final
 from penstock._core.messages import dead_letter, shard_keys
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorReply
-from penstock._tasks.lifetime import shielded_until_done
+from penstock._tasks.task_scopes import shielded_until_done
 from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter import DeadLetter, DeadLetterList
 from penstock.admin._selection import Location

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands
-from penstock._tasks.lifetime import Live, Openable
+from penstock._tasks.lifetime import Live
+from penstock._tasks.openable import Openable
 from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo

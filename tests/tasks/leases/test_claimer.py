@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from penstock._connection.address import parse
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connect import connect
-from penstock._connection.reconnect import CommandConnection
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import Claimed, Pending
 from penstock._core.reading.slot_cursors import SlotCursors

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import anyio
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
@@ -27,8 +27,8 @@ from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.group import FloorTracker, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.renewal import renew
-from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reporting import id_list, report_deleted
+from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.errors import ClosedError, ConnectionLost, ServerError
 from penstock.events import Event, OnEvent

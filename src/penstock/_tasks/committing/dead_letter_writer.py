@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.failure_policy import DeadLettered

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import anyio
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorKind, ErrorReply

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
@@ -29,7 +29,7 @@ from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
 from penstock._tasks.handling.transaction_buffer import TransactionBuffer
-from penstock._tasks.lifetime import LoopBinding
+from penstock._tasks.loop_binding import LoopBinding
 from penstock.errors import (
     ClosedError,
     ConnectionLost,

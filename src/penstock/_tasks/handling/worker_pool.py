@@ -25,7 +25,8 @@ from penstock._tasks.handling.handler_call import (
     with_time_limit,
 )
 from penstock._tasks.handling.worker import EXITS, WorkerContext, work, work_batches
-from penstock._tasks.lifetime import enter, is_inside, task_group
+from penstock._tasks.loop_binding import enter, is_inside
+from penstock._tasks.task_scopes import task_group
 from penstock.errors import PenstockError, UsageError
 from penstock.middleware import wrap
 from penstock.options import Batch, Ordering, seconds

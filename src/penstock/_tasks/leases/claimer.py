@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import Claimed, ErrorReply, Pending, RawEntry
@@ -22,8 +22,8 @@ from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.release import channel, release_entries
 from penstock._tasks.leases.renewal import ask_owners
-from penstock._tasks.lifetime import StoppableTask
 from penstock._tasks.reporting import id_list, report_deleted
+from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost
 from penstock.events import Event, OnEvent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.protocol import commands, replies, scripts
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.group import Membership

@@ -22,7 +22,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol.replies import ErrorReply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
-from penstock._connection.reconnect import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, replies

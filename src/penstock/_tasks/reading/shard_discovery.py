@@ -21,7 +21,7 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.cluster_slots import slot
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
-from penstock._tasks.lifetime import StoppableTask
+from penstock._tasks.task_scopes import StoppableTask
 from penstock.errors import CommandError, ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard

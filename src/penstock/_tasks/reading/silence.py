@@ -14,7 +14,7 @@ from typing import Final
 
 import anyio
 
-from penstock._connection.reconnect import CommandConnection
+from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.protocol import commands
 from penstock._tasks.group import Membership

@@ -15,9 +15,10 @@ from penstock._connection.capabilities import require
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._core.sending.idempotence import IdempotentRuns
-from penstock._tasks.lifetime import Lifetime, quietly, shielded_until_done, task_group
+from penstock._tasks.lifetime import Lifetime
 from penstock._tasks.sending.flusher import Flusher, WriteOptions
 from penstock._tasks.sending.sender import Sender
+from penstock._tasks.task_scopes import quietly, shielded_until_done, task_group
 from penstock.events import OnEvent
 
 __all__ = ["Delivery"]

@@ -18,7 +18,7 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.trimming import trim
 from penstock._core.sending.accumulator import Accumulator, Sending
 from penstock._core.sending.idempotence import MOST_WORDS
-from penstock._tasks.lifetime import LoopBinding
+from penstock._tasks.loop_binding import LoopBinding
 from penstock._tasks.reporting import report_sends
 from penstock._tasks.sending.deadlines import Deadlines
 from penstock._tasks.sending.flusher import Ticket, fail

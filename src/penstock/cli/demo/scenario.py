@@ -29,7 +29,7 @@ from typing import Final, NamedTuple, TypeAlias
 import anyio
 
 from penstock import KEEP_ALL, EntryId, Producer, Receipt
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.task_scopes import task_group
 from penstock.admin import Admin, GroupState
 from penstock.cli._admin_call import say
 from penstock.cli.demo import worker

@@ -17,7 +17,7 @@ import sys
 from typing import Final
 
 from penstock import Consumer, PenstockError
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.task_scopes import task_group
 from penstock.cli.run.status_pipe import URL_VARIABLE, StatusPipe
 
 __all__ = ["CLOSING", "GROUP"]

@@ -14,7 +14,7 @@ from typing import IO, Final
 
 import anyio
 
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.task_scopes import task_group
 from penstock.cli.run import worker as program
 from penstock.cli.run.status_pipe import READY, REFUSED, URL_VARIABLE
 

@@ -16,7 +16,7 @@ import anyio
 import typer
 
 from penstock._connection.address import EMBEDDED
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.task_scopes import task_group
 from penstock.cli.run.child import Settings
 from penstock.cli.run.health_probe import Status, serve
 from penstock.cli.run.readiness import Readiness

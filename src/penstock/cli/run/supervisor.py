@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from penstock._core.backoff import ReconnectBackoff
-from penstock._tasks.lifetime import task_group
+from penstock._tasks.task_scopes import task_group
 from penstock.cli.run.child import Child, Settings, started
 from penstock.cli.run.readiness import Readiness
 
