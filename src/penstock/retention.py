@@ -69,6 +69,7 @@ class MaxAge:
         ConfigurationError: `age` is not a duration above 0, or `exact` not a bool.
 
     Example:
+        >>> from datetime import timedelta
         >>> MaxAge(timedelta(days=7))
         MaxAge(age=604800.0, exact=False)
     """

@@ -1,0 +1,136 @@
+"""Every example in a docstring runs, against a real server.
+
+A block is run with what its reader would have: an open consumer, producer and router, a
+message, an admin, and functions of their own. `bill` and `write_rows` end the example
+after the first message.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import datetime as dt
+import doctest
+import importlib
+import re
+import signal
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock import Consumer, Message, Producer, Router, admin
+from penstock.middleware import Call
+from test_docs import Handled, Order, run, run_until_one
+
+SOURCE = Path(__file__).parent.parent / "src"
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+class Payment(msgspec.Struct):
+    amount: int = 0
+
+
+class OrderCreated(msgspec.Struct):
+    id: int = 0
+
+
+def documented(path: Path) -> Iterator[tuple[str, str]]:
+    """The names and docstrings of a module, and of what is defined in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Module():
+                name = "module"
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                name = node.name
+            case _:
+                continue
+        if text := ast.get_docstring(node):
+            yield name, text
+
+
+def examples() -> list[Any]:
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for name, text in documented(path):
+            for code in BLOCK.findall(text):
+                where = f"{path.relative_to(SOURCE)}-{name}"
+                found.append(pytest.param(textwrap.dedent(code), id=where))
+    return found
+
+
+def ended_by(*_: object) -> None:
+    raise Handled
+
+
+async def ends(*_: object) -> None:
+    raise Handled
+
+
+@pytest.mark.parametrize("code", examples())
+async def test_an_example_of_a_docstring_runs(
+    code: str, url: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    monkeypatch.setattr(Router, "run", run_until_one)
+    await redis.delete("orders", "orders.dead", "payments", "totals", "clicks")
+    mode = "resumable" if "seek(" in code else "load_balanced"
+    consumer = Consumer("orders", group="billing", payload=Order, mode=mode)
+    router = Router()
+
+    @router.handler("orders", group="audit")
+    async def handle(_: bytes) -> None: ...
+
+    names: dict[str, Any] = {
+        "consumer": consumer,
+        "router": router,
+        "bill": ended_by,
+        "write_rows": ends,
+        "app": None,
+        "loop": asyncio.get_running_loop(),
+        "__name__": "docs",
+    }
+    await run("from penstock import *\nfrom penstock.admin import Admin", names)
+    # What the example's reader has imported or defined.
+    modules = (contextlib, dt, time)
+    names |= {name: value for each in modules for name, value in vars(each).items()}
+    names |= {each.__name__: each for each in (asyncio, signal, Any, Order, Payment)}
+    names |= {"OrderCreated": OrderCreated, "Call": Call, "admin": admin}
+    names |= {"Any": Any, "datetime": dt.datetime}
+    async with consumer:
+        pass  # so that there is a group
+    async with contextlib.AsyncExitStack() as stack:
+        producer = await stack.enter_async_context(Producer(url))
+        await producer.send("orders", Order(1), key="k")
+        await producer.send("payments", Payment(3))
+        given = re.search(r"\b(consumer|message)\.", code) and "Consumer(" not in code
+        if given and "consumer.start()" not in code:
+            await stack.enter_async_context(consumer)
+        if "dead.each" in code:
+            names["admin"] = await stack.enter_async_context(admin.Admin(url))
+        if "message.transaction" in code:
+            names["message"] = await consumer.next()
+            assert isinstance(names["message"], Message)
+        code = code.replace('"redis://localhost"', repr(url))
+        async with asyncio.timeout(20):
+            with suppress(Handled):
+                await run(code, names)
+
+
+def test_there_are_examples() -> None:
+    assert len(examples()) >= 30
+
+
+@pytest.mark.parametrize(
+    "module", ["message", "options", "retention", "retries", "sharding"]
+)
+def test_an_interactive_example_gives_what_it_says(module: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(f"penstock.{module}"))
+    assert tried
+    assert not failed
