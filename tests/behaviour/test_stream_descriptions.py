@@ -22,7 +22,7 @@ from penstock import (
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._core.protocol.replies import ErrorReply, StreamInfo
-from penstock._tasks.reading import reader
+from penstock._tasks.reading import reader, stream_checks
 from penstock._tasks.stream_info import StreamInspector
 from penstock.admin import Admin
 from penstock.message import EntryId
@@ -162,7 +162,7 @@ async def unscripted(url: str, stream: str, redis: Any) -> AsyncIterator[str]:
 def _busy_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a quiet stream looked at a hundred times a second."""
     monkeypatch.setattr(reader, "BLOCK", 0.01)
-    monkeypatch.setattr(reader, "_CHECK", 0.01)
+    monkeypatch.setattr(stream_checks, "_CHECK", 0.01)
 
 
 async def looks(redis: Any) -> int:
@@ -198,7 +198,7 @@ async def test_a_stream_that_is_created_while_it_is_read_is_not_taken_for_anothe
 ) -> None:
     """It was missing at one look, and has entries at the next."""
     monkeypatch.setattr(reader, "BLOCK", 0.01)
-    monkeypatch.setattr(reader, "_CHECK", 0.3)
+    monkeypatch.setattr(stream_checks, "_CHECK", 0.3)
     async with Consumer(stream, url=url, start=EARLIEST, on_event=events) as consumer:
 
         async def looked_at() -> bool:

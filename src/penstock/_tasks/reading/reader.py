@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -31,10 +31,11 @@ from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import ShardHealth
+from penstock._tasks.reading.stream_checks import EXAMINE_EVERY, StreamChecks
 from penstock._tasks.reporting import report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent
-from penstock.errors import ClosedError, ConnectionLost, PenstockError
+from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
@@ -48,25 +49,11 @@ BLOCK: Final = 2.0
 _FIRST_PAGE: Final = 100
 # The most shards that are read at once, as long as no reply is lost.
 _SHARDS: Final = 1000
-# The average bytes per second that the checks of quiet streams may receive.
-_QUIET_BYTES: Final = 50_000
-# The seconds between two examinations of a broken shard.
-_EXAMINE_EVERY: Final = 1.0
-# The least seconds between two checks of a stream that is read without a group, and
-# between two checks for entries that were trimmed unread.
-_CHECK: Final = 1.0
-# The seconds for which no entries are compared after a comparison, unless a read
-# succeeds on the same connection.
-_COMPARE_PAUSE: Final = 30.0
-
 ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
 """A function that runs between two reads, on the reader's connection.
 
 If the connection ends meanwhile, the function runs again from the start.
 """
-
-ReadEntries: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
-"""The result of a read: keys, each with its entries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -145,21 +132,7 @@ class Reader(StoppableTask):
         self._health = ShardHealth(
             member, self._group_recreated, self._recreated, on_event
         )
-        # The time of the next examination of broken shards.
-        self._examine_at = 0.0
-        # The time of the next check for entries that were trimmed unread.
-        self._trim_check_at = 0.0
-        # Whether reads have returned no new entry since that check.
-        self._idle = False
-        # The times of the next checks of streams that are read without a group.
-        self._check_at: dict[bytes, float] = {}
-        # The time from which entries may be compared again after an outage. Where
-        # connections end often, nothing but comparisons would ever be received. And
-        # whether entries were compared on the present connection.
-        self._compare_at = 0.0
-        self._compared = False
-        # Counts up to choose the shard to check while there is nothing to read.
-        self._turn = 0
+        self._checks = StreamChecks(self._health, cursor, in_group=member is not None)
         self._pauses: deque[_QueuedPause] = deque()
         # Whether a read is under way, whose entries a cancellation could strand.
         self._reading = False
@@ -219,7 +192,8 @@ class Reader(StoppableTask):
             self.connection = await self._connector.reconnect(error.reason)
             # The lost reply may have contained entries. They are pending for this
             # consumer, and unknown here.
-            self._reading = self._compared = False
+            self._reading = False
+            self._checks.reconnected()
             self._cursor.connected()
 
     def resume(self) -> None:
@@ -282,7 +256,7 @@ class Reader(StoppableTask):
     async def _read(self) -> None:
         while not self._stopping:
             await self._run_pauses()
-            await self._check_doubtful()
+            self._stop_if(await self._checks.before_read(self.connection))
             budget = self._hooks.budget(self._unfilled)
             self._unfilled = 0
             read = self._next(budget) if budget else None
@@ -290,7 +264,7 @@ class Reader(StoppableTask):
                 case None:
                     self.is_waiting = not budget
                     with anyio.move_on_after(
-                        _EXAMINE_EVERY if self._cursor.broken else None
+                        EXAMINE_EVERY if self._cursor.broken else None
                     ):
                         await self._wake.wait()
                     self.is_waiting = False
@@ -321,22 +295,11 @@ class Reader(StoppableTask):
                 _settle(asked.done, None)
             self._pauses.popleft()
 
-    async def _check_doubtful(self) -> None:
-        """Check doubtful streams for being recreated, and examine broken shards."""
-        compare = now() >= self._compare_at
-        for position in self._cursor.positions:
-            if position.doubtful and position.broken is None:
-                if position.identity.interrupted:
-                    if compare:
-                        # Until a read has succeeded on the same connection.
-                        self._compare_at, self._compared = now() + _COMPARE_PAUSE, True
-                    await self._health.check_after_outage(
-                        self.connection, position, compare=compare
-                    )
-                else:
-                    await self._health.check(self.connection, position)
-        if self._cursor.broken and now() >= self._examine_at:
-            await self._examine(self._cursor.broken)
+    def _stop_if(self, refused: ServerError | None) -> None:
+        """Stop reading if the server refuses everything."""
+        if refused is not None:
+            self._entry_queue.fail(refused)
+            self._stopping = True
 
     def _group_recreated(self, shard: Shard) -> None:
         self._ledger.shards.group_recreated(shard, now())
@@ -346,70 +309,6 @@ class Reader(StoppableTask):
         position.recreated()
         self._cursor.recover_again(position)
         return self._ledger.stream_recreated(position.shard)
-
-    async def _check_next(self, positions: Sequence[Position]) -> None:
-        """Check one shard after the other while there is nothing to read.
-
-        A stream that was recreated with the same ids looks like a quiet stream.
-        """
-        self._turn += 1
-        position = positions[self._turn % len(positions)]
-        if self._is_doubtful(position):
-            await self._check(position)
-
-    async def _drop_recreated(self, came: ReadEntries) -> ReadEntries:
-        """Check which of the read entries are from streams that were recreated.
-
-        Returns:
-            The entries, without those that are going to be read again.
-        """
-        kept: list[tuple[bytes, Sequence[RawEntry]]] = []
-        for key, entries in came:
-            position = self._cursor.position(key)
-            if not self._is_doubtful(position, entries[0][0]):
-                kept.append((key, entries))
-                continue
-            # A cancellation during the check would leave the entries unrecorded.
-            self._reading = True
-            try:
-                recreated = await self._check(position)
-            except ConnectionLost:
-                # The entries are recorded all the same. The next request fails, and
-                # the reader reconnects.
-                recreated = False
-            if not recreated or self._member is not None:
-                kept.append((key, entries))
-        return kept
-
-    def _is_doubtful(self, position: Position, first: bytes = b"") -> bool:
-        """Return whether a stream has to be checked.
-
-        Args:
-            position: The position in the stream.
-            first: The id of the first entry of the read; empty if there was none.
-        """
-        if self._member is not None:
-            return position.goes_back(first) and not position.rewind_reported
-        return now() >= self._check_at.get(position.shard.key, 0.0)
-
-    async def _check(self, position: Position) -> bool:
-        begun, before = now(), self.connection.received
-        quiet = self._member is None
-        recreated = await self._health.check(self.connection, position, quiet=quiet)
-        # Checks take up a fiftieth of the time at most. And where scripts are refused,
-        # the reply contained two whole entries, of up to 64 MiB each.
-        took = max(
-            50 * (now() - begun), (self.connection.received - before) / _QUIET_BYTES
-        )
-        self._check_at[position.shard.key] = begun + max(_CHECK, took)
-        return recreated
-
-    async def _examine(self, positions: Sequence[Position]) -> None:
-        self._examine_at = now() + _EXAMINE_EVERY
-        refused = await self._health.examine(self.connection, positions)
-        if refused is not None:
-            self._entry_queue.fail(refused)
-            self._stopping = True
 
     async def _request(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
         self._reading = True
@@ -421,13 +320,13 @@ class Reader(StoppableTask):
 
     async def _read_new(self, read: ReadNew, budget: int) -> None:
         block = (
-            min(self._longest_block, _EXAMINE_EVERY)
+            min(self._longest_block, EXAMINE_EVERY)
             if self._cursor.broken
             else self._longest_block
         )
         wait = block if read.wait else 0.0
         shards = len(read.positions)
-        looked = await self._check_trimmed(read)
+        checked = await self._checks.check_trimmed(self.connection, read)
         # The lease of an entry may begin as soon as this request is sent. The time at
         # which the entry is recorded proves nothing, since this process may be
         # suspended before that.
@@ -445,8 +344,10 @@ class Reader(StoppableTask):
             await self._refused(came)
             return
         if not came and read.wait and self._member is None:
-            await self._check_next(read.positions)
-        came = await self._drop_recreated(came)
+            await self._checks.check_one(self.connection, read.positions)
+        # A cancellation during a check would leave the entries unrecorded.
+        self._reading = bool(came)
+        came = await self._checks.without_recreated(self.connection, came)
         self._reading = False
         # An entry's share of the reply. The sizes of the fields are not added up.
         each = self._reply_bytes // max(1, sum(len(entries) for _, entries in came))
@@ -468,29 +369,9 @@ class Reader(StoppableTask):
                 self._read_size.came(read.count, len(entries))
         self._entry_queue.notify_ready(count)
         self._connector.progress()
-        if self._compared:
-            self._compare_at = 0.0
-        if came:
-            self._idle = False
-            if looked:
-                await self._health.check_trimmed(self.connection, read.positions)
-
-    async def _check_trimmed(self, read: ReadNew) -> bool:
-        """Check for trimmed entries before a read that may skip some.
-
-        Returns:
-            Whether the check was made.
-        """
-        # A consumer that waits for the next entry receives it before it can be trimmed,
-        # so an idle one needs no check.
-        begun = now()
-        if self._member is None or self._idle or begun < self._trim_check_at:
-            return False
-        await self._health.check_trimmed(self.connection, read.positions)
-        self._idle = True
-        took = now() - begun
-        self._trim_check_at = begun + max(_CHECK, 50 * took)
-        return True
+        self._checks.read_succeeded(any_entries=bool(came))
+        if came and checked:
+            await self._health.check_trimmed(self.connection, read.positions)
 
     def _read_command(self, read: ReadNew, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
@@ -571,7 +452,10 @@ class Reader(StoppableTask):
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards caused it.
-            await self._examine(self._cursor.positions)
+            refused = await self._checks.examine(
+                self.connection, self._cursor.positions
+            )
+            self._stop_if(refused)
         elif error.code == "CROSSSLOT" and await self._hooks.split_by_slot():
             pass  # the server is in cluster mode
         elif error.trouble is ErrorKind.FATAL:
