@@ -122,3 +122,15 @@ def test_the_readme_names_the_commands_that_the_makefile_has() -> None:
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", readme, re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+def test_the_files_that_the_docs_name_are_there() -> None:
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    source = ROOT / "src" / "penstock"
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        text = path.read_text()
+        assert set(re.findall(r"\btest_\w+\.py", text)) <= tests, path
+        for name in re.findall(r"tests/[\w/]+\.py", text):
+            assert (ROOT / name).exists(), f"{path} names {name}"
+        for name in re.findall(r"`(_[a-z]+/[\w/]+\.py)`", text):
+            assert (source / name).exists(), f"{path} names {name}"
