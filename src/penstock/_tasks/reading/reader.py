@@ -31,7 +31,11 @@ from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import ShardHealth
-from penstock._tasks.reading.stream_checks import EXAMINE_EVERY, StreamChecks
+from penstock._tasks.reading.stream_checks import (
+    EXAMINE_EVERY,
+    ReadEntries,
+    StreamChecks,
+)
 from penstock._tasks.reporting import report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent
@@ -349,6 +353,26 @@ class Reader(StoppableTask):
         self._reading = bool(came)
         came = await self._checks.without_recreated(self.connection, came)
         self._reading = False
+        count = self._record_new(read, came, asked_at)
+        if any(len(entries) == read.count < budget for _, entries in came):
+            self._unfilled = max(0, budget - read.count * len(read.positions))
+        if not limited:
+            for _, entries in came:
+                self._read_size.came(read.count, len(entries))
+        self._entry_queue.notify_ready(count)
+        self._connector.progress()
+        self._checks.read_succeeded(any_entries=bool(came))
+        if came and checked:
+            await self._health.check_trimmed(self.connection, read.positions)
+
+    def _record_new(self, read: ReadNew, came: ReadEntries, asked_at: float) -> int:
+        """Record entries in the ledger; return how many can be taken.
+
+        Args:
+            read: The read.
+            came: Its entries.
+            asked_at: When it was sent.
+        """
         # An entry's share of the reply. The sizes of the fields are not added up.
         each = self._reply_bytes // max(1, sum(len(entries) for _, entries in came))
         count = 0
@@ -363,15 +387,7 @@ class Reader(StoppableTask):
                 each * len(entries),
                 rewound=position.again,
             )
-            if len(entries) == read.count < budget:
-                self._unfilled = max(0, budget - read.count * len(read.positions))
-            if not limited:
-                self._read_size.came(read.count, len(entries))
-        self._entry_queue.notify_ready(count)
-        self._connector.progress()
-        self._checks.read_succeeded(any_entries=bool(came))
-        if came and checked:
-            await self._health.check_trimmed(self.connection, read.positions)
+        return count
 
     def _read_command(self, read: ReadNew, wait: float) -> Command:
         keys = [position.shard.key for position in read.positions]
