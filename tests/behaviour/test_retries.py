@@ -41,7 +41,7 @@ async def test_what_raises_is_tried_again_and_others_go_on(
             raise Boom("canary")
 
     consumer = Consumer(
-        stream, url=url, group="g", retry=Retry(backoff=[0.1]), on_event=events
+        stream, url=url, group="g", retry=Retry(backoff=[0.5]), on_event=events
     )
     async with running(consumer, recording(attempts, fails_twice)):
         await eventually(lambda: handled(redis, stream, 50))
