@@ -53,7 +53,7 @@ async def test_what_raises_is_tried_again_and_others_go_on(
     assert max(tried[0][1] for tried in others) < attempts[0][1][1]
     failed = events.named("handler_failed")
     assert [event.facts["attempt"] for event in failed] == [1, 2]
-    assert all(event.facts["again_in"] == 0.1 for event in failed)
+    assert all(event.facts["again_in"] == 0.5 for event in failed)
     assert "canary" not in "".join(map(str, events))
     assert not await redis.exists(f"{stream}.dead")
 
