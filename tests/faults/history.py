@@ -22,11 +22,11 @@ __all__ = [
     "End",
     "Excuse",
     "Failed",
+    "History",
     "Note",
     "Pending",
     "Receipt",
     "Record",
-    "ShardMerge",
     "Start",
     "Stored",
     "Unknown",
@@ -176,7 +176,7 @@ Record: TypeAlias = (
     | Excuse
     | Note
 )
-ShardMerge: TypeAlias = list[Record]
+History: TypeAlias = list[Record]
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
@@ -192,7 +192,7 @@ def dump(record: Record) -> bytes:
     return _encoder.encode(record) + b"\n"
 
 
-def load(journals: Iterable[bytes]) -> ShardMerge:
+def load(journals: Iterable[bytes]) -> History:
     """Read journals, into the order of time.
 
     The last line of one may have been cut off by its process' end; it says nothing

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from faults.history import Note, Record, ShardMerge, dump, load
+from faults.history import History, Note, Record, dump, load
 
 __all__ = ["Journal", "read"]
 
@@ -53,7 +53,7 @@ class Journal:
         os.close(self._file)
 
 
-def read(folder: Path) -> ShardMerge:
+def read(folder: Path) -> History:
     """Read all journals of a folder, into the order of time."""
     return load(_contents(folder))
 

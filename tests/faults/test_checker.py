@@ -18,10 +18,10 @@ from faults.history import (
     End,
     Excuse,
     Failed,
+    History,
     Note,
     Pending,
     Receipt,
-    ShardMerge,
     Start,
     Stored,
     Unknown,
@@ -35,7 +35,7 @@ class Story:
     """A history that is told step by step; each takes a second."""
 
     def __init__(self) -> None:
-        self.history: ShardMerge = []
+        self.history: History = []
         self.now = 0.0
 
     def tell(self, kind: Any, who: str = "w", **facts: Any) -> None:
@@ -256,6 +256,18 @@ def test_it_may_if_others_had_it_in_between(story: Story) -> None:
     story.handle(1, "w1")
     assert found(story) == {"rerun": 1}
     story.history.append(Note(at=at + 0.001, who="w1", text="event lease_lost x=1"))
+    assert found(story) == {}
+
+
+def test_it_may_if_its_stream_was_recreated_in_between(story: Story) -> None:
+    """Outcomes of the stream that was there before are dropped, and it says so."""
+    story.send(1)
+    story.handle(1, "w1")
+    at = story.history[-1].at
+    story.handle(1, "w1")
+    assert found(story) == {"rerun": 1}
+    text = "event stream_recreated x=1"
+    story.history.append(Note(at=at + 0.001, who="w1", text=text))
     assert found(story) == {}
 
 
