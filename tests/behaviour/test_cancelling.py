@@ -294,7 +294,7 @@ async def test_changing_what_is_read(
             assert set((await consumer.lag()).values()) == {0}
         assert await pending(redis, stream, "g") == 0
         assert await pending(redis, other, "g") == 0
-    assert storm.cancelled > 50
+    assert storm.cancelled > 20
     assert handled == {b"%d" % n for n in (*range(300), *range(1000, 1300))}
 
 
@@ -318,7 +318,7 @@ async def test_opening_and_leaving_a_consumer(
     async with nothing_left(redis):
         await storm.over(opens, closes, times=200)
         handled += await read_the_rest(url, stream, redis)
-    assert storm.cancelled > 50
+    assert storm.cancelled > 20
     assert set(handled) == {b"%d" % number for number in range(400)}
     assert not events.named("close_incomplete")
 
@@ -495,7 +495,7 @@ async def test_replays(url: str, stream: str, redis: Any, seed: int) -> None:
     async with nothing_left(redis):
         await storm.over(goes_through, pauses, times=200)
         await goes_through()
-    assert storm.cancelled > 50
+    assert storm.cancelled > 20
 
 
 @pytest.mark.parametrize("seed", SEEDS)
