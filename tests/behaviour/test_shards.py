@@ -341,8 +341,9 @@ async def test_one_busy_shard_among_many_is_read_in_large_portions(
         async with asyncio.timeout(30):
             for _ in range(20_000):
                 await consumer.next()
-        # An even share would be 31 a read: more than 600 of them.
-        assert await reads(redis) - before < 150
+        # An even share would be 31 a read: more than 600 of them. How much space there
+        # is at a read depends on how fast messages are taken meanwhile.
+        assert await reads(redis) - before < 300
 
 
 async def reads(redis: Any) -> int:
