@@ -478,7 +478,9 @@ class Consumer(Openable[Session[T]], Generic[T]):
                 consumers too: use `admin.reset_group` for that.
             ConfigurationError: `to` is not a position, or the stream is not read.
             ClosedError: The consumer is not open.
-            CommandError: The server refuses it.
+            CommandError: The server refuses it for a stream, which goes on as before;
+                the others are set.
+            AccessError: The user may not set the position; no message is dropped.
 
         Example:
             ```python

@@ -15,6 +15,7 @@ from penstock import (
     PROCESSED,
     REALTIME,
     RESUMABLE,
+    AccessError,
     Commit,
     ConfigurationError,
     Consumer,
@@ -26,6 +27,7 @@ from penstock import (
     after,
 )
 from support.proxy import Proxy, proxy
+from support.server import with_login
 from support.waiting import eventually, numbers, pending, read, send
 
 MODES = [REALTIME, RESUMABLE]
@@ -150,6 +152,28 @@ async def test_what_waited_does_not_come_back_with_a_reconnect_or_a_restart(
     async with consumer(RESUMABLE, stream, url=url, **options) as reader:
         await send(url, stream, 101)
         assert numbers(await read(reader, 1)) == [101]
+
+
+@pytest.mark.parametrize("place", [EARLIEST, LATEST])
+async def test_a_seek_that_the_server_refuses_loses_nothing(
+    url: str, stream: str, redis: Any, place: Any
+) -> None:
+    await send(url, stream, *range(20))
+    user = f"u-{stream}"
+    rules = ("on", ">secret", "~*", "&*", "+@all", "-xgroup|setid")
+    await redis.execute_command("ACL", "SETUSER", user, "resetkeys", *rules)
+    login = with_login(url, user, "secret")
+    async with consumer(RESUMABLE, stream, url=login, auto_commit="rolling") as reader:
+        messages = await read(reader, 2)
+        await eventually(lambda: has_queued(reader))
+        with pytest.raises(AccessError, match="setid"):
+            await reader.seek(place)
+        messages += await read(reader, 18)
+        assert numbers(messages) == list(range(20))
+        assert all(message.ack() for message in messages)
+        await reader.commit()
+        assert await pending(redis, stream, "g") == 0
+    await redis.acl_deluser(user)
 
 
 async def test_what_was_handed_out_and_not_acked_stays_pending_over_a_seek(

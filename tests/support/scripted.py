@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 from penstock._connection.command_connection import CommandConnection
@@ -30,6 +31,7 @@ class ScriptedConnection:
     def __init__(self, script: Script, *, requests: int | None = None) -> None:
         self._script = script
         self._left = requests
+        self.address = SimpleNamespace(name="scripted")
         self.number = 1
         self.requests: list[Sequence[Command]] = []
 

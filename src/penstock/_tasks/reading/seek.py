@@ -5,6 +5,9 @@ acknowledged, since they would be redelivered after the next reconnect otherwise
 Entries that a handler or loop has, or has received and not acknowledged, are the
 user's. They stay pending until they are acknowledged, unless they will be redelivered.
 
+The group's position is set before anything is dropped or acknowledged. So nothing is
+lost if the server refuses to set it, or if this process ends between the two.
+
 No outcomes may be sent meanwhile. An outcome that was recorded before could reach the
 server after the position was set, and acknowledge an entry that was delivered again.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import TypeAlias
 
 from penstock._connection.connection import Connection
 from penstock._core.ledger.ledger import Ledger
@@ -31,6 +35,9 @@ __all__ = ["seek"]
 
 # The most pending entries that one command lists.
 _PAGE = 1000
+
+# A position, and the id after which to read from now on.
+_Move: TypeAlias = tuple[Position, bytes]
 
 
 async def seek(
@@ -53,25 +60,28 @@ async def seek(
         inspector: Requests the last ids of the streams.
 
     Raises:
-        CommandError: The server refuses it for a shard; the others are set.
-        AccessError: The user may not set it.
+        CommandError: The server refuses it for a shard, which goes on as before; the
+            others are set.
+        AccessError: The user may not set it; nothing that was read is dropped.
         ConnectionLost: The connection ended; the seek can be repeated.
     """
     after = await _resolve(connection, positions, place, inspector)
-    for position in positions:
-        ledger.removals.drop(position.shard)
-    refused: ErrorReply | None = None
+    moves = list(zip(positions, after, strict=True))
+    refused: list[ErrorReply] = []
     if member is not None:
-        for position, id_ in zip(positions, after, strict=True):
+        moves, refused = await _set_groups(connection, member, moves)
+    for position, id_ in moves:
+        ledger.removals.drop(position.shard)
+        if member is not None:
             ledger.removals.rewind(position.shard, EntryId.parse(id_))
-            refused = await _ack_unheld(connection, ledger, member, position) or refused
-        refused = await _set_groups(connection, member, positions, after) or refused
-    for position, id_ in zip(positions, after, strict=True):
         position.restart(id_)
         if place is Start.LATEST:
             position.highest = max(position.highest, EntryId.parse(id_))
-    if refused is not None:
-        raise refusal(connection.address.name, "seek()", refused)
+    if member is not None:
+        for position, _ in moves:
+            refused += await _ack_unheld(connection, ledger, member, position)
+    if refused:
+        raise refusal(connection.address.name, "seek()", refused[0])
 
 
 async def _resolve(
@@ -96,13 +106,33 @@ async def _resolve(
     return found
 
 
+async def _set_groups(
+    connection: Connection, member: Membership, moves: Sequence[_Move]
+) -> tuple[list[_Move], list[ErrorReply]]:
+    """Set the group's position in each shard; return what was set, and the refusals."""
+    batch: list[Command] = []
+    for position, id_ in moves:
+        key, group = position.shard.key, member.group
+        # The group may have been deleted. If it exists, the reply is BUSYGROUP.
+        made = commands.xgroup_create(key, group, id_, mkstream=member.mkstream)
+        batch += [made, commands.xgroup_setid(key, group, id_)]
+    answers = (await connection.calls(batch))[1::2]
+    refused = [reply for reply in answers if isinstance(reply, ErrorReply)]
+    done = [
+        move
+        for move, reply in zip(moves, answers, strict=True)
+        if not isinstance(reply, ErrorReply)
+    ]
+    return done, refused
+
+
 async def _ack_unheld(
     connection: Connection, ledger: Ledger, member: Membership, position: Position
-) -> ErrorReply | None:
+) -> list[ErrorReply]:
     """Acknowledge own pending entries that the ledger does not keep.
 
     Returns:
-        What the server refused, if it refused something.
+        What the server refused.
     """
     shard, group = position.shard, member.group
     pages = pending_pages(connection.calls, shard, member, _PAGE)
@@ -110,28 +140,11 @@ async def _ack_unheld(
         async for page in pages:
             if isinstance(page, ErrorReply):
                 # Without a group nothing is pending.
-                return None if page.trouble is ErrorKind.REPAIR else page
+                return [] if page.trouble is ErrorKind.REPAIR else [page]
             kept = ledger.shards.ids(shard)
             if gone := [id_ for id_ in page if id_ not in kept]:
                 ack = commands.xack(shard.key, group, gone)
                 [reply] = await connection.calls([ack])
                 if isinstance(reply, ErrorReply):
-                    return reply
-    return None
-
-
-async def _set_groups(
-    connection: Connection,
-    member: Membership,
-    positions: Sequence[Position],
-    after: Sequence[bytes],
-) -> ErrorReply | None:
-    """Set the group's position in each shard; return a refusal if there is one."""
-    batch: list[Command] = []
-    for position, id_ in zip(positions, after, strict=True):
-        key, group = position.shard.key, member.group
-        # The group may have been deleted. If it exists, the reply is BUSYGROUP.
-        made = commands.xgroup_create(key, group, id_, mkstream=member.mkstream)
-        batch += [made, commands.xgroup_setid(key, group, id_)]
-    answers = (await connection.calls(batch))[1::2]
-    return next((reply for reply in answers if isinstance(reply, ErrorReply)), None)
+                    return [reply]
+    return []
