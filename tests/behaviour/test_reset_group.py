@@ -10,6 +10,7 @@ import pytest
 from penstock import (
     EARLIEST,
     LATEST,
+    AccessError,
     CommandError,
     ConfigurationError,
     Consumer,
@@ -20,6 +21,7 @@ from penstock import (
     admin,
     after,
 )
+from support.server import with_login
 from support.waiting import eventually, numbers, pending, read, send
 
 
@@ -133,3 +135,24 @@ async def test_what_can_not_be_reset_is_refused(
     with pytest.raises(ConfigurationError):
         await admin.reset_group(stream, "g", "yesterday", url=url)
     assert await redis.xinfo_groups(stream) == []
+
+
+@pytest.mark.parametrize("refused", ["xgroup|setid", "xack"])
+async def test_a_reset_that_the_server_refuses_loses_nothing(
+    url: str, stream: str, redis: Any, refused: str
+) -> None:
+    """Acknowledging the entries and setting the position are one transaction."""
+    await sent(url, stream, 2500)
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", "gone", {stream: ">"}, count=2400)
+    user = f"u-{stream}"
+    rules = ("on", ">secret", "~*", "&*", "+@all", f"-{refused}")
+    await redis.execute_command("ACL", "SETUSER", user, "resetkeys", *rules)
+    login = with_login(url, user, "secret")
+    with pytest.raises(AccessError):
+        await admin.reset_group(stream, "g", LATEST, url=login)
+    await redis.acl_deluser(user)
+    assert await pending(redis, stream, "g") == 2400
+    await admin.reset_group(stream, "g", LATEST, url=url)
+    assert await pending(redis, stream, "g") == 0
+    assert await rest(url, stream) == []

@@ -81,7 +81,9 @@ class Admin(Openable[AdminConnection]):
         """Set the position of a group in a stream, on all its shards.
 
         Pending entries are acknowledged: those from the new position on are delivered
-        again, those before it are not. Running consumers of the group continue at the
+        again, those before it are not. In each shard this and the new position are one
+        transaction, so that nothing is lost if the call fails; it can be repeated.
+        Running consumers of the group continue at the
         position within two seconds; they still handle the entries that they have read
         before that.
 

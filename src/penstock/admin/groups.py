@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply
+from penstock._tasks.leases.pending_pages import pending_pages
 from penstock._tasks.reading.assignment import exclusive_start
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection, behind
@@ -19,7 +21,7 @@ from penstock.options import StartAt, place
 
 __all__ = ["GroupState", "Groups"]
 
-# The number of pending entries that one command lists.
+# The number of pending entries that one command lists or acknowledges.
 _PAGE = 1000
 
 
@@ -98,39 +100,53 @@ class Groups:
         have = [await self._shard_state(shard, group) for shard in shards]
         if not any(have):
             raise _no_group(stream, group)
-        for shard in shards:
-            await self._ack_pending(shard, group)
-            # In a shard without the group, a consumer would create it at another
-            # position, so it is created here.
-            create = commands.xgroup_create(shard.key, group, where, mkstream=False)
-            ask = [create, commands.xgroup_setid(shard.key, group, where)]
-            created, reply = await self._connection.calls(ask)
+        for shard, state in zip(shards, have, strict=True):
+            if state is None:
+                # A consumer would create the group at another position.
+                await self._create(shard, group, where)
+            else:
+                await self._reset_shard(shard, group, where)
+
+    async def _create(self, shard: Shard, group: str, where: bytes) -> None:
+        create = commands.xgroup_create(shard.key, group, where, mkstream=False)
+        [reply] = await self._connection.calls([create])
+        if not isinstance(reply, ErrorReply):
+            return
+        if reply.code != "BUSYGROUP":
+            raise self._connection.refusal(f"XGROUP CREATE on {shard.stream!r}", reply)
+        # A consumer has created it in the meantime.
+        await self._reset_shard(shard, group, where)
+
+    async def _reset_shard(self, shard: Shard, group: str, where: bytes) -> None:
+        """Acknowledge what is pending and set the position, both or neither.
+
+        If the entries were acknowledged first, they would be lost if the server refused
+        to set the position, or if this process ended between the two. If the position
+        were set first, a running consumer could be delivered entries again that are
+        then acknowledged before they are handled.
+        """
+        pages = await self._pending(shard, group)
+        acks = [commands.xack(shard.key, group, page) for page in pages]
+        setid = commands.xgroup_setid(shard.key, group, where)
+        answers = await self._connection.calls(commands.transaction([*acks, setid]))
+        for reply in replies.together(answers):
             if isinstance(reply, ErrorReply):
-                # In a shard without the group, the reason why it was not created says
-                # more than NOGROUP.
-                new = reply.code == "NOGROUP" and isinstance(created, ErrorReply)
-                what, reply = ("CREATE", created) if new else ("SETID", reply)
                 raise self._connection.refusal(
-                    f"XGROUP {what} on {shard.stream!r}", reply
+                    f"XGROUP SETID on {shard.stream!r}", reply
                 )
 
-    async def _ack_pending(self, shard: Shard, group: str) -> None:
-        """Acknowledge all pending entries."""
-        after = b"0-0"
-        while True:
-            ask = commands.xpending_page(shard.key, group, None, after, _PAGE)
-            [reply] = await self._connection.calls([ask])
-            if isinstance(reply, ErrorReply) and reply.code == "NOGROUP":
-                return  # nothing is pending
-            if isinstance(reply, ErrorReply):
-                raise self._connection.refusal(f"XPENDING on {shard.stream!r}", reply)
-            page = [pending.id for pending in reply]
-            if page:
-                ack = commands.xack(shard.key, group, page)
-                await self._connection.asks([ack], f"XACK on {shard.stream!r}")
-                after = page[-1]
-            if len(page) < _PAGE:
-                return
+    async def _pending(self, shard: Shard, group: str) -> list[list[bytes]]:
+        """Return the ids of the entries that are pending for any consumer, in pages."""
+        found = []
+        pages = pending_pages(self._connection.calls, shard, group, None, _PAGE)
+        async with aclosing(pages):
+            async for page in pages:
+                if isinstance(page, ErrorReply):
+                    raise self._connection.refusal(
+                        f"XPENDING on {shard.stream!r}", page
+                    )
+                found.append(page)
+        return found
 
     async def _shards(self, stream: str) -> list[Shard]:
         shard_keys.single(stream)  # refuses invalid names

@@ -1,4 +1,4 @@
-"""Pages of a consumer's own pending entries, from the lowest id on."""
+"""Pages of pending entries, from the lowest id on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorReply
-from penstock._tasks.group import Membership
 from penstock._tasks.leases.pending_bodies import Ask
 from penstock.message import Shard
 
@@ -14,14 +13,15 @@ __all__ = ["pending_pages"]
 
 
 async def pending_pages(
-    ask: Ask, shard: Shard, member: Membership, page_size: int
+    ask: Ask, shard: Shard, group: str, consumer: str | None, page_size: int
 ) -> AsyncGenerator[list[bytes] | ErrorReply, None]:
-    """Yield the ids of the consumer's pending entries, or at last a refusal.
+    """Yield the ids of pending entries, or at last a refusal.
 
     Args:
         ask: Sends commands.
         shard: The shard of the entries.
-        member: The consumer's place in the group.
+        group: The group's name.
+        consumer: The consumer's name; None for the entries of all consumers.
         page_size: The most ids that one command lists.
 
     Raises:
@@ -29,8 +29,8 @@ async def pending_pages(
     """
     after = b"0-0"
     while True:
-        key, group, name = shard.key, member.group, member.name
-        [page] = await ask([commands.xpending_page(key, group, name, after, page_size)])
+        command = commands.xpending_page(shard.key, group, consumer, after, page_size)
+        [page] = await ask([command])
         if isinstance(page, ErrorReply):
             yield page
             return

@@ -136,7 +136,7 @@ async def _release_stranded(
 ) -> list[list[bytes] | ErrorReply]:
     """Release own pending entries that were never recorded here."""
     answers: list[list[bytes] | ErrorReply] = []
-    pages = pending_pages(connection.calls, shard, member, _PAGE)
+    pages = pending_pages(connection.calls, shard, member.group, member.name, _PAGE)
     async with aclosing(pages):
         async for page in pages:
             if isinstance(page, ErrorReply):

@@ -135,7 +135,7 @@ async def _ack_unheld(
         What the server refused.
     """
     shard, group = position.shard, member.group
-    pages = pending_pages(connection.calls, shard, member, _PAGE)
+    pages = pending_pages(connection.calls, shard, group, member.name, _PAGE)
     async with aclosing(pages):
         async for page in pages:
             if isinstance(page, ErrorReply):
