@@ -96,7 +96,7 @@ async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) ->
                     receipts[next(left)] = outcome
 
             calls = (sends, enqueues, sends_many, goes_through, producer.flush)
-            await storm.over(*calls, times=600, concurrency=12)
+            await storm.over(*calls, times=600, cancel=101, concurrency=12)
             await producer.flush()
             body = payload()
             receipts[body] = await producer.send(stream, body)
@@ -129,7 +129,7 @@ async def test_opening_and_leaving_a_producer(
             await asyncio.sleep(0.001)
 
     async with nothing_left(redis):
-        await storm.over(opens, times=300)
+        await storm.over(opens, times=300, cancel=101)
         await opens()
     assert storm.cancelled > 100
     # Leaving sends what is queued, and a second cancellation does not end that.
@@ -175,7 +175,7 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
                 await consumer.run(handle, concurrency=3)
 
             calls = (gets, gets_in_time, takes, loops, loops_over_batches, runs)
-            await storm.over(*calls, times=900)
+            await storm.over(*calls, times=900, cancel=201)
             assert not consumer.statistics().late
             assert not who_waits(consumer)
             assert not consumer._open.checkouts.by_caller
@@ -224,6 +224,7 @@ async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
                 partial(consumer.next, timeout=0.0001),
                 partial(consumer.take, 3, timeout=0.0001),
                 times=1500,
+                cancel=501,
                 concurrency=20,
             )
             assert not who_waits(consumer)
@@ -283,7 +284,7 @@ async def test_changing_what_is_read(
                 consumer.lag,
             )
             # One at a time: to unassign what was unassigned just now is refused.
-            await storm.over(*calls, times=300, concurrency=1)
+            await storm.over(*calls, times=300, cancel=51, concurrency=1)
             await consumer.assign(other)
             await consumer.seek(EARLIEST)
             handled.clear()
@@ -294,7 +295,7 @@ async def test_changing_what_is_read(
             assert set((await consumer.lag()).values()) == {0}
         assert await pending(redis, stream, "g") == 0
         assert await pending(redis, other, "g") == 0
-    assert storm.cancelled > 20
+    assert storm.cancelled > 50
     assert handled == {b"%d" % n for n in (*range(300), *range(1000, 1300))}
 
 
@@ -316,9 +317,9 @@ async def test_opening_and_leaving_a_consumer(
             await storm.once(consumer.aclose)
 
     async with nothing_left(redis):
-        await storm.over(opens, closes, times=200)
+        await storm.over(opens, closes, times=200, cancel=51)
         handled += await read_the_rest(url, stream, redis)
-    assert storm.cancelled > 20
+    assert storm.cancelled > 50
     assert set(handled) == {b"%d" % number for number in range(400)}
     assert not events.named("close_incomplete")
 
@@ -415,7 +416,7 @@ async def test_transactions(url: str, stream: str, redis: Any, seed: int) -> Non
                 async with message.transaction() as tx:
                     tx.command("HINCRBY", out, message.payload.decode(), 1)
 
-            await storm.over(applies, times=250)
+            await storm.over(applies, times=250, cancel=21)
 
         async def over() -> bool:
             return bool(await redis.hlen(out) == 300)
@@ -469,6 +470,7 @@ async def test_an_operators_calls(url: str, stream: str, redis: Any, seed: int) 
                 reads,
                 opens,
                 times=300,
+                cancel=101,
             )
             state = await shell.group_state(stream, "g")
             assert (state.pending, state.lag) == (0, await redis.xlen(stream))
@@ -493,9 +495,9 @@ async def test_replays(url: str, stream: str, redis: Any, seed: int) -> None:
             await asyncio.sleep(0)
 
     async with nothing_left(redis):
-        await storm.over(goes_through, pauses, times=200)
+        await storm.over(goes_through, pauses, times=200, cancel=51)
         await goes_through()
-    assert storm.cancelled > 20
+    assert storm.cancelled > 50
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -525,7 +527,7 @@ async def test_routers(url: str, stream: str, redis: Any, seed: int) -> None:
             await asyncio.sleep(0.01)
 
     async with nothing_left(redis):
-        await storm.over(runs, in_the_background, times=100)
+        await storm.over(runs, in_the_background, times=100, cancel=41)
         handled += await read_the_rest(url, stream, redis)
     assert storm.cancelled > 40
     assert set(handled) == {b"%d" % number for number in range(200)}

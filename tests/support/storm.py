@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -43,12 +44,24 @@ class Storm:
         self.cancelled = 0
         self.done = 0
 
-    async def over(self, *calls: Call, times: int, concurrency: int = 8) -> None:
-        """Make the calls in turn, several at a time."""
-        left = iter(range(times))
+    async def over(
+        self, *calls: Call, times: int, cancel: int = 0, concurrency: int = 8
+    ) -> None:
+        """Make the calls in turn, several at a time.
+
+        Args:
+            *calls: The calls.
+            times: The least number of calls.
+            cancel: The least number of calls to be cancelled. How many are, depends on
+                the machine, so calls are made until there are enough.
+            concurrency: The number of calls at a time.
+        """
+        numbers = itertools.count()
 
         async def some() -> None:
-            for number in left:
+            for number in numbers:
+                if number >= times and self.cancelled >= cancel:
+                    return
                 await self.once(calls[number % len(calls)])
 
         async with asyncio.timeout(50), asyncio.TaskGroup() as group:
