@@ -1,8 +1,9 @@
-"""SeaStreamer's own scenarios, told through our API: T1 to T7.
+"""SeaStreamer's acceptance scenarios T1 to T7, with Penstock's API.
 
-T3, T6 and T7 stand in test_failover.py and test_policies.py too; here is what those
-leave out: the returning consumer of T3, the end before anything new was read of T6,
-and the end without any goodbye of T7. T5 has test_acceptance_realtime.py to itself.
+test_failover.py and test_policies.py cover T3, T6 and T7 too. This file covers what
+those leave out: a consumer that returns under its name (T3), a consumer that is closed
+before it has read anything new (T6), and one that is killed (T7). T5 is in
+test_acceptance_realtime.py.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ from penstock import (
 from support.waiting import eventually, numbers, pending, read, send
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]
-ONE = Prefetch(max_messages=1)
+PREFETCH_ONE = Prefetch(max_messages=1)
 
 
-async def sent(producer: Producer, stream: str, *values: int) -> list[Receipt]:
-    """Send, awaiting each receipt, and check what every receipt must be."""
+async def send_and_check(
+    producer: Producer, stream: str, *values: int
+) -> list[Receipt]:
+    """Send, await each receipt, and check the ids, the stream and the shard."""
     receipts = [await producer.send(stream, b"%d" % number) for number in values]
     ids = [receipt.id for receipt in receipts]
     assert all(one < other for one, other in itertools.pairwise(ids))
@@ -66,15 +69,15 @@ async def test_t1_without_mkstream_opening_on_a_missing_stream_raises(
             async with missing:
                 pytest.fail("must not open")
         assert not await redis.exists(stream)
-        await sent(producer, stream, *range(5))
+        await send_and_check(producer, stream, *range(5))
         await producer.flush()
-        # Now that it is there, the same one opens.
+        # Now that the stream exists, the same consumer opens.
         async with missing:
             assert numbers(await read(missing, 5)) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
-async def test_t1_with_mkstream_a_missing_stream_is_made_and_read_from_its_first(
+async def test_t1_with_mkstream_a_missing_stream_is_created_and_read_from_its_start(
     url: str, stream: str, mode: Mode
 ) -> None:
     async with (
@@ -83,7 +86,7 @@ async def test_t1_with_mkstream_a_missing_stream_is_made_and_read_from_its_first
             stream, url=url, mode=mode, group="g", start=EARLIEST, mkstream=True
         ) as consumer,
     ):
-        await sent(producer, stream, *range(5))
+        await send_and_check(producer, stream, *range(5))
         await producer.flush()
         assert numbers(await read(consumer, 5)) == [0, 1, 2, 3, 4]
 
@@ -103,7 +106,7 @@ async def test_t2_two_consumers_of_a_group_balance_the_load(
             start=EARLIEST,
             auto_commit=DISABLED,
             commit=Commit(interval=0),
-            prefetch=ONE,
+            prefetch=PREFETCH_ONE,
         )
 
     async def work(name: str, reader: Consumer[bytes]) -> None:
@@ -143,7 +146,7 @@ async def holds(consumer: Consumer[bytes], count: int) -> bool:
 # -- T3 --------------------------------------------------------------------------------
 
 
-async def test_t3_a_consumer_that_returns_under_its_name_goes_on_with_the_group(
+async def test_t3_a_consumer_that_returns_under_its_name_continues_in_its_group(
     url: str, stream: str, redis: Any
 ) -> None:
     def consumer(name: str | None = None) -> Consumer[bytes]:
@@ -156,7 +159,7 @@ async def test_t3_a_consumer_that_returns_under_its_name_goes_on_with_the_group(
             auto_commit=DISABLED,
             commit=Commit(interval=0),
             claim=Claim(idle=1, interval=1),
-            prefetch=ONE,
+            prefetch=PREFETCH_ONE,
         )
 
     async def read_and_ack(reader: Consumer[bytes], count: int) -> list[int]:
@@ -175,7 +178,7 @@ async def test_t3_a_consumer_that_returns_under_its_name_goes_on_with_the_group(
             await send(url, stream, *range(5, 10))
             assert await read_and_ack(beta, 5) == [5, 6, 7, 8, 9]
             await alpha.aclose()
-            # Nothing new is there: these are taken over, in their order.
+            # There is nothing new, so the pending messages are claimed, in order.
             assert await read_and_ack(beta, 5) == [0, 1, 2, 3, 4]
             await send(url, stream, *range(10, 15))
             await beta.commit()
@@ -183,7 +186,7 @@ async def test_t3_a_consumer_that_returns_under_its_name_goes_on_with_the_group(
                 assert back.name == name
                 one = await read_and_ack(back, 2)
                 other = await read_and_ack(beta, 3)
-    # beta read one ahead, so which of them alpha gets is not said; the order is.
+    # beta has prefetched one, so who gets which is open, but the order is not.
     assert sorted(one + other) == [10, 11, 12, 13, 14]
     assert one == sorted(one)
     assert other == sorted(other)
@@ -193,7 +196,7 @@ async def test_t3_a_consumer_that_returns_under_its_name_goes_on_with_the_group(
 # -- T4 --------------------------------------------------------------------------------
 
 
-async def test_t4_half_from_now_on_and_full_from_the_start_of_two_streams(
+async def test_t4_one_consumer_reads_from_now_on_and_another_reads_two_streams_in_full(
     url: str, stream: str
 ) -> None:
     a, b = f"{stream}-a", f"{stream}-b"
@@ -202,19 +205,19 @@ async def test_t4_half_from_now_on_and_full_from_the_start_of_two_streams(
         return Consumer(*streams, url=url, mode=REALTIME, start=start)
 
     async with Producer(url) as first:
-        await sent(first, a, *range(5))
+        await send_and_check(first, a, *range(5))
         async with consumer(a, start=LATEST) as half:
-            await sent(first, a, *range(5, 10))
+            await send_and_check(first, a, *range(5, 10))
             # b does not exist yet.
             async with consumer(a, b, start=EARLIEST) as full:
                 assert numbers(await read(half, 5)) == [5, 6, 7, 8, 9]
                 assert numbers(await read(full, 10)) == list(range(10))
-                await sent(first, a, 10, 11, 12)
+                await send_and_check(first, a, 10, 11, 12)
                 await half.aclose()
                 assert numbers(await read(full, 2)) == [10, 11]
                 async with Producer(url) as second:
-                    await sent(second, a, 13, 14)
-                    await sent(second, b, *range(15, 20))
+                    await send_and_check(second, a, 13, 14)
+                    await send_and_check(second, b, *range(15, 20))
                 assert numbers(await read(full, 3)) == [12, 13, 14]
                 assert numbers(await read(full, 5)) == [15, 16, 17, 18, 19]
                 assert await full.next(timeout=0.05) is None
@@ -225,10 +228,10 @@ async def test_t4_half_from_now_on_and_full_from_the_start_of_two_streams(
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
 @pytest.mark.parametrize("policy", [IMMEDIATE, DELAYED])
-async def test_t6_ended_before_it_took_anything_new_it_skips_and_repeats_nothing(
+async def test_t6_a_consumer_closed_before_new_messages_skips_and_repeats_nothing(
     url: str, stream: str, mode: Mode, policy: AutoCommit
 ) -> None:
-    """Under IMMEDIATE what is queued counts as acknowledged, so none may be queued."""
+    """Under IMMEDIATE a queued message is acknowledged, so none may be queued."""
 
     def consumer(name: str, start: Any) -> Consumer[bytes]:
         return Consumer(
@@ -240,16 +243,16 @@ async def test_t6_ended_before_it_took_anything_new_it_skips_and_repeats_nothing
             start=start,
             auto_commit=policy,
             commit=Commit(delay=0),
-            prefetch=ONE if policy is IMMEDIATE else Prefetch(),
+            prefetch=PREFETCH_ONE if policy is IMMEDIATE else Prefetch(),
         )
 
     async with Producer(url) as producer:
-        await sent(producer, stream, *range(5))
+        await send_and_check(producer, stream, *range(5))
         async with consumer("a", LATEST) as half:
             assert await half.next(timeout=0.001) is None
             async with consumer("b", EARLIEST) as full:
                 assert numbers(await read(full, 5)) == [0, 1, 2, 3, 4]
-                await sent(producer, stream, *range(5, 10))
+                await send_and_check(producer, stream, *range(5, 10))
             assert numbers(await read(half, 5)) == [5, 6, 7, 8, 9]
     async with consumer("b", EARLIEST) as full:
         assert numbers(await read(full, 5)) == [5, 6, 7, 8, 9]
@@ -276,7 +279,7 @@ WORKER = """
             for number in range(5):
                 message = await silent.next()
                 assert message.payload == b"%d" % number
-                message.ack()  # and nobody asks for it to be sent
+                message.ack()  # but nothing sends it
             for number in range(5):
                 message = await acking.next()
                 assert message.payload == b"%d" % number
@@ -292,10 +295,10 @@ WORKER = """
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
 @pytest.mark.parametrize("policy", [ROLLING, DISABLED])
-async def test_t7_after_a_kill_what_was_not_committed_comes_again_and_nothing_else(
+async def test_t7_after_a_kill_only_uncommitted_messages_are_redelivered(
     url: str, stream: str, redis: Any, mode: Mode, policy: AutoCommit
 ) -> None:
-    """The one that never commits has acked all five: an ack alone is not enough."""
+    """The consumer that never commits has acked all five: an ack is not enough."""
 
     def consumer(name: str) -> Consumer[bytes]:
         group = f"{stream}{name}"

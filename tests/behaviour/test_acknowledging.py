@@ -1,4 +1,4 @@
-"""When a message is acknowledged, and when it is not."""
+"""Acknowledging: which messages are acknowledged, and when."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ async def ids(redis: Any, stream: str, start: int, end: int) -> set[str]:
 # -- PROCESSED -------------------------------------------------------------------------
 
 
-async def test_a_loop_acknowledges_when_it_comes_back(
+async def test_a_loop_acknowledges_a_message_when_it_asks_for_the_next_one(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
-    now = Commit(interval=0)
-    async with Consumer(stream, url=url, group="g", commit=now) as consumer:
+    at_once = Commit(interval=0)
+    async with Consumer(stream, url=url, group="g", commit=at_once) as consumer:
         count = 0
         async for _ in consumer:
             count += 1
@@ -50,10 +50,10 @@ async def is_pending(redis: Any, stream: str, count: int) -> bool:
 
 @pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
 @pytest.mark.parametrize("policy", [PROCESSED, ROLLING, DISABLED])
-async def test_a_message_in_hand_is_never_acknowledged_early(
+async def test_a_message_in_progress_is_never_acknowledged_early(
     url: str, stream: str, redis: Any, mode: Any, policy: Any
 ) -> None:
-    """Sampled: what is delivered and not pending is in the journal already."""
+    """In each sample, a delivered message that is not pending is in the journal."""
     journal: set[str] = set()
     await send(url, stream, *range(400))
     sampled = 0
@@ -95,7 +95,7 @@ async def test_a_message_in_hand_is_never_acknowledged_early(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_leaving_cleanly_acknowledges_what_the_loop_had(
+async def test_leaving_cleanly_acknowledges_the_messages_of_a_loop(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
@@ -106,7 +106,7 @@ async def test_leaving_cleanly_acknowledges_what_the_loop_had(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_leaving_cleanly_acknowledges_what_next_gave(
+async def test_leaving_cleanly_acknowledges_the_messages_that_next_returned(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
@@ -116,7 +116,7 @@ async def test_leaving_cleanly_acknowledges_what_next_gave(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_leaving_by_an_exception_does_not(
+async def test_leaving_by_an_exception_leaves_the_current_message_pending(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
@@ -128,7 +128,7 @@ async def test_leaving_by_an_exception_does_not(
     assert set(await deliveries(redis, stream, "g")) == await ids(redis, stream, 1, 3)
 
 
-async def test_leaving_by_cancellation_does_not(
+async def test_leaving_by_cancellation_leaves_the_current_message_pending(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -148,7 +148,9 @@ async def test_leaving_by_cancellation_does_not(
     assert await pending(redis, stream, "g") == 1
 
 
-async def test_a_task_that_fails_has_not(url: str, stream: str, redis: Any) -> None:
+async def test_a_task_that_fails_leaves_its_message_pending(
+    url: str, stream: str, redis: Any
+) -> None:
     async def one(consumer: Consumer[bytes]) -> None:
         await consumer.next()
         raise LookupError
@@ -162,13 +164,13 @@ async def test_a_task_that_fails_has_not(url: str, stream: str, redis: Any) -> N
     )
 
 
-async def test_wait_for_around_next_comes_back_like_next_itself(
+async def test_wait_for_around_next_acknowledges_like_next_itself(
     url: str, stream: str, redis: Any
 ) -> None:
     """Before Python 3.12 `wait_for` awaits in a task of its own."""
     await send(url, stream, 1, 2, 3)
-    now = Commit(interval=0)
-    async with Consumer(stream, url=url, group="g", commit=now) as consumer:
+    at_once = Commit(interval=0)
+    async with Consumer(stream, url=url, group="g", commit=at_once) as consumer:
         for done in range(3):
             await asyncio.wait_for(consumer.next(), 5)
             await eventually(lambda: is_pending(redis, stream, 3 - done))
@@ -191,7 +193,7 @@ async def test_a_handler_that_raises_leaves_its_message_unacknowledged(
         await consumer.run(handle)
     assert seen == list(range(10))
     failed = await ids(redis, stream, 0, 1) | await ids(redis, stream, 5, 6)
-    # Given back as one attempt, since a handler has started.
+    # Released as one attempt, since a handler has started.
     assert await deliveries(redis, stream, "g") == dict.fromkeys(failed, 2)
     reported = events.named("handler_failed")
     assert {event.facts["id"] for event in reported} == failed
@@ -203,7 +205,7 @@ async def test_a_handler_that_raises_leaves_its_message_unacknowledged(
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError])
-async def test_a_handler_that_cancels_itself_has_failed_and_stops_nothing(
+async def test_a_handler_that_cancels_itself_has_failed_and_does_not_stop_run(
     url: str, stream: str, redis: Any, error: type[BaseException]
 ) -> None:
     await send(url, stream, 1, 2, 3)
@@ -223,7 +225,7 @@ async def test_a_handler_that_cancels_itself_has_failed_and_stops_nothing(
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_an_exit_from_a_handler_leaves_run_and_acknowledges_nothing(
+async def test_an_exit_in_a_handler_ends_run_and_acknowledges_nothing(
     url: str, stream: str, redis: Any, error: type[BaseException]
 ) -> None:
     await send(url, stream, 1)
@@ -241,7 +243,7 @@ async def test_an_exit_from_a_handler_leaves_run_and_acknowledges_nothing(
 # -- ROLLING ---------------------------------------------------------------------------
 
 
-async def test_rolling_acknowledges_what_you_ack_and_nothing_else(
+async def test_rolling_acknowledges_only_acked_messages(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(6))
@@ -270,13 +272,15 @@ async def test_rolling_acks_work_late_and_twice_and_in_any_order(
         assert consumer.statistics().acknowledged == 5
 
 
-async def test_rolling_never_acking_blocks_nothing(url: str, stream: str) -> None:
+async def test_rolling_delivers_messages_even_if_none_is_ever_acked(
+    url: str, stream: str
+) -> None:
     await send(url, stream, *range(3000))
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
         assert len(await read(consumer, 3000)) == 3000
 
 
-async def test_rolling_in_run_leaves_to_the_handler_what_it_acks(
+async def test_rolling_in_run_acknowledges_only_what_the_handler_acks(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
@@ -295,9 +299,7 @@ async def test_rolling_in_run_leaves_to_the_handler_what_it_acks(
     assert await pending(redis, stream, "g") == 5
 
 
-async def test_an_ack_after_closing_says_that_it_is_too_late(
-    url: str, stream: str
-) -> None:
+async def test_an_ack_after_closing_raises_closed_error(url: str, stream: str) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
         message = await consumer.next()
@@ -305,7 +307,7 @@ async def test_an_ack_after_closing_says_that_it_is_too_late(
         message.ack()
 
 
-async def test_an_explicit_ack_under_processed_counts_at_once(
+async def test_an_explicit_ack_under_processed_takes_effect_at_once(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -328,7 +330,7 @@ async def test_an_ack_arrives_within_the_interval_while_a_read_is_blocked(
         stream, url=url, group="g", auto_commit=ROLLING, commit=commit
     ) as consumer:
         message = await consumer.next()
-        # The stream is silent now, and the reader sits in a blocking read.
+        # The stream is quiet now, and the reader is in a blocking read.
         start = time.monotonic()
         message.ack()
         await eventually(lambda: is_pending(redis, stream, 0))
@@ -336,7 +338,7 @@ async def test_an_ack_arrives_within_the_interval_while_a_read_is_blocked(
     assert 0.09 < taken < 0.15
 
 
-async def test_as_many_as_may_wait_are_sent_at_once(
+async def test_acks_are_sent_at_once_when_max_pending_is_reached(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(100))
@@ -347,13 +349,13 @@ async def test_as_many_as_may_wait_are_sent_at_once(
         messages = await read(consumer, 100)
         for message in messages[:99]:
             message.ack()
-        await asyncio.sleep(0.05)  # long enough for a write that should not come
+        await asyncio.sleep(0.05)  # long enough for a write that must not happen
         assert await pending(redis, stream, "g") == 100
         messages[99].ack()
         await eventually(lambda: is_pending(redis, stream, 0))
 
 
-async def test_outcomes_of_a_batch_share_one_command_a_shard(
+async def test_the_outcomes_of_a_batch_share_one_command_per_shard(
     url: str, stream: str, redis: Any
 ) -> None:
     streams = [f"{stream}-{n}" for n in range(4)]
@@ -375,7 +377,7 @@ async def xacks(redis: Any) -> int:
     return int(stats.get("cmdstat_xack", {"calls": 0})["calls"])
 
 
-async def test_commit_returns_once_the_server_has_it(
+async def test_commit_returns_once_the_server_has_the_acks(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(20))
@@ -389,7 +391,7 @@ async def test_commit_returns_once_the_server_has_it(
             assert not left & await ids(redis, stream, 0, number + 1)
 
 
-async def test_acknowledgements_that_the_server_did_not_know_are_reported(
+async def test_acknowledgements_of_entries_that_were_not_pending_are_reported(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1, 2)

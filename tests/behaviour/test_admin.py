@@ -1,4 +1,4 @@
-"""Asking about groups: how far they are, and what is said when there is none."""
+"""Admin: the state of groups, errors for missing ones, reconnects and opening."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ async def send(url: str, stream: str, count: int) -> None:
             await producer.enqueue(stream, b"%d" % number)
 
 
-async def test_a_group_s_state_tells_who_has_what(url: str, stream: str) -> None:
+async def test_the_state_of_a_group_has_the_pending_count_of_each_consumer(
+    url: str, stream: str
+) -> None:
     await send(url, stream, 5)
     async with Consumer(
         stream, url=url, group="g", name="né", auto_commit=ROLLING
@@ -57,7 +59,9 @@ async def test_a_group_that_has_read_nothing_is_at_the_start(
     assert state.lag in {3, None}
 
 
-async def test_what_is_not_there_is_named(url: str, stream: str, redis: Any) -> None:
+async def test_errors_name_the_missing_stream_or_group(
+    url: str, stream: str, redis: Any
+) -> None:
     async with Admin(url) as operator:
         with pytest.raises(StreamMissing, match=stream):
             await operator.group_state(stream, "g")
@@ -83,7 +87,7 @@ async def test_a_stream_is_deleted_with_its_groups(
     assert await redis.exists(stream) == 0
 
 
-async def test_a_lost_connection_is_made_anew_by_the_next_call(
+async def test_after_a_lost_connection_the_next_call_reconnects(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.xgroup_create(stream, "g", "0", mkstream=True)
@@ -101,7 +105,7 @@ async def test_a_lost_connection_is_made_anew_by_the_next_call(
         assert (await operator.group_state(stream, "g")).pending == 0
 
 
-async def test_it_is_open_once_at_a_time(url: str, stream: str) -> None:
+async def test_an_open_admin_can_t_be_opened_again(url: str, stream: str) -> None:
     operator = Admin(url)
     assert repr(operator) == "<Admin closed>"
     with pytest.raises(ClosedError):

@@ -1,4 +1,4 @@
-"""What calls do once a consumer or producer has closed, and how long closing takes."""
+"""Calls after closing a consumer or producer, and the time that closing takes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CALLS: dict[str, Callable[[Consumer[bytes], str], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("mode", Mode)
-async def test_every_call_after_closing_says_that_it_is_closed(
+async def test_every_call_after_closing_raises_closed_error(
     url: str, stream: str, mode: Mode, name: str
 ) -> None:
     await send(url, stream, *range(5))
@@ -65,7 +65,7 @@ async def test_every_call_after_closing_says_that_it_is_closed(
         await consumer.aclose()
 
         async def use() -> None:
-            # A call as such may raise already, before it is awaited.
+            # The call itself may raise, before it is awaited.
             await CALLS[name](consumer, stream)
 
         async with asyncio.timeout(5):
@@ -101,7 +101,7 @@ async def test_nothing_is_received_once_closing_has_begun(
         await run
 
 
-async def test_a_handler_that_finishes_while_it_closes_may_commit_and_count(
+async def test_a_handler_that_ends_during_closing_may_commit_and_read_statistics(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -128,7 +128,7 @@ async def test_a_handler_that_finishes_while_it_closes_may_commit_and_count(
     assert done == [0, 1, [0]]
 
 
-async def test_what_was_under_way_when_it_closed_ends_as_ever(
+async def test_loops_and_runs_end_normally_when_the_consumer_closes(
     url: str, stream: str
 ) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -149,7 +149,7 @@ async def test_what_was_under_way_when_it_closed_ends_as_ever(
         await run
 
 
-async def test_it_can_be_opened_again_in_the_block_of_the_first_opening(
+async def test_a_consumer_can_be_opened_again_in_the_block_of_its_first_opening(
     url: str, stream: str
 ) -> None:
     await send(url, stream, 1)
@@ -161,7 +161,9 @@ async def test_it_can_be_opened_again_in_the_block_of_the_first_opening(
         consumer.statistics()
 
 
-async def test_every_call_of_a_closed_producer_says_so(url: str, stream: str) -> None:
+async def test_every_call_of_a_closed_producer_raises_closed_error(
+    url: str, stream: str
+) -> None:
     async with Producer(url) as producer:
         outlet = producer.to(stream)
         await producer.aclose()
@@ -182,13 +184,13 @@ async def all_of(outcomes: Any) -> object:
     return await outcomes
 
 
-async def frozen(own: Server) -> None:
+async def freeze(own: Server) -> None:
     own.send_signal(signal.SIGSTOP)
 
 
 @pytest.mark.parametrize(("timeout", "most"), [(0, 0.45), (2, 2.4)])
 @pytest.mark.parametrize("work", ["nothing", "outcomes", "queue", "handler", "retry"])
-async def test_leaving_a_frozen_server_takes_no_longer_than_close_timeout(
+async def test_closing_on_a_frozen_server_takes_no_longer_than_close_timeout(
     tmp_path: Path, events: Events, work: str, timeout: float, most: float
 ) -> None:
     async with server(tmp_path) as own:
@@ -218,18 +220,18 @@ async def test_leaving_a_frozen_server_takes_no_longer_than_close_timeout(
         elif work == "retry":
             for message in await consumer.take(3):
                 message.nack(30)
-        await frozen(own)
+        await freeze(own)
         start = time.monotonic()
         await consumer.aclose()
         took = time.monotonic() - start
         if run is not None:
             await run
         assert took < most
-        await nothing_is_open(own)
+        await check_nothing_is_open(own)
 
 
-async def nothing_is_open(own: Server) -> None:
-    """Connections to a frozen server are closed on our side."""
+async def check_nothing_is_open(own: Server) -> None:
+    """Check that connections to a frozen server were closed on our side."""
     own.send_signal(signal.SIGCONT)
     async with own.client() as client:
 
@@ -240,14 +242,14 @@ async def nothing_is_open(own: Server) -> None:
 
 
 @pytest.mark.parametrize(("timeout", "most"), [(0, 0.45), (1, 1.4)])
-async def test_a_producer_leaves_a_frozen_server_within_close_timeout(
+async def test_a_producer_on_a_frozen_server_closes_within_close_timeout(
     tmp_path: Path, timeout: float, most: float
 ) -> None:
     async with server(tmp_path) as own:
         producer = Producer(own.url, close_timeout=timeout, max_in_flight=1)
         await producer.start()
         await producer.send("s", b"x")
-        await frozen(own)
+        await freeze(own)
         large = b"x" * 4_000_000  # more than the socket's buffers hold
         tickets = [await producer.enqueue("s", large) for _ in range(4)]
         start = time.monotonic()
@@ -255,10 +257,10 @@ async def test_a_producer_leaves_a_frozen_server_within_close_timeout(
         assert time.monotonic() - start < most
         for ticket in tickets:
             assert isinstance(ticket.exception(), SendFailed | SendUnknown)
-        await nothing_is_open(own)
+        await check_nothing_is_open(own)
 
 
-async def test_a_router_leaves_a_frozen_server_within_close_timeout(
+async def test_a_router_on_a_frozen_server_closes_within_close_timeout(
     tmp_path: Path,
 ) -> None:
     async with server(tmp_path) as own:
@@ -269,16 +271,16 @@ async def test_a_router_leaves_a_frozen_server_within_close_timeout(
             async def handle(_: bytes) -> None: ...
 
         await router.start()
-        await frozen(own)
+        await freeze(own)
         start = time.monotonic()
         await router.aclose()
         assert time.monotonic() - start < 1.5
 
 
-async def test_without_any_time_what_was_queued_is_given_back_all_the_same(
+async def test_queued_entries_are_released_even_with_a_close_timeout_of_0(
     url: str, stream: str, redis: Any
 ) -> None:
-    """To a server that answers, that takes less than the least time there is."""
+    """Closing has a minimum time, and a server that answers needs less than that."""
     await send(url, stream, *range(100))
     consumer = Consumer(
         stream, url=url, group="g", close_timeout=0, claim=Claim(idle=30)
@@ -294,7 +296,7 @@ async def test_without_any_time_what_was_queued_is_given_back_all_the_same(
     assert len(reply[1]) == len(counts) > 0
 
 
-async def test_handlers_leave_some_of_close_timeout_for_their_outcomes(
+async def test_handlers_are_cancelled_early_enough_to_send_outcomes_in_close_timeout(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(10))

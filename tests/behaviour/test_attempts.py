@@ -1,4 +1,4 @@
-"""An attempt is a start of a handler, and the server's delivery counter knows of it."""
+"""Attempts: each start of a handler is one, and the server's delivery count has it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.waiting import deliveries, eventually, numbers, pending, read, send
 SHORT = Claim(idle=0.3, interval=0.1)
 
 
-async def left_behind(
+async def leave_pending(
     redis: Any,
     stream: str,
     numbers: Sequence[int],
@@ -35,7 +35,7 @@ async def left_behind(
     name: str = "dead",
     times: int = 1,
 ) -> None:
-    """Have a consumer that is no more be given messages, so often."""
+    """Add messages and deliver them, `times` times, to a consumer that is gone."""
     for number in numbers:
         await redis.xadd(stream, {"msg": number, "key": number % 2})
     await redis.xgroup_create(stream, "g", "0")
@@ -53,25 +53,25 @@ async def holds(consumer: Consumer[bytes], count: int) -> bool:
     return consumer.statistics().in_hand == count
 
 
-async def test_what_only_waits_is_not_counted(
+async def test_a_queued_message_is_not_counted(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(6))
-    let_go = asyncio.Event()
+    may_end = asyncio.Event()
 
     async def handle(_: Message[bytes]) -> None:
-        await let_go.wait()
+        await may_end.wait()
 
     async def two_of_six() -> bool:
         return await counts(redis, stream) == [2, 2, 1, 1, 1, 1]
 
     async with running(Consumer(stream, url=url, group="g"), handle, concurrency=2):
         await eventually(two_of_six)
-        let_go.set()
+        may_end.set()
         await eventually(lambda: handled(redis, stream, 6))
 
 
-async def test_what_starts_after_waiting_is_counted_then(
+async def test_a_queued_message_is_counted_when_it_starts(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
@@ -79,19 +79,19 @@ async def test_what_starts_after_waiting_is_counted_then(
         for started in range(1, 5):
             message = await consumer.next()
             assert message.attempt == 1
-            nobody_else = [2] + [1] * (4 - started)
+            expected = [2] + [1] * (4 - started)
 
-            async def only_this_one(wanted: list[int] = nobody_else) -> bool:
+            async def only_this_one(wanted: list[int] = expected) -> bool:
                 await consumer.commit()
                 return await counts(redis, stream) == wanted
 
             await eventually(only_this_one)
 
 
-async def test_what_a_killed_process_had_started_runs_in_parallel_and_is_counted_first(
+async def test_messages_that_a_killed_process_had_started_run_in_parallel_once_counted(
     url: str, stream: str, redis: Any
 ) -> None:
-    await left_behind(redis, stream, range(8), times=2)
+    await leave_pending(redis, stream, range(8), times=2)
     attempts: list[int] = []
     counted: list[int] = []
     all_at_once = asyncio.Barrier(4)
@@ -108,11 +108,11 @@ async def test_what_a_killed_process_had_started_runs_in_parallel_and_is_counted
     assert counted == [3] * 8
 
 
-async def test_what_was_delivered_and_never_started_is_on_its_first_attempt(
+async def test_a_message_that_was_delivered_but_never_started_is_on_its_first_attempt(
     url: str, stream: str, redis: Any
 ) -> None:
-    """So it is with what another library has left pending."""
-    await left_behind(redis, stream, range(4))
+    """The same holds for entries that another library has left pending."""
+    await leave_pending(redis, stream, range(4))
     attempts: list[int] = []
 
     async def handle(message: Message[bytes]) -> None:
@@ -125,26 +125,26 @@ async def test_what_was_delivered_and_never_started_is_on_its_first_attempt(
 
 
 @pytest.mark.parametrize("most", [2, 3])
-async def test_on_its_last_attempt_what_comes_back_runs_alone_in_its_process(
+async def test_a_redelivered_message_on_its_last_attempt_runs_alone_in_its_process(
     url: str, stream: str, redis: Any, most: int
 ) -> None:
-    """Nothing else starts beside it, in another consumer of the process neither."""
-    await left_behind(redis, stream, range(4), times=most)
-    at_work: set[tuple[str, bytes]] = set()
+    """Nothing else starts beside it, not even in another consumer of the process."""
+    await leave_pending(redis, stream, range(4), times=most)
+    in_progress: set[tuple[str, bytes]] = set()
     beside: list[int] = []
     attempts: list[int] = []
 
     async def last(message: Message[bytes]) -> None:
-        at_work.add(("last", message.payload))
+        in_progress.add(("last", message.payload))
         attempts.append(message.attempt)
         await asyncio.sleep(0.05)
-        beside.append(len(at_work))
-        at_work.remove(("last", message.payload))
+        beside.append(len(in_progress))
+        in_progress.remove(("last", message.payload))
 
     async def fresh(message: Message[bytes]) -> None:
-        at_work.add(("fresh", message.payload))
+        in_progress.add(("fresh", message.payload))
         await asyncio.sleep(0.01)
-        at_work.remove(("fresh", message.payload))
+        in_progress.remove(("fresh", message.payload))
 
     other = f"{stream}-other"
     await send(url, other, *range(200))
@@ -163,12 +163,12 @@ async def test_on_its_last_attempt_what_comes_back_runs_alone_in_its_process(
     assert beside == [1] * 4
 
 
-async def test_however_many_wait_for_a_last_attempt_there_is_one_timer_for_it(
+async def test_however_many_messages_wait_for_a_last_attempt_there_is_one_timer(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await left_behind(redis, stream, [0], times=2)
+    await leave_pending(redis, stream, [0], times=2)
     await send(url, stream, *range(1, 40))
-    looks: list[float] = []
+    active_timers: list[float] = []
     call_later = asyncio.get_running_loop().call_later
 
     def counted(delay: float, call: Any, *args: Any, **how: Any) -> Any:
@@ -182,28 +182,28 @@ async def test_however_many_wait_for_a_last_attempt_there_is_one_timer_for_it(
 
     async def handle(message: Message[bytes]) -> None:
         await asyncio.sleep(0.01)
-        looks.append(sum(not timer.cancelled() for timer in timers))
+        active_timers.append(sum(not timer.cancelled() for timer in timers))
 
     retry = Retry(max_attempts=2)
     consumer = Consumer(stream, url=url, group="g", name="dead", retry=retry)
     async with running(consumer, handle, concurrency=10):
         await eventually(lambda: handled(redis, stream, 40))
     assert timers
-    assert max(looks) <= 1
+    assert max(active_timers) <= 1
     assert all(timer.cancelled() for timer in timers)
 
 
 async def test_a_last_attempt_that_hangs_holds_up_others_for_no_longer_than_a_lease(
     url: str, stream: str, redis: Any
 ) -> None:
-    await left_behind(redis, stream, range(3), times=2)
+    await leave_pending(redis, stream, range(3), times=2)
     await send(url, stream, *range(3, 9))
-    let_go = asyncio.Event()
+    may_end = asyncio.Event()
     done: set[bytes] = set()
 
     async def handle(message: Message[bytes]) -> None:
         if message.payload == b"0":
-            await let_go.wait()
+            await may_end.wait()
         done.add(message.payload)
 
     consumer = Consumer(
@@ -215,15 +215,15 @@ async def test_a_last_attempt_that_hangs_holds_up_others_for_no_longer_than_a_le
             return len(done) == 8
 
         await eventually(all_others, within=3)
-        let_go.set()
+        may_end.set()
         await eventually(lambda: handled(redis, stream, 9))
 
 
 @pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
-async def test_a_restart_under_the_same_name_goes_on_in_order_and_counts_on(
+async def test_a_restart_under_the_same_name_continues_the_order_and_the_counts(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
-    await left_behind(redis, stream, range(5), name="me", times=2)
+    await leave_pending(redis, stream, range(5), name="me", times=2)
     await send(url, stream, 5, 6)
     async with Consumer(stream, url=url, mode=mode, group="g", name="me") as consumer:
         messages = await read(consumer, 7)
@@ -231,10 +231,10 @@ async def test_a_restart_under_the_same_name_goes_on_in_order_and_counts_on(
     assert [message.attempt for message in messages] == [2] * 5 + [1] * 2
 
 
-async def test_order_by_key_holds_for_what_comes_back(
+async def test_ordering_by_key_holds_for_redelivered_messages(
     url: str, stream: str, redis: Any
 ) -> None:
-    await left_behind(redis, stream, range(10), name="me")
+    await leave_pending(redis, stream, range(10), name="me")
     async with Producer(url) as producer:
         for number in range(10, 30):
             await producer.enqueue(stream, b"%d" % number, key=str(number % 2))
@@ -251,7 +251,7 @@ async def test_order_by_key_holds_for_what_comes_back(
         assert [n for n in order if n % 2 == rest] == list(range(rest, 30, 2))
 
 
-async def test_what_was_given_back_unstarted_is_on_its_first_attempt_at_once(
+async def test_messages_released_unstarted_are_at_once_redelivered_as_first_attempts(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(8))
@@ -264,28 +264,30 @@ async def test_what_was_given_back_unstarted_is_on_its_first_attempt_at_once(
     assert [message.attempt for message in messages] == [1] * 7
 
 
-async def test_reconnects_do_not_count(url: str, stream: str, redis: Any) -> None:
+async def test_reconnects_are_not_counted_as_attempts(
+    url: str, stream: str, redis: Any
+) -> None:
     await send(url, stream, *range(6))
     seen: list[tuple[int, int]] = []
-    let_go = asyncio.Event()
+    may_end = asyncio.Event()
 
     async def handle(message: Message[bytes]) -> None:
         seen.append((int(message.payload), message.attempt))
-        await let_go.wait()
+        await may_end.wait()
 
     consumer = Consumer(stream, url=url, group="g")
     async with running(consumer, handle, concurrency=2):
-        await eventually(lambda: many(seen, 2))
+        await eventually(lambda: has_length(seen, 2))
         for _ in range(5):
             await redis.execute_command("CLIENT", "KILL", "TYPE", "normal")
             await eventually(lambda: reads_again(redis, stream))
         assert await counts(redis, stream) == [2, 2, 1, 1, 1, 1]
-        let_go.set()
+        may_end.set()
         await eventually(lambda: handled(redis, stream, 6))
     assert sorted(seen) == [(number, 1) for number in range(6)]
 
 
-async def many(seen: list[Any], count: int) -> bool:
+async def has_length(seen: list[Any], count: int) -> bool:
     return len(seen) == count
 
 
@@ -294,7 +296,7 @@ async def reads_again(redis: Any, stream: str) -> bool:
     return any(c["cmd"] == "xreadgroup" and "b" in c["flags"] for c in clients)
 
 
-async def test_what_came_in_a_lost_reply_has_not_been_attempted(
+async def test_a_message_in_a_lost_reply_has_not_been_attempted(
     url: str, stream: str, redis: Any
 ) -> None:
     async with proxy(url) as between:
@@ -311,33 +313,35 @@ async def test_what_came_in_a_lost_reply_has_not_been_attempted(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_with_no_attempt_left_it_is_not_started_again(
+async def test_a_message_with_no_attempt_left_is_not_started_again(
     url: str, stream: str, redis: Any
 ) -> None:
-    await left_behind(redis, stream, [1, 2], name="me", times=4)
+    await leave_pending(redis, stream, [1, 2], name="me", times=4)
     retry = Retry(max_attempts=3)
     async with Consumer(stream, url=url, group="g", name="me", retry=retry) as consumer:
         assert await consumer.next(timeout=0.3) is None
         await consumer.commit()
-    letters = await admin.dead.list(stream, url=url)
-    assert [letter.attempts for letter in letters] == [3, 3]
-    assert "ended during its last attempt" in letters[0].reason
+    dead_letters = await admin.dead.list(stream, url=url)
+    assert [dead_letter.attempts for dead_letter in dead_letters] == [3, 3]
+    assert "ended during its last attempt" in dead_letters[0].reason
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_one_delivery_alone_kills_nothing(
+async def test_a_single_delivery_dead_letters_nothing(
     url: str, stream: str, redis: Any
 ) -> None:
-    """It says that nobody has started it, at a pace at which starts are counted."""
-    await left_behind(redis, stream, [1, 2, 3], name="me")
+    """It means that no handler was started, at a rate at which starts are counted."""
+    await leave_pending(redis, stream, [1, 2, 3], name="me")
     once = Retry(max_attempts=1)
     async with Consumer(stream, url=url, group="g", name="me", retry=once) as consumer:
         assert numbers(await read(consumer, 3)) == [1, 2, 3]
     assert not await redis.exists(f"{stream}.dead")
 
 
-async def test_for_ever_means_for_ever(url: str, stream: str, redis: Any) -> None:
-    await left_behind(redis, stream, [1], name="me", times=30)
+async def test_without_max_attempts_a_message_is_retried_for_ever(
+    url: str, stream: str, redis: Any
+) -> None:
+    await leave_pending(redis, stream, [1], name="me", times=30)
     tried: list[int] = []
 
     async def handle(message: Message[bytes]) -> None:
@@ -352,15 +356,15 @@ async def test_for_ever_means_for_ever(url: str, stream: str, redis: Any) -> Non
     assert tried == list(range(30, 41))
 
 
-async def test_during_an_outage_suspects_wait_and_others_go_on(
+async def test_in_an_outage_suspected_messages_wait_and_others_are_handled(
     url: str, stream: str, redis: Any
 ) -> None:
-    await left_behind(redis, stream, range(3), name="me")
+    await leave_pending(redis, stream, range(3), name="me")
     await send(url, stream, *range(3, 8))
     seen: list[int] = []
 
     async def eight() -> bool:
-        # Only read, so far: the last one is handed out at last.
+        # They are only read so far; the last one is handed out at the end.
         return len(await deliveries(redis, stream, "g")) == 8
 
     async def handle(message: Message[bytes]) -> None:
@@ -372,7 +376,7 @@ async def test_during_an_outage_suspects_wait_and_others_go_on(
     async with proxy(url) as between:
         consumer = Consumer(stream, url=between.url, group="g", name="me")
         async with running(consumer, handle, concurrency=1):
-            await eventually(lambda: six(seen))  # 0, and those that are new
+            await eventually(lambda: has_six(seen))  # 0 and the new ones
             # Their start can't be counted now.
             assert not {1, 2} & set(seen)
             await between.start()
@@ -380,7 +384,7 @@ async def test_during_an_outage_suspects_wait_and_others_go_on(
     assert sorted(seen) == list(range(8))
 
 
-async def six(seen: list[int]) -> bool:
+async def has_six(seen: list[int]) -> bool:
     return len(seen) == 6
 
 
@@ -402,15 +406,15 @@ async def test_resumable_keeps_its_order_when_an_attempt_can_t_be_counted(
             if got == [0]:
                 await between.stop()
 
-        async def have(count: int) -> bool:
+        async def has_handled(count: int) -> bool:
             return len(got) >= count
 
         consumer = Consumer(
             stream, url=between.url, mode=RESUMABLE, group="g", auto_commit=ROLLING
         )
         async with running(consumer, handle):
-            await eventually(lambda: have(1))
-            await asyncio.sleep(0.3)  # time to go wrong in
+            await eventually(lambda: has_handled(1))
+            await asyncio.sleep(0.3)  # time for an error to show
             await between.start()
-            await eventually(lambda: have(8))
+            await eventually(lambda: has_handled(8))
     assert got == [*range(8)]

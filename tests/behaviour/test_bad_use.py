@@ -1,4 +1,4 @@
-"""Bad use is refused at once, with an error that says what to do."""
+"""Bad use: it is refused at once, with an error that says what to do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from penstock import (
         (("a",), {"max_message_bytes": 1.5}, "max_message_bytes"),
     ],
 )
-def test_a_consumer_that_makes_no_sense_can_t_be_made(
+def test_a_consumer_with_invalid_arguments_can_t_be_created(
     streams: tuple[Any, ...], options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=words):
@@ -72,20 +72,20 @@ def test_a_consumer_that_makes_no_sense_can_t_be_made(
         (Claim, {"idle": timedelta(seconds=-5)}),
     ],
 )
-def test_options_are_checked_when_they_are_made(
+def test_options_are_checked_when_they_are_created(
     kind: Any, options: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         kind(**options)
 
 
-async def test_without_a_server_s_name_the_error_names_three_ways_out() -> None:
+async def test_without_a_url_the_error_names_three_solutions() -> None:
     for opened in (Consumer("a"), Producer()):
         with pytest.raises(ConfigurationError) as caught:
             async with opened:
                 pytest.fail("must not open")
-        for way in ("url=", "REDIS_URL", "embedded://"):
-            assert way in str(caught.value)
+        for solution in ("url=", "REDIS_URL", "embedded://"):
+            assert solution in str(caught.value)
 
 
 async def test_redis_url_is_the_default(
@@ -97,7 +97,9 @@ async def test_redis_url_is_the_default(
         assert (await consumer.next()).payload == b"x"
 
 
-async def test_what_is_open_can_t_be_opened_again(url: str, stream: str) -> None:
+async def test_an_open_consumer_or_producer_can_t_be_opened_again(
+    url: str, stream: str
+) -> None:
     consumer, producer = Consumer(stream, url=url), Producer(url)
     async with consumer, producer:
         with pytest.raises(UsageError, match="open already"):
@@ -106,7 +108,7 @@ async def test_what_is_open_can_t_be_opened_again(url: str, stream: str) -> None
         with pytest.raises(UsageError, match="open already"):
             async with producer:
                 pytest.fail("must not open")
-        # And the first opening still works.
+        # Both still work after the refusal.
         await producer.send(stream, b"x")
         assert (await consumer.next()).payload == b"x"
 
@@ -131,7 +133,7 @@ def test_a_repr_shows_state_and_no_secret(stream: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["prefetch", "commit", "claim", "retry"])
-def test_a_bare_number_is_no_option_object(option: str) -> None:
+def test_a_number_in_place_of_an_option_object_is_refused(option: str) -> None:
     wrong: Any = {option: 5}
     with pytest.raises(ConfigurationError, match=f"{option}=5 won't do; give a "):
         Consumer("s", url="redis://localhost", group="g", **wrong)

@@ -1,4 +1,4 @@
-"""Messages by the batch: as many as asked for, or those there are in time."""
+"""Batches: as many messages as requested, or those that arrive in time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.waiting import deliveries, eventually, numbers, pending, send
 QUICK = Retry(max_attempts=3, backoff=[0.02])
 
 
-async def test_a_batch_comes_when_it_is_full_and_else_when_its_time_is_up(
+async def test_a_batch_is_delivered_when_it_is_full_or_its_linger_time_is_over(
     url: str, stream: str
 ) -> None:
     await send(url, stream, *range(10))
@@ -30,7 +30,9 @@ async def test_a_batch_comes_when_it_is_full_and_else_when_its_time_is_up(
     assert got[1][1] < 0.3 <= got[2][1] < 1.5
 
 
-async def test_time_runs_from_the_first_message_on(url: str, stream: str) -> None:
+async def test_the_linger_time_begins_with_the_first_message(
+    url: str, stream: str
+) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
         batches = consumer.batches(100, linger=0.2)
         first = asyncio.ensure_future(anext(batches))
@@ -42,7 +44,7 @@ async def test_time_runs_from_the_first_message_on(url: str, stream: str) -> Non
         assert 0.1 < time.monotonic() - start < 1
 
 
-async def test_a_batch_is_acknowledged_when_the_loop_comes_back_or_is_left_cleanly(
+async def test_a_batch_is_acknowledged_when_the_loop_continues_or_is_left_cleanly(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(6))
@@ -57,7 +59,7 @@ async def test_a_batch_is_acknowledged_when_the_loop_comes_back_or_is_left_clean
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_left_by_an_exception_it_is_not(
+async def test_a_batch_is_not_acknowledged_when_the_loop_is_left_by_an_exception(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(6))
@@ -91,10 +93,10 @@ async def test_messages_of_a_batch_have_outcomes_of_their_own(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_one_bad_message_does_not_take_its_batch_with_it(
+async def test_one_failing_message_does_not_dead_letter_the_others_of_its_batch(
     url: str, stream: str, redis: Any
 ) -> None:
-    """What failed in a batch is tried again alone: so the bad one is found."""
+    """The messages of a failed batch are retried one by one, to find the bad one."""
     await send(url, stream, *range(20))
     alone: dict[int, int] = {}
 
@@ -134,7 +136,9 @@ async def test_several_workers_share_batches(url: str, stream: str, redis: Any) 
     assert 1 < most <= 4
 
 
-async def test_no_more_come_than_prefetch_lets_in(url: str, stream: str) -> None:
+async def test_a_batch_has_no_more_messages_than_prefetch_allows(
+    url: str, stream: str
+) -> None:
     await send(url, stream, *range(20))
     few = Prefetch(max_messages=5)
     async with Consumer(stream, url=url, group="g", prefetch=few) as consumer:
@@ -144,7 +148,7 @@ async def test_no_more_come_than_prefetch_lets_in(url: str, stream: str) -> None
                 break
 
 
-async def test_pausing_holds_batches_back(url: str, stream: str) -> None:
+async def test_a_paused_consumer_delivers_no_batch(url: str, stream: str) -> None:
     await send(url, stream, *range(3))
     async with Consumer(stream, url=url, group="g") as consumer:
         consumer.pause()
@@ -155,7 +159,7 @@ async def test_pausing_holds_batches_back(url: str, stream: str) -> None:
         assert numbers(await first) == [0, 1, 2]
 
 
-async def test_closing_ends_a_batch_that_is_waited_for(url: str, stream: str) -> None:
+async def test_closing_ends_the_wait_for_a_batch(url: str, stream: str) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g") as consumer:
         waiting = asyncio.ensure_future(anext(consumer.batches(100, linger=60)))
@@ -166,7 +170,7 @@ async def test_closing_ends_a_batch_that_is_waited_for(url: str, stream: str) ->
 
 
 @pytest.mark.parametrize(("size", "linger"), [(0, 1), (1, -1), ("x", 1)])
-async def test_sizes_that_make_no_sense_are_refused(
+async def test_invalid_sizes_and_linger_times_are_refused(
     url: str, stream: str, size: Any, linger: Any
 ) -> None:
     with pytest.raises(ConfigurationError):

@@ -1,7 +1,7 @@
-"""After a standstill or an outage of a lease, nothing is taken back from its new owner.
+"""Stalls and outages longer than a lease: nothing is taken back from its new owner.
 
-The standstill is a real one: the event loop is blocked, and so is all of its consumers.
-What others do meanwhile they do by calls that block.
+The stall is real: the event loop is blocked, and so are all of its consumers. What
+other consumers do meanwhile is done by calls that block.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Get: TypeAlias = Callable[[Consumer[bytes]], Any]
 
 @contextmanager
 def client(url: str) -> Iterator[Any]:
-    """A client whose calls block the event loop."""
+    """Provide a client whose calls block the event loop."""
     made = blocking.Redis.from_url(url)
     try:
         yield made
@@ -46,12 +46,12 @@ def client(url: str) -> Iterator[Any]:
 
 
 def block() -> None:
-    """Block everything for more than a lease."""
+    """Block the event loop for longer than a lease."""
     time.sleep(1.5 * LEASE)
 
 
-def stand_still(url: str, stream: str) -> list[bytes]:
-    """Block everything for more than a lease, and have another one claim all."""
+def stall_while_other_claims(url: str, stream: str) -> list[bytes]:
+    """Block the event loop for longer than a lease; let another consumer claim all."""
     block()
     with client(url) as other:
         reply = other.xautoclaim(stream, "g", "other", int(LEASE * 1000), count=100)
@@ -68,7 +68,7 @@ async def by_next(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     return [message] if message else []
 
 
-async def by_next_at_once(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+async def by_next_without_waiting(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     message = await consumer.next(timeout=0)
     return [message] if message else []
 
@@ -114,37 +114,37 @@ async def by_run(consumer: Consumer[bytes]) -> list[Message[bytes]]:
 
 
 GETS = pytest.mark.parametrize(
-    "get", [by_next, by_next_at_once, by_take, by_loop, by_batches, by_run]
+    "get", [by_next, by_next_without_waiting, by_take, by_loop, by_batches, by_run]
 )
 
 
 @asynccontextmanager
-async def with_some_waiting(
+async def with_six_queued(
     url: str, stream: str, redis: Any, **options: Any
 ) -> AsyncIterator[Consumer[bytes]]:
-    """A consumer that has been given six and has handed out none."""
+    """Provide a consumer that has prefetched six messages and handed out none."""
     async with Consumer(stream, url=url, group="g", claim=CLAIM, **options) as consumer:
         await send(url, stream, *range(6))
-        await eventually(lambda: waits(consumer, 6))
+        await eventually(lambda: has_queued(consumer, 6))
         yield consumer
 
 
-async def waits(consumer: Consumer[bytes], count: int) -> bool:
+async def has_queued(consumer: Consumer[bytes], count: int) -> bool:
     return consumer.statistics().queued == count
 
 
 @GETS
 @pytest.mark.parametrize("mode", [LOAD_BALANCED, RESUMABLE])
-async def test_nothing_is_handed_out_that_others_have_claimed_meanwhile(
+async def test_messages_that_others_claimed_during_a_stall_are_not_handed_out(
     *, url: str, stream: str, redis: Any, events: Events, get: Get, mode: Mode
 ) -> None:
     given = {"mode": mode, "on_event": events, "name": "me"}
-    async with with_some_waiting(url, stream, redis, **given) as consumer:
-        claimed = stand_still(url, stream)
+    async with with_six_queued(url, stream, redis, **given) as consumer:
+        claimed = stall_while_other_claims(url, stream)
         assert len(claimed) == 6
         assert await get(consumer) == []
         assert set((await owners(redis, stream)).values()) == {"other"}
-        # XAUTOCLAIM has counted a delivery, and nobody a start.
+        # XAUTOCLAIM has counted a delivery; no start has been counted.
         assert set((await deliveries(redis, stream, "g")).values()) == {2}
     assert set((await owners(redis, stream)).values()) == {"other"}
     [lost] = events.named("lease_lost")
@@ -152,28 +152,28 @@ async def test_nothing_is_handed_out_that_others_have_claimed_meanwhile(
 
 
 @GETS
-async def test_what_nobody_has_claimed_meanwhile_is_handed_out_once_that_is_known(
+async def test_messages_that_nobody_claimed_are_handed_out_once_that_is_known(
     url: str, stream: str, redis: Any, get: Get
 ) -> None:
-    async with with_some_waiting(url, stream, redis) as consumer:
+    async with with_six_queued(url, stream, redis) as consumer:
         block()
         got = await get(consumer)
-        if get is by_next_at_once:
-            await eventually(lambda: is_had(consumer, got))
+        if get is by_next_without_waiting:
+            await eventually(lambda: got_one(consumer, got))
         assert numbers(got)[0] == 0
         assert not any(message.lost for message in got)
 
 
-async def is_had(consumer: Consumer[bytes], got: list[Message[bytes]]) -> bool:
-    got += await by_next_at_once(consumer)
+async def got_one(consumer: Consumer[bytes], got: list[Message[bytes]]) -> bool:
+    got += await by_next_without_waiting(consumer)
     return bool(got)
 
 
 @asynccontextmanager
-async def renewed_by_another(
+async def renewed_by_other(
     redis: Any, stream: str, ids: list[bytes]
 ) -> AsyncIterator[None]:
-    """Have another consumer keep what it has claimed."""
+    """Let the other consumer renew the leases of what it has claimed."""
 
     async def renew() -> None:
         while True:
@@ -189,18 +189,20 @@ async def renewed_by_another(
 
 
 @GETS
-async def test_in_an_outage_that_is_longer_than_the_lease_nothing_is_handed_out(
+async def test_nothing_is_handed_out_in_an_outage_that_is_longer_than_the_lease(
     url: str, stream: str, redis: Any, get: Get
 ) -> None:
     async with (
         proxy(url) as between,
-        with_some_waiting(between.url, stream, redis) as consumer,
+        with_six_queued(between.url, stream, redis) as consumer,
     ):
         await between.stop()
-        async with renewed_by_another(redis, stream, stand_still(url, stream)):
+        async with renewed_by_other(
+            redis, stream, stall_while_other_claims(url, stream)
+        ):
             assert await get(consumer) == []
             await between.start()
-            await eventually(lambda: waits(consumer, 0))
+            await eventually(lambda: has_queued(consumer, 0))
             assert await get(consumer) == []
             assert set((await owners(redis, stream)).values()) == {"other"}
             await redis.xack(stream, "g", *await owners(redis, stream))
@@ -208,15 +210,15 @@ async def test_in_an_outage_that_is_longer_than_the_lease_nothing_is_handed_out(
         assert numbers(await read(consumer, 1)) == [7]
 
 
-async def test_what_came_during_a_standstill_is_asked_for_before_it_is_handed_out(
+async def test_entries_that_arrived_during_a_stall_are_checked_before_handing_them_out(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Its reply lay in the socket; when it is read says nothing of its age."""
+    """Their reply lay in the socket; the time at which it is read is not its age."""
     async with Consumer(stream, url=url, group="g", claim=CLAIM) as consumer:
         assert await consumer.next(timeout=0.1) is None
         with client(url) as other:
             other.xadd(stream, {"msg": "1"})
-            assert len(stand_still(url, stream)) == 1
+            assert len(stall_while_other_claims(url, stream)) == 1
         assert await consumer.next(timeout=0.3) is None
         assert list((await owners(redis, stream)).values()) == ["other"]
         await consumer.commit()
@@ -225,10 +227,10 @@ async def test_what_came_during_a_standstill_is_asked_for_before_it_is_handed_ou
         assert numbers(await read(consumer, 1)) == [2]
 
 
-async def test_a_suspended_machine_is_a_standstill(
+async def test_a_suspended_machine_counts_as_a_stall(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's clock goes on meanwhile, and time.monotonic does not."""
+    """The server's clock advances meanwhile, and time.monotonic does not."""
     slept = 0.0
     awake = clock.now
 
@@ -242,8 +244,8 @@ async def test_a_suspended_machine_is_a_standstill(
     async with Consumer(stream, url=url, group="g", claim=long) as consumer:
         await send(url, stream, *range(4))
         assert numbers(await read(consumer, 1)) == [0]
-        await eventually(lambda: waits(consumer, 3))
-        # By then others have claimed what waits here.
+        await eventually(lambda: has_queued(consumer, 3))
+        # Meanwhile another consumer claims the messages that are queued here.
         ids = [id_ for id_, _ in await redis.xrange(stream)]
         await redis.xclaim(stream, "g", "other", 0, ids[1:])
         slept = 60.0
@@ -252,28 +254,28 @@ async def test_a_suspended_machine_is_a_standstill(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no such clock")
-def test_the_clock_goes_on_while_the_machine_is_suspended() -> None:
+def test_the_clock_advances_while_the_machine_is_suspended() -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert before <= clock.now() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-async def test_closing_after_a_standstill_gives_back_nothing_of_others(
+async def test_closing_after_a_stall_releases_nothing_that_others_claimed(
     url: str, stream: str, redis: Any
 ) -> None:
-    async with with_some_waiting(url, stream, redis):
-        claimed = stand_still(url, stream)
+    async with with_six_queued(url, stream, redis):
+        claimed = stall_while_other_claims(url, stream)
     lines = await redis.xpending_range(stream, "g", "-", "+", 100)
     assert [line["message_id"] for line in lines] == claimed
     assert {line["consumer"] for line in lines} == {b"other"}
     assert max(line["time_since_delivered"] for line in lines) < LEASE * 1000
 
 
-# -- the claim itself ------------------------------------------------------------------
+# -- claims of own entries -------------------------------------------------------------
 
 
 @asynccontextmanager
 async def limited(url: str, redis: Any, name: str, *without: str) -> AsyncIterator[str]:
-    """The URL of a user that may not use some commands."""
+    """Provide the URL of a user that may not use some commands."""
     await redis.acl_setuser(
         name,
         enabled=True,
@@ -290,7 +292,7 @@ async def limited(url: str, redis: Any, name: str, *without: str) -> AsyncIterat
 
 
 @asynccontextmanager
-async def wire(url: str) -> AsyncIterator[Connection]:
+async def open_connection(url: str) -> AsyncIterator[Connection]:
     made = await connect(parse(url))
     try:
         yield made
@@ -299,7 +301,7 @@ async def wire(url: str) -> AsyncIterator[Connection]:
 
 
 @pytest.mark.parametrize("without", [(), ("-eval",)], ids=["script", "no script"])
-async def test_a_claim_of_our_own_entries_takes_none_from_another_consumer(
+async def test_a_claim_of_own_entries_takes_none_from_another_consumer(
     url: str, stream: str, redis: Any, without: tuple[str, ...]
 ) -> None:
     await redis.xgroup_create(stream, "g", mkstream=True)
@@ -310,10 +312,10 @@ async def test_a_claim_of_our_own_entries_takes_none_from_another_consumer(
     claims = OwnClaims(Membership("g", "me", mkstream=True, noack=False))
     shard = Shard(stream, 0, stream.encode())
     async with limited(url, redis, f"u-{stream}", *without) as address:
-        async with wire(address) as connection:
+        async with open_connection(address) as connection:
             claim = OwnClaim(shard, ids, min_idle=50, count=7)
             assert await claims.claim(connection, [claim]) == [ids[1:]]
-            # By now it is known whether there are scripts.
+            # By now it is known whether scripts may be used.
             late = OwnClaim(shard, ids, min_idle=0, idle=60_000)
             if not without:
                 assert await claims.claim(connection, [late]) == [ids[1:]]
@@ -322,7 +324,7 @@ async def test_a_claim_of_our_own_entries_takes_none_from_another_consumer(
     assert [line["times_delivered"] for line in lines] == [1, 7, 7]
 
 
-async def test_a_claim_of_our_own_entries_may_be_of_any_number(
+async def test_any_number_of_own_entries_can_be_claimed_at_once(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.xgroup_create(stream, "g", mkstream=True)
@@ -330,17 +332,17 @@ async def test_a_claim_of_our_own_entries_may_be_of_any_number(
     await redis.xreadgroup("g", "me", {stream: ">"})
     claims = OwnClaims(Membership("g", "me", mkstream=True, noack=False))
     shard = Shard(stream, 0, stream.encode())
-    async with wire(url) as connection:
+    async with open_connection(url) as connection:
         claimed = await claims.claim(connection, [OwnClaim(shard, ids, count=3)])
     assert claimed == [ids]
     assert set((await deliveries(redis, stream, "g")).values()) == {3}
 
 
-async def test_the_claim_of_a_group_that_is_gone_is_refused_as_such(
+async def test_a_claim_in_a_deleted_group_returns_nogroup(
     url: str, stream: str
 ) -> None:
     claims = OwnClaims(Membership("g", "me", mkstream=True, noack=False))
     shard = Shard(stream, 0, stream.encode())
-    async with wire(url) as connection:
+    async with open_connection(url) as connection:
         [reply] = await claims.claim(connection, [OwnClaim(shard, [b"1-1"])])
     assert getattr(reply, "code", None) == "NOGROUP"
