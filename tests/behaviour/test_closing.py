@@ -1,4 +1,4 @@
-"""Closing: nothing finished stays unsaid, nothing taken is kept."""
+"""Closing: finished messages are acknowledged, and all others are released."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def test_an_idle_consumer_closes_at_once(
     assert time.monotonic() - start < 0.3
 
 
-async def test_closing_right_after_opening_is_quick_too(url: str, stream: str) -> None:
-    """The reader may not have sent its read yet, or the server not have seen it."""
+async def test_closing_right_after_opening_is_quick(url: str, stream: str) -> None:
+    """The reader may not have sent its read yet, or the server not have received it."""
     for turns in range(20):
         async with Consumer(stream, url=url, group="g"):
             for _ in range(turns):
@@ -46,7 +46,7 @@ async def test_closing_right_after_opening_is_quick_too(url: str, stream: str) -
         assert time.monotonic() - start < 0.3
 
 
-async def test_finished_work_is_committed_however_long_the_interval(
+async def test_finished_messages_are_acknowledged_however_long_the_interval_is(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
@@ -56,7 +56,7 @@ async def test_finished_work_is_committed_however_long_the_interval(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_what_was_only_queued_is_given_back_as_if_never_delivered(
+async def test_queued_entries_are_released_as_if_they_had_never_been_delivered(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(100))
@@ -67,12 +67,12 @@ async def test_what_was_only_queued_is_given_back_as_if_never_delivered(
     counts = await deliveries(redis, stream, "g")
     assert counts
     assert set(counts.values()) == {0}
-    # Whoever claims at that lease may have all of it now.
+    # A consumer with this lease can claim all of them now.
     reply = await redis.xautoclaim(stream, "g", "other", 30_000, count=1000)
     assert len(reply[1]) == len(counts)
 
 
-async def test_what_a_handler_had_started_counts_as_an_attempt(
+async def test_a_message_that_was_handed_out_counts_as_an_attempt(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
@@ -84,7 +84,7 @@ async def test_what_a_handler_had_started_counts_as_an_attempt(
     }
 
 
-async def test_a_restart_under_the_same_name_gets_its_own_back_first_in_order(
+async def test_a_restart_under_the_same_name_reads_its_own_entries_first_in_order(
     url: str, stream: str
 ) -> None:
     await send(url, stream, *range(20))
@@ -97,7 +97,7 @@ async def test_a_restart_under_the_same_name_gets_its_own_back_first_in_order(
     async with Consumer(stream, url=url, group="g", name="me") as consumer:
         messages = await read(consumer, 21)
         assert numbers(messages) == list(range(4, 25))
-        # 4 to 9 were in a loop's hands once; the rest was only queued.
+        # 4 to 9 had been handed out once; the others had only been queued.
         assert [message.attempt for message in messages] == [2] * 6 + [1] * 15
 
 
@@ -126,7 +126,7 @@ async def test_closing_waits_for_started_handlers_and_starts_no_more(
     assert group["entries-read"] - group["pending"] == 5
 
 
-async def test_a_handler_that_outlasts_the_deadline_is_cancelled_unacknowledged(
+async def test_a_handler_that_exceeds_close_timeout_is_cancelled_and_not_acknowledged(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -147,7 +147,7 @@ async def test_a_handler_that_outlasts_the_deadline_is_cancelled_unacknowledged(
         assert 0.05 < time.monotonic() - start < 1.0
         assert ended.is_set()
         await run
-    # As before it was started: that closing has interrupted it is no attempt.
+    # The count is that before the start: an interruption by closing is no attempt.
     assert list((await deliveries(redis, stream, "g")).values()) == [0]
 
 
@@ -171,7 +171,7 @@ async def test_aclose_ends_loops_and_waiting_calls(url: str, stream: str) -> Non
         await consumer.aclose()
 
 
-async def test_a_closed_consumer_says_so_and_can_be_opened_again(
+async def test_a_closed_consumer_raises_closed_error_and_can_be_opened_again(
     url: str, stream: str
 ) -> None:
     consumer = Consumer(stream, url=url, group="g")
@@ -186,7 +186,7 @@ async def test_a_closed_consumer_says_so_and_can_be_opened_again(
     await consumer.aclose()
 
 
-async def test_cancelling_run_cancels_its_handlers_and_keeps_their_messages(
+async def test_cancelling_run_cancels_its_handlers_and_leaves_their_messages_pending(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
@@ -213,10 +213,10 @@ async def test_cancelling_run_cancels_its_handlers_and_keeps_their_messages(
     assert await pending(redis, stream, "g") == 4
 
 
-async def test_messages_that_race_with_closing_are_handled_or_given_back(
+async def test_messages_that_race_with_closing_are_handled_or_released(
     url: str, stream: str, redis: Any
 ) -> None:
-    """XADD against closing, two hundred times: nothing taken and dropped."""
+    """XADD races with closing two hundred times: no delivered entry is dropped."""
     handled = []
     async with Producer(url) as producer:
         for number in range(200):
@@ -235,7 +235,7 @@ async def test_messages_that_race_with_closing_are_handled_or_given_back(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_closing_during_an_outage_keeps_its_deadline_and_says_what_is_left(
+async def test_closing_during_an_outage_keeps_its_deadline_and_reports_what_is_left(
     url: str, stream: str, events: Events
 ) -> None:
     await send(url, stream, *range(5))
@@ -251,10 +251,10 @@ async def test_closing_during_an_outage_keeps_its_deadline_and_says_what_is_left
     assert event.facts["uncommitted"] == 5
 
 
-async def test_without_permission_to_unblock_it_closes_and_strands_nothing(
+async def test_without_permission_to_unblock_closing_strands_no_entry(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Then the read is given up, and what it may have brought is looked for."""
+    """The read is then abandoned, and entries that it may have brought are sought."""
     user, password = f"u-{stream}", "pw"
     await redis.acl_setuser(
         user,
@@ -277,10 +277,10 @@ async def test_without_permission_to_unblock_it_closes_and_strands_nothing(
         await redis.acl_deluser(user)
 
 
-async def test_a_scope_around_the_consumer_cancels_the_body_and_not_the_closing(
+async def test_a_scope_around_the_consumer_cancels_the_body_but_not_the_closing(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """Anyio's scopes cancel all tasks below them, ours in the background too."""
+    """Anyio's scopes cancel all tasks below them, including our background tasks."""
     await send(url, stream, *range(100))
     with anyio.CancelScope() as scope:
         async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
@@ -292,12 +292,12 @@ async def test_a_scope_around_the_consumer_cancels_the_body_and_not_the_closing(
     assert time.monotonic() - start < 1.0
     assert not events.named("close_incomplete")
     group = (await redis.xinfo_groups(stream))[0]
-    # The fiftieth was in hand when it was cancelled.
+    # The fiftieth was in progress when the body was cancelled.
     assert group["entries-read"] - group["pending"] == 49
     assert set((await deliveries(redis, stream, "g")).values()) == {0, 2}
 
 
-async def test_a_scope_around_the_producer_does_not_keep_it_from_sending(
+async def test_a_scope_around_the_producer_does_not_prevent_it_from_sending(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     with anyio.move_on_after(0.05) as scope:
@@ -311,23 +311,23 @@ async def test_a_scope_around_the_producer_does_not_keep_it_from_sending(
     assert not events
 
 
-async def test_a_loop_ends_that_was_about_to_get_a_suspect_when_it_closed(
+async def test_closing_ends_a_loop_that_waits_for_a_suspected_message(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Its attempt has to be counted first, and that takes a round trip."""
+    """Its attempt has to be counted first, which takes a round trip."""
     await send(url, stream, 1)
     await redis.xgroup_create(stream, "g", "0")
     await redis.xreadgroup("g", "c", {stream: ">"})
     consumer = Consumer(stream, url=url, group="g", name="c")
     async with consumer:
 
-        async def waits() -> bool:
+        async def has_queued_one() -> bool:
             return consumer.statistics().queued == 1
 
         async def loop() -> list[Message[bytes]]:
             return [message async for message in consumer]
 
-        await eventually(waits)
+        await eventually(has_queued_one)
         await redis.client_pause(300, all=False)
         looping = asyncio.create_task(loop())
         while consumer.statistics().queued:

@@ -1,6 +1,6 @@
-"""One server in cluster mode: it takes no command with keys of several slots.
+"""Cluster mode on one server: it refuses commands with keys of several slots.
 
-So do services that hide a whole cluster behind one endpoint.
+Services that hide a whole cluster behind one endpoint do the same.
 """
 
 from __future__ import annotations
@@ -34,44 +34,46 @@ from support.failing import running
 from support.server import Server, free_port, server
 from support.waiting import eventually, numbers, pending, read
 
-NUMBERS = range(4)
+SHARD_NUMBERS = range(4)
 
 
 @asynccontextmanager
 async def cluster_mode(folder: Path) -> AsyncIterator[Server]:
-    """A server in cluster mode that has all slots."""
+    """Provide a server in cluster mode that has all slots."""
     bus = str(free_port())
     async with server(folder, "--cluster-enabled", "yes", "--cluster-port", bus) as own:
         async with own.client() as redis:
             await redis.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
 
             async def ready() -> bool:
-                said = await redis.execute_command("CLUSTER", "INFO")
-                return b"cluster_state:ok" in said
+                info = await redis.execute_command("CLUSTER", "INFO")
+                return b"cluster_state:ok" in info
 
             await eventually(ready, within=10)
         yield own
 
 
 async def send_to_all(own: Server, stream: str, numbers: Sequence[int]) -> None:
-    """Send a number each, to one shard after the other."""
+    """Send numbers to the shards in turn."""
     async with Producer(own.url) as producer:
         for number in numbers:
-            shard = f"{stream}:{number % len(NUMBERS)}"
+            shard = f"{stream}:{number % len(SHARD_NUMBERS)}"
             await producer.send(shard, b"%d" % number)
 
 
 async def all_done(redis: Any, stream: str) -> bool:
-    keys = [f"{stream}:{number}" for number in NUMBERS]
+    keys = [f"{stream}:{number}" for number in SHARD_NUMBERS]
     return not any([await pending(redis, key, "g") for key in keys])
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_shards_of_several_slots_are_read_all_at_once(
+async def test_shards_of_several_slots_are_all_read_at_the_same_time(
     tmp_path: Path, stream: str, events: Events, mode: Mode
 ) -> None:
     async with cluster_mode(tmp_path) as own:
-        assert len({slot(f"{stream}:{n}".encode()) for n in NUMBERS}) == len(NUMBERS)
+        assert len({slot(f"{stream}:{n}".encode()) for n in SHARD_NUMBERS}) == len(
+            SHARD_NUMBERS
+        )
         await send_to_all(own, stream, range(100))
         group = None if mode is Mode.REALTIME else "g"
         async with Consumer(
@@ -82,10 +84,10 @@ async def test_shards_of_several_slots_are_read_all_at_once(
             start=Start.EARLIEST,
             on_event=events,
         ) as consumer:
-            assert len(consumer.shards) == len(NUMBERS)
+            assert len(consumer.shards) == len(SHARD_NUMBERS)
             assert sorted(numbers(await read(consumer, 100))) == list(range(100))
-            # Live, and on each of them while the others are silent.
-            for number in NUMBERS:
+            # New messages of each shard are delivered while the others are quiet.
+            for number in SHARD_NUMBERS:
                 await send_to_all(own, stream, [number])
                 assert numbers(await read(consumer, 1, within=1)) == [number]
             lags = await consumer.lag()
@@ -97,7 +99,7 @@ async def test_shards_of_several_slots_are_read_all_at_once(
     assert events.named("read_refused") == []
 
 
-async def test_shards_that_appear_are_read_too(tmp_path: Path, stream: str) -> None:
+async def test_new_shards_are_read_too(tmp_path: Path, stream: str) -> None:
     async with cluster_mode(tmp_path) as own:
         async with Consumer(stream, url=own.url, group="g") as consumer:
             async with Producer(own.url) as producer:
@@ -106,10 +108,10 @@ async def test_shards_that_appear_are_read_too(tmp_path: Path, stream: str) -> N
                 await send_to_all(own, stream, range(40))
                 found = await read(consumer, 40, within=10)
                 assert sorted(numbers(found)) == list(range(40))
-                assert len(consumer.shards) == 1 + len(NUMBERS)
+                assert len(consumer.shards) == 1 + len(SHARD_NUMBERS)
 
 
-async def test_streams_are_assigned_sought_and_left_whatever_their_slots(
+async def test_streams_of_any_slots_can_be_assigned_sought_and_unassigned(
     tmp_path: Path, stream: str
 ) -> None:
     one, two = f"{stream}-one", f"{stream}-two"
@@ -133,10 +135,10 @@ async def test_streams_are_assigned_sought_and_left_whatever_their_slots(
             assert numbers(await read(consumer, 5)) == [*range(10, 15)]
 
 
-async def test_what_fails_what_is_left_and_what_is_cut_is_seen_to_in_every_slot(
+async def test_retries_dead_letters_claims_and_reconnects_work_in_every_slot(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
-    """Retries, dead letters, takeovers and lost connections, on four shards."""
+    """Retries, dead letters, claims and lost connections, on four shards."""
     seen: Counter[int] = Counter()
 
     async def handle(message: Message[bytes]) -> None:
@@ -146,7 +148,7 @@ async def test_what_fails_what_is_left_and_what_is_cut_is_seen_to_in_every_slot(
 
     async with cluster_mode(tmp_path) as own, own.client() as redis:
         await send_to_all(own, stream, range(60))
-        for number in NUMBERS:
+        for number in SHARD_NUMBERS:
             key = f"{stream}:{number}"
             await redis.xgroup_create(key, "g", "0")
             await redis.xreadgroup("g", "dead", {key: ">"}, count=5)
@@ -159,19 +161,19 @@ async def test_what_fails_what_is_left_and_what_is_cut_is_seen_to_in_every_slot(
             on_event=events,
         )
 
-        async def have(count: int) -> bool:
+        async def has_seen(count: int) -> bool:
             return len(seen) == count
 
         async with running(consumer, handle, concurrency=4):
-            await eventually(lambda: have(60))
+            await eventually(lambda: has_seen(60))
             for turn in range(3):
                 await redis.client_kill_filter(_type="normal", skipme=True)
                 await send_to_all(own, stream, range(100 + turn * 4, 104 + turn * 4))
-            await eventually(lambda: have(72))
+            await eventually(lambda: has_seen(72))
             await eventually(lambda: all_done(redis, stream))
         async with Admin(own.url) as admin:
-            [letter] = await admin.dead.list(stream)
-            assert letter.payload == b"33"
+            [dead_letter] = await admin.dead.list(stream)
+            assert dead_letter.payload == b"33"
             assert (await admin.group_state(stream, "g")).pending == 0
             assert await admin.dead.redrive(stream) == 1
             assert await admin.dead.list(stream) == []
@@ -198,7 +200,7 @@ async def test_a_transaction_of_several_slots_is_refused_as_a_whole(
             assert await redis.exists("elsewhere") == 0
 
 
-async def test_history_and_numbers_are_those_of_all_slots(
+async def test_replay_and_group_state_include_all_slots(
     tmp_path: Path, stream: str
 ) -> None:
     async with cluster_mode(tmp_path) as own:
@@ -210,15 +212,15 @@ async def test_history_and_numbers_are_those_of_all_slots(
                 stream, url=own.url, group="g", start=Start.EARLIEST
             ) as consumer:
                 shards: Sequence[Shard] = consumer.shards
-                assert len(shards) == len(NUMBERS)
+                assert len(shards) == len(SHARD_NUMBERS)
                 state = await admin.group_state(stream, "g")
                 assert state.consumers <= 1
 
 
-async def test_closing_is_not_held_up_by_what_is_being_assigned(
+async def test_closing_does_not_wait_for_an_assign_that_is_under_way(
     tmp_path: Path, stream: str
 ) -> None:
-    """Each slot that is new needs a connection, which may come when it is too late."""
+    """Each new slot needs a connection, which may be open only after closing."""
     async with cluster_mode(tmp_path) as own:
         await send_to_all(own, stream, range(8))
         for turn in range(40):
@@ -226,12 +228,12 @@ async def test_closing_is_not_held_up_by_what_is_being_assigned(
                 stream, url=own.url, group="g", start=Start.EARLIEST
             ) as consumer:
                 await read(consumer, 1 if turn else 8)
-                adding = asyncio.create_task(consumer.assign(f"{stream}-{turn}"))
+                assigning = asyncio.create_task(consumer.assign(f"{stream}-{turn}"))
                 await asyncio.sleep(turn / 10_000)
                 async with asyncio.timeout(5):
                     await consumer.aclose()
                     with suppress(ClosedError):
-                        await adding
+                        await assigning
             await send_to_all(own, stream, [turn])
         async with own.client() as redis:
 

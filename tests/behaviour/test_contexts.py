@@ -1,4 +1,4 @@
-"""What a handler leaves in context variables, the next one doesn't see."""
+"""Context variables: what a handler sets is not seen by the next one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ ARRAY: ContextVar[Any] = ContextVar("ARRAY")
 
 
 @pytest.mark.parametrize("batch", [None, 1])
-async def test_an_equal_list_of_its_own_doesn_t_stay(
+async def test_an_equal_list_that_a_handler_has_set_does_not_remain(
     url: str, stream: str, redis: Any, batch: int | None
 ) -> None:
-    ours: list[int] = []
-    LIST.set(ours)
+    original: list[int] = []
+    LIST.set(original)
     seen: list[bool] = []
 
     async def handle(_: Any) -> None:
-        seen.append(LIST.get() is ours)
+        seen.append(LIST.get() is original)
         LIST.set([])
 
     await send(url, stream, *range(20))
@@ -37,7 +37,7 @@ async def test_an_equal_list_of_its_own_doesn_t_stay(
 
 
 class Array:
-    """Compares as numpy's arrays do: to something that is no truth."""
+    """Compares like numpy's arrays, with a result that has no truth value."""
 
     def __eq__(self, other: object) -> Any:
         raise ValueError("the truth value of an array is ambiguous")
@@ -46,12 +46,12 @@ class Array:
 
 
 @pytest.mark.parametrize("given", [False, True])
-async def test_a_value_that_can_t_be_compared_ends_nothing(
+async def test_a_value_that_can_t_be_compared_does_not_stop_the_consumer(
     url: str, stream: str, redis: Any, *, given: bool
 ) -> None:
-    ours = Array()
+    original = Array()
     if given:
-        ARRAY.set(ours)
+        ARRAY.set(original)
     seen: list[Any] = []
 
     async def handle(_: Message[bytes]) -> None:
@@ -62,7 +62,7 @@ async def test_a_value_that_can_t_be_compared_ends_nothing(
         await send(url, stream, *range(5))
         await eventually(lambda: handled(redis, stream, 5))
     assert len(seen) == 5
-    assert all(each is (ours if given else None) for each in seen)
+    assert all(each is (original if given else None) for each in seen)
 
 
 def changes(*, given: bool, then: Any) -> bool:
@@ -105,7 +105,7 @@ def sets_more() -> None:
         (True, sets_more, True),
     ],
 )
-def test_a_change_is_a_value_that_is_another_one(
+def test_a_context_has_changed_if_a_variable_has_another_object(
     given: bool,  # noqa: FBT001
     then: Any,
     changed: bool,  # noqa: FBT001
@@ -113,8 +113,8 @@ def test_a_change_is_a_value_that_is_another_one(
     assert changes(given=given, then=then) is changed
 
 
-async def test_an_unchanged_context_is_known_without_looking_at_its_values() -> None:
-    """Python tells the collector of the table; if not, each value is looked at."""
+async def test_an_unchanged_context_is_recognized_without_comparing_values() -> None:
+    """The garbage collector knows the table; without it, each value is compared."""
     LIST.set([])
     assert _table(copy_context()) is _table(copy_context()) is not None
     LIST.set([])

@@ -1,4 +1,4 @@
-"""What was given up is kept in the dead letters, and acknowledged only then."""
+"""Dead letters: a message that is given up is copied, and only then acknowledged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def fails(message: Message[Any]) -> None:
     raise Boom(f"no way, {message.id}")
 
 
-async def test_after_the_last_attempt_a_message_is_kept_with_all_about_it(
+async def test_after_the_last_attempt_a_message_is_dead_lettered_with_its_details(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     async with Producer(url, shards=2) as producer:
@@ -60,19 +60,23 @@ async def test_after_the_last_attempt_a_message_is_kept_with_all_about_it(
         await eventually(lambda: done(redis, f"{stream}:{receipt.shard}"))
         await consumer.commit()
         assert consumer.statistics().dead_lettered == 1
-    [letter] = await admin.dead.list(stream, url=url)
-    assert (letter.payload, letter.key) == (b"\x00\xff", "k")
-    assert letter.headers == {"a": "1", "dead.id": "forged"}
-    assert (letter.stream, letter.shard) == (stream, receipt.shard)
-    assert (letter.entry_id, letter.group, letter.consumer) == (receipt.id, "g", "me")
-    assert (letter.attempts, letter.error) == (3, "Boom")
-    assert "no way" in letter.reason
-    assert "raise Boom" in letter.traceback
-    assert letter.time is not None
-    assert letter.time.utcoffset() is not None
-    [told] = events.named("gave_up")
-    assert told.facts["attempt"] == 3
-    assert "no way" not in str(told)
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert (dead_letter.payload, dead_letter.key) == (b"\x00\xff", "k")
+    assert dead_letter.headers == {"a": "1", "dead.id": "forged"}
+    assert (dead_letter.stream, dead_letter.shard) == (stream, receipt.shard)
+    assert (dead_letter.entry_id, dead_letter.group, dead_letter.consumer) == (
+        receipt.id,
+        "g",
+        "me",
+    )
+    assert (dead_letter.attempts, dead_letter.error) == (3, "Boom")
+    assert "no way" in dead_letter.reason
+    assert "raise Boom" in dead_letter.traceback
+    assert dead_letter.time is not None
+    assert dead_letter.time.utcoffset() is not None
+    [event] = events.named("gave_up")
+    assert event.facts["attempt"] == 3
+    assert "no way" not in str(event)
 
 
 async def done(redis: Any, key: str) -> bool:
@@ -85,7 +89,7 @@ class Mute(Exception):  # noqa: N818 - what it does
         raise ZeroDivisionError
 
 
-async def test_an_exception_that_has_no_text_is_one_like_any_other(
+async def test_an_exception_without_text_is_handled_like_any_other(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
@@ -95,26 +99,26 @@ async def test_an_exception_that_has_no_text_is_one_like_any_other(
 
     async with running(Consumer(stream, url=url, group="g", retry=ONCE), handle):
         await eventually(lambda: handled(redis, stream, 2))
-    letters = await admin.dead.list(stream, url=url)
-    assert [letter.reason for letter in letters] == ["Mute", "Mute"]
+    found = await admin.dead.list(stream, url=url)
+    assert [dead_letter.reason for dead_letter in found] == ["Mute", "Mute"]
 
 
-async def test_it_comes_back_to_its_shard_with_all_its_attempts(
+async def test_a_redriven_message_returns_to_its_shard_with_all_its_attempts(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
-    mended = False
+    fixed = False
     attempts = []
 
     async def handle(message: Message[bytes]) -> None:
         attempts.append(message.attempt)
-        if not mended:
+        if not fixed:
             raise Boom
 
     consumer = Consumer(stream, url=url, group="g", retry=THRICE)
     async with running(consumer, handle):
         await eventually(lambda: is_dead(redis, stream, 1))
-        mended = True
+        fixed = True
         assert await admin.dead.redrive(stream, url=url) == 1
         await eventually(lambda: handled(redis, stream, 2))
     assert attempts == [1, 2, 3, 1]
@@ -126,7 +130,7 @@ async def is_dead(redis: Any, stream: str, count: int) -> bool:
 
 
 @pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
-async def test_reject_gives_up_at_once(
+async def test_a_rejected_message_is_dead_lettered_at_once(
     url: str, stream: str, redis: Any, mode: Any
 ) -> None:
     await send(url, stream, 1, 2)
@@ -139,26 +143,26 @@ async def test_reject_gives_up_at_once(
     consumer = Consumer(stream, url=url, mode=mode, group="g")
     async with running(consumer, handle):
         await eventually(lambda: handled(redis, stream, 2))
-    [letter] = await admin.dead.list(stream, url=url)
-    assert (letter.reason, letter.attempts) == ("a bad one", 1)
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert (dead_letter.reason, dead_letter.attempts) == ("a bad one", 1)
 
 
-async def test_a_loop_may_reject_and_so_may_who_acks_by_hand(
+async def test_with_manual_acks_a_message_may_be_rejected_late(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
         first, second = await read(consumer, 2)
         second.ack()
-        first.reject("late")  # long after the loop came back
+        first.reject("late")  # long after the next call
         await consumer.commit()
         assert await pending(redis, stream, "g") == 0
-    [letter] = await admin.dead.list(stream, url=url)
-    assert (letter.reason, letter.payload) == ("late", b"1")
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert (dead_letter.reason, dead_letter.payload) == ("late", b"1")
 
 
 @pytest.mark.parametrize("how", ["loop", "next", "take", "run", "batches"])
-async def test_what_can_t_be_decoded_goes_there_and_nobody_gets_it(
+async def test_an_undecodable_message_is_dead_lettered_and_not_delivered(
     url: str, stream: str, redis: Any, how: str
 ) -> None:
     bad = [b"{", b'{"id": "one"}', b"[" * 5000, b""]
@@ -169,9 +173,9 @@ async def test_what_can_t_be_decoded_goes_there_and_nobody_gets_it(
     consumer = Consumer(stream, url=url, group="g", payload=Order)
     async with consumer, asyncio.timeout(10):
         assert await READERS[how](consumer) == Order(7)
-    letters = await admin.dead.list(stream, url=url)
-    assert [letter.payload for letter in letters] == [*bad, None]
-    assert {letter.error for letter in letters} == {"DecodeError"}
+    found = await admin.dead.list(stream, url=url)
+    assert [dead_letter.payload for dead_letter in found] == [*bad, None]
+    assert {dead_letter.error for dead_letter in found} == {"DecodeError"}
     assert await pending(redis, stream, "g") == 0
 
 
@@ -217,18 +221,20 @@ READERS: dict[str, Callable[[Any], Awaitable[Order | None]]] = {
 }
 
 
-async def test_an_entry_of_a_stranger_is_kept_whole(
+async def test_a_foreign_entry_is_dead_lettered_with_all_its_fields(
     url: str, stream: str, redis: Any
 ) -> None:
     pairs = [(b"b", b"1"), (b"a", b"2"), (b"b", b"3")]
     await redis.execute_command("XADD", stream, "*", *[w for p in pairs for w in p])
     async with Consumer(stream, url=url, group="g") as consumer:
         assert await consumer.next(timeout=0.1) is None
-    [letter] = await admin.dead.list(stream, url=url)
-    assert letter.fields == Fields(pairs)
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert dead_letter.fields == Fields(pairs)
 
 
-async def test_the_stream_may_be_named(url: str, stream: str, redis: Any) -> None:
+async def test_the_dead_letter_stream_may_be_named(
+    url: str, stream: str, redis: Any
+) -> None:
     await send(url, stream, 1)
     consumer = Consumer(
         stream, url=url, group="g", retry=ONCE, dead_letters=f"{stream}-failed"
@@ -240,13 +246,13 @@ async def test_the_stream_may_be_named(url: str, stream: str, redis: Any) -> Non
 
 
 @pytest.mark.parametrize("name", ["", "orders", "{stream}", 7])
-def test_a_name_that_can_t_be_is_refused(name: Any) -> None:
+def test_an_invalid_name_of_the_dead_letter_stream_is_refused(name: Any) -> None:
     with pytest.raises(ConfigurationError):
         Consumer("orders", url="redis://x", group="g", dead_letters=name)
 
 
 @pytest.mark.parametrize("drop", [DROP, "drop"])
-async def test_they_may_be_dropped(
+async def test_messages_may_be_dropped_instead_of_dead_lettered(
     url: str, stream: str, redis: Any, events: Events, drop: DeadLetters | str
 ) -> None:
     await send(url, stream, 1)
@@ -260,7 +266,7 @@ async def test_they_may_be_dropped(
     assert events.named("gave_up")[0].facts["then"] == "dropped"
 
 
-async def test_or_stop_the_consumer_and_stay_pending(
+async def test_with_stop_a_failed_message_stops_the_consumer_and_stays_pending(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
@@ -280,7 +286,7 @@ async def test_or_stop_the_consumer_and_stay_pending(
                 await consumer.run(handle, concurrency=2)
     assert "canary" not in str(caught.value)
     assert isinstance(caught.value.__cause__, Boom)
-    # What the other handler was at has been finished and acknowledged.
+    # The message of the other handler has been finished and acknowledged.
     left = await deliveries(redis, stream, "g")
     assert left[caught.value.id] == 2
     assert 3 <= len(finished) < 9
@@ -288,7 +294,7 @@ async def test_or_stop_the_consumer_and_stay_pending(
     assert not await redis.exists(f"{stream}.dead")
 
 
-async def test_without_scripts_the_copy_comes_first(
+async def test_without_scripts_the_copy_precedes_the_acknowledgement(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(5))
@@ -298,22 +304,24 @@ async def test_without_scripts_the_copy_comes_first(
     login = with_login(url, "noscript", "pw")
     async with running(Consumer(stream, url=login, group="g", retry=ONCE), fails):
         await eventually(lambda: handled(redis, stream, 5))
-    letters = await admin.dead.list(stream, url=url)
-    assert sorted(int(letter.payload or b"") for letter in letters) == list(range(5))
+    found = await admin.dead.list(stream, url=url)
+    assert sorted(int(dead_letter.payload or b"") for dead_letter in found) == list(
+        range(5)
+    )
 
 
-async def test_an_entry_of_ten_thousand_fields_is_kept_too(
+async def test_an_entry_of_ten_thousand_fields_is_dead_lettered_too(
     url: str, stream: str, redis: Any
 ) -> None:
     words = [b"%d" % number for number in range(10_000)]
     await redis.execute_command("XADD", stream, "*", *words)
     async with running(Consumer(stream, url=url, group="g"), fails):
         await eventually(lambda: handled(redis, stream, 1))
-    [letter] = await admin.dead.list(stream, url=url)
-    assert [word for pair in letter.fields for word in pair] == words
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert [word for pair in dead_letter.fields for word in pair] == words
 
 
-async def test_a_lost_reply_makes_no_second_letter(
+async def test_a_lost_reply_creates_no_second_dead_letter(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -328,7 +336,7 @@ async def test_a_lost_reply_makes_no_second_letter(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_while_there_is_no_memory_nothing_is_acknowledged_or_lost(
+async def test_while_the_server_has_no_memory_failed_messages_stay_pending(
     tmp_path: Path, events: Events
 ) -> None:
     async with server(tmp_path) as own:
@@ -346,7 +354,7 @@ async def test_while_there_is_no_memory_nothing_is_acknowledged_or_lost(
 
         async with running(consumer, odd_ones_fail):
             await eventually(refused)
-            # Acknowledging goes on meanwhile.
+            # The other messages are acknowledged meanwhile.
             await eventually(lambda: five_left(redis))
             assert await redis.xlen("s.dead") == 0
             await redis.config_set("maxmemory", 0)
@@ -359,7 +367,7 @@ async def five_left(redis: Any) -> bool:
     return await pending(redis, "s", "g") == 5
 
 
-async def test_where_the_letters_stream_is_something_else_nothing_is_lost(
+async def test_a_dead_letter_stream_of_another_type_loses_nothing(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -377,7 +385,7 @@ async def test_where_the_letters_stream_is_something_else_nothing_is_lost(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_what_could_not_be_written_on_closing_is_given_back(
+async def test_a_dead_letter_that_can_t_be_written_on_closing_is_released(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -393,14 +401,14 @@ async def test_what_could_not_be_written_on_closing_is_given_back(
         await eventually(dead_lettering)
     assert await deliveries(redis, stream, "g")
     await redis.delete(f"{stream}.dead")
-    # Its attempts are used up: it is not tried again.
+    # Its attempts are used up, so it is not started again.
     async with Consumer(stream, url=url, group="g", retry=THRICE) as second:
         assert await second.next(timeout=0.5) is None
-    [letter] = await admin.dead.list(stream, url=url)
-    assert letter.attempts == 3
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert dead_letter.attempts == 3
 
 
-async def test_letters_can_be_read_as_a_stream(
+async def test_dead_letters_can_be_read_as_a_stream(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 7)
@@ -413,7 +421,7 @@ async def test_letters_can_be_read_as_a_stream(
         assert message.headers["dead.attempts"] == "1"
 
 
-async def test_an_outcome_that_comes_too_late_gives_nothing_up(
+async def test_rejecting_a_message_that_others_have_claimed_dead_letters_nothing(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -422,7 +430,7 @@ async def test_an_outcome_that_comes_too_late_gives_nothing_up(
     ) as consumer:
         [message] = await read(consumer, 1)
         assert await consumer.next(timeout=0) is None
-        # Its lease ended unnoticed here, and another consumer has it.
+        # Its lease ended unnoticed here, and another consumer has claimed it.
         await redis.xclaim(stream, "g", "other", 0, [str(message.id)])
         message._entry.state = State.LOST
         message.reject("late")
@@ -431,10 +439,10 @@ async def test_an_outcome_that_comes_too_late_gives_nothing_up(
     assert not await redis.exists(f"{stream}.dead")
 
 
-async def test_a_letter_does_not_wait_for_a_group_that_is_gone(
+async def test_dead_lettering_does_not_wait_for_a_deleted_group(
     url: str, stream: str, redis: Any
 ) -> None:
-    """It takes all the room there is, and only reading makes the group anew."""
+    """It takes the whole read budget, and only reading recreates the group."""
     await send(url, stream, 1, 2)
     seen: list[int] = []
 

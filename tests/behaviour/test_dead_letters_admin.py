@@ -1,4 +1,4 @@
-"""The operator's side of dead letters: listed, read, sent back, purged."""
+"""Administration of dead letters: listing, reading, redriving and purging."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Watch = Callable[[Sequence[Any]], Any]
 
 @asynccontextmanager
 async def user(url: str, redis: Any, name: str, *rules: str) -> AsyncIterator[str]:
-    """The URL as a user who may do all, but for some rules."""
+    """Provide the URL of a user who has these permissions."""
     await redis.execute_command("ACL", "SETUSER", name, "on", "nopass", "~*", *rules)
     try:
         yield with_login(url, name, "x")
@@ -44,10 +44,10 @@ async def user(url: str, redis: Any, name: str, *rules: str) -> AsyncIterator[st
 
 
 @pytest.fixture(params=["with scripts", "without scripts"])
-async def operator(
+async def operator_url(
     request: pytest.FixtureRequest, url: str, stream: str, redis: Any
 ) -> AsyncIterator[str]:
-    """The URL of an operator, who may or may not run scripts."""
+    """Provide the URL of an operator who may or may not run scripts."""
     rules = ["+@all"] if request.param == "with scripts" else ["+@all", "-@scripting"]
     async with user(url, redis, f"u-{stream}", *rules) as login:
         yield login
@@ -66,11 +66,11 @@ def spy(dead: Any, on_reply: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "calls", spied)
 
 
-# -- looking --------------------------------------------------------------------------
+# -- listing and reading --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_a_letter_tells_where_it_comes_from_why_and_what_it_was(
+async def test_a_dead_letter_has_its_origin_its_reason_and_the_original_message(
     url: str, stream: str, redis: Any, protocol: int
 ) -> None:
     id_ = await write_dead_letter(redis, stream, b"\x00body", 3)
@@ -93,7 +93,7 @@ async def test_a_letter_tells_where_it_comes_from_why_and_what_it_was(
     )
 
 
-async def test_its_repr_shows_ids_and_counts_and_nothing_that_may_be_secret(
+async def test_the_repr_of_a_dead_letter_shows_ids_and_counts_and_no_secret(
     url: str, stream: str, redis: Any
 ) -> None:
     secret = {"reason": "SECRET", "error": "SECRET", "traceback": "SECRET"}
@@ -105,7 +105,7 @@ async def test_its_repr_shows_ids_and_counts_and_nothing_that_may_be_secret(
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "2026-03-01T12:00:00", "\udcff"])
-async def test_a_time_that_can_not_be_read_is_none(
+async def test_a_time_that_can_t_be_parsed_is_none(
     url: str, stream: str, redis: Any, time: str
 ) -> None:
     await write_dead_letter(redis, stream, time=time)
@@ -113,7 +113,7 @@ async def test_a_time_that_can_not_be_read_is_none(
     assert letter.time is None
 
 
-async def test_letters_are_listed_oldest_first_and_page_by_page(
+async def test_dead_letters_are_listed_oldest_first_and_page_by_page(
     url: str, stream: str, redis: Any
 ) -> None:
     ids = [await write_dead_letter(redis, stream, b"%d" % n) for n in range(250)]
@@ -132,7 +132,7 @@ async def test_letters_are_listed_oldest_first_and_page_by_page(
         assert after == ids[201:]
 
 
-async def test_a_filter_chooses_and_the_limit_counts_what_it_chose(
+async def test_a_filter_selects_dead_letters_and_the_limit_counts_the_selected_ones(
     url: str, stream: str, redis: Any
 ) -> None:
     for n in range(40):
@@ -148,16 +148,16 @@ async def test_a_filter_chooses_and_the_limit_counts_what_it_chose(
         assert [letter.payload async for letter in each] == [b"39"]
 
 
-async def test_pages_are_bounded_in_letters_and_in_bytes(
+async def test_pages_are_bounded_in_dead_letters_and_in_bytes(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
-    async def note(batch: Sequence[Any]) -> None:
+    async def record(batch: Sequence[Any]) -> None:
         asked.extend(command[-1] for command in batch if command[0] == b"XRANGE")
 
     async with Admin(url) as operator:
-        spy(operator.dead, note, monkeypatch)
+        spy(operator.dead, record, monkeypatch)
         for n in range(1000):
             await write_dead_letter(redis, stream, b"%d" % n)
         assert len(await operator.dead.list(stream, limit=None)) == 1000
@@ -170,7 +170,7 @@ async def test_pages_are_bounded_in_letters_and_in_bytes(
         assert asked == [10, 2, 2, 2]
 
 
-async def test_what_comes_while_one_goes_through_is_left_for_the_next_time(
+async def test_dead_letters_added_during_an_iteration_are_left_for_the_next_one(
     url: str, stream: str, redis: Any
 ) -> None:
     for _ in range(20):
@@ -183,7 +183,7 @@ async def test_what_comes_while_one_goes_through_is_left_for_the_next_time(
     assert seen == 20
 
 
-async def test_where_there_are_no_letters_there_is_no_error(
+async def test_without_dead_letters_no_call_raises(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Admin(url) as operator:
@@ -197,12 +197,12 @@ async def test_where_there_are_no_letters_there_is_no_error(
             assert await dead.purge(stream, all=True) == 0
             assert await dead.purge(stream, ids="1-1") == 0
             assert await redis.exists(stream) == 0
-            # And now with a stream that is there, and empty.
+            # The second round has a stream that exists and is empty.
             if mkstream:
                 await redis.xgroup_create(f"{stream}.dead", "g", mkstream=True)
 
 
-async def test_the_highest_id_that_there_can_be_is_the_end(
+async def test_a_dead_letter_with_the_highest_possible_id_is_the_last(
     url: str, stream: str, redis: Any
 ) -> None:
     letter = dead_letter.write([b"msg", b"x"], origin(stream))
@@ -214,36 +214,36 @@ async def test_the_highest_id_that_there_can_be_is_the_end(
         assert await operator.dead.redrive(stream) == 1
 
 
-async def test_letters_kept_under_another_name_are_found_there(
+async def test_dead_letters_in_a_stream_of_another_name_are_found_there(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    yard = f"{stream}.yard"
+    custom = f"{stream}.yard"
     other = f"{stream}-other"
-    id_ = await write_dead_letter(redis, stream, b"mine", into=yard)
-    theirs = await write_dead_letter(redis, other, b"theirs", into=yard)
+    id_ = await write_dead_letter(redis, stream, b"mine", into=custom)
+    others_id = await write_dead_letter(redis, other, b"theirs", into=custom)
     async with Admin(url, on_event=events) as operator:
         dead = operator.dead
         assert await dead.list(stream) == []
-        [letter] = await dead.list(stream, dead_letters=yard)
-        assert letter == await dead.read(stream, id_, dead_letters=yard)
-        assert await dead.read(stream, theirs, dead_letters=yard) is None
-        assert await dead.redrive(stream, dead_letters=yard) == 1
-        assert await dead.purge(stream, all=True, dead_letters=yard) == 0
-        assert await dead.purge(other, all=True, dead_letters=yard) == 1
+        [letter] = await dead.list(stream, dead_letters=custom)
+        assert letter == await dead.read(stream, id_, dead_letters=custom)
+        assert await dead.read(stream, others_id, dead_letters=custom) is None
+        assert await dead.redrive(stream, dead_letters=custom) == 1
+        assert await dead.purge(stream, all=True, dead_letters=custom) == 0
+        assert await dead.purge(other, all=True, dead_letters=custom) == 1
     assert await bodies(redis, stream) == [b"mine"]
-    assert events == []  # that others have theirs there is nothing to report
+    assert events == []  # dead letters of another stream are not reported
 
 
-# -- sending back ---------------------------------------------------------------------
+# -- redriving ------------------------------------------------------------------------
 
 
-async def test_redriven_messages_go_back_as_they_were_to_their_own_shards_in_order(
-    operator: str, stream: str, redis: Any
+async def test_redriven_messages_return_unchanged_to_their_own_shards_in_order(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     for n in range(60):
         shard = [None, 0, 7][n % 3]
         await write_dead_letter(redis, stream, b"%d" % n, shard)
-    assert await admin.dead.redrive(stream, url=operator) == 60
+    assert await admin.dead.redrive(stream, url=operator_url) == 60
     for place, key in enumerate([stream, f"{stream}:0", f"{stream}:7"]):
         assert await bodies(redis, key) == [b"%d" % n for n in range(place, 60, 3)]
         [(_, fields)] = await redis.xrange(key, count=1)
@@ -266,19 +266,19 @@ HOSTILE = [
 ]
 
 
-async def test_fields_go_back_word_by_word_whatever_they_are(
-    operator: str, stream: str, redis: Any
+async def test_all_fields_are_redriven_unchanged_whatever_they_are(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     await write_dead_letter(redis, stream, fields=HOSTILE)
-    [letter] = await admin.dead.list(stream, url=operator)
+    [letter] = await admin.dead.list(stream, url=operator_url)
     assert letter.words == HOSTILE
-    assert await admin.dead.redrive(stream, url=operator) == 1
+    assert await admin.dead.redrive(stream, url=operator_url) == 1
     [[_, fields]] = await raw(redis, stream)
     assert fields == HOSTILE
 
 
 async def raw(redis: Any, key: str) -> Any:
-    """Entries with their fields in one row: duplicates and order are kept."""
+    """Return entries with flat lists of fields, which keep duplicates and order."""
     client = redis.client()
     client.set_response_callback("XRANGE", lambda reply, **_: reply)
     try:
@@ -287,7 +287,7 @@ async def raw(redis: Any, key: str) -> Any:
         await client.aclose()
 
 
-async def test_a_consumer_gets_them_as_new_messages(
+async def test_a_consumer_receives_redriven_messages_as_new_ones(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -299,16 +299,16 @@ async def test_a_consumer_gets_them_as_new_messages(
         assert dict(message.headers) == {"h": "1"}
 
 
-async def test_letters_are_redriven_by_id_and_the_others_stay(
-    operator: str, stream: str, redis: Any
+async def test_dead_letters_are_redriven_by_id_and_the_others_stay(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     ids = [await write_dead_letter(redis, stream, b"%d" % n) for n in range(30)]
-    async with Admin(operator) as shell:
-        redrive = shell.dead.redrive
+    async with Admin(operator_url) as operator:
+        redrive = operator.dead.redrive
         assert await redrive(stream, ids=ids[3]) == 1
         assert await redrive(stream, ids=str(ids[4])) == 1
         assert await redrive(stream, ids=ids[3]) == 0
-        # In the order of the letters, each once, those that are gone left out.
+        # In the order of the dead letters, each once, without those that are gone.
         chosen: list[EntryId | str] = [ids[20], str(ids[5]), ids[5], ids[3], "1"]
         assert await redrive(stream, ids=chosen) == 2
         assert await redrive(stream, ids=iter(ids[6:18])) == 12
@@ -318,76 +318,76 @@ async def test_letters_are_redriven_by_id_and_the_others_stay(
     assert await redis.xlen(f"{stream}.dead") == 30 - len(back)
 
 
-async def test_letters_are_redriven_by_a_filter_up_to_a_limit(
-    operator: str, stream: str, redis: Any
+async def test_dead_letters_are_redriven_by_a_filter_up_to_a_limit(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     for n in range(50):
         await write_dead_letter(
             redis, stream, b"%d" % n, error=["Timeout", "KeyError"][n % 2]
         )
-    async with Admin(operator) as shell:
-        assert await shell.dead.redrive(stream, limit=1) == 1
-        moved = await shell.dead.redrive(
+    async with Admin(operator_url) as operator:
+        assert await operator.dead.redrive(stream, limit=1) == 1
+        moved = await operator.dead.redrive(
             stream, where=lambda letter: letter.error == "KeyError", limit=20
         )
         assert moved == 20
     assert await bodies(redis, stream) == [b"0"] + [b"%d" % n for n in range(1, 40, 2)]
 
 
-async def test_to_another_stream_they_all_go_as_one_key(
-    operator: str, stream: str, redis: Any
+async def test_dead_letters_of_all_shards_are_redriven_to_one_key_of_another_stream(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     for n in range(6):
         await write_dead_letter(redis, stream, b"%d" % n, n)
     to = f"{stream}-inspected"
-    assert await admin.dead.redrive(stream, to=to, url=operator) == 6
+    assert await admin.dead.redrive(stream, to=to, url=operator_url) == 6
     assert await bodies(redis, to) == [b"%d" % n for n in range(6)]
     assert await redis.exists(f"{stream}:0") == 0
 
 
-async def test_a_letter_of_a_letter_goes_back_to_the_dead_letters_and_is_one(
-    operator: str, stream: str, redis: Any
+async def test_a_dead_letter_of_a_dead_letter_is_redriven_to_the_dead_letters(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     inner = dead_letter.write([b"msg", b"x"], origin(stream, 2))
     await write_dead_letter(redis, f"{stream}.dead", fields=inner)
-    assert await admin.dead.redrive(f"{stream}.dead", url=operator) == 1
-    assert await admin.dead.redrive(stream, url=operator) == 1
+    assert await admin.dead.redrive(f"{stream}.dead", url=operator_url) == 1
+    assert await admin.dead.redrive(stream, url=operator_url) == 1
     assert await bodies(redis, f"{stream}:2") == [b"x"]
 
 
-async def test_a_message_that_dies_again_at_once_does_not_go_round_for_ever(
-    operator: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_message_that_is_dead_lettered_again_is_not_redriven_for_ever(
+    operator_url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(30):
         await write_dead_letter(redis, stream, b"%d" % n)
 
-    async def die_again(batch: Sequence[Any]) -> None:
+    async def dead_letter_again(batch: Sequence[Any]) -> None:
         if any(command[0] in {b"XADD", b"EVAL"} for command in batch):
             await write_dead_letter(redis, stream, b"again")
 
-    async with Admin(operator) as shell:
-        spy(shell.dead, die_again, monkeypatch)
+    async with Admin(operator_url) as operator:
+        spy(operator.dead, dead_letter_again, monkeypatch)
         async with asyncio.timeout(20):
-            assert await shell.dead.redrive(stream) == 30
+            assert await operator.dead.redrive(stream) == 30
     assert await bodies(redis, stream) == [b"%d" % n for n in range(30)]
     assert await redis.xlen(f"{stream}.dead") > 0
 
 
-async def test_of_two_that_redrive_at_once_each_letter_is_moved_by_one(
+async def test_of_two_concurrent_redrives_only_one_moves_each_dead_letter(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     for n in range(500):
         await write_dead_letter(redis, stream, b"%d" % n)
     async with Admin(url, on_event=events) as one, Admin(url, on_event=events) as two:
         moved = await asyncio.gather(
-            *[shell.dead.redrive(stream) for shell in (one, two, one, two)]
+            *[operator.dead.redrive(stream) for operator in (one, two, one, two)]
         )
     assert sum(moved) == 500
     assert sorted(map(int, await bodies(redis, stream))) == list(range(500))
     assert events == []
 
 
-async def test_without_scripts_what_two_redrive_at_once_is_not_lost_and_is_told_of(
+async def test_without_scripts_concurrent_redrives_lose_nothing_and_report_duplicates(
     url: str,
     stream: str,
     redis: Any,
@@ -401,28 +401,28 @@ async def test_without_scripts_what_two_redrive_at_once_is_not_lost_and_is_told_
             await redis.xdel(f"{stream}.dead", str(ids[2]))
 
     async with user(url, redis, f"u-{stream}", "+@all", "-@scripting") as login:
-        async with Admin(login, on_event=events) as shell:
-            spy(shell.dead, delete_too, monkeypatch)
-            # The first copy has it deleted; then it is gone when its turn comes.
-            assert await shell.dead.redrive(stream) == 4
+        async with Admin(login, on_event=events) as operator:
+            spy(operator.dead, delete_too, monkeypatch)
+            # It is deleted after the first copy, so it is gone when its turn comes.
+            assert await operator.dead.redrive(stream) == 4
             assert events == []
             ids[2] = await write_dead_letter(redis, stream, b"2")
-            assert await shell.dead.redrive(stream) == 1
+            assert await operator.dead.redrive(stream) == 1
     assert sorted(await bodies(redis, stream)) == [b"%d" % n for n in range(5)]
     [event] = events
     assert (event.name, event.facts["count"]) == ("letters_redriven_twice", 1)
 
 
 @pytest.mark.parametrize("words", [7000, 7002, 40_000])
-async def test_a_message_of_any_number_of_fields_goes_back(
-    operator: str, stream: str, redis: Any, words: int
+async def test_a_message_of_any_number_of_fields_is_redriven(
+    operator_url: str, stream: str, redis: Any, words: int
 ) -> None:
-    # Lua's stack takes 8,000 words.
+    # Lua's stack holds 8,000 words.
     fields = [b"%d" % n for n in range(words)]
     await write_dead_letter(redis, stream, b"before")
     await write_dead_letter(redis, stream, fields=fields)
     await write_dead_letter(redis, stream, b"behind")
-    assert await admin.dead.redrive(stream, url=operator) == 3
+    assert await admin.dead.redrive(stream, url=operator_url) == 3
     before, large, behind = await raw(redis, stream)
     assert (before[1][1], behind[1][1]) == (b"before", b"behind")
     assert large[1] == fields
@@ -432,7 +432,7 @@ async def test_a_message_of_any_number_of_fields_goes_back(
 # -- faults ---------------------------------------------------------------------------
 
 
-async def test_a_lost_reply_neither_loses_a_message_nor_doubles_one(
+async def test_a_lost_reply_neither_loses_nor_duplicates_a_message(
     url: str, stream: str, redis: Any
 ) -> None:
     for n in range(30):
@@ -443,13 +443,13 @@ async def test_a_lost_reply_neither_loses_a_message_nor_doubles_one(
         with pytest.raises(ConnectionLost):
             await operator.dead.redrive(stream)
         assert between.cuts == 1
-        # What was sent has been done: ten letters, the first page.
+        # The server has executed what was sent: the first page, ten dead letters.
         assert await redis.xlen(f"{stream}.dead") == 20
         assert await operator.dead.redrive(stream) == 20
     assert await bodies(redis, stream) == [b"%d" % n for n in range(30)]
 
 
-async def test_without_scripts_a_lost_reply_doubles_one_message_and_loses_none(
+async def test_without_scripts_a_lost_reply_duplicates_one_message_and_loses_none(
     url: str, stream: str, redis: Any
 ) -> None:
     for n in range(10):
@@ -466,7 +466,7 @@ async def test_without_scripts_a_lost_reply_doubles_one_message_and_loses_none(
 
 
 @pytest.mark.parametrize("copied_by", [b"EVAL", b"XADD"])
-async def test_cancelling_it_loses_nothing_and_doubles_nothing(
+async def test_cancelling_a_redrive_neither_loses_nor_duplicates_a_message(
     url: str,
     stream: str,
     redis: Any,
@@ -477,28 +477,28 @@ async def test_cancelling_it_loses_nothing_and_doubles_nothing(
         await write_dead_letter(redis, stream, b"%d" % n)
     rules = ["+@all"] if copied_by == b"EVAL" else ["+@all", "-@scripting"]
     async with user(url, redis, f"u-{stream}", *rules) as login:
-        async with Admin(login) as shell:
-            redriving = asyncio.create_task(shell.dead.redrive(stream))
+        async with Admin(login) as operator:
+            redriving = asyncio.create_task(operator.dead.redrive(stream))
             copied: list[Any] = []
 
             async def cancel(batch: Sequence[Any]) -> None:
-                # And again while it deletes what it has copied.
+                # A second time while it deletes what it has copied.
                 if batch[0][0] == copied_by or copied:
                     copied.append(batch)
                     redriving.cancel()
 
             with monkeypatch.context() as patched:
-                spy(shell.dead, cancel, patched)
+                spy(operator.dead, cancel, patched)
                 with pytest.raises(asyncio.CancelledError):
                     await redriving
             left = await redis.xlen(f"{stream}.dead")
             assert 0 < left < 30
-            assert await shell.dead.redrive(stream) == left
+            assert await operator.dead.redrive(stream) == left
     assert await bodies(redis, stream) == [b"%d" % n for n in range(30)]
 
 
 @pytest.mark.parametrize("rules", [["+@all"], ["+@all", "-@scripting"]], ids=str)
-async def test_while_the_server_is_full_the_letters_stay(
+async def test_dead_letters_stay_while_the_server_is_out_of_memory(
     tmp_path: Path, stream: str, rules: list[str]
 ) -> None:
     async with server(tmp_path) as own:
@@ -519,29 +519,31 @@ async def test_while_the_server_is_full_the_letters_stay(
         await redis.aclose()
 
 
-async def test_a_shard_that_is_no_stream_any_more_stops_it_there(
-    operator: str, stream: str, redis: Any
+async def test_a_redrive_stops_at_a_shard_that_is_no_longer_a_stream(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     for n, shard in enumerate([0, 0, 1, 0, 1]):
         await write_dead_letter(redis, stream, b"%d" % n, shard)
     await redis.set(f"{stream}:1", "text")
-    async with Admin(operator) as shell:
+    async with Admin(operator_url) as operator:
         with pytest.raises(CommandError, match="2 were redriven") as caught:
-            await shell.dead.redrive(stream)
+            await operator.dead.redrive(stream)
         assert caught.value.code == "WRONGTYPE"
         assert f"XADD to '{stream}:1'" in str(caught.value)
         assert await bodies(redis, f"{stream}:0") == [b"0", b"1"]
         assert await redis.get(f"{stream}:1") == b"text"
-        # Past it, if that is what the operator wants.
-        assert await shell.dead.redrive(stream, where=lambda one: one.shard == 0) == 1
+        # A filter can skip that shard.
+        assert (
+            await operator.dead.redrive(stream, where=lambda one: one.shard == 0) == 1
+        )
         await redis.delete(f"{stream}:1")
-        assert await shell.dead.redrive(stream) == 2
+        assert await operator.dead.redrive(stream) == 2
     assert await bodies(redis, f"{stream}:0") == [b"0", b"1", b"3"]
     assert await bodies(redis, f"{stream}:1") == [b"2", b"4"]
 
 
 @pytest.mark.parametrize("scripts", [[], ["-@scripting"]], ids=str)
-async def test_who_may_not_delete_copies_nothing(
+async def test_without_permission_to_delete_nothing_is_copied(
     url: str, stream: str, redis: Any, scripts: list[str]
 ) -> None:
     await write_dead_letter(redis, stream)
@@ -556,7 +558,7 @@ async def test_who_may_not_delete_copies_nothing(
 
 
 @pytest.mark.parametrize("scripts", [[], ["-@scripting"]], ids=str)
-async def test_who_may_not_send_deletes_nothing(
+async def test_without_permission_to_send_nothing_is_deleted(
     url: str, stream: str, redis: Any, scripts: list[str]
 ) -> None:
     await write_dead_letter(redis, stream)
@@ -568,8 +570,10 @@ async def test_who_may_not_send_deletes_nothing(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_few_permissions_are_enough(url: str, stream: str, redis: Any) -> None:
-    """Those of docs/dead-dead_letter.md."""
+async def test_the_permissions_in_the_docs_are_enough(
+    url: str, stream: str, redis: Any
+) -> None:
+    """The permissions in docs/dead-letters.md."""
     await write_dead_letter(redis, stream, number=1)
     keys = ["resetkeys", f"~{stream}", f"~{stream}:*", f"~{stream}.dead"]
     look = ["-@all", "+@connection", "+xrange", "+xrevrange"]
@@ -589,7 +593,7 @@ async def test_few_permissions_are_enough(url: str, stream: str, redis: Any) -> 
     assert letter.shard == 1
 
 
-async def test_a_key_of_another_type_is_refused_in_a_sentence(
+async def test_a_key_of_another_type_raises_an_error_that_names_it(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(f"{stream}.dead", "text")
@@ -608,11 +612,11 @@ async def test_a_key_of_another_type_is_refused_in_a_sentence(
             assert caught.value.code == "WRONGTYPE"
 
 
-# -- what is none, and what lies ------------------------------------------------------
+# -- foreign and forged entries -------------------------------------------------------
 
 
-async def test_foreign_entries_are_passed_over_left_alone_and_counted(
-    operator: str, stream: str, redis: Any, events: Events
+async def test_foreign_entries_are_skipped_kept_and_counted(
+    operator_url: str, stream: str, redis: Any, events: Events
 ) -> None:
     dead = f"{stream}.dead"
     first = await redis.xadd(dead, {"msg": "none of ours"})
@@ -620,8 +624,8 @@ async def test_foreign_entries_are_passed_over_left_alone_and_counted(
     cut = dead_letter.write([b"msg", b"x"], origin(stream))[2:]
     await redis.execute_command("XADD", dead, "*", *cut)
     await write_dead_letter(redis, f"{stream}-other", into=dead)
-    async with Admin(operator, on_event=events) as shell:
-        [letter] = await shell.dead.list(stream)
+    async with Admin(operator_url, on_event=events) as operator:
+        [letter] = await operator.dead.list(stream)
         assert letter.payload == b"ours"
         [event] = events
         assert event.name == "foreign_letters"
@@ -631,15 +635,15 @@ async def test_foreign_entries_are_passed_over_left_alone_and_counted(
             "of_other_streams": 1,
             "first": first.decode(),
         }
-        assert await shell.dead.read(stream, first.decode()) is None
-        assert await shell.dead.redrive(stream, ids=first.decode()) == 0
-        assert await shell.dead.redrive(stream) == 1
-        assert await shell.dead.purge(stream, where=lambda _: True) == 0
-        assert await shell.dead.purge(stream, all=True) == 0
+        assert await operator.dead.read(stream, first.decode()) is None
+        assert await operator.dead.redrive(stream, ids=first.decode()) == 0
+        assert await operator.dead.redrive(stream) == 1
+        assert await operator.dead.purge(stream, where=lambda _: True) == 0
+        assert await operator.dead.purge(stream, all=True) == 0
         assert len(events.named("foreign_letters")) == 6
         assert await redis.xlen(dead) == 3
-        # By its id, whatever it is.
-        assert await shell.dead.purge(stream, ids=first.decode()) == 1
+        # By its id, an entry is deleted whatever it is.
+        assert await operator.dead.purge(stream, ids=first.decode()) == 1
     assert await bodies(redis, stream) == [b"ours"]
 
 
@@ -656,8 +660,8 @@ async def test_foreign_entries_are_passed_over_left_alone_and_counted(
         (10**19, "{}:1"),
     ],
 )
-async def test_a_forged_letter_writes_to_no_key_that_is_none_of_the_stream_s(
-    operator: str, stream: str, redis: Any, *, events: Events, number: int, key: str
+async def test_a_forged_dead_letter_is_not_written_to_a_key_outside_its_stream(
+    operator_url: str, stream: str, redis: Any, *, events: Events, number: int, key: str
 ) -> None:
     from penstock import Shard
 
@@ -666,28 +670,28 @@ async def test_a_forged_letter_writes_to_no_key_that_is_none_of_the_stream_s(
         redis, stream, b"forged", shard=Shard(stream, number, victim.encode())
     )
     await write_dead_letter(redis, stream, b"honest")
-    async with Admin(operator, on_event=events) as shell:
-        assert len(await shell.dead.list(stream)) == 2
-        assert await shell.dead.redrive(stream) == 1
+    async with Admin(operator_url, on_event=events) as operator:
+        assert len(await operator.dead.list(stream)) == 2
+        assert await operator.dead.redrive(stream) == 1
         assert await bodies(redis, stream) == [b"honest"]
         [event] = events
         assert event.name == "letters_refused"
         assert (event.facts["count"], event.facts["first"]) == (1, str(forged))
-        assert await shell.dead.redrive(stream, ids=forged) == 0
+        assert await operator.dead.redrive(stream, ids=forged) == 0
         assert await redis.xlen(f"{stream}.dead") == 1
         assert not victim or victim.endswith(".dead") or not await redis.exists(victim)
-        # Where it says it comes from is of no account then.
-        assert await shell.dead.redrive(stream, to=f"{stream}-safe") == 1
+        # With `to`, the origin that it states is not used.
+        assert await operator.dead.redrive(stream, to=f"{stream}-safe") == 1
     assert await bodies(redis, f"{stream}-safe") == [b"forged"]
 
 
-async def test_a_letter_is_not_sent_to_where_it_is(
-    operator: str, stream: str, redis: Any, events: Events
+async def test_a_dead_letter_is_not_redriven_to_the_stream_that_holds_it(
+    operator_url: str, stream: str, redis: Any, events: Events
 ) -> None:
     kept = f"{stream}:3"
     await write_dead_letter(redis, stream, b"x", 3, into=kept)
-    async with Admin(operator, on_event=events) as shell:
-        assert await shell.dead.redrive(stream, dead_letters=kept) == 0
+    async with Admin(operator_url, on_event=events) as operator:
+        assert await operator.dead.redrive(stream, dead_letters=kept) == 0
     assert [event.name for event in events] == ["letters_refused"]
     assert await redis.xlen(kept) == 1
 
@@ -695,7 +699,7 @@ async def test_a_letter_is_not_sent_to_where_it_is(
 # -- purging --------------------------------------------------------------------------
 
 
-async def test_letters_are_purged_by_id_filter_moment_and_all(
+async def test_dead_letters_are_purged_by_id_by_filter_by_time_and_all_together(
     url: str, stream: str, redis: Any
 ) -> None:
     ids = [
@@ -725,7 +729,9 @@ async def test_letters_are_purged_by_id_filter_moment_and_all(
     assert await redis.exists(stream) == 0
 
 
-async def test_many_ids_are_purged_in_pieces(url: str, stream: str, redis: Any) -> None:
+async def test_many_ids_are_purged_in_several_commands(
+    url: str, stream: str, redis: Any
+) -> None:
     id_ = await write_dead_letter(redis, stream)
     ids = [EntryId(n) for n in range(1, 2500)]
     assert await admin.dead.purge(stream, ids=[*ids, id_], url=url) == 1
@@ -734,7 +740,7 @@ async def test_many_ids_are_purged_in_pieces(url: str, stream: str, redis: Any) 
 # -- bad use --------------------------------------------------------------------------
 
 
-async def awaited(_: object) -> bool:
+async def async_filter(_: object) -> bool:
     return False
 
 
@@ -756,7 +762,7 @@ async def awaited(_: object) -> bool:
         ("redrive", {"ids": 5}, "no id"),
         ("redrive", {"ids": [5]}, "no id"),
         ("redrive", {"ids": [], "limit": 1}, "leave out"),
-        ("redrive", {"ids": [], "where": awaited}, "leave out"),
+        ("redrive", {"ids": [], "where": async_filter}, "leave out"),
         ("redrive", {"limit": -1}, "whole number"),
         ("redrive", {"where": 1}, "can't be called"),
         ("redrive", {"to": ""}, "no stream name"),
@@ -765,24 +771,26 @@ async def awaited(_: object) -> bool:
         ("purge", {"limit": 5}, "deletes for good"),
         ("purge", {"ids": [], "all": True}, "deletes for good"),
         ("purge", {"ids": [], "before": "1-1"}, "deletes for good"),
-        ("purge", {"where": awaited, "all": True}, "deletes for good"),
+        ("purge", {"where": async_filter, "all": True}, "deletes for good"),
         ("purge", {"before": "latest"}, "no moment"),
         ("purge", {"before": datetime(2026, 1, 1)}, "naive"),  # noqa: DTZ001
     ],
 )
-async def test_what_makes_no_sense_is_refused_at_once(
+async def test_invalid_arguments_are_refused_at_once(
     call: str, given: dict[str, Any], words: str
 ) -> None:
-    # Not even open: nothing is asked of any server.
-    shell = Admin("redis://127.0.0.1:1")
+    # The admin is not even open: no server is contacted.
+    operator = Admin("redis://127.0.0.1:1")
     with pytest.raises(ConfigurationError, match=words):
-        await getattr(shell.dead, call)(**{"stream": "orders", **given})
+        await getattr(operator.dead, call)(**{"stream": "orders", **given})
 
 
 @pytest.mark.parametrize(
     "call", [admin.dead.list, admin.dead.redrive, admin.dead.purge]
 )
-async def test_the_functions_refuse_it_before_they_connect(call: Any) -> None:
+async def test_the_functions_refuse_invalid_arguments_before_they_connect(
+    call: Any,
+) -> None:
     with pytest.raises(ConfigurationError, match="whole number"):
         await call("orders", limit=0, url="redis://127.0.0.1:1")
 
@@ -791,37 +799,39 @@ def test_the_former_name_of_the_class_still_works() -> None:
     assert admin.DeadLetterOffice is admin.DeadLetterAdmin
 
 
-async def test_an_async_filter_is_refused_before_it_means_everything(
+async def test_an_async_filter_is_refused_before_it_selects_everything(
     url: str, stream: str, redis: Any
 ) -> None:
     await write_dead_letter(redis, stream)
     async with Admin(url) as operator:
         for call in (operator.dead.redrive, operator.dead.purge):
             with pytest.raises(ConfigurationError, match="async function"):
-                await call(stream, where=awaited)
+                await call(stream, where=async_filter)
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_a_filter_that_raises_ends_it_with_nothing_lost(
-    operator: str, stream: str, redis: Any
+async def test_a_filter_that_raises_ends_the_redrive_without_a_loss(
+    operator_url: str, stream: str, redis: Any
 ) -> None:
     for n in range(30):
         await write_dead_letter(redis, stream, b"%d" % n)
     with pytest.raises(ZeroDivisionError):
         await admin.dead.redrive(
-            stream, where=lambda one: 1 // (int(one.payload or 0) - 15), url=operator
+            stream,
+            where=lambda one: 1 // (int(one.payload or 0) - 15),
+            url=operator_url,
         )
-    # The pages before have been moved.
+    # The pages before it have been moved.
     assert await bodies(redis, stream) == [b"%d" % n for n in range(10)]
     assert await redis.xlen(f"{stream}.dead") == 20
 
 
-async def test_it_belongs_to_an_admin_that_is_open(stream: str) -> None:
-    shell = Admin("redis://127.0.0.1:1")
+async def test_calls_of_a_closed_admin_raise_closed_error(stream: str) -> None:
+    operator = Admin("redis://127.0.0.1:1")
     with pytest.raises(ClosedError):
-        await shell.dead.list(stream)
+        await operator.dead.list(stream)
     with pytest.raises(ClosedError):
-        await shell.dead.redrive(stream)
+        await operator.dead.redrive(stream)
 
 
 async def test_the_functions_do_what_the_methods_do(

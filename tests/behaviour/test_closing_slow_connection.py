@@ -1,4 +1,4 @@
-"""Closing over a slow way: whatever close_timeout leaves time for is done."""
+"""Closing on a slow connection: everything that close_timeout allows is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.proxy import Proxy, proxy
 from support.waiting import numbers, pending, read, send
 
 
-async def opened(between: Proxy, stream: str, events: Events) -> Consumer[bytes]:
+async def open_consumer(between: Proxy, stream: str, events: Events) -> Consumer[bytes]:
     consumer = Consumer(
         stream,
         url=between.url,
@@ -26,20 +26,20 @@ async def opened(between: Proxy, stream: str, events: Events) -> Consumer[bytes]
     return consumer
 
 
-@pytest.mark.parametrize("trip", [0.6, 1.4, 2.0])
-async def test_a_slow_way_does_not_keep_it_from_sending_and_giving_back(
-    url: str, stream: str, redis: Any, events: Events, trip: float
+@pytest.mark.parametrize("round_trip", [0.6, 1.4, 2.0])
+async def test_on_a_slow_connection_closing_still_acknowledges_and_releases(
+    url: str, stream: str, redis: Any, events: Events, round_trip: float
 ) -> None:
     await send(url, stream, *range(60))
     async with (
         proxy(url) as between,
         Consumer(stream, url=url, group="g", claim=Claim(idle=60)) as other,
     ):
-        # What was read ahead has to be found by the other one, without a lease's wait.
+        # The other one has to find the prefetched messages without waiting for a lease.
         other.pause()
-        consumer = await opened(between, stream, events)
+        consumer = await open_consumer(between, stream, events)
         mine = await read(consumer, 5)
-        between.delay = trip / 2
+        between.delay = round_trip / 2
         start = time.monotonic()
         await consumer.aclose()
         took = time.monotonic() - start
@@ -50,12 +50,12 @@ async def test_a_slow_way_does_not_keep_it_from_sending_and_giving_back(
     assert not events.named("close_incomplete")
     assert not events.named("not_given_back")
     assert await pending(redis, stream, "g") == 0
-    # A read that is let go, and one round trip for everything else; each way takes
-    # the delay give or take a half, and what is under way goes before.
-    assert took < 5 * trip
+    # Ending the blocked read, and one round trip for everything else. Each direction
+    # takes the delay plus or minus a half, and what is already under way goes first.
+    assert took < 5 * round_trip
 
 
-async def test_time_that_is_up_is_told_with_what_was_left(
+async def test_an_expired_close_timeout_is_reported_with_what_was_left_undone(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(30))

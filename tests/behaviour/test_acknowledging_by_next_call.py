@@ -1,7 +1,7 @@
-"""A message counts as processed when whoever asked for it asks again, and not before.
+"""Acknowledging by the next call: a message is processed when its caller calls again.
 
-Each way to call is tried with messages in a real group, and the group's pending list is
-looked at after everything that was acknowledged has been sent.
+Each way to call is tested with messages in a real group, and the group's pending list
+is checked after all acknowledgements have been sent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def in_a_task_group(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     return [task.result() for task in tasks]
 
 
-async def in_tasks_that_are_waited_for(
+async def in_tasks_with_wait(
     consumer: Consumer[bytes],
 ) -> list[Message[bytes]]:
     tasks = [asyncio.create_task(consumer.next()) for _ in range(COUNT)]
@@ -56,7 +56,7 @@ async def in_tasks_that_are_waited_for(
     return [task.result() for task in done]
 
 
-async def made_first_and_awaited_then(
+async def created_first_and_awaited_later(
     consumer: Consumer[bytes],
 ) -> list[Message[bytes]]:
     calls = [consumer.next() for _ in range(COUNT)]
@@ -68,7 +68,7 @@ async def with_wait_for(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     return [await call for call in calls]
 
 
-async def a_take_with_wait_for(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+async def take_with_wait_for(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     return await asyncio.wait_for(consumer.take(COUNT), 5)
 
 
@@ -82,12 +82,12 @@ async def as_completed(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     return [await each for each in asyncio.as_completed(calls)]
 
 
-async def a_loop_s_steps_gathered(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+async def loop_steps_gathered(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     loop = aiter(consumer)
     return await asyncio.gather(*(anext(loop) for _ in range(COUNT)))
 
 
-async def of_a_generator(consumer: Consumer[bytes]) -> list[Message[bytes]]:
+async def in_a_generator(consumer: Consumer[bytes]) -> list[Message[bytes]]:
     async def batches() -> Any:
         while True:
             yield await consumer.take(COUNT)
@@ -100,23 +100,23 @@ RECEIVED = [
     gathered,
     gathered_takes,
     in_a_task_group,
-    in_tasks_that_are_waited_for,
-    made_first_and_awaited_then,
+    in_tasks_with_wait,
+    created_first_and_awaited_later,
     with_wait_for,
-    a_take_with_wait_for,
+    take_with_wait_for,
     shielded,
     as_completed,
-    a_loop_s_steps_gathered,
-    of_a_generator,
+    loop_steps_gathered,
+    in_a_generator,
 ]
 
 
-def named(calls: Any) -> str:
+def function_name(calls: Any) -> str:
     return str(calls.__name__)
 
 
-@pytest.mark.parametrize("calls", RECEIVED, ids=named)
-async def test_what_calls_bring_is_processed_when_their_caller_comes_back(
+@pytest.mark.parametrize("calls", RECEIVED, ids=function_name)
+async def test_received_messages_are_processed_when_their_caller_calls_again(
     url: str, stream: str, redis: Any, calls: Calls
 ) -> None:
     await send(url, stream, *range(COUNT + 1))
@@ -134,8 +134,8 @@ async def test_what_calls_bring_is_processed_when_their_caller_comes_back(
 
 
 @pytest.mark.parametrize("policy", [ROLLING, DISABLED])
-@pytest.mark.parametrize("calls", RECEIVED, ids=named)
-async def test_by_hand_nothing_is_acknowledged_by_coming_back(
+@pytest.mark.parametrize("calls", RECEIVED, ids=function_name)
+async def test_with_manual_acks_calling_again_acknowledges_nothing(
     url: str, stream: str, redis: Any, calls: Calls, policy: Any
 ) -> None:
     events = Events()
@@ -157,41 +157,41 @@ async def test_by_hand_nothing_is_acknowledged_by_coming_back(
 # -- never received --------------------------------------------------------------------
 
 
-async def in_tasks_that_nobody_keeps(consumer: Consumer[bytes]) -> None:
+async def in_tasks_without_a_reference(consumer: Consumer[bytes]) -> None:
     for _ in range(COUNT):
-        asyncio.create_task(consumer.next())  # noqa: RUF006 - that is what is tried
-    await eventually(lambda: are_taken(consumer))
+        asyncio.create_task(consumer.next())  # noqa: RUF006 - this is tested
+    await eventually(lambda: are_all_received(consumer))
 
 
-async def gathered_until_the_time_is_up(consumer: Consumer[bytes]) -> None:
+async def gathered_until_a_timeout(consumer: Consumer[bytes]) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await asyncio.gather(*(consumer.next() for _ in range(COUNT + 1)))
 
 
-async def gathered_with_one_that_fails(consumer: Consumer[bytes]) -> None:
+async def gathered_with_a_failing_call(consumer: Consumer[bytes]) -> None:
     async def fails() -> None:
-        await eventually(lambda: are_taken(consumer))
+        await eventually(lambda: are_all_received(consumer))
         raise LookupError
 
     with pytest.raises(LookupError):
         await asyncio.gather(fails(), *(consumer.next() for _ in range(COUNT)))
 
 
-async def are_taken(consumer: Consumer[bytes]) -> bool:
+async def are_all_received(consumer: Consumer[bytes]) -> bool:
     return consumer.statistics().in_hand == COUNT and not consumer.statistics().queued
 
 
 @pytest.mark.parametrize(
     "calls",
     [
-        in_tasks_that_nobody_keeps,
-        gathered_until_the_time_is_up,
-        gathered_with_one_that_fails,
+        in_tasks_without_a_reference,
+        gathered_until_a_timeout,
+        gathered_with_a_failing_call,
     ],
-    ids=named,
+    ids=function_name,
 )
-async def test_what_never_reached_anybody_is_not_acknowledged(
+async def test_messages_that_never_reached_a_caller_are_not_acknowledged(
     url: str, stream: str, redis: Any, calls: Any, events: Events
 ) -> None:
     await send(url, stream, *range(COUNT))
@@ -207,7 +207,7 @@ async def test_what_never_reached_anybody_is_not_acknowledged(
         assert numbers(await read(consumer, COUNT)) == list(range(COUNT))
 
 
-async def test_a_task_that_is_not_awaited_yet_has_its_message_to_itself(
+async def test_the_message_of_a_task_is_not_acknowledged_before_the_task_is_awaited(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2, 3)
@@ -218,7 +218,7 @@ async def test_a_task_that_is_not_awaited_yet_has_its_message_to_itself(
             await consumer.next()
         await consumer.next(timeout=0)
         await consumer.commit()
-        # Those two are done; the one that lies in its task is not.
+        # The two are processed; the one whose task has not been awaited is not.
         assert await pending(redis, stream, "g") == 1
         assert numbers([await ahead]) == [1]
         await consumer.next(timeout=0)
@@ -230,7 +230,7 @@ async def is_done(task: asyncio.Task[Any]) -> bool:
     return task.done()
 
 
-async def test_leaving_cleanly_leaves_what_lies_in_a_task_to_others(
+async def test_leaving_cleanly_leaves_the_message_of_an_unawaited_task_pending(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
@@ -268,13 +268,13 @@ async def fetch_by_a_loop_over_batches(consumer: Consumer[bytes]) -> Message[byt
 @pytest.mark.parametrize(
     "fetches",
     [fetch, fetch_several, fetch_by_a_loop, fetch_by_a_loop_over_batches],
-    ids=named,
+    ids=function_name,
 )
 @pytest.mark.parametrize("acks", [False, True])
-async def test_a_task_that_ends_has_not_come_back(
+async def test_the_end_of_a_task_acknowledges_nothing(
     url: str, stream: str, redis: Any, fetches: Any, events: Events, *, acks: bool
 ) -> None:
-    """A task a message, as some services have it: they must not fill the buffer."""
+    """Services may have a task per message; these must not fill the buffer."""
     await send(url, stream, *range(20))
     async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
         for _ in range(20):
@@ -285,15 +285,15 @@ async def test_a_task_that_ends_has_not_come_back(
         await consumer.commit()
         assert await pending(redis, stream, "g") == (0 if acks else 20)
     assert await pending(redis, stream, "g") == (0 if acks else 20)
-    told = events.named("not_acknowledged")
-    assert [event.facts["messages"] for event in told] == ([] if acks else [20])
+    reported = events.named("not_acknowledged")
+    assert [event.facts["messages"] for event in reported] == ([] if acks else [20])
 
 
 async def is_empty(consumer: Consumer[bytes]) -> bool:
     return consumer.statistics().in_hand == 0
 
 
-async def test_a_call_behind_a_function_of_ones_own_is_not_acknowledged_early(
+async def test_wait_for_around_a_function_that_calls_next_acknowledges_nothing_early(
     url: str, stream: str, redis: Any
 ) -> None:
     """`wait_for(fetch(), 5)` runs `fetch` in a task of its own before Python 3.12."""
@@ -309,7 +309,7 @@ async def test_a_call_behind_a_function_of_ones_own_is_not_acknowledged_early(
         assert await pending(redis, stream, "g") == 0
 
 
-async def test_a_task_that_fails_has_not_come_back(
+async def test_the_failure_of_a_task_acknowledges_nothing(
     url: str, stream: str, redis: Any
 ) -> None:
     async def fails(consumer: Consumer[bytes]) -> None:
@@ -322,15 +322,15 @@ async def test_a_task_that_fails_has_not_come_back(
     assert await pending(redis, stream, "g") == 1
 
 
-async def test_what_other_tasks_left_in_a_loop_is_not_processed_by_leaving(
+async def test_leaving_does_not_acknowledge_messages_from_loops_of_other_tasks(
     url: str, stream: str, redis: Any
 ) -> None:
-    go_on = asyncio.Event()
+    may_end = asyncio.Event()
 
     async def breaks(consumer: Consumer[bytes]) -> None:
         async for _ in consumer:
             break
-        await go_on.wait()
+        await may_end.wait()
 
     await send(url, stream, 1, 2)
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -339,7 +339,7 @@ async def test_what_other_tasks_left_in_a_loop_is_not_processed_by_leaving(
         async for _ in consumer:
             break
     assert await pending(redis, stream, "g") == 1
-    go_on.set()
+    may_end.set()
     await task
 
 
@@ -347,10 +347,10 @@ async def is_open(consumer: Consumer[bytes], count: int) -> bool:
     return consumer._open.ledger.counters.left == count
 
 
-async def test_one_iterator_in_several_tasks_acknowledges_what_each_comes_back_for(
+async def test_tasks_that_share_an_iterator_acknowledge_only_their_own_messages(
     url: str, stream: str, redis: Any
 ) -> None:
-    """One that comes for more has not processed what another is at."""
+    """A task that asks for more has not processed the message of another task."""
     held, release = asyncio.Event(), asyncio.Event()
 
     async def holds(loop: Any) -> None:
@@ -374,7 +374,7 @@ async def test_one_iterator_in_several_tasks_acknowledges_what_each_comes_back_f
         assert await pending(redis, stream, "g") - consumer.statistics().queued == 2
 
 
-async def test_wait_for_around_a_loop_s_step_comes_back_with_the_next_one(
+async def test_wait_for_around_a_loop_step_acknowledges_with_the_next_step(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
@@ -386,7 +386,7 @@ async def test_wait_for_around_a_loop_s_step_comes_back_with_the_next_one(
             assert await pending(redis, stream, "g") == 4 - done
 
 
-async def test_the_lease_s_end_is_when_it_is_reported(
+async def test_unacknowledged_messages_are_reported_when_their_lease_ends(
     url: str, stream: str, events: Events
 ) -> None:
     await send(url, stream, *range(5))
@@ -399,31 +399,31 @@ async def test_the_lease_s_end_is_when_it_is_reported(
                 message.ack()
         await asyncio.sleep(0.3)
         assert not events.named("not_acknowledged")
-        await eventually(lambda: are_told(events, 2))
+        await eventually(lambda: are_reported(events, 2))
     for event in events.named("not_acknowledged"):
         assert "message.ack()" in str(event.facts["hint"])
 
 
-async def are_told(events: Events, count: int) -> bool:
-    told = [event.facts["messages"] for event in events.named("not_acknowledged")]
-    return sum(map(int, map(str, told))) == count
+async def are_reported(events: Events, count: int) -> bool:
+    reported = [event.facts["messages"] for event in events.named("not_acknowledged")]
+    return sum(map(int, map(str, reported))) == count
 
 
 # -- other threads ---------------------------------------------------------------------
 
 
-async def test_a_thread_comes_back_by_its_next_call(
+async def test_the_next_call_of_a_thread_acknowledges_its_message(
     url: str, stream: str, redis: Any
 ) -> None:
-    home = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     seen: list[tuple[int, int]] = []
 
     def reads(consumer: Consumer[bytes]) -> None:
         for _ in range(4):
-            call = asyncio.run_coroutine_threadsafe(consumer.next(), home)
+            call = asyncio.run_coroutine_threadsafe(consumer.next(), loop)
             number = int(call.result(5).payload)
-            asyncio.run_coroutine_threadsafe(consumer.commit(), home).result(5)
-            left = asyncio.run_coroutine_threadsafe(pending(redis, stream, "g"), home)
+            asyncio.run_coroutine_threadsafe(consumer.commit(), loop).result(5)
+            left = asyncio.run_coroutine_threadsafe(pending(redis, stream, "g"), loop)
             seen.append((number, left.result(5)))
 
     await send(url, stream, *range(4))
@@ -434,14 +434,14 @@ async def test_a_thread_comes_back_by_its_next_call(
     assert await pending(redis, stream, "g") == 1
 
 
-async def test_calls_of_a_thread_that_are_made_together_acknowledge_nothing(
+async def test_concurrent_calls_of_a_thread_acknowledge_nothing(
     url: str, stream: str, redis: Any
 ) -> None:
-    home = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
 
     def reads(consumer: Consumer[bytes]) -> list[Message[bytes]]:
         calls = [
-            asyncio.run_coroutine_threadsafe(consumer.next(), home) for _ in range(3)
+            asyncio.run_coroutine_threadsafe(consumer.next(), loop) for _ in range(3)
         ]
         return [call.result(5) for call in calls]
 
@@ -454,7 +454,7 @@ async def test_calls_of_a_thread_that_are_made_together_acknowledge_nothing(
         assert await pending(redis, stream, "g") == 3
 
 
-async def test_a_callback_of_the_event_loop_can_t_come_back(
+async def test_calls_from_callbacks_of_the_event_loop_acknowledge_nothing(
     url: str, stream: str, redis: Any
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -476,12 +476,12 @@ async def are_done(tasks: list[asyncio.Task[Any]], count: int) -> bool:
     return sum(task.done() for task in tasks) == count
 
 
-async def test_a_user_s_task_that_dies_is_reported_by_asyncio(
+async def test_a_failed_task_of_the_user_is_reported_by_asyncio(
     url: str, stream: str
 ) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
 
     async def fails(consumer: Consumer[bytes]) -> None:
         await consumer.next()
@@ -491,7 +491,7 @@ async def test_a_user_s_task_that_dies_is_reported_by_asyncio(
     async with Consumer(stream, url=url, group="g", auto_commit=PROCESSED) as consumer:
         tasks = [asyncio.create_task(fails(consumer))]
         await eventually(lambda: is_done(tasks[0]))
-        assert not told
+        assert not reported
         tasks.clear()
         await asyncio.sleep(0)
-        assert told == ["Task exception was never retrieved"]
+        assert reported == ["Task exception was never retrieved"]
