@@ -1,7 +1,7 @@
-"""SeaStreamer's defects, W1 to W24 in our list of them: what must hold instead.
+"""SeaStreamer's defects, numbered W1 to W24 in our list: what must hold instead.
 
-Those that another file shows are not repeated here; W1, W15 and W18, which are about
-errors, have test_defects_errors.py to themselves.
+Defects that another file covers are not repeated here. W1, W15 and W18, which are about
+errors, are in test_defects_errors.py.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def grouped(mode: Mode) -> str | None:
 # -- W2: memory in REALTIME ------------------------------------------------------------
 
 
-async def test_w2_nothing_is_kept_of_a_message_in_realtime(
-    url: str, stream: str
-) -> None:
+async def test_w2_realtime_keeps_nothing_of_a_message(url: str, stream: str) -> None:
     """W2: an automatic ack was stored for every message, and never sent: a leak."""
     payload = b"x" * 100
     async with Producer(url) as producer, Consumer(stream, url=url) as consumer:
@@ -72,10 +70,10 @@ async def test_w2_nothing_is_kept_of_a_message_in_realtime(
 # -- W9: acks depend on messages and reads ---------------------------------------------
 
 
-async def test_w9_closing_sends_delayed_acks_however_young_they_are(
+async def test_w9_closing_sends_delayed_acks_however_recent_they_are(
     url: str, stream: str, redis: Any
 ) -> None:
-    """W9: `end` could take ten seconds, and lost what was younger than the delay."""
+    """W9: `end` could take ten seconds, and lost acks younger than the delay."""
     await send(url, stream, *range(3))
     delayed = Consumer(
         stream, url=url, group="g", auto_commit="delayed", commit=Commit(delay=3600)
@@ -87,13 +85,13 @@ async def test_w9_closing_sends_delayed_acks_however_young_they_are(
     assert await pending(redis, stream, "g") == 0
 
 
-# -- W11: LATEST that moves ------------------------------------------------------------
+# -- W11: LATEST moves -----------------------------------------------------------------
 
 
-async def test_w11_latest_is_one_place_however_late_the_next_read_is(
+async def test_w11_latest_is_a_fixed_position_however_late_the_next_read_is(
     url: str, stream: str
 ) -> None:
-    """W11: `$` was sent with every read, and what came between two was never seen."""
+    """W11: `$` was sent with every read, so entries between two reads were missed."""
     busy, quiet = f"{stream}-busy", f"{stream}-quiet"
     for name in (busy, quiet):
         await send(url, name, 97, 98, 99)
@@ -101,21 +99,21 @@ async def test_w11_latest_is_one_place_however_late_the_next_read_is(
         busy, quiet, url=url, start=LATEST, prefetch=Prefetch(max_messages=1)
     ) as consumer:
         await send(url, busy, 0)
-        # Its queue is full: nobody reads now.
+        # Its queue is full, so nothing is read now.
         await eventually(lambda: are_queued(consumer, 1))
         await send(url, quiet, 1, 2)
         assert sorted(numbers(await read(consumer, 3, within=5))) == [0, 1, 2]
         assert await consumer.next(timeout=0.05) is None
 
 
-# -- W17: consumers pile up ------------------------------------------------------------
+# -- W17: consumers accumulate ---------------------------------------------------------
 
 
 @pytest.mark.slow
-async def test_w17_dead_consumers_are_removed_once_what_they_had_is_taken_over(
+async def test_w17_dead_consumers_are_removed_once_their_entries_are_claimed(
     url: str, stream: str, redis: Any
 ) -> None:
-    """W17: names are new with every start, and nothing ever removed the old ones."""
+    """W17: every start has a new name, and nothing ever removed the old ones."""
     await send(url, stream, *range(5))
     for _ in range(3):
         async with Consumer(stream, url=url, group="g"):
@@ -124,7 +122,7 @@ async def test_w17_dead_consumers_are_removed_once_what_they_had_is_taken_over(
     claim = Claim(idle=1, interval=1)
     async with Consumer(stream, url=url, group="g", claim=claim) as consumer:
         assert sorted(numbers(await read(consumer, 5, within=5))) == list(range(5))
-        # A live one asks every two seconds, so ten without a word are the least.
+        # A live one sends a read every two seconds; ten idle seconds are the minimum.
         await eventually(lambda: one_is_left(redis, stream), within=20)
         [left] = await redis.xinfo_consumers(stream, "g")
         assert left["name"].decode() == consumer.name
@@ -141,7 +139,7 @@ async def one_is_left(redis: Any, stream: str) -> bool:
 async def test_w20_two_resumable_consumers_of_one_name_repeat_a_bounded_number(
     url: str, stream: str, redis: Any
 ) -> None:
-    """W20: they replay what the other has pending; once, when they open, is enough."""
+    """W20: each reads the other's pending entries; once, on opening, is enough."""
     seen = await handled_by_two(url, stream, redis, total=600, most=20)
     assert len(seen) <= 600 + 2 * 20
 
@@ -149,7 +147,7 @@ async def test_w20_two_resumable_consumers_of_one_name_repeat_a_bounded_number(
 async def test_w20_two_resumable_consumers_of_one_name_lose_nothing(
     url: str, stream: str, redis: Any
 ) -> None:
-    """W20: two of one host with all defaults share group and name."""
+    """W20: two consumers of one host with default options share group and name."""
     seen = await handled_by_two(url, stream, redis, total=300, most=20)
     assert set(seen) == set(range(300))
 
@@ -183,19 +181,19 @@ async def handled_by_two(
     return seen
 
 
-# -- W22: ready means ready ------------------------------------------------------------
+# -- W22: opening returns too early ----------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("exists", [True, False])
-async def test_w22_what_is_sent_right_after_opening_is_never_missed_with_latest(
+async def test_w22_latest_misses_no_message_that_is_sent_right_after_opening(
     url: str,
     stream: str,
     redis: Any,
     mode: Mode,
     exists: bool,  # noqa: FBT001 - pytest's parameter
 ) -> None:
-    """W22: opening returned before the group was there or the tail was pinned."""
+    """W22: opening returned before the group existed or the position was fixed."""
     async with Producer(url) as producer:
         for turn in range(30):
             name = f"{stream}-{turn}"
@@ -213,14 +211,14 @@ async def test_w22_what_is_sent_right_after_opening_is_never_missed_with_latest(
                 assert message.payload == b"new"
 
 
-# -- W23: what IMMEDIATE loses ---------------------------------------------------------
+# -- W23: losses with IMMEDIATE --------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
-async def test_w23_immediate_loses_on_closing_what_it_may_hold_and_says_how_much(
+async def test_w23_immediate_loses_at_most_the_prefetch_on_closing_and_reports_it(
     url: str, stream: str, events: Events, mode: Mode
 ) -> None:
-    """W23: up to 99 acknowledged messages were lost on a normal end, in silence."""
+    """W23: a normal end lost up to 99 acknowledged messages, without a report."""
     await send(url, stream, *range(50))
 
     def consumer() -> Consumer[bytes]:
@@ -236,7 +234,7 @@ async def test_w23_immediate_loses_on_closing_what_it_may_hold_and_says_how_much
 
     async with consumer() as one:
         seen = numbers(await read(one, 10))
-        # It reads ahead once less than half is held.
+        # It prefetches once less than half is held.
         await eventually(lambda: are_queued(one, 1))
     async with consumer() as other:
         while (message := await other.next(timeout=0.2)) is not None:
@@ -252,7 +250,7 @@ async def are_queued(consumer: Consumer[bytes], count: int) -> bool:
     return consumer.statistics().queued >= count
 
 
-# -- W24: one XACK a shard after the other ---------------------------------------------
+# -- W24: one XACK per shard, one after the other --------------------------------------
 
 
 async def test_w24_the_acks_of_all_shards_go_out_in_one_write(
@@ -270,7 +268,7 @@ async def test_w24_the_acks_of_all_shards_go_out_in_one_write(
         before = await calls(redis, "xack")
         reads = await reads_processed(redis)
         await consumer.commit()
-        # Ours, this question's, and perhaps the reader's or a search's.
+        # The commit, this query, and perhaps a read or a search.
         assert await reads_processed(redis) - reads <= 4
         assert await calls(redis, "xack") - before == 8
 

@@ -1,4 +1,4 @@
-"""SeaStreamer's defects W1, W15 and W18: errors that it swallowed or died of."""
+"""SeaStreamer's defects W1, W15 and W18: errors that it swallowed or crashed on."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def grouped(mode: Mode) -> str | None:
 
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
-async def test_w1_after_flushall_reading_goes_on_and_is_no_hot_loop(
+async def test_w1_after_flushall_reading_continues_without_a_busy_loop(
     stream: str, tmp_path: Path, events: Events, mode: Mode
 ) -> None:
-    """W1: NOGROUP was read as "no messages": a tight loop, and nobody was told."""
+    """W1: NOGROUP was taken for "no messages": a busy loop without a report."""
     async with server(tmp_path) as own:
 
         def consumer() -> Consumer[bytes]:
@@ -53,8 +53,8 @@ async def test_w1_after_flushall_reading_goes_on_and_is_no_hot_loop(
         async with consumer() as other:
             redis = own.client()
             async with redis.pipeline(transaction=True) as both:
-                # Before anybody can make the group anew, there is something to miss,
-                # below all ids that were read before.
+                # Before the group can be recreated, there is an entry to miss, with an
+                # id below all those that were read before.
                 both.flushall()
                 both.xadd(stream, {"msg": "3"}, id="1-1")
                 await both.execute()
@@ -68,12 +68,14 @@ async def test_w1_after_flushall_reading_goes_on_and_is_no_hot_loop(
             assert numbers(await read(other, 2, within=2)) == [4, 5]
 
 
-async def was_told(events: Events, name: str) -> bool:
+async def was_reported(events: Events, name: str) -> bool:
     return bool(events.named(name))
 
 
-async def test_w1_flushall_is_survived_in_realtime(stream: str, tmp_path: Path) -> None:
-    """W1: what comes after it is delivered, also by a reader that sat in its read."""
+async def test_w1_realtime_continues_after_flushall(
+    stream: str, tmp_path: Path
+) -> None:
+    """W1: later entries are delivered, also by a reader that was in a blocking read."""
     async with server(tmp_path) as own:
         async with Consumer(stream, url=own.url) as consumer:
             await send(own.url, stream, 1)
@@ -86,10 +88,10 @@ async def test_w1_flushall_is_survived_in_realtime(stream: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_w1_a_key_that_becomes_another_type_is_told_of_and_costs_nothing(
+async def test_w1_a_key_that_becomes_another_type_is_reported_without_a_busy_loop(
     url: str, stream: str, redis: Any, mode: Mode, events: Events
 ) -> None:
-    """W1: WRONGTYPE was read as "no messages" by whoever was reading already."""
+    """W1: WRONGTYPE was taken for "no messages" by readers that were already open."""
     async with Consumer(
         stream, url=url, mode=mode, group=grouped(mode), on_event=events
     ) as consumer:
@@ -99,11 +101,11 @@ async def test_w1_a_key_that_becomes_another_type_is_told_of_and_costs_nothing(
             both.delete(stream)
             both.set(stream, "a string")
             await both.execute()
-        # REALTIME learns of it when its read comes back, after two seconds.
+        # REALTIME notices it when its read returns, after two seconds.
         await eventually(lambda: broken(events))
-        before = await everything(redis)
+        before = await commands_processed(redis)
         assert await consumer.next(timeout=1) is None
-        assert await everything(redis) - before < 20
+        assert await commands_processed(redis) - before < 20
     assert "WRONGTYPE" in str(events.named("shard_broken")[0].facts["reply"])
 
 
@@ -111,14 +113,14 @@ async def broken(events: Events) -> bool:
     return bool(events.named("shard_broken"))
 
 
-async def everything(redis: Any) -> int:
+async def commands_processed(redis: Any) -> int:
     return int((await redis.info("stats"))["total_commands_processed"])
 
 
-async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothing(
+async def test_w1_a_server_that_becomes_read_only_is_waited_for_without_a_busy_loop(
     stream: str, tmp_path: Path, events: Events
 ) -> None:
-    """W1: READONLY, as in a failover: sends fail by name, the rest is retried."""
+    """W1: READONLY, as in a failover: sends fail with its code, the rest is retried."""
     async with server(tmp_path) as own, own.client() as redis:
         async with (
             Producer(own.url) as producer,
@@ -129,16 +131,16 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
             await producer.send(stream, b"0")
             message = await consumer.next()
             await redis.replicaof("127.0.0.1", 1)
-            with pytest.raises(SendFailed) as told:
+            with pytest.raises(SendFailed) as caught:
                 await producer.send(stream, b"1")
-            assert told.value.code == "READONLY"
+            assert caught.value.code == "READONLY"
             message.ack()
-            await eventually(lambda: was_told(events, "read_refused"))
+            await eventually(lambda: was_reported(events, "read_refused"))
             before = await calls(redis, "xreadgroup")
             await asyncio.sleep(1)  # the second in which reads are counted
             assert await calls(redis, "xreadgroup") - before <= 5
-            # Each try is on a connection of its own, and all are one outage; there may
-            # be another before it, since a server may close what was blocked.
+            # Each attempt has a new connection, and all of them are one outage. There
+            # may be one before it, since a server may close blocked connections.
             lost = events.named("connection_lost")
             assert len(lost) in {1, 2}
             assert len(events.named("reconnected")) == len(lost) - 1
@@ -154,10 +156,10 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_and_costs_nothin
             assert len(events.named("reconnected")) == len(lost)
 
 
-# -- W15: what an I/O error at the wrong moment leaves ---------------------------------
+# -- W15: I/O errors while a group is created ------------------------------------------
 
 
-async def test_w15_a_group_whose_creation_was_cut_off_is_not_taken_for_made(
+async def test_w15_a_group_whose_creation_was_cut_off_is_not_assumed_to_exist(
     url: str, stream: str, redis: Any
 ) -> None:
     """W15: opening went on without a group, and each later read failed."""
@@ -174,7 +176,7 @@ async def test_w15_a_group_whose_creation_was_cut_off_is_not_taken_for_made(
             assert numbers(await read(consumer, 1)) == [1]
 
 
-async def test_w15_a_group_whose_repair_was_cut_off_is_repaired_all_the_same(
+async def test_w15_a_group_whose_repair_was_cut_off_is_repaired_nevertheless(
     url: str, stream: str, redis: Any
 ) -> None:
     """W15: the same, while it was consuming."""
@@ -187,7 +189,7 @@ async def test_w15_a_group_whose_repair_was_cut_off_is_repaired_all_the_same(
             await redis.xgroup_destroy(stream, "g")
             await eventually(lambda: was_cut(between))
             await send(url, stream, 2)
-            # What is in hand, and pending anew with the group, does not come twice.
+            # A message in progress, pending again in the new group, is not redelivered.
             assert numbers(await read(consumer, 1, within=5)) == [2]
     assert await pending(redis, stream, "g") == 0
 
@@ -200,7 +202,7 @@ async def was_cut(between: object) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_w18_names_and_values_that_are_no_text_stop_nothing(
+async def test_w18_names_and_values_that_are_not_text_stop_nothing(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     """W18: a field name that is not UTF-8 was a panic."""
@@ -222,10 +224,10 @@ async def test_w18_names_and_values_that_are_no_text_stop_nothing(
 
 
 @pytest.mark.parametrize("ordering", ["none", "key", "shard"])
-async def test_w18_keys_that_are_no_text_have_lanes_like_any_other(
+async def test_w18_keys_that_are_not_text_have_lanes_like_any_other(
     url: str, stream: str, redis: Any, ordering: str
 ) -> None:
-    """W18, for what our own workers look at."""
+    """W18, for the keys that our own workers inspect."""
     for number in range(20):
         await redis.xadd(stream, {b"msg": b"%d" % number, b"key": b"\xff%d" % number})
     seen: list[int] = []

@@ -1,4 +1,4 @@
-"""`replicas=` and `durable=`: sends that are told when they are elsewhere too."""
+"""`replicas=` and `durable=`: sends confirmed by replicas or the append-only file."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from support.waiting import eventually
 
 @asynccontextmanager
 async def pair(folder: Path) -> AsyncIterator[tuple[Server, Server]]:
-    """A primary, and a replica that is in step with it."""
+    """Provide a primary and a replica that has caught up with it."""
     for name in ("primary", "replica"):
         (folder / name).mkdir()
     async with server(folder / "primary", "--repl-diskless-sync-delay", "0") as primary:
-        place = ("--replicaof", "127.0.0.1", str(primary.port))
-        async with server(folder / "replica", *place) as replica:
+        replica_of = ("--replicaof", "127.0.0.1", str(primary.port))
+        async with server(folder / "replica", *replica_of) as replica:
             client = primary.client()
 
-            async def in_step() -> bool:
+            async def has_caught_up() -> bool:
                 await client.set("warm", 1)
                 return bool(await client.execute_command("WAIT", 1, 100))
 
-            await eventually(in_step, within=10)
+            await eventually(has_caught_up, within=10)
             await client.aclose()
             yield primary, replica
 
@@ -66,24 +66,24 @@ async def test_a_message_is_confirmed_when_the_replicas_have_it(
         for how in ({}, {"resend": True}, {"idempotent": True}):
             events.clear()
             options = {"replicas": 1, "on_event": events, **how}
-            await confirmed_or_not(servers, f"{stream}-{len(how)}", options)
+            await check_confirmations(servers, f"{stream}-{len(how)}", options)
             [event] = events.named("send_not_durable")
             assert event.facts.items() >= {"messages": 1, "replicas": 0}.items()
             assert event.facts["ids"]
 
 
-async def confirmed_or_not(
+async def check_confirmations(
     servers: tuple[Server, Server], stream: str, options: dict[str, Any]
 ) -> None:
     primary, replica = servers
-    here, there = primary.client(), replica.client()
-    await here.delete(stream)
+    on_primary, on_replica = primary.client(), replica.client()
+    await on_primary.delete(stream)
     async with Producer(primary.url, **options) as producer:
         for number in range(20):
             receipt = await producer.send(stream, b"%d" % number)
-            [(id_, _)] = await there.xrevrange(stream, count=1)
+            [(id_, _)] = await on_replica.xrevrange(stream, count=1)
             assert id_.decode() == str(receipt.id)
-        # The replica is stopped: stored, but nowhere else.
+        # The replica is stopped: the message is stored on the primary only.
         replica.send_signal(signal.SIGSTOP)
         start = time.monotonic()
         with pytest.raises(NotDurable) as caught:
@@ -94,19 +94,19 @@ async def confirmed_or_not(
         assert error.stream == stream
         assert isinstance(error, ServerError)
         assert not isinstance(error, SendFailed)
-        # What does not ask for replicas is not refused.
+        # A message that requires no replica is not refused.
         assert isinstance(await producer.send(stream, b"21", replicas=0), Receipt)
-        found = [i.decode() for i, _ in await here.xrange(stream)]
+        found = [i.decode() for i, _ in await on_primary.xrange(stream)]
         assert found[20] == error.id == str(error.receipt.id)
         replica.send_signal(signal.SIGCONT)
         await producer.send(stream, b"22", timeout=20)
-    for client in (here, there):
+    for client in (on_primary, on_replica):
         bodies = [fields[b"msg"] for _, fields in await client.xrange(stream)]
         assert bodies == [b"%d" % number for number in range(23)]
         await client.aclose()
 
 
-async def test_one_wait_does_for_all_messages_of_a_write(
+async def test_one_wait_covers_all_messages_of_a_write(
     url: str, stream: str, redis: Any
 ) -> None:
     async def waits() -> int:
@@ -124,7 +124,7 @@ async def test_one_wait_does_for_all_messages_of_a_write(
     assert await redis.xlen(stream) == 301
 
 
-async def test_each_message_is_judged_by_what_it_asks_for(
+async def test_each_message_is_confirmed_by_the_replicas_that_it_requires(
     tmp_path: Path, stream: str
 ) -> None:
     async with (
@@ -153,22 +153,22 @@ async def test_each_message_is_judged_by_what_it_asks_for(
         await string.aclose()
 
 
-async def test_a_wait_is_no_longer_than_half_of_the_socket_timeout(
+async def test_a_wait_lasts_at_most_half_of_the_socket_timeout(
     url: str, stream: str
 ) -> None:
     mark = "&" if "?" in url else "?"
     async with Producer(f"{url}{mark}socket_timeout=0.6", max_batch=1) as producer:
         start = time.monotonic()
-        # Each of them waits, one behind the other, and none of them for the reply.
+        # Each of them waits, one after the other, and none of them for the reply.
         outcomes = await producer.send_many(stream, [b"x"] * 5, replicas=1)
         assert {type(outcome) for outcome in outcomes} == {NotDurable}
         assert 5 * 0.3 <= time.monotonic() - start < 5 * 0.3 + 2
 
 
-async def test_what_is_confirmed_by_a_replica_outlives_the_primary(
+async def test_messages_that_a_replica_has_confirmed_outlive_the_primary(
     tmp_path: Path, stream: str
 ) -> None:
-    """Killed under load; the replica becomes the primary, at the same address."""
+    """The primary is killed under load; the replica takes its role and address."""
     confirmed: dict[int, str] = {}
 
     async def send(producer: Producer, first: int) -> None:
@@ -180,10 +180,10 @@ async def test_what_is_confirmed_by_a_replica_outlives_the_primary(
         url = f"{between.url}?socket_timeout=1"
         async with Producer(url, replicas=1, idempotent=True, max_batch=5) as producer:
             tasks = [asyncio.create_task(send(producer, n)) for n in range(20)]
-            await eventually(lambda: confirmations(confirmed, 300))
+            await eventually(lambda: has_confirmed(confirmed, 300))
             primary.kill()
             await promote(replica, between)
-            # Nobody is behind the new primary.
+            # The new primary has no replica.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=20)
             for task in tasks:
                 task.cancel()
@@ -194,11 +194,11 @@ async def test_what_is_confirmed_by_a_replica_outlives_the_primary(
         found = [(int(f[b"msg"]), i.decode()) for i, f in await client.xrange(stream)]
         await client.aclose()
     assert confirmed.items() <= set(found)
-    # Also what was in the air when the primary died is there once.
+    # Messages in flight when the primary died are stored once, too.
     assert len(found) == len(dict(found))
 
 
-async def confirmations(confirmed: dict[int, str], count: int) -> bool:
+async def has_confirmed(confirmed: dict[int, str], count: int) -> bool:
     return len(confirmed) >= count
 
 
@@ -209,10 +209,10 @@ async def promote(replica: Server, between: Proxy) -> None:
     between.redirect(replica.url)
 
 
-async def test_a_message_found_again_is_confirmed_only_when_replicas_have_it(
+async def test_a_resent_message_found_stored_is_confirmed_only_when_replicas_have_it(
     tmp_path: Path, stream: str
 ) -> None:
-    """Its first write is not this connection's, and WAIT looks at those alone."""
+    """It was first written on another connection, whose writes WAIT does not cover."""
     async with pair(tmp_path) as (primary, replica), proxy(primary.url) as between:
         async with Producer(between.url, replicas=1, idempotent=True) as producer:
             await producer.send(stream, b"0")
@@ -259,10 +259,10 @@ async def test_durable_sends_are_in_the_append_only_file(
             await client.aclose()
 
 
-async def test_where_there_is_no_append_only_file_opening_says_so(
+async def test_opening_raises_if_there_is_no_append_only_file(
     tmp_path: Path,
 ) -> None:
-    """Or where the server has no WAITAOF at all."""
+    """Or if the server has no WAITAOF at all."""
     async with server(tmp_path, "--appendonly", "no") as own:
         with pytest.raises(ConfigurationError, match="appendonly yes"):
             async with Producer(own.url, durable=True):
@@ -272,7 +272,7 @@ async def test_where_there_is_no_append_only_file_opening_says_so(
 @pytest.mark.parametrize(
     ("options", "acl"), [({"replicas": 1}, "-wait"), ({"durable": True}, "-waitaof")]
 )
-async def test_who_may_not_wait_is_told_so_on_opening(
+async def test_opening_raises_without_permission_to_wait(
     tmp_path: Path, options: dict[str, Any], acl: str
 ) -> None:
     async with server(tmp_path) as own:
@@ -291,7 +291,7 @@ async def test_who_may_not_wait_is_told_so_on_opening(
 @pytest.mark.parametrize(
     "choice", [{"replicas": -1}, {"replicas": True}, {"replicas": "1"}, {"durable": 1}]
 )
-async def test_choices_that_make_no_sense_are_refused(
+async def test_invalid_choices_are_refused(
     url: str, stream: str, redis: Any, choice: dict[str, Any]
 ) -> None:
     [name] = choice

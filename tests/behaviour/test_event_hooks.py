@@ -1,4 +1,4 @@
-"""What `on_event=` may be: a function that is not async."""
+"""Event hooks: `on_event=` is a function that is not async."""
 
 from __future__ import annotations
 
@@ -21,22 +21,29 @@ from penstock.admin import Admin
 from penstock.events import guarded
 
 
-async def late(event: Event) -> None: ...
+async def async_hook(event: Event) -> None: ...
 
 
-def generates(event: Event) -> Iterator[Event]:
+def generator_hook(event: Event) -> Iterator[Event]:
     yield event
 
 
-class Late:
+class AsyncHook:
     async def __call__(self, event: Event) -> None: ...
 
 
-HOOKS: list[Any] = [late, Late(), functools.partial(late), generates, "text", None]
+HOOKS: list[Any] = [
+    async_hook,
+    AsyncHook(),
+    functools.partial(async_hook),
+    generator_hook,
+    "text",
+    None,
+]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_hook_that_would_not_run_is_refused_when_it_is_given(hook: Any) -> None:
+def test_a_hook_that_would_not_run_is_refused_when_it_is_passed(hook: Any) -> None:
     url = "redis://localhost"
     with pytest.raises(ConfigurationError, match="on_event"):
         Consumer("orders", url=url, group="g", on_event=hook)
@@ -50,13 +57,13 @@ def test_a_hook_that_would_not_run_is_refused_when_it_is_given(hook: Any) -> Non
         replay("orders", url=url, on_event=hook)
 
 
-def test_one_that_returns_an_awaitable_is_reported_once_and_events_are_logged(
+def test_a_hook_that_returns_an_awaitable_is_reported_and_events_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tell = guarded(lambda event: late(event))  # type: ignore[arg-type]  # noqa: PLW0108
+    report = guarded(lambda event: async_hook(event))  # type: ignore[arg-type]  # noqa: PLW0108
     with caplog.at_level(logging.INFO, "penstock"):
         for name in ("one", "two"):
-            tell(Event(name))
+            report(Event(name))
     lines = [record.getMessage() for record in caplog.records]
     assert sum("nobody awaits" in line for line in lines) == 1
     assert {"one", "two"} <= set(lines)

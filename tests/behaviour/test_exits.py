@@ -1,4 +1,4 @@
-"""Who raises SystemExit, or its like, has `run` raise just that, however many do."""
+"""Exits: `run` raises one plain SystemExit or the like, however many handlers do."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit]
 
 
 @pytest.mark.parametrize("kinds", [[each] for each in EXITS] + [EXITS])
-async def test_several_at_a_time_raise_one_plain_exception(
+async def test_exits_of_several_handlers_raise_one_plain_exception(
     url: str, stream: str, redis: Any, kinds: list[type[BaseException]]
 ) -> None:
-    all_there = asyncio.Barrier(3)
+    all_started = asyncio.Barrier(3)
 
     async def handle(message: Message[bytes]) -> None:
-        await all_there.wait()
+        await all_started.wait()
         raise kinds[int(message.payload) % len(kinds)](7)
 
     await send(url, stream, *range(3))
@@ -36,11 +36,13 @@ async def test_several_at_a_time_raise_one_plain_exception(
     assert await pending(redis, stream, "g") == 3
 
 
-async def test_several_in_threads_too(url: str, stream: str, redis: Any) -> None:
-    all_there = threading.Barrier(3)
+async def test_exits_of_several_handlers_in_threads_raise_one_exception(
+    url: str, stream: str, redis: Any
+) -> None:
+    all_started = threading.Barrier(3)
 
     def handle(_: Message[bytes]) -> None:
-        all_there.wait(5)
+        all_started.wait(5)
         raise SystemExit(7)
 
     await send(url, stream, *range(3))
@@ -51,13 +53,13 @@ async def test_several_in_threads_too(url: str, stream: str, redis: Any) -> None
     assert await pending(redis, stream, "g") == 3
 
 
-async def test_several_consumers_of_a_router_too(
+async def test_exits_in_several_consumers_of_a_router_raise_one_exception(
     url: str, stream: str, redis: Any
 ) -> None:
-    all_there, router = asyncio.Barrier(4), Router(url)
+    all_started, router = asyncio.Barrier(4), Router(url)
 
     async def handle(_: Message[bytes]) -> None:
-        await all_there.wait()
+        await all_started.wait()
         raise SystemExit(7)
 
     for name in (stream, f"{stream}-b"):
@@ -87,7 +89,7 @@ asyncio.run(main())
 """
 
 
-async def test_the_process_s_exit_status_is_the_handler_s(
+async def test_the_process_exits_with_the_status_of_its_handler(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(3))
@@ -123,7 +125,7 @@ class Odd(BaseException):
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, Odd])
 @pytest.mark.parametrize("batch", [None, 3])
-async def test_a_codec_that_is_cancelled_has_not_decoded(
+async def test_a_codec_that_raises_a_base_exception_dead_letters_the_message(
     url: str, stream: str, redis: Any, error: type[BaseException], batch: int | None
 ) -> None:
     seen: list[bytes] = []
@@ -141,7 +143,7 @@ async def test_a_codec_that_is_cancelled_has_not_decoded(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_so_it_is_for_next_take_and_loops(
+async def test_next_take_and_loops_skip_a_message_whose_codec_is_cancelled(
     url: str, stream: str, redis: Any
 ) -> None:
     codec = Raises(asyncio.CancelledError)
@@ -164,7 +166,7 @@ async def test_so_it_is_for_next_take_and_loops(
 
 @pytest.mark.parametrize("batch", [None, 3])
 @pytest.mark.parametrize("error", EXITS)
-async def test_a_codec_that_wants_to_exit_does_as_a_handler(
+async def test_an_exit_in_a_codec_ends_run_like_an_exit_in_a_handler(
     url: str, stream: str, redis: Any, error: type[BaseException], batch: int | None
 ) -> None:
     async def handle(_: Any) -> None: ...
@@ -181,7 +183,7 @@ async def test_a_codec_that_wants_to_exit_does_as_a_handler(
 
 
 @pytest.mark.parametrize("call", ["next", "take", "loop", "batches"])
-async def test_who_called_is_told_of_an_exit_too(
+async def test_an_exit_in_a_codec_is_raised_to_the_caller_of_next_take_and_loops(
     url: str, stream: str, redis: Any, call: str
 ) -> None:
     await send(url, stream, 1, 2)
@@ -203,7 +205,7 @@ async def test_who_called_is_told_of_an_exit_too(
     assert await pending(redis, stream, "g") == 2
 
 
-async def test_no_failure_is_reported_of_it(
+async def test_an_exit_is_not_reported_as_a_failed_handler(
     url: str, stream: str, events: Events
 ) -> None:
     async def handle(_: Message[bytes]) -> None:

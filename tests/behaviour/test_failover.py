@@ -1,4 +1,4 @@
-"""What a dead consumer left is taken over; what a live one has is not."""
+"""Failover: entries of dead consumers are claimed, those of live ones are not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.server import with_login
 from support.waiting import deliveries, eventually, numbers, pending, read, send
 
 SHORT = Claim(idle=0.3, interval=0.1)
-ONE = Prefetch(max_messages=1)
+PREFETCH_ONE = Prefetch(max_messages=1)
 
 
 async def owners(redis: Any, stream: str) -> dict[str, str]:
@@ -34,10 +34,10 @@ async def owners(redis: Any, stream: str) -> dict[str, str]:
     return {line["message_id"].decode(): line["consumer"].decode() for line in lines}
 
 
-# -- takeover --------------------------------------------------------------------------
+# -- claims ----------------------------------------------------------------------------
 
 
-async def test_what_a_dead_consumer_had_is_taken_over_into_our_own_name(
+async def test_entries_of_a_dead_consumer_are_claimed_in_the_name_of_the_claimer(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     """SeaStreamer's W6: it claimed to the dead consumer's name."""
@@ -56,13 +56,13 @@ async def test_what_a_dead_consumer_had_is_taken_over_into_our_own_name(
         messages: list[Message[bytes]] = []
         while len(messages) < 300:
             messages += await read(consumer, 1, within=5)
-            # What is left open for a whole lease would come again.
+            # A message that stays open for a whole lease would be redelivered.
             if int(messages[-1].payload) >= 250:
                 messages[-1].ack()
         assert sorted(numbers(messages)) == list(range(300))
         assert set((await owners(redis, stream)).values()) == {"alive"}
         by_number = {int(m.payload): m.attempt for m in messages}
-        # Delivered and not started, as far as is known.
+        # Delivered, but not started as far as is known.
         assert by_number == dict.fromkeys(range(300), 1)
         for message in messages:
             message.ack()
@@ -72,7 +72,7 @@ async def test_what_a_dead_consumer_had_is_taken_over_into_our_own_name(
     assert sum(int(str(e.facts["messages"])) for e in events.named("claimed")) == 250
 
 
-async def test_nothing_is_taken_before_its_lease_is_over(
+async def test_no_entry_is_claimed_before_its_lease_has_ended(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -85,10 +85,10 @@ async def test_nothing_is_taken_before_its_lease_is_over(
         assert 0.45 < time.monotonic() - start < 1.5
 
 
-async def test_the_search_goes_on_over_pages_and_deleted_entries(
+async def test_the_search_continues_over_pages_and_deleted_entries(
     url: str, stream: str, redis: Any
 ) -> None:
-    """SeaStreamer's W7: it ended at the first page that had nothing in it."""
+    """SeaStreamer's W7: the search ended at the first empty page."""
     await send(url, stream, *range(3000))
     await redis.xgroup_create(stream, "g", "0")
     await redis.xreadgroup("g", "dead", {stream: ">"}, count=3000)
@@ -97,16 +97,16 @@ async def test_the_search_goes_on_over_pages_and_deleted_entries(
     async with Consumer(stream, url=url, group="g", claim=SHORT) as consumer:
         got = numbers(await read(consumer, 500, within=10))
         assert sorted(got) == list(range(2500, 3000))
-        # Redis 6.2 lets go only of those whose lease is over.
-        await eventually(lambda: ghosts(consumer, 2500))
+        # Redis 6.2 drops only those whose lease has ended.
+        await eventually(lambda: has_deleted(consumer, 2500))
     assert await pending(redis, stream, "g") == 0
 
 
-async def ghosts(consumer: Consumer[bytes], count: int) -> bool:
+async def has_deleted(consumer: Consumer[bytes], count: int) -> bool:
     return consumer.statistics().ghosts == count
 
 
-async def test_only_as_much_is_taken_over_as_there_is_room_for(
+async def test_only_as_many_entries_are_claimed_as_prefetch_allows(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(50))
@@ -114,7 +114,7 @@ async def test_only_as_much_is_taken_over_as_there_is_room_for(
     await redis.xreadgroup("g", "dead", {stream: ">"}, count=50)
     await asyncio.sleep(0.35)  # their lease
     async with Consumer(
-        stream, url=url, group="g", name="me", claim=SHORT, prefetch=ONE
+        stream, url=url, group="g", name="me", claim=SHORT, prefetch=PREFETCH_ONE
     ) as consumer:
         seen = numbers(await read(consumer, 1))
         await asyncio.sleep(0.3)  # three searches
@@ -124,10 +124,10 @@ async def test_only_as_much_is_taken_over_as_there_is_room_for(
     assert sorted(seen) == list(range(50))
 
 
-async def test_failover_as_seastreamer_has_it(
+async def test_failover_works_as_in_seastreamer(
     url: str, stream: str, redis: Any
 ) -> None:
-    """SeaStreamer's T3, step by step; what alpha leaves comes without a lease."""
+    """SeaStreamer's T3, step by step; alpha's entries need not wait for a lease."""
 
     def consumer(name: str) -> Consumer[bytes]:
         return Consumer(
@@ -138,7 +138,7 @@ async def test_failover_as_seastreamer_has_it(
             auto_commit=DISABLED,
             commit=Commit(interval=0),
             claim=Claim(idle=1, interval=1),
-            prefetch=ONE,
+            prefetch=PREFETCH_ONE,
         )
 
     async def read_and_ack(reader: Consumer[bytes], count: int) -> list[int]:
@@ -151,7 +151,7 @@ async def test_failover_as_seastreamer_has_it(
     await send(url, stream, *range(5))
     async with consumer("beta") as beta:
         async with consumer("alpha") as alpha:
-            # beta has room for one and may have got it before alpha.
+            # beta prefetches one message and may have received it before alpha.
             got = numbers(await read(alpha, 4))
             first = await read_and_ack(beta, 1)
             assert sorted(got + first) == [0, 1, 2, 3, 4]
@@ -164,10 +164,10 @@ async def test_failover_as_seastreamer_has_it(
     assert await pending(redis, stream, stream) == 0
 
 
-async def test_what_is_given_back_on_closing_is_found_within_a_second(
+async def test_entries_released_on_closing_are_found_within_a_second(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Not after the lease, of a minute here, nor at the next search."""
+    """Neither the lease, a minute here, nor the next search is waited for."""
     await send(url, stream, *range(100))
     async with Consumer(stream, url=url, group="g", name="one") as one:
         taken = numbers(await read(one, 5))
@@ -184,11 +184,11 @@ async def test_what_is_given_back_on_closing_is_found_within_a_second(
     assert await pending(redis, stream, "g") == 0
 
 
-async def waits(consumer: Consumer[bytes], count: int) -> bool:
+async def has_queued(consumer: Consumer[bytes], count: int) -> bool:
     return consumer.statistics().queued == count
 
 
-async def test_where_nobody_may_publish_it_is_found_all_the_same(
+async def test_released_entries_are_found_without_permission_to_publish(
     url: str, stream: str, redis: Any
 ) -> None:
     user = f"u-{stream}"
@@ -205,7 +205,7 @@ async def test_where_nobody_may_publish_it_is_found_all_the_same(
         await send(url, stream, *range(8))
         async with Consumer(stream, url=limited, group="g", name="one") as one:
             taken = numbers(await read(one, 1))
-            await eventually(lambda: waits(one, 7))
+            await eventually(lambda: has_queued(one, 7))
             async with Consumer(stream, url=limited, group="g", name="two") as two:
                 assert await two.next(timeout=0.1) is None
                 await one.aclose()
@@ -215,7 +215,7 @@ async def test_where_nobody_may_publish_it_is_found_all_the_same(
         await redis.acl_deluser(user)
 
 
-async def test_what_a_handler_never_acks_comes_again_to_a_live_group(
+async def test_a_message_that_is_never_acked_is_redelivered_in_a_live_group(
     url: str, stream: str
 ) -> None:
     await send(url, stream, 1)
@@ -233,7 +233,7 @@ async def test_what_a_handler_never_acks_comes_again_to_a_live_group(
 async def test_a_handler_slower_than_the_lease_is_not_run_twice(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Five leases long, with what is queued behind it, beside an eager consumer."""
+    """It takes five leases, with messages queued behind it, beside an idle consumer."""
     await send(url, stream, *range(6))
     starts: list[int] = []
 
@@ -250,7 +250,7 @@ async def test_a_handler_slower_than_the_lease_is_not_run_twice(
             assert two.statistics().claimed == 0
             await run
             await one.aclose()
-            # Given back on closing, the rest is its.
+            # The rest, released on closing, is delivered to it.
             starts += numbers(await read(two, 5))
     assert sorted(starts) == list(range(6))
     assert await pending(redis, stream, "g") == 0
@@ -260,7 +260,7 @@ async def holds(consumer: Consumer[bytes], count: int) -> bool:
     return consumer.statistics().in_hand == count
 
 
-async def test_short_lived_entries_cost_no_renewal(
+async def test_entries_that_are_handled_quickly_are_not_renewed(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10_000))
@@ -310,10 +310,10 @@ WORKER = """
 """
 
 
-async def test_a_consumer_that_was_frozen_takes_nothing_back(
+async def test_a_consumer_that_was_frozen_takes_no_entry_back(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
-    """SIGSTOP past its lease: what others took over it neither runs nor reclaims."""
+    """SIGSTOP past its lease: it neither runs nor reclaims what others have claimed."""
     script, journal = tmp_path / "worker.py", tmp_path / "journal"
     script.write_text(textwrap.dedent(WORKER))
     journal.touch()
@@ -336,10 +336,10 @@ async def test_a_consumer_that_was_frozen_takes_nothing_back(
             stream, url=url, group="g", name="other", claim=Claim(idle=1, interval=0.2)
         ) as other:
             run = asyncio.create_task(other.run(handle, concurrency=10))
-            await eventually(lambda: enough(taken, 7), within=10)
+            await eventually(lambda: has_at_least(taken, 7), within=10)
             process.send_signal(signal.SIGCONT)
             await eventually(lambda: has(journal, "event lease_lost 7"))
-            # Longer than the lease, which the other one renews.
+            # Longer than the lease, which the other consumer renews.
             await asyncio.sleep(1.5)
             assert set((await owners(redis, stream)).values()) == {"other"}
             go.set()
@@ -356,7 +356,7 @@ async def test_a_consumer_that_was_frozen_takes_nothing_back(
     assert await pending(redis, stream, "g") == 0
 
 
-async def enough(taken: list[int], count: int) -> bool:
+async def has_at_least(taken: list[int], count: int) -> bool:
     return len(taken) >= count
 
 
@@ -368,7 +368,7 @@ async def has(journal: Path, line: str) -> bool:
     return line in journal.read_text().splitlines()
 
 
-async def test_entries_that_a_stranger_acknowledged_do_not_run_again(
+async def test_entries_that_another_client_acknowledged_are_not_handled_again(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(3))
@@ -398,7 +398,7 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
     redis: Any,
     scripts: bool,  # noqa: FBT001 - pytest's parameter
 ) -> None:
-    """redis/redis#9745: what is pending would be gone with it."""
+    """redis/redis#9745: its pending entries would be removed with it."""
     from penstock._connection.command_connection import CommandConnection
     from penstock._connection.reconnect import open_connector
     from penstock._core.protocol import commands
@@ -423,15 +423,15 @@ async def test_a_dead_consumer_is_removed_unless_it_has_pending_entries(
     limited = with_login(url, user, "x")
     member = Membership("g", "me", mkstream=True, noack=False)
     shard = Shard(stream, 0, stream.encode())
-    async with open_connector(limited, log_event) as link:
-        line = CommandConnection(link, await link.first(0))
-        assert await remove(line, member, shard, b"empty") is None
-        assert await remove(line, member, shard, b"busy") is None
-        await line.calls([commands.client_id()])
-        await line.aclose()
+    async with open_connector(limited, log_event) as connector:
+        connection = CommandConnection(connector, await connector.first(0))
+        assert await remove(connection, member, shard, b"empty") is None
+        assert await remove(connection, member, shard, b"busy") is None
+        await connection.calls([commands.client_id()])
+        await connection.aclose()
     await redis.acl_deluser(user)
     names = {c["name"] for c in await redis.xinfo_consumers(stream, "g")}
     assert b"empty" not in names
-    # With a script the busy one stays; without, what it had is pending all the same.
+    # With a script the busy one stays; without, its entries stay pending all the same.
     assert (b"busy" in names) is scripts
     assert set(await deliveries(redis, stream, "g")) == before

@@ -1,4 +1,4 @@
-"""A cancellation that is not Penstock's fails the handler, and ends nothing else."""
+"""Foreign cancellation: it fails the handler, and ends nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Handle: TypeAlias = Callable[[Message[bytes]], Awaitable[None]]
 
 
 def limit(seconds: float) -> asyncio.TimerHandle:
-    """Begin a home-made time limit for the running task."""
+    """Start a custom time limit for the running task."""
     task = asyncio.current_task()
     assert task is not None
     return asyncio.get_running_loop().call_later(seconds, task.cancel)
@@ -50,7 +50,7 @@ async def cancelled_and_fails_without_an_await(_: Message[bytes]) -> None:
     raise LookupError
 
 
-async def turns_it_into_a_timeout(_: Message[bytes]) -> None:
+async def turns_the_cancellation_into_a_timeout(_: Message[bytes]) -> None:
     limit(0.01)
     try:
         await asyncio.Event().wait()
@@ -58,7 +58,9 @@ async def turns_it_into_a_timeout(_: Message[bytes]) -> None:
         raise TimeoutError from None
 
 
-async def turns_it_into_a_timeout_and_uncancels(_: Message[bytes]) -> None:
+async def turns_the_cancellation_into_a_timeout_and_uncancels(
+    _: Message[bytes],
+) -> None:
     task = asyncio.current_task()
     assert task is not None
     limit(0.01)
@@ -74,14 +76,14 @@ FAILING: list[Handle] = [
     cancelled_by_itself,
     awaits_its_own_cancellation,
     cancelled_and_fails_without_an_await,
-    turns_it_into_a_timeout,
-    turns_it_into_a_timeout_and_uncancels,
+    turns_the_cancellation_into_a_timeout,
+    turns_the_cancellation_into_a_timeout_and_uncancels,
 ]
 
 
 @pytest.mark.parametrize("batch", [None, 1])
 @pytest.mark.parametrize("fails", FAILING, ids=lambda each: str(each.__name__))
-async def test_a_home_made_time_limit_fails_its_message_and_no_other(
+async def test_a_custom_time_limit_fails_its_own_message_and_no_other(
     url: str, stream: str, redis: Any, fails: Handle, batch: int | None
 ) -> None:
     events, tried = Events(), dict[int, list[int]]()
@@ -107,7 +109,7 @@ async def test_a_home_made_time_limit_fails_its_message_and_no_other(
     assert len(events.named("handler_failed")) == 7
 
 
-async def swallows_it(_: Message[bytes]) -> None:
+async def swallows_the_cancellation(_: Message[bytes]) -> None:
     limit(0.01)
     try:
         await asyncio.Event().wait()
@@ -115,14 +117,16 @@ async def swallows_it(_: Message[bytes]) -> None:
         return
 
 
-async def leaves_it_to_come(_: Message[bytes]) -> None:
+async def returns_before_the_cancellation(_: Message[bytes]) -> None:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
 
 
-@pytest.mark.parametrize("handle", [swallows_it, leaves_it_to_come])
-async def test_a_handler_that_returns_all_the_same_has_handled_its_message(
+@pytest.mark.parametrize(
+    "handle", [swallows_the_cancellation, returns_before_the_cancellation]
+)
+async def test_a_handler_that_returns_despite_a_cancellation_has_handled_its_message(
     url: str, stream: str, redis: Any, handle: Handle, events: Events
 ) -> None:
     await send(url, stream, *range(5))
@@ -137,7 +141,7 @@ async def test_a_handler_that_returns_all_the_same_has_handled_its_message(
 async def test_a_timer_that_outlives_its_handler_stops_no_worker(
     url: str, stream: str, redis: Any, events: Events, batch: int | None
 ) -> None:
-    """It cancels the worker while that waits for its next message."""
+    """It cancels the worker while the worker waits for its next message."""
     fired = asyncio.Event()
 
     async def handle(_: Any) -> None:
@@ -223,7 +227,7 @@ async def test_cancelling_run_still_ends_it_promptly_and_acknowledges_nothing(
         assert await pending(redis, stream, "g") == 1
 
 
-# -- under a router --------------------------------------------------------------------
+# -- with a router ---------------------------------------------------------------------
 
 
 async def test_a_handler_s_own_cancellation_stops_no_consumer_of_a_router(
@@ -247,7 +251,7 @@ async def test_a_handler_s_own_cancellation_stops_no_consumer_of_a_router(
     assert not events.named("consumer_failed")
 
 
-async def test_a_consumer_that_ends_alone_ends_its_router_and_that_is_reported(
+async def test_a_consumer_that_ends_alone_ends_its_router_and_is_reported(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     router, drained = Router(url, on_event=events), asyncio.Event()
@@ -277,7 +281,7 @@ async def test_a_consumer_that_ends_alone_ends_its_router_and_that_is_reported(
     assert f"{stream}-b" in str(event.facts["streams"])
 
 
-async def test_so_it_is_when_something_else_cancels_its_task(
+async def test_a_consumer_whose_task_is_cancelled_ends_its_router_and_is_reported(
     url: str, stream: str, events: Events
 ) -> None:
     router = Router(url, on_event=events)

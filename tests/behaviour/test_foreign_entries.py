@@ -1,4 +1,4 @@
-"""Entries that others wrote, without the message field, block nothing in any mode."""
+"""Foreign entries: without the message field, they block nothing in any mode."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from support.events import Events
 from support.waiting import numbers, pending, read, send
 
 MODES = [REALTIME, RESUMABLE, LOAD_BALANCED]
-STRANGE = 250
-# Fewer than there are strange ones in a row.
+FOREIGN = 250
+# Fewer than there are foreign entries in a row.
 FEW = Prefetch(max_messages=10)
 
 
@@ -31,21 +31,21 @@ def grouped(mode: Mode) -> str | None:
     return None if mode is REALTIME else "g"
 
 
-async def strangers(redis: Any, stream: str) -> list[str]:
-    """Write entries that no producer of ours would; gives their ids."""
+async def write_foreign_entries(redis: Any, stream: str) -> list[str]:
+    """Write entries that no Penstock producer writes; return their ids."""
     async with redis.pipeline(transaction=False) as batch:
-        for number in range(STRANGE):
-            # A name twice, which redis-py's dict can't say.
+        for number in range(FOREIGN):
+            # A field name occurs twice, which redis-py's dict can't express.
             pair = ("temp", f"{number}")
             batch.execute_command("XADD", stream, "*", *pair, *pair, "unit", "C")
         return [id_.decode() for id_ in await batch.execute()]
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_loop_gets_past_them_and_they_are_told_of(
+async def test_foreign_entries_are_skipped_and_reported(
     url: str, stream: str, redis: Any, events: Events, mode: Mode
 ) -> None:
-    ids = await strangers(redis, stream)
+    ids = await write_foreign_entries(redis, stream)
     await send(url, stream, 1, 2, 3)
     async with Consumer(
         stream,
@@ -57,22 +57,22 @@ async def test_a_loop_gets_past_them_and_they_are_told_of(
         on_event=events,
     ) as consumer:
         assert numbers(await read(consumer, 3)) == [1, 2, 3]
-        assert consumer.statistics().undecodable == STRANGE
+        assert consumer.statistics().undecodable == FOREIGN
     if mode is REALTIME:
-        # Nothing is lost by it but a line in the log: told of once a second.
-        [told] = events.named("undecodable")
-        assert told.facts["id"] == ids[0]
+        # They are reported once a second; only lines of the log are lost by that.
+        [reported] = events.named("undecodable")
+        assert reported.facts["id"] == ids[0]
         return
     assert [event.facts["id"] for event in events.named("gave_up")] == ids
     assert await pending(redis, stream, "g") == 0
-    assert await redis.xlen(f"{stream}.dead") == STRANGE
+    assert await redis.xlen(f"{stream}.dead") == FOREIGN
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_handlers_do_not_get_them(
+async def test_handlers_do_not_receive_foreign_entries(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
-    await strangers(redis, stream)
+    await write_foreign_entries(redis, stream)
     await send(url, stream, *range(50))
     seen: list[int] = []
 
@@ -97,10 +97,10 @@ async def test_handlers_do_not_get_them(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_fields_takes_them_whole_and_ours_too(
+async def test_with_fields_foreign_entries_and_messages_are_delivered_whole(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
-    await strangers(redis, stream)
+    await write_foreign_entries(redis, stream)
     await send(url, stream, 7)
     async with Consumer(
         stream,
@@ -111,8 +111,8 @@ async def test_fields_takes_them_whole_and_ours_too(
         prefetch=FEW,
         payload=Fields,
     ) as consumer:
-        messages = await read(consumer, STRANGE + 1)
-    for number, message in enumerate(messages[:STRANGE]):
+        messages = await read(consumer, FOREIGN + 1)
+    for number, message in enumerate(messages[:FOREIGN]):
         pair = (b"temp", b"%d" % number)
         assert message.payload == (pair, pair, (b"unit", b"C"))
     assert messages[-1].payload == ((b"msg", b"7"),)
