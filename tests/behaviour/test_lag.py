@@ -1,4 +1,4 @@
-"""`lag()` counts what nobody was given yet, and says so where it can't know."""
+"""`lag()`: the number of undelivered entries, or None where it can't be known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock import (
 from support.waiting import eventually, read, send
 
 GROUPS = [RESUMABLE, LOAD_BALANCED]
-ONE = Prefetch(max_messages=1)
+PREFETCH_ONE = Prefetch(max_messages=1)
 
 
 async def lag(consumer: Consumer[Any]) -> int | None:
@@ -33,15 +33,17 @@ async def lag_is(consumer: Consumer[Any], count: int | None) -> bool:
 
 
 @pytest.mark.parametrize("mode", GROUPS)
-async def test_in_a_group_it_is_what_was_delivered_to_nobody(
+async def test_the_lag_of_a_group_is_the_number_of_undelivered_entries(
     url: str, stream: str, mode: Any, redis: Any
 ) -> None:
     info = await redis.info("server")
     await send(url, stream, *range(10))
-    async with Consumer(stream, url=url, group="g", mode=mode, prefetch=ONE) as reader:
+    async with Consumer(
+        stream, url=url, group="g", mode=mode, prefetch=PREFETCH_ONE
+    ) as reader:
         await read(reader, 1)
         if "lag" in (await redis.xinfo_groups(stream))[0]:
-            # One is being handled, and it may be that the next waits for its turn.
+            # One is in progress, and the next one may have been prefetched.
             await eventually(lambda: lag_is(reader, 9))
         else:
             assert info["redis_version"].startswith("6.")
@@ -51,7 +53,7 @@ async def test_in_a_group_it_is_what_was_delivered_to_nobody(
 
 
 @pytest.mark.parametrize("mode", [REALTIME, *GROUPS])
-async def test_it_is_told_per_shard(url: str, stream: str, mode: Any) -> None:
+async def test_the_lag_is_returned_per_shard(url: str, stream: str, mode: Any) -> None:
     async with Producer(url, sharder=RoundRobin(3)) as producer:
         for _ in range(9):
             await producer.enqueue(stream, b"x")
@@ -70,7 +72,7 @@ async def test_it_is_told_per_shard(url: str, stream: str, mode: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", [REALTIME, *GROUPS])
-async def test_a_stream_that_is_not_there_has_none(
+async def test_the_lag_of_a_missing_stream_is_0(
     url: str, stream: str, mode: Any
 ) -> None:
     group = None if mode is REALTIME else "g"
@@ -78,9 +80,13 @@ async def test_a_stream_that_is_not_there_has_none(
         assert await lag(reader) == 0
 
 
-async def test_in_realtime_it_is_known_at_the_ends_only(url: str, stream: str) -> None:
+async def test_in_realtime_the_lag_is_known_at_the_ends_only(
+    url: str, stream: str
+) -> None:
     await send(url, stream, *range(10))
-    async with Consumer(stream, url=url, start=EARLIEST, prefetch=ONE) as reader:
+    async with Consumer(
+        stream, url=url, start=EARLIEST, prefetch=PREFETCH_ONE
+    ) as reader:
         reader.pause()
         # One entry at most was read.
         assert await lag(reader) in {10, None}
@@ -89,23 +95,23 @@ async def test_in_realtime_it_is_known_at_the_ends_only(url: str, stream: str) -
         await eventually(lambda: lag_is(reader, 0))
 
 
-async def test_after_trimming_it_is_what_is_left(
+async def test_after_trimming_the_lag_is_the_number_of_remaining_entries(
     url: str, stream: str, redis: Any
 ) -> None:
-    """redis/redis#13957: what the server tells is wrong then."""
+    """redis/redis#13957: the number that the server reports is wrong then."""
     await send(url, stream, *range(100))
-    async with Consumer(stream, url=url, group="g", prefetch=ONE) as reader:
+    async with Consumer(stream, url=url, group="g", prefetch=PREFETCH_ONE) as reader:
         await read(reader, 1)
         await redis.xtrim(stream, maxlen=20, approximate=False)
         await eventually(lambda: lag_is(reader, 20))
 
 
-async def test_after_an_entry_was_deleted_from_the_middle_it_is_unknown(
+async def test_after_an_entry_was_deleted_from_the_middle_the_lag_is_unknown(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
         ids = [str((await producer.send(stream, b"x")).id) for _ in range(20)]
-    async with Consumer(stream, url=url, group="g", prefetch=ONE) as reader:
+    async with Consumer(stream, url=url, group="g", prefetch=PREFETCH_ONE) as reader:
         await read(reader, 2)
         await redis.xdel(stream, ids[15])
         assert await lag(reader) is None
@@ -113,11 +119,13 @@ async def test_after_an_entry_was_deleted_from_the_middle_it_is_unknown(
         await eventually(lambda: lag_is(reader, 0))
 
 
-async def test_set_to_an_id_it_is_never_a_wrong_number(url: str, stream: str) -> None:
+async def test_after_a_seek_to_an_id_the_lag_is_never_a_wrong_number(
+    url: str, stream: str
+) -> None:
     async with Producer(url) as producer:
         ids = [(await producer.send(stream, b"x")).id for _ in range(20)]
     async with Consumer(
-        stream, url=url, group="g", mode=RESUMABLE, prefetch=ONE
+        stream, url=url, group="g", mode=RESUMABLE, prefetch=PREFETCH_ONE
     ) as reader:
         await reader.seek(after(ids[9]))
         await read(reader, 1)

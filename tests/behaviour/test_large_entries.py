@@ -1,4 +1,4 @@
-"""What is read at once is bounded in bytes, and large entries stop nothing."""
+"""Large entries: each read is bounded in bytes, and no entry is too large for it."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from support.waiting import eventually, options, pending, read
 MB = 1_000_000
 LARGE = 33_600_000
 SHORT = Claim(idle=0.5, interval=0.1)
-SMALL_ROOM = Prefetch(max_bytes=4 * MB)
+SMALL_PREFETCH = Prefetch(max_bytes=4 * MB)
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
 
 
-def numbered(url: str, protocol: int) -> str:
+def with_protocol(url: str, protocol: int) -> str:
     return f"{url}{'&' if '?' in url else '?'}protocol={protocol}"
 
 
-async def left_behind(
+async def leave_pending(
     redis: Any, stream: str, count: int, size: int, *, name: str = "dead"
 ) -> None:
-    """Have a consumer be given messages, and say no more."""
+    """Add messages and deliver them to a consumer that then does nothing."""
     await redis.xgroup_create(stream, "g", "0", mkstream=True)
     for _ in range(count):
         await redis.xadd(stream, {"msg": bytes(size)})
         await redis.xreadgroup("g", name, {stream: ">"})
 
 
-# -- takeovers -------------------------------------------------------------------------
+# -- claims ----------------------------------------------------------------------------
 
 
 @PROTOCOLS
-async def test_an_entry_of_33_mb_that_a_dead_consumer_left_is_taken_over(
+async def test_an_entry_of_33_mb_of_a_dead_consumer_is_claimed(
     url: str, stream: str, redis: Any, events: Events, protocol: int
 ) -> None:
     """The server closes a connection that has subscribed at 32 MB of output."""
-    await left_behind(redis, stream, 3, LARGE)
+    await leave_pending(redis, stream, 3, LARGE)
     sizes: list[int] = []
 
     async def handle(message: Message[bytes]) -> None:
@@ -63,7 +63,7 @@ async def test_an_entry_of_33_mb_that_a_dead_consumer_left_is_taken_over(
 
     consumer = Consumer(
         stream,
-        url=numbered(url, protocol),
+        url=with_protocol(url, protocol),
         group="g",
         claim=SHORT,
         on_event=events,
@@ -75,10 +75,10 @@ async def test_an_entry_of_33_mb_that_a_dead_consumer_left_is_taken_over(
 
 
 @pytest.mark.parametrize("way", ["next", "take", "loop", "batches"])
-async def test_it_is_handed_out_in_every_way(
+async def test_a_claimed_entry_of_33_mb_is_handed_out_by_every_call(
     url: str, stream: str, redis: Any, way: str
 ) -> None:
-    await left_behind(redis, stream, 1, LARGE)
+    await leave_pending(redis, stream, 1, LARGE)
     async with Consumer(stream, url=url, group="g", claim=SHORT) as consumer:
         async with asyncio.timeout(10):
             [message] = [each async for each in first(consumer, way)]
@@ -103,10 +103,10 @@ async def first(consumer: Consumer[bytes], way: str) -> AsyncIterator[Message[by
                 break
 
 
-async def test_a_user_who_may_not_unblock_has_it_a_little_later(
+async def test_without_permission_to_unblock_a_large_entry_is_delivered_later(
     url: str, stream: str, redis: Any
 ) -> None:
-    await left_behind(redis, stream, 1, LARGE)
+    await leave_pending(redis, stream, 1, LARGE)
     user = f"u-{stream}"
     rules = ("on", ">secret", "~*", "&*", "+@all", "-client|unblock")
     await redis.execute_command("ACL", "SETUSER", user, *rules)
@@ -120,15 +120,15 @@ async def test_a_user_who_may_not_unblock_has_it_a_little_later(
         await redis.acl_deluser(user)
 
 
-async def test_of_what_was_taken_over_and_does_not_fit_others_have_the_rest(
+async def test_claimed_entries_that_do_not_fit_are_handled_by_other_consumers(
     url: str, stream: str, redis: Any
 ) -> None:
-    """One consumer has room for four; the lease would not end before the test does."""
-    await left_behind(redis, stream, 12, MB)
+    """Each consumer prefetches up to four; the lease is longer than the test."""
+    await leave_pending(redis, stream, 12, MB)
     lease = Claim(idle=20, interval=0.1)
     full = asyncio.Event()
     ids: list[str] = []
-    # The lease of the dead one has ended.
+    # The lease of the dead consumer has ended.
     listed = await redis.xpending_range(stream, "g", "-", "+", 12)
     names = [line["message_id"] for line in listed]
     await redis.xclaim(stream, "g", "dead", 0, names, idle=20_000, justid=True)
@@ -137,11 +137,11 @@ async def test_of_what_was_taken_over_and_does_not_fit_others_have_the_rest(
         ids.append(str(message.id))
         await full.wait()
 
-    async def had(count: int) -> bool:
+    async def has_received(count: int) -> bool:
         return len(ids) >= count
 
     one, two, three = (
-        Consumer(stream, url=url, group="g", claim=lease, prefetch=SMALL_ROOM)
+        Consumer(stream, url=url, group="g", claim=lease, prefetch=SMALL_PREFETCH)
         for _ in range(3)
     )
     async with (
@@ -150,7 +150,7 @@ async def test_of_what_was_taken_over_and_does_not_fit_others_have_the_rest(
         running(three, handle, concurrency=100),
     ):
         try:
-            await eventually(lambda: had(3))
+            await eventually(lambda: has_received(3))
             for consumer in (one, two, three):
                 assert consumer.statistics().in_hand <= 4
         finally:
@@ -162,25 +162,25 @@ async def test_of_what_was_taken_over_and_does_not_fit_others_have_the_rest(
 # -- the first reads -------------------------------------------------------------------
 
 
-async def most_in_hand(consumer: Consumer[bytes], redis: Any, stream: str) -> int:
-    """Have a hundred workers hold what they get; gives how much that is in the end."""
-    held, let_go = 0, asyncio.Event()
+async def most_held(consumer: Consumer[bytes], redis: Any, stream: str) -> int:
+    """Let a hundred workers hold their messages; return the number held in the end."""
+    held, may_end = 0, asyncio.Event()
 
     async def handle(_: Message[bytes]) -> None:
         nonlocal held
         held += 1
-        await let_go.wait()
+        await may_end.wait()
 
     async with running(consumer, handle, concurrency=100):
         await eventually(lambda: is_quiet(redis))
         most = consumer.statistics().in_hand
-        let_go.set()
+        may_end.set()
     assert held > 0
     return most
 
 
 async def is_quiet(redis: Any, seconds: float = 0.3) -> bool:
-    """Whether the server sent next to nothing for a while."""
+    """Return whether the server has sent almost nothing for a while."""
     before = (await redis.info("stats"))["total_net_output_bytes"]
     await asyncio.sleep(seconds)
     after = (await redis.info("stats"))["total_net_output_bytes"]
@@ -189,39 +189,44 @@ async def is_quiet(redis: Any, seconds: float = 0.3) -> bool:
 
 @PROTOCOLS
 @pytest.mark.parametrize("mode", [REALTIME, RESUMABLE, LOAD_BALANCED])
-async def test_a_hundred_workers_do_not_read_a_hundred_mb_into_a_room_of_four(
+async def test_a_hundred_workers_do_not_prefetch_a_hundred_mb_where_four_are_allowed(
     url: str, stream: str, redis: Any, mode: Mode, protocol: int
 ) -> None:
     async with Producer(url) as producer:
         for _ in range(50):
             await producer.send(stream, bytes(MB))
     consumer = Consumer(
-        stream, url=numbered(url, protocol), **options(mode), prefetch=SMALL_ROOM
+        stream,
+        url=with_protocol(url, protocol),
+        **options(mode),
+        prefetch=SMALL_PREFETCH,
     )
-    assert await most_in_hand(consumer, redis, stream) <= 4
+    assert await most_held(consumer, redis, stream) <= 4
 
 
-async def test_of_several_shards_each_first_read_brings_one(
+async def test_the_first_read_of_several_shards_returns_one_entry_per_shard(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, sharder=RoundRobin(3)) as producer:
         for _ in range(60):
             await producer.send(stream, bytes(MB))
-    consumer = Consumer(stream, url=url, group="g", start=EARLIEST, prefetch=SMALL_ROOM)
-    # Each read may go over the room by one a shard.
-    assert await most_in_hand(consumer, redis, stream) <= 4 + 2
+    consumer = Consumer(
+        stream, url=url, group="g", start=EARLIEST, prefetch=SMALL_PREFETCH
+    )
+    # Each read may exceed the bound by one entry per shard.
+    assert await most_held(consumer, redis, stream) <= 4 + 2
 
 
-async def test_what_was_pending_for_us_is_read_again_as_it_fits(
+async def test_own_pending_entries_are_read_again_only_as_they_fit(
     url: str, stream: str, redis: Any
 ) -> None:
-    await left_behind(redis, stream, 50, MB, name="me")
-    consumer = Consumer(stream, url=url, group="g", name="me", prefetch=SMALL_ROOM)
-    assert await most_in_hand(consumer, redis, stream) <= 4
+    await leave_pending(redis, stream, 50, MB, name="me")
+    consumer = Consumer(stream, url=url, group="g", name="me", prefetch=SMALL_PREFETCH)
+    assert await most_held(consumer, redis, stream) <= 4
 
 
-async def test_all_of_it_is_handled(url: str, stream: str, redis: Any) -> None:
-    await left_behind(redis, stream, 30, MB, name="me")
+async def test_all_large_entries_are_handled(url: str, stream: str, redis: Any) -> None:
+    await leave_pending(redis, stream, 30, MB, name="me")
     async with Producer(url) as producer:
         for _ in range(30):
             await producer.send(stream, bytes(MB))
@@ -229,7 +234,7 @@ async def test_all_of_it_is_handled(url: str, stream: str, redis: Any) -> None:
     async def handle(_: Message[bytes]) -> None:
         await asyncio.sleep(0)
 
-    consumer = Consumer(stream, url=url, group="g", name="me", prefetch=SMALL_ROOM)
+    consumer = Consumer(stream, url=url, group="g", name="me", prefetch=SMALL_PREFETCH)
     async with running(consumer, handle, concurrency=100):
         await eventually(lambda: handled(redis, stream, 60))
     assert await pending(redis, stream, "g") == 0

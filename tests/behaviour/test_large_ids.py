@@ -1,4 +1,4 @@
-"""Ids are two unsigned 64-bit numbers, and nothing narrows them on the way."""
+"""Large ids: an id is two unsigned 64-bit numbers, which are never narrowed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from support.waiting import numbers, pending, read
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]
 MODES = [REALTIME, *GROUP_MODES]
-MOST = 2**64 - 1
+MAX_PART = 2**64 - 1
 IDS = [
     EntryId(5, 65535),
     EntryId(5, 65536),
     EntryId(5, 2**32),
     EntryId(5, 2**53 + 1),
-    EntryId(5, MOST),
+    EntryId(5, MAX_PART),
     EntryId(2**53 + 1, 0),
-    EntryId(MOST, 0),
-    EntryId(MOST, 2**63),
-    EntryId(MOST, MOST - 1),
+    EntryId(MAX_PART, 0),
+    EntryId(MAX_PART, 2**63),
+    EntryId(MAX_PART, MAX_PART - 1),
 ]
 
 
@@ -46,10 +46,10 @@ async def write(redis: Any, stream: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_they_are_read_in_order_and_acknowledged(
+async def test_large_ids_are_read_in_order_and_acknowledged(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
-    """SeaStreamer's W19: 16 bits for the second half, and a dead consumer above it."""
+    """SeaStreamer's W19: the second half had 16 bits; above that, consumers crashed."""
     await write(redis, stream)
     async with Consumer(
         stream, url=url, mode=mode, group=grouped(mode), start=EARLIEST
@@ -57,8 +57,8 @@ async def test_they_are_read_in_order_and_acknowledged(
         messages = await read(consumer, len(IDS))
         assert [message.id for message in messages] == IDS
         assert numbers(messages) == list(range(len(IDS)))
-        # The very last id that there is.
-        await redis.xadd(stream, {"msg": "99"}, id=f"{MOST}-{MOST}")
+        # The highest possible id.
+        await redis.xadd(stream, {"msg": "99"}, id=f"{MAX_PART}-{MAX_PART}")
         [last] = await read(consumer, 1)
         assert last.id == EntryId.MAX
     if mode is not REALTIME:
@@ -66,12 +66,12 @@ async def test_they_are_read_in_order_and_acknowledged(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_start_at_one_of_them_is_inclusive(
+async def test_a_start_at_a_large_id_is_inclusive(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     await write(redis, stream)
     for number, id_ in enumerate(IDS):
-        # A group of its own each, since a group's start is fixed when it is made.
+        # Each has its own group, since a group's start is fixed when it is created.
         group = None if mode is REALTIME else f"g{number}"
         async with Consumer(
             stream, url=url, mode=mode, group=group, start=id_
@@ -81,7 +81,7 @@ async def test_a_start_at_one_of_them_is_inclusive(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_latest_is_behind_them(
+async def test_latest_is_after_large_ids(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     await write(redis, stream)
@@ -95,7 +95,7 @@ async def test_latest_is_behind_them(
 
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
-async def test_they_are_recovered_after_a_crash(
+async def test_entries_with_large_ids_are_recovered_after_a_crash(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     await write(redis, stream)
@@ -108,7 +108,9 @@ async def test_they_are_recovered_after_a_crash(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_they_are_taken_over(url: str, stream: str, redis: Any) -> None:
+async def test_entries_with_large_ids_are_claimed(
+    url: str, stream: str, redis: Any
+) -> None:
     await write(redis, stream)
     await redis.xgroup_create(stream, "g", "0")
     await redis.xreadgroup("g", "dead", {stream: ">"}, count=len(IDS))
@@ -120,7 +122,9 @@ async def test_they_are_taken_over(url: str, stream: str, redis: Any) -> None:
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_their_leases_are_renewed(url: str, stream: str, redis: Any) -> None:
+async def test_leases_of_entries_with_large_ids_are_renewed(
+    url: str, stream: str, redis: Any
+) -> None:
     await write(redis, stream)
     claim = Claim(idle=0.3, interval=0.1)
     async with Consumer(stream, url=url, group="g", name="one", claim=claim) as one:

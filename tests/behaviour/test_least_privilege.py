@@ -1,4 +1,4 @@
-"""The users of docs/security.md: what they may do is enough, and none of it too much.
+"""Permissions in docs/security.md: they are enough, and each of them is needed.
 
 The lines and tables are taken from the page itself.
 """
@@ -25,7 +25,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 
 
 class Role(NamedTuple):
-    """One of the page's users: the words it has, and the rows of those it may have."""
+    """A role of the page: the words of its line, and the rows of its optional words."""
 
     words: list[str]
     rows: list[list[str]]
@@ -51,7 +51,7 @@ def read_page() -> dict[str, Role]:
 
 ROLES = read_page()
 
-# What a role can do with its line alone, and what it can do with all words.
+# The scenarios that a role can run with its line alone, and others with all words.
 PLAIN: dict[str, list[Scenario]] = {
     "producer": [roles.sends, roles.sends_to_shards],
     "reader": [roles.reads],
@@ -101,8 +101,8 @@ RESTARTS = roles.reads_after_a_restart
 UNABLE = (AssertionError, TimeoutError)
 SILENT = Without(WAITS)
 
-# By role, what leaving out one word does; a word that nothing here is said of is one
-# too much, or one that nobody has tried.
+# By role, the effect of leaving out one word. A word that is not listed here is not
+# needed, or not tested.
 EFFECTS: dict[str, dict[str, Without]] = {
     "producer": {
         "~orders": Without(roles.sends, SendFailed, "send_failed", named=False),
@@ -203,8 +203,8 @@ def all_words(role: Role) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have dead consumers removed after less than ten seconds."""
+def _quick_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let dead consumers be removed after less than ten seconds."""
     monkeypatch.setattr(dead_consumers, "_LEAST_IDLE", 0.1)
 
 
@@ -230,13 +230,13 @@ def enter(url: str, stream: str, redis: Any, events: Events) -> Enter:
 
 
 async def known_words(redis: Any, words: Sequence[str]) -> list[str]:
-    """Those that this server knows: WAITAOF is none of Redis 7.0's commands."""
+    """Return the words that this server knows: Redis 7.0 has no WAITAOF."""
     blocking = {str(name) for name in await redis.acl_cat("blocking")}
     return [word for word in words if word != "+waitaof" or "b'waitaof'" in blocking]
 
 
 async def denied(redis: Any, user: str) -> set[str]:
-    """What a user has been refused: commands, keys and channels."""
+    """Return the commands, keys and channels that a user has been refused."""
     log = await redis.execute_command("ACL", "LOG", 128)
     found = set()
     for line in log:
@@ -249,9 +249,11 @@ async def denied(redis: Any, user: str) -> set[str]:
 
 
 CASES = [
-    pytest.param(scenario, words, anyway, id=f"{name}-{scenario.__name__}-{kind}")
+    pytest.param(
+        scenario, words, refused_anyway, id=f"{name}-{scenario.__name__}-{kind}"
+    )
     for name, role in ROLES.items()
-    for kind, words, anyway, scenarios in (
+    for kind, words, refused_anyway, scenarios in (
         ("at least", role.words, None, PLAIN[name]),
         ("in full", all_words(role), {"waitaof"}, PLAIN[name] + MORE[name]),
     )
@@ -259,23 +261,23 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("scenario", "words", "anyway"), CASES)
+@pytest.mark.parametrize(("scenario", "words", "refused_anyway"), CASES)
 async def test_a_role_can_run_its_scenarios(
     scenario: Scenario,
     words: list[str],
-    anyway: set[str] | None,
+    refused_anyway: set[str] | None,
     redis: Any,
     enter: Enter,
 ) -> None:
-    """With the line alone; and with all words, when nothing at all is refused it."""
+    """With the line alone; and with all words, when nothing at all is refused."""
     await redis.execute_command("ACL", "LOG", "RESET")
     async with enter(words) as context:
         await scenario(context)
         refused = await denied(redis, context.user)
-    assert anyway is None or refused <= anyway
+    assert refused_anyway is None or refused <= refused_anyway
 
 
-def test_the_page_has_what_is_tried_here_and_nothing_else() -> None:
+def test_the_page_lists_exactly_the_permissions_that_are_tested_here() -> None:
     assert ROLES.keys() == PLAIN.keys() == MORE.keys() == EFFECTS.keys()
     for name, role in ROLES.items():
         assert {*all_words(role)} - {"-@all"} == {*EFFECTS[name]}
@@ -285,11 +287,13 @@ def test_the_page_has_what_is_tried_here_and_nothing_else() -> None:
     ("name", "word"),
     [(name, word) for name, effects in EFFECTS.items() for word in effects],
 )
-async def test_no_word_can_be_left_out_without_the_effect_that_is_reported(
+async def test_leaving_out_any_permission_has_its_expected_effect(
     name: str, word: str, redis: Any, tmp_path: Path, enter: Enter
 ) -> None:
     if word == "+waitaof":
-        pytest.skip("test_durable_sends.py tries it, on a server that has a file")
+        pytest.skip(
+            "test_durable_sends.py tests it, on a server that has an append-only file"
+        )
     effect = EFFECTS[name][word]
     left = [other for other in all_words(ROLES[name]) if other != word]
     await redis.execute_command("ACL", "LOG", "RESET")
@@ -297,11 +301,11 @@ async def test_no_word_can_be_left_out_without_the_effect_that_is_reported(
     async with enter(left) as context:
         try:
             await effect.scenario(context)
-        except Exception as raised:  # noqa: BLE001 - looked at below
+        except Exception as raised:  # noqa: BLE001 - checked below
             error = raised
         refused = await denied(redis, context.user)
         reported = [str(e) for e in context.events if e.name == effect.event]
-    # Whatever it brings, it is this word that is missing.
+    # Whatever the effect is, this word is the cause.
     assert refused
     command = word.removeprefix("+")
     if word.startswith("+"):
@@ -315,15 +319,15 @@ async def test_no_word_can_be_left_out_without_the_effect_that_is_reported(
 
 
 def assert_named(command: str, text: str) -> None:
-    """In the server's words, or in Penstock's, where an old one leaves it open."""
+    """Check the server's text, or Penstock's where an old server names no command."""
     assert "NOPERM" in text
     assert command.partition("|")[0] in text.lower()
 
 
-# -- what the page says besides --------------------------------------------------------
+# -- other statements of the page ------------------------------------------------------
 
 
-async def test_a_selector_keeps_a_consumer_from_sending_to_its_stream(
+async def test_a_selector_prevents_a_consumer_from_sending_to_its_stream(
     redis: Any, enter: Enter
 ) -> None:
     major = (await redis.info("server"))["redis_version"].partition(".")[0]
@@ -339,7 +343,7 @@ async def test_a_selector_keeps_a_consumer_from_sending_to_its_stream(
             await redis.delete(context.stream, f"{context.stream}.dead")
 
 
-async def test_a_producer_that_may_only_write_can_read_nothing(
+async def test_a_producer_can_send_if_it_may_only_write_to_its_keys(
     redis: Any, enter: Enter
 ) -> None:
     major = (await redis.info("server"))["redis_version"].partition(".")[0]
@@ -352,7 +356,9 @@ async def test_a_producer_that_may_only_write_can_read_nothing(
         await roles.sends_to_shards(context)
 
 
-async def test_a_transaction_needs_scripts_and_what_it_does(enter: Enter) -> None:
+async def test_a_transaction_works_with_scripts_and_the_permissions_of_its_commands(
+    enter: Enter,
+) -> None:
     words = [*ROLES["consumer"].words, "+hincrby", "+hget"]
     words += ["~orders.totals", "~orders.counted"]
     async with enter([*words, "+eval", "+evalsha", "+type"]) as context:
@@ -360,10 +366,10 @@ async def test_a_transaction_needs_scripts_and_what_it_does(enter: Enter) -> Non
         assert not context.reported("transaction_broken")
 
 
-async def test_without_its_acknowledgement_a_letter_is_written_once(
+async def test_without_permission_to_acknowledge_a_dead_letter_is_written_once(
     redis: Any, enter: Enter
 ) -> None:
-    """The script's copy stays, and is not made again when it is tried again."""
+    """The script's copy stays, and is not repeated when the script is retried."""
     words = [word for word in all_words(ROLES["consumer"]) if word != "+xack"]
     async with enter(words) as context:
         before = await calls(redis, "xack")
@@ -383,10 +389,10 @@ async def test_without_its_acknowledgement_a_letter_is_written_once(
 
 
 @pytest.mark.parametrize("missing", ["+hkeys", "+hdel"])
-async def test_what_is_said_to_be_not_stored_is_not(
+async def test_messages_whose_send_failed_are_not_stored(
     missing: str, redis: Any, enter: Enter
 ) -> None:
-    """Also where what is refused is only the forgetting of old notes."""
+    """Also if only the deletion of old notes is refused."""
     words = [word for word in all_words(ROLES["producer"]) if word != missing]
     async with enter(words) as context, context.producer(idempotent=True) as producer:
         stored = 0
@@ -396,7 +402,7 @@ async def test_what_is_said_to_be_not_stored_is_not(
         assert await redis.xlen(context.stream) == stored < 15
 
 
-async def test_a_word_taken_away_for_a_while_loses_nothing(
+async def test_permissions_that_are_revoked_for_a_while_lose_nothing(
     redis: Any, enter: Enter
 ) -> None:
     words = all_words(ROLES["consumer"])
@@ -423,7 +429,7 @@ async def test_a_word_taken_away_for_a_while_loses_nothing(
                     await consumer.next()
 
 
-async def test_a_password_is_rotated_without_a_gap(
+async def test_a_password_can_be_rotated_without_an_interruption(
     url: str, redis: Any, enter: Enter
 ) -> None:
     async with (
@@ -438,7 +444,7 @@ async def test_a_password_is_rotated_without_a_gap(
         async with again.consumer() as new:
             await redis.execute_command(*change, "<secret")
             await context.add(0)
-            # Connections that are open stay so.
+            # Open connections stay open.
             assert await old.next(timeout=0.2) or await new.next(timeout=1)
             await context.cut()
             await eventually(lambda: _is_reported(context, "access_refused"))
@@ -453,10 +459,10 @@ async def _is_reported(context: Context, name: str) -> bool:
     return context.reported(name)
 
 
-async def test_dead_letters_and_trimming_are_the_other_pages(
+async def test_the_permissions_of_all_three_pages_are_enough_for_an_operator(
     url: str, stream: str, redis: Any
 ) -> None:
-    """An operator with the words of all three pages can do everything."""
+    """The permissions for dead letters and for trimming are on other pages."""
     docs = Path(__file__).parents[2] / "docs"
     rules = list(all_words(ROLES["operator"]))
     for page in ("dead-letters.md", "retention.md"):

@@ -37,7 +37,7 @@ async def send(url: str, stream: str, *values: int) -> list[EntryId]:
         return [receipt.id for receipt in await asyncio.gather(*futures)]
 
 
-async def test_two_consumers_share_and_nothing_is_handled_twice(
+async def test_two_consumers_share_messages_and_handle_none_twice(
     url: str, stream: str, redis: Any
 ) -> None:
     seen: dict[str, list[int]] = {"a": [], "b": []}
@@ -69,7 +69,7 @@ async def test_a_new_group_starts_with_the_backlog(url: str, stream: str) -> Non
         assert numbers(await read(consumer, 3)) == [1, 2, 3]
 
 
-async def test_latest_sees_what_is_sent_after_opening_and_no_more(
+async def test_latest_delivers_only_what_is_sent_after_opening(
     url: str, stream: str
 ) -> None:
     await send(url, stream, 1, 2, 3)
@@ -80,7 +80,7 @@ async def test_latest_sees_what_is_sent_after_opening_and_no_more(
 
 
 @pytest.mark.parametrize("start", [EARLIEST, LATEST])
-async def test_opened_before_the_first_message_it_misses_nothing(
+async def test_a_consumer_that_opens_before_the_first_message_misses_nothing(
     url: str, stream: str, start: Start
 ) -> None:
     async with Consumer(stream, url=url, group="g", start=start) as consumer:
@@ -108,7 +108,7 @@ async def test_a_start_is_inclusive_by_id_by_text_and_by_time(
             assert numbers(await read(consumer, 2)) == [2, 3], name
 
 
-async def test_an_old_group_goes_on_where_it_was_whatever_start_says(
+async def test_an_existing_group_continues_at_its_position_whatever_start_is(
     url: str, stream: str
 ) -> None:
     await send(url, stream, 1, 2)
@@ -119,7 +119,7 @@ async def test_an_old_group_goes_on_where_it_was_whatever_start_says(
         assert numbers(await read(consumer, 1)) == [3]
 
 
-async def test_without_mkstream_a_missing_stream_is_an_error_on_opening(
+async def test_without_mkstream_opening_on_a_missing_stream_raises(
     url: str, stream: str, redis: Any
 ) -> None:
     consumer = Consumer(stream, url=url, group="g", mkstream=False)
@@ -132,7 +132,9 @@ async def test_without_mkstream_a_missing_stream_is_an_error_on_opening(
         assert numbers(await read(consumer, 1)) == [0]
 
 
-async def test_several_streams_come_through_one_consumer(url: str, stream: str) -> None:
+async def test_one_consumer_receives_messages_of_several_streams(
+    url: str, stream: str
+) -> None:
     names = [f"{stream}:{n}" for n in range(5)]
     async with Consumer(*names, url=url, group="g") as consumer:
         for name in names:
@@ -141,7 +143,9 @@ async def test_several_streams_come_through_one_consumer(url: str, stream: str) 
     assert Counter(message.stream for message in messages) == dict.fromkeys(names, 2)
 
 
-async def test_several_loops_on_one_consumer_share(url: str, stream: str) -> None:
+async def test_several_loops_on_one_consumer_share_its_messages(
+    url: str, stream: str
+) -> None:
     seen: list[int] = []
 
     async def loop(consumer: Consumer[bytes]) -> None:
@@ -162,7 +166,9 @@ async def test_several_loops_on_one_consumer_share(url: str, stream: str) -> Non
     assert sorted(seen) == list(range(500))
 
 
-async def test_next_gives_none_when_time_is_up(url: str, stream: str) -> None:
+async def test_next_returns_none_when_its_timeout_is_over(
+    url: str, stream: str
+) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
         assert await consumer.next(timeout=0.02) is None
         assert await consumer.next(timeout=timedelta(milliseconds=1)) is None
@@ -173,7 +179,9 @@ async def test_next_gives_none_when_time_is_up(url: str, stream: str) -> None:
         assert message.payload == b"1"
 
 
-async def test_next_without_waiting_takes_what_is_there(url: str, stream: str) -> None:
+async def test_next_with_a_timeout_of_0_returns_a_prefetched_message(
+    url: str, stream: str
+) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g") as consumer:
         async with asyncio.timeout(5):
@@ -182,7 +190,7 @@ async def test_next_without_waiting_takes_what_is_there(url: str, stream: str) -
         assert message.payload == b"1"
 
 
-async def test_a_cancelled_next_takes_no_message(
+async def test_a_cancelled_next_loses_no_message(
     url: str, stream: str, redis: Any
 ) -> None:
     """Cancelled at any moment around an arrival, hundreds of times."""
@@ -223,7 +231,7 @@ async def test_payloads_are_typed(url: str, stream: str) -> None:
         )
 
 
-async def test_what_can_t_be_decoded_says_why_without_quoting_it(
+async def test_an_undecodable_message_is_reported_with_a_reason_but_not_quoted(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await redis.xadd(stream, {"msg": '{"id":"canary"}'})
@@ -239,7 +247,9 @@ async def test_what_can_t_be_decoded_says_why_without_quoting_it(
     assert "canary" not in "".join(map(str, events))
 
 
-async def test_a_message_tells_all_about_itself(url: str, stream: str) -> None:
+async def test_a_message_has_its_id_time_stream_key_headers_and_attempt(
+    url: str, stream: str
+) -> None:
     async with Producer(url) as producer:
         receipt = await producer.send(stream, b"x", key="k", headers={"a": "1"})
     async with Consumer(stream, url=url, group="g") as consumer:
