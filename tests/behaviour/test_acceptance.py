@@ -298,7 +298,7 @@ WORKER = """
 async def test_t7_after_a_kill_only_uncommitted_messages_are_redelivered(
     url: str, stream: str, redis: Any, mode: Mode, policy: AutoCommit
 ) -> None:
-    """The consumer that never commits has acked all five: an ack is not enough."""
+    """The one that never commits has acked all five: an ack alone is not enough."""
 
     def consumer(name: str) -> Consumer[bytes]:
         group = f"{stream}{name}"

@@ -39,12 +39,12 @@ async def test_a_loop_acknowledges_a_message_when_it_asks_for_the_next_one(
         count = 0
         async for _ in consumer:
             count += 1
-            await eventually(lambda: is_pending(redis, stream, 4 - count))
+            await eventually(lambda: are_pending(redis, stream, 4 - count))
             if count == 3:
                 break
 
 
-async def is_pending(redis: Any, stream: str, count: int) -> bool:
+async def are_pending(redis: Any, stream: str, count: int) -> bool:
     return await pending(redis, stream, "g") == count
 
 
@@ -173,7 +173,7 @@ async def test_wait_for_around_next_acknowledges_like_next_itself(
     async with Consumer(stream, url=url, group="g", commit=at_once) as consumer:
         for done in range(3):
             await asyncio.wait_for(consumer.next(), 5)
-            await eventually(lambda: is_pending(redis, stream, 3 - done))
+            await eventually(lambda: are_pending(redis, stream, 3 - done))
 
 
 async def test_a_handler_that_raises_leaves_its_message_unacknowledged(
@@ -333,7 +333,7 @@ async def test_an_ack_arrives_within_the_interval_while_a_read_is_blocked(
         # The stream is quiet now, and the reader is in a blocking read.
         start = time.monotonic()
         message.ack()
-        await eventually(lambda: is_pending(redis, stream, 0))
+        await eventually(lambda: are_pending(redis, stream, 0))
         taken = time.monotonic() - start
     assert 0.09 < taken < 0.15
 
@@ -352,7 +352,7 @@ async def test_acks_are_sent_at_once_when_max_pending_is_reached(
         await asyncio.sleep(0.05)  # long enough for a write that must not happen
         assert await pending(redis, stream, "g") == 100
         messages[99].ack()
-        await eventually(lambda: is_pending(redis, stream, 0))
+        await eventually(lambda: are_pending(redis, stream, 0))
 
 
 async def test_the_outcomes_of_a_batch_share_one_command_per_shard(

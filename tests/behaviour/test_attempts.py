@@ -363,13 +363,13 @@ async def test_in_an_outage_suspected_messages_wait_and_others_are_handled(
     await send(url, stream, *range(3, 8))
     seen: list[int] = []
 
-    async def eight() -> bool:
+    async def all_are_read() -> bool:
         # They are only read so far; the last one is handed out at the end.
         return len(await deliveries(redis, stream, "g")) == 8
 
     async def handle(message: Message[bytes]) -> None:
         if message.payload == b"0":
-            await eventually(eight)
+            await eventually(all_are_read)
             await between.stop()
         seen.append(int(message.payload))
 

@@ -41,14 +41,14 @@ async def read_the_rest(url: str, stream: str, redis: Any) -> list[bytes]:
     async def handle(message: Message[bytes]) -> None:
         rest.append(message.payload)
 
-    async def over() -> bool:
+    async def all_handled() -> bool:
         [group] = await redis.xinfo_groups(stream)
         last = (await redis.xinfo_stream(stream))["last-generated-id"]
         return not group["pending"] and group["last-delivered-id"] == last
 
     async with Consumer(stream, url=url, group="g", start=EARLIEST) as consumer:
         run = asyncio.create_task(consumer.run(handle))
-        await eventually(over)
+        await eventually(all_handled)
         assert consumer.statistics().in_hand == 0
         await consumer.aclose()
         await run
@@ -424,7 +424,7 @@ async def test_transactions_can_be_cancelled(
 
             await storm.over(applies, times=250, cancel=21)
 
-        async def over() -> bool:
+        async def all_handled() -> bool:
             return bool(await redis.hlen(out) == 300)
 
         async def handle(message: Message[bytes]) -> None:
@@ -433,7 +433,7 @@ async def test_transactions_can_be_cancelled(
 
         async with Consumer(stream, url=url, group="g", name="me") as consumer:
             run = asyncio.create_task(consumer.run(handle))
-            await eventually(over)
+            await eventually(all_handled)
             await consumer.aclose()
             await run
         assert await pending(redis, stream, "g") == 0

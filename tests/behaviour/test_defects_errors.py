@@ -140,7 +140,7 @@ async def test_w1_a_server_that_becomes_read_only_is_waited_for_without_a_busy_l
             await asyncio.sleep(1)  # the second in which reads are counted
             assert await calls(redis, "xreadgroup") - before <= 5
             # Each attempt has a new connection, and all of them are one outage. There
-            # may be one before it, since a server may close blocked connections.
+            # may be an earlier one, since a server may close blocked connections.
             lost = events.named("connection_lost")
             assert len(lost) in {1, 2}
             assert len(events.named("reconnected")) == len(lost) - 1

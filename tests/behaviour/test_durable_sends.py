@@ -109,18 +109,18 @@ async def check_confirmations(
 async def test_one_wait_covers_all_messages_of_a_write(
     url: str, stream: str, redis: Any
 ) -> None:
-    async def waits() -> int:
+    async def wait_calls() -> int:
         stats = await redis.info("commandstats")
         return int(stats.get("cmdstat_wait", {}).get("calls", 0))
 
     async with Producer(url) as producer:
         await producer.send(stream, b"warm")
-        before = await waits()
+        before = await wait_calls()
         outcomes = await producer.send_many(
             stream, [b"x"] * 300, replicas=1, timeout=0.5
         )
         assert {type(outcome) for outcome in outcomes} == {NotDurable}
-        assert 1 <= await waits() - before <= 3
+        assert 1 <= await wait_calls() - before <= 3
     assert await redis.xlen(stream) == 301
 
 

@@ -1,4 +1,4 @@
-"""A forked child can't use what its parent has open, and does it no harm."""
+"""Forking: a child can't use its parent's connections, nor does it disturb them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from support.events import Events
 from support.waiting import numbers, read
 
 
-def forked() -> int:
-    """Fork; 0 in the child."""
+def fork() -> int:
+    """Fork; return 0 in the child."""
     with warnings.catch_warnings():
-        # Python 3.12 warns of it where there are threads.
+        # Python 3.12 warns about forking where there are threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
 async def in_child(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Have something done in a forked child, in a loop of its own; gives its status.
+    """Run a coroutine in a forked child, in a new event loop; return the exit status.
 
-    The parent's loop is none that a child could go on with, says asyncio.
+    asyncio does not allow a child to continue the parent's loop.
     """
-    child = forked()
+    child = fork()
     if not child:
         try:
             asyncio.run(work())
-        except BaseException:  # noqa: BLE001 - nothing of the test runs on in the child
+        except BaseException:  # noqa: BLE001 - the test must not go on in the child
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
@@ -42,24 +42,24 @@ async def in_child(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-async def goes_on(
+async def check_it_still_works(
     producer: Producer, consumer: Consumer[bytes], stream: str, start: int
 ) -> None:
-    """The parent sends and handles as if nothing had been."""
+    """Check that the parent sends and handles messages as before."""
     for number in range(start, start + 100):
         await producer.enqueue(stream, b"%d" % number)
     await producer.flush()
     assert numbers(await read(consumer, 100)) == [*range(start, start + 100)]
 
 
-async def test_a_child_is_told_and_the_parent_goes_on(
+async def test_calls_in_a_child_raise_closed_error_and_the_parent_continues(
     url: str, stream: str, events: Events
 ) -> None:
     async with (
         Producer(url, on_event=events, retention=KEEP_ALL) as producer,
         Consumer(stream, url=url, group="g", on_event=events) as consumer,
     ):
-        await goes_on(producer, consumer, stream, 0)
+        await check_it_still_works(producer, consumer, stream, 0)
 
         async def child() -> None:
             for call in (
@@ -76,11 +76,13 @@ async def test_a_child_is_told_and_the_parent_goes_on(
                 producer.enqueue_nowait(stream, b"child")
 
         assert await in_child(child) == 0
-        await goes_on(producer, consumer, stream, 100)
+        await check_it_still_works(producer, consumer, stream, 100)
     assert {event.name for event in events} <= {"shard_found"}
 
 
-async def test_a_child_can_have_its_own(url: str, stream: str, redis: Any) -> None:
+async def test_a_child_can_open_its_own_producer(
+    url: str, stream: str, redis: Any
+) -> None:
     async with Producer(url) as producer:
         await producer.send(stream, b"parent")
 
@@ -93,13 +95,15 @@ async def test_a_child_can_have_its_own(url: str, stream: str, redis: Any) -> No
     assert await redis.xlen(stream) == 3
 
 
-async def test_an_admin_of_the_parent_says_so_too(url: str, stream: str) -> None:
-    async with admin.Admin(url) as office, Producer(url) as producer:
+async def test_an_admin_of_the_parent_raises_usage_error_in_the_child(
+    url: str, stream: str
+) -> None:
+    async with admin.Admin(url) as operator, Producer(url) as producer:
         await producer.send(stream, b"1")
 
         async def child() -> None:
             with pytest.raises(UsageError, match="open one of its own in the child"):
-                await office.trim(stream, "5-0")
+                await operator.trim(stream, "5-0")
 
         assert await in_child(child) == 0
-        await office.trim(stream, "5-0")
+        await operator.trim(stream, "5-0")

@@ -1,4 +1,4 @@
-"""What handlers may be, and that what one does stays its own."""
+"""Handlers: callables, context variables, exits, middleware and leases."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK = Retry(max_attempts=3, backoff=[0.02])
 # -- not async -------------------------------------------------------------------------
 
 
-async def test_a_plain_function_runs_in_threads_as_many_as_may(
+async def test_a_plain_function_runs_in_as_many_threads_as_concurrency_allows(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(30))
@@ -83,7 +83,7 @@ async def test_a_plain_function_may_ack_nack_and_reject(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_a_plain_function_that_raises_is_tried_again(
+async def test_a_plain_function_that_raises_is_retried(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -136,7 +136,7 @@ class Counter:
         self.count += by
 
 
-async def test_any_callable_will_do(url: str, stream: str, redis: Any) -> None:
+async def test_any_callable_can_be_a_handler(url: str, stream: str, redis: Any) -> None:
     counter = Counter()
     for handler in (
         counter,
@@ -150,7 +150,7 @@ async def test_any_callable_will_do(url: str, stream: str, redis: Any) -> None:
     assert counter.count == 3
 
 
-async def test_what_can_t_be_called_is_refused(url: str, stream: str) -> None:
+async def test_a_handler_that_can_t_be_called_is_refused(url: str, stream: str) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
         with pytest.raises(ConfigurationError, match="can't be called"):
             await consumer.run("handler")  # type: ignore[call-overload]
@@ -160,7 +160,7 @@ async def test_what_can_t_be_called_is_refused(url: str, stream: str) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_what_a_handler_sets_in_its_context_the_next_does_not_see(
+async def test_context_variables_that_a_handler_sets_are_not_seen_by_the_next_one(
     url: str, stream: str, redis: Any, *, fails: bool
 ) -> None:
     await send(url, stream, *range(50))
@@ -182,7 +182,7 @@ async def test_what_a_handler_sets_in_its_context_the_next_does_not_see(
     assert len(seen) == 50 * (1 + fails)
 
 
-async def test_threads_do_not_share_a_context_either(
+async def test_handlers_in_threads_do_not_share_a_context(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(20))
@@ -197,10 +197,10 @@ async def test_threads_do_not_share_a_context_either(
     assert set(seen) == {"clean"}
 
 
-# -- exceptions that are no Exception --------------------------------------------------
+# -- base exceptions -------------------------------------------------------------------
 
 
-async def test_a_handler_that_cancels_itself_is_tried_again_like_any_other(
+async def test_a_handler_that_cancels_itself_is_retried_like_any_other(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -218,7 +218,7 @@ async def test_a_handler_that_cancels_itself_is_tried_again_like_any_other(
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_an_exit_is_raised_from_run_and_its_message_comes_again(
+async def test_an_exit_is_raised_from_run_and_its_message_is_redelivered(
     url: str, stream: str, redis: Any, kind: type[BaseException]
 ) -> None:
     await send(url, stream, 1)
@@ -241,7 +241,7 @@ async def test_a_handler_that_swallows_our_cancellation_has_handled_nothing(
     await send(url, stream, 1)
     started = asyncio.Event()
 
-    async def deaf(_: Message[bytes]) -> None:
+    async def ignores_cancellation(_: Message[bytes]) -> None:
         started.set()
         try:
             await asyncio.Event().wait()
@@ -249,7 +249,7 @@ async def test_a_handler_that_swallows_our_cancellation_has_handled_nothing(
             return
 
     async with Consumer(stream, url=url, group="g") as consumer:
-        run = asyncio.create_task(consumer.run(deaf))
+        run = asyncio.create_task(consumer.run(ignores_cancellation))
         await started.wait()
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -262,25 +262,25 @@ async def test_a_handler_that_swallows_our_cancellation_has_handled_nothing(
 # -- middleware ------------------------------------------------------------------------
 
 
-async def test_middleware_stands_around_every_attempt_the_first_outermost(
+async def test_middleware_wraps_every_attempt_and_the_first_is_the_outermost(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
-    story: list[str] = []
+    trace: list[str] = []
 
     def named(name: str) -> Any:
         async def around(message: Message[Any], call: Call[Message[Any]]) -> object:
-            story.append(f"{name} {message.attempt}")
+            trace.append(f"{name} {message.attempt}")
             try:
                 return await call(message)
             except Boom:
-                story.append(f"{name} saw it")
+                trace.append(f"{name} saw it")
                 raise
 
         return around
 
     async def handle(message: Message[bytes]) -> None:
-        story.append("handler")
+        trace.append("handler")
         if message.attempt == 1:
             raise Boom
 
@@ -294,10 +294,10 @@ async def test_middleware_stands_around_every_attempt_the_first_outermost(
     async with running(consumer, handle):
         await eventually(lambda: handled(redis, stream, 1))
     first = ["outer 1", "inner 1", "handler", "inner saw it", "outer saw it"]
-    assert story == [*first, "outer 2", "inner 2", "handler"]
+    assert trace == [*first, "outer 2", "inner 2", "handler"]
 
 
-async def test_middleware_works_around_threads_and_batches(
+async def test_middleware_wraps_handlers_in_threads_and_handlers_of_batches(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
@@ -320,7 +320,7 @@ async def test_middleware_works_around_threads_and_batches(
 # -- leases ----------------------------------------------------------------------------
 
 
-async def test_a_message_tells_what_is_left_of_its_lease(url: str, stream: str) -> None:
+async def test_a_message_knows_the_rest_of_its_lease(url: str, stream: str) -> None:
     await send(url, stream, 1)
     lease = Claim(idle=0.6)
     async with Consumer(stream, url=url, group="g", claim=lease) as consumer:
@@ -335,7 +335,7 @@ async def test_a_message_tells_what_is_left_of_its_lease(url: str, stream: str) 
         assert message.lease_left() == 0
 
 
-async def test_in_real_time_there_is_no_lease(url: str, stream: str) -> None:
+async def test_in_realtime_there_is_no_lease(url: str, stream: str) -> None:
     async with Consumer(stream, url=url, mode=REALTIME) as consumer:
         await send(url, stream, 1)
         [message] = await read(consumer, 1)
@@ -343,14 +343,14 @@ async def test_in_real_time_there_is_no_lease(url: str, stream: str) -> None:
         assert not message.lost
 
 
-async def test_after_a_takeover_the_message_is_lost_and_its_outcome_counts_not(
+async def test_a_message_that_others_claimed_is_lost_and_its_outcome_does_not_count(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     other = Redis.from_url(url)
     async with Consumer(stream, url=url, group="g", claim=Claim(idle=0.6)) as consumer:
         [message] = await read(consumer, 1)
-        # This process stands still for longer than the lease, and another takes over.
+        # This process stalls for longer than the lease, and another one claims.
         time.sleep(0.7)  # noqa: ASYNC251
         assert other.xautoclaim(stream, "g", "other", min_idle_time=600)[1]
         other.close()
@@ -360,7 +360,7 @@ async def test_after_a_takeover_the_message_is_lost_and_its_outcome_counts_not(
 
         await eventually(noticed)
         assert message.lease_left() == 0
-        assert await consumer.next(timeout=0) is None  # we come back with it
+        assert await consumer.next(timeout=0) is None  # processes the message
         assert consumer.statistics().late == 1
         await consumer.commit()
         [line] = await redis.xpending_range(stream, "g", "-", "+", 1)

@@ -1,4 +1,4 @@
-"""A handler that can't be run is refused; one whose call does nothing has failed."""
+"""Handlers that do nothing: they are refused, or their messages have failed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Generates:
     ],
 )
 @pytest.mark.parametrize("batch", [None, 10])
-async def test_what_can_t_be_run_is_refused_when_it_is_given(
+async def test_a_handler_that_can_t_be_run_is_refused_when_it_is_passed(
     url: str, stream: str, handler: Any, words: str, batch: int | None
 ) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -115,7 +115,7 @@ class Async:
         print,
     ],
 )
-async def test_whatever_takes_one_message_is_run(
+async def test_any_callable_that_takes_one_message_is_run(
     url: str, stream: str, redis: Any, handler: Any
 ) -> None:
     await send(url, stream, 1)
@@ -139,13 +139,13 @@ async def forgets_to_await(message: Any) -> Any:
     return one(message)
 
 
-async def stands_around(message: Any, call: Any) -> None:
-    """As middleware is written: what the call returned goes no further."""
+async def discards_the_result(message: Any, call: Any) -> None:
+    """Discard what the call returned, as middleware usually does."""
     await call(message)
 
 
 @pytest.mark.parametrize(
-    ("batch", "middleware"), [(None, []), (10, []), (None, [stands_around])]
+    ("batch", "middleware"), [(None, []), (10, []), (None, [discards_the_result])]
 )
 @pytest.mark.parametrize(
     "handler",
@@ -156,7 +156,7 @@ async def stands_around(message: Any, call: Any) -> None:
         forgets_to_await,
     ],
 )
-async def test_a_call_that_returns_what_nobody_runs_has_failed(  # noqa: PLR0917
+async def test_a_call_that_returns_an_unawaited_coroutine_or_a_generator_has_failed(  # noqa: PLR0917
     url: str, stream: str, redis: Any, handler: Any, batch: Any, middleware: Any
 ) -> None:
     events = Events()
@@ -168,12 +168,12 @@ async def test_a_call_that_returns_what_nobody_runs_has_failed(  # noqa: PLR0917
         await eventually(lambda: handled(redis, stream, 1))
     [event] = events.named("handler_failed")
     assert event.facts["error"] == "UsageError"
-    [(_, letter)] = await redis.xrange(f"{stream}.dead")
-    reason = b" ".join(letter.values())
+    [(_, fields)] = await redis.xrange(f"{stream}.dead")
+    reason = b" ".join(fields.values())
     assert b"nobody awaited" in reason or b"runs only if it is iterated" in reason
 
 
-async def test_so_it_is_where_middleware_returns_the_call(
+async def test_middleware_that_returns_an_unawaited_call_has_failed(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     async def forgets(message: Any, call: Any) -> Any:
@@ -195,8 +195,8 @@ async def test_so_it_is_where_middleware_returns_the_call(
 
 
 @pytest.mark.parametrize("event", [None, "created"])
-@pytest.mark.parametrize("middleware", [[], [stands_around]])
-async def test_under_a_router_too(
+@pytest.mark.parametrize("middleware", [[], [discards_the_result]])
+async def test_a_handler_of_a_router_that_returns_a_generator_has_failed(
     url: str, stream: str, redis: Any, event: str | None, middleware: Any
 ) -> None:
     events, router = Events(), Router(url, retry=ONCE)

@@ -1,4 +1,4 @@
-"""An entry may be anything that the server stores; nothing in it is believed."""
+"""Hostile entries: an entry may have any content, and none of it is trusted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENTRIES: dict[str, list[bytes]] = {
         *(b"content-type", b"text/a", b"content-type", b"text/b"),
         *(b"h", b"first", b"h", b"second"),
     ],
-    "behind": [b"h", b"first", b"key", b"a", b"h", b"second", b"msg", b"1"],
+    "body last": [b"h", b"first", b"key", b"a", b"h", b"second", b"msg", b"1"],
     "names": [
         b"msg",
         b"1",
@@ -43,8 +43,8 @@ ENTRIES: dict[str, list[bytes]] = {
     ],
     "lines": [b"msg", b"1", b"a\r\nb", b"\r\n$5\r\n", b"\x1b[31m", b"\x1b[0m"],
     "attempts": [b"msg", b"1", b"dead.attempts", b"99", b"attempt", b"99"],
-    "a letter's trail": [b"msg", b"1", *FORGED[4:]],
-    "a letter twice": dead_letter.write(FORGED, origin("elsewhere", id="9-9")),
+    "a dead letter's trail": [b"msg", b"1", *FORGED[4:]],
+    "a dead letter twice": dead_letter.write(FORGED, origin("elsewhere", id="9-9")),
     "half a trail": [b"msg", b"1", *FORGED[4:-2]],
     "a trail in front": [*FORGED[4:], b"msg", b"1"],
     "only a trail": FORGED[4:],
@@ -67,7 +67,7 @@ async def entry(request: pytest.FixtureRequest, redis: Any, stream: str) -> list
     return fields
 
 
-async def test_all_of_it_is_there_and_the_first_of_a_name_counts(
+async def test_all_fields_are_delivered_and_the_first_of_a_name_counts(
     url: str, stream: str, entry: list[bytes]
 ) -> None:
     async with Consumer(
@@ -85,7 +85,7 @@ async def test_all_of_it_is_there_and_the_first_of_a_name_counts(
     }
 
 
-async def test_attempts_are_the_server_s_and_the_dead_letter_is_a_true_one(
+async def test_attempts_are_the_server_s_and_the_dead_letter_is_a_genuine_one(
     url: str, stream: str, redis: Any, events: Events, entry: list[bytes]
 ) -> None:
     attempts: list[int] = []
@@ -94,7 +94,7 @@ async def test_attempts_are_the_server_s_and_the_dead_letter_is_a_true_one(
         attempts.append(message.attempt)
         raise Boom
 
-    async def died() -> bool:
+    async def is_dead_lettered() -> bool:
         if not await redis.exists(f"{stream}.dead"):
             return False
         return await pending(redis, stream, "g") == 0
@@ -108,7 +108,7 @@ async def test_attempts_are_the_server_s_and_the_dead_letter_is_a_true_one(
         on_event=events,
     )
     async with running(consumer, fail):
-        await eventually(died)
+        await eventually(is_dead_lettered)
     assert attempts == [1, 2]
     [letter] = await admin.dead.list(stream, url=url)
     assert (letter.stream, letter.attempts, letter.group) == (stream, 2, "g")
@@ -121,20 +121,20 @@ async def test_attempts_are_the_server_s_and_the_dead_letter_is_a_true_one(
         assert str(event).isprintable()
 
 
-async def test_a_dead_letter_that_fails_again_is_a_letter_of_a_letter(
+async def test_a_dead_letter_that_fails_becomes_a_dead_letter_of_a_dead_letter(
     url: str, stream: str, redis: Any, entry: list[bytes]
 ) -> None:
-    home = f"{stream}.dead"
-    await redis.execute_command("XADD", home, "*", *entry)
-    async with Consumer(home, url=url, group="g", payload=Fields) as consumer:
+    dead = f"{stream}.dead"
+    await redis.execute_command("XADD", dead, "*", *entry)
+    async with Consumer(dead, url=url, group="g", payload=Fields) as consumer:
         (await consumer.next()).reject("no")
         await consumer.commit()
-    [letter] = await admin.dead.list(home, url=url)
-    assert (letter.stream, letter.reason) == (home, "no")
+    [letter] = await admin.dead.list(dead, url=url)
+    assert (letter.stream, letter.reason) == (dead, "no")
     assert list(letter.fields) == pairs(entry)
 
 
-async def test_headers_that_look_like_a_letter_s_go_and_come_back(
+async def test_headers_that_look_like_those_of_a_dead_letter_are_preserved(
     url: str, stream: str
 ) -> None:
     trail = {text(name): text(value) for name, value in pairs(FORGED[4:])}

@@ -1,4 +1,4 @@
-"""`resend=True`, `idempotent=True`: what a lost reply costs, and what it does not."""
+"""`resend=True` and `idempotent=True`: the consequences of lost replies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def keys(stream: str, shards: int) -> list[str]:
 
 
 async def entries(redis: Any, key: str) -> list[tuple[str, int]]:
-    """Ids and decimal payloads."""
+    """Return ids and decimal payloads."""
     return [(i.decode(), int(f[b"msg"])) for i, f in await redis.xrange(key)]
 
 
@@ -75,7 +75,7 @@ async def test_idempotent_sends_are_stored_once_in_order_whatever_replies_are_lo
 
 
 @SHARDS
-async def test_sends_that_are_repeated_are_all_there_and_first_in_order(
+async def test_resent_messages_are_all_stored_and_their_first_copies_are_in_order(
     url: str, stream: str, redis: Any, events: Events, shards: int
 ) -> None:
     async with proxy(url) as between:
@@ -89,24 +89,24 @@ async def test_sends_that_are_repeated_are_all_there_and_first_in_order(
         ids = set(found)
         for number in set(numbers):
             assert (str(receipts[number].id), number) in ids
-    # Else the test shows nothing.
+    # Otherwise the test shows nothing.
     assert doubled > 0
-    told = sum(int(str(e.facts["messages"])) for e in events.named("send_repeated"))
-    assert told >= doubled
+    repeated = sum(int(str(e.facts["messages"])) for e in events.named("send_repeated"))
+    assert repeated >= doubled
     assert not events.named("send_unknown")
 
 
-async def test_writes_that_come_late_over_an_old_connection_store_nothing_twice(
+async def test_writes_that_arrive_late_on_an_old_connection_store_nothing_twice(
     url: str, stream: str, redis: Any
 ) -> None:
-    """The server reads what a dead connection had sent when all was sent again."""
-    held: list[bytes] = []
+    """The server reads the commands of a dead connection after all were resent."""
+    requests: list[bytes] = []
     producer = Producer(url, idempotent=True)
     async with producer:
         request = Connection.request
 
         def spy(self: Any, data: bytes, *args: Any) -> Any:
-            held.append(data)
+            requests.append(data)
             return request(self, data, *args)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -114,24 +114,24 @@ async def test_writes_that_come_late_over_an_old_connection_store_nothing_twice(
             for number in range(5):
                 await producer.send(stream, b"%d" % number)
         reader, writer = await dial(url)
-        writer.write(b"".join(held))
+        writer.write(b"".join(requests))
         writer.write(b"*1\r\n$4\r\nPING\r\n")
         answer = await reader.readuntil(b"+PONG\r\n")
         writer.close()
         await writer.wait_closed()
-    # The last one's note is there still, and is told again.
+    # The note of the last one still exists, and its outcome is returned again.
     assert answer.count(b"STALE") == 4
     assert [number for _, number in await entries(redis, stream)] == list(range(5))
 
 
 async def dial(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A bare connection to the server."""
+    """Open a bare connection to the server."""
     through = Proxy(url)
     return await through._upstream()
 
 
 @BOTH
-async def test_what_was_in_the_air_comes_before_what_was_queued(
+async def test_messages_in_flight_are_resent_before_queued_ones(
     url: str, stream: str, redis: Any, how: dict[str, Any]
 ) -> None:
     async with proxy(url) as between:
@@ -141,7 +141,9 @@ async def test_what_was_in_the_air_comes_before_what_was_queued(
             await producer.send(stream, b"0")
             between.drop_replies = True
             futures = [producer.enqueue_nowait(stream, b"%d" % n) for n in range(1, 9)]
-            await eventually(lambda: later(not producer._sender.queued._event.is_set()))
+            await eventually(
+                lambda: value_of(not producer._sender.queued._event.is_set())
+            )
             between.drop_replies = False
             between.cut()
             receipts = await asyncio.gather(*futures)
@@ -150,12 +152,12 @@ async def test_what_was_in_the_air_comes_before_what_was_queued(
     assert [r.id for r in receipts] == sorted(r.id for r in receipts)
 
 
-async def later(value: object) -> object:
+async def value_of(value: object) -> object:
     return value
 
 
 @BOTH
-async def test_what_is_never_answered_is_unknown_when_its_time_is_over(
+async def test_a_message_that_is_never_answered_is_unknown_when_its_time_is_over(
     url: str, stream: str, events: Events, how: dict[str, Any]
 ) -> None:
     async with proxy(url) as between:
@@ -165,7 +167,7 @@ async def test_what_is_never_answered_is_unknown_when_its_time_is_over(
             await producer.send(stream, b"first")
             between.drop_replies = True
             written = await producer.enqueue(stream, b"written", timeout=0.2)
-            await eventually(lambda: later(producer._sender.accumulator.in_flight))
+            await eventually(lambda: value_of(producer._sender.accumulator.in_flight))
             await between.stop()
             queued = await producer.enqueue(stream, b"queued", timeout=0.2)
             with pytest.raises(SendUnknown):
@@ -173,7 +175,7 @@ async def test_what_is_never_answered_is_unknown_when_its_time_is_over(
             with pytest.raises(SendFailed) as caught:
                 await queued
             assert caught.value.code == "TIMEOUT"
-            # Both have left, so there is room while the outage goes on.
+            # Both are removed, so there is space in the buffer during the outage.
             producer.enqueue_nowait(stream, b"x")
             producer.enqueue_nowait(stream, b"x")
     [event] = events.named("send_unknown")
@@ -181,7 +183,7 @@ async def test_what_is_never_answered_is_unknown_when_its_time_is_over(
 
 
 @BOTH
-async def test_closing_makes_what_was_written_unknown_and_what_was_not_failed(
+async def test_on_closing_written_messages_are_unknown_and_unwritten_ones_failed(
     url: str, stream: str, how: dict[str, Any]
 ) -> None:
     async with proxy(url) as between:
@@ -191,14 +193,14 @@ async def test_closing_makes_what_was_written_unknown_and_what_was_not_failed(
             await producer.send(stream, b"first")
             between.drop_replies = True
             futures = [producer.enqueue_nowait(stream, b"x") for _ in range(5)]
-            await eventually(lambda: later(producer._sender.accumulator.in_flight))
+            await eventually(lambda: value_of(producer._sender.accumulator.in_flight))
             await between.stop()
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
     assert [type(o) for o in outcomes] == [SendUnknown] * 2 + [SendFailed] * 3
 
 
 @BOTH
-async def test_a_server_that_restarts_and_loads_costs_no_message(
+async def test_a_server_that_restarts_and_loads_loses_no_message(
     tmp_path: Path, stream: str, events: Events, how: dict[str, Any]
 ) -> None:
     async with (
@@ -221,10 +223,10 @@ async def test_a_server_that_restarts_and_loads_costs_no_message(
 
 
 @BOTH
-async def test_what_is_refused_for_the_moment_is_sent_when_that_is_over_in_order(
+async def test_temporarily_refused_messages_are_sent_afterwards_in_order(
     tmp_path: Path, stream: str, events: Events, how: dict[str, Any]
 ) -> None:
-    """A primary that lacks replicas, and one that is demoted for a while."""
+    """A primary that lacks replicas, and one that is demoted for some time."""
     async with server(tmp_path) as own:
         client = own.client()
         async with Producer(own.url, on_event=events, max_batch=20, **how) as producer:
@@ -233,33 +235,35 @@ async def test_what_is_refused_for_the_moment_is_sent_when_that_is_over_in_order
                 (1, "min-replicas-to-write 1", "min-replicas-to-write 0"),
                 (201, "replicaof 127.0.0.1 1", "replicaof no one"),
             ):
-                await demand(client, stop)
+                await apply_setting(client, stop)
                 futures = [
                     await producer.enqueue(stream, b"%d" % n)
                     for n in range(first, first + 200)
                 ]
                 events.clear()
-                await eventually(lambda: later(len(events.named("send_repeated")) > 2))
-                # After the first time one write goes ahead alone, so that none can
+                await eventually(
+                    lambda: value_of(len(events.named("send_repeated")) > 2)
+                )
+                # After the first refusal, one write is sent alone, so that none can
                 # be stored before an older one.
-                told = [e.facts["messages"] for e in events.named("send_repeated")]
-                assert told[1:] == [20] * (len(told) - 1)
+                repeated = [e.facts["messages"] for e in events.named("send_repeated")]
+                assert repeated[1:] == [20] * (len(repeated) - 1)
                 assert not any(future.done() for future in futures)
-                await demand(client, go)
+                await apply_setting(client, go)
                 await asyncio.gather(*futures)
         found = await entries(client, stream)
         await client.aclose()
     assert [number for _, number in found] == list(range(401))
 
 
-async def demand(client: Any, words: str) -> None:
+async def apply_setting(client: Any, words: str) -> None:
     if words.startswith("min"):
         await client.config_set(*words.split())
     else:
         await client.execute_command(*words.split())
 
 
-async def test_a_plain_send_is_told_what_was_refused_for_the_moment(
+async def test_a_plain_send_raises_on_a_temporary_refusal(
     tmp_path: Path, stream: str
 ) -> None:
     async with (
@@ -272,7 +276,7 @@ async def test_a_plain_send_is_told_what_was_refused_for_the_moment(
 
 
 @BOTH
-async def test_a_message_that_is_refused_for_good_fails_alone(
+async def test_a_permanently_refused_message_fails_alone(
     url: str, stream: str, redis: Any, how: dict[str, Any]
 ) -> None:
     await redis.set(f"{stream}-string", "no stream")
@@ -290,7 +294,7 @@ async def test_a_message_that_is_refused_for_good_fails_alone(
     assert found == [(str(receipt.id), n) for n, receipt in enumerate(receipts)]
 
 
-async def test_without_memory_each_message_is_refused_and_none_is_noted(
+async def test_out_of_memory_each_message_is_refused_and_no_note_is_kept(
     tmp_path: Path, stream: str
 ) -> None:
     async with (
@@ -308,7 +312,7 @@ async def test_without_memory_each_message_is_refused_and_none_is_noted(
         await client.aclose()
 
 
-async def test_idempotent_sends_take_ids_times_and_retention(
+async def test_idempotent_sends_may_have_ids_keys_headers_and_retention(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, idempotent=True) as producer:
@@ -323,7 +327,7 @@ async def test_idempotent_sends_take_ids_times_and_retention(
     assert [number for _, number in await entries(redis, stream)] == [5, 6, 7, 8]
 
 
-async def test_a_server_that_lost_its_notes_takes_nothing_for_stored(
+async def test_after_the_loss_of_its_notes_a_server_assumes_nothing_to_be_stored(
     url: str, stream: str, redis: Any
 ) -> None:
     async with proxy(url) as between:
@@ -331,7 +335,7 @@ async def test_a_server_that_lost_its_notes_takes_nothing_for_stored(
             await producer.send(stream, b"0")
             between.drop_replies = True
             future = producer.enqueue_nowait(stream, b"1")
-            await eventually(lambda: later_length(redis, stream, 2))
+            await eventually(lambda: has_length(redis, stream, 2))
             await redis.delete(*await redis.keys(f"*{stream}*"))
             between.drop_replies = False
             between.cut()
@@ -339,7 +343,7 @@ async def test_a_server_that_lost_its_notes_takes_nothing_for_stored(
     assert await entries(redis, stream) == [(str(receipt.id), 1)]
 
 
-async def later_length(redis: Any, stream: str, length: int) -> bool:
+async def has_length(redis: Any, stream: str, length: int) -> bool:
     return bool(await redis.xlen(stream) == length)
 
 
@@ -350,12 +354,12 @@ async def test_notes_are_few_and_expire(url: str, stream: str, redis: Any) -> No
         await producer.send_many(stream, (b"%d" % n for n in range(50, 3000)))
     [mark] = await redis.keys(f"*{stream}*.sent.*")
     assert mark.startswith(b"{%b}.sent." % stream.encode())
-    # What may come again, and from where on.
+    # The notes of runs that may be written again, and the lowest number of these.
     assert await redis.hlen(mark) <= 4 + 1
     assert 0 < await redis.pttl(mark) <= 24 * 3600 * 1000
 
 
-async def test_after_an_outage_longer_than_the_notes_a_message_is_unknown(
+async def test_after_an_outage_longer_than_notes_are_kept_a_message_is_unknown(
     url: str, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flusher, "_REMEMBERED", 0)
@@ -364,7 +368,7 @@ async def test_after_an_outage_longer_than_the_notes_a_message_is_unknown(
             await producer.send(stream, b"0")
             between.drop_replies = True
             future = producer.enqueue_nowait(stream, b"1")
-            await eventually(lambda: later(producer._sender.accumulator.in_flight))
+            await eventually(lambda: value_of(producer._sender.accumulator.in_flight))
             between.drop_replies = False
             between.cut()
             with pytest.raises(SendUnknown, match="remembers"):
@@ -372,7 +376,7 @@ async def test_after_an_outage_longer_than_the_notes_a_message_is_unknown(
             await producer.send(stream, b"2")
 
 
-async def test_two_producers_do_not_take_each_other_s_messages_for_their_own(
+async def test_two_producers_do_not_mistake_each_other_s_messages_for_their_own(
     url: str, stream: str, redis: Any
 ) -> None:
     for _ in range(2):
@@ -385,7 +389,7 @@ async def test_two_producers_do_not_take_each_other_s_messages_for_their_own(
 
 
 @pytest.mark.parametrize("acl", ["-eval", "-@scripting"])
-async def test_where_scripts_are_forbidden_opening_says_so_and_names_the_ways_out(
+async def test_opening_raises_without_permission_for_scripts_and_names_a_solution(
     tmp_path: Path, stream: str, acl: str
 ) -> None:
     async with server(
@@ -400,14 +404,14 @@ async def test_where_scripts_are_forbidden_opening_says_so_and_names_the_ways_ou
             await producer.send(stream, b"x")
 
 
-async def test_where_scripts_are_switched_off_opening_says_so(tmp_path: Path) -> None:
+async def test_opening_raises_if_scripts_are_disabled(tmp_path: Path) -> None:
     async with server(tmp_path, "--rename-command", "EVAL", "") as own:
         with pytest.raises(ConfigurationError, match=r"idempotent=True.*unknown"):
             async with Producer(own.url, idempotent=True):
                 raise AssertionError
 
 
-async def test_what_a_producer_needs_is_what_the_docs_say(
+async def test_the_permissions_in_the_docs_are_enough_for_a_producer(
     tmp_path: Path, stream: str
 ) -> None:
     allowed = "+@connection +xadd +eval +hmget +hset +hkeys +hdel +pexpire"
@@ -430,17 +434,17 @@ async def test_a_message_too_large_for_a_script_is_refused_at_once(
         await producer.send(stream, b"x", headers=most)
         with pytest.raises(ConfigurationError, match="fields"):
             await producer.send(stream, b"x", headers={**most, "one": "more"})
-        # What is too much for one command goes in several.
+        # A batch that is too large for one command is sent in several.
         outcomes = await producer.send_many(stream, [b"x" * 600_000] * 20)
         assert {type(outcome) for outcome in outcomes} == {Receipt}
     assert await redis.xlen(stream) == 21
 
 
 @BOTH
-async def test_cancelled_sends_are_there_once_or_not_at_all(
+async def test_cancelled_sends_are_stored_once_or_not_at_all(
     url: str, stream: str, redis: Any, events: Events, how: dict[str, Any]
 ) -> None:
-    """At any moment: waiting for room, queued, in the air, written again, answered."""
+    """At any moment: waiting for space, queued, in flight, written again, answered."""
     kept: dict[int, str] = {}
 
     async def send(producer: Producer, number: int) -> None:
@@ -473,7 +477,7 @@ async def test_cancelled_sends_are_there_once_or_not_at_all(
 
 
 @BOTH
-async def test_a_frozen_server_takes_no_memory_and_no_order(
+async def test_on_a_frozen_server_the_buffer_stays_bounded_and_the_order_is_kept(
     tmp_path: Path, stream: str, how: dict[str, Any]
 ) -> None:
     async with server(tmp_path) as own:
@@ -483,13 +487,15 @@ async def test_a_frozen_server_takes_no_memory_and_no_order(
             own.send_signal(signal.SIGSTOP)
             accepted: list[asyncio.Future[Receipt]] = []
 
-            async def go_on() -> None:
+            async def keep_sending() -> None:
                 for number in itertools.count(1):
                     accepted.append(await producer.enqueue(stream, b"%d" % number))
 
-            sending = asyncio.create_task(go_on())
+            sending = asyncio.create_task(keep_sending())
             # The connection is given up and cannot be replaced.
-            await eventually(lambda: later(producer._sender.accumulator.queued == 100))
+            await eventually(
+                lambda: value_of(producer._sender.accumulator.queued == 100)
+            )
             assert len(accepted) == 100
             sending.cancel()
             await asyncio.wait([sending])
@@ -503,7 +509,7 @@ async def test_a_frozen_server_takes_no_memory_and_no_order(
         assert len(numbers) == 101
 
 
-def test_options_that_are_no_yes_or_no_are_refused() -> None:
+def test_options_that_are_not_booleans_are_refused() -> None:
     for name in ("resend", "idempotent", "durable"):
         with pytest.raises(ConfigurationError, match=name):
             Producer("redis://localhost", **{name: 1})  # type: ignore[arg-type]

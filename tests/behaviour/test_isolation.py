@@ -1,4 +1,4 @@
-"""One broken shard does not stop the others, and heals by itself."""
+"""Isolation: a broken shard does not stop the others, and is read again when whole."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_shard_that_became_another_type_does_not_stop_the_others(
         assert event.level == logging.ERROR
         assert event.facts["shard"] == 2
         assert "WRONGTYPE" in str(event.facts["reply"])
-        # It heals within three seconds, and nothing of it is missed.
+        # It is read again within three seconds, and no entry is missed.
         await redis.delete(f"{stream}:2")
         await redis.xadd(f"{stream}:2", {"msg": 102})
         assert numbers(await read(consumer, 1, within=3)) == [102]
@@ -50,7 +50,7 @@ async def test_a_shard_that_became_another_type_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_consumer_whose_only_stream_breaks_waits_until_it_is_whole(
+async def test_a_consumer_whose_only_stream_breaks_waits_until_it_is_repaired(
     url: str, stream: str, redis: Any, mode: Any, events: Events
 ) -> None:
     given = {**options(mode), "on_event": events}
@@ -59,20 +59,20 @@ async def test_a_consumer_whose_only_stream_breaks_waits_until_it_is_whole(
         assert numbers(await read(consumer, 1)) == [1]
         await redis.delete(stream)
         await redis.set(stream, "a string")
-        # Without a group nobody notices before something is there to be read.
-        await eventually(lambda: told(events, "shard_broken"))
+        # Without a group this is noticed only once there is something to read.
+        await eventually(lambda: was_reported(events, "shard_broken"))
         await redis.delete(stream)
         # Lower ids than before: the stream is new.
         await redis.xadd(stream, {"msg": "2"}, id="1-1")
         assert numbers(await read(consumer, 1, within=3)) == [2]
 
 
-async def told(events: Events, name: str) -> bool:
+async def was_reported(events: Events, name: str) -> bool:
     return bool(events.named(name))
 
 
 @pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
-async def test_a_group_that_vanishes_on_one_shard_does_not_stop_the_others(
+async def test_a_group_that_is_deleted_on_one_shard_does_not_stop_the_others(
     url: str, stream: str, redis: Any, mode: Any, events: Events
 ) -> None:
     await spread(url, stream, *range(8), shards=4)
@@ -83,8 +83,8 @@ async def test_a_group_that_vanishes_on_one_shard_does_not_stop_the_others(
         await redis.xgroup_destroy(f"{stream}:3", "g")
         for shard in range(4):
             await redis.xadd(f"{stream}:{shard}", {"msg": 100 + shard})
-        # Of the shard without a group, what was done since it was last looked at may
-        # come again: here all of it, a second has not passed.
+        # On the shard without a group, messages that were handled since its last check
+        # may be redelivered: here all of them, since a second has not passed.
         seen = set(numbers(await read(consumer, 4, within=3)))
         async with asyncio.timeout(5):
             while not {100, 101, 102, 103} <= seen:
@@ -93,15 +93,15 @@ async def test_a_group_that_vanishes_on_one_shard_does_not_stop_the_others(
     assert event.facts["shard"] == 3
 
 
-async def test_a_group_is_made_anew_where_it_had_come_to_lately(
+async def test_a_group_is_recreated_at_its_recent_position(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """What was done long before is not done again."""
+    """Messages that were handled long before are not redelivered."""
     await send(url, stream, *range(50))
     async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
         assert numbers(await read(consumer, 50)) == list(range(50))
         assert await consumer.next(timeout=1.2) is None
-        # With these the consumer looks how far it has come.
+        # With these the consumer checks how far the group has acknowledged.
         await send(url, stream, *range(50, 55))
         assert numbers(await read(consumer, 5)) == list(range(50, 55))
         assert await consumer.next(timeout=0.3) is None
@@ -111,7 +111,7 @@ async def test_a_group_is_made_anew_where_it_had_come_to_lately(
     assert events.named("group_recreated")
 
 
-async def test_a_shard_that_may_not_be_made_anew_does_not_stop_the_others(
+async def test_a_shard_that_may_not_be_recreated_does_not_stop_the_others(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await spread(url, stream, *range(4), shards=4)
@@ -125,7 +125,7 @@ async def test_a_shard_that_may_not_be_made_anew_does_not_stop_the_others(
         assert numbers(await read(consumer, 1, within=3)) == [11]
 
 
-async def test_a_group_that_somebody_sets_back_is_told_of_and_delivered_again(
+async def test_a_group_that_is_rewound_is_reported_and_its_entries_redelivered(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(30))
@@ -139,20 +139,20 @@ async def test_a_group_that_somebody_sets_back_is_told_of_and_delivered_again(
     assert len(events.named("set_back")) == 1
 
 
-async def test_a_stream_that_lost_entries_in_an_outage_is_read_on(
+async def test_a_stream_that_lost_entries_in_an_outage_is_read_from_its_new_end(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """A server restored from an older snapshot gives lower ids than we have seen."""
+    """A server restored from an older snapshot assigns lower ids than were seen."""
     await redis.xadd(stream, {"msg": "0"}, id="3000-0")
     await redis.xadd(stream, {"msg": "1"}, id="5000-0")
     async with Consumer(stream, url=url, start=EARLIEST, on_event=events) as consumer:
         assert numbers(await read(consumer, 2)) == [0, 1]
-        async with redis.pipeline(transaction=True) as together:
-            together.delete(stream)
-            together.xadd(stream, {"msg": "0"}, id="3000-0")
-            await together.execute()
+        async with redis.pipeline(transaction=True) as pipeline:
+            pipeline.delete(stream)
+            pipeline.xadd(stream, {"msg": "0"}, id="3000-0")
+            await pipeline.execute()
         await redis.client_kill_filter(_type="normal", skipme=True)
-        await eventually(lambda: told(events, "set_back"))
+        await eventually(lambda: was_reported(events, "set_back"))
         await redis.xadd(stream, {"msg": "2"}, id="4000-0")
         assert numbers(await read(consumer, 1)) == [2]
 

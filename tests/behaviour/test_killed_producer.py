@@ -1,4 +1,4 @@
-"""A producer that is killed: what it confirmed is there, and nothing in part."""
+"""Killed producers: confirmed messages are stored, and none is stored in part."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def confirmed(url: str, stream: str) -> list[str]:
-    """Kill it while it sends; give what it had said: how, what, and where it is."""
+    """Kill a producer while it sends; return its lines of way, number and id."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, url, stream, *WAYS, stdout=PIPE
     )
@@ -45,7 +45,7 @@ async def confirmed(url: str, stream: str) -> list[str]:
     return whole.decode().splitlines()
 
 
-async def test_what_a_killed_producer_had_confirmed_is_there(
+async def test_messages_that_a_killed_producer_had_confirmed_are_stored(
     url: str, stream: str, redis: Any
 ) -> None:
     lines = await confirmed(url, stream)
@@ -54,9 +54,9 @@ async def test_what_a_killed_producer_had_confirmed_is_there(
         # In order, each once and whole.
         bodies = [fields[b"msg"] for _, fields in found]
         assert bodies == [b"%d" % number * 50 for number in range(len(found))]
-        there = [
+        stored = [
             f"{way} {number} {id_.decode()}" for number, (id_, _) in enumerate(found)
         ]
-        told = [line for line in lines if line.startswith(way)]
-        assert told
-        assert told == there[: len(told)]
+        reported = [line for line in lines if line.startswith(way)]
+        assert reported
+        assert reported == stored[: len(reported)]
