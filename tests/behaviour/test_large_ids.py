@@ -135,7 +135,3 @@ async def test_leases_of_entries_with_large_ids_are_renewed(
         assert one.statistics().lost == 0
         assert [message.id for message in messages] == IDS
     assert await pending(redis, stream, "g") == 0
-
-
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count

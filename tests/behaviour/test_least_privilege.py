@@ -98,7 +98,6 @@ class Without(NamedTuple):
 
 WAITS = roles.closes_while_it_waits
 RESTARTS = roles.reads_after_a_restart
-UNABLE = (AssertionError, TimeoutError)
 SILENT = Without(WAITS)
 
 # By role, the effect of leaving out one word. A word that is not listed here is not
