@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 
 # From the ground up. What is not in a list is its folder's floor.
 FLOORS = [
-    ["errors", "events"],
+    ["_chance", "_clock", "errors", "events"],
     ["codecs"],
     ["transaction"],
     ["message", "identity", "embedded", "statistics"],
@@ -41,7 +41,7 @@ ORDER = {
         ["handling"],
     ],
     "_tasks": [
-        ["clock", "loop_binding", "reporting", "signals", "stream_info", "wakeups"],
+        ["loop_binding", "reporting", "signals", "stream_info", "wakeups"],
         ["startup", "task_scopes"],
         ["lifetime"],
         ["openable"],
@@ -91,8 +91,10 @@ ONLY_IN = {
         "admin",
         "_routing",
     },
-    "time": {"_connection", "_tasks", "embedded", "cli"},
-    "random": {"_connection", "_tasks", "cli", "sharding"},
+    "time": {"_clock", "embedded", "cli"},
+    "random": {"_chance", "cli"},
+    "secrets": {"_chance", "cli", "testing"},
+    "uuid": {"identity"},
 }
 
 
@@ -180,6 +182,19 @@ def test_the_core_calls_no_clock_and_no_chance() -> None:
                 "socket",
                 "time",
             }, f"{path.name} imports {name}"
+            assert name not in {"penstock._clock", "penstock._chance"}, path.name
+
+
+def test_the_date_is_asked_of_one_clock_only() -> None:
+    for path in MODULES:
+        if room(path) in {"_clock", "cli"}:
+            continue
+        asked = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        assert not asked & {"now", "utcnow", "today"}, path.name
 
 
 def test_private_modules_are_not_public_names() -> None:

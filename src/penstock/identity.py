@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import uuid
 from pathlib import Path
 from typing import Final
+
+from penstock import _chance
 
 __all__ = ["consumer_name", "host_id"]
 
@@ -27,7 +28,7 @@ def host_id() -> str:
 
 def consumer_name() -> str:
     """Return a unique consumer name: `<host id>:<pid>:<random>`."""
-    return f"{host_id()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{host_id()}:{os.getpid()}:{_chance.token(4)}"
 
 
 def _container_id() -> str | None:

@@ -7,11 +7,11 @@ payload, and returns a shard's number.
 
 from __future__ import annotations
 
-import random
 import zlib
 from collections import defaultdict
 from typing import Protocol
 
+from penstock import _chance
 from penstock.errors import ConfigurationError
 
 __all__ = ["KeyHash", "Random", "RoundRobin", "Sharder"]
@@ -83,4 +83,4 @@ class Random(_Counted):
 
     def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
         """Return a random shard; the message is ignored."""
-        return random.randrange(self.shards)  # noqa: S311 - not used for security
+        return _chance.below(self.shards)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from penstock import Claim, Consumer, Message, Producer
+from penstock import Claim, Consumer, Message, Producer, _clock
 from support.events import Events
 from support.failing import running
 from support.server import Server
@@ -136,6 +136,7 @@ async def test_this_process_s_wall_clock_decides_about_no_lease(
 ) -> None:
     """Leases, waits and backoffs go by the clock that never jumps."""
     real, shift = time.time, 0.0
+    monkeypatch.setattr(_clock, "wall", lambda: real() + shift)
     monkeypatch.setattr(time, "time", lambda: real() + shift)
     seen = Seen()
     await send(url, stream, *range(300))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final
 
+from penstock import _clock
 from penstock._connection.connection import Connection, Replies
 from penstock._connection.reconnect import Connector
 from penstock._core.protocol.commands import Command
@@ -62,7 +62,7 @@ class CommandConnection:
         Raises:
             ConnectionLost: There is no connection, or it ended before the replies.
         """
-        silence, asked = self._silence, time.monotonic()
+        silence, asked = self._silence, _clock.monotonic()
         silence.asked(asked)
         try:
             answers = await self._connection.calls(batch)
@@ -72,7 +72,7 @@ class CommandConnection:
         except BaseException:
             silence.given_up()
             raise
-        now = time.monotonic()
+        now = _clock.monotonic()
         silence.answered(now)
         if now - asked > self._slowest:
             self._set_patience(now - asked)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from math import inf
@@ -14,7 +12,7 @@ from weakref import WeakSet
 
 import anyio.to_thread
 
-from penstock import embedded
+from penstock import _chance, _clock, embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import DEMOTED, Connection
@@ -119,9 +117,9 @@ class Connector:
         questions = [commands.client_id()]
         questions += [commands.role()] if self._sentinels else []
         questions += [commands.info(b"memory")] if first else []
-        asked = time.monotonic()
+        asked = _clock.monotonic()
         number, *facts = await connection.calls(questions)
-        connection.first_reply_time = time.monotonic() - asked
+        connection.first_reply_time = _clock.monotonic() - asked
         # RESP2 has no handshake, so this is the first reply that shows whether the
         # server requires credentials.
         if isinstance(number, ErrorReply) and number.code == "NOAUTH":
@@ -158,15 +156,15 @@ class Connector:
             ConnectError: No attempt succeeded in time.
             AccessError: The server refused the credentials; this is not retried.
         """
-        deadline = time.monotonic() + patience
+        deadline = _clock.monotonic() + patience
         while True:
             try:
                 connection = await self.connect(first=True)
             except AccessError:
                 raise
             except ServerError as error:
-                delay = self._backoff.failed(random.random())  # noqa: S311
-                if time.monotonic() + delay > deadline:
+                delay = self._backoff.failed(_chance.fraction())
+                if _clock.monotonic() + delay > deadline:
                     raise
                 self._on_lost(str(error))
             else:
@@ -209,7 +207,7 @@ class Connector:
         async with self._connecting:
             while True:
                 if found == self._connections_made:
-                    await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
+                    await asyncio.sleep(self._backoff.failed(_chance.fraction()))
                 # Otherwise another connection has just been made, so this attempt will
                 # succeed, too.
                 found = self._connections_made
@@ -241,7 +239,7 @@ class Connector:
 
     async def pause(self) -> None:
         """Wait before the next attempt at what the server has just refused."""
-        await asyncio.sleep(self._backoff.failed(random.random()))  # noqa: S311
+        await asyncio.sleep(self._backoff.failed(_chance.fraction()))
 
     def progress(self) -> None:
         """Reset the backoff: the server has done some real work."""
@@ -253,7 +251,7 @@ class Connector:
     def _on_lost(self, reason: str) -> None:
         self._demoted = self._demoted or reason.startswith(DEMOTED)
         if self._outage is None:
-            self._outage = time.monotonic()
+            self._outage = _clock.monotonic()
             self._report("connection_lost", logging.WARNING, reason=reason)
 
     def _on_denied(self, error: ServerError) -> None:
@@ -270,7 +268,7 @@ class Connector:
 
     def _end_outage(self) -> None:
         if self._outage is not None:
-            seconds = round(time.monotonic() - self._outage, 3)
+            seconds = round(_clock.monotonic() - self._outage, 3)
             self._outage = None
             self._report("reconnected", logging.INFO, seconds=seconds)
 

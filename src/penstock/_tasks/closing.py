@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import anyio
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.reconnect import Connector
 from penstock._core.ledger.removals import Released
 from penstock._tasks.assembly import GroupParts, Parts
-from penstock._tasks.clock import now
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.release import TOO_LATE, Limits, release_entries
@@ -79,7 +78,8 @@ class Closing(Generic[T]):
         parts.checkouts.close(leaving)
         if parts.delayed_acks is not None:
             # If it is left cleanly, all entries that were handed out count as due.
-            for entry in parts.delayed_acks.take_due(math.inf if leaving else now()):
+            due = math.inf if leaving else _clock.boottime()
+            for entry in parts.delayed_acks.take_due(due):
                 parts.ledger.ack(entry)
         if parts.group is not None:
             await self._end_group(parts.group, limits)
@@ -90,7 +90,7 @@ class Closing(Generic[T]):
     def _begin(self) -> Limits:
         """Divide the time, once; when it is over, connections are aborted."""
         if self._limits is None:
-            began = time.monotonic()
+            began = _clock.monotonic()
             self._limits = Limits.of(began, self._config.close_timeout)
             self._alarm = asyncio.get_running_loop().call_later(
                 self._limits.end - began, self._connector.abort, TOO_LATE
@@ -180,4 +180,4 @@ async def _flush(group: GroupParts) -> None:
 
 def _until(deadline: float) -> anyio.CancelScope:
     """Return a scope that ends at a time of the monotonic clock."""
-    return anyio.move_on_after(deadline - time.monotonic())
+    return anyio.move_on_after(deadline - _clock.monotonic())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, Final
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
 from penstock._core.protocol import commands, replies
@@ -212,7 +212,7 @@ class FloorTracker:
         self._member = member
         self._cursors = cursors
         self._on_doubt = on_doubt
-        self._next = monotonic() + _FLOOR_EVERY
+        self._next = _clock.monotonic() + _FLOOR_EVERY
 
     async def look(self) -> None:
         """Update the floors, if the last update is old enough.
@@ -220,9 +220,9 @@ class FloorTracker:
         Raises:
             ConnectionLost: The connection ended before the replies.
         """
-        if monotonic() < self._next:
+        if _clock.monotonic() < self._next:
             return
-        self._next = monotonic() + _FLOOR_EVERY
+        self._next = _clock.monotonic() + _FLOOR_EVERY
         positions = self._cursors.positions
         shards = [position.shard for position in positions]
         before = [position.floor for position in positions]

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from time import monotonic
 from typing import Any, Final
 
+from penstock import _clock
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.sending.accumulator import Sending
 from penstock.events import Event, OnEvent
@@ -35,7 +35,7 @@ def rate_limited(on_event: OnEvent) -> OnEvent:
     def report(event: Event) -> None:
         name = event.name
         if name.endswith("_refused"):
-            now = monotonic()
+            now = _clock.monotonic()
             counts[name] = counts.get(name, 0) + 1
             if now - reported_at.get(name, -_INTERVAL) < _INTERVAL:
                 return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
@@ -318,7 +318,7 @@ async def open_session(
             been raised yet.
     """
     config = replace(config, on_event=rate_limited(config.on_event))
-    deadline = time.monotonic() + config.open_timeout
+    deadline = _clock.monotonic() + config.open_timeout
     async with open_connector(config.url, config.on_event) as connector:
         bearable = patience(config.lease) if config.acks else math.inf
         connection = CommandConnection(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import TypeVar
 
 import anyio
 
+from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
@@ -38,12 +37,12 @@ async def retrying(
         try:
             return await step()
         except ServerError as error:
-            delay = backoff.failed(random.random())  # noqa: S311 - only jitter
-            if not _is_transient(error) or monotonic() + delay > deadline:
+            delay = backoff.failed(_chance.fraction())
+            if not _is_transient(error) or _clock.monotonic() + delay > deadline:
                 raise
             await anyio.sleep(delay)
             if isinstance(error, ConnectionLost) and connection.lost:
-                with anyio.move_on_after(max(0.0, deadline - monotonic())):
+                with anyio.move_on_after(max(0.0, deadline - _clock.monotonic())):
                     await connection.restore(error.reason)
 
 

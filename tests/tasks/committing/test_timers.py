@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from penstock._clock import boottime
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.failure_policy import RetryAt
-from penstock._tasks.clock import now
 from penstock._tasks.committing.timers import ack_when_due, retry_when_due
 from penstock._tasks.wakeups import AutoResetEvent
 from support.ledger import SpyLedger, raw
@@ -19,7 +19,7 @@ async def test_a_retry_that_is_due_earlier_than_the_others_does_not_wait_for_the
     ledger, postponed = SpyLedger(), AutoResetEvent()
     ledger.read(1, 2)
     one, two = ledger.start_next(), ledger.start_next()
-    ledger.fail(one, RetryAt(now() + 60.0, 60.0))
+    ledger.fail(one, RetryAt(boottime() + 60.0, 60.0))
     arrived = asyncio.Event()
 
     def count(number: int) -> None:
@@ -28,7 +28,7 @@ async def test_a_retry_that_is_due_earlier_than_the_others_does_not_wait_for_the
 
     timer = asyncio.create_task(retry_when_due(ledger, postponed, count))
     await asyncio.sleep(0.01)
-    ledger.fail(two, RetryAt(now() + 0.01, 0.01))
+    ledger.fail(two, RetryAt(boottime() + 0.01, 0.01))
     postponed.set()
     await asyncio.wait_for(arrived.wait(), 5.0)
     assert ledger.start_next().id == raw(2)
@@ -41,7 +41,7 @@ async def test_a_delayed_entry_is_acknowledged_when_its_delay_is_over() -> None:
     timer = asyncio.create_task(ack_when_due(delayed, ledger, first))
     for _ in range(2):
         await asyncio.sleep(0)
-        delayed.handed_out(ledger.start_next(), now())
+        delayed.handed_out(ledger.start_next(), boottime())
         first.set()
         while delayed.next_due is not None:
             await asyncio.sleep(0.005)

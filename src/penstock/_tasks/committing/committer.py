@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
 
+from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import Entry
@@ -22,7 +22,6 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
-from penstock._tasks.clock import now
 from penstock._tasks.committing.dead_letter_writer import DeadLetterWriter
 from penstock._tasks.group import FloorTracker, refusal
 from penstock._tasks.leases.own_claims import OwnClaims
@@ -99,8 +98,8 @@ class Committer(StoppableTask):
         self._terms = terms = ledger.leases.terms
         # How many late outcomes have been reported.
         self._late_reported = 0
-        self._renew_at = now() + terms.look_every
-        self._report_deleted_at = now() + _REPORT_DELETED_EVERY
+        self._renew_at = _clock.boottime() + terms.look_every
+        self._report_deleted_at = _clock.boottime() + _REPORT_DELETED_EVERY
         self._on_renewed = on_renewed
         self._interval = pace.interval
         self._outcomes = pace.outcomes
@@ -186,8 +185,10 @@ class Committer(StoppableTask):
     async def _wait(self) -> None:
         """Wait until there is something to send, or leases have to be renewed."""
         while not (self._due or self._dead_letters_due_in() == 0.0):
-            wait = self._renew_at - now()
-            if wait <= 0 or self._connection.lost or self._ledger.leases.overdue(now()):
+            at = _clock.boottime()
+            wait = self._renew_at - at
+            overdue = self._ledger.leases.overdue(at)
+            if wait <= 0 or self._connection.lost or overdue:
                 return
             if (due_in := self._dead_letters_due_in()) is not None:
                 wait = min(wait, due_in)
@@ -200,10 +201,10 @@ class Committer(StoppableTask):
 
     async def _wait_at_most(self, longest: float) -> None:
         """Wait for outcomes; report if the event loop was blocked meanwhile."""
-        due = now() + longest
+        due = _clock.boottime() + longest
         with anyio.move_on_after(longest):
             await self._outcomes.wait()
-        late = now() - due
+        late = _clock.boottime() - due
         if late > self._terms.renew_after:
             facts = {"group": ascii(self._group), "seconds": round(late, 3)}
             facts["lease"] = self._terms.seconds
@@ -224,7 +225,7 @@ class Committer(StoppableTask):
         )
 
     async def _renew(self) -> None:
-        at = now()
+        at = _clock.boottime()
         if at < self._renew_at and not self._ledger.leases.overdue(at):
             return
         if at >= self._report_deleted_at:
@@ -296,7 +297,7 @@ class Committer(StoppableTask):
         self._last_error = refusal(self._connection.server, "XACK", reply)
         self._on_event(Event(what, facts={"reply": reply.text}))
         # Reads may succeed meanwhile, so this is not the connector's backoff.
-        await anyio.sleep(self._backoff.failed(random.random()))  # noqa: S311
+        await anyio.sleep(self._backoff.failed(_chance.fraction()))
 
     def _record_reply(self, batch: AckBatch, reply: Any) -> bool:
         """Record one shard's reply; return False if its batch has to be sent again."""

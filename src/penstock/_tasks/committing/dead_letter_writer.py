@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from time import monotonic
 from typing import Any, Final
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.entry import Entry
@@ -76,7 +76,7 @@ class DeadLetterWriter:
         """Return the seconds until a dead letter can be sent; None without any."""
         if not self._ledger.acks.dead_lettering:
             return None
-        return max(0.0, self._retry_at - monotonic())
+        return max(0.0, self._retry_at - _clock.monotonic())
 
     async def round(self) -> None:
         """Write the dead letters that wait, unless a refusal is too recent.
@@ -118,7 +118,7 @@ class DeadLetterWriter:
         if refused is None:
             self._backoff.progress()
             return
-        self._retry_at = monotonic() + self._backoff.failed(0.5)
+        self._retry_at = _clock.monotonic() + self._backoff.failed(0.5)
         facts = {"messages": self._ledger.acks.dead_lettering, "reply": refused.text}
         self._on_event(Event("dead_letters_refused", logging.ERROR, facts))
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from penstock import _clock
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.ledger import Ledger
-from penstock._tasks.clock import now
 from penstock._tasks.wakeups import AutoResetEvent
 
 __all__ = ["ack_when_due", "retry_when_due"]
@@ -63,8 +63,8 @@ async def _run_timer(
     """
     while True:
         due = next_due()
-        wait = None if due is None else max(0.0, due - now())
+        wait = None if due is None else max(0.0, due - _clock.boottime())
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await earlier.wait()
-        act(now())
+        act(_clock.boottime())

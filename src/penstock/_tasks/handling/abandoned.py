@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from time import monotonic
 from typing import Final
 
+from penstock import _clock
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.states import LOST, UNSETTLED
 from penstock._tasks.reporting import id_list
@@ -49,7 +49,7 @@ class Abandoned:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Add those of the entries that have no outcome."""
-        end = monotonic() + self._lease
+        end = _clock.monotonic() + self._lease
         self._entries.extend((end, each) for each in entries if _has_no_outcome(each))
         if self._entries and self._timer is None:
             self._timer = self._loop.call_later(self._lease, self._on_timer)
@@ -64,7 +64,7 @@ class Abandoned:
 
     def _on_timer(self) -> None:
         self._timer = None
-        now, ended = monotonic(), list[Entry]()
+        now, ended = _clock.monotonic(), list[Entry]()
         while self._entries and self._entries[0][0] <= now:
             ended.append(self._entries.popleft()[1])
         self._report(ended)

@@ -11,11 +11,11 @@ second.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from time import monotonic
 from typing import Any, Final
 
 import anyio
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, scripts
@@ -152,7 +152,7 @@ class CatchUp:
             self._on_reached()
 
     async def _check(self) -> None:
-        now = monotonic()
+        now = _clock.monotonic()
         positions = {each.shard: each for each in self._cursors.positions}
         for shard, mark in list(self._marks.items()):
             position = positions.get(shard)

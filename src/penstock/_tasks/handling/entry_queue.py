@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from penstock import _clock
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
-from penstock._tasks.clock import now
 from penstock._tasks.handling.poison_guard import GuardMember
 from penstock._tasks.wakeups import AutoResetEvent, WaiterQueue
 from penstock.errors import PenstockError
@@ -216,7 +216,7 @@ class EntryQueue:
 
     def poll(self) -> Entry | None:
         """Take an entry if there is one, no wait is needed and no turn is due."""
-        if now() >= self._turn_ends:
+        if _clock.boottime() >= self._turn_ends:
             return None  # also when closed, paused or held by the guard
         # Straight from the ledger, because every message comes here.
         return self._take()
@@ -229,7 +229,7 @@ class EntryQueue:
 
     def _start_ack_delay(self, entry: Entry | None) -> Entry | None:
         if self._delay is not None and self._handed_out is not None and entry:
-            first = self._delay.handed_out(entry, now())
+            first = self._delay.handed_out(entry, _clock.boottime())
             if first:
                 self._handed_out.set()
         return entry
@@ -349,7 +349,7 @@ class EntryQueue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
                     await self.wait_for_entries(size, apart=True)
-            overdue = self._ledger.leases.overdue(now())
+            overdue = self._ledger.leases.overdue(_clock.boottime())
             if overdue:
                 self._on_overdue()
             if overdue or self._paused or not self.guard_member.may_start():
@@ -360,10 +360,10 @@ class EntryQueue:
 
     async def yield_if_due(self) -> None:
         """Give the event loop a turn, if one is due."""
-        if now() >= self._turn_ends:
+        if _clock.boottime() >= self._turn_ends:
             self.check()
             await asyncio.sleep(0)
-            at = now()
+            at = _clock.boottime()
             self._ledger.work.begin_turn(at)
             # The turn stays due, so that `poll` returns None, once the queue has
             # closed, while it is paused, until leases that may be over have been
@@ -422,7 +422,7 @@ class EntryQueue:
         """
         await self.yield_if_due()
         while not self.closed:
-            if self._ledger.leases.overdue(now()):
+            if self._ledger.leases.overdue(_clock.boottime()):
                 self._on_overdue()
                 await self._wait(self._entry_waiters, 0)
                 continue
@@ -430,7 +430,7 @@ class EntryQueue:
             if entry is not None:
                 self._wake_another()
                 return entry
-            held = not self._shut and not self.guard_member.is_open(now())
+            held = not self._shut and not self.guard_member.is_open(_clock.boottime())
             if self._error is not None and not held:
                 self._reported = True
                 raise self._error

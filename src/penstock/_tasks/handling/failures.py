@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import random
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Final
 
 from msgspec.structs import replace
 
+from penstock import _chance, _clock
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.failure_policy import (
     NACKED,
@@ -29,7 +28,6 @@ from penstock._core.ledger.failure_policy import (
 )
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.states import WITH_HANDLER
-from penstock._tasks.clock import now
 from penstock.errors import DecodeError, GaveUp
 from penstock.events import Event, OnEvent
 from penstock.options import seconds
@@ -145,7 +143,7 @@ class FailureHandler:
 
     def lease_left(self, entry: Entry) -> float:
         """Return the seconds until other consumers may claim an entry."""
-        return self._ledger.leases.left(entry, now())
+        return self._ledger.leases.left(entry, _clock.boottime())
 
     def _refuse(
         self, entry: Entry, fields: Sequence[bytes], failure: FailedAttempt
@@ -158,7 +156,7 @@ class FailureHandler:
 
     def _decide(self, entry: Entry, failure: FailedAttempt) -> Disposition:
         retry = self._retry or Retry()
-        facts = {"now": now(), "chance": random.random()}  # noqa: S311 - jitter
+        facts = {"now": _clock.boottime(), "chance": _chance.fraction()}
         attempt = entry.deliveries
         try:
             return decide(failure, attempt, retry, self._dead_letter_policy, **facts)
@@ -211,7 +209,7 @@ class FailureHandler:
 
     def _report_undecodable(self, entry: Entry, error: DecodeError) -> None:
         self._unreported += 1
-        at = now()
+        at = _clock.boottime()
         if at < self._report_at:
             return
         facts = {
@@ -252,7 +250,7 @@ def _describe(error: BaseException) -> str:
 
 def wall_clock() -> str:
     """Return the time for a dead letter."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return _clock.utc().isoformat(timespec="milliseconds")
 
 
 def _entry_facts(entry: Entry) -> dict[str, object]:

@@ -10,12 +10,12 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter, from_thread
 
+from penstock import _clock
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
 from penstock._tasks.handling.failures import HandlerTimeout
@@ -118,7 +118,7 @@ def with_time_limit(
         loop = asyncio.get_running_loop()
         late = partial(_report_stuck, on_event, given, seconds)
         stuck = loop.call_later(seconds + _GRACE * cancels, late)
-        start = monotonic()
+        start = _clock.monotonic()
         try:
             async with asyncio.timeout(seconds if cancels else None) as limit:
                 result = await call(given)
@@ -130,7 +130,7 @@ def with_time_limit(
             stuck.cancel()
         # The handler may have swallowed its cancellation, or be one that can't be
         # cancelled.
-        if limit.expired() or monotonic() - start > seconds:
+        if limit.expired() or _clock.monotonic() - start > seconds:
             raise HandlerTimeout
         return result
 

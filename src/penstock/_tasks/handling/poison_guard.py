@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
+from penstock import _clock
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
-from penstock._tasks.clock import now
 
 __all__ = ["GuardMember", "poison_guard"]
 
@@ -105,23 +105,23 @@ class GuardMember:
         if self._ledger.work.next_is_probe:
             return self._admits()
         self._guard.withdraw(self)
-        return self._guard.is_open(now())
+        return self._guard.is_open(_clock.boottime())
 
     def _admits(self) -> bool:
         """Return whether the next entry, a probe, may run now."""
-        admitted = self._guard.admits(self, now())
+        admitted = self._guard.admits(self, _clock.boottime())
         if not admitted:
             self._set_timer()
         return admitted
 
     def started(self, probe: Entry) -> None:
         """Record that the admitted probe is about to run."""
-        self._guard.started(probe, now(), confirms=self._confirms)
+        self._guard.started(probe, _clock.boottime(), confirms=self._confirms)
         self._set_timer()
 
     def look(self) -> None:
         """Check whether the probe may run, or has finished."""
-        self._guard.look(now())
+        self._guard.look(_clock.boottime())
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -131,5 +131,5 @@ class GuardMember:
             self._timer = None
         until = self._guard.until
         if until is not None and not self._closed:
-            wait = max(0.0, until - now())
+            wait = max(0.0, until - _clock.boottime())
             self._timer = asyncio.get_running_loop().call_later(wait, self.look)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import anyio
 
+from penstock import _clock
 from penstock._core.handling.settlement import Settler
 from penstock._core.handling.signature import is_async
 from penstock._core.ledger.ledger import Ledger
@@ -134,7 +134,7 @@ class WorkerPool(Generic[T]):
             last: The time by which cancelled handlers have to end.
         """
         for until in (deadline, last):
-            with anyio.move_on_after(until - time.monotonic()):
+            with anyio.move_on_after(until - _clock.monotonic()):
                 if self._runs:
                     await self._idle.wait()
             if not self._runs:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import anyio
 
+from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import Claimed, ErrorReply, Pending, RawEntry
 from penstock._core.reading.slot_cursors import SlotCursors
-from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.dead_consumers import reap
@@ -128,7 +127,7 @@ class Claimer(StoppableTask):
         # Whether it ended because it had looked at enough pages.
         self._unfinished = False
         self._may_reap = True
-        self._reaped_at = now()
+        self._reaped_at = _clock.boottime()
         # Whether a claim is under way, whose entries a cancellation could strand.
         self._claiming = False
 
@@ -195,7 +194,7 @@ class Claimer(StoppableTask):
         interval = (
             self._interval if self._can_listen else min(_SEARCH_EVERY, self._interval)
         )
-        return interval * (0.75 + random.random() / 2)  # noqa: S311 - only jitter
+        return interval * (0.75 + _chance.fraction() / 2)
 
     async def _listen(self) -> None:
         first = self._listening_on is None
@@ -225,7 +224,7 @@ class Claimer(StoppableTask):
     async def _search(self, shard: Shard) -> None:
         """Search a shard's pending list, from where the last search ended."""
         for _ in range(_PAGES):
-            budget = self._ledger.flow.claim_budget(now())
+            budget = self._ledger.flow.claim_budget(_clock.boottime())
             if not budget or self._stopping:
                 self._cut_short = True
                 return
@@ -238,7 +237,7 @@ class Claimer(StoppableTask):
                 count=min(budget, _PAGE),
             )
             self._claiming = True
-            asked = now()
+            asked = _clock.boottime()
             # An entry that was this consumer's before, and that is acknowledged between
             # the claim and its recording, is done.
             with self._ledger.deliveries.recovering(shard):
@@ -302,7 +301,7 @@ class Claimer(StoppableTask):
         """Release claimed entries that did not fit, so that they can be claimed now."""
         self._cut_short = True
         self._cursors[shard.key] = ids[0]
-        waited = min_idle(now() - asked, self._lease)
+        waited = min_idle(_clock.boottime() - asked, self._lease)
         claim = OwnClaim(shard, ids, waited, idle=int(self._lease * 1000))
         await self._claims.claim(self._connection, [claim])
 
@@ -330,9 +329,9 @@ class Claimer(StoppableTask):
 
     async def _reap(self) -> None:
         """Remove dead consumers, no more often than the interval."""
-        if not self._may_reap or now() - self._reaped_at < self._interval:
+        if not self._may_reap or _clock.boottime() - self._reaped_at < self._interval:
             return
-        self._reaped_at = now()
+        self._reaped_at = _clock.boottime()
         for shard in self._slot_cursors.shards:
             refused = await reap(self._connection, self._member, shard, self._lease)
             if refused is not None:

@@ -22,11 +22,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol.replies import ErrorReply
-from penstock._tasks.clock import now
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, batched, min_idle
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
@@ -133,7 +133,7 @@ class DeliveryCounts:
     def _flush(self) -> None:
         batch, self._batch = self._batch, None
         assert batch is not None  # noqa: S101 - `_join` made it
-        batch.started_at = now()
+        batch.started_at = _clock.boottime()
         self._send(batch)
 
     def _send(self, batch: _CountBatch) -> None:
@@ -166,7 +166,7 @@ class DeliveryCounts:
     def _book(
         self, batch: _CountBatch, answers: Iterable[tuple[Sequence[Entry], object]]
     ) -> None:
-        self._round_trip = now() - batch.started_at
+        self._round_trip = _clock.boottime() - batch.started_at
         for entries, reply in answers:
             if isinstance(reply, ErrorReply):
                 self._report_refused(entries[0], reply)
@@ -196,7 +196,7 @@ class DeliveryCounts:
         """Send all counts to the server: after an outage it may have other ones."""
         if self._claims is None:
             return
-        at = now()
+        at = _clock.boottime()
         batch = _CountBatch(
             asyncio.get_running_loop().create_future(), at, starts=False
         )

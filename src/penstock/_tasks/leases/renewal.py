@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
-from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock.message import Shard
@@ -44,7 +44,7 @@ async def renew(
     Raises:
         ConnectionLost: The connection ended before the replies.
     """
-    asked_at = now()
+    asked_at = _clock.boottime()
     renewals = ledger.to_renew(asked_at)
     late = [due for due in renewals if due.late]
     kept = [due for due in renewals if not due.late]

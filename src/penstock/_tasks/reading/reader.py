@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
+from penstock import _clock
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
 from penstock._core.ledger.ledger import Ledger
@@ -24,7 +25,6 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, Read, ReadNew, ReadPending
 from penstock._core.reading.request_size import RequestSize
-from penstock._tasks.clock import now
 from penstock._tasks.group import refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
@@ -306,7 +306,7 @@ class Reader(StoppableTask):
             self._stopping = True
 
     def _group_recreated(self, shard: Shard) -> None:
-        self._ledger.shards.group_recreated(shard, now())
+        self._ledger.shards.group_recreated(shard, _clock.boottime())
 
     def _recreated(self, position: Position) -> Sequence[bytes]:
         """Forget a stream that was recreated; return the ids of its lost entries."""
@@ -334,7 +334,7 @@ class Reader(StoppableTask):
         # The lease of an entry may begin as soon as this request is sent. The time at
         # which the entry is recorded proves nothing, since this process may be
         # suspended before that.
-        asked_at = now()
+        asked_at = _clock.boottime()
         # Once a reply with one entry per shard is lost, fewer shards are read at once.
         # All of them are read at once again before more entries per shard are.
         few = read.count == 1 and shards > 1

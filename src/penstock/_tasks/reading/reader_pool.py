@@ -12,13 +12,13 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from penstock import _clock
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.reading.cursor import Cursor
 from penstock._core.reading.slot_cursors import SlotCursors
-from penstock._tasks.clock import now
 from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.reading.reader import Reader
 from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
@@ -74,7 +74,7 @@ class ReaderPool:
         Args:
             left: The budget that the reader's last read did not use.
         """
-        budget = self._budget(now(), left)
+        budget = self._budget(_clock.boottime(), left)
         readers = self._readers.values()
         if budget and len(readers) > 1:
             # The ledger no longer wakes a reader that found no budget before.

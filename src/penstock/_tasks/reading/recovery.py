@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from penstock import _clock
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply, Pending, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, ReadPending
 from penstock._core.reading.request_size import RequestSize
-from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
 from penstock._tasks.leases.own_claims import Caller, OwnClaim, OwnClaims
 from penstock._tasks.leases.pending_bodies import Ask, BodyReader, loss_recorded
@@ -82,14 +82,14 @@ class PendingRecovery:
         Raises:
             ConnectionLost: The connection ended before the replies.
         """
-        listed_at, shard = now(), read.position.shard
+        listed_at, shard = _clock.boottime(), read.position.shard
         pending = await self._list(read)
         if isinstance(pending, ErrorReply):
             return pending
         left = pending
         # There was space for one entry when this began.
         least = 1
-        while left and (least or now() - listed_at < _FRESH):
+        while left and (least or _clock.boottime() - listed_at < _FRESH):
             chunk = self._chunk(shard, left, least)
             if not chunk:
                 break

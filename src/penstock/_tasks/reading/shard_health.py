@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, Final
 
+from penstock import _clock
 from penstock._connection.connection import Connection
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
@@ -255,7 +255,7 @@ class ShardHealth:
         assert self._member is not None  # noqa: S101 - only called for groups
         name = self._member.group.encode()
         ask = [commands.xinfo_groups(position.shard.key) for position in positions]
-        answers, now = await connection.calls(ask), monotonic()
+        answers, now = await connection.calls(ask), _clock.monotonic()
         for position, groups in zip(positions, answers, strict=True):
             if isinstance(groups, ErrorReply):
                 continue

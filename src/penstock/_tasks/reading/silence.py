@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 import anyio
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.lease_terms import LeaseTerms
 from penstock._core.protocol import commands
@@ -76,7 +76,7 @@ class SilenceWatch:
     def is_suspended(self) -> bool:
         """Check whether nothing may be read now. If so, `on_end` will be called."""
         if self._began is None:
-            since, now = self._connection.silent_since, monotonic()
+            since, now = self._connection.silent_since, _clock.monotonic()
             if since is None or now - since < self._stop_after:
                 return False
             self._began = since
@@ -115,6 +115,6 @@ class SilenceWatch:
         self._on_end()
 
     def _report(self, name: str, level: int, **facts: object) -> None:
-        seconds = round(monotonic() - (self._began or 0.0), 3)
+        seconds = round(_clock.monotonic() - (self._began or 0.0), 3)
         group = {"group": ascii(self._group), "seconds": seconds}
         self._on_event(Event(name, level, {**group, **facts}))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
+from penstock import _clock
 from penstock._connection.connection import Connection
 from penstock._core.protocol.replies import RawEntry
 from penstock._core.reading.cursor import Cursor, Position, ReadNew
-from penstock._tasks.clock import now
 from penstock._tasks.reading.shard_health import ShardHealth
 from penstock.errors import ConnectionLost, ServerError
 
@@ -80,19 +80,20 @@ class StreamChecks:
         Returns:
             The refusal that leaves nothing to read, if there was one.
         """
-        compare = now() >= self._compare_at
+        compare = _clock.boottime() >= self._compare_at
         for position in self._cursor.positions:
             if position.doubtful and position.broken is None:
                 if position.identity.interrupted:
                     if compare:
                         # Until a read has succeeded on the same connection.
-                        self._compare_at, self._compared = now() + _COMPARE_PAUSE, True
+                        self._compare_at = _clock.boottime() + _COMPARE_PAUSE
+                        self._compared = True
                     await self._health.check_after_outage(
                         connection, position, compare=compare
                     )
                 else:
                     await self._health.check(connection, position)
-        if self._cursor.broken and now() >= self._examine_at:
+        if self._cursor.broken and _clock.boottime() >= self._examine_at:
             return await self.examine(connection, self._cursor.broken)
         return None
 
@@ -104,7 +105,7 @@ class StreamChecks:
         Returns:
             The refusal that leaves nothing to read, if there was one.
         """
-        self._examine_at = now() + EXAMINE_EVERY
+        self._examine_at = _clock.boottime() + EXAMINE_EVERY
         return await self._health.examine(connection, positions)
 
     async def check_one(
@@ -152,16 +153,17 @@ class StreamChecks:
         """
         if self._in_group:
             return position.goes_back(first) and not position.rewind_reported
-        return now() >= self._check_at.get(position.shard.key, 0.0)
+        return _clock.boottime() >= self._check_at.get(position.shard.key, 0.0)
 
     async def _check(self, connection: Connection, position: Position) -> bool:
-        begun, before = now(), connection.received
+        begun, before = _clock.boottime(), connection.received
         recreated = await self._health.check(
             connection, position, quiet=not self._in_group
         )
         # Checks take up a fiftieth of the time at most. And where scripts are refused,
         # the reply contained two whole entries, of up to 64 MiB each.
-        took = max(50 * (now() - begun), (connection.received - before) / _QUIET_BYTES)
+        spent = 50 * (_clock.boottime() - begun)
+        took = max(spent, (connection.received - before) / _QUIET_BYTES)
         self._check_at[position.shard.key] = begun + max(_CHECK, took)
         return recreated
 
@@ -173,11 +175,11 @@ class StreamChecks:
         """
         # A consumer that waits for the next entry receives it before it can be trimmed,
         # so an idle one needs no check.
-        begun = now()
+        begun = _clock.boottime()
         if not self._in_group or self._idle or begun < self._trim_check_at:
             return False
         await self._health.check_trimmed(connection, read.positions)
         self._idle = True
-        took = now() - begun
+        took = _clock.boottime() - begun
         self._trim_check_at = begun + max(_CHECK, 50 * took)
         return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from penstock import _chance
 from penstock._connection.capabilities import require
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
@@ -109,7 +109,7 @@ class Delivery:
                 group.cancel()
 
     def _flusher(self, connector: Connector, connection: Connection) -> Flusher:
-        name = secrets.token_hex(8).encode()
+        name = _chance.token(8).encode()
         runs = IdempotentRuns(name) if self.idempotent else None
         return Flusher(
             connection,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
 from math import inf
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from penstock import _clock
 from penstock._connection.fork import notify_on_fork
 from penstock._core.messages import envelope, shard_keys
 from penstock._core.protocol import commands
@@ -224,7 +224,7 @@ class Sender:
         self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: MessageChoices
     ) -> Sending[Ticket]:
         limit, retention, durability, id_, ms = chosen
-        now = int(time.time() * 1000) if ms is None else ms
+        now = int(_clock.wall() * 1000) if ms is None else ms
         command = commands.xadd(shard.key, fields, id_, trim(retention, now))
         deadline = inf
         if limit is not None:

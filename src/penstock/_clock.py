@@ -1,0 +1,41 @@
+"""Clocks: the only place where Penstock asks for the time, apart from timers.
+
+Timers are the event loop's. The functions are looked up in this module at each call, so
+that a test can put others in their place.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+__all__ = ["boottime", "monotonic", "utc", "wall"]
+
+_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", None)
+
+monotonic: Callable[[], float] = time.monotonic
+"""Return the seconds since some moment in the past."""
+
+boottime: Callable[[], float] = (
+    time.monotonic
+    if _BOOT is None or sys.platform != "linux"
+    else partial(time.clock_gettime, _BOOT)
+)
+"""Return the seconds since some moment in the past, also while the machine slept.
+
+Leases are measured by it: the server's clock keeps running while a laptop sleeps or a
+virtual machine is paused, but `time.monotonic` on Linux does not (clock_gettime(2),
+CLOCK_BOOTTIME). On other systems this is `time.monotonic` itself.
+"""
+
+wall: Callable[[], float] = time.time
+"""Return the seconds since 1970."""
+
+
+def utc() -> datetime:
+    """Return the date and time."""
+    return datetime.fromtimestamp(wall(), UTC)
