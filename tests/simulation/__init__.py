@@ -1,1 +1,1 @@
-"""A deterministic simulator of Penstock, its network and its server."""
+"""A deterministic simulator: the real client code in simulated time and network."""

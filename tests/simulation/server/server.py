@@ -87,6 +87,8 @@ class Server:
         self.blocked = Blocked(self)
         self.dirty = 0
         self.written: dict[Session, None] = {}
+        # Called with each command that was executed.
+        self.on_executed: Callable[[list[bytes]], None] | None = None
         self._databases = [Database(self, index) for index in range(_DATABASES)]
         self._depth = 0
         self._due: dict[Session, None] = {}
@@ -224,6 +226,8 @@ class Server:
         self.now = int(self._clock.wall() * 1000)
         session.active = self.now
         self.run_command(session, words)
+        if self.on_executed is not None:
+            self.on_executed(words)
         self.blocked.serve()
 
     def run_command(self, session: Session, words: list[bytes]) -> None:
@@ -246,7 +250,7 @@ class Server:
                 queue.broken = True
             session.reply(Fault(refusal.text))
             return
-        if self.paused and self._postpones(session, command):
+        if self.paused and not session.exempt and self._postpones(session, command):
             session.postponed = words
             self._postponed[session] = None
             return

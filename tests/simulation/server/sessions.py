@@ -118,6 +118,8 @@ class Session(Caller):
         self.closing = False
         self._peer = peer
         self._reader = hiredis.Reader()
+        # Whether pauses and permissions do not apply: it is an operator's.
+        self.exempt = False
         self._open = True
         self._ended = False
         self._started = False
@@ -142,7 +144,8 @@ class Session(Caller):
         """Take bytes from the client, and run what commands they complete."""
         if not self._open:
             return
-        self._reader.feed(_plain(data) if data[:1] != b"*" else data)
+        inline = data[:1] != b"*" and not self._reader.has_data()
+        self._reader.feed(_plain(data) if inline else data)
         self.server.run(self)
 
     def closed(self) -> None:

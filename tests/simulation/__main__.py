@@ -1,0 +1,112 @@
+"""Simulate runs from seeds, report findings, and replay them.
+
+python -m simulation --seconds 60 --seed 1
+python -m simulation --seed 17 --rounds 1 --timeline
+python -m simulation --replay FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from simulation.explore import carry_out, explore, plan_of, pool, shrunk
+from simulation.plan import Plan
+
+# Lines of a timeline that are shown.
+_SHOWN: Final = 200
+
+
+def report(options: argparse.Namespace) -> int:
+    """Explore, and report what was found."""
+    began = time.perf_counter()
+    found = explore(
+        options.seed,
+        seconds=options.seconds,
+        rounds=options.rounds,
+        jobs=options.jobs,
+        plant=options.plant,
+    )
+    elapsed = time.perf_counter() - began
+    print(
+        f"{found.runs} runs in {elapsed:.0f} s: {60 * found.runs / elapsed:.0f} a "
+        f"minute, {found.simulated / max(found.spent, 0.001):.0f} simulated seconds a "
+        f"second of one core; {len(found.findings)} findings"
+    )
+    if not found.findings:
+        return 0
+    finding = min(found.findings, key=lambda finding: finding.seed)
+    print(f"seed {finding.seed}: {', '.join(sorted(finding.kinds))}\n{finding.text}")
+    if options.shrink:
+        with pool(1) as processes:
+            plan = processes.submit(
+                shrunk, finding, options.plant, options.shrink
+            ).result()
+        keep(plan, options)
+    return 1
+
+
+def keep(plan: Plan, options: argparse.Namespace) -> None:
+    """Store a plan that fails, show what happens in it, and say how to replay it."""
+    path = Path(options.keep) / f"finding-{plan.seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+    print(f"\nthe smallest plan found, in {path}:\n{path.read_text()}")
+    show(plan, options.plant, timeline=True)
+    plant = f" --plant {options.plant}" if options.plant else ""
+    print(
+        f"replay it: cd tests && python -m simulation --replay {path.resolve()}{plant}"
+    )
+
+
+def show(plan: Plan, plant: str, *, timeline: bool) -> int:
+    """Carry out one plan, and show what came of it."""
+    result = carry_out(plan, plant)
+    lines = result.world.timeline
+    if timeline:
+        if len(lines) > _SHOWN:
+            print(f"... {len(lines) - _SHOWN} lines before")
+        print("\n".join(map(str, lines[-_SHOWN:])))
+    print(f"{result}\nfingerprint {result.world.fingerprint}")
+    return int(bool(result.kinds))
+
+
+def main() -> int:
+    """Parse the command line and do what it asks for."""
+    parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="how long to simulate"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument(
+        "--rounds", type=int, help="the number of runs, instead of --seconds"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--plant", default="", help="a defect to plant")
+    parser.add_argument(
+        "--shrink", type=float, default=60, help="seconds for shrinking"
+    )
+    parser.add_argument("--keep", default="findings", help="the folder for findings")
+    parser.add_argument("--replay", type=Path, help="a stored plan to carry out")
+    parser.add_argument("--timeline", action="store_true", help="show what happens")
+    options = parser.parse_args()
+    if options.replay:
+        plan = msgspec.json.decode(options.replay.read_bytes(), type=Plan)
+        return show(plan, options.plant, timeline=options.timeline)
+    if options.rounds == 1:
+        return show(plan_of(options.seed), options.plant, timeline=options.timeline)
+    return report(options)
+
+
+if __name__ == "__main__":
+    # Sets of text are in the same order in each run only if hashes are.
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "simulation", *sys.argv[1:]])
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Exploring: runs from many seeds, in processes of their own."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import count
+from multiprocessing import get_context
+from typing import Final
+
+from simulation.faults import FAMILIES
+from simulation.plan import Plan, generate
+from simulation.plants import planted
+from simulation.programs import STEPS
+from simulation.run import Result, run
+from simulation.shrink import shrink
+
+__all__ = ["Explored", "Finding", "carry_out", "explore", "plan_of", "shrunk"]
+
+# Runs of one batch, and batches of one process: killed processes are never collected.
+_BATCH: Final = 10
+_BATCHES: Final = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A run that has shown something that must not be.
+
+    Attributes:
+        seed: Its seed.
+        kinds: The kinds of what was found.
+        text: What was found.
+    """
+
+    seed: int
+    kinds: frozenset[str]
+    text: str
+
+
+@dataclass
+class Explored:
+    """What came of a number of runs.
+
+    Attributes:
+        runs: How many.
+        simulated: The virtual seconds that they took.
+        spent: The seconds of a processor that they took.
+        findings: What was found.
+    """
+
+    runs: int = 0
+    simulated: float = 0.0
+    spent: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, other: Explored) -> None:
+        """Add what came of other runs."""
+        self.runs += other.runs
+        self.simulated += other.simulated
+        self.spent += other.spent
+        self.findings += other.findings
+
+
+def plan_of(seed: int) -> Plan:
+    """Return the plan that a seed brings."""
+    return generate(seed, FAMILIES, [*STEPS])
+
+
+def carry_out(plan: Plan, plant: str = "") -> Result:
+    """Carry out a plan, with a planted defect if one is named."""
+    with planted(plant):
+        return run(plan)
+
+
+def simulate(seeds: list[int], plant: str) -> Explored:
+    """Carry out the plans of seeds, up to the first finding."""
+    # What is there by now never becomes garbage, so it need not be looked through.
+    gc.freeze()
+    began, found = time.process_time(), Explored()
+    for seed in seeds:
+        result = carry_out(plan_of(seed), plant)
+        found.runs += 1
+        found.simulated += result.seconds
+        if result.kinds:
+            found.findings.append(Finding(seed, frozenset(result.kinds), str(result)))
+            break
+    found.spent = time.process_time() - began
+    return found
+
+
+def shrunk(finding: Finding, plant: str, seconds: float) -> Plan:
+    """Return the smallest plan found that shows the same."""
+
+    def fails(plan: Plan) -> bool:
+        return bool(carry_out(plan, plant).kinds & finding.kinds)
+
+    return shrink(plan_of(finding.seed), fails, seconds)
+
+
+def pool(jobs: int) -> ProcessPoolExecutor:
+    """Return processes to simulate in."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["simulation.explore"])
+    return ProcessPoolExecutor(jobs, context, max_tasks_per_child=_BATCHES)
+
+
+def explore(
+    seed: int, *, seconds: float, rounds: int | None, jobs: int, plant: str
+) -> Explored:
+    """Carry out plans until the time is over, or something is found.
+
+    Args:
+        seed: The first seed.
+        seconds: The time to spend.
+        rounds: The number of runs, instead of a time.
+        jobs: The number of processes.
+        plant: A defect to plant.
+    """
+    end, found = time.perf_counter() + seconds, Explored()
+    batches = _batches(seed, rounds)
+    with pool(jobs) as processes:
+        waiting: set[Future[Explored]] = set()
+        while True:
+            over = rounds is None and time.perf_counter() > end
+            while not (over or found.findings) and len(waiting) < jobs + 1:
+                seeds = next(batches, None)
+                if seeds is None:
+                    break
+                waiting.add(processes.submit(simulate, seeds, plant))
+            if not waiting:
+                return found
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for each in done:
+                found.add(each.result())
+
+
+def _batches(seed: int, rounds: int | None) -> Iterator[list[int]]:
+    for first in count(seed, _BATCH):
+        left = _BATCH if rounds is None else min(_BATCH, seed + rounds - first)
+        if left <= 0:
+            return
+        yield [*range(first, first + left)]

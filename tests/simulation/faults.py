@@ -1,0 +1,384 @@
+"""Faults: each is done to a run, lasts a while, and is over when it returns.
+
+What it does is decided by its own `Random`, so that a plan brings it again. Whatever a
+fault does to the messages that no client could prevent is recorded as an excuse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from faults.history import Excuse
+from simulation.network import Connection
+
+if TYPE_CHECKING:
+    from simulation.run import Post, Run
+
+__all__ = ["FAMILIES", "KINDS", "Fault"]
+
+Fault: TypeAlias = Callable[["Run", Random], Awaitable[None]]
+
+
+def _excuse(run: Run, since: float, *what: str, ids: tuple[str, ...] = ()) -> None:
+    run.journal.tell(Excuse, since=since, what=[*what], ids=[*ids])
+
+
+# -- the network -----------------------------------------------------------------------
+
+
+def _connections(run: Run, chance: Random) -> list[Connection]:
+    """Choose one connection, all those of a process, or all."""
+    there = run.network.connections
+    if not there:
+        return []
+    one = chance.choice(there)
+    which = chance.random()
+    if which < 0.6:
+        return [one]
+    return run.network.of(one.loop.name) if which < 0.9 else list(there)
+
+
+async def reset(run: Run, chance: Random) -> None:
+    """Break connections at once."""
+    for connection in _connections(run, chance):
+        connection.reset()
+
+
+async def break_reply(run: Run, chance: Random) -> None:
+    """Break connections after some more bytes have reached the client.
+
+    So the server has executed commands whose replies are lost, in part or altogether.
+    """
+    for connection in _connections(run, chance):
+        connection.down.break_after(chance.choice((0, 0, 1, 10, 100, 1000)))
+    await asyncio.sleep(chance.uniform(0, 3))
+
+
+async def break_request(run: Run, chance: Random) -> None:
+    """Break connections after some more bytes have reached the server."""
+    for connection in _connections(run, chance):
+        connection.up.break_after(chance.choice((0, 1, 10, 100, 1000)))
+    await asyncio.sleep(chance.uniform(0, 3))
+
+
+async def silence(run: Run, chance: Random) -> None:
+    """Let nothing arrive in one direction or both, for a while."""
+    seconds = chance.choice((0.1, 0.5, 1.0, 3.0, 8.0))
+    ways = chance.choice(("up", "down", "both"))
+    for connection in _connections(run, chance):
+        if ways != "down":
+            connection.up.silence(seconds)
+        if ways != "up":
+            connection.down.silence(seconds)
+    await asyncio.sleep(seconds)
+
+
+async def silence_and_reset(run: Run, chance: Random) -> None:
+    """Let nothing arrive for a while, and break the connections then."""
+    chosen = _connections(run, chance)
+    seconds = chance.choice((0.05, 0.5, 2.0, 4.0))
+    for connection in chosen:
+        if chance.random() < 0.7:
+            connection.down.silence(seconds + 1)
+        if chance.random() < 0.4:
+            connection.up.silence(seconds + 1)
+    await asyncio.sleep(seconds)
+    for connection in chosen:
+        connection.reset()
+
+
+async def refuse(run: Run, chance: Random) -> None:
+    """Break all connections of a process, and refuse new ones for a while."""
+    post = _living(run, chance)
+    if post is None or post.process is None:
+        return
+    seconds = chance.choice((0.0, 0.3, 1.5, 5.0))
+    conditions = run.network.conditions(post.process.name)
+    conditions.refused_until = run.world.time() + seconds
+    for connection in list(run.network.of(post.process.name)):
+        connection.reset()
+    await asyncio.sleep(seconds)
+
+
+async def unreachable(run: Run, chance: Random) -> None:
+    """Let a process reach nothing for a while: silence, and no answer to a SYN."""
+    post = _living(run, chance)
+    if post is None or post.process is None:
+        return
+    seconds = chance.choice((0.3, 1.5, 4.0, 8.0))
+    conditions = run.network.conditions(post.process.name)
+    conditions.silent_until = run.world.time() + seconds
+    for connection in run.network.of(post.process.name):
+        connection.up.silence(seconds)
+        connection.down.silence(seconds)
+    await asyncio.sleep(seconds)
+
+
+async def slow(run: Run, chance: Random) -> None:
+    """Make the network of a process slow for a while."""
+    post = _living(run, chance)
+    if post is None or post.process is None:
+        return
+    conditions = run.network.conditions(post.process.name)
+    before = conditions.delay, conditions.jitter, conditions.pieces
+    conditions.delay, conditions.jitter = chance.choice(
+        ((0.05, 0.05), (0.3, 0.3), (0.001, 0.5))
+    )
+    conditions.pieces = chance.choice((0.1, 1.0))
+    await asyncio.sleep(chance.uniform(0.5, 4))
+    conditions.delay, conditions.jitter, conditions.pieces = before
+
+
+# -- processes -------------------------------------------------------------------------
+
+
+def _living(run: Run, chance: Random) -> Post | None:
+    there = [post for post in (*run.consumers, *run.producers) if post.alive]
+    return chance.choice(there) if there else None
+
+
+def _replaceable(run: Run, chance: Random) -> Post | None:
+    """Choose a process that may be ended: REALTIME would lose messages."""
+    there = [
+        post
+        for post in (*run.consumers, *run.producers)
+        if post.alive and getattr(post.plan, "group", "producer")
+    ]
+    return chance.choice(there) if there else None
+
+
+async def kill(run: Run, chance: Random) -> None:
+    """SIGKILL a process, and start it again at some time."""
+    post = _replaceable(run, chance)
+    if post is None or post.process is None:
+        return
+    post.process.kill(machine=chance.random() < 0.2)
+    await asyncio.sleep(chance.choice((0.0, 0.1, 1.0, 5.0)))
+    _restart(post, chance)
+
+
+async def terminate(run: Run, chance: Random) -> None:
+    """SIGTERM a consumer's process, and start it again when it has ended."""
+    post = _replaceable(run, chance)
+    if post is None or post.process is None or not getattr(post.plan, "group", ""):
+        return
+    process = post.process
+    process.terminate()
+    patience = run.world.time() + 60
+    while process.alive and run.world.time() < patience:
+        await asyncio.sleep(0.1)
+    if process.alive:
+        run.fail("hangs", f"{process.name} does not end")
+    if process is post.process:
+        await asyncio.sleep(chance.choice((0.0, 1.0)))
+        _restart(post, chance)
+
+
+def _restart(post: Post, chance: Random) -> None:
+    # Another fault may have restarted it in the meantime.
+    if not post.alive and not (
+        hasattr(post.plan, "how") and post.process and post.process.ended
+    ):
+        post.start(renamed=chance.random() < 0.5)
+
+
+async def freeze(run: Run, chance: Random) -> None:
+    """Let a process stand still, at times for longer than its lease."""
+    post = _living(run, chance)
+    if post is None or post.process is None:
+        return
+    seconds = chance.choice((0.05, 0.3, 1.0, 3.0, 7.0))
+    post.process.freeze(seconds)
+    await asyncio.sleep(seconds)
+
+
+async def freeze_all(run: Run, chance: Random) -> None:
+    """Let all consumers stand still."""
+    seconds = chance.choice((0.3, 3.0, 7.0))
+    for post in run.consumers:
+        if post.alive and post.process is not None:
+            post.process.freeze(seconds + chance.random())
+    await asyncio.sleep(seconds + 1)
+
+
+# -- the server ------------------------------------------------------------------------
+
+
+async def client_kill(run: Run, chance: Random) -> None:
+    """CLIENT KILL, several times."""
+    for _ in range(chance.randint(1, 5)):
+        run.direct.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(chance.choice((0.05, 0.2, 1.0)))
+
+
+async def client_pause(run: Run, chance: Random) -> None:
+    """CLIENT PAUSE."""
+    ms = chance.choice((50, 500, 2500))
+    run.direct.call("CLIENT", "PAUSE", ms, chance.choice(("ALL", "WRITE")))
+    await asyncio.sleep(ms / 1000)
+
+
+# -- streams and groups ----------------------------------------------------------------
+
+
+def _key(run: Run, chance: Random) -> tuple[int, str]:
+    number = chance.randrange(len(run.keys))
+    return number, run.keys[number]
+
+
+async def destroy_group(run: Run, chance: Random) -> None:
+    """XGROUP DESTROY."""
+    if not run.groups:
+        return
+    since = run.world.time()
+    run.direct.call(
+        "XGROUP", "DESTROY", _key(run, chance)[1], chance.choice(run.groups)
+    )
+    _excuse(run, since, "again")
+
+
+async def set_group_back(run: Run, chance: Random) -> None:
+    """XGROUP SETID 0."""
+    if not run.groups:
+        return
+    since = run.world.time()
+    run.direct.call(
+        "XGROUP", "SETID", _key(run, chance)[1], chance.choice(run.groups), "0"
+    )
+    _excuse(run, since, "again")
+
+
+async def wrong_type(run: Run, chance: Random) -> None:
+    """Have something else where a stream should be, for a while."""
+    key, since = _key(run, chance)[1], run.world.time()
+    if not run.direct.call("EXISTS", key):
+        return
+    run.direct.call("RENAME", key, "elsewhere")
+    run.direct.call("SET", key, "x")
+    await asyncio.sleep(chance.uniform(0.05, 2))
+    run.direct.call("DEL", key)
+    run.direct.call("RENAME", "elsewhere", key)
+    # What was acknowledged meanwhile was acknowledged nowhere.
+    _excuse(run, since, "again")
+
+
+async def claim_for_others(run: Run, chance: Random) -> None:
+    """XCLAIM by a stranger, who does nothing with it."""
+    if not run.groups:
+        return
+    key, group = _key(run, chance)[1], chance.choice(run.groups)
+    lines = run.direct.call("XPENDING", key, group, "-", "+", 10)
+    if isinstance(lines, list) and lines:
+        ids = [line[0] for line in lines]
+        run.direct.call("XCLAIM", key, group, "stranger", 0, *ids, "JUSTID")
+
+
+# -- what loses messages, by itself and only as far as it must -------------------------
+
+
+async def flush_all(run: Run, chance: Random) -> None:
+    """FLUSHALL."""
+    since = run.world.time()
+    run.direct.call("FLUSHALL")
+    _excuse(run, since, "loss", "ack", "again")
+
+
+async def delete_stream(run: Run, chance: Random) -> None:
+    """DEL."""
+    since = run.world.time()
+    run.direct.call("DEL", _key(run, chance)[1])
+    _excuse(run, since, "loss", "ack", "again")
+
+
+async def trim(run: Run, chance: Random) -> None:
+    """XTRIM to a few entries."""
+    since = run.world.time()
+    run.direct.call("XTRIM", _key(run, chance)[1], "MAXLEN", chance.choice((0, 0, 3)))
+    _excuse(run, since, "loss", "ack")
+
+
+def _excuse_some(run: Run, since: float, number: int, ids: list[bytes]) -> None:
+    if ids:
+        entries = tuple(f"{number} {id_.decode()}" for id_ in ids)
+        _excuse(run, since, "loss", "ack", ids=entries)
+
+
+async def delete_some(run: Run, chance: Random) -> None:
+    """XDEL of entries that may just be read or handled."""
+    number, key = _key(run, chance)
+    found: Any = run.direct.call("XREVRANGE", key, "+", "-", "COUNT", 40)
+    if not isinstance(found, list):
+        return
+    ids = [id_ for id_, _ in found]
+    ids = chance.sample(ids, len(ids) // 2)
+    since = run.world.time()
+    if ids:
+        run.direct.call("XDEL", key, *ids)
+    _excuse_some(run, since, number, ids)
+
+
+async def ack_for_others(run: Run, chance: Random) -> None:
+    """XACK by a stranger of what is pending."""
+    if not run.groups:
+        return
+    number, key = _key(run, chance)
+    group = chance.choice(run.groups)
+    lines: Any = run.direct.call("XPENDING", key, group, "-", "+", 1000)
+    if isinstance(lines, list) and lines:
+        ids = [line[0] for line in lines]
+        since = run.world.time()
+        run.direct.call("XACK", key, group, *ids)
+        _excuse_some(run, since, number, ids)
+
+
+async def delete_consumer(run: Run, chance: Random) -> None:
+    """XGROUP DELCONSUMER of one that lives."""
+    if not run.groups:
+        return
+    number, key = _key(run, chance)
+    group = chance.choice(run.groups)
+    lines: Any = run.direct.call("XPENDING", key, group, "-", "+", 1000)
+    if not isinstance(lines, list) or not lines:
+        return
+    name = chance.choice(sorted({line[1] for line in lines}))
+    since = run.world.time()
+    run.direct.call("XGROUP", "DELCONSUMER", key, group, name)
+    _excuse_some(run, since, number, [line[0] for line in lines if line[1] == name])
+
+
+_FAMILIES: Final[dict[str, tuple[Fault, ...]]] = {
+    "network": (
+        reset,
+        break_reply,
+        break_request,
+        silence,
+        silence_and_reset,
+        refuse,
+        unreachable,
+        slow,
+    ),
+    "processes": (kill, terminate, freeze, freeze_all),
+    "server": (client_kill, client_pause),
+    "groups": (destroy_group, set_group_back, wrong_type, claim_for_others),
+    "losses": (
+        flush_all,
+        delete_stream,
+        trim,
+        delete_some,
+        ack_for_others,
+        delete_consumer,
+    ),
+}
+
+FAMILIES: Final = {
+    family: [fault.__name__ for fault in faults] for family, faults in _FAMILIES.items()
+}
+"""The names of faults by family; only the last one may lose messages."""
+
+KINDS: Final = {
+    fault.__name__: fault for faults in _FAMILIES.values() for fault in faults
+}
+"""All faults by name."""

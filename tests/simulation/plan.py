@@ -1,0 +1,339 @@
+"""Plan: everything that a run does, as a value that can be stored, shrunk and replayed.
+
+A plan and its seed determine a run completely. `generate` makes up a plan from a seed.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final, Literal
+
+import msgspec
+
+__all__ = [
+    "ConsumerPlan",
+    "FaultPlan",
+    "NetworkPlan",
+    "Plan",
+    "ProducerPlan",
+    "StepPlan",
+    "generate",
+]
+
+
+class StepPlan(msgspec.Struct, frozen=True):
+    """Something that a consumer's process does beside handling messages.
+
+    Attributes:
+        at: Seconds since the process began.
+        what: The name of a step, see `simulation.steps`.
+        argument: A number that decides its details.
+    """
+
+    at: float
+    what: str
+    argument: int = 0
+
+
+class ConsumerPlan(msgspec.Struct, frozen=True):
+    """One consumer's process.
+
+    Attributes:
+        name: The process, and the consumer if it has a fixed name.
+        group: The group; empty in REALTIME.
+        style: How it takes messages, see `simulation.programs.STYLES`.
+        at: When it starts, in seconds.
+        options: Options of `Consumer`.
+        run: Options of the style, for example those of `Consumer.run`.
+        steps: What it does besides.
+    """
+
+    name: str
+    group: str
+    style: str = "run"
+    at: float = 0.0
+    options: dict[str, Any] = {}
+    run: dict[str, Any] = {}
+    steps: tuple[StepPlan, ...] = ()
+
+
+class ProducerPlan(msgspec.Struct, frozen=True):
+    """One producer's process.
+
+    Attributes:
+        name: The process.
+        how: The method, see `simulation.programs.SENDS`.
+        count: The number of messages.
+        rate: Messages in a second.
+        burst: The number of messages that are sent together.
+        keys: The number of keys.
+        at: When it starts, in seconds.
+        options: Options of `Producer`.
+    """
+
+    name: str
+    how: str = "enqueue"
+    count: int = 100
+    rate: float = 20.0
+    burst: int = 1
+    keys: int = 5
+    at: float = 0.0
+    options: dict[str, Any] = {}
+
+
+class FaultPlan(msgspec.Struct, frozen=True):
+    """A fault.
+
+    Attributes:
+        at: When it begins, in seconds.
+        kind: Its name, see `simulation.faults`.
+        seed: Decides its details.
+    """
+
+    at: float
+    kind: str
+    seed: int = 0
+
+
+class NetworkPlan(msgspec.Struct, frozen=True):
+    """The quality of the network, see `simulation.network.Conditions`."""
+
+    delay: float = 0.0002
+    jitter: float = 0.0002
+    pieces: float = 0.05
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A run.
+
+    Attributes:
+        seed: Decides the schedule, the delays and the details of everything.
+        version: The version of the server, see `simulation.server.versions`.
+        network: The network.
+        shards: The number of the stream's shards; 0 for a stream without shards.
+        seconds: How long faults may happen; then everything is healed.
+        consumers: The consumers' processes.
+        producers: The producers' processes.
+        faults: The faults.
+    """
+
+    seed: int
+    version: str = "valkey_9"
+    network: NetworkPlan = NetworkPlan()
+    shards: int = 0
+    seconds: float = 20.0
+    consumers: tuple[ConsumerPlan, ...] = ()
+    producers: tuple[ProducerPlan, ...] = ()
+    faults: tuple[FaultPlan, ...] = ()
+
+
+Family = Literal["network", "processes", "server", "groups", "losses"]
+
+_VERSIONS: Final = ("valkey_9", "valkey_9", "redis_8_2", "redis_7_0", "redis_6_2")
+_NETWORKS: Final = (
+    NetworkPlan(),
+    NetworkPlan(),
+    NetworkPlan(delay=0.002, jitter=0.002),
+    NetworkPlan(delay=0.03, jitter=0.02),
+    NetworkPlan(delay=0.0002, jitter=0.01, pieces=0.5),
+)
+_CLAIMS: Final = (
+    {"idle": 2.0, "interval": 0.5},
+    {"idle": 2.0, "interval": 1.0},
+    {"idle": 5.0, "interval": 1.0},
+    {"idle": 0.8, "interval": 0.2},
+)
+_COMMITS: Final = ({}, {}, {"interval": 0}, {"interval": 1.0}, {"max_pending": 3})
+_PREFETCH: Final = (
+    {},
+    {},
+    {},
+    {"max_messages": 5},
+    {"max_bytes": 4000},
+    {"max_messages": 1},
+)
+_RETRIES: Final = (
+    {"max_attempts": 3, "backoff": [0.05, 0.2]},
+    {"max_attempts": 2, "backoff": [0.5]},
+    {"max_attempts": 5, "backoff": [0.0]},
+    {"max_attempts": 1},
+)
+
+
+def generate(seed: int, kinds: dict[str, list[str]], steps: list[str]) -> Plan:
+    """Make up a plan.
+
+    Args:
+        seed: Decides the plan.
+        kinds: The names of faults by family.
+        steps: The names of steps.
+    """
+    return _Generator(Random(seed), kinds, steps).plan(seed)
+
+
+class _Generator:
+    def __init__(
+        self, chance: Random, kinds: dict[str, list[str]], steps: list[str]
+    ) -> None:
+        self._chance = chance
+        self._kinds = kinds
+        self._steps = steps
+
+    def plan(self, seed: int) -> Plan:
+        chance = self._chance
+        seconds = chance.choice((5.0, 10.0, 20.0))
+        shards = chance.choice((0, 0, 1, 2, 3))
+        return Plan(
+            seed=seed,
+            version=chance.choice(_VERSIONS),
+            network=chance.choice(_NETWORKS),
+            shards=shards,
+            seconds=seconds,
+            consumers=tuple(self._consumers(seconds)),
+            producers=tuple(self._producers(seconds, shards)),
+            faults=tuple(self._faults(seconds)),
+        )
+
+    def _producers(self, seconds: float, shards: int) -> list[ProducerPlan]:
+        chance = self._chance
+        return [
+            ProducerPlan(
+                name=f"p{number}",
+                how=chance.choice(
+                    ("enqueue", "enqueue", "send", "send_many", "nowait")
+                ),
+                count=chance.choice((10, 40, 150)),
+                rate=chance.choice((5.0, 20.0, 20.0, 100.0)),
+                burst=chance.choice((1, 1, 1, 10)),
+                keys=chance.choice((1, 3, 20)),
+                at=chance.choice((0.0, 0.0, chance.uniform(0, seconds / 2))),
+                options={
+                    **({"shards": shards} if shards else {}),
+                    **chance.choice(
+                        (
+                            {},
+                            {},
+                            {"linger": 0.02},
+                            {"resend": True},
+                            {"idempotent": True},
+                            {"max_batch": 3, "max_in_flight": 2},
+                            {"send_timeout": 2.0},
+                        )
+                    ),
+                },
+            )
+            for number in range(chance.choice((1, 1, 2, 2, 3)))
+        ]
+
+    def _consumers(self, seconds: float) -> list[ConsumerPlan]:
+        chance = self._chance
+        found: list[ConsumerPlan] = []
+        kinds = chance.sample(
+            ("shared", "resumable", "keyed", "realtime", "transactions"),
+            chance.choice((1, 1, 2, 3)),
+        )
+        for kind in kinds:
+            found += getattr(self, f"_{kind}")(seconds)
+        return found
+
+    def _common(self) -> dict[str, Any]:
+        chance = self._chance
+        return {
+            "claim": chance.choice(_CLAIMS),
+            "commit": chance.choice(_COMMITS),
+            "prefetch": chance.choice(_PREFETCH),
+            "retry": chance.choice(_RETRIES),
+        }
+
+    def _steps_of(self, seconds: float) -> tuple[StepPlan, ...]:
+        chance = self._chance
+        count = chance.choice((0, 0, 1, 3, 8))
+        return tuple(
+            StepPlan(
+                round(chance.uniform(0, seconds), 3),
+                chance.choice(self._steps),
+                chance.randrange(2**16),
+            )
+            for _ in range(count)
+        )
+
+    def _shared(self, seconds: float) -> list[ConsumerPlan]:
+        chance = self._chance
+        run = chance.choice(
+            (
+                {"concurrency": 1},
+                {"concurrency": 4},
+                {"concurrency": 8, "ordering": "key"},
+                {"concurrency": 3, "ordering": "shard"},
+            )
+        )
+        styles = ("run", "run", "run", "loop", "next", "take", "batches", "storm")
+        options = self._common()
+        return [
+            ConsumerPlan(
+                name=f"shared{number}",
+                group="shared",
+                style=(style := chance.choice(styles)),
+                at=chance.choice((0.0, 0.0, chance.uniform(0, seconds))),
+                options={**options, **self._policy(style)},
+                run=run if style == "run" else {},
+                steps=self._steps_of(seconds),
+            )
+            for number in range(chance.choice((1, 2, 3)))
+        ]
+
+    def _policy(self, style: str) -> dict[str, Any]:
+        if style in {"next", "take", "storm"} and self._chance.random() < 0.4:
+            return {"auto_commit": self._chance.choice(("rolling", "disabled"))}
+        return {}
+
+    def _one(self, name: str, seconds: float, **how: Any) -> list[ConsumerPlan]:
+        options = {"mode": "resumable", **self._common(), **how.pop("options", {})}
+        steps = self._steps_of(seconds)
+        return [
+            ConsumerPlan(name=name, group=name, options=options, steps=steps, **how)
+        ]
+
+    def _resumable(self, seconds: float) -> list[ConsumerPlan]:
+        style = self._chance.choice(("run", "loop", "next", "take", "batches", "storm"))
+        policy = self._policy(style)
+        return self._one("one", seconds, style=style, options=policy)
+
+    def _keyed(self, seconds: float) -> list[ConsumerPlan]:
+        run = {"concurrency": self._chance.choice((2, 8)), "ordering": "key"}
+        return self._one("keyed", seconds, run=run)
+
+    def _realtime(self, seconds: float) -> list[ConsumerPlan]:
+        options = {"mode": "realtime", "start": "earliest"}
+        style = self._chance.choice(("run", "loop", "next", "take"))
+        return [ConsumerPlan(name="realtime", group="", style=style, options=options)]
+
+    def _transactions(self, seconds: float) -> list[ConsumerPlan]:
+        options = self._common()
+        return [
+            ConsumerPlan(
+                name=f"tx{number}",
+                group="tx",
+                style="transactions",
+                options=options,
+                run={"concurrency": self._chance.choice((1, 4))},
+                steps=self._steps_of(seconds),
+            )
+            for number in range(self._chance.choice((1, 2)))
+        ]
+
+    def _faults(self, seconds: float) -> list[FaultPlan]:
+        chance = self._chance
+        families = ["network", "processes", "server", "groups"]
+        # What loses messages excuses much, so only some runs have it.
+        if chance.random() < 0.3:
+            families.append("losses")
+        chosen = chance.sample(families, chance.randint(1, len(families)))
+        kinds = [kind for family in chosen for kind in self._kinds[family]]
+        found, at = [], chance.uniform(0, 2)
+        pace = chance.choice((0.3, 1.0, 3.0))
+        while at < seconds and len(found) < 30:
+            kind = chance.choice(kinds)
+            found.append(FaultPlan(round(at, 4), kind, chance.randrange(2**32)))
+            at += chance.expovariate(1 / pace)
+        return found

@@ -1,0 +1,336 @@
+"""Run: carries out a plan and returns what the oracle says of it.
+
+The operator of a run is a coroutine on a loop of its own: it starts processes, does
+faults, heals everything, waits until all is handled, ends the processes, and has the
+history checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from faults.checker import Group, Report, check
+from faults.history import (
+    History,
+    Start,
+)
+from simulation import programs
+from simulation.direct import Direct
+from simulation.journal import Journal
+from simulation.network import Conditions, Network
+from simulation.observer import Observer
+from simulation.plan import ConsumerPlan, Plan, ProducerPlan
+from simulation.process import Process
+from simulation.programs import OUTPUT, STREAM
+from simulation.seams import installed
+from simulation.server.server import Server
+from simulation.server.versions import VERSIONS
+from simulation.world import World
+
+__all__ = ["Post", "Result", "Run", "run"]
+
+# Seconds within which everything must be handled when all is healed, counted from the
+# last progress; and within which a process must end when it is asked to.
+_PATIENCE: Final = 60.0
+_ENDING: Final = 60.0
+
+
+@dataclass
+class Result:
+    """What came of a run.
+
+    Attributes:
+        plan: The plan.
+        report: What the checker says.
+        failures: What else must not be: hangs, errors, leftovers.
+        seconds: The virtual seconds that it took.
+        world: The world, with its timeline.
+    """
+
+    plan: Plan
+    report: Report
+    failures: dict[str, list[str]]
+    seconds: float
+    world: World
+    history: History = field(repr=False, default_factory=list)
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of findings."""
+        found = self.report.findings
+        kinds = {name for name, what in vars(found).items() if what}
+        return kinds | {name for name, what in self.failures.items() if what}
+
+    def __str__(self) -> str:
+        lines = [str(self.report)]
+        for name, what in self.failures.items():
+            lines += [f"{name}: {each}" for each in what[:5]]
+        return "\n".join(lines)
+
+
+class Post:
+    """The processes that follow each other in one place of a plan.
+
+    Attributes:
+        plan: What they do.
+        process: The one that there is.
+    """
+
+    def __init__(self, run: Run, plan: ConsumerPlan | ProducerPlan) -> None:
+        self.plan = plan
+        self._run = run
+        self._lives = 0
+        self.process: Process | None = None
+
+    def start(self, *, renamed: bool = False) -> None:
+        """Start a process, whose consumer has the name of the one before or another."""
+        self._lives += 1
+        who = f"{self.plan.name}.{self._lives}"
+        journal = Journal(self._run.world, self._run.history, who)
+        plan = self.plan
+        if isinstance(plan, ConsumerPlan):
+            name = who if renamed else plan.name
+            main: Callable[[], Any] = lambda: programs.consume(plan, who, name, journal)
+        else:
+            seed = self._run.plan.seed
+            main = lambda: programs.produce(plan, who, seed, journal)
+        self.process = Process(self._run.network, who, main)
+        quality = self._run.plan.network
+        conditions = Conditions(quality.delay, quality.jitter, quality.pieces)
+        self._run.network.set_conditions(who, conditions)
+        self._run.processes.append(self.process)
+        self.process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process that runs."""
+        return self.process is not None and self.process.alive
+
+
+class Run:
+    """A run in progress.
+
+    Args:
+        plan: The plan.
+
+    Attributes:
+        world: The world.
+        network: The network.
+        server: The server.
+        direct: A client inside the server.
+        history: What all processes recorded.
+        processes: All processes so far.
+        consumers: The consumers' places.
+        producers: The producers' places.
+        journal: What the operator records.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.world = World(plan.seed)
+        self.network = Network(self.world)
+        version = VERSIONS[plan.version]
+        self.server = Server(self.world, Random(plan.seed), version)
+        self.network.listeners["server", 6379] = self.server
+        self.direct = Direct(self.server)
+        self.history: History = []
+        self.processes: list[Process] = []
+        self.journal = Journal(self.world, self.history, "operator")
+        self.consumers = [Post(self, each) for each in plan.consumers]
+        self.producers = [Post(self, each) for each in plan.producers]
+        self.failures: dict[str, list[str]] = {}
+        shards = range(plan.shards)
+        self.keys = [f"{STREAM}:{number}" for number in shards] or [STREAM]
+        self.groups = sorted({each.group for each in plan.consumers if each.group})
+        self.observer = Observer(self.server, self.keys, self.groups, self.journal)
+
+    def carry_out(self) -> Result:
+        """Carry out the plan."""
+        began = self.world.time()
+        operator = Process(self.network, "operator", self._operate)
+        with installed(self.world), _no_collection():
+            operator.start()
+            self.world.run(lambda: not operator.alive, 100_000)
+        if operator.error is not None:
+            raise operator.error
+        for process in self.processes:
+            process.loop.close()
+        report = check(self.history, self._promises())
+        if any(producer.options.get("resend") for producer in self.plan.producers):
+            # That is what resending may do.
+            report.findings.doubled.clear()
+        return Result(
+            self.plan,
+            report,
+            self.failures,
+            self.world.time() - began,
+            self.world,
+            self.history,
+        )
+
+    def fail(self, kind: str, what: str) -> None:
+        """Record that something is wrong."""
+        self.failures.setdefault(kind, []).append(what)
+        self.world.record("oracle", f"{kind}: {what}")
+
+    def _promises(self) -> list[Group]:
+        return [
+            _promise([c for c in self.plan.consumers if c.group == g])
+            for g in sorted({c.group for c in self.plan.consumers})
+        ]
+
+    async def _operate(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for post in (*self.consumers, *self.producers):
+                group.create_task(self._start(post))
+            for fault in self.plan.faults:
+                group.create_task(self._fault(fault))
+            group.create_task(asyncio.sleep(self.plan.seconds))
+        await self._heal()
+        await self._end(self.producers)
+        await self._drain()
+        await self._end(self.consumers)
+        self.observer.look()
+        self.observer.conclude(f"{STREAM}.dead")
+        self._check_outputs()
+
+    async def _start(self, post: Post) -> None:
+        await asyncio.sleep(post.plan.at)
+        post.start()
+
+    async def _fault(self, fault: Any) -> None:
+        from simulation.faults import KINDS
+
+        await asyncio.sleep(fault.at)
+        self.journal.note(f"fault {fault.kind}")
+        await KINDS[fault.kind](self, Random(fault.seed))
+        self.journal.note(f"healed {fault.kind}")
+
+    async def _heal(self) -> None:
+        self.world.record("operator", "everything is healed")
+        for connection in self.network.connections:
+            connection.up.heal()
+            connection.down.heal()
+        for post in (*self.consumers, *self.producers):
+            if post.process is not None and post.process.loop.dead:
+                post.start()
+
+    # -- the end -----------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Wait until everything is handled."""
+        moved, fewest = self.world.time(), None
+        while self.world.time() < moved + _PATIENCE:
+            left = len(self.observer.waiting()) + self._unseen()
+            if not left:
+                self.world.record("operator", "everything is handled")
+                return
+            if fewest is None or left < fewest:
+                fewest, moved = left, self.world.time()
+            await asyncio.sleep(0.5)
+        self.world.record("operator", "not everything is handled")
+
+    def _unseen(self) -> int:
+        """Count the stored messages that a REALTIME consumer has not seen yet."""
+        if all(each.plan.group for each in self.consumers):
+            return 0
+        seen = {
+            (record.shard, record.id)
+            for record in self.history
+            if isinstance(record, Start) and record.group == "realtime"
+        }
+        return sum(
+            (number, id_) not in seen
+            for number, key in enumerate(self.keys)
+            for id_, _ in self.observer.stored(key)
+        )
+
+    async def _end(self, posts: list[Post]) -> None:
+        for post in posts:
+            if post.alive and post.process is not None:
+                post.process.terminate()
+        deadline = self.world.time() + _ENDING
+        while any(post.alive for post in posts) and self.world.time() < deadline:
+            await asyncio.sleep(0.1)
+        # Connections are closed a moment later.
+        await asyncio.sleep(1.5)
+        for post in posts:
+            self._check_ended(post)
+
+    def _check_ended(self, post: Post) -> None:
+        process = post.process
+        if process is None:
+            return
+        if process.alive:
+            self.fail("hangs", f"{process.name}: {_stacks(process)}")
+            return
+        if process.error is not None:
+            self.fail("errors", f"{process.name}: {process.error!r}")
+        for left in process.left():
+            self.fail("left", f"{process.name}: {left}")
+
+    def _check_outputs(self) -> None:
+        """Check that each message was sent on once if it was handled, and else not."""
+        if "tx" not in self.groups:
+            return
+        counts: dict[str, int] = {}
+        for _, fields in self.observer.stored(OUTPUT):
+            name = fields[b"msg"].decode()
+            counts[name] = counts.get(name, 0) + 1
+        for name, count in counts.items():
+            if count > 1:
+                self.fail("applied_twice", f"{name}: {count} times")
+
+
+def _promise(consumers: list[ConsumerPlan]) -> Group:
+    first = consumers[0]
+    name = first.group or "realtime"
+    if not first.group:
+        return Group(name, "shard", acks=False)
+    if len(consumers) > 1 or first.options.get("mode") != "resumable":
+        keyed = all(c.run.get("ordering") in {"key", "shard"} for c in consumers)
+        return Group(name, "key within" if keyed else None)
+    if first.style == "run" and first.run.get("ordering") == "key":
+        return Group(name, "key")
+    sequential = first.style in {"loop", "next", "take", "batches"} or (
+        first.style == "run" and first.run.get("concurrency", 1) == 1
+    )
+    return Group(name, "shard" if sequential else None)
+
+
+def _stacks(process: Process) -> str:
+    """Describe where the tasks of a process wait."""
+    lines = []
+    for task in process.loop.pending:
+        frames = []
+        coroutine: Any = task.get_coro()
+        while coroutine is not None and hasattr(coroutine, "cr_frame"):
+            frame = coroutine.cr_frame
+            if frame is None:
+                break
+            frames.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            coroutine = coroutine.cr_await
+        lines.append(" > ".join(frames))
+    return " | ".join(lines)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage: when it is collected depends on what ran before."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def run(plan: Plan) -> Result:
+    """Carry out a plan."""
+    return Run(plan).carry_out()
