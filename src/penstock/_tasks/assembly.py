@@ -15,8 +15,7 @@ from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.limits import Limits
-from penstock._core.ledger.limits import Signals as LedgerSignals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol import commands
@@ -222,7 +221,7 @@ class _Assembler(Generic[T]):
         most, pending = config.prefetch.max_messages, config.commit_max_pending
         return Ledger(
             PrefetchWindow(most, config.prefetch.max_bytes, config.max_wait),
-            Limits(
+            LedgerLimits(
                 max_pending=pending,
                 # Under DISABLED it is the user who decides how much waits.
                 max_uncommitted=None if self._on_demand else most + 10 * pending,

@@ -19,7 +19,7 @@ from penstock._core.ledger.entry import (
     move,
 )
 from penstock._core.ledger.flow_control import FlowControl
-from penstock._core.ledger.limits import Limits, Signals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.pending_acks import PendingAcks
 from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock._core.ledger.removals import Removals
@@ -80,8 +80,8 @@ class Deliveries:
         flow: FlowControl,
         acks: PendingAcks,
         removals: Removals,
-        limits: Limits,
-        signals: Signals,
+        limits: LedgerLimits,
+        signals: LedgerSignals,
     ) -> None:
         self._shards = shards
         self._counters = counters

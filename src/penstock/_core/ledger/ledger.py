@@ -9,7 +9,7 @@ with the handler and not with the outcome: the capacity that it takes
 The parts of the ledger do the rest, and callers name them: `deliveries`, `removals`,
 `retries`, `acks`, `leases`, `flow`, `work` and `shards`.
 
-The ledger is synchronous. It calls out by `Signals` only.
+The ledger is synchronous. It calls out by `LedgerSignals` only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from penstock._core.ledger.entry import Entry, ShardStates, move
 from penstock._core.ledger.failure_policy import Disposition
 from penstock._core.ledger.flow_control import FlowControl
 from penstock._core.ledger.lease_clock import LeaseClock, LeaseRenewal
-from penstock._core.ledger.limits import Limits, Signals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.pending_acks import AckBatch, PendingAcks
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.ready_queue import ReadyQueue
@@ -95,7 +95,7 @@ class Ledger:
     )
 
     def __init__(
-        self, window: PrefetchWindow, limits: Limits, signals: Signals
+        self, window: PrefetchWindow, limits: LedgerLimits, signals: LedgerSignals
     ) -> None:
         self._acks_at_all = limits.acks
         self._on_ready = signals.on_ready

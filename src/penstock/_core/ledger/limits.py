@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from penstock._core.ledger.entry import Entry
 
-__all__ = ["Limits", "Signals"]
+__all__ = ["LedgerLimits", "LedgerSignals"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class LedgerLimits:
     """What bounds a ledger.
 
     Attributes:
@@ -36,7 +36,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signals:
+class LedgerSignals:
     """Whom a ledger wakes. All but `on_exhausted` may only wake a task.
 
     Attributes:

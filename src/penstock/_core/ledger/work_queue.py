@@ -7,7 +7,7 @@ from math import inf
 from penstock._core.ledger.entry import Entry, illegal, move
 from penstock._core.ledger.flow_control import FlowControl
 from penstock._core.ledger.lease_clock import LeaseClock
-from penstock._core.ledger.limits import Limits
+from penstock._core.ledger.limits import LedgerLimits
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock._core.ledger.states import (
@@ -56,7 +56,7 @@ class WorkQueue:
         flow: FlowControl,
         leases: LeaseClock,
         window: PrefetchWindow,
-        limits: Limits,
+        limits: LedgerLimits,
     ) -> None:
         self._ready_queue = ready_queue
         # Entries that a worker may take now, in order.
