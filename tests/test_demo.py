@@ -28,8 +28,8 @@ from penstock.cli.demo.report import (
     tally,
 )
 from penstock.cli.demo.scenario import (
+    DemoSender,
     Run,
-    Sender,
     Stalled,
     clicks,
     first_word,
@@ -406,7 +406,7 @@ async def test_a_run_in_which_nothing_moves_is_given_up(
     """The group has nobody who would handle anything."""
     async with Consumer(stream, url=url, group=GROUP):
         pass
-    sender = Sender(url, stream)
+    sender = DemoSender(url, stream)
     async with Admin(url) as admin:
         made = Run(admin, sender, tmp_path, lambda _: None, patience=0.2)
         await sender.run(clicks(3, seed=0).source)
@@ -524,7 +524,7 @@ async def test_made_up_clicks_look_like_clicks() -> None:
 
 
 async def test_a_sender_pauses_and_goes_on(url: str, stream: str, redis: Any) -> None:
-    sender = Sender(url, stream, limit=3)
+    sender = DemoSender(url, stream, limit=3)
     sending = asyncio.create_task(sender.run(clicks(10, seed=0).source))
 
     async def paused() -> bool:

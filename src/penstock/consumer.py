@@ -736,17 +736,17 @@ class Consumer(Openable[Session[T]], Generic[T]):
     def _open(self) -> Session[T]:
         """The running parts, for a call allowed until the consumer has closed."""
         session = self._known()
-        self._check_home()
+        self._check_binding()
         return session
 
     @property
     def _receiving(self) -> Session[T]:
         """The running parts, for a call that can be made until closing begins."""
         session = self._known(receiving=True)
-        self._check_home()
+        self._check_binding()
         return session
 
-    def _check_home(self) -> None:
+    def _check_binding(self) -> None:
         if self._lifetime is not None:
             self._lifetime.binding.check()
 

@@ -46,13 +46,13 @@ class AdminConnection:
 
     @asynccontextmanager
     async def open(
-        self, url: str | None, home: LoopBinding
+        self, url: str | None, binding: LoopBinding
     ) -> AsyncIterator[AdminConnection]:
         """Connect, and close the connection at the end.
 
         Args:
             url: The server.
-            home: The event loop and thread from which this may be used.
+            binding: The event loop and thread from which this may be used.
 
         Raises:
             ConfigurationError: The URL is invalid.
@@ -61,7 +61,7 @@ class AdminConnection:
         """
         async with open_connector(url, self.on_event) as connector:
             self._connection = await connector.connect()
-            self._connector, self._binding = connector, home
+            self._connector, self._binding = connector, binding
             try:
                 yield self
             finally:

@@ -38,7 +38,7 @@ from penstock.cli.run.child import Child, spawned
 from penstock.errors import CommandError, ConnectError, ConnectionLost, PenstockError
 from penstock.events import printable
 
-__all__ = ["Run", "Sender", "Source", "Stalled", "clicks", "from_file", "run"]
+__all__ = ["DemoSender", "Run", "Source", "Stalled", "clicks", "from_file", "run"]
 
 _LOOK: Final = 0.01  # seconds between looks at the group; two commands each
 _NEARLY: Final = 0.9  # of the half: sending it may not be over yet
@@ -127,7 +127,7 @@ def first_word(line: bytes) -> str:
 
 
 @dataclass
-class Sender:
+class DemoSender:
     """Sends lines and keeps the receipts; after `limit` lines it waits for `go_on`."""
 
     url: str
@@ -189,7 +189,7 @@ class Run:
     """A run: workers with their journals in `folder`, their progress, and the kill."""
 
     admin: Admin
-    sender: Sender
+    sender: DemoSender
     folder: Path
     show: Callable[[Progress], None]
     patience: float = 30.0  # seconds without progress after which to give up
@@ -330,7 +330,7 @@ async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
         async with source as lines, Admin(url) as admin, AsyncExitStack() as stack:
             stack.push_async_callback(_delete, admin, stream)
             half = -(-lines.total // 2) if kill and lines.total else math.inf
-            sender = Sender(url, stream, limit=half)
+            sender = DemoSender(url, stream, limit=half)
             this = Run(admin, sender, Path(folder), show)
             try:
                 # The workers end before the stream does: they would recreate it.
