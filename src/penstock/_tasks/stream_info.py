@@ -86,11 +86,10 @@ class StreamInspector:
     def _refused(self, found: Iterable[Any]) -> bool:
         """Return whether the script was refused, not only its access to a stream."""
         errors = [reply for reply in found if isinstance(reply, ErrorReply)]
-        if any(error.trouble is ErrorKind.FATAL for error in errors):
+        if any(error.kind is ErrorKind.FATAL for error in errors):
             self.scripted = False
         return any(
-            error.trouble not in _OF_THE_STREAM and not error.passing
-            for error in errors
+            error.kind not in _OF_THE_STREAM and not error.passing for error in errors
         )
 
 

@@ -227,24 +227,24 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "trouble"), ERRORS)
+@pytest.mark.parametrize(("text", "kind"), ERRORS)
 def test_an_error_reply_is_classified_by_its_first_word_or_else_by_its_text(
-    text: str, trouble: ErrorKind
+    text: str, kind: ErrorKind
 ) -> None:
     error = raw(b"-" + text.encode() + b"\r\n")
     assert isinstance(error, ErrorReply)
     assert error.text == text
     assert error.code == text.partition(" ")[0]
-    assert error.trouble is trouble
+    assert error.kind is kind
 
 
 def test_every_kind_of_error_is_in_the_table() -> None:
-    assert {trouble for _, trouble in ERRORS} == set(ErrorKind)
+    assert {kind for _, kind in ERRORS} == set(ErrorKind)
 
 
 def test_the_first_word_takes_precedence_over_the_name_of_a_user_in_the_text() -> None:
     error = ErrorReply("NOPERM no permissions to access the 'no such key' key")
-    assert error.trouble is ErrorKind.FATAL
+    assert error.kind is ErrorKind.FATAL
 
 
 def test_a_node_of_a_cluster_is_reported_as_one() -> None:
@@ -254,15 +254,15 @@ def test_a_node_of_a_cluster_is_reported_as_one() -> None:
 
 
 def test_the_first_word_has_to_match_as_a_whole_word() -> None:
-    assert ErrorReply("ASKING is not it").trouble is ErrorKind.TRANSIENT
-    assert ErrorReply("the MOVED is not first").trouble is ErrorKind.TRANSIENT
+    assert ErrorReply("ASKING is not it").kind is ErrorKind.TRANSIENT
+    assert ErrorReply("the MOVED is not first").kind is ErrorKind.TRANSIENT
 
 
 def test_an_error_reply_is_a_value_also_inside_another_reply() -> None:
     reply = raw(words("*2 :1 -NOGROUP"))
     assert reply[0] == 1
     assert isinstance(reply[1], ErrorReply)
-    assert reply[1].trouble is ErrorKind.REPAIR
+    assert reply[1].kind is ErrorKind.REPAIR
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_the_arguments_of_an_unknown_command_are_not_repeated(text: str) -> None
     error = raw(b"-" + text.encode() + b"\r\n")
     assert error.text == text.partition(",")[0]
     assert "hunter2" not in repr(error)
-    assert error.trouble is ErrorKind.FATAL
+    assert error.kind is ErrorKind.FATAL
 
 
 def test_the_text_of_an_error_reply_is_escaped_and_cut() -> None:
@@ -339,7 +339,7 @@ def test_a_missing_permission_inside_a_script_is_a_permission_error_too(
     text: str,
 ) -> None:
     error = ErrorReply(text)
-    assert (error.code, error.trouble) == ("NOPERM", ErrorKind.FATAL)
+    assert (error.code, error.kind) == ("NOPERM", ErrorKind.FATAL)
     failure = replies.send_failed("s", error)
     assert failure.code == "NOPERM"
     assert "EVAL, HMGET" in str(failure)

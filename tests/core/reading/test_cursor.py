@@ -318,20 +318,20 @@ def test_a_removed_shard_is_not_read_any_more() -> None:
 
 def test_ids_not_above_the_highest_one_read_are_a_redelivery() -> None:
     cursor = Cursor([(A, b"0-0")], group=True, recover=False)
-    assert not receive(cursor, A, "5-0", "9-0").again
-    assert not receive(cursor, A, "10-0").again, "ids are numbers"
+    assert not receive(cursor, A, "5-0", "9-0").rewound
+    assert not receive(cursor, A, "10-0").rewound, "ids are numbers"
     position = receive(cursor, A, "9-0", "11-0")
-    assert position.again
+    assert position.rewound
     assert str(position.highest) == "11-0"
-    assert receive(cursor, A, "11-0").again
-    assert not receive(cursor, A, "11-1").again
+    assert receive(cursor, A, "11-0").rewound
+    assert not receive(cursor, A, "11-1").rewound
 
 
 def test_each_shard_is_rewound_separately() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
     receive(cursor, A, "5-0")
-    assert not receive(cursor, B, "4-0").again
-    assert receive(cursor, A, "4-0").again
+    assert not receive(cursor, B, "4-0").rewound
+    assert receive(cursor, A, "4-0").rewound
 
 
 def test_a_reported_rewind_is_forgotten_when_it_is_over() -> None:
@@ -353,7 +353,7 @@ def test_a_restarted_shard_does_not_report_a_rewind() -> None:
     position.restart(b"2-0")
     assert (position.after, position.floor) == (b"2-0", b"2-0")
     position = receive(cursor, A, "3-0")
-    assert position.again
+    assert position.rewound
     assert position.rewind_reported
 
 
@@ -374,7 +374,7 @@ def test_a_rewind_is_detected_exactly_while_ids_are_not_above_the_highest_one(
     for first, count in reads:
         ids = range(first, first + count)
         position = receive(cursor, A, *[f"{n}-0" for n in ids])
-        assert position.again == (first <= seen)
+        assert position.rewound == (first <= seen)
         seen = max(seen, *ids)
         assert position.highest.ms == seen
 

@@ -70,14 +70,14 @@ class ErrorReply:
         return f"ErrorReply({self.text!r})"
 
     @property
-    def trouble(self) -> ErrorKind:
+    def kind(self) -> ErrorKind:
         """The reaction that this reply calls for."""
         if known := _BY_CODE.get(self.code):
             return known
         text = self.text.lower()
-        for words, trouble in _BY_TEXT:
+        for words, kind in _BY_TEXT:
             if words in text:
-                return trouble
+                return kind
         # An unknown error may be transient: a refusal must not end a consumer
         # (chrisguidry/docket#477).
         return ErrorKind.TRANSIENT
@@ -158,7 +158,7 @@ def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
     """Return the error for a refused XADD."""
     if reply.code == "NOPERM":
         return SendFailed(stream, reply.code, reply.text, _MAY_NOT)
-    if reply.trouble is ErrorKind.REROUTE:
+    if reply.kind is ErrorKind.REROUTE:
         return SendFailed(stream, reply.code, reply.text, ELSEWHERE)
     text = reply.text.lower()
     for words, hint in _ID_HINTS:

@@ -53,7 +53,7 @@ class Position:
             reading started at LATEST. An entry at or below it is redelivered.
         known: The highest id that was pending, for any consumer, when this consumer
             opened; None until that is known.
-        again: Whether the last read redelivered entries, because the group or the
+        rewound: Whether the last read redelivered entries, because the group or the
             position was rewound.
         rewind_reported: Whether the rewind has been reported, or was requested.
         broken: The server's error while the shard can't be read; else None.
@@ -69,7 +69,7 @@ class Position:
     until: EntryId | None = None
     highest: EntryId = EntryId.MIN
     known: EntryId | None = None
-    again: bool = False
+    rewound: bool = False
     rewind_reported: bool = False
     broken: str | None = None
     identity: StreamIdentity = field(default_factory=StreamIdentity)
@@ -316,8 +316,8 @@ class Cursor:
         if not self._group:
             position.after = last
         lowest, highest = EntryId.parse(entries[0][0]), EntryId.parse(last)
-        position.again = lowest <= position.highest
-        position.rewind_reported = position.rewind_reported and position.again
+        position.rewound = lowest <= position.highest
+        position.rewind_reported = position.rewind_reported and position.rewound
         position.highest = max(position.highest, highest)
         position.identity.read(lowest, highest, entries)
         position.trimmed.received += len(entries)

@@ -303,7 +303,7 @@ class Committer(StoppableTask):
         sent = len(batch.entries) + len(batch.deleted_ids)
         if isinstance(reply, ErrorReply):
             # A user who lost a permission may get it back, so the outcomes are kept.
-            if reply.trouble not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
+            if reply.kind not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
                 self._ledger.acks.unconfirmed(batch)
                 return False
             self._report("commit_dropped", batch, lost=sent, reply=reply.text)

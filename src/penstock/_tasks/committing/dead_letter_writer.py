@@ -163,4 +163,4 @@ class DeadLetterWriter:
 
 def _no_scripts(reply: ErrorReply) -> bool:
     """Return whether the server refuses scripts, and not this dead letter."""
-    return reply.trouble is ErrorKind.FATAL
+    return reply.kind is ErrorKind.FATAL

@@ -241,7 +241,7 @@ class CatchUp:
         """
         if not isinstance(reply, ErrorReply):
             return False
-        if reply.trouble not in _NO_STREAM:
+        if reply.kind not in _NO_STREAM:
             raise refusal(self._connection.server, f"until_caught_up: {what}", reply)
         return True
 
@@ -259,4 +259,4 @@ class CatchUp:
 
 
 def _is_transient(reply: Any) -> bool:
-    return isinstance(reply, ErrorReply) and reply.trouble is ErrorKind.TRANSIENT
+    return isinstance(reply, ErrorReply) and reply.kind is ErrorKind.TRANSIENT

@@ -222,7 +222,7 @@ class Applier:
         if not applied.done:
             hint = _HINTS.get(reply.code)
             if hint is None:
-                fatal = reply.trouble is ErrorKind.FATAL
+                fatal = reply.kind is ErrorKind.FATAL
                 hint = _NO_SCRIPTS if fatal else _HINT
             raise TransactionFailed(stream, id_, reply.code, reply.text, hint)
         error = TransactionBroken(

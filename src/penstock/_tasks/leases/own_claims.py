@@ -156,7 +156,7 @@ class OwnClaims:
 
         If it was, the next commands for the same connection use no script.
         """
-        if not isinstance(reply, ErrorReply) or reply.trouble is not ErrorKind.FATAL:
+        if not isinstance(reply, ErrorReply) or reply.kind is not ErrorKind.FATAL:
             return False
         scripted = command[0] == b"EVAL"
         if scripted:

@@ -241,5 +241,5 @@ def _groups(key: bytes) -> list[Command]:
 def _behind(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
     """Return how many entries lie above the position of a consumer without a group."""
     if isinstance(stream, ErrorReply):
-        return 0 if stream.trouble is ErrorKind.REPAIR else None  # no stream yet
+        return 0 if stream.kind is ErrorKind.REPAIR else None  # no stream yet
     return stream.behind(EntryId.parse(position.after), None)

@@ -117,7 +117,7 @@ class PendingRecovery:
         if summary:
             position.summed_up(replies.highest_pending(summary[0]))
         pending: list[Pending] = reply
-        self._page_size.came(read.count, len(pending))
+        self._page_size.received(read.count, len(pending))
         return pending
 
     def _chunk(
