@@ -63,7 +63,7 @@ class SpyLedger(Ledger):
                 max_uncommitted=max_uncommitted,
                 max_attempts=max_attempts,
                 lease=lease,
-                acks=acks,
+                acknowledges=acks,
                 strict=strict,
             ),
             LedgerSignals(

@@ -227,7 +227,7 @@ class _Assembler(Generic[T]):
                 max_uncommitted=None if self._on_demand else most + 10 * pending,
                 max_attempts=config.retry.max_attempts if config.retry else None,
                 lease=config.lease,
-                acks=config.acks,
+                acknowledges=config.acknowledges,
                 # One consumer, one message after the other: an outage is no reason to
                 # hand them out in another order.
                 strict=config.mode is Mode.RESUMABLE,
@@ -255,7 +255,7 @@ class _Assembler(Generic[T]):
             self._connection,
             self._claims,
             self._ledger,
-            once=config.retry is not None and config.retry.max_attempts == 1,
+            single_attempt=config.retry is not None and config.retry.max_attempts == 1,
             settle=settle,
             on_lost=self._outcomes.set,
             on_event=config.on_event,
@@ -343,7 +343,7 @@ class _Assembler(Generic[T]):
 
     def _make_group(self) -> GroupParts | None:
         config, member, claims = self._config, self._config.member, self._claims
-        if member is None or claims is None or not config.acks:
+        if member is None or claims is None or not config.acknowledges:
             return None
         self._committer = committer = self._make_committer(member, claims)
         self._silence = silence = SilenceWatch(

@@ -76,7 +76,7 @@ class ConsumerConfig(Generic[T]):
         return self.member is not None and self.member.noack
 
     @property
-    def acks(self) -> bool:
+    def acknowledges(self) -> bool:
         """Whether entries have to be acknowledged."""
         return self.member is not None and not self.noack
 

@@ -223,7 +223,7 @@ class Session(Generic[T]):
             self.ledger,
             self.assignment.cursors,
             config.member,
-            acks=config.acks,
+            acknowledges=config.acknowledges,
             on_demand=config.policy is AutoCommit.DISABLED,
             on_reached=self.entry_queue.wake_all,
         )
@@ -320,7 +320,7 @@ async def open_session(
     config = replace(config, on_event=rate_limited(config.on_event))
     deadline = time.monotonic() + config.open_timeout
     async with open_connector(config.url, config.on_event) as connector:
-        bearable = patience(config.lease) if config.acks else math.inf
+        bearable = patience(config.lease) if config.acknowledges else math.inf
         connection = CommandConnection(
             connector, await connector.first(config.open_timeout), bearable
         )

@@ -220,7 +220,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 max_uncommitted=max_uncommitted,
                 max_attempts=max_attempts,
                 lease=LEASE,
-                acks=acks,
+                acknowledges=acks,
             ),
             LedgerSignals(
                 on_capacity=self._signal_capacity,

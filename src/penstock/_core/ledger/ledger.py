@@ -97,7 +97,7 @@ class Ledger:
     def __init__(
         self, window: PrefetchWindow, limits: LedgerLimits, signals: LedgerSignals
     ) -> None:
-        self._acknowledges = limits.acks
+        self._acknowledges = limits.acknowledges
         self._on_ready = signals.on_ready
         self._ready_queue = queue = ReadyQueue(strict=limits.strict)
         # Entries that a worker may take now, in order.
@@ -107,7 +107,9 @@ class Ledger:
 
         self.counters = counters = Counters()
         self.shards = shards = ShardStates()
-        self.leases = LeaseClock(shards, queue, limits.lease, acks=limits.acks)
+        self.leases = LeaseClock(
+            shards, queue, limits.lease, acknowledges=limits.acknowledges
+        )
         self.acks = acks = PendingAcks(
             shards, counters, limits.max_pending, signals.on_outcomes
         )

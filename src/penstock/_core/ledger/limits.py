@@ -22,7 +22,7 @@ class LedgerLimits:
         max_attempts: Attempts after which an entry is not tried again; None for no
             bound.
         lease: Seconds for which an entry without an outcome is this consumer's.
-        acks: Whether entries are acknowledged (not in REALTIME).
+        acknowledges: Whether entries are acknowledged (not in REALTIME).
         strict: Whether no entry may pass a possible poison message while those are
             held.
     """
@@ -31,7 +31,7 @@ class LedgerLimits:
     max_uncommitted: int | None = None
     max_attempts: int | None = None
     lease: float
-    acks: bool
+    acknowledges: bool
     strict: bool = False
 
 

@@ -254,7 +254,7 @@ def create_applier(
     failure_handler: FailureHandler,
 ) -> Applier | None:
     """Create a consumer's applier; None where nothing can be acknowledged."""
-    if config.member is None or not config.acks:
+    if config.member is None or not config.acknowledges:
         return None
     return Applier(
         connection,

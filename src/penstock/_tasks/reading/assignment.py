@@ -80,7 +80,7 @@ class Assignment:
         self._ledger = ledger
         self._discovery = discovery
         self._claims = claims
-        group, recover = config.member is not None, config.acks
+        group, recover = config.member is not None, config.acknowledges
         self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
         self.error: ServerError | None = None
         self.inspector = StreamInspector()
@@ -200,7 +200,7 @@ class Assignment:
 
     async def _release_shard(self, shard: Shard) -> None:
         config, claims = self._config, self._claims
-        if config.member is None or claims is None or not config.acks:
+        if config.member is None or claims is None or not config.acknowledges:
             self._ledger.removals.drop(shard)
             return
         await release_entries(
