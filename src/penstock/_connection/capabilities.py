@@ -47,7 +47,7 @@ async def require(
     answers = await connection.calls([command for _, command in tries])
     for (sentence, _), reply in zip(tries, answers, strict=True):
         # A transient error says nothing about what the server supports.
-        if isinstance(reply, ErrorReply) and not reply.passing:
+        if isinstance(reply, ErrorReply) and not reply.temporary:
             where = f"{connection.address.name} says: {reply.text}"
             raise ConfigurationError(f"{sentence}; {where}")
 

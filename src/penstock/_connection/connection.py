@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionLost: As for `request`, and for a malformed reply.
         """
-        read = partial(reply_parsing.read, batch)
+        read = partial(reply_parsing.parse, batch)
         return self.request(pack(batch), len(batch), wait, read)
 
     def request(

@@ -89,7 +89,7 @@ class StreamInspector:
         if any(error.kind is ErrorKind.FATAL for error in errors):
             self.scripted = False
         return any(
-            error.kind not in _OF_THE_STREAM and not error.passing for error in errors
+            error.kind not in _OF_THE_STREAM and not error.temporary for error in errors
         )
 
 
@@ -103,7 +103,7 @@ async def _in_transactions(
     answers = iter(await calls([command for batch in batches for command in batch]))
     found: list[list[Any] | ErrorReply] = []
     for batch in batches:
-        answer = replies.together([next(answers) for _ in batch])
+        answer = replies.transaction_replies([next(answers) for _ in batch])
         # If the transaction as a whole was refused, there is one reply instead of one
         # for each command.
         whole = len(answer) < len(batch) - 2

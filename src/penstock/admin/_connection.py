@@ -20,7 +20,7 @@ from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent
 from penstock.message import EntryId
 
-__all__ = ["AdminConnection", "behind"]
+__all__ = ["AdminConnection", "count_above"]
 
 
 class AdminConnection:
@@ -136,22 +136,25 @@ class AdminConnection:
         return refusal(server, command, reply)
 
 
-async def behind(
-    connection: AdminConnection, stream: StreamInfo, place: EntryId, told: int | None
+async def count_above(
+    connection: AdminConnection,
+    stream: StreamInfo,
+    after: EntryId,
+    reported: int | None,
 ) -> int | None:
-    """Return how many entries of a stream are above an id; see `StreamInfo.behind`.
+    """Count the entries of a stream above an id; see `StreamInfo.count_above`.
 
     Args:
         connection: The connection.
         stream: The stream's description.
-        place: The id.
-        told: The server's own count, if it has one.
+        after: The id.
+        reported: The server's own count, if it has one.
 
     Raises:
         ServerError: See `AdminConnection.calls`.
     """
-    found = stream.behind(place, told)
-    if found != (trusting := stream.behind(place, told, trusted=True)):
+    found = stream.count_above(after, reported)
+    if found != (trusting := stream.count_above(after, reported, trusted=True)):
         [counts] = await connection.calls([commands.counts_lag()])
         return trusting if replies.counts_lag(counts) else found
     return found

@@ -14,7 +14,7 @@ from penstock._core.protocol.replies import ErrorReply, GroupInfo, StreamInfo
 from penstock._core.protocol.trimming import Acknowledged, GroupStanding
 from penstock._core.reading.range_pages import RangePages
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
-from penstock.admin._connection import AdminConnection, behind
+from penstock.admin._connection import AdminConnection, count_above
 from penstock.errors import ConfigurationError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import Duration, place, seconds
@@ -245,7 +245,7 @@ class Trimmer:
                     what = f"the question for the groups of {_name(shard)}"
                     raise self._connection.refusal(what, reply)
             place = EntryId.parse(group.last_delivered)
-            lag = await behind(self._connection, stream, place, group.lag)
+            lag = await count_above(self._connection, stream, place, group.lag)
             found.append(_standing(group, summary, consumers, now, lag=lag))
         return found
 

@@ -12,7 +12,7 @@ from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.reading.assignment import exclusive_start
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
-from penstock.admin._connection import AdminConnection, behind
+from penstock.admin._connection import AdminConnection, count_above
 from penstock.errors import CommandError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import StartAt, place
@@ -87,7 +87,7 @@ class Groups:
         for info in facts[1]:
             if info.name == name:
                 place = EntryId.parse(info.last_delivered)
-                lag = await behind(self._connection, facts[0], place, info.lag)
+                lag = await count_above(self._connection, facts[0], place, info.lag)
                 return _state(info, facts[2], lag)
         return None
 

@@ -20,11 +20,11 @@ __all__ = [
     "ErrorKind",
     "ErrorReply",
     "GroupInfo",
-    "Pending",
+    "PendingEntry",
+    "PendingSummary",
     "ProtocolError",
     "RawEntry",
     "StreamInfo",
-    "Summary",
 ]
 
 RawEntry: TypeAlias = Sequence[Any]
@@ -83,12 +83,12 @@ class ErrorReply:
         return ErrorKind.TRANSIENT
 
     @property
-    def passing(self) -> bool:
+    def temporary(self) -> bool:
         """Whether the server did nothing because of a temporary state of its own."""
-        return self.code in _PASSING
+        return self.code in _TEMPORARY
 
 
-_PASSING: Final = frozenset(
+_TEMPORARY: Final = frozenset(
     (
         "BUSY",
         "CLUSTERDOWN",
@@ -181,7 +181,7 @@ def without_arguments(text: str) -> str:
     return text.partition(", with args beginning with")[0]
 
 
-class Pending(NamedTuple):
+class PendingEntry(NamedTuple):
     """One entry in a reply of XPENDING.
 
     Attributes:
@@ -197,7 +197,7 @@ class Pending(NamedTuple):
     deliveries: int
 
 
-class Summary(NamedTuple):
+class PendingSummary(NamedTuple):
     """The summary form of XPENDING.
 
     Attributes:
@@ -287,14 +287,14 @@ class StreamInfo(NamedTuple):
     newest: EntryId | None = None
     added: int | None = None
 
-    def behind(
-        self, delivered: EntryId, told: int | None, *, trusted: bool = False
+    def count_above(
+        self, delivered: EntryId, reported: int | None, *, trusted: bool = False
     ) -> int | None:
         """Return the number of entries above an id; None if that can't be known.
 
         Args:
             delivered: The id.
-            told: The server's own count, if it has one.
+            reported: The server's own count, if it has one.
             trusted: Whether the server's count is right after entries were trimmed or
                 deleted that had not been delivered; see `commands.counts_lag`.
         """
@@ -302,15 +302,15 @@ class StreamInfo(NamedTuple):
             return 0
         if delivered <= self.first:
             return self.length - (delivered == self.first)
-        if told is None or not 0 <= told <= self.length:
+        if reported is None or not 0 <= reported <= self.length:
             return None
         # If no entry was ever removed, no server can have missed one.
         whole = self.added == self.length
         holes = self.deleted is None or self.deleted > delivered
-        return told if whole or (trusted and not holes) else None
+        return reported if whole or (trusted and not holes) else None
 
 
-def highest_pending(summary: Summary | ErrorReply) -> EntryId:
+def highest_pending(summary: PendingSummary | ErrorReply) -> EntryId:
     """Return the highest pending id, or `EntryId.MAX` if the request was refused."""
     if isinstance(summary, ErrorReply):
         return EntryId.MAX
@@ -325,7 +325,7 @@ def bodies(ids: Sequence[bytes], found: Iterable[Any]) -> list[RawEntry]:
     ]
 
 
-def together(answers: Sequence[Any]) -> list[Any]:
+def transaction_replies(answers: Sequence[Any]) -> list[Any]:
     """Return the replies of a transaction's commands.
 
     If the server refused the transaction as a whole, the list has one reply: the
@@ -356,10 +356,10 @@ def lag(facts: Any, group: str, *, trusted: bool) -> int | None:
     name = group.encode()
     for info in facts[1]:
         if info.name == name:
-            behind: int | None = facts[0].behind(
+            unread: int | None = facts[0].count_above(
                 EntryId.parse(info.last_delivered), info.lag, trusted=trusted
             )
-            return behind
+            return unread
     return None
 
 

@@ -103,7 +103,8 @@ def passing(batch: SendBatch[K], replies: Sequence[Any]) -> list[Sending[K]]:
     has been noted.
     """
     refused = [
-        isinstance(reply, ErrorReply) and of_script(reply).passing for reply in replies
+        isinstance(reply, ErrorReply) and of_script(reply).temporary
+        for reply in replies
     ]
     if not any(refused):
         return []

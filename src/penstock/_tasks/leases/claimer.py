@@ -12,7 +12,7 @@ import anyio
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
-from penstock._core.protocol.replies import Claimed, ErrorReply, Pending, RawEntry
+from penstock._core.protocol.replies import Claimed, ErrorReply, PendingEntry, RawEntry
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
@@ -56,7 +56,7 @@ def _presence(shard: Shard, member: Membership) -> bytes:
 
 
 def _counts(
-    ids: Iterable[bytes], answers: Iterable[Sequence[Pending] | ErrorReply]
+    ids: Iterable[bytes], answers: Iterable[Sequence[PendingEntry] | ErrorReply]
 ) -> dict[bytes, int]:
     """Return the delivery counts of claimed entries, without those lost since.
 

@@ -219,7 +219,7 @@ class Assignment:
         shards = [position.shard for position in positions]
         if member is None:
             streams = await self.inspector.streams(self._connection.calls, keys)
-            return dict(zip(shards, map(_behind, positions, streams), strict=True))
+            return dict(zip(shards, map(_unread, positions, streams), strict=True))
         found = await self.inspector.with_more(
             self._connection.calls, keys, _groups, bulk=self._reading.calls
         )
@@ -238,8 +238,8 @@ def _groups(key: bytes) -> list[Command]:
     return [commands.xinfo_groups(key)]
 
 
-def _behind(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
+def _unread(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
     """Return how many entries lie above the position of a consumer without a group."""
     if isinstance(stream, ErrorReply):
         return 0 if stream.kind is ErrorKind.REPAIR else None  # no stream yet
-    return stream.behind(EntryId.parse(position.after), None)
+    return stream.count_above(EntryId.parse(position.after), None)

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, replies
-from penstock._core.protocol.replies import ErrorReply, Pending, RawEntry
+from penstock._core.protocol.replies import ErrorReply, PendingEntry, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, ReadPending
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
@@ -104,7 +104,7 @@ class PendingRecovery:
             self._cursor.recovered(read, [(each.id, None) for each in pending])
         return None
 
-    async def _list(self, read: ReadPending) -> Sequence[Pending] | ErrorReply:
+    async def _list(self, read: ReadPending) -> Sequence[PendingEntry] | ErrorReply:
         group, name, position = self._member.group, self._member.name, read.position
         key = position.shard.key
         batch = [commands.xpending_page(key, group, name, position.after, read.count)]
@@ -116,20 +116,20 @@ class PendingRecovery:
             return reply
         if summary:
             position.summed_up(replies.highest_pending(summary[0]))
-        pending: list[Pending] = reply
+        pending: list[PendingEntry] = reply
         self._page_size.received(read.count, len(pending))
         return pending
 
     def _chunk(
-        self, shard: Shard, pending: Sequence[Pending], least: int
-    ) -> list[Pending]:
+        self, shard: Shard, pending: Sequence[PendingEntry], least: int
+    ) -> list[PendingEntry]:
         """Return the first entries of a page, with as many to read as is allowed.
 
         At least `least` of them are unknown here. The others need no reading.
         """
         known = self._ledger.shards.ids(shard)
         count = max(self._bodies.count, least)
-        chunk: list[Pending] = []
+        chunk: list[PendingEntry] = []
         for each in pending:
             if each.id not in known:
                 if not count:
@@ -139,7 +139,7 @@ class PendingRecovery:
         return chunk
 
     async def _read(
-        self, caller: Caller, shard: Shard, pending: Sequence[Pending]
+        self, caller: Caller, shard: Shard, pending: Sequence[PendingEntry]
     ) -> list[RawEntry] | ErrorReply:
         """Renew the leases of pending entries that are unknown here, and read them."""
         in_ledger = self._ledger.shards.ids(shard)
@@ -161,7 +161,7 @@ class PendingRecovery:
         return known + [each for each in entries if each[1] is None or each[0] in owned]
 
 
-def _renewals(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
+def _renewals(shard: Shard, pending: Sequence[PendingEntry]) -> Iterator[OwnClaim]:
     """Yield claims that renew the leases of own pending entries.
 
     The minimum idle time keeps the claims from entries that another consumer has
@@ -177,7 +177,7 @@ def _renewals(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
             yield OwnClaim(shard, ids, min_idle=idle, count=1 if unstarted else None)
 
 
-def _count(pending: Pending, position: Position) -> int:
+def _count(pending: PendingEntry, position: Position) -> int:
     """Return the delivery count of an own pending entry.
 
     An entry that came in a lost reply has certainly not been started.
