@@ -412,10 +412,10 @@ def test_a_pending_id_above_all_known_ones_came_in_a_lost_reply() -> None:
     cursor = Cursor([(A, b"0-0")], group=True)
     [position] = cursor.positions
     assert not position.unseen(EntryId(1))  # no summary is known yet
-    position.summed_up(EntryId(5))
+    position.recovery_began(EntryId(5))
     assert position.unseen(EntryId(6))
     assert not position.unseen(EntryId(5))
-    position.summed_up(EntryId(9))  # the entries that were pending at first count
+    position.recovery_began(EntryId(9))  # the entries that were pending at first count
     assert position.unseen(EntryId(6))
     position.highest = EntryId(7)
     assert not position.unseen(EntryId(7))
@@ -440,11 +440,11 @@ def test_a_recreated_stream_is_read_from_its_beginning() -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
     receive(cursor, A, "5-0", "6-0")
     position = cursor.position(A.key)
-    assert position.goes_back(b"6-0")
-    assert not position.goes_back(b"6-1")
+    assert position.redelivers(b"6-0")
+    assert not position.redelivers(b"6-1")
     position.recreated()
     assert (position.after, position.floor) == (b"0-0", b"0-0")
-    assert not position.goes_back(b"0-1")
+    assert not position.redelivers(b"0-1")
 
 
 def test_shards_whose_reply_was_lost_are_read_first() -> None:

@@ -76,7 +76,7 @@ class Position:
     trimmed: TrimmedEntries = field(default_factory=TrimmedEntries)
     doubtful: bool = False
 
-    def goes_back(self, first: bytes) -> bool:
+    def redelivers(self, first: bytes) -> bool:
         """Return whether a read that begins with this id redelivers entries."""
         return EntryId.parse(first) <= self.highest
 
@@ -86,7 +86,7 @@ class Position:
         self.after = self.floor = _START
         self.trimmed.reset()
 
-    def summed_up(self, highest: EntryId) -> None:
+    def recovery_began(self, highest: EntryId) -> None:
         """Record the highest pending id as a recovery begins."""
         self.until = highest
         if self.known is None:
@@ -164,7 +164,7 @@ class Cursor:
         # Where not all shards may be read at once: the shards that have not had their
         # turn, and whether any shard returned entries in this round.
         self._round: list[Position] = []
-        self._brought = True
+        self._found_entries = True
         # The shards of the last read, if it was not of all.
         self._chosen: list[Position] = []
         # The number of the last recovery read: shards in recovery take turns too.
@@ -286,8 +286,8 @@ class Cursor:
             return live
         turn = [position for position in live if position in self._round]
         if not turn:
-            turn, self._brought = live, not self._brought
-            if self._brought:
+            turn, self._found_entries = live, not self._found_entries
+            if self._found_entries:
                 return live
         self._chosen, self._round = turn[:shards], turn[shards:]
         return self._chosen
@@ -311,7 +311,7 @@ class Cursor:
     ) -> Position:
         """Record new entries of a shard and return the shard's position."""
         position = self._positions[key]
-        self._brought = True
+        self._found_entries = True
         last = entries[-1][0]
         if not self._group:
             position.after = last

@@ -115,7 +115,7 @@ class PendingRecovery:
         if isinstance(reply, ErrorReply):
             return reply
         if summary:
-            position.summed_up(replies.highest_pending(summary[0]))
+            position.recovery_began(replies.highest_pending(summary[0]))
         pending: list[PendingEntry] = reply
         self._page_size.received(read.count, len(pending))
         return pending
