@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from penstock._core.handling.signature import UNSAID, Wants, agreed, name_of, wants
+from penstock._core.handling.signature import (
+    UNSPECIFIED,
+    HandlerArgument,
+    argument_of,
+    name_of,
+    payload_type,
+)
 from penstock.codecs import Codec, codec_for
 from penstock.consumer import Consumer
 from penstock.errors import ConfigurationError
@@ -17,7 +23,7 @@ from penstock.options import AutoCommit, Ordering, choice, count
 
 __all__ = ["HandlerSpec", "adopt", "consumer_of", "register"]
 
-_BY_HAND: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
+_MANUAL: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
 # Options of a consumer that a handler gets in other ways, or not at all.
 _NOT_OPTIONS: Final = {"streams", "url", "middleware"}
 _OPTIONS: Final = inspect.signature(Consumer).parameters.keys() - _NOT_OPTIONS
@@ -30,11 +36,11 @@ class HandlerSpec:
     Attributes:
         function: The user's function.
         name: Its name in errors.
-        wants: What it is called with.
+        argument: What it is called with.
         streams: The streams' names.
         event: The event type that it handles; None for all others.
         header: The header that holds the type.
-        how: The arguments of `Consumer.run`.
+        run_options: The arguments of `Consumer.run`.
         middleware: Wraps the handler, the outermost first.
         payload: The payload's type.
         codec: Decodes the payload; None for whole entries.
@@ -44,11 +50,11 @@ class HandlerSpec:
 
     function: Callable[[Any], object]
     name: str
-    wants: Wants
+    argument: HandlerArgument
     streams: tuple[str, ...]
     event: str | None
     header: str
-    how: Mapping[str, Any]
+    run_options: Mapping[str, Any]
     middleware: tuple[Middleware[Any], ...]
     payload: Any
     codec: Codec[Any] | None
@@ -56,10 +62,10 @@ class HandlerSpec:
     group: str | None = None
 
     @property
-    def by_hand(self) -> bool:
+    def acks_manually(self) -> bool:
         """Whether only the handler itself acknowledges its messages."""
-        asked = self.options.get("auto_commit", AutoCommit.PROCESSED)
-        return choice(AutoCommit, asked, "auto_commit") in _BY_HAND
+        policy = self.options.get("auto_commit", AutoCommit.PROCESSED)
+        return choice(AutoCommit, policy, "auto_commit") in _MANUAL
 
     def consumer(self, url: str | None, *, raw: bool) -> Consumer[Any]:
         """Create the consumer.
@@ -121,18 +127,18 @@ def register(
     rest = {key: options[key] for key in options.keys() - {"payload", "codec"}}
     try:
         _check_event(event, header, batch)
-        how = {
+        run_options = {
             "concurrency": count(concurrency, "concurrency"),
             "ordering": choice(Ordering, ordering, "ordering"),
         }
         if batch is not None:
-            how["batch"] = batch
-        asked = wants(function, batch=batch is not None)
-        payload, codec = _reading(asked, options)
+            run_options["batch"] = batch
+        argument = argument_of(function, batch=batch is not None)
+        payload, codec = _payload_and_codec(argument, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     spec = HandlerSpec(
-        *(function, name, asked, streams, event, header, how, middleware),
+        *(function, name, argument, streams, event, header, run_options, middleware),
         *(payload, codec, rest),
     )
     return _checked(spec)
@@ -169,13 +175,15 @@ def _check_event(event: object, header: object, batch: object) -> None:
         )
 
 
-def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
+def _payload_and_codec(
+    argument: HandlerArgument, options: Mapping[str, Any]
+) -> tuple[Any, Any]:
     """Return the payload's type and its codec."""
     codec = options.get("codec")
-    payload = options.get("payload", UNSAID)
-    if codec is not None and payload is not UNSAID:
+    payload = options.get("payload", UNSPECIFIED)
+    if codec is not None and payload is not UNSPECIFIED:
         raise ConfigurationError("give payload= or codec=, and not both")
-    payload = agreed(asked.payload, payload)
+    payload = payload_type(argument.payload, payload)
     if codec is None and payload is not Fields:
         codec = codec_for(payload)
     return payload, codec
@@ -183,7 +191,7 @@ def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _checked(spec: HandlerSpec) -> HandlerSpec:
     consumer = spec.consumer(None, raw=False)
-    if spec.by_hand and not spec.wants.whole:
+    if spec.acks_manually and not spec.argument.whole:
         raise ConfigurationError(
             f"{spec.name}: with its auto_commit= it must acknowledge by "
             f"message.ack(), but it is given the payload only; take the message: "

@@ -52,11 +52,11 @@ class SharedConsumer:
         consumer = first.consumer(url, raw=raw)
         on_event = guarded(first.options.get("on_event", log_event))
         facts = {"streams": ascii(first.streams)[:200], "group": ascii(self.group)}
-        limit = anyio.CapacityLimiter(first.how["concurrency"])
+        limit = anyio.CapacityLimiter(first.run_options["concurrency"])
         unhandled = Unhandled()
 
         def pass_over(message: Message[Any], kind: str | None) -> None:
-            if first.by_hand:
+            if first.acks_manually:
                 message.ack()
             shown = unhandled.seen(kind)
             # Without a group, others read the message too, and nothing is acknowledged.
@@ -68,7 +68,7 @@ class SharedConsumer:
 
         async def run() -> None:
             try:
-                await consumer.run(handler, **first.how)
+                await consumer.run(handler, **first.run_options)
             finally:
                 if unhandled.messages and self.group is not None:
                     tell = {**facts, "messages": unhandled.messages}
@@ -160,7 +160,10 @@ def _differences(
 ) -> Iterable[tuple[str, object, object]]:
     if first.header != new.header:
         yield "event_header", first.header, new.header
-    for one, other in ((first.how, new.how), (first.options, new.options)):
+    for one, other in (
+        (first.run_options, new.run_options),
+        (first.options, new.options),
+    ):
         for option in sorted(one.keys() | other.keys()):
             if one.get(option) != other.get(option):
                 yield option, one.get(option), other.get(option)
@@ -172,8 +175,8 @@ def _call(spec: HandlerSpec, limit: anyio.CapacityLimiter) -> Callable[[Any], An
     if is_async(function) and not inspect.iscoroutinefunction(function):
         # A callable object: return its async method, so that it is recognized as async.
         function = function.__call__  # type: ignore[operator]
-    if not spec.wants.whole:
-        unpack = _payloads if spec.wants.batch else _payload
+    if not spec.argument.whole:
+        unpack = _payloads if spec.argument.batch else _payload
         function = _with(unpack, function)
     if not spec.middleware:
         return function

@@ -275,7 +275,7 @@ def test_a_settler_for_another_codec_uses_the_content_type_of_that_codec() -> No
     entry = harness.running(
         b"msg", b"\x07", b"content-type", b"application/vnd.msgpack"
     )
-    other = harness.settler.reading(msgpack_codec(int))
+    other = harness.settler.with_codec(msgpack_codec(int))
     assert Message(entry, other, entry.fields).payload == 7
     with pytest.raises(DecodeError, match="its content type"):
         _ = Message(entry, harness.settler, entry.fields).payload

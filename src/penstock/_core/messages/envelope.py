@@ -125,8 +125,8 @@ def decode_key(raw: bytes | None) -> str | None:
     return None if raw is None else _decode(raw)
 
 
-def _check_same(said: bytes, kind: bytes) -> None:
-    if media_type(said) != media_type(kind):
+def _check_same(declared: bytes, kind: bytes) -> None:
+    if media_type(declared) != media_type(kind):
         raise ConfigurationError(
             f"header {_CONTENT_TYPE!r} says another type than the codec, which "
             f"writes {kind.decode()}; leave the header out, or send bytes"
