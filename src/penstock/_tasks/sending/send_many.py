@@ -15,7 +15,7 @@ from collections.abc import (
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from penstock._core.sending.accumulator import Sending
+from penstock._core.sending.accumulator import SendRequest
 from penstock._tasks.sending.flusher import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults
 from penstock._tasks.sending.sender import Sender
@@ -30,7 +30,7 @@ from penstock.outgoing import Outcome, Outgoing, SendOptions
 
 __all__ = ["Pack", "SendResults"]
 
-Pack: TypeAlias = Callable[[Outgoing[Any]], Sending[Ticket]]
+Pack: TypeAlias = Callable[[Outgoing[Any]], SendRequest[Ticket]]
 # The defaults, the stream, and the options that the call chose.
 Route: TypeAlias = tuple[SendDefaults, str, SendOptions]
 _Failure: TypeAlias = SendFailed | SendUnknown | NotDurable | ConfigurationError
@@ -98,12 +98,12 @@ class SendResults:
         if not isinstance(message, Outgoing):
             message = Outgoing(message)
         try:
-            sending = self._pack(message)
-            if (wait := self._sender.put(sending)) is not None:
+            request = self._pack(message)
+            if (wait := self._sender.put(request)) is not None:
                 await wait
         except (ConfigurationError, SendFailed) as error:
             return error
-        return sending.ticket
+        return request.ticket
 
     def __del__(self) -> None:
         # As for a coroutine that was never awaited. (An object that `__init__` refused
