@@ -55,7 +55,7 @@ class SharedConsumer:
         limit = anyio.CapacityLimiter(first.run_options["concurrency"])
         unhandled = Unhandled()
 
-        def pass_over(message: Message[Any], kind: str | None) -> None:
+        def skip(message: Message[Any], kind: str | None) -> None:
             if first.acks_manually:
                 message.ack()
             shown = unhandled.seen(kind)
@@ -64,7 +64,7 @@ class SharedConsumer:
                 tell = {**facts, "type": shown, "id": message.id}
                 on_event(Event("unhandled", logging.INFO, tell))
 
-        handler = self.dispatch(limit, pass_over) if raw else _call(first, limit)
+        handler = self.dispatch(limit, skip) if raw else _call(first, limit)
 
         async def run() -> None:
             try:
@@ -79,13 +79,13 @@ class SharedConsumer:
     def dispatch(
         self,
         limit: anyio.CapacityLimiter,
-        pass_over: Callable[[Message[Any], str | None], None],
+        skip: Callable[[Message[Any], str | None], None],
     ) -> Callable[[Message[Any]], Any]:
         """Return one handler for all messages; a sync one if all handlers are sync.
 
         Args:
             limit: Bounds the threads that the handlers may use.
-            pass_over: Called, in the event loop, with messages that have no handler.
+            skip: Called, in the event loop, with messages that have no handler.
         """
         calls = [_call(handler, limit) for handler in self.handlers]
         sync = not any(map(is_async, calls))
@@ -96,12 +96,12 @@ class SharedConsumer:
             for handler, call in zip(self.handlers, calls, strict=True)
         }
         if not sync:
-            return Dispatch(self.first.header, routes, pass_over).call
+            return Dispatch(self.first.header, routes, skip).call
         # The handler runs in threads, where acknowledging and reporting are unsafe.
         loop = asyncio.get_running_loop()
 
         def later(message: Message[Any], kind: str | None) -> None:
-            loop.call_soon_threadsafe(pass_over, message, kind)
+            loop.call_soon_threadsafe(skip, message, kind)
 
         return Dispatch(self.first.header, routes, later).call_sync
 

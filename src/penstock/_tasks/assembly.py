@@ -85,8 +85,8 @@ class Parts(Generic[T]):
         discovery: Finds shards.
         assignment: Which shards are read.
         readers: Read them.
-        sending: Held while outcomes are on their way to the server, and while none may
-            be.
+        send_lock: Held while outcomes are on their way to the server, and while none
+            may be sent.
         signals: Who is woken by what.
         delayed_acks: Entries that are acknowledged by time alone, under DELAYED.
         handed_out: Set when one of those was handed out.
@@ -101,7 +101,7 @@ class Parts(Generic[T]):
     discovery: ShardDiscovery
     assignment: Assignment
     readers: ReaderPool
-    sending: asyncio.Lock
+    send_lock: asyncio.Lock
     signals: Signals
     delayed_acks: DelayedAcks | None
     handed_out: AutoResetEvent
@@ -142,7 +142,7 @@ class _Assembler(Generic[T]):
         self._signals = Signals()
         self._outcomes = AutoResetEvent()
         self._handed_out = AutoResetEvent()
-        self._sending = asyncio.Lock()
+        self._send_lock = asyncio.Lock()
         self._claims = OwnClaims(config.member) if config.member else None
         self._committer: Committer | None = None
         self._silence: SilenceWatch | None = None
@@ -189,7 +189,7 @@ class _Assembler(Generic[T]):
             discovery=self._discovery,
             assignment=self._assignment,
             readers=self._readers,
-            sending=self._sending,
+            send_lock=self._send_lock,
             signals=self._signals,
             delayed_acks=self._delayed_acks,
             handed_out=self._handed_out,
@@ -374,7 +374,7 @@ class _Assembler(Generic[T]):
             pace=CommitPace(
                 interval=None if self._on_demand else config.commit_interval,
                 outcomes=self._outcomes,
-                sending=self._sending,
+                send_lock=self._send_lock,
             ),
             on_renewed=self._signals.renewed,
             dead_letter_writer=self._make_dead_letter_writer(member),
@@ -396,6 +396,6 @@ class _Assembler(Generic[T]):
             self._ledger,
             member,
             config.dead_letters,
-            sending=self._sending,
+            send_lock=self._send_lock,
             on_event=config.on_event,
         )

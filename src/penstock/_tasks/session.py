@@ -177,7 +177,7 @@ class Session(Generic[T]):
                 for position in cursor.positions
                 if stream is None or position.shard.stream == stream
             ]
-            async with self._parts.sending:
+            async with self._parts.send_lock:
                 await seek(
                     connection,
                     self.ledger,

@@ -154,4 +154,4 @@ def test_the_code_of_an_error_inside_a_script_is_found_in_its_text(
     ],
 )
 def test_a_key_beside_another_one_is_in_its_slot(key: bytes, name: bytes) -> None:
-    assert shard_keys.beside(key, b"sent") == name
+    assert shard_keys.companion(key, b"sent") == name

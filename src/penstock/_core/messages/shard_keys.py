@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from penstock.errors import ConfigurationError
 from penstock.message import Shard
 
-__all__ = ["beside", "numbered", "several", "single"]
+__all__ = ["companion", "numbered", "several", "single"]
 
 
 def single(stream: str) -> Shard:
@@ -49,7 +49,7 @@ def several(stream: str, numbers: Iterable[int]) -> Iterator[Shard]:
     return (Shard(stream, number, b"%b:%d" % (key, number)) for number in numbers)
 
 
-def beside(key: bytes, name: bytes) -> bytes:
+def companion(key: bytes, name: bytes) -> bytes:
     """Return the name of a key that belongs to another: `key.name`, in the same slot.
 
     The slot of a key is that of the text between its first `{` and the next `}`, or of

@@ -76,7 +76,7 @@ class IdempotentRuns:
         key = run.requests[0].shard.key
         mark = self._note_keys.get(key)
         if mark is None:
-            mark = self._note_keys[key] = shard_keys.beside(key, self._name)
+            mark = self._note_keys[key] = shard_keys.companion(key, self._name)
         entries = [request.command[2:] for request in run.requests]
         life = int(LIFE * 1000)
         return scripts.add_once(key, mark, run.number, entries, life=life, low=low)

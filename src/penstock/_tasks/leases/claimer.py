@@ -31,7 +31,7 @@ from penstock.message import Shard
 
 __all__ = ["Claimer"]
 
-Fetch: TypeAlias = Callable[
+FetchEntries: TypeAlias = Callable[
     [Shard, Sequence[bytes], OnEntries],
     Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
 ]
@@ -94,7 +94,7 @@ class Claimer(StoppableTask):
         self,
         connection: CommandConnection,
         *,
-        fetch: Fetch,
+        fetch: FetchEntries,
         ledger: Ledger,
         entry_queue: EntryQueue,
         claims: OwnClaims,

@@ -17,7 +17,7 @@ from penstock._core.reading.cursor import Cursor, Position, ReadPending
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
 from penstock._tasks.group import Membership
-from penstock._tasks.leases.own_claims import Caller, OwnClaim, OwnClaims
+from penstock._tasks.leases.own_claims import CommandSender, OwnClaim, OwnClaims
 from penstock._tasks.leases.pending_bodies import Ask, BodyReader, loss_recorded
 from penstock.message import EntryId, Shard
 
@@ -66,12 +66,12 @@ class PendingRecovery:
         self._page_size = page_size
 
     async def read_page(
-        self, caller: Caller, read: ReadPending, on_entries: OnRecovered
+        self, sender: CommandSender, read: ReadPending, on_entries: OnRecovered
     ) -> ErrorReply | None:
         """Read one page of pending entries, or as much of it as there is space for.
 
         Args:
-            caller: The reader's connection.
+            sender: The reader's connection.
             read: The page.
             on_entries: Called with the entries, some at a time. Deleted entries have
                 None for fields, and those that the ledger has have none.
@@ -93,7 +93,7 @@ class PendingRecovery:
             chunk = self._chunk(shard, left, least)
             if not chunk:
                 break
-            entries = await self._read(caller, shard, chunk)
+            entries = await self._read(sender, shard, chunk)
             if isinstance(entries, ErrorReply):
                 return entries
             counts = {each.id: _count(each, read.position) for each in chunk}
@@ -139,7 +139,7 @@ class PendingRecovery:
         return chunk
 
     async def _read(
-        self, caller: Caller, shard: Shard, pending: Sequence[PendingEntry]
+        self, sender: CommandSender, shard: Shard, pending: Sequence[PendingEntry]
     ) -> list[RawEntry] | ErrorReply:
         """Renew the leases of pending entries that are unknown here, and read them."""
         in_ledger = self._ledger.shards.ids(shard)
@@ -148,7 +148,7 @@ class PendingRecovery:
         if not unknown:
             return known
         owned: set[bytes] = set()
-        for reply in await self._claims.claim(caller, [*_renewals(shard, unknown)]):
+        for reply in await self._claims.claim(sender, [*_renewals(shard, unknown)]):
             if isinstance(reply, ErrorReply):
                 return reply
             owned.update(reply)
