@@ -62,6 +62,6 @@ _NO_WAIT: Final = (
 )
 _NO_WAIT_AOF: Final = (
     "durable=True needs WAITAOF (Redis 7.2, Valkey) and a primary that has "
-    "'appendonly yes': upgrade, switch it on, allow it in the ACL, or leave "
-    "durable=True out"
+    "'appendonly yes': upgrade the server, set appendonly to yes, allow WAITAOF in "
+    "the ACL, or leave durable=True out"
 )
