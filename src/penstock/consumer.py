@@ -778,7 +778,9 @@ def _named(
     """Return a stream's name and its selected shards; None for all of them."""
     if isinstance(stream, Shard):
         if numbers:
-            raise ConfigurationError("give a stream's name with numbers, or a shard")
+            raise ConfigurationError(
+                "pass the name of a stream with shard numbers, or a shard"
+            )
         return stream.stream, (stream,)
     name = shard_keys.single(stream).stream
     return name, tuple(shard_keys.numbered(name, n) for n in numbers) or None

@@ -321,7 +321,7 @@ async def test_with_no_attempt_left_it_is_not_started_again(
         await consumer.commit()
     letters = await admin.dead.list(stream, url=url)
     assert [letter.attempts for letter in letters] == [3, 3]
-    assert "ended during its last attempt" in letters[0].reason
+    assert "during its last attempt the process ended" in letters[0].reason
     assert await pending(redis, stream, "g") == 0
 
 

@@ -93,7 +93,7 @@ def consumer_of(
     """
     if unknown := options.keys() - _OPTIONS:
         raise ConfigurationError(
-            f"{name}: there is no option {min(unknown)!r:.60}; there are "
+            f"{name}: unknown option {min(unknown)!r:.60}; the options are "
             f"{', '.join(sorted(_OPTIONS))}"
         )
     try:
@@ -102,7 +102,8 @@ def consumer_of(
         raise ConfigurationError(f"{name}: {error}") from error
     except (AttributeError, TypeError) as error:
         raise ConfigurationError(
-            f"{name}: an option is of the wrong type ({error}); see Consumer's"
+            f"{name}: an option is of the wrong type ({error}); see the options of "
+            f"Consumer"
         ) from error
 
 
@@ -162,16 +163,16 @@ def adopt(
 def _check_event(event: object, header: object, batch: object) -> None:
     if event is not None and (not isinstance(event, str) or not event):
         raise ConfigurationError(
-            f"event={event!r:.60} is not an event type; give a text, or leave it out"
+            f"event={event!r:.60} is not an event type; pass a string, or leave it out"
         )
     if not isinstance(header, str) or not header:
         raise ConfigurationError(
-            f"event_header={header!r:.60} is not a header's name; give a text"
+            f"event_header={header!r:.60} is not the name of a header; pass a string"
         )
     if event is not None and batch is not None:
         raise ConfigurationError(
-            "a batch may hold messages of several types; leave event= out and look at "
-            "their headers, or leave batch= out"
+            "a batch may contain messages of several types; leave event= out and "
+            "check their headers, or leave batch= out"
         )
 
 
@@ -182,7 +183,9 @@ def _payload_and_codec(
     codec = options.get("codec")
     payload = options.get("payload", UNSPECIFIED)
     if codec is not None and payload is not UNSPECIFIED:
-        raise ConfigurationError("give payload= or codec=, and not both")
+        raise ConfigurationError(
+            "payload= and codec= exclude each other; leave one of them out"
+        )
     payload = payload_type(argument.payload, payload)
     if codec is None and payload is not Fields:
         codec = codec_for(payload)
@@ -193,8 +196,7 @@ def _checked(spec: HandlerSpec) -> HandlerSpec:
     consumer = spec.consumer(None, raw=False)
     if spec.acks_manually and not spec.argument.whole:
         raise ConfigurationError(
-            f"{spec.name}: with its auto_commit= it must acknowledge by "
-            f"message.ack(), but it is given the payload only; take the message: "
-            f"`(message: Message[...])`"
+            f"{spec.name}: its auto_commit= requires it to call message.ack(), but it "
+            f"takes only the payload; take the message: `(message: Message[...])`"
         )
     return replace(spec, group=consumer.group)

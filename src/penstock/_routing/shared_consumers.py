@@ -136,21 +136,22 @@ def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
     group = f"group {shared.group!r:.80}"
     if theirs != ours:
         raise ConfigurationError(
-            f"{new.name} and {shared.first.name} share some streams in {group}, and "
-            f"not all; give them the same streams, or groups of their own"
+            f"{new.name} and {shared.first.name} share only some of their streams in "
+            f"{group}; use the same streams for both, or separate groups"
         )
     for other in shared.handlers:
         if other.event == new.event:
-            what = "the other events" if new.event is None else repr(new.event)
+            what = "all other events" if new.event is None else repr(new.event)
             raise ConfigurationError(
-                f"{new.name} is for {what} of {new.streams!r:.80} in {group}, and so "
-                f"is {other.name}; name another event, or another group"
+                f"{new.name} and {other.name} both handle {what} of "
+                f"{new.streams!r:.80} in {group}; use another event, or another "
+                f"group, for one of them"
             )
     for option, of_first, of_new in _differences(shared.first, new):
         raise ConfigurationError(
-            f"{new.name} and {shared.first.name} share a consumer in {group}, but have "
-            f"{option}={of_new!r:.60} and {of_first!r:.60}; give them the same, or "
-            f"groups of their own"
+            f"{new.name} and {shared.first.name} share a consumer in {group}, but "
+            f"have {option}={of_new!r:.60} and {of_first!r:.60}; use the same value "
+            f"for both, or separate groups"
         )
     return True
 

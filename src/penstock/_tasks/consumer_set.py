@@ -195,7 +195,7 @@ class ConsumerSet:
             UsageError: The consumer has ended alone.
         """
         if not self._stopping and not self._stop_requested.is_set():
-            raise _ended_alone(member, "somebody closed it")
+            raise _ended_alone(member, "it was closed by other code")
 
     def _one_opening_done(self) -> None:
         self._opening -= 1
@@ -216,6 +216,6 @@ class ConsumerSet:
 def _ended_alone(member: SetMember, why: str) -> UsageError:
     streams = member.facts.get("streams")
     return UsageError(
-        f"the consumer of {streams} ended while its router was running: {why}; end all "
-        f"of them by router.stop()"
+        f"the consumer of {streams} ended while its router was running: {why}; to "
+        f"stop all of its consumers, call router.stop()"
     )

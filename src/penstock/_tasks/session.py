@@ -163,12 +163,13 @@ class Session(Generic[T]):
         shards = assignment.cursors.shards
         if stream is not None and stream not in {shard.stream for shard in shards}:
             raise ConfigurationError(
-                f"{stream!r:.80} is not read; `consumer.shards` tells what is"
+                f"this consumer does not read {stream!r:.80}; `consumer.shards` lists "
+                f"what it reads"
             )
         if config.mode is Mode.LOAD_BALANCED:
             raise UsageError(
-                "seek() would move the position of all consumers of the group; to do "
-                "just that, use admin.reset_group(stream, group, to)"
+                "seek() would move the position of all consumers of the group; if "
+                "that is intended, use admin.reset_group(stream, group, to)"
             )
 
         async def work(connection: Connection, cursor: Cursor) -> None:

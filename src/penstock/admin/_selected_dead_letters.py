@@ -89,8 +89,8 @@ class SelectedDeadLetters:
         ids = self._selection.ids
         if (ids is not None) + self._selection.filtered + all != 1:
             raise ConfigurationError(
-                "purge deletes for good; select the dead letters in one way: ids=, or "
-                "where= and before=, or all=True"
+                "purge deletes permanently; select the dead letters in exactly one "
+                "way: ids=, or where= and before=, or all=True"
             )
         if ids is not None:
             # Not read before: whatever has these ids is deleted, dead letter or not.

@@ -242,7 +242,7 @@ class Trimmer:
                 continue
             for reply in (summary, *([now, consumers] if limit is not None else [])):
                 if isinstance(reply, ErrorReply):
-                    what = f"the question for the groups of {_name(shard)}"
+                    what = f"reading the groups of {_name(shard)}"
                     raise self._connection.refusal(what, reply)
             place = EntryId.parse(group.last_delivered)
             lag = await count_above(self._connection, stream, place, group.lag)
@@ -286,8 +286,8 @@ def _limit(to: object, ignore_idle: Duration | None) -> float | None:
         return None
     if not isinstance(to, Acked):
         raise ConfigurationError(
-            "ignore_idle= leaves groups out of what all have acknowledged; give ACKED, "
-            "or leave it out"
+            "ignore_idle= works only with ACKED, from which it excludes groups; pass "
+            "ACKED, or leave ignore_idle= out"
         )
     return seconds(ignore_idle, "ignore_idle")
 
@@ -298,7 +298,7 @@ def _target(to: TrimTo) -> MaxLen | MaxAge | Acked | EntryId:
     bound = to if isinstance(to, KeepAll) else place(to, "trim(to)")
     if not isinstance(bound, EntryId):
         raise ConfigurationError(
-            f"trim(to={to!r:.60}) is all or nothing; give MaxLen(...), MaxAge(...), "
-            f"ACKED, an entry id or an aware datetime"
+            f"trim(to={to!r:.60}) would keep or delete everything; pass MaxLen(...), "
+            f"MaxAge(...), ACKED, an entry id or an aware datetime"
         )
     return bound

@@ -143,17 +143,17 @@ class Generates:
     [
         (nothing, "takes no message; write `async def handle"),
         (only_star, "takes no message"),
-        (two, "more than one parameter"),
+        (two, "more than one argument"),
         (keyword, "takes no message"),
-        (keyword_besides, "more than one parameter"),
+        (keyword_besides, "more than one argument"),
         (agen, "a generator"),
         (gen, "a generator"),
         (Generates(), "a generator"),
-        (Order, "no function"),
-        ("text", "no function"),
-        (iter, "doesn't know its parameters"),
+        (Order, "it is a class"),
+        ("text", "not a function"),
+        (iter, "its parameters can't be inspected"),
         (unresolved, r"'Decimal' can't be resolved \(NameError: .*define the type"),
-        (batch_messages, "give batch="),
+        (batch_messages, "pass batch="),
     ],
 )
 def test_a_callable_that_is_no_handler_is_refused(handler: Any, words: str) -> None:

@@ -235,8 +235,9 @@ class Settler(Decoder[T]):
             raise UsageError(self._why_no_ack)
         if not self._on_loop_thread():
             raise UsageError(
-                f"{call} was called in another thread than the consumer's; use "
-                f"loop.call_soon_threadsafe, or a handler that is no async function"
+                f"{call} was called outside the consumer's thread; use "
+                f"loop.call_soon_threadsafe, or a handler that is not an async "
+                f"function"
             )
 
     def lost(self, entry: Entry) -> bool:

@@ -113,7 +113,7 @@ def _check_one_argument(handler: Callable[..., object]) -> None:
         signature.bind(None)
     except TypeError as error:
         raise ConfigurationError(
-            f"it is called with one argument, and its parameters don't allow that "
+            f"it is called with one argument, but its parameters don't allow that "
             f"({error}); {_WRITE_ANY}"
         ) from None
 
@@ -121,19 +121,19 @@ def _check_one_argument(handler: Callable[..., object]) -> None:
 def _check_kind(handler: Callable[..., object], write: str) -> None:
     """Check that a handler is callable, and that a call runs it."""
     if not callable(handler):
-        raise ConfigurationError(f"it is no function and can't be called; {write}")
+        raise ConfigurationError(f"it is not a function and can't be called; {write}")
     while isinstance(handler, functools.partial):
         handler = handler.func
     if inspect.isclass(handler):
         raise ConfigurationError(
-            f"it is no function but a class, and calling that handles nothing; {write}"
+            f"it is a class, and calling a class handles nothing; {write}"
         )
     for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(
             function
         ):
             raise ConfigurationError(
-                f"it is a generator, and calling one handles nothing; leave out "
+                f"it is a generator, and calling a generator handles nothing; remove "
                 f"`yield`: {write}"
             )
 
@@ -144,7 +144,7 @@ def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Param
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError):
         raise ConfigurationError(
-            f"Python doesn't know its parameters; wrap it: {write}"
+            f"its parameters can't be inspected; wrap it in a function: {write}"
         ) from None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
     named = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
@@ -152,7 +152,7 @@ def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Param
         raise ConfigurationError(f"it takes no message; {write}")
     if named or any(p.default is p.empty for p in positional[1:]):
         raise ConfigurationError(
-            f"it needs more than one parameter, and is called with one; {write}"
+            f"it needs more than one argument, but is called with one; {write}"
         )
     return positional[0]
 
@@ -202,8 +202,8 @@ def _of_one(annotation: Any) -> HandlerArgument:
     item = _item_of(annotation)
     if item is not None and _message_of(item) is not None:
         raise ConfigurationError(
-            f"it takes a list of messages, and is called with one; give batch=, or "
-            f"{_WRITE}"
+            f"it takes a list of messages, but is called with one message; pass "
+            f"batch=, or {_WRITE}"
         )
     return _message_of(annotation) or HandlerArgument(annotation, whole=False)
 
@@ -213,7 +213,9 @@ def _of_batch(name: str, annotation: Any) -> HandlerArgument:
         return HandlerArgument(UNSPECIFIED, name in _MESSAGES, batch=True)
     item = _item_of(annotation)
     if item is None:
-        raise ConfigurationError(f"with batch= it is given a list; {_WRITE_BATCH}")
+        raise ConfigurationError(
+            f"with batch= it is called with a list; {_WRITE_BATCH}"
+        )
     found = _message_of(item)
     payload = item if found is None else found.payload
     return HandlerArgument(payload, found is not None, batch=True)
@@ -234,8 +236,9 @@ def payload_type(annotated: Any, payload: Any) -> Any:
     if annotated is UNSPECIFIED or _covers(annotated, payload):
         return payload
     raise ConfigurationError(
-        f"its annotation says {_shown(annotated)}, and payload={_shown(payload)} is "
-        f"something else; leave payload= out, or annotate the parameter with it"
+        f"its annotation {_shown(annotated)} does not match "
+        f"payload={_shown(payload)}; leave payload= out, or annotate the parameter "
+        f"with the same type"
     )
 
 

@@ -45,7 +45,7 @@ def reason(error: BaseException, kind: Any) -> str:
     if isinstance(error, PayloadError):
         return printable(str(error))
     if isinstance(error, UnicodeDecodeError):
-        return f"it is no text in UTF-8: {error.reason} (byte {error.start})"
+        return f"it is not valid UTF-8: {error.reason} (byte {error.start})"
     if isinstance(error, msgspec.DecodeError):
         return printable(_of_msgspec(error, kind))
     # The exception's text may quote the payload.

@@ -79,9 +79,9 @@ def _check_content_type(entry: Delivered, fields: Sequence[bytes], kind: bytes) 
         return
     theirs, ours = media_type(declared), media_type(kind)
     if theirs != ours:
-        shown = "no media type" if theirs is None else theirs[:_SHOWN]
+        shown = "not a media type" if theirs is None else theirs[:_SHOWN]
         raise undecodable(
-            entry, f"its content type is {shown}, and the codec reads {ours}"
+            entry, f"its content type is {shown}, but the codec reads {ours}"
         )
 
 

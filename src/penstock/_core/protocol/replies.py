@@ -40,9 +40,9 @@ class ErrorKind(Enum):
 
     TRANSIENT = "wait and try again"
     REROUTE = "another node has it"
-    REPAIR = "the stream or the group is gone: make it anew"
+    REPAIR = "the stream or the group was deleted: recreate it"
     ISOLATE = "this key can't be used; the others can"
-    FATAL = "the configuration forbids it: tell the user"
+    FATAL = "the configuration forbids it: report it to the user"
 
 
 # A command in a script that the user may not run is refused with various texts, and
@@ -129,11 +129,11 @@ _BY_TEXT: Final = (
 _ID_HINTS: Final = (
     (
         "equal or smaller",
-        "give an id or a time above the last one of the stream, or none",
+        "pass an id or a timestamp above the stream's last one, or leave it out",
     ),
     (
         "invalid stream id",
-        "timestamp= needs Redis 7 or Valkey; give id=, or upgrade the server",
+        "timestamp= needs Redis 7 or Valkey; pass id=, or upgrade the server",
     ),
     (
         "exhausted the last possible id",
@@ -149,8 +149,9 @@ _MAY_NOT: Final = (
 
 
 ELSEWHERE: Final = (
-    "this is one of several nodes of a cluster, and Penstock speaks to one server: "
-    "give the URL of a proxy in front of the cluster, or of a server that is none"
+    "this server is one of several nodes of a cluster, but Penstock connects to a "
+    "single server: use the URL of a proxy in front of the cluster, or of a server "
+    "outside a cluster"
 )
 
 

@@ -124,8 +124,8 @@ class FailureHandler:
     def exhausted(self, entry: Entry) -> None:
         """Give an entry up that was redelivered after its last attempt."""
         reason = (
-            "the process ended during its last attempt, was stopped during it, or "
-            "never gave an outcome"
+            "during its last attempt the process ended or was stopped, or the message "
+            "got no outcome"
         )
         self._refuse(entry, entry.fields, FailedAttempt(reason, again=False))
 

@@ -21,7 +21,7 @@ from penstock.message import Shard
 
 __all__ = ["TOO_LATE", "CloseDeadlines", "channel", "release_entries"]
 
-TOO_LATE: Final = "close_timeout is over"
+TOO_LATE: Final = "close_timeout has expired"
 """Why connections are aborted while something is still being sent."""
 
 # The most ids that one command lists.

@@ -186,8 +186,8 @@ class Assignment:
         ]
         if not leaving:
             raise ConfigurationError(
-                f"{stream!r:.80} is not read, or not that shard of it; "
-                f"`consumer.shards` tells what is"
+                f"this consumer does not read {stream!r:.80}, or not that shard of "
+                f"it; `consumer.shards` lists what it reads"
             )
 
         async def remove(_: Connection, cursor: Cursor) -> None:

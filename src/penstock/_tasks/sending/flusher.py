@@ -353,7 +353,10 @@ class Flusher:
     def _drop_expired(self) -> None:
         """Fail messages that the server may have stored and forgotten."""
         if self._runs is not None:
-            reason = "the outage was longer than the server remembers what it stored"
+            reason = (
+                "the outage was so long that the server may have forgotten what it "
+                "stored"
+            )
             self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
 
     def _fail_in_flight(self, reason: str) -> None:
@@ -369,7 +372,7 @@ class Flusher:
 
     def _fail_unwritten(self) -> None:
         """Fail the messages that were never written and will not be."""
-        reason = "the producer closed before it was written"
+        reason = "the producer closed before the message was written"
         left = self._accumulator.abandon()
         for request in left:
             error = SendFailed(request.shard.stream, "CLOSED", reason)

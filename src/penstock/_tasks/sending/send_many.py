@@ -53,8 +53,8 @@ class SendResults:
             not isinstance(messages, Iterable | AsyncIterable)
         ):
             raise ConfigurationError(
-                f"messages of type {type(messages).__name__} won't do; give a list, "
-                f"or another iterable, of payloads or Outgoing"
+                f"messages of type {type(messages).__name__} can't be sent; pass a "
+                f"list, or another iterable, of payloads or Outgoing"
             )
         self._sender = sender
         self._route = route
@@ -70,7 +70,9 @@ class SendResults:
 
     def _begin(self) -> AsyncGenerator[Outcome]:
         if self._begun:
-            raise UsageError("these messages were sent already; call send_many again")
+            raise UsageError(
+                "these messages have already been sent; call send_many again"
+            )
         self._begun = True
         return self._each()
 
@@ -110,14 +112,15 @@ class SendResults:
         # has sent nothing, and has no such attribute.)
         if not getattr(self, "_begun", True):
             warnings.warn(
-                "send_many was neither awaited nor gone through; nothing was sent",
+                "the result of send_many was neither awaited nor iterated, so nothing "
+                "was sent",
                 RuntimeWarning,
                 stacklevel=2,
                 source=self,
             )
 
     def __repr__(self) -> str:
-        state = "begun" if self._begun else "not begun"
+        state = "started" if self._begun else "not started"
         return f"<Outcomes for {self._route[1]!r:.80}, {state}>"
 
 

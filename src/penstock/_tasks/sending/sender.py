@@ -205,8 +205,8 @@ class Sender:
             size = envelope.size(fields)
             if self._idempotent and len(fields) > MOST_WORDS:
                 raise ConfigurationError(
-                    f"a message of {len(fields) // 2} fields is too much for the "
-                    f"script of idempotent=True; give at most {MOST_WORDS // 2}"
+                    f"a message of {len(fields) // 2} fields is too large for the "
+                    f"script of idempotent=True; send at most {MOST_WORDS // 2} fields"
                 )
         if size > self._limits.max_message_bytes:
             raise MessageTooLarge(size, self._limits.max_message_bytes)
