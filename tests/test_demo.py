@@ -448,7 +448,7 @@ def test_a_line_that_nobody_sent_is_told(tmp_path: Path) -> None:
     assert (found.lost, found.duplicates, found.unknown) == (0, 0, 2)
     assert found.keys == {b"a": 1}
     assert Result(found, 1.0, 0, 0).complaints == [
-        "2 messages were handled that nobody sent"
+        "2 messages were handled that have no receipt"
     ]
 
 

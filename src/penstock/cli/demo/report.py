@@ -89,7 +89,7 @@ class Result:
         if tally.lost:
             found.append(f"{tally.lost} of {tally.sent} lines were lost")
         if tally.unknown:
-            found.append(f"{tally.unknown} messages were handled that nobody sent")
+            found.append(f"{tally.unknown} messages were handled that have no receipt")
         return found
 
     def facts(self) -> dict[str, Any]:

@@ -312,9 +312,11 @@ class Run:
         sender.settle()
         if failures := sender.failures:
             count, reason = failures.total(), next(iter(failures))
-            problems.append(f"{count} lines without a receipt: {reason}")
+            problems.append(f"{count} lines have no receipt: {reason}")
         if sender.receipts and sender.limit < math.inf:
-            problems.append("no worker was killed: none was seen with work in hand")
+            problems.append(
+                "no worker was killed: none was seen with unacknowledged lines"
+            )
         ids = (bytes(receipt.id) for receipt in sender.receipts)
         counted = tally(ids, self.folder.glob("*.journal"))
         killed, pending = int(self._killed_pending > 0), self._killed_pending
