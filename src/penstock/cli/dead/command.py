@@ -40,7 +40,7 @@ _Ids: TypeAlias = Annotated[
     typer.Option("--id", help="Only the dead letter with this id; may be repeated."),
 ]
 _Limit: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="The maximum number, the oldest first.")
+    int | None, typer.Option(min=1, help="The maximum number, oldest first.")
 ]
 _Yes: TypeAlias = Annotated[
     bool, typer.Option("--yes", help="Select all dead letters.")
@@ -66,7 +66,9 @@ def list_(
         str | None,
         typer.Option(metavar="ID", help="Begin after the dead letter with this id."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The maximum number.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, help="The maximum number of dead letters.")
+    ] = 100,
     dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
