@@ -56,7 +56,7 @@ class Closing(Generic[T]):
         self._spawn = spawn
         # The deadline of each step; None until closing begins.
         self._deadlines: CloseDeadlines | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
         # Entries that were released here, and that the server is still to be told.
         self._released: list[Released] = []
 
@@ -94,15 +94,15 @@ class Closing(Generic[T]):
         if self._deadlines is None:
             began = time.monotonic()
             self._deadlines = CloseDeadlines.of(began, self._config.close_timeout)
-            self._alarm = asyncio.get_running_loop().call_later(
+            self._abort_timer = asyncio.get_running_loop().call_later(
                 self._deadlines.end - began, self._connector.abort, TOO_LATE
             )
         return self._deadlines
 
     def closed(self) -> None:
         """Record that the last connection has been closed."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
 
     async def _stop_reading(self, deadlines: CloseDeadlines) -> None:
         group = self._parts.group
@@ -125,8 +125,8 @@ class Closing(Generic[T]):
             # Cancelled beside all other tasks, for example by asyncio.run().
             committer.revive()
             self._spawn(committer.run)
-        strays = self._shards_with_strays(group)
-        if ledger.acks.dead_lettering or strays:
+        stranded = self._stranded_shards(group)
+        if ledger.acks.dead_lettering or stranded:
             # Before the rest is released, and entries that are being dead-lettered with
             # it. And what is listed as pending then must not be what waits to be
             # acknowledged.
@@ -138,23 +138,23 @@ class Closing(Generic[T]):
             # Both write at once, so it takes one round trip.
             async with task_group() as both:
                 both.start_soon(_flush, group)
-                both.start_soon(self._release, group, strays)
+                both.start_soon(self._release, group, stranded)
         self._report(dead_lettering)
 
-    def _shards_with_strays(self, group: GroupParts) -> Sequence[Shard]:
+    def _stranded_shards(self, group: GroupParts) -> Sequence[Shard]:
         """Return the shards of which entries may have come that were never recorded."""
         if self._parts.readers.stranded or group.claimer.stranded:
             return self._parts.assignment.cursors.shards
         return ()
 
-    async def _release(self, group: GroupParts, strays: Sequence[Shard]) -> None:
+    async def _release(self, group: GroupParts, stranded: Sequence[Shard]) -> None:
         await release_entries(
             self._connection,
             group.claims,
             self._released,
             group.member,
             idle=self._config.lease,
-            stranded=strays,
+            stranded=stranded,
             on_event=self._config.on_event,
         )
         self._released.clear()

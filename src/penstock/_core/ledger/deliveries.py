@@ -1,7 +1,7 @@
 """Deliveries: new entries, recovered and claimed ones, and entries delivered again.
 
 The ledger has an id once. Another delivery of it is no news if it comes from recovery
-or from a claim. If the group was set back, it replaces the first one.
+or from a claim. If the group was rewound, it replaces the first one.
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ class Deliveries:
         """Record what a read of new entries has brought.
 
         An id that the ledger has already is not recorded twice, unless the group was
-        set back.
+        rewound.
 
         Args:
             shard: Where the entries are from.
             entries: The entries as the server sent them.
             now: The time.
             size: Bytes of their part of the reply.
-            rewound: Whether the group was set back to them, so that entries which the
+            rewound: Whether the group was rewound to them, so that entries which the
                 ledger has are handed out again.
 
         Returns:
