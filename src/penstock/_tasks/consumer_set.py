@@ -149,7 +149,7 @@ class ConsumerSet:
                 )
                 async with member.consumer:
                     self._open[member] = None
-                    self._one_opening_done()
+                    self._opening_ended()
                     await self._opening_done.wait()
                     with running:
                         if not self._stop_requested.is_set():
@@ -182,7 +182,7 @@ class ConsumerSet:
         if member in self._open:
             del self._open[member]
         else:
-            self._one_opening_done()
+            self._opening_ended()
         # After the last consumer nothing is left to wait for.
         if not self._open and self._opening_done.is_set():
             self._stopping = True
@@ -197,7 +197,7 @@ class ConsumerSet:
         if not self._stopping and not self._stop_requested.is_set():
             raise _ended_alone(member, "it was closed by other code")
 
-    def _one_opening_done(self) -> None:
+    def _opening_ended(self) -> None:
         self._opening -= 1
         if not self._opening:
             self._opening_done.set()

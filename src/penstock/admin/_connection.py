@@ -114,7 +114,7 @@ class AdminConnection:
         )
         return [facts] if isinstance(facts, ErrorReply) else facts
 
-    async def asks(self, batch: Sequence[Command], what: str) -> list[Any]:
+    async def call_checked(self, batch: Sequence[Command], what: str) -> list[Any]:
         """Send commands in one write and return their replies, none of them an error.
 
         Args:

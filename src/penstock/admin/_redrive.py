@@ -126,7 +126,7 @@ class Redrive:
     async def _move_one(self, one: DeadLetter, target: bytes) -> None:
         look = commands.xrange_one(self._location.key, bytes(one.id))
         what = f"XRANGE on {self._location.name!r}"
-        [found] = await self._connection.asks([look], what)
+        [found] = await self._connection.call_checked([look], what)
         if found:
             await _run_to_completion(self._copy(one, target))
 
@@ -140,7 +140,7 @@ class Redrive:
     async def _delete(self, id_: EntryId) -> int:
         command = commands.xdel(self._location.key, [bytes(id_)])
         what = f"XDEL on {self._location.name!r}"
-        [deleted] = await self._connection.asks([command], what)
+        [deleted] = await self._connection.call_checked([command], what)
         return int(deleted)
 
     def _refusal(self, target: bytes, reply: ErrorReply) -> ServerError:

@@ -127,7 +127,7 @@ class Groups:
             page = [pending.id for pending in reply]
             if page:
                 ack = commands.xack(shard.key, group, page)
-                await self._connection.asks([ack], f"XACK on {shard.stream!r}")
+                await self._connection.call_checked([ack], f"XACK on {shard.stream!r}")
                 after = page[-1]
             if len(page) < _PAGE:
                 return

@@ -135,7 +135,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.to_rewrite)
     @rule(since=st.sampled_from([1.5, 2.5]))
     def expire(self, *, since: float) -> None:
-        written = [batch.written for batch in self.accumulator._again]
+        written = [batch.written for batch in self.accumulator._to_resend]
         pairs = list(zip(self.to_rewrite, written, strict=True))
         self.to_rewrite = [batch for batch, when in pairs if when >= since]
         removed = [n for batch, when in pairs if when < since for n in batch]

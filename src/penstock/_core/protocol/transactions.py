@@ -200,7 +200,7 @@ class Effects:
     """
 
     def __init__(self, own: bytes) -> None:
-        self._own = own
+        self._own_stream = own
         self.all: list[Effect] = []
         self._size = 0
         # Keys whose type and value at the time of a command can't be known in advance,
@@ -245,13 +245,13 @@ class Effects:
             )
         _check_numbers(upper, words)
         found = _keys(upper, words, keys)
-        self._spare_own(upper, kind, found)
+        self._protect_own_stream(upper, kind, found)
         counts = _COUNTS.get(upper, "")
         effect = Effect((upper.encode(), *words), found, kind, counts)
         self._add(effect, upper)
 
-    def _spare_own(self, name: str, kind: str, keys: Sequence[bytes]) -> None:
-        if self._own in keys and kind != "stream":
+    def _protect_own_stream(self, name: str, kind: str, keys: Sequence[bytes]) -> None:
+        if self._own_stream in keys and kind != "stream":
             raise ConfigurationError(
                 f"{name} on the message's own stream could delete its consumer group; "
                 f"use another key"

@@ -118,17 +118,17 @@ class Accumulator(Generic[K]):
     """
 
     __slots__ = (
-        "_again",
         "_batches",
         "_hurried",
+        "_keep_whole",
         "_max_bytes",
         "_max_messages",
         "_queue",
         "_refused",
-        "_whole",
+        "_to_resend",
         "added",
-        "asks",
         "held",
+        "needs_durability",
         "settled",
         "size",
     )
@@ -138,17 +138,17 @@ class Accumulator(Generic[K]):
     ) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._whole = whole
+        self._keep_whole = whole
         # Messages that wait for the flusher, in the order of the calls.
         self._queue: deque[SendRequest[K]] = deque()
         # Batches that are written and have no reply yet, oldest first.
         self._batches: deque[SendBatch[K]] = deque()
         # Batches to be written again, oldest first; newer than those in flight.
-        self._again: deque[SendBatch[K]] = deque()
+        self._to_resend: deque[SendBatch[K]] = deque()
         # Batches to be written again, older than those in flight.
         self._refused: deque[SendBatch[K]] = deque()
         # Whether any message ever asked for more than to be stored.
-        self.asks = False
+        self.needs_durability = False
         # The number of messages that had been added at the last `hurry`.
         self._hurried = 0
         self.held = 0
@@ -160,7 +160,9 @@ class Accumulator(Generic[K]):
     @property
     def queued(self) -> int:
         """The number of messages that wait for the flusher."""
-        return len(self._queue) + (sum(map(len, self._again)) if self._again else 0)
+        return len(self._queue) + (
+            sum(map(len, self._to_resend)) if self._to_resend else 0
+        )
 
     @property
     def in_flight(self) -> int:
@@ -193,7 +195,7 @@ class Accumulator(Generic[K]):
     @property
     def oldest(self) -> SendBatch[K] | None:
         """The oldest batch that was written and whose outcome is not known."""
-        for batches in (self._refused, self._batches, self._again):
+        for batches in (self._refused, self._batches, self._to_resend):
             if batches:
                 return batches[0]
         return None
@@ -201,7 +203,7 @@ class Accumulator(Generic[K]):
     @property
     def urgent(self) -> bool:
         """Whether a waiting message must not linger."""
-        return bool(self._again) or self.added - len(self._queue) < self._hurried
+        return bool(self._to_resend) or self.added - len(self._queue) < self._hurried
 
     def hurry(self) -> None:
         """Record that the messages that wait now must not linger any more."""
@@ -213,8 +215,8 @@ class Accumulator(Generic[K]):
         Batches to be written again come first, each with the messages that it had.
         """
         queue = self._queue
-        if self._again:
-            batch = self._again.popleft()
+        if self._to_resend:
+            batch = self._to_resend.popleft()
         elif len(queue) <= limit:
             batch = SendBatch(queue)
             queue.clear()
@@ -252,7 +254,7 @@ class Accumulator(Generic[K]):
         again = [*self._refused, *self._batches]
         self._refused.clear()
         self._batches.clear()
-        self._again.extendleft(reversed(again))
+        self._to_resend.extendleft(reversed(again))
         self._forget_given_up()
         return sum(1 for batch in again for one in batch if not one.given_up)
 
@@ -262,8 +264,10 @@ class Accumulator(Generic[K]):
         Returns:
             Their messages, without those whose deadline had passed before.
         """
-        old = [batch for batch in self._again if batch.written < since]
-        self._again = deque(batch for batch in self._again if batch.written >= since)
+        old = [batch for batch in self._to_resend if batch.written < since]
+        self._to_resend = deque(
+            batch for batch in self._to_resend if batch.written >= since
+        )
         gone = [request for batch in old for request in batch]
         self._leave(gone)
         return [request for request in gone if not request.given_up]
@@ -274,8 +278,8 @@ class Accumulator(Generic[K]):
         Returns:
             The messages, without those whose deadline had passed before.
         """
-        batches = [*self._refused, *self._batches, *self._again]
-        for one in (self._refused, self._batches, self._again):
+        batches = [*self._refused, *self._batches, *self._to_resend]
+        for one in (self._refused, self._batches, self._to_resend):
             one.clear()
         gone = [request for batch in batches for request in batch]
         self._leave(gone)
@@ -315,7 +319,7 @@ class Accumulator(Generic[K]):
         return min(deadlines)
 
     def _written(self) -> list[SendBatch[K]]:
-        return [*self._refused, *self._batches, *self._again]
+        return [*self._refused, *self._batches, *self._to_resend]
 
     def _forget_given_up(self) -> None:
         """Remove messages that nobody waits for from the batches to be written again.
@@ -323,17 +327,17 @@ class Accumulator(Generic[K]):
         Batches that have to stay whole keep them, as long as anybody waits for one.
         """
         kept: deque[SendBatch[K]] = deque()
-        for batch in self._again:
+        for batch in self._to_resend:
             gone = [request for request in batch if request.given_up]
             if len(gone) == len(batch):
                 self._leave(gone)
-            elif self._whole or not gone:
+            elif self._keep_whole or not gone:
                 kept.append(batch)
             else:
                 self._leave(gone)
                 batch[:] = [request for request in batch if not request.given_up]
                 kept.append(batch)
-        self._again = kept
+        self._to_resend = kept
 
     def _leave(self, batch: Sequence[SendRequest[K]]) -> None:
         self.held -= len(batch)

@@ -231,7 +231,7 @@ class Flusher:
             batch.written = min(batch.written, self._now())
             commands = self._runs.commands(batch, self._accumulator.oldest)
         waits: Sequence[DurabilityWait] = ()
-        if self._accumulator.asks:
+        if self._accumulator.needs_durability:
             longest = self._connection.address.reply_timeout / 2
             waits = durability.waits(batch, self._now(), longest)
             commands += [wait.command for wait in waits]

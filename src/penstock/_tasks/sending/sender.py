@@ -15,7 +15,7 @@ from msgspec import Struct
 from penstock._connection.fork import notify_on_fork
 from penstock._core.messages import envelope, shard_keys
 from penstock._core.protocol import commands
-from penstock._core.protocol.trimming import trim
+from penstock._core.protocol.trimming import trim_arguments
 from penstock._core.sending.accumulator import Accumulator, SendRequest
 from penstock._core.sending.idempotence import MOST_WORDS
 from penstock._tasks.loop_binding import LoopBinding
@@ -225,13 +225,13 @@ class Sender:
     ) -> SendRequest[Ticket]:
         limit, retention, durability, id_, ms = chosen
         now = int(time.time() * 1000) if ms is None else ms
-        command = commands.xadd(shard.key, fields, id_, trim(retention, now))
+        command = commands.xadd(shard.key, fields, id_, trim_arguments(retention, now))
         deadline = inf
         if limit is not None:
             deadline = self._loop.time() + limit
             self._deadlines.watch(deadline)
         if durability is not None:
-            self.accumulator.asks = True
+            self.accumulator.needs_durability = True
         ticket = self._loop.create_future()
         return SendRequest(shard, command, size, ticket, deadline, durability)
 
