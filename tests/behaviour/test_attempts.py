@@ -22,7 +22,16 @@ from penstock import (
 )
 from support.failing import Boom, handled, running
 from support.proxy import proxy
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import (
+    deliveries,
+    eventually,
+    holds,
+    leave_pending,
+    numbers,
+    pending,
+    read,
+    send,
+)
 
 SHORT = Claim(idle=0.3, interval=0.1)
 
@@ -47,10 +56,6 @@ async def left_behind(
 
 async def counts(redis: Any, stream: str) -> list[int]:
     return list((await deliveries(redis, stream, "g")).values())
-
-
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count
 
 
 async def test_what_only_waits_is_not_counted(
@@ -389,8 +394,7 @@ async def test_resumable_keeps_its_order_when_an_attempt_can_t_be_counted(
 ) -> None:
     """The first three had been started when their process died."""
     await send(url, stream, *range(8))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "g", {stream: ">"})
+    await leave_pending(redis, stream, "g")
     for number, (id_, _) in enumerate(await redis.xrange(stream)):
         count = 1 + (number < 3)
         await redis.xclaim(stream, "g", "g", 0, [id_], retrycount=count, justid=True)
