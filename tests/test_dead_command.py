@@ -219,7 +219,7 @@ async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
     assert await bodies(redis, f"{stream}:1") == [b"0", b"2"]
     result = await dead("redrive", stream, "--id", ids[0], "--id", ids[1], status=1)
     assert result.stdout == "1 redriven\n"
-    assert "1 of these ids are missing" in result.stderr
+    assert "1 of these ids were not found" in result.stderr
 
 
 async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) -> None:
@@ -289,19 +289,25 @@ async def test_letters_are_purged_when_it_is_said_which(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["redrive", "s", "--id", "1-1", "--group", "g"], "--id says which"),
-        (["redrive", "s", "--id", "1-1", "--yes"], "--id says which"),
-        (["purge", "s", "--id", "1-1", "--limit", "1"], "--id says which"),
-        (["purge", "s", "--yes", "--error", "E"], "--yes means all"),
-        (["purge", "s", "--before", "latest"], "'latest' is no moment"),
+        (
+            ["redrive", "s", "--id", "1-1", "--group", "g"],
+            "--id selects dead letters by id",
+        ),
+        (["redrive", "s", "--id", "1-1", "--yes"], "--id selects dead letters by id"),
+        (
+            ["purge", "s", "--id", "1-1", "--limit", "1"],
+            "--id selects dead letters by id",
+        ),
+        (["purge", "s", "--yes", "--error", "E"], "--yes selects all"),
+        (["purge", "s", "--before", "latest"], "'latest' is not a time"),
         (["purge", "s", "--before", "2026-03-01"], "naive datetime"),
-        (["purge", "s", "--before", "2026-03"], "may be a date or an id"),
-        (["purge", "s", "--before", "20260301"], "may be a date or an id"),
+        (["purge", "s", "--before", "2026-03"], "could be a date or an id"),
+        (["purge", "s", "--before", "20260301"], "could be a date or an id"),
         (["redrive", "s", "--id", "x"], "not an entry id"),
-        (["redrive", "s", "--yes", "--to", "s.dead"], "give another stream"),
+        (["redrive", "s", "--yes", "--to", "s.dead"], "pass another stream"),
         (["list", "s", "--after", "x"], "not an entry id"),
         (["list", "s", "--limit", "0"], "--limit"),
-        (["list", ""], "no stream name"),
+        (["list", ""], "not a stream name"),
         (["list", "s", "--dead-letters", "s"], "is the stream itself"),
         (["list", "s", "--url", "http://localhost"], "scheme 'http'"),
     ],

@@ -23,13 +23,13 @@ from penstock.cli.demo.report import (
     Progress,
     Result,
     Tally,
-    picture,
+    progress_grid,
     table,
     tally,
 )
 from penstock.cli.demo.scenario import (
+    DemoSender,
     Run,
-    Sender,
     Stalled,
     clicks,
     first_word,
@@ -273,7 +273,7 @@ def text(thing: Any) -> str:
 
 def test_the_picture_has_what_each_worker_has_in_flight() -> None:
     seen = Progress(9000, 10, 300, 1200, {"worker-2": 700, "worker-1": 500})
-    lines = [line.split() for line in text(picture(seen, 4321.5)).splitlines()]
+    lines = [line.split() for line in text(progress_grid(seen, 4321.5)).splitlines()]
     assert lines == [
         ["sent", "9,000"],
         ["handled", "7,500"],
@@ -406,7 +406,7 @@ async def test_a_run_in_which_nothing_moves_is_given_up(
     """The group has nobody who would handle anything."""
     async with Consumer(stream, url=url, group=GROUP):
         pass
-    sender = Sender(url, stream)
+    sender = DemoSender(url, stream)
     async with Admin(url) as admin:
         made = Run(admin, sender, tmp_path, lambda _: None, patience=0.2)
         await sender.run(clicks(3, seed=0).source)
@@ -445,10 +445,10 @@ def test_a_line_that_nobody_handled_is_lost(tmp_path: Path) -> None:
 
 def test_a_line_that_nobody_sent_is_told(tmp_path: Path) -> None:
     found = tally([b"1-0"], [journal(tmp_path, 1, b"1-0 a\n9-9 a\n9-9 a\n")])
-    assert (found.lost, found.duplicates, found.strangers) == (0, 0, 2)
+    assert (found.lost, found.duplicates, found.unknown) == (0, 0, 2)
     assert found.keys == {b"a": 1}
     assert Result(found, 1.0, 0, 0).complaints == [
-        "2 messages were handled that nobody sent"
+        "2 messages were handled that have no receipt"
     ]
 
 
@@ -457,7 +457,7 @@ def test_a_torn_last_line_of_a_journal_does_not_count(
     tmp_path: Path, torn: bytes
 ) -> None:
     found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n" + torn)])
-    assert (found.handled, found.lost, found.strangers) == (1, 1, 0)
+    assert (found.handled, found.lost, found.unknown) == (1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ async def test_made_up_clicks_look_like_clicks() -> None:
 
 
 async def test_a_sender_pauses_and_goes_on(url: str, stream: str, redis: Any) -> None:
-    sender = Sender(url, stream, limit=3)
+    sender = DemoSender(url, stream, limit=3)
     sending = asyncio.create_task(sender.run(clicks(10, seed=0).source))
 
     async def paused() -> bool:
@@ -534,8 +534,8 @@ async def test_a_sender_pauses_and_goes_on(url: str, stream: str, redis: Any) ->
     for total in (3, 5):
         await eventually(paused)
         assert await redis.xlen(stream) == len(sender.receipts) == total
-        assert sender.up_to(sender.receipts[1].id) == 2
-        sender.go_on(2 if total == 3 else 100)
+        assert sender.count_up_to(sender.receipts[1].id) == 2
+        sender.raise_limit(2 if total == 3 else 100)
     await sending
     assert sender.finished
     assert len(sender.receipts) == 10

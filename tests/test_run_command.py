@@ -463,14 +463,26 @@ def test_what_is_said_to_nobody_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("target", "arguments", "words"),
     [
-        ("no_such.module", [], "there is no module no_such; run it from the folder"),
-        (":router", [], "names no module"),
+        (
+            "no_such.module",
+            [],
+            "module no_such was not found; run penstock in the folder",
+        ),
+        (":router", [], "does not name a module"),
         ("support.run_app:missing", [], "module support.run_app has no missing"),
-        ("support.run_app:number", ["--workers", "3"], "is of type int and no Router"),
+        (
+            "support.run_app:number",
+            ["--workers", "3"],
+            "is of type int and not a Router",
+        ),
         ("support.run_app:empty", ["--workers", "3"], "this router has no handlers"),
         ("support.run_app", ["--url", "http://localhost"], "scheme 'http'"),
         ("support.run_app", ["--workers", "0"], "--workers"),
-        ("support.run_app", ["--workers", "2", "--url", "embedded://"], "they share"),
+        (
+            "support.run_app",
+            ["--workers", "2", "--url", "embedded://"],
+            "a shared server",
+        ),
         ("support.run_app", ["--ready-file", "/no/such/file"], "No such file"),
         ("support.run_app", ["--host", "192.0.2.1", "--port", "0"], "can't listen on"),
     ],

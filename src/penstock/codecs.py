@@ -125,8 +125,8 @@ def _utf8(text: str) -> bytes:
     with suppress(UnicodeEncodeError):
         return text.encode()
     raise ConfigurationError(
-        "a payload of type str has a lone surrogate in it, which is not text; remove "
-        "it, or send bytes"
+        "a payload of type str contains a lone surrogate, which can't be encoded; "
+        "remove it, or send bytes"
     )
 
 
@@ -201,7 +201,7 @@ def content_type_of(codec: Codec[Any]) -> bytes | None:
     """
     if not callable(getattr(codec, "decode", None)):
         raise ConfigurationError(
-            f"codec= of type {type(codec).__name__} has no decode(); give an object "
+            f"codec= of type {type(codec).__name__} has no decode(); pass an object "
             f"with encode() and decode(), see penstock.codecs"
         )
     kind = getattr(codec, "content_type", None)
@@ -209,8 +209,8 @@ def content_type_of(codec: Codec[Any]) -> bytes | None:
         return None
     if not isinstance(kind, str) or not _MEDIA_TYPE.fullmatch(kind):
         raise ConfigurationError(
-            f"content_type={kind!r:.60} of the codec is not a media type; give a text "
-            f"such as 'application/json', or leave it out"
+            f"content_type={kind!r:.60} of the codec is not a media type; use a "
+            f"string such as 'application/json', or leave it out"
         )
     return kind.encode()
 

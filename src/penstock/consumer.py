@@ -736,17 +736,17 @@ class Consumer(Openable[Session[T]], Generic[T]):
     def _open(self) -> Session[T]:
         """The running parts, for a call allowed until the consumer has closed."""
         session = self._known()
-        self._check_home()
+        self._check_binding()
         return session
 
     @property
     def _receiving(self) -> Session[T]:
         """The running parts, for a call that can be made until closing begins."""
         session = self._known(receiving=True)
-        self._check_home()
+        self._check_binding()
         return session
 
-    def _check_home(self) -> None:
+    def _check_binding(self) -> None:
         if self._lifetime is not None:
             self._lifetime.binding.check()
 
@@ -778,7 +778,9 @@ def _named(
     """Return a stream's name and its selected shards; None for all of them."""
     if isinstance(stream, Shard):
         if numbers:
-            raise ConfigurationError("give a stream's name with numbers, or a shard")
+            raise ConfigurationError(
+                "pass the name of a stream with shard numbers, or a shard"
+            )
         return stream.stream, (stream,)
     name = shard_keys.single(stream).stream
     return name, tuple(shard_keys.numbered(name, n) for n in numbers) or None

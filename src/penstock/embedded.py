@@ -253,7 +253,7 @@ def _arguments(folder: Path, port: int, config: Mapping[str, str]) -> list[str]:
     if taken := ours.keys() & {name.lower() for name in config}:
         raise ConfigurationError(
             f"the embedded server sets {', '.join(sorted(taken))} itself; leave it out "
-            f"of `config`, and give a TCP port by `port`"
+            f"of `config`, and set a TCP port by `port`"
         )
     arguments = [word for name, value in ours.items() for word in (f"--{name}", value)]
     for name, value in {**_DEFAULTS, **config}.items():

@@ -108,8 +108,8 @@ class ClosedError(UsageError):
         self.what = what
         super().__init__(
             f"this {what} is not open; use it inside `async with` or between start() "
-            f"and aclose(), open a new one after closing it, and one of its own in a "
-            f"forked process"
+            f"and aclose(), create a new one after it was closed, and a separate one "
+            f"in a forked process"
         )
 
 
@@ -302,12 +302,15 @@ class NotDurable(ServerError):  # noqa: N818 - the outcome's name
         self.achieved = achieved
         self.durable = durable
         self.reason = reason
-        told = [f"{achieved} of {wanted} replicas have confirmed it"] if wanted else []
+        facts = [f"{achieved} of {wanted} replicas have confirmed it"] if wanted else []
         if durable is not None:
-            told.append(f"the server's own disk has {'' if durable else 'not '}done so")
+            facts.append(
+                f"the server has {'' if durable else 'not '}confirmed it in its own "
+                f"append-only file"
+            )
         super().__init__(
             f"entry {id} of stream {stream!r} is stored, but "
-            f"{reason or ', '.join(told)}; "
+            f"{reason or ', '.join(facts)}; "
             f"don't send it again: check the replicas or the append-only file, or "
             f"allow more time"
         )
@@ -410,6 +413,6 @@ class GaveUp(PenstockError):  # noqa: N818 - a decision more than an error
         self.reason = reason
         super().__init__(
             f"entry {id} of stream {stream!r} was given up after {attempts} attempts: "
-            f"{reason}; it is pending: fix its handler and start again, or "
+            f"{reason}; it is still pending: fix its handler and start again, or "
             f"acknowledge it"
         )

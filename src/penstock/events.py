@@ -103,9 +103,9 @@ def guarded(on_event: OnEvent) -> OnEvent:
     later = any(is_so(each) for is_so in runs_later for each in called)
     if later or not callable(on_event):
         raise ConfigurationError(
-            f"on_event={on_event!r:.60} won't do: it is called in the event loop and "
-            f"not awaited; give a function that is not async, for example one that "
-            f"puts the event into an asyncio.Queue"
+            f"on_event={on_event!r:.60} is invalid: it is called in the event loop "
+            f"and not awaited; pass a function that is not async, for example one "
+            f"that puts the event into an asyncio.Queue"
         )
     hook: Callable[[Event], object] = on_event
     # Whether the hook has been found to return an awaitable.
@@ -122,7 +122,7 @@ def guarded(on_event: OnEvent) -> OnEvent:
             if not late:
                 late = True
                 _LOGGER.error(
-                    "on_event returned an awaitable, and nobody awaits it; give a "
+                    "on_event returned an awaitable, which is never awaited; pass a "
                     "function that is not async; events are logged instead"
                 )
             log_event(event)

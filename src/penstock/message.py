@@ -54,8 +54,8 @@ class EntryId:
         for part in (self.ms, self.seq):
             if type(part) is not int or not 0 <= part <= _U64_MAX:
                 raise ConfigurationError(
-                    f"{part!r:.40} is not a part of an entry id; "
-                    f"give integers from 0 to 2**64 - 1"
+                    f"{part!r:.40} is not a part of an entry id; pass integers from 0 "
+                    f"to 2**64 - 1"
                 )
 
     @classmethod
@@ -70,7 +70,7 @@ class EntryId:
         match = _ID.fullmatch(text)
         if match is None:
             raise ConfigurationError(
-                f"{text!r:.60} is not an entry id; give one like '1678280595282-7'"
+                f"{text!r:.60} is not an entry id; pass one like '1678280595282-7'"
             )
         return cls(int(match[1]), int(match[2] or 0))
 
@@ -83,8 +83,8 @@ class EntryId:
         """
         if moment.utcoffset() is None:
             raise ConfigurationError(
-                "a naive datetime is ambiguous; give it a time zone, "
-                "for example datetime.now(UTC)"
+                "a naive datetime is ambiguous; add a time zone, for example "
+                "datetime.now(UTC)"
             )
         return cls((moment - _EPOCH) // timedelta(milliseconds=1))
 

@@ -49,7 +49,7 @@ class Middleware(Protocol[M]):
         """Handle a message, usually by `await call(message)`."""
 
 
-_GIVE: Final = "give async functions of the message and of the call that they wrap"
+_GIVE: Final = "pass async functions that take the message and the call that they wrap"
 
 
 def _generates(middleware: object) -> bool:

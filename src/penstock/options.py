@@ -124,7 +124,9 @@ def after(id: EntryId | str) -> EntryId:  # noqa: A002 - it is an id
     if isinstance(id, str):
         id = EntryId.parse(id)  # noqa: A001
     if not isinstance(id, EntryId):
-        raise ConfigurationError(f"after({id!r:.60}) is invalid; give an entry's id")
+        raise ConfigurationError(
+            f"after({id!r:.60}) is invalid; pass the id of an entry"
+        )
     return id.next()
 
 
@@ -144,7 +146,7 @@ def place(at: StartAt | str, option: str) -> Start | EntryId:
         case str():
             return EntryId.parse(at)
     raise ConfigurationError(
-        f"{option}={at!r:.60} is not a position in a stream; give EARLIEST, LATEST, "
+        f"{option}={at!r:.60} is not a position in a stream; pass EARLIEST, LATEST, "
         f"an entry id or an aware datetime"
     )
 
@@ -192,8 +194,8 @@ def seconds(value: Duration, option: str, *, zero: bool = True) -> float:
     ):
         least = "0 or more" if zero else "more than 0"
         raise ConfigurationError(
-            f"{option}={value!r:.60} is not a duration; give seconds "
-            f"({least}) as a number or a timedelta"
+            f"{option}={value!r:.60} is not a duration; pass seconds ({least}) as a "
+            f"number or a timedelta"
         )
     return float(number)
 
@@ -206,7 +208,8 @@ def count(value: int, option: str, *, least: int = 1) -> int:
     """
     if type(value) is not int or value < least:
         raise ConfigurationError(
-            f"{option}={value!r:.60} won't do; give a whole number from {least} up"
+            f"{option}={value!r:.60} is invalid; pass a whole number of at least "
+            f"{least}"
         )
     return value
 

@@ -113,7 +113,7 @@ def chosen_id(
         place = EntryId.parse(id) if isinstance(id, str) else id
         if not isinstance(place, EntryId) or place == EntryId.MIN:
             raise ConfigurationError(
-                f"id={id!r:.60} can't be an entry's id; give an EntryId above 0-0"
+                f"id={id!r:.60} can't be the id of an entry; pass an EntryId above 0-0"
             )
         return bytes(place), place.ms
     if timestamp is not None:

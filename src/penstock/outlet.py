@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar, Unpack
 
-from penstock._core.sending.accumulator import Sending
+from penstock._core.sending.accumulator import SendRequest
 from penstock._tasks.sending.flusher import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults
 from penstock._tasks.sending.send_many import SendResults
@@ -70,10 +70,10 @@ class Outlet(Generic[T]):
         **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
         """Queue a message, waiting only for buffer space; see `Producer.enqueue`."""
-        sending = self._pack(payload, key, headers, choices)
-        if (wait := self._sender.put(sending)) is not None:
+        request = self._pack(payload, key, headers, choices)
+        if (wait := self._sender.put(request)) is not None:
             await wait
-        return sending.ticket
+        return request.ticket
 
     def enqueue_nowait(
         self,
@@ -84,9 +84,9 @@ class Outlet(Generic[T]):
         **choices: Unpack[MessageOptions],
     ) -> asyncio.Future[Receipt]:
         """Queue a message if there is space now; see `Producer.enqueue_nowait`."""
-        sending = self._pack(payload, key, headers, choices)
-        self._sender.put_now(sending)
-        return sending.ticket
+        request = self._pack(payload, key, headers, choices)
+        self._sender.put_now(request)
+        return request.ticket
 
     def send_many(
         self,
@@ -98,7 +98,9 @@ class Outlet(Generic[T]):
         pack = partial(self._pack_one, choices)
         return SendResults(self._sender, route, messages, pack)
 
-    def _pack_one(self, choices: SendOptions, message: Outgoing[T]) -> Sending[Ticket]:
+    def _pack_one(
+        self, choices: SendOptions, message: Outgoing[T]
+    ) -> SendRequest[Ticket]:
         return self._pack(
             message.payload,
             message.key,
@@ -112,7 +114,7 @@ class Outlet(Generic[T]):
         key: str | None,
         headers: Mapping[str, str] | None,
         choices: MessageOptions,
-    ) -> Sending[Ticket]:
+    ) -> SendRequest[Ticket]:
         if key is None and self._key is not None:
             try:
                 key = self._key(payload)

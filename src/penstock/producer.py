@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, TypeVar, Unpack, overload
 
 from penstock._core.messages.shard_keys import single
-from penstock._core.sending.accumulator import Sending
+from penstock._core.sending.accumulator import SendRequest
 from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
 from penstock._tasks.sending.delivery import Delivery
@@ -266,12 +266,12 @@ class Producer(Openable[Sender]):
             ClosedError: The producer is not open.
         """
         sender = self._sender
-        sending = sender.pack(
+        request = sender.pack(
             self._defaults, stream, payload, key, headers, choices=choices
         )
-        if (wait := sender.put(sending)) is not None:
+        if (wait := sender.put(request)) is not None:
             await wait
-        return sending.ticket
+        return request.ticket
 
     def enqueue_nowait(
         self,
@@ -289,11 +289,11 @@ class Producer(Openable[Sender]):
             ConfigurationError: As for `send`.
             ClosedError: The producer is not open.
         """
-        sending = self._sender.pack(
+        request = self._sender.pack(
             self._defaults, stream, payload, key, headers, choices=choices
         )
-        self._sender.put_now(sending)
-        return sending.ticket
+        self._sender.put_now(request)
+        return request.ticket
 
     def send_many(
         self,
@@ -346,7 +346,7 @@ class Producer(Openable[Sender]):
 
     def _pack_one(
         self, stream: str, choices: SendOptions, message: Outgoing[Any]
-    ) -> Sending[Ticket]:
+    ) -> SendRequest[Ticket]:
         return self._sender.pack(
             self._defaults,
             stream,

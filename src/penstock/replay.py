@@ -216,7 +216,7 @@ def _low(start: StartAt | str) -> EntryId:
     low = place(start, "start")
     if low is Start.LATEST:
         raise ConfigurationError(
-            "start=LATEST leaves nothing to replay; give EARLIEST, an id or a "
+            "start=LATEST leaves nothing to replay; pass EARLIEST, an id or a "
             "datetime, or read what is sent from now on with a Consumer"
         )
     return low if isinstance(low, EntryId) else EntryId.MIN
@@ -226,7 +226,7 @@ def _high(end: StartAt | str) -> EntryId:
     high = place(end, "end")
     if high is Start.EARLIEST:
         raise ConfigurationError(
-            "end=EARLIEST leaves nothing to replay; give LATEST, an id or a datetime"
+            "end=EARLIEST leaves nothing to replay; pass LATEST, an id or a datetime"
         )
     if not isinstance(high, EntryId):
         return EntryId.MAX

@@ -15,7 +15,7 @@ __all__ = ["ACKED", "KEEP_ALL", "Acked", "KeepAll", "MaxAge", "MaxLen", "Retenti
 def _flag(value: object, option: str) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(
-            f"{option}={value!r:.60} won't do; give True, or leave it out"
+            f"{option}={value!r:.60} is invalid; pass True, or leave it out"
         )
 
 
@@ -116,5 +116,5 @@ def retention_of(value: object) -> Retention | None:
     if value is None or isinstance(value, MaxLen | MaxAge | KeepAll):
         return value
     raise ConfigurationError(
-        f"retention={value!r:.60} won't do; give MaxLen(...), MaxAge(...) or KEEP_ALL"
+        f"retention={value!r:.60} is invalid; pass MaxLen(...), MaxAge(...) or KEEP_ALL"
     )

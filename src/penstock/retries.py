@@ -68,8 +68,8 @@ class Backoff:
                 isinstance(number, int | float) and low <= number <= high
             ):
                 raise ConfigurationError(
-                    f"Backoff({name}={number!r:.60}) won't do; give a number "
-                    f"from {low} to {high}"
+                    f"Backoff({name}={number!r:.60}) is invalid; pass a number from "
+                    f"{low} to {high}"
                 )
 
     def delay(self, attempt: int, chance: float) -> float:
@@ -173,7 +173,7 @@ def _delays(backoff: Delays) -> Delays:
         return (seconds(backoff, "Retry(backoff)"),)
     if not callable(backoff):
         raise ConfigurationError(
-            f"Retry(backoff={backoff!r:.60}) won't do; give a Backoff, a list of "
+            f"Retry(backoff={backoff!r:.60}) is invalid; pass a Backoff, a list of "
             f"durations, or a function of the attempt"
         )
     return backoff
@@ -186,7 +186,7 @@ def _kinds(kinds: Kinds, name: str) -> Kinds:
     for kind in listed:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(
-                f"Retry({name}={kind!r:.60}) is not an exception type; give one such "
+                f"Retry({name}={kind!r:.60}) is not an exception type; pass one such "
                 f"as ValueError, or a tuple of them"
             )
     return listed

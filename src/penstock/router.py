@@ -198,7 +198,7 @@ class Router:
             UsageError: This router is running, or included itself.
         """
         if other is self:
-            raise ConfigurationError("a router can't include itself; give another one")
+            raise ConfigurationError("a router can't include itself; pass another one")
         self._add(
             *(adopt(spec, self._defaults, self._middleware) for spec in other._specs)
         )
@@ -206,7 +206,7 @@ class Router:
 
     def _add(self, *specs: HandlerSpec) -> None:
         if self._consumer_set is not None:
-            raise UsageError("this router is running; add its handlers before")
+            raise UsageError("this router is running; add handlers before it runs")
         if self._included:
             raise UsageError(
                 "this router is included in another one already; add its handlers "

@@ -37,7 +37,7 @@ class _Counted:
     def __init__(self, shards: int) -> None:
         if type(shards) is not int or shards < 1:
             raise ConfigurationError(
-                f"shards={shards!r:.60} won't do; give a whole number from 1 up"
+                f"shards={shards!r:.60} is invalid; pass a whole number of at least 1"
             )
         self.shards = shards
 

@@ -37,7 +37,7 @@ from penstock import (
     Receipt,
     StreamMissing,
 )
-from support.waiting import eventually, numbers, pending, read, send
+from support.waiting import eventually, holds, numbers, pending, read, send
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]
 PREFETCH_ONE = Prefetch(max_messages=1)
@@ -137,10 +137,6 @@ async def test_t2_two_consumers_of_a_group_balance_the_load(
         assert queue.empty()
     assert sorted(number for _, number in got) == list(range(10))
     assert {name for name, _ in got} == {"alpha", "beta"}
-
-
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count
 
 
 # -- T3 --------------------------------------------------------------------------------

@@ -22,12 +22,21 @@ from penstock import (
 )
 from support.failing import Boom, handled, running
 from support.proxy import proxy
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import (
+    deliveries,
+    eventually,
+    holds,
+    leave_pending,
+    numbers,
+    pending,
+    read,
+    send,
+)
 
 SHORT = Claim(idle=0.3, interval=0.1)
 
 
-async def leave_pending(
+async def send_and_leave_pending(
     redis: Any,
     stream: str,
     numbers: Sequence[int],
@@ -47,10 +56,6 @@ async def leave_pending(
 
 async def counts(redis: Any, stream: str) -> list[int]:
     return list((await deliveries(redis, stream, "g")).values())
-
-
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count
 
 
 async def test_a_queued_message_is_not_counted(
@@ -91,7 +96,7 @@ async def test_a_queued_message_is_counted_when_it_starts(
 async def test_messages_that_a_killed_process_had_started_run_in_parallel_once_counted(
     url: str, stream: str, redis: Any
 ) -> None:
-    await leave_pending(redis, stream, range(8), times=2)
+    await send_and_leave_pending(redis, stream, range(8), times=2)
     attempts: list[int] = []
     counted: list[int] = []
     all_at_once = asyncio.Barrier(4)
@@ -112,7 +117,7 @@ async def test_a_message_that_was_delivered_but_never_started_is_on_its_first_at
     url: str, stream: str, redis: Any
 ) -> None:
     """The same holds for entries that another library has left pending."""
-    await leave_pending(redis, stream, range(4))
+    await send_and_leave_pending(redis, stream, range(4))
     attempts: list[int] = []
 
     async def handle(message: Message[bytes]) -> None:
@@ -129,7 +134,7 @@ async def test_a_redelivered_message_on_its_last_attempt_runs_alone_in_its_proce
     url: str, stream: str, redis: Any, most: int
 ) -> None:
     """Nothing else starts beside it, not even in another consumer of the process."""
-    await leave_pending(redis, stream, range(4), times=most)
+    await send_and_leave_pending(redis, stream, range(4), times=most)
     in_progress: set[tuple[str, bytes]] = set()
     beside: list[int] = []
     attempts: list[int] = []
@@ -166,7 +171,7 @@ async def test_a_redelivered_message_on_its_last_attempt_runs_alone_in_its_proce
 async def test_however_many_messages_wait_for_a_last_attempt_there_is_one_timer(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await leave_pending(redis, stream, [0], times=2)
+    await send_and_leave_pending(redis, stream, [0], times=2)
     await send(url, stream, *range(1, 40))
     active_timers: list[float] = []
     call_later = asyncio.get_running_loop().call_later
@@ -196,7 +201,7 @@ async def test_however_many_messages_wait_for_a_last_attempt_there_is_one_timer(
 async def test_a_last_attempt_that_hangs_holds_up_others_for_no_longer_than_a_lease(
     url: str, stream: str, redis: Any
 ) -> None:
-    await leave_pending(redis, stream, range(3), times=2)
+    await send_and_leave_pending(redis, stream, range(3), times=2)
     await send(url, stream, *range(3, 9))
     may_end = asyncio.Event()
     done: set[bytes] = set()
@@ -223,7 +228,7 @@ async def test_a_last_attempt_that_hangs_holds_up_others_for_no_longer_than_a_le
 async def test_a_restart_under_the_same_name_continues_the_order_and_the_counts(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
-    await leave_pending(redis, stream, range(5), name="me", times=2)
+    await send_and_leave_pending(redis, stream, range(5), name="me", times=2)
     await send(url, stream, 5, 6)
     async with Consumer(stream, url=url, mode=mode, group="g", name="me") as consumer:
         messages = await read(consumer, 7)
@@ -234,7 +239,7 @@ async def test_a_restart_under_the_same_name_continues_the_order_and_the_counts(
 async def test_ordering_by_key_holds_for_redelivered_messages(
     url: str, stream: str, redis: Any
 ) -> None:
-    await leave_pending(redis, stream, range(10), name="me")
+    await send_and_leave_pending(redis, stream, range(10), name="me")
     async with Producer(url) as producer:
         for number in range(10, 30):
             await producer.enqueue(stream, b"%d" % number, key=str(number % 2))
@@ -316,14 +321,14 @@ async def test_a_message_in_a_lost_reply_has_not_been_attempted(
 async def test_a_message_with_no_attempt_left_is_not_started_again(
     url: str, stream: str, redis: Any
 ) -> None:
-    await leave_pending(redis, stream, [1, 2], name="me", times=4)
+    await send_and_leave_pending(redis, stream, [1, 2], name="me", times=4)
     retry = Retry(max_attempts=3)
     async with Consumer(stream, url=url, group="g", name="me", retry=retry) as consumer:
         assert await consumer.next(timeout=0.3) is None
         await consumer.commit()
     dead_letters = await admin.dead.list(stream, url=url)
     assert [dead_letter.attempts for dead_letter in dead_letters] == [3, 3]
-    assert "ended during its last attempt" in dead_letters[0].reason
+    assert "during its last attempt the process ended" in dead_letters[0].reason
     assert await pending(redis, stream, "g") == 0
 
 
@@ -331,7 +336,7 @@ async def test_a_single_delivery_dead_letters_nothing(
     url: str, stream: str, redis: Any
 ) -> None:
     """It means that no handler was started, at a rate at which starts are counted."""
-    await leave_pending(redis, stream, [1, 2, 3], name="me")
+    await send_and_leave_pending(redis, stream, [1, 2, 3], name="me")
     once = Retry(max_attempts=1)
     async with Consumer(stream, url=url, group="g", name="me", retry=once) as consumer:
         assert numbers(await read(consumer, 3)) == [1, 2, 3]
@@ -341,7 +346,7 @@ async def test_a_single_delivery_dead_letters_nothing(
 async def test_without_max_attempts_a_message_is_retried_for_ever(
     url: str, stream: str, redis: Any
 ) -> None:
-    await leave_pending(redis, stream, [1], name="me", times=30)
+    await send_and_leave_pending(redis, stream, [1], name="me", times=30)
     tried: list[int] = []
 
     async def handle(message: Message[bytes]) -> None:
@@ -359,7 +364,7 @@ async def test_without_max_attempts_a_message_is_retried_for_ever(
 async def test_in_an_outage_suspected_messages_wait_and_others_are_handled(
     url: str, stream: str, redis: Any
 ) -> None:
-    await leave_pending(redis, stream, range(3), name="me")
+    await send_and_leave_pending(redis, stream, range(3), name="me")
     await send(url, stream, *range(3, 8))
     seen: list[int] = []
 
@@ -393,8 +398,7 @@ async def test_resumable_keeps_its_order_when_an_attempt_can_t_be_counted(
 ) -> None:
     """The first three had been started when their process died."""
     await send(url, stream, *range(8))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "g", {stream: ">"})
+    await leave_pending(redis, stream, "g")
     for number, (id_, _) in enumerate(await redis.xrange(stream)):
         count = 1 + (number < 3)
         await redis.xclaim(stream, "g", "g", 0, [id_], retrycount=count, justid=True)

@@ -28,10 +28,10 @@ from penstock import (
         (("a", "a"), {}, "each one once"),
         (("",), {}, "not empty"),
         ((b"bytes",), {}, "not empty"),
-        (("a",), {"mode": LOAD_BALANCED}, "name it"),
-        (("a",), {"mode": REALTIME, "group": "g"}, "leave group and name out"),
-        (("a",), {"name": "n"}, "leave group and name out"),
-        (("a",), {"group": ""}, "name it"),
+        (("a",), {"mode": LOAD_BALANCED}, "name one"),
+        (("a",), {"mode": REALTIME, "group": "g"}, "leave group= and name= out"),
+        (("a",), {"name": "n"}, "leave group= and name= out"),
+        (("a",), {"group": ""}, "name one"),
         (("a",), {"group": "g", "name": ""}, "leave it out"),
         (("a",), {"mode": "sometimes"}, "'realtime', 'resumable', 'load_balanced'"),
         (("a",), {"group": "g", "auto_commit": "maybe"}, "'processed', 'rolling', 'd"),
@@ -102,10 +102,10 @@ async def test_an_open_consumer_or_producer_can_t_be_opened_again(
 ) -> None:
     consumer, producer = Consumer(stream, url=url), Producer(url)
     async with consumer, producer:
-        with pytest.raises(UsageError, match="open already"):
+        with pytest.raises(UsageError, match="already open"):
             async with consumer:
                 pytest.fail("must not open")
-        with pytest.raises(UsageError, match="open already"):
+        with pytest.raises(UsageError, match="already open"):
             async with producer:
                 pytest.fail("must not open")
         # Both still work after the refusal.
@@ -135,5 +135,5 @@ def test_a_repr_shows_state_and_no_secret(stream: str) -> None:
 @pytest.mark.parametrize("option", ["prefetch", "commit", "claim", "retry"])
 def test_a_number_in_place_of_an_option_object_is_refused(option: str) -> None:
     wrong: Any = {option: 5}
-    with pytest.raises(ConfigurationError, match=f"{option}=5 won't do; give a "):
+    with pytest.raises(ConfigurationError, match=f"{option}=5 is invalid; pass a "):
         Consumer("s", url="redis://localhost", group="g", **wrong)

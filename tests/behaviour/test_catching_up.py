@@ -34,6 +34,7 @@ from support.waiting import (
     calls,
     deliveries,
     eventually,
+    leave_pending,
     numbers,
     options,
     pending,
@@ -172,8 +173,7 @@ async def test_a_job_claims_the_messages_of_a_dead_consumer(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=2)
+    await leave_pending(redis, stream, "dead", 2)
     short = Claim(idle=1, interval=0.3)
     async with asyncio.timeout(WITHIN):
         async with Consumer(stream, url=url, group="g", claim=short) as consumer:
@@ -295,8 +295,7 @@ async def test_a_job_includes_the_pending_entries_of_a_restarted_consumer(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(3))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "me", {stream: ">"})
+    await leave_pending(redis, stream, "me")
     assert len(await deliveries(redis, stream, "g")) == 3
     async with asyncio.timeout(WITHIN):
         async with Consumer(stream, url=url, group="g", name="me") as consumer:

@@ -22,7 +22,15 @@ from penstock import (
 from support.events import Events
 from support.proxy import proxy
 from support.server import with_login
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import (
+    deliveries,
+    eventually,
+    leave_pending,
+    numbers,
+    pending,
+    read,
+    send,
+)
 
 
 @pytest.mark.parametrize("group", ["g", None])
@@ -316,8 +324,7 @@ async def test_closing_ends_a_loop_that_waits_for_a_suspected_message(
 ) -> None:
     """Its attempt has to be counted first, which takes a round trip."""
     await send(url, stream, 1)
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "c", {stream: ">"})
+    await leave_pending(redis, stream, "c")
     consumer = Consumer(stream, url=url, group="g", name="c")
     async with consumer:
 

@@ -508,7 +508,9 @@ async def test_dead_letters_stay_while_the_server_is_out_of_memory(
         async with user(own.url, redis, "operator", *rules) as login:
             async with Admin(login) as operator:
                 await redis.config_set("maxmemory", 1)
-                with pytest.raises(CommandError, match="0 were redriven") as caught:
+                with pytest.raises(
+                    CommandError, match="0 dead letters were redriven"
+                ) as caught:
                     await operator.dead.redrive(stream)
                 assert caught.value.code == "OOM"
                 assert await redis.xlen(f"{stream}.dead") == 10
@@ -526,7 +528,9 @@ async def test_a_redrive_stops_at_a_shard_that_is_no_longer_a_stream(
         await write_dead_letter(redis, stream, b"%d" % n, shard)
     await redis.set(f"{stream}:1", "text")
     async with Admin(operator_url) as operator:
-        with pytest.raises(CommandError, match="2 were redriven") as caught:
+        with pytest.raises(
+            CommandError, match="2 dead letters were redriven"
+        ) as caught:
             await operator.dead.redrive(stream)
         assert caught.value.code == "WRONGTYPE"
         assert f"XADD to '{stream}:1'" in str(caught.value)
@@ -747,32 +751,32 @@ async def async_filter(_: object) -> bool:
 @pytest.mark.parametrize(
     ("call", "given", "words"),
     [
-        ("list", {"stream": ""}, "no stream name"),
+        ("list", {"stream": ""}, "not a stream name"),
         ("redrive", {"stream": "\ud800"}, "lone surrogate"),
         ("list", {"limit": 0}, "whole number"),
         ("list", {"after": "yesterday"}, "not an entry id"),
-        ("list", {"after": 5}, "no id"),
+        ("list", {"after": 5}, "not an id"),
         ("list", {"where": "all"}, "can't be called"),
-        ("list", {"dead_letters": ""}, "no stream name"),
+        ("list", {"dead_letters": ""}, "not a stream name"),
         ("list", {"dead_letters": "orders"}, "is the stream itself"),
         ("each", {"after": "yesterday"}, "not an entry id"),
         ("each", {"where": 1}, "can't be called"),
         ("redrive", {"ids": "x"}, "not an entry id"),
-        ("redrive", {"ids": b"1-1"}, "no id"),
-        ("redrive", {"ids": 5}, "no id"),
-        ("redrive", {"ids": [5]}, "no id"),
+        ("redrive", {"ids": b"1-1"}, "not an id"),
+        ("redrive", {"ids": 5}, "not an id"),
+        ("redrive", {"ids": [5]}, "not an id"),
         ("redrive", {"ids": [], "limit": 1}, "leave out"),
         ("redrive", {"ids": [], "where": async_filter}, "leave out"),
         ("redrive", {"limit": -1}, "whole number"),
         ("redrive", {"where": 1}, "can't be called"),
-        ("redrive", {"to": ""}, "no stream name"),
-        ("redrive", {"to": "orders.dead"}, "give another stream"),
-        ("purge", {}, "deletes for good"),
-        ("purge", {"limit": 5}, "deletes for good"),
-        ("purge", {"ids": [], "all": True}, "deletes for good"),
-        ("purge", {"ids": [], "before": "1-1"}, "deletes for good"),
-        ("purge", {"where": async_filter, "all": True}, "deletes for good"),
-        ("purge", {"before": "latest"}, "no moment"),
+        ("redrive", {"to": ""}, "not a stream name"),
+        ("redrive", {"to": "orders.dead"}, "pass another stream"),
+        ("purge", {}, "deletes permanently"),
+        ("purge", {"limit": 5}, "deletes permanently"),
+        ("purge", {"ids": [], "all": True}, "deletes permanently"),
+        ("purge", {"ids": [], "before": "1-1"}, "deletes permanently"),
+        ("purge", {"where": async_filter, "all": True}, "deletes permanently"),
+        ("purge", {"before": "latest"}, "not a time"),
         ("purge", {"before": datetime(2026, 1, 1)}, "naive"),  # noqa: DTZ001
     ],
 )

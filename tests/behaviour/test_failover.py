@@ -23,15 +23,20 @@ from penstock import (
 )
 from support.events import Events
 from support.server import with_login
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import (
+    deliveries,
+    eventually,
+    holds,
+    leave_pending,
+    numbers,
+    owners,
+    pending,
+    read,
+    send,
+)
 
 SHORT = Claim(idle=0.3, interval=0.1)
 PREFETCH_ONE = Prefetch(max_messages=1)
-
-
-async def owners(redis: Any, stream: str) -> dict[str, str]:
-    lines = await redis.xpending_range(stream, "g", "-", "+", 10_000)
-    return {line["message_id"].decode(): line["consumer"].decode() for line in lines}
 
 
 # -- claims ----------------------------------------------------------------------------
@@ -42,8 +47,7 @@ async def test_entries_of_a_dead_consumer_are_claimed_in_the_name_of_the_claimer
 ) -> None:
     """SeaStreamer's W6: it claimed to the dead consumer's name."""
     await send(url, stream, *range(300))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=250)
+    await leave_pending(redis, stream, "dead", 250)
     async with Consumer(
         stream,
         url=url,
@@ -90,8 +94,7 @@ async def test_the_search_continues_over_pages_and_deleted_entries(
 ) -> None:
     """SeaStreamer's W7: the search ended at the first empty page."""
     await send(url, stream, *range(3000))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=3000)
+    await leave_pending(redis, stream, "dead", 3000)
     ids = [id_ for id_, _ in await redis.xrange(stream)]
     await redis.xdel(stream, *ids[:2500])
     async with Consumer(stream, url=url, group="g", claim=SHORT) as consumer:
@@ -110,8 +113,7 @@ async def test_only_as_many_entries_are_claimed_as_prefetch_allows(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(50))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=50)
+    await leave_pending(redis, stream, "dead", 50)
     await asyncio.sleep(0.35)  # their lease
     async with Consumer(
         stream, url=url, group="g", name="me", claim=SHORT, prefetch=PREFETCH_ONE
@@ -254,10 +256,6 @@ async def test_a_handler_slower_than_the_lease_is_not_run_twice(
             starts += numbers(await read(two, 5))
     assert sorted(starts) == list(range(6))
     assert await pending(redis, stream, "g") == 0
-
-
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count
 
 
 async def test_entries_that_are_handled_quickly_are_not_renewed(

@@ -70,7 +70,7 @@ async def test_calls_in_a_child_raise_closed_error_and_the_parent_continues(
                 consumer.commit,
                 consumer.lag,
             ):
-                with pytest.raises(ClosedError, match="one of its own in a forked"):
+                with pytest.raises(ClosedError, match="a separate one in a forked"):
                     await call()
             with pytest.raises(ClosedError):
                 producer.enqueue_nowait(stream, b"child")
@@ -102,7 +102,7 @@ async def test_an_admin_of_the_parent_raises_usage_error_in_the_child(
         await producer.send(stream, b"1")
 
         async def child() -> None:
-            with pytest.raises(UsageError, match="open one of its own in the child"):
+            with pytest.raises(UsageError, match="open a separate one in the child"):
                 await operator.trim(stream, "5-0")
 
         assert await in_child(child) == 0

@@ -54,7 +54,7 @@ class Generates:
 @pytest.mark.parametrize(
     ("handler", "words"),
     [
-        (agen, r"agen: it is a generator.*leave out `yield`"),
+        (agen, r"agen: it is a generator.*remove `yield`"),
         (gen, "it is a generator"),
         (functools.partial(gen), "it is a generator"),
         (Sync().generate, "it is a generator"),

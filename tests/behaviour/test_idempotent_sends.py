@@ -371,7 +371,7 @@ async def test_after_an_outage_longer_than_notes_are_kept_a_message_is_unknown(
             await eventually(lambda: value_of(producer._sender.accumulator.in_flight))
             between.drop_replies = False
             between.cut()
-            with pytest.raises(SendUnknown, match="remembers"):
+            with pytest.raises(SendUnknown, match="may have forgotten"):
                 await future
             await producer.send(stream, b"2")
 

@@ -18,7 +18,7 @@ from penstock import (
     Mode,
     Producer,
 )
-from support.waiting import numbers, pending, read
+from support.waiting import leave_pending, numbers, pending, read
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]
 MODES = [REALTIME, *GROUP_MODES]
@@ -99,8 +99,7 @@ async def test_entries_with_large_ids_are_recovered_after_a_crash(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     await write(redis, stream)
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "me", {stream: ">"}, count=7)
+    await leave_pending(redis, stream, "me", 7)
     async with Consumer(stream, url=url, mode=mode, group="g", name="me") as consumer:
         messages = await read(consumer, len(IDS))
         assert [message.id for message in messages] == IDS
@@ -112,8 +111,7 @@ async def test_entries_with_large_ids_are_claimed(
     url: str, stream: str, redis: Any
 ) -> None:
     await write(redis, stream)
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=len(IDS))
+    await leave_pending(redis, stream, "dead", len(IDS))
     claim = Claim(idle=0.5, interval=0.1)
     async with Consumer(stream, url=url, group="g", name="me", claim=claim) as consumer:
         messages = await read(consumer, len(IDS))

@@ -30,7 +30,16 @@ from penstock import (
     Producer,
     RoundRobin,
 )
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import (
+    deliveries,
+    eventually,
+    holds,
+    leave_pending,
+    numbers,
+    pending,
+    read,
+    send,
+)
 
 GROUP_MODES = [RESUMABLE, LOAD_BALANCED]
 SHORT = Claim(idle=0.3, interval=0.1)
@@ -181,10 +190,6 @@ async def test_a_loop_slower_than_the_lease_keeps_its_message_with_a_full_queue(
     assert await pending(redis, stream, "g") == 0
 
 
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count
-
-
 # -- pending entries that were trimmed -------------------------------------------------
 
 
@@ -194,8 +199,7 @@ async def test_trimmed_entries_are_cleaned_out_of_the_own_pending_list(
 ) -> None:
     """SeaStreamer's W14, by trimming; first and last of the list, and all of it."""
     await send(url, stream, *range(100))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "me", {stream: ">"}, count=90)
+    await leave_pending(redis, stream, "me", 90)
     await redis.xtrim(stream, maxlen=30, approximate=False)
     few = Prefetch(max_messages=8)
     consumer = Consumer(stream, url=url, mode=mode, group="g", name="me", prefetch=few)

@@ -24,7 +24,7 @@ from penstock import (
 from support.events import Events
 from support.proxy import proxy
 from support.server import free_port, server, with_login
-from support.waiting import eventually, numbers, pending, read, send
+from support.waiting import eventually, leave_pending, numbers, pending, read, send
 
 # -- own pending entries ---------------------------------------------------------------
 
@@ -33,8 +33,7 @@ async def test_what_was_pending_comes_first_and_in_order(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(100))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "me", {stream: ">"}, count=60)
+    await leave_pending(redis, stream, "me", 60)
     async with Consumer(stream, url=url, group="g", name="me") as consumer:
         messages = await read(consumer, 100)
     assert numbers(messages) == list(range(100))
@@ -46,8 +45,7 @@ async def test_more_is_pending_than_one_page_holds(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(1000))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "me", {stream: ">"}, count=900)
+    await leave_pending(redis, stream, "me", 900)
     async with Consumer(
         stream, url=url, group="g", name="me", prefetch=Prefetch(max_messages=7)
     ) as consumer:
@@ -60,8 +58,7 @@ async def test_deleted_entries_are_acknowledged_and_never_delivered(
 ) -> None:
     """SeaStreamer's W14: a page of deleted entries ended recovery, for ever pending."""
     await send(url, stream, *range(200))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "me", {stream: ">"}, count=200)
+    await leave_pending(redis, stream, "me", 200)
     ids = [id_ for id_, _ in await redis.xrange(stream)]
     await redis.xdel(stream, *ids[:150])
     async with Consumer(
@@ -76,8 +73,7 @@ async def test_other_consumers_pending_entries_are_left_alone(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "other", {stream: ">"}, count=4)
+    await leave_pending(redis, stream, "other", 4)
     async with Consumer(stream, url=url, group="g", name="me") as consumer:
         assert numbers(await read(consumer, 6)) == list(range(4, 10))
         assert await consumer.next(timeout=0.05) is None
@@ -226,13 +222,13 @@ async def test_killed_connections_are_made_anew_and_nothing_is_lost(
             outcome = (await asyncio.gather(future, return_exceptions=True))[0]
             if not isinstance(outcome, BaseException):
                 confirmed.add(number)
-        await eventually(lambda: holds(seen, confirmed), within=10)
+        await eventually(lambda: contains(seen, confirmed), within=10)
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
     assert len(confirmed) > 400
 
 
-async def holds(seen: set[int], wanted: set[int]) -> bool:
+async def contains(seen: set[int], wanted: set[int]) -> bool:
     return wanted <= seen
 
 

@@ -29,7 +29,16 @@ from penstock import (
 )
 from support.events import Events
 from support.server import Server, server
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import (
+    deliveries,
+    eventually,
+    holds,
+    leave_pending,
+    numbers,
+    pending,
+    read,
+    send,
+)
 
 SHORT = Claim(idle=0.3, interval=0.1)
 
@@ -72,8 +81,7 @@ async def test_this_server_answers_as_they_did_before_7(
     """Else nothing here would be shown."""
     assert (await inside.info("server"))["redis_version"].startswith("6.2.")
     await inside.xadd(stream, {"msg": "1"}, id="1-1")
-    await inside.xgroup_create(stream, "g", "0")
-    await inside.xreadgroup("g", "dead", {stream: ">"})
+    await leave_pending(inside, stream, "dead")
     await inside.xdel(stream, "1-1")
     reply = await inside.xautoclaim(stream, "g", "me", 0)
     assert len(reply) == 2
@@ -103,8 +111,7 @@ async def test_what_a_dead_consumer_had_is_taken_over(
 ) -> None:
     """SeaStreamer's W8: the two-part reply was a fatal error."""
     await send(old.url, stream, *range(250))
-    await inside.xgroup_create(stream, "g", "0")
-    await inside.xreadgroup("g", "dead", {stream: ">"}, count=250)
+    await leave_pending(inside, stream, "dead", 250)
     url = f"{old.url}?protocol={protocol}"
     lease = Claim(idle=1, interval=0.1)
     async with Consumer(
@@ -151,8 +158,7 @@ async def test_deleted_entries_among_them_are_acknowledged(
 async def leave_ghosts(old: Server, stream: str, inside: Any) -> None:
     """Leave 1,200 pending entries of a dead consumer, 1,000 of them deleted."""
     await send(old.url, stream, *range(1200))
-    await inside.xgroup_create(stream, "g", "0")
-    await inside.xreadgroup("g", "dead", {stream: ">"}, count=1200)
+    await leave_pending(inside, stream, "dead", 1200)
     ids = [id_ for id_, _ in await inside.xrange(stream)]
     await inside.xdel(stream, *ids[:500], *ids[600:900], *ids[1000:])
 
@@ -165,8 +171,7 @@ async def test_deleted_entries_of_the_own_pending_list_are_acknowledged(
     old: Server, stream: str, inside: Any
 ) -> None:
     await send(old.url, stream, *range(100))
-    await inside.xgroup_create(stream, "g", "0")
-    await inside.xreadgroup("g", "me", {stream: ">"}, count=100)
+    await leave_pending(inside, stream, "me", 100)
     ids = [id_ for id_, _ in await inside.xrange(stream)]
     await inside.xdel(stream, *ids[:40], *ids[60:])
     few = Prefetch(max_messages=10)
@@ -216,10 +221,6 @@ async def test_what_is_given_back_is_found_within_a_second_and_is_no_attempt(
     assert sorted(taken + numbers(messages)) == list(range(8))
     assert {message.attempt for message in messages} == {1}
     assert await pending(inside, stream, "g") == 0
-
-
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count
 
 
 async def test_what_nobody_is_there_for_is_left_claimable_and_uncounted(

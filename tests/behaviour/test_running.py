@@ -19,7 +19,7 @@ from penstock import (
     Retry,
     UsageError,
 )
-from support.waiting import eventually, numbers, pending, read, send
+from support.waiting import eventually, holds, numbers, pending, read, send
 
 
 async def test_handlers_run_at_the_concurrency_and_not_above(
@@ -200,10 +200,6 @@ async def test_what_a_slow_consumer_does_not_hold_another_gets(
             rest = numbers(await read(other, 7))
     assert held == [0]
     assert rest == list(range(3, 10))
-
-
-async def holds(consumer: Consumer[bytes], count: int) -> bool:
-    return consumer.statistics().in_hand == count
 
 
 async def test_large_messages_are_bounded_by_their_bytes(url: str, stream: str) -> None:

@@ -60,7 +60,7 @@ async def test_what_is_not_above_the_last_id_fails_alone(
             producer.enqueue_nowait(stream, b"3", id="5-8"),
         ]
         await futures[0]
-        with pytest.raises(SendFailed, match="above the last one") as caught:
+        with pytest.raises(SendFailed, match="above the stream's last one") as caught:
             await futures[1]
         await futures[2]
     assert caught.value.code == "ID"
@@ -139,6 +139,6 @@ async def test_redis_6_2_takes_ids_and_refuses_times(
         with pytest.raises(SendFailed, match="needs Redis 7") as caught:
             await producer.send(stream, b"x", timestamp=6)
         assert caught.value.code == "ID"
-        with pytest.raises(SendFailed, match="above the last one"):
+        with pytest.raises(SendFailed, match="above the stream's last one"):
             await producer.send(stream, b"x", id="5-1")
         assert (await producer.send(stream, b"x", id="6")).id == EntryId(6)

@@ -20,7 +20,7 @@ from penstock import (
 )
 from support.failing import running
 from support.proxy import proxy
-from support.waiting import eventually, options, pending
+from support.waiting import eventually, leave_pending, options, pending
 
 MODES = pytest.mark.parametrize("mode", [REALTIME, RESUMABLE, LOAD_BALANCED])
 SIZE = 5_000
@@ -101,8 +101,7 @@ async def test_what_a_dead_consumer_left_is_taken_over(
     url: str, stream: str, redis: Any, *, cut_after: int, count: int
 ) -> None:
     await fill(url, stream, count)
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=count)
+    await leave_pending(redis, stream, "dead", count)
     seen = Handled()
     async with proxy(url) as way:
         way.cut_after = cut_after

@@ -26,7 +26,7 @@ from penstock.message import Shard
 from support.events import Events
 from support.proxy import proxy
 from support.server import with_login
-from support.waiting import deliveries, eventually, numbers, pending, read, send
+from support.waiting import deliveries, eventually, numbers, owners, pending, read, send
 
 LEASE = 0.5
 CLAIM = Claim(idle=LEASE, interval=60)
@@ -55,11 +55,6 @@ def stall_while_other_claims(url: str, stream: str) -> list[bytes]:
     with client(url) as other:
         reply = other.xautoclaim(stream, "g", "other", int(LEASE * 1000), count=100)
         return [id_ for id_, _ in reply[1]]
-
-
-async def owners(redis: Any, stream: str) -> dict[str, str]:
-    lines = await redis.xpending_range(stream, "g", "-", "+", 100)
-    return {ln["message_id"].decode(): ln["consumer"].decode() for ln in lines}
 
 
 async def by_next(consumer: Consumer[bytes]) -> list[Message[bytes]]:

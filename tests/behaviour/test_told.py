@@ -20,7 +20,7 @@ from penstock import (
 from penstock._tasks.reporting import rate_limited
 from penstock.events import Event
 from support.events import Events
-from support.waiting import eventually, pending, read, send
+from support.waiting import eventually, leave_pending, pending, read, send
 
 
 def total(events: Events, name: str) -> int:
@@ -73,8 +73,7 @@ async def test_entries_that_are_deleted_while_they_are_pending_are_named(
 ) -> None:
     """Whether a takeover finds them, or the consumer's own return."""
     await send(url, stream, *range(40))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=20)
+    await leave_pending(redis, stream, "dead", 20)
     await redis.xreadgroup("g", "me", {stream: ">"}, count=20)
     all_ids = [id_ for id_, _ in await redis.xrange(stream)]
     await redis.xdel(stream, *all_ids[5:35])
@@ -103,8 +102,7 @@ async def test_what_is_taken_over_is_named(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(3))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=2)
+    await leave_pending(redis, stream, "dead", 2)
     claim = Claim(idle=0.2, interval=0.1)
     async with Consumer(
         stream, url=url, group="g", claim=claim, auto_commit=ROLLING, on_event=events

@@ -694,7 +694,7 @@ async def test_what_can_t_be_applied_is_refused_in_the_block(
             for name in ("MULTI", "BLPOP", "SUBSCRIBE", "AUTH", "XACK", "a b"):
                 with pytest.raises(ConfigurationError):
                     tx.command(name, "k", "1")
-            with pytest.raises(ConfigurationError, match="take its group"):
+            with pytest.raises(ConfigurationError, match="delete its consumer group"):
                 tx.command("DEL", stream)
             tx.command("INCR", f"{stream}.n")
         assert tx.results == (1,)

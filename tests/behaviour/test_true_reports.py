@@ -14,7 +14,7 @@ from penstock import Claim, Consumer, MaxLen, Message, Producer, Retry, admin
 from support.events import Events
 from support.failing import running
 from support.proxy import proxy
-from support.waiting import eventually, pending, read, send
+from support.waiting import eventually, leave_pending, pending, read, send
 
 ONCE = Retry(max_attempts=1)
 
@@ -67,8 +67,7 @@ async def test_thousands_of_deleted_entries_are_reported_together(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(2000))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "me", {stream: ">"}, count=1000)
+    await leave_pending(redis, stream, "me", 1000)
     await redis.xreadgroup("g", "dead", {stream: ">"}, count=1000)
     await redis.xtrim(stream, maxlen=0, approximate=False)
     claim = Claim(idle=1, interval=0.1)
@@ -224,8 +223,7 @@ async def counts_trimmed(redis: Any, stream: str) -> bool:
     """Whether the server counts entries that a group was not given."""
     for number in (1, 2, 3):
         await redis.xadd(stream, {"msg": number}, id=f"{number}-0")
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "m", {stream: ">"}, count=1)
+    await leave_pending(redis, stream, "m", 1)
     await redis.xtrim(stream, maxlen=1, approximate=False)
     await redis.xreadgroup("g", "m", {stream: ">"}, count=1)
     [group] = await redis.xinfo_groups(stream)

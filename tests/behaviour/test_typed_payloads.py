@@ -197,7 +197,7 @@ async def test_what_is_of_another_content_type_goes_to_the_dead_letters(
         # 7 would be no JSON; but 8, as MessagePack, would be 56.
         assert (await consumer.next(timeout=5)).payload == 8  # type: ignore[union-attr]
     reason = (
-        "its content type is application/vnd.msgpack, and the codec reads "
+        "its content type is application/vnd.msgpack, but the codec reads "
         "application/json"
     )
     assert await dead(url, stream) == [reason]

@@ -361,7 +361,9 @@ async def test_dropping_a_consumer_gives_back_what_it_had(
         del consumer
         gc.collect()
 
-    with pytest.warns(ResourceWarning, match="<Consumer 'test-.* was dropped"):
+    with pytest.warns(
+        ResourceWarning, match="<Consumer 'test-.* was garbage-collected"
+    ):
         await drops()
 
     async def given_back() -> bool:

@@ -173,7 +173,7 @@ async def test_a_connection_that_the_other_side_does_not_accept() -> None:
         (closing, ""),
         (http, ""),
         (echo, ""),
-        (answering(lambda _: b"+OK\r\n+OK\r\n+more\r\n"), "without being asked"),
+        (answering(lambda _: b"+OK\r\n+OK\r\n+more\r\n"), "data before any request"),
         (answering(lambda _: b"$-1\r\n"), ""),
         (answering(lambda _: b":1\r\n"), ""),
         (answering(lambda _: b"*0\r\n"), ""),

@@ -421,7 +421,7 @@ async def test_nothing_is_written_once_a_write_has_failed(
         wire._transport.abort()
         for _ in range(10):
             assert wire.lost
-            with pytest.raises(ConnectionLost, match="broke while"):
+            with pytest.raises(ConnectionLost, match="broke during a write"):
                 wire.request(pack([(b"PING",)]), 1)
     finally:
         await wire.aclose()
@@ -549,7 +549,7 @@ async def test_nonsense_ends_the_connection_and_is_nobodys_reply(
 
     async with nothing_left(), wire_to(answering(answer)) as wire:
         assert await wire.call((b"FINE",)) == b"FINE"
-        assert "no sense" in await lost(wire.call((b"ODD",)))
+        assert "malformed reply" in await lost(wire.call((b"ODD",)))
         assert wire.lost
 
 
@@ -565,7 +565,7 @@ async def test_what_came_with_nonsense_is_not_believed(nonsense: bytes) -> None:
     ):
         several = [wire.request(echo(number), 1) for number in range(3)]
         for each in several:
-            assert "no sense" in await lost(each)
+            assert "malformed reply" in await lost(each)
         assert wire.lost
         del several, each
 
@@ -581,7 +581,7 @@ async def test_a_reply_of_another_shape_than_its_commands_ends_the_connection(
     async with nothing_left(), wire_to(answering(answer), query) as wire:
         assert await wire.call(commands.xdel(b"s", [b"1-1"])) == 1
         acks = [commands.xdel(b"s", [b"1-1"]), commands.xack(b"s", "g", [b"1-1"])]
-        assert "no sense" in await lost(wire.calls(acks))
+        assert "malformed reply" in await lost(wire.calls(acks))
         assert wire.lost
 
 
@@ -592,7 +592,7 @@ async def test_a_mistake_of_our_own_is_reported_and_nobody_waits_for_ever() -> N
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
     async with wire_to(answering(lambda _: b"+OK\r\n")) as wire:
-        assert "no sense" in await lost(wire.request(echo(1), 1, 0.0, mistaken))
+        assert "malformed reply" in await lost(wire.request(echo(1), 1, 0.0, mistaken))
         assert wire.lost
     assert [type(what["exception"]) for what in told] == [ZeroDivisionError]
 
@@ -664,7 +664,7 @@ async def test_a_reply_that_nobody_asked_for_ends_the_connection() -> None:
         ring.set()
         async with asyncio.timeout(5):
             await asyncio.shield(wire._closed)
-        with pytest.raises(ConnectionLost, match="no sense"):
+        with pytest.raises(ConnectionLost, match="malformed reply"):
             wire.request(echo(1), 1)
 
 
@@ -838,7 +838,7 @@ async def uvloop_scenario(url: str) -> None:
     async with wire_to(answering(lambda _: b""), "socket_timeout=0.2") as wire:
         assert await lost(wire.request(echo(1), 1, 0.1)) == "no reply in time"
     async with wire_to(answering(lambda _: b"nonsense\r\n")) as wire:
-        assert "no sense" in await lost(wire.request(echo(1), 1))
+        assert "malformed reply" in await lost(wire.request(echo(1), 1))
     async with wire_to(cutting(1)) as wire:
         assert await lost(wire.request(echo(1), 1))
     async with fake(closing) as there:

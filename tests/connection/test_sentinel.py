@@ -164,7 +164,7 @@ async def test_the_first_that_answers_is_believed_and_asked_first_from_then_on()
 
 async def test_a_name_that_nobody_watches_is_told() -> None:
     async with there(says("10.0.0.1", 7)) as [one]:
-        with pytest.raises(ConnectError, match="watches nothing of the name 'other'"):
+        with pytest.raises(ConnectError, match="monitors no service named 'other'"):
             await locate(*watched(one.port, service="other"))
 
 
@@ -199,7 +199,7 @@ async def test_a_replica_is_left_whatever_the_sentinels_say(events: Events) -> N
     replica = fake(says("127.0.0.1", port, role=b"slave"), port=port)
     async with nothing_left(), replica as one:
         link = Connector(*_of(one.port, events))
-        with pytest.raises(ConnectError, match="it is a replica by now"):
+        with pytest.raises(ConnectError, match="it is a replica now"):
             await link.connect()
         assert events.named("primary_moved") == []
 

@@ -205,7 +205,7 @@ def test_a_codec_provides_its_content_type(
 )
 def test_an_invalid_content_type_is_refused(wrong: Any) -> None:
     for use in (content_type_of, encoding):
-        with pytest.raises(ConfigurationError, match="not a media type; give a text"):
+        with pytest.raises(ConfigurationError, match="not a media type; use a string"):
             use(Typed(wrong))
 
 

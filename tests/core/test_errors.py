@@ -36,9 +36,9 @@ CLASSES = {
 }
 
 EXAMPLES: list[tuple[PenstockError, str]] = [
-    (ConfigurationError("group=1 is wrong; give a text"), "give a text"),
+    (ConfigurationError("group=1 is wrong; pass a string"), "pass a string"),
     (MessageTooLarge(1001, 1000), "send less"),
-    (ClosedError("producer"), "open a new one"),
+    (ClosedError("producer"), "create a new one"),
     (BufferFull(5, 700), "await enqueue"),
     (ConnectError("host:1", "refused"), "check that a server listens"),
     (ConnectionLost("host:1", "reset"), "reconnects by itself"),

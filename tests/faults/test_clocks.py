@@ -16,7 +16,7 @@ from penstock import Claim, Consumer, Message, Producer, _clock
 from support.events import Events
 from support.failing import running
 from support.server import Server
-from support.waiting import eventually, pending, send
+from support.waiting import eventually, leave_pending, pending, send
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 CLAIM = Claim(idle=1, interval=0.2)
@@ -119,8 +119,7 @@ async def test_a_dead_consumer_s_messages_are_taken_over_after_a_jump_ahead(
     async with server_with_a_clock(tmp_path) as (server, clock):
         await send(server.url, stream, *range(5))
         async with server.client() as redis:
-            await redis.xgroup_create(stream, "g", "0")
-            await redis.xreadgroup("g", "dead", {stream: ">"})
+            await leave_pending(redis, stream, "dead")
         consumer = Consumer(stream, url=server.url, group="g", claim=Claim(idle=60))
         async with running(consumer, seen):
             clock.shift("+1h")

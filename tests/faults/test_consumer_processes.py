@@ -12,7 +12,7 @@ from typing import Any
 from penstock import Claim, Consumer, Message, Prefetch, Producer
 from support.failing import running
 from support.fleet import open_fleet
-from support.waiting import eventually, numbers, pending, send
+from support.waiting import eventually, leave_pending, numbers, pending, send
 
 
 async def test_what_comes_back_is_taken_in_the_order_of_the_stream(
@@ -20,8 +20,7 @@ async def test_what_comes_back_is_taken_in_the_order_of_the_stream(
 ) -> None:
     """Of what a process left behind some was started, and is tried one at a time."""
     await send(url, stream, *range(8))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "g", {stream: ">"})
+    await leave_pending(redis, stream, "g")
     for number, (id_, _) in enumerate(await redis.xrange(stream)):
         started = 1 if number in {1, 2, 5} else 0
         await redis.xclaim(stream, "g", "g", 0, [id_], retrycount=started, justid=True)

@@ -22,7 +22,7 @@ from penstock import (
 from support.events import Events
 from support.failing import running
 from support.server import server
-from support.waiting import eventually, numbers, pending, read, send
+from support.waiting import eventually, leave_pending, numbers, pending, read, send
 
 MODES = [RESUMABLE, LOAD_BALANCED]
 
@@ -116,8 +116,7 @@ async def test_of_what_was_trimmed_nothing_comes_but_what_is_in_hand(
     """In hand, never read, and left behind by a dead consumer."""
     gate = Gate()
     await send(url, stream, *range(100))
-    await redis.xgroup_create(stream, "g", "0")
-    await redis.xreadgroup("g", "dead", {stream: ">"}, count=100)
+    await leave_pending(redis, stream, "dead", 100)
     await send(url, stream, *range(100, 200))
     # Deleted entries are found before their lease is over.
     claim = Claim(idle=60, interval=0.1)

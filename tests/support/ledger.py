@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.failure_policy import DeadLettered, Disposition, RetryAt
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.limits import Limits, Signals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.states import State
@@ -58,15 +58,15 @@ class SpyLedger(Ledger):
         self._dead_letter_policy = exhausted
         super().__init__(
             PrefetchWindow(max_messages, max_bytes, max_wait),
-            Limits(
+            LedgerLimits(
                 max_pending=max_pending,
                 max_uncommitted=max_uncommitted,
                 max_attempts=max_attempts,
                 lease=lease,
-                acks=acks,
+                acknowledges=acks,
                 strict=strict,
             ),
-            Signals(
+            LedgerSignals(
                 on_capacity=self._signal_capacity,
                 on_outcomes=self._signal_outcomes,
                 on_ready=self._signal_ready,

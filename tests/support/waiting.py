@@ -45,6 +45,25 @@ async def deliveries(redis: Any, stream: str, group: str) -> dict[str, int]:
     return {line["message_id"].decode(): line["times_delivered"] for line in lines}
 
 
+async def owners(redis: Any, stream: str) -> dict[str, str]:
+    """Return the consumers of group g that own pending entries, by entry."""
+    lines = await redis.xpending_range(stream, "g", "-", "+", 10_000)
+    return {line["message_id"].decode(): line["consumer"].decode() for line in lines}
+
+
+async def leave_pending(
+    redis: Any, stream: str, name: str, count: int | None = None
+) -> None:
+    """Create group g, and leave entries pending with a consumer; by default all."""
+    await redis.xgroup_create(stream, "g", "0")
+    await redis.xreadgroup("g", name, {stream: ">"}, count=count)
+
+
+async def holds(consumer: Consumer[Any], count: int) -> bool:
+    """Return whether a consumer holds that many messages."""
+    return consumer.statistics().in_hand == count
+
+
 async def read(consumer: Consumer[Any], count: int, within: float = 20) -> list[Any]:
     """Read a number of messages."""
     async with asyncio.timeout(within):

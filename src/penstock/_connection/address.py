@@ -132,8 +132,8 @@ def parse(url: str) -> Address:
     # Written so that nan fails, too.
     if not (0 < connect <= _LONGEST and 0 < reply <= _LONGEST):
         raise ConfigurationError(
-            "socket_connect_timeout and socket_timeout are seconds, above 0 and up to "
-            "a day; leave them out of the URL for the defaults"
+            "socket_connect_timeout and socket_timeout must be seconds above 0 and up "
+            "to a day; remove them from the URL to use the defaults"
         )
     # Penstock keeps the deadlines itself, since a blocking read outlasts any socket
     # timeout. Without driver_info a connection costs one round trip less.
@@ -168,8 +168,8 @@ def _unusable(address: Address) -> str:
         address.connection()
     except TypeError:
         return (
-            "the server's URL has an option that its scheme has not; "
-            "ssl_* are for rediss://, socket_keepalive is not for unix://"
+            "the server's URL has an option that its scheme does not support; ssl_* "
+            "options need rediss://, and socket_keepalive does not work with unix://"
         )
     except Exception as error:  # noqa: BLE001 - any check of redis-py
         return (
@@ -205,8 +205,8 @@ def _split(url: str) -> SplitResult:
     if parts.fragment or not _query_is_known(parts.query):
         known = ", ".join(sorted(_KNOWN))
         raise ConfigurationError(
-            f"the server's URL has an option that there is not, or an unescaped # or "
-            f"? in its password: percent-encode it; options are {known}"
+            f"the server's URL has an unknown option, or an unescaped # or ? in its "
+            f"password: percent-encode those characters; known options are {known}"
         )
     if parts.scheme == "unix":
         _check_unix(parts)
@@ -227,24 +227,25 @@ def _check_unix(parts: SplitResult) -> None:
     # `unix://run/redis.sock` would mean the file /redis.sock of a host `run`.
     if parts.netloc.rpartition("@")[2] or not parts.path:
         raise ConfigurationError(
-            "the server's URL has no path, or not three slashes before it; write "
-            "unix:///run/redis.sock, and percent-encode special characters in the "
-            "password"
+            "the server's URL has no path, or fewer than three slashes before it; "
+            "write unix:///run/redis.sock, and percent-encode special characters in "
+            "the password"
         )
 
 
 def _check_tcp(parts: SplitResult) -> None:
     if not parts.hostname or parts.port == 0:
         raise ConfigurationError(
-            "the server's URL names no host, or port 0; write redis://host:6379, and "
-            "percent-encode special characters in the password (localhost is never "
-            "assumed: it may be somebody's database)"
+            "the server's URL names no host, or names port 0; write "
+            "redis://host:6379, and percent-encode special characters in the password "
+            "(localhost is never assumed: the server there may be an unrelated one)"
         )
     database = parts.path.strip("/")
     if database and not database.isdecimal():
         raise ConfigurationError(
-            "the server's URL names a database that is no number; write "
-            "redis://host:6379/0, and percent-encode special characters in the password"
+            "the server's URL names a database that is not a number; write "
+            "redis://host:6379/0, and percent-encode special characters in the "
+            "password"
         )
 
 

@@ -47,7 +47,7 @@ async def require(
     answers = await connection.calls([command for _, command in tries])
     for (sentence, _), reply in zip(tries, answers, strict=True):
         # A transient error says nothing about what the server supports.
-        if isinstance(reply, ErrorReply) and not reply.passing:
+        if isinstance(reply, ErrorReply) and not reply.temporary:
             where = f"{connection.address.name} says: {reply.text}"
             raise ConfigurationError(f"{sentence}; {where}")
 
@@ -62,6 +62,6 @@ _NO_WAIT: Final = (
 )
 _NO_WAIT_AOF: Final = (
     "durable=True needs WAITAOF (Redis 7.2, Valkey) and a primary that has "
-    "'appendonly yes': upgrade, switch it on, allow it in the ACL, or leave "
-    "durable=True out"
+    "'appendonly yes': upgrade the server, set appendonly to yes, allow WAITAOF in "
+    "the ACL, or leave durable=True out"
 )

@@ -41,7 +41,7 @@ async def connect(address: Address) -> Connection:
         async with asyncio.timeout(address.connect_timeout):
             await connection.connect()  # type: ignore[no-untyped-call]
             if await connection.can_read():
-                raise RedisError("it spoke without being asked")  # noqa: TRY301
+                raise RedisError("the server sent data before any request")  # noqa: TRY301
     except BaseException as error:
         await connection.disconnect(nowait=True)
         for transport in transports:
@@ -66,5 +66,5 @@ def _explain(address: Address, error: Exception) -> ServerError:
         reason = f"no answer within {address.connect_timeout:g} s"
     elif not isinstance(error, RedisError | OSError):
         # For example an AttributeError, if the reply to HELLO is not a map.
-        reason = "what answers there is no Redis server"
+        reason = "the program that answers there is not a Redis server"
     return ConnectError(address.name, reason or type(error).__name__)

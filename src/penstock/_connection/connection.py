@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
             ConnectionLost: The connection has ended.
         """
         if self.lost:
-            reason = self._lost or "it broke while something was written"
+            reason = self._lost or "it broke during a write"
             raise ConnectionLost(self.address.name, reason)
 
     async def subscribe(self, channels: Sequence[bytes]) -> bool:
@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionLost: As for `request`, and for a malformed reply.
         """
-        read = partial(reply_parsing.read, batch)
+        read = partial(reply_parsing.parse, batch)
         return self.request(pack(batch), len(batch), wait, read)
 
     def request(
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
             nothing = os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, number)
             os.close(nothing)
-        self._fail("it belongs to the process that this one was forked from")
+        self._fail("it belongs to the parent of this forked process")
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
             # No further reply on this connection can be attributed to a request, and
             # neither can those that were received together with this one.
             self._waiters.extendleft(waiter for waiter, _ in reversed(answered))
-            self.abort("the server's reply makes no sense")
+            self.abort("the server sent a malformed reply")
             if not isinstance(error, ProtocolError):
                 raise  # a bug of ours: asyncio reports it, and no caller waits for ever
             return

@@ -95,8 +95,8 @@ class Connector:
         """
         if self._forked:
             raise UsageError(
-                "this was opened by the process that this one was forked from, which "
-                "goes on to use it; open one of its own in the child"
+                "this was opened by the parent of this forked process, which still "
+                "uses it; open a separate one in the child"
             )
         connection = await connect(await self._locate())
         self._connections.add(connection)
@@ -138,7 +138,9 @@ class Connector:
         If an ACL forbids ROLE, the connection is kept.
         """
         if isinstance(role, bytes) and role != b"master":
-            reason = "the sentinels still name it, but it is a replica by now"
+            reason = (
+                "the sentinels still name it as the primary, but it is a replica now"
+            )
             raise ConnectError(name, reason)
         if self._primary not in {None, name}:
             facts = {"from": self._primary, "to": name}
@@ -280,7 +282,7 @@ class Connector:
         """
         policy = replies.may_evict(memory)
         if policy is not None:
-            hint = "set maxmemory-policy to noeviction, or to a volatile one"
+            hint = "set maxmemory-policy to noeviction, or to a volatile-* policy"
             facts = {"policy": printable(policy), "hint": hint}
             self._report("streams_may_be_evicted", logging.WARNING, **facts)
 

@@ -84,9 +84,9 @@ def parse(url: str) -> tuple[Address, Sentinels]:
     name = unquote(service)
     if not name or not name.isprintable():
         raise ConfigurationError(
-            "the server's URL names sentinels, but not what they watch; write "
-            "redis+sentinel://host:26379,host:26379/service, and /0 behind it for the "
-            "database; percent-encode special characters in the password"
+            "the server's URL names sentinels, but not the service that they monitor; "
+            "write redis+sentinel://host:26379,host:26379/service, followed by /0 for "
+            "the database; percent-encode special characters in the password"
         )
     shown = f"{name}@{','.join(sentinel.name for sentinel in addresses)}"
     return replace(address, name=printable(shown)), Sentinels(name, addresses)
@@ -155,7 +155,7 @@ async def _ask(sentinel: Address, service: str) -> tuple[str, int]:
         denied = reply.code in {"NOAUTH", "NOPERM"}
         raise (AccessError if denied else ConnectError)(sentinel.name, reply.text)
     if reply is None:
-        reason = f"it is a sentinel and watches nothing of the name {service!a:.60}"
+        reason = f"it is a sentinel, and it monitors no service named {service!a:.60}"
         raise ConnectError(sentinel.name, reason)
     host, port = reply
     return host.decode("utf-8", "surrogateescape"), port

@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from penstock._core.handling.signature import UNSAID, Wants, agreed, name_of, wants
+from penstock._core.handling.signature import (
+    UNSPECIFIED,
+    HandlerArgument,
+    argument_of,
+    name_of,
+    payload_type,
+)
 from penstock.codecs import Codec, codec_for
 from penstock.consumer import Consumer
 from penstock.errors import ConfigurationError
@@ -17,7 +23,7 @@ from penstock.options import AutoCommit, Ordering, choice, count
 
 __all__ = ["HandlerSpec", "adopt", "consumer_of", "register"]
 
-_BY_HAND: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
+_MANUAL: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
 # Options of a consumer that a handler gets in other ways, or not at all.
 _NOT_OPTIONS: Final = {"streams", "url", "middleware"}
 _OPTIONS: Final = inspect.signature(Consumer).parameters.keys() - _NOT_OPTIONS
@@ -30,11 +36,11 @@ class HandlerSpec:
     Attributes:
         function: The user's function.
         name: Its name in errors.
-        wants: What it is called with.
+        argument: What it is called with.
         streams: The streams' names.
         event: The event type that it handles; None for all others.
         header: The header that holds the type.
-        how: The arguments of `Consumer.run`.
+        run_options: The arguments of `Consumer.run`.
         middleware: Wraps the handler, the outermost first.
         payload: The payload's type.
         codec: Decodes the payload; None for whole entries.
@@ -44,11 +50,11 @@ class HandlerSpec:
 
     function: Callable[[Any], object]
     name: str
-    wants: Wants
+    argument: HandlerArgument
     streams: tuple[str, ...]
     event: str | None
     header: str
-    how: Mapping[str, Any]
+    run_options: Mapping[str, Any]
     middleware: tuple[Middleware[Any], ...]
     payload: Any
     codec: Codec[Any] | None
@@ -56,10 +62,10 @@ class HandlerSpec:
     group: str | None = None
 
     @property
-    def by_hand(self) -> bool:
+    def acks_manually(self) -> bool:
         """Whether only the handler itself acknowledges its messages."""
-        asked = self.options.get("auto_commit", AutoCommit.PROCESSED)
-        return choice(AutoCommit, asked, "auto_commit") in _BY_HAND
+        policy = self.options.get("auto_commit", AutoCommit.PROCESSED)
+        return choice(AutoCommit, policy, "auto_commit") in _MANUAL
 
     def consumer(self, url: str | None, *, raw: bool) -> Consumer[Any]:
         """Create the consumer.
@@ -87,7 +93,7 @@ def consumer_of(
     """
     if unknown := options.keys() - _OPTIONS:
         raise ConfigurationError(
-            f"{name}: there is no option {min(unknown)!r:.60}; there are "
+            f"{name}: unknown option {min(unknown)!r:.60}; the options are "
             f"{', '.join(sorted(_OPTIONS))}"
         )
     try:
@@ -96,7 +102,8 @@ def consumer_of(
         raise ConfigurationError(f"{name}: {error}") from error
     except (AttributeError, TypeError) as error:
         raise ConfigurationError(
-            f"{name}: an option is of the wrong type ({error}); see Consumer's"
+            f"{name}: an option is of the wrong type ({error}); see the options of "
+            f"Consumer"
         ) from error
 
 
@@ -121,18 +128,18 @@ def register(
     rest = {key: options[key] for key in options.keys() - {"payload", "codec"}}
     try:
         _check_event(event, header, batch)
-        how = {
+        run_options = {
             "concurrency": count(concurrency, "concurrency"),
             "ordering": choice(Ordering, ordering, "ordering"),
         }
         if batch is not None:
-            how["batch"] = batch
-        asked = wants(function, batch=batch is not None)
-        payload, codec = _reading(asked, options)
+            run_options["batch"] = batch
+        argument = argument_of(function, batch=batch is not None)
+        payload, codec = _payload_and_codec(argument, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     spec = HandlerSpec(
-        *(function, name, asked, streams, event, header, how, middleware),
+        *(function, name, argument, streams, event, header, run_options, middleware),
         *(payload, codec, rest),
     )
     return _checked(spec)
@@ -156,26 +163,30 @@ def adopt(
 def _check_event(event: object, header: object, batch: object) -> None:
     if event is not None and (not isinstance(event, str) or not event):
         raise ConfigurationError(
-            f"event={event!r:.60} is not an event type; give a text, or leave it out"
+            f"event={event!r:.60} is not an event type; pass a string, or leave it out"
         )
     if not isinstance(header, str) or not header:
         raise ConfigurationError(
-            f"event_header={header!r:.60} is not a header's name; give a text"
+            f"event_header={header!r:.60} is not the name of a header; pass a string"
         )
     if event is not None and batch is not None:
         raise ConfigurationError(
-            "a batch may hold messages of several types; leave event= out and look at "
-            "their headers, or leave batch= out"
+            "a batch may contain messages of several types; leave event= out and "
+            "check their headers, or leave batch= out"
         )
 
 
-def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
+def _payload_and_codec(
+    argument: HandlerArgument, options: Mapping[str, Any]
+) -> tuple[Any, Any]:
     """Return the payload's type and its codec."""
     codec = options.get("codec")
-    payload = options.get("payload", UNSAID)
-    if codec is not None and payload is not UNSAID:
-        raise ConfigurationError("give payload= or codec=, and not both")
-    payload = agreed(asked.payload, payload)
+    payload = options.get("payload", UNSPECIFIED)
+    if codec is not None and payload is not UNSPECIFIED:
+        raise ConfigurationError(
+            "payload= and codec= exclude each other; leave one of them out"
+        )
+    payload = payload_type(argument.payload, payload)
     if codec is None and payload is not Fields:
         codec = codec_for(payload)
     return payload, codec
@@ -183,10 +194,9 @@ def _reading(asked: Wants, options: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _checked(spec: HandlerSpec) -> HandlerSpec:
     consumer = spec.consumer(None, raw=False)
-    if spec.by_hand and not spec.wants.whole:
+    if spec.acks_manually and not spec.argument.whole:
         raise ConfigurationError(
-            f"{spec.name}: with its auto_commit= it must acknowledge by "
-            f"message.ack(), but it is given the payload only; take the message: "
-            f"`(message: Message[...])`"
+            f"{spec.name}: its auto_commit= requires it to call message.ack(), but it "
+            f"takes only the payload; take the message: `(message: Message[...])`"
         )
     return replace(spec, group=consumer.group)

@@ -52,11 +52,11 @@ class SharedConsumer:
         consumer = first.consumer(url, raw=raw)
         on_event = guarded(first.options.get("on_event", log_event))
         facts = {"streams": ascii(first.streams)[:200], "group": ascii(self.group)}
-        limit = anyio.CapacityLimiter(first.how["concurrency"])
+        limit = anyio.CapacityLimiter(first.run_options["concurrency"])
         unhandled = Unhandled()
 
-        def pass_over(message: Message[Any], kind: str | None) -> None:
-            if first.by_hand:
+        def skip(message: Message[Any], kind: str | None) -> None:
+            if first.acks_manually:
                 message.ack()
             shown = unhandled.seen(kind)
             # Without a group, others read the message too, and nothing is acknowledged.
@@ -64,11 +64,11 @@ class SharedConsumer:
                 tell = {**facts, "type": shown, "id": message.id}
                 on_event(Event("unhandled", logging.INFO, tell))
 
-        handler = self.dispatch(limit, pass_over) if raw else _call(first, limit)
+        handler = self.dispatch(limit, skip) if raw else _call(first, limit)
 
         async def run() -> None:
             try:
-                await consumer.run(handler, **first.how)
+                await consumer.run(handler, **first.run_options)
             finally:
                 if unhandled.messages and self.group is not None:
                     tell = {**facts, "messages": unhandled.messages}
@@ -79,13 +79,13 @@ class SharedConsumer:
     def dispatch(
         self,
         limit: anyio.CapacityLimiter,
-        pass_over: Callable[[Message[Any], str | None], None],
+        skip: Callable[[Message[Any], str | None], None],
     ) -> Callable[[Message[Any]], Any]:
         """Return one handler for all messages; a sync one if all handlers are sync.
 
         Args:
             limit: Bounds the threads that the handlers may use.
-            pass_over: Called, in the event loop, with messages that have no handler.
+            skip: Called, in the event loop, with messages that have no handler.
         """
         calls = [_call(handler, limit) for handler in self.handlers]
         sync = not any(map(is_async, calls))
@@ -96,12 +96,12 @@ class SharedConsumer:
             for handler, call in zip(self.handlers, calls, strict=True)
         }
         if not sync:
-            return Dispatch(self.first.header, routes, pass_over).call
+            return Dispatch(self.first.header, routes, skip).call
         # The handler runs in threads, where acknowledging and reporting are unsafe.
         loop = asyncio.get_running_loop()
 
         def later(message: Message[Any], kind: str | None) -> None:
-            loop.call_soon_threadsafe(pass_over, message, kind)
+            loop.call_soon_threadsafe(skip, message, kind)
 
         return Dispatch(self.first.header, routes, later).call_sync
 
@@ -136,21 +136,22 @@ def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
     group = f"group {shared.group!r:.80}"
     if theirs != ours:
         raise ConfigurationError(
-            f"{new.name} and {shared.first.name} share some streams in {group}, and "
-            f"not all; give them the same streams, or groups of their own"
+            f"{new.name} and {shared.first.name} share only some of their streams in "
+            f"{group}; use the same streams for both, or separate groups"
         )
     for other in shared.handlers:
         if other.event == new.event:
-            what = "the other events" if new.event is None else repr(new.event)
+            what = "all other events" if new.event is None else repr(new.event)
             raise ConfigurationError(
-                f"{new.name} is for {what} of {new.streams!r:.80} in {group}, and so "
-                f"is {other.name}; name another event, or another group"
+                f"{new.name} and {other.name} both handle {what} of "
+                f"{new.streams!r:.80} in {group}; use another event, or another "
+                f"group, for one of them"
             )
     for option, of_first, of_new in _differences(shared.first, new):
         raise ConfigurationError(
-            f"{new.name} and {shared.first.name} share a consumer in {group}, but have "
-            f"{option}={of_new!r:.60} and {of_first!r:.60}; give them the same, or "
-            f"groups of their own"
+            f"{new.name} and {shared.first.name} share a consumer in {group}, but "
+            f"have {option}={of_new!r:.60} and {of_first!r:.60}; use the same value "
+            f"for both, or separate groups"
         )
     return True
 
@@ -160,7 +161,10 @@ def _differences(
 ) -> Iterable[tuple[str, object, object]]:
     if first.header != new.header:
         yield "event_header", first.header, new.header
-    for one, other in ((first.how, new.how), (first.options, new.options)):
+    for one, other in (
+        (first.run_options, new.run_options),
+        (first.options, new.options),
+    ):
         for option in sorted(one.keys() | other.keys()):
             if one.get(option) != other.get(option):
                 yield option, one.get(option), other.get(option)
@@ -172,8 +176,8 @@ def _call(spec: HandlerSpec, limit: anyio.CapacityLimiter) -> Callable[[Any], An
     if is_async(function) and not inspect.iscoroutinefunction(function):
         # A callable object: return its async method, so that it is recognized as async.
         function = function.__call__  # type: ignore[operator]
-    if not spec.wants.whole:
-        unpack = _payloads if spec.wants.batch else _payload
+    if not spec.argument.whole:
+        unpack = _payloads if spec.argument.batch else _payload
         function = _with(unpack, function)
     if not spec.middleware:
         return function

@@ -15,8 +15,7 @@ from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.limits import Limits
-from penstock._core.ledger.limits import Signals as LedgerSignals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol import commands
@@ -86,8 +85,8 @@ class Parts(Generic[T]):
         discovery: Finds shards.
         assignment: Which shards are read.
         readers: Read them.
-        sending: Held while outcomes are on their way to the server, and while none may
-            be.
+        send_lock: Held while outcomes are on their way to the server, and while none
+            may be sent.
         signals: Who is woken by what.
         delayed_acks: Entries that are acknowledged by time alone, under DELAYED.
         handed_out: Set when one of those was handed out.
@@ -102,7 +101,7 @@ class Parts(Generic[T]):
     discovery: ShardDiscovery
     assignment: Assignment
     readers: ReaderPool
-    sending: asyncio.Lock
+    send_lock: asyncio.Lock
     signals: Signals
     delayed_acks: DelayedAcks | None
     handed_out: AutoResetEvent
@@ -143,7 +142,7 @@ class _Assembler(Generic[T]):
         self._signals = Signals()
         self._outcomes = AutoResetEvent()
         self._handed_out = AutoResetEvent()
-        self._sending = asyncio.Lock()
+        self._send_lock = asyncio.Lock()
         self._claims = OwnClaims(config.member) if config.member else None
         self._committer: Committer | None = None
         self._silence: SilenceWatch | None = None
@@ -190,7 +189,7 @@ class _Assembler(Generic[T]):
             discovery=self._discovery,
             assignment=self._assignment,
             readers=self._readers,
-            sending=self._sending,
+            send_lock=self._send_lock,
             signals=self._signals,
             delayed_acks=self._delayed_acks,
             handed_out=self._handed_out,
@@ -222,13 +221,13 @@ class _Assembler(Generic[T]):
         most, pending = config.prefetch.max_messages, config.commit_max_pending
         return Ledger(
             PrefetchWindow(most, config.prefetch.max_bytes, config.max_wait),
-            Limits(
+            LedgerLimits(
                 max_pending=pending,
                 # Under DISABLED it is the user who decides how much waits.
                 max_uncommitted=None if self._on_demand else most + 10 * pending,
                 max_attempts=config.retry.max_attempts if config.retry else None,
                 lease=config.lease,
-                acks=config.acks,
+                acknowledges=config.acknowledges,
                 # One consumer, one message after the other: an outage is no reason to
                 # hand them out in another order.
                 strict=config.mode is Mode.RESUMABLE,
@@ -256,7 +255,7 @@ class _Assembler(Generic[T]):
             self._connection,
             self._claims,
             self._ledger,
-            once=config.retry is not None and config.retry.max_attempts == 1,
+            single_attempt=config.retry is not None and config.retry.max_attempts == 1,
             settle=settle,
             on_lost=self._outcomes.set,
             on_event=config.on_event,
@@ -344,7 +343,7 @@ class _Assembler(Generic[T]):
 
     def _make_group(self) -> GroupParts | None:
         config, member, claims = self._config, self._config.member, self._claims
-        if member is None or claims is None or not config.acks:
+        if member is None or claims is None or not config.acknowledges:
             return None
         self._committer = committer = self._make_committer(member, claims)
         self._silence = silence = SilenceWatch(
@@ -375,7 +374,7 @@ class _Assembler(Generic[T]):
             pace=CommitPace(
                 interval=None if self._on_demand else config.commit_interval,
                 outcomes=self._outcomes,
-                sending=self._sending,
+                send_lock=self._send_lock,
             ),
             on_renewed=self._signals.renewed,
             dead_letter_writer=self._make_dead_letter_writer(member),
@@ -397,6 +396,6 @@ class _Assembler(Generic[T]):
             self._ledger,
             member,
             config.dead_letters,
-            sending=self._sending,
+            send_lock=self._send_lock,
             on_event=config.on_event,
         )

@@ -17,7 +17,7 @@ from penstock._core.ledger.removals import Released
 from penstock._tasks.assembly import GroupParts, Parts
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.leases.claimer import Claimer
-from penstock._tasks.leases.release import TOO_LATE, Limits, release_entries
+from penstock._tasks.leases.release import TOO_LATE, CloseDeadlines, release_entries
 from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.task_scopes import task_group
 from penstock.errors import ClosedError
@@ -53,9 +53,9 @@ class Closing(Generic[T]):
         self._connector = connector
         self._connection = connection
         self._spawn = spawn
-        # How long each step may take; None until closing begins.
-        self._limits: Limits | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+        # The deadline of each step; None until closing begins.
+        self._deadlines: CloseDeadlines | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
         # Entries that were released here, and that the server is still to be told.
         self._released: list[Released] = []
 
@@ -67,14 +67,16 @@ class Closing(Generic[T]):
         Args:
             leaving: The task that leaves the consumer cleanly; None if it does not.
         """
-        limits = self._begin()
+        deadlines = self._begin()
         parts = self._parts
         # Leases matter no more, and what is on its way may come through.
         self._connection.lift_patience()
         parts.discovery.cut()
         async with task_group() as both:
-            both.start_soon(self._stop_reading, limits)
-            both.start_soon(parts.worker_pool.stop, limits.handlers, limits.cancelled)
+            both.start_soon(self._stop_reading, deadlines)
+            both.start_soon(
+                parts.worker_pool.stop, deadlines.handlers, deadlines.cancelled
+            )
         parts.checkouts.close(leaving)
         if parts.delayed_acks is not None:
             # If it is left cleanly, all entries that were handed out count as due.
@@ -82,40 +84,40 @@ class Closing(Generic[T]):
             for entry in parts.delayed_acks.take_due(due):
                 parts.ledger.ack(entry)
         if parts.group is not None:
-            await self._end_group(parts.group, limits)
+            await self._end_group(parts.group, deadlines)
         dropped = parts.ledger.work.length
         if self._config.noack and dropped:
             self._config.on_event(Event("dropped", facts={"messages": dropped}))
 
-    def _begin(self) -> Limits:
+    def _begin(self) -> CloseDeadlines:
         """Divide the time, once; when it is over, connections are aborted."""
-        if self._limits is None:
+        if self._deadlines is None:
             began = _clock.monotonic()
-            self._limits = Limits.of(began, self._config.close_timeout)
-            self._alarm = asyncio.get_running_loop().call_later(
-                self._limits.end - began, self._connector.abort, TOO_LATE
+            self._deadlines = CloseDeadlines.of(began, self._config.close_timeout)
+            self._abort_timer = asyncio.get_running_loop().call_later(
+                self._deadlines.end - began, self._connector.abort, TOO_LATE
             )
-        return self._limits
+        return self._deadlines
 
     def closed(self) -> None:
         """Record that the last connection has been closed."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
 
-    async def _stop_reading(self, limits: Limits) -> None:
+    async def _stop_reading(self, deadlines: CloseDeadlines) -> None:
         group = self._parts.group
         every: list[ReaderPool | Claimer] = [self._parts.readers]
         every += [group.claimer] if group is not None else []
-        with _until(limits.reading):
+        with _until(deadlines.reading):
             async with task_group() as all_:
                 for each in every:
                     all_.start_soon(each.stop)
-        with _until(limits.end):
+        with _until(deadlines.end):
             for each in every:
                 each.cut()
                 await each.ended()
 
-    async def _end_group(self, group: GroupParts, limits: Limits) -> None:
+    async def _end_group(self, group: GroupParts, deadlines: CloseDeadlines) -> None:
         """Send every outcome, release the rest, and report what could not be sent."""
         ledger, committer = self._parts.ledger, group.committer
         committer.hurry()
@@ -123,36 +125,36 @@ class Closing(Generic[T]):
             # Cancelled beside all other tasks, for example by asyncio.run().
             committer.revive()
             self._spawn(committer.run)
-        strays = self._shards_with_strays(group)
-        if ledger.acks.dead_lettering or strays:
+        stranded = self._stranded_shards(group)
+        if ledger.acks.dead_lettering or stranded:
             # Before the rest is released, and entries that are being dead-lettered with
             # it. And what is listed as pending then must not be what waits to be
             # acknowledged.
-            with _until(limits.dead_letters):
+            with _until(deadlines.dead_letters):
                 await _flush(group)
         dead_lettering = ledger.acks.dead_lettering
         self._released += ledger.removals.release()
-        with _until(limits.end):
+        with _until(deadlines.end):
             # Both write at once, so it takes one round trip.
             async with task_group() as both:
                 both.start_soon(_flush, group)
-                both.start_soon(self._release, group, strays)
+                both.start_soon(self._release, group, stranded)
         self._report(dead_lettering)
 
-    def _shards_with_strays(self, group: GroupParts) -> Sequence[Shard]:
+    def _stranded_shards(self, group: GroupParts) -> Sequence[Shard]:
         """Return the shards of which entries may have come that were never recorded."""
         if self._parts.readers.stranded or group.claimer.stranded:
             return self._parts.assignment.cursors.shards
         return ()
 
-    async def _release(self, group: GroupParts, strays: Sequence[Shard]) -> None:
+    async def _release(self, group: GroupParts, stranded: Sequence[Shard]) -> None:
         await release_entries(
             self._connection,
             group.claims,
             self._released,
             group.member,
             idle=self._config.lease,
-            stranded=strays,
+            stranded=stranded,
             on_event=self._config.on_event,
         )
         self._released.clear()

@@ -76,7 +76,7 @@ class ConsumerConfig(Generic[T]):
         return self.member is not None and self.member.noack
 
     @property
-    def acks(self) -> bool:
+    def acknowledges(self) -> bool:
         """Whether entries have to be acknowledged."""
         return self.member is not None and not self.noack
 
@@ -102,7 +102,7 @@ def check_kinds(**options: tuple[object, type]) -> None:
     for option, (value, kind) in options.items():
         if not isinstance(value, kind):
             raise ConfigurationError(
-                f"{option}={value!r:.60} won't do; give a {kind.__name__}, "
+                f"{option}={value!r:.60} is invalid; pass a {kind.__name__}, as in "
                 f"{option}={kind.__name__}(...)"
             )
 
@@ -126,20 +126,20 @@ def membership(
     if mode is Mode.REALTIME:
         if group is not None or name is not None:
             raise ConfigurationError(
-                "REALTIME reads without a group: everyone sees everything; leave "
-                "group and name out, or use LOAD_BALANCED"
+                "REALTIME reads without a group, and every consumer receives all "
+                "messages; leave group= and name= out, or use LOAD_BALANCED"
             )
         return None
     if mode is Mode.RESUMABLE and group is None:
         group = f"{host_id()}:r"
     if not isinstance(group, str) or not group:
         raise ConfigurationError(
-            f"group={group!r:.60} is no group's name; LOAD_BALANCED shares the "
-            f"messages of a group: name it, group='billing'"
+            f"group={group!r:.60} is not the name of a group; LOAD_BALANCED divides "
+            f"messages among the consumers of a group: name one, as in group='billing'"
         )
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigurationError(
-            f"name={name!r:.60} is no consumer name; give a text, or leave it out"
+            f"name={name!r:.60} is not a consumer name; pass a string, or leave it out"
         )
     if name is None:
         # A resumable consumer must find its own pending entries again.
@@ -149,8 +149,9 @@ def membership(
             text.encode()
         except UnicodeEncodeError:
             raise ConfigurationError(
-                f"{what}={text!r:.80} has a lone surrogate in it; give another one, or "
-                f"mend the environment's HOST_ID where it is made from that"
+                f"{what}={text!r:.80} contains a lone surrogate, which can't be "
+                f"encoded; pass another name, or fix the environment variable HOST_ID "
+                f"if the name comes from it"
             ) from None
     return Membership(group, name, mkstream, noack)
 
@@ -182,8 +183,9 @@ def retry_of(retry: Retry | None, mode: Mode, policy: AutoCommit) -> Retry | Non
     if retry is not None:
         what = policy.name if by_time else mode.name
         raise ConfigurationError(
-            f"retry= needs acknowledgements by the handler's end, and {what} has none; "
-            f"leave it out, or name a group and choose PROCESSED, ROLLING or DISABLED"
+            f"retry= needs messages that are acknowledged after their handler, which "
+            f"{what} does not do; leave retry= out, or name a group and choose "
+            f"PROCESSED, ROLLING or DISABLED"
         )
     return None
 
@@ -204,8 +206,9 @@ def dead_letter_stream_of(
     for stream in streams:
         if dead_letters.replace("{stream}", stream) in streams:
             raise ConfigurationError(
-                f"dead_letters={dead_letters!r:.60} is a stream that is read: what is "
-                f"given up would come back for ever; name another one"
+                f"dead_letters={dead_letters!r:.60} is a stream that this consumer "
+                f"reads, so that it would receive its own dead letters again; use "
+                f"another stream"
             )
     return dead_letters, None
 
@@ -222,12 +225,13 @@ def shard_numbers(shards: int | Iterable[int] | None) -> Sequence[int] | None:
         return range(count(shards, "shards"))
     if isinstance(shards, str) or not isinstance(shards, Iterable):
         raise ConfigurationError(
-            f"shards={shards!r:.60} won't do; give how many there are, or their numbers"
+            f"shards={shards!r:.60} is invalid; pass how many shards there are, or "
+            f"their numbers"
         )
     numbers = sorted({count(number, "shards", least=0) for number in shards})
     if not numbers:
         raise ConfigurationError(
-            "shards= names none; give how many there are, or their numbers, or leave "
-            "it out to read all"
+            "shards= names no shard; pass how many shards there are, or their "
+            "numbers, or leave it out to read all of them"
         )
     return numbers

@@ -149,7 +149,7 @@ class ConsumerSet:
                 )
                 async with member.consumer:
                     self._open[member] = None
-                    self._one_opening_done()
+                    self._opening_ended()
                     await self._opening_done.wait()
                     with running:
                         if not self._stop_requested.is_set():
@@ -182,7 +182,7 @@ class ConsumerSet:
         if member in self._open:
             del self._open[member]
         else:
-            self._one_opening_done()
+            self._opening_ended()
         # After the last consumer nothing is left to wait for.
         if not self._open and self._opening_done.is_set():
             self._stopping = True
@@ -195,9 +195,9 @@ class ConsumerSet:
             UsageError: The consumer has ended alone.
         """
         if not self._stopping and not self._stop_requested.is_set():
-            raise _ended_alone(member, "somebody closed it")
+            raise _ended_alone(member, "it was closed by other code")
 
-    def _one_opening_done(self) -> None:
+    def _opening_ended(self) -> None:
         self._opening -= 1
         if not self._opening:
             self._opening_done.set()
@@ -216,6 +216,6 @@ class ConsumerSet:
 def _ended_alone(member: SetMember, why: str) -> UsageError:
     streams = member.facts.get("streams")
     return UsageError(
-        f"the consumer of {streams} ended while its router was running: {why}; end all "
-        f"of them by router.stop()"
+        f"the consumer of {streams} ended while its router was running: {why}; to "
+        f"stop all of its consumers, call router.stop()"
     )

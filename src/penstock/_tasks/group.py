@@ -54,7 +54,7 @@ def refusal(server: str, command: str, error: ErrorReply) -> ServerError:
     """Return the exception for an error reply."""
     if error.code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
         return AccessError(server, error.text)
-    if error.trouble is ErrorKind.REROUTE:
+    if error.kind is ErrorKind.REROUTE:
         return CommandError(command, error.code, error.text, replies.ELSEWHERE)
     return CommandError(command, error.code, error.text)
 
@@ -183,9 +183,9 @@ async def pin(
         # There is no stream yet: all entries that it will have are new.
         found.append(b"0-0")
         error = refusal(connection.server, f"XINFO STREAM on {shard.stream!r}", info)
-        if info.trouble is ErrorKind.ISOLATE:
+        if info.kind is ErrorKind.ISOLATE:
             wrong = error
-        elif info.trouble is not ErrorKind.REPAIR and needed:
+        elif info.kind is not ErrorKind.REPAIR and needed:
             raise error
     return found, wrong
 

@@ -190,7 +190,7 @@ class Lifetime(Generic[S]):
     def __del__(self) -> None:
         if self._error is not None and not self.binding.loop.is_closed():
             # As asyncio does for a task whose exception was never retrieved.
-            text = f"{self.label} failed, and nobody left it"
+            text = f"{self.label} failed, and was never closed"
             context = {"message": text, "exception": self._error}
             self.binding.loop.call_exception_handler(context)
 

@@ -62,12 +62,12 @@ class LoopBinding:
             return
         if os.getpid() != self._process:
             raise UsageError(
-                f"this {self._what} was opened by the process that this one was forked "
-                f"from, which goes on to use it; open one of its own in the child"
+                f"this {self._what} was opened by the parent of this forked process, "
+                f"which still uses it; open a separate one in the child"
             )
         raise UsageError(
-            f"this {self._what} was opened in another event loop or thread, and "
-            f"nothing was done; call it there, with "
+            f"this {self._what} was opened in another event loop or thread, and this "
+            f"call did nothing; call it there, with "
             f"asyncio.run_coroutine_threadsafe(..., loop) or "
-            f"loop.call_soon_threadsafe(...), or open one of its own for this loop"
+            f"loop.call_soon_threadsafe(...), or open a separate one for this loop"
         )

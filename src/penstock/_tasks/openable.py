@@ -75,9 +75,9 @@ class Openable(ABC, Generic[S]):
             state = (
                 "closing; await aclose() first"
                 if last.close_requested
-                else "open already"
+                else "already open; use it"
             )
-            raise UsageError(f"this {self._what} is {state}, or make another one")
+            raise UsageError(f"this {self._what} is {state}, or create another one")
         self._lifetime = lifetime = Lifetime(self._opener(), self._what)
         self._by_block = by_block
         await lifetime.open()
@@ -123,7 +123,7 @@ class Openable(ABC, Generic[S]):
         if error is None:
             lifetime.raise_error()
         elif (failure := lifetime.take_error()) is not None:
-            error.add_note(f"besides, the {self._what} failed: {failure!r:.200}")
+            error.add_note(f"in addition, the {self._what} failed: {failure!r:.200}")
         return None
 
     async def _close_block(self, kind: type[BaseException] | None) -> Lifetime[S]:
@@ -141,7 +141,9 @@ class Openable(ABC, Generic[S]):
 
     def __del__(self) -> None:
         if self._lifetime is not None and self._lifetime.drop():
-            text = f"{self!r} was dropped while it was open; await its aclose()"
+            text = (
+                f"{self!r} was garbage-collected while it was open; await its aclose()"
+            )
             # The warning shows where the object was allocated, by `tracemalloc`. That
             # must be imported already: its import may run the garbage collector, which
             # may call this.

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from penstock import _clock
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.sending.accumulator import Sending
+from penstock._core.sending.accumulator import SendRequest
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
@@ -64,12 +64,12 @@ def stream_list(shards: Iterable[Shard]) -> str:
 
 
 def report_sends(
-    on_event: OnEvent, name: str, sendings: Sequence[Sending[Any]], reason: str
+    on_event: OnEvent, name: str, requests: Sequence[SendRequest[Any]], reason: str
 ) -> None:
     """Report messages that were not sent, or may not have been, if there are any."""
-    if sendings:
-        streams = stream_list(sending.shard for sending in sendings)
-        facts = {"messages": len(sendings), "streams": streams, "reason": reason}
+    if requests:
+        streams = stream_list(request.shard for request in requests)
+        facts = {"messages": len(requests), "streams": streams, "reason": reason}
         on_event(Event(name, facts=facts))
 
 

@@ -163,12 +163,13 @@ class Session(Generic[T]):
         shards = assignment.cursors.shards
         if stream is not None and stream not in {shard.stream for shard in shards}:
             raise ConfigurationError(
-                f"{stream!r:.80} is not read; `consumer.shards` tells what is"
+                f"this consumer does not read {stream!r:.80}; `consumer.shards` lists "
+                f"what it reads"
             )
         if config.mode is Mode.LOAD_BALANCED:
             raise UsageError(
-                "seek() would move the position of all consumers of the group; to do "
-                "just that, use admin.reset_group(stream, group, to)"
+                "seek() would move the position of all consumers of the group; if "
+                "that is intended, use admin.reset_group(stream, group, to)"
             )
 
         async def work(connection: Connection, cursor: Cursor) -> None:
@@ -177,7 +178,7 @@ class Session(Generic[T]):
                 for position in cursor.positions
                 if stream is None or position.shard.stream == stream
             ]
-            async with self._parts.sending:
+            async with self._parts.send_lock:
                 await seek(
                     connection,
                     self.ledger,
@@ -223,7 +224,7 @@ class Session(Generic[T]):
             self.ledger,
             self.assignment.cursors,
             config.member,
-            acks=config.acks,
+            acknowledges=config.acknowledges,
             on_demand=config.policy is AutoCommit.DISABLED,
             on_reached=self.entry_queue.wake_all,
         )
@@ -320,7 +321,7 @@ async def open_session(
     config = replace(config, on_event=rate_limited(config.on_event))
     deadline = _clock.monotonic() + config.open_timeout
     async with open_connector(config.url, config.on_event) as connector:
-        bearable = patience(config.lease) if config.acks else math.inf
+        bearable = patience(config.lease) if config.acknowledges else math.inf
         connection = CommandConnection(
             connector, await connector.first(config.open_timeout), bearable
         )

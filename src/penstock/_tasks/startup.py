@@ -52,5 +52,5 @@ def _is_transient(error: ServerError) -> bool:
     It is if the server is loading, full or demoted, or if the connection failed.
     """
     if isinstance(error, CommandError):
-        return ErrorReply(error.reason).trouble is ErrorKind.TRANSIENT
+        return ErrorReply(error.reason).kind is ErrorKind.TRANSIENT
     return not isinstance(error, AccessError)

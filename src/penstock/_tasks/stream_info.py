@@ -86,11 +86,10 @@ class StreamInspector:
     def _refused(self, found: Iterable[Any]) -> bool:
         """Return whether the script was refused, not only its access to a stream."""
         errors = [reply for reply in found if isinstance(reply, ErrorReply)]
-        if any(error.trouble is ErrorKind.FATAL for error in errors):
+        if any(error.kind is ErrorKind.FATAL for error in errors):
             self.scripted = False
         return any(
-            error.trouble not in _OF_THE_STREAM and not error.passing
-            for error in errors
+            error.kind not in _OF_THE_STREAM and not error.temporary for error in errors
         )
 
 
@@ -104,7 +103,7 @@ async def _in_transactions(
     answers = iter(await calls([command for batch in batches for command in batch]))
     found: list[list[Any] | ErrorReply] = []
     for batch in batches:
-        answer = replies.together([next(answers) for _ in batch])
+        answer = replies.transaction_replies([next(answers) for _ in batch])
         # If the transaction as a whole was refused, there is one reply instead of one
         # for each command.
         whole = len(answer) < len(batch) - 2

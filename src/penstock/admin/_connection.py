@@ -20,7 +20,7 @@ from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent
 from penstock.message import EntryId
 
-__all__ = ["AdminConnection", "behind"]
+__all__ = ["AdminConnection", "count_above"]
 
 
 class AdminConnection:
@@ -46,13 +46,13 @@ class AdminConnection:
 
     @asynccontextmanager
     async def open(
-        self, url: str | None, home: LoopBinding
+        self, url: str | None, binding: LoopBinding
     ) -> AsyncIterator[AdminConnection]:
         """Connect, and close the connection at the end.
 
         Args:
             url: The server.
-            home: The event loop and thread from which this may be used.
+            binding: The event loop and thread from which this may be used.
 
         Raises:
             ConfigurationError: The URL is invalid.
@@ -61,7 +61,7 @@ class AdminConnection:
         """
         async with open_connector(url, self.on_event) as connector:
             self._connection = await connector.connect()
-            self._connector, self._binding = connector, home
+            self._connector, self._binding = connector, binding
             try:
                 yield self
             finally:
@@ -114,7 +114,7 @@ class AdminConnection:
         )
         return [facts] if isinstance(facts, ErrorReply) else facts
 
-    async def asks(self, batch: Sequence[Command], what: str) -> list[Any]:
+    async def call_checked(self, batch: Sequence[Command], what: str) -> list[Any]:
         """Send commands in one write and return their replies, none of them an error.
 
         Args:
@@ -136,22 +136,25 @@ class AdminConnection:
         return refusal(server, command, reply)
 
 
-async def behind(
-    connection: AdminConnection, stream: StreamInfo, place: EntryId, told: int | None
+async def count_above(
+    connection: AdminConnection,
+    stream: StreamInfo,
+    after: EntryId,
+    reported: int | None,
 ) -> int | None:
-    """Return how many entries of a stream are above an id; see `StreamInfo.behind`.
+    """Count the entries of a stream above an id; see `StreamInfo.count_above`.
 
     Args:
         connection: The connection.
         stream: The stream's description.
-        place: The id.
-        told: The server's own count, if it has one.
+        after: The id.
+        reported: The server's own count, if it has one.
 
     Raises:
         ServerError: See `AdminConnection.calls`.
     """
-    found = stream.behind(place, told)
-    if found != (trusting := stream.behind(place, told, trusted=True)):
+    found = stream.count_above(after, reported)
+    if found != (trusting := stream.count_above(after, reported, trusted=True)):
         [counts] = await connection.calls([commands.counts_lag()])
         return trusting if replies.counts_lag(counts) else found
     return found

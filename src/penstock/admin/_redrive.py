@@ -51,8 +51,8 @@ class Redrive:
         self._to = None if to is None else shard_keys.single(to).key
         if self._to == location.key:
             raise ConfigurationError(
-                f"redrive(to={to!r:.60}) is where the dead letters are; give another "
-                f"stream"
+                f"redrive(to={to!r:.60}) is the stream of the dead letters itself; "
+                f"pass another stream"
             )
         self._scripts_allowed = True
         # How many dead letters were moved, and how many of these somebody else deleted
@@ -126,7 +126,7 @@ class Redrive:
     async def _move_one(self, one: DeadLetter, target: bytes) -> None:
         look = commands.xrange_one(self._location.key, bytes(one.id))
         what = f"XRANGE on {self._location.name!r}"
-        [found] = await self._connection.asks([look], what)
+        [found] = await self._connection.call_checked([look], what)
         if found:
             await _run_to_completion(self._copy(one, target))
 
@@ -140,7 +140,7 @@ class Redrive:
     async def _delete(self, id_: EntryId) -> int:
         command = commands.xdel(self._location.key, [bytes(id_)])
         what = f"XDEL on {self._location.name!r}"
-        [deleted] = await self._connection.asks([command], what)
+        [deleted] = await self._connection.call_checked([command], what)
         return int(deleted)
 
     def _refusal(self, target: bytes, reply: ErrorReply) -> ServerError:
@@ -149,8 +149,8 @@ class Redrive:
         if isinstance(error, AccessError):
             return error
         hint = (
-            f"{self.moved} were redriven, the others are still in "
-            f"{self._location.name!r}: fix the cause and call it again"
+            f"{self.moved} dead letters were redriven, the others are still in "
+            f"{self._location.name!r}; fix the cause and call redrive again"
         )
         return CommandError(what, reply.code, reply.text, hint)
 

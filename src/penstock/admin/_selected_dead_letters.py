@@ -89,8 +89,8 @@ class SelectedDeadLetters:
         ids = self._selection.ids
         if (ids is not None) + self._selection.filtered + all != 1:
             raise ConfigurationError(
-                "purge deletes for good; select the dead letters in one way: ids=, or "
-                "where= and before=, or all=True"
+                "purge deletes permanently; select the dead letters in exactly one "
+                "way: ids=, or where= and before=, or all=True"
             )
         if ids is not None:
             # Not read before: whatever has these ids is deleted, dead letter or not.
@@ -106,7 +106,7 @@ class SelectedDeadLetters:
         while some := [bytes(id_) for id_ in islice(rest, _DELETE)]:
             command = commands.xdel(self._location.key, some)
             what = f"XDEL on {self._location.name!r}"
-            [reply] = await self._connection.asks([command], what)
+            [reply] = await self._connection.call_checked([command], what)
             deleted += reply
         return deleted
 
@@ -151,7 +151,7 @@ class SelectedDeadLetters:
             )
 
     async def _ask(self, batch: Sequence[commands.Command]) -> Sequence[RawEntry]:
-        replies = await self._connection.asks(
+        replies = await self._connection.call_checked(
             batch, f"XRANGE on {self._location.name!r}"
         )
         return [entry for entries in replies for entry in entries]

@@ -52,8 +52,8 @@ class Location:
         name = default if dead_letters is None else dead_letters
         if name == stream:
             raise ConfigurationError(
-                f"dead_letters={name!r:.60} is the stream itself; give the stream "
-                f"where its dead letters are kept"
+                f"dead_letters={name!r:.60} is the stream itself; pass the stream "
+                f"that contains its dead letters"
             )
         return cls(stream, name, shard_keys.single(name).key, name == default)
 
@@ -116,7 +116,7 @@ class Selection:
             )
         if where is not None and not callable(where):
             raise ConfigurationError(
-                f"where={where!r:.60} can't be called; give a function that returns "
+                f"where={where!r:.60} can't be called; pass a function that returns "
                 f"whether a dead letter is selected"
             )
         return cls(
@@ -147,7 +147,7 @@ class Selection:
             if close := getattr(answer, "close", None):
                 close()  # else Python warns that the coroutine was never awaited
             raise ConfigurationError(
-                "where= is an async function; give one that is not async"
+                "where= is an async function; pass a function that is not async"
             )
         return bool(answer)
 
@@ -164,7 +164,7 @@ def _id(id_: object) -> EntryId:
         return EntryId.parse(id_)
     if not isinstance(id_, EntryId):
         raise ConfigurationError(
-            f"{id_!r:.60} is no id; give the `id` of a dead letter"
+            f"{id_!r:.60} is not an id; pass the `id` of a dead letter"
         )
     return id_
 
@@ -178,7 +178,7 @@ def _below(call: str, before: Before) -> EntryId:
     bound = place(before, f"{call}(before)")
     if not isinstance(bound, EntryId):
         raise ConfigurationError(
-            f"{call}(before={before!r:.60}) is no moment; give an aware datetime or "
+            f"{call}(before={before!r:.60}) is not a time; pass an aware datetime or "
             f"the id of a dead letter"
         )
     return bound.previous()

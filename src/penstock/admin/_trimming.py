@@ -11,10 +11,10 @@ from penstock._core.messages import shard_keys
 from penstock._core.protocol import commands, scripts, trimming
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, GroupInfo, StreamInfo
-from penstock._core.protocol.trimming import Acknowledged, GroupStanding
+from penstock._core.protocol.trimming import AcknowledgedFloor, GroupStanding
 from penstock._core.reading.range_pages import RangePages
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
-from penstock.admin._connection import AdminConnection, behind
+from penstock.admin._connection import AdminConnection, count_above
 from penstock.errors import ConfigurationError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import Duration, place, seconds
@@ -61,7 +61,7 @@ class _Snapshot(NamedTuple):
     """The description of a shard, and up to where its groups have acknowledged it."""
 
     stream: StreamInfo
-    acknowledged: Acknowledged
+    acknowledged: AcknowledgedFloor
 
 
 class Trimmer:
@@ -98,13 +98,13 @@ class Trimmer:
 
     async def _words(self, target: MaxLen | MaxAge | EntryId) -> Command:
         if isinstance(target, EntryId):
-            return trimming.below(target)
+            return trimming.trim_below(target)
         # Ids have the server's time, so the age is subtracted from that.
         now = 0
         if isinstance(target, MaxAge):
-            [reply] = await self._connection.asks([commands.time()], "TIME")
+            [reply] = await self._connection.call_checked([commands.time()], "TIME")
             now = reply
-        return trimming.trim(target, now)
+        return trimming.trim_arguments(target, now)
 
     async def _trim_to(self, shard: Shard, words: Command, *, dry_run: bool) -> Trimmed:
         kind, how, bound = words
@@ -134,7 +134,9 @@ class Trimmer:
 
     async def _xtrim(self, shard: Shard, words: Command) -> int:
         what = f"XTRIM of {_name(shard)}"
-        [count] = await self._connection.asks([commands.xtrim(shard.key, words)], what)
+        [count] = await self._connection.call_checked(
+            [commands.xtrim(shard.key, words)], what
+        )
         return int(count)
 
     async def _count_below(self, shard: Shard, info: StreamInfo, floor: EntryId) -> int:
@@ -144,7 +146,7 @@ class Trimmer:
         count = 0
         span = RangePages(shard.key, info.first, floor.previous(), most=_PAGE)
         while not span.done:
-            [page] = await self._connection.asks(
+            [page] = await self._connection.call_checked(
                 [span.ask()], f"XRANGE on {_name(shard)}"
             )
             span.take(page)
@@ -180,7 +182,7 @@ class Trimmer:
             How many were deleted, and whether no group needed any.
         """
         names = [name.encode("utf-8", "surrogateescape") for name in ignored]
-        kind, exact, bound = trimming.below(floor)
+        kind, exact, bound = trimming.trim_below(floor)
         removed = 0
         for words in (
             (kind, b"~", bound, b"LIMIT", _MAX_DELETED),
@@ -203,7 +205,9 @@ class Trimmer:
     async def _snapshot(self, shard: Shard, limit: float | None) -> _Snapshot:
         stream, groups = await self._facts(shard)
         standings = await self._standings(shard, stream, groups, limit)
-        return _Snapshot(stream, trimming.acknowledged(standings, stream.last, limit))
+        return _Snapshot(
+            stream, trimming.acknowledged_floor(standings, stream.last, limit)
+        )
 
     async def _facts(self, shard: Shard) -> tuple[StreamInfo, list[GroupInfo]]:
         facts = await self._connection.describe(
@@ -242,10 +246,10 @@ class Trimmer:
                 continue
             for reply in (summary, *([now, consumers] if limit is not None else [])):
                 if isinstance(reply, ErrorReply):
-                    what = f"the question for the groups of {_name(shard)}"
+                    what = f"reading the groups of {_name(shard)}"
                     raise self._connection.refusal(what, reply)
             place = EntryId.parse(group.last_delivered)
-            lag = await behind(self._connection, stream, place, group.lag)
+            lag = await count_above(self._connection, stream, place, group.lag)
             found.append(_standing(group, summary, consumers, now, lag=lag))
         return found
 
@@ -258,7 +262,7 @@ def _standing(
     idle = None
     if not isinstance(consumers, ErrorReply) and not isinstance(now, ErrorReply):
         each = [consumer.idle for consumer in consumers]
-        idle = trimming.idle(each, last, now)
+        idle = trimming.group_idle(each, last, now)
     return GroupStanding(
         name=group.name.decode("utf-8", "surrogateescape"),
         last_delivered=last,
@@ -286,8 +290,8 @@ def _limit(to: object, ignore_idle: Duration | None) -> float | None:
         return None
     if not isinstance(to, Acked):
         raise ConfigurationError(
-            "ignore_idle= leaves groups out of what all have acknowledged; give ACKED, "
-            "or leave it out"
+            "ignore_idle= works only with ACKED, from which it excludes groups; pass "
+            "ACKED, or leave ignore_idle= out"
         )
     return seconds(ignore_idle, "ignore_idle")
 
@@ -298,7 +302,7 @@ def _target(to: TrimTo) -> MaxLen | MaxAge | Acked | EntryId:
     bound = to if isinstance(to, KeepAll) else place(to, "trim(to)")
     if not isinstance(bound, EntryId):
         raise ConfigurationError(
-            f"trim(to={to!r:.60}) is all or nothing; give MaxLen(...), MaxAge(...), "
-            f"ACKED, an entry id or an aware datetime"
+            f"trim(to={to!r:.60}) would keep or delete everything; pass MaxLen(...), "
+            f"MaxAge(...), ACKED, an entry id or an aware datetime"
         )
     return bound

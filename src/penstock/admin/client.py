@@ -130,7 +130,9 @@ class Admin(Openable[AdminConnection]):
         """
         # Unlike DEL, UNLINK frees a large stream without blocking the server.
         command = commands.unlink(shard_keys.single(stream).key)
-        [reply] = await self._connection.asks([command], f"UNLINK of {stream!r}")
+        [reply] = await self._connection.call_checked(
+            [command], f"UNLINK of {stream!r}"
+        )
         return bool(reply)
 
     async def trim(

@@ -14,7 +14,7 @@ from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.leases.pending_pages import pending_pages
 from penstock._tasks.reading.assignment import exclusive_start
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
-from penstock.admin._connection import AdminConnection, behind
+from penstock.admin._connection import AdminConnection, count_above
 from penstock.errors import CommandError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import StartAt, place
@@ -89,7 +89,7 @@ class Groups:
         for info in facts[1]:
             if info.name == name:
                 place = EntryId.parse(info.last_delivered)
-                lag = await behind(self._connection, facts[0], place, info.lag)
+                lag = await count_above(self._connection, facts[0], place, info.lag)
                 return _state(info, facts[2], lag)
         return None
 
@@ -129,7 +129,7 @@ class Groups:
         acks = [commands.xack(shard.key, group, page) for page in pages]
         setid = commands.xgroup_setid(shard.key, group, where)
         answers = await self._connection.calls(commands.transaction([*acks, setid]))
-        for reply in replies.together(answers):
+        for reply in replies.transaction_replies(answers):
             if isinstance(reply, ErrorReply):
                 raise self._connection.refusal(
                     f"XGROUP SETID on {shard.stream!r}", reply

@@ -28,7 +28,7 @@ def bound(text: str, what: str) -> datetime | EntryId:
     """
     if _DATE_OR_ID.fullmatch(text):
         raise ConfigurationError(
-            f"--before {text} may be a date or an id; give a moment like "
+            f"--before {text} could be a date or an id; write a time like "
             f"2026-03-01T12:00:00+00:00, or an id like 1678280595282-0"
         )
     try:
@@ -39,7 +39,7 @@ def bound(text: str, what: str) -> datetime | EntryId:
         return datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(
-            f"--before {text!a:.60} is no moment; give one like "
+            f"--before {text!a:.60} is not a time; write one like "
             f"2026-03-01T12:00:00+00:00, or {what} id"
         ) from None
 
@@ -57,7 +57,7 @@ def duration(text: str, option: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ConfigurationError(
-            f"{option} {text!a:.60} is no duration; give one like 30s, 15m, 12h, 7d "
-            f"or 2w"
+            f"{option} {text!a:.60} is not a duration; write one like 30s, 15m, 12h, "
+            f"7d or 2w"
         )
     return float(match[1]) * _UNITS[match[2] or "s"]

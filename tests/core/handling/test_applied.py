@@ -138,7 +138,7 @@ def test_a_transaction_needs_acknowledgements_and_the_thread_of_the_event_loop()
     entry = taken(ledger)
     with pytest.raises(UsageError, match="acknowledges its message: none here"):
         settler(ledger, why_no_ack="none here").transaction(entry, ())
-    with pytest.raises(UsageError, match="another thread"):
+    with pytest.raises(UsageError, match="outside the consumer's thread"):
         settler(ledger, on_loop_thread=lambda: False).transaction(entry, ())
 
 

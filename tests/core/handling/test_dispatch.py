@@ -117,12 +117,12 @@ async def test_a_message_without_a_handler_is_passed_over(kind: str | None) -> N
     calls = Calls()
     given = message(settler(), b"x", **({"type": kind} if kind else {}))
 
-    def pass_over(passed: Message[Any], its: str | None) -> None:
+    def skip(passed: Message[Any], its: str | None) -> None:
         assert passed is given
         seen.append(its)
 
     routes: dict[str | None, Route] = {"a": Route(as_is, calls.sync("a"))}
-    dispatch = Dispatch("type", routes, pass_over)
+    dispatch = Dispatch("type", routes, skip)
     dispatch.call_sync(given)
     await dispatch.call(given)
     assert seen == [kind, kind]

@@ -235,16 +235,16 @@ def test_an_entry_without_a_content_type_is_decoded() -> None:
         (
             json_codec(int),
             b"text/xml",
-            "text/xml, and the codec reads application/json",
+            "text/xml, but the codec reads application/json",
         ),
         (
             msgpack_codec(int),
             b"application/json",
-            "application/json, and the codec reads application/vnd.msgpack",
+            "application/json, but the codec reads application/vnd.msgpack",
         ),
-        (json_codec(int), b"hunter2", "no media type, and"),
-        (json_codec(int), b"a/" + b"b" * 1000, f"a/{'b' * 78}, and"),
-        (json_codec(int), b"", "no media type, and"),
+        (json_codec(int), b"hunter2", "not a media type, but"),
+        (json_codec(int), b"a/" + b"b" * 1000, f"a/{'b' * 78}, but"),
+        (json_codec(int), b"", "not a media type, but"),
     ],
 )
 @pytest.mark.parametrize("before", [(), (b"key", b"k"), (b"h", b"v", b"i", b"w")])
@@ -275,7 +275,7 @@ def test_a_settler_for_another_codec_uses_the_content_type_of_that_codec() -> No
     entry = harness.running(
         b"msg", b"\x07", b"content-type", b"application/vnd.msgpack"
     )
-    other = harness.settler.reading(msgpack_codec(int))
+    other = harness.settler.with_codec(msgpack_codec(int))
     assert Message(entry, other, entry.fields).payload == 7
     with pytest.raises(DecodeError, match="its content type"):
         _ = Message(entry, harness.settler, entry.fields).payload
@@ -416,7 +416,9 @@ def test_without_manual_acknowledgements_a_call_raises_the_reason(call: str) -> 
 @pytest.mark.parametrize("call", ["ack", "nack", "reject"])
 def test_a_call_in_another_thread_is_refused(call: str) -> None:
     harness = Harness(on_loop_thread=False)
-    with pytest.raises(UsageError, match=rf"^{call}\(\) was called in another thread"):
+    with pytest.raises(
+        UsageError, match=rf"^{call}\(\) was called outside the consumer's thread"
+    ):
         getattr(harness.deliver(), call)()
     assert harness.ledger.acks.uncommitted == 0
     assert harness.failures.calls == []

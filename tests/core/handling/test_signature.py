@@ -11,13 +11,13 @@ import pytest
 
 from penstock import ConfigurationError, Fields, Message
 from penstock._core.handling.signature import (
-    UNSAID,
-    Wants,
-    agreed,
+    UNSPECIFIED,
+    HandlerArgument,
+    argument_of,
     check_handler,
     is_async,
     name_of,
-    wants,
+    payload_type,
 )
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
     [
         (typed_message, Order, True),
         (typed_payload, Order, False),
-        (bare_message, UNSAID, True),
-        (untyped, UNSAID, False),
-        (untyped_message, UNSAID, True),
-        (untyped_msg, UNSAID, True),
+        (bare_message, UNSPECIFIED, True),
+        (untyped, UNSPECIFIED, False),
+        (untyped_message, UNSPECIFIED, True),
+        (untyped_msg, UNSPECIFIED, True),
         (payload_named_message, Order, False),
         (whole_entry, Fields, True),
         (annotated, Order, True),
@@ -90,7 +90,7 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
 def test_a_handler_gets_what_its_parameter_says(
     handler: Callable[..., Any], payload: Any, *, whole: bool
 ) -> None:
-    assert wants(handler) == Wants(payload, whole)
+    assert argument_of(handler) == HandlerArgument(payload, whole)
 
 
 async def batch_messages(messages: list[Message[Order]]) -> None: ...
@@ -104,15 +104,17 @@ async def batch_bare(bodies: list) -> None: ...  # type: ignore[type-arg]
     [
         (batch_messages, Order, True),
         (batch_payloads, Order, False),
-        (batch_untyped, UNSAID, True),
-        (untyped, UNSAID, False),
-        (batch_bare, UNSAID, False),
+        (batch_untyped, UNSPECIFIED, True),
+        (untyped, UNSPECIFIED, False),
+        (batch_bare, UNSPECIFIED, False),
     ],
 )
 def test_a_handler_of_batches_gets_a_list_of_what_its_parameter_says(
     handler: Callable[..., Any], payload: Any, *, whole: bool
 ) -> None:
-    assert wants(handler, batch=True) == Wants(payload, whole, batch=True)
+    assert argument_of(handler, batch=True) == HandlerArgument(
+        payload, whole, batch=True
+    )
 
 
 async def nothing() -> None: ...
@@ -141,22 +143,22 @@ class Generates:
     [
         (nothing, "takes no message; write `async def handle"),
         (only_star, "takes no message"),
-        (two, "more than one parameter"),
+        (two, "more than one argument"),
         (keyword, "takes no message"),
-        (keyword_besides, "more than one parameter"),
+        (keyword_besides, "more than one argument"),
         (agen, "a generator"),
         (gen, "a generator"),
         (Generates(), "a generator"),
-        (Order, "no function"),
-        ("text", "no function"),
-        (iter, "doesn't know its parameters"),
+        (Order, "it is a class"),
+        ("text", "not a function"),
+        (iter, "its parameters can't be inspected"),
         (unresolved, r"'Decimal' can't be resolved \(NameError: .*define the type"),
-        (batch_messages, "give batch="),
+        (batch_messages, "pass batch="),
     ],
 )
 def test_a_callable_that_is_no_handler_is_refused(handler: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        wants(handler)
+        argument_of(handler)
 
 
 def wraps(order: Order) -> None: ...
@@ -195,7 +197,7 @@ def test_an_object_that_cannot_be_called_with_one_argument_is_refused(
 def test_a_handler_of_batches_has_to_take_a_list() -> None:
     for handler in (typed_message, typed_payload):
         with pytest.raises(ConfigurationError, match=r"list\[Message\[Order\]\]"):
-            wants(handler, batch=True)
+            argument_of(handler, batch=True)
 
 
 class Shaped(Protocol):
@@ -205,9 +207,9 @@ class Shaped(Protocol):
 @pytest.mark.parametrize(
     ("annotation", "payload", "kind"),
     [
-        (UNSAID, UNSAID, bytes),
-        (Order, UNSAID, Order),
-        (UNSAID, Order, Order),
+        (UNSPECIFIED, UNSPECIFIED, bytes),
+        (Order, UNSPECIFIED, Order),
+        (UNSPECIFIED, Order, Order),
         (Order, Order, Order),
         (Any, Order, Order),
         (object, Order, Order),
@@ -220,7 +222,7 @@ class Shaped(Protocol):
 def test_an_explicit_payload_type_takes_precedence_over_the_annotation(
     annotation: Any, payload: Any, kind: Any
 ) -> None:
-    assert agreed(annotation, payload) == kind
+    assert payload_type(annotation, payload) == kind
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ def test_an_explicit_payload_type_must_not_contradict_the_annotation(
     annotation: Any, payload: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="leave payload= out"):
-        agreed(annotation, payload)
+        payload_type(annotation, payload)
 
 
 def test_a_handler_is_async_if_its_function_is() -> None:

@@ -20,9 +20,9 @@ from penstock.errors import ConfigurationError
 from penstock.retries import DROP, STOP, Backoff, DeadLetters, Delays, Retry
 
 REDELIVERED = FailedAttempt(
-    "ValueError: x", again=True, error="ValueError", traceback="at 5"
+    "ValueError: x", retry=True, error="ValueError", traceback="at 5"
 )
-NEVER = FailedAttempt("rejected", again=False)
+NEVER = FailedAttempt("rejected", retry=False)
 
 
 def decided(
@@ -95,7 +95,7 @@ def test_the_dead_letter_policy_applies_only_after_the_last_attempt(
 
 @pytest.mark.parametrize("delay", [0.0, 3.0])
 def test_a_delay_that_the_handler_chose_takes_precedence(delay: float) -> None:
-    asked = FailedAttempt("nacked", again=True, delay=delay)
+    asked = FailedAttempt("nacked", retry=True, delay=delay)
     assert decided(asked, attempt=4) == RetryAt(delay, 100.0 + delay)
     assert isinstance(decided(asked, attempt=5), DeadLettered)
 

@@ -33,7 +33,7 @@ from penstock._core.ledger.failure_policy import (
 )
 from penstock._core.ledger.lease_clock import LeaseRenewal
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.ledger.limits import Limits, Signals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.pending_acks import AckBatch
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.states import State
@@ -215,14 +215,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.prefetch_window = PrefetchWindow(max_messages, max_bytes, max_wait)
         self.ledger = Ledger(
             self.prefetch_window,
-            Limits(
+            LedgerLimits(
                 max_pending=max_pending,
                 max_uncommitted=max_uncommitted,
                 max_attempts=max_attempts,
                 lease=LEASE,
-                acks=acks,
+                acknowledges=acks,
             ),
-            Signals(
+            LedgerSignals(
                 on_capacity=self._signal_capacity,
                 on_outcomes=self._signal_outcomes,
                 on_ready=self._signal_ready,

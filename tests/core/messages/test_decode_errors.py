@@ -220,7 +220,7 @@ def test_invalid_text_is_described_by_the_position_of_the_error() -> None:
     with pytest.raises(UnicodeDecodeError) as caught:
         text_codec.decode(b"hunter2 \xff")
     found = reason(caught.value, None)
-    assert found == "it is no text in UTF-8: invalid start byte (byte 8)"
+    assert found == "it is not valid UTF-8: invalid start byte (byte 8)"
 
 
 def test_the_message_of_a_codec_is_reported_only_for_a_payload_error() -> None:

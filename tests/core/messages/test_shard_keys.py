@@ -18,7 +18,7 @@ def test_the_name_of_a_stream_is_its_key_whatever_it_contains(stream: str) -> No
 
 @pytest.mark.parametrize("stream", ["", None, b"orders", 5, ["orders"]])
 def test_a_name_that_is_no_text_or_empty_is_refused(stream: Any) -> None:
-    with pytest.raises(ConfigurationError, match="is no stream name"):
+    with pytest.raises(ConfigurationError, match="is not a stream name"):
         shard_keys.single(stream)
 
 

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from penstock import EntryId
 from penstock._core.protocol import commands, scripts
-from penstock._core.protocol.trimming import GroupStanding, acknowledged, below, idle
+from penstock._core.protocol.trimming import (
+    GroupStanding,
+    acknowledged_floor,
+    group_idle,
+    trim_below,
+)
 
 LAST = EntryId(10)
 
@@ -38,30 +43,30 @@ def test_a_group_needs_its_pending_entries_and_those_not_yet_delivered() -> None
 
 def test_the_group_that_needs_the_lowest_id_is_named() -> None:
     groups = [standing(10, name="a"), standing(9, 4, name="b"), standing(6, name="c")]
-    result = acknowledged(groups, LAST, None)
+    result = acknowledged_floor(groups, LAST, None)
     assert (result.floor, result.held_by, result.ignored) == (EntryId(4), groups[1], ())
 
 
 def test_no_group_is_named_if_all_groups_have_acknowledged_everything() -> None:
-    result = acknowledged([standing(10)], LAST, None)
+    result = acknowledged_floor([standing(10)], LAST, None)
     assert (result.floor, result.held_by) == (EntryId(10, 1), None)
 
 
 def test_without_a_group_there_is_no_floor() -> None:
-    assert acknowledged([], LAST, None).floor is None
+    assert acknowledged_floor([], LAST, None).floor is None
 
 
 def test_groups_that_have_been_idle_for_too_long_are_ignored() -> None:
     groups = [standing(1, name="old", idle=10.1), standing(5, name="new", idle=10.0)]
-    result = acknowledged(groups, LAST, 10.0)
+    result = acknowledged_floor(groups, LAST, 10.0)
     assert (result.floor, result.ignored) == (EntryId(5, 1), ("old",))
-    result = acknowledged(groups, LAST, 5.0)
+    result = acknowledged_floor(groups, LAST, 5.0)
     assert (result.floor, result.held_by, result.ignored) == (
         None,
         None,
         ("old", "new"),
     )
-    assert acknowledged([standing(1, idle=None)], LAST, 0).floor == EntryId(1, 1)
+    assert acknowledged_floor([standing(1, idle=None)], LAST, 0).floor == EntryId(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +82,14 @@ def test_groups_that_have_been_idle_for_too_long_are_ignored() -> None:
 def test_a_group_is_as_idle_as_its_most_recently_active_consumer(
     consumers: list[int], last: int, seconds: float | None
 ) -> None:
-    assert idle(consumers, EntryId(last), 100_000) == seconds
+    assert group_idle(consumers, EntryId(last), 100_000) == seconds
 
 
 def test_a_floor_is_trimmed_to_by_minid() -> None:
-    assert below(EntryId(5, 7)) == (b"MINID", b"=", b"5-7")
-    command = commands.xtrim(b"s", below(EntryId(5)))
+    assert trim_below(EntryId(5, 7)) == (b"MINID", b"=", b"5-7")
+    command = commands.xtrim(b"s", trim_below(EntryId(5)))
     assert command == (b"XTRIM", b"s", b"MINID", b"=", b"5-0")
-    command = scripts.xtrim_acked(b"s", b"5-0", [b"a", b"b"], below(EntryId(5)))
+    command = scripts.xtrim_acked(b"s", b"5-0", [b"a", b"b"], trim_below(EntryId(5)))
     assert command[0] == b"EVAL"
     assert command[2:] == (1, b"s", b"5-0", 2, b"a", b"b", b"MINID", b"=", b"5-0")
 
@@ -139,7 +144,7 @@ def test_the_floor_never_passes_an_entry_that_a_group_has_not_acknowledged(
         GroupStanding("g", last, found.pending, found.oldest_pending, None, None)
         for last, found in zip(delivered, inspected, strict=True)
     ]
-    result = acknowledged(standings, stream[-1], None)
+    result = acknowledged_floor(standings, stream[-1], None)
     advance(rewinds=False)
     assert result.floor is not None
     for group in groups:

@@ -13,8 +13,8 @@ from penstock._core.protocol.replies import (
     ErrorKind,
     ErrorReply,
     GroupInfo,
+    PendingSummary,
     StreamInfo,
-    Summary,
 )
 from penstock.message import EntryId
 from support.replies import raw, words
@@ -25,9 +25,9 @@ from support.replies import raw, words
 def test_the_highest_pending_id_is_min_without_entries_and_max_if_it_was_refused() -> (
     None
 ):
-    summary = Summary(2, b"1-1", b"2-1", [(b"c", b"2")])
+    summary = PendingSummary(2, b"1-1", b"2-1", [(b"c", b"2")])
     assert replies.highest_pending(summary) == EntryId(2, 1)
-    assert replies.highest_pending(Summary(0, None, None, None)) == EntryId.MIN
+    assert replies.highest_pending(PendingSummary(0, None, None, None)) == EntryId.MIN
     assert replies.highest_pending(ErrorReply("NOPERM no")) == EntryId.MAX
 
 
@@ -101,20 +101,20 @@ BEHIND = [
 ]
 
 
-@pytest.mark.parametrize(("stream", "delivered", "count", "behind"), BEHIND)
+@pytest.mark.parametrize(("stream", "delivered", "count", "unread"), BEHIND)
 def test_the_lag_is_the_number_of_entries_above_an_id(
-    stream: StreamInfo, delivered: int, count: int | None, behind: int | None
+    stream: StreamInfo, delivered: int, count: int | None, unread: int | None
 ) -> None:
-    assert stream.behind(EntryId(delivered), count, trusted=True) == behind
+    assert stream.count_above(EntryId(delivered), count, trusted=True) == unread
 
 
 def test_a_server_that_miscounts_is_trusted_only_if_no_entry_was_ever_removed() -> None:
     at, trimmed = EntryId(4), FULL._replace(added=9)
-    assert FULL.behind(at, 1) is None
-    assert trimmed.behind(at, 1) is None
-    assert trimmed.behind(at, 1, trusted=True) == 1
-    assert trimmed.behind(EntryId(3), 7) == 2
-    assert FULL._replace(added=3).behind(at, 1) == 1
+    assert FULL.count_above(at, 1) is None
+    assert trimmed.count_above(at, 1) is None
+    assert trimmed.count_above(at, 1, trusted=True) == 1
+    assert trimmed.count_above(EntryId(3), 7) == 2
+    assert FULL._replace(added=3).count_above(at, 1) == 1
 
 
 def test_servers_that_count_the_lag_correctly_are_recognized_by_their_commands() -> (
@@ -143,10 +143,12 @@ def test_a_server_that_counts_correctly_is_never_contradicted(
     holes = max((sent & deleted) | {0})
     stream = info(*left, last=max(sent, default=0), deleted=holes)
     above = len([id_ for id_ in left if id_ > delivered])
-    behind = stream.behind(EntryId(delivered), above if counts else None, trusted=True)
-    assert behind in {above, None}
+    unread = stream.count_above(
+        EntryId(delivered), above if counts else None, trusted=True
+    )
+    assert unread in {above, None}
     if counts and holes <= delivered:
-        assert behind == above
+        assert unread == above
 
 
 def group(name: str, last: str, lag: int | None) -> GroupInfo:
@@ -227,24 +229,24 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "trouble"), ERRORS)
+@pytest.mark.parametrize(("text", "kind"), ERRORS)
 def test_an_error_reply_is_classified_by_its_first_word_or_else_by_its_text(
-    text: str, trouble: ErrorKind
+    text: str, kind: ErrorKind
 ) -> None:
     error = raw(b"-" + text.encode() + b"\r\n")
     assert isinstance(error, ErrorReply)
     assert error.text == text
     assert error.code == text.partition(" ")[0]
-    assert error.trouble is trouble
+    assert error.kind is kind
 
 
 def test_every_kind_of_error_is_in_the_table() -> None:
-    assert {trouble for _, trouble in ERRORS} == set(ErrorKind)
+    assert {kind for _, kind in ERRORS} == set(ErrorKind)
 
 
 def test_the_first_word_takes_precedence_over_the_name_of_a_user_in_the_text() -> None:
     error = ErrorReply("NOPERM no permissions to access the 'no such key' key")
-    assert error.trouble is ErrorKind.FATAL
+    assert error.kind is ErrorKind.FATAL
 
 
 def test_a_node_of_a_cluster_is_reported_as_one() -> None:
@@ -254,15 +256,15 @@ def test_a_node_of_a_cluster_is_reported_as_one() -> None:
 
 
 def test_the_first_word_has_to_match_as_a_whole_word() -> None:
-    assert ErrorReply("ASKING is not it").trouble is ErrorKind.TRANSIENT
-    assert ErrorReply("the MOVED is not first").trouble is ErrorKind.TRANSIENT
+    assert ErrorReply("ASKING is not it").kind is ErrorKind.TRANSIENT
+    assert ErrorReply("the MOVED is not first").kind is ErrorKind.TRANSIENT
 
 
 def test_an_error_reply_is_a_value_also_inside_another_reply() -> None:
     reply = raw(words("*2 :1 -NOGROUP"))
     assert reply[0] == 1
     assert isinstance(reply[1], ErrorReply)
-    assert reply[1].trouble is ErrorKind.REPAIR
+    assert reply[1].kind is ErrorKind.REPAIR
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_the_arguments_of_an_unknown_command_are_not_repeated(text: str) -> None
     error = raw(b"-" + text.encode() + b"\r\n")
     assert error.text == text.partition(",")[0]
     assert "hunter2" not in repr(error)
-    assert error.trouble is ErrorKind.FATAL
+    assert error.kind is ErrorKind.FATAL
 
 
 def test_the_text_of_an_error_reply_is_escaped_and_cut() -> None:
@@ -318,7 +320,7 @@ def test_info_shows_whether_streams_may_be_evicted(
 def test_a_transaction_is_refused_if_one_of_its_commands_is(
     answers: list[Any], expected: Any
 ) -> None:
-    found = replies.together(answers)
+    found = replies.transaction_replies(answers)
     if isinstance(expected, str):
         [refused] = found
         assert refused.text == expected
@@ -339,7 +341,7 @@ def test_a_missing_permission_inside_a_script_is_a_permission_error_too(
     text: str,
 ) -> None:
     error = ErrorReply(text)
-    assert (error.code, error.trouble) == ("NOPERM", ErrorKind.FATAL)
+    assert (error.code, error.kind) == ("NOPERM", ErrorKind.FATAL)
     failure = replies.send_failed("s", error)
     assert failure.code == "NOPERM"
     assert "EVAL, HMGET" in str(failure)

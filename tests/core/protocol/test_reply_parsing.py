@@ -21,10 +21,10 @@ from penstock._core.protocol.replies import (
     ConsumerInfo,
     ErrorReply,
     GroupInfo,
-    Pending,
+    PendingEntry,
+    PendingSummary,
     ProtocolError,
     StreamInfo,
-    Summary,
 )
 from penstock._core.protocol.transactions import Applied, Effects
 from penstock.message import EntryId
@@ -33,7 +33,7 @@ from support.replies import raw, words
 
 def read(command: Command, reply: str | bytes) -> Any:
     data = words(reply) if isinstance(reply, str) else reply
-    [value] = reply_parsing.read([command], [raw(data)])
+    [value] = reply_parsing.parse([command], [raw(data)])
     return value
 
 
@@ -129,18 +129,26 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         PAGE,
         "*2 *4 $3 1-1 $1 c :202 :1 *4 $3 2-1 $1 d :101 :2",
         [
-            Pending(b"1-1", b"c", idle=202, deliveries=1),
-            Pending(b"2-1", b"d", idle=101, deliveries=2),
+            PendingEntry(b"1-1", b"c", idle=202, deliveries=1),
+            PendingEntry(b"2-1", b"d", idle=101, deliveries=2),
         ],
     ),
     "no pending entries": (PAGE, "*0", []),
     "a summary": (
         SUMMARY,
         "*4 :2 $3 1-1 $3 2-1 *1 *2 $1 c $1 2",
-        Summary(2, b"1-1", b"2-1", [(b"c", b"2")]),
+        PendingSummary(2, b"1-1", b"2-1", [(b"c", b"2")]),
     ),
-    "an empty summary": (SUMMARY, "*4 :0 $-1 $-1 *-1", Summary(0, None, None, None)),
-    "an empty summary, RESP3": (SUMMARY, "*4 :0 _ _ _", Summary(0, None, None, None)),
+    "an empty summary": (
+        SUMMARY,
+        "*4 :0 $-1 $-1 *-1",
+        PendingSummary(0, None, None, None),
+    ),
+    "an empty summary, RESP3": (
+        SUMMARY,
+        "*4 :0 _ _ _",
+        PendingSummary(0, None, None, None),
+    ),
     "a claim": (CLAIM, "*2 $3 1-1 $3 2-1", [b"1-1", b"2-1"]),
     "a claim of nothing": (CLAIM, "*0", []),
     "a search": (
@@ -235,7 +243,7 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a consumer's pending": (
         commands.xpending_between(b"s", "g", "c", low=b"-", high=b"+", count=1),
         "*1 *4 $3 1-1 $1 c :202 :1",
-        [Pending(b"1-1", b"c", 202, 1)],
+        [PendingEntry(b"1-1", b"c", 202, 1)],
     ),
     "a range in reverse": (commands.xrevrange_between(b"s", b"+", b"-", 5), "*0", []),
     "the last entry": (
@@ -314,12 +322,12 @@ OTHERS = {b"MULTI", b"EXEC", b"SUBSCRIBE"}
 def test_the_reply_of_every_command_that_is_sent_is_checked() -> None:
     source = inspect.getsource(commands) + inspect.getsource(scripts)
     heads = set(re.findall(r'\(\s*b"([A-Z]+)"', source)) - OPTIONS
-    assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._READERS)
+    assert {head.encode() for head in heads} - OTHERS == set(reply_parsing._PARSERS)
 
 
 def test_every_reader_of_replies_is_covered_by_these_tests() -> None:
     tried = [command for command, _, _ in GOOD.values()]
-    assert {command[0] for command in tried} == set(reply_parsing._READERS)
+    assert {command[0] for command in tried} == set(reply_parsing._PARSERS)
     ran = {command[1] for command in tried if command[0] in {b"EVAL", b"EVALSHA"}}
     assert ran == set(reply_parsing._BY_SCRIPT)
 
@@ -333,7 +341,7 @@ def test_fields_are_bytes_whatever_they_contain() -> None:
 
 def test_replies_to_other_commands_are_returned_unchanged() -> None:
     odd = [(b"HGETALL", b"k"), (b"EVAL", b"return {}", 0)]
-    assert reply_parsing.read(odd, [{b"a": 1}, []]) == [{b"a": 1}, []]
+    assert reply_parsing.parse(odd, [{b"a": 1}, []]) == [{b"a": 1}, []]
 
 
 # -- malformed replies -------------------------------------------------------------
@@ -481,9 +489,9 @@ def fits(value: Any, like: list[Any]) -> bool:
 
 def ids_of(value: Any) -> Iterator[bytes]:
     match value:
-        case Pending(id=id_) | GroupInfo(last_delivered=id_):
+        case PendingEntry(id=id_) | GroupInfo(last_delivered=id_):
             yield id_
-        case Summary(lowest=low, highest=high):
+        case PendingSummary(lowest=low, highest=high):
             yield from filter(None, (low, high))
         case Claimed(cursor=cursor, ids=ids, deleted=deleted):
             yield from (cursor, *ids, *deleted)
@@ -510,7 +518,7 @@ def test_a_reply_with_any_corrupted_byte_can_be_used_or_is_refused(
     if malformed is False:
         return  # the reply is incomplete
     try:
-        [value] = reply_parsing.read([command], [malformed])
+        [value] = reply_parsing.parse([command], [malformed])
     except ProtocolError:
         return
     if isinstance(value, ErrorReply):
@@ -527,12 +535,16 @@ def test_a_reply_with_any_corrupted_byte_can_be_used_or_is_refused(
 def test_replies_to_several_appends_are_checked_together_and_errors_are_kept() -> None:
     error = ErrorReply("OOM no memory")
     batch = [XADD] * 3
-    assert reply_parsing.read(batch, [b"1-1", error, b"1-2"]) == [b"1-1", error, b"1-2"]
-    assert reply_parsing.read(batch, [error] * 3) == [error] * 3
+    assert reply_parsing.parse(batch, [b"1-1", error, b"1-2"]) == [
+        b"1-1",
+        error,
+        b"1-2",
+    ]
+    assert reply_parsing.parse(batch, [error] * 3) == [error] * 3
     malformed: Any
     for malformed in (1, None, [], b"1.2", b"OK"):
         with pytest.raises(ProtocolError):
-            reply_parsing.read(batch, [b"1-1", malformed, b"1-2"])
+            reply_parsing.parse(batch, [b"1-1", malformed, b"1-2"])
 
 
 def test_the_replies_inside_a_transaction_are_parsed_like_any_others() -> None:
@@ -540,12 +552,12 @@ def test_the_replies_inside_a_transaction_are_parsed_like_any_others() -> None:
     batch.append(commands.time())
     done = [[0, None, None, None], ErrorReply("NOGROUP no")]
     time = [b"1", b"2000"]
-    found = reply_parsing.read(batch, [b"OK", b"QUEUED", b"QUEUED", done, time])
-    assert found[3] == [Summary(0, None, None, None), done[1]]
+    found = reply_parsing.parse(batch, [b"OK", b"QUEUED", b"QUEUED", done, time])
+    assert found[3] == [PendingSummary(0, None, None, None), done[1]]
     assert found[4] == 1002
     refused = ErrorReply("EXECABORT it")
     assert (
-        reply_parsing.read(batch, [b"OK", refused, b"QUEUED", refused, time])[3]
+        reply_parsing.parse(batch, [b"OK", refused, b"QUEUED", refused, time])[3]
         is refused
     )
 
@@ -556,4 +568,4 @@ def test_the_replies_inside_a_transaction_are_parsed_like_any_others() -> None:
 def test_a_malformed_reply_inside_a_transaction_is_a_protocol_error(done: Any) -> None:
     batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
     with pytest.raises(ProtocolError):
-        reply_parsing.read(batch, [b"OK", b"QUEUED", b"QUEUED", done])
+        reply_parsing.parse(batch, [b"OK", b"QUEUED", b"QUEUED", done])

@@ -16,7 +16,7 @@ from penstock._core.protocol.replies import ErrorReply, send_failed
                 "stream top item"
             ),
             "ID",
-            "above the last one",
+            "above the stream's last one",
         ),
         (
             "ERR Invalid stream ID specified as stream command argument",

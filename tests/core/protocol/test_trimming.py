@@ -9,7 +9,7 @@ import pytest
 from penstock import KEEP_ALL, MaxAge, MaxLen, Retention
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.trimming import trim
+from penstock._core.protocol.trimming import trim_arguments
 
 NOW = 1_700_000_000_000
 
@@ -29,9 +29,9 @@ NOW = 1_700_000_000_000
 def test_retention_is_translated_into_arguments_of_xadd(
     retention: Retention | None, words: Command
 ) -> None:
-    assert trim(retention, NOW) == words
+    assert trim_arguments(retention, NOW) == words
 
 
 def test_the_retention_arguments_precede_the_id() -> None:
-    words = commands.xadd(b"s", (b"msg", b"a"), "5-*", trim(MaxLen(5), NOW))
+    words = commands.xadd(b"s", (b"msg", b"a"), "5-*", trim_arguments(MaxLen(5), NOW))
     assert words == (b"XADD", b"s", b"MAXLEN", b"~", 5, "5-*", b"msg", b"a")

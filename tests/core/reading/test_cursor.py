@@ -318,20 +318,20 @@ def test_a_removed_shard_is_not_read_any_more() -> None:
 
 def test_ids_not_above_the_highest_one_read_are_a_redelivery() -> None:
     cursor = Cursor([(A, b"0-0")], group=True, recover=False)
-    assert not receive(cursor, A, "5-0", "9-0").again
-    assert not receive(cursor, A, "10-0").again, "ids are numbers"
+    assert not receive(cursor, A, "5-0", "9-0").rewound
+    assert not receive(cursor, A, "10-0").rewound, "ids are numbers"
     position = receive(cursor, A, "9-0", "11-0")
-    assert position.again
+    assert position.rewound
     assert str(position.highest) == "11-0"
-    assert receive(cursor, A, "11-0").again
-    assert not receive(cursor, A, "11-1").again
+    assert receive(cursor, A, "11-0").rewound
+    assert not receive(cursor, A, "11-1").rewound
 
 
 def test_each_shard_is_rewound_separately() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=False)
     receive(cursor, A, "5-0")
-    assert not receive(cursor, B, "4-0").again
-    assert receive(cursor, A, "4-0").again
+    assert not receive(cursor, B, "4-0").rewound
+    assert receive(cursor, A, "4-0").rewound
 
 
 def test_a_reported_rewind_is_forgotten_when_it_is_over() -> None:
@@ -353,7 +353,7 @@ def test_a_restarted_shard_does_not_report_a_rewind() -> None:
     position.restart(b"2-0")
     assert (position.after, position.floor) == (b"2-0", b"2-0")
     position = receive(cursor, A, "3-0")
-    assert position.again
+    assert position.rewound
     assert position.rewind_reported
 
 
@@ -374,7 +374,7 @@ def test_a_rewind_is_detected_exactly_while_ids_are_not_above_the_highest_one(
     for first, count in reads:
         ids = range(first, first + count)
         position = receive(cursor, A, *[f"{n}-0" for n in ids])
-        assert position.again == (first <= seen)
+        assert position.rewound == (first <= seen)
         seen = max(seen, *ids)
         assert position.highest.ms == seen
 
@@ -412,10 +412,10 @@ def test_a_pending_id_above_all_known_ones_came_in_a_lost_reply() -> None:
     cursor = Cursor([(A, b"0-0")], group=True)
     [position] = cursor.positions
     assert not position.unseen(EntryId(1))  # no summary is known yet
-    position.summed_up(EntryId(5))
+    position.recovery_began(EntryId(5))
     assert position.unseen(EntryId(6))
     assert not position.unseen(EntryId(5))
-    position.summed_up(EntryId(9))  # the entries that were pending at first count
+    position.recovery_began(EntryId(9))  # the entries that were pending at first count
     assert position.unseen(EntryId(6))
     position.highest = EntryId(7)
     assert not position.unseen(EntryId(7))
@@ -440,11 +440,11 @@ def test_a_recreated_stream_is_read_from_its_beginning() -> None:
     cursor = Cursor([(A, b"0-0")], group=False)
     receive(cursor, A, "5-0", "6-0")
     position = cursor.position(A.key)
-    assert position.goes_back(b"6-0")
-    assert not position.goes_back(b"6-1")
+    assert position.redelivers(b"6-0")
+    assert not position.redelivers(b"6-1")
     position.recreated()
     assert (position.after, position.floor) == (b"0-0", b"0-0")
-    assert not position.goes_back(b"0-1")
+    assert not position.redelivers(b"0-1")
 
 
 def test_shards_whose_reply_was_lost_are_read_first() -> None:

@@ -15,14 +15,14 @@ def test_the_first_request_is_for_one_entry() -> None:
 def test_a_full_reply_doubles_the_next_request() -> None:
     size = RequestSize()
     for _ in range(3):
-        size.came(size.most, size.most)
+        size.received(size.most, size.most)
     assert size.most == 8
 
 
 def test_a_reply_that_is_not_full_changes_nothing() -> None:
     size = RequestSize(8)
-    size.came(8, 7)
-    size.came(2, 2)
+    size.received(8, 7)
+    size.received(2, 2)
     assert size.most == 8
 
 
@@ -55,7 +55,7 @@ def test_all_entries_arrive_over_connections_that_end_after_a_few_entries(
                 break
             capacity -= requested
             left -= requested
-            size.came(requested, requested)
+            size.received(requested, requested)
             arrived = True
         lost_in_a_row = 0 if arrived else lost_in_a_row + 1
         # Halving leads from 1,000 down to one within ten losses.

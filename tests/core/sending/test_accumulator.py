@@ -5,24 +5,24 @@ from math import inf
 import pytest
 
 from penstock._core.protocol import commands
-from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
+from penstock._core.sending.accumulator import Accumulator, SendBatch, SendRequest
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")
 
 
-def sending(ticket: str, size: int = 10) -> Sending[str]:
-    return Sending(SHARD, commands.xadd(b"orders", (b"msg", b"")), size, ticket)
+def request(ticket: str, size: int = 10) -> SendRequest[str]:
+    return SendRequest(SHARD, commands.xadd(b"orders", (b"msg", b"")), size, ticket)
 
 
 def filled(*tickets: str, size: int = 10) -> Accumulator[str]:
     accumulator = Accumulator[str](max_messages=100, max_bytes=10_000)
     for ticket in tickets:
-        accumulator.add(sending(ticket, size))
+        accumulator.add(request(ticket, size))
     return accumulator
 
 
-def tickets(batch: list[Sending[str]]) -> str:
+def tickets(batch: list[SendRequest[str]]) -> str:
     return "".join(one.ticket for one in batch)
 
 
@@ -82,18 +82,18 @@ def test_abandoning_removes_waiting_messages_and_keeps_those_in_flight() -> None
 
 def test_the_numbers_of_messages_and_bytes_bound_what_fits() -> None:
     accumulator = Accumulator[str](max_messages=3, max_bytes=100)
-    accumulator.add(sending("a", 40))
+    accumulator.add(request("a", 40))
     assert accumulator.fits(60)
     assert not accumulator.fits(61)
-    accumulator.add(sending("b", 0))
+    accumulator.add(request("b", 0))
     assert accumulator.fits(60)
-    accumulator.add(sending("c", 0))
+    accumulator.add(request("c", 0))
     assert not accumulator.fits(0)
 
 
 def test_messages_in_flight_count_against_the_bounds() -> None:
     accumulator = Accumulator[str](max_messages=1, max_bytes=100)
-    accumulator.add(sending("a"))
+    accumulator.add(request("a"))
     accumulator.batch(1)
     assert not accumulator.fits(1)
     accumulator.answered()
@@ -103,7 +103,7 @@ def test_messages_in_flight_count_against_the_bounds() -> None:
 def test_a_message_larger_than_the_bounds_fits_alone() -> None:
     accumulator = Accumulator[str](max_messages=3, max_bytes=100)
     assert accumulator.fits(1000)
-    accumulator.add(sending("a", 1000))
+    accumulator.add(request("a", 1000))
     assert not accumulator.fits(0)
     accumulator.batch(1)
     accumulator.answered()
@@ -114,7 +114,7 @@ def test_a_hurry_is_over_when_all_messages_that_waited_then_are_taken() -> None:
     accumulator = filled(*"abc")
     assert not accumulator.urgent
     accumulator.hurry()
-    accumulator.add(sending("d"))
+    accumulator.add(request("d"))
     accumulator.batch(2)
     assert accumulator.urgent
     accumulator.batch(1)
@@ -125,8 +125,8 @@ def test_a_hurry_is_over_when_all_messages_that_waited_then_are_taken() -> None:
     assert not accumulator.urgent
 
 
-def with_deadline(ticket: str, deadline: float) -> Sending[str]:
-    return Sending(SHARD, (), 10, ticket, deadline)
+def with_deadline(ticket: str, deadline: float) -> SendRequest[str]:
+    return SendRequest(SHARD, (), 10, ticket, deadline)
 
 
 def test_an_overdue_message_leaves_if_it_was_not_written() -> None:
@@ -168,7 +168,7 @@ def test_an_overdue_message_in_flight_leaves_the_others_waiting() -> None:
 
 
 def test_messages_are_compared_by_identity() -> None:
-    assert sending("a") != sending("a")
+    assert request("a") != request("a")
 
 
 def test_messages_in_flight_are_written_again_before_waiting_ones() -> None:

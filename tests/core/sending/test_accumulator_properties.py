@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from penstock._core.protocol import commands
-from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
+from penstock._core.sending.accumulator import Accumulator, SendBatch, SendRequest
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")
@@ -77,11 +77,11 @@ class AccumulatorMachine(RuleBasedStateMachine):
         )
         if fits:
             command = commands.xadd(b"orders", (b"msg", b""))
-            sending = Sending(SHARD, command, size, self.number, deadline)
+            request = SendRequest(SHARD, command, size, self.number, deadline)
             self.sizes.append(size)
             self.deadlines.append(deadline)
             self.waiting.append(self.number)
-            assert self.accumulator.add(sending) == len(self.waiting)
+            assert self.accumulator.add(request) == len(self.waiting)
             self.number += 1
 
     @precondition(lambda self: (self.waiting or self.to_rewrite) and not self.refused)
@@ -89,7 +89,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
     def batch(self, *, limit: int, now: float) -> None:
         batch = self.accumulator.batch(limit)
         batch.written = min(batch.written, now)
-        taken = [sending.ticket for sending in batch]
+        taken = [request.ticket for request in batch]
         if self.to_rewrite:
             assert taken == self.to_rewrite.pop(0)
         else:
@@ -135,7 +135,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.to_rewrite)
     @rule(since=st.sampled_from([1.5, 2.5]))
     def expire(self, *, since: float) -> None:
-        written = [batch.written for batch in self.accumulator._again]
+        written = [batch.written for batch in self.accumulator._to_resend]
         pairs = list(zip(self.to_rewrite, written, strict=True))
         self.to_rewrite = [batch for batch, when in pairs if when >= since]
         removed = [n for batch, when in pairs if when < since for n in batch]
@@ -149,9 +149,11 @@ class AccumulatorMachine(RuleBasedStateMachine):
         removed = [number for batch in written for number in batch]
         self._check_reported(self.accumulator.lost(), removed)
 
-    def _check_reported(self, reported: list[Sending[int]], removed: list[int]) -> None:
+    def _check_reported(
+        self, reported: list[SendRequest[int]], removed: list[int]
+    ) -> None:
         expected = [number for number in removed if number not in self.given_up]
-        assert [sending.ticket for sending in reported] == expected
+        assert [request.ticket for request in reported] == expected
         self.left += removed
 
     @precondition(lambda self: len(self.waiting) > 6)
@@ -168,8 +170,8 @@ class AccumulatorMachine(RuleBasedStateMachine):
         in_flight = [n for batch in written for n in batch]
         unanswered = [n for n in in_flight if self.deadlines[n] <= now]
         self.waiting = [n for n in self.waiting if n not in late]
-        unwritten, unanswered_sendings = self.accumulator.overdue(now)
-        assert [sending.ticket for sending in unanswered_sendings] == unanswered
+        unwritten, unanswered_requests = self.accumulator.overdue(now)
+        assert [request.ticket for request in unanswered_requests] == unanswered
         for number in unanswered:
             self.deadlines[number] = inf
             self.given_up.add(number)
@@ -177,8 +179,8 @@ class AccumulatorMachine(RuleBasedStateMachine):
             self._remove_given_up()
         self._leave(unwritten, late)
 
-    def _leave(self, removed: list[Sending[int]], expected: list[int]) -> None:
-        assert [sending.ticket for sending in removed] == expected
+    def _leave(self, removed: list[SendRequest[int]], expected: list[int]) -> None:
+        assert [request.ticket for request in removed] == expected
         self.left += expected
 
     @invariant()

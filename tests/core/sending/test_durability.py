@@ -6,7 +6,7 @@ import pytest
 
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.sending import durability
-from penstock._core.sending.accumulator import Durability, Sending
+from penstock._core.sending.accumulator import Durability, SendRequest
 from penstock.errors import NotDurable
 from penstock.message import Receipt, Shard
 
@@ -14,18 +14,18 @@ SHARD = Shard("orders", 0, b"orders")
 RECEIPT = Receipt("orders", 0, b"1-1")
 
 
-def sending(asks: Durability | None, deadline: float = inf) -> Sending[None]:
-    return Sending(SHARD, (), 10, None, deadline, asks)
+def request(asks: Durability | None, deadline: float = inf) -> SendRequest[None]:
+    return SendRequest(SHARD, (), 10, None, deadline, asks)
 
 
 def test_one_wait_serves_all_messages_that_ask_for_the_same() -> None:
     one, aof = Durability(1, False, None), Durability(2, True, None)  # noqa: FBT003
-    batch = [sending(one), sending(None), sending(one), sending(aof)]
+    batch = [request(one), request(None), request(one), request(aof)]
     first, second = durability.waits(batch, now=100, longest=5)
     assert first.command == (b"WAIT", 1, 5000)
     # Both have five seconds, and the first wait may take them.
     assert second.command == (b"WAITAOF", 1, 2, 1)
-    assert durability.waits([sending(None)], now=100, longest=5) == []
+    assert durability.waits([request(None)], now=100, longest=5) == []
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_one_wait_serves_all_messages_that_ask_for_the_same() -> None:
 )
 def test_a_wait_leaves_time_for_its_reply(left: float, ms: int) -> None:
     one = Durability(1, False, left)  # noqa: FBT003
-    batch = [sending(one, 1000 + left), sending(one, 2000)]
+    batch = [request(one, 1000 + left), request(one, 2000)]
     [wait] = durability.waits(batch, now=1000, longest=5)
     assert abs(wait.ms - ms) <= 1
 
 
 def test_the_shortest_wait_comes_first_and_counts_against_the_others() -> None:
     long, short = Durability(1, False, 4), Durability(1, False, 1)  # noqa: FBT003
-    waits = durability.waits([sending(long, 4), sending(short, 1)], now=0, longest=5)
+    waits = durability.waits([request(long, 4), request(short, 1)], now=0, longest=5)
     assert waits == [(short, 800), (long, 2400)]
 
 

@@ -7,7 +7,7 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.sending import idempotence
-from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
+from penstock._core.sending.accumulator import Accumulator, SendBatch, SendRequest
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
 from penstock.message import Shard
 
@@ -15,14 +15,14 @@ SHARDS = [Shard("orders", n, b"orders:%d" % n) for n in range(3)]
 LOADING = ErrorReply("LOADING the dataset in memory")
 
 
-def sending(number: int, shard: int = 0, size: int = 10) -> Sending[int]:
+def request(number: int, shard: int = 0, size: int = 10) -> SendRequest[int]:
     fields = (b"msg", b"%d" % number)
     command = commands.xadd(SHARDS[shard].key, fields)
-    return Sending(SHARDS[shard], command, size, number)
+    return SendRequest(SHARDS[shard], command, size, number)
 
 
 def batch(*shards: int) -> SendBatch[int]:
-    return SendBatch([sending(number, shard) for number, shard in enumerate(shards)])
+    return SendBatch([request(number, shard) for number, shard in enumerate(shards)])
 
 
 def facts(command: Command) -> tuple[object, ...]:
@@ -34,7 +34,7 @@ def facts(command: Command) -> tuple[object, ...]:
 
 def test_messages_of_one_shard_are_one_command_in_their_order() -> None:
     numbered = IdempotentRuns(b"me")
-    first, second = numbered.word(batch(0, 1, 0))
+    first, second = numbered.commands(batch(0, 1, 0))
     life = int(LIFE * 1000)
     words = (3, b"*", b"msg", b"0", 3, b"*", b"msg", b"2")
     note = b"{orders:0}.sent.me"
@@ -42,16 +42,16 @@ def test_messages_of_one_shard_are_one_command_in_their_order() -> None:
     note, one = b"{orders:1}.sent.me", (3, b"*", b"msg", b"1")
     assert facts(second) == (b"orders:1", note, 2, life, 1, *one)
     # The next write continues the numbers.
-    [third] = numbered.word(batch(0))
+    [third] = numbered.commands(batch(0))
     assert facts(third)[2] == 3
 
 
 def test_a_run_keeps_its_number_and_its_messages_when_it_is_written_again() -> None:
     numbered = IdempotentRuns(b"me")
     one, other = batch(0, 1), batch(0)
-    before = numbered.word(one)
-    numbered.word(other, oldest=one)
-    assert numbered.word(one, oldest=one) == before
+    before = numbered.commands(one)
+    numbered.commands(other, oldest=one)
+    assert numbered.commands(one, oldest=one) == before
 
 
 def test_the_lowest_number_that_may_be_repeated_is_that_of_the_oldest_open_run() -> (
@@ -61,12 +61,12 @@ def test_the_lowest_number_that_may_be_repeated_is_that_of_the_oldest_open_run()
     accumulator = Accumulator[int](100, 10_000)
     lows = []
     for _ in range(3):
-        accumulator.add(sending(0))
-        [command] = numbered.word(accumulator.batch(1), accumulator.oldest)
+        accumulator.add(request(0))
+        [command] = numbered.commands(accumulator.batch(1), accumulator.oldest)
         lows.append(facts(command)[4])
     accumulator.answered()
-    accumulator.add(sending(0))
-    [command] = numbered.word(accumulator.batch(1), accumulator.oldest)
+    accumulator.add(request(0))
+    [command] = numbered.commands(accumulator.batch(1), accumulator.oldest)
     assert [*lows, facts(command)[4]] == [1, 1, 1, 2]
 
 
@@ -81,15 +81,15 @@ def test_the_lowest_number_that_may_be_repeated_is_that_of_the_oldest_open_run()
 def test_messages_that_are_too_many_for_one_command_are_split_into_runs(
     sizes: list[int], lengths: list[int]
 ) -> None:
-    made = SendBatch([sending(0, size=size) for size in sizes])
-    IdempotentRuns(b"me").word(made)
-    assert [len(run.sendings) for run in made.runs] == lengths
+    made = SendBatch([request(0, size=size) for size in sizes])
+    IdempotentRuns(b"me").commands(made)
+    assert [len(run.requests) for run in made.runs] == lengths
     assert [run.number for run in made.runs] == list(range(1, len(lengths) + 1))
 
 
 def test_each_message_has_an_outcome_of_its_own() -> None:
     made = batch(0, 1, 0, 2, 0)
-    IdempotentRuns(b"me").word(made)
+    IdempotentRuns(b"me").commands(made)
     replies = [b"1-1\n!WRONGTYPE no stream\n3-1", b"2-1", LOADING]
     first, second, third, fourth, fifth = idempotence.outcomes(made, replies)
     assert (first, second, fifth) == (b"1-1", b"2-1", b"3-1")
@@ -100,21 +100,23 @@ def test_each_message_has_an_outcome_of_its_own() -> None:
 
 def test_messages_that_are_refused_temporarily_are_kept_with_their_run() -> None:
     made = batch(0, 1, 0, 2)
-    IdempotentRuns(b"me").word(made)
+    IdempotentRuns(b"me").commands(made)
     replies = [LOADING, b"!LOADING inside", ErrorReply("NOPERM no")]
-    again = idempotence.passing(made, replies)
+    again = idempotence.refused_temporarily(made, replies)
     assert [one.ticket for one in again] == [0, 2]
-    kept = idempotence.among(made, again)
+    kept = idempotence.batch_to_resend(made, again)
     assert kept == again
     assert kept.runs == made.runs[:1]
-    assert idempotence.passing(made, [b"1-1\n1-2", b"1-1", b"1-1"]) == []
+    assert idempotence.refused_temporarily(made, [b"1-1\n1-2", b"1-1", b"1-1"]) == []
 
 
-def test_without_lengthseach_message_is_refused_individually() -> None:
+def test_without_runs_each_message_is_refused_individually() -> None:
     made = batch(0, 0, 0)
-    again = idempotence.passing(made, [b"1-1", LOADING, ErrorReply("OOM no memory")])
+    again = idempotence.refused_temporarily(
+        made, [b"1-1", LOADING, ErrorReply("OOM no memory")]
+    )
     assert [one.ticket for one in again] == [1]
-    assert idempotence.among(made, again).runs == []
+    assert idempotence.batch_to_resend(made, again).runs == []
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_the_code_of_an_error_inside_a_script_is_found_in_its_text(
     text: str, code: str
 ) -> None:
     made = batch(0)
-    IdempotentRuns(b"me").word(made)
+    IdempotentRuns(b"me").commands(made)
     reply = text.encode() if text.startswith("!") else ErrorReply(text)
     [outcome] = idempotence.outcomes(made, [reply])
     assert outcome.code == code
@@ -152,4 +154,4 @@ def test_the_code_of_an_error_inside_a_script_is_found_in_its_text(
     ],
 )
 def test_a_key_beside_another_one_is_in_its_slot(key: bytes, name: bytes) -> None:
-    assert shard_keys.beside(key, b"sent") == name
+    assert shard_keys.companion(key, b"sent") == name

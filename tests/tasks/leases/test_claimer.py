@@ -12,7 +12,7 @@ from penstock._connection.address import parse
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connect import connect
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import Claimed, Pending
+from penstock._core.protocol.replies import Claimed, PendingEntry
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
@@ -33,7 +33,7 @@ def pending(batch: Sequence[Command]) -> list[Any]:
             return [Claimed(b"0-0", [raw(1), raw(2)])]
         case b"XPENDING":
             # By the server's count, the second entry has been started once.
-            return [[Pending(raw(n), b"c", 0, n)] for n in (1, 2)]
+            return [[PendingEntry(raw(n), b"c", 0, n)] for n in (1, 2)]
     return [[raw(2)]]
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorReply, Pending
+from penstock._core.protocol.replies import ErrorReply, PendingEntry
 from penstock._core.reading.cursor import Position
 from penstock._tasks.group import Membership
 from penstock._tasks.reading.seek import seek
@@ -29,7 +29,7 @@ def server(
 
     def reply(command: Command) -> Any:
         if command[0] == b"XPENDING":
-            return [Pending(raw(number), b"me", 5, 1) for number in (1, 2, 3)]
+            return [PendingEntry(raw(number), b"me", 5, 1) for number in (1, 2, 3)]
         if command[1] == b"SETID" and refused and command[2] in refused:
             return ErrorReply(refused[command[2]])
         return b"OK"

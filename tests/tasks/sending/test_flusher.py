@@ -10,7 +10,7 @@ import pytest
 
 from penstock._core.messages.shard_keys import single
 from penstock._core.protocol.commands import Command
-from penstock._core.sending.accumulator import Accumulator, Sending
+from penstock._core.sending.accumulator import Accumulator, SendRequest
 from penstock._tasks.sending.flusher import Flusher, Ticket, WriteOptions
 from penstock._tasks.wakeups import AutoResetEvent
 from support.events import Events
@@ -42,7 +42,7 @@ async def test_replies_that_arrive_before_a_connection_ends_are_processed(
     shard, command = single("s"), (b"XADD", b"s", b"*", b"msg", b"1")
     tickets: list[Ticket] = [loop.create_future() for _ in range(3)]
     for ticket in tickets:
-        accumulator.add(Sending(shard, command, 64, ticket))
+        accumulator.add(SendRequest(shard, command, 64, ticket))
     flusher = Flusher(
         ScriptedConnection(stored, requests=1).plain,
         NoServer().plain,

@@ -42,7 +42,7 @@ class PayloadReader:
         settler: Any = message._settler  # noqa: SLF001 - for a copy of the message
         theirs, ours = self._settlers
         if theirs is not settler or ours is None:
-            ours = settler.reading(self._codec)
+            ours = settler.with_codec(self._codec)
             self._settlers = settler, ours
         return Message(message._entry, ours, message._fields)  # noqa: SLF001
 

@@ -82,11 +82,11 @@ class Settler(Decoder[T]):
 
     __slots__ = (
         "_ledger",
-        "_most",
+        "_max_message_bytes",
         "_on_loop_thread",
         "_refusals",
-        "_surely",
         "_transactions",
+        "_unmeasured_size",
         "_why_no_ack",
     )
 
@@ -102,11 +102,13 @@ class Settler(Decoder[T]):
         transactions: Transactions | None = None,
     ) -> None:
         super().__init__(codec)
-        self._most = max_message_bytes
+        self._max_message_bytes = max_message_bytes
         # An entry's size may be its share of a reply of at most `SIZED_ABOVE` bytes.
         # Then only the size of that reply bounds the entry for certain. So with a lower
         # limit every entry has to be measured.
-        self._surely = max_message_bytes if max_message_bytes >= SIZED_ABOVE else 0
+        self._unmeasured_size = (
+            max_message_bytes if max_message_bytes >= SIZED_ABOVE else 0
+        )
         self._ledger = ledger
         self._refusals = refusals
         self._why_no_ack = why_no_ack
@@ -120,7 +122,7 @@ class Settler(Decoder[T]):
         progress.
         """
         fields = entry.fields
-        small = entry.size <= self._surely
+        small = entry.size <= self._unmeasured_size
         if small and self._raw and fields[0] == PAYLOAD:
             return Message(entry, self, fields, fields[1])
         try:
@@ -162,13 +164,13 @@ class Settler(Decoder[T]):
         Raises:
             DecodeError: The entry is too large.
         """
-        size = envelope.size(fields)
-        if size > self._most:
+        size, limit = envelope.size(fields), self._max_message_bytes
+        if size > limit:
             raise undecodable(
-                entry, f"its {size} bytes are more than max_message_bytes={self._most}"
+                entry, f"its {size} bytes are more than max_message_bytes={limit}"
             )
 
-    def reading(self, codec: Codec[Any] | None) -> Settler[Any]:
+    def with_codec(self, codec: Codec[Any] | None) -> Settler[Any]:
         """Return a settler of the same consumer that uses another codec."""
         settler: Settler[Any] = copy(self)
         Decoder.__init__(settler, codec)
@@ -233,8 +235,9 @@ class Settler(Decoder[T]):
             raise UsageError(self._why_no_ack)
         if not self._on_loop_thread():
             raise UsageError(
-                f"{call} was called in another thread than the consumer's; use "
-                f"loop.call_soon_threadsafe, or a handler that is no async function"
+                f"{call} was called outside the consumer's thread; use "
+                f"loop.call_soon_threadsafe, or a handler that is not an async "
+                f"function"
             )
 
     def lost(self, entry: Entry) -> bool:

@@ -13,13 +13,13 @@ from penstock.errors import ConfigurationError
 from penstock.message import Message
 
 __all__ = [
-    "UNSAID",
-    "Wants",
-    "agreed",
+    "UNSPECIFIED",
+    "HandlerArgument",
+    "argument_of",
     "check_handler",
     "is_async",
     "name_of",
-    "wants",
+    "payload_type",
 ]
 
 _MESSAGE: Final = {"message", "msg"}
@@ -30,16 +30,16 @@ _WRITE_BATCH: Final = "write `async def handle(messages: list[Message[Order]])`"
 _WRITE_ANY: Final = "write `async def handle(message: Message)`"
 
 
-UNSAID: Final[Any] = object()
+UNSPECIFIED: Final[Any] = object()
 """The payload type of a handler that does not name one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wants:
+class HandlerArgument:
     """The argument that a handler takes.
 
     Attributes:
-        payload: The payload's type; `UNSAID` if the handler does not name one.
+        payload: The payload's type; `UNSPECIFIED` if the handler does not name one.
         whole: Whether the handler takes the message, instead of just its payload.
         batch: Whether the handler takes a list of them.
     """
@@ -67,7 +67,9 @@ def is_async(handler: Callable[..., object]) -> bool:
     )
 
 
-def wants(handler: Callable[..., object], *, batch: bool = False) -> Wants:
+def argument_of(
+    handler: Callable[..., object], *, batch: bool = False
+) -> HandlerArgument:
     """Return the argument that a handler takes.
 
     Args:
@@ -80,7 +82,7 @@ def wants(handler: Callable[..., object], *, batch: bool = False) -> Wants:
     parameter = _only_parameter(handler, _WRITE_BATCH if batch else _WRITE)
     if parameter.annotation is parameter.empty:
         names = _MESSAGES if batch else _MESSAGE
-        return Wants(UNSAID, parameter.name in names, batch)
+        return HandlerArgument(UNSPECIFIED, parameter.name in names, batch)
     annotation = _resolved(handler, parameter)
     return _of_batch(parameter.name, annotation) if batch else _of_one(annotation)
 
@@ -111,7 +113,7 @@ def _check_one_argument(handler: Callable[..., object]) -> None:
         signature.bind(None)
     except TypeError as error:
         raise ConfigurationError(
-            f"it is called with one argument, and its parameters don't allow that "
+            f"it is called with one argument, but its parameters don't allow that "
             f"({error}); {_WRITE_ANY}"
         ) from None
 
@@ -119,17 +121,19 @@ def _check_one_argument(handler: Callable[..., object]) -> None:
 def _check_kind(handler: Callable[..., object], write: str) -> None:
     """Check that a handler is callable, and that a call runs it."""
     if not callable(handler):
-        raise ConfigurationError(f"it is no function and can't be called; {write}")
+        raise ConfigurationError(f"it is not a function and can't be called; {write}")
     while isinstance(handler, functools.partial):
         handler = handler.func
     if inspect.isclass(handler):
         raise ConfigurationError(
-            f"it is no function but a class, and calling that handles nothing; {write}"
+            f"it is a class, and calling a class handles nothing; {write}"
         )
-    for asked in (handler, getattr(handler, "__call__", None)):  # noqa: B004
-        if inspect.isasyncgenfunction(asked) or inspect.isgeneratorfunction(asked):
+    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(
+            function
+        ):
             raise ConfigurationError(
-                f"it is a generator, and calling one handles nothing; leave out "
+                f"it is a generator, and calling a generator handles nothing; remove "
                 f"`yield`: {write}"
             )
 
@@ -140,7 +144,7 @@ def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Param
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError):
         raise ConfigurationError(
-            f"Python doesn't know its parameters; wrap it: {write}"
+            f"its parameters can't be inspected; wrap it in a function: {write}"
         ) from None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, _EITHER)]
     named = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
@@ -148,7 +152,7 @@ def _only_parameter(handler: Callable[..., object], write: str) -> inspect.Param
         raise ConfigurationError(f"it takes no message; {write}")
     if named or any(p.default is p.empty for p in positional[1:]):
         raise ConfigurationError(
-            f"it needs more than one parameter, and is called with one; {write}"
+            f"it needs more than one argument, but is called with one; {write}"
         )
     return positional[0]
 
@@ -177,15 +181,15 @@ def _resolved(handler: Callable[..., object], parameter: inspect.Parameter) -> A
         ) from error
 
 
-def _message_of(annotation: Any) -> Wants | None:
+def _message_of(annotation: Any) -> HandlerArgument | None:
     """Return what an annotation asks for, if it is a message; else None."""
     if get_origin(annotation) is Annotated:
         inner = _message_of(annotation.__origin__)
-        return inner and Wants(inner.payload, whole=True)
+        return inner and HandlerArgument(inner.payload, whole=True)
     if annotation is Message:
-        return Wants(UNSAID, whole=True)
+        return HandlerArgument(UNSPECIFIED, whole=True)
     if get_origin(annotation) is Message:
-        return Wants(get_args(annotation)[0], whole=True)
+        return HandlerArgument(get_args(annotation)[0], whole=True)
     return None
 
 
@@ -194,60 +198,67 @@ def _item_of(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) in _LISTS else None
 
 
-def _of_one(annotation: Any) -> Wants:
+def _of_one(annotation: Any) -> HandlerArgument:
     item = _item_of(annotation)
     if item is not None and _message_of(item) is not None:
         raise ConfigurationError(
-            f"it takes a list of messages, and is called with one; give batch=, or "
-            f"{_WRITE}"
+            f"it takes a list of messages, but is called with one message; pass "
+            f"batch=, or {_WRITE}"
         )
-    return _message_of(annotation) or Wants(annotation, whole=False)
+    return _message_of(annotation) or HandlerArgument(annotation, whole=False)
 
 
-def _of_batch(name: str, annotation: Any) -> Wants:
+def _of_batch(name: str, annotation: Any) -> HandlerArgument:
     if annotation is list:
-        return Wants(UNSAID, name in _MESSAGES, batch=True)
+        return HandlerArgument(UNSPECIFIED, name in _MESSAGES, batch=True)
     item = _item_of(annotation)
     if item is None:
-        raise ConfigurationError(f"with batch= it is given a list; {_WRITE_BATCH}")
+        raise ConfigurationError(
+            f"with batch= it is called with a list; {_WRITE_BATCH}"
+        )
     found = _message_of(item)
     payload = item if found is None else found.payload
-    return Wants(payload, found is not None, batch=True)
+    return HandlerArgument(payload, found is not None, batch=True)
 
 
-def agreed(said: Any, payload: Any) -> Any:
+def payload_type(annotated: Any, payload: Any) -> Any:
     """Return the payload's type: the named one, if the annotation allows it.
 
     Args:
-        said: The type of the annotation, or `UNSAID`.
-        payload: The type of `payload=`, or `UNSAID`.
+        annotated: The type of the annotation, or `UNSPECIFIED`.
+        payload: The type of `payload=`, or `UNSPECIFIED`.
 
     Raises:
         ConfigurationError: The two types contradict each other.
     """
-    if payload is UNSAID:
-        return bytes if said is UNSAID else said
-    if said is UNSAID or _covers(said, payload):
+    if payload is UNSPECIFIED:
+        return bytes if annotated is UNSPECIFIED else annotated
+    if annotated is UNSPECIFIED or _covers(annotated, payload):
         return payload
     raise ConfigurationError(
-        f"its annotation says {_shown(said)}, and payload={_shown(payload)} is "
-        f"something else; leave payload= out, or annotate the parameter with it"
+        f"its annotation {_shown(annotated)} does not match "
+        f"payload={_shown(payload)}; leave payload= out, or annotate the parameter "
+        f"with the same type"
     )
 
 
-def _covers(said: Any, payload: Any) -> bool:
-    if said in (Any, object, payload):
+def _covers(annotated: Any, payload: Any) -> bool:
+    if annotated in (Any, object, payload):
         return True
-    if get_origin(said) is Annotated:
-        return _covers(said.__origin__, payload)
-    if get_origin(said) in (Union, types.UnionType):
-        return any(_covers(member, payload) for member in get_args(said))
-    return inspect.isclass(said) and inspect.isclass(payload) and _below(payload, said)
+    if get_origin(annotated) is Annotated:
+        return _covers(annotated.__origin__, payload)
+    if get_origin(annotated) in (Union, types.UnionType):
+        return any(_covers(member, payload) for member in get_args(annotated))
+    return (
+        inspect.isclass(annotated)
+        and inspect.isclass(payload)
+        and _below(payload, annotated)
+    )
 
 
-def _below(payload: type, said: type) -> bool:
+def _below(payload: type, annotated: type) -> bool:
     try:
-        return issubclass(payload, said)
+        return issubclass(payload, annotated)
     except TypeError:  # a protocol that does not support issubclass
         return False
 

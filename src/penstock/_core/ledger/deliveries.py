@@ -1,7 +1,7 @@
 """Deliveries: new entries, recovered and claimed ones, and entries delivered again.
 
 The ledger has an id once. Another delivery of it is no news if it comes from recovery
-or from a claim. If the group was set back, it replaces the first one.
+or from a claim. If the group was rewound, it replaces the first one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from penstock._core.ledger.entry import (
     move,
 )
 from penstock._core.ledger.flow_control import FlowControl
-from penstock._core.ledger.limits import Limits, Signals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.pending_acks import PendingAcks
 from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock._core.ledger.removals import Removals
@@ -39,7 +39,7 @@ __all__ = ["Deliveries"]
 
 _NO_ORDER: Final = Ordering.NONE
 # Without a bound on attempts: starts after which a possible poison message runs alone.
-_TRIES: Final = 4
+_PROBE_AFTER: Final = 4
 
 
 class Deliveries:
@@ -62,13 +62,13 @@ class Deliveries:
         "_deleted",
         "_flow",
         "_limits",
+        "_probe_after",
         "_queue",
         "_ready_queue",
         "_removals",
         "_shards",
         "_signals",
-        "_swept",
-        "_tries",
+        "_unsettled_removed_at",
     )
 
     def __init__(
@@ -80,8 +80,8 @@ class Deliveries:
         flow: FlowControl,
         acks: PendingAcks,
         removals: Removals,
-        limits: Limits,
-        signals: Signals,
+        limits: LedgerLimits,
+        signals: LedgerSignals,
     ) -> None:
         self._shards = shards
         self._counters = counters
@@ -95,9 +95,9 @@ class Deliveries:
         # Starts after which a possible poison message runs alone: its next attempt is
         # the last one allowed.
         most = limits.max_attempts
-        self._tries = _TRIES if most is None else max(1, most - 1)
+        self._probe_after = _PROBE_AFTER if most is None else max(1, most - 1)
         # When unsettled entries whose lease is over were last removed.
-        self._swept = 0.0
+        self._unsettled_removed_at = 0.0
         # Pending entries that are deleted, and were not reported yet.
         self._deleted: dict[Shard, list[bytes]] = {}
 
@@ -113,24 +113,24 @@ class Deliveries:
         """Record what a read of new entries has brought.
 
         An id that the ledger has already is not recorded twice, unless the group was
-        set back.
+        rewound.
 
         Args:
             shard: Where the entries are from.
             entries: The entries as the server sent them.
             now: The time.
             size: Bytes of their part of the reply.
-            rewound: Whether the group was set back to them, so that entries which the
+            rewound: Whether the group was rewound to them, so that entries which the
                 ledger has are handed out again.
 
         Returns:
             How many entries can be taken.
         """
         state = self._shards.of(shard)
-        if not self._limits.acks:
+        if not self._limits.acknowledges:
             return self._queue_untracked(state, entries, now, size)
-        if now - self._swept > self._limits.lease / 3:
-            self._swept = now
+        if now - self._unsettled_removed_at > self._limits.lease / 3:
+            self._unsettled_removed_at = now
             self._shards.forget_unsettled(now - self._limits.lease)
         known, queue, ready_queue = state.entries, self._queue, self._ready_queue
         unordered, running = ready_queue.order is _NO_ORDER, state.still_running
@@ -139,7 +139,7 @@ class Deliveries:
         number = sizes = 0
         for id_, fields in _without_acknowledged(state, entries):
             if id_ in known:
-                if not self._is_news(known[id_], claimed=False, rewound=rewound):
+                if not self._is_replaced(known[id_], claimed=False, rewound=rewound):
                     continue
                 # Removed first, so that the entries stay in the order of reading.
                 del known[id_]
@@ -192,7 +192,7 @@ class Deliveries:
         known, number, size = state.entries, 0, 0
         for id_, fields in _without_acknowledged(state, entries):
             if id_ in known:
-                if not self._is_news(known[id_], claimed=claimed, rewound=False):
+                if not self._is_replaced(known[id_], claimed=claimed, rewound=False):
                     continue
                 del known[id_]
             if not fields:
@@ -227,7 +227,7 @@ class Deliveries:
         begin = TO_COUNT if running or count else QUEUED
         entry = Entry(state, id_, fields, size, starts + 1, now, begin)
         entry.suspected = bool(count) and not running
-        entry.probe = entry.suspected and starts >= self._tries
+        entry.probe = entry.suspected and starts >= self._probe_after
         state.entries[id_] = entry
         self._ready_queue.add(entry)
         return entry
@@ -304,7 +304,7 @@ class Deliveries:
                 self._ready_queue.add(entry)
         return self._recorded(len(made), size)
 
-    def _is_news(self, entry: Entry, *, claimed: bool, rewound: bool) -> bool:
+    def _is_replaced(self, entry: Entry, *, claimed: bool, rewound: bool) -> bool:
         """Return whether another delivery of an entry replaces it."""
         state = entry.shard_state
         match entry.state:

@@ -72,14 +72,14 @@ class FailedAttempt(Struct, frozen=True):
 
     Attributes:
         reason: The reason, in words.
-        again: Whether the entry may be tried again.
+        retry: Whether the entry may be tried again.
         delay: Seconds until the next attempt, if the handler has chosen them.
         error: The exception's type; empty without one.
         traceback: Its traceback, cut; empty without one.
     """
 
     reason: str
-    again: bool
+    retry: bool
     delay: float | None = None
     error: str = ""
     traceback: str = ""
@@ -108,7 +108,7 @@ def decide(
         ConfigurationError: The user's backoff function returned no duration.
     """
     most = retry.max_attempts
-    if failure.again and (most is None or attempt < most):
+    if failure.retry and (most is None or attempt < most):
         delay = failure.delay
         if delay is None:
             delay = retry.delay(attempt, chance)

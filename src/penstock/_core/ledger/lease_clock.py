@@ -57,14 +57,14 @@ class LeaseClock:
         shards: The states of the shards.
         ready_queue: The entries that wait.
         lease: Seconds for which an entry without an outcome is this consumer's.
-        acks: Whether there are leases at all.
+        acknowledges: Whether there are leases at all.
 
     Attributes:
         terms: The times that follow from the length of the lease.
     """
 
     __slots__ = (
-        "_acks",
+        "_acknowledges",
         "_lease",
         "_ready_queue",
         "_shards",
@@ -77,13 +77,13 @@ class LeaseClock:
         ready_queue: ReadyQueue,
         lease: float,
         *,
-        acks: bool,
+        acknowledges: bool,
     ) -> None:
         self._shards = shards
         self._ready_queue = ready_queue
         self._lease = lease
         self.terms = LeaseTerms(lease)
-        self._acks = acks
+        self._acknowledges = acknowledges
 
     def to_renew(self, now: float) -> list[LeaseRenewal]:
         """List the entries that have used up a third of their lease or more.
@@ -151,7 +151,7 @@ class LeaseClock:
 
     def ended(self, now: float) -> float:
         """Return the time before which a lease that has not been renewed has ended."""
-        return now - self._lease if self._acks else -inf
+        return now - self._lease if self._acknowledges else -inf
 
     def overdue(self, now: float) -> bool:
         """Return whether the entry to be taken next may belong to another consumer.
@@ -159,7 +159,7 @@ class LeaseClock:
         So it is after this process stood still for a whole lease. Then leases have to
         be renewed first.
         """
-        if not self._acks:
+        if not self._acknowledges:
             return False
         end = now - self._lease
         queues = (self._ready_queue.ready, self._ready_queue.suspects)
@@ -167,7 +167,7 @@ class LeaseClock:
 
     def left(self, entry: Entry, now: float) -> float:
         """Return the seconds until others may claim an entry, if nobody renews it."""
-        if not self._acks:
+        if not self._acknowledges:
             return inf
         if entry.state in WITH_HANDLER or entry.state is UNSETTLED:
             return max(0.0, entry.leased_at + self._lease - now)

@@ -9,7 +9,7 @@ with the handler and not with the outcome: the capacity that it takes
 The parts of the ledger do the rest, and callers name them: `deliveries`, `removals`,
 `retries`, `acks`, `leases`, `flow`, `work` and `shards`.
 
-The ledger is synchronous. It calls out by `Signals` only.
+The ledger is synchronous. It calls out by `LedgerSignals` only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from penstock._core.ledger.entry import Entry, ShardStates, move
 from penstock._core.ledger.failure_policy import Disposition
 from penstock._core.ledger.flow_control import FlowControl
 from penstock._core.ledger.lease_clock import LeaseClock, LeaseRenewal
-from penstock._core.ledger.limits import Limits, Signals
+from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
 from penstock._core.ledger.pending_acks import AckBatch, PendingAcks
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.ready_queue import ReadyQueue
@@ -77,7 +77,7 @@ class Ledger:
     """
 
     __slots__ = (
-        "_acks_at_all",
+        "_acknowledges",
         "_on_ready",
         "_queue",
         "_ready_queue",
@@ -95,9 +95,9 @@ class Ledger:
     )
 
     def __init__(
-        self, window: PrefetchWindow, limits: Limits, signals: Signals
+        self, window: PrefetchWindow, limits: LedgerLimits, signals: LedgerSignals
     ) -> None:
-        self._acks_at_all = limits.acks
+        self._acknowledges = limits.acknowledges
         self._on_ready = signals.on_ready
         self._ready_queue = queue = ReadyQueue(strict=limits.strict)
         # Entries that a worker may take now, in order.
@@ -107,7 +107,9 @@ class Ledger:
 
         self.counters = counters = Counters()
         self.shards = shards = ShardStates()
-        self.leases = LeaseClock(shards, queue, limits.lease, acks=limits.acks)
+        self.leases = LeaseClock(
+            shards, queue, limits.lease, acknowledges=limits.acknowledges
+        )
         self.acks = acks = PendingAcks(
             shards, counters, limits.max_pending, signals.on_outcomes
         )
@@ -173,7 +175,7 @@ class Ledger:
     @property
     def untracked(self) -> int:
         """How many entries handlers have that are not acknowledged."""
-        if self._acks_at_all:
+        if self._acknowledges:
             return 0
         return self.flow.held - self.flow.takeable - self._ready_queue.behind
 
@@ -190,7 +192,7 @@ class Ledger:
             self._queue.extend(state.deferred.values())
             state.deferred.clear()
         entries = list(self.shards.entries())
-        if not self._acks_at_all:
+        if not self._acknowledges:
             # No entry is tracked, and ids only rise.
             waiting = self._ready_queue.waiting()
             entries = sorted(waiting, key=lambda e: EntryId.parse(e.id))
@@ -285,7 +287,7 @@ class Ledger:
         if entry.state is not RUNNING or entry.lane is not None:
             self.finish(entry, ack=True)
             return
-        if not self._acks_at_all:
+        if not self._acknowledges:
             self.finish(entry, ack=True)
             return
         flow = self.flow
@@ -311,9 +313,9 @@ class Ledger:
         flow.held -= 1
         flow.size -= entry.size
         if entry.state is RUNNING:
-            if ack and self._acks_at_all:
+            if ack and self._acknowledges:
                 self.acks.settle(entry, ACK)
-            elif not self._acks_at_all:
+            elif not self._acknowledges:
                 entry.fields = ()
                 entry.state = FINISHED
                 self.counters.acked += 1
@@ -398,7 +400,7 @@ class Ledger:
         Returns:
             The ids of entries whose outcome is not sent.
         """
-        return self.removals.stream_recreated(shard) if self._acks_at_all else []
+        return self.removals.stream_recreated(shard) if self._acknowledges else []
 
     # -- questions -----------------------------------------------------------------
 
@@ -413,7 +415,7 @@ class Ledger:
             settled: Whether sending an acknowledgement is something to do.
         """
         state = self.shards.of(shard)
-        if not self._acks_at_all:
+        if not self._acknowledges:
             waiting = (e for e in self._ready_queue.waiting() if e.shard_state is state)
             return any(EntryId.parse(entry.id) <= mark for entry in waiting)
         return any(

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from penstock._core.ledger.entry import Entry
 
-__all__ = ["Limits", "Signals"]
+__all__ = ["LedgerLimits", "LedgerSignals"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class LedgerLimits:
     """What bounds a ledger.
 
     Attributes:
@@ -22,7 +22,7 @@ class Limits:
         max_attempts: Attempts after which an entry is not tried again; None for no
             bound.
         lease: Seconds for which an entry without an outcome is this consumer's.
-        acks: Whether entries are acknowledged (not in REALTIME).
+        acknowledges: Whether entries are acknowledged (not in REALTIME).
         strict: Whether no entry may pass a possible poison message while those are
             held.
     """
@@ -31,12 +31,12 @@ class Limits:
     max_uncommitted: int | None = None
     max_attempts: int | None = None
     lease: float
-    acks: bool
+    acknowledges: bool
     strict: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signals:
+class LedgerSignals:
     """Whom a ledger wakes. All but `on_exhausted` may only wake a task.
 
     Attributes:

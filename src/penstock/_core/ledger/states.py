@@ -19,7 +19,7 @@ outcome. These are the states, and the events between them:
   state of entries that another consumer or an earlier process had, of retries, and of
   entries that were taken and did not run.
 - REDELIVERED: waits like QUEUED, but a handler of this process is still running an
-  earlier delivery of it, because the group was set back. It is not taken until that
+  earlier delivery of it, because the group was rewound. It is not taken until that
   handler has finished, whose outcome no longer counts (LOST).
 - RUNNING: a handler has it.
 - FAILED: a handler has it and it was nacked or rejected. Its `disposition` says what

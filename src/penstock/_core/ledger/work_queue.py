@@ -7,7 +7,7 @@ from math import inf
 from penstock._core.ledger.entry import Entry, illegal, move
 from penstock._core.ledger.flow_control import FlowControl
 from penstock._core.ledger.lease_clock import LeaseClock
-from penstock._core.ledger.limits import Limits
+from penstock._core.ledger.limits import LedgerLimits
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.ledger.ready_queue import ReadyQueue
 from penstock._core.ledger.states import (
@@ -39,13 +39,13 @@ class WorkQueue:
     """
 
     __slots__ = (
-        "_acks",
+        "_acknowledges",
         "_ended",
         "_flow",
         "_leases",
-        "_once",
         "_queue",
         "_ready_queue",
+        "_single_attempt",
         "_window",
         "counts_starts",
     )
@@ -56,7 +56,7 @@ class WorkQueue:
         flow: FlowControl,
         leases: LeaseClock,
         window: PrefetchWindow,
-        limits: Limits,
+        limits: LedgerLimits,
     ) -> None:
         self._ready_queue = ready_queue
         # Entries that a worker may take now, in order.
@@ -64,9 +64,9 @@ class WorkQueue:
         self._flow = flow
         self._leases = leases
         self._window = window
-        self._acks = limits.acks
+        self._acknowledges = limits.acknowledges
         # Whether there is one attempt only, so that its start must never be forgotten.
-        self._once = limits.max_attempts == 1
+        self._single_attempt = limits.max_attempts == 1
         # Leases that began by then have ended, as of this turn.
         self._ended = -inf
         self.counts_starts = False
@@ -83,7 +83,9 @@ class WorkQueue:
         ours depends on the time. Both would cost too much for each message.
         """
         self._ended = self._leases.ended(now)
-        self.counts_starts = self._acks and (self._once or self._window.slow)
+        self.counts_starts = self._acknowledges and (
+            self._single_attempt or self._window.slow
+        )
 
     @property
     def next_is_counted(self) -> bool:

@@ -45,7 +45,7 @@ def reason(error: BaseException, kind: Any) -> str:
     if isinstance(error, PayloadError):
         return printable(str(error))
     if isinstance(error, UnicodeDecodeError):
-        return f"it is no text in UTF-8: {error.reason} (byte {error.start})"
+        return f"it is not valid UTF-8: {error.reason} (byte {error.start})"
     if isinstance(error, msgspec.DecodeError):
         return printable(_of_msgspec(error, kind))
     # The exception's text may quote the payload.
@@ -57,18 +57,18 @@ def _of_msgspec(error: msgspec.DecodeError, kind: Any) -> str:
     if cause is not None:
         # An exception from a `__post_init__`. The text begins with that exception's
         # own.
-        path = _ONLY_PATH.fullmatch(text.removeprefix(str(cause)))
-        return f"the type raised {type(cause).__name__}{_told(path)}"
+        match = _ONLY_PATH.fullmatch(text.removeprefix(str(cause)))
+        return f"the type raised {type(cause).__name__}{_path_of(match)}"
     if value := _VALUE.fullmatch(text):
-        return f"{value['what']}{_told(value)}"
+        return f"{value['what']}{_path_of(value)}"
     if name := _NAME.fullmatch(text):
-        told = _told(name)
-        known = set(_STEP.findall(told)) <= _names(kind)
-        return f"{name['what']}{told if known else ''}"
+        path = _path_of(name)
+        known = set(_STEP.findall(path)) <= _names(kind)
+        return f"{name['what']}{path if known else ''}"
     return text
 
 
-def _told(match: re.Match[str] | None) -> str:
+def _path_of(match: re.Match[str] | None) -> str:
     return (match["path"] or "") if match else ""
 
 

@@ -74,14 +74,14 @@ class Decoder(Generic[T]):
 
 def _check_content_type(entry: Delivered, fields: Sequence[bytes], kind: bytes) -> None:
     """Check that an entry does not name another content type than the codec's."""
-    said = envelope.content_type(fields)
-    if said is None or said == kind:
+    declared = envelope.content_type(fields)
+    if declared is None or declared == kind:
         return
-    theirs, ours = media_type(said), media_type(kind)
+    theirs, ours = media_type(declared), media_type(kind)
     if theirs != ours:
-        shown = "no media type" if theirs is None else theirs[:_SHOWN]
+        shown = "not a media type" if theirs is None else theirs[:_SHOWN]
         raise undecodable(
-            entry, f"its content type is {shown}, and the codec reads {ours}"
+            entry, f"its content type is {shown}, but the codec reads {ours}"
         )
 
 

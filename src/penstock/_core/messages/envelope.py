@@ -125,11 +125,11 @@ def decode_key(raw: bytes | None) -> str | None:
     return None if raw is None else _decode(raw)
 
 
-def _check_same(said: bytes, kind: bytes) -> None:
-    if media_type(said) != media_type(kind):
+def _check_same(declared: bytes, kind: bytes) -> None:
+    if media_type(declared) != media_type(kind):
         raise ConfigurationError(
-            f"header {_CONTENT_TYPE!r} says another type than the codec, which "
-            f"writes {kind.decode()}; leave the header out, or send bytes"
+            f"header {_CONTENT_TYPE!r} does not match the codec, which writes "
+            f"{kind.decode()}; leave the header out, or send bytes"
         )
 
 
@@ -140,13 +140,13 @@ def _decode(value: bytes) -> str:
 def _encode(text: str, what: str) -> bytes:
     if not isinstance(text, str):
         raise ConfigurationError(
-            f"{what} is of type {type(text).__name__}; keys and headers are text"
+            f"{what} is of type {type(text).__name__}; keys and headers must be strings"
         )
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise ConfigurationError(
-            f"{what} has a lone surrogate in it, which is no text; remove it"
+            f"{what} contains a lone surrogate, which can't be encoded; remove it"
         ) from None
 
 

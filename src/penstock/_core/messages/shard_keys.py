@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from penstock.errors import ConfigurationError
 from penstock.message import Shard
 
-__all__ = ["beside", "numbered", "several", "single"]
+__all__ = ["companion", "numbered", "several", "single"]
 
 
 def single(stream: str) -> Shard:
@@ -18,13 +18,14 @@ def single(stream: str) -> Shard:
     """
     if not isinstance(stream, str) or not stream:
         raise ConfigurationError(
-            f"{stream!r:.60} is no stream name; give a text that is not empty"
+            f"{stream!r:.60} is not a stream name; pass a string that is not empty"
         )
     try:
         return Shard(stream, 0, stream.encode())
     except UnicodeEncodeError:
         raise ConfigurationError(
-            f"stream name {stream!r:.60} has a lone surrogate in it; remove it"
+            f"stream name {stream!r:.60} contains a lone surrogate, which can't be "
+            f"encoded; remove it"
         ) from None
 
 
@@ -37,8 +38,8 @@ def numbered(stream: str, number: int) -> Shard:
     """
     if type(number) is not int or number < 0:
         raise ConfigurationError(
-            f"{number!r:.60} is no shard of stream {stream!r:.60}; shards are numbered "
-            f"from 0"
+            f"{number!r:.60} is not a shard of stream {stream!r:.60}; shards are "
+            f"numbered from 0"
         )
     return Shard(stream, number, single(stream).key + b":%d" % number)
 
@@ -49,7 +50,7 @@ def several(stream: str, numbers: Iterable[int]) -> Iterator[Shard]:
     return (Shard(stream, number, b"%b:%d" % (key, number)) for number in numbers)
 
 
-def beside(key: bytes, name: bytes) -> bytes:
+def companion(key: bytes, name: bytes) -> bytes:
     """Return the name of a key that belongs to another: `key.name`, in the same slot.
 
     The slot of a key is that of the text between its first `{` and the next `}`, or of

@@ -87,7 +87,7 @@ def _stream(command: Command, reply: Any) -> StreamInfo:
 
 
 def scripted_stream(command: Command, reply: Any) -> StreamInfo:
-    """Read the reply of the script that describes a stream."""
+    """Parse the reply of the script that describes a stream."""
     facts: _ScriptedFacts = _scripted_stream_typed(command, reply)
     return StreamInfo(
         facts.length,
@@ -111,7 +111,7 @@ def _consumer(command: Command, reply: Any) -> ConsumerInfo:
 
 
 def described(command: Command, reply: Any) -> Any:
-    """Read the reply of XINFO."""
+    """Parse the reply of XINFO."""
     if command[1] == b"STREAM":
         return _stream(command, reply)
     if type(reply) is not list:

@@ -10,10 +10,10 @@ from typing import Any, Final, cast
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import (
     Claimed,
-    Pending,
+    PendingEntry,
+    PendingSummary,
     ProtocolError,
     RawEntry,
-    Summary,
 )
 from penstock._core.protocol.reply_types import check_id, check_ids, typed
 
@@ -58,7 +58,7 @@ def _check_entries(entries: Any) -> None:
 
 
 def entries(command: Command, reply: Any) -> Sequence[RawEntry]:
-    """Read the reply of XRANGE or XREVRANGE."""
+    """Parse the reply of XRANGE or XREVRANGE."""
     _check_entries(reply)
     found: list[RawEntry] = reply
     # A request for one id can't return another one.
@@ -69,7 +69,7 @@ def entries(command: Command, reply: Any) -> Sequence[RawEntry]:
 
 
 def streams(command: Command, reply: Any) -> Iterable[tuple[bytes, Sequence[RawEntry]]]:
-    """Read the reply of XREAD or XREADGROUP: pairs of a key and at least one entry."""
+    """Parse the reply of XREAD or XREADGROUP: pairs of a key and at least one entry."""
     found = _streams_typed(command, reply)
     if found is None:
         return ()
@@ -82,19 +82,19 @@ def streams(command: Command, reply: Any) -> Iterable[tuple[bytes, Sequence[RawE
     return cast("Iterable[tuple[bytes, Sequence[RawEntry]]]", came)
 
 
-_page_typed: Final = typed(list[Pending])
-_summary_typed: Final = typed(Summary)
+_page_typed: Final = typed(list[PendingEntry])
+_summary_typed: Final = typed(PendingSummary)
 _claimed_typed: Final = typed(Claimed)
 _ids_typed: Final = typed(list[bytes])
 
 
 def pending(command: Command, reply: Any) -> Any:
-    """Read the reply of XPENDING: the summary, or the entries if requested."""
+    """Parse the reply of XPENDING: the summary, or the entries if requested."""
     if len(command) > 3:  # noqa: PLR2004 - behind key and group
-        page: list[Pending] = _page_typed(command, reply)
+        page: list[PendingEntry] = _page_typed(command, reply)
         check_ids([line.id for line in page])
         return page
-    summary: Summary = _summary_typed(command, reply)
+    summary: PendingSummary = _summary_typed(command, reply)
     bounds = [id_ for id_ in (summary.lowest, summary.highest) if id_ is not None]
     if len(bounds) != (2 if summary.number else 0):
         raise ProtocolError
@@ -106,7 +106,7 @@ def pending(command: Command, reply: Any) -> Any:
 
 
 def claimed(command: Command, reply: Any) -> Claimed:
-    """Read the reply of XAUTOCLAIM with JUSTID; that of Redis 6.2 has no third part."""
+    """Parse the reply of XAUTOCLAIM JUSTID; that of Redis 6.2 has no third part."""
     page: Claimed = _claimed_typed(command, reply)
     check_id(page.cursor)
     check_ids(page.ids)
@@ -115,7 +115,7 @@ def claimed(command: Command, reply: Any) -> Claimed:
 
 
 def ids(command: Command, reply: Any) -> list[bytes]:
-    """Read the reply of XCLAIM with JUSTID."""
+    """Parse the reply of XCLAIM with JUSTID."""
     found: list[bytes] = _ids_typed(command, reply)
     check_ids(found)
     return found

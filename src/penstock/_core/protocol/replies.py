@@ -20,11 +20,11 @@ __all__ = [
     "ErrorKind",
     "ErrorReply",
     "GroupInfo",
-    "Pending",
+    "PendingEntry",
+    "PendingSummary",
     "ProtocolError",
     "RawEntry",
     "StreamInfo",
-    "Summary",
 ]
 
 RawEntry: TypeAlias = Sequence[Any]
@@ -40,9 +40,9 @@ class ErrorKind(Enum):
 
     TRANSIENT = "wait and try again"
     REROUTE = "another node has it"
-    REPAIR = "the stream or the group is gone: make it anew"
+    REPAIR = "the stream or the group was deleted: recreate it"
     ISOLATE = "this key can't be used; the others can"
-    FATAL = "the configuration forbids it: tell the user"
+    FATAL = "the configuration forbids it: report it to the user"
 
 
 # A command in a script that the user may not run is refused with various texts, and
@@ -70,25 +70,25 @@ class ErrorReply:
         return f"ErrorReply({self.text!r})"
 
     @property
-    def trouble(self) -> ErrorKind:
+    def kind(self) -> ErrorKind:
         """The reaction that this reply calls for."""
         if known := _BY_CODE.get(self.code):
             return known
         text = self.text.lower()
-        for words, trouble in _BY_TEXT:
+        for words, kind in _BY_TEXT:
             if words in text:
-                return trouble
+                return kind
         # An unknown error may be transient: a refusal must not end a consumer
         # (chrisguidry/docket#477).
         return ErrorKind.TRANSIENT
 
     @property
-    def passing(self) -> bool:
+    def temporary(self) -> bool:
         """Whether the server did nothing because of a temporary state of its own."""
-        return self.code in _PASSING
+        return self.code in _TEMPORARY
 
 
-_PASSING: Final = frozenset(
+_TEMPORARY: Final = frozenset(
     (
         "BUSY",
         "CLUSTERDOWN",
@@ -129,11 +129,11 @@ _BY_TEXT: Final = (
 _ID_HINTS: Final = (
     (
         "equal or smaller",
-        "give an id or a time above the last one of the stream, or none",
+        "pass an id or a timestamp above the stream's last one, or leave it out",
     ),
     (
         "invalid stream id",
-        "timestamp= needs Redis 7 or Valkey; give id=, or upgrade the server",
+        "timestamp= needs Redis 7 or Valkey; pass id=, or upgrade the server",
     ),
     (
         "exhausted the last possible id",
@@ -149,8 +149,9 @@ _MAY_NOT: Final = (
 
 
 ELSEWHERE: Final = (
-    "this is one of several nodes of a cluster, and Penstock speaks to one server: "
-    "give the URL of a proxy in front of the cluster, or of a server that is none"
+    "this server is one of several nodes of a cluster, but Penstock connects to a "
+    "single server: use the URL of a proxy in front of the cluster, or of a server "
+    "outside a cluster"
 )
 
 
@@ -158,7 +159,7 @@ def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
     """Return the error for a refused XADD."""
     if reply.code == "NOPERM":
         return SendFailed(stream, reply.code, reply.text, _MAY_NOT)
-    if reply.trouble is ErrorKind.REROUTE:
+    if reply.kind is ErrorKind.REROUTE:
         return SendFailed(stream, reply.code, reply.text, ELSEWHERE)
     text = reply.text.lower()
     for words, hint in _ID_HINTS:
@@ -181,7 +182,7 @@ def without_arguments(text: str) -> str:
     return text.partition(", with args beginning with")[0]
 
 
-class Pending(NamedTuple):
+class PendingEntry(NamedTuple):
     """One entry in a reply of XPENDING.
 
     Attributes:
@@ -197,7 +198,7 @@ class Pending(NamedTuple):
     deliveries: int
 
 
-class Summary(NamedTuple):
+class PendingSummary(NamedTuple):
     """The summary form of XPENDING.
 
     Attributes:
@@ -287,14 +288,14 @@ class StreamInfo(NamedTuple):
     newest: EntryId | None = None
     added: int | None = None
 
-    def behind(
-        self, delivered: EntryId, told: int | None, *, trusted: bool = False
+    def count_above(
+        self, delivered: EntryId, reported: int | None, *, trusted: bool = False
     ) -> int | None:
         """Return the number of entries above an id; None if that can't be known.
 
         Args:
             delivered: The id.
-            told: The server's own count, if it has one.
+            reported: The server's own count, if it has one.
             trusted: Whether the server's count is right after entries were trimmed or
                 deleted that had not been delivered; see `commands.counts_lag`.
         """
@@ -302,15 +303,15 @@ class StreamInfo(NamedTuple):
             return 0
         if delivered <= self.first:
             return self.length - (delivered == self.first)
-        if told is None or not 0 <= told <= self.length:
+        if reported is None or not 0 <= reported <= self.length:
             return None
         # If no entry was ever removed, no server can have missed one.
         whole = self.added == self.length
         holes = self.deleted is None or self.deleted > delivered
-        return told if whole or (trusted and not holes) else None
+        return reported if whole or (trusted and not holes) else None
 
 
-def highest_pending(summary: Summary | ErrorReply) -> EntryId:
+def highest_pending(summary: PendingSummary | ErrorReply) -> EntryId:
     """Return the highest pending id, or `EntryId.MAX` if the request was refused."""
     if isinstance(summary, ErrorReply):
         return EntryId.MAX
@@ -325,7 +326,7 @@ def bodies(ids: Sequence[bytes], found: Iterable[Any]) -> list[RawEntry]:
     ]
 
 
-def together(answers: Sequence[Any]) -> list[Any]:
+def transaction_replies(answers: Sequence[Any]) -> list[Any]:
     """Return the replies of a transaction's commands.
 
     If the server refused the transaction as a whole, the list has one reply: the
@@ -356,10 +357,10 @@ def lag(facts: Any, group: str, *, trusted: bool) -> int | None:
     name = group.encode()
     for info in facts[1]:
         if info.name == name:
-            behind: int | None = facts[0].behind(
+            unread: int | None = facts[0].count_above(
                 EntryId.parse(info.last_delivered), info.lag, trusted=trusted
             )
-            return behind
+            return unread
     return None
 
 

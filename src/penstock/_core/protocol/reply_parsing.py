@@ -32,16 +32,16 @@ from penstock._core.protocol.replies import (
     ErrorReply,
     ProtocolError,
 )
-from penstock._core.protocol.reply_types import Reader, check_ids, pairs, typed
+from penstock._core.protocol.reply_types import ReplyParser, check_ids, pairs, typed
 
-__all__ = ["read"]
+__all__ = ["parse"]
 
 _head: Final = cast("Callable[[Sequence[Any]], Any]", itemgetter(0))
 _ONLY_XADD: Final = {b"XADD"}
 
 
-def read(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
-    """Read the replies to commands that were sent together; errors stay as they are.
+def parse(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
+    """Parse the replies to commands that were sent together; errors stay as they are.
 
     The batch may have commands that Penstock does not use, for tests: their replies are
     returned unchanged.
@@ -64,9 +64,9 @@ def read(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
             queued = []
             values.append(reply)
         elif queued is None:
-            values.append(_read_one(command, reply))
+            values.append(_parse_one(command, reply))
         elif head == b"EXEC":
-            values.append(_read_all(queued, reply))
+            values.append(_parse_all(queued, reply))
             queued = None
         else:
             queued.append(command)
@@ -74,20 +74,20 @@ def read(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
     return values
 
 
-def _read_all(queued: Sequence[Command], reply: Any) -> Any:
-    """Read EXEC's reply: the replies of the queued commands, or the error."""
+def _parse_all(queued: Sequence[Command], reply: Any) -> Any:
+    """Parse EXEC's reply: the replies of the queued commands, or the error."""
     if type(reply) is ErrorReply:
         return reply
     if type(reply) is not list or len(reply) != len(queued):
         raise ProtocolError
-    return [_read_one(*pair) for pair in zip(queued, reply, strict=True)]
+    return [_parse_one(*pair) for pair in zip(queued, reply, strict=True)]
 
 
-def _read_one(command: Command, reply: Any) -> Any:
+def _parse_one(command: Command, reply: Any) -> Any:
     if type(reply) is ErrorReply:
         return reply
-    reader = _READERS.get(command[0])
-    return reply if reader is None else reader(command, reply)
+    parser = _PARSERS.get(command[0])
+    return reply if parser is None else parser(command, reply)
 
 
 # -- the rest ----------------------------------------------------------------------
@@ -101,19 +101,19 @@ _counts_typed: Final = typed(list[int])
 
 
 def _one_id(_: Command, reply: Any) -> bytes:
-    """Read the reply of a script that returns an id."""
+    """Parse the reply of a script that returns an id."""
     check_ids([reply])
     return bytes(reply)
 
 
 def _added(_: Command, reply: Any) -> bytes:
-    """Read the reply of XADD."""
+    """Parse the reply of XADD."""
     check_ids([reply])
     return cast("bytes", reply)
 
 
 def _role(_: Command, reply: Any) -> bytes:
-    """Read the reply of ROLE and return its first word."""
+    """Parse the reply of ROLE and return its first word."""
     match reply:
         case [bytes(role), *_]:
             return role
@@ -121,7 +121,7 @@ def _role(_: Command, reply: Any) -> bytes:
 
 
 def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
-    """Read a primary's host and port."""
+    """Parse a primary's host and port."""
     found: tuple[bytes, bytes] | None = _pair_typed(command, reply)
     if found is None:
         return None
@@ -132,13 +132,13 @@ def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
 
 
 def _grouped(command: Command, reply: Any) -> int | bytes:
-    """Read the reply of XGROUP: DELCONSUMER returns the number of pending entries."""
-    reader = _number if command[1] == b"DELCONSUMER" else _word
-    return cast("int | bytes", reader(command, reply))
+    """Parse the reply of XGROUP: DELCONSUMER returns the number of pending entries."""
+    parser = _number if command[1] == b"DELCONSUMER" else _word
+    return cast("int | bytes", parser(command, reply))
 
 
 def _time(command: Command, reply: Any) -> int:
-    """Read the reply of TIME and return it in milliseconds since 1970."""
+    """Parse the reply of TIME and return it in milliseconds since 1970."""
     parts = _time_typed(command, reply)
     if not all(part.isdigit() for part in parts):
         raise ProtocolError
@@ -147,7 +147,7 @@ def _time(command: Command, reply: Any) -> int:
 
 
 def _listeners(command: Command, reply: Any) -> list[int]:
-    """Read the reply of PUBSUB NUMSUB: the number of subscribers of each channel."""
+    """Parse the reply of PUBSUB NUMSUB: the number of subscribers of each channel."""
     counts = list(pairs(reply).values())
     return cast("list[int]", _counts_typed(command, counts))
 
@@ -156,12 +156,12 @@ def _listeners(command: Command, reply: Any) -> list[int]:
 
 
 def _dead_lettered(command: Command, reply: Any) -> int | bytes:
-    reader = _number if type(reply) is int else _added
-    return cast("int | bytes", reader(command, reply))
+    parser = _number if type(reply) is int else _added
+    return cast("int | bytes", parser(command, reply))
 
 
 def _added_once(command: Command, reply: Any) -> bytes:
-    """Read a run's reply: for each message a line with its id or with the error."""
+    """Parse a run's reply: for each message a line with its id or with the error."""
     outcomes: bytes = _word(command, reply)
     lines = outcomes.split(b"\n")
     if len(lines) != scripts.count_added(command):
@@ -174,7 +174,7 @@ def _applied(_: Command, reply: Any) -> transactions.Applied:
     return transactions.read(reply)
 
 
-_BY_SCRIPT: Final[Mapping[Any, Reader]] = {
+_BY_SCRIPT: Final[Mapping[Any, ReplyParser]] = {
     scripts.TRIM_ACKED: _number,
     scripts.REMOVE_EMPTY: _number,
     scripts.SEND_DEAD_LETTER: _dead_lettered,
@@ -191,11 +191,11 @@ _BY_SCRIPT: Final[Mapping[Any, Reader]] = {
 
 
 def _scripted(command: Command, reply: Any) -> Any:
-    reader = _BY_SCRIPT.get(command[1])
-    return reply if reader is None else reader(command, reply)
+    parser = _BY_SCRIPT.get(command[1])
+    return reply if parser is None else parser(command, reply)
 
 
-_READERS: Final[Mapping[Any, Reader]] = {
+_PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"CLIENT": _number,
     b"COMMAND": typed(list[list[Any] | None]),
     b"EVAL": _scripted,

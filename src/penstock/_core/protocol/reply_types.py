@@ -14,7 +14,7 @@ from penstock.errors import ConfigurationError
 from penstock.message import EntryId
 
 __all__ = [
-    "Reader",
+    "ReplyParser",
     "check_id",
     "check_ids",
     "entry_id",
@@ -23,7 +23,7 @@ __all__ = [
     "typed",
 ]
 
-Reader: TypeAlias = Callable[[Command, Any], Any]
+ReplyParser: TypeAlias = Callable[[Command, Any], Any]
 
 _ID: Final = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
 # Both parts certainly fit into 64 bits.
@@ -31,7 +31,7 @@ _SHORT_ID: Final = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 _IN_IDS: Final = b"0123456789-"
 
 
-def typed(kind: Any) -> Reader:
+def typed(kind: Any) -> ReplyParser:
     """Return a reader that only checks a reply's type."""
     # The type is wrapped in a struct: msgspec analyzes a struct's types once, and not
     # with every reply.
@@ -84,7 +84,7 @@ def check_ids(raw: Sequence[Any]) -> None:
 
 
 def pairs(reply: Any) -> dict[bytes, Any]:
-    """Read a map: a dict in RESP3, a flat list in RESP2."""
+    """Parse a map: a dict in RESP3, a flat list in RESP2."""
     if type(reply) is list and len(reply) % 2 == 0:
         names = reply[::2]
         if all(type(name) is bytes for name in names):

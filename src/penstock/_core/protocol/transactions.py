@@ -81,14 +81,15 @@ _WHOLE: Final = frozenset(("HINCRBY", "INCRBY", "DECRBY"))
 _NUMBER: Final = frozenset(("HINCRBYFLOAT", "INCRBYFLOAT"))
 
 _WHY_NOT: Final = {
-    "a transaction is one already": "MULTI EXEC DISCARD WATCH UNWATCH EVAL EVAL_RO "
-    "EVALSHA EVALSHA_RO FCALL FCALL_RO SCRIPT FUNCTION",
-    "it would wait, and a script can't": "BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP "
+    "transactions and scripts can't be nested": "MULTI EXEC DISCARD WATCH UNWATCH EVAL "
+    "EVAL_RO EVALSHA EVALSHA_RO FCALL FCALL_RO SCRIPT FUNCTION",
+    "it would block, and a script can't": "BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP "
     "BZPOPMIN BZPOPMAX BZMPOP XREAD XREADGROUP WAIT WAITAOF",
-    "it is about the connection": "AUTH HELLO SELECT CLIENT RESET QUIT MONITOR "
+    "it acts on the connection": "AUTH HELLO SELECT CLIENT RESET QUIT MONITOR "
     "SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE ASKING "
     "READONLY READWRITE SYNC PSYNC",
-    "acknowledging is Penstock's part": "XACK XACKDEL XNACK XCLAIM XAUTOCLAIM XGROUP",
+    "Penstock manages the group and its acknowledgements": "XACK XACKDEL XNACK XCLAIM "
+    "XAUTOCLAIM XGROUP",
 }
 _REFUSED: Final = {
     name: why for why, names in _WHY_NOT.items() for name in names.split()
@@ -199,7 +200,7 @@ class Effects:
     """
 
     def __init__(self, own: bytes) -> None:
-        self._own = own
+        self._own_stream = own
         self.all: list[Effect] = []
         self._size = 0
         # Keys whose type and value at the time of a command can't be known in advance,
@@ -240,34 +241,34 @@ class Effects:
             least = 2
         if len(words) < least:
             raise ConfigurationError(
-                f"{upper} takes {least} arguments or more, and got {len(words)}"
+                f"{upper} takes {least} arguments or more, but got {len(words)}"
             )
         _check_numbers(upper, words)
         found = _keys(upper, words, keys)
-        self._spare_own(upper, kind, found)
+        self._protect_own_stream(upper, kind, found)
         counts = _COUNTS.get(upper, "")
         effect = Effect((upper.encode(), *words), found, kind, counts)
         self._add(effect, upper)
 
-    def _spare_own(self, name: str, kind: str, keys: Sequence[bytes]) -> None:
-        if self._own in keys and kind != "stream":
+    def _protect_own_stream(self, name: str, kind: str, keys: Sequence[bytes]) -> None:
+        if self._own_stream in keys and kind != "stream":
             raise ConfigurationError(
-                f"{name} on the stream that the message lies in would take its group "
-                f"from under it; name another key"
+                f"{name} on the message's own stream could delete its consumer group; "
+                f"use another key"
             )
 
     def _add(self, effect: Effect, what: str) -> None:
         size = sum(map(len, effect.words)) + _PER_WORD * len(effect.words)
         if len(effect.words) > _WORDS:
             raise ConfigurationError(
-                f"{what} has {len(effect.words)} words, and a script takes {_WORDS}; "
-                f"split it"
+                f"{what} has {len(effect.words)} words, but a script accepts at most "
+                f"{_WORDS}; split it"
             )
         if len(self.all) == _COMMANDS or self._size + size > _BYTES:
             raise ConfigurationError(
-                f"{what} is too much for one transaction, which holds up the server "
-                f"while it runs: {_COMMANDS} commands or {_BYTES} bytes are the most; "
-                f"split the work into several messages"
+                f"{what} makes the transaction too large: the server does nothing "
+                f"else while it runs, so at most {_COMMANDS} commands and {_BYTES} "
+                f"bytes are allowed; split the work into several messages"
             )
         self._size += size
         if self._touched.intersection(effect.keys):
@@ -289,8 +290,8 @@ def _module_command(name: object) -> str:
         if all(part.isidentifier() for part in parts):
             return name
     raise ConfigurationError(
-        f"{name!r:.60} is no command's name; pass the name alone and its arguments "
-        f"behind it, as in tx.command('HINCRBY', 'totals', 'clicks', 1)"
+        f"{name!r:.60} is not the name of a command; pass the name alone, followed by "
+        f"its arguments, as in tx.command('HINCRBY', 'totals', 'clicks', 1)"
     )
 
 
@@ -302,18 +303,18 @@ def _word(value: object, command: str) -> bytes:
             return value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
             raise ConfigurationError(
-                f"an argument of {command} has a lone surrogate in it, which is no "
-                f"text; remove it"
+                f"an argument of {command} contains a lone surrogate, which can't be "
+                f"encoded; remove it"
             ) from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(
-            f"an argument of {command} is of type {type(value).__name__}; give str, "
+            f"an argument of {command} is of type {type(value).__name__}; pass str, "
             f"bytes, int or float"
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigurationError(
-            f"an argument of {command} is {value}; give a finite number, or '+inf' "
-            f"where Redis takes it"
+            f"an argument of {command} is {value}; pass a finite number, or '+inf' "
+            f"where Redis accepts it"
         )
     return repr(value).encode()
 
@@ -329,7 +330,8 @@ def _check_numbers(name: str, words: Sequence[bytes]) -> None:
         number = math.nan
     if math.isnan(number) or (name in _WHOLE and not -(2**63) <= number < 2**63):
         raise ConfigurationError(
-            f"{name} takes {'a whole' if name in _WHOLE else 'a'} number at its end"
+            f"the last argument of {name} must be "
+            f"{'a whole' if name in _WHOLE else 'a'} number"
         )
 
 
@@ -347,7 +349,7 @@ def _keys(
     if name in _ALL_KEYS:
         return tuple(words)
     raise ConfigurationError(
-        f"which of {name}'s arguments are keys isn't known here; say so: "
+        f"Penstock does not know which arguments of {name} are keys; name them: "
         f"tx.command({name!r}, ..., keys=['...'])"
     )
 

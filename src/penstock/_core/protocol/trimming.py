@@ -18,10 +18,17 @@ from penstock.message import EntryId
 from penstock.options import seconds
 from penstock.retention import KeepAll, MaxLen, Retention
 
-__all__ = ["Acknowledged", "GroupStanding", "acknowledged", "below", "idle", "trim"]
+__all__ = [
+    "AcknowledgedFloor",
+    "GroupStanding",
+    "acknowledged_floor",
+    "group_idle",
+    "trim_arguments",
+    "trim_below",
+]
 
 
-def trim(retention: Retention | None, now: int) -> Command:
+def trim_arguments(retention: Retention | None, now: int) -> Command:
     """Return the trimming arguments for a retention.
 
     Args:
@@ -37,7 +44,7 @@ def trim(retention: Retention | None, now: int) -> Command:
     return (b"MINID", how, max(0, now - age))
 
 
-def below(floor: EntryId) -> Command:
+def trim_below(floor: EntryId) -> Command:
     """Return the arguments that trim all entries below an id, and no others."""
     return (b"MINID", b"=", bytes(floor))
 
@@ -77,7 +84,7 @@ class GroupStanding:
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledged:
+class AcknowledgedFloor:
     """The floor of a shard, below which every group has acknowledged all entries.
 
     Attributes:
@@ -92,9 +99,9 @@ class Acknowledged:
     ignored: tuple[str, ...]
 
 
-def acknowledged(
+def acknowledged_floor(
     groups: Iterable[GroupStanding], last: EntryId, ignore_idle: float | None
-) -> Acknowledged:
+) -> AcknowledgedFloor:
     """Return the id below which every group of a shard has acknowledged all entries.
 
     Args:
@@ -112,12 +119,14 @@ def acknowledged(
             ignored.append(group.name)
     lowest = min(count, key=lambda group: group.needs, default=None)
     if lowest is None:
-        return Acknowledged(None, None, tuple(ignored))
+        return AcknowledgedFloor(None, None, tuple(ignored))
     floor = lowest.needs
-    return Acknowledged(floor, lowest if floor <= last else None, tuple(ignored))
+    return AcknowledgedFloor(floor, lowest if floor <= last else None, tuple(ignored))
 
 
-def idle(consumers: Collection[int], last_delivered: EntryId, now: int) -> float | None:
+def group_idle(
+    consumers: Collection[int], last_delivered: EntryId, now: int
+) -> float | None:
     """Return the seconds for which a group has been idle, or None if that is not known.
 
     A group without consumers is as idle as the last entry delivered to it is old. A

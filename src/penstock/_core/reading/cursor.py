@@ -53,7 +53,7 @@ class Position:
             reading started at LATEST. An entry at or below it is redelivered.
         known: The highest id that was pending, for any consumer, when this consumer
             opened; None until that is known.
-        again: Whether the last read redelivered entries, because the group or the
+        rewound: Whether the last read redelivered entries, because the group or the
             position was rewound.
         rewind_reported: Whether the rewind has been reported, or was requested.
         broken: The server's error while the shard can't be read; else None.
@@ -69,14 +69,14 @@ class Position:
     until: EntryId | None = None
     highest: EntryId = EntryId.MIN
     known: EntryId | None = None
-    again: bool = False
+    rewound: bool = False
     rewind_reported: bool = False
     broken: str | None = None
     identity: StreamIdentity = field(default_factory=StreamIdentity)
     trimmed: TrimmedEntries = field(default_factory=TrimmedEntries)
     doubtful: bool = False
 
-    def goes_back(self, first: bytes) -> bool:
+    def redelivers(self, first: bytes) -> bool:
         """Return whether a read that begins with this id redelivers entries."""
         return EntryId.parse(first) <= self.highest
 
@@ -86,7 +86,7 @@ class Position:
         self.after = self.floor = _START
         self.trimmed.reset()
 
-    def summed_up(self, highest: EntryId) -> None:
+    def recovery_began(self, highest: EntryId) -> None:
         """Record the highest pending id as a recovery begins."""
         self.until = highest
         if self.known is None:
@@ -164,7 +164,7 @@ class Cursor:
         # Where not all shards may be read at once: the shards that have not had their
         # turn, and whether any shard returned entries in this round.
         self._round: list[Position] = []
-        self._brought = True
+        self._found_entries = True
         # The shards of the last read, if it was not of all.
         self._chosen: list[Position] = []
         # The number of the last recovery read: shards in recovery take turns too.
@@ -286,8 +286,8 @@ class Cursor:
             return live
         turn = [position for position in live if position in self._round]
         if not turn:
-            turn, self._brought = live, not self._brought
-            if self._brought:
+            turn, self._found_entries = live, not self._found_entries
+            if self._found_entries:
                 return live
         self._chosen, self._round = turn[:shards], turn[shards:]
         return self._chosen
@@ -311,13 +311,13 @@ class Cursor:
     ) -> Position:
         """Record new entries of a shard and return the shard's position."""
         position = self._positions[key]
-        self._brought = True
+        self._found_entries = True
         last = entries[-1][0]
         if not self._group:
             position.after = last
         lowest, highest = EntryId.parse(entries[0][0]), EntryId.parse(last)
-        position.again = lowest <= position.highest
-        position.rewind_reported = position.rewind_reported and position.again
+        position.rewound = lowest <= position.highest
+        position.rewind_reported = position.rewind_reported and position.rewound
         position.highest = max(position.highest, highest)
         position.identity.read(lowest, highest, entries)
         position.trimmed.received += len(entries)

@@ -19,8 +19,8 @@ __all__ = ["ReadOnlyEntry", "ReadOnlySettlement"]
 T = TypeVar("T")
 
 _NO_ACK: Final = (
-    "a replay has nothing to acknowledge: it reads what is in the stream without a "
-    "group; use a Consumer with a group for messages to be handled once"
+    "a replay has nothing to acknowledge, because it reads the stream without a "
+    "group; use a Consumer with a group to acknowledge messages"
 )
 
 

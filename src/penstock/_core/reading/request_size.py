@@ -27,21 +27,21 @@ class RequestSize:
     def __init__(self, first: int = 1) -> None:
         self.most = first
 
-    def came(self, asked: int, brought: int) -> None:
+    def received(self, requested: int, received: int) -> None:
         """Record a reply.
 
         Args:
-            asked: The number of entries that were requested.
-            brought: The number of entries in the reply. Fewer than requested prove
+            requested: The number of entries that were requested.
+            received: The number of entries in the reply. Fewer than requested prove
                 nothing: the stream had no more.
         """
-        if brought >= asked:
-            self.most = max(self.most, 2 * asked)
+        if received >= requested:
+            self.most = max(self.most, 2 * requested)
 
-    def lost(self, asked: int) -> None:
+    def lost(self, requested: int) -> None:
         """Record that the connection ended before the reply.
 
         Args:
-            asked: The number of entries that were requested.
+            requested: The number of entries that were requested.
         """
-        self.most = max(1, min(self.most, asked // 2))
+        self.most = max(1, min(self.most, requested // 2))

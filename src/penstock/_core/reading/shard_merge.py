@@ -41,7 +41,7 @@ class ShardPages:
         self.waiting: list[RawEntry] = []
 
     @property
-    def idle_workers(self) -> bool:
+    def needs_page(self) -> bool:
         """Whether to read the next page, because little of the last one is left."""
         return not self.span.done and 2 * len(self.waiting) <= self.span.size
 
@@ -50,11 +50,11 @@ class ShardPages:
         self.span.take(page)
         self.waiting += page
 
-    def give(self, end: int | None = None) -> list[RawEntry]:
+    def pop(self, end: int | None = None) -> list[RawEntry]:
         """Remove and return so many of the waiting entries; by default all of them."""
-        given = self.waiting[:end]
+        popped = self.waiting[:end]
         del self.waiting[:end]
-        return given
+        return popped
 
 
 class ShardMerge:
@@ -79,7 +79,7 @@ class ShardMerge:
         reverse: bool,
     ) -> None:
         most = max(1, page // max(1, len(shards)))
-        self._pages = [
+        self._shards = [
             ShardPages(
                 shard,
                 RangePages(shard.key, *bound, most=most, first=1, reverse=reverse),
@@ -92,35 +92,38 @@ class ShardMerge:
         self._sign = 1
         if reverse:
             self._sign = -1
-            self._pages.reverse()
+            self._shards.reverse()
 
     def due(self) -> list[ShardPages]:
         """Return the shards whose next page is to be read."""
-        return [strand for strand in self._pages if strand.idle_workers]
+        return [pages for pages in self._shards if pages.needs_page]
 
     def ready(self) -> Iterable[tuple[Shard, RawEntry]]:
         """Remove and return the next entries, as far as their order is certain."""
-        if len(self._pages) == 1:
-            [strand] = self._pages
-            return zip(repeat(strand.shard), strand.give())
-        known = min(map(self._known, self._pages), default=inf)
-        given: list[tuple[int, Shard, RawEntry]] = []
-        for strand in self._pages:
-            places = list(map(self._place, strand.waiting))
-            shards = repeat(strand.shard)
-            given += zip(
-                places, shards, strand.give(bisect_right(places, known)), strict=False
+        if len(self._shards) == 1:
+            [pages] = self._shards
+            return zip(repeat(pages.shard), pages.pop())
+        read_up_to = min(map(self._read_up_to, self._shards), default=inf)
+        popped: list[tuple[int, Shard, RawEntry]] = []
+        for pages in self._shards:
+            places = list(map(self._place, pages.waiting))
+            shards = repeat(pages.shard)
+            popped += zip(
+                places,
+                shards,
+                pages.pop(bisect_right(places, read_up_to)),
+                strict=False,
             )
         # The sort is stable: of entries with the same id, that of the first shard stays
         # first.
-        given.sort(key=_FIRST)
-        return map(_REST, given)
+        popped.sort(key=_FIRST)
+        return map(_REST, popped)
 
-    def _known(self, strand: ShardPages) -> float:
+    def _read_up_to(self, pages: ShardPages) -> float:
         """Return the place up to which all entries of a shard have been read."""
-        if strand.span.done:
+        if pages.span.done:
             return inf
-        return self._place(strand.waiting[-1]) if strand.waiting else -inf
+        return self._place(pages.waiting[-1]) if pages.waiting else -inf
 
     def _place(self, entry: RawEntry) -> int:
         ms, _, seq = entry[0].partition(b"-")

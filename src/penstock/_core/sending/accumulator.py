@@ -31,7 +31,7 @@ from msgspec import Struct
 from penstock._core.protocol.commands import Command
 from penstock.message import Shard
 
-__all__ = ["Accumulator", "Durability", "IdempotentRun", "SendBatch", "Sending"]
+__all__ = ["Accumulator", "Durability", "IdempotentRun", "SendBatch", "SendRequest"]
 
 K = TypeVar("K")
 
@@ -55,7 +55,7 @@ class Durability(Struct, frozen=True):
     limit: float | None
 
 
-class Sending(Struct, Generic[K], eq=False):
+class SendRequest(Struct, Generic[K], eq=False):
     """A message that is being sent.
 
     Attributes:
@@ -83,14 +83,14 @@ class IdempotentRun(Struct, Generic[K], eq=False):
     Attributes:
         number: Identifies the run among a producer's runs; the same whenever the run is
             written again.
-        sendings: The run's messages, in order.
+        requests: The run's messages, in order.
     """
 
     number: int
-    sendings: list[Sending[K]]
+    requests: list[SendRequest[K]]
 
 
-class SendBatch(list[Sending[K]]):
+class SendBatch(list[SendRequest[K]]):
     """The messages of one write.
 
     Attributes:
@@ -100,8 +100,8 @@ class SendBatch(list[Sending[K]]):
 
     __slots__ = ("runs", "written")
 
-    def __init__(self, sendings: Iterable[Sending[K]] = ()) -> None:
-        super().__init__(sendings)
+    def __init__(self, requests: Iterable[SendRequest[K]] = ()) -> None:
+        super().__init__(requests)
         self.runs: list[IdempotentRun[K]] = []
         self.written = inf
 
@@ -118,17 +118,17 @@ class Accumulator(Generic[K]):
     """
 
     __slots__ = (
-        "_again",
         "_batches",
         "_hurried",
+        "_keep_whole",
         "_max_bytes",
         "_max_messages",
         "_queue",
         "_refused",
-        "_whole",
+        "_to_resend",
         "added",
-        "asks",
         "held",
+        "needs_durability",
         "settled",
         "size",
     )
@@ -138,17 +138,17 @@ class Accumulator(Generic[K]):
     ) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._whole = whole
+        self._keep_whole = whole
         # Messages that wait for the flusher, in the order of the calls.
-        self._queue: deque[Sending[K]] = deque()
+        self._queue: deque[SendRequest[K]] = deque()
         # Batches that are written and have no reply yet, oldest first.
         self._batches: deque[SendBatch[K]] = deque()
         # Batches to be written again, oldest first; newer than those in flight.
-        self._again: deque[SendBatch[K]] = deque()
+        self._to_resend: deque[SendBatch[K]] = deque()
         # Batches to be written again, older than those in flight.
         self._refused: deque[SendBatch[K]] = deque()
         # Whether any message ever asked for more than to be stored.
-        self.asks = False
+        self.needs_durability = False
         # The number of messages that had been added at the last `hurry`.
         self._hurried = 0
         self.held = 0
@@ -160,7 +160,9 @@ class Accumulator(Generic[K]):
     @property
     def queued(self) -> int:
         """The number of messages that wait for the flusher."""
-        return len(self._queue) + (sum(map(len, self._again)) if self._again else 0)
+        return len(self._queue) + (
+            sum(map(len, self._to_resend)) if self._to_resend else 0
+        )
 
     @property
     def in_flight(self) -> int:
@@ -173,15 +175,15 @@ class Accumulator(Generic[K]):
             self.held < self._max_messages and self.size + size <= self._max_bytes
         )
 
-    def add(self, sending: Sending[K]) -> int:
+    def add(self, request: SendRequest[K]) -> int:
         """Add a message at the end and return how many wait for their first write.
 
         The caller has made sure that the message fits.
         """
         queue = self._queue
-        queue.append(sending)
+        queue.append(request)
         self.held += 1
-        self.size += sending.size
+        self.size += request.size
         self.added += 1
         return len(queue)
 
@@ -193,7 +195,7 @@ class Accumulator(Generic[K]):
     @property
     def oldest(self) -> SendBatch[K] | None:
         """The oldest batch that was written and whose outcome is not known."""
-        for batches in (self._refused, self._batches, self._again):
+        for batches in (self._refused, self._batches, self._to_resend):
             if batches:
                 return batches[0]
         return None
@@ -201,7 +203,7 @@ class Accumulator(Generic[K]):
     @property
     def urgent(self) -> bool:
         """Whether a waiting message must not linger."""
-        return bool(self._again) or self.added - len(self._queue) < self._hurried
+        return bool(self._to_resend) or self.added - len(self._queue) < self._hurried
 
     def hurry(self) -> None:
         """Record that the messages that wait now must not linger any more."""
@@ -213,8 +215,8 @@ class Accumulator(Generic[K]):
         Batches to be written again come first, each with the messages that it had.
         """
         queue = self._queue
-        if self._again:
-            batch = self._again.popleft()
+        if self._to_resend:
+            batch = self._to_resend.popleft()
         elif len(queue) <= limit:
             batch = SendBatch(queue)
             queue.clear()
@@ -235,7 +237,7 @@ class Accumulator(Generic[K]):
             self._leave(batch)
             return batch
         kept = set(map(id, again))
-        self._leave([sending for sending in batch if id(sending) not in kept])
+        self._leave([request for request in batch if id(request) not in kept])
         again.written = batch.written
         self._refused.append(again)
         return batch
@@ -252,43 +254,45 @@ class Accumulator(Generic[K]):
         again = [*self._refused, *self._batches]
         self._refused.clear()
         self._batches.clear()
-        self._again.extendleft(reversed(again))
+        self._to_resend.extendleft(reversed(again))
         self._forget_given_up()
         return sum(1 for batch in again for one in batch if not one.given_up)
 
-    def expired(self, since: float) -> list[Sending[K]]:
+    def expired(self, since: float) -> list[SendRequest[K]]:
         """Remove batches to be written again that were first written before a time.
 
         Returns:
             Their messages, without those whose deadline had passed before.
         """
-        old = [batch for batch in self._again if batch.written < since]
-        self._again = deque(batch for batch in self._again if batch.written >= since)
-        gone = [sending for batch in old for sending in batch]
+        old = [batch for batch in self._to_resend if batch.written < since]
+        self._to_resend = deque(
+            batch for batch in self._to_resend if batch.written >= since
+        )
+        gone = [request for batch in old for request in batch]
         self._leave(gone)
-        return [sending for sending in gone if not sending.given_up]
+        return [request for request in gone if not request.given_up]
 
-    def lost(self) -> list[Sending[K]]:
+    def lost(self) -> list[SendRequest[K]]:
         """Remove all messages that were written and will never be answered.
 
         Returns:
             The messages, without those whose deadline had passed before.
         """
-        batches = [*self._refused, *self._batches, *self._again]
-        for one in (self._refused, self._batches, self._again):
+        batches = [*self._refused, *self._batches, *self._to_resend]
+        for one in (self._refused, self._batches, self._to_resend):
             one.clear()
-        gone = [sending for batch in batches for sending in batch]
+        gone = [request for batch in batches for request in batch]
         self._leave(gone)
-        return [sending for sending in gone if not sending.given_up]
+        return [request for request in gone if not request.given_up]
 
-    def abandon(self) -> list[Sending[K]]:
+    def abandon(self) -> list[SendRequest[K]]:
         """Remove all messages that were never written, and return them."""
         batch = list(self._queue)
         self._queue.clear()
         self._leave(batch)
         return batch
 
-    def overdue(self, now: float) -> tuple[list[Sending[K]], list[Sending[K]]]:
+    def overdue(self, now: float) -> tuple[list[SendRequest[K]], list[SendRequest[K]]]:
         """Return the messages whose deadline has passed: unwritten and written ones.
 
         The former are removed. The latter are returned only once, and those in flight
@@ -302,9 +306,9 @@ class Accumulator(Generic[K]):
             self._leave(unwritten)
         written = [one for batch in self._written() for one in batch]
         written = [one for one in written if one.deadline <= now]
-        for sending in written:
-            sending.deadline = inf
-            sending.given_up = True
+        for request in written:
+            request.deadline = inf
+            request.given_up = True
         self._forget_given_up()
         return unwritten, written
 
@@ -315,7 +319,7 @@ class Accumulator(Generic[K]):
         return min(deadlines)
 
     def _written(self) -> list[SendBatch[K]]:
-        return [*self._refused, *self._batches, *self._again]
+        return [*self._refused, *self._batches, *self._to_resend]
 
     def _forget_given_up(self) -> None:
         """Remove messages that nobody waits for from the batches to be written again.
@@ -323,19 +327,19 @@ class Accumulator(Generic[K]):
         Batches that have to stay whole keep them, as long as anybody waits for one.
         """
         kept: deque[SendBatch[K]] = deque()
-        for batch in self._again:
-            gone = [sending for sending in batch if sending.given_up]
+        for batch in self._to_resend:
+            gone = [request for request in batch if request.given_up]
             if len(gone) == len(batch):
                 self._leave(gone)
-            elif self._whole or not gone:
+            elif self._keep_whole or not gone:
                 kept.append(batch)
             else:
                 self._leave(gone)
-                batch[:] = [sending for sending in batch if not sending.given_up]
+                batch[:] = [request for request in batch if not request.given_up]
                 kept.append(batch)
-        self._again = kept
+        self._to_resend = kept
 
-    def _leave(self, batch: Sequence[Sending[K]]) -> None:
+    def _leave(self, batch: Sequence[SendRequest[K]]) -> None:
         self.held -= len(batch)
         self.size -= sum(map(_SIZE, batch))
         self.settled += len(batch)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
-from penstock._core.sending.accumulator import Durability, Sending
+from penstock._core.sending.accumulator import Durability, SendRequest
 from penstock.errors import NotDurable
 from penstock.message import Receipt
 
@@ -46,7 +46,7 @@ class DurabilityWait(NamedTuple):
 
 
 def waits(
-    batch: Iterable[Sending[K]], now: float, longest: float
+    batch: Iterable[SendRequest[K]], now: float, longest: float
 ) -> list[DurabilityWait]:
     """Return the waits after a write, the shortest first.
 
@@ -56,10 +56,10 @@ def waits(
         longest: The most seconds for all waits together.
     """
     patience: dict[Durability, float] = {}
-    for sending in batch:
-        if (durability := sending.durability) is not None:
+    for request in batch:
+        if (durability := request.durability) is not None:
             left = patience.get(durability, longest)
-            patience[durability] = min(left, _patience(sending.deadline - now))
+            patience[durability] = min(left, _patience(request.deadline - now))
     planned, spent = [], 0.0
     for durability, seconds in sorted(patience.items(), key=lambda item: item[1]):
         # 0 means to wait for ever.

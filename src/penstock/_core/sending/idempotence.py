@@ -16,7 +16,7 @@ from penstock._core.messages import shard_keys
 from penstock._core.protocol import scripts
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, of_script
-from penstock._core.sending.accumulator import IdempotentRun, SendBatch, Sending
+from penstock._core.sending.accumulator import IdempotentRun, SendBatch, SendRequest
 
 __all__ = ["LIFE", "MOST_WORDS", "IdempotentRuns"]
 
@@ -47,9 +47,9 @@ class IdempotentRuns:
         self._name = b"sent." + producer
         self._next = 1
         # The keys of the notes, by the keys of their shards.
-        self._marks: dict[bytes, bytes] = {}
+        self._note_keys: dict[bytes, bytes] = {}
 
-    def word(
+    def commands(
         self, batch: SendBatch[K], oldest: SendBatch[K] | None = None
     ) -> list[Command]:
         """Return the commands of a write, one for each run.
@@ -64,55 +64,58 @@ class IdempotentRuns:
         return [self._command(run, low) for run in batch.runs]
 
     def _divide(self, batch: SendBatch[K]) -> Iterator[IdempotentRun[K]]:
-        shards: dict[bytes, list[Sending[K]]] = {}
-        for sending in batch:
-            shards.setdefault(sending.shard.key, []).append(sending)
-        for sendings in shards.values():
-            for some in _portions(sendings):
+        shards: dict[bytes, list[SendRequest[K]]] = {}
+        for request in batch:
+            shards.setdefault(request.shard.key, []).append(request)
+        for requests in shards.values():
+            for some in _split(requests):
                 yield IdempotentRun(self._next, some)
                 self._next += 1
 
     def _command(self, run: IdempotentRun[K], low: int) -> Command:
-        key = run.sendings[0].shard.key
-        mark = self._marks.get(key)
+        key = run.requests[0].shard.key
+        mark = self._note_keys.get(key)
         if mark is None:
-            mark = self._marks[key] = shard_keys.beside(key, self._name)
-        entries = [sending.command[2:] for sending in run.sendings]
+            mark = self._note_keys[key] = shard_keys.companion(key, self._name)
+        entries = [request.command[2:] for request in run.requests]
         life = int(LIFE * 1000)
         return scripts.add_once(key, mark, run.number, entries, life=life, low=low)
 
 
-def _portions(sendings: list[Sending[K]]) -> Iterator[list[Sending[K]]]:
+def _split(requests: list[SendRequest[K]]) -> Iterator[list[SendRequest[K]]]:
     """Split messages that are too much for one command."""
-    portion: list[Sending[K]] = []
+    portion: list[SendRequest[K]] = []
     weight = 0
-    for sending in sendings:
-        more = sending.size + _WORD * len(sending.command)
+    for request in requests:
+        more = request.size + _WORD * len(request.command)
         if portion and (len(portion) == _MOST or weight + more > _HEAVIEST):
             yield portion
             portion, weight = [], 0
-        portion.append(sending)
+        portion.append(request)
         weight += more
     yield portion
 
 
-def passing(batch: SendBatch[K], replies: Sequence[Any]) -> list[Sending[K]]:
+def refused_temporarily(
+    batch: SendBatch[K], replies: Sequence[Any]
+) -> list[SendRequest[K]]:
     """Return the messages that were refused for the moment, and certainly not stored.
 
     Messages that were refused inside a run's script are not among them, because the run
     has been noted.
     """
     refused = [
-        isinstance(reply, ErrorReply) and of_script(reply).passing for reply in replies
+        isinstance(reply, ErrorReply) and of_script(reply).temporary
+        for reply in replies
     ]
     if not any(refused):
         return []
-    units = [run.sendings for run in batch.runs] or [[sending] for sending in batch]
+    units = [run.requests for run in batch.runs] or [[request] for request in batch]
     return [
-        sending
+        request
         for unit, again in zip(units, refused, strict=True)
         if again
-        for sending in unit
+        for request in unit
     ]
 
 
@@ -123,9 +126,9 @@ def outcomes(batch: SendBatch[K], replies: Sequence[Any]) -> list[Any]:
         if type(reply) is bytes:
             lines = _lines(reply)
         else:
-            lines = [of_script(reply)] * len(run.sendings)
-        found.update(zip(map(id, run.sendings), lines, strict=True))
-    return [found[id(sending)] for sending in batch]
+            lines = [of_script(reply)] * len(run.requests)
+        found.update(zip(map(id, run.requests), lines, strict=True))
+    return [found[id(request)] for request in batch]
 
 
 def _lines(reply: bytes) -> list[Any]:
@@ -140,9 +143,11 @@ def _error(line: bytes) -> ErrorReply:
     return ErrorReply(line[1:].removeprefix(b"-").decode("utf-8", "replace"))
 
 
-def among(batch: SendBatch[K], refused: Sequence[Sending[K]]) -> SendBatch[K]:
+def batch_to_resend(
+    batch: SendBatch[K], refused: Sequence[SendRequest[K]]
+) -> SendBatch[K]:
     """Return the messages of a batch that are to be written again, with their runs."""
     again = SendBatch(refused)
     ids = set(map(id, refused))
-    again.runs = [run for run in batch.runs if id(run.sendings[0]) in ids]
+    again.runs = [run for run in batch.runs if id(run.requests[0]) in ids]
     return again

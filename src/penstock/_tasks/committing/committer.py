@@ -50,12 +50,12 @@ class CommitPace:
         interval: The seconds for which the first outcome may wait; None to send only on
             demand.
         outcomes: Set when there may be something to send.
-        sending: Held from when outcomes are taken for sending until their replies.
+        send_lock: Held from when outcomes are taken until their replies.
     """
 
     interval: float | None
     outcomes: AutoResetEvent
-    sending: asyncio.Lock
+    send_lock: asyncio.Lock
 
 
 class Committer(StoppableTask):
@@ -103,7 +103,7 @@ class Committer(StoppableTask):
         self._on_renewed = on_renewed
         self._interval = pace.interval
         self._outcomes = pace.outcomes
-        self._sending = pace.sending
+        self._send_lock = pace.send_lock
         self._dead_letter_writer = dead_letter_writer
         self._floor_tracker = floor_tracker
         self._on_event = on_event
@@ -262,7 +262,7 @@ class Committer(StoppableTask):
     async def _round(self) -> None:
         if not self._due:
             return
-        async with self._sending:
+        async with self._send_lock:
             sent = await self._send(self._ledger.acks.to_send())
         refused = [
             reply for batch, reply in sent if not self._record_reply(batch, reply)
@@ -304,7 +304,7 @@ class Committer(StoppableTask):
         sent = len(batch.entries) + len(batch.deleted_ids)
         if isinstance(reply, ErrorReply):
             # A user who lost a permission may get it back, so the outcomes are kept.
-            if reply.trouble not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
+            if reply.kind not in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
                 self._ledger.acks.unconfirmed(batch)
                 return False
             self._report("commit_dropped", batch, lost=sent, reply=reply.text)

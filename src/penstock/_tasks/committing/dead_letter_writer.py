@@ -45,7 +45,7 @@ class DeadLetterWriter:
         member: The consumer's place in the group.
         name: The name of the dead letters' stream. `{stream}` in it is replaced by the
             entry's stream.
-        sending: Held from when dead letters are taken for sending until their replies.
+        send_lock: Held from when dead letters are taken until their replies.
         on_event: Receives refusals.
     """
 
@@ -56,14 +56,14 @@ class DeadLetterWriter:
         member: Membership,
         name: str,
         *,
-        sending: asyncio.Lock,
+        send_lock: asyncio.Lock,
         on_event: OnEvent,
     ) -> None:
         self._connection = connection
         self._ledger = ledger
         self._member = member
         self._name = name
-        self._sending = sending
+        self._send_lock = send_lock
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
         self._may_script = True
@@ -85,7 +85,7 @@ class DeadLetterWriter:
             ConnectionLost: The connection ended before the replies.
         """
         while self.due_in() == 0.0:
-            async with self._sending:
+            async with self._send_lock:
                 dead = self._ledger.acks.dead_letters_to_send(_BATCH)
                 if not dead:
                     return  # all of them have been sent
@@ -163,4 +163,4 @@ class DeadLetterWriter:
 
 def _no_scripts(reply: ErrorReply) -> bool:
     """Return whether the server refuses scripts, and not this dead letter."""
-    return reply.trouble is ErrorKind.FATAL
+    return reply.kind is ErrorKind.FATAL

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from penstock._core.ledger.entry import Entry
 from penstock.message import Message
 
-__all__ = ["Caller", "Fetch", "current_caller", "has_ended", "this_task"]
+__all__ = ["CallResult", "Caller", "current_caller", "has_ended", "this_task"]
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def this_task() -> asyncio.Task[Any]:
     return task
 
 
-class Fetch:
+class CallResult:
     """The result of a call that ran in another task than its caller's.
 
     Args:
@@ -115,20 +115,20 @@ class Fetch:
 class _ReadTracker:
     """Serves a message as its settler does, and records that it is read."""
 
-    __slots__ = ("_fetch", "_payload", "_settler")
+    __slots__ = ("_call_result", "_payload", "_settler")
 
-    def __init__(self, fetch: Fetch, message: Message[Any]) -> None:
-        self._fetch = fetch
+    def __init__(self, call_result: CallResult, message: Message[Any]) -> None:
+        self._call_result = call_result
         self._settler = message._settler  # noqa: SLF001 - it is replaced
         self._payload = message._payload  # noqa: SLF001
 
     def payload(self, *_: object) -> object:
         """Return the payload, which has been decoded before."""
-        self._fetch.mark_read()
+        self._call_result.mark_read()
         return self._payload
 
     def __getattr__(self, name: str) -> Any:
-        self._fetch.mark_read()
+        self._call_result.mark_read()
         return getattr(self._settler, name)
 
 
@@ -137,10 +137,10 @@ def _references(result: object) -> int:
 
 
 def _count_unshared() -> int:
-    """Count the references to a result that only its `Fetch` and its task have."""
-    fetch, task = [object()], list[object]()
-    task.append(fetch[0])
-    return _references(fetch[0])
+    """Count the references to a result that only its `CallResult` and its task have."""
+    call_result, task = [object()], list[object]()
+    task.append(call_result[0])
+    return _references(call_result[0])
 
 
 _UNSHARED: Final = _count_unshared()

@@ -46,7 +46,7 @@ class CatchUp:
         ledger: The ledger of this consumer.
         cursors: The shards, and how far they have been read.
         member: The group; None in REALTIME.
-        acks: Whether messages are acknowledged.
+        acknowledges: Whether messages are acknowledged.
         on_demand: Whether acknowledgements are sent only when the user asks for that.
         on_reached: Called when catching up is over, to wake those who wait for
             messages.
@@ -63,7 +63,7 @@ class CatchUp:
         cursors: SlotCursors,
         member: Membership | None,
         *,
-        acks: bool,
+        acknowledges: bool,
         on_demand: bool,
         on_reached: Callable[[], None],
     ) -> None:
@@ -71,7 +71,7 @@ class CatchUp:
         self._ledger = ledger
         self._cursors = cursors
         self._member = member
-        self._acks = acks
+        self._acknowledges = acknowledges
         self._on_demand = on_demand
         self._on_reached = on_reached
         self.reached = False
@@ -97,7 +97,7 @@ class CatchUp:
         self, call: Callable[[Any], Awaitable[object]]
     ) -> Callable[[Any], Awaitable[object]]:
         """Return the call of a handler, wrapped so that running messages are known."""
-        if self._acks:
+        if self._acknowledges:
             return call
 
         async def tracked(given: Any) -> object:
@@ -177,14 +177,14 @@ class CatchUp:
 
     def _is_known_done(self, position: Position, mark: EntryId) -> bool:
         """Return whether a shard is known to be done because nothing can be pending."""
-        return not self._acks and position.highest >= mark
+        return not self._acknowledges and position.highest >= mark
 
     async def _is_done(self, shard: Shard, mark: EntryId) -> bool:
         # The order matters: an entry that is delivered between the two questions is
         # pending at the second one.
         if not await self._is_delivered(shard, mark):
             return False
-        return not self._acks or not await self._is_pending(shard, mark)
+        return not self._acknowledges or not await self._is_pending(shard, mark)
 
     async def _is_delivered(self, shard: Shard, mark: EntryId) -> bool:
         after = await self._delivered(shard)
@@ -241,7 +241,7 @@ class CatchUp:
         """
         if not isinstance(reply, ErrorReply):
             return False
-        if reply.trouble not in _NO_STREAM:
+        if reply.kind not in _NO_STREAM:
             raise refusal(self._connection.server, f"until_caught_up: {what}", reply)
         return True
 
@@ -259,4 +259,4 @@ class CatchUp:
 
 
 def _is_transient(reply: Any) -> bool:
-    return isinstance(reply, ErrorReply) and reply.trouble is ErrorKind.TRANSIENT
+    return isinstance(reply, ErrorReply) and reply.kind is ErrorKind.TRANSIENT

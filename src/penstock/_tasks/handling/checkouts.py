@@ -29,7 +29,7 @@ from penstock._core.ledger.states import UNSETTLED
 from penstock._tasks.handling.abandoned import Abandoned
 from penstock._tasks.handling.callers import (
     Caller,
-    Fetch,
+    CallResult,
     has_ended,
     this_task,
 )
@@ -48,14 +48,14 @@ class Checkout:
     Attributes:
         on_loop: Whether the caller is a task of the consumer's event loop.
         entries: The entries that the caller has received.
-        fetches: The results of calls that ran in tasks of their own.
+        results: The results of calls that ran in tasks of their own.
         left_loops: The entries that the caller had when it left a loop. They are no
             longer in progress.
     """
 
     on_loop: bool = True
     entries: list[Entry] = field(default_factory=list)
-    fetches: list[Fetch] = field(default_factory=list)
+    results: list[CallResult] = field(default_factory=list)
     left_loops: list[Entry] = field(default_factory=list)
 
 
@@ -105,9 +105,9 @@ class Checkouts(Generic[T]):
         if caller is asyncio.current_task(self.loop):
             held = self.by_caller.get(caller) or self._checkout_of(caller)
             held.entries.append(entry)
-        elif (fetch := self._add_fetch(caller, (entry,))) is not None:
-            message = fetch.tracked(message)
-            fetch.track_result(message, this_task())
+        elif (result := self._add_result(caller, (entry,))) is not None:
+            message = result.tracked(message)
+            result.track_result(message, this_task())
         return message
 
     def check_out_all(
@@ -118,12 +118,14 @@ class Checkouts(Generic[T]):
             return messages
         if caller is asyncio.current_task(self.loop):
             self._checkout_of(caller).entries.extend(entries)
-        elif (fetch := self._add_fetch(caller, entries)) is not None:
-            messages = [fetch.tracked(message) for message in messages]
-            fetch.track_result(messages, this_task())
+        elif (result := self._add_result(caller, entries)) is not None:
+            messages = [result.tracked(message) for message in messages]
+            result.track_result(messages, this_task())
         return messages
 
-    def _add_fetch(self, caller: Caller, entries: Sequence[Entry]) -> Fetch | None:
+    def _add_result(
+        self, caller: Caller, entries: Sequence[Entry]
+    ) -> CallResult | None:
         """Record a call's result in a task of its own; None if its caller has ended.
 
         If the caller has ended, nobody can receive the entries, and they are left
@@ -133,9 +135,9 @@ class Checkouts(Generic[T]):
         if has_ended(caller):
             self._abandon(entries)
             return None
-        fetch = Fetch(entries)
-        self._checkout_of(caller).fetches.append(fetch)
-        return fetch
+        result = CallResult(entries)
+        self._checkout_of(caller).results.append(result)
+        return result
 
     def add_received(self, caller: Caller, entries: Sequence[Entry]) -> None:
         """Record that a caller has received entries."""
@@ -172,9 +174,9 @@ class Checkouts(Generic[T]):
         if held is None:
             return None
         if not held.on_loop:
-            return caller, Checkout(entries=[*held.entries], fetches=[*held.fetches])
+            return caller, Checkout(entries=[*held.entries], results=[*held.results])
         entries, held.entries = held.entries, []
-        self._finish_received(held, entries, held.fetches)
+        self._finish_received(held, entries, held.results)
         return None
 
     def check_in_running_task(self) -> None:
@@ -190,24 +192,24 @@ class Checkouts(Generic[T]):
             those = set(then.entries)
             entries = [each for each in held.entries if each in those]
             held.entries = [each for each in held.entries if each not in those]
-            fetches = [each for each in then.fetches if each in held.fetches]
-            self._finish_received(held, entries, fetches)
+            results = [each for each in then.results if each in held.results]
+            self._finish_received(held, entries, results)
 
     def _finish_received(
-        self, held: Checkout, entries: list[Entry], fetches: Sequence[Fetch]
+        self, held: Checkout, entries: list[Entry], results: Sequence[CallResult]
     ) -> None:
-        """Finish a caller's entries and its completed fetches.
+        """Finish a caller's entries and its completed results.
 
-        A fetch is complete once it is known whether its result was received.
+        A result is complete once it is known whether its caller received it.
         """
-        if fetches:  # usually there are none
-            known = [each for each in fetches if each.received is not None]
-            held.fetches = [each for each in held.fetches if each not in known]
-            for fetch in known:
-                if fetch.received:
-                    entries += fetch.entries
+        if results:  # usually there are none
+            known = [each for each in results if each.received is not None]
+            held.results = [each for each in held.results if each not in known]
+            for result in known:
+                if result.received:
+                    entries += result.entries
                 else:
-                    self._abandon(fetch.entries)
+                    self._abandon(result.entries)
         self.ledger.finish_all(entries, ack=self.ack)
 
     # -- not coming back -----------------------------------------------------------
@@ -224,8 +226,8 @@ class Checkouts(Generic[T]):
 
     def _abandon_all(self, held: Checkout) -> None:
         self._abandon(held.entries)
-        for fetch in held.fetches:
-            self._abandon(fetch.entries)
+        for result in held.results:
+            self._abandon(result.entries)
         self._abandoned.add(held.left_loops)
 
     def _abandon(self, entries: Sequence[Entry]) -> None:
@@ -260,12 +262,12 @@ class Checkouts(Generic[T]):
             if leaving is None or caller is not leaving:
                 self._leave_unsettled(held, ended=has_ended(caller))
                 continue
-            self._finish_received(held, held.entries, held.fetches)
+            self._finish_received(held, held.entries, held.results)
             for entry in held.left_loops:
                 if entry.disposition is None:
                     self.ledger.ack(entry)
             # Results that are still in a task have not been received.
-            self._leave_unsettled(Checkout(fetches=held.fetches), ended=False)
+            self._leave_unsettled(Checkout(results=held.results), ended=False)
         self.by_caller.clear()
         self._off_loop.clear()
         self._abandoned.close()
@@ -280,5 +282,5 @@ class Checkouts(Generic[T]):
             self._abandon_all(held)
             return
         self.ledger.finish_all(held.entries, ack=False)
-        for fetch in held.fetches:
-            self.ledger.finish_all(fetch.entries, ack=False)
+        for result in held.results:
+            self.ledger.finish_all(result.entries, ack=False)

@@ -81,10 +81,10 @@ class FailureHandler:
             self._report_failure(entry, error, None, type(error).__name__)
             return
         timed_out = isinstance(error, HandlerTimeout)
-        again = _again_after(self._retry, error, entry)
+        retry = _may_retry(self._retry, error, entry)
         name = "TimeoutError" if timed_out else type(error).__name__
         reason = "it took too long" if timed_out else _describe(error)
-        disposition = self._decide(entry, FailedAttempt(reason, again, error=name))
+        disposition = self._decide(entry, FailedAttempt(reason, retry, error=name))
         if isinstance(disposition, DeadLettered):
             started = not _is_own(error, entry)
             disposition = replace(
@@ -112,20 +112,20 @@ class FailureHandler:
         """
         if delay is not None:
             delay = seconds(delay, "nack(delay)")
-        self._refuse(entry, fields, FailedAttempt(NACKED, again=True, delay=delay))
+        self._refuse(entry, fields, FailedAttempt(NACKED, retry=True, delay=delay))
 
     def reject(self, entry: Entry, fields: Sequence[bytes], reason: str) -> None:
         """Give an entry up."""
-        failure = FailedAttempt(reason, again=False, error="rejected")
+        failure = FailedAttempt(reason, retry=False, error="rejected")
         self._refuse(entry, fields, failure)
 
     def exhausted(self, entry: Entry) -> None:
         """Give an entry up that was redelivered after its last attempt."""
         reason = (
-            "the process ended during its last attempt, was stopped during it, or "
-            "never gave an outcome"
+            "during its last attempt the process ended or was stopped, or the message "
+            "got no outcome"
         )
-        self._refuse(entry, entry.fields, FailedAttempt(reason, again=False))
+        self._refuse(entry, entry.fields, FailedAttempt(reason, retry=False))
 
     def undecodable(self, entry: Entry, error: DecodeError) -> None:
         """Finish an entry that was taken and can't be decoded."""
@@ -134,7 +134,7 @@ class FailureHandler:
             self._ledger.finish(entry, ack=False)
             self._report_undecodable(entry, error)
             return
-        failure = FailedAttempt(error.reason, again=False, error="DecodeError")
+        failure = FailedAttempt(error.reason, retry=False, error="DecodeError")
         disposition = self._decide(entry, failure)
         if isinstance(disposition, DeadLettered):
             disposition = replace(disposition, started=False)
@@ -221,7 +221,7 @@ class FailureHandler:
         self._on_event(Event("undecodable", logging.ERROR, facts, error))
 
 
-def _again_after(retry: Retry, error: BaseException, entry: Entry) -> bool:
+def _may_retry(retry: Retry, error: BaseException, entry: Entry) -> bool:
     """Return whether an entry may be retried after an exception."""
     if isinstance(error, HandlerTimeout):
         return not isinstance(error, retry.give_up_on)

@@ -71,8 +71,8 @@ class ThreadSettler(Settler[T]):
             UsageError: Always.
         """
         raise UsageError(
-            "transaction() has to be awaited, which a handler in a thread can't; make "
-            "the handler an async function"
+            "transaction() must be awaited, which a handler in a thread can't do; "
+            "make the handler an async function"
         )
 
 
@@ -81,8 +81,8 @@ def _record_in_loop(record: Callable[..., bool], *facts: Any) -> bool:
         from_thread.check_cancelled()
     except RuntimeError:
         raise UsageError(
-            "an outcome was recorded in a thread that Penstock did not start; do it in "
-            "the handler itself, or by loop.call_soon_threadsafe"
+            "an outcome was recorded in a thread that Penstock did not start; record "
+            "it in the handler itself, or by loop.call_soon_threadsafe"
         ) from None
     return from_thread.run_sync(record, *facts)
 

@@ -46,18 +46,19 @@ __all__ = ["Applier", "create_applier"]
 
 # What the user can do about a refusal, by the code of the error reply.
 _HINTS: Final = {
-    "NOGROUP": "the group is gone and is made anew; the message comes again",
-    "CROSSSLOT": "in a cluster all keys of a transaction need one hash tag, as in "
-    "'{orders}' and '{orders}:totals'",
-    "OOM": "it is tried again as the handler is; give the server more memory, or keep "
+    "NOGROUP": "the group was deleted and is being recreated; the message will be "
+    "redelivered",
+    "CROSSSLOT": "in a cluster, all keys of a transaction need the same hash tag, as "
+    "in '{orders}' and '{orders}:totals'",
+    "OOM": "it is retried when the handler is; give the server more memory, or store "
     "less",
 }
 _NO_SCRIPTS: Final = (
-    "this user needs EVAL and EVALSHA, the commands in the transaction and their keys; "
-    "where scripts are forbidden, leave transaction() out and tell repeated messages "
-    "by their id"
+    "this user needs EVAL and EVALSHA, the commands in the transaction and their "
+    "keys; where scripts are forbidden, leave transaction() out and recognize "
+    "repeated messages by their id"
 )
-_HINT: Final = "the message is tried again as its handler is"
+_HINT: Final = "it is retried when the handler is"
 
 
 class Applier:
@@ -222,7 +223,7 @@ class Applier:
         if not applied.done:
             hint = _HINTS.get(reply.code)
             if hint is None:
-                fatal = reply.trouble is ErrorKind.FATAL
+                fatal = reply.kind is ErrorKind.FATAL
                 hint = _NO_SCRIPTS if fatal else _HINT
             raise TransactionFailed(stream, id_, reply.code, reply.text, hint)
         error = TransactionBroken(
@@ -254,7 +255,7 @@ def create_applier(
     failure_handler: FailureHandler,
 ) -> Applier | None:
     """Create a consumer's applier; None where nothing can be acknowledged."""
-    if config.member is None or not config.acks:
+    if config.member is None or not config.acknowledges:
         return None
     return Applier(
         connection,
@@ -277,7 +278,7 @@ def _check_pending(entry: Entry, applied: Applied) -> None:
     """
     recreated = entry.shard_state.group_recreated_at > entry.leased_at
     if recreated and not applied.pending and applied.failure is None:
-        text = "NOGROUP the group was recreated, and has not been given the message yet"
+        text = "NOGROUP the group was recreated, and has not delivered the message yet"
         reply = ErrorReply(text)
         hint = _HINTS[reply.code]
         stream, id_ = entry.shard.stream, entry.id.decode()

@@ -109,8 +109,9 @@ class WorkerPool(Generic[T]):
         """
         if self._runs and options.ordering is not self._ordering:
             raise UsageError(
-                f"another run() of this consumer orders by {self._ordering.value!r}; "
-                f"use the same ordering, or a consumer of its own"
+                f"another run() of this consumer uses "
+                f"ordering={self._ordering.value!r}; use the same ordering, or a "
+                f"separate consumer"
             )
         if not self._runs:
             self._idle = anyio.Event()

@@ -12,7 +12,7 @@ from penstock import _chance, _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
-from penstock._core.protocol.replies import Claimed, ErrorReply, Pending, RawEntry
+from penstock._core.protocol.replies import Claimed, ErrorReply, PendingEntry, RawEntry
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.entry_queue import EntryQueue
@@ -30,7 +30,7 @@ from penstock.message import Shard
 
 __all__ = ["Claimer"]
 
-Fetch: TypeAlias = Callable[
+FetchEntries: TypeAlias = Callable[
     [Shard, Sequence[bytes], OnEntries],
     Awaitable[tuple[Sequence[bytes], ErrorReply | None]],
 ]
@@ -55,7 +55,7 @@ def _presence(shard: Shard, member: Membership) -> bytes:
 
 
 def _counts(
-    ids: Iterable[bytes], answers: Iterable[Sequence[Pending] | ErrorReply]
+    ids: Iterable[bytes], answers: Iterable[Sequence[PendingEntry] | ErrorReply]
 ) -> dict[bytes, int]:
     """Return the delivery counts of claimed entries, without those lost since.
 
@@ -93,7 +93,7 @@ class Claimer(StoppableTask):
         self,
         connection: CommandConnection,
         *,
-        fetch: Fetch,
+        fetch: FetchEntries,
         ledger: Ledger,
         entry_queue: EntryQueue,
         claims: OwnClaims,

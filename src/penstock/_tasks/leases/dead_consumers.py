@@ -96,7 +96,7 @@ async def _remove_without_script(
             ]
         )
     )
-    done = replies.together(answers)
+    done = replies.transaction_replies(answers)
     for part in done:
         if isinstance(part, ErrorReply):
             return part

@@ -47,7 +47,7 @@ class DeliveryCounts:
         connection: The command connection.
         claims: Claims the consumer's own entries; None where there is no group.
         ledger: The consumer's ledger.
-        once: Whether each entry has only one attempt.
+        single_attempt: Whether each entry has only one attempt.
         settle: Sends outcomes and waits until they are confirmed.
         on_lost: Called when the connection is lost, so that it is restored.
         on_event: Receives the first refusal to count.
@@ -59,7 +59,7 @@ class DeliveryCounts:
         claims: OwnClaims | None,
         ledger: Ledger,
         *,
-        once: bool,
+        single_attempt: bool,
         settle: Callable[[], Awaitable[None]],
         on_lost: Callable[[], None],
         on_event: OnEvent,
@@ -68,7 +68,7 @@ class DeliveryCounts:
         self._claims = claims
         self._ledger = ledger
         self._lease = ledger.leases.terms.seconds
-        self._once = once
+        self._single_attempt = single_attempt
         self._settle = settle
         self._on_lost = on_lost
         self._on_event = on_event
@@ -115,7 +115,7 @@ class DeliveryCounts:
         return True
 
     def _must_confirm(self, entries: Sequence[Entry]) -> bool:
-        return self._once or any(entry.suspected for entry in entries)
+        return self._single_attempt or any(entry.suspected for entry in entries)
 
     def _is_cheap(self) -> bool:
         pace = self._ledger.flow.rate

@@ -21,7 +21,7 @@ from penstock._core.protocol.replies import ErrorKind, ErrorReply
 from penstock._tasks.group import Membership
 from penstock.message import Shard
 
-__all__ = ["Caller", "OwnClaim", "OwnClaims", "batched", "min_idle"]
+__all__ = ["CommandSender", "OwnClaim", "OwnClaims", "batched", "min_idle"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _PAGE: Final = 500
 
 
-class Caller(Protocol):
+class CommandSender(Protocol):
     """A connection, or an object that has one."""
 
     @property
@@ -106,14 +106,14 @@ class OwnClaims:
 
     async def claim(
         self,
-        caller: Caller,
+        sender: CommandSender,
         claims: Sequence[OwnClaim],
         then: Sequence[Command] = (),
     ) -> list[list[bytes] | ErrorReply]:
         """Claim entries; return the ids that this consumer owned, or a refusal.
 
         Args:
-            caller: Sends the commands.
+            sender: Sends the commands.
             claims: The claims, for each of which one result is returned.
             then: Commands to send after the claims in the same write, whose replies do
                 not matter.
@@ -122,25 +122,25 @@ class OwnClaims:
             ConnectionLost: The connection ended before the replies.
         """
         parts = [part for claim in claims for part in claim.parts()]
-        sent = [self.command(caller, part) for part in parts]
-        answers = (await caller.calls([*sent, *then]))[: len(sent)]
+        sent = [self.command(sender, part) for part in parts]
+        answers = (await sender.calls([*sent, *then]))[: len(sent)]
         refused = [
             number
             for number, (command, reply) in enumerate(zip(sent, answers, strict=True))
-            if self.script_refused(caller, command, reply)
+            if self.script_refused(sender, command, reply)
         ]
         if refused:
-            again = [self.command(caller, parts[number]) for number in refused]
-            replied = await caller.calls([*again, *then])
+            again = [self.command(sender, parts[number]) for number in refused]
+            replied = await sender.calls([*again, *then])
             for number, reply in zip(refused, replied, strict=False):
                 answers[number] = reply
         replies = iter(answers)
         return [_joined([next(replies) for _ in claim.parts()]) for claim in claims]
 
-    def command(self, caller: Caller, claim: OwnClaim) -> Command:
+    def command(self, sender: CommandSender, claim: OwnClaim) -> Command:
         """Return the command for a claim of a few hundred entries."""
         key, member, words = claim.shard.key, self.member, claim.words
-        if caller.number not in self._no_scripts_on:
+        if sender.number not in self._no_scripts_on:
             return scripts.claim_own(key, member.group, member.name, claim.ids, words)
         return commands.xclaim(
             key,
@@ -151,16 +151,18 @@ class OwnClaims:
             words=words,
         )
 
-    def script_refused(self, caller: Caller, command: Command, reply: Any) -> bool:
+    def script_refused(
+        self, sender: CommandSender, command: Command, reply: Any
+    ) -> bool:
         """Return whether a command's script was refused.
 
         If it was, the next commands for the same connection use no script.
         """
-        if not isinstance(reply, ErrorReply) or reply.trouble is not ErrorKind.FATAL:
+        if not isinstance(reply, ErrorReply) or reply.kind is not ErrorKind.FATAL:
             return False
         scripted = command[0] == b"EVAL"
         if scripted:
-            self._no_scripts_on.add(caller.number)
+            self._no_scripts_on.add(sender.number)
         return scripted
 
 

@@ -79,5 +79,5 @@ class BodyReader:
         for reply in answers:
             if isinstance(reply, ErrorReply):
                 return reply
-        self._request_size.came(len(ids), len(ids))
+        self._request_size.received(len(ids), len(ids))
         return replies.bodies(ids, answers)

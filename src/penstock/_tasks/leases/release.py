@@ -19,9 +19,9 @@ from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["TOO_LATE", "Limits", "channel", "release_entries"]
+__all__ = ["TOO_LATE", "CloseDeadlines", "channel", "release_entries"]
 
-TOO_LATE: Final = "close_timeout is over"
+TOO_LATE: Final = "close_timeout has expired"
 """Why connections are aborted while something is still being sent."""
 
 # The most ids that one command lists.
@@ -35,7 +35,7 @@ _PART: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CloseDeadlines:
     """The deadlines of the steps of closing, by the monotonic clock.
 
     Attributes:

@@ -84,7 +84,7 @@ def _claim(due: LeaseRenewal, at: float, lease: float) -> OwnClaim:
 
 def _is_gone(reply: ErrorReply) -> bool:
     """Return whether there is no group any more, in which an entry has an owner."""
-    return reply.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
+    return reply.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}
 
 
 def ask_owners(member: Membership, shard: Shard, ids: Iterable[bytes]) -> list[Command]:

@@ -80,7 +80,7 @@ class Assignment:
         self._ledger = ledger
         self._discovery = discovery
         self._claims = claims
-        group, recover = config.member is not None, config.acks
+        group, recover = config.member is not None, config.acknowledges
         self.cursors = SlotCursors(lambda: Cursor((), group=group, recover=recover))
         self.error: ServerError | None = None
         self.inspector = StreamInspector()
@@ -186,8 +186,8 @@ class Assignment:
         ]
         if not leaving:
             raise ConfigurationError(
-                f"{stream!r:.80} is not read, or not that shard of it; "
-                f"`consumer.shards` tells what is"
+                f"this consumer does not read {stream!r:.80}, or not that shard of "
+                f"it; `consumer.shards` lists what it reads"
             )
 
         async def remove(_: Connection, cursor: Cursor) -> None:
@@ -200,7 +200,7 @@ class Assignment:
 
     async def _release_shard(self, shard: Shard) -> None:
         config, claims = self._config, self._claims
-        if config.member is None or claims is None or not config.acks:
+        if config.member is None or claims is None or not config.acknowledges:
             self._ledger.removals.drop(shard)
             return
         await release_entries(
@@ -219,7 +219,7 @@ class Assignment:
         shards = [position.shard for position in positions]
         if member is None:
             streams = await self.inspector.streams(self._connection.calls, keys)
-            return dict(zip(shards, map(_behind, positions, streams), strict=True))
+            return dict(zip(shards, map(_unread, positions, streams), strict=True))
         found = await self.inspector.with_more(
             self._connection.calls, keys, _groups, bulk=self._reading.calls
         )
@@ -238,8 +238,8 @@ def _groups(key: bytes) -> list[Command]:
     return [commands.xinfo_groups(key)]
 
 
-def _behind(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
+def _unread(position: Position, stream: StreamInfo | ErrorReply) -> int | None:
     """Return how many entries lie above the position of a consumer without a group."""
     if isinstance(stream, ErrorReply):
-        return 0 if stream.trouble is ErrorKind.REPAIR else None  # no stream yet
-    return stream.behind(EntryId.parse(position.after), None)
+        return 0 if stream.kind is ErrorKind.REPAIR else None  # no stream yet
+    return stream.count_above(EntryId.parse(position.after), None)

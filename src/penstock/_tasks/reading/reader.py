@@ -343,7 +343,7 @@ class Reader(StoppableTask):
         ):
             [came] = await self._request([self._read_command(read, wait)], wait)
         limited = shards >= self._shards_at_once.most
-        self._shards_at_once.came(shards, shards)
+        self._shards_at_once.received(shards, shards)
         if isinstance(came, ErrorReply):
             await self._refused(came)
             return
@@ -358,7 +358,7 @@ class Reader(StoppableTask):
             self._unfilled = max(0, budget - read.count * len(read.positions))
         if not limited:
             for _, entries in came:
-                self._read_size.came(read.count, len(entries))
+                self._read_size.received(read.count, len(entries))
         self._entry_queue.notify_ready(count)
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
@@ -378,14 +378,14 @@ class Reader(StoppableTask):
         count = 0
         for key, entries in came:
             position = self._cursor.received(read, key, entries)
-            if position.again and not position.rewind_reported:
+            if position.rewound and not position.rewind_reported:
                 self._health.report_rewind(position, entries[0][0])
             count += self._ledger.deliveries.received(
                 position.shard,
                 entries,
                 asked_at,
                 each * len(entries),
-                rewound=position.again,
+                rewound=position.rewound,
             )
         return count
 
@@ -466,7 +466,7 @@ class Reader(StoppableTask):
         return left, refused
 
     async def _refused(self, error: ErrorReply) -> None:
-        if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
+        if error.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards caused it.
             refused = await self._checks.examine(
                 self.connection, self._cursor.positions
@@ -474,7 +474,7 @@ class Reader(StoppableTask):
             self._stop_if(refused)
         elif error.code == "CROSSSLOT" and await self._hooks.split_by_slot():
             pass  # the server is in cluster mode
-        elif error.trouble is ErrorKind.FATAL:
+        elif error.kind is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
             self._entry_queue.fail(
                 refusal(self.connection.address.name, command, error)

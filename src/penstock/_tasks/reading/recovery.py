@@ -13,11 +13,11 @@ from typing import Final, TypeAlias
 from penstock import _clock
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, replies
-from penstock._core.protocol.replies import ErrorReply, Pending, RawEntry
+from penstock._core.protocol.replies import ErrorReply, PendingEntry, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, ReadPending
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.group import Membership
-from penstock._tasks.leases.own_claims import Caller, OwnClaim, OwnClaims
+from penstock._tasks.leases.own_claims import CommandSender, OwnClaim, OwnClaims
 from penstock._tasks.leases.pending_bodies import Ask, BodyReader, loss_recorded
 from penstock.message import EntryId, Shard
 
@@ -66,12 +66,12 @@ class PendingRecovery:
         self._page_size = page_size
 
     async def read_page(
-        self, caller: Caller, read: ReadPending, on_entries: OnRecovered
+        self, sender: CommandSender, read: ReadPending, on_entries: OnRecovered
     ) -> ErrorReply | None:
         """Read one page of pending entries, or as much of it as there is space for.
 
         Args:
-            caller: The reader's connection.
+            sender: The reader's connection.
             read: The page.
             on_entries: Called with the entries, some at a time. Deleted entries have
                 None for fields, and those that the ledger has have none.
@@ -93,7 +93,7 @@ class PendingRecovery:
             chunk = self._chunk(shard, left, least)
             if not chunk:
                 break
-            entries = await self._read(caller, shard, chunk)
+            entries = await self._read(sender, shard, chunk)
             if isinstance(entries, ErrorReply):
                 return entries
             counts = {each.id: _count(each, read.position) for each in chunk}
@@ -104,7 +104,7 @@ class PendingRecovery:
             self._cursor.recovered(read, [(each.id, None) for each in pending])
         return None
 
-    async def _list(self, read: ReadPending) -> Sequence[Pending] | ErrorReply:
+    async def _list(self, read: ReadPending) -> Sequence[PendingEntry] | ErrorReply:
         group, name, position = self._member.group, self._member.name, read.position
         key = position.shard.key
         batch = [commands.xpending_page(key, group, name, position.after, read.count)]
@@ -115,21 +115,21 @@ class PendingRecovery:
         if isinstance(reply, ErrorReply):
             return reply
         if summary:
-            position.summed_up(replies.highest_pending(summary[0]))
-        pending: list[Pending] = reply
-        self._page_size.came(read.count, len(pending))
+            position.recovery_began(replies.highest_pending(summary[0]))
+        pending: list[PendingEntry] = reply
+        self._page_size.received(read.count, len(pending))
         return pending
 
     def _chunk(
-        self, shard: Shard, pending: Sequence[Pending], least: int
-    ) -> list[Pending]:
+        self, shard: Shard, pending: Sequence[PendingEntry], least: int
+    ) -> list[PendingEntry]:
         """Return the first entries of a page, with as many to read as is allowed.
 
         At least `least` of them are unknown here. The others need no reading.
         """
         known = self._ledger.shards.ids(shard)
         count = max(self._bodies.count, least)
-        chunk: list[Pending] = []
+        chunk: list[PendingEntry] = []
         for each in pending:
             if each.id not in known:
                 if not count:
@@ -139,7 +139,7 @@ class PendingRecovery:
         return chunk
 
     async def _read(
-        self, caller: Caller, shard: Shard, pending: Sequence[Pending]
+        self, sender: CommandSender, shard: Shard, pending: Sequence[PendingEntry]
     ) -> list[RawEntry] | ErrorReply:
         """Renew the leases of pending entries that are unknown here, and read them."""
         in_ledger = self._ledger.shards.ids(shard)
@@ -148,7 +148,7 @@ class PendingRecovery:
         if not unknown:
             return known
         owned: set[bytes] = set()
-        for reply in await self._claims.claim(caller, [*_renewals(shard, unknown)]):
+        for reply in await self._claims.claim(sender, [*_renewals(shard, unknown)]):
             if isinstance(reply, ErrorReply):
                 return reply
             owned.update(reply)
@@ -161,7 +161,7 @@ class PendingRecovery:
         return known + [each for each in entries if each[1] is None or each[0] in owned]
 
 
-def _renewals(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
+def _renewals(shard: Shard, pending: Sequence[PendingEntry]) -> Iterator[OwnClaim]:
     """Yield claims that renew the leases of own pending entries.
 
     The minimum idle time keeps the claims from entries that another consumer has
@@ -177,7 +177,7 @@ def _renewals(shard: Shard, pending: Sequence[Pending]) -> Iterator[OwnClaim]:
             yield OwnClaim(shard, ids, min_idle=idle, count=1 if unstarted else None)
 
 
-def _count(pending: Pending, position: Position) -> int:
+def _count(pending: PendingEntry, position: Position) -> int:
     """Return the delivery count of an own pending entry.
 
     An entry that came in a lost reply has certainly not been started.

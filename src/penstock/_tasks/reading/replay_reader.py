@@ -140,7 +140,7 @@ class _Reader:
                 self._connection = await self._connector.reconnect(error.reason)
             else:
                 if await self._take(now, pages):
-                    self._shards.came(len(now), len(now))
+                    self._shards.received(len(now), len(now))
                     due = due[len(now) :]
             asked = None
 
@@ -148,7 +148,7 @@ class _Reader:
         for each, page in zip(due, pages, strict=True):
             if not isinstance(page, ErrorReply):
                 continue
-            if page.trouble is not ErrorKind.TRANSIENT:
+            if page.kind is not ErrorKind.TRANSIENT:
                 raise self._refusal(each.shard, page)
             self._on_event(Event("read_refused", facts={"reply": page.text}))
             await self._connector.pause()

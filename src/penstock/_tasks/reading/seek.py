@@ -98,7 +98,7 @@ async def _resolve(
     for info in await inspector.streams(connection.calls, keys):
         if not isinstance(info, ErrorReply):
             found.append(bytes(info.last))
-        elif info.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
+        elif info.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # There is no stream yet, so all its entries will be new.
             found.append(b"0-0")
         else:
@@ -140,7 +140,7 @@ async def _ack_unheld(
         async for page in pages:
             if isinstance(page, ErrorReply):
                 # Without a group nothing is pending.
-                return [] if page.trouble is ErrorKind.REPAIR else [page]
+                return [] if page.kind is ErrorKind.REPAIR else [page]
             kept = ledger.shards.ids(shard)
             if gone := [id_ for id_ in page if id_ not in kept]:
                 ack = commands.xack(shard.key, group, gone)

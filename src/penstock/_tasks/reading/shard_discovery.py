@@ -280,5 +280,5 @@ def _raise_if_transient(command: str, error: ErrorReply) -> None:
     Raises:
         CommandError: The error is transient.
     """
-    if error.trouble is ErrorKind.TRANSIENT:
+    if error.kind is ErrorKind.TRANSIENT:
         raise CommandError(command, error.code, error.text)

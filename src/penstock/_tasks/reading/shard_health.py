@@ -72,15 +72,15 @@ class ShardHealth:
         """
         answers = await self._ask(connection, [each.shard.key for each in positions])
         for position, answer in zip(positions, answers, strict=True):
-            trouble = answer.trouble if isinstance(answer, ErrorReply) else None
-            if trouble is ErrorKind.FATAL:
+            kind = answer.kind if isinstance(answer, ErrorReply) else None
+            if kind is ErrorKind.FATAL:
                 where = f"reading {position.shard.stream!r}"
                 return refusal(connection.address.name, where, answer)
-            if trouble is ErrorKind.ISOLATE:
+            if kind is ErrorKind.ISOLATE:
                 self._mark_broken(position, answer.text)
-            elif trouble is ErrorKind.REPAIR:
+            elif kind is ErrorKind.REPAIR:
                 await self._repair(connection, position)
-            elif trouble is None:
+            elif kind is None:
                 await self._record_readable(connection, position, answer)
         return None
 
@@ -163,7 +163,7 @@ class ShardHealth:
         if self._member is None:
             if isinstance(info, ErrorReply):
                 # Before anything is known of the stream, it has only not been created.
-                if info.trouble is ErrorKind.REPAIR and not position.identity.empty:
+                if info.kind is ErrorKind.REPAIR and not position.identity.empty:
                     position.identity.absent = True
                 return False
             return await self._rewind_if_recreated(
@@ -231,7 +231,7 @@ class ShardHealth:
                 found = await connection.calls(
                     [commands.xrange_one(key, id_) for id_ in ids]
                 )
-            self._probes.came(len(ids), len(ids))
+            self._probes.received(len(ids), len(ids))
             if not any(isinstance(reply, ErrorReply) for reply in found):
                 shown = identity.is_other(info, ids, found)
                 other = other if shown is None else shown
@@ -328,10 +328,10 @@ class ShardHealth:
         [info] = await self._inspector.streams(connection.calls, [position.shard.key])
         if not isinstance(info, ErrorReply):
             gone = await self._is_other(connection, position, info) or info.last < floor
-        elif info.trouble is ErrorKind.REPAIR:
+        elif info.kind is ErrorKind.REPAIR:
             gone = floor > EntryId.MIN or not blank
             position.identity.reset()
-        elif info.trouble is ErrorKind.TRANSIENT:
+        elif info.kind is ErrorKind.TRANSIENT:
             return info  # without an answer: the stream may still be the same
         else:
             # The user may not request the description.

@@ -152,7 +152,7 @@ class StreamChecks:
             first: The id of the first entry of the read; empty if there was none.
         """
         if self._in_group:
-            return position.goes_back(first) and not position.rewind_reported
+            return position.redelivers(first) and not position.rewind_reported
         return _clock.boottime() >= self._check_at.get(position.shard.key, 0.0)
 
     async def _check(self, connection: Connection, position: Position) -> bool:

@@ -151,7 +151,7 @@ async def _abort_timer() -> AsyncIterator[Callable[[float, Connector], None]]:
     def set_abort_timer(seconds: float, connector: Connector) -> None:
         loop = asyncio.get_running_loop()
         timers.append(
-            loop.call_later(seconds, connector.abort, "close_timeout is over")
+            loop.call_later(seconds, connector.abort, "close_timeout has expired")
         )
 
     try:

@@ -28,7 +28,7 @@ from penstock._connection.connection import Connection, Replies
 from penstock._connection.reconnect import Connector
 from penstock._core.protocol.replies import ErrorReply, send_failed
 from penstock._core.sending import durability, idempotence
-from penstock._core.sending.accumulator import Accumulator, SendBatch, Sending
+from penstock._core.sending.accumulator import Accumulator, SendBatch, SendRequest
 from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
 from penstock._tasks.reporting import id_list, report_sends, stream_list
@@ -229,9 +229,9 @@ class Flusher:
             commands = list(map(_COMMAND, batch))
         else:
             batch.written = min(batch.written, self._now())
-            commands = self._runs.word(batch, self._accumulator.oldest)
+            commands = self._runs.commands(batch, self._accumulator.oldest)
         waits: Sequence[DurabilityWait] = ()
-        if self._accumulator.asks:
+        if self._accumulator.needs_durability:
             longest = self._connection.address.reply_timeout / 2
             waits = durability.waits(batch, self._now(), longest)
             commands += [wait.command for wait in waits]
@@ -275,38 +275,40 @@ class Flusher:
         outcomes = idempotence.outcomes(batch, replies) if batch.runs else replies
         if waits:
             outcomes = _check_durability(batch, outcomes, waits, waited)
-        sendings: Sequence[Sending[Ticket]] = batch
-        if self._options.resend and (again := idempotence.passing(batch, replies)):
-            sendings, outcomes = self._keep_refused(batch, again, outcomes)
+        requests: Sequence[SendRequest[Ticket]] = batch
+        if self._options.resend and (
+            again := idempotence.refused_temporarily(batch, replies)
+        ):
+            requests, outcomes = self._keep_refused(batch, again, outcomes)
         else:
             self._accumulator.answered()
-        failed = self._report(sendings, outcomes)
+        failed = self._report(requests, outcomes)
         if len(failed) < len(outcomes):
             self._cautious = False
             self._connector.progress()
         self._queue.on_settled()
 
     def _report(
-        self, sendings: Sequence[Sending[Ticket]], outcomes: Sequence[Any]
+        self, requests: Sequence[SendRequest[Ticket]], outcomes: Sequence[Any]
     ) -> list[ErrorReply]:
         """Set the outcomes of messages; return the replies that refused one."""
         refused: list[ErrorReply] = []
         short: list[NotDurable] = []
         failed: list[Shard] = []
-        for sending, outcome in zip(sendings, outcomes, strict=True):
-            ticket = sending.ticket
+        for request, outcome in zip(requests, outcomes, strict=True):
+            ticket = request.ticket
             if type(outcome) is bytes:
                 # It is done already if the caller has stopped waiting.
                 if not ticket.done():
-                    shard = sending.shard
+                    shard = request.shard
                     ticket.set_result(Receipt(shard.stream, shard.number, outcome))
             elif isinstance(outcome, NotDurable):
                 short.append(outcome)
                 fail(ticket, outcome)
             else:
                 refused.append(outcome)
-                failed.append(sending.shard)
-                fail(ticket, send_failed(sending.shard.stream, outcome))
+                failed.append(request.shard)
+                fail(ticket, send_failed(request.shard.stream, outcome))
         if refused:
             facts = {"messages": len(refused), "streams": stream_list(failed)}
             facts["reply"] = refused[0].text
@@ -321,15 +323,15 @@ class Flusher:
     def _keep_refused(
         self,
         batch: SendBatch[Ticket],
-        again: list[Sending[Ticket]],
+        again: list[SendRequest[Ticket]],
         outcomes: Sequence[Any],
-    ) -> tuple[list[Sending[Ticket]], list[Any]]:
+    ) -> tuple[list[SendRequest[Ticket]], list[Any]]:
         """Keep the messages to write again; return the others, and their outcomes."""
         kept = set(map(id, again))
         pairs = list(zip(batch, outcomes, strict=True))
         reply = next(reply for one, reply in pairs if id(one) in kept)
         self._refusal = reply
-        self._accumulator.answered(idempotence.among(batch, again))
+        self._accumulator.answered(idempotence.batch_to_resend(batch, again))
         settled = [pair for pair in pairs if id(pair[0]) not in kept]
         return [one for one, _ in settled], [outcome for _, outcome in settled]
 
@@ -351,7 +353,10 @@ class Flusher:
     def _drop_expired(self) -> None:
         """Fail messages that the server may have stored and forgotten."""
         if self._runs is not None:
-            reason = "the outage was longer than the server remembers what it stored"
+            reason = (
+                "the outage was so long that the server may have forgotten what it "
+                "stored"
+            )
             self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
 
     def _fail_in_flight(self, reason: str) -> None:
@@ -359,25 +364,25 @@ class Flusher:
         self._flights.clear()
         self._unknown(self._accumulator.lost(), reason)
 
-    def _unknown(self, lost: list[Sending[Ticket]], reason: str) -> None:
-        for sending in lost:
-            fail(sending.ticket, SendUnknown(sending.shard.stream, reason))
+    def _unknown(self, lost: list[SendRequest[Ticket]], reason: str) -> None:
+        for request in lost:
+            fail(request.ticket, SendUnknown(request.shard.stream, reason))
         report_sends(self._on_event, "send_unknown", lost, reason)
         self._queue.on_settled()
 
     def _fail_unwritten(self) -> None:
         """Fail the messages that were never written and will not be."""
-        reason = "the producer closed before it was written"
+        reason = "the producer closed before the message was written"
         left = self._accumulator.abandon()
-        for sending in left:
-            error = SendFailed(sending.shard.stream, "CLOSED", reason)
-            fail(sending.ticket, error)
+        for request in left:
+            error = SendFailed(request.shard.stream, "CLOSED", reason)
+            fail(request.ticket, error)
         report_sends(self._on_event, "send_failed", left, reason)
         self._queue.on_settled()
 
 
 def _check_durability(
-    batch: Sequence[Sending[Ticket]],
+    batch: Sequence[SendRequest[Ticket]],
     outcomes: Sequence[Any],
     waits: Sequence[DurabilityWait],
     waited: Sequence[Any],
@@ -387,11 +392,11 @@ def _check_durability(
         wait.durability: reply for wait, reply in zip(waits, waited, strict=True)
     }
     checked: list[Any] = []
-    for sending, outcome in zip(batch, outcomes, strict=True):
-        asked = sending.durability
+    for request, outcome in zip(batch, outcomes, strict=True):
+        asked = request.durability
         short: NotDurable | None = None
         if asked is not None and type(outcome) is bytes:
-            receipt = Receipt(sending.shard.stream, sending.shard.number, outcome)
+            receipt = Receipt(request.shard.stream, request.shard.number, outcome)
             short = durability.shortfall(asked, replies[asked], receipt)
         checked.append(outcome if short is None else short)
     return checked

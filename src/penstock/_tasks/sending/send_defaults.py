@@ -116,7 +116,9 @@ def flag(value: bool, option: str) -> bool:  # noqa: FBT001 - the value to check
         ConfigurationError: The value is no bool.
     """
     if type(value) is not bool:
-        raise ConfigurationError(f"{option}={value!r:.60} won't do; give True or False")
+        raise ConfigurationError(
+            f"{option}={value!r:.60} is invalid; pass True or False"
+        )
     return value
 
 

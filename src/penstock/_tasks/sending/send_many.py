@@ -15,7 +15,7 @@ from collections.abc import (
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from penstock._core.sending.accumulator import Sending
+from penstock._core.sending.accumulator import SendRequest
 from penstock._tasks.sending.flusher import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults
 from penstock._tasks.sending.sender import Sender
@@ -30,7 +30,7 @@ from penstock.outgoing import Outcome, Outgoing, SendOptions
 
 __all__ = ["Pack", "SendResults"]
 
-Pack: TypeAlias = Callable[[Outgoing[Any]], Sending[Ticket]]
+Pack: TypeAlias = Callable[[Outgoing[Any]], SendRequest[Ticket]]
 # The defaults, the stream, and the options that the call chose.
 Route: TypeAlias = tuple[SendDefaults, str, SendOptions]
 _Failure: TypeAlias = SendFailed | SendUnknown | NotDurable | ConfigurationError
@@ -53,8 +53,8 @@ class SendResults:
             not isinstance(messages, Iterable | AsyncIterable)
         ):
             raise ConfigurationError(
-                f"messages of type {type(messages).__name__} won't do; give a list, "
-                f"or another iterable, of payloads or Outgoing"
+                f"messages of type {type(messages).__name__} can't be sent; pass a "
+                f"list, or another iterable, of payloads or Outgoing"
             )
         self._sender = sender
         self._route = route
@@ -70,7 +70,9 @@ class SendResults:
 
     def _begin(self) -> AsyncGenerator[Outcome]:
         if self._begun:
-            raise UsageError("these messages were sent already; call send_many again")
+            raise UsageError(
+                "these messages have already been sent; call send_many again"
+            )
         self._begun = True
         return self._each()
 
@@ -98,26 +100,27 @@ class SendResults:
         if not isinstance(message, Outgoing):
             message = Outgoing(message)
         try:
-            sending = self._pack(message)
-            if (wait := self._sender.put(sending)) is not None:
+            request = self._pack(message)
+            if (wait := self._sender.put(request)) is not None:
                 await wait
         except (ConfigurationError, SendFailed) as error:
             return error
-        return sending.ticket
+        return request.ticket
 
     def __del__(self) -> None:
         # As for a coroutine that was never awaited. (An object that `__init__` refused
         # has sent nothing, and has no such attribute.)
         if not getattr(self, "_begun", True):
             warnings.warn(
-                "send_many was neither awaited nor gone through; nothing was sent",
+                "the result of send_many was neither awaited nor iterated, so nothing "
+                "was sent",
                 RuntimeWarning,
                 stacklevel=2,
                 source=self,
             )
 
     def __repr__(self) -> str:
-        state = "begun" if self._begun else "not begun"
+        state = "started" if self._begun else "not started"
         return f"<Outcomes for {self._route[1]!r:.80}, {state}>"
 
 

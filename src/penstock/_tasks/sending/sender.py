@@ -15,8 +15,8 @@ from penstock import _clock
 from penstock._connection.fork import notify_on_fork
 from penstock._core.messages import envelope, shard_keys
 from penstock._core.protocol import commands
-from penstock._core.protocol.trimming import trim
-from penstock._core.sending.accumulator import Accumulator, Sending
+from penstock._core.protocol.trimming import trim_arguments
+from penstock._core.sending.accumulator import Accumulator, SendRequest
 from penstock._core.sending.idempotence import MOST_WORDS
 from penstock._tasks.loop_binding import LoopBinding
 from penstock._tasks.reporting import report_sends
@@ -109,7 +109,7 @@ class Sender:
         # added to the accumulator in its turn, and then its future is done. A message
         # whose caller gave up is removed at once: it must not take memory while a
         # server hangs.
-        self._waiting: OrderedDict[Sending[Ticket], asyncio.Future[None]] = (
+        self._waiting: OrderedDict[SendRequest[Ticket], asyncio.Future[None]] = (
             OrderedDict()
         )
         self.queued = AutoResetEvent()
@@ -179,7 +179,7 @@ class Sender:
         headers: Mapping[str, str] | None = None,
         *,
         choices: MessageOptions | None = None,
-    ) -> Sending[Ticket]:
+    ) -> SendRequest[Ticket]:
         """Pack a message.
 
         Raises:
@@ -205,8 +205,8 @@ class Sender:
             size = envelope.size(fields)
             if self._idempotent and len(fields) > MOST_WORDS:
                 raise ConfigurationError(
-                    f"a message of {len(fields) // 2} fields is too much for the "
-                    f"script of idempotent=True; give at most {MOST_WORDS // 2}"
+                    f"a message of {len(fields) // 2} fields is too large for the "
+                    f"script of idempotent=True; send at most {MOST_WORDS // 2} fields"
                 )
         if size > self._limits.max_message_bytes:
             raise MessageTooLarge(size, self._limits.max_message_bytes)
@@ -218,22 +218,22 @@ class Sender:
             chosen = choose(defaults, **(choices or {}))
             return self._special(shard, fields, size, chosen)
         command = commands.xadd(shard.key, fields)
-        return Sending(shard, command, size, self._loop.create_future())
+        return SendRequest(shard, command, size, self._loop.create_future())
 
     def _special(
         self, shard: Shard, fields: tuple[bytes, ...], size: int, chosen: MessageChoices
-    ) -> Sending[Ticket]:
+    ) -> SendRequest[Ticket]:
         limit, retention, durability, id_, ms = chosen
         now = int(_clock.wall() * 1000) if ms is None else ms
-        command = commands.xadd(shard.key, fields, id_, trim(retention, now))
+        command = commands.xadd(shard.key, fields, id_, trim_arguments(retention, now))
         deadline = inf
         if limit is not None:
             deadline = self._loop.time() + limit
             self._deadlines.watch(deadline)
         if durability is not None:
-            self.accumulator.asks = True
+            self.accumulator.needs_durability = True
         ticket = self._loop.create_future()
-        return Sending(shard, command, size, ticket, deadline, durability)
+        return SendRequest(shard, command, size, ticket, deadline, durability)
 
     def _shard(
         self,
@@ -255,12 +255,12 @@ class Sender:
         self._unbounded.first_message(stream, defaults, choices)
         return shard
 
-    def put(self, sending: Sending[Ticket]) -> Awaitable[None] | None:
+    def put(self, request: SendRequest[Ticket]) -> Awaitable[None] | None:
         """Queue a message in its turn; return what to await first, if anything."""
         accumulator = self.accumulator
-        if self._waiting or not accumulator.fits(sending.size):
-            return self._wait_for_space(sending)
-        queued = accumulator.add(sending)
+        if self._waiting or not accumulator.fits(request.size):
+            return self._wait_for_space(request)
+        queued = accumulator.add(request)
         if 1 < queued < self._max_batch:
             # The flusher was woken by the first message of the queue. Either it has
             # enough writes in flight, or it has not run yet, or it lingers.
@@ -270,21 +270,21 @@ class Sender:
         # flusher gets to run.
         return asyncio.sleep(0) if queued >= self._max_batch else None
 
-    def put_now(self, sending: Sending[Ticket]) -> None:
+    def put_now(self, request: SendRequest[Ticket]) -> None:
         """Queue a message if there is space for it.
 
         Raises:
             BufferFull: There is no space.
         """
         accumulator = self.accumulator
-        if self._waiting or not accumulator.fits(sending.size):
+        if self._waiting or not accumulator.fits(request.size):
             self._hurry()
             raise BufferFull(accumulator.held, accumulator.size)
-        accumulator.add(sending)
+        accumulator.add(request)
         self.queued.set()
 
-    async def _wait_for_space(self, sending: Sending[Ticket]) -> None:
-        turn = self._waiting[sending] = self._loop.create_future()
+    async def _wait_for_space(self, request: SendRequest[Ticket]) -> None:
+        turn = self._waiting[request] = self._loop.create_future()
         self._hurry()
         try:
             await turn
@@ -293,7 +293,7 @@ class Sender:
             # which holds the message.
             del turn
             # The message is still waiting if its caller was cancelled.
-            if self._waiting.pop(sending, None) is not None:
+            if self._waiting.pop(request, None) is not None:
                 self._admit_waiting()
 
     def on_settled(self) -> None:
@@ -304,30 +304,30 @@ class Sender:
     def _admit_waiting(self) -> None:
         waiting, accumulator = self._waiting, self.accumulator
         while waiting:
-            sending, turn = next(iter(waiting.items()))
+            request, turn = next(iter(waiting.items()))
             if not turn.done():  # otherwise its caller was cancelled
-                if not accumulator.fits(sending.size):
+                if not accumulator.fits(request.size):
                     self._hurry()
                     return
-                accumulator.add(sending)
+                accumulator.add(request)
                 turn.set_result(None)
                 self.queued.set()
-            del waiting[sending]
+            del waiting[request]
 
     def _expire(self, now: float) -> float:
         """Fail the messages whose deadline has passed, and return the next deadline."""
         late = [one for one in self._waiting if one.deadline <= now]
-        for sending in late:
-            turn = self._waiting.pop(sending)
+        for request in late:
+            turn = self._waiting.pop(request)
             if not turn.done():
-                turn.set_exception(_too_late(sending))
+                turn.set_exception(_too_late(request))
         unwritten, in_flight = self.accumulator.overdue(now)
-        for sending in unwritten:
-            fail(sending.ticket, _too_late(sending))
-        in_flight = [sending for sending in in_flight if not sending.ticket.done()]
-        for sending in in_flight:
-            stream = sending.shard.stream
-            fail(sending.ticket, SendUnknown(stream, "no reply before its timeout"))
+        for request in unwritten:
+            fail(request.ticket, _too_late(request))
+        in_flight = [request for request in in_flight if not request.ticket.done()]
+        for request in in_flight:
+            stream = request.shard.stream
+            fail(request.ticket, SendUnknown(stream, "no reply before its timeout"))
         on_event, reason = self._on_event, "not written before its timeout"
         report_sends(on_event, "send_failed", unwritten, reason)
         reason = "no reply before its timeout"
@@ -355,6 +355,6 @@ class Sender:
             await self._settled.wait()
 
 
-def _too_late(sending: Sending[Ticket]) -> SendFailed:
+def _too_late(request: SendRequest[Ticket]) -> SendFailed:
     reason = "it was not written before its timeout"
-    return SendFailed(sending.shard.stream, "TIMEOUT", reason)
+    return SendFailed(request.shard.stream, "TIMEOUT", reason)

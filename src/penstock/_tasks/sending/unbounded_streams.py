@@ -15,7 +15,8 @@ __all__ = ["UnboundedStreams"]
 # stream per item of something.
 _MAX_REPORTED: Final = 10
 _HINT: Final = (
-    "give retention=, run admin.trim, or say retention=KEEP_ALL if it is meant"
+    "pass retention=, run admin.trim, or pass retention=KEEP_ALL if the stream is "
+    "meant to keep everything"
 )
 
 

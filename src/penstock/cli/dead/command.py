@@ -26,25 +26,30 @@ _Stream: TypeAlias = Annotated[
     str, typer.Argument(help="The stream that the dead letters come from.")
 ]
 _Group: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only those that this group gave up.")
+    str | None, typer.Option(help="Only dead letters of this group.")
 ]
 _Error: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="TYPE", help="Only those with this exception.")
+    str | None,
+    typer.Option(metavar="TYPE", help="Only dead letters with this exception."),
 ]
 _Reason: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only those with this text in the reason.")
+    str | None, typer.Option(help="Only dead letters with this text in the reason.")
 ]
 _Ids: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--id", help="Only this one; may be repeated.")
+    list[str] | None,
+    typer.Option("--id", help="Only the dead letter with this id; may be repeated."),
 ]
 _Limit: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="The maximum number, the oldest first.")
+    int | None, typer.Option(min=1, help="The maximum number, oldest first.")
 ]
-_Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Select all of them.")]
+_Yes: TypeAlias = Annotated[
+    bool, typer.Option("--yes", help="Select all dead letters.")
+]
 _DeadLetters: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--dead-letters", help="The stream that holds them; default: STREAM.dead."
+        "--dead-letters",
+        help="The stream that contains the dead letters; default: STREAM.dead.",
     ),
 ]
 
@@ -58,9 +63,12 @@ def list_(
     error: _Error = None,
     reason: _Reason = None,
     after: Annotated[
-        str | None, typer.Option(metavar="ID", help="Begin after this dead letter.")
+        str | None,
+        typer.Option(metavar="ID", help="Begin after the dead letter with this id."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The maximum number.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, help="The maximum number of dead letters.")
+    ] = 100,
     dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
@@ -132,7 +140,8 @@ def redrive(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="STREAM", help="Send them to this stream, not to their shards."
+            metavar="STREAM",
+            help="Send the messages to this stream instead of their shards.",
         ),
     ] = None,
     dead_letters: _DeadLetters = None,
@@ -169,7 +178,7 @@ def purge(
         str | None,
         typer.Option(
             metavar="TIME|ID",
-            help="Only those older than a time with a zone, or than a dead letter.",
+            help="Only dead letters older than a time with a zone, or than this id.",
         ),
     ] = None,
     limit: _Limit = None,
@@ -177,7 +186,7 @@ def purge(
     dead_letters: _DeadLetters = None,
     json: Json = False,
 ) -> None:
-    """Delete dead letters for good.
+    """Delete dead letters permanently.
 
     The exit status is 1 if an entry named by --id did not exist.
     """
@@ -199,5 +208,8 @@ def _all_found(selection: Selection, stream: str, done: int) -> bool:
     """Return whether every given id was redriven or purged; print it if not."""
     missed = 0 if selection.ids is None else len(selection.ids) - done
     if missed:
-        say(f"{missed} of these ids are missing, or no dead letters of {stream!a:.80}")
+        say(
+            f"{missed} of these ids were not found among the dead letters of "
+            f"{stream!a:.80}"
+        )
     return not missed

@@ -58,17 +58,18 @@ class DeadLetterFilter:
         filtered = by_content or self.before is not None
         if self.ids and (filtered or self.yes or self.limit is not None):
             raise ConfigurationError(
-                "--id says which dead letters; leave out the other options, or --id"
+                "--id selects dead letters by id; leave out the other options, or --id"
             )
         if self.yes and filtered:
             raise ConfigurationError(
-                "--yes means all dead letters; leave it out, or the other options"
+                "--yes selects all dead letters; leave it out, or leave out the other "
+                "options"
             )
         if not (self.ids or filtered or self.yes):
             raise ConfigurationError(
                 f"this would {call} all dead letters of {self.stream!a:.80}; pass "
-                f"--yes if you want that, or select some by --id, --group, --error or "
-                f"--reason"
+                f"--yes if that is intended, or select some by --id, --group, --error "
+                f"or --reason"
             )
         before = None if self.before is None else bound(self.before, "a dead letter's")
         return Selection.of(

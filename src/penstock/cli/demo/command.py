@@ -30,16 +30,23 @@ __all__ = ["demo"]
 def demo(
     *,
     input: Annotated[  # noqa: A002 - the option's name
-        str | None, typer.Option(metavar="FILE|-", help="Send these lines; - is stdin.")
+        str | None,
+        typer.Option(metavar="FILE|-", help="Send the lines of this file; -: stdin."),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Server; else a private one.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 2,
+    url: Annotated[
+        str | None, typer.Option(help="The server; default: a private one.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of worker processes.")
+    ] = 2,
     kill: Annotated[
         bool, typer.Option("--kill", help="SIGKILL a worker half-way, and replace it.")
     ] = False,
     json: Json = False,
-    lines: Annotated[int, typer.Option(min=0, help="Clicks to make up.")] = 50_000,
-    seed: Annotated[int, typer.Option(help="Which clicks to make up.")] = 0,
+    lines: Annotated[
+        int, typer.Option(min=0, help="Number of clicks to generate.")
+    ] = 50_000,
+    seed: Annotated[int, typer.Option(help="Seed of the generated clicks.")] = 0,
 ) -> None:
     """Send lines to a stream, and have worker processes count them per key.
 

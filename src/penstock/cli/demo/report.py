@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-__all__ = ["Progress", "Result", "Tally", "display", "picture", "table", "tally"]
+__all__ = ["Progress", "Result", "Tally", "display", "progress_grid", "table", "tally"]
 
 _COUNTS: Final = ("sent", "handled", "distinct", "lost", "duplicates")
 _INTERVAL: Final = 0.25  # seconds between two pictures
@@ -51,7 +51,7 @@ class Tally:
     distinct: int = 0  # different lines handled, of those sent
     lost: int = 0  # sent, and handled by no worker
     duplicates: int = 0  # handled again
-    strangers: int = 0  # handled without a receipt
+    unknown: int = 0  # handled without a receipt
     keys: Counter[bytes] = field(default_factory=Counter)  # distinct lines by key
 
 
@@ -63,12 +63,12 @@ def tally(receipts: Iterable[bytes], journals: Iterable[Path]) -> Tally:
     handled = [line.partition(b" ") for line in lines]
     sent = set(receipts)
     keys = {id_: key for id_, _, key in handled if id_ in sent}
-    lost, strangers = (
+    lost, unknown = (
         len(sent) - len(keys),
         sum(id_ not in sent for id_, _, _ in handled),
     )
-    duplicates = len(handled) - len(keys) - strangers
-    counts = len(sent), len(handled), len(keys), lost, duplicates, strangers
+    duplicates = len(handled) - len(keys) - unknown
+    counts = len(sent), len(handled), len(keys), lost, duplicates, unknown
     return Tally(*counts, keys=Counter(keys.values()))
 
 
@@ -79,7 +79,7 @@ class Result:
     tally: Tally
     seconds: float  # from the first line sent to the last one acknowledged
     killed: int  # workers
-    in_hand: int  # lines that the killed worker had read and not acknowledged
+    killed_pending: int  # lines that the killed worker had read and not acknowledged
     problems: Sequence[str] = ()  # a sentence each, without what the tally says
 
     @property
@@ -88,8 +88,8 @@ class Result:
         tally, found = self.tally, list(self.problems)
         if tally.lost:
             found.append(f"{tally.lost} of {tally.sent} lines were lost")
-        if tally.strangers:
-            found.append(f"{tally.strangers} messages were handled that nobody sent")
+        if tally.unknown:
+            found.append(f"{tally.unknown} messages were handled that have no receipt")
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Result:
             "keys": len(tally.keys),
             "top": {key.decode("utf-8", "backslashreplace"): n for key, n in top},
             "killed": self.killed,
-            "in_hand_when_killed": self.in_hand,
+            "in_hand_when_killed": self.killed_pending,
             "problems": self.complaints,
         }
 
@@ -120,14 +120,14 @@ def display() -> Iterator[Callable[[Progress], None]]:
         if now - at >= _INTERVAL:
             rate = (progress.handled - shown.handled) / (now - at)
             shown, at = progress, now
-            live.update(picture(progress, rate), refresh=True)
+            live.update(progress_grid(progress, rate), refresh=True)
 
     # Drawn by `show`, so without a thread; erased in the end: the table says it all.
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
         yield show
 
 
-def picture(progress: Progress, rate: float) -> Table:
+def progress_grid(progress: Progress, rate: float) -> Table:
     """Lay out the progress."""
     grid = Table.grid(Column(), Column(justify="right"), padding=(0, 2))
     grid.add_row("sent", f"{progress.sent:,}")

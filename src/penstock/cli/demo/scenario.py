@@ -38,7 +38,7 @@ from penstock.cli.run.child import Child, spawned
 from penstock.errors import CommandError, ConnectError, ConnectionLost, PenstockError
 from penstock.events import printable
 
-__all__ = ["Run", "Sender", "Source", "Stalled", "clicks", "from_file", "run"]
+__all__ = ["DemoSender", "Run", "Source", "Stalled", "clicks", "from_file", "run"]
 
 _LOOK: Final = 0.01  # seconds between looks at the group; two commands each
 _NEARLY: Final = 0.9  # of the half: sending it may not be over yet
@@ -127,8 +127,8 @@ def first_word(line: bytes) -> str:
 
 
 @dataclass
-class Sender:
-    """Sends lines and keeps the receipts; after `limit` lines it waits for `go_on`."""
+class DemoSender:
+    """Sends lines and keeps the receipts; after `limit` lines it pauses."""
 
     url: str
     stream: str
@@ -161,7 +161,7 @@ class Sender:
         self.settle()
         self.finished = True
 
-    def go_on(self, lines: float = math.inf) -> None:
+    def raise_limit(self, lines: float = math.inf) -> None:
         """Allow that many more lines to be sent."""
         self.limit += lines
         self.paused = False
@@ -175,7 +175,7 @@ class Sender:
             except PenstockError as error:
                 self.failures[str(error)] += 1
 
-    def up_to(self, last: EntryId) -> int:
+    def count_up_to(self, last: EntryId) -> int:
         """Count the lines sent whose entry's id is not above `last`."""
         return bisect_right(self.receipts, last, key=lambda receipt: receipt.id)
 
@@ -189,13 +189,13 @@ class Run:
     """A run: workers with their journals in `folder`, their progress, and the kill."""
 
     admin: Admin
-    sender: Sender
+    sender: DemoSender
     folder: Path
     show: Callable[[Progress], None]
     patience: float = 30.0  # seconds without progress after which to give up
     seconds: float = 0.0  # from the first look at the group to the last one
     problems: list[str] = field(default_factory=list)
-    _in_hand: int = 0  # pending lines of the killed worker; 0: none was killed
+    _killed_pending: int = 0  # pending lines of the killed worker; 0: none was killed
     _seen: Progress = field(default_factory=Progress)
     _moved: float = 0.0  # seconds when progress was seen last
     _children: dict[str, Child] = field(default_factory=dict)  # by the worker's name
@@ -208,7 +208,7 @@ class Run:
         async with task_group() as tasks:
             try:
                 for number in range(1, count + 1):
-                    tasks.start_soon(self._keep, f"worker-{number}")
+                    tasks.start_soon(self._keep_running, f"worker-{number}")
                 for _ in range(count):
                     await self._ready.acquire()
                 yield
@@ -218,7 +218,7 @@ class Run:
                     child.drain()
                     asyncio.get_running_loop().call_later(worker.CLOSING, child.kill)
 
-    async def _keep(self, name: str) -> None:
+    async def _keep_running(self, name: str) -> None:
         """Run a process for a worker, and another one after each that we killed."""
         # Processes end by a signal only: a cancellation would not let them close.
         with anyio.CancelScope(shield=True), tempfile.TemporaryFile() as log:
@@ -229,11 +229,13 @@ class Run:
                     child.drain()
                 status = await child.ended(self._ready.release)
             if child.killed and not self._stopping:
-                await self._keep(name)
+                await self._keep_running(name)
                 return
             log.seek(0)
-            said = printable(log.read()[-_LOG_TAIL:].strip(), _LOG_TAIL)
-        ending = f"{name} ended with status {status}" + (said and f", saying: {said}")
+            output = printable(log.read()[-_LOG_TAIL:].strip(), _LOG_TAIL)
+        ending = f"{name} ended with status {status}"
+        if output:
+            ending += f"; its output: {output}"
         if not self._stopping:
             raise PenstockError(ending)
         # SIGTERM ends it by default if it has not come so far as to handle it.
@@ -256,7 +258,7 @@ class Run:
             self.sender.settle()
             sent, unsettled = len(self.sender.receipts), len(self.sender.unsettled)
             # Counted here, since Redis 6.2 does not know the lag.
-            lag = sent - self.sender.up_to(state.last_delivered)
+            lag = sent - self.sender.count_up_to(state.last_delivered)
             seen = Progress(sent, unsettled, lag, state.pending, state.holders)
             # A run that is idle may wait for its input: that is no stall.
             if seen.idle or seen != self._seen:
@@ -286,10 +288,10 @@ class Run:
             return
         if holders:
             await self._kill(max(holders, key=holders.__getitem__))
-        if self._in_hand:
-            sender.go_on()
+        if self._killed_pending:
+            sender.raise_limit()
         elif sender.paused and seen.idle:
-            sender.go_on(-(-sender.limit // 10))
+            sender.raise_limit(-(-sender.limit // 10))
 
     async def _kill(self, name: str) -> None:
         """Freeze a worker, and kill it if it has pending entries then."""
@@ -298,8 +300,8 @@ class Run:
         try:
             await anyio.sleep(_SETTLING)
             state = await self._ask()
-            self._in_hand = state.holders.get(name, 0) if state else 0
-            if self._in_hand:
+            self._killed_pending = state.holders.get(name, 0) if state else 0
+            if self._killed_pending:
                 child.kill()
         finally:
             child.send_signal(signal.SIGCONT)
@@ -310,13 +312,15 @@ class Run:
         sender.settle()
         if failures := sender.failures:
             count, reason = failures.total(), next(iter(failures))
-            problems.append(f"{count} lines without a receipt: {reason}")
+            problems.append(f"{count} lines have no receipt: {reason}")
         if sender.receipts and sender.limit < math.inf:
-            problems.append("no worker was killed: none was seen with work in hand")
+            problems.append(
+                "no worker was killed: none was seen with unacknowledged lines"
+            )
         ids = (bytes(receipt.id) for receipt in sender.receipts)
         counted = tally(ids, self.folder.glob("*.journal"))
-        killed, in_hand = int(self._in_hand > 0), self._in_hand
-        return Result(counted, self.seconds, killed, in_hand, problems)
+        killed, pending = int(self._killed_pending > 0), self._killed_pending
+        return Result(counted, self.seconds, killed, pending, problems)
 
 
 async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
@@ -330,7 +334,7 @@ async def run(url: str, source: Source, *, workers: int, kill: bool) -> Result:
         async with source as lines, Admin(url) as admin, AsyncExitStack() as stack:
             stack.push_async_callback(_delete, admin, stream)
             half = -(-lines.total // 2) if kill and lines.total else math.inf
-            sender = Sender(url, stream, limit=half)
+            sender = DemoSender(url, stream, limit=half)
             this = Run(admin, sender, Path(folder), show)
             try:
                 # The workers end before the stream does: they would recreate it.

@@ -137,8 +137,8 @@ def _refuse(url: str | None, workers: int, *, uvloop: bool) -> None:
     """
     if url is not None and workers > 1 and url.partition("://")[0] == EMBEDDED:
         raise _wrong(
-            "each worker would have an embedded server of its own; give the URL of a "
-            "server that they share, or leave out --workers"
+            "each worker would start an embedded server of its own; pass the URL of a "
+            "shared server, or leave out --workers"
         )
     if uvloop and importlib.util.find_spec("uvloop") is None:
         raise _wrong(

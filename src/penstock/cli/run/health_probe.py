@@ -91,7 +91,7 @@ def answer(head: bytes, status: Status) -> bytes:
 def _decide(head: bytes, status: Status) -> tuple[bytes, int, str]:
     words = head.partition(b"\r\n")[0].split(b" ")
     if len(words) != 3 or not words[2].startswith(b"HTTP/1."):  # noqa: PLR2004
-        return b"", 400, "no HTTP/1 request"
+        return b"", 400, "not an HTTP/1 request"
     method, target, _ = words
     if method not in (b"GET", b"HEAD"):
         return method, 405, "only GET is answered"
@@ -101,4 +101,4 @@ def _decide(head: bytes, status: Status) -> tuple[bytes, int, str]:
             return method, 200, "live"
         case b"/ready":
             return method, 200 if ready else 503, reason
-    return method, 404, "there are /ready and /live"
+    return method, 404, "use /ready or /live"

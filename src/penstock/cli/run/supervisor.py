@@ -60,7 +60,7 @@ class Supervisor:
             try:
                 async with task_group() as tasks:
                     for number in range(1, self._settings.workers + 1):
-                        tasks.start_soon(self._keep, number)
+                        tasks.start_soon(self._keep_running, number)
             finally:
                 if self._deadline is not None:
                     self._deadline.cancel()
@@ -120,7 +120,7 @@ class Supervisor:
         for child in self._children.values():
             child.kill()
 
-    async def _keep(self, number: int) -> None:
+    async def _keep_running(self, number: int) -> None:
         """Run processes for a worker, one after the other, until all are to end."""
         backoff = ReconnectBackoff(first=_FIRST, cap=_CAP)
         while not self._draining.is_set():

@@ -32,7 +32,7 @@ def load(target: str) -> Router:
     """
     name, _, path = target.partition(":")
     if not name or name.startswith("."):
-        raise Refused(f"{target!r:.200} names no module; write module:router")
+        raise Refused(f"{target!r:.200} does not name a module; write module:router")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path takes strings
     module = _imported(name)
     path = path or _ATTRIBUTE
@@ -44,8 +44,8 @@ def load(target: str) -> Router:
         ) from None
     if not isinstance(found, Router):
         raise Refused(
-            f"{name}:{path} is of type {type(found).__name__} and no Router; name the "
-            f"router: {name}:attribute"
+            f"{name}:{path} is of type {type(found).__name__} and not a Router; name "
+            f"the router: {name}:attribute"
         )
     return found
 
@@ -57,8 +57,8 @@ def _imported(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _failed(name, error) from error
         raise Refused(
-            f"there is no module {error.name}; run it from the folder that has it, or "
-            f"install it"
+            f"module {error.name} was not found; run penstock in the folder that "
+            f"contains it, or install it"
         ) from None
     except Exception as error:  # the user's module may raise any exception
         raise _failed(name, error) from error

@@ -125,7 +125,7 @@ def _explain(trimmed: Trimmed, *, acked: bool) -> None:
     """Print what the table has no column for."""
     key = printable(trimmed.shard.key)
     if acked and trimmed.floor is None:
-        say(f"{key}: no group says what is acknowledged, so nothing is deleted")
+        say(f"{key}: there are no groups, or all were excluded, so nothing is deleted")
     if trimmed.ignored:
         names = ", ".join(printable(name) for name in trimmed.ignored)
-        say(f"{key}: excluded, because nobody reads them: {names}")
+        say(f"{key}: these groups are idle and were excluded: {names}")
