@@ -147,8 +147,9 @@ class _Assembler(Generic[T]):
         self._claims = OwnClaims(config.member) if config.member else None
         self._committer: Committer | None = None
         self._silence: SilenceWatch | None = None
-        delayed = config.policy is AutoCommit.DELAYED
-        self._delayed_acks = DelayedAcks(config.commit_delay) if delayed else None
+        self._delayed_acks: DelayedAcks | None = None
+        if config.policy is AutoCommit.DELAYED:
+            self._delayed_acks = DelayedAcks(config.commit_delay, self._handed_out.set)
         self._guard = poison_guard()
         self._ledger = self._make_ledger()
         self._counts = self._make_counts()
@@ -270,7 +271,6 @@ class _Assembler(Generic[T]):
             self._guard,
             confirms=not self._on_demand,
             delay=self._delayed_acks,
-            handed_out=self._handed_out,
             check=LoopBinding("consumer").check,
         )
 

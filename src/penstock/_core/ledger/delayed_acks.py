@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.states import LOST
@@ -15,12 +16,14 @@ class DelayedAcks:
 
     Args:
         seconds: The time.
+        on_first: Called when an entry is handed out while none waits.
     """
 
-    __slots__ = ("_handed", "_seconds")
+    __slots__ = ("_handed", "_on_first", "_seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, on_first: Callable[[], None]) -> None:
         self._seconds = seconds
+        self._on_first = on_first
         self._handed: deque[tuple[float, Entry]] = deque()
 
     @property
@@ -28,10 +31,11 @@ class DelayedAcks:
         """The time at which the next entry is due; None if there is none."""
         return self._handed[0][0] if self._handed else None
 
-    def handed_out(self, entry: Entry, now: float) -> bool:
-        """Record that a handler got an entry; return whether it is due next."""
+    def handed_out(self, entry: Entry, now: float) -> None:
+        """Record that a handler got an entry."""
         self._handed.append((now + self._seconds, entry))
-        return len(self._handed) == 1
+        if len(self._handed) == 1:
+            self._on_first()
 
     def take_due(self, now: float) -> list[Entry]:
         """Take the entries that are due, without those that were delivered again."""

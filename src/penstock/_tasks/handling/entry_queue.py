@@ -13,7 +13,7 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._tasks.clock import now
 from penstock._tasks.handling.poison_guard import GuardMember
-from penstock._tasks.wakeups import AutoResetEvent, WaiterQueue
+from penstock._tasks.wakeups import WaiterQueue
 from penstock.errors import PenstockError
 
 __all__ = ["EntryQueue", "Goal"]
@@ -43,7 +43,6 @@ class EntryQueue:
         guard: Decides when a possible poison message may run, and when others may.
         confirms: Whether outcomes are sent without the user's demand.
         delay: Under DELAYED, records which entries are handed out and when.
-        handed_out: Under DELAYED, set when an entry is handed out while none waits.
         check: Refuses calls from another event loop or thread.
 
     Attributes:
@@ -59,7 +58,6 @@ class EntryQueue:
         "_delay",
         "_entry_waiters",
         "_error",
-        "_handed_out",
         "_ledger",
         "_on_overdue",
         "_paused",
@@ -81,7 +79,6 @@ class EntryQueue:
         *,
         confirms: bool,
         delay: DelayedAcks | None = None,
-        handed_out: AutoResetEvent | None = None,
         check: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -91,7 +88,6 @@ class EntryQueue:
         self._delay = delay
         # Bound once: what `poll` calls for every message.
         self._take = ledger.work.take if delay is None else self.take_nowait
-        self._handed_out = handed_out
         # Callers that wait for one entry, and callers that wait for a number of
         # entries.
         self._entry_waiters = WaiterQueue()
@@ -228,10 +224,8 @@ class EntryQueue:
         return self._start_ack_delay(self._ledger.work.take())
 
     def _start_ack_delay(self, entry: Entry | None) -> Entry | None:
-        if self._delay is not None and self._handed_out is not None and entry:
-            first = self._delay.handed_out(entry, now())
-            if first:
-                self._handed_out.set()
+        if self._delay is not None and entry:
+            self._delay.handed_out(entry, now())
         return entry
 
     async def take_one(self) -> Entry | None:
