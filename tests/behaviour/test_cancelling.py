@@ -188,8 +188,8 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
 
 def who_waits(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
     """List what those wait for that look for messages."""
-    entry_queue = consumer._open.entry_queue
-    return [*entry_queue._entry_waiters._waiting, *entry_queue._batch_waiters._waiting]
+    waiters = consumer._open.entry_queue.waiters
+    return [*waiters._for_one._waiting, *waiters._for_several._waiting]
 
 
 @pytest.mark.parametrize("batched", [False, True])

@@ -203,11 +203,11 @@ class _Assembler(Generic[T]):
 
         def look() -> None:
             # Workers may have been held up until it was known what is still ours.
-            queue.notify_ready(self._ledger.work.length)
+            queue.waiters.notify_ready(self._ledger.work.length)
 
         signals.capacity.connect(self._readers.resume, queue.end_turn)
         signals.outcomes.connect(self._outcomes.set, queue.end_turn)
-        signals.ready.connect(lambda: queue.notify_ready(1))
+        signals.ready.connect(lambda: queue.waiters.notify_ready(1))
         signals.restored.connect(self._counts.restored, look)
         signals.renewed.connect(look)
         signals.recovered.connect(self._counts.count_again)
@@ -358,7 +358,7 @@ class _Assembler(Generic[T]):
             self._connection,
             fetch=self._readers.fetch,
             ledger=self._ledger,
-            entry_queue=self._entry_queue,
+            waiters=self._entry_queue.waiters,
             claims=claims,
             cursors=self._assignment.cursors,
             interval=config.claim_interval,

@@ -115,7 +115,7 @@ class Session(Generic[T]):
                     retry_when_due,
                     parts.ledger,
                     parts.group.postponed,
-                    parts.entry_queue.notify_ready,
+                    parts.entry_queue.waiters.notify_ready,
                 )
             )
             self._spawn_clock(parts.group.silence.run)
@@ -225,7 +225,7 @@ class Session(Generic[T]):
             config.member,
             acks=config.acks,
             on_demand=config.policy is AutoCommit.DISABLED,
-            on_reached=self.entry_queue.wake_all,
+            on_reached=self.entry_queue.waiters.wake_all,
         )
 
     def watch(self, goal: CatchUp) -> None:

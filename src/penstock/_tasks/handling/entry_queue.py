@@ -13,7 +13,7 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._tasks.clock import now
 from penstock._tasks.handling.poison_guard import GuardMember
-from penstock._tasks.wakeups import WaiterQueue
+from penstock._tasks.handling.waiters import Waiters
 from penstock.errors import PenstockError
 
 __all__ = ["EntryQueue", "Goal"]
@@ -46,17 +46,15 @@ class EntryQueue:
         check: Refuses calls from another event loop or thread.
 
     Attributes:
+        waiters: The callers that wait for entries.
         guard_member: This consumer as the guard sees it.
         closed: Whether the queue has closed, so that nothing is handed out any more.
     """
 
     __slots__ = (
-        "__weakref__",
         "_aborted",
-        "_batch_waiters",
         "_begin",
         "_delay",
-        "_entry_waiters",
         "_error",
         "_ledger",
         "_on_overdue",
@@ -68,6 +66,7 @@ class EntryQueue:
         "check",
         "closed",
         "guard_member",
+        "waiters",
     )
 
     def __init__(
@@ -88,10 +87,7 @@ class EntryQueue:
         self._delay = delay
         # Bound once: what `poll` calls for every message.
         self._take = ledger.work.take if delay is None else self.take_nowait
-        # Callers that wait for one entry, and callers that wait for a number of
-        # entries.
-        self._entry_waiters = WaiterQueue()
-        self._batch_waiters = WaiterQueue()
+        self.waiters = Waiters(ledger)
         # The reason why no more entries will come. It is raised once the queue is
         # empty.
         self._error: BaseException | None = None
@@ -110,7 +106,7 @@ class EntryQueue:
             lease=ledger.leases.terms.seconds,
             confirms=confirms,
             on_hold=self._hold,
-            on_wake=self.wake_all,
+            on_wake=self.waiters.wake_all,
         )
 
     def _hold(self) -> None:
@@ -125,28 +121,6 @@ class EntryQueue:
         """
         self._turn_ends = 0.0
 
-    def notify_ready(self, count: int) -> None:
-        """Wake callers: this many entries are new, or may be taken now."""
-        if count:
-            self._entry_waiters.wake(1)
-            self._batch_waiters.wake_all()
-
-    def _wake_another(self) -> None:
-        """Wake another worker if there is an entry for it.
-
-        Each worker that gets an entry wakes the next one. So all workers run where
-        handlers take long. Where handlers are quick, a few workers do all the work and
-        the others stay asleep: to wake them for each read would cost more than the
-        handling.
-        """
-        if self._ledger.work.length:
-            self._entry_waiters.wake(1)
-
-    def wake_all(self) -> None:
-        """Wake all waiting callers, so that they check again."""
-        self._entry_waiters.wake_all()
-        self._batch_waiters.wake_all()
-
     def pause(self) -> None:
         """Hand nothing out until `resume`."""
         self._paused = True
@@ -155,19 +129,19 @@ class EntryQueue:
     def resume(self) -> None:
         """Hand entries out again."""
         self._paused = False
-        self.wake_all()
+        self.waiters.wake_all()
 
     def close(self) -> None:
         """Hand nothing out from now on."""
         self.closed = True
         self.guard_member.close()
         self._turn_ends = 0.0
-        self.wake_all()
+        self.waiters.close()
 
     def fail(self, error: PenstockError) -> None:
         """Record why no more entries come; workers get it once the queue is empty."""
         self._error = error
-        self.wake_all()
+        self.waiters.wake_all()
 
     def stop(self, error: PenstockError) -> None:
         """Hand nothing more out, and raise an error in workers."""
@@ -185,7 +159,7 @@ class EntryQueue:
             self._error = error
         self._aborted = self._stopped = True
         self._turn_ends = 0.0
-        self.wake_all()
+        self.waiters.wake_all()
 
     def is_failure(self, error: BaseException) -> bool:
         """Return whether an exception is the reason why no more entries come."""
@@ -267,7 +241,7 @@ class EntryQueue:
         if probe is not None:
             self.guard_member.started(probe)
         else:
-            self._wake_another()  # counting may take a while
+            self.waiters.wake_another()  # counting may take a while
         try:
             return await self._begin(entries)
         finally:
@@ -347,7 +321,7 @@ class EntryQueue:
             if overdue:
                 self._on_overdue()
             if overdue or self._paused or not self.guard_member.may_start():
-                await self._wait(self._batch_waiters, 0)
+                await self.waiters.wait(0, several=True)
             elif entries := await self.take_several(size, apart=True):
                 return entries
         return []
@@ -394,7 +368,7 @@ class EntryQueue:
                 goal.check_soon()
                 if goal.reached:
                     return
-            await self._wait(self._batch_waiters, 0 if self._paused else count)
+            await self.waiters.wait(0 if self._paused else count, several=True)
         self._raise_if_aborted()
 
     def _has_enough(self, count: int, *, apart: bool) -> bool:
@@ -418,11 +392,11 @@ class EntryQueue:
         while not self.closed:
             if self._ledger.leases.overdue(now()):
                 self._on_overdue()
-                await self._wait(self._entry_waiters, 0)
+                await self.waiters.wait(0, several=False)
                 continue
             entry = await self.take_one()
             if entry is not None:
-                self._wake_another()
+                self.waiters.wake_another()
                 return entry
             held = not self._shut and not self.guard_member.is_open(now())
             if self._error is not None and not held:
@@ -433,16 +407,6 @@ class EntryQueue:
                 if goal.reached:
                     break
             # While the guard holds entries back, no more have to be read.
-            await self._wait(self._entry_waiters, 0 if held else 1)
+            await self.waiters.wait(0 if held else 1, several=False)
         self._raise_if_aborted()
         return None
-
-    async def _wait(self, among: WaiterQueue, count: int) -> None:
-        """Wait to be woken; meanwhile flow control counts the entries wanted."""
-        if self.closed:
-            return  # for example while an attempt was being counted: no more wake-ups
-        self._ledger.flow.waiting_changed(count)
-        try:
-            await among.wait()
-        finally:
-            self._ledger.flow.waiting_changed(-count)

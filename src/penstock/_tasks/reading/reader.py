@@ -359,7 +359,7 @@ class Reader(StoppableTask):
         if not limited:
             for _, entries in came:
                 self._read_size.came(read.count, len(entries))
-        self._entry_queue.notify_ready(count)
+        self._entry_queue.waiters.notify_ready(count)
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
@@ -422,7 +422,7 @@ class Reader(StoppableTask):
         counts: Mapping[bytes, int],
     ) -> None:
         new = self._ledger.deliveries.recovered(shard, entries, listed_at, counts)
-        self._entry_queue.notify_ready(new)
+        self._entry_queue.waiters.notify_ready(new)
         if new:
             # This server is a primary: a replica lists pending entries too, but it
             # cannot renew their leases.
