@@ -188,7 +188,7 @@ async def test_taking_messages(url: str, stream: str, redis: Any, seed: int) -> 
 
 def who_waits(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
     """List what those wait for that look for messages."""
-    waiters = consumer._open.entry_queue.waiters
+    waiters = consumer._open.checkouts.entry_queue.waiters
     return [*waiters._for_one._waiting, *waiters._for_several._waiting]
 
 

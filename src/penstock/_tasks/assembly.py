@@ -158,7 +158,7 @@ class _Assembler(Generic[T]):
             self._ledger,
             config.retry,
             config.dead_letter_policy,
-            on_stop=self._entry_queue.stop,
+            on_stop=self._entry_queue.gate.stop,
             on_event=config.on_event,
         )
         self._applier: Applier | None = create_applier(

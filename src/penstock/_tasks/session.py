@@ -24,7 +24,6 @@ from penstock._tasks.committing.timers import ack_when_due, retry_when_due
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.handling.catch_up import CatchUp
 from penstock._tasks.handling.checkouts import Checkouts
-from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.handling.worker_pool import RunOptions
 from penstock._tasks.lifetime import Lifetime
 from penstock._tasks.reading.assignment import Assignment
@@ -51,6 +50,9 @@ class Session(Generic[T]):
         connector: Makes connections to the server.
         connection: The command connection.
         group: The task group of the consumer's tasks.
+
+    Attributes:
+        gate: Whether messages are handed out, and why no more come.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Session(Generic[T]):
         self._connector = connector
         self._connection = connection
         self._parts = parts = assemble(config, connector, connection, self._spawn)
+        self.gate = parts.entry_queue.gate
         self._closing = Closing(config, parts, connector, connection, self._spawn)
         # Scopes of tasks that go by time, which end last.
         self._clocks: list[anyio.CancelScope] = []
@@ -76,11 +79,6 @@ class Session(Generic[T]):
     def ledger(self) -> Ledger:
         """The ledger."""
         return self._parts.ledger
-
-    @property
-    def entry_queue(self) -> EntryQueue:
-        """Where workers and calls get entries."""
-        return self._parts.entry_queue
 
     @property
     def checkouts(self) -> Checkouts[T]:
@@ -129,7 +127,7 @@ class Session(Generic[T]):
             partial(parts.discovery.run, assignment.add_found, self._connection.restore)
         )
         if assignment.error is not None:
-            parts.entry_queue.fail(assignment.error)
+            parts.entry_queue.gate.fail(assignment.error)
         parts.guard.join(parts.entry_queue.guard_member)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -154,7 +152,7 @@ class Session(Generic[T]):
                 raise
             # SystemExit too, which would stop the event loop if it got out of a task.
             except BaseException as error:  # noqa: BLE001 - raised to whoever reads
-                self.entry_queue.abort(error)
+                self.gate.abort(error)
                 self._group.cancel_scope.cancel()
 
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
@@ -225,7 +223,7 @@ class Session(Generic[T]):
             config.member,
             acks=config.acks,
             on_demand=config.policy is AutoCommit.DISABLED,
-            on_reached=self.entry_queue.waiters.wake_all,
+            on_reached=self._parts.entry_queue.waiters.wake_all,
         )
 
     def watch(self, goal: CatchUp) -> None:
@@ -250,7 +248,7 @@ class Session(Generic[T]):
 
     def shut(self) -> None:
         """Hand out nothing more: loops end, and handlers that have started finish."""
-        self.entry_queue.close()
+        self._parts.entry_queue.close()
 
     def close_when_idle(self, leave: Callable[[asyncio.Task[Any]], None]) -> bool:
         """Close when handlers have ended, if one of them asks for it.
@@ -337,4 +335,4 @@ async def open_session(
             with anyio.CancelScope(shield=True):
                 await connection.aclose()
         session.closed()
-    session.entry_queue.raise_unreported()
+    session.gate.raise_unreported()

@@ -12,9 +12,9 @@ from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
 from penstock._tasks.clock import now
+from penstock._tasks.handling.gate import Gate
 from penstock._tasks.handling.poison_guard import GuardMember
 from penstock._tasks.handling.waiters import Waiters
-from penstock.errors import PenstockError
 
 __all__ = ["EntryQueue", "Goal"]
 
@@ -47,24 +47,19 @@ class EntryQueue:
 
     Attributes:
         waiters: The callers that wait for entries.
+        gate: Whether entries are handed out, and why no more come.
         guard_member: This consumer as the guard sees it.
-        closed: Whether the queue has closed, so that nothing is handed out any more.
     """
 
     __slots__ = (
-        "_aborted",
         "_begin",
         "_delay",
-        "_error",
         "_ledger",
         "_on_overdue",
-        "_paused",
-        "_reported",
-        "_stopped",
         "_take",
         "_turn_ends",
         "check",
-        "closed",
+        "gate",
         "guard_member",
         "waiters",
     )
@@ -87,19 +82,9 @@ class EntryQueue:
         self._delay = delay
         # Bound once: what `poll` calls for every message.
         self._take = ledger.work.take if delay is None else self.take_nowait
-        self.waiters = Waiters(ledger)
-        # The reason why no more entries will come. It is raised once the queue is
-        # empty.
-        self._error: BaseException | None = None
-        self._reported = False
-        # Whether the reason is the end of a task of Penstock, and not a reply of the
-        # server.
-        self._aborted = False
         self._turn_ends = 0.0
-        self._paused = False
-        # Nothing more is handed out, although the queue may hold entries.
-        self._stopped = False
-        self.closed = False
+        self.waiters = Waiters(ledger)
+        self.gate = Gate(self.waiters, self.end_turn)
         self.guard_member = GuardMember(
             guard,
             ledger,
@@ -121,68 +106,10 @@ class EntryQueue:
         """
         self._turn_ends = 0.0
 
-    def pause(self) -> None:
-        """Hand nothing out until `resume`."""
-        self._paused = True
-        self._turn_ends = 0.0
-
-    def resume(self) -> None:
-        """Hand entries out again."""
-        self._paused = False
-        self.waiters.wake_all()
-
     def close(self) -> None:
         """Hand nothing out from now on."""
-        self.closed = True
         self.guard_member.close()
-        self._turn_ends = 0.0
-        self.waiters.close()
-
-    def fail(self, error: PenstockError) -> None:
-        """Record why no more entries come; workers get it once the queue is empty."""
-        self._error = error
-        self.waiters.wake_all()
-
-    def stop(self, error: PenstockError) -> None:
-        """Hand nothing more out, and raise an error in workers."""
-        self.fail(error)
-        self._stopped = True
-        self._turn_ends = 0.0
-
-    def abort(self, error: BaseException) -> None:
-        """Hand nothing more out: a background task has failed.
-
-        The error is raised in callers that wait for an entry, though the consumer
-        closes because of it.
-        """
-        if self._error is None:
-            self._error = error
-        self._aborted = self._stopped = True
-        self._turn_ends = 0.0
-        self.waiters.wake_all()
-
-    def is_failure(self, error: BaseException) -> bool:
-        """Return whether an exception is the reason why no more entries come."""
-        return error is self._error
-
-    def raise_unreported(self) -> None:
-        """Raise the reason why no more entries came, unless a caller has got it.
-
-        Raises:
-            BaseException: Reading failed for good, and no caller has got the exception.
-        """
-        if self._error is not None and not self._reported:
-            raise self._error
-
-    def _raise_if_aborted(self) -> None:
-        if self._aborted and self._error is not None:
-            self._reported = True
-            raise self._error
-
-    @property
-    def _shut(self) -> bool:
-        """Whether nothing is handed out now."""
-        return self.closed or self._paused or self._stopped
+        self.gate.close()
 
     def poll(self) -> Entry | None:
         """Take an entry if there is one, no wait is needed and no turn is due."""
@@ -193,7 +120,7 @@ class EntryQueue:
 
     def take_nowait(self) -> Entry | None:
         """Take an entry if there is one and no wait is needed; None once closed."""
-        if self._shut:
+        if self.gate.shut:
             return None
         return self._start_ack_delay(self._ledger.work.take())
 
@@ -221,12 +148,12 @@ class EntryQueue:
         ledger = self._ledger
         while (
             ledger.work.next_is_counted
-            and not self._shut
+            and not self.gate.shut
             and self.guard_member.may_start()
         ):
             entries = ledger.work.take_counted(most, apart=apart)
             started = await self._count_starts(entries)
-            if self._shut:
+            if self.gate.shut:
                 for entry in reversed(started):
                     ledger.put_back(entry)
             elif started:
@@ -288,7 +215,7 @@ class EntryQueue:
 
     def _take_fresh(self, most: int) -> list[Entry]:
         """Take entries whose starts need not be counted, in one step."""
-        fresh = [] if self._shut else self._ledger.work.take_fresh(most)
+        fresh = [] if self.gate.shut else self._ledger.work.take_fresh(most)
         if self._delay is not None:
             for entry in fresh:
                 self._start_ack_delay(entry)
@@ -309,7 +236,7 @@ class EntryQueue:
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
-        while not self.closed:
+        while not self.gate.closed:
             await self.yield_if_due()
             await self.wait_for_entries(1, goal=goal)
             if goal is not None and goal.reached:
@@ -320,7 +247,7 @@ class EntryQueue:
             overdue = self._ledger.leases.overdue(now())
             if overdue:
                 self._on_overdue()
-            if overdue or self._paused or not self.guard_member.may_start():
+            if overdue or self.gate.paused or not self.guard_member.may_start():
                 await self.waiters.wait(0, several=True)
             elif entries := await self.take_several(size, apart=True):
                 return entries
@@ -336,7 +263,7 @@ class EntryQueue:
             # The turn stays due, so that `poll` returns None, once the queue has
             # closed, while it is paused, until leases that may be over have been
             # checked, and while a possible poison message waits or runs.
-            overdue = self._shut or self._ledger.leases.overdue(at)
+            overdue = self.gate.shut or self._ledger.leases.overdue(at)
             overdue = overdue or not self.guard_member.is_open(at)
             self._turn_ends = 0.0 if overdue else at + _TURN
 
@@ -356,20 +283,19 @@ class EntryQueue:
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
-        ledger = self._ledger
-        while not self.closed:
-            if self._error is not None and (self._stopped or not ledger.work.length):
-                self._reported = True
-                raise self._error
-            ready = not self._paused and self._has_enough(count, apart=apart)
+        gate = self.gate
+        while not gate.closed:
+            ready = not gate.shut and self._has_enough(count, apart=apart)
             if ready and self.guard_member.may_start():
                 return
+            if gate.stopped or not self._ledger.work.length:
+                gate.raise_error()
             if goal is not None:
                 goal.check_soon()
                 if goal.reached:
                     return
-            await self.waiters.wait(0 if self._paused else count, several=True)
-        self._raise_if_aborted()
+            await self.waiters.wait(0 if gate.paused else count, several=True)
+        gate.raise_if_aborted()
 
     def _has_enough(self, count: int, *, apart: bool) -> bool:
         """Return whether there are as many entries as `wait_for_entries` waits for."""
@@ -388,8 +314,9 @@ class EntryQueue:
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
+        gate = self.gate
         await self.yield_if_due()
-        while not self.closed:
+        while not gate.closed:
             if self._ledger.leases.overdue(now()):
                 self._on_overdue()
                 await self.waiters.wait(0, several=False)
@@ -398,15 +325,14 @@ class EntryQueue:
             if entry is not None:
                 self.waiters.wake_another()
                 return entry
-            held = not self._shut and not self.guard_member.is_open(now())
-            if self._error is not None and not held:
-                self._reported = True
-                raise self._error
+            held = not gate.shut and not self.guard_member.is_open(now())
+            if not held:
+                gate.raise_error()
             if goal is not None:
                 goal.check_soon()
                 if goal.reached:
                     break
             # While the guard holds entries back, no more have to be read.
             await self.waiters.wait(0 if held else 1, several=False)
-        self._raise_if_aborted()
+        gate.raise_if_aborted()
         return None

@@ -302,7 +302,7 @@ class Reader(StoppableTask):
     def _stop_if(self, refused: ServerError | None) -> None:
         """Stop reading if the server refuses everything."""
         if refused is not None:
-            self._entry_queue.fail(refused)
+            self._entry_queue.gate.fail(refused)
             self._stopping = True
 
     def _group_recreated(self, shard: Shard) -> None:
@@ -476,7 +476,7 @@ class Reader(StoppableTask):
             pass  # the server is in cluster mode
         elif error.trouble is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
-            self._entry_queue.fail(
+            self._entry_queue.gate.fail(
                 refusal(self.connection.address.name, command, error)
             )
             self._stopping = True
