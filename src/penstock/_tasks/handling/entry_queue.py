@@ -81,7 +81,7 @@ class EntryQueue:
         self.check = check
         self._delay = delay
         # Bound once: what `poll` calls for every message.
-        self._take = ledger.work.take if delay is None else self.take_nowait
+        self._take = ledger.work.take if delay is None else self._take_delayed
         self._turn_ends = 0.0
         self.waiters = Waiters(ledger)
         self.gate = Gate(self.waiters, self.end_turn)
@@ -118,15 +118,11 @@ class EntryQueue:
         # Straight from the ledger, because every message comes here.
         return self._take()
 
-    def take_nowait(self) -> Entry | None:
-        """Take an entry if there is one and no wait is needed; None once closed."""
-        if self.gate.shut:
-            return None
-        return self._start_ack_delay(self._ledger.work.take())
-
-    def _start_ack_delay(self, entry: Entry | None) -> Entry | None:
-        if self._delay is not None and entry:
-            self._delay.handed_out(entry, now())
+    def _take_delayed(self) -> Entry | None:
+        """Take an entry that is to be acknowledged by time alone."""
+        entry = self._ledger.work.take()
+        if entry is not None:
+            self._start_ack_delays((entry,))
         return entry
 
     async def take_one(self) -> Entry | None:
@@ -134,33 +130,56 @@ class EntryQueue:
 
         Cancelling it takes nothing.
         """
-        for entry in await self._take_counted(1, apart=False):
-            return entry
-        return self.take_nowait() if self.guard_member.may_start() else None
+        work = self._ledger.work
+        while self.guard_member.may_start() and not self.gate.shut:
+            if not work.next_is_counted:
+                return self._take()
+            if started := await self._count_starts(work.take_counted()):
+                self._start_ack_delays(started)
+                return started[0]
+        return None
 
-    async def _take_counted(self, most: int, *, apart: bool) -> list[Entry]:
-        """Take entries whose starts have to be counted, if the next entries are such.
+    async def take_several(self, most: int, *, apart: bool) -> list[Entry]:
+        """Take the entries that are there; their starts may have to be counted first.
+
+        Cancelling it takes nothing.
 
         Args:
             most: The highest number of entries.
-            apart: Whether an entry on a further attempt comes alone.
+            apart: Whether an entry on a further attempt comes alone: it may be the
+                reason why the entries beside it failed.
         """
-        ledger = self._ledger
-        while (
-            ledger.work.next_is_counted
-            and not self.gate.shut
-            and self.guard_member.may_start()
-        ):
-            entries = ledger.work.take_counted(most, apart=apart)
-            started = await self._count_starts(entries)
-            if self.gate.shut:
-                for entry in reversed(started):
-                    ledger.put_back(entry)
-            elif started:
-                for entry in started:
-                    self._start_ack_delay(entry)
-                return started
-        return []
+        ledger, work = self._ledger, self._ledger.work
+        entries: list[Entry] = []
+        try:
+            while len(entries) < most:
+                if entries and self._comes_alone(entries[-1], apart=apart):
+                    break
+                if not self.guard_member.may_start() or self.gate.shut:
+                    break
+                left = most - len(entries)
+                if fresh := work.take_fresh(left):
+                    entries += fresh
+                elif work.next_is_counted:
+                    counted = work.take_counted(left, apart=apart)
+                    entries += await self._count_starts(counted)
+                elif (entry := work.take()) is not None:
+                    entries.append(entry)
+                else:
+                    break
+        except BaseException:
+            for entry in reversed(entries):
+                ledger.put_back(entry)
+            raise
+        self._start_ack_delays(entries)
+        return entries
+
+    def _comes_alone(self, last: Entry, *, apart: bool) -> bool:
+        """Return whether the next entry, or the last one taken, comes alone."""
+        work = self._ledger.work
+        if last.probe or work.next_is_probe:
+            return True
+        return apart and (last.deliveries > 1 or work.next_is_repeated)
 
     async def _count_starts(self, entries: Sequence[Entry]) -> list[Entry]:
         """Count starts on the server; return the entries that may start."""
@@ -170,56 +189,20 @@ class EntryQueue:
         else:
             self.waiters.wake_another()  # counting may take a while
         try:
-            return await self._begin(entries)
+            started = await self._begin(entries)
         finally:
             if probe is not None:
                 self.guard_member.look()
+        if not self.gate.shut:
+            return started
+        for entry in reversed(started):
+            self._ledger.put_back(entry)
+        return []
 
-    async def take_several(self, most: int, *, apart: bool) -> list[Entry]:
-        """Take the entries that are there.
-
-        Cancelling it takes nothing.
-
-        Args:
-            most: The highest number of entries.
-            apart: Whether an entry on a further attempt comes alone: it may be the
-                reason why the entries beside it failed.
-        """
-        ledger = self._ledger
-        entries: list[Entry] = []
-        try:
-            while len(entries) < most:
-                left = most - len(entries)
-                if entries and (
-                    ledger.work.next_is_probe
-                    or (apart and ledger.work.next_is_repeated)
-                ):
-                    break
-                if not self.guard_member.may_start():
-                    break
-                more = self._take_fresh(left) or await self._take_counted(
-                    left, apart=apart
-                )
-                if not more and (entry := self.take_nowait()) is not None:
-                    more = [entry]
-                if not more:
-                    break
-                entries += more
-                if more[-1].probe or (apart and more[-1].deliveries > 1):
-                    break
-        except BaseException:
-            for entry in reversed(entries):
-                ledger.put_back(entry)
-            raise
-        return entries
-
-    def _take_fresh(self, most: int) -> list[Entry]:
-        """Take entries whose starts need not be counted, in one step."""
-        fresh = [] if self.gate.shut else self._ledger.work.take_fresh(most)
+    def _start_ack_delays(self, entries: Sequence[Entry]) -> None:
         if self._delay is not None:
-            for entry in fresh:
-                self._start_ack_delay(entry)
-        return fresh
+            for entry in entries:
+                self._delay.handed_out(entry, now())
 
     async def batch(
         self, size: int, linger: float, goal: Goal | None = None
@@ -299,10 +282,8 @@ class EntryQueue:
 
     def _has_enough(self, count: int, *, apart: bool) -> bool:
         """Return whether there are as many entries as `wait_for_entries` waits for."""
-        ledger = self._ledger
-        if ledger.work.length >= count or (
-            ledger.work.length and ledger.flow.at_capacity
-        ):
+        ledger, length = self._ledger, self._ledger.work.length
+        if length >= count or (length and ledger.flow.at_capacity):
             return True
         return apart and ledger.work.next_is_repeated
 
