@@ -16,18 +16,14 @@ import anyio
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
-from penstock._core.ledger.ledger import Ledger
 from penstock._core.reading.cursor import Cursor
 from penstock._tasks.assembly import assemble
 from penstock._tasks.closing import Closing
 from penstock._tasks.committing.timers import ack_when_due, retry_when_due
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.handling.catch_up import CatchUp
-from penstock._tasks.handling.checkouts import Checkouts
 from penstock._tasks.handling.worker_pool import RunOptions
 from penstock._tasks.lifetime import Lifetime
-from penstock._tasks.reading.assignment import Assignment
-from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.silence import patience
 from penstock._tasks.reporting import rate_limited
@@ -53,6 +49,10 @@ class Session(Generic[T]):
 
     Attributes:
         gate: Whether messages are handed out, and why no more come.
+        ledger: The ledger.
+        checkouts: Entries that calls and loops of the user have.
+        assignment: Which shards are read.
+        readers: Read the shards.
     """
 
     def __init__(
@@ -68,6 +68,10 @@ class Session(Generic[T]):
         self._connection = connection
         self._parts = parts = assemble(config, connector, connection, self._spawn)
         self.gate = parts.entry_queue.gate
+        self.ledger = parts.ledger
+        self.checkouts = parts.checkouts
+        self.assignment = parts.assignment
+        self.readers = parts.readers
         self._closing = Closing(config, parts, connector, connection, self._spawn)
         # Scopes of tasks that go by time, which end last.
         self._clocks: list[anyio.CancelScope] = []
@@ -75,33 +79,13 @@ class Session(Generic[T]):
         self._goals: set[CatchUp] = set()
         parts.signals.sent.connect(self._on_sent)
 
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger."""
-        return self._parts.ledger
-
-    @property
-    def checkouts(self) -> Checkouts[T]:
-        """Entries that calls and loops of the user have."""
-        return self._parts.checkouts
-
-    @property
-    def assignment(self) -> Assignment:
-        """Which shards are read."""
-        return self._parts.assignment
-
-    @property
-    def readers(self) -> ReaderPool:
-        """Read the shards."""
-        return self._parts.readers
-
     async def start(self, deadline: float) -> None:
         """Fix the position and start the tasks.
 
         Args:
             deadline: The time until which it is tried, by the monotonic clock.
         """
-        parts, assignment = self._parts, self._parts.assignment
+        parts, assignment = self._parts, self.assignment
         await retrying(self._connection, deadline, assignment.open)
         connection = await retrying(self._connection, deadline, self._connector.connect)
         parts.readers.start(connection, assignment.cursors.all[0])

@@ -54,6 +54,7 @@ class EntryQueue:
     __slots__ = (
         "_begin",
         "_delay",
+        "_guard",
         "_ledger",
         "_on_overdue",
         "_take",
@@ -78,6 +79,7 @@ class EntryQueue:
         self._ledger = ledger
         self._on_overdue = on_overdue
         self._begin = begin
+        self._guard = guard
         self.check = check
         self._delay = delay
         # Bound once: what `poll` calls for every message.
@@ -247,7 +249,7 @@ class EntryQueue:
             # closed, while it is paused, until leases that may be over have been
             # checked, and while a possible poison message waits or runs.
             overdue = self.gate.shut or self._ledger.leases.overdue(at)
-            overdue = overdue or not self.guard_member.is_open(at)
+            overdue = overdue or not self._guard.is_open(at)
             self._turn_ends = 0.0 if overdue else at + _TURN
 
     async def wait_for_entries(
@@ -306,7 +308,7 @@ class EntryQueue:
             if entry is not None:
                 self.waiters.wake_another()
                 return entry
-            held = not gate.shut and not self.guard_member.is_open(now())
+            held = not gate.shut and not self._guard.is_open(now())
             if not held:
                 gate.raise_error()
             if goal is not None:

@@ -96,19 +96,11 @@ class GuardMember:
         if self._timer is not None:
             self._timer.cancel()
 
-    def is_open(self, at: float) -> bool:
-        """Return whether handlers may start; see `PoisonGuard.is_open`."""
-        return self._guard.is_open(at)
-
     def may_start(self) -> bool:
         """Return whether the handler of the next entry may start."""
-        if self._ledger.work.next_is_probe:
-            return self._admits()
-        self._guard.withdraw(self)
-        return self._guard.is_open(now())
-
-    def _admits(self) -> bool:
-        """Return whether the next entry, a probe, may run now."""
+        if not self._ledger.work.next_is_probe:
+            self._guard.withdraw(self)
+            return self._guard.is_open(now())
         admitted = self._guard.admits(self, now())
         if not admitted:
             self._set_timer()
