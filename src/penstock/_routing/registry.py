@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from penstock._routing.handlers import HandlerSpec, adopt
-from penstock._routing.shared_consumers import SharedConsumer, shared_consumers_of
-from penstock.errors import UsageError
+from penstock._routing.shared_consumers import SharedConsumer
+from penstock.errors import ConfigurationError, UsageError
 from penstock.middleware import Middleware
 
 __all__ = ["Registry"]
@@ -49,10 +49,68 @@ class Registry:
             )
         adopted = (adopt(each, self._defaults, self._middleware) for each in handlers)
         together = (*self.handlers, *adopted)
-        self.shared = shared_consumers_of(together)
+        self.shared = _grouped(together)
         self.handlers = together
 
     def include(self, other: Registry) -> None:
         """Add the handlers of another registry, which takes no more from then on."""
         self.add(*other.handlers)
         other._included = True
+
+
+def _grouped(specs: Iterable[HandlerSpec]) -> tuple[SharedConsumer, ...]:
+    """Group handlers by the consumers that they share.
+
+    Raises:
+        ConfigurationError: Two handlers are for the same messages, or should share a
+            consumer and have different options.
+    """
+    shared: list[SharedConsumer] = []
+    for spec in specs:
+        group = spec.group
+        for index, one in enumerate(shared):
+            # Without a group every consumer sees all messages.
+            if group is not None and group == one.group and _can_share(one, spec):
+                shared[index] = SharedConsumer(group, (*one.handlers, spec))
+                break
+        else:
+            shared.append(SharedConsumer(group, (spec,)))
+    return tuple(shared)
+
+
+def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
+    """Return whether a handler is to share a consumer."""
+    theirs, ours = set(shared.first.streams), set(new.streams)
+    if not theirs & ours:
+        return False
+    group = f"group {shared.group!r:.80}"
+    if theirs != ours:
+        raise ConfigurationError(
+            f"{new.name} and {shared.first.name} share some streams in {group}, and "
+            f"not all; give them the same streams, or groups of their own"
+        )
+    for other in shared.handlers:
+        if other.event == new.event:
+            what = "the other events" if new.event is None else repr(new.event)
+            raise ConfigurationError(
+                f"{new.name} is for {what} of {new.streams!r:.80} in {group}, and so "
+                f"is {other.name}; name another event, or another group"
+            )
+    for option, of_first, of_new in _differences(shared.first, new):
+        raise ConfigurationError(
+            f"{new.name} and {shared.first.name} share a consumer in {group}, but have "
+            f"{option}={of_new!r:.60} and {of_first!r:.60}; give them the same, or "
+            f"groups of their own"
+        )
+    return True
+
+
+def _differences(
+    first: HandlerSpec, new: HandlerSpec
+) -> Iterable[tuple[str, object, object]]:
+    if first.header != new.header:
+        yield "event_header", first.header, new.header
+    for one, other in ((first.how, new.how), (first.options, new.options)):
+        for option in sorted(one.keys() | other.keys()):
+            if one.get(option) != other.get(option):
+                yield option, one.get(option), other.get(option)
