@@ -86,7 +86,7 @@ class EntryQueue:
         self._take = ledger.work.take if delay is None else self._take_delayed
         self._turn_ends = 0.0
         self.waiters = Waiters(ledger)
-        self.gate = Gate(self.waiters, self.end_turn)
+        self.gate = Gate(self.waiters, self._shut)
         self.guard_member = GuardMember(
             guard,
             ledger,
@@ -99,6 +99,11 @@ class EntryQueue:
     def _hold(self) -> None:
         self._turn_ends = 0.0
         self._on_overdue()
+
+    def _shut(self) -> None:
+        self._turn_ends = 0.0
+        # Other consumers must not wait for a message that is not handed out.
+        self._guard.withdraw(self.guard_member)
 
     def end_turn(self) -> None:
         """Let other tasks run before the next entry is handed out: one was just woken.
@@ -133,7 +138,7 @@ class EntryQueue:
         Cancelling it takes nothing.
         """
         work = self._ledger.work
-        while self.guard_member.may_start() and not self.gate.shut:
+        while not self.gate.shut and self.guard_member.may_start():
             if not work.next_is_counted:
                 return self._take()
             if started := await self._count_starts(work.take_counted()):
@@ -157,7 +162,7 @@ class EntryQueue:
             while len(entries) < most:
                 if entries and self._comes_alone(entries[-1], apart=apart):
                     break
-                if not self.guard_member.may_start() or self.gate.shut:
+                if self.gate.shut or not self.guard_member.may_start():
                     break
                 left = most - len(entries)
                 if fresh := work.take_fresh(left):
