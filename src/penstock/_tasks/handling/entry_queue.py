@@ -278,8 +278,7 @@ class EntryQueue:
             ready = not gate.shut and self._has_enough(count, apart=apart)
             if ready and self.guard_member.may_start():
                 return
-            if gate.stopped or not self._ledger.work.length:
-                gate.raise_error()
+            self._raise_when_empty()
             if goal is not None:
                 goal.check_soon()
                 if goal.reached:
@@ -293,6 +292,10 @@ class EntryQueue:
         if length >= count or (length and ledger.flow.at_capacity):
             return True
         return apart and ledger.work.next_is_repeated
+
+    def _raise_when_empty(self) -> None:
+        if self.gate.stopped or not self._ledger.work.length:
+            self.gate.raise_error()
 
     async def entry(self, goal: Goal | None = None) -> Entry | None:
         """Wait for the next entry; None once the queue closes, or a goal is reached.
@@ -313,14 +316,13 @@ class EntryQueue:
             if entry is not None:
                 self.waiters.wake_another()
                 return entry
-            held = not gate.shut and not self._guard.is_open(now())
-            if not held:
-                gate.raise_error()
+            self._raise_when_empty()
             if goal is not None:
                 goal.check_soon()
                 if goal.reached:
                     break
             # While the guard holds entries back, no more have to be read.
+            held = not gate.shut and not self._guard.is_open(now())
             await self.waiters.wait(0 if held else 1, several=False)
         gate.raise_if_aborted()
         return None
