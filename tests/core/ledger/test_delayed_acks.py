@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from penstock.message import Shard
 
 def entry(number: int) -> Entry:
     shard_state = ShardState(Shard("orders", 0, b"orders"))
-    return Entry(shard_state, b"%d-0" % number, (), 0, 1, 0.0)
+    return Entry(shard_state, b"%d-0" % number, (), 0, 1, 0.0, State.RUNNING)
 
 
 def ignore() -> None:
@@ -53,13 +54,24 @@ def test_only_the_first_entry_that_waits_is_due_next() -> None:
     assert first == [1, 3]
 
 
-def test_an_entry_that_was_redelivered_is_never_due() -> None:
+@pytest.mark.parametrize("state", set(State) - {State.RUNNING, State.UNSETTLED})
+def test_an_entry_that_has_an_outcome_or_waits_again_is_not_due(state: State) -> None:
     delay = DelayedAcks(5.0, ignore)
     one, two = entry(1), entry(2)
     delay.handed_out(one, now=100.0)
     delay.handed_out(two, now=100.0)
-    one.state = State.LOST
+    one.state, two.state = state, State.UNSETTLED
     assert delay.take_due(105.0) == [two]
+
+
+def test_an_entry_that_was_put_back_is_due_after_it_is_handed_out_again() -> None:
+    delay = DelayedAcks(5.0, ignore)
+    one, two = entry(1), entry(2)
+    delay.handed_out(one, now=100.0)
+    delay.handed_out(two, now=101.0)
+    delay.handed_out(one, now=102.0)
+    assert delay.take_due(106.0) == [two]
+    assert delay.take_due(107.0) == [one]
 
 
 @given(

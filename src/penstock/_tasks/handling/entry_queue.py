@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
+from penstock._core.ledger.work_queue import WorkQueue
 from penstock._tasks.clock import now
 from penstock._tasks.handling.gate import Gate
 from penstock._tasks.handling.poison_guard import GuardMember
@@ -83,7 +85,9 @@ class EntryQueue:
         self.check = check
         self._delay = delay
         # Bound once: what `poll` calls for every message.
-        self._take = ledger.work.take if delay is None else self._take_delayed
+        self._take = ledger.work.take
+        if delay is not None:
+            self._take = partial(_take_delayed, ledger.work, delay)
         self._turn_ends = 0.0
         self.waiters = Waiters(ledger)
         self.gate = Gate(self.waiters, self._shut)
@@ -124,13 +128,6 @@ class EntryQueue:
             return None  # also when closed, paused or held by the guard
         # Straight from the ledger, because every message comes here.
         return self._take()
-
-    def _take_delayed(self) -> Entry | None:
-        """Take an entry that is to be acknowledged by time alone."""
-        entry = self._ledger.work.take()
-        if entry is not None:
-            self._start_ack_delays((entry,))
-        return entry
 
     async def take_one(self) -> Entry | None:
         """Take an entry if there is one; its start may have to be counted first.
@@ -326,3 +323,11 @@ class EntryQueue:
             await self.waiters.wait(0 if held else 1, several=False)
         gate.raise_if_aborted()
         return None
+
+
+def _take_delayed(work: WorkQueue, delay: DelayedAcks) -> Entry | None:
+    """Take an entry that is to be acknowledged by time alone."""
+    entry = work.take()
+    if entry is not None:
+        delay.handed_out(entry, now())
+    return entry
