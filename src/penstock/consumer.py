@@ -289,7 +289,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
     def _shut(self) -> None:
         if self._session is not None:
-            self._session.shut()
+            self._session.gate.close()
 
     def _closes_later(self) -> bool:
         lifetime, session = self._lifetime, self._session

@@ -17,7 +17,6 @@ from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.limits import Limits
 from penstock._core.ledger.limits import Signals as LedgerSignals
-from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol import commands
 from penstock._core.reading.cursor import Cursor
@@ -82,7 +81,6 @@ class Parts(Generic[T]):
         entry_queue: Where workers and calls get entries.
         checkouts: Entries that calls and loops of the user have.
         worker_pool: Runs handlers.
-        guard: Runs possible poison messages alone.
         discovery: Finds shards.
         assignment: Which shards are read.
         readers: Read them.
@@ -98,7 +96,6 @@ class Parts(Generic[T]):
     entry_queue: EntryQueue
     checkouts: Checkouts[T]
     worker_pool: WorkerPool[T]
-    guard: PoisonGuard
     discovery: ShardDiscovery
     assignment: Assignment
     readers: ReaderPool
@@ -150,7 +147,6 @@ class _Assembler(Generic[T]):
         self._delayed_acks: DelayedAcks | None = None
         if config.policy is AutoCommit.DELAYED:
             self._delayed_acks = DelayedAcks(config.commit_delay, self._handed_out.set)
-        self._guard = poison_guard()
         self._ledger = self._make_ledger()
         self._counts = self._make_counts()
         self._entry_queue = self._make_entry_queue()
@@ -187,7 +183,6 @@ class _Assembler(Generic[T]):
             entry_queue=self._entry_queue,
             checkouts=self._make_checkouts(),
             worker_pool=WorkerPool(self._config, self._ledger, self._make_context),
-            guard=self._guard,
             discovery=self._discovery,
             assignment=self._assignment,
             readers=self._readers,
@@ -268,7 +263,7 @@ class _Assembler(Generic[T]):
             self._ledger,
             self._outcomes.set,
             self._counts.begin,
-            self._guard,
+            poison_guard(),
             confirms=not self._on_demand,
             delay=self._delayed_acks,
             check=LoopBinding("consumer").check,

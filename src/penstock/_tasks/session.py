@@ -112,7 +112,7 @@ class Session(Generic[T]):
         )
         if assignment.error is not None:
             parts.entry_queue.gate.fail(assignment.error)
-        parts.guard.join(parts.entry_queue.guard_member)
+        parts.entry_queue.guard_member.join()
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; if it fails, everything is closed."""
@@ -230,10 +230,6 @@ class Session(Generic[T]):
         if self._parts.group is not None:
             await self._parts.group.committer.flush()
 
-    def shut(self) -> None:
-        """Hand out nothing more: loops end, and handlers that have started finish."""
-        self._parts.entry_queue.close()
-
     def close_when_idle(self, leave: Callable[[asyncio.Task[Any]], None]) -> bool:
         """Close when handlers have ended, if one of them asks for it.
 
@@ -259,7 +255,7 @@ class Session(Generic[T]):
         Args:
             leaving: The task that leaves the consumer cleanly; None if it does not.
         """
-        self.shut()
+        self.gate.close()
         try:
             await self._closing.run(leaving)
         except asyncio.CancelledError:
@@ -285,7 +281,7 @@ class Session(Generic[T]):
         if parts.group is not None:
             parts.group.claimer.cut()
             parts.group.committer.cut()
-        parts.guard.leave(parts.entry_queue.guard_member)
+        parts.entry_queue.guard_member.leave()
         parts.ledger.close()
 
 

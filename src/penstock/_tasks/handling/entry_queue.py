@@ -39,7 +39,7 @@ class EntryQueue:
     Args:
         ledger: The consumer's ledger.
         on_overdue: Called when leases have to be renewed before anything is handed out;
-            `notify_ready` is called when that is done.
+            `waiters.notify_ready` is called when that is done.
         begin: Counts attempts that are about to start; returns the entries that may
             start.
         guard: Decides when a possible poison message may run, and when others may.
@@ -116,11 +116,6 @@ class EntryQueue:
         server works at the same time as the handlers.
         """
         self._turn_ends = 0.0
-
-    def close(self) -> None:
-        """Hand nothing out from now on."""
-        self.guard_member.close()
-        self.gate.close()
 
     def poll(self) -> Entry | None:
         """Take an entry if there is one, no wait is needed and no turn is due."""

@@ -58,7 +58,7 @@ class Gate:
         self._waiters.wake_all()
 
     def close(self) -> None:
-        """Hand nothing out from now on."""
+        """Hand nothing out from now on; handlers that have started finish."""
         self.closed = self.shut = True
         self._on_shut()
         self._waiters.close()

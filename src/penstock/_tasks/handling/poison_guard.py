@@ -90,11 +90,16 @@ class GuardMember:
             self._ledger.on_finished = None
         self._on_wake()
 
-    def close(self) -> None:
-        """Stop the timer."""
+    def join(self) -> None:
+        """Have the guard ask this consumer, too."""
+        self._guard.join(self)
+
+    def leave(self) -> None:
+        """Start no more handlers: the guard no longer asks this consumer."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        self._guard.leave(self)
 
     def may_start(self) -> bool:
         """Return whether the handler of the next entry may start."""
