@@ -56,7 +56,7 @@ ORDER = {
         ["consumer_set"],
         ["running_router"],
     ],
-    "_routing": [["handlers"], ["shared_consumers"]],
+    "_routing": [["handlers"], ["shared_consumers"], ["registry"]],
 }
 
 # Packages from which modules are imported, not names.

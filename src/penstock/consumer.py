@@ -289,7 +289,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
 
     def _shut(self) -> None:
         if self._session is not None:
-            self._session.shut()
+            self._session.gate.close()
 
     def _closes_later(self) -> bool:
         lifetime, session = self._lifetime, self._session
@@ -445,7 +445,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._receiving.entry_queue.pause()
+        self._receiving.gate.pause()
 
     def resume(self) -> None:
         """Hand out messages again.
@@ -453,7 +453,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         Raises:
             ClosedError: The consumer is not open.
         """
-        self._receiving.entry_queue.resume()
+        self._receiving.gate.resume()
 
     async def seek(self, to: StartAt | str, *, stream: str | None = None) -> None:
         """Continue reading at another position, forwards or backwards.
@@ -728,7 +728,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             receiving: Whether they must still be handing out messages.
         """
         session = self._session
-        if session is None or (receiving and session.entry_queue.closed):
+        if session is None or (receiving and session.gate.closed):
             raise ClosedError("consumer")
         return session
 
@@ -761,7 +761,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         try:
             yield session
         except ConnectionLost as error:
-            if session.entry_queue.closed:
+            if session.gate.closed:
                 raise ClosedError("consumer") from error
             raise
 

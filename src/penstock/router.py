@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from penstock._routing.handlers import HandlerSpec, adopt, consumer_of, register
-from penstock._routing.shared_consumers import SharedConsumer, shared_consumers_of
+from penstock._routing.handlers import consumer_of, specify
+from penstock._routing.registry import Registry
 from penstock._tasks.consumer_set import ConsumerSet
 from penstock._tasks.running_router import Running
 from penstock.codecs import Codec
@@ -103,13 +103,7 @@ class Router:
             )
         consumer_of("a router", ("checked",), {"group": "checked", **defaults})
         self._url = url
-        self._middleware = checked(middleware)
-        self._defaults: dict[str, Any] = dict(defaults)
-        # The handlers, and the same handlers grouped by the consumers that they share.
-        self._specs: tuple[HandlerSpec, ...] = ()
-        self._shared: tuple[SharedConsumer, ...] = ()
-        # Whether another router has included the handlers.
-        self._included = False
+        self._registry = Registry(defaults, checked(middleware))
         # The last run; None before the first.
         self._running: Running | None = None
 
@@ -168,18 +162,19 @@ class Router:
         """
 
         def registered(function: F) -> F:
-            spec = register(
+            self._check_idle()
+            spec = specify(
                 function,
                 streams,
-                {"group": group, **self._defaults, **options},
+                {"group": group, **options},
                 event=event,
                 header=event_header,
                 concurrency=concurrency,
                 ordering=ordering,
                 batch=batch,
-                middleware=(*self._middleware, *checked(middleware)),
+                middleware=checked(middleware),
             )
-            self._add(spec)
+            self._registry.add(spec)
             return function
 
         return registered
@@ -199,22 +194,12 @@ class Router:
         """
         if other is self:
             raise ConfigurationError("a router can't include itself; pass another one")
-        self._add(
-            *(adopt(spec, self._defaults, self._middleware) for spec in other._specs)
-        )
-        other._included = True
+        self._check_idle()
+        self._registry.include(other._registry)
 
-    def _add(self, *specs: HandlerSpec) -> None:
+    def _check_idle(self) -> None:
         if self._consumer_set is not None:
             raise UsageError("this router is running; add handlers before it runs")
-        if self._included:
-            raise UsageError(
-                "this router is included in another one already; add its handlers "
-                "before that, by importing their modules first"
-            )
-        consumer_set = (*self._specs, *specs)
-        self._shared = shared_consumers_of(consumer_set)
-        self._specs = consumer_set
 
     async def run(
         self, url: str | None = None, *, on_ready: Callable[[], object] | None = None
@@ -329,14 +314,14 @@ class Router:
         """Create the consumers of a run."""
         if self._consumer_set is not None:
             raise UsageError("this router is running already; create another one")
-        if not self._shared:
+        if not self._registry.shared:
             raise ConfigurationError(
                 "this router has no handlers; register some with @router.handler(...), "
                 "and import their modules before it runs"
             )
         where = self._url if url is None else url
         self._running = running
-        return ConsumerSet([shared.part(where) for shared in self._shared])
+        return ConsumerSet([shared.part(where) for shared in self._registry.shared])
 
     @property
     def _consumer_set(self) -> ConsumerSet | None:
@@ -367,4 +352,4 @@ class Router:
 
     def __repr__(self) -> str:
         state = "idle" if self._consumer_set is None else "running"
-        return f"<Router of {len(self._specs)} handlers, {state}>"
+        return f"<Router of {len(self._registry.handlers)} handlers, {state}>"

@@ -168,6 +168,39 @@ async def test_a_redelivered_message_on_its_last_attempt_runs_alone_in_its_proce
     assert beside == [1] * 4
 
 
+@pytest.mark.parametrize("asked", [False, True])
+async def test_a_last_attempt_of_a_paused_consumer_holds_no_other_one_up(
+    url: str, stream: str, redis: Any, *, asked: bool
+) -> None:
+    """Neither if it asked to run alone before the pause, nor if it comes later."""
+    await send_and_leave_pending(redis, stream, [0], times=2)
+    other = f"{stream}-other"
+    await send(url, other, 1, 2)
+    retry = Retry(max_attempts=2)
+    async with (
+        Consumer(other, url=url, group="g") as fresh,
+        Consumer(stream, url=url, group="g", claim=SHORT, retry=retry) as paused,
+    ):
+        # As long as this one is handled, the last attempt has to wait.
+        assert numbers([await fresh.next()]) == [1]
+        if not asked:
+            paused.pause()
+        waiting = asyncio.create_task(paused.next())
+        await eventually(lambda: has_queued(paused))
+        await asyncio.sleep(0.05)
+        guard = paused._open._parts.entry_queue._guard
+        assert (guard.until is not None) is asked
+        paused.pause()
+        assert await fresh.next(timeout=5)
+        paused.resume()
+        assert await fresh.next(timeout=0.1) is None  # so the last attempt may run
+        assert (await waiting).attempt == 2
+
+
+async def has_queued(consumer: Consumer[bytes]) -> bool:
+    return consumer.statistics().queued == 1
+
+
 async def test_however_many_messages_wait_for_a_last_attempt_there_is_one_timer(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

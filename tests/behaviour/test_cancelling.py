@@ -192,8 +192,8 @@ async def test_receiving_messages_can_be_cancelled(
 
 def waiting_calls(consumer: Consumer[bytes]) -> list[asyncio.Future[None]]:
     """Return the futures of calls that wait for messages."""
-    entry_queue = consumer._open.entry_queue
-    return [*entry_queue._entry_waiters._waiting, *entry_queue._batch_waiters._waiting]
+    waiters = consumer._open.checkouts.entry_queue.waiters
+    return [*waiters._for_one._waiting, *waiters._for_several._waiting]
 
 
 @pytest.mark.parametrize("batched", [False, True])

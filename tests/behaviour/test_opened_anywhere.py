@@ -330,7 +330,7 @@ async def test_what_failed_in_the_background_is_raised_by_aclose_once(
 
 
 async def failed(session: Any) -> bool:
-    return session.entry_queue._error is not None
+    return session.gate.error is not None
 
 
 async def test_what_a_reader_was_told_is_not_raised_again(

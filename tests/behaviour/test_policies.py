@@ -108,6 +108,30 @@ async def test_delayed_acknowledges_by_time_processed_or_not(
     assert 0.1 < taken < 0.4
 
 
+async def test_delayed_goes_on_when_a_run_is_cancelled_and_a_message_waits_again(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, 1)
+    started = asyncio.Event()
+
+    async def handle(_: Message[bytes]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    commit = Commit(interval=0, delay=0.1)
+    async with Consumer(
+        stream, url=url, group="g", auto_commit=DELAYED, commit=commit
+    ) as consumer:
+        run = asyncio.create_task(consumer.run(handle))
+        await started.wait()
+        run.cancel()
+        await asyncio.wait([run])
+        await asyncio.sleep(0.3)
+        assert await pending(redis, stream, "g") == 1
+        assert numbers(await read(consumer, 1)) == [1]
+        await eventually(lambda: none_pending(redis, stream))
+
+
 async def none_pending(redis: Any, stream: str) -> bool:
     return await pending(redis, stream, "g") == 0
 

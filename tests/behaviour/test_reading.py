@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock import (
+    AccessError,
     ClosedError,
     Commit,
     ConfigurationError,
@@ -16,6 +17,7 @@ from penstock import (
     Message,
     Prefetch,
 )
+from support.server import with_login
 from support.waiting import eventually, numbers, pending, read, send
 
 # -- take ------------------------------------------------------------------------------
@@ -129,6 +131,39 @@ async def test_while_paused_nothing_is_handed_out_and_nothing_is_lost(
 
 async def has_seen(seen: list[int], count: int) -> bool:
     return len(seen) >= count
+
+
+async def test_what_waits_while_paused_is_handed_out_although_reading_has_failed(
+    url: str, stream: str, redis: Any
+) -> None:
+    """The error is raised after that."""
+    user = f"u-{stream}"
+    await redis.acl_setuser(
+        user, enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"]
+    )
+    await send(url, stream, *range(3))
+    login = with_login(url, user, "pw")
+    try:
+        async with Consumer(stream, url=login, group="g") as consumer:
+            await eventually(lambda: has_queued(consumer, 3))
+            consumer.pause()
+            await redis.acl_setuser(user, commands=["-xreadgroup"])
+            await eventually(lambda: has_failed(consumer))
+            assert await consumer.next(timeout=0.1) is None
+            consumer.resume()
+            assert numbers(await read(consumer, 3)) == [0, 1, 2]
+            with pytest.raises(AccessError):
+                await consumer.next(timeout=5)
+    finally:
+        await redis.acl_deluser(user)
+
+
+async def has_queued(consumer: Consumer[bytes], count: int) -> bool:
+    return consumer.statistics().queued == count
+
+
+async def has_failed(consumer: Consumer[bytes]) -> bool:
+    return consumer._open.gate.error is not None
 
 
 async def test_a_paused_consumer_closes_like_any_other(

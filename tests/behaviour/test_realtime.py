@@ -146,12 +146,11 @@ async def test_an_error_that_nobody_was_told_leaves_the_consumer(
     with pytest.raises(CommandError, match="WRONGTYPE"):
         async with Consumer(stream, url=url) as consumer:
             # Wait for the reader to meet the error without asking for a message.
-            entry_queue = consumer._open.entry_queue
-            await eventually(lambda: failed(entry_queue))
+            await eventually(lambda: failed(consumer))
 
 
-async def failed(entry_queue: object) -> bool:
-    return getattr(entry_queue, "_error") is not None  # noqa: B009
+async def failed(consumer: Consumer[bytes]) -> bool:
+    return consumer._open.gate.error is not None
 
 
 @pytest.mark.parametrize("ahead", ["now", "next", "far"])

@@ -28,8 +28,8 @@ from penstock import (
     json_codec,
     msgpack_codec,
 )
-from penstock._routing.handlers import register
-from penstock._routing.shared_consumers import shared_consumers_of
+from penstock._routing.handlers import specify
+from penstock._routing.registry import Registry
 from support.events import Events
 from support.waiting import deliveries, eventually, pending, send
 
@@ -423,8 +423,9 @@ async def test_sync_handlers_of_events_stay_one_sync_function(stream: str) -> No
 
     given = {"group": "g"}, {"event": "a", "header": "type", "concurrency": 1}
     how: dict[str, Any] = {**given[1], "ordering": "none", "batch": None}
-    made = register(handle, (stream,), given[0], middleware=(), **how)
-    [shared] = shared_consumers_of([made])
+    registry = Registry({}, ())
+    registry.add(specify(handle, (stream,), given[0], middleware=(), **how))
+    [shared] = registry.shared
     call = shared.dispatch(anyio.CapacityLimiter(1), passed_over)
     assert not inspect.iscoroutinefunction(call)
     for kind in ("a", "b"):
@@ -460,7 +461,7 @@ async def test_a_consumer_s_run_is_told_what_the_decorator_was(
         seen.append(bodies)
 
     register_it(handle if sync else handle_async)
-    [shared] = router._shared
+    [shared] = router._registry.shared
     await shared.part(None).run()
     how = {"concurrency": 3, "ordering": Ordering.KEY, "batch": 10}
     assert seen == [how, [b"x", b"x"]]

@@ -21,7 +21,7 @@ from penstock.message import Fields
 from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Ordering, choice, count
 
-__all__ = ["HandlerSpec", "adopt", "consumer_of", "register"]
+__all__ = ["HandlerSpec", "adopt", "consumer_of", "specify"]
 
 _MANUAL: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
 # Options of a consumer that a handler gets in other ways, or not at all.
@@ -31,7 +31,7 @@ _OPTIONS: Final = inspect.signature(Consumer).parameters.keys() - _NOT_OPTIONS
 
 @dataclass(frozen=True, slots=True)
 class HandlerSpec:
-    """A handler with its options, checked.
+    """A handler with its options; a router's are checked, see `adopt`.
 
     Attributes:
         function: The user's function.
@@ -45,7 +45,7 @@ class HandlerSpec:
         payload: The payload's type.
         codec: Decodes the payload; None for whole entries.
         options: The consumer's options, without payload and codec.
-        group: The consumer's group; None in REALTIME.
+        group: The consumer's group, since `adopt`; None in REALTIME.
     """
 
     function: Callable[[Any], object]
@@ -107,7 +107,7 @@ def consumer_of(
         ) from error
 
 
-def register(
+def specify(
     function: Callable[..., object],
     streams: tuple[str, ...],
     options: Mapping[str, Any],
@@ -119,10 +119,10 @@ def register(
     batch: Any,
     middleware: tuple[Middleware[Any], ...],
 ) -> HandlerSpec:
-    """Check a handler and its options.
+    """Return a handler's specification; `adopt` checks the consumer's options.
 
     Raises:
-        ConfigurationError: The handler or an option is invalid.
+        ConfigurationError: The handler is invalid.
     """
     name = f"handler {name_of(function)}"
     rest = {key: options[key] for key in options.keys() - {"payload", "codec"}}
@@ -138,11 +138,10 @@ def register(
         payload, codec = _payload_and_codec(argument, options)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
-    spec = HandlerSpec(
+    return HandlerSpec(
         *(function, name, argument, streams, event, header, run_options, middleware),
         *(payload, codec, rest),
     )
-    return _checked(spec)
 
 
 def adopt(
@@ -150,14 +149,21 @@ def adopt(
     defaults: Mapping[str, Any],
     middleware: tuple[Middleware[Any], ...],
 ) -> HandlerSpec:
-    """Return a handler of another router with this router's defaults and middleware.
+    """Return a handler with a router's defaults and middleware, its options checked.
 
     Raises:
-        ConfigurationError: The handler is incompatible with the defaults.
+        ConfigurationError: An option is invalid, or incompatible with the defaults.
     """
     options = {**defaults, **spec.options}
     around = (*middleware, *spec.middleware)
-    return _checked(replace(spec, options=options, middleware=around))
+    spec = replace(spec, options=options, middleware=around)
+    consumer = spec.consumer(None, raw=False)
+    if spec.acks_manually and not spec.argument.whole:
+        raise ConfigurationError(
+            f"{spec.name}: its auto_commit= requires it to call message.ack(), but it "
+            f"takes only the payload; take the message: `(message: Message[...])`"
+        )
+    return replace(spec, group=consumer.group)
 
 
 def _check_event(event: object, header: object, batch: object) -> None:
@@ -190,13 +196,3 @@ def _payload_and_codec(
     if codec is None and payload is not Fields:
         codec = codec_for(payload)
     return payload, codec
-
-
-def _checked(spec: HandlerSpec) -> HandlerSpec:
-    consumer = spec.consumer(None, raw=False)
-    if spec.acks_manually and not spec.argument.whole:
-        raise ConfigurationError(
-            f"{spec.name}: its auto_commit= requires it to call message.ack(), but it "
-            f"takes only the payload; take the message: `(message: Message[...])`"
-        )
-    return replace(spec, group=consumer.group)

@@ -1,11 +1,11 @@
-"""Shared consumers: the grouping of a router's handlers by consumer, and dispatch."""
+"""Shared consumers: a router's consumers, and the choice of a message's handler."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,11 @@ from penstock._core.handling.signature import is_async
 from penstock._routing.handlers import HandlerSpec
 from penstock._tasks.consumer_set import SetMember
 from penstock._tasks.handling.handler_call import ThreadSettler, in_thread
-from penstock.errors import ConfigurationError
 from penstock.events import Event, guarded, log_event
 from penstock.message import Message
 from penstock.middleware import wrap
 
-__all__ = ["SharedConsumer", "shared_consumers_of"]
+__all__ = ["SharedConsumer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,70 +103,6 @@ class SharedConsumer:
             loop.call_soon_threadsafe(skip, message, kind)
 
         return Dispatch(self.first.header, routes, later).call_sync
-
-
-def shared_consumers_of(
-    specs: Iterable[HandlerSpec],
-) -> tuple[SharedConsumer, ...]:
-    """Group handlers by the consumers that they share.
-
-    Raises:
-        ConfigurationError: Two handlers are for the same messages, or should share a
-            consumer and have different options.
-    """
-    shared: list[SharedConsumer] = []
-    for spec in specs:
-        group = spec.group
-        for index, one in enumerate(shared):
-            # Without a group every consumer sees all messages.
-            if group is not None and group == one.group and _can_share(one, spec):
-                shared[index] = SharedConsumer(group, (*one.handlers, spec))
-                break
-        else:
-            shared.append(SharedConsumer(group, (spec,)))
-    return tuple(shared)
-
-
-def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
-    """Return whether a handler is to share a consumer."""
-    theirs, ours = set(shared.first.streams), set(new.streams)
-    if not theirs & ours:
-        return False
-    group = f"group {shared.group!r:.80}"
-    if theirs != ours:
-        raise ConfigurationError(
-            f"{new.name} and {shared.first.name} share only some of their streams in "
-            f"{group}; use the same streams for both, or separate groups"
-        )
-    for other in shared.handlers:
-        if other.event == new.event:
-            what = "all other events" if new.event is None else repr(new.event)
-            raise ConfigurationError(
-                f"{new.name} and {other.name} both handle {what} of "
-                f"{new.streams!r:.80} in {group}; use another event, or another "
-                f"group, for one of them"
-            )
-    for option, of_first, of_new in _differences(shared.first, new):
-        raise ConfigurationError(
-            f"{new.name} and {shared.first.name} share a consumer in {group}, but "
-            f"have {option}={of_new!r:.60} and {of_first!r:.60}; use the same value "
-            f"for both, or separate groups"
-        )
-    return True
-
-
-def _differences(
-    first: HandlerSpec, new: HandlerSpec
-) -> Iterable[tuple[str, object, object]]:
-    if first.header != new.header:
-        yield "event_header", first.header, new.header
-    for one, other in (
-        (first.run_options, new.run_options),
-        (first.options, new.options),
-    ):
-        for option in sorted(one.keys() | other.keys()):
-            if one.get(option) != other.get(option):
-                yield option, one.get(option), other.get(option)
 
 
 def _call(spec: HandlerSpec, limit: anyio.CapacityLimiter) -> Callable[[Any], Any]:

@@ -16,7 +16,6 @@ from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.limits import LedgerLimits, LedgerSignals
-from penstock._core.ledger.poison import PoisonGuard
 from penstock._core.ledger.prefetch_window import PrefetchWindow
 from penstock._core.protocol import commands
 from penstock._core.reading.cursor import Cursor
@@ -81,7 +80,6 @@ class Parts(Generic[T]):
         entry_queue: Where workers and calls get entries.
         checkouts: Entries that calls and loops of the user have.
         worker_pool: Runs handlers.
-        guard: Runs possible poison messages alone.
         discovery: Finds shards.
         assignment: Which shards are read.
         readers: Read them.
@@ -97,7 +95,6 @@ class Parts(Generic[T]):
     entry_queue: EntryQueue
     checkouts: Checkouts[T]
     worker_pool: WorkerPool[T]
-    guard: PoisonGuard
     discovery: ShardDiscovery
     assignment: Assignment
     readers: ReaderPool
@@ -146,9 +143,9 @@ class _Assembler(Generic[T]):
         self._claims = OwnClaims(config.member) if config.member else None
         self._committer: Committer | None = None
         self._silence: SilenceWatch | None = None
-        delayed = config.policy is AutoCommit.DELAYED
-        self._delayed_acks = DelayedAcks(config.commit_delay) if delayed else None
-        self._guard = poison_guard()
+        self._delayed_acks: DelayedAcks | None = None
+        if config.policy is AutoCommit.DELAYED:
+            self._delayed_acks = DelayedAcks(config.commit_delay, self._handed_out.set)
         self._ledger = self._make_ledger()
         self._counts = self._make_counts()
         self._entry_queue = self._make_entry_queue()
@@ -156,7 +153,7 @@ class _Assembler(Generic[T]):
             self._ledger,
             config.retry,
             config.dead_letter_policy,
-            on_stop=self._entry_queue.stop,
+            on_stop=self._entry_queue.gate.stop,
             on_event=config.on_event,
         )
         self._applier: Applier | None = create_applier(
@@ -185,7 +182,6 @@ class _Assembler(Generic[T]):
             entry_queue=self._entry_queue,
             checkouts=self._make_checkouts(),
             worker_pool=WorkerPool(self._config, self._ledger, self._make_context),
-            guard=self._guard,
             discovery=self._discovery,
             assignment=self._assignment,
             readers=self._readers,
@@ -201,11 +197,11 @@ class _Assembler(Generic[T]):
 
         def look() -> None:
             # Workers may have been held up until it was known what is still ours.
-            queue.notify_ready(self._ledger.work.length)
+            queue.waiters.notify_ready(self._ledger.work.length)
 
         signals.capacity.connect(self._readers.resume, queue.end_turn)
         signals.outcomes.connect(self._outcomes.set, queue.end_turn)
-        signals.ready.connect(lambda: queue.notify_ready(1))
+        signals.ready.connect(lambda: queue.waiters.notify_ready(1))
         signals.restored.connect(self._counts.restored, look)
         signals.renewed.connect(look)
         signals.recovered.connect(self._counts.count_again)
@@ -266,10 +262,9 @@ class _Assembler(Generic[T]):
             self._ledger,
             self._outcomes.set,
             self._counts.begin,
-            self._guard,
+            poison_guard(),
             confirms=not self._on_demand,
             delay=self._delayed_acks,
-            handed_out=self._handed_out,
             check=LoopBinding("consumer").check,
         )
 
@@ -357,7 +352,7 @@ class _Assembler(Generic[T]):
             self._connection,
             fetch=self._readers.fetch,
             ledger=self._ledger,
-            entry_queue=self._entry_queue,
+            waiters=self._entry_queue.waiters,
             claims=claims,
             cursors=self._assignment.cursors,
             interval=config.claim_interval,

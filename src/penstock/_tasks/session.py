@@ -16,19 +16,14 @@ from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector, open_connector
-from penstock._core.ledger.ledger import Ledger
 from penstock._core.reading.cursor import Cursor
 from penstock._tasks.assembly import assemble
 from penstock._tasks.closing import Closing
 from penstock._tasks.committing.timers import ack_when_due, retry_when_due
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.handling.catch_up import CatchUp
-from penstock._tasks.handling.checkouts import Checkouts
-from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.handling.worker_pool import RunOptions
 from penstock._tasks.lifetime import Lifetime
-from penstock._tasks.reading.assignment import Assignment
-from penstock._tasks.reading.reader_pool import ReaderPool
 from penstock._tasks.reading.seek import seek
 from penstock._tasks.reading.silence import patience
 from penstock._tasks.reporting import rate_limited
@@ -51,6 +46,13 @@ class Session(Generic[T]):
         connector: Makes connections to the server.
         connection: The command connection.
         group: The task group of the consumer's tasks.
+
+    Attributes:
+        gate: Whether messages are handed out, and why no more come.
+        ledger: The ledger.
+        checkouts: Entries that calls and loops of the user have.
+        assignment: Which shards are read.
+        readers: Read the shards.
     """
 
     def __init__(
@@ -65,6 +67,11 @@ class Session(Generic[T]):
         self._connector = connector
         self._connection = connection
         self._parts = parts = assemble(config, connector, connection, self._spawn)
+        self.gate = parts.entry_queue.gate
+        self.ledger = parts.ledger
+        self.checkouts = parts.checkouts
+        self.assignment = parts.assignment
+        self.readers = parts.readers
         self._closing = Closing(config, parts, connector, connection, self._spawn)
         # Scopes of tasks that go by time, which end last.
         self._clocks: list[anyio.CancelScope] = []
@@ -72,38 +79,13 @@ class Session(Generic[T]):
         self._goals: set[CatchUp] = set()
         parts.signals.sent.connect(self._on_sent)
 
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger."""
-        return self._parts.ledger
-
-    @property
-    def entry_queue(self) -> EntryQueue:
-        """Where workers and calls get entries."""
-        return self._parts.entry_queue
-
-    @property
-    def checkouts(self) -> Checkouts[T]:
-        """Entries that calls and loops of the user have."""
-        return self._parts.checkouts
-
-    @property
-    def assignment(self) -> Assignment:
-        """Which shards are read."""
-        return self._parts.assignment
-
-    @property
-    def readers(self) -> ReaderPool:
-        """Read the shards."""
-        return self._parts.readers
-
     async def start(self, deadline: float) -> None:
         """Fix the position and start the tasks.
 
         Args:
             deadline: The time until which it is tried, by the monotonic clock.
         """
-        parts, assignment = self._parts, self._parts.assignment
+        parts, assignment = self._parts, self.assignment
         await retrying(self._connection, deadline, assignment.open)
         connection = await retrying(self._connection, deadline, self._connector.connect)
         parts.readers.start(connection, assignment.cursors.all[0])
@@ -115,7 +97,7 @@ class Session(Generic[T]):
                     retry_when_due,
                     parts.ledger,
                     parts.group.postponed,
-                    parts.entry_queue.notify_ready,
+                    parts.entry_queue.waiters.notify_ready,
                 )
             )
             self._spawn_clock(parts.group.silence.run)
@@ -129,8 +111,8 @@ class Session(Generic[T]):
             partial(parts.discovery.run, assignment.add_found, self._connection.restore)
         )
         if assignment.error is not None:
-            parts.entry_queue.fail(assignment.error)
-        parts.guard.join(parts.entry_queue.guard_member)
+            parts.entry_queue.gate.fail(assignment.error)
+        parts.entry_queue.guard_member.join()
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the background; if it fails, everything is closed."""
@@ -154,7 +136,7 @@ class Session(Generic[T]):
                 raise
             # SystemExit too, which would stop the event loop if it got out of a task.
             except BaseException as error:  # noqa: BLE001 - raised to whoever reads
-                self.entry_queue.abort(error)
+                self.gate.abort(error)
                 self._group.cancel_scope.cancel()
 
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
@@ -226,7 +208,7 @@ class Session(Generic[T]):
             config.member,
             acknowledges=config.acknowledges,
             on_demand=config.policy is AutoCommit.DISABLED,
-            on_reached=self.entry_queue.wake_all,
+            on_reached=self._parts.entry_queue.waiters.wake_all,
         )
 
     def watch(self, goal: CatchUp) -> None:
@@ -248,10 +230,6 @@ class Session(Generic[T]):
         """Wait until all that is acknowledged by now is on the server."""
         if self._parts.group is not None:
             await self._parts.group.committer.flush()
-
-    def shut(self) -> None:
-        """Hand out nothing more: loops end, and handlers that have started finish."""
-        self.entry_queue.close()
 
     def close_when_idle(self, leave: Callable[[asyncio.Task[Any]], None]) -> bool:
         """Close when handlers have ended, if one of them asks for it.
@@ -278,7 +256,7 @@ class Session(Generic[T]):
         Args:
             leaving: The task that leaves the consumer cleanly; None if it does not.
         """
-        self.shut()
+        self.gate.close()
         try:
             await self._closing.run(leaving)
         except asyncio.CancelledError:
@@ -304,7 +282,7 @@ class Session(Generic[T]):
         if parts.group is not None:
             parts.group.claimer.cut()
             parts.group.committer.cut()
-        parts.guard.leave(parts.entry_queue.guard_member)
+        parts.entry_queue.guard_member.leave()
         parts.ledger.close()
 
 
@@ -338,4 +316,4 @@ async def open_session(
             with anyio.CancelScope(shield=True):
                 await connection.aclose()
         session.closed()
-    session.entry_queue.raise_unreported()
+    session.gate.raise_unreported()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,17 +12,21 @@ from penstock.message import Shard
 
 def entry(number: int) -> Entry:
     shard_state = ShardState(Shard("orders", 0, b"orders"))
-    return Entry(shard_state, b"%d-0" % number, (), 0, 1, 0.0)
+    return Entry(shard_state, b"%d-0" % number, (), 0, 1, 0.0, State.RUNNING)
+
+
+def ignore() -> None:
+    pass
 
 
 def test_nothing_is_due_before_an_entry_is_handed_out() -> None:
-    delay = DelayedAcks(5.0)
+    delay = DelayedAcks(5.0, ignore)
     assert delay.next_due is None
     assert delay.take_due(1e9) == []
 
 
 def test_an_entry_is_due_the_given_seconds_after_it_was_handed_out() -> None:
-    delay = DelayedAcks(5.0)
+    delay = DelayedAcks(5.0, ignore)
     one = entry(1)
     delay.handed_out(one, now=100.0)
     assert delay.next_due == 105.0
@@ -32,27 +37,41 @@ def test_an_entry_is_due_the_given_seconds_after_it_was_handed_out() -> None:
 
 
 def test_without_a_delay_an_entry_is_due_at_once() -> None:
-    delay = DelayedAcks(0.0)
+    delay = DelayedAcks(0.0, ignore)
     one = entry(1)
     delay.handed_out(one, now=100.0)
     assert delay.take_due(100.0) == [one]
 
 
 def test_only_the_first_entry_that_waits_is_due_next() -> None:
-    delay = DelayedAcks(5.0)
-    assert delay.handed_out(entry(1), now=100.0)
-    assert not delay.handed_out(entry(2), now=100.0)
+    first: list[int] = []
+    delay = DelayedAcks(5.0, lambda: first.append(number))
+    for number in (1, 2):
+        delay.handed_out(entry(number), now=100.0)
     delay.take_due(105.0)
-    assert delay.handed_out(entry(3), now=106.0)
+    for number in (3, 4):
+        delay.handed_out(entry(number), now=106.0)
+    assert first == [1, 3]
 
 
-def test_an_entry_that_was_redelivered_is_never_due() -> None:
-    delay = DelayedAcks(5.0)
+@pytest.mark.parametrize("state", set(State) - {State.RUNNING, State.UNSETTLED})
+def test_an_entry_that_has_an_outcome_or_waits_again_is_not_due(state: State) -> None:
+    delay = DelayedAcks(5.0, ignore)
     one, two = entry(1), entry(2)
     delay.handed_out(one, now=100.0)
     delay.handed_out(two, now=100.0)
-    one.state = State.LOST
+    one.state, two.state = state, State.UNSETTLED
     assert delay.take_due(105.0) == [two]
+
+
+def test_an_entry_that_was_put_back_is_due_after_it_is_handed_out_again() -> None:
+    delay = DelayedAcks(5.0, ignore)
+    one, two = entry(1), entry(2)
+    delay.handed_out(one, now=100.0)
+    delay.handed_out(two, now=101.0)
+    delay.handed_out(one, now=102.0)
+    assert delay.take_due(106.0) == [two]
+    assert delay.take_due(107.0) == [one]
 
 
 @given(
@@ -64,7 +83,7 @@ def test_an_entry_that_was_redelivered_is_never_due() -> None:
 def test_every_entry_becomes_due_once_and_in_order(
     waits: list[int], looks: list[int], seconds: int
 ) -> None:
-    delay, now, handed = DelayedAcks(seconds), 0, []
+    delay, now, handed = DelayedAcks(seconds, ignore), 0, []
     for number, wait in enumerate(waits):
         now += wait
         handed.append((now + seconds, entry(number)))

@@ -36,13 +36,13 @@ async def test_a_retry_that_is_due_earlier_than_the_others_does_not_wait_for_the
 
 
 async def test_a_delayed_entry_is_acknowledged_when_its_delay_is_over() -> None:
-    ledger, first, delayed = SpyLedger(), AutoResetEvent(), DelayedAcks(0.01)
+    ledger, first = SpyLedger(), AutoResetEvent()
+    delayed = DelayedAcks(0.01, first.set)
     ledger.read(1, 2)
     timer = asyncio.create_task(ack_when_due(delayed, ledger, first))
     for _ in range(2):
         await asyncio.sleep(0)
         delayed.handed_out(ledger.start_next(), boottime())
-        first.set()
         while delayed.next_due is not None:
             await asyncio.sleep(0.005)
     assert ledger.acks.uncommitted == 2

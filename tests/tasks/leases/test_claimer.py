@@ -15,7 +15,7 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import Claimed, PendingEntry
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
-from penstock._tasks.handling.entry_queue import EntryQueue
+from penstock._tasks.handling.waiters import Waiters
 from penstock._tasks.leases.claimer import Claimer
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import OnEntries
@@ -61,7 +61,7 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
         ScriptedConnection(pending).for_commands,
         fetch=fetch,
         ledger=ledger,
-        entry_queue=cast("EntryQueue", SimpleNamespace(notify_ready=lambda _: None)),
+        waiters=cast("Waiters", SimpleNamespace(notify_ready=lambda _: None)),
         claims=OwnClaims(cast("Membership", member)),
         cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),
         interval=1.0,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Callable
 
 from penstock._core.ledger.entry import Entry
-from penstock._core.ledger.states import LOST
+from penstock._core.ledger.states import ACK
 
 __all__ = ["DelayedAcks"]
 
@@ -15,29 +16,38 @@ class DelayedAcks:
 
     Args:
         seconds: The time.
+        on_first: Called when an entry is handed out while none waits.
     """
 
-    __slots__ = ("_handed", "_seconds")
+    __slots__ = ("_handed", "_on_first", "_seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, on_first: Callable[[], None]) -> None:
         self._seconds = seconds
-        self._handed: deque[tuple[float, Entry]] = deque()
+        self._on_first = on_first
+        self._handed: OrderedDict[Entry, float] = OrderedDict()
 
     @property
     def next_due(self) -> float | None:
         """The time at which the next entry is due; None if there is none."""
-        return self._handed[0][0] if self._handed else None
+        return next(iter(self._handed.values()), None)
 
-    def handed_out(self, entry: Entry, now: float) -> bool:
-        """Record that a handler got an entry; return whether it is due next."""
-        self._handed.append((now + self._seconds, entry))
-        return len(self._handed) == 1
+    def handed_out(self, entry: Entry, now: float) -> None:
+        """Record that a handler got an entry; only the last time counts."""
+        handed = self._handed
+        if entry in handed:
+            handed.move_to_end(entry)  # it was put back meanwhile
+        handed[entry] = now + self._seconds
+        if len(handed) == 1:
+            self._on_first()
 
     def take_due(self, now: float) -> list[Entry]:
-        """Take the entries that are due, without those that were delivered again."""
+        """Take the entries that are due, as far as they are to be acknowledged.
+
+        Those are left out that have an outcome, or were put back or delivered again.
+        """
         handed, due = self._handed, []
-        while handed and handed[0][0] <= now:
-            _, entry = handed.popleft()
-            if entry.state is not LOST:
+        while (at := self.next_due) is not None and at <= now:
+            entry, _ = handed.popitem(last=False)
+            if entry.state in ACK:
                 due.append(entry)
         return due

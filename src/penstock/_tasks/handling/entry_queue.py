@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from penstock import _clock
@@ -12,9 +13,10 @@ from penstock._core.ledger.delayed_acks import DelayedAcks
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.poison import PoisonGuard
+from penstock._core.ledger.work_queue import WorkQueue
+from penstock._tasks.handling.gate import Gate
 from penstock._tasks.handling.poison_guard import GuardMember
-from penstock._tasks.wakeups import AutoResetEvent, WaiterQueue
-from penstock.errors import PenstockError
+from penstock._tasks.handling.waiters import Waiters
 
 __all__ = ["EntryQueue", "Goal"]
 
@@ -37,39 +39,32 @@ class EntryQueue:
     Args:
         ledger: The consumer's ledger.
         on_overdue: Called when leases have to be renewed before anything is handed out;
-            `notify_ready` is called when that is done.
+            `waiters.notify_ready` is called when that is done.
         begin: Counts attempts that are about to start; returns the entries that may
             start.
         guard: Decides when a possible poison message may run, and when others may.
         confirms: Whether outcomes are sent without the user's demand.
         delay: Under DELAYED, records which entries are handed out and when.
-        handed_out: Under DELAYED, set when an entry is handed out while none waits.
         check: Refuses calls from another event loop or thread.
 
     Attributes:
+        waiters: The callers that wait for entries.
+        gate: Whether entries are handed out, and why no more come.
         guard_member: This consumer as the guard sees it.
-        closed: Whether the queue has closed, so that nothing is handed out any more.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_aborted",
-        "_batch_waiters",
         "_begin",
         "_delay",
-        "_entry_waiters",
-        "_error",
-        "_handed_out",
+        "_guard",
         "_ledger",
         "_on_overdue",
-        "_paused",
-        "_reported",
-        "_stopped",
         "_take",
         "_turn_ends",
         "check",
-        "closed",
+        "gate",
         "guard_member",
+        "waiters",
     )
 
     def __init__(
@@ -81,45 +76,38 @@ class EntryQueue:
         *,
         confirms: bool,
         delay: DelayedAcks | None = None,
-        handed_out: AutoResetEvent | None = None,
         check: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._on_overdue = on_overdue
         self._begin = begin
+        self._guard = guard
         self.check = check
         self._delay = delay
         # Bound once: what `poll` calls for every message.
-        self._take = ledger.work.take if delay is None else self.take_nowait
-        self._handed_out = handed_out
-        # Callers that wait for one entry, and callers that wait for a number of
-        # entries.
-        self._entry_waiters = WaiterQueue()
-        self._batch_waiters = WaiterQueue()
-        # The reason why no more entries will come. It is raised once the queue is
-        # empty.
-        self._error: BaseException | None = None
-        self._reported = False
-        # Whether the reason is the end of a task of Penstock, and not a reply of the
-        # server.
-        self._aborted = False
+        self._take = ledger.work.take
+        if delay is not None:
+            self._take = partial(_take_delayed, ledger.work, delay)
         self._turn_ends = 0.0
-        self._paused = False
-        # Nothing more is handed out, although the queue may hold entries.
-        self._stopped = False
-        self.closed = False
+        self.waiters = Waiters(ledger)
+        self.gate = Gate(self.waiters, self._shut)
         self.guard_member = GuardMember(
             guard,
             ledger,
             lease=ledger.leases.terms.seconds,
             confirms=confirms,
             on_hold=self._hold,
-            on_wake=self.wake_all,
+            on_wake=self.waiters.wake_all,
         )
 
     def _hold(self) -> None:
         self._turn_ends = 0.0
         self._on_overdue()
+
+    def _shut(self) -> None:
+        self._turn_ends = 0.0
+        # Other consumers must not wait for a message that is not handed out.
+        self._guard.withdraw(self.guard_member)
 
     def end_turn(self) -> None:
         """Let other tasks run before the next entry is handed out: one was just woken.
@@ -129,91 +117,6 @@ class EntryQueue:
         """
         self._turn_ends = 0.0
 
-    def notify_ready(self, count: int) -> None:
-        """Wake callers: this many entries are new, or may be taken now."""
-        if count:
-            self._entry_waiters.wake(1)
-            self._batch_waiters.wake_all()
-
-    def _wake_another(self) -> None:
-        """Wake another worker if there is an entry for it.
-
-        Each worker that gets an entry wakes the next one. So all workers run where
-        handlers take long. Where handlers are quick, a few workers do all the work and
-        the others stay asleep: to wake them for each read would cost more than the
-        handling.
-        """
-        if self._ledger.work.length:
-            self._entry_waiters.wake(1)
-
-    def wake_all(self) -> None:
-        """Wake all waiting callers, so that they check again."""
-        self._entry_waiters.wake_all()
-        self._batch_waiters.wake_all()
-
-    def pause(self) -> None:
-        """Hand nothing out until `resume`."""
-        self._paused = True
-        self._turn_ends = 0.0
-
-    def resume(self) -> None:
-        """Hand entries out again."""
-        self._paused = False
-        self.wake_all()
-
-    def close(self) -> None:
-        """Hand nothing out from now on."""
-        self.closed = True
-        self.guard_member.close()
-        self._turn_ends = 0.0
-        self.wake_all()
-
-    def fail(self, error: PenstockError) -> None:
-        """Record why no more entries come; workers get it once the queue is empty."""
-        self._error = error
-        self.wake_all()
-
-    def stop(self, error: PenstockError) -> None:
-        """Hand nothing more out, and raise an error in workers."""
-        self.fail(error)
-        self._stopped = True
-        self._turn_ends = 0.0
-
-    def abort(self, error: BaseException) -> None:
-        """Hand nothing more out: a background task has failed.
-
-        The error is raised in callers that wait for an entry, though the consumer
-        closes because of it.
-        """
-        if self._error is None:
-            self._error = error
-        self._aborted = self._stopped = True
-        self._turn_ends = 0.0
-        self.wake_all()
-
-    def is_failure(self, error: BaseException) -> bool:
-        """Return whether an exception is the reason why no more entries come."""
-        return error is self._error
-
-    def raise_unreported(self) -> None:
-        """Raise the reason why no more entries came, unless a caller has got it.
-
-        Raises:
-            BaseException: Reading failed for good, and no caller has got the exception.
-        """
-        if self._error is not None and not self._reported:
-            raise self._error
-
-    def _raise_if_aborted(self) -> None:
-        if self._aborted and self._error is not None:
-            self._reported = True
-            raise self._error
-
-    @property
-    def _shut(self) -> bool:
-        """Whether nothing is handed out now."""
-        return self.closed or self._paused or self._stopped
-
     def poll(self) -> Entry | None:
         """Take an entry if there is one, no wait is needed and no turn is due."""
         if _clock.boottime() >= self._turn_ends:
@@ -221,67 +124,22 @@ class EntryQueue:
         # Straight from the ledger, because every message comes here.
         return self._take()
 
-    def take_nowait(self) -> Entry | None:
-        """Take an entry if there is one and no wait is needed; None once closed."""
-        if self._shut:
-            return None
-        return self._start_ack_delay(self._ledger.work.take())
-
-    def _start_ack_delay(self, entry: Entry | None) -> Entry | None:
-        if self._delay is not None and self._handed_out is not None and entry:
-            first = self._delay.handed_out(entry, _clock.boottime())
-            if first:
-                self._handed_out.set()
-        return entry
-
     async def take_one(self) -> Entry | None:
         """Take an entry if there is one; its start may have to be counted first.
 
         Cancelling it takes nothing.
         """
-        for entry in await self._take_counted(1, apart=False):
-            return entry
-        return self.take_nowait() if self.guard_member.may_start() else None
-
-    async def _take_counted(self, most: int, *, apart: bool) -> list[Entry]:
-        """Take entries whose starts have to be counted, if the next entries are such.
-
-        Args:
-            most: The highest number of entries.
-            apart: Whether an entry on a further attempt comes alone.
-        """
-        ledger = self._ledger
-        while (
-            ledger.work.next_is_counted
-            and not self._shut
-            and self.guard_member.may_start()
-        ):
-            entries = ledger.work.take_counted(most, apart=apart)
-            started = await self._count_starts(entries)
-            if self._shut:
-                for entry in reversed(started):
-                    ledger.put_back(entry)
-            elif started:
-                for entry in started:
-                    self._start_ack_delay(entry)
-                return started
-        return []
-
-    async def _count_starts(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Count starts on the server; return the entries that may start."""
-        probe = entries[0] if entries[0].probe else None
-        if probe is not None:
-            self.guard_member.started(probe)
-        else:
-            self._wake_another()  # counting may take a while
-        try:
-            return await self._begin(entries)
-        finally:
-            if probe is not None:
-                self.guard_member.look()
+        work = self._ledger.work
+        while not self.gate.shut and self.guard_member.may_start():
+            if not work.next_is_counted:
+                return self._take()
+            if started := await self._count_starts(work.take_counted()):
+                self._start_ack_delays(started)
+                return started[0]
+        return None
 
     async def take_several(self, most: int, *, apart: bool) -> list[Entry]:
-        """Take the entries that are there.
+        """Take the entries that are there; their starts may have to be counted first.
 
         Cancelling it takes nothing.
 
@@ -290,41 +148,60 @@ class EntryQueue:
             apart: Whether an entry on a further attempt comes alone: it may be the
                 reason why the entries beside it failed.
         """
-        ledger = self._ledger
+        ledger, work = self._ledger, self._ledger.work
         entries: list[Entry] = []
         try:
             while len(entries) < most:
+                if entries and self._comes_alone(entries[-1], apart=apart):
+                    break
+                if self.gate.shut or not self.guard_member.may_start():
+                    break
                 left = most - len(entries)
-                if entries and (
-                    ledger.work.next_is_probe
-                    or (apart and ledger.work.next_is_repeated)
-                ):
-                    break
-                if not self.guard_member.may_start():
-                    break
-                more = self._take_fresh(left) or await self._take_counted(
-                    left, apart=apart
-                )
-                if not more and (entry := self.take_nowait()) is not None:
-                    more = [entry]
-                if not more:
-                    break
-                entries += more
-                if more[-1].probe or (apart and more[-1].deliveries > 1):
+                if fresh := work.take_fresh(left):
+                    entries += fresh
+                elif work.next_is_counted:
+                    counted = work.take_counted(left, apart=apart)
+                    entries += await self._count_starts(counted)
+                elif (entry := work.take()) is not None:
+                    entries.append(entry)
+                else:
                     break
         except BaseException:
             for entry in reversed(entries):
                 ledger.put_back(entry)
             raise
+        self._start_ack_delays(entries)
         return entries
 
-    def _take_fresh(self, most: int) -> list[Entry]:
-        """Take entries whose starts need not be counted, in one step."""
-        fresh = [] if self._shut else self._ledger.work.take_fresh(most)
+    def _comes_alone(self, last: Entry, *, apart: bool) -> bool:
+        """Return whether the next entry, or the last one taken, comes alone."""
+        work = self._ledger.work
+        if last.probe or work.next_is_probe:
+            return True
+        return apart and (last.deliveries > 1 or work.next_is_repeated)
+
+    async def _count_starts(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Count starts on the server; return the entries that may start."""
+        probe = entries[0] if entries[0].probe else None
+        if probe is not None:
+            self.guard_member.started(probe)
+        else:
+            self.waiters.wake_another()  # counting may take a while
+        try:
+            started = await self._begin(entries)
+        finally:
+            if probe is not None:
+                self.guard_member.look()
+        if not self.gate.shut:
+            return started
+        for entry in reversed(started):
+            self._ledger.put_back(entry)
+        return []
+
+    def _start_ack_delays(self, entries: Sequence[Entry]) -> None:
         if self._delay is not None:
-            for entry in fresh:
-                self._start_ack_delay(entry)
-        return fresh
+            for entry in entries:
+                self._delay.handed_out(entry, _clock.boottime())
 
     async def batch(
         self, size: int, linger: float, goal: Goal | None = None
@@ -341,7 +218,7 @@ class EntryQueue:
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
-        while not self.closed:
+        while not self.gate.closed:
             await self.yield_if_due()
             await self.wait_for_entries(1, goal=goal)
             if goal is not None and goal.reached:
@@ -352,8 +229,8 @@ class EntryQueue:
             overdue = self._ledger.leases.overdue(_clock.boottime())
             if overdue:
                 self._on_overdue()
-            if overdue or self._paused or not self.guard_member.may_start():
-                await self._wait(self._batch_waiters, 0)
+            if overdue or self.gate.paused or not self.guard_member.may_start():
+                await self.waiters.wait(0, several=True)
             elif entries := await self.take_several(size, apart=True):
                 return entries
         return []
@@ -368,8 +245,8 @@ class EntryQueue:
             # The turn stays due, so that `poll` returns None, once the queue has
             # closed, while it is paused, until leases that may be over have been
             # checked, and while a possible poison message waits or runs.
-            overdue = self._shut or self._ledger.leases.overdue(at)
-            overdue = overdue or not self.guard_member.is_open(at)
+            overdue = self.gate.shut or self._ledger.leases.overdue(at)
+            overdue = overdue or not self._guard.is_open(at)
             self._turn_ends = 0.0 if overdue else at + _TURN
 
     async def wait_for_entries(
@@ -388,29 +265,29 @@ class EntryQueue:
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
-        ledger = self._ledger
-        while not self.closed:
-            if self._error is not None and (self._stopped or not ledger.work.length):
-                self._reported = True
-                raise self._error
-            ready = not self._paused and self._has_enough(count, apart=apart)
+        gate = self.gate
+        while not gate.closed:
+            ready = not gate.shut and self._has_enough(count, apart=apart)
             if ready and self.guard_member.may_start():
                 return
+            self._raise_when_empty()
             if goal is not None:
                 goal.check_soon()
                 if goal.reached:
                     return
-            await self._wait(self._batch_waiters, 0 if self._paused else count)
-        self._raise_if_aborted()
+            await self.waiters.wait(0 if gate.paused else count, several=True)
+        gate.raise_if_aborted()
 
     def _has_enough(self, count: int, *, apart: bool) -> bool:
         """Return whether there are as many entries as `wait_for_entries` waits for."""
-        ledger = self._ledger
-        if ledger.work.length >= count or (
-            ledger.work.length and ledger.flow.at_capacity
-        ):
+        ledger, length = self._ledger, self._ledger.work.length
+        if length >= count or (length and ledger.flow.at_capacity):
             return True
         return apart and ledger.work.next_is_repeated
+
+    def _raise_when_empty(self) -> None:
+        if self.gate.stopped or not self._ledger.work.length:
+            self.gate.raise_error()
 
     async def entry(self, goal: Goal | None = None) -> Entry | None:
         """Wait for the next entry; None once the queue closes, or a goal is reached.
@@ -420,35 +297,32 @@ class EntryQueue:
         Raises:
             PenstockError: Reading failed for good, and the queue is empty.
         """
+        gate = self.gate
         await self.yield_if_due()
-        while not self.closed:
+        while not gate.closed:
             if self._ledger.leases.overdue(_clock.boottime()):
                 self._on_overdue()
-                await self._wait(self._entry_waiters, 0)
+                await self.waiters.wait(0, several=False)
                 continue
             entry = await self.take_one()
             if entry is not None:
-                self._wake_another()
+                self.waiters.wake_another()
                 return entry
-            held = not self._shut and not self.guard_member.is_open(_clock.boottime())
-            if self._error is not None and not held:
-                self._reported = True
-                raise self._error
+            self._raise_when_empty()
             if goal is not None:
                 goal.check_soon()
                 if goal.reached:
                     break
             # While the guard holds entries back, no more have to be read.
-            await self._wait(self._entry_waiters, 0 if held else 1)
-        self._raise_if_aborted()
+            held = not gate.shut and not self._guard.is_open(_clock.boottime())
+            await self.waiters.wait(0 if held else 1, several=False)
+        gate.raise_if_aborted()
         return None
 
-    async def _wait(self, among: WaiterQueue, count: int) -> None:
-        """Wait to be woken; meanwhile flow control counts the entries wanted."""
-        if self.closed:
-            return  # for example while an attempt was being counted: no more wake-ups
-        self._ledger.flow.waiting_changed(count)
-        try:
-            await among.wait()
-        finally:
-            self._ledger.flow.waiting_changed(-count)
+
+def _take_delayed(work: WorkQueue, delay: DelayedAcks) -> Entry | None:
+    """Take an entry that is to be acknowledged by time alone."""
+    entry = work.take()
+    if entry is not None:
+        delay.handed_out(entry, _clock.boottime())
+    return entry

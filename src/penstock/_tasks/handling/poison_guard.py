@@ -90,25 +90,22 @@ class GuardMember:
             self._ledger.on_finished = None
         self._on_wake()
 
-    def close(self) -> None:
-        """Stop the timer."""
+    def join(self) -> None:
+        """Have the guard ask this consumer, too."""
+        self._guard.join(self)
+
+    def leave(self) -> None:
+        """Start no more handlers: the guard no longer asks this consumer."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-
-    def is_open(self, at: float) -> bool:
-        """Return whether handlers may start; see `PoisonGuard.is_open`."""
-        return self._guard.is_open(at)
+        self._guard.leave(self)
 
     def may_start(self) -> bool:
         """Return whether the handler of the next entry may start."""
-        if self._ledger.work.next_is_probe:
-            return self._admits()
-        self._guard.withdraw(self)
-        return self._guard.is_open(_clock.boottime())
-
-    def _admits(self) -> bool:
-        """Return whether the next entry, a probe, may run now."""
+        if not self._ledger.work.next_is_probe:
+            self._guard.withdraw(self)
+            return self._guard.is_open(_clock.boottime())
         admitted = self._guard.admits(self, _clock.boottime())
         if not admitted:
             self._set_timer()

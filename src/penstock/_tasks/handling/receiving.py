@@ -62,11 +62,11 @@ async def _next(
         # This is outside the time limit: a limit of 0 is over at its first turn.
         found = _open(checkouts, await entry_queue.take_one())
         async with asyncio.timeout(timeout):
-            while found is None and not entry_queue.closed:
+            while found is None and not entry_queue.gate.closed:
                 found = _open(checkouts, await entry_queue.entry())
     if found is not None:
         return checkouts.check_out(caller, *found)
-    if entry_queue.closed:
+    if entry_queue.gate.closed:
         raise ClosedError("consumer")
     return None
 
@@ -94,13 +94,13 @@ async def _take(
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             # Another call may take the entries that this one has waited for.
-            while not taken and not entry_queue.closed:
+            while not taken and not entry_queue.gate.closed:
                 await entry_queue.wait_for_entries(most)
                 await entry_queue.yield_if_due()
                 taken = await entry_queue.take_several(most, apart=False)
     if not taken:
         await entry_queue.yield_if_due()
         taken = await entry_queue.take_several(most, apart=False)
-    if not taken and entry_queue.closed:
+    if not taken and entry_queue.gate.closed:
         raise ClosedError("consumer")
     return checkouts.check_out_all(caller, *checkouts.settler.open_all(taken))

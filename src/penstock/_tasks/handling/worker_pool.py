@@ -168,7 +168,7 @@ class WorkerPool(Generic[T]):
                 workers.cancel_scope.cancel()
             except BaseException as error:
                 known = isinstance(error, PenstockError)
-                if not known and not worker_context.entry_queue.is_failure(error):
+                if not known and error is not worker_context.entry_queue.gate.error:
                     raise
                 # This is not raised here, so that the messages that other handlers have
                 # are finished.

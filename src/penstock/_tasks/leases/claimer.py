@@ -15,7 +15,7 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.replies import Claimed, ErrorReply, PendingEntry, RawEntry
 from penstock._core.reading.slot_cursors import SlotCursors
 from penstock._tasks.group import Membership
-from penstock._tasks.handling.entry_queue import EntryQueue
+from penstock._tasks.handling.waiters import Waiters
 from penstock._tasks.leases.dead_consumers import reap
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.leases.pending_bodies import OnEntries
@@ -82,7 +82,7 @@ class Claimer(StoppableTask):
             connection has subscribed to channels, and the server closes it as soon as
             32 MB of output wait on it.
         ledger: The ledger in which claimed entries are recorded.
-        entry_queue: Is notified of new entries.
+        waiters: Are notified of new entries.
         claims: Claims the consumer's own entries.
         cursors: The positions in the shards to search.
         interval: The seconds between two searches.
@@ -95,7 +95,7 @@ class Claimer(StoppableTask):
         *,
         fetch: FetchEntries,
         ledger: Ledger,
-        entry_queue: EntryQueue,
+        waiters: Waiters,
         claims: OwnClaims,
         cursors: SlotCursors,
         interval: float,
@@ -105,7 +105,7 @@ class Claimer(StoppableTask):
         self._connection = connection
         self._fetch = fetch
         self._ledger = ledger
-        self._entry_queue = entry_queue
+        self._waiters = waiters
         self._member = claims.member
         self._claims = claims
         self._slot_cursors = cursors
@@ -281,7 +281,7 @@ class Claimer(StoppableTask):
             )
             taken += new
             here.extend(id_ for id_, fields in entries if fields)
-            self._entry_queue.notify_ready(new)
+            self._waiters.notify_ready(new)
 
         left, refused = await self._fetch(shard, list(counts), record)
         ledger.counters.claimed += taken

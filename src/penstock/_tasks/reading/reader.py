@@ -302,7 +302,7 @@ class Reader(StoppableTask):
     def _stop_if(self, refused: ServerError | None) -> None:
         """Stop reading if the server refuses everything."""
         if refused is not None:
-            self._entry_queue.fail(refused)
+            self._entry_queue.gate.fail(refused)
             self._stopping = True
 
     def _group_recreated(self, shard: Shard) -> None:
@@ -359,7 +359,7 @@ class Reader(StoppableTask):
         if not limited:
             for _, entries in came:
                 self._read_size.received(read.count, len(entries))
-        self._entry_queue.notify_ready(count)
+        self._entry_queue.waiters.notify_ready(count)
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
@@ -422,7 +422,7 @@ class Reader(StoppableTask):
         counts: Mapping[bytes, int],
     ) -> None:
         new = self._ledger.deliveries.recovered(shard, entries, listed_at, counts)
-        self._entry_queue.notify_ready(new)
+        self._entry_queue.waiters.notify_ready(new)
         if new:
             # This server is a primary: a replica lists pending entries too, but it
             # cannot renew their leases.
@@ -476,7 +476,7 @@ class Reader(StoppableTask):
             pass  # the server is in cluster mode
         elif error.kind is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
-            self._entry_queue.fail(
+            self._entry_queue.gate.fail(
                 refusal(self.connection.address.name, command, error)
             )
             self._stopping = True

@@ -1,0 +1,120 @@
+"""The registry of a router: its handlers, and the consumers that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from penstock._routing.handlers import HandlerSpec, adopt
+from penstock._routing.shared_consumers import SharedConsumer
+from penstock.errors import ConfigurationError, UsageError
+from penstock.middleware import Middleware
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Handlers that are valid, alone and together.
+
+    Args:
+        defaults: Options of `Consumer` for all handlers that don't override them.
+        middleware: Wraps all handlers, outside of their own middleware.
+
+    Attributes:
+        handlers: The handlers.
+        shared: The same handlers, grouped by the consumers that they share.
+    """
+
+    def __init__(
+        self, defaults: Mapping[str, Any], middleware: tuple[Middleware[Any], ...]
+    ) -> None:
+        self._defaults = defaults
+        self._middleware = middleware
+        self.handlers: tuple[HandlerSpec, ...] = ()
+        self.shared: tuple[SharedConsumer, ...] = ()
+        # Whether another registry has included the handlers.
+        self._included = False
+
+    def add(self, *new: HandlerSpec) -> None:
+        """Add handlers: all of them, or none if one is refused.
+
+        Raises:
+            ConfigurationError: A handler is invalid, or its messages have one already.
+            UsageError: Another registry has included this one.
+        """
+        if self._included:
+            raise UsageError(
+                "this router is included in another one already; add its handlers "
+                "before that, by importing their modules first"
+            )
+        adopted = (adopt(each, self._defaults, self._middleware) for each in new)
+        handlers = (*self.handlers, *adopted)
+        self.shared = _grouped(handlers)
+        self.handlers = handlers
+
+    def include(self, other: Registry) -> None:
+        """Add the handlers of another registry, which takes no more from then on."""
+        self.add(*other.handlers)
+        other._included = True
+
+
+def _grouped(specs: Iterable[HandlerSpec]) -> tuple[SharedConsumer, ...]:
+    """Group handlers by the consumers that they share.
+
+    Raises:
+        ConfigurationError: Two handlers are for the same messages, or should share a
+            consumer and have different options.
+    """
+    shared: list[SharedConsumer] = []
+    for spec in specs:
+        group = spec.group
+        for index, one in enumerate(shared):
+            # Without a group every consumer sees all messages.
+            if group is not None and group == one.group and _can_share(one, spec):
+                shared[index] = SharedConsumer(group, (*one.handlers, spec))
+                break
+        else:
+            shared.append(SharedConsumer(group, (spec,)))
+    return tuple(shared)
+
+
+def _can_share(shared: SharedConsumer, new: HandlerSpec) -> bool:
+    """Return whether a handler is to share a consumer."""
+    theirs, ours = set(shared.first.streams), set(new.streams)
+    if not theirs & ours:
+        return False
+    group = f"group {shared.group!r:.80}"
+    if theirs != ours:
+        raise ConfigurationError(
+            f"{new.name} and {shared.first.name} share only some of their streams in "
+            f"{group}; use the same streams for both, or separate groups"
+        )
+    for other in shared.handlers:
+        if other.event == new.event:
+            what = "all other events" if new.event is None else repr(new.event)
+            raise ConfigurationError(
+                f"{new.name} and {other.name} both handle {what} of "
+                f"{new.streams!r:.80} in {group}; use another event, or another "
+                f"group, for one of them"
+            )
+    for option, of_first, of_new in _differences(shared.first, new):
+        raise ConfigurationError(
+            f"{new.name} and {shared.first.name} share a consumer in {group}, but "
+            f"have {option}={of_new!r:.60} and {of_first!r:.60}; use the same value "
+            f"for both, or separate groups"
+        )
+    return True
+
+
+def _differences(
+    first: HandlerSpec, new: HandlerSpec
+) -> Iterable[tuple[str, object, object]]:
+    if first.header != new.header:
+        yield "event_header", first.header, new.header
+    for one, other in (
+        (first.run_options, new.run_options),
+        (first.options, new.options),
+    ):
+        for option in sorted(one.keys() | other.keys()):
+            if one.get(option) != other.get(option):
+                yield option, one.get(option), other.get(option)
