@@ -22,7 +22,7 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
-from penstock._core.reading.cursor import Cursor, Position, Read, ReadNew, ReadPending
+from penstock._core.reading.cursor import Cursor, Read, ReadNew, ReadPending
 from penstock._core.reading.request_size import RequestSize
 from penstock._tasks.clock import now
 from penstock._tasks.group import refusal
@@ -30,12 +30,8 @@ from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
 from penstock._tasks.reading.recovery import PendingRecovery
-from penstock._tasks.reading.shard_health import ShardHealth
-from penstock._tasks.reading.stream_checks import (
-    EXAMINE_EVERY,
-    ReadEntries,
-    StreamChecks,
-)
+from penstock._tasks.reading.shard_health import EXAMINE_EVERY
+from penstock._tasks.reading.stream_checks import ReadEntries, StreamChecks
 from penstock._tasks.reporting import report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent
@@ -133,10 +129,7 @@ class Reader(StoppableTask):
         # Whether the reader waits for a budget.
         self.is_waiting = False
         self._on_event = on_event
-        self._health = ShardHealth(
-            member, self._group_recreated, self._recreated, on_event
-        )
-        self._checks = StreamChecks(self._health, cursor, in_group=member is not None)
+        self._checks = StreamChecks(member, cursor, ledger, on_event)
         self._pauses: deque[_QueuedPause] = deque()
         # Whether a read is under way, whose entries a cancellation could strand.
         self._reading = False
@@ -305,15 +298,6 @@ class Reader(StoppableTask):
             self._entry_queue.fail(refused)
             self._stopping = True
 
-    def _group_recreated(self, shard: Shard) -> None:
-        self._ledger.shards.group_recreated(shard, now())
-
-    def _recreated(self, position: Position) -> Sequence[bytes]:
-        """Forget a stream that was recreated; return the ids of its lost entries."""
-        position.recreated()
-        self._cursor.recover_again(position)
-        return self._ledger.stream_recreated(position.shard)
-
     async def _request(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
         self._reading = True
         before = self.connection.received
@@ -330,7 +314,8 @@ class Reader(StoppableTask):
         )
         wait = block if read.wait else 0.0
         shards = len(read.positions)
-        checked = await self._checks.check_trimmed(self.connection, read)
+        trimmed, positions = self._checks.trimmed, read.positions
+        checked = await trimmed.before_read(self.connection, positions)
         # The lease of an entry may begin as soon as this request is sent. The time at
         # which the entry is recorded proves nothing, since this process may be
         # suspended before that.
@@ -363,7 +348,7 @@ class Reader(StoppableTask):
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
-            await self._health.check_trimmed(self.connection, read.positions)
+            await trimmed.check(self.connection, positions)
 
     def _record_new(self, read: ReadNew, came: ReadEntries, asked_at: float) -> int:
         """Record entries in the ledger; return how many can be taken.
@@ -379,7 +364,7 @@ class Reader(StoppableTask):
         for key, entries in came:
             position = self._cursor.received(read, key, entries)
             if position.again and not position.rewind_reported:
-                self._health.report_rewind(position, entries[0][0])
+                self._checks.recreated.report_rewind(position, entries[0][0])
             count += self._ledger.deliveries.received(
                 position.shard,
                 entries,
@@ -468,7 +453,7 @@ class Reader(StoppableTask):
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards caused it.
-            refused = await self._checks.examine(
+            refused = await self._checks.health.examine(
                 self.connection, self._cursor.positions
             )
             self._stop_if(refused)

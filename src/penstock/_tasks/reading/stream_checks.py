@@ -1,8 +1,8 @@
 """Stream checks: when a reader checks its streams, between two reads.
 
-What a check does is in `shard_health.py`. Here is how often one is worth its requests:
-for streams that may have been recreated, for broken shards, and for entries that were
-trimmed before they were delivered.
+What a check does is in `recreated_streams.py`, `shard_health.py` and
+`trimmed_check.py`. Here is how often it is worth its requests to check a stream that
+may have been recreated.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from penstock._connection.connection import Connection
+from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol.replies import RawEntry
-from penstock._core.reading.cursor import Cursor, Position, ReadNew
+from penstock._core.reading.cursor import Cursor, Position
 from penstock._tasks.clock import now
+from penstock._tasks.group import Membership
+from penstock._tasks.reading.recreated_streams import RecreatedStreams
 from penstock._tasks.reading.shard_health import ShardHealth
+from penstock._tasks.reading.trimmed_check import TrimmedCheck
+from penstock._tasks.reporting import ShardReporter
+from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import ConnectionLost, ServerError
+from penstock.events import OnEvent
 
-__all__ = ["EXAMINE_EVERY", "ReadEntries", "StreamChecks"]
+__all__ = ["ReadEntries", "StreamChecks"]
 
 ReadEntries: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
 """The result of a read: keys, each with its entries."""
 
-# The seconds between two examinations of a broken shard.
-EXAMINE_EVERY: Final = 1.0
 # The average bytes per second that the checks of quiet streams may receive.
 _QUIET_BYTES: Final = 50_000
-# The least seconds between two checks of a stream that is read without a group, and
-# between two checks for entries that were trimmed unread.
+# The least seconds between two checks of a stream that is read without a group.
 _CHECK: Final = 1.0
 # The seconds for which no entries are compared after a comparison, unless a read
 # succeeds on the same connection.
@@ -38,21 +42,31 @@ class StreamChecks:
     """Checks the streams of one reader.
 
     Args:
-        health: Makes the checks.
+        member: The consumer's place in the group that is read, or None for REALTIME.
         cursor: The positions at which the reader reads.
-        in_group: Whether the streams are read for a group.
+        ledger: The consumer's ledger.
+        on_event: Receives what the checks find.
+
+    Attributes:
+        recreated: Compares streams with those that were read before.
+        health: Repairs shards, and examines those that can't be read.
+        trimmed: Finds entries that were trimmed before they were delivered.
     """
 
-    def __init__(self, health: ShardHealth, cursor: Cursor, *, in_group: bool) -> None:
-        self._health = health
+    def __init__(
+        self,
+        member: Membership | None,
+        cursor: Cursor,
+        ledger: Ledger,
+        on_event: OnEvent,
+    ) -> None:
+        group = None if member is None else member.group
+        reporter, inspector = ShardReporter(group, on_event), StreamInspector()
+        self.recreated = RecreatedStreams(member, cursor, ledger, inspector, reporter)
+        self.health = ShardHealth(member, ledger, self.recreated, inspector, reporter)
+        self.trimmed = TrimmedCheck(group, inspector, reporter)
         self._cursor = cursor
-        self._in_group = in_group
-        # The time of the next examination of broken shards.
-        self._examine_at = 0.0
-        # The time of the next check for entries that were trimmed unread.
-        self._trim_check_at = 0.0
-        # Whether reads have returned no new entry since that check.
-        self._idle = False
+        self._in_group = member is not None
         # The times of the next checks of streams that are read without a group.
         self._check_at: dict[bytes, float] = {}
         # The time from which entries may be compared again after an outage. Where
@@ -72,7 +86,7 @@ class StreamChecks:
         if self._compared:
             self._compare_at = 0.0
         if any_entries:
-            self._idle = False
+            self.trimmed.idle = False
 
     async def before_read(self, connection: Connection) -> ServerError | None:
         """Check doubtful streams for being recreated, and examine broken shards.
@@ -87,25 +101,14 @@ class StreamChecks:
                     if compare:
                         # Until a read has succeeded on the same connection.
                         self._compare_at, self._compared = now() + _COMPARE_PAUSE, True
-                    await self._health.check_after_outage(
+                    await self.recreated.check_after_outage(
                         connection, position, compare=compare
                     )
                 else:
-                    await self._health.check(connection, position)
-        if self._cursor.broken and now() >= self._examine_at:
-            return await self.examine(connection, self._cursor.broken)
+                    await self.recreated.check(connection, position)
+        if (broken := self._cursor.broken) and now() >= self.health.examine_at:
+            return await self.health.examine(connection, broken)
         return None
-
-    async def examine(
-        self, connection: Connection, positions: Sequence[Position]
-    ) -> ServerError | None:
-        """Examine shards that can't be read.
-
-        Returns:
-            The refusal that leaves nothing to read, if there was one.
-        """
-        self._examine_at = now() + EXAMINE_EVERY
-        return await self._health.examine(connection, positions)
 
     async def check_one(
         self, connection: Connection, positions: Sequence[Position]
@@ -156,7 +159,7 @@ class StreamChecks:
 
     async def _check(self, connection: Connection, position: Position) -> bool:
         begun, before = now(), connection.received
-        recreated = await self._health.check(
+        recreated = await self.recreated.check(
             connection, position, quiet=not self._in_group
         )
         # Checks take up a fiftieth of the time at most. And where scripts are refused,
@@ -164,20 +167,3 @@ class StreamChecks:
         took = max(50 * (now() - begun), (connection.received - before) / _QUIET_BYTES)
         self._check_at[position.shard.key] = begun + max(_CHECK, took)
         return recreated
-
-    async def check_trimmed(self, connection: Connection, read: ReadNew) -> bool:
-        """Check for trimmed entries before a read that may skip some.
-
-        Returns:
-            Whether the check was made; then another one is due after the read.
-        """
-        # A consumer that waits for the next entry receives it before it can be trimmed,
-        # so an idle one needs no check.
-        begun = now()
-        if not self._in_group or self._idle or begun < self._trim_check_at:
-            return False
-        await self._health.check_trimmed(connection, read.positions)
-        self._idle = True
-        took = now() - begun
-        self._trim_check_at = begun + max(_CHECK, 50 * took)
-        return True
