@@ -23,12 +23,12 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
 from penstock._core.reading.cursor import Cursor, Read, ReadNew, ReadPending
-from penstock._core.reading.request_size import RequestSize
+from penstock._core.reading.request_size import ReadSizes
 from penstock._tasks.clock import now
 from penstock._tasks.group import refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
+from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries
 from penstock._tasks.reading.recovery import PendingRecovery
 from penstock._tasks.reading.shard_health import EXAMINE_EVERY
 from penstock._tasks.reading.stream_checks import ReadEntries, StreamChecks
@@ -45,10 +45,7 @@ __all__ = ["ReadPause", "Reader"]
 # few enough to notice a peer that has vanished without closing the connection, and cost
 # half a command a second.
 BLOCK: Final = 2.0
-# The most pending entries that the first page lists, at about 70 bytes each.
-_FIRST_PAGE: Final = 100
-# The most shards that are read at once, as long as no reply is lost.
-_SHARDS: Final = 1000
+
 ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
 """A function that runs between two reads, on the reader's connection.
 
@@ -135,13 +132,8 @@ class Reader(StoppableTask):
         self._reading = False
         # The bytes of the last reply.
         self._reply_bytes = 0
-        # How many entries, and how many listed pending entries, one reply can hold
-        # without being lost.
-        self._read_size = RequestSize()
-        self._page_size = RequestSize(_FIRST_PAGE)
-        # For how many shards that is true of a reply with one entry per shard.
-        self._shards_at_once = RequestSize(_SHARDS)
-        self._bodies = BodyReader(ledger, self._read_size)
+        self._sizes = ReadSizes()
+        self._bodies = BodyReader(ledger, self._sizes.entries)
         self._recovery = self._make_recovery(claims)
         # The budget that the last read left unused because its size was limited.
         self._unfilled = 0
@@ -156,7 +148,7 @@ class Reader(StoppableTask):
             member=self._member,
             claims=claims,
             bodies=self._bodies,
-            page_size=self._page_size,
+            page_size=self._sizes.lines,
         )
 
     @property
@@ -271,12 +263,12 @@ class Reader(StoppableTask):
                     await self._read_new(read, budget)
 
     def _next(self, budget: int) -> Read | None:
-        most, lines, shards = (
-            self._read_size.most,
-            self._page_size.most,
-            self._shards_at_once.most,
+        return self._cursor.next(
+            budget,
+            most=self._sizes.entries.most,
+            lines=self._sizes.lines.most,
+            shards=self._sizes.shards.most,
         )
-        return self._cursor.next(budget, most=most, lines=lines, shards=shards)
 
     async def _run_pauses(self) -> None:
         while self._pauses:
@@ -320,31 +312,26 @@ class Reader(StoppableTask):
         # which the entry is recorded proves nothing, since this process may be
         # suspended before that.
         asked_at = now()
-        # Once a reply with one entry per shard is lost, fewer shards are read at once.
-        # All of them are read at once again before more entries per shard are.
-        few = read.count == 1 and shards > 1
-        with loss_recorded(
-            *((self._shards_at_once, shards) if few else (self._read_size, read.count))
-        ):
+        try:
             [came] = await self._request([self._read_command(read, wait)], wait)
-        limited = shards >= self._shards_at_once.most
-        self._shards_at_once.came(shards, shards)
-        if isinstance(came, ErrorReply):
+        except ConnectionLost:
+            self._sizes.lost(shards, read.count)
+            raise
+        refused = isinstance(came, ErrorReply)
+        most = 0 if refused else max((len(each) for _, each in came), default=0)
+        self._sizes.came(shards, read.count, most)
+        if refused:
             await self._refused(came)
             return
+        if most == read.count < budget:
+            self._unfilled = max(0, budget - read.count * shards)
         if not came and read.wait and self._member is None:
             await self._checks.check_one(self.connection, read.positions)
         # A cancellation during a check would leave the entries unrecorded.
         self._reading = bool(came)
         came = await self._checks.without_recreated(self.connection, came)
         self._reading = False
-        count = self._record_new(read, came, asked_at)
-        if any(len(entries) == read.count < budget for _, entries in came):
-            self._unfilled = max(0, budget - read.count * len(read.positions))
-        if not limited:
-            for _, entries in came:
-                self._read_size.came(read.count, len(entries))
-        self._entry_queue.notify_ready(count)
+        self._entry_queue.notify_ready(self._record_new(read, came, asked_at))
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
