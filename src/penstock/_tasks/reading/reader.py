@@ -109,7 +109,7 @@ class Reader(StoppableTask):
         self._wake = AutoResetEvent()
         self.is_waiting = False
         self._on_event = on_event
-        self._checks = StreamChecks(member, cursor, ledger, on_event)
+        self._checks = StreamChecks(connection, member, cursor, ledger, on_event)
         self.pauses = ReadPauses(connection, self.resume)
         self._sizes = ReadSizes()
         self.recovery = (
@@ -166,7 +166,7 @@ class Reader(StoppableTask):
     async def _read(self) -> None:
         while not self._stopping:
             await self.pauses.run()
-            self._stop_if(await self._checks.before_read(self.connection.current))
+            self._stop_if(await self._checks.before_read())
             budget = self._hooks.budget(self._unfilled)
             self._unfilled = 0
             read = self._next(budget) if budget else None
@@ -206,7 +206,7 @@ class Reader(StoppableTask):
         wait = block if read.wait else 0.0
         positions, trimmed = read.positions, self._checks.trimmed
         shards, connection = len(positions), self.connection
-        checked = await trimmed.before_read(connection.current, positions)
+        checked = await trimmed.before_read(positions)
         # The lease of an entry may begin as soon as this request is sent. The time at
         # which the entry is recorded proves nothing, since this process may be
         # suspended before that.
@@ -225,16 +225,16 @@ class Reader(StoppableTask):
         if most == read.count < budget:
             self._unfilled = max(0, budget - read.count * shards)
         if not came and read.wait and self._member is None:
-            await self._checks.check_one(connection.current, positions)
+            await self._checks.check_one(positions)
         # A cancellation during a check would leave the entries unrecorded.
         connection.unrecorded = bool(came)
-        came = await self._checks.without_recreated(connection.current, came)
+        came = await self._checks.without_recreated(came)
         connection.unrecorded = False
         self._entry_queue.notify_ready(self._record_new(read, came, asked_at))
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
-            await trimmed.check(connection.current, positions)
+            await trimmed.check(positions)
 
     def _record_new(self, read: ReadNew, came: ReadEntries, asked_at: float) -> int:
         """Record entries in the ledger; return how many can be taken.
@@ -294,9 +294,7 @@ class Reader(StoppableTask):
     async def _refused(self, error: ErrorReply) -> None:
         if error.trouble in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards caused it.
-            refused = await self._checks.health.examine(
-                self.connection.current, self._cursor.positions
-            )
+            refused = await self._checks.health.examine(self._cursor.positions)
             self._stop_if(refused)
         elif error.code == "CROSSSLOT" and await self._hooks.split_by_slot():
             pass  # the server is in cluster mode

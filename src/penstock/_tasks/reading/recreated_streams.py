@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply, StreamInfo
@@ -31,6 +31,7 @@ class RecreatedStreams:
     """Compares the streams of one reader with what is remembered of them.
 
     Args:
+        connection: The reader's connection.
         member: The consumer's place in the group that is read, or None for REALTIME.
         cursor: The positions at which the reader reads.
         ledger: The ledger, which drops the entries of a stream that was recreated.
@@ -40,12 +41,15 @@ class RecreatedStreams:
 
     def __init__(
         self,
+        connection: ReadingConnection,
         member: Membership | None,
+        *,
         cursor: Cursor,
         ledger: Ledger,
         inspector: StreamInspector,
         reporter: ShardReporter,
     ) -> None:
+        self._connection = connection
         self._member = member
         self._cursor = cursor
         self._ledger = ledger
@@ -56,7 +60,6 @@ class RecreatedStreams:
 
     async def check(
         self,
-        connection: Connection,
         position: Position,
         *,
         quiet: bool = False,
@@ -65,7 +68,6 @@ class RecreatedStreams:
         """Check whether a stream was deleted and recreated; rewind if it was.
 
         Args:
-            connection: The reader's connection.
             position: The position in the stream.
             quiet: Whether there is no other sign that it was.
             compare: Whether entries may be read and compared.
@@ -77,7 +79,7 @@ class RecreatedStreams:
             ConnectionLost: The connection ended.
         """
         position.doubtful = False
-        [info] = await self._inspector.streams(connection.calls, [position.shard.key])
+        info = await self._describe(position)
         if self._member is None:
             if isinstance(info, ErrorReply):
                 # Before anything is known of the stream, it has only not been created.
@@ -85,24 +87,21 @@ class RecreatedStreams:
                     position.identity.absent = True
                 return False
             return await self.rewind_if_recreated(
-                connection, position, info, quiet=quiet, compare=compare
+                position, info, quiet=quiet, compare=compare
             )
         if isinstance(info, ErrorReply):
             return False  # the next read is refused, and leads to a repair
-        if await self._is_other(connection, position, info, compare=compare):
+        if await self._is_other(position, info, compare=compare):
             self._drop(position)
             return True
         return False
 
-    async def check_after_outage(
-        self, connection: Connection, position: Position, *, compare: bool
-    ) -> None:
+    async def check_after_outage(self, position: Position, *, compare: bool) -> None:
         """Call `check` unless the group's position shows that the stream is the same.
 
         It does if it lies at or above the highest id that was read here.
 
         Args:
-            connection: The reader's connection.
             position: The position in the stream.
             compare: Whether entries may be read and compared. They may not if the last
                 connection ended after a comparison and before any other reply: where
@@ -113,7 +112,8 @@ class RecreatedStreams:
         """
         if self._member is not None:
             # Unlike the description of a stream, this reply contains no entries.
-            groups = await connection.call(commands.xinfo_groups(position.shard.key))
+            look = commands.xinfo_groups(position.shard.key)
+            groups = await self._connection.current.call(look)
             name = self._member.group.encode()
             if isinstance(groups, ErrorReply) or not any(
                 each.name == name
@@ -122,11 +122,10 @@ class RecreatedStreams:
             ):
                 position.doubtful = False
                 return
-        await self.check(connection, position, compare=compare)
+        await self.check(position, compare=compare)
 
     async def rewind_if_recreated(
         self,
-        connection: Connection,
         position: Position,
         info: StreamInfo,
         *,
@@ -142,9 +141,7 @@ class RecreatedStreams:
         Returns:
             Whether the position was rewound.
         """
-        other = await self._is_other(
-            connection, position, info, quiet=quiet, compare=compare
-        )
+        other = await self._is_other(position, info, quiet=quiet, compare=compare)
         if other or (replaced and info.last < position.highest):
             position.recreated()
         elif info.last < position.highest:
@@ -157,9 +154,7 @@ class RecreatedStreams:
         self.report_rewind(position, position.after)
         return True
 
-    async def check_before_recreating(
-        self, connection: Connection, position: Position
-    ) -> ErrorReply | None:
+    async def check_before_recreating(self, position: Position) -> ErrorReply | None:
         """Check whether the stream was deleted with its group.
 
         This comes before the group is recreated. Until then nothing in the stream is
@@ -170,9 +165,9 @@ class RecreatedStreams:
         """
         position.doubtful = False
         floor, blank = EntryId.parse(position.floor), position.identity.empty
-        [info] = await self._inspector.streams(connection.calls, [position.shard.key])
+        info = await self._describe(position)
         if not isinstance(info, ErrorReply):
-            gone = await self._is_other(connection, position, info) or info.last < floor
+            gone = await self._is_other(position, info) or info.last < floor
         elif info.trouble is ErrorKind.REPAIR:
             gone = floor > EntryId.MIN or not blank
             position.identity.reset()
@@ -190,9 +185,12 @@ class RecreatedStreams:
         position.rewind_reported = True
         self._report("set_back", position.shard, logging.ERROR, to=to.decode())
 
+    async def _describe(self, position: Position) -> StreamInfo | ErrorReply:
+        calls, key = self._connection.current.calls, position.shard.key
+        return (await self._inspector.streams(calls, [key]))[0]
+
     async def _is_other(
         self,
-        connection: Connection,
         position: Position,
         info: StreamInfo,
         *,
@@ -208,13 +206,11 @@ class RecreatedStreams:
         if not other or identity.interrupted:
             most = self._probes.most if compare else 0
             ids = identity.probes(info, quiet=quiet and not other)[:most]
-            key = position.shard.key
+            ask = [commands.xrange_one(position.shard.key, id_) for id_ in ids]
             # Where connections end often, a reply with all of these entries may never
             # arrive.
             with loss_recorded(self._probes, len(ids)):
-                found = await connection.calls(
-                    [commands.xrange_one(key, id_) for id_ in ids]
-                )
+                found = await self._connection.current.calls(ask)
             self._probes.came(len(ids), len(ids))
             if not any(isinstance(reply, ErrorReply) for reply in found):
                 shown = identity.is_other(info, ids, found)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
@@ -33,6 +33,7 @@ class ShardHealth:
     """Checks and repairs the shards of one reader.
 
     Args:
+        connection: The reader's connection.
         member: The consumer's place in the group that is read, or None for REALTIME.
         ledger: The ledger, which is notified of groups that were recreated.
         recreated: Compares streams with those that were read before.
@@ -45,12 +46,15 @@ class ShardHealth:
 
     def __init__(
         self,
+        connection: ReadingConnection,
         member: Membership | None,
+        *,
         ledger: Ledger,
         recreated: RecreatedStreams,
         inspector: StreamInspector,
         reporter: ShardReporter,
     ) -> None:
+        self._connection = connection
         self._member = member
         self._ledger = ledger
         self._recreated = recreated
@@ -58,13 +62,10 @@ class ShardHealth:
         self._report = reporter.report
         self.examine_at = 0.0
 
-    async def examine(
-        self, connection: Connection, positions: Sequence[Position]
-    ) -> ServerError | None:
+    async def examine(self, positions: Sequence[Position]) -> ServerError | None:
         """Check which of the shards can be read, and repair the others if possible.
 
         Args:
-            connection: The reader's connection.
             positions: The positions in the shards.
 
         Returns:
@@ -74,40 +75,37 @@ class ShardHealth:
             ConnectionLost: The connection ended.
         """
         self.examine_at = now() + EXAMINE_EVERY
-        answers = await self._ask(connection, [each.shard.key for each in positions])
+        answers = await self._ask([each.shard.key for each in positions])
         for position, answer in zip(positions, answers, strict=True):
             trouble = answer.trouble if isinstance(answer, ErrorReply) else None
             if trouble is ErrorKind.FATAL:
                 where = f"reading {position.shard.stream!r}"
-                return refusal(connection.address.name, where, answer)
+                return refusal(self._connection.current.address.name, where, answer)
             if trouble is ErrorKind.ISOLATE:
                 self._mark_broken(position, answer.text)
             elif trouble is ErrorKind.REPAIR:
-                await self._repair(connection, position)
+                await self._repair(position)
             elif trouble is None:
-                await self._record_readable(connection, position, answer)
+                await self._record_readable(position, answer)
         return None
 
-    async def _ask(self, connection: Connection, keys: Sequence[bytes]) -> list[Any]:
+    async def _ask(self, keys: Sequence[bytes]) -> list[Any]:
+        calls = self._connection.current.calls
         if self._member is None:
-            return await self._inspector.streams(connection.calls, keys)
+            return await self._inspector.streams(calls, keys)
         group = self._member.group
-        return await connection.calls(
-            [commands.xpending_summary(key, group) for key in keys]
-        )
+        return await calls([commands.xpending_summary(key, group) for key in keys])
 
-    async def _record_readable(
-        self, connection: Connection, position: Position, answer: Any
-    ) -> None:
+    async def _record_readable(self, position: Position, answer: Any) -> None:
         # If the key had another type meanwhile, this is another stream.
         replaced = position.broken is not None
         self._mark_healed(position)
         if self._member is None:
             await self._recreated.rewind_if_recreated(
-                connection, position, answer, replaced=replaced
+                position, answer, replaced=replaced
             )
 
-    async def _repair(self, connection: Connection, position: Position) -> None:
+    async def _repair(self, position: Position) -> None:
         """Repair a shard whose stream or group does not exist."""
         if self._member is None:
             if position.highest > EntryId.MIN:
@@ -116,24 +114,25 @@ class ShardHealth:
                 position.identity.reset()
             self._mark_healed(position)
             return
+        shard = position.shard
         if position.broken is None:
-            self._report("group_missing", position.shard, logging.WARNING)
-        refused = await self._recreated.check_before_recreating(connection, position)
+            self._report("group_missing", shard, logging.WARNING)
+        refused = await self._recreated.check_before_recreating(position)
         if refused is not None:
             self._mark_broken(position, refused.text)
             return
         # Entries that are in progress here will be read again. The ledger knows them,
         # so that is no rewind.
         position.highest = EntryId.MIN
-        made = await rejoin(connection, self._member, position.shard, position.floor)
+        connection = self._connection.current
+        made = await rejoin(connection, self._member, shard, position.floor)
         if not isinstance(made, ErrorReply):
-            self._ledger.shards.group_recreated(position.shard, now())
+            self._ledger.shards.group_recreated(shard, now())
             self._mark_healed(position)
-            self._report(
-                "group_recreated", position.shard, logging.ERROR, after=made.decode()
-            )
+            after = made.decode()
+            self._report("group_recreated", shard, logging.ERROR, after=after)
         elif made.code == "BUSYGROUP":
-            self._ledger.shards.group_recreated(position.shard, now())
+            self._ledger.shards.group_recreated(shard, now())
             self._mark_healed(position)  # another consumer has recreated the group
         else:
             self._mark_broken(position, made.text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
-from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol.replies import RawEntry
 from penstock._core.reading.cursor import Cursor, Position
@@ -42,6 +42,7 @@ class StreamChecks:
     """Checks the streams of one reader.
 
     Args:
+        connection: The reader's connection.
         member: The consumer's place in the group that is read, or None for REALTIME.
         cursor: The positions at which the reader reads.
         ledger: The consumer's ledger.
@@ -55,6 +56,7 @@ class StreamChecks:
 
     def __init__(
         self,
+        connection: ReadingConnection,
         member: Membership | None,
         cursor: Cursor,
         ledger: Ledger,
@@ -62,9 +64,24 @@ class StreamChecks:
     ) -> None:
         group = None if member is None else member.group
         reporter, inspector = ShardReporter(group, on_event), StreamInspector()
-        self.recreated = RecreatedStreams(member, cursor, ledger, inspector, reporter)
-        self.health = ShardHealth(member, ledger, self.recreated, inspector, reporter)
-        self.trimmed = TrimmedCheck(group, inspector, reporter)
+        self.recreated = RecreatedStreams(
+            connection,
+            member,
+            cursor=cursor,
+            ledger=ledger,
+            inspector=inspector,
+            reporter=reporter,
+        )
+        self.health = ShardHealth(
+            connection,
+            member,
+            ledger=ledger,
+            recreated=self.recreated,
+            inspector=inspector,
+            reporter=reporter,
+        )
+        self.trimmed = TrimmedCheck(connection, group, inspector, reporter)
+        self._connection = connection
         self._cursor = cursor
         self._in_group = member is not None
         # The times of the next checks of streams that are read without a group.
@@ -88,7 +105,7 @@ class StreamChecks:
         if any_entries:
             self.trimmed.idle = False
 
-    async def before_read(self, connection: Connection) -> ServerError | None:
+    async def before_read(self) -> ServerError | None:
         """Check doubtful streams for being recreated, and examine broken shards.
 
         Returns:
@@ -101,18 +118,14 @@ class StreamChecks:
                     if compare:
                         # Until a read has succeeded on the same connection.
                         self._compare_at, self._compared = now() + _COMPARE_PAUSE, True
-                    await self.recreated.check_after_outage(
-                        connection, position, compare=compare
-                    )
+                    await self.recreated.check_after_outage(position, compare=compare)
                 else:
-                    await self.recreated.check(connection, position)
+                    await self.recreated.check(position)
         if (broken := self._cursor.broken) and now() >= self.health.examine_at:
-            return await self.health.examine(connection, broken)
+            return await self.health.examine(broken)
         return None
 
-    async def check_one(
-        self, connection: Connection, positions: Sequence[Position]
-    ) -> None:
+    async def check_one(self, positions: Sequence[Position]) -> None:
         """Check one shard after the other while there is nothing to read.
 
         A stream that was recreated with the same ids looks like a quiet stream.
@@ -120,11 +133,9 @@ class StreamChecks:
         self._turn += 1
         position = positions[self._turn % len(positions)]
         if self._is_doubtful(position):
-            await self._check(connection, position)
+            await self._check(position)
 
-    async def without_recreated(
-        self, connection: Connection, came: ReadEntries
-    ) -> ReadEntries:
+    async def without_recreated(self, came: ReadEntries) -> ReadEntries:
         """Check which of the read entries are from streams that were recreated.
 
         Returns:
@@ -137,7 +148,7 @@ class StreamChecks:
                 kept.append((key, entries))
                 continue
             try:
-                recreated = await self._check(connection, position)
+                recreated = await self._check(position)
             except ConnectionLost:
                 # The entries are recorded all the same. The next request fails, and
                 # the reader reconnects.
@@ -157,11 +168,10 @@ class StreamChecks:
             return position.goes_back(first) and not position.rewind_reported
         return now() >= self._check_at.get(position.shard.key, 0.0)
 
-    async def _check(self, connection: Connection, position: Position) -> bool:
+    async def _check(self, position: Position) -> bool:
+        connection = self._connection.current
         begun, before = now(), connection.received
-        recreated = await self.recreated.check(
-            connection, position, quiet=not self._in_group
-        )
+        recreated = await self.recreated.check(position, quiet=not self._in_group)
         # Checks take up a fiftieth of the time at most. And where scripts are refused,
         # the reply contained two whole entries, of up to 64 MiB each.
         took = max(50 * (now() - begun), (connection.received - before) / _QUIET_BYTES)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
 from penstock._core.protocol import commands
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.reading.cursor import Position
@@ -28,6 +28,7 @@ class TrimmedCheck:
     """Reports the entries that a group has lost by trimming.
 
     Args:
+        connection: The reader's connection.
         group: The group; None for REALTIME, where nothing is checked.
         inspector: Requests descriptions of streams.
         reporter: Reports the entries.
@@ -37,8 +38,13 @@ class TrimmedCheck:
     """
 
     def __init__(
-        self, group: str | None, inspector: StreamInspector, reporter: ShardReporter
+        self,
+        connection: ReadingConnection,
+        group: str | None,
+        inspector: StreamInspector,
+        reporter: ShardReporter,
     ) -> None:
+        self._connection = connection
         self._group = None if group is None else group.encode()
         self._inspector = inspector
         self._report = reporter.report
@@ -46,9 +52,7 @@ class TrimmedCheck:
         self._check_at = 0.0
         self.idle = False
 
-    async def before_read(
-        self, connection: Connection, positions: Sequence[Position]
-    ) -> bool:
+    async def before_read(self, positions: Sequence[Position]) -> bool:
         """Check for trimmed entries before a read that may skip some.
 
         Returns:
@@ -59,26 +63,25 @@ class TrimmedCheck:
         begun = now()
         if self._group is None or self.idle or begun < self._check_at:
             return False
-        await self.check(connection, positions)
+        await self.check(positions)
         self.idle = True
         took = now() - begun
         self._check_at = begun + max(_CHECK, 50 * took)
         return True
 
-    async def check(
-        self, connection: Connection, positions: Sequence[Position]
-    ) -> None:
+    async def check(self, positions: Sequence[Position]) -> None:
         """Report entries that were trimmed before they were delivered to the group.
 
+        This is called between two reads.
+
         Args:
-            connection: The reader's connection, between two reads.
             positions: The positions in the shards.
 
         Raises:
             ConnectionLost: The connection ended.
         """
         ask = [commands.xinfo_groups(position.shard.key) for position in positions]
-        answers, at = await connection.calls(ask), now()
+        answers, at = await self._connection.current.calls(ask), now()
         for position, groups in zip(positions, answers, strict=True):
             if isinstance(groups, ErrorReply):
                 continue
@@ -86,13 +89,11 @@ class TrimmedCheck:
                 if group.name == self._group and (
                     count := position.trimmed.look(group, at)
                 ):
-                    await self._report_trimmed(connection, position, count)
+                    await self._report_trimmed(position, count)
 
-    async def _report_trimmed(
-        self, connection: Connection, position: Position, count: int
-    ) -> None:
-        shard = position.shard
-        [info] = await self._inspector.streams(connection.calls, [shard.key])
+    async def _report_trimmed(self, position: Position, count: int) -> None:
+        calls, shard = self._connection.current.calls, position.shard
+        [info] = await self._inspector.streams(calls, [shard.key])
         if isinstance(info, ErrorReply):
             return
         # Trimming removes the first entries of a stream. If the stream still begins at
