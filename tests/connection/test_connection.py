@@ -146,51 +146,6 @@ async def test_many_requests_are_in_flight(url: str, protocol: int) -> None:
         ]
 
 
-@pytest.mark.parametrize(
-    ("raw", "value"),
-    [
-        (b"#t\r\n", True),
-        (b",1.5\r\n", 1.5),
-        (b"(123456789012345678901234567890\r\n", b"123456789012345678901234567890"),
-        (b"=7\r\ntxt:one\r\n", b"one"),
-        (b"_\r\n", None),
-        (b"*-1\r\n", None),
-        (b"*2\r\n%1\r\n+k\r\n*1\r\n:1\r\n_\r\n", [{b"k": [1]}, None]),
-        (b"$4\r\n\r\n+x\r\n", b"\r\n+x"),
-    ],
-)
-async def test_all_kinds_of_resp3_count_as_one_reply(raw: bytes, value: object) -> None:
-    answer = answering(lambda request: raw if request[0] == b"ODD" else b"+even\r\n")
-    async with wire_to(answer) as wire:
-        replies = await wire.calls([(b"EVEN",), (b"ODD",), (b"EVEN",)])
-        assert replies == [b"even", value, b"even"]
-
-
-async def test_an_errors_text_is_made_printable() -> None:
-    async with wire_to(answering(lambda _: b"-ERR \xff\x1b[31m\r\n")) as wire:
-        error = await wire.call((b"ODD",))
-    assert isinstance(error, ErrorReply)
-    assert error.code == "ERR"
-    assert error.text.isprintable()
-
-
-async def test_replies_in_single_bytes_are_put_together() -> None:
-    raw = b"*2\r\n$5\r\nhello\r\n:7\r\n-ERR no\r\n%1\r\n+a\r\n_\r\n+OK\r\n"
-    async with wire_to(answering(lambda _: b"")) as wire:
-        pair = wire.request(b"", 2)
-        rest = wire.request(b"", 2)
-        for number in range(len(raw)):
-            assert not rest.done()
-            wire.data_received(raw[number : number + 1])
-            # Each is told as soon as it has all, and not before.
-            assert pair.done() is (number >= raw.index(b"%1") - 1)
-        [array, error] = await pair
-        assert array == [b"hello", 7]
-        assert isinstance(error, ErrorReply)
-        assert await rest == [{b"a": None}, b"OK"]
-        assert wire.received == len(raw)
-
-
 async def test_replies_in_small_pieces_over_a_real_socket_are_put_together() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for request in requests(reader):
@@ -219,19 +174,6 @@ async def test_large_requests_and_replies(url: str, protocol: int) -> None:
 
 # --- push messages
 
-PUSH = b">2\r\n+invalidate\r\n*1\r\n+key\r\n"
-
-
-async def test_push_messages_are_nobodys_reply() -> None:
-    def answer(request: Request) -> bytes:
-        return PUSH + b"$%d\r\n%b\r\n" % (len(request[1]), request[1]) + PUSH
-
-    async with wire_to(answering(answer)) as wire:
-        words = [b"a", b"bc", b"def"]
-        assert await wire.calls([(b"ECHO", word) for word in words]) == words
-        assert await wire.call((b"ECHO", b"last")) == b"last"
-        assert not wire.lost
-
 
 async def test_a_real_servers_push_messages_are_nobodys_reply(
     url: str, stream: str
@@ -253,9 +195,10 @@ async def test_messages_on_channels_ring_among_the_replies(
     rings: list[int] = []
     channels = [b"%b-%d" % (stream.encode(), number) for number in range(3)]
     async with opened(url) as wire, opened(url) as other:
-        wire.on_message = lambda: rings.append(1)
         before = wire.request(echo(1), 1)
-        subscribing = asyncio.create_task(wire.subscribe(channels))
+        subscribing = asyncio.create_task(
+            wire.subscribe(channels, lambda: rings.append(1))
+        )
         await asyncio.sleep(0)
         behind = wire.request(echo(2), 1)
         assert await subscribing
@@ -277,15 +220,15 @@ async def test_a_connection_with_resp2_does_not_subscribe(
     url: str, stream: str
 ) -> None:
     async with opened(url, "protocol=2") as wire:
-        assert not await wire.subscribe([stream.encode()])
+        assert not await wire.subscribe([stream.encode()], lambda: None)
         assert await wire.call((b"ECHO", b"still")) == b"still"
 
 
 async def test_a_refused_subscription_is_told_and_leaves_the_others_alone() -> None:
     with EmbeddedServer(config={"user": "al on >secret +@all &yes-*"}) as server:
         async with opened(server.url.replace("unix://", "unix://al:secret@")) as wire:
-            assert await wire.subscribe([b"yes-1"])
-            assert not await wire.subscribe([b"yes-2", b"no", b"yes-3"])
+            assert await wire.subscribe([b"yes-1"], lambda: None)
+            assert not await wire.subscribe([b"yes-2", b"no", b"yes-3"], lambda: None)
             assert await wire.calls([(b"ECHO", b"a"), (b"ECHO", b"b")]) == [b"a", b"b"]
 
 

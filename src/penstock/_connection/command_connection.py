@@ -149,9 +149,7 @@ class CommandConnection:
         Raises:
             ConnectionLost: The connection ended before the reply.
         """
-        connection = self._connection
-        connection.on_message = on_message
-        return await connection.subscribe(channels)
+        return await self._connection.subscribe(channels, on_message)
 
     @property
     def number(self) -> int:

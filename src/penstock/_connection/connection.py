@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from math import inf
@@ -31,23 +29,19 @@ from redis.asyncio.connection import AbstractConnection
 
 from penstock._connection.address import Address
 from penstock._connection.fork import notify_on_fork
+from penstock._connection.request_queue import Read, Request, RequestQueue
 from penstock._core.protocol import commands, reply_parsing
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
 from penstock.errors import ConnectionLost
 from penstock.events import printable
 
-__all__ = ["DEMOTED", "Connection", "Replies", "pack"]
+__all__ = ["Connection", "Replies", "pack"]
 
 Replies: TypeAlias = "asyncio.Future[list[Any]]"
-Read: TypeAlias = Callable[[list[Any]], list[Any]]
-
-DEMOTED: Final = "READONLY"
-"""The beginning of the reason for leaving a server that has become a replica."""
 
 # Bytes. Sending a longer request may take longer than the wait for its reply.
 _LONG_REQUEST: Final = 65536
-_INCOMPLETE: Final = object()
 _numbers: Final = count(1)
 # hiredis' stubs demand a tuple of one word.
 _pack_one: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
@@ -56,36 +50,6 @@ _pack_one: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
 def pack(batch: Iterable[Command]) -> bytes:
     """Pack commands for one write."""
     return b"".join(map(_pack_one, batch))
-
-
-def _error_factory(demotions: list[str]) -> Callable[[str], Exception]:
-    """Return a function that makes error replies, and records those of a replica.
-
-    It is not a method of `Connection`: hiredis' reader would then keep the connection
-    alive that holds it.
-    """
-
-    def error_reply(text: str) -> ErrorReply:
-        reply = ErrorReply(text)
-        if reply.code == DEMOTED:
-            demotions.append(reply.text)
-        return reply
-
-    # hiredis' stubs demand an exception; any value will do.
-    return cast("Callable[[str], Exception]", error_reply)
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """A request that waits for its replies."""
-
-    count: int
-    deadline: float
-    future: Replies
-    # Turns the replies into values, or raises `ProtocolError`.
-    read: Read | None
-    # Whether the replies are RESP3 pushes, as for SUBSCRIBE, unless it is refused.
-    pushes: bool = False
 
 
 class Connection(asyncio.Protocol):
@@ -104,15 +68,14 @@ class Connection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.address = address
-        self._number = next(_numbers)
+        # The number of this connection, which no other one of this process has had.
+        self.number: Final = next(_numbers)
         # The server's id for this connection, once requested; see `Connector.connect`.
         self.client_id: int | None = None
         # Seconds of silence after which the connection is aborted while a reply is due.
         self.patience = address.reply_timeout
         # Seconds that the first replies took; see `Connector.connect`.
         self.first_reply_time = 0.0
-        # Called for messages on the channels that this connection has subscribed to.
-        self.on_message: Callable[[], None] | None = None
         # The number of bytes received so far.
         self.received = 0
         # When the last bytes were received, by the loop's clock.
@@ -125,21 +88,10 @@ class Connection(asyncio.Protocol):
         assert writer is not None  # noqa: S101 - connected, by contract
         self._transport: asyncio.WriteTransport = writer.transport
         self._streams = self._transport.get_protocol()
-        # The replies in which the server said that it is a replica now; and the number
-        # of requests that were waiting for replies at that time and still are.
-        self._demotions: list[str] = []
-        self._requests_due: int | None = None
-        self._reader = hiredis.Reader(
-            protocolError=ValueError,
-            replyError=_error_factory(self._demotions),
-            notEnoughData=_INCOMPLETE,
-        )
-        self._waiters: deque[_Waiter] = deque()
-        # The replies of the oldest waiter that have been received.
-        self._replies: list[Any] = []
+        self._requests = RequestQueue()
         # The number of bytes in the write buffer at the last check of the deadline.
         self._unwritten = 0
-        # Runs while any request waits, and checks the oldest waiter's deadline.
+        # Runs while any request waits, and checks the oldest one's deadline.
         self._timer: asyncio.TimerHandle | None = None
         # Why the connection ended, for the next request; and when, by the loop's clock.
         self._lost: str | None = None
@@ -153,11 +105,6 @@ class Connection(asyncio.Protocol):
         """Whether the connection has ended, or asyncio is about to report its end."""
         return self._lost is not None or self._transport.is_closing()
 
-    @property
-    def number(self) -> int:
-        """The number of this connection, which no other one of this process has had."""
-        return self._number
-
     def check(self) -> None:
         """Check that the connection has not ended.
 
@@ -168,8 +115,10 @@ class Connection(asyncio.Protocol):
             reason = self._lost or "it broke during a write"
             raise ConnectionLost(self.address.name, reason)
 
-    async def subscribe(self, channels: Sequence[bytes]) -> bool:
-        """Subscribe to channels, whose messages call `on_message`.
+    async def subscribe(
+        self, channels: Sequence[bytes], on_message: Callable[[], None]
+    ) -> bool:
+        """Subscribe to channels, whose messages call a function.
 
         Returns:
             False if it is not possible: in RESP2, where a connection that has
@@ -182,7 +131,8 @@ class Connection(asyncio.Protocol):
             return False
         data = pack([commands.subscribe([channel]) for channel in channels])
         future = self.request(data, len(channels))
-        self._waiters[-1].pushes = True
+        self._requests.on_message = on_message
+        self._requests.waiting[-1].pushes = True
         return not any(isinstance(reply, ErrorReply) for reply in await future)
 
     def ask(self, batch: Sequence[Command], wait: float = 0.0) -> Replies:
@@ -225,7 +175,7 @@ class Connection(asyncio.Protocol):
             # The timer was set for a request with a later deadline.
             self._timer.cancel()
             self._timer = None
-        self._waiters.append(_Waiter(count, deadline, future, read))
+        self._requests.waiting.append(Request(count, deadline, future, read))
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._check_deadline)
         self._transport.write(data)
@@ -291,76 +241,15 @@ class Connection(asyncio.Protocol):
         """Match received replies with the requests that wait for them."""
         self.received += len(data)
         self._received_at = self._loop.time()
-        answered: list[tuple[_Waiter, list[Any]]] = []
         try:
-            self._parse(data, answered)
-            values = [
-                replies if waiter.read is None else waiter.read(replies)
-                for waiter, replies in answered
-            ]
+            self._requests.received(data)
         except Exception as error:
-            # No further reply on this connection can be attributed to a request, and
-            # neither can those that were received together with this one.
-            self._waiters.extendleft(waiter for waiter, _ in reversed(answered))
             self.abort("the server sent a malformed reply")
             if not isinstance(error, ProtocolError):
                 raise  # a bug of ours: asyncio reports it, and no caller waits for ever
-            return
-        for (waiter, _), value in zip(answered, values, strict=True):
-            if not waiter.future.done():
-                waiter.future.set_result(value)
-        if self._demotions:
-            self._leave_demoted(len(answered))
-
-    def _leave_demoted(self, answered: int) -> None:
-        """Leave a demoted server: its address may lead to its successor.
-
-        A demoted server keeps its connections, but nothing can be written on them any
-        more. The replies of requests that were sent before it said so are still
-        awaited.
-        """
-        requests_due = (
-            len(self._waiters)
-            if self._requests_due is None
-            else self._requests_due - answered
-        )
-        self._requests_due = requests_due
-        if requests_due <= 0:
-            self.abort(self._demotions[0])
-
-    def _parse(self, data: bytes, answered: list[tuple[_Waiter, list[Any]]]) -> None:
-        """Find the requests that the received bytes answer.
-
-        Raises:
-            ProtocolError: The bytes are not RESP, or contain a reply without a request.
-        """
-        gets, replies, waiters = self._reader.gets, self._replies, self._waiters
-        try:
-            self._reader.feed(data)
-            while (reply := gets(False)) is not _INCOMPLETE:  # noqa: FBT003 - hiredis' way
-                if type(reply) is hiredis.PushNotification and not self._handle_push(
-                    reply
-                ):
-                    continue
-                replies.append(reply)
-                if len(replies) == waiters[0].count:
-                    answered.append((waiters.popleft(), replies))
-                    self._replies = replies = []
-        except (ValueError, IndexError, TypeError, MemoryError):
-            # The last two are raised by hiredis, too: for a map with lists as keys, and
-            # for a list that is longer than memory.
-            raise ProtocolError from None
-
-    def _handle_push(self, push: list[Any]) -> bool:
-        """Handle a push; return whether it is the reply of the oldest waiter."""
-        kind = push[0]
-        if kind == b"subscribe":
-            return bool(self._waiters) and self._waiters[0].pushes
-        if type(kind) is not bytes:
-            raise ValueError("a push without a name")
-        if kind == b"message" and self.on_message is not None:
-            self.on_message()
-        return False
+        if self._requests.demotion is not None:
+            # The server's address may lead to its successor.
+            self.abort(self._requests.demotion)
 
     def eof_received(self) -> None:
         """Leave the closing to asyncio, which calls `connection_lost`."""
@@ -378,26 +267,21 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiters:
-            future = self._waiters.popleft().future
-            if not future.done():
-                future.set_exception(ConnectionLost(self.address.name, self._lost))
-                # A caller that has stopped waiting must not be blamed for an exception
-                # that nobody retrieved.
-                future.exception()
+        self._requests.fail(self.address.name, self._lost)
 
     def _check_deadline(self) -> None:
         self._timer = None
-        if not self._waiters:
+        if not self._requests.waiting:
             return
+        oldest = self._requests.waiting[0]
         # While bytes arrive, the server is working: a long reply takes its time on a
         # slow network, and to abort the connection would mean to request the same
         # again. The same holds for a long request while its bytes are being sent.
         now = self._loop.time()
         if self._write_progresses():
-            self._waiters[0].deadline = now + self.address.reply_timeout
+            oldest.deadline = now + self.address.reply_timeout
         alive = self._received_at + self.patience
-        deadline = max(self._waiters[0].deadline, alive)
+        deadline = max(oldest.deadline, alive)
         if now >= deadline:
             self.abort("no reply in time")
         else:

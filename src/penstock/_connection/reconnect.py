@@ -15,8 +15,9 @@ import anyio.to_thread
 from penstock import _chance, _clock, embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import connect
-from penstock._connection.connection import DEMOTED, Connection
+from penstock._connection.connection import Connection
 from penstock._connection.fork import notify_on_fork
+from penstock._connection.request_queue import DEMOTED
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels
 from penstock._connection.sentinel import parse as parse_sentinels
 from penstock._core.backoff import ReconnectBackoff

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from penstock._connection.command_connection import CommandConnection
 from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
 from penstock._connection.reconnect import Connector
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.delayed_acks import DelayedAcks
@@ -313,7 +314,7 @@ class _Assembler(Generic[T]):
     def _make_reader(self, connection: Connection, cursor: Cursor) -> Reader:
         config = self._config
         return Reader(
-            connection,
+            ReadingConnection(connection, self._connector, self._unblock),
             self._connector,
             cursor=cursor,
             ledger=self._ledger,
@@ -322,7 +323,6 @@ class _Assembler(Generic[T]):
             hooks=ReaderHooks(
                 budget=self._readers.budget,
                 split_by_slot=self._readers.split_by_slot,
-                unblock=self._unblock,
                 on_recovered=self._signals.recovered,
             ),
             on_event=config.on_event,

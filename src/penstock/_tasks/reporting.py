@@ -14,7 +14,14 @@ from penstock._core.sending.accumulator import SendRequest
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 
-__all__ = ["id_list", "rate_limited", "report_deleted", "report_sends", "stream_list"]
+__all__ = [
+    "ShardReporter",
+    "id_list",
+    "rate_limited",
+    "report_deleted",
+    "report_sends",
+    "stream_list",
+]
 
 # Seconds in which each kind of refusal is reported once.
 _INTERVAL: Final = 1.0
@@ -73,14 +80,29 @@ def report_sends(
         on_event(Event(name, facts=facts))
 
 
+class ShardReporter:
+    """Reports events about the shards that one consumer reads.
+
+    Args:
+        group: The consumer's group; None for REALTIME.
+        on_event: Receives the events.
+    """
+
+    def __init__(self, group: str | None, on_event: OnEvent) -> None:
+        self._group = {} if group is None else {"group": ascii(group)}
+        self._on_event = on_event
+
+    def report(
+        self, name: str, shard: Shard, level: int = logging.WARNING, **facts: object
+    ) -> None:
+        """Report an event about a shard."""
+        where = {"stream": ascii(shard.stream), "shard": shard.number, **self._group}
+        self._on_event(Event(name, level, {**where, **facts}))
+
+
 def report_deleted(ledger: Ledger, group: str, on_event: OnEvent) -> None:
     """Report pending entries that were found to be deleted from their stream."""
+    report = ShardReporter(group, on_event).report
     for shard, ids in ledger.deliveries.take_deleted():
-        facts = {
-            "stream": ascii(shard.stream),
-            "shard": shard.number,
-            "group": ascii(group),
-            "messages": len(ids),
-            "ids": id_list(ids),
-        }
-        on_event(Event("deleted_while_pending", logging.ERROR, facts))
+        facts = {"messages": len(ids), "ids": id_list(ids)}
+        report("deleted_while_pending", shard, logging.ERROR, **facts)

@@ -1,11 +1,11 @@
-"""Request size: the number of entries that a request asks for."""
+"""Request sizes: the numbers of entries and shards that a request asks for."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock._core.reading.request_size import RequestSize
+from penstock._core.reading.request_size import ReadSizes, RequestSize
 
 
 def test_the_first_request_is_for_one_entry() -> None:
@@ -60,3 +60,32 @@ def test_all_entries_arrive_over_connections_that_end_after_a_few_entries(
         lost_in_a_row = 0 if arrived else lost_in_a_row + 1
         # Halving leads from 1,000 down to one within ten losses.
         assert lost_in_a_row <= 10
+
+
+def test_all_shards_are_read_at_once_until_a_reply_of_one_entry_each_is_lost() -> None:
+    sizes = ReadSizes()
+    assert sizes.shards.most >= 1000
+    sizes.entries.received(4, 4)
+    sizes.lost(40, 2)
+    assert (sizes.entries.most, sizes.shards.most) == (1, 1000)
+    sizes.lost(40, 1)
+    assert (sizes.entries.most, sizes.shards.most) == (1, 20)
+
+
+def test_more_entries_are_read_only_once_all_shards_are_read_at_once() -> None:
+    sizes = ReadSizes()
+    sizes.lost(8, 1)
+    sizes.received(4, 1, 1)
+    assert (sizes.entries.most, sizes.shards.most) == (1, 8)
+    sizes.received(7, 1, 1)
+    assert (sizes.entries.most, sizes.shards.most) == (2, 14)
+
+
+def test_a_read_of_one_shard_is_bounded_by_its_entries() -> None:
+    sizes = ReadSizes()
+    sizes.received(1, 1, 1)
+    sizes.received(1, 2, 1)
+    assert sizes.entries.most == 2
+    sizes.lost(1, 2)
+    sizes.lost(1, 1)
+    assert (sizes.entries.most, sizes.shards.most) == (1, 1000)

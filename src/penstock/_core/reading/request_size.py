@@ -9,7 +9,14 @@ for one entry, and each reply with all requested entries doubles the next reques
 
 from __future__ import annotations
 
-__all__ = ["RequestSize"]
+from typing import Final
+
+__all__ = ["ReadSizes", "RequestSize"]
+
+# The most pending entries that the first page lists, at about 70 bytes each.
+_FIRST_PAGE: Final = 100
+# The most shards that are read at once, as long as no reply is lost.
+_SHARDS: Final = 1000
 
 
 class RequestSize:
@@ -45,3 +52,47 @@ class RequestSize:
             requested: The number of entries that were requested.
         """
         self.most = max(1, min(self.most, requested // 2))
+
+
+class ReadSizes:
+    """Bounds what the reads of one connection ask for.
+
+    Once a reply with one entry per shard is lost, fewer shards are read at once. All of
+    them are read at once again before more entries per shard are.
+
+    Attributes:
+        entries: How many entries one reply can hold without being lost.
+        lines: The same for pending entries that are listed.
+        shards: For how many shards that is true of a reply with one entry per shard.
+    """
+
+    __slots__ = ("entries", "lines", "shards")
+
+    def __init__(self) -> None:
+        self.entries = RequestSize()
+        self.lines = RequestSize(_FIRST_PAGE)
+        self.shards = RequestSize(_SHARDS)
+
+    def received(self, shards: int, requested: int, received: int) -> None:
+        """Record the reply to a read of new entries.
+
+        Args:
+            shards: The number of shards.
+            requested: The number of entries that were requested of each.
+            received: The most entries that came of a shard.
+        """
+        if shards < self.shards.most:
+            self.entries.received(requested, received)
+        self.shards.received(shards, shards)
+
+    def lost(self, shards: int, requested: int) -> None:
+        """Record that the connection ended before the reply to a read.
+
+        Args:
+            shards: The number of shards.
+            requested: The number of entries that were requested of each.
+        """
+        if requested == 1 and shards > 1:
+            self.shards.lost(shards)
+        else:
+            self.entries.lost(requested)

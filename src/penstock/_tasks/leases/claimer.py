@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import anyio
 
@@ -21,11 +21,11 @@ from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims, min_idle
 from penstock._tasks.leases.pending_bodies import OnEntries
 from penstock._tasks.leases.release import channel, release_entries
 from penstock._tasks.leases.renewal import ask_owners
-from penstock._tasks.reporting import id_list, report_deleted
+from penstock._tasks.reporting import ShardReporter, id_list, report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ClosedError, ConnectionLost
-from penstock.events import Event, OnEvent
+from penstock.events import OnEvent
 from penstock.message import Shard
 
 __all__ = ["Claimer"]
@@ -113,6 +113,7 @@ class Claimer(StoppableTask):
         self._lease = ledger.leases.terms.seconds
         self._interval = interval
         self._on_event = on_event
+        self._report = ShardReporter(claims.member.group, on_event).report
         # The id at which the next search of each shard begins. A search may end before
         # the pending list does.
         self._cursors: defaultdict[bytes, bytes] = defaultdict(lambda: b"0-0")
@@ -338,8 +339,3 @@ class Claimer(StoppableTask):
                 self._may_reap = False
                 self._report("reaping_refused", shard, reply=refused.text)
                 return
-
-    def _report(self, name: str, shard: Shard, **facts: Any) -> None:
-        names: dict[str, object] = {"stream": ascii(shard.stream)}
-        names |= {"shard": shard.number, "group": ascii(self._member.group)}
-        self._on_event(Event(name, facts={**names, **facts}))

@@ -1,7 +1,7 @@
 """Assignment: the shards that a consumer reads, and their changes while it runs.
 
 All changes are made between two reads, so that no reply can arrive for a shard that is
-no longer read; see `Reader.between_reads`.
+no longer read; see `read_pauses.py`.
 """
 
 from __future__ import annotations

@@ -1,72 +1,45 @@
 """The reader: waits for a budget, reads, and records the entries in the ledger.
 
-The reader has a connection of its own, since a blocking read holds up every command
-behind it. The positions are changed (by a seek, or by another shard) between two reads,
-by the reader itself. So no reply can arrive for a position that no longer exists.
+It reads on a connection of its own (`_connection/reading_connection.py`). Others change
+its positions between two reads (`read_pauses.py`).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
 from penstock import _clock
-from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
 from penstock._connection.reconnect import Connector
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.replies import ErrorKind, ErrorReply, RawEntry
-from penstock._core.reading.cursor import Cursor, Position, Read, ReadNew, ReadPending
-from penstock._core.reading.request_size import RequestSize
+from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._core.reading.cursor import Cursor, Read, ReadNew, ReadPending
+from penstock._core.reading.request_size import ReadSizes
 from penstock._tasks.group import refusal
 from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.own_claims import OwnClaims
-from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
+from penstock._tasks.reading.read_pauses import ReadPauses
 from penstock._tasks.reading.recovery import PendingRecovery
-from penstock._tasks.reading.shard_health import ShardHealth
-from penstock._tasks.reading.stream_checks import (
-    EXAMINE_EVERY,
-    ReadEntries,
-    StreamChecks,
-)
+from penstock._tasks.reading.shard_health import EXAMINE_EVERY
+from penstock._tasks.reading.stream_checks import ReadEntries, StreamChecks
 from penstock._tasks.reporting import report_deleted
 from penstock._tasks.task_scopes import StoppableTask
 from penstock._tasks.wakeups import AutoResetEvent
-from penstock.errors import ClosedError, ConnectionLost, PenstockError, ServerError
+from penstock.errors import ConnectionLost, ServerError
 from penstock.events import Event, OnEvent
-from penstock.message import Shard
 
-__all__ = ["ReadPause", "Reader"]
+__all__ = ["Reader", "ReaderHooks"]
 
 # The seconds after which a read on a silent stream returns and is sent again. They are
 # few enough to notice a peer that has vanished without closing the connection, and cost
 # half a command a second.
 BLOCK: Final = 2.0
-# The most pending entries that the first page lists, at about 70 bytes each.
-_FIRST_PAGE: Final = 100
-# The most shards that are read at once, as long as no reply is lost.
-_SHARDS: Final = 1000
-ReadPause: TypeAlias = Callable[[Connection], Awaitable[None]]
-"""A function that runs between two reads, on the reader's connection.
-
-If the connection ends meanwhile, the function runs again from the start.
-"""
-
-
-@dataclass(slots=True, eq=False)
-class _QueuedPause:
-    work: ReadPause
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    done: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,24 +51,22 @@ class ReaderHooks:
             could have returned. After it has returned 0, `resume` will be called.
         split_by_slot: Makes each slot be read by a reader of its own; returns False if
             that is so already.
-        unblock: Sends CLIENT UNBLOCK for a connection's id.
         on_recovered: Called when all own pending entries of a shard have been read.
     """
 
     budget: Callable[[int], int]
     split_by_slot: Callable[[], Awaitable[bool]]
-    unblock: Callable[[int], Awaitable[None]]
     on_recovered: Callable[[], None]
 
 
 class Reader(StoppableTask):
     """Fills the ledger from the server.
 
-    If the reader is cut during a read, it is `stranded`.
+    If the reader is cut during a read, its connection has `unrecorded` entries.
 
     Args:
-        connection: The reader's connection, which is replaced after an outage.
-        connector: Makes new connections.
+        connection: The reader's connection.
+        connector: Records progress, and waits before a refused read is sent again.
         cursor: The positions at which to read.
         ledger: The ledger in which entries are recorded.
         entry_queue: Is notified of new entries.
@@ -103,11 +74,17 @@ class Reader(StoppableTask):
             REALTIME.
         hooks: What the reader asks of others.
         on_event: Receives repairs and refusals.
+
+    Attributes:
+        connection: The reader's connection.
+        pauses: Runs functions between two reads.
+        recovery: Reads the consumer's own pending entries; None for REALTIME.
+        is_waiting: Whether the reader waits for a budget.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ReadingConnection,
         connector: Connector,
         *,
         cursor: Cursor,
@@ -130,46 +107,25 @@ class Reader(StoppableTask):
         self._hooks = hooks
         # Set when there is a budget again, or something else to do.
         self._wake = AutoResetEvent()
-        # Whether the reader waits for a budget.
         self.is_waiting = False
         self._on_event = on_event
-        self._health = ShardHealth(
-            member, self._group_recreated, self._recreated, on_event
+        self._checks = StreamChecks(connection, member, cursor, ledger, on_event)
+        self.pauses = ReadPauses(connection, self.resume)
+        self._sizes = ReadSizes()
+        self.recovery = (
+            None
+            if claims is None
+            else PendingRecovery(
+                connection,
+                self.pauses,
+                cursor=cursor,
+                ledger=ledger,
+                claims=claims,
+                sizes=self._sizes,
+            )
         )
-        self._checks = StreamChecks(self._health, cursor, in_group=member is not None)
-        self._pauses: deque[_QueuedPause] = deque()
-        # Whether a read is under way, whose entries a cancellation could strand.
-        self._reading = False
-        # The bytes of the last reply.
-        self._reply_bytes = 0
-        # How many entries, and how many listed pending entries, one reply can hold
-        # without being lost.
-        self._read_size = RequestSize()
-        self._page_size = RequestSize(_FIRST_PAGE)
-        # For how many shards that is true of a reply with one entry per shard.
-        self._shards_at_once = RequestSize(_SHARDS)
-        self._bodies = BodyReader(ledger, self._read_size)
-        self._recovery = self._make_recovery(claims)
         # The budget that the last read left unused because its size was limited.
         self._unfilled = 0
-
-    def _make_recovery(self, claims: OwnClaims | None) -> PendingRecovery | None:
-        if self._member is None or claims is None:
-            return None
-        return PendingRecovery(
-            self._request,
-            cursor=self._cursor,
-            ledger=self._ledger,
-            member=self._member,
-            claims=claims,
-            bodies=self._bodies,
-            page_size=self._page_size,
-        )
-
-    @property
-    def stranded(self) -> bool:
-        """Whether a read was abandoned whose entries may be pending and unknown."""
-        return self._reading
 
     async def run(self) -> None:
         """Read until stopped, over any number of reconnects."""
@@ -179,12 +135,9 @@ class Reader(StoppableTask):
                 while not self._stopping:
                     await self._read_until_lost()
         finally:
-            while self._pauses:
-                asked = self._pauses.popleft()
-                asked.begun.set()
-                _settle(asked.done, ClosedError("consumer"))
+            self.pauses.close()
             with anyio.CancelScope(shield=True):
-                await self.connection.aclose()
+                await self.connection.current.aclose()
 
     async def _read_until_lost(self) -> None:
         try:
@@ -192,11 +145,7 @@ class Reader(StoppableTask):
         except ConnectionLost as error:
             if self._stopping:
                 return
-            await self.connection.aclose()
-            self.connection = await self._connector.reconnect(error.reason)
-            # The lost reply may have contained entries. They are pending for this
-            # consumer, and unknown here.
-            self._reading = False
+            await self.connection.reconnect(error.reason)
             self._checks.reconnected()
             self._cursor.connected()
 
@@ -204,63 +153,20 @@ class Reader(StoppableTask):
         """Continue reading, if there was no budget."""
         self._wake.set()
 
-    async def between_reads(self, work: ReadPause) -> None:
-        """Run a function between two reads; the server ends a blocked read for it.
-
-        The function runs even if the caller is cancelled.
-
-        Args:
-            work: The function.
-
-        Raises:
-            ClosedError: The consumer closed before the function was done.
-            PenstockError: The function raised it.
-        """
-        if self.has_ended:
-            raise ClosedError("consumer")
-        asked = _QueuedPause(work)
-        self._pauses.append(asked)
-        self._wake.set()
-        await self._unblock_until(asked.begun)
-        await asyncio.shield(asked.done)
-
     async def stop(self) -> None:
         """Stop reading; the server ends a read under way, which is not cancelled.
 
         The server may take any time for that, so set a timeout and then call `cut`.
         """
         self._stopping = True
-        if (
-            not self._reading
-            or self.connection.client_id is None
-            or self.connection.lost
-        ):
+        if not self.connection.can_unblock:
             self.cut()
-        await self._unblock_until(self._ended)
-
-    async def _unblock_until(self, until: asyncio.Event) -> None:
-        """Make the server end blocked reads until an event is set."""
-        # The reader may be about to set the event already, without a read.
-        await asyncio.sleep(0)
-        while not until.is_set():
-            if self.connection.client_id is None:
-                await until.wait()  # the read ends by itself
-                return
-            # Repeated, because CLIENT UNBLOCK has no effect on a read that the server
-            # has not received yet: the two connections race.
-            if self._reading and not self.connection.lost:
-                await self._hooks.unblock(self.connection.client_id)
-            # Not anyio.move_on_after: this runs in the caller's task, and anyio's
-            # cancellation escaped when the event was set in the same turn of the event
-            # loop as the deadline.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.02):
-                    await until.wait()
+        await self.connection.unblock_until(self._ended)
 
     async def _read(self) -> None:
         while not self._stopping:
-            await self._run_pauses()
-            self._stop_if(await self._checks.before_read(self.connection))
+            await self.pauses.run()
+            self._stop_if(await self._checks.before_read())
             budget = self._hooks.budget(self._unfilled)
             self._unfilled = 0
             read = self._next(budget) if budget else None
@@ -278,49 +184,18 @@ class Reader(StoppableTask):
                     await self._read_new(read, budget)
 
     def _next(self, budget: int) -> Read | None:
-        most, lines, shards = (
-            self._read_size.most,
-            self._page_size.most,
-            self._shards_at_once.most,
+        return self._cursor.next(
+            budget,
+            most=self._sizes.entries.most,
+            lines=self._sizes.lines.most,
+            shards=self._sizes.shards.most,
         )
-        return self._cursor.next(budget, most=most, lines=lines, shards=shards)
-
-    async def _run_pauses(self) -> None:
-        while self._pauses:
-            asked = self._pauses[0]
-            asked.begun.set()
-            try:
-                await asked.work(self.connection)
-            except ConnectionLost:
-                raise  # the function stays queued, for the next connection
-            except PenstockError as error:
-                _settle(asked.done, error)
-            else:
-                _settle(asked.done, None)
-            self._pauses.popleft()
 
     def _stop_if(self, refused: ServerError | None) -> None:
         """Stop reading if the server refuses everything."""
         if refused is not None:
             self._entry_queue.gate.fail(refused)
             self._stopping = True
-
-    def _group_recreated(self, shard: Shard) -> None:
-        self._ledger.shards.group_recreated(shard, _clock.boottime())
-
-    def _recreated(self, position: Position) -> Sequence[bytes]:
-        """Forget a stream that was recreated; return the ids of its lost entries."""
-        position.recreated()
-        self._cursor.recover_again(position)
-        return self._ledger.stream_recreated(position.shard)
-
-    async def _request(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
-        self._reading = True
-        before = self.connection.received
-        answers = await self.connection.ask(batch, wait)
-        self._reply_bytes = self.connection.received - before
-        self._reading = False
-        return answers
 
     async def _read_new(self, read: ReadNew, budget: int) -> None:
         block = (
@@ -329,41 +204,37 @@ class Reader(StoppableTask):
             else self._longest_block
         )
         wait = block if read.wait else 0.0
-        shards = len(read.positions)
-        checked = await self._checks.check_trimmed(self.connection, read)
+        positions, trimmed = read.positions, self._checks.trimmed
+        shards, connection = len(positions), self.connection
+        checked = await trimmed.before_read(positions)
         # The lease of an entry may begin as soon as this request is sent. The time at
         # which the entry is recorded proves nothing, since this process may be
         # suspended before that.
         asked_at = _clock.boottime()
-        # Once a reply with one entry per shard is lost, fewer shards are read at once.
-        # All of them are read at once again before more entries per shard are.
-        few = read.count == 1 and shards > 1
-        with loss_recorded(
-            *((self._shards_at_once, shards) if few else (self._read_size, read.count))
-        ):
-            [came] = await self._request([self._read_command(read, wait)], wait)
-        limited = shards >= self._shards_at_once.most
-        self._shards_at_once.received(shards, shards)
-        if isinstance(came, ErrorReply):
+        try:
+            [came] = await connection.ask([self._read_command(read, wait)], wait)
+        except ConnectionLost:
+            self._sizes.lost(shards, read.count)
+            raise
+        refused = isinstance(came, ErrorReply)
+        most = 0 if refused else max((len(each) for _, each in came), default=0)
+        self._sizes.received(shards, read.count, most)
+        if refused:
             await self._refused(came)
             return
+        if most == read.count < budget:
+            self._unfilled = max(0, budget - read.count * shards)
         if not came and read.wait and self._member is None:
-            await self._checks.check_one(self.connection, read.positions)
+            await self._checks.check_one(positions)
         # A cancellation during a check would leave the entries unrecorded.
-        self._reading = bool(came)
-        came = await self._checks.without_recreated(self.connection, came)
-        self._reading = False
-        count = self._record_new(read, came, asked_at)
-        if any(len(entries) == read.count < budget for _, entries in came):
-            self._unfilled = max(0, budget - read.count * len(read.positions))
-        if not limited:
-            for _, entries in came:
-                self._read_size.received(read.count, len(entries))
-        self._entry_queue.waiters.notify_ready(count)
+        connection.unrecorded = bool(came)
+        came = await self._checks.without_recreated(came)
+        connection.unrecorded = False
+        self._entry_queue.waiters.notify_ready(self._record_new(read, came, asked_at))
         self._connector.progress()
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
-            await self._health.check_trimmed(self.connection, read.positions)
+            await trimmed.check(positions)
 
     def _record_new(self, read: ReadNew, came: ReadEntries, asked_at: float) -> int:
         """Record entries in the ledger; return how many can be taken.
@@ -374,12 +245,13 @@ class Reader(StoppableTask):
             asked_at: When it was sent.
         """
         # An entry's share of the reply. The sizes of the fields are not added up.
-        each = self._reply_bytes // max(1, sum(len(entries) for _, entries in came))
+        total = sum(len(entries) for _, entries in came)
+        each = self.connection.reply_bytes // max(1, total)
         count = 0
         for key, entries in came:
             position = self._cursor.received(read, key, entries)
             if position.rewound and not position.rewind_reported:
-                self._health.report_rewind(position, entries[0][0])
+                self._checks.recreated.report_rewind(position, entries[0][0])
             count += self._ledger.deliveries.received(
                 position.shard,
                 entries,
@@ -401,12 +273,10 @@ class Reader(StoppableTask):
 
     async def _recover(self, read: ReadPending) -> None:
         """Read a page of own pending entries, with their delivery counts."""
-        recovery, position = self._recovery, read.position
+        recovery, position = self.recovery, read.position
         assert recovery is not None  # noqa: S101 - only a group has pending entries
         with self._ledger.deliveries.recovering(position.shard):
-            refused = await recovery.read_page(
-                self.connection, read, self._record_recovered
-            )
+            refused = await recovery.read_page(read, self._recovered)
             if refused is not None:
                 await self._refused(refused)
             elif not position.recovering:
@@ -414,84 +284,27 @@ class Reader(StoppableTask):
                 report_deleted(self._ledger, self._member.group, self._on_event)
                 self._hooks.on_recovered()
 
-    def _record_recovered(
-        self,
-        shard: Shard,
-        entries: Sequence[RawEntry],
-        listed_at: float,
-        counts: Mapping[bytes, int],
-    ) -> None:
-        new = self._ledger.deliveries.recovered(shard, entries, listed_at, counts)
+    def _recovered(self, new: int) -> None:
         self._entry_queue.waiters.notify_ready(new)
         if new:
             # This server is a primary: a replica lists pending entries too, but it
             # cannot renew their leases.
             self._connector.progress()
 
-    async def fetch(
-        self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
-    ) -> tuple[Sequence[bytes], ErrorReply | None]:
-        """Read claimed entries, between two reads, as many as fit.
-
-        If the connection ends meanwhile, the recovery reads the others.
-
-        Args:
-            shard: The shard of the entries.
-            ids: The ids of the entries.
-            on_entries: Called with the entries, some at a time.
-
-        Returns:
-            The ids of the entries that did not fit, and the refusal if there was one.
-
-        Raises:
-            ClosedError: The consumer closed before the entries were read.
-        """
-        left = ids
-        refused: ErrorReply | None = None
-
-        async def work(_: Connection) -> None:
-            nonlocal left, refused
-            # If the connection ends, this function runs again, with nothing to do.
-            unread, left = left, []
-            while unread and shard in self._cursor and (count := self._bodies.count):
-                found = await self._bodies.read(self._request, shard, unread[:count])
-                if isinstance(found, ErrorReply):
-                    refused = found
-                    return
-                on_entries(found)
-                unread = unread[count:]
-            left = unread
-
-        await self.between_reads(work)
-        return left, refused
-
     async def _refused(self, error: ErrorReply) -> None:
         if error.kind in {ErrorKind.REPAIR, ErrorKind.ISOLATE}:
             # The reply does not say which of the shards caused it.
-            refused = await self._checks.examine(
-                self.connection, self._cursor.positions
-            )
+            refused = await self._checks.health.examine(self._cursor.positions)
             self._stop_if(refused)
         elif error.code == "CROSSSLOT" and await self._hooks.split_by_slot():
             pass  # the server is in cluster mode
         elif error.kind is ErrorKind.FATAL:
             command = "XREAD" if self._member is None else "XREADGROUP"
             self._entry_queue.gate.fail(
-                refusal(self.connection.address.name, command, error)
+                refusal(self.connection.current.address.name, command, error)
             )
             self._stopping = True
             return
         else:
             self._on_event(Event("read_refused", facts={"reply": error.text}))
         await self._connector.pause()
-
-
-def _settle(future: asyncio.Future[None], error: PenstockError | None) -> None:
-    if future.done():
-        return  # the caller was cancelled
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
-        # The caller may be cancelled. Then asyncio must not log "never retrieved".
-        future.exception()

@@ -27,7 +27,7 @@ from penstock.message import Shard
 __all__ = ["ReadPause", "ReaderPool"]
 
 ReadPause: TypeAlias = Callable[[Connection, Cursor], Awaitable[None]]
-"""A function that runs between two reads of a cursor; see `Reader.between_reads`."""
+"""A function that runs between two reads of a cursor; see `ReadPauses`."""
 
 MakeReader: TypeAlias = Callable[[Connection, Cursor], Reader]
 
@@ -86,7 +86,7 @@ class ReaderPool:
     @property
     def stranded(self) -> bool:
         """Whether a read was abandoned whose entries may be pending and unknown."""
-        return any(reader.stranded for reader in self._readers.values())
+        return any(reader.connection.unrecorded for reader in self._readers.values())
 
     def resume(self) -> None:
         """Continue reading, if there was no budget."""
@@ -113,7 +113,7 @@ class ReaderPool:
                 await work(connection, cursor)
 
             try:
-                await self._readers[id(cursor)].between_reads(with_cursor)
+                await self._readers[id(cursor)].pauses.between_reads(with_cursor)
             except PenstockError as error:
                 failure = failure or error
         if failure is not None:
@@ -122,16 +122,16 @@ class ReaderPool:
     async def fetch(
         self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
     ) -> tuple[Sequence[bytes], ErrorReply | None]:
-        """Read claimed entries; see `Reader.fetch`.
+        """Read claimed entries; see `PendingRecovery.fetch`.
 
         Raises:
             ClosedError: The consumer closed before the entries were read.
         """
         cursor = self._cursors.find(shard)
         reader = None if cursor is None else self._readers.get(id(cursor))
-        if reader is None:
+        if reader is None or reader.recovery is None:
             return ids, None  # the shard is no longer read
-        return await reader.fetch(shard, ids, on_entries)
+        return await reader.recovery.fetch(shard, ids, on_entries)
 
     async def calls(self, batch: Sequence[Command]) -> list[Any]:
         """Send commands whose replies may be large, on a reader's connection.
@@ -146,7 +146,7 @@ class ReaderPool:
         async def ask(connection: Connection) -> None:
             answers[:] = await connection.calls(batch)
 
-        await self._readers[id(self._cursors.all[0])].between_reads(ask)
+        await self._readers[id(self._cursors.all[0])].pauses.between_reads(ask)
         return answers
 
     async def add(self, begun: Iterable[tuple[Shard, bytes]], *, pinned: bool) -> None:
@@ -179,7 +179,7 @@ class ReaderPool:
                     if shard not in cursor:
                         cursor.add(shard, after, pinned=pinned)
 
-            await self._readers[id(cursor)].between_reads(add)
+            await self._readers[id(cursor)].pauses.between_reads(add)
         if left:
             raise ClosedError("consumer")
 
@@ -250,7 +250,7 @@ class ReaderPool:
     @property
     def connections(self) -> list[Connection]:
         """The connections of the readers."""
-        return [reader.connection for reader in self._readers.values()]
+        return [reader.connection.current for reader in self._readers.values()]
 
     def abort(self, reason: str) -> None:
         """Abort all connections."""

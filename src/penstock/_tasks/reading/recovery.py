@@ -2,79 +2,75 @@
 
 Entries are pending for this consumer and unknown here after a restart under the same
 name, and after a lost reply. They are not read by XREADGROUP, because that counts a
-delivery of each entry, also of those that are in progress here.
+delivery of each entry, also of those that are in progress here. The entries that this
+consumer claims are pending for it as well, so they are read here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from penstock import _clock
+from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply, PendingEntry, RawEntry
 from penstock._core.reading.cursor import Cursor, Position, ReadPending
-from penstock._core.reading.request_size import RequestSize
-from penstock._tasks.group import Membership
-from penstock._tasks.leases.own_claims import CommandSender, OwnClaim, OwnClaims
-from penstock._tasks.leases.pending_bodies import Ask, BodyReader, loss_recorded
+from penstock._core.reading.request_size import ReadSizes
+from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
+from penstock._tasks.leases.pending_bodies import BodyReader, OnEntries, loss_recorded
+from penstock._tasks.reading.read_pauses import ReadPauses
 from penstock.message import EntryId, Shard
 
-__all__ = ["OnRecovered", "PendingRecovery"]
+__all__ = ["PendingRecovery"]
 
 # Seconds for which a page of pending entries is believed: other consumers may claim
 # what it lists.
 _FRESH: Final = 0.25
-
-OnRecovered: TypeAlias = Callable[
-    [Shard, Sequence[RawEntry], float, Mapping[bytes, int]], None
-]
-"""Records entries: their shard, when they were listed, and their delivery counts."""
 
 
 class PendingRecovery:
     """Reads the pending entries of one consumer.
 
     Args:
-        request: Sends commands on the reader's connection.
+        connection: The reader's connection.
+        pauses: Runs functions between two reads.
         cursor: The reader's positions.
         ledger: The consumer's ledger.
-        member: The consumer's place in the group.
         claims: Renews the leases of the entries.
-        bodies: Reads the entries.
-        page_size: Bounds how many pending entries one request lists.
+        sizes: Bounds how many entries one request lists, and how many it reads.
     """
 
     def __init__(
         self,
-        request: Ask,
+        connection: ReadingConnection,
+        pauses: ReadPauses,
         *,
         cursor: Cursor,
         ledger: Ledger,
-        member: Membership,
         claims: OwnClaims,
-        bodies: BodyReader,
-        page_size: RequestSize,
+        sizes: ReadSizes,
     ) -> None:
-        self._request = request
+        self._connection = connection
+        self._pauses = pauses
         self._cursor = cursor
         self._ledger = ledger
-        self._member = member
+        self._member = claims.member
         self._claims = claims
-        self._bodies = bodies
-        self._page_size = page_size
+        self._bodies = BodyReader(ledger, sizes.entries)
+        self._page_size = sizes.lines
 
     async def read_page(
-        self, sender: CommandSender, read: ReadPending, on_entries: OnRecovered
+        self, read: ReadPending, on_recorded: Callable[[int], None]
     ) -> ErrorReply | None:
-        """Read one page of pending entries, or as much of it as there is space for.
+        """Record one page of pending entries, or as much of it as there is space for.
 
         Args:
-            sender: The reader's connection.
             read: The page.
-            on_entries: Called with the entries, some at a time. Deleted entries have
-                None for fields, and those that the ledger has have none.
+            on_recorded: Called for some entries at a time, with the number of those
+                that can be taken now.
 
         Returns:
             What the server refused, if it refused something.
@@ -93,11 +89,12 @@ class PendingRecovery:
             chunk = self._chunk(shard, left, least)
             if not chunk:
                 break
-            entries = await self._read(sender, shard, chunk)
+            entries = await self._read(shard, chunk)
             if isinstance(entries, ErrorReply):
                 return entries
             counts = {each.id: _count(each, read.position) for each in chunk}
-            on_entries(shard, entries, listed_at, counts)
+            recovered = self._ledger.deliveries.recovered
+            on_recorded(recovered(shard, entries, listed_at, counts))
             self._cursor.recovered_up_to(read, chunk[-1].id)
             left, least = left[len(chunk) :], 0
         if not left:
@@ -111,7 +108,7 @@ class PendingRecovery:
         if position.until is None:
             batch.append(commands.xpending_summary(key, group))
         with loss_recorded(self._page_size, read.count):
-            reply, *summary = await self._request(batch)
+            reply, *summary = await self._connection.ask(batch)
         if isinstance(reply, ErrorReply):
             return reply
         if summary:
@@ -139,7 +136,7 @@ class PendingRecovery:
         return chunk
 
     async def _read(
-        self, sender: CommandSender, shard: Shard, pending: Sequence[PendingEntry]
+        self, shard: Shard, pending: Sequence[PendingEntry]
     ) -> list[RawEntry] | ErrorReply:
         """Renew the leases of pending entries that are unknown here, and read them."""
         in_ledger = self._ledger.shards.ids(shard)
@@ -148,17 +145,56 @@ class PendingRecovery:
         if not unknown:
             return known
         owned: set[bytes] = set()
-        for reply in await self._claims.claim(sender, [*_renewals(shard, unknown)]):
+        renewals, caller = [*_renewals(shard, unknown)], self._connection.current
+        for reply in await self._claims.claim(caller, renewals):
             if isinstance(reply, ErrorReply):
                 return reply
             owned.update(reply)
         ids = [each.id for each in unknown]
-        entries = await self._bodies.read(self._request, shard, ids)
+        entries = await self._bodies.read(self._connection.ask, shard, ids)
         if isinstance(entries, ErrorReply):
             return entries
         # A deleted entry may not be pending any more. Another consumer has claimed the
         # entries that this one does not own.
         return known + [each for each in entries if each[1] is None or each[0] in owned]
+
+    async def fetch(
+        self, shard: Shard, ids: Sequence[bytes], on_entries: OnEntries
+    ) -> tuple[Sequence[bytes], ErrorReply | None]:
+        """Read claimed entries, between two reads, as many as fit.
+
+        If the connection ends meanwhile, the recovery reads the others.
+
+        Args:
+            shard: The shard of the entries.
+            ids: The ids of the entries.
+            on_entries: Called with the entries, some at a time.
+
+        Returns:
+            The ids of the entries that did not fit, and the refusal if there was one.
+
+        Raises:
+            ClosedError: The consumer closed before the entries were read.
+        """
+        left = ids
+        refused: ErrorReply | None = None
+
+        async def work(_: Connection) -> None:
+            nonlocal left, refused
+            # If the connection ends, this function runs again, with nothing to do.
+            unread, left = left, []
+            while unread and shard in self._cursor and (count := self._bodies.count):
+                ask = self._connection.ask
+                found = await self._bodies.read(ask, shard, unread[:count])
+                if isinstance(found, ErrorReply):
+                    refused = found
+                    return
+                on_entries(found)
+                unread = unread[count:]
+            left = unread
+
+        await self._pauses.between_reads(work)
+        return left, refused
 
 
 def _renewals(shard: Shard, pending: Sequence[PendingEntry]) -> Iterator[OwnClaim]:

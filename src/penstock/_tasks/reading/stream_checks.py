@@ -1,8 +1,8 @@
 """Stream checks: when a reader checks its streams, between two reads.
 
-What a check does is in `shard_health.py`. Here is how often one is worth its requests:
-for streams that may have been recreated, for broken shards, and for entries that were
-trimmed before they were delivered.
+What a check does is in `recreated_streams.py`, `shard_health.py` and
+`trimmed_check.py`. Here is how often it is worth its requests to check a stream that
+may have been recreated.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from penstock import _clock
-from penstock._connection.connection import Connection
+from penstock._connection.reading_connection import ReadingConnection
+from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol.replies import RawEntry
-from penstock._core.reading.cursor import Cursor, Position, ReadNew
+from penstock._core.reading.cursor import Cursor, Position
+from penstock._tasks.group import Membership
+from penstock._tasks.reading.recreated_streams import RecreatedStreams
 from penstock._tasks.reading.shard_health import ShardHealth
+from penstock._tasks.reading.trimmed_check import TrimmedCheck
+from penstock._tasks.reporting import ShardReporter
+from penstock._tasks.stream_info import StreamInspector
 from penstock.errors import ConnectionLost, ServerError
+from penstock.events import OnEvent
 
-__all__ = ["EXAMINE_EVERY", "ReadEntries", "StreamChecks"]
+__all__ = ["ReadEntries", "StreamChecks"]
 
 ReadEntries: TypeAlias = Iterable[tuple[bytes, Sequence[RawEntry]]]
 """The result of a read: keys, each with its entries."""
 
-# The seconds between two examinations of a broken shard.
-EXAMINE_EVERY: Final = 1.0
 # The average bytes per second that the checks of quiet streams may receive.
 _QUIET_BYTES: Final = 50_000
-# The least seconds between two checks of a stream that is read without a group, and
-# between two checks for entries that were trimmed unread.
+# The least seconds between two checks of a stream that is read without a group.
 _CHECK: Final = 1.0
 # The seconds for which no entries are compared after a comparison, unless a read
 # succeeds on the same connection.
@@ -38,21 +42,48 @@ class StreamChecks:
     """Checks the streams of one reader.
 
     Args:
-        health: Makes the checks.
+        connection: The reader's connection.
+        member: The consumer's place in the group that is read, or None for REALTIME.
         cursor: The positions at which the reader reads.
-        in_group: Whether the streams are read for a group.
+        ledger: The consumer's ledger.
+        on_event: Receives what the checks find.
+
+    Attributes:
+        recreated: Compares streams with those that were read before.
+        health: Repairs shards, and examines those that can't be read.
+        trimmed: Finds entries that were trimmed before they were delivered.
     """
 
-    def __init__(self, health: ShardHealth, cursor: Cursor, *, in_group: bool) -> None:
-        self._health = health
+    def __init__(
+        self,
+        connection: ReadingConnection,
+        member: Membership | None,
+        cursor: Cursor,
+        ledger: Ledger,
+        on_event: OnEvent,
+    ) -> None:
+        group = None if member is None else member.group
+        reporter, inspector = ShardReporter(group, on_event), StreamInspector()
+        self.recreated = RecreatedStreams(
+            connection,
+            member,
+            cursor=cursor,
+            ledger=ledger,
+            inspector=inspector,
+            reporter=reporter,
+        )
+        self.health = ShardHealth(
+            connection,
+            member,
+            ledger=ledger,
+            recreated=self.recreated,
+            inspector=inspector,
+            reporter=reporter,
+        )
+        self.trimmed = TrimmedCheck(connection, group, inspector, reporter)
+        self._connection = connection
         self._cursor = cursor
-        self._in_group = in_group
-        # The time of the next examination of broken shards.
-        self._examine_at = 0.0
-        # The time of the next check for entries that were trimmed unread.
-        self._trim_check_at = 0.0
-        # Whether reads have returned no new entry since that check.
-        self._idle = False
+        self._in_group = member is not None
         # The times of the next checks of streams that are read without a group.
         self._check_at: dict[bytes, float] = {}
         # The time from which entries may be compared again after an outage. Where
@@ -72,9 +103,9 @@ class StreamChecks:
         if self._compared:
             self._compare_at = 0.0
         if any_entries:
-            self._idle = False
+            self.trimmed.idle = False
 
-    async def before_read(self, connection: Connection) -> ServerError | None:
+    async def before_read(self) -> ServerError | None:
         """Check doubtful streams for being recreated, and examine broken shards.
 
         Returns:
@@ -86,31 +117,20 @@ class StreamChecks:
                 if position.identity.interrupted:
                     if compare:
                         # Until a read has succeeded on the same connection.
-                        self._compare_at = _clock.boottime() + _COMPARE_PAUSE
-                        self._compared = True
-                    await self._health.check_after_outage(
-                        connection, position, compare=compare
-                    )
+                        self._compare_at, self._compared = (
+                            _clock.boottime() + _COMPARE_PAUSE,
+                            True,
+                        )
+                    await self.recreated.check_after_outage(position, compare=compare)
                 else:
-                    await self._health.check(connection, position)
-        if self._cursor.broken and _clock.boottime() >= self._examine_at:
-            return await self.examine(connection, self._cursor.broken)
+                    await self.recreated.check(position)
+        if (
+            broken := self._cursor.broken
+        ) and _clock.boottime() >= self.health.examine_at:
+            return await self.health.examine(broken)
         return None
 
-    async def examine(
-        self, connection: Connection, positions: Sequence[Position]
-    ) -> ServerError | None:
-        """Examine shards that can't be read.
-
-        Returns:
-            The refusal that leaves nothing to read, if there was one.
-        """
-        self._examine_at = _clock.boottime() + EXAMINE_EVERY
-        return await self._health.examine(connection, positions)
-
-    async def check_one(
-        self, connection: Connection, positions: Sequence[Position]
-    ) -> None:
+    async def check_one(self, positions: Sequence[Position]) -> None:
         """Check one shard after the other while there is nothing to read.
 
         A stream that was recreated with the same ids looks like a quiet stream.
@@ -118,11 +138,9 @@ class StreamChecks:
         self._turn += 1
         position = positions[self._turn % len(positions)]
         if self._is_doubtful(position):
-            await self._check(connection, position)
+            await self._check(position)
 
-    async def without_recreated(
-        self, connection: Connection, came: ReadEntries
-    ) -> ReadEntries:
+    async def without_recreated(self, came: ReadEntries) -> ReadEntries:
         """Check which of the read entries are from streams that were recreated.
 
         Returns:
@@ -135,7 +153,7 @@ class StreamChecks:
                 kept.append((key, entries))
                 continue
             try:
-                recreated = await self._check(connection, position)
+                recreated = await self._check(position)
             except ConnectionLost:
                 # The entries are recorded all the same. The next request fails, and
                 # the reader reconnects.
@@ -155,31 +173,13 @@ class StreamChecks:
             return position.redelivers(first) and not position.rewind_reported
         return _clock.boottime() >= self._check_at.get(position.shard.key, 0.0)
 
-    async def _check(self, connection: Connection, position: Position) -> bool:
+    async def _check(self, position: Position) -> bool:
+        connection = self._connection.current
         begun, before = _clock.boottime(), connection.received
-        recreated = await self._health.check(
-            connection, position, quiet=not self._in_group
-        )
+        recreated = await self.recreated.check(position, quiet=not self._in_group)
         # Checks take up a fiftieth of the time at most. And where scripts are refused,
         # the reply contained two whole entries, of up to 64 MiB each.
         spent = 50 * (_clock.boottime() - begun)
         took = max(spent, (connection.received - before) / _QUIET_BYTES)
         self._check_at[position.shard.key] = begun + max(_CHECK, took)
         return recreated
-
-    async def check_trimmed(self, connection: Connection, read: ReadNew) -> bool:
-        """Check for trimmed entries before a read that may skip some.
-
-        Returns:
-            Whether the check was made; then another one is due after the read.
-        """
-        # A consumer that waits for the next entry receives it before it can be trimmed,
-        # so an idle one needs no check.
-        begun = _clock.boottime()
-        if not self._in_group or self._idle or begun < self._trim_check_at:
-            return False
-        await self._health.check_trimmed(connection, read.positions)
-        self._idle = True
-        took = _clock.boottime() - begun
-        self._trim_check_at = begun + max(_CHECK, 50 * took)
-        return True

@@ -1,0 +1,101 @@
+"""Reading connection: a reader's connection, on which reads block.
+
+The reader has a connection of its own, since a blocking read holds up every command
+behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from penstock._connection.connection import Connection
+from penstock._connection.reconnect import Connector
+from penstock._core.protocol.commands import Command
+
+__all__ = ["ReadingConnection"]
+
+
+class ReadingConnection:
+    """A connection that is replaced after an outage, and whose reads can be ended.
+
+    Args:
+        connection: The first connection.
+        connector: Makes new connections.
+        unblock: Sends CLIENT UNBLOCK for a connection's id.
+
+    Attributes:
+        current: The present connection.
+        unrecorded: Whether a read is under way, or its entries are not recorded yet. A
+            cancellation could strand them: they would be pending and unknown.
+        reply_bytes: The bytes of the last reply.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        connector: Connector,
+        unblock: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self.current = connection
+        self.unrecorded = False
+        self.reply_bytes = 0
+        self._connector = connector
+        self._unblock = unblock
+
+    async def ask(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
+        """Send commands that bring entries, and return the replies, errors as values.
+
+        Args:
+            batch: The commands.
+            wait: Seconds for which the server may block before it replies.
+
+        Raises:
+            ConnectionLost: The connection ended before the replies.
+        """
+        self.unrecorded = True
+        before = self.current.received
+        answers = await self.current.ask(batch, wait)
+        self.reply_bytes = self.current.received - before
+        self.unrecorded = False
+        return answers
+
+    async def reconnect(self, reason: str) -> None:
+        """Replace the connection, which is lost.
+
+        The lost reply may have contained entries. They are pending for this consumer,
+        and have to be recovered.
+        """
+        await self.current.aclose()
+        self.current = await self._connector.reconnect(reason)
+        self.unrecorded = False
+
+    @property
+    def can_unblock(self) -> bool:
+        """Whether a read is under way that the server can be asked to end."""
+        return (
+            self.unrecorded
+            and self.current.client_id is not None
+            and not self.current.lost
+        )
+
+    async def unblock_until(self, until: asyncio.Event) -> None:
+        """Make the server end blocked reads until an event is set."""
+        # The reader may be about to set the event already, without a read.
+        await asyncio.sleep(0)
+        while not until.is_set():
+            if self.current.client_id is None:
+                await until.wait()  # the read ends by itself
+                return
+            # Repeated, because CLIENT UNBLOCK has no effect on a read that the server
+            # has not received yet: the two connections race.
+            if self.can_unblock:
+                await self._unblock(self.current.client_id)
+            # Not anyio.move_on_after: this runs in the caller's task, and anyio's
+            # cancellation escaped when the event was set in the same turn of the event
+            # loop as the deadline.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await until.wait()
