@@ -140,11 +140,11 @@ async def black_hole(rig: Rig, chance: Random) -> None:
     """Drop all bytes in one direction, without an error."""
     async with rig.proxy_lock:
         proxy = chance.choice([rig.worker_proxy, rig.sender_proxy])
-        way = chance.choice(["mute", "deaf"])
-        setattr(proxy, way, True)
+        direction = chance.choice(["drop_replies", "drop_requests"])
+        setattr(proxy, direction, True)
         await asyncio.sleep(chance.uniform(0.3, 3.5))
         proxy.cut()
-        setattr(proxy, way, False)
+        setattr(proxy, direction, False)
 
 
 async def slow_down(rig: Rig, chance: Random) -> None:

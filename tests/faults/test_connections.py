@@ -216,9 +216,9 @@ async def test_a_permission_that_is_missing_for_a_while_causes_no_repetition(
     assert seen == dict.fromkeys(range(number + 1), 1)
 
 
-@pytest.mark.parametrize("way", ["mute", "deaf"])
+@pytest.mark.parametrize("direction", ["drop_replies", "drop_requests"])
 async def test_closing_keeps_its_deadline_while_the_server_is_silent(
-    url: str, stream: str, redis: Any, events: Events, way: str
+    url: str, stream: str, redis: Any, events: Events, direction: str
 ) -> None:
     async with proxy(url) as between:
         consumer = Consumer(
@@ -229,7 +229,7 @@ async def test_closing_keeps_its_deadline_while_the_server_is_silent(
             run = asyncio.create_task(consumer.run(seen))
             await send(url, stream, *range(20))
             await eventually(lambda: seen.have(*range(20)))
-            fall_silent(between, way)
+            fall_silent(between, direction)
             begin = time.monotonic()
         assert time.monotonic() - begin < 0.5 + 4
         await run
@@ -244,5 +244,5 @@ async def test_closing_keeps_its_deadline_while_the_server_is_silent(
     assert await pending(redis, stream, "g") == 0
 
 
-def fall_silent(between: Proxy, way: str) -> None:
-    setattr(between, way, True)
+def fall_silent(between: Proxy, direction: str) -> None:
+    setattr(between, direction, True)
