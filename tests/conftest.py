@@ -1,4 +1,4 @@
-"""What the tests share: a server, stream names, a bare client to look behind.
+"""Fixtures of all tests: a server, stream names, and a client to inspect the server.
 
 Consumers and producers are opened inside the tests: pytest-asyncio runs a fixture's
 setup and teardown in separate tasks, which a task group must not span (anyio,
@@ -21,8 +21,8 @@ from support.events import Events
 
 pytest_plugins = ["penstock.testing"]
 
-# What a script starts in the background ignores SIGINT, and what nohup starts ignores
-# SIGHUP; so would all that the tests start.
+# A process that a script starts in the background ignores SIGINT, and one that nohup
+# starts ignores SIGHUP; so would all processes that the tests start.
 for _number, _default in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
@@ -32,14 +32,14 @@ for _number, _default in (
 
 
 @pytest.fixture(autouse=True)
-def _no_server_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A REDIS_URL of the developer's shell must not decide what is tested."""
+def _without_redis_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the REDIS_URL of the developer's shell, so that it chooses no server."""
     monkeypatch.delenv("REDIS_URL", raising=False)
 
 
 @pytest.fixture(scope="session")
 def container_url() -> Iterator[str]:
-    """A server from the image that PENSTOCK_TEST_IMAGE names, in Docker."""
+    """Provide the URL of a server from the image PENSTOCK_TEST_IMAGE, in Docker."""
     image = os.environ.get("PENSTOCK_TEST_IMAGE")
     if not image:
         pytest.skip("PENSTOCK_TEST_IMAGE names no image, for example redis:8")
@@ -59,7 +59,7 @@ def container_url() -> Iterator[str]:
 
 @pytest.fixture
 def url(request: pytest.FixtureRequest) -> str:
-    """The server under test."""
+    """Provide the URL of the server under test."""
     in_docker = "PENSTOCK_TEST_IMAGE" in os.environ
     return str(
         request.getfixturevalue("container_url" if in_docker else "penstock_url")
@@ -73,7 +73,7 @@ def stream(penstock_stream: str) -> str:
 
 @pytest.fixture
 async def redis(url: str) -> AsyncIterator[Any]:
-    """redis-py's client, for looking at the server from outside."""
+    """Provide a client of redis-py, to inspect and change the server."""
     pool = ConnectionPool.from_url(url, socket_timeout=10)
     client = Redis(connection_pool=pool)
     yield client

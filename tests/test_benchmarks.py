@@ -1,4 +1,4 @@
-"""The benchmarks count, store and report rightly, whatever it is that they measure."""
+"""The benchmarks: how they count, store and report, whatever they measure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def result(**rates: float) -> store.Result:
-    """A result of consuming: a row for each rate."""
+    """Return a result of consuming, with a row for each rate."""
     rows = [
         Row(name.replace("_", " "), {}, [Run(1000, 1000 / rate, 0.001, 0.002)]).stored()
         for name, rate in rates.items()
@@ -40,7 +40,7 @@ def reached(**rates: float) -> dict[str, bool | None]:
     return {goal.text: goal.reached for goal in goals(figures)}
 
 
-def test_a_percentile_is_a_figure_that_was_measured() -> None:
+def test_a_percentile_is_one_of_the_measured_figures() -> None:
     ordered = list(range(1, 1001))
     assert percentile(ordered, 50) == 500
     assert percentile(ordered, 99.9) == 999
@@ -52,7 +52,7 @@ def test_a_spread_has_the_median_and_both_ends() -> None:
     assert Spread.of([3, 1, 2]) == Spread(2, 1, 3)
 
 
-def test_a_slow_peer_gets_fewer_messages_and_fewer_still_behind_a_delay() -> None:
+def test_a_slow_peer_gets_fewer_messages_and_even_fewer_with_a_delay() -> None:
     slow = Candidate("", "", "", rate=1000, trips=1)
     assert slow.messages(100_000, 0) == 2000
     assert slow.messages(100_000, 0.001) == 1000
@@ -60,7 +60,7 @@ def test_a_slow_peer_gets_fewer_messages_and_fewer_still_behind_a_delay() -> Non
     assert slow.messages(100, 0) == 100
 
 
-def test_a_row_counts_per_message() -> None:
+def test_a_row_has_figures_per_message() -> None:
     run = Run(1000, 0.5, 0.002, 0.004, {"xack": 10, "xreadgroup": 10}, {"xack": 500})
     row = Row("it", {}, [run])
     assert row.rate.median == 2000
@@ -84,7 +84,7 @@ def test_goals_are_reached_or_not_or_not_measured() -> None:
 
 def test_a_plot_has_a_shape_for_each_figure_and_escapes_names() -> None:
     lines = {"a < b": {"one": Spread(2, 1, 3), "two": Spread(20, 10, 40)}, "c": {}}
-    root = ET.fromstring(draw(Plot("Title", "ms", ("one", "two"), lines)))  # noqa: S314 - ours
+    root = ET.fromstring(draw(Plot("Title", "ms", ("one", "two"), lines)))  # noqa: S314 - drawn here
     assert len(root.findall(f"{SVG}circle")) == 2  # one of them is the legend's
     assert len(root.findall(f"{SVG}rect")) == 2
     assert "a < b" in [text.text for text in root.findall(f"{SVG}text")]
@@ -96,7 +96,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert store.load(tmp_path) == {CONSUMED: written}
 
 
-def test_a_child_that_fails_is_told_of() -> None:
+def test_a_child_process_that_fails_is_reported() -> None:
     with (
         pytest.raises(RuntimeError, match=r"benchmarks\.none ended"),
         Child("benchmarks.none") as child,
@@ -104,16 +104,16 @@ def test_a_child_that_fails_is_told_of() -> None:
         child.hear()
 
 
-def test_a_peer_that_stands_still_is_told_of_and_the_others_go_on(
+def test_a_peer_that_hangs_is_reported_and_the_others_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def perform(candidate: Candidate, job: Job) -> tuple[Run, dict[str, str]]:
-        if not candidate.ours and not stood_still:
-            stood_still.append(candidate.name)
+        if not candidate.ours and not hanging:
+            hanging.append(candidate.name)
             raise Stuck("it said nothing")
         return Run(job.messages, 1.0, 0.1, 0.1), {}
 
-    stood_still: list[str] = []
+    hanging: list[str] = []
     monkeypatch.setattr(versus, "perform", perform)
     monkeypatch.setattr(versus, "check_settled", lambda _: None)
     parser = argparse.ArgumentParser()
@@ -122,7 +122,7 @@ def test_a_peer_that_stands_still_is_told_of_and_the_others_go_on(
     versus.main(parser.parse_args(words), tmp_path)
     results = store.load(tmp_path)
     rows = Figures(results).rows(CONSUMED)
-    assert stood_still == ["taskiq-redis"]
+    assert hanging == ["taskiq-redis"]
     assert [len(rows[name].runs) for name in ("raw", "taskiq-redis")] == [2, 1]
     text = page.rendered(results, tmp_path / "x.md")[tmp_path / "x.md"]
     assert "taskiq-redis stood still in 1 of 2 runs, which do not count." in text
@@ -141,19 +141,19 @@ def test_a_run_is_measured_stored_and_reported(tmp_path: Path) -> None:
     assert len(files) == 2
 
 
-def test_only_refuses_what_fits_nobody() -> None:
+def test_only_refuses_names_that_match_no_candidate() -> None:
     with pytest.raises(SystemExit, match="'penstock async for'"):
         versus.chosen(CONSUMING, ["nobody"])
 
 
 @pytest.mark.skipif(not page.PAGE.exists(), reason="no results are kept")
-def test_the_page_is_what_the_kept_results_say() -> None:
+def test_the_page_matches_the_stored_results() -> None:
     results = store.load(ROOT / "benchmarks" / "results")
     for path, text in page.rendered(results, page.PAGE).items():
         assert path.read_text() == text
 
 
-def test_recovery_tells_the_median_and_the_worst_and_whether_the_goal_was_reached(
+def test_recovery_reports_the_median_the_worst_and_whether_the_goal_was_reached(
     tmp_path: Path,
 ) -> None:
     rows = [
@@ -168,6 +168,6 @@ def test_recovery_tells_the_median_and_the_worst_and_whether_the_goal_was_reache
     assert "| the worst of: killed | < 1 s | 0.5 s | reached |" in text
 
 
-def test_connections_that_are_cut_are_measured() -> None:
+def test_the_recovery_from_a_cut_is_measured() -> None:
     with own_server() as url, connect(url) as redis:
         assert 0 < recovery.cut(redis, url) < 5

@@ -1,4 +1,4 @@
-"""The command line as such: its entry point, and how it refuses."""
+"""The command line: its entry point, help texts and errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def penstock(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_tells_its_version() -> None:
+def test_the_version_is_printed() -> None:
     done = penstock("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("penstock ")
     assert done.stdout.count("\n") == 1
 
 
-def test_it_tells_its_commands() -> None:
+def test_the_help_lists_the_commands() -> None:
     done = penstock("--help")
     assert done.returncode == 0
     assert "demo" in done.stdout
@@ -35,7 +35,7 @@ def test_it_tells_its_commands() -> None:
     assert "run" in done.stdout
 
 
-def test_run_tells_what_each_exit_status_means() -> None:
+def test_the_help_of_run_explains_each_exit_status() -> None:
     done = penstock("run", "--help")
     assert done.returncode == 0
     for status in ("0 drained", "1 a worker failed", "2 wrong usage", "128+n"):
@@ -43,7 +43,7 @@ def test_run_tells_what_each_exit_status_means() -> None:
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])
-def test_without_its_extra_it_says_how_to_get_it(package: str) -> None:
+def test_without_its_extra_the_error_says_how_to_install_it(package: str) -> None:
     # None in sys.modules makes an import fail as if the package were not installed.
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"
@@ -89,7 +89,7 @@ def test_a_broken_installation_is_not_taken_for_a_missing_extra() -> None:
         (["--url", "redis://:secret@127.0.0.1:1"], 1, "can't connect to 127.0.0.1:1"),
     ],
 )
-def test_what_can_t_be_done_is_said_in_a_sentence(
+def test_an_error_is_a_sentence_without_a_traceback(
     arguments: list[str], status: int, words: str, tmp_path: Path
 ) -> None:
     done = penstock("demo", *arguments)

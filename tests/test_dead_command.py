@@ -21,13 +21,13 @@ from support.dead_letters import bodies, write_dead_letter
 @pytest.fixture(autouse=True)
 def _server(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("REDIS_URL", url)
-    # Rich, which lays out typer's own errors, goes by these.
+    # Rich, which formats typer's own errors, reads these.
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
 
 
 async def dead(*arguments: object, status: int = 0) -> Result:
-    """Run `penstock dead` in a thread, since it has a loop of its own."""
+    """Run `penstock dead` in a thread, since it runs its own event loop."""
     words = ["dead", *map(str, arguments)]
     result = await asyncio.to_thread(CliRunner().invoke, app, words)
     assert result.exit_code == status, (result.output, result.exception)
@@ -36,14 +36,14 @@ async def dead(*arguments: object, status: int = 0) -> Result:
 
 
 async def objects(*arguments: object) -> list[dict[str, Any]]:
-    """Run it with --json; gives the objects."""
+    """Run it with --json; return the objects."""
     result = await dead(*arguments, "--json")
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 @pytest.fixture
 async def secrets(stream: str, redis: Any) -> None:
-    """A letter whose text would act on a terminal, and whose message is secret."""
+    """Write a dead letter with a secret message and text that controls terminals."""
     hostile = "\x1b[31mred\r\n\u202e\udcff"
     await write_dead_letter(
         redis,
@@ -70,7 +70,7 @@ async def secrets(stream: str, redis: Any) -> None:
 # -- list -----------------------------------------------------------------------------
 
 
-async def test_letters_are_listed_in_a_table(stream: str, redis: Any) -> None:
+async def test_dead_letters_are_listed_in_a_table(stream: str, redis: Any) -> None:
     assert (await dead("list", stream)).output == ""
     first = await write_dead_letter(redis, stream, b"SECRET", 3)
     await write_dead_letter(
@@ -87,7 +87,7 @@ async def test_letters_are_listed_in_a_table(stream: str, redis: Any) -> None:
     assert result.stderr == ""
 
 
-async def test_letters_are_listed_as_json(stream: str, redis: Any) -> None:
+async def test_dead_letters_are_listed_as_json(stream: str, redis: Any) -> None:
     id_ = await write_dead_letter(redis, stream, b"SECRET", 3)
     assert await objects("list", stream) == [
         {
@@ -105,32 +105,35 @@ async def test_letters_are_listed_as_json(stream: str, redis: Any) -> None:
     ]
 
 
-async def test_a_list_is_filtered_limited_and_goes_on(stream: str, redis: Any) -> None:
+async def test_a_list_can_be_filtered_limited_and_continued(
+    stream: str, redis: Any
+) -> None:
     ids = [
         await write_dead_letter(
             redis, stream, group="ab"[n % 2], error=f"E{n}", reason=f"no. {n};"
         )
         for n in range(6)
     ]
-    told = [str(id_) for id_ in ids]
+    expected = [str(id_) for id_ in ids]
     found = await objects("list", stream, "--group", "b")
-    assert [letter["id"] for letter in found] == told[1::2]
+    assert [dead_letter["id"] for dead_letter in found] == expected[1::2]
     [one] = await objects("list", stream, "--error", "E4")
-    assert one["id"] == told[4]
+    assert one["id"] == expected[4]
     [one] = await objects("list", stream, "--reason", "3;", "--group", "b")
-    assert one["id"] == told[3]
+    assert one["id"] == expected[3]
     assert await objects("list", stream, "--error", "E") == []
     result = await dead("list", stream, "--limit", 4, "--json")
     assert result.stdout.count("\n") == 4
     assert (
-        result.stderr == f"penstock: there are more; continue with --after {told[3]}\n"
+        result.stderr
+        == f"penstock: there are more; continue with --after {expected[3]}\n"
     )
-    result = await dead("list", stream, "--limit", 2, "--after", told[3], "--json")
+    result = await dead("list", stream, "--limit", 2, "--after", expected[3], "--json")
     assert (result.stdout.count("\n"), result.stderr) == (2, "")
 
 
 @pytest.mark.usefixtures("secrets")
-async def test_nothing_from_the_wire_acts_on_the_terminal(stream: str) -> None:
+async def test_no_text_from_the_server_controls_the_terminal(stream: str) -> None:
     [listed] = await objects("list", stream)
     id_ = listed["id"]
     outputs = [
@@ -152,7 +155,9 @@ async def test_nothing_from_the_wire_acts_on_the_terminal(stream: str) -> None:
 # -- show -----------------------------------------------------------------------------
 
 
-async def test_a_letter_is_shown_without_its_message(stream: str, redis: Any) -> None:
+async def test_a_dead_letter_is_shown_without_its_message(
+    stream: str, redis: Any
+) -> None:
     id_ = await write_dead_letter(redis, stream, b"SECRET", 3)
     result = await dead("show", stream, id_)
     assert result.stdout.splitlines() == [
@@ -180,7 +185,9 @@ async def test_a_letter_is_shown_without_its_message(stream: str, redis: Any) ->
     assert "payload" not in shown
 
 
-async def test_its_message_is_shown_when_asked_for(stream: str, redis: Any) -> None:
+async def test_the_message_of_a_dead_letter_is_shown_on_request(
+    stream: str, redis: Any
+) -> None:
     id_ = await write_dead_letter(redis, stream, b'{"id": 1}')
     lines = (await dead("show", stream, id_, "--payload")).stdout.splitlines()
     assert lines[-3:] == ["header h: 1", "payload:", '    {"id": 1}']
@@ -189,9 +196,7 @@ async def test_its_message_is_shown_when_asked_for(stream: str, redis: Any) -> N
     assert shown["headers"] == [["h", "1"]]
 
 
-async def test_a_payload_that_is_no_text_or_none_is_shown(
-    stream: str, redis: Any
-) -> None:
+async def test_binary_and_missing_payloads_are_shown(stream: str, redis: Any) -> None:
     binary = await write_dead_letter(redis, stream, b"\xff\x00")
     [shown] = await objects("show", stream, binary, "--payload")
     assert base64.b64decode(shown["payload_base64"]) == b"\xff\x00"
@@ -202,7 +207,7 @@ async def test_a_payload_that_is_no_text_or_none_is_shown(
     assert lines[-3:] == ["key: none", "header temp: 21", "payload: none"]
 
 
-async def test_a_letter_that_is_not_there_is_said_to_be_so(stream: str) -> None:
+async def test_showing_a_missing_dead_letter_is_an_error(stream: str) -> None:
     result = await dead("show", stream, "1-1", status=1)
     assert result.stdout == ""
     assert "no dead letter '1-1'" in result.stderr
@@ -211,7 +216,7 @@ async def test_a_letter_that_is_not_there_is_said_to_be_so(stream: str) -> None:
 # -- redrive --------------------------------------------------------------------------
 
 
-async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
+async def test_dead_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
     ids = [await write_dead_letter(redis, stream, b"%d" % n, 1) for n in range(4)]
     chosen = ["--id", ids[2], "--id", ids[0], "--id", ids[0]]
     result = await dead("redrive", stream, *chosen)
@@ -222,7 +227,9 @@ async def test_letters_are_redriven_by_id(stream: str, redis: Any) -> None:
     assert "1 of these ids were not found" in result.stderr
 
 
-async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) -> None:
+async def test_dead_letters_are_redriven_by_group_reason_or_error(
+    stream: str, redis: Any
+) -> None:
     for n in range(8):
         await write_dead_letter(
             redis, stream, b"%d" % n, group="ab"[n % 2], reason=f"no. {n}"
@@ -235,7 +242,9 @@ async def test_letters_are_redriven_by_what_is_in_them(stream: str, redis: Any) 
     assert result == {"redriven": 5}
 
 
-async def test_all_are_redriven_only_when_that_is_said(stream: str, redis: Any) -> None:
+async def test_all_dead_letters_are_redriven_only_with_yes(
+    stream: str, redis: Any
+) -> None:
     for n in range(3):
         await write_dead_letter(redis, stream, b"%d" % n)
     for more in ([], ["--limit", 2]):
@@ -248,14 +257,14 @@ async def test_all_are_redriven_only_when_that_is_said(stream: str, redis: Any) 
     assert await bodies(redis, stream) == [b"0", b"1", b"2"]
 
 
-async def test_a_forged_letter_is_told_of(stream: str, redis: Any) -> None:
+async def test_a_forged_dead_letter_is_reported(stream: str, redis: Any) -> None:
     await write_dead_letter(redis, stream, shard=Shard(stream, 0, b"victim"))
     result = await dead("redrive", stream, "--yes", status=1)
     assert result.stdout == "0 redriven\n"
     assert "letters_refused" in result.stderr
 
 
-async def test_foreign_entries_are_told_of(stream: str, redis: Any) -> None:
+async def test_foreign_entries_are_reported(stream: str, redis: Any) -> None:
     await redis.xadd(f"{stream}.dead", {"a": "b"})
     result = await dead("list", stream)
     assert result.stdout == ""
@@ -266,7 +275,7 @@ async def test_foreign_entries_are_told_of(stream: str, redis: Any) -> None:
 # -- purge ----------------------------------------------------------------------------
 
 
-async def test_letters_are_purged_when_it_is_said_which(
+async def test_dead_letters_are_purged_only_if_they_are_chosen(
     stream: str, redis: Any
 ) -> None:
     ids = [await write_dead_letter(redis, stream, error=f"E{n}") for n in range(7)]
@@ -283,7 +292,7 @@ async def test_letters_are_purged_when_it_is_said_which(
     assert await redis.exists(stream) == 0
 
 
-# -- what can't be done ---------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -312,7 +321,7 @@ async def test_letters_are_purged_when_it_is_said_which(
         (["list", "s", "--url", "http://localhost"], "scheme 'http'"),
     ],
 )
-async def test_what_makes_no_sense_ends_with_status_2(
+async def test_wrong_usage_of_dead_ends_with_status_2(
     arguments: list[str], words: str
 ) -> None:
     result = await dead(*arguments, status=2)
@@ -320,7 +329,7 @@ async def test_what_makes_no_sense_ends_with_status_2(
     assert words in result.stderr
 
 
-async def test_what_the_server_refuses_ends_with_status_1(
+async def test_commands_that_the_server_refuses_end_with_status_1(
     stream: str, redis: Any
 ) -> None:
     await redis.set(f"{stream}.dead", "text")
@@ -333,20 +342,20 @@ async def test_what_the_server_refuses_ends_with_status_1(
     assert "secret" not in result.output
 
 
-async def test_letters_may_be_kept_elsewhere(stream: str, redis: Any) -> None:
-    yard = f"{stream}.yard"
+async def test_dead_letters_may_be_in_another_stream(stream: str, redis: Any) -> None:
+    other = f"{stream}.yard"
     for n in range(3):
-        await write_dead_letter(redis, stream, b"%d" % n, into=yard)
-    kept = ["--dead-letters", yard]
-    ids = [letter["id"] for letter in await objects("list", stream, *kept)]
-    assert len(await objects("show", stream, ids[0], *kept)) == 1
-    await dead("redrive", stream, "--id", ids[0], *kept)
-    await dead("purge", stream, "--id", ids[1], *kept)
+        await write_dead_letter(redis, stream, b"%d" % n, into=other)
+    options = ["--dead-letters", other]
+    ids = [dead_letter["id"] for dead_letter in await objects("list", stream, *options)]
+    assert len(await objects("show", stream, ids[0], *options)) == 1
+    await dead("redrive", stream, "--id", ids[0], *options)
+    await dead("purge", stream, "--id", ids[1], *options)
     assert await bodies(redis, stream) == [b"0"]
-    assert await bodies(redis, yard) == [b"2"]
+    assert await bodies(redis, other) == [b"2"]
 
 
-async def test_it_ends_quietly_when_nobody_reads_on(
+async def test_the_command_ends_silently_when_its_output_is_no_longer_read(
     url: str, stream: str, redis: Any
 ) -> None:
     for _ in range(200):
@@ -366,5 +375,5 @@ async def test_it_ends_quietly_when_nobody_reads_on(
             process.stdout.close()
             return process.wait(20), process.stderr.read()
 
-    status, said = await asyncio.to_thread(first_line)
-    assert (status, said) == (1, b"")
+    status, errors = await asyncio.to_thread(first_line)
+    assert (status, errors) == (1, b"")

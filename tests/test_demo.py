@@ -1,4 +1,4 @@
-"""`penstock demo` as a user sees it, and what it leaves behind: nothing."""
+"""`penstock demo` as a user sees it; it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Demo:
-    """`penstock demo` in a process, with a mark that its children have too."""
+    """`penstock demo` in a process, with a marker that its children inherit."""
 
     def __init__(self, temporary: Path) -> None:
         self.mark = f"PENSTOCK_TEST_MARK={secrets.token_hex(8)}"
@@ -75,20 +75,20 @@ class Demo:
     async def run(
         self, *arguments: str, given: bytes = b"", status: int = 0
     ) -> tuple[str, str]:
-        """Run it to its end; gives what it printed."""
+        """Run it to its end; return its output."""
         process = self.start(*arguments)
         out, err = await ended(process, given)
         assert process.returncode == status, (out, err)
         return out, err
 
     async def result(self, *arguments: str, **more: Any) -> dict[str, Any]:
-        """Run it with --json; gives the object."""
+        """Run it with --json; return the object."""
         out, _ = await self.run("--json", *arguments, **more)
         found: dict[str, Any] = json.loads(out.splitlines()[-1])
         return found
 
     def processes(self, program: bytes = b"") -> list[int]:
-        """Those that run, of that program if one is named."""
+        """Return the ids of its running processes, or of those of one program."""
         return [
             int(path.name)
             for path in Path("/proc").iterdir()
@@ -111,13 +111,13 @@ class Demo:
 
 
 async def ended(process: Process, given: bytes | None = None) -> tuple[str, str]:
-    """Wait for its end; gives what it printed."""
+    """Wait for the end of a process; return its output."""
     out, err = await asyncio.to_thread(process.communicate, given, 30)
     return out.decode(), (err or b"").decode()
 
 
 def give(process: Process, lines: bytes) -> None:
-    """Write to its standard input."""
+    """Write to the standard input of a process."""
     assert process.stdin is not None
     process.stdin.write(lines)
     process.stdin.flush()
@@ -134,39 +134,39 @@ def _read(path: Path) -> bytes:
 async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    made = Demo(temporary)
-    yield made
-    for process in made.started:
+    created = Demo(temporary)
+    yield created
+    for process in created.started:
         process.kill()
         process.communicate()
-    for pid in made.processes():
+    for pid in created.processes():
         os.kill(pid, signal.SIGKILL)
 
 
 async def running(demo: Demo, url: str) -> Process:
-    """A demo that waits for the rest of its input, with its workers at work."""
+    """Start a demo that waits for more input, with its workers running."""
     process = demo.start("--json", "--input", "-", "--url", url)
-    await at_work(demo)
+    await workers_started(demo)
     give(process, LINES)
     return process
 
 
-async def at_work(demo: Demo) -> None:
-    """Wait until two workers have begun."""
+async def workers_started(demo: Demo) -> None:
+    """Wait until two workers have started."""
 
-    async def begun() -> bool:
+    async def both_have_journals() -> bool:
         assert demo.started[-1].poll() is None
         return len(list(demo.temporary.glob("penstock-demo-*/*.journal"))) == 2
 
-    await eventually(begun)
+    await eventually(both_have_journals)
 
 
 async def streams(redis: Any) -> set[bytes]:
-    """The demos' streams on the server."""
+    """Return the demos' streams on the server."""
     return {key async for key in redis.scan_iter("penstock-demo-*")}
 
 
-# -- what it counts ------------------------------------------------------------------
+# -- counting ------------------------------------------------------------------------
 
 
 async def test_lines_are_counted_by_their_first_word(
@@ -199,7 +199,7 @@ async def test_lines_come_from_standard_input(demo: Demo, url: str) -> None:
     assert list(found["top"].values()) == [286] * 5 + [285] * 2
 
 
-async def test_any_bytes_are_lines(demo: Demo, url: str) -> None:
+async def test_lines_may_contain_any_bytes(demo: Demo, url: str) -> None:
     long = b"k" * 100_000
     given = b"\xff\xfe x\n\xff\xfe y\r\n\r\n\n" + long + b" " + long + b"\n\x00 z"
     found = await demo.result("--input", "-", "--url", url, given=given)
@@ -208,7 +208,7 @@ async def test_any_bytes_are_lines(demo: Demo, url: str) -> None:
 
 
 @pytest.mark.parametrize("kill", [[], ["--kill"]])
-async def test_without_lines_there_is_nothing_to_lose(
+async def test_an_empty_input_is_not_an_error(
     demo: Demo, url: str, kill: list[str]
 ) -> None:
     found = await demo.result("--input", "-", "--url", url, *kill)
@@ -216,20 +216,20 @@ async def test_without_lines_there_is_nothing_to_lose(
     assert found["top"] == {}
 
 
-async def test_it_needs_no_server(demo: Demo) -> None:
+async def test_the_demo_starts_a_server_if_none_is_given(demo: Demo) -> None:
     found = await demo.result("--lines", "1000", "--workers", "3")
     assert (found["sent"], found["distinct"], found["lost"]) == (1000, 1000, 0)
     await demo.nothing_is_left()
 
 
-async def test_a_server_named_by_the_environment_is_left_alone(
+async def test_a_server_that_the_environment_names_is_not_used(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo.env["REDIS_URL"] = "redis://127.0.0.1:1"
     assert (await demo.result("--lines", "10"))["sent"] == 10
 
 
-async def test_the_same_seed_makes_the_same_clicks(demo: Demo, url: str) -> None:
+async def test_the_same_seed_generates_the_same_clicks(demo: Demo, url: str) -> None:
     one, same, other = [
         (await demo.result("--lines", "500", "--seed", seed, "--url", url))["top"]
         for seed in ("1", "1", "2")
@@ -237,10 +237,10 @@ async def test_the_same_seed_makes_the_same_clicks(demo: Demo, url: str) -> None
     assert one == same != other
 
 
-# -- what it shows -------------------------------------------------------------------
+# -- output --------------------------------------------------------------------------
 
 
-async def test_at_the_end_there_is_a_table(demo: Demo, url: str) -> None:
+async def test_the_result_is_printed_as_a_table(demo: Demo, url: str) -> None:
     out, err = await demo.run("--input", "-", "--url", url, given=LINES)
     assert err == ""
     cells = [line.strip("│").replace("│", " ").split() for line in out.splitlines()]
@@ -249,7 +249,7 @@ async def test_at_the_end_there_is_a_table(demo: Demo, url: str) -> None:
     assert ["user-0", "286"] in cells
 
 
-async def test_a_terminal_sees_how_far_it_is(demo: Demo, url: str) -> None:
+async def test_a_terminal_shows_the_progress(demo: Demo, url: str) -> None:
     ours, theirs = pty.openpty()
     try:
         process = demo.start("--json", "--lines", "500", "--url", url, stderr=theirs)
@@ -263,15 +263,15 @@ async def test_a_terminal_sees_how_far_it_is(demo: Demo, url: str) -> None:
         assert word in shown
 
 
-def text(thing: Any) -> str:
-    """A rich thing as text."""
+def text(renderable: Any) -> str:
+    """Return a renderable of rich as text."""
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(thing)
+        console.print(renderable)
     return capture.get()
 
 
-def test_the_picture_has_what_each_worker_has_in_flight() -> None:
+def test_the_progress_shows_the_messages_in_flight_of_each_worker() -> None:
     seen = Progress(9000, 10, 300, 1200, {"worker-2": 700, "worker-1": 500})
     lines = [line.split() for line in text(progress_grid(seen, 4321.5)).splitlines()]
     assert lines == [
@@ -285,7 +285,7 @@ def test_the_picture_has_what_each_worker_has_in_flight() -> None:
     ]
 
 
-def test_keys_can_do_nothing_to_the_terminal() -> None:
+def test_keys_can_not_control_the_terminal() -> None:
     counted = Tally(sent=1, handled=1, distinct=1)
     counted.keys.update([b"[red]\x1b[2J\xff\xc3\xa9" + b"x" * 500])
     shown = text(table(Result(counted, 1.0, 0, 0)))
@@ -325,11 +325,13 @@ async def test_the_only_worker_is_killed_half_way_through_given_lines(
     assert list(found["top"].values()) == [286] * 5 + [285] * 2
 
 
-# -- what goes wrong -----------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------
 
 
-async def test_lost_lines_make_the_status_1(demo: Demo, url: str, redis: Any) -> None:
-    """A thief reads some as a member of the group, and acknowledges them."""
+async def test_if_lines_are_lost_the_status_is_1(
+    demo: Demo, url: str, redis: Any
+) -> None:
+    """Another consumer of the group reads some lines, and acknowledges them."""
     before = await streams(redis)
     process = await running(demo, url)
     [stream] = await streams(redis) - before
@@ -338,13 +340,13 @@ async def test_lost_lines_make_the_status_1(demo: Demo, url: str, redis: Any) ->
         os.kill(pid, signal.SIGSTOP)
     give(process, LINES)
 
-    async def stolen() -> int:
-        """Some come now that were not on their way to a worker yet."""
+    async def taken() -> int:
+        """Take entries that are not yet in flight to a worker."""
         reply = await redis.xreadgroup(group["name"], "thief", {stream: ">"}, 100)
         ids = [id_ for _, entries in reply for id_, _ in entries]
         return int(await redis.xack(stream, group["name"], *ids)) if ids else 0
 
-    await eventually(stolen)
+    await eventually(taken)
     for pid in demo.workers():
         os.kill(pid, signal.SIGCONT)
     out, err = await ended(process)
@@ -381,7 +383,7 @@ async def test_a_signal_leaves_nothing_behind(
 
 async def test_a_signal_ends_the_embedded_server_too(demo: Demo) -> None:
     process = demo.start("--lines", "10000000")
-    await at_work(demo)
+    await workers_started(demo)
     process.send_signal(signal.SIGINT)
     await ended(process)
     assert process.returncode == 130
@@ -400,21 +402,21 @@ async def test_workers_end_with_their_parent(demo: Demo, url: str, redis: Any) -
     await redis.delete(*(await streams(redis) - before))
 
 
-async def test_a_run_in_which_nothing_moves_is_given_up(
+async def test_a_run_without_progress_ends_with_an_error(
     url: str, stream: str, tmp_path: Path, events: Events
 ) -> None:
-    """The group has nobody who would handle anything."""
+    """The group has no consumer that would handle messages."""
     async with Consumer(stream, url=url, group=GROUP):
         pass
     sender = DemoSender(url, stream)
     async with Admin(url) as admin:
-        made = Run(admin, sender, tmp_path, lambda _: None, patience=0.2)
+        created = Run(admin, sender, tmp_path, lambda _: None, patience=0.2)
         await sender.run(clicks(3, seed=0).source)
         with pytest.raises(Stalled, match=r"3 lines sent, 0 without .*, 3 unread, 0 "):
-            await made.until_handled()
+            await created.until_handled()
 
 
-# -- the parts -----------------------------------------------------------------------
+# -- parts of the demo ---------------------------------------------------------------
 
 
 def journal(folder: Path, number: int, content: bytes) -> Path:
@@ -437,13 +439,13 @@ def test_a_line_handled_twice_is_a_duplicate_and_counts_once(tmp_path: Path) -> 
     assert Result(found, 2.0, 0, 0).complaints == []
 
 
-def test_a_line_that_nobody_handled_is_lost(tmp_path: Path) -> None:
+def test_a_line_that_was_not_handled_is_lost(tmp_path: Path) -> None:
     found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n1-0 a\n")])
     assert (found.lost, found.duplicates) == (1, 1)
     assert Result(found, 1.0, 0, 0).complaints == ["1 of 2 lines were lost"]
 
 
-def test_a_line_that_nobody_sent_is_told(tmp_path: Path) -> None:
+def test_a_handled_line_that_was_not_sent_is_reported(tmp_path: Path) -> None:
     found = tally([b"1-0"], [journal(tmp_path, 1, b"1-0 a\n9-9 a\n9-9 a\n")])
     assert (found.lost, found.duplicates, found.unknown) == (0, 0, 2)
     assert found.keys == {b"a": 1}
@@ -452,11 +454,11 @@ def test_a_line_that_nobody_sent_is_told(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("torn", [b"2", b"2-0", b"2-0 ", b"2-0 ke"])
-def test_a_torn_last_line_of_a_journal_does_not_count(
-    tmp_path: Path, torn: bytes
+@pytest.mark.parametrize("incomplete", [b"2", b"2-0", b"2-0 ", b"2-0 ke"])
+def test_an_incomplete_last_line_of_a_journal_does_not_count(
+    tmp_path: Path, incomplete: bytes
 ) -> None:
-    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n" + torn)])
+    found = tally([b"1-0", b"2-0"], [journal(tmp_path, 1, b"1-0 a\n" + incomplete)])
     assert (found.handled, found.lost, found.unknown) == (1, 1, 0)
 
 
@@ -476,7 +478,7 @@ def test_a_key_is_the_first_word(line: bytes, key: str) -> None:
     assert first_word(line) == key
 
 
-async def of(lines: AsyncIterator[bytes]) -> list[bytes]:
+async def collect(lines: AsyncIterator[bytes]) -> list[bytes]:
     return [line async for line in lines]
 
 
@@ -485,7 +487,7 @@ async def of(lines: AsyncIterator[bytes]) -> list[bytes]:
     "content",
     [b"", b"\n", b"a", b"a\n", b"a\n\nb", b"x" * 300_000 + b"\n" + b"y" * 600_000],
 )
-async def test_lines_are_what_newlines_separate(
+async def test_lines_are_separated_by_newlines(
     tmp_path: Path,
     content: bytes,
     *,
@@ -495,13 +497,13 @@ async def test_lines_are_what_newlines_separate(
     path.write_bytes(content)
     with path.open("rb") as file:
         async with from_file(file.fileno(), counted=counted) as lines:
-            found = await of(lines.source)
+            found = await collect(lines.source)
     whole = content.removesuffix(b"\n").split(b"\n") if content else []
     assert found == whole
     assert lines.total == (len(whole) if counted else None)
 
 
-async def test_lines_of_a_pipe_come_as_they_are_written() -> None:
+async def test_lines_of_a_pipe_are_read_as_they_are_written() -> None:
     ours, theirs = os.pipe()
     try:
         async with from_file(ours, counted=False) as lines:
@@ -510,20 +512,20 @@ async def test_lines_of_a_pipe_come_as_they_are_written() -> None:
             asyncio.get_running_loop().call_soon(os.write, theirs, b"o\n")
             assert await anext(lines.source) == b"two"
             os.close(theirs)
-            assert await of(lines.source) == []
+            assert await collect(lines.source) == []
     finally:
         os.close(ours)
 
 
-async def test_made_up_clicks_look_like_clicks() -> None:
-    lines = await of(clicks(1000, seed=7).source)
+async def test_generated_clicks_look_like_clicks() -> None:
+    lines = await collect(clicks(1000, seed=7).source)
     assert len(lines) == 1000
-    assert lines == await of(clicks(1000, seed=7).source)
+    assert lines == await collect(clicks(1000, seed=7).source)
     assert {len(line.split()) for line in lines} == {3}
     assert all(line.startswith(b"user-") for line in lines)
 
 
-async def test_a_sender_pauses_and_goes_on(url: str, stream: str, redis: Any) -> None:
+async def test_a_sender_pauses_and_resumes(url: str, stream: str, redis: Any) -> None:
     sender = DemoSender(url, stream, limit=3)
     sending = asyncio.create_task(sender.run(clicks(10, seed=0).source))
 

@@ -1,4 +1,4 @@
-"""docs/design.md stays true where that can be checked."""
+"""docs/design.md: its table of states and its tree of modules are up to date."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 DESIGN = (ROOT / "docs" / "design.md").read_text()
 
 
-def test_the_ledger_s_table_is_the_ledger_s_table() -> None:
-    told = set(
+def test_the_documented_table_of_states_is_that_of_the_ledger() -> None:
+    documented = set(
         re.findall(r"^\| ([\w -]+) \| ([A-Z_]+) \| ([A-Z_]+) \|$", DESIGN, re.MULTILINE)
     )
     coded = {
@@ -20,10 +20,10 @@ def test_the_ledger_s_table_is_the_ledger_s_table() -> None:
         for event, table in TRANSITIONS.items()
         for source, target in table.items()
     }
-    assert told == coded
+    assert documented == coded
 
 
-def test_the_tree_lists_every_module_behind_the_public_ones() -> None:
+def test_the_tree_lists_every_private_module() -> None:
     tree = DESIGN.partition("```")[2].partition("```")[0].split()
     for layer in ("_core", "_connection", "_tasks", "_routing"):
         for path in (ROOT / "src" / "penstock" / layer).rglob("*.py"):

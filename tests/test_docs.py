@@ -1,9 +1,9 @@
-"""Every Python block in the README and the docs runs, against a real server.
+"""Documentation: each Python block of the README and the docs runs on a real server.
 
-A block is run as it stands, with `redis://localhost` read as the server under test and
-`REDIS_URL` set; the stream `orders` has a message and a dead letter. `Order`, `bill`
-and `handle` are what the README's reader would have; the latter two end the program
-after the first message. So does a router's `run`. Tests in a block are run too.
+A block runs unchanged, except that `redis://localhost` means the server under test;
+`REDIS_URL` is set, and the stream `orders` has a message and a dead letter. The tests
+define `Order`, `bill` and `handle`, as the README's reader would; the latter two end
+the program after the first message. So does a router's `run`. Tests in a block run too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from support.dead_letters import write_dead_letter
 from support.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
-# What the docs send to.
+# The streams that the docs send to.
 STREAMS = (
     *("orders", "orders.dead", "clicks", "history"),
     *("accounts", "accounts.total", "account.alice"),
@@ -38,7 +38,7 @@ class Order(msgspec.Struct):
 
 
 class Handled(Exception):  # noqa: N818
-    """Raised by `bill`, to leave a loop that would go on for ever."""
+    """Raised by `bill`, to leave a loop that would never end."""
 
 
 def blocks() -> list[Any]:
@@ -50,13 +50,14 @@ def blocks() -> list[Any]:
 
 
 async def run(code: str, names: dict[str, Any]) -> None:
-    """Run a block, whose `await`s may stand at its top."""
+    """Run a block, which may have `await` at the top level."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    # Not our own `annotations`: a type in a block is to be found as its reader's is.
+    # Without this module's `annotations`, so that types in a block are found as a
+    # reader's are.
     compiled = compile(code, "<docs>", "exec", flags, dont_inherit=True)
-    made = eval(compiled, names)  # noqa: S307 - the docs are ours
-    if inspect.iscoroutine(made):
-        await made
+    result = eval(compiled, names)  # noqa: S307 - the docs are ours
+    if inspect.iscoroutine(result):
+        await result
 
 
 async def run_until_one(router: Router, url: str | None = None) -> None:
@@ -108,23 +109,23 @@ async def test_a_block_of_the_docs_runs(
             await run(code, names)
         for name in [name for name in names if name.startswith("test_")]:
             await names[name](url, penstock_stream)
-    ours = re.search(r"(?<!def )bill\(message|run\(\s*handle", code)
-    if ours and "def handle" not in code:
+    calls_handler = re.search(r"(?<!def )bill\(message|run\(\s*handle", code)
+    if calls_handler and "def handle" not in code:
         assert len(calls) == 1
     await redis.delete(*STREAMS)
 
 
-def test_there_are_the_samples_of_the_readme() -> None:
+def test_the_readme_has_four_python_blocks() -> None:
     assert len(BLOCK.findall((ROOT / "README.md").read_text())) == 4
 
 
-def test_the_readme_names_the_commands_that_the_makefile_has() -> None:
+def test_the_makefile_has_the_commands_that_the_readme_names() -> None:
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", readme, re.MULTILINE):
         assert f"\n{target}:" in makefile
 
 
-def test_the_files_that_the_docs_name_are_there() -> None:
+def test_the_files_that_the_docs_name_exist() -> None:
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     source = ROOT / "src" / "penstock"
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:

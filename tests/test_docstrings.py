@@ -1,7 +1,7 @@
-"""Every example in a docstring runs, against a real server.
+"""Docstrings: each example runs on a real server.
 
-A block is run with what its reader would have: an open consumer, producer and router, a
-message, an admin, and functions of their own. `bill` and `write_rows` end the example
+A block runs with the objects that its reader would have: an open consumer, producer and
+router, a message, an admin, and functions. `bill` and `write_rows` end the example
 after the first message.
 """
 
@@ -42,7 +42,7 @@ class OrderCreated(msgspec.Struct):
 
 
 def documented(path: Path) -> Iterator[tuple[str, str]]:
-    """The names and docstrings of a module, and of what is defined in it."""
+    """Yield the names and docstrings of a module and its definitions."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.Module():
@@ -65,11 +65,11 @@ def examples() -> list[Any]:
     return found
 
 
-def ended_by(*_: object) -> None:
+def raise_handled(*_: object) -> None:
     raise Handled
 
 
-async def ends(*_: object) -> None:
+async def raise_handled_async(*_: object) -> None:
     raise Handled
 
 
@@ -90,21 +90,21 @@ async def test_an_example_of_a_docstring_runs(
     names: dict[str, Any] = {
         "consumer": consumer,
         "router": router,
-        "bill": ended_by,
-        "write_rows": ends,
+        "bill": raise_handled,
+        "write_rows": raise_handled_async,
         "app": None,
         "loop": asyncio.get_running_loop(),
         "__name__": "docs",
     }
     await run("from penstock import *\nfrom penstock.admin import Admin", names)
-    # What the example's reader has imported or defined.
+    # Names that the example's reader has imported or defined.
     modules = (contextlib, dt, time)
     names |= {name: value for each in modules for name, value in vars(each).items()}
     names |= {each.__name__: each for each in (asyncio, signal, Any, Order, Payment)}
     names |= {"OrderCreated": OrderCreated, "Call": Call, "admin": admin}
     names |= {"Any": Any, "datetime": dt.datetime}
     async with consumer:
-        pass  # so that there is a group
+        pass  # so that the group exists
     async with contextlib.AsyncExitStack() as stack:
         producer = await stack.enter_async_context(Producer(url))
         await producer.send("orders", Order(1), key="k")
@@ -123,14 +123,14 @@ async def test_an_example_of_a_docstring_runs(
                 await run(code, names)
 
 
-def test_there_are_examples() -> None:
+def test_the_examples_are_found() -> None:
     assert len(examples()) >= 30
 
 
 @pytest.mark.parametrize(
     "module", ["message", "options", "retention", "retries", "sharding"]
 )
-def test_an_interactive_example_gives_what_it_says(module: str) -> None:
+def test_an_interactive_example_has_the_documented_result(module: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(f"penstock.{module}"))
     assert tried
     assert not failed

@@ -1,4 +1,4 @@
-"""The private server with real processes: it starts, serves, and leaves nothing."""
+"""The embedded server, with real processes: it starts, serves, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def ask(url: str, *commands: str) -> bytes:
 
 
 def state_of(pid: int) -> tuple[str, int]:
-    """Return the process's state letter and session; `X` where there is none.
+    """Return a process's state letter and session; `X` if there is no such process.
 
-    A zombie (`Z`) is as good as gone: who reaps it is the init's business.
+    A zombie (`Z`) counts as gone: reaping it is the task of init.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -79,7 +79,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 class Trace(NamedTuple):
-    """What a server leaves in the system while it lives."""
+    """The traces of a running server in the system."""
 
     pid: int
     folder: Path
@@ -109,8 +109,8 @@ class Parent:
         head = (
             "import multiprocessing, os, signal, subprocess, sys, threading, time\n"
             "from penstock import embedded\n"
-            # A signal's handler may say something while something is being said,
-            # which a print does not allow.
+            # A signal handler may write during another write, which print does not
+            # allow.
             "def say(*words):\n"
             "    os.write(1, (' '.join(map(str, words)) + '\\n').encode())\n"
             "def start():\n"
@@ -140,7 +140,7 @@ class Parent:
         pid, folder, session, url = self.line().split(" ")
         return Trace(int(pid), Path(folder), int(session), url)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """End the script's `sys.stdin.readline()`."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
@@ -152,8 +152,8 @@ class Parent:
 
 
 @pytest.fixture(autouse=True)
-def _users_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run has a shared server of its own, which must not be met here."""
+def _hidden_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the shared server of the test run, which must not be used here."""
     monkeypatch.setattr(embedded, "_users", {})
 
 
@@ -167,7 +167,7 @@ def parent() -> Iterator[Callable[[str], Parent]]:
 
     yield run
     for each in parents:
-        # Its session too: the children that a test left running.
+        # Its session too, for the children that a test left running.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(each.process.pid, signal.SIGKILL)
         each.process.communicate(timeout=DEADLINE)
@@ -175,7 +175,7 @@ def parent() -> Iterator[Callable[[str], Parent]]:
 
 @pytest.fixture(params=["default", "debian"])
 def any_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each server binary in turn, for this process and its children."""
+    """Choose each server binary in turn, for this process and its children."""
     if request.param == "debian":
         if not Path(DEBIAN).exists():
             pytest.skip(f"no {DEBIAN}")
@@ -185,7 +185,7 @@ def any_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write a shell script that stands in for the server."""
+    """Provide a function that writes a shell script to replace the server."""
 
     def write(text: str) -> Path:
         path = tmp_path / "fake server"
@@ -199,7 +199,7 @@ def fake_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files that holds nothing but this test's.
+    """Provide a folder for temporary files that contains only those of the test.
 
     `tmp_path` is too long for a socket below it.
     """
@@ -224,7 +224,7 @@ def test_a_server_answers_when_construction_returns(any_server: str) -> None:
     stopped = time.perf_counter()
     assert not server.folder.exists()
     trace.assert_vanishes()
-    print(  # noqa: T201 - a measurement to look at, by -s or -rP
+    print(  # noqa: T201 - a measurement, shown by -s or -rP
         f"{any_server}: ready in {(ready - begin) * 1e3:.1f} ms, "
         f"stopped in {(stopped - stopping) * 1e3:.1f} ms"
     )
@@ -253,19 +253,19 @@ def test_stopping_twice_and_from_many_threads_is_harmless() -> None:
     trace.assert_vanishes()
 
 
-def test_its_repr_shows_address_and_state() -> None:
+def test_the_repr_of_an_embedded_server_shows_address_and_state() -> None:
     with embedded.EmbeddedServer() as server:
         assert repr(server) == f"<EmbeddedServer {server.url} running>"
     assert repr(server) == f"<EmbeddedServer {server.url} stopped>"
 
 
-def test_only_its_user_may_reach_it() -> None:
+def test_only_the_user_of_the_process_can_connect() -> None:
     with embedded.EmbeddedServer() as server:
         assert stat.S_IMODE(server.folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((server.folder / "s").stat().st_mode) == 0o700
 
 
-def test_there_is_a_tcp_port_only_on_request() -> None:
+def test_a_tcp_port_is_opened_only_on_request() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -303,7 +303,9 @@ def test_nothing_is_written_to_disk_by_default(any_server: str) -> None:
         assert {path.name for path in server.folder.iterdir()} == {"s", "log", "pid"}
 
 
-def test_a_directive_that_would_break_a_promise_is_refused(temporary: Path) -> None:
+def test_directives_that_the_embedded_server_sets_itself_are_refused(
+    temporary: Path,
+) -> None:
     with pytest.raises(ConfigurationError, match="sets daemonize, port itself"):
         embedded.EmbeddedServer(config={"Port": "1", "daemonize": "yes"})
     assert not any(temporary.iterdir())
@@ -363,14 +365,14 @@ def test_starting_from_a_worker_thread_survives_the_threads_end() -> None:
     thread.start()
     thread.join()
     with servers[0] as server:
-        # Long enough for a server tied to its thread to be seen gone.
+        # Long enough to notice the end of a server that is tied to its thread.
         until_gone = time.monotonic() + 0.2
         while time.monotonic() < until_gone:
             trace_of(server).assert_answers()
     assert not server.folder.exists()
 
 
-def test_a_weird_path_is_safe(
+def test_a_path_with_special_characters_works(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, any_server: str
 ) -> None:
     folder = temporary / "a 'b' \"c\" $(d)* é%41\n-rf"
@@ -397,7 +399,7 @@ def test_a_path_too_long_for_a_socket_is_avoided(
         trace_of(server).assert_answers()
 
 
-def test_the_url_is_one_that_redis_py_takes() -> None:
+def test_redis_py_accepts_the_url() -> None:
     redis = pytest.importorskip("redis")
     with embedded.EmbeddedServer() as server:
         client = redis.Redis.from_url(server.url)
@@ -423,7 +425,7 @@ def test_a_wrong_directive_is_reported_with_the_servers_log(
     assert not any(temporary.iterdir())
 
 
-def test_an_early_exit_shows_status_and_the_logs_end(
+def test_the_error_of_an_early_exit_has_the_status_and_the_end_of_the_log(
     fake_server: Callable[[str], Path], temporary: Path
 ) -> None:
     path = fake_server("seq 10000; echo alas >&2; exit 7")
@@ -436,7 +438,7 @@ def test_an_early_exit_shows_status_and_the_logs_end(
     assert not any(temporary.iterdir())
 
 
-def test_a_server_that_never_answers_is_given_up(
+def test_a_server_that_never_answers_is_ended_and_reported(
     fake_server: Callable[[str], Path],
     temporary: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -450,7 +452,7 @@ def test_a_server_that_never_answers_is_given_up(
     assert not any(temporary.iterdir())
 
 
-def test_nothing_is_left_when_no_process_can_be_made(
+def test_nothing_is_left_when_no_process_can_be_started(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -512,7 +514,7 @@ def test_without_the_wheel_the_path_is_searched(
     assert embedded.find_server() == str(tmp_path / name)
 
 
-def test_a_missing_binary_is_an_error_that_names_the_ways_out(
+def test_the_error_of_a_missing_binary_names_the_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PENSTOCK_EMBEDDED_SERVER", raising=False)
@@ -524,7 +526,7 @@ def test_a_missing_binary_is_an_error_that_names_the_ways_out(
         assert way in str(caught.value)
 
 
-def test_an_environment_that_names_no_program_is_an_error_that_says_so(
+def test_a_wrong_program_in_the_environment_is_named_in_the_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PENSTOCK_EMBEDDED_SERVER", "/no/such/server")
@@ -611,7 +613,7 @@ def test_a_server_that_died_is_replaced_and_its_users_do_not_count() -> None:
     trace.assert_vanishes()
 
 
-def test_releasing_what_was_not_acquired_does_nothing() -> None:
+def test_releasing_a_server_that_was_not_acquired_does_nothing() -> None:
     with embedded.EmbeddedServer() as server:
         embedded.release(server)
         trace_of(server).assert_answers()
@@ -668,7 +670,7 @@ def test_nothing_is_left_when_a_signal_ends_the_parent(
 def test_nothing_is_left_when_the_parent_is_killed_while_the_server_starts(
     temporary: Path, parent: Callable[[str], Parent]
 ) -> None:
-    # From before the folder is made until after the server answers.
+    # From before the folder is created until after the server answers.
     for delay in range(0, 60, 4):
         process = parent(
             f"import tempfile; tempfile.tempdir = {str(temporary)!r}\n"
@@ -687,7 +689,7 @@ def test_nothing_is_left_when_the_parent_is_killed_while_the_server_starts(
         until(lambda: not any(temporary.iterdir()), "the folder is gone")
 
 
-def test_ctrl_c_in_the_terminal_leaves_the_server_to_the_parent(
+def test_ctrl_c_in_the_terminal_does_not_end_the_server_before_its_parent(
     parent: Callable[[str], Parent],
 ) -> None:
     process = parent(
@@ -699,7 +701,7 @@ def test_ctrl_c_in_the_terminal_leaves_the_server_to_the_parent(
     os.killpg(process.process.pid, signal.SIGINT)
     assert process.line() == "interrupted"
     trace.assert_answers()
-    process.go_on()
+    process.resume()
     assert process.end() == (0, "")
     trace.assert_vanishes()
 
@@ -727,12 +729,12 @@ def test_a_forked_childs_exit_leaves_the_parents_server_alive(
     trace = process.trace()
     assert process.line() == "0 True"
     trace.assert_answers()
-    process.go_on()
+    process.resume()
     assert process.line() == "False"
     trace.assert_vanishes()
 
 
-def test_a_forked_child_gets_a_server_of_its_own(
+def test_a_forked_child_gets_its_own_server(
     parent: Callable[[str], Parent],
 ) -> None:
     process = parent(
@@ -747,7 +749,7 @@ def test_a_forked_child_gets_a_server_of_its_own(
     assert ours.pid != childs.pid
     ours.assert_answers()
     childs.assert_answers()
-    process.go_on()
+    process.resume()
     assert process.line() == "done 0"
     childs.assert_vanishes()
     ours.assert_answers()
@@ -784,7 +786,7 @@ def test_a_child_that_outlives_the_parent_does_not_keep_the_server(
     process.process.kill()
     process.process.wait(DEADLINE)
     trace.assert_vanishes()
-    # Else the test has shown nothing. All of them are in the parent's session.
+    # Otherwise the test would prove nothing. The children are in the parent's session.
     assert not session_is_empty(process.process.pid)
 
 
@@ -797,7 +799,7 @@ def test_a_fork_during_the_start_in_another_thread_does_not_keep_the_server(
         "make = embedded._spawn\n"
         "def spawn(*arguments):\n"
         "    made = make(*arguments)\n"
-        # The pipe is there, and nobody else knows of it yet.
+        # The pipe exists, and no other thread knows it yet.
         "    global forking; forking = threading.Thread(target=fork)\n"
         "    forking.start(); time.sleep(0.2)\n"
         "    return made\n"

@@ -1,4 +1,4 @@
-"""docs/events.md names all events there are, and the facts of each."""
+"""docs/events.md: it lists all events, and the facts of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "penstock"
-# What gets an event's name, as a literal, and at which position.
+# The callables that get an event's name as a literal, and at which position.
 REPORTERS = {"Event": 0, "_report": 0, "_refused": 0, "report_sends": 1}
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
 # Added to any event that is reported less often than it happens.
@@ -17,7 +17,7 @@ ANYWHERE = {"times"}
 
 
 def reported(tree: ast.AST) -> Iterator[str]:
-    """The names of events that a module reports."""
+    """Yield the names of events that a module reports."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -33,7 +33,7 @@ def reported(tree: ast.AST) -> Iterator[str]:
 
 
 def words(tree: ast.AST) -> Iterator[str]:
-    """What a module may call a fact: its texts, and names of arguments."""
+    """Yield the possible names of facts in a module: its texts and argument names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
@@ -42,7 +42,7 @@ def words(tree: ast.AST) -> Iterator[str]:
 
 
 def modules() -> dict[str, set[str]]:
-    """By event: the words of the modules that report it."""
+    """Return by event the words of the modules that report it."""
     found: dict[str, set[str]] = {}
     shared = set(words(ast.parse((SOURCE / "_tasks/reporting.py").read_text())))
     for path in SOURCE.rglob("*.py"):
@@ -53,19 +53,19 @@ def modules() -> dict[str, set[str]]:
 
 
 def documented() -> dict[str, set[str]]:
-    """By event: its facts."""
+    """Return the facts by event."""
     text = (ROOT / "docs" / "events.md").read_text()
     rows = [(name, re.split(r", | or ", facts)) for name, _, facts in ROW.findall(text)]
-    assert len(rows) == len({name for name, _ in rows}), "an event is there twice"
+    assert len(rows) == len({name for name, _ in rows}), "an event is listed twice"
     return {name: set(facts) for name, facts in rows}
 
 
-def test_the_page_names_exactly_the_events_there_are() -> None:
+def test_the_page_lists_exactly_the_events_that_are_reported() -> None:
     # `read_refused` of a group and `undecodable` come from several places.
     assert set(documented()) == set(modules())
 
 
-def test_no_event_is_said_to_tell_what_its_module_does_not_know() -> None:
+def test_the_page_lists_only_facts_that_occur_in_the_event_s_modules() -> None:
     known = modules()
     unknown = {
         name: facts - known[name] - ANYWHERE for name, facts in documented().items()
@@ -73,7 +73,7 @@ def test_no_event_is_said_to_tell_what_its_module_does_not_know() -> None:
     assert not {name: facts for name, facts in unknown.items() if facts}
 
 
-def test_every_level_is_one_of_loggings() -> None:
+def test_every_level_is_a_level_of_logging() -> None:
     text = (ROOT / "docs" / "events.md").read_text()
     levels = {level.split(";")[0].strip() for _, level, _ in ROW.findall(text)}
     assert levels <= {"event", "info", "warning", "error"}

@@ -1,4 +1,4 @@
-"""The public names, where they live, and that they say what they are."""
+"""The public names: they exist, are listed once, and have docstrings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import penstock
 from penstock import errors
 
 
-def test_all_names_are_there_sorted_and_once() -> None:
+def test_all_public_names_exist_and_are_listed_once() -> None:
     assert len(penstock.__all__) == len(set(penstock.__all__))
     for name in penstock.__all__:
         assert hasattr(penstock, name), name

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Run:
-    """`penstock run` in a process, with a mark that its children have too."""
+    """`penstock run` in a process, with a marker that its children inherit."""
 
     def __init__(self, url: str, stream: str, folder: Path) -> None:
         self.mark = f"PENSTOCK_TEST_MARK={secrets.token_hex(8)}"
@@ -78,20 +78,20 @@ class Run:
         await eventually(self.is_ready, within=20)
 
     async def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.said()
+        assert self.process.poll() is None, self.output()
         return self.ready_file.exists()
 
     async def is_not_ready(self) -> bool:
         return not self.ready_file.exists()
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
-    async def says(self, words: str) -> None:
-        async def said() -> bool:
-            return words in self.said()
+    async def prints(self, words: str) -> None:
+        async def output() -> bool:
+            return words in self.output()
 
-        await eventually(said, within=20)
+        await eventually(output, within=20)
 
     def handled(self) -> list[str]:
         return (
@@ -100,7 +100,7 @@ class Run:
 
     async def has_handled(self, count: int) -> None:
         async def enough() -> bool:
-            assert self.process.poll() is None, self.said()
+            assert self.process.poll() is None, self.output()
             return len(self.handled()) >= count
 
         await eventually(enough, within=20)
@@ -109,16 +109,16 @@ class Run:
         self.process.send_signal(number)
 
     async def ends(self, status: int) -> None:
-        """Wait for its end, which is to be so, and to leave nothing behind."""
+        """Wait for the end, check the status, and wait until nothing is left behind."""
         code = await asyncio.to_thread(self.process.wait, 30)
-        assert code == status, self.said()
+        assert code == status, self.output()
         await eventually(self.nothing_is_left)
 
     async def nothing_is_left(self) -> bool:
         return not self.running() and not self.ready_file.exists()
 
     def running(self, program: bytes = b"") -> list[int]:
-        """The processes that run, of that program if one is named."""
+        """Return the ids of its running processes, or of those of one program."""
         return [
             int(path.name)
             for path in Path("/proc").iterdir()
@@ -140,16 +140,16 @@ def _read(path: Path) -> bytes:
 
 @pytest.fixture
 async def run(url: str, stream: str, tmp_path: Path) -> AsyncIterator[Run]:
-    made = Run(url, stream, tmp_path)
-    yield made
-    for process in made.processes:
+    created = Run(url, stream, tmp_path)
+    yield created
+    for process in created.processes:
         process.kill()
         process.wait()
-    for pid in made.running():
+    for pid in created.running():
         os.kill(pid, signal.SIGKILL)
 
 
-async def say(url: str, stream: str, *words: str) -> None:
+async def send_words(url: str, stream: str, *words: str) -> None:
     async with Producer(url) as producer:
         for word in words:
             await producer.send(stream, word.encode())
@@ -169,7 +169,7 @@ async def test_a_signal_drains_and_the_status_is_0(
     run.signal(number)
     await run.ends(0)
     assert await pending(redis, stream, "g") == 0
-    assert f"[main] penstock.run: {number.name}: draining" in run.said()
+    assert f"[main] penstock.run: {number.name}: draining" in run.output()
 
 
 async def test_under_load_every_message_is_handled_once_over_restarts(
@@ -182,7 +182,7 @@ async def test_under_load_every_message_is_handled_once_over_restarts(
         await run.has_handled(share)
         run.signal(signal.SIGTERM)
         await run.ends(0)
-        assert await pending_in_hands(redis, stream) == 0
+        assert await pending_as_delivered(redis, stream) == 0
     assert len(run.handled()) < 1500
     await run.ready("--workers", "2")
     await run.has_handled(1500)
@@ -192,13 +192,13 @@ async def test_under_load_every_message_is_handled_once_over_restarts(
     assert await pending(redis, stream, "g") == 0
 
 
-async def pending_in_hands(redis: Any, stream: str) -> int:
-    """How many are pending that count as delivered: what was given back does not."""
+async def pending_as_delivered(redis: Any, stream: str) -> int:
+    """Return how many pending entries count as delivered; released ones do not."""
     lines = await redis.xpending_range(stream, "g", "-", "+", 10_000)
     return sum(line["times_delivered"] for line in lines)
 
 
-async def test_ctrl_c_reaches_the_whole_process_group_and_drains_all_the_same(
+async def test_ctrl_c_reaches_the_whole_process_group_and_still_drains(
     run: Run, url: str, stream: str, redis: Any
 ) -> None:
     run.env["TEST_DELAY"] = "0.1"
@@ -207,8 +207,8 @@ async def test_ctrl_c_reaches_the_whole_process_group_and_drains_all_the_same(
     await run.has_handled(1)
     os.killpg(run.process.pid, signal.SIGINT)
     await run.ends(0)
-    # How many had been read by then is for the pace; none of these was started.
-    assert await pending_in_hands(redis, stream) == 0
+    # The rate decides how many had been read by then; none of these was started.
+    assert await pending_as_delivered(redis, stream) == 0
 
 
 async def test_a_worker_that_is_still_importing_can_be_ended(
@@ -229,17 +229,17 @@ async def test_a_second_signal_kills_and_the_status_names_it(
     run: Run, url: str, stream: str, redis: Any
 ) -> None:
     await run.ready()
-    await say(url, stream, "hang")
+    await send_words(url, stream, "hang")
     await run.has_handled(1)
     run.signal(signal.SIGTERM)
-    await run.says("SIGTERM: draining")
+    await run.prints("SIGTERM: draining")
     assert not run.ready_file.exists()
     run.signal(signal.SIGINT)
     await run.ends(128 + signal.SIGINT)
     assert await pending(redis, stream, "g") == 1
 
 
-async def test_a_signal_that_comes_twice_at_once_is_one(run: Run) -> None:
+async def test_a_signal_that_arrives_twice_at_once_counts_once(run: Run) -> None:
     """timeout(1) sends it to its child, and to the group that the child is in."""
     await run.ready()
     run.signal(signal.SIGTERM)
@@ -247,17 +247,17 @@ async def test_a_signal_that_comes_twice_at_once_is_one(run: Run) -> None:
     await run.ends(0)
 
 
-async def test_who_does_not_drain_in_time_is_killed_and_the_status_is_1(
+async def test_workers_that_do_not_drain_in_time_are_killed_and_the_status_is_1(
     run: Run, url: str, stream: str
 ) -> None:
     await run.ready("--grace", "0.3")
-    await say(url, stream, "hang")
+    await send_words(url, stream, "hang")
     await run.has_handled(1)
     start = time.monotonic()
     run.signal(signal.SIGTERM)
     await run.ends(1)
     assert time.monotonic() - start < 10
-    assert "not drained within 0.3 s: killing 1 workers" in run.said()
+    assert "not drained within 0.3 s: killing 1 workers" in run.output()
 
 
 # -- workers that die ------------------------------------------------------------------
@@ -269,9 +269,9 @@ async def test_a_worker_that_dies_is_started_again(
     await run.ready("--workers", "2")
     first = set(run.workers())
     assert len(first) == 2
-    await say(url, stream, "crash")
+    await send_words(url, stream, "crash")
     await eventually(run.is_not_ready)
-    await run.says("was killed by SIGSEGV; starting another in 0.1 s")
+    await run.prints("was killed by SIGSEGV; starting another in 0.1 s")
     await eventually(run.is_ready, within=20)
     assert len(first & set(run.workers())) == 1
     await send(url, stream, 7)
@@ -281,12 +281,12 @@ async def test_a_worker_that_dies_is_started_again(
 
 
 @pytest.mark.parametrize(("word", "status"), [("exit 2", 2), ("stop", 0)])
-async def test_so_is_one_that_ends_by_itself_once_it_was_ready(
+async def test_a_worker_that_ends_by_itself_after_it_was_ready_is_started_again(
     run: Run, url: str, stream: str, word: str, status: int
 ) -> None:
     await run.ready()
-    await say(url, stream, word)
-    await run.says(f"worker 1 ended with status {status}; starting another")
+    await send_words(url, stream, word)
+    await run.prints(f"worker 1 ended with status {status}; starting another")
     await eventually(run.is_ready, within=20)
     run.signal(signal.SIGTERM)
     await run.ends(0)
@@ -314,11 +314,11 @@ async def is_empty(run: Run) -> bool:
     return not run.running()
 
 
-async def test_also_one_whose_event_loop_is_held_up(
+async def test_a_worker_with_a_blocked_event_loop_ends_when_its_parent_was_killed(
     run: Run, url: str, stream: str
 ) -> None:
     await run.ready("--grace", "0.2")
-    await say(url, stream, "block")
+    await send_words(url, stream, "block")
     await run.has_handled(1)
     run.process.kill()
     await eventually(lambda: is_empty(run))
@@ -343,14 +343,14 @@ async def probe(port: int, path: str) -> tuple[int, str]:
     return int(head.split()[1]), body.decode()
 
 
-async def test_probes_and_the_ready_file_tell_when_it_is_at_work(
+async def test_probes_and_the_ready_file_show_whether_all_workers_are_ready(
     run: Run, url: str, stream: str, tmp_path: Path
 ) -> None:
     port, gate = free_port(), tmp_path / "gate"
     run.env["TEST_GATE"] = str(gate)
     run.ready_file.write_text("left by another run")
     run.start("--workers", "2", "--port", str(port))
-    await run.says(f"probes are answered on 127.0.0.1:{port}")
+    await run.prints(f"probes are answered on 127.0.0.1:{port}")
     assert not run.ready_file.exists()
     assert await probe(port, "/live") == (200, "live\n")
     assert await probe(port, "/ready") == (503, "0 of 2 workers are ready\n")
@@ -358,15 +358,15 @@ async def test_probes_and_the_ready_file_tell_when_it_is_at_work(
     await eventually(run.is_ready, within=20)
     assert run.ready_file.read_text() == f"{run.process.pid}\n"
     assert await probe(port, "/ready?full=1") == (200, "2 of 2 workers are ready\n")
-    # One is down, and can't come back.
+    # One worker is down, and can't be ready again.
     gate.unlink()
     os.kill(run.workers()[0], signal.SIGKILL)
     await eventually(run.is_not_ready)
     assert await probe(port, "/ready") == (503, "1 of 2 workers are ready\n")
     gate.touch()
     await eventually(run.is_ready, within=20)
-    # One drains.
-    await say(url, stream, "hang")
+    # One worker drains.
+    await send_words(url, stream, "hang")
     await run.has_handled(1)
     run.signal(signal.SIGTERM)
     await eventually(run.is_not_ready)
@@ -376,22 +376,22 @@ async def test_probes_and_the_ready_file_tell_when_it_is_at_work(
     await run.ends(128 + signal.SIGINT)
 
 
-async def test_a_handler_that_holds_its_worker_up_does_not_hold_up_the_probe(
+async def test_a_handler_that_blocks_its_worker_does_not_block_the_probes(
     run: Run, url: str, stream: str
 ) -> None:
     port = free_port()
     await run.ready("--port", str(port))
-    await say(url, stream, "block")
+    await send_words(url, stream, "block")
     await run.has_handled(1)
     assert await probe(port, "/live") == (200, "live\n")
-    # Nor do those that say too much, or nothing, or that are gone.
+    # Nor do clients that send too much or nothing, or that disconnect.
     assert await get(port, b"GET /" + b"x" * 20_000) == b""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     assert (await probe(port, "/ready"))[0] == 200
     writer.transport.abort()
     reader.feed_eof()
     run.signal(signal.SIGTERM)
-    await run.says("draining")
+    await run.prints("draining")
     run.signal(signal.SIGINT)
     await run.ends(130)
 
@@ -408,7 +408,7 @@ async def test_a_handler_that_holds_its_worker_up_does_not_hold_up_the_probe(
         (b"\x16\x03\x01", 400),
     ],
 )
-def test_only_what_is_asked_for_well_is_answered(
+def test_only_valid_requests_get_a_probe_s_answer(
     request_line: bytes, status: int
 ) -> None:
     reply = answer(request_line + b"\r\nHost: x\r\n\r\n", (True, "all is well"))
@@ -424,7 +424,7 @@ def test_only_what_is_asked_for_well_is_answered(
         assert f"Content-Length: {len(body)}" in lines
 
 
-def test_without_a_file_readiness_is_known_all_the_same() -> None:
+def test_readiness_is_known_without_a_ready_file() -> None:
     readiness = Readiness(2)
     readiness.prepare()
     readiness.up(1)
@@ -435,7 +435,7 @@ def test_without_a_file_readiness_is_known_all_the_same() -> None:
     assert (readiness.ready, str(readiness)) == (False, "draining")
 
 
-def test_a_ready_file_that_can_t_be_made_stops_nothing(
+def test_a_ready_file_that_can_t_be_written_is_only_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "folder"
@@ -448,7 +448,7 @@ def test_a_ready_file_that_can_t_be_made_stops_nothing(
     assert "the ready file: " in caplog.text
 
 
-def test_what_is_said_to_nobody_is_no_error() -> None:
+def test_writing_to_a_closed_status_pipe_is_no_error() -> None:
     ours, theirs = socket.socketpair()
     pipe = StatusPipe(theirs.detach())
     ours.close()
@@ -487,22 +487,22 @@ def test_what_is_said_to_nobody_is_no_error() -> None:
         ("support.run_app", ["--host", "192.0.2.1", "--port", "0"], "can't listen on"),
     ],
 )
-async def test_what_can_t_be_run_is_said_once_and_the_status_is_2(
+async def test_wrong_usage_of_run_is_reported_once_and_the_status_is_2(
     run: Run, target: str, arguments: list[str], words: str
 ) -> None:
     run.start(*arguments, target=target)
     await run.ends(2)
-    assert run.said().count(words) == 1
-    assert "Traceback" not in run.said()
+    assert run.output().count(words) == 1
+    assert "Traceback" not in run.output()
 
 
-async def test_so_is_a_port_that_is_taken(run: Run) -> None:
+async def test_a_port_in_use_is_reported_once_and_the_status_is_2(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run.start("--port", str(port))
         await run.ends(2)
-    said = f"penstock: can't listen on 127.0.0.1:{port}: Address already in use\n"
-    assert run.said() == said
+    output = f"penstock: can't listen on 127.0.0.1:{port}: Address already in use\n"
+    assert run.output() == output
 
 
 @pytest.mark.parametrize(
@@ -517,46 +517,46 @@ async def test_so_is_a_port_that_is_taken(run: Run) -> None:
         ),
     ],
 )
-async def test_a_module_that_can_t_be_imported_shows_where_and_no_locals(
+async def test_the_error_of_a_failed_import_shows_its_place_and_no_local_variables(
     run: Run, tmp_path: Path, code: str, words: str
 ) -> None:
     (tmp_path / "broken.py").write_text(f"password = 'sec' + 'ret'\n{code}\n")
     run.start(target="broken", cwd=tmp_path)
     await run.ends(2)
-    said = run.said()
-    assert said.startswith("penstock: module broken can't be imported:\n")
-    assert words in said
-    assert 'broken.py", line' in said
-    assert "secret" not in said
-    assert "_run_target" not in said
+    output = run.output()
+    assert output.startswith("penstock: module broken can't be imported:\n")
+    assert words in output
+    assert 'broken.py", line' in output
+    assert "secret" not in output
+    assert "_run_target" not in output
 
 
 # -- the rest --------------------------------------------------------------------------
 
 
 async def test_the_url_is_in_no_argument_and_its_password_in_no_log(run: Run) -> None:
-    """Nobody listens there: workers die, and are started again ever more slowly."""
+    """No server is there: workers die, and are started again after growing pauses."""
     del run.env["REDIS_URL"]
     run.start("--url", "redis://:secret@127.0.0.1:1")
-    await run.says("can't connect to 127.0.0.1:1")
-    await run.says("worker 1 ended with status 1; starting another in 0.2 s")
+    await run.prints("can't connect to 127.0.0.1:1")
+    await run.prints("worker 1 ended with status 1; starting another in 0.2 s")
     lines = [_read(Path(f"/proc/{pid}/cmdline")) for pid in run.workers()]
     assert not any(b"secret" in line for line in lines)
     run.signal(signal.SIGTERM)
     await run.ends(0)
-    assert "secret" not in run.said()
+    assert "secret" not in run.output()
 
 
-async def test_the_loop_can_be_uvloop_s_and_the_attribute_a_path(
+async def test_the_event_loop_can_be_uvloop_and_the_attribute_a_dotted_path(
     run: Run, url: str, stream: str
 ) -> None:
     pytest.importorskip("uvloop")
     await run.ready(
         "--uvloop", "--log-level", "warning", target="support.run_app:deep.er"
     )
-    await say(url, stream, "loop")
+    await send_words(url, stream, "loop")
     await run.has_handled(2)
     run.signal(signal.SIGTERM)
     await run.ends(0)
     assert run.handled() == ["uvloop", "loop"]
-    assert run.said() == ""
+    assert run.output() == ""

@@ -25,7 +25,7 @@ async def test_theirs(penstock_url, penstock_stream, turn):
 """
 
 
-def test_the_fixtures_give_users_a_server_and_a_stream_of_their_own(
+def test_the_fixtures_provide_a_server_and_a_stream_to_tests_of_users(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["penstock.testing"]\n')

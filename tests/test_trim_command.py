@@ -22,7 +22,7 @@ def _server(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 async def trim(*arguments: object, status: int = 0) -> Result:
-    """Run `penstock trim` in a thread, since it has a loop of its own."""
+    """Run `penstock trim` in a thread, since it runs its own event loop."""
     words = ["trim", *map(str, arguments)]
     result = await asyncio.to_thread(CliRunner().invoke, app, words)
     assert result.exit_code == status, (result.output, result.exception)
@@ -32,7 +32,7 @@ async def trim(*arguments: object, status: int = 0) -> Result:
 
 @pytest.fixture
 async def entries(stream: str, redis: Any) -> None:
-    """Ten entries, of which one group has acknowledged all and another one four."""
+    """Add ten entries, of which one group has acknowledged all and another one four."""
     for number in range(1, 11):
         await redis.xadd(stream, {"msg": b"SECRET"}, id=f"{number}-0")
     await redis.xgroup_create(stream, "live", "10-0")
@@ -43,7 +43,7 @@ async def entries(stream: str, redis: Any) -> None:
 
 
 @pytest.mark.usefixtures("entries")
-async def test_the_group_that_keeps_more_from_going_is_named(
+async def test_the_group_that_prevents_further_trimming_is_named(
     stream: str, redis: Any
 ) -> None:
     result = await trim(stream, "--acked", "--dry-run")
@@ -60,12 +60,12 @@ async def test_the_group_that_keeps_more_from_going_is_named(
 
 
 @pytest.mark.usefixtures("entries")
-async def test_it_is_told_as_json(stream: str) -> None:
+async def test_the_result_is_printed_as_json(stream: str) -> None:
     result = await trim(stream, "--acked", "--json", "--dry-run")
-    told = json.loads(result.stdout)
-    assert told["held_by"].pop("idle") < 60
-    assert told["held_by"].pop("lag") in {4, None}
-    assert told == {
+    printed = json.loads(result.stdout)
+    assert printed["held_by"].pop("idle") < 60
+    assert printed["held_by"].pop("lag") in {4, None}
+    assert printed == {
         "shard": stream,
         "removed": 4,
         "dry_run": True,
@@ -81,9 +81,7 @@ async def test_it_is_told_as_json(stream: str) -> None:
 
 
 @pytest.mark.usefixtures("entries")
-async def test_groups_that_nobody_reads_can_be_left_out(
-    stream: str, redis: Any
-) -> None:
+async def test_groups_without_readers_can_be_ignored(stream: str, redis: Any) -> None:
     await redis.xgroup_delconsumer(stream, "dead\x1b[31m", "c")
     result = await trim(stream, "--acked", "--ignore-idle", "1000w")
     assert (
@@ -93,7 +91,9 @@ async def test_groups_that_nobody_reads_can_be_left_out(
     assert await redis.xlen(stream) == 10
 
 
-async def test_without_a_group_that_is_said(stream: str, redis: Any) -> None:
+async def test_the_output_says_if_the_stream_has_no_group(
+    stream: str, redis: Any
+) -> None:
     await redis.xadd(stream, {"msg": b"a"})
     result = await trim(stream, "--acked")
     assert "there are no groups, or all were excluded" in result.stderr
@@ -111,7 +111,7 @@ async def test_without_a_group_that_is_said(stream: str, redis: Any) -> None:
     ],
 )
 @pytest.mark.usefixtures("entries")
-async def test_by_number_age_id_or_time(
+async def test_a_stream_can_be_trimmed_by_length_age_id_or_time(
     stream: str, redis: Any, choice: list[str], left: int
 ) -> None:
     result = await trim(stream, *choice)
@@ -134,7 +134,7 @@ async def test_by_number_age_id_or_time(
     ],
 )
 @pytest.mark.usefixtures("entries")
-async def test_what_makes_no_sense_deletes_nothing(
+async def test_wrong_usage_of_trim_deletes_nothing(
     stream: str, redis: Any, choice: list[str]
 ) -> None:
     result = await trim(stream, *choice, status=2)
@@ -142,7 +142,7 @@ async def test_what_makes_no_sense_deletes_nothing(
     assert await redis.xlen(stream) == 10
 
 
-async def test_a_stream_that_is_not_there_is_a_failure(stream: str) -> None:
+async def test_trimming_a_missing_stream_is_an_error(stream: str) -> None:
     result = await trim(stream, "--acked", status=1)
     assert f"stream '{stream}' does not exist" in result.stderr
     result = await trim(stream, "--acked", "--url", "redis://127.0.0.1:1", status=1)
@@ -158,6 +158,6 @@ def test_durations_have_units(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "d", "-1s", "1 d", "1y", "1d2h", "٣d", "1e5"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--max-age"):
         duration(text, "--max-age")

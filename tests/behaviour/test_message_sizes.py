@@ -1,4 +1,4 @@
-"""One message's size is bounded where it is sent and where it is read."""
+"""The size limit of a message, when it is sent and when it is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.waiting import options, pending, read
 MiB = 1024 * 1024
 
 
-async def test_what_is_too_large_is_refused_at_once_and_harms_nobody(
+async def test_a_message_that_is_too_large_is_refused_at_once_and_affects_no_other(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, max_message_bytes=100) as producer:
@@ -52,7 +52,7 @@ async def test_what_is_too_large_is_refused_at_once_and_harms_nobody(
     assert await redis.xlen(stream) == 5
 
 
-async def test_by_default_64_mib_go_and_no_more(url: str, stream: str) -> None:
+async def test_the_default_limit_is_64_mib(url: str, stream: str) -> None:
     async with Producer(url) as producer:
         with pytest.raises(MessageTooLarge, match="max_message_bytes=67108864"):
             await producer.send(stream, bytes(64 * MiB + 1))
@@ -61,10 +61,10 @@ async def test_by_default_64_mib_go_and_no_more(url: str, stream: str) -> None:
             assert len((await consumer.next()).payload) == 64 * MiB
 
 
-@pytest.mark.parametrize("reads", [bytes, str, Fields, Any], ids=str)
+@pytest.mark.parametrize("payload_type", [bytes, str, Fields, Any], ids=str)
 @pytest.mark.parametrize("mode", [REALTIME, RESUMABLE])
-async def test_what_is_too_large_is_not_decoded_and_blocks_nothing(
-    url: str, stream: str, redis: Any, events: Events, *, mode: Mode, reads: Any
+async def test_an_entry_that_is_too_large_is_not_decoded_and_blocks_no_other(
+    url: str, stream: str, redis: Any, events: Events, *, mode: Mode, payload_type: Any
 ) -> None:
     large = {b"msg": b"7" * 1000, b"key": b"k", b"h": b"v"}
     await redis.xadd(stream, {"msg": b"1"})
@@ -75,7 +75,7 @@ async def test_what_is_too_large_is_not_decoded_and_blocks_nothing(
         stream,
         url=url,
         **options(mode),
-        payload=reads,
+        payload=payload_type,
         max_message_bytes=500,
         on_event=events,
     ) as consumer:
@@ -90,14 +90,14 @@ async def test_what_is_too_large_is_not_decoded_and_blocks_nothing(
     }
     reason = "its 1006 bytes are more than max_message_bytes=500"
     if mode is REALTIME:
-        [told] = events.named("undecodable")
-        assert told.facts["reason"] == reason
+        [reported] = events.named("undecodable")
+        assert reported.facts["reason"] == reason
         return
     assert await pending(redis, stream, "g") == 0
-    letters = await admin.dead.list(stream, url=url)
-    assert letters[0].reason == reason
-    assert dict(letters[0].fields) == large
-    # It is all there for a consumer that takes more.
+    dead_letters = await admin.dead.list(stream, url=url)
+    assert dead_letters[0].reason == reason
+    assert dict(dead_letters[0].fields) == large
+    # A consumer with a larger limit gets all of it.
     assert await admin.dead.redrive(stream, url=url) == 2
     async with Consumer(
         stream, url=url, **options(mode), max_message_bytes=1006

@@ -1,4 +1,4 @@
-"""Middleware stands around handlers, and may do what it likes about them."""
+"""Middleware wraps handlers, and may call, skip or observe them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from penstock.middleware import Call, Middleware, wrap
 from support.events import Events
 from support.waiting import eventually, pending, send
 
-Whole = Message[Any]
+AnyMessage = Message[Any]
 
 
 class Steps(list[str]):
-    """Notes what comes before and after what."""
+    """Records the order of calls."""
 
     def around(self, name: str) -> Middleware[Any]:
         async def middleware(message: Any, call: Call[Any]) -> object:
@@ -37,19 +37,19 @@ def steps() -> Steps:
     return Steps()
 
 
-async def has(steps: list[str], count: int) -> None:
+async def wait_for_steps(steps: list[str], count: int) -> None:
     async def enough() -> bool:
         return len(steps) >= count
 
     await eventually(enough)
 
 
-def test_none_is_the_handler_itself(steps: Steps) -> None:
+def test_without_middleware_the_handler_is_not_wrapped(steps: Steps) -> None:
     handler = steps.handle
     assert wrap(handler, []) is handler
 
 
-async def test_the_first_one_is_the_outermost() -> None:
+async def test_the_first_middleware_is_the_outermost() -> None:
     steps = Steps()
 
     async def handler(message: str) -> str:
@@ -61,7 +61,7 @@ async def test_the_first_one_is_the_outermost() -> None:
     assert steps == ["a in", "b in", "message", "b out", "a out"]
 
 
-async def test_what_goes_around_a_batch_is_given_the_list() -> None:
+async def test_middleware_of_a_batch_handler_gets_the_list() -> None:
     given: list[object] = []
 
     async def handler(messages: list[int]) -> None:
@@ -75,7 +75,7 @@ async def test_what_goes_around_a_batch_is_given_the_list() -> None:
     assert given == [[1, 2], [2]]
 
 
-async def test_the_router_s_is_outside_of_the_handler_s(
+async def test_middleware_of_the_router_is_outside_of_that_of_the_handler(
     url: str, stream: str, steps: Steps
 ) -> None:
     app = Router(url, middleware=[steps.around("app")])
@@ -85,7 +85,7 @@ async def test_the_router_s_is_outside_of_the_handler_s(
     app.include(module)
     async with app.running():
         await send(url, stream, 7)
-        await has(steps, 9)
+        await wait_for_steps(steps, 9)
     names = ["app", "module", "first", "second"]
     assert steps == [
         *(f"{name} in" for name in names),
@@ -94,12 +94,12 @@ async def test_the_router_s_is_outside_of_the_handler_s(
     ]
 
 
-async def test_it_is_given_the_message_whatever_the_handler_takes(
+async def test_middleware_gets_the_message_whatever_the_handler_takes(
     url: str, stream: str
 ) -> None:
     seen: list[object] = []
 
-    async def middleware(message: Whole, call: Call[Whole]) -> None:
+    async def middleware(message: AnyMessage, call: Call[AnyMessage]) -> None:
         seen.append(message.payload)
         await call(message)
 
@@ -115,18 +115,18 @@ async def test_it_is_given_the_message_whatever_the_handler_takes(
 
     async with router.running():
         await send(url, stream, 7)
-        await eventually(lambda: two(seen))
+        await eventually(lambda: has_two(seen))
     assert seen == [b"7", b"7"]
 
 
-async def two(seen: list[object]) -> bool:
+async def has_two(seen: list[object]) -> bool:
     return len(seen) == 2
 
 
-async def test_what_it_raises_is_the_handler_s_failure(
+async def test_an_exception_of_middleware_is_a_failure_of_the_handler(
     url: str, stream: str, events: Events, redis: Any, steps: Steps
 ) -> None:
-    async def middleware(message: Whole, call: Call[Whole]) -> None:
+    async def middleware(message: AnyMessage, call: Call[AnyMessage]) -> None:
         await call(message)
         raise ValueError
 
@@ -142,12 +142,12 @@ async def test_what_it_raises_is_the_handler_s_failure(
         assert await pending(redis, stream, "g") == 1
 
 
-async def test_it_sees_what_the_handler_raises_and_may_swallow_it(
+async def test_middleware_may_catch_the_exception_of_the_handler(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     seen: list[str] = []
 
-    async def middleware(message: Whole, call: Call[Whole]) -> None:
+    async def middleware(message: AnyMessage, call: Call[AnyMessage]) -> None:
         try:
             await call(message)
         except ValueError as error:
@@ -161,16 +161,16 @@ async def test_it_sees_what_the_handler_raises_and_may_swallow_it(
 
     async with router.running():
         await send(url, stream, 7)
-        await has(seen, 1)
+        await wait_for_steps(seen, 1)
     assert seen == ["well"]
     assert await pending(redis, stream, "g") == 0
     assert [event for event in events if event.error] == []
 
 
-async def test_one_that_does_not_call_has_handled_the_message(
+async def test_a_message_counts_as_handled_if_middleware_does_not_call_the_handler(
     url: str, stream: str, redis: Any, steps: Steps
 ) -> None:
-    async def even_only(message: Whole, call: Call[Whole]) -> None:
+    async def even_only(message: AnyMessage, call: Call[AnyMessage]) -> None:
         if int(message.payload) % 2 == 0:
             await call(message)
 
@@ -178,17 +178,17 @@ async def test_one_that_does_not_call_has_handled_the_message(
     router.handler(stream, group="g", middleware=[even_only])(steps.handle)
     async with router.running():
         await send(url, stream, 1, 2, 3, 4)
-        await has(steps, 2)
+        await wait_for_steps(steps, 2)
     assert steps == ["2", "4"]
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_around_a_sync_handler_the_handler_has_a_thread(
+async def test_a_sync_handler_runs_in_a_thread_and_its_middleware_does_not(
     url: str, stream: str
 ) -> None:
     threads: list[str] = []
 
-    async def middleware(message: Whole, call: Call[Whole]) -> None:
+    async def middleware(message: AnyMessage, call: Call[AnyMessage]) -> None:
         threads.append(threading.current_thread().name)
         await call(message)
 
@@ -201,5 +201,5 @@ async def test_around_a_sync_handler_the_handler_has_a_thread(
 
     async with router.running():
         await send(url, stream, 7)
-        await has(threads, 2)
+        await wait_for_steps(threads, 2)
     assert threads[0] == threading.main_thread().name != threads[1]

@@ -1,9 +1,9 @@
-"""Everything at once: failing handlers, kills, stops, restarts and takeovers, in order.
+"""All faults together: failing handlers, kills, stops, restarts and claims, in order.
 
-What holds of order when several consumers share a group: in each process the messages
-of a key run one at a time, and those that it was the first to get start in the order of
-the stream. What comes to it after somebody else may come late: another consumer may be
-ahead with the same key by then.
+When several consumers share a group, this holds of order: in each process the messages
+of a key run one at a time, and those that the process was the first to get start in the
+order of the stream. Messages that another consumer had before may come late: another
+consumer may be ahead with the same key by then.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from support.waiting import eventually
 MESSAGES = 20_000
 KEYS = 200
 WORKERS = 4
-MOST = 4
+MAX_ATTEMPTS = 4
 SENDING = 14.0
 LEASE = 2.0
 
 
 def tasks(chance: random.Random) -> list[str]:
-    """What the handlers have to do: 2 % fail, half of those in the end."""
+    """Return the payloads: 2 % of the handlers fail, half of those on all attempts."""
     kinds = ["fail", "fail", "fail 1", "fail 2", *["sleep 0.002"] * 196]
     return chance.choices(kinds, k=MESSAGES)
 
 
 async def send(fleet: Fleet, payloads: list[str], chance: random.Random) -> None:
-    """Send all, at a constant rate, with random keys."""
+    """Send all payloads at a constant rate with random keys."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     async with Producer(fleet.url) as producer:
@@ -54,28 +54,28 @@ async def send(fleet: Fleet, payloads: list[str], chance: random.Random) -> None
 
 
 class Chaos:
-    """Ends a random worker every second, one way or the other, and replaces it."""
+    """Kills or stops a random worker every second, and replaces it."""
 
     def __init__(self, fleet: Fleet, chance: random.Random) -> None:
-        self._worker_pool = fleet
+        self._fleet = fleet
         self._chance = chance
-        self._on_duty: list[WorkerProcess] = []
+        self._workers: list[WorkerProcess] = []
         self._names = 0
 
-    async def begin(self) -> None:
+    async def start_workers(self) -> None:
         """Start the workers."""
         async with asyncio.TaskGroup() as starting:
             for _ in range(WORKERS):
                 starting.create_task(self._start(self._new_name()))
 
-    async def go_on(self) -> None:
-        """Do harm until cancelled."""
+    async def run(self) -> None:
+        """End and replace workers until cancelled."""
         async with asyncio.TaskGroup() as replacing:
             while True:
                 await asyncio.sleep(0.8 + 0.4 * self._chance.random())
-                if self._on_duty:
-                    process = self._chance.choice(self._on_duty)
-                    self._on_duty.remove(process)
+                if self._workers:
+                    process = self._chance.choice(self._workers)
+                    self._workers.remove(process)
                     replacing.create_task(
                         self._replace(process, *self._choices(process))
                     )
@@ -91,7 +91,7 @@ class Chaos:
         await self._start(name)
 
     async def _start(self, name: str) -> None:
-        self._on_duty.append(await self._worker_pool.start(name))
+        self._workers.append(await self._fleet.start(name))
 
     def _new_name(self) -> str:
         self._names += 1
@@ -99,35 +99,35 @@ class Chaos:
 
 
 @pytest.mark.slow
-async def test_under_kills_stops_and_failures_each_message_is_handled_or_given_up(
+async def test_under_kills_stops_and_failures_messages_are_handled_or_dead_lettered(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
     seed = random.randrange(2**32)
-    print("seed", seed)  # noqa: T201 - to be run again
+    print("seed", seed)  # noqa: T201 - to repeat the run
     chance = random.Random(seed)
     payloads = tasks(chance)
-    hopeless = {n for n, payload in enumerate(payloads) if payload == "fail"}
+    always_failing = {n for n, payload in enumerate(payloads) if payload == "fail"}
     async with open_fleet(
         url,
         stream,
         tmp_path,
-        retry={"max_attempts": MOST, "backoff": [0.02, 0.1]},
+        retry={"max_attempts": MAX_ATTEMPTS, "backoff": [0.02, 0.1]},
         claim={"idle": LEASE, "interval": 0.5},
         run={"concurrency": 16, "ordering": "key"},
     ) as fleet:
         chaos = Chaos(fleet, chance)
-        await chaos.begin()
-        harm = asyncio.create_task(chaos.go_on())
+        await chaos.start_workers()
+        ending = asyncio.create_task(chaos.run())
         await send(fleet, payloads, chance)
-        harm.cancel()
-        await asyncio.wait([harm])
+        ending.cancel()
+        await asyncio.wait([ending])
         await eventually(lambda: all_is_done(redis, stream), within=20)
-        # In order now, so that the last journal is whole.
+        # Stopped in order, so that the last journal is complete.
         for process in fleet.processes:
             await process.end(signal.SIGTERM)
         handlings = fleet.handlings()
-        assert set(fleet.ended()) == set(range(MESSAGES)) - hopeless
-        assert await dead(redis, stream) == dict.fromkeys(hopeless, MOST)
+        assert set(fleet.ended()) == set(range(MESSAGES)) - always_failing
+        assert await dead(redis, stream) == dict.fromkeys(always_failing, MAX_ATTEMPTS)
         check_attempts(handlings)
         check_order(handlings)
         check_ownership(handlings)
@@ -140,39 +140,39 @@ async def all_is_done(redis: Any, stream: str) -> bool:
 
 
 async def dead(redis: Any, stream: str) -> dict[int, int]:
-    """The attempts of dead letters by their messages' numbers."""
+    """Return the attempts of dead letters by their messages' numbers."""
     found = {}
     raw = await redis.xrange(f"{stream}.dead")
     for _, fields in raw:
-        letter = dead_letter.read([word for pair in fields.items() for word in pair])
-        assert letter is not None
-        found[int(fields[b"msg"].split()[0])] = letter[1].attempts
+        decoded = dead_letter.read([word for pair in fields.items() for word in pair])
+        assert decoded is not None
+        found[int(fields[b"msg"].split()[0])] = decoded[1].attempts
     assert len(found) == len(raw)
     return found
 
 
 def check_attempts(handlings: list[Handling]) -> None:
-    """Each start of a message's handler counts more than the one before.
+    """Check that the attempts of a message increase from start to start.
 
-    At this pace a start is sent to the server and not waited for. So it may be
-    forgotten, but only if the process was killed right after it.
+    At this rate a start is sent to the server without waiting for the reply. So it may
+    be forgotten, but only if the process was killed right after it.
     """
     for calls in grouped(handlings, lambda each: each.start.number):
         attempts = [each.start.attempt for each in calls]
         for one, next_ in pairwise(calls):
             more = next_.start.attempt - one.start.attempt
-            assert more > 0 or (more == 0 and is_killed_right_after(one)), attempts
-        assert attempts[-1] <= MOST
+            assert more > 0 or (more == 0 and was_killed_right_after(one)), attempts
+        assert attempts[-1] <= MAX_ATTEMPTS
 
 
-def is_killed_right_after(handling: Handling) -> bool:
-    """Whether its process was killed within a few round trips of its start."""
+def was_killed_right_after(handling: Handling) -> bool:
+    """Return whether its process was killed within a few round trips of its start."""
     process = handling.process
     return process.was_killed and process.ended_at - handling.start.at < 0.5
 
 
 def check_order(handlings: list[Handling]) -> None:
-    """In each process, each key's messages run one at a time, and new ones in order."""
+    """Check that a process runs a key's messages one at a time, new ones in order."""
     for of_process in grouped(handlings, lambda each: each.process):
         process = of_process[0].process
         taken = {id_ for line in process.lines("taken") for id_ in line.facts}
@@ -184,10 +184,11 @@ def check_order(handlings: list[Handling]) -> None:
 
 
 def check_ownership(handlings: list[Handling]) -> None:
-    """No message is handled by one process while another one has it."""
+    """Check that no message is handled by one process while another one has it."""
     for calls in grouped(handlings, lambda each: each.start.number):
         for one, next_ in pairwise(calls):
-            # What stood still for a whole lease has lost it, and is told so.
+            # A process that paused for a whole lease has lost it, and has reported
+            # that.
             assert one.until <= next_.start.at or has_lost_leases(one.process)
 
 
@@ -196,7 +197,7 @@ def has_lost_leases(process: WorkerProcess) -> bool:
 
 
 def check_repetitions(handlings: list[Handling]) -> None:
-    """What was handled is handled again only if the process was killed right after."""
+    """Check that messages are handled again only if their process was killed then."""
     for calls in grouped(handlings, lambda each: each.start.number):
         done = [each for each in calls if each.outcome == "end"]
         for each in done[:-1]:
@@ -206,8 +207,8 @@ def check_repetitions(handlings: list[Handling]) -> None:
 def grouped(
     handlings: list[Handling], by: Callable[[Handling], Hashable]
 ) -> Iterable[list[Handling]]:
-    """Part them, each part in the order of time."""
-    parts = defaultdict(list)
+    """Group handlings; each group is in the order of time."""
+    groups = defaultdict(list)
     for handling in handlings:
-        parts[by(handling)].append(handling)
-    return parts.values()
+        groups[by(handling)].append(handling)
+    return groups.values()

@@ -1,4 +1,4 @@
-"""Two consumers of one name in one group: a mistake that loses nothing, and is told."""
+"""Two consumers with one name in a group: nothing is lost, and it is reported."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from support.waiting import eventually, numbers, pending, read, send
 
 
 @pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
-async def test_two_consumers_of_one_name_lose_nothing_and_are_warned_of(
+async def test_two_consumers_with_one_name_lose_nothing_and_are_reported(
     url: str, stream: str, redis: Any, mode: Any, events: Events
 ) -> None:
-    """W20: each takes what the other has pending for its own when it opens."""
+    """W20: when it opens, each takes the other's pending entries for its own."""
     await send(url, stream, *range(20))
     same: dict[str, Any] = {"url": url, "group": "g", "name": "me", "mode": mode}
     async with Consumer(stream, **same, on_event=events) as one:
         seen = numbers(await read(one, 3))
         assert not events.named("name_in_use")
         async with Consumer(stream, **same, on_event=events) as two:
-            await eventually(lambda: told(events, "name_in_use"))
+            await eventually(lambda: reported(events, "name_in_use"))
             for consumer in (one, two):
                 while (message := await consumer.next(timeout=0.2)) is not None:
                     seen.append(int(message.payload))
     assert set(seen) == set(range(20))
-    # What the first had in hand when the second came, and no more, comes twice.
+    # Only messages that the first one held when the second one opened come twice.
     assert len(seen) <= 40
     assert await pending(redis, stream, "g") == 0
     [event] = events.named("name_in_use")
     assert event.facts["consumer"] == "'me'"
 
 
-async def told(events: Events, name: str) -> bool:
+async def reported(events: Events, name: str) -> bool:
     return bool(events.named(name))
 
 
-async def test_a_restart_under_the_same_name_is_not_warned_of(
+async def test_a_restart_with_the_same_name_is_not_reported(
     url: str, stream: str, events: Events
 ) -> None:
     for _ in range(3):

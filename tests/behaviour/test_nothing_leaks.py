@@ -1,7 +1,7 @@
-"""I11: what passes through is in no log, repr, event or exception of Penstock's.
+"""I11: the content of messages is in no log, repr, event or exception of Penstock.
 
-Canaries lie in payloads, keys, headers and handlers' exceptions, with what would end a
-line or paint it. Passwords are the matter of tests/connection/test_secrets.py.
+Payloads, keys, headers and handlers' exceptions contain canaries, with characters that
+would end a line or color it. tests/connection/test_secrets.py tests passwords.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ CANARY = "canary\r\n\x1b[31m\x00\u202e"
 HOSTILE = CANARY.encode()
 
 
-class Boom(Exception):  # noqa: N818 - what handlers say
-    """A handler's, which quotes what it was given."""
+class Boom(Exception):  # noqa: N818 - raised by handlers
+    """The exception of a handler, which quotes the message."""
 
 
-class Told:
-    """What has been told, of all kinds."""
+class Output:
+    """Everything that was put out: reprs, exceptions, events and logs."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self.texts: list[str] = []
@@ -56,12 +56,12 @@ class Told:
         self.events.append(event)
         log_event(event)
 
-    def repr_of(self, *things: object) -> None:
+    def add_reprs(self, *things: object) -> None:
         self.texts += [repr(thing) for thing in things]
         self.texts += [str(thing) for thing in things]
 
-    def raised(self, error: BaseException) -> None:
-        """Take an exception of ours: all that it and those behind it can tell."""
+    def add_exception(self, error: BaseException) -> None:
+        """Add an exception of Penstock, with its causes."""
         assert isinstance(error, PenstockError)
         self.texts += [str(error), repr(error)]
         self.texts.append("".join(traceback.format_exception(error)))
@@ -76,34 +76,34 @@ class Told:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[Told]:
-    """In the end nothing that was told has a canary."""
+def output(caplog: pytest.LogCaptureFixture) -> Iterator[Output]:
+    """Provide the output; in the end, check that it contains no canary."""
     for name in ("penstock", "redis", "asyncio", ""):
         caplog.set_level(logging.DEBUG, name or None)
-    told = Told(caplog)
-    yield told
-    found = told.all()
+    output = Output(caplog)
+    yield output
+    found = output.all()
     assert found
     assert not [text for text in found if "canary" in text.lower()]
     assert not [text for text in found if "\x1b" in text or "\x00" in text]
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-async def test_of_messages_and_what_handles_them(
-    url: str, stream: str, redis: Any, told: Told, *, in_thread: bool
+async def test_messages_and_their_handlers_do_not_leak(
+    url: str, stream: str, redis: Any, output: Output, *, in_thread: bool
 ) -> None:
-    async with Producer(url, on_event=told.hook) as producer:
+    async with Producer(url, on_event=output.hook) as producer:
         receipt = await producer.send(
             stream, HOSTILE, key=CANARY, headers={"h": CANARY}
         )
         outgoing = Outgoing(HOSTILE, key=CANARY, headers={"h": CANARY})
         outcomes = producer.send_many(stream, [outgoing])
         outlet = producer.to(stream)
-        told.repr_of(producer, receipt, outcomes, outlet, outgoing)
+        output.add_reprs(producer, receipt, outcomes, outlet, outgoing)
         await outcomes
 
     def fail(message: Message[bytes]) -> None:
-        told.repr_of(message, message.headers, consumer, consumer.statistics())
+        output.add_reprs(message, message.headers, consumer, consumer.statistics())
         raise Boom(message.payload.decode()) from ValueError(message.key)
 
     async def fail_here(message: Message[bytes]) -> None:
@@ -114,25 +114,25 @@ async def test_of_messages_and_what_handles_them(
         url=url,
         group="g",
         retry=Retry(max_attempts=2, backoff=[0.01]),
-        on_event=told.hook,
+        on_event=output.hook,
     )
     async with running(consumer, fail if in_thread else fail_here):
-        await eventually(lambda: _buried(redis, stream, 2))
-    assert any(isinstance(event.error, Boom) for event in told.events)
-    async with Admin(url, on_event=told.hook) as operator:
-        letters = await operator.dead.list(stream)
+        await eventually(lambda: _has_dead_letters(redis, stream, 2))
+    assert any(isinstance(event.error, Boom) for event in output.events)
+    async with Admin(url, on_event=output.hook) as operator:
+        dead_letters = await operator.dead.list(stream)
         state = await operator.group_state(stream, "g")
-        told.repr_of(operator, letters, state, operator.dead)
-    # By design: it lies beside the message.
-    assert "canary" in letters[0].reason
-    assert "canary" in letters[0].traceback
+        output.add_reprs(operator, dead_letters, state, operator.dead)
+    # By design: the reason is stored beside the message.
+    assert "canary" in dead_letters[0].reason
+    assert "canary" in dead_letters[0].traceback
     async with replay(stream, url=url, payload=Fields) as messages:
-        told.repr_of(messages)
+        output.add_reprs(messages)
         async for message in messages:
-            told.repr_of(message, message.payload)
+            output.add_reprs(message, message.payload)
 
 
-async def _buried(redis: Any, stream: str, count: int) -> bool:
+async def _has_dead_letters(redis: Any, stream: str, count: int) -> bool:
     return bool(await redis.xlen(f"{stream}.dead") == count)
 
 
@@ -154,11 +154,11 @@ class Quoting:
 
 @pytest.mark.parametrize("how", [{"payload": Order}, {"codec": Quoting()}])
 @pytest.mark.parametrize("body", [HOSTILE, b'{"id":"%b"}' % b"canary", b'{"canary'])
-async def test_of_what_cannot_be_decoded(
-    url: str, stream: str, redis: Any, told: Told, *, how: Any, body: bytes
+async def test_messages_that_cannot_be_decoded_do_not_leak(
+    url: str, stream: str, redis: Any, output: Output, *, how: Any, body: bytes
 ) -> None:
     await redis.xadd(stream, {"msg": body, CANARY: CANARY, "key": CANARY})
-    given: Any = {"url": url, "on_event": told.hook, **how}
+    given: Any = {"url": url, "on_event": output.hook, **how}
     async with Consumer(stream, mode=REALTIME, start=EARLIEST, **given) as consumer:
         with suppress(TimeoutError):
             async with asyncio.timeout(0.1):
@@ -167,7 +167,7 @@ async def test_of_what_cannot_be_decoded(
         async for message in messages:
             with pytest.raises(DecodeError) as undecodable:
                 _ = message.payload
-            told.raised(undecodable.value)
+            output.add_exception(undecodable.value)
     async with Consumer(stream, group="g", **given) as consumer:
         assert await consumer.next(timeout=0.05) is None
     with pytest.raises(GaveUp) as stopped:
@@ -175,23 +175,25 @@ async def test_of_what_cannot_be_decoded(
             stream, group="h", dead_letters="stop", **given
         ) as consumer:
             await consumer.next()
-    told.raised(stopped.value)
-    assert [event for event in told.events if event.name == "gave_up"]
+    output.add_exception(stopped.value)
+    assert [event for event in output.events if event.name == "gave_up"]
 
 
-async def test_of_what_cannot_be_encoded(url: str, stream: str, told: Told) -> None:
-    async with Producer(url, codec=Quoting(), on_event=told.hook) as producer:
+async def test_messages_that_cannot_be_encoded_do_not_leak(
+    url: str, stream: str, output: Output
+) -> None:
+    async with Producer(url, codec=Quoting(), on_event=output.hook) as producer:
         with pytest.raises(PenstockError) as caught:
             await producer.send(stream, CANARY)
-        told.texts.append(str(caught.value))
+        output.texts.append(str(caught.value))
         [outcome] = await producer.send_many(stream, [CANARY])
         assert isinstance(outcome, PenstockError)
-        told.texts.append(str(outcome))
+        output.texts.append(str(outcome))
 
 
 @pytest.mark.parametrize("refused", ["a string", "a command", "an id"])
-async def test_of_what_a_server_refuses(
-    url: str, stream: str, redis: Any, told: Told, refused: str
+async def test_commands_that_the_server_refuses_do_not_leak(
+    url: str, stream: str, redis: Any, output: Output, refused: str
 ) -> None:
     given: dict[str, Any] = {"key": CANARY, "headers": {"h": CANARY}}
     if refused == "a string":
@@ -200,16 +202,16 @@ async def test_of_what_a_server_refuses(
         await redis.xadd(
             stream, {"msg": "x"}, id="18446744073709551615-18446744073709551615"
         )
-    async with Producer(url, on_event=told.hook) as producer:
+    async with Producer(url, on_event=output.hook) as producer:
         if refused != "a command":
             with pytest.raises(PenstockError) as caught:
                 await producer.send(stream, HOSTILE, **given)
-            told.raised(caught.value)
+            output.add_exception(caught.value)
     if refused != "a command":
         return
     await redis.xadd(stream, {"msg": HOSTILE})
     await redis.set(f"{stream}.text", "x")
-    async with Consumer(stream, url=url, group="g", on_event=told.hook) as consumer:
+    async with Consumer(stream, url=url, group="g", on_event=output.hook) as consumer:
         message = await consumer.next()
         for effect in (
             ("NONSENSE", f"{stream}.n", CANARY),
@@ -218,13 +220,13 @@ async def test_of_what_a_server_refuses(
             with pytest.raises(PenstockError) as caught:
                 async with message.transaction() as tx:
                     tx.command(*effect, keys=[f"{stream}.text"])
-                    told.repr_of(tx)
-            told.raised(caught.value)
+                    output.add_reprs(tx)
+            output.add_exception(caught.value)
 
 
 @pytest.mark.parametrize("where", ["stream", "group", "name"])
-async def test_names_with_control_characters_end_no_line(
-    url: str, stream: str, redis: Any, told: Told, where: str
+async def test_names_with_control_characters_do_not_break_lines(
+    url: str, stream: str, redis: Any, output: Output, where: str
 ) -> None:
     hostile = f"{stream}\r\nCRITICAL \x1b[31m\x00"
     names: dict[str, Any] = {
@@ -235,23 +237,23 @@ async def test_names_with_control_characters_end_no_line(
     }
     key = names.pop("stream")
     await redis.xadd(key, {"msg": "not json"})
-    consumer = Consumer(key, url=url, payload=Order, on_event=told.hook, **names)
+    consumer = Consumer(key, url=url, payload=Order, on_event=output.hook, **names)
     async with consumer:
-        told.repr_of(consumer, *consumer.shards)
+        output.add_reprs(consumer, *consumer.shards)
         assert await consumer.next(timeout=0.05) is None
         await redis.execute_command("XGROUP", "DESTROY", key, names["group"])
-        await eventually(lambda: _recreated(told))
+        await eventually(lambda: _recreated(output))
     for call in (
         admin.group_state(key, f"{names['group']}\n", url=url),
         admin.reset_group(f"{key}\n", "g", EARLIEST, url=url),
     ):
         with pytest.raises(PenstockError) as caught:
             await call
-        told.raised(caught.value)
-    assert any(event.name == "gave_up" for event in told.events)
-    lines = [text for text in told.all() if "CRITICAL \x1b" in text]
+        output.add_exception(caught.value)
+    assert any(event.name == "gave_up" for event in output.events)
+    lines = [text for text in output.all() if "CRITICAL \x1b" in text]
     assert not lines
 
 
-async def _recreated(told: Told) -> bool:
-    return any(event.name == "group_recreated" for event in told.events)
+async def _recreated(output: Output) -> bool:
+    return any(event.name == "group_recreated" for event in output.events)

@@ -30,7 +30,7 @@ KEYS = 7
 async def test_both_sides_recover_and_each_key_s_order_is_kept(
     url: str, stream: str, redis: Any, events: Events, mode: Mode
 ) -> None:
-    """What has a receipt is handled, in the order sent; nothing is sent twice."""
+    """Messages with a receipt are handled in the order sent; nothing is sent twice."""
     handled: dict[str, list[int]] = defaultdict(list)
 
     async def handle(message: Message[bytes]) -> None:
@@ -49,9 +49,11 @@ async def test_both_sides_recover_and_each_key_s_order_is_kept(
             run = asyncio.create_task(
                 consumer.run(handle, concurrency=4, ordering="key")
             )
-            confirmed, unknown, healed_at = await send_all_the_time(between, stream)
-            first_after = await eventually(lambda: all_in(handled, confirmed))
-            assert time.monotonic() - healed_at < 5, first_after
+            confirmed, unknown, recovered_at = await send_throughout_an_outage(
+                between, stream
+            )
+            first_after = await eventually(lambda: all_handled(handled, confirmed))
+            assert time.monotonic() - recovered_at < 5, first_after
             await consumer.commit()
             await consumer.aclose()
             await run
@@ -63,7 +65,7 @@ async def test_both_sides_recover_and_each_key_s_order_is_kept(
     assert len(confirmed) > 300
     for key, numbers in stored.items():
         assert numbers == sorted(numbers)
-        # What was in flight may have come again, behind nothing newer than itself.
+        # Messages in flight may have been redelivered, but not after newer ones.
         first_times = list(dict.fromkeys(handled[key]))
         assert first_times == numbers
     assert await pending(redis, stream, "g") == 0
@@ -71,7 +73,7 @@ async def test_both_sides_recover_and_each_key_s_order_is_kept(
     assert len(events) < 30
 
 
-async def send_all_the_time(
+async def send_throughout_an_outage(
     between: Proxy, stream: str
 ) -> tuple[list[int], list[int], float]:
     """Send while the server is cut off for three seconds, and before and after.
@@ -94,7 +96,7 @@ async def send_all_the_time(
         await between.stop()
         await send(producer, 3)
         await between.start()
-        healed_at = time.monotonic()
+        recovered_at = time.monotonic()
         await send(producer, 0.5)
         await producer.flush()
     confirmed: list[int] = []
@@ -103,12 +105,12 @@ async def send_all_the_time(
         error = future.exception()
         assert error is None or isinstance(error, SendUnknown)
         (unknown if error else confirmed).append(number)
-    # What was only queued was sent afterwards.
+    # Messages that were only queued were sent afterwards.
     assert len(unknown) < 50
-    return confirmed, unknown, healed_at
+    return confirmed, unknown, recovered_at
 
 
-async def all_in(handled: dict[str, list[int]], wanted: list[int]) -> bool:
+async def all_handled(handled: dict[str, list[int]], wanted: list[int]) -> bool:
     return set(wanted) <= {n for numbers in handled.values() for n in numbers}
 
 

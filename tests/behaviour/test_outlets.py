@@ -1,4 +1,4 @@
-"""What an outlet, `producer.to(...)`, promises."""
+"""Outlets, `producer.to(...)`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_an_outlet_sends_to_its_stream_in_all_ways(
     ]
 
 
-async def test_an_outlet_may_have_a_codec_of_its_own(
+async def test_an_outlet_may_have_its_own_codec(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -68,7 +68,7 @@ async def test_an_outlet_takes_the_key_from_the_payload(
     assert keys == [b"ada", b"chosen"]
 
 
-async def test_a_key_that_can_t_be_had_fails_its_message_only(
+async def test_a_key_function_that_raises_fails_its_message_only(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -113,7 +113,7 @@ async def test_an_outlet_outlives_closing(url: str, stream: str, redis: Any) -> 
         ("orders", {"payload": 5}),
     ],
 )
-def test_an_outlet_that_makes_no_sense_is_refused(
+def test_an_outlet_with_invalid_arguments_is_refused(
     stream: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigurationError):

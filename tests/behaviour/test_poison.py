@@ -1,6 +1,6 @@
-"""What kills the process that handles it goes to the dead letters, by itself.
+"""Poison messages: one that kills its process is dead-lettered, and no other one.
 
-All by real processes that are killed for real.
+The tests run real processes, which are really killed.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from support.proxy import proxy
 from support.server import server
 from support.waiting import deliveries, eventually, numbers, pending, read, send
 
-MOST = 3
-RETRY = {"max_attempts": MOST, "backoff": [0.05]}
+MAX_ATTEMPTS = 3
+RETRY = {"max_attempts": MAX_ATTEMPTS, "backoff": [0.05]}
 
 
 async def dead_letters(redis: Any, stream: str) -> dict[int, dead_letter.Origin]:
-    """The origins of a stream's dead letters, by their messages' numbers."""
+    """Return the origins of a stream's dead letters by their messages' numbers."""
     found = {}
     raw = await redis.xrange(f"{stream}.dead")
     for _, fields in raw:
         flat = [word for pair in fields.items() for word in pair]
-        letter = dead_letter.read(flat)
-        assert letter is not None
-        found[int(fields[b"msg"].split()[0])] = letter[1]
+        decoded = dead_letter.read(flat)
+        assert decoded is not None
+        found[int(fields[b"msg"].split()[0])] = decoded[1]
     assert len(found) == len(raw), "a message has two dead letters"
     return found
 
 
 async def all_is_done(redis: Any, stream: str, fleet: Fleet, count: int) -> bool:
-    """Whether so many were handled or are dead letters, and nothing is pending."""
+    """Return whether so many were handled or dead-lettered, and none is pending."""
     dead = await redis.xlen(f"{stream}.dead")
     done = set(fleet.ended())
     return len(done) + dead >= count and not await pending(redis, stream, "g")
 
 
-# -- the one that kills ----------------------------------------------------------------
+# -- messages that kill their process --------------------------------------------------
 
 
 @pytest.mark.parametrize("ordering", ["none", "key"])
 @pytest.mark.parametrize(
     ("workers", "concurrency"), [(1, 1), (1, 8), (2, 8)], ids=["1x1", "1x8", "2x8"]
 )
-async def test_what_kills_its_process_is_started_max_attempts_times_and_buried(
+async def test_a_message_that_kills_its_process_is_dead_lettered_after_max_attempts(
     *,
     url: str,
     stream: str,
@@ -62,32 +62,32 @@ async def test_what_kills_its_process_is_started_max_attempts_times_and_buried(
     concurrency: int,
     ordering: str,
 ) -> None:
-    """And nothing beside it is, however near it lay and however often it came back."""
+    """No other message is, however near it was and however often it was redelivered."""
     payloads = ["sleep 0.03"] * 60
     payloads[5] = "kill"
     run = {"concurrency": concurrency, "ordering": ordering}
     async with open_fleet(url, stream, tmp_path, retry=RETRY, run=run) as fleet:
         await fleet.send(*payloads, keys=6)
         async with asyncio.TaskGroup() as supervisors:
-            kept = [
+            supervising = [
                 supervisors.create_task(fleet.supervise(f"w{number}"))
                 for number in range(workers)
             ]
             await eventually(lambda: all_is_done(redis, stream, fleet, 60), within=50)
             dead = await dead_letters(redis, stream)
-            for task in kept:
+            for task in supervising:
                 task.cancel()
         assert fleet.attempts()[5] == [1, 2, 3]
         assert set(fleet.ended()) == set(range(60)) - {5}
     assert set(dead) == {5}
-    assert dead[5].attempts == MOST
+    assert dead[5].attempts == MAX_ATTEMPTS
     assert "process ended" in dead[5].reason
 
 
-async def test_where_each_write_goes_to_disk_no_start_is_forgotten(
+async def test_no_start_is_forgotten_if_each_write_is_synced_to_disk(
     stream: str, tmp_path: Path
 ) -> None:
-    """The server is slow then, and would not have read what was sent before the end."""
+    """The server is slow then, and would not have read commands sent before the end."""
     async with server(
         tmp_path, "--appendonly", "yes", "--appendfsync", "always"
     ) as own:
@@ -102,29 +102,29 @@ async def test_where_each_write_goes_to_disk_no_start_is_forgotten(
             assert await counted(redis, stream, [2] * 40)
 
 
-# -- what an attempt is ----------------------------------------------------------------
+# -- what counts as an attempt ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("heir", ["same", "other"])
-async def test_what_only_waited_behind_a_killed_handler_was_not_attempted(
-    url: str, stream: str, redis: Any, tmp_path: Path, heir: str
+@pytest.mark.parametrize("successor", ["same", "other"])
+async def test_entries_that_waited_behind_a_killed_handler_were_not_attempted(
+    url: str, stream: str, redis: Any, tmp_path: Path, successor: str
 ) -> None:
-    """Whoever gets it: a restart under the same name, or another after the lease."""
+    """Whether a restart with the same name gets them, or another after the lease."""
     async with open_fleet(url, stream, tmp_path, run={"concurrency": 2}) as fleet:
         await fleet.send("hang 1", "hang 1", *["ok"] * 6)
         process = await fleet.start("same")
         await eventually(lambda: counted(redis, stream, [2, 2, 1, 1, 1, 1, 1, 1]))
-        # Counted first, and started then.
+        # They are counted first and started then.
         await eventually(lambda: have_started(fleet, 2))
         await process.end(signal.SIGKILL)
-        await fleet.start(heir)
+        await fleet.start(successor)
         await eventually(lambda: all_is_done(redis, stream, fleet, 8))
         tried = fleet.attempts()
     assert tried == {0: [1, 2], 1: [1, 2], **{number: [1] for number in range(2, 8)}}
 
 
 async def counted(redis: Any, stream: str, counts: list[int]) -> bool:
-    """Whether the server's delivery counts are these, in the order of the stream."""
+    """Return whether the server has these delivery counts, in the stream's order."""
     return list((await deliveries(redis, stream, "g")).values()) == counts
 
 
@@ -147,10 +147,10 @@ async def has_failed(fleet: Fleet, times: int) -> bool:
     return len(fleet.lines("fail")) >= times
 
 
-async def test_attempts_go_on_where_a_killed_process_left_off_up_to_the_last(
+async def test_attempts_continue_where_a_killed_process_left_off_up_to_the_last(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
-    """Killed before each next attempt; the letter then says what the handler raised."""
+    """It is killed before each next attempt; the dead letter names the exception."""
     retry = {"max_attempts": 3, "backoff": [60]}
     async with open_fleet(url, stream, tmp_path, retry=retry) as fleet:
         await fleet.send("fail")
@@ -168,7 +168,7 @@ async def test_attempts_go_on_where_a_killed_process_left_off_up_to_the_last(
 async def test_reconnects_during_a_slow_handler_count_no_attempts(
     url: str, stream: str, redis: Any
 ) -> None:
-    # Few, so that there is room and the reader notices what becomes of its connection.
+    # Few entries, so that the reader has a read budget and notices lost connections.
     await send(url, stream, *range(3))
     seen: list[Message[bytes]] = []
     go = asyncio.Event()
@@ -184,8 +184,8 @@ async def test_reconnects_during_a_slow_handler_count_no_attempts(
             session = consumer._session
             assert session is not None
             before = [session._connection._connection, *session.readers.connections]
-            for wire in before:
-                await redis.client_kill_filter(_id=wire.client_id)
+            for connection in before:
+                await redis.client_kill_filter(_id=connection.client_id)
             await eventually(lambda: are_new(consumer, before))
         assert await counted(redis, stream, [2, 1, 1])
         go.set()
@@ -199,15 +199,17 @@ async def test_reconnects_during_a_slow_handler_count_no_attempts(
 async def are_new(consumer: Consumer[bytes], before: list[Any]) -> bool:
     session = consumer._session
     assert session is not None
-    wires = [session._connection._connection, *session.readers.connections]
-    return not any(wire in before or wire.lost for wire in wires)
+    connections = [session._connection._connection, *session.readers.connections]
+    return not any(
+        connection in before or connection.lost for connection in connections
+    )
 
 
 async def are_pending(redis: Any, stream: str, count: int) -> bool:
     return await pending(redis, stream, "g") == count
 
 
-async def test_an_attempt_during_an_outage_is_counted_when_that_is_over(
+async def test_an_attempt_during_an_outage_is_counted_when_the_outage_is_over(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 0)
@@ -225,7 +227,7 @@ async def test_an_attempt_during_an_outage_is_counted_when_that_is_over(
         Consumer(stream, url=between.url, group="g", retry=retry) as consumer,
     ):
         run = asyncio.create_task(consumer.run(handle))
-        await eventually(lambda: are(attempts, [1, 2]))
+        await eventually(lambda: attempts_are(attempts, [1, 2]))
         assert await counted(redis, stream, [2])
         await between.start()
         await eventually(lambda: counted(redis, stream, [3]))
@@ -233,15 +235,15 @@ async def test_an_attempt_during_an_outage_is_counted_when_that_is_over(
         await run
 
 
-async def are(attempts: list[int], expected: list[int]) -> bool:
+async def attempts_are(attempts: list[int], expected: list[int]) -> bool:
     return attempts == expected
 
 
 @pytest.mark.parametrize("reads", [0, 1])
-async def test_what_came_in_a_reply_that_was_lost_was_not_attempted(
+async def test_entries_of_a_lost_reply_were_not_attempted(
     url: str, stream: str, reads: int
 ) -> None:
-    """Be it the first reply of all, or a later one."""
+    """The lost reply is the first one or a later one."""
     async with proxy(url) as between:
         between.cut_on = b"XREADGROUP"
         async with Consumer(stream, url=between.url, group="g") as consumer:
@@ -256,13 +258,13 @@ async def test_what_came_in_a_reply_that_was_lost_was_not_attempted(
     assert [message.attempt for message in messages] == [1, 1]
 
 
-async def test_cancelling_a_call_that_has_its_attempt_counted_takes_nothing(
+async def test_cancelling_a_call_while_its_attempt_is_counted_takes_no_message(
     url: str, stream: str
 ) -> None:
     await send(url, stream, *range(40))
     async with Consumer(stream, url=url, group="g", name="me") as consumer:
         await consumer.next(timeout=5)
-    # What was given back is counted before it is handed out.
+    # Released entries are counted before they are handed out.
     async with Consumer(stream, url=url, group="g", name="me") as consumer:
         got = numbers(await read(consumer, 1))
         for turns in range(39):
@@ -279,22 +281,23 @@ async def test_cancelling_a_call_that_has_its_attempt_counted_takes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("most", "how"), [(2, "kill"), (2, "exit"), (3, "kill"), (5, "kill"), (5, "exit")]
+    ("max_attempts", "how"),
+    [(2, "kill"), (2, "exit"), (3, "kill"), (5, "kill"), (5, "exit")],
 )
-async def test_ten_that_kill_among_two_hundred_take_no_other_one_with_them(
+async def test_of_two_hundred_messages_only_the_ten_poison_messages_are_dead_lettered(
     *,
     url: str,
     stream: str,
     redis: Any,
     tmp_path: Path,
-    most: int,
+    max_attempts: int,
     how: str,
 ) -> None:
     payloads = ["sleep 0.01"] * 200
     poison = set(range(0, 200, 20))
     for number in poison:
         payloads[number] = how
-    retry = {"max_attempts": most, "backoff": [0.05]}
+    retry = {"max_attempts": max_attempts, "backoff": [0.05]}
     run = {"concurrency": 8}
     async with open_fleet(url, stream, tmp_path, retry=retry, run=run) as fleet:
         await fleet.send(*payloads)
@@ -305,14 +308,14 @@ async def test_ten_that_kill_among_two_hundred_take_no_other_one_with_them(
         tried = fleet.attempts()
         assert set(fleet.ended()) == set(range(200)) - poison
     assert set(dead) == poison
-    assert {letter.attempts for letter in dead.values()} == {most}
+    assert {decoded.attempts for decoded in dead.values()} == {max_attempts}
     for number in poison if how == "kill" else ():
-        # A start may be cut short by another one's end of the process; those that an
-        # exit has interrupted are not counted.
-        assert len(tried.get(number, [])) <= most
+        # A start may be interrupted because another message ends the process; starts
+        # that an exit has interrupted are not counted.
+        assert len(tried.get(number, [])) <= max_attempts
 
 
-async def test_killed_handlers_are_redone_by_two_idle_heirs_all_at_once(
+async def test_messages_of_killed_handlers_are_redone_by_two_idle_consumers_all_at_once(
     url: str, stream: str, tmp_path: Path
 ) -> None:
     lease = 1.5
@@ -331,7 +334,7 @@ async def test_killed_handlers_are_redone_by_two_idle_heirs_all_at_once(
         assert fleet.attempts() == {number: [1, 2] for number in range(20)}
 
 
-async def test_killed_handlers_are_redone_in_order_by_key(
+async def test_messages_of_killed_handlers_are_redone_in_order_by_key(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
     run = {"concurrency": 8, "ordering": "key"}
@@ -354,10 +357,10 @@ async def test_killed_handlers_are_redone_in_order_by_key(
         assert of_key == [key, key + 8, key + 16]
 
 
-async def test_a_handler_that_closing_has_interrupted_was_not_attempted(
+async def test_an_attempt_that_closing_has_interrupted_does_not_count(
     url: str, stream: str, tmp_path: Path, redis: Any
 ) -> None:
-    """Deployments must not use up the attempts of what takes long."""
+    """Deployments must not use up the attempts of slow messages."""
     async with open_fleet(
         url, stream, tmp_path, retry={"max_attempts": 2}, close_timeout=0.2
     ) as fleet:
@@ -372,7 +375,7 @@ async def test_a_handler_that_closing_has_interrupted_was_not_attempted(
     assert await counted(redis, stream, [0])
 
 
-async def test_what_a_handler_raised_to_end_its_process_counts_for_that_one_alone(
+async def test_an_exit_that_a_handler_raises_counts_as_an_attempt_of_its_message_only(
     url: str, stream: str, tmp_path: Path, redis: Any
 ) -> None:
     async with open_fleet(url, stream, tmp_path, run={"concurrency": 4}) as fleet:
@@ -386,7 +389,7 @@ async def test_what_a_handler_raised_to_end_its_process_counts_for_that_one_alon
 
 
 async def are_counted(redis: Any, stream: str, number: int) -> bool:
-    """Whether the server counts one start each of so many pending messages."""
+    """Return whether the server counts one start each of so many pending messages."""
     counts = list((await deliveries(redis, stream, "g")).values())
     return counts.count(2) == number
 

@@ -1,4 +1,4 @@
-"""The commit policies besides PROCESSED and ROLLING, and RESUMABLE."""
+"""The commit policies except for PROCESSED and ROLLING, and the mode RESUMABLE."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_disabled_sends_acks_only_when_asked(
         assert await pending(redis, stream, "g") == 4
 
 
-async def test_disabled_sends_what_was_acked_on_closing(
+async def test_disabled_sends_acks_on_closing(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(4))
@@ -61,7 +61,7 @@ async def test_disabled_sends_what_was_acked_on_closing(
     assert await pending(redis, stream, "g") == 1
 
 
-async def test_disabled_goes_on_reading_however_many_acks_wait(
+async def test_disabled_continues_reading_however_many_acks_wait(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(3000))
@@ -82,10 +82,10 @@ async def test_disabled_goes_on_reading_however_many_acks_wait(
 # -- DELAYED ---------------------------------------------------------------------------
 
 
-async def test_delayed_acknowledges_by_time_processed_or_not(
+async def test_delayed_acknowledges_after_its_delay_whether_processed_or_not(
     url: str, stream: str, redis: Any
 ) -> None:
-    """The opposite of PROCESSED: the handler is still at it."""
+    """The opposite of PROCESSED: the handler is still running."""
     await send(url, stream, 1)
     commit = Commit(interval=0, delay=0.15)
     done = asyncio.Event()
@@ -136,7 +136,7 @@ async def none_pending(redis: Any, stream: str) -> bool:
     return await pending(redis, stream, "g") == 0
 
 
-async def test_delayed_keeps_what_is_younger_when_it_is_left_by_an_exception(
+async def test_delayed_does_not_acknowledge_younger_messages_when_left_by_an_exception(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(3))
@@ -149,7 +149,7 @@ async def test_delayed_keeps_what_is_younger_when_it_is_left_by_an_exception(
     assert await pending(redis, stream, "g") == 3
 
 
-async def test_delayed_acknowledges_all_that_was_handed_out_when_left_cleanly(
+async def test_delayed_acknowledges_all_messages_handed_out_when_left_cleanly(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(5))
@@ -177,13 +177,13 @@ async def test_immediate_is_acknowledged_on_delivery(
     ) as consumer:
         assert numbers(await read(consumer, 2)) == [0, 1]
         assert await pending(redis, stream, "g") == 0
-    # What was queued is gone with it, and that is said.
+    # Queued messages were acknowledged too and are lost, which is reported.
     [event] = events.named("dropped")
     assert event.facts["messages"] == 3
 
 
 @pytest.mark.parametrize("policy", [DELAYED, IMMEDIATE])
-async def test_a_policy_that_acks_by_itself_refuses_to_be_told(
+async def test_a_policy_that_acks_by_itself_refuses_calls_of_ack(
     url: str, stream: str, policy: AutoCommit
 ) -> None:
     await send(url, stream, 1)
@@ -199,7 +199,7 @@ async def test_a_policy_that_acks_by_itself_refuses_to_be_told(
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
 @pytest.mark.parametrize("policy", [IMMEDIATE, DELAYED])
-async def test_immediate_and_delayed_go_on_where_they_stopped(
+async def test_immediate_and_delayed_resume_where_they_stopped(
     url: str, stream: str, mode: Mode, policy: AutoCommit
 ) -> None:
     """SeaStreamer's T6."""
@@ -228,7 +228,7 @@ async def test_immediate_and_delayed_go_on_where_they_stopped(
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
 @pytest.mark.parametrize("policy", [ROLLING, DISABLED])
-async def test_what_was_not_acked_comes_again_and_nothing_else(
+async def test_only_messages_that_were_not_acked_are_redelivered(
     url: str, stream: str, redis: Any, mode: Mode, policy: AutoCommit
 ) -> None:
     """SeaStreamer's T7; its second half needs DISABLED, since ROLLING commits."""
@@ -267,7 +267,7 @@ async def acked(redis: Any, stream: str, count: int) -> bool:
 # -- RESUMABLE -------------------------------------------------------------------------
 
 
-async def test_resumable_has_a_group_of_its_host_and_goes_on_by_itself(
+async def test_resumable_has_a_group_of_its_host_and_resumes_by_itself(
     url: str, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOST_ID", "web-1")

@@ -1,4 +1,4 @@
-"""How much is read ahead follows the pace of the handlers."""
+"""Prefetching follows the rate of the handlers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_a_late_second_consumer_gets_its_share_of_slow_work_within_a_secon
         await asyncio.wait(tasks)
     soon = [when for when in handled["late"] if when - joined < 1]
     assert len(soon) >= 5
-    # Nothing waits behind the other's buffer: they end together.
+    # No message waits in the buffer of one while the other is idle: they end together.
     last = max(handled["early"]), max(handled["late"])
     assert abs(last[0] - last[1]) < 1.3
     assert finished - joined < 50 * TENTH / 2 + 1.3
@@ -53,7 +53,7 @@ async def reached(what: list[float], count: int) -> bool:
     return len(what) >= count
 
 
-async def test_what_takes_longer_than_it_may_wait_is_not_read_ahead(
+async def test_messages_that_take_longer_than_max_wait_are_not_prefetched(
     url: str, stream: str
 ) -> None:
     await send(url, stream, *range(40))
@@ -68,13 +68,13 @@ async def test_what_takes_longer_than_it_may_wait_is_not_read_ahead(
                 await consumer.aclose()
 
         await consumer.run(handle)
-    # It begins with a few, before there is a pace.
+    # A few are prefetched in the beginning, before the rate is known.
     assert waiting[-1] == 0
     assert max(waiting) <= 8
 
 
 @pytest.mark.parametrize("concurrency", [1, 16])
-async def test_quick_work_is_read_in_portions_of_500_and_more(
+async def test_messages_of_quick_handlers_are_read_500_and_more_at_a_time(
     url: str, stream: str, redis: Any, concurrency: int
 ) -> None:
     count = 30_000
@@ -90,7 +90,7 @@ async def test_quick_work_is_read_in_portions_of_500_and_more(
 
         before = await reads(redis)
         await consumer.run(handle, concurrency=concurrency)
-    # It takes some reads to get there: 8, 16, 32 and so on.
+    # The first reads are of fewer: 8, 16, 32 and so on.
     assert await reads(redis) - before <= count / 500 + 20
 
 
@@ -99,8 +99,10 @@ async def reads(redis: Any) -> int:
     return int(stats["cmdstat_xreadgroup"]["calls"])
 
 
-async def test_as_much_is_read_as_is_asked_for_at_once(url: str, stream: str) -> None:
-    """Before there is any pace, and many workers wait."""
+async def test_as_many_messages_are_read_as_callers_ask_for_at_once(
+    url: str, stream: str
+) -> None:
+    """Even before the rate is known, and when many workers wait."""
     await send(url, stream, *range(500))
     async with Consumer(stream, url=url, group="g") as consumer:
         assert numbers(await consumer.take(300, timeout=5)) == list(range(300))
@@ -124,7 +126,7 @@ async def test_as_much_is_read_as_is_asked_for_at_once(url: str, stream: str) ->
     assert most == 100
 
 
-async def test_many_workers_that_wait_do_not_go_over_the_bound(
+async def test_many_waiting_workers_do_not_exceed_max_messages(
     url: str, stream: str
 ) -> None:
     await send(url, stream, *range(200))
@@ -142,16 +144,16 @@ async def test_many_workers_that_wait_do_not_go_over_the_bound(
     assert max(held) <= 20
 
 
-async def test_a_search_for_what_others_left_goes_on_through_a_long_list(
+async def test_a_search_for_expired_leases_goes_through_a_long_pending_list(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Most of it is somebody's who lives; the little that is not is found soon."""
+    """Most entries have a lease; the few whose lease has ended are found soon."""
     await send(url, stream, *range(3000))
     await redis.xgroup_create(stream, "g", id="0")
     await redis.xreadgroup("g", "dead", {stream: ">"}, count=3000)
     listed = await redis.xpending_range(stream, "g", "-", "+", 3000)
     ids = [line["message_id"] for line in listed]
-    # The last five are left for longer than the lease.
+    # The last five have been idle for longer than the lease.
     await redis.xclaim(stream, "g", "dead", 0, ids[-5:], idle=120_000, justid=True)
     async with Consumer(stream, url=url, group="g") as consumer:
         got = [await consumer.next(timeout=5) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""Promises of the README, in modes and policies that no other file shows."""
+"""Promises of the README, in modes and with policies that no other file tests."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ SHORT = Claim(idle=0.3, interval=0.1)
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
 @pytest.mark.parametrize("policy", [PROCESSED, ROLLING])
-async def test_an_ack_is_there_an_interval_later_while_a_read_is_blocked(
+async def test_an_ack_is_sent_after_the_interval_while_a_read_is_blocked(
     url: str, stream: str, redis: Any, mode: Mode, policy: AutoCommit
 ) -> None:
-    """Within 50 ms more, as a rule; nothing comes, and nobody asks for anything."""
+    """Usually within 50 ms more; no entry arrives and no call is made meanwhile."""
     interval = 0.1
     acked_at = 0.0
     more: list[float] = []
@@ -81,7 +81,7 @@ async def test_an_ack_is_there_an_interval_later_while_a_read_is_blocked(
             assert await pending(redis, stream, "g") == 0
         await consumer.aclose()
         await run
-    # Not all: the machine may have been busy once.
+    # The median, since the machine may have been busy once.
     assert -0.02 < median(more) < 0.05
 
 
@@ -107,10 +107,10 @@ async def acknowledged(consumer: Consumer[bytes], count: int) -> bool:
         ],
     ],
 )
-async def test_closing_on_a_silent_stream_takes_a_tenth_and_sends_every_ack(
+async def test_closing_on_a_silent_stream_takes_a_tenth_of_a_second_and_sends_all_acks(
     url: str, stream: str, redis: Any, mode: Mode, policy: AutoCommit
 ) -> None:
-    """At most 0.1 s, as a rule, however long the acks might have waited."""
+    """Usually at most 0.1 s, however long the acks might have waited."""
     took: list[float] = []
     for turn in range(5):
         name = f"{stream}-{turn}"
@@ -127,7 +127,7 @@ async def test_closing_on_a_silent_stream_takes_a_tenth_and_sends_every_ack(
             for message in await read(consumer, 20):
                 if policy in {ROLLING, DISABLED}:
                     message.ack()
-            # Nothing more comes: the reader is in its blocking read again.
+            # No more entries arrive: the reader is in its blocking read again.
             await eventually(lambda: is_blocked(redis))
             start = time.monotonic()
         took.append(time.monotonic() - start)
@@ -140,10 +140,10 @@ async def test_closing_on_a_silent_stream_takes_a_tenth_and_sends_every_ack(
 
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
-async def test_what_is_never_acked_comes_again_and_the_server_has_counted_it(
+async def test_a_message_that_is_never_acked_is_redelivered_and_counted_by_the_server(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
-    """From a group that is alive and well, after its lease; for ever, if need be."""
+    """In a group that works, after its lease; forever, if necessary."""
     await send(url, stream, 1)
     async with Consumer(
         stream, url=url, mode=mode, group="g", claim=SHORT, auto_commit=ROLLING
@@ -165,7 +165,7 @@ async def test_what_is_never_acked_comes_again_and_the_server_has_counted_it(
 async def test_a_loop_slower_than_the_lease_keeps_its_message_with_a_full_queue(
     url: str, stream: str, redis: Any
 ) -> None:
-    """SeaStreamer's W7: who had no room asked for nothing, and was taken for dead."""
+    """SeaStreamer's W7: a full consumer sent no command, and was taken for dead."""
     await send(url, stream, *range(4))
     few = Prefetch(max_messages=3)
 
@@ -194,7 +194,7 @@ async def test_a_loop_slower_than_the_lease_keeps_its_message_with_a_full_queue(
 
 
 @pytest.mark.parametrize("mode", GROUP_MODES)
-async def test_trimmed_entries_are_cleaned_out_of_the_own_pending_list(
+async def test_trimmed_entries_are_removed_from_the_consumer_s_pending_list(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     """SeaStreamer's W14, by trimming; first and last of the list, and all of it."""
@@ -217,10 +217,10 @@ async def test_trimmed_entries_are_cleaned_out_of_the_own_pending_list(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_what_is_trimmed_while_it_is_queued_is_handled_and_acknowledged(
+async def test_an_entry_that_is_trimmed_while_it_is_queued_is_handled_and_acknowledged(
     url: str, stream: str, redis: Any
 ) -> None:
-    """It is here already; that the stream forgot it is no reason to drop it."""
+    """It was read already; that the stream has deleted it is no reason to drop it."""
     await send(url, stream, *range(8))
     async with Consumer(stream, url=url, group="g", claim=SHORT) as consumer:
         first = await consumer.next()
@@ -238,7 +238,7 @@ async def test_what_is_trimmed_while_it_is_queued_is_handled_and_acknowledged(
 async def test_interleaved_sends_to_three_shards_keep_each_shard_in_order(
     url: str, stream: str, redis: Any
 ) -> None:
-    """SeaStreamer's T9, the producer's half; in one go, so in few and mixed writes."""
+    """SeaStreamer's T9, the producer's half; at once, so in few and mixed writes."""
     async with Producer(url, sharder=RoundRobin(3), max_batch=50) as producer:
         one_by_one = [await producer.send(stream, b"%d" % n) for n in range(10)]
         futures = [await producer.enqueue(stream, b"%d" % n) for n in range(10, 3000)]

@@ -1,4 +1,4 @@
-"""An idle consumer is quiet, and nothing is left behind by opening and closing."""
+"""Idle consumers send few commands; opening and closing leave no resources behind."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ async def test_an_idle_consumer_sends_few_commands_however_many_streams_it_reads
         before = await calls(redis)
         await asyncio.sleep(4.5)  # the time for which commands are counted
         after = await calls(redis)
-    # A read is two seconds long, and a look for new shards is due every second; each is
-    # one command for all streams together.
+    # A read takes two seconds, and new shards are looked for every second; each is one
+    # command for all streams together.
     assert 1 + 4 <= after - before <= 3 + 5
 
 
 async def calls(redis: Any) -> int:
-    """Commands so far, without the INFO that asks, and without those in scripts."""
+    """Return the number of commands so far, except for INFO and those in scripts."""
     stats = await redis.info("commandstats")
     number = {name: int(facts["calls"]) for name, facts in stats.items()}
     return (
@@ -52,7 +52,7 @@ async def test_an_idle_producer_sends_nothing(url: str, redis: Any) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_five_hundred_rounds_leave_nothing_behind(
+async def test_five_hundred_lifetimes_leave_nothing_behind(
     url: str, stream: str, redis: Any
 ) -> None:
     """No task, thread, connection, file or stranded entry."""
@@ -67,7 +67,7 @@ async def test_five_hundred_rounds_leave_nothing_behind(
             assert taken is not None
             handled.append(int(taken.payload))
             if number % 5:
-                # Some are only queued, and come again in the next round.
+                # Some are only queued, and are redelivered in the next round.
                 await producer.enqueue(stream, b"%d" % (1000 + number))
 
     handled: list[int] = []
@@ -136,10 +136,10 @@ async def has_queued(consumer: Consumer[bytes]) -> bool:
 
 
 @pytest.mark.parametrize("group", ["g", None])
-async def test_what_was_in_hand_when_it_closed_is_freed(
+async def test_entries_that_a_consumer_held_when_it_closed_are_freed(
     url: str, stream: str, group: str | None
 ) -> None:
-    """Entries are hidden from the garbage collector, so cycles would stay for ever."""
+    """The garbage collector does not track entries, so cycles would stay forever."""
     async with Producer(url) as producer:
         for _ in range(100):
             await producer.enqueue(stream, b"x")
@@ -157,7 +157,7 @@ async def test_what_was_in_hand_when_it_closed_is_freed(
     ]
 
 
-async def test_a_hook_that_raises_disturbs_nothing(
+async def test_a_hook_that_raises_does_not_disturb_the_consumer(
     url: str, stream: str, redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_: Event) -> None:

@@ -1,4 +1,4 @@
-"""`take`, and pausing."""
+"""`take`, `pause` and `resume`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.waiting import eventually, numbers, pending, read, send
 # -- take ------------------------------------------------------------------------------
 
 
-async def test_take_gives_as_many_as_asked_for_once_they_are_there(
+async def test_take_returns_as_many_messages_as_requested_once_they_have_arrived(
     url: str, stream: str
 ) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -38,7 +38,9 @@ async def test_take_gives_as_many_as_asked_for_once_they_are_there(
         assert numbers(await consumer.take(100, timeout=0.2)) == list(range(10, 25))
 
 
-async def test_take_gives_what_there_is_when_time_is_up(url: str, stream: str) -> None:
+async def test_take_returns_fewer_messages_when_its_timeout_is_over(
+    url: str, stream: str
+) -> None:
     await send(url, stream, 1, 2)
     async with Consumer(stream, url=url, group="g") as consumer:
         start = time.monotonic()
@@ -47,7 +49,7 @@ async def test_take_gives_what_there_is_when_time_is_up(url: str, stream: str) -
         assert await consumer.take(5, timeout=0) == []
 
 
-async def test_take_of_more_than_the_queue_holds_does_not_wait_for_them(
+async def test_take_of_more_messages_than_the_queue_holds_does_not_wait_for_them(
     url: str, stream: str
 ) -> None:
     await send(url, stream, *range(20))
@@ -61,7 +63,7 @@ async def test_take_of_more_than_the_queue_holds_does_not_wait_for_them(
         assert time.monotonic() - start < 5
 
 
-async def test_take_acknowledges_what_the_last_take_gave(
+async def test_take_acknowledges_the_messages_of_the_last_take(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(6))
@@ -78,7 +80,7 @@ async def are_pending(redis: Any, stream: str, count: int) -> bool:
     return await pending(redis, stream, "g") == count
 
 
-async def test_a_cancelled_take_takes_nothing(url: str, stream: str) -> None:
+async def test_a_cancelled_take_takes_no_message(url: str, stream: str) -> None:
     await send(url, stream, *range(3))
     async with Consumer(stream, url=url, group="g") as consumer:
         with pytest.raises(TimeoutError):
@@ -87,7 +89,7 @@ async def test_a_cancelled_take_takes_nothing(url: str, stream: str) -> None:
         assert numbers(await read(consumer, 3)) == [0, 1, 2]
 
 
-async def test_take_ends_with_the_consumer_and_refuses_nonsense(
+async def test_take_ends_with_the_consumer_and_refuses_invalid_arguments(
     url: str, stream: str
 ) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -105,7 +107,7 @@ async def test_take_ends_with_the_consumer_and_refuses_nonsense(
 # -- pause and resume ------------------------------------------------------------------
 
 
-async def test_while_paused_nothing_is_handed_out_and_nothing_is_lost(
+async def test_while_paused_no_message_is_handed_out_and_none_is_lost(
     url: str, stream: str
 ) -> None:
     seen: list[int] = []

@@ -1,4 +1,4 @@
-"""REALTIME: everyone sees everything, and the position lives in the process."""
+"""REALTIME: each consumer gets all messages, and keeps its position in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.proxy import proxy
 from support.waiting import eventually, numbers, read, send
 
 
-async def test_everyone_sees_everything(url: str, stream: str) -> None:
+async def test_each_consumer_gets_all_messages(url: str, stream: str) -> None:
     async with (
         Consumer(stream, url=url) as one,
         Consumer(stream, url=url, mode=REALTIME) as two,
@@ -29,7 +29,9 @@ async def test_everyone_sees_everything(url: str, stream: str) -> None:
         assert numbers(await read(two, 50)) == list(range(50))
 
 
-async def test_half_and_full_history(url: str, stream: str) -> None:
+async def test_consumers_can_read_half_of_the_history_or_all_of_it(
+    url: str, stream: str
+) -> None:
     """SeaStreamer's `realtime`: one from now on, one from the start, two streams."""
     a, b = f"{stream}-a", f"{stream}-b"
     await send(url, a, *range(5))
@@ -46,7 +48,7 @@ async def test_half_and_full_history(url: str, stream: str) -> None:
             assert numbers(await read(full, 5)) == [15, 16, 17, 18, 19]
 
 
-async def test_latest_skips_history_and_starves_no_quiet_stream(
+async def test_latest_skips_history_and_does_not_starve_quiet_streams(
     url: str, stream: str
 ) -> None:
     fast, *quiet = [f"{stream}-{n}" for n in range(4)]
@@ -97,7 +99,9 @@ async def test_a_lost_reply_is_read_again(url: str, stream: str) -> None:
             assert between.cuts == 1
 
 
-async def test_there_is_nothing_to_acknowledge(url: str, stream: str) -> None:
+async def test_messages_in_realtime_can_not_be_acknowledged(
+    url: str, stream: str
+) -> None:
     async with Consumer(stream, url=url) as consumer:
         await send(url, stream, 1)
         message = await consumer.next()
@@ -106,10 +110,10 @@ async def test_there_is_nothing_to_acknowledge(url: str, stream: str) -> None:
         await consumer.commit()
 
 
-async def test_strangers_entries_do_not_stop_it(
+async def test_foreign_entries_do_not_stop_a_consumer(
     url: str, stream: str, redis: Any
 ) -> None:
-    """SeaStreamer's W3: entries without the message field wedged it."""
+    """SeaStreamer's W3: entries without the message field stopped it."""
     for _ in range(250):
         await redis.xadd(stream, {"strange": "entry"})
     await send(url, stream, 7)
@@ -118,8 +122,10 @@ async def test_strangers_entries_do_not_stop_it(
     assert message.payload == b"7"
 
 
-async def test_memory_stays_bounded_by_what_is_in_hand(url: str, stream: str) -> None:
-    """SeaStreamer's W2: an acknowledgement was kept for every message, for ever."""
+async def test_memory_is_bounded_by_the_messages_that_are_held(
+    url: str, stream: str
+) -> None:
+    """SeaStreamer's W2: an acknowledgement was kept for every message, forever."""
     async with Consumer(stream, url=url) as consumer:
         await send(url, stream, *range(3000))
         await read(consumer, 3000)
@@ -139,13 +145,13 @@ async def test_a_key_of_another_type_is_an_error_from_next(
             await consumer.next()
 
 
-async def test_an_error_that_nobody_was_told_leaves_the_consumer(
+async def test_an_error_that_no_call_has_raised_is_raised_by_the_block(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(stream, "a string")
     with pytest.raises(CommandError, match="WRONGTYPE"):
         async with Consumer(stream, url=url) as consumer:
-            # Wait for the reader to meet the error without asking for a message.
+            # Wait until the reader gets the error, without asking for a message.
             await eventually(lambda: failed(consumer))
 
 
@@ -155,15 +161,15 @@ async def failed(consumer: Consumer[bytes]) -> bool:
 
 @pytest.mark.parametrize("ahead", ["now", "next", "far"])
 @pytest.mark.parametrize("last", ["1000-0", None])
-async def test_a_start_that_lies_ahead_is_waited_for_however_quiet_it_is(
+async def test_a_start_in_the_future_is_waited_for_however_quiet_the_stream_is(
     url: str, stream: str, redis: Any, ahead: str, last: str | None
 ) -> None:
-    """It must not be taken for a stream that was made anew, and read from its start."""
+    """It must not be taken for a recreated stream, which is read from its beginning."""
     if last:
         await redis.xadd(stream, {"msg": "1"}, id=last)
     start: Any = {"now": datetime.now(UTC), "next": "1000-1", "far": "5000-0"}[ahead]
     async with Consumer(stream, url=url, start=start) as consumer:
-        # Longer than a blocked read, after which it is looked at.
+        # Longer than a blocked read, after which the stream is checked.
         assert await consumer.next(timeout=2.6) is None
         await redis.xadd(stream, {"msg": "2"}, id="1000-1")
         await redis.xadd(stream, {"msg": "3"}, id="5000-1")

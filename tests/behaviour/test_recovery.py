@@ -1,4 +1,4 @@
-"""After a crash or a lost reply: own pending entries first, and nothing lost."""
+"""Recovery after a crash or a lost reply: own pending entries first, nothing lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.waiting import eventually, leave_pending, numbers, pending, read, s
 # -- own pending entries ---------------------------------------------------------------
 
 
-async def test_what_was_pending_comes_first_and_in_order(
+async def test_pending_entries_are_delivered_first_and_in_order(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(100))
@@ -41,7 +41,7 @@ async def test_what_was_pending_comes_first_and_in_order(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_more_is_pending_than_one_page_holds(
+async def test_more_pending_entries_are_recovered_than_one_page_holds(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(1000))
@@ -56,7 +56,7 @@ async def test_more_is_pending_than_one_page_holds(
 async def test_deleted_entries_are_acknowledged_and_never_delivered(
     url: str, stream: str, redis: Any
 ) -> None:
-    """SeaStreamer's W14: a page of deleted entries ended recovery, for ever pending."""
+    """SeaStreamer's W14: a page of deleted entries, forever pending, ended recovery."""
     await send(url, stream, *range(200))
     await leave_pending(redis, stream, "me", 200)
     ids = [id_ for id_, _ in await redis.xrange(stream)]
@@ -69,7 +69,7 @@ async def test_deleted_entries_are_acknowledged_and_never_delivered(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_other_consumers_pending_entries_are_left_alone(
+async def test_pending_entries_of_other_consumers_are_not_taken(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
@@ -99,7 +99,7 @@ WORKER = """
 async def test_a_killed_process_loses_nothing(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
-    """SIGKILL in the middle, four times; the next one goes on under its name."""
+    """SIGKILL during the work, four times; the next process continues with its name."""
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(WORKER))
     journal = tmp_path / "journal"
@@ -119,7 +119,8 @@ async def test_a_killed_process_loses_nothing(
             await process.wait()
     lines = [int(line) for line in journal.read_text().split()]
     assert set(lines) == set(range(total))
-    # What was handled and not committed yet may come twice: at most an interval's.
+    # Messages that were handled and not yet committed may come twice: those of one
+    # interval at most.
     assert len(lines) < total + 4 * 200
 
 
@@ -137,7 +138,7 @@ async def none_pending(redis: Any, stream: str) -> bool:
 async def test_a_lost_reply_is_delivered_after_the_reconnect_before_new_ones(
     url: str, stream: str, redis: Any
 ) -> None:
-    """The server believes that we have them: only our own pending list knows."""
+    """For the server they are delivered: only the consumer's pending list has them."""
     async with proxy(url) as between:
         async with Consumer(stream, url=between.url, group="g") as consumer:
             between.cut_on = b"XREADGROUP"
@@ -153,10 +154,10 @@ async def was_cut(between: object) -> bool:
     return bool(getattr(between, "cuts"))  # noqa: B009
 
 
-async def test_what_is_in_flight_is_not_delivered_again_after_a_reconnect(
+async def test_entries_in_flight_are_not_delivered_again_after_a_reconnect(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Queued, running, and finished but not committed entries, all pending there."""
+    """Queued, running, and finished but uncommitted entries; all are still pending."""
     await send(url, stream, *range(300))
     seen: list[int] = []
 
@@ -178,7 +179,7 @@ async def test_what_is_in_flight_is_not_delivered_again_after_a_reconnect(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_a_lost_reply_to_an_ack_is_acknowledged_again_without_a_word(
+async def test_an_ack_whose_reply_was_lost_is_repeated_without_an_event(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(10))
@@ -197,7 +198,7 @@ async def test_a_lost_reply_to_an_ack_is_acknowledged_again_without_a_word(
     assert not events.named("commit_mismatch")
 
 
-async def test_killed_connections_are_made_anew_and_nothing_is_lost(
+async def test_killed_connections_are_replaced_and_nothing_is_lost(
     url: str, stream: str, redis: Any
 ) -> None:
     """CLIENT KILL every 50 ms under load."""
@@ -232,7 +233,7 @@ async def contains(seen: set[int], wanted: set[int]) -> bool:
     return wanted <= seen
 
 
-async def test_a_server_that_is_killed_and_restarted_costs_nothing(
+async def test_no_message_is_lost_when_the_server_is_killed_and_restarted(
     stream: str, tmp_path: Path
 ) -> None:
     async with server(tmp_path) as own:
@@ -260,8 +261,8 @@ async def enough(seen: list[int], count: int) -> bool:
     return len(set(seen)) >= count
 
 
-async def test_a_frozen_server_is_survived(stream: str, tmp_path: Path) -> None:
-    """SIGSTOP for longer than any deadline of ours."""
+async def test_a_consumer_survives_a_frozen_server(stream: str, tmp_path: Path) -> None:
+    """SIGSTOP for longer than any timeout of Penstock."""
     async with server(tmp_path) as own:
         url = f"{own.url}?socket_timeout=0.2&socket_connect_timeout=0.2"
         async with Consumer(stream, url=url, group="g") as consumer:
@@ -274,7 +275,7 @@ async def test_a_frozen_server_is_survived(stream: str, tmp_path: Path) -> None:
             assert numbers(await read(consumer, 1, within=3)) == [2]
 
 
-async def test_an_outage_knocks_at_most_five_times_in_its_first_second(
+async def test_during_an_outage_at_most_five_connections_are_tried_in_the_first_second(
     url: str, stream: str, events: Events
 ) -> None:
     async with proxy(url) as between:
@@ -283,24 +284,24 @@ async def test_an_outage_knocks_at_most_five_times_in_its_first_second(
         ):
             port = between.port
             await between.stop()
-            knocks = 0
+            attempts = 0
 
-            def knock(_: object, writer: asyncio.StreamWriter) -> None:
-                nonlocal knocks
-                knocks += 1
+            def refuse(_: object, writer: asyncio.StreamWriter) -> None:
+                nonlocal attempts
+                attempts += 1
                 writer.transport.abort()
 
-            door = await asyncio.start_server(knock, "127.0.0.1", port)
-            await asyncio.sleep(1)  # the second in which knocks are counted
-            assert 2 <= knocks <= 5
-            door.close()
+            listener = await asyncio.start_server(refuse, "127.0.0.1", port)
+            await asyncio.sleep(1)  # the second in which attempts are counted
+            assert 2 <= attempts <= 5
+            listener.close()
     assert len(events.named("connection_lost")) == 1
 
 
 # -- opening ---------------------------------------------------------------------------
 
 
-async def test_opening_tries_once_and_says_where(stream: str) -> None:
+async def test_opening_tries_once_and_the_error_names_the_address(stream: str) -> None:
     port = free_port()
     for opened in (
         Consumer(stream, url=f"redis://:canary@127.0.0.1:{port}", group="g"),
@@ -319,16 +320,16 @@ async def test_opening_can_wait_for_a_server_that_starts_late(
     async with server(tmp_path) as own:
         own.kill()
 
-        async def late() -> None:
+        async def start_late() -> None:
             await asyncio.sleep(0.3)
             await own.start()
 
-        starting = asyncio.create_task(late())
+        starting = asyncio.create_task(start_late())
         async with Consumer(stream, url=own.url, group="g", open_timeout=10):
             await starting
 
 
-async def test_a_user_who_may_not_read_is_told_and_not_looped(
+async def test_a_user_without_the_permission_to_read_gets_an_error_and_no_endless_loop(
     url: str, stream: str, redis: Any
 ) -> None:
     user = f"u-{stream}"
@@ -352,10 +353,10 @@ async def test_a_user_who_may_not_read_is_told_and_not_looped(
         await redis.acl_deluser(user)
 
 
-# -- groups that vanish ----------------------------------------------------------------
+# -- groups that are deleted -----------------------------------------------------------
 
 
-async def test_a_destroyed_group_is_made_anew_where_it_was_and_says_so(
+async def test_a_destroyed_group_is_recreated_at_its_position_and_reported(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(10))
@@ -378,14 +379,14 @@ async def test_a_deleted_stream_is_read_from_its_new_beginning(
         await send(url, stream, 1)
         assert numbers(await read(consumer, 1)) == [1]
         await redis.delete(stream)
-        # Lower ids than before, which a position kept from then would skip.
+        # Lower ids than before, which the old position would skip.
         await redis.xadd(stream, {"msg": "2"}, id="1-1")
         await redis.xadd(stream, {"msg": "3"}, id="1-2")
         assert numbers(await read(consumer, 2, within=3)) == [2, 3]
     assert events.named("group_recreated")
 
 
-async def test_acknowledging_in_a_group_that_vanished_is_reported_and_ends(
+async def test_acknowledging_in_a_deleted_group_is_reported_and_ends(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1, 2)
@@ -398,12 +399,12 @@ async def test_acknowledging_in_a_group_that_vanished_is_reported_and_ends(
             message.ack()
         async with asyncio.timeout(5):
             await consumer.commit()
-    # What was not sent by the time the consumer noticed is not sent at all.
+    # Acks that were not sent before the consumer noticed are not sent at all.
     names = {"commit_dropped", "commit_mismatch", "stream_recreated"}
     assert names & {event.name for event in events}
 
 
-async def test_acks_that_are_refused_wait_and_their_messages_do_not_run_again(
+async def test_refused_acks_are_kept_and_their_messages_are_not_handled_again(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     user = f"u-{stream}"

@@ -1,4 +1,4 @@
-"""A stream that was deleted and recreated, with the ids that it had before."""
+"""Streams that were deleted and recreated, with the ids that they had before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEW = 1000
 
 
 class Handler:
-    """A handler that counts what it finished, and waits while it is closed."""
+    """A handler that counts finished messages, and waits while it is closed."""
 
     def __init__(self, *, opened: bool = True) -> None:
         self.started: Counter[int] = Counter()
@@ -55,27 +55,27 @@ class Handler:
 
 
 async def fill(redis: Any, stream: str, *values: int) -> None:
-    """Send values, with the ids 1-0, 2-0 and so on, whatever they are."""
-    async with redis.pipeline(transaction=False) as together:
+    """Add values with the ids 1-0, 2-0 and so on."""
+    async with redis.pipeline(transaction=False) as pipeline:
         for number, value in enumerate(values, 1):
-            together.xadd(stream, {"msg": value}, id=f"{number}-0")
-        await together.execute()
+            pipeline.xadd(stream, {"msg": value}, id=f"{number}-0")
+        await pipeline.execute()
 
 
 async def recreate(redis: Any, stream: str, count: int, group: str = "") -> None:
-    """Replace a stream, in one transaction, by NEW, NEW + 1 and so on."""
-    async with redis.pipeline(transaction=True) as together:
-        together.delete(stream)
+    """Replace a stream by one with NEW, NEW + 1 and so on, in one transaction."""
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.delete(stream)
         for number in range(count):
-            together.xadd(stream, {"msg": NEW + number}, id=f"{number + 1}-0")
+            pipeline.xadd(stream, {"msg": NEW + number}, id=f"{number + 1}-0")
         if group:
-            together.xgroup_create(stream, group, "0")
-        await together.execute()
+            pipeline.xgroup_create(stream, group, "0")
+        await pipeline.execute()
 
 
 @pytest.fixture
 def consumed(url: str, stream: str, events: Events) -> tuple[str, str, Events]:
-    """Where to read, and where events go."""
+    """Provide the URL and the stream to consume, and the list for events."""
     return url, stream, events
 
 
@@ -85,7 +85,7 @@ async def nothing_is_pending(redis: Any, stream: str) -> bool:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [30, 100, 150])
-async def test_a_stream_recreated_in_one_step_is_read_whole(
+async def test_a_stream_that_is_recreated_in_one_transaction_is_read_completely(
     url: str, stream: str, redis: Any, mode: Mode, count: int
 ) -> None:
     await fill(redis, stream, *range(100))
@@ -105,7 +105,7 @@ async def test_a_stream_recreated_in_one_step_is_read_whole(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_stream_recreated_while_the_link_is_cut_is_read_whole(
+async def test_a_stream_that_is_recreated_during_an_outage_is_read_completely(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     await fill(redis, stream, *range(100))
@@ -123,7 +123,7 @@ async def test_a_stream_recreated_while_the_link_is_cut_is_read_whole(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [20, 100, 150])
-async def test_a_stream_recreated_while_a_full_consumer_does_not_read_is_read_whole(
+async def test_a_stream_that_is_recreated_while_a_consumer_is_full_is_read_completely(
     url: str, stream: str, redis: Any, mode: Mode, count: int
 ) -> None:
     await fill(redis, stream, *range(100))
@@ -143,10 +143,10 @@ async def test_a_stream_recreated_while_a_full_consumer_does_not_read_is_read_wh
 @pytest.mark.parametrize(
     ("mode", "group"), [(mode, group) for mode in GROUPS for group in ("", "g")]
 )
-async def test_the_outcome_of_an_old_message_is_none_of_a_new_one_of_its_id(
+async def test_the_outcome_of_an_old_message_is_not_that_of_a_new_one_with_the_same_id(
     redis: Any, consumed: tuple[str, str, Events], mode: Mode, group: str
 ) -> None:
-    """Whether Penstock recreates the group or somebody else has."""
+    """Whether Penstock recreates the group or another client does."""
     url, stream, events = consumed
     await fill(redis, stream, *range(10))
     handler = Handler(opened=False)
@@ -165,7 +165,7 @@ async def test_the_outcome_of_an_old_message_is_none_of_a_new_one_of_its_id(
 
 
 async def delivered(redis: Any, stream: str, count: int) -> bool:
-    """Whether the group has come to the id `count`-0."""
+    """Return whether the last id that the group has delivered is `count`-0."""
     groups = await redis.xinfo_groups(stream)
     return bool(groups) and groups[0]["last-delivered-id"] == b"%d-0" % count
 
@@ -174,22 +174,25 @@ async def delivered(redis: Any, stream: str, count: int) -> bool:
 async def test_the_first_message_after_each_of_many_flushes_is_handled(
     tmp_path: Path, stream: str, mode: Mode
 ) -> None:
-    """The server's own ids: two messages of one millisecond may have the same."""
+    """With ids of the server, two messages of one millisecond may have the same id."""
     handler = Handler()
     async with server(tmp_path) as own, own.client() as redis:
         consumer = Consumer(stream, url=own.url, **options(mode))
-        async with running(consumer, handler, concurrency=4), Producer(own.url) as to:
+        async with (
+            running(consumer, handler, concurrency=4),
+            Producer(own.url) as producer,
+        ):
             for turn in range(30):
                 first = turn * 10
                 for number in range(first, first + 5):
-                    await to.send(stream, b"%d" % number)
+                    await producer.send(stream, b"%d" % number)
                 await redis.flushall()
-                await to.send(stream, b"%d" % (first + 5))
+                await producer.send(stream, b"%d" % (first + 5))
                 await eventually(partial(handler.have, first + 5), within=5)
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_the_only_message_before_and_after_a_flush_may_have_one_id(
+async def test_the_only_messages_before_and_after_a_flush_may_have_the_same_id(
     tmp_path: Path, stream: str, mode: Mode
 ) -> None:
     handler = Handler()
@@ -197,16 +200,16 @@ async def test_the_only_message_before_and_after_a_flush_may_have_one_id(
         consumer = Consumer(stream, url=own.url, **options(mode))
         async with running(consumer, handler, concurrency=4):
             for turn in range(10):
-                async with redis.pipeline(transaction=True) as together:
-                    together.flushall()
-                    together.xadd(stream, {"msg": turn}, id="5-0")
-                    await together.execute()
+                async with redis.pipeline(transaction=True) as pipeline:
+                    pipeline.flushall()
+                    pipeline.xadd(stream, {"msg": turn}, id="5-0")
+                    await pipeline.execute()
                 await eventually(partial(handler.have, turn), within=6)
             await consumer.commit()
     assert handler.done.total() >= 10
 
 
-async def test_all_consumers_of_a_group_handle_what_is_new(
+async def test_all_consumers_of_a_group_together_handle_all_new_messages(
     url: str, stream: str, redis: Any
 ) -> None:
     await fill(redis, stream, *range(200))
@@ -233,7 +236,7 @@ async def test_all_consumers_of_a_group_handle_what_is_new(
 
 
 @pytest.mark.parametrize("mode", GROUPS)
-async def test_a_group_destroyed_on_a_stream_that_lives_on_hands_out_nothing_twice(
+async def test_destroying_a_group_of_a_stream_that_stays_delivers_no_message_twice(
     url: str, stream: str, redis: Any, mode: Mode, events: Events
 ) -> None:
     await fill(redis, stream, *range(10))

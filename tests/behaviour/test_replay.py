@@ -1,4 +1,4 @@
-"""`replay` gives what is in a stream: all of it, once, in order, and then it ends."""
+"""`replay` yields the messages of a stream: all of them, once, in order, and ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from support.proxy import proxy
 from support.server import with_login
 from support.waiting import eventually, send, spread
 
-# As asyncio has it; a naive one names no moment.
+# Invalid: without a time zone it does not name a moment.
 NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001
 
 
@@ -58,16 +58,18 @@ async def numbers(messages: Replay[bytes]) -> list[int]:
     return [int(message.payload) async for message in messages]
 
 
-# -- what is given --------------------------------------------------------------------
+# -- messages -------------------------------------------------------------------------
 
 
-async def test_everything_comes_once_and_in_order(url: str, stream: str) -> None:
+async def test_all_messages_come_once_and_in_order(url: str, stream: str) -> None:
     await send(url, stream, *range(2500))
     assert await numbers(replay(stream, url=url)) == list(range(2500))
     assert await numbers(replay(stream, url=url, page=7)) == list(range(2500))
 
 
-async def test_a_message_tells_what_it_always_tells(url: str, stream: str) -> None:
+async def test_messages_have_the_same_attributes_as_consumed_ones(
+    url: str, stream: str
+) -> None:
     async with Producer(url, shards=1, retention=KEEP_ALL) as producer:
         sent = await producer.send(stream, b"a", key="k", headers={"h": "v"})
     [message] = [message async for message in replay(stream, url=url)]
@@ -81,7 +83,7 @@ async def test_a_message_tells_what_it_always_tells(url: str, stream: str) -> No
 
 
 @pytest.mark.parametrize("page", [1, 5, 1000])
-async def test_shards_come_as_one_in_the_order_of_ids(
+async def test_shards_are_merged_in_the_order_of_ids(
     url: str, stream: str, redis: Any, page: int
 ) -> None:
     await add(redis, f"{stream}:0", "1-0", "4-0", "4-2", "9-0", "9-1")
@@ -111,7 +113,9 @@ async def test_shards_come_as_one_in_the_order_of_ids(
     assert await ids(two) == ["9-0", "9-0", "9-1"]
 
 
-async def test_many_of_many_shards_come_in_order(url: str, stream: str) -> None:
+async def test_many_messages_of_several_shards_come_in_order(
+    url: str, stream: str
+) -> None:
     await spread(url, stream, *range(3000))
     got = [(m.id, m.shard) async for m in replay(stream, url=url, page=100)]
     assert len(got) == 3000
@@ -143,7 +147,9 @@ async def test_both_ends_are_included(url: str, stream: str, redis: Any) -> None
     assert await between("1002-0", "1001-0") == []
 
 
-async def test_it_ends_though_more_is_sent(url: str, stream: str) -> None:
+async def test_a_replay_ends_even_if_more_is_sent_meanwhile(
+    url: str, stream: str
+) -> None:
     await send(url, stream, *range(100))
     got = []
     async with Producer(url, retention=KEEP_ALL) as producer:
@@ -153,7 +159,7 @@ async def test_it_ends_though_more_is_sent(url: str, stream: str) -> None:
     assert got == list(range(100))
 
 
-async def test_what_is_trimmed_in_between_is_not_there(
+async def test_messages_that_are_trimmed_meanwhile_are_left_out(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(200))
@@ -163,13 +169,13 @@ async def test_what_is_trimmed_in_between_is_not_there(
         if len(got) == 1:
             [*_, (low, _)] = await redis.xrange(stream, count=151)
             await redis.xtrim(stream, minid=low, approximate=False)
-    # Two pages were here or on their way.
+    # Two pages had been read or were in flight.
     assert got[-50:] == list(range(150, 200))
     assert got[:-50] == list(range(len(got) - 50))
     assert len(got) <= 70
 
 
-async def test_a_stream_that_is_not_there_is_an_empty_one(
+async def test_a_stream_that_does_not_exist_is_like_an_empty_one(
     url: str, stream: str
 ) -> None:
     assert await ids(replay(stream, url=url)) == []
@@ -179,7 +185,7 @@ async def test_a_stream_that_is_not_there_is_an_empty_one(
 # -- types ----------------------------------------------------------------------------
 
 
-async def test_payloads_are_decoded_and_a_bad_one_ends_nothing(
+async def test_payloads_are_decoded_and_an_undecodable_one_does_not_end_the_replay(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.xadd(stream, {"msg": '{"id": 1}'})
@@ -205,7 +211,7 @@ async def test_payloads_are_decoded_and_a_bad_one_ends_nothing(
     assert whole[2] == Fields([(b"other", b"fields")])
 
 
-async def test_there_is_nothing_to_acknowledge(url: str, stream: str) -> None:
+async def test_replayed_messages_can_not_be_acknowledged(url: str, stream: str) -> None:
     await send(url, stream, 1)
     [message] = [message async for message in replay(stream, url=url)]
     for outcome in (message.ack, message.nack, message.reject):
@@ -218,26 +224,26 @@ async def test_there_is_nothing_to_acknowledge(url: str, stream: str) -> None:
 # -- outages --------------------------------------------------------------------------
 
 
-async def test_lost_connections_lose_and_repeat_nothing(
+async def test_lost_connections_lose_and_repeat_no_message(
     url: str, stream: str, events: Events
 ) -> None:
     await spread(url, stream, *range(600), shards=2)
     wanted = [message.payload async for message in replay(stream, url=url)]
     got = []
-    async with proxy(url) as way:
-        async for message in replay(stream, url=way.url, page=40, on_event=events):
+    async with proxy(url) as between:
+        async for message in replay(stream, url=between.url, page=40, on_event=events):
             got.append(message.payload)
             if len(got) in {1, 300}:
-                way.cut()
+                between.cut()
             if len(got) in {100, 450}:
-                way.cut_on, way.cut_next_reply = b"XRANGE", True
-    assert way.cuts == 2
+                between.cut_on, between.cut_next_reply = b"XRANGE", True
+    assert between.cuts == 2
     assert got == wanted
     assert len(got) == 600
     assert len(events.named("reconnected")) >= 3
 
 
-async def test_what_is_refused_for_a_while_is_asked_for_again(
+async def test_reads_that_are_refused_for_a_while_are_repeated(
     events: Events,
 ) -> None:
     asked = []
@@ -260,15 +266,13 @@ async def test_what_is_refused_for_a_while_is_asked_for_again(
     assert "LOADING" in str(event)
 
 
-async def test_what_is_refused_for_good_is_raised(
-    url: str, stream: str, redis: Any
-) -> None:
+async def test_lasting_refusals_are_raised(url: str, stream: str, redis: Any) -> None:
     await send(url, stream, *range(100))
     user = ["on", ">pw", f"~{stream}", "-@all", "+@connection", "+xrevrange"]
     await redis.execute_command("ACL", "SETUSER", stream, *user, "+xrange")
     login = with_login(url, stream, "pw")
     try:
-        # It may not look for shards, and reads the stream's own key.
+        # This user may not discover shards, so the key with the stream's name is read.
         assert len(await ids(replay(stream, url=login))) == 100
         await redis.execute_command("ACL", "SETUSER", stream, "-xrange")
         with pytest.raises(AccessError):
@@ -282,10 +286,10 @@ async def test_what_is_refused_for_good_is_raised(
         await ids(replay(stream, url="redis://127.0.0.1:1"))
 
 
-# -- leaving --------------------------------------------------------------------------
+# -- ending early ---------------------------------------------------------------------
 
 
-async def test_leaving_early_leaves_nothing_behind(
+async def test_ending_early_leaves_nothing_behind(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(500))
@@ -298,7 +302,7 @@ async def test_leaving_early_leaves_nothing_behind(
         async for message in messages:
             assert message.payload == b"0"
             break
-        # It goes on where it was.
+        # It continues where it stopped.
         assert (await anext(messages)).payload == b"1"
     await eventually(back_to_normal)
     with pytest.raises(StopAsyncIteration):
@@ -315,13 +319,13 @@ async def test_leaving_early_leaves_nothing_behind(
     await eventually(back_to_normal)
 
     reading = asyncio.ensure_future(forever(replay(stream, url=url, page=5)))
-    await eventually(lambda: others(redis, before))
+    await eventually(lambda: has_more_clients(redis, before))
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
     del reading
     await eventually(back_to_normal)
-    # Never begun.
+    # Never started.
     replay(stream, url=url)
     await replay(stream, url=url).aclose()
     gc.collect()
@@ -333,14 +337,14 @@ async def forever(messages: Replay[bytes]) -> None:
         await asyncio.sleep(3600)
 
 
-async def others(redis: Any, before: int) -> bool:
+async def has_more_clients(redis: Any, before: int) -> bool:
     return len(await redis.client_list()) > before
 
 
-# -- nonsense -------------------------------------------------------------------------
+# -- invalid arguments ----------------------------------------------------------------
 
 
-def test_what_makes_no_sense_is_refused_at_once() -> None:
+def test_invalid_arguments_are_refused_at_once() -> None:
     wrong: list[dict[str, Any]] = [
         {"start": LATEST},
         {"end": EARLIEST},
@@ -359,5 +363,5 @@ def test_what_makes_no_sense_is_refused_at_once() -> None:
         replay("")
 
 
-def test_its_repr_names_the_stream() -> None:
+def test_the_repr_of_a_replay_names_the_stream() -> None:
     assert repr(replay("orders")) == "<Replay of 'orders'>"

@@ -1,4 +1,4 @@
-"""How much of a stream is kept."""
+"""Retention: how much of a stream is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR = 3_600_000
 
 
 async def bodies(redis: Any, key: str) -> list[int]:
-    """The decimal payloads of a stream."""
+    """Return the decimal payloads of a stream."""
     return [int(fields[b"msg"]) for _, fields in await redis.xrange(key)]
 
 
@@ -25,7 +25,7 @@ async def test_the_newest_messages_are_kept(url: str, stream: str, redis: Any) -
     assert await bodies(redis, stream) == list(range(90, 100))
 
 
-async def test_approximately_means_some_more_and_never_fewer(
+async def test_approximate_retention_keeps_some_more_messages_and_never_fewer(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, retention=MaxLen(150)) as producer:
@@ -33,7 +33,9 @@ async def test_approximately_means_some_more_and_never_fewer(
     assert 150 <= await redis.xlen(stream) <= 400
 
 
-async def test_each_shard_keeps_as_many(url: str, stream: str, redis: Any) -> None:
+async def test_the_length_applies_to_each_shard(
+    url: str, stream: str, redis: Any
+) -> None:
     async with Producer(
         url, sharder=RoundRobin(2), retention=MaxLen(3, exact=True)
     ) as producer:
@@ -42,7 +44,7 @@ async def test_each_shard_keeps_as_many(url: str, stream: str, redis: Any) -> No
     assert await bodies(redis, f"{stream}:1") == [15, 17, 19]
 
 
-async def test_what_is_older_goes_with_the_next_send(
+async def test_older_messages_are_trimmed_by_the_next_send(
     url: str, stream: str, redis: Any
 ) -> None:
     now = int(time.time() * 1000)
@@ -54,10 +56,10 @@ async def test_what_is_older_goes_with_the_next_send(
     assert await bodies(redis, stream) == [1, 0]
 
 
-async def test_with_a_time_of_its_own_a_message_never_trims_itself(
+async def test_a_message_with_its_own_timestamp_never_trims_itself(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Old messages that are brought in keep each other by their own times."""
+    """The age of imported old messages is measured by their own timestamps."""
     day = MaxAge(timedelta(days=1), exact=True)
     async with Producer(url, retention=day) as producer:
         for hours in range(0, 100, 10):
@@ -74,7 +76,7 @@ async def test_an_age_beyond_1970_keeps_everything(
     assert await bodies(redis, stream) == [1, 2]
 
 
-async def test_a_call_goes_before_its_outlet_and_that_before_the_producer(
+async def test_a_call_overrides_its_outlet_and_an_outlet_overrides_its_producer(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, retention=MaxLen(30, exact=True)) as producer:
@@ -98,7 +100,7 @@ async def test_without_retention_everything_is_kept(
 
 
 @pytest.mark.parametrize("wrong", [5, "100", timedelta(1), True])
-async def test_what_is_no_retention_is_refused(
+async def test_a_retention_of_another_type_is_refused(
     url: str, stream: str, wrong: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="retention="):
@@ -113,21 +115,21 @@ async def test_what_is_no_retention_is_refused(
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "3", True, None])
-def test_a_length_that_is_none_is_refused(number: Any) -> None:
+def test_an_invalid_length_is_refused(number: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^MaxLen\(messages\)="):
         MaxLen(number)
 
 
 @pytest.mark.parametrize("age", [0, -1, "1", True, timedelta(-1), float("inf")])
-def test_an_age_that_is_none_is_refused(age: Any) -> None:
+def test_an_invalid_age_is_refused(age: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^MaxAge\(age\)="):
         MaxAge(age)
 
 
-def test_exact_is_a_flag() -> None:
-    for make in (lambda: MaxLen(5, exact="no"), lambda: MaxAge(5, exact=1)):  # type: ignore[arg-type]
+def test_exact_must_be_a_bool() -> None:
+    for create in (lambda: MaxLen(5, exact="no"), lambda: MaxAge(5, exact=1)):  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="exact"):
-            make()
+            create()
 
 
 def test_retentions_are_frozen_and_equal_by_value() -> None:

@@ -1,4 +1,4 @@
-"""A message whose handler fails is tried again, and others do not wait for it."""
+"""Retries: a failed message is tried again, and others do not wait for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.waiting import deliveries, eventually, pending, read, send
 QUICK = Retry(max_attempts=3, backoff=[0.02])
 
 
-async def test_what_raises_is_tried_again_and_others_go_on(
+async def test_a_failed_message_is_tried_again_and_the_others_are_handled_meanwhile(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(50))
@@ -49,7 +49,7 @@ async def test_what_raises_is_tried_again_and_others_go_on(
     assert [attempt for attempt, _ in attempts[0]] == [1, 2, 3]
     others = [attempts[number] for number in range(1, 50)]
     assert all(len(tried) == 1 for tried in others)
-    # They did not wait for it.
+    # The others did not wait for it.
     assert max(tried[0][1] for tried in others) < attempts[0][1][1]
     failed = events.named("handler_failed")
     assert [event.facts["attempt"] for event in failed] == [1, 2]
@@ -58,7 +58,7 @@ async def test_what_raises_is_tried_again_and_others_go_on(
     assert not await redis.exists(f"{stream}.dead")
 
 
-async def test_the_backoff_grows_and_is_kept_to(
+async def test_the_backoff_grows_and_is_observed(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -97,11 +97,11 @@ async def test_the_backoff_may_be_a_list_or_a_function(
     consumer = Consumer(stream, url=url, group="g", retry=retry, on_event=events)
     async with running(consumer, fails):
         await eventually(lambda: handled(redis, stream, 1))
-    told = [event.facts.get("again_in") for event in events.named("handler_failed")]
-    assert told == [*waits, None]
+    reported = [event.facts.get("again_in") for event in events.named("handler_failed")]
+    assert reported == [*waits, None]
 
 
-async def test_a_backoff_function_that_fails_loses_nothing(
+async def test_a_backoff_function_that_fails_loses_no_message(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -114,11 +114,11 @@ async def test_a_backoff_function_that_fails_loses_nothing(
     consumer = Consumer(stream, url=url, group="g", retry=retry, on_event=events)
     async with running(consumer, fails_once):
         await eventually(lambda: handled(redis, stream, 1))
-    [told] = events.named("backoff_failed")
-    assert told.facts == {"error": "ZeroDivisionError"}
+    [reported] = events.named("backoff_failed")
+    assert reported.facts == {"error": "ZeroDivisionError"}
 
 
-async def test_exceptions_can_be_classed(
+async def test_exceptions_can_be_classified(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 0, 1, 2, 3)
@@ -171,16 +171,16 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_tried_again(
     assert failed.facts["error"] == "TimeoutError"
 
 
-async def test_a_handler_that_does_not_end_is_told_of_and_the_others_go_on(
+async def test_a_handler_that_does_not_end_is_reported_and_the_others_continue(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(20))
-    let_go = asyncio.Event()
+    release = asyncio.Event()
 
-    async def deaf(message: Message[bytes]) -> None:
-        while int(message.payload) == 0 and not let_go.is_set():
+    async def ignores_cancellation(message: Message[bytes]) -> None:
+        while int(message.payload) == 0 and not release.is_set():
             try:
-                await let_go.wait()
+                await release.wait()
             except asyncio.CancelledError:
                 continue
 
@@ -192,15 +192,15 @@ async def test_a_handler_that_does_not_end_is_told_of_and_the_others_go_on(
 
     retry = Retry(timeout=0.05)
     consumer = Consumer(stream, url=url, group="g", retry=retry, on_event=events)
-    async with running(consumer, deaf, concurrency=2):
+    async with running(consumer, ignores_cancellation, concurrency=2):
         await eventually(only_one_left)
         await eventually(stuck)
-        let_go.set()
+        release.set()
         await eventually(lambda: handled(redis, stream, 20))
 
 
 @pytest.mark.parametrize("delay", [0.2, None])
-async def test_nack_tries_again_after_its_delay(
+async def test_a_nacked_message_is_tried_again_after_the_delay(
     url: str, stream: str, redis: Any, delay: float | None
 ) -> None:
     await send(url, stream, 1)
@@ -209,7 +209,7 @@ async def test_nack_tries_again_after_its_delay(
     async def nacks_once(message: Message[bytes]) -> None:
         if message.attempt == 1:
             message.nack(delay)
-            message.nack(delay)  # saying it twice is saying it once
+            message.nack(delay)  # a second call changes nothing
 
     retry = Retry(backoff=[0.05])
     consumer = Consumer(stream, url=url, group="g", retry=retry)
@@ -221,7 +221,9 @@ async def test_nack_tries_again_after_its_delay(
     assert wanted <= second - first < wanted + 0.5
 
 
-async def test_a_loop_may_nack_and_gets_it_again(url: str, stream: str) -> None:
+async def test_a_message_that_a_loop_nacks_is_redelivered_to_it(
+    url: str, stream: str
+) -> None:
     await send(url, stream, 1, 2)
     seen = []
     async with Consumer(stream, url=url, group="g", retry=QUICK) as consumer:
@@ -237,7 +239,7 @@ async def test_a_loop_may_nack_and_gets_it_again(url: str, stream: str) -> None:
 
 
 @pytest.mark.parametrize("policy", [ROLLING, DISABLED])
-async def test_what_you_ack_yourself_can_be_nacked_later_too(
+async def test_messages_that_are_acked_by_hand_can_be_nacked_after_the_next_call(
     url: str, stream: str, redis: Any, policy: Any
 ) -> None:
     await send(url, stream, 1)
@@ -278,9 +280,7 @@ async def test_a_message_has_one_outcome(url: str, stream: str, redis: Any) -> N
         assert len(await deliveries(redis, stream, "g")) == 1  # the one that waits
 
 
-async def test_an_outcome_from_a_strange_thread_is_refused(
-    url: str, stream: str
-) -> None:
+async def test_an_outcome_from_another_thread_is_refused(url: str, stream: str) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
         [message] = await read(consumer, 1)
@@ -291,7 +291,7 @@ async def test_an_outcome_from_a_strange_thread_is_refused(
 
 
 @pytest.mark.parametrize("ordering", ["key", "shard"])
-async def test_in_order_a_failing_one_holds_back_its_own_lane_only(
+async def test_with_an_ordering_a_failing_message_holds_back_only_its_own_lane(
     url: str, stream: str, redis: Any, ordering: str
 ) -> None:
     other = f"{stream}-other"
@@ -311,7 +311,7 @@ async def test_in_order_a_failing_one_holds_back_its_own_lane_only(
     consumer = Consumer(stream, other, url=url, group="g", retry=Retry(backoff=[0.1]))
     async with running(consumer, handle, concurrency=8, ordering=ordering):
         await eventually(lambda: handled(redis, other, 20))
-        # All of the other lane while this one waits.
+        # The other lane is handled completely while this one waits.
         assert order[stream] in ([(0, 1), (3, 1)], [(0, 1), (3, 1), (3, 2)])
         await eventually(lambda: handled(redis, stream, 10))
     assert [n for n, _ in order[other]] == [n for n in range(30) if n % 3]
@@ -319,7 +319,7 @@ async def test_in_order_a_failing_one_holds_back_its_own_lane_only(
     assert order[stream] == tried + [(n, 1) for n in range(6, 30, 3)]
 
 
-async def test_what_waits_for_its_next_attempt_is_nobody_else_s(
+async def test_a_message_that_waits_for_its_next_attempt_is_not_claimed_by_others(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -341,7 +341,7 @@ async def waits(consumer: Consumer[Any]) -> bool:
     return consumer.statistics().retried == 1
 
 
-async def test_what_waits_for_its_next_attempt_is_given_back_with_its_count(
+async def test_a_message_that_waits_for_its_next_attempt_is_released_with_its_count(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -359,7 +359,7 @@ async def test_what_waits_for_its_next_attempt_is_given_back_with_its_count(
         assert message.attempt == 2
 
 
-async def test_failures_that_wait_are_bounded_by_prefetch(
+async def test_failed_messages_that_wait_are_bounded_by_prefetch(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(200))
@@ -389,7 +389,7 @@ async def test_failures_that_wait_are_bounded_by_prefetch(
         {"group": "g", "auto_commit": "immediate"},
     ],
 )
-def test_retry_where_nothing_can_be_tried_again_is_refused(
+def test_retry_is_refused_where_no_message_can_be_tried_again(
     options: dict[str, Any],
 ) -> None:
     with pytest.raises(ConfigurationError, match="retry="):

@@ -1,4 +1,4 @@
-"""Worker processes that are restarted in turn, under load: nobody notices."""
+"""Rolling restart: workers are restarted in turn under load, without any effect."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from support.fleet import Fleet, WorkerProcess, open_fleet
 from support.waiting import eventually, pending
 
 PER_SECOND = 500
-# They come so many at a time, so that something waits wherever they are read.
+# So many are sent at a time, so that some are queued wherever they are read.
 BURST = 50
-# Two of the workers can do more than that, so there is room for what the third leaves.
+# Two of the workers can handle more than that, and so what the third one releases.
 WORKERS = 3
 CONCURRENCY = 8
 PAYLOAD = "sleep 0.02"
@@ -26,7 +26,7 @@ ROUNDS = 3
 
 
 class Sender:
-    """Sends at a constant rate until it is stopped.
+    """Sends messages at a constant rate until it is stopped.
 
     Attributes:
         sent: How many messages the server has confirmed.
@@ -37,7 +37,7 @@ class Sender:
         self._stopped = asyncio.Event()
 
     async def run(self, fleet: Fleet) -> None:
-        """Send, by bursts."""
+        """Send in bursts."""
         loop = asyncio.get_running_loop()
         async with Producer(fleet.url) as producer:
             due = loop.time()
@@ -50,13 +50,13 @@ class Sender:
                 await asyncio.sleep(due - loop.time())
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._stopped.set()
 
 
 @asynccontextmanager
 async def load(fleet: Fleet) -> AsyncIterator[Sender]:
-    """Send as long as the block takes."""
+    """Send messages during a block."""
     sender = Sender()
     task = asyncio.create_task(sender.run(fleet))
     try:
@@ -67,35 +67,33 @@ async def load(fleet: Fleet) -> AsyncIterator[Sender]:
 
 
 @pytest.mark.slow
-async def test_workers_that_are_restarted_in_turn_lose_repeat_and_delay_nothing(
+async def test_workers_restarted_in_turn_lose_repeat_and_delay_no_message(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
-    """SIGTERM, under constant load; the lease is a minute, and nobody waits for it."""
+    """SIGTERM under constant load; no message waits for its lease, a whole minute."""
     claim = {"idle": 60, "interval": 30}
     run = {"concurrency": CONCURRENCY}
     async with open_fleet(url, stream, tmp_path, claim=claim, run=run) as fleet:
-        on_duty = [await fleet.start(f"w{number}") for number in range(WORKERS)]
+        workers = [await fleet.start(f"w{number}") for number in range(WORKERS)]
         had: dict[str, WorkerProcess] = {}
         async with load(fleet) as sender:
             for number in range(ROUNDS * WORKERS):
-                leaving = on_duty.pop(0)
-                # There is something that it has not started.
+                leaving = workers.pop(0)
+                # It has messages that it has not started.
                 await eventually(lambda: buffers(redis, stream, leaving), within=15)
                 had |= dict.fromkeys(await owned(redis, stream, leaving), leaving)
                 assert await leaving.end(signal.SIGTERM) == 0
-                on_duty.append(await fleet.start(f"w{number + WORKERS}"))
+                workers.append(await fleet.start(f"w{number + WORKERS}"))
         await eventually(lambda: all_handled(fleet, sender.sent), within=20)
         await eventually(lambda: nothing_is_pending(redis, stream))
         started = {each.start.facts[3]: each.process for each in fleet.handlings()}
         taken = {id_: line for line in fleet.lines("taken") for id_ in line.facts}
         tried, ended = fleet.attempts(), fleet.ended()
         events = {line.facts[0] for line in fleet.lines("event")}
-        given_back = {
+        released = {
             id_: process for id_, process in had.items() if started[id_] != process
         }
-        waited = [
-            taken[id_].at - process.ended_at for id_, process in given_back.items()
-        ]
+        waited = [taken[id_].at - process.ended_at for id_, process in released.items()]
     assert ended == list(range(sender.sent))
     assert tried == {number: [1] for number in range(sender.sent)}
     assert waited
@@ -105,12 +103,12 @@ async def test_workers_that_are_restarted_in_turn_lose_repeat_and_delay_nothing(
 
 
 async def buffers(redis: Any, stream: str, process: WorkerProcess) -> bool:
-    """Whether more is there than is being handled."""
+    """Return whether the process has more messages than it can handle at a time."""
     return len(await owned(redis, stream, process)) > CONCURRENCY
 
 
 async def owned(redis: Any, stream: str, process: WorkerProcess) -> list[str]:
-    """The ids of what is pending for a process."""
+    """Return the ids of the pending entries of a process."""
     lines = await redis.xpending_range(stream, "g", "-", "+", 10_000, process.name)
     return [line["message_id"].decode() for line in lines]
 

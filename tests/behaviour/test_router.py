@@ -1,4 +1,4 @@
-"""The router: which handler gets what, and how all of them run, fail and end."""
+"""The router: which handler gets which messages, and how handlers run, fail and end."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Refund(msgspec.Struct):
 
 async def ignore(message: Message[bytes]) -> None: ...
 async def ignore_order(order: Order) -> None: ...
-async def unsaid(body) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def ignore_unannotated(body) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
 
 
 class Seen(list[Any]):
-    """What handlers were given."""
+    """The messages that handlers got."""
 
-    async def has(self, count: int) -> None:
+    async def wait_for(self, count: int) -> None:
         async def enough() -> bool:
             return len(self) >= count
 
@@ -71,7 +71,7 @@ async def send_typed(url: str, stream: str, *messages: tuple[str | None, Any]) -
 
 
 async def settled(redis: Any, stream: str, group: str, count: int) -> None:
-    """Wait until the group was given that many, and has acknowledged all."""
+    """Wait until `count` messages were delivered to the group, and acknowledged."""
 
     async def done() -> bool:
         facts = (await redis.xinfo_groups(stream))[0]
@@ -81,15 +81,15 @@ async def settled(redis: Any, stream: str, group: str, count: int) -> None:
     await eventually(done)
 
 
-# -- what a handler is given -----------------------------------------------------------
+# -- arguments of handlers -------------------------------------------------------------
 
 
-def test_a_handler_stays_the_function_that_it_is() -> None:
+def test_the_decorator_returns_the_function_itself() -> None:
     router = Router()
     assert router.handler("orders", group="g")(ignore) is ignore
 
 
-async def test_a_handler_is_given_what_it_is_annotated_with(
+async def test_a_handler_gets_what_its_annotation_says(
     url: str, stream: str, seen: Seen
 ) -> None:
     router = Router(url)
@@ -107,7 +107,7 @@ async def test_a_handler_is_given_what_it_is_annotated_with(
     async def _(body) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
         seen.append(body)
 
-    @router.handler(stream, group="unsaid")
+    @router.handler(stream, group="unannotated")
     async def _(message) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
         seen.append(message.payload)
 
@@ -126,12 +126,12 @@ async def test_a_handler_is_given_what_it_is_annotated_with(
     router.handler(stream, group="object")(Handler())
     async with router.running():
         await send_typed(url, stream, (None, Order(7)))
-        await seen.has(7)
+        await seen.wait_for(7)
     assert seen.count(Order(7)) == 4
     assert seen.count(b'{"id":7}') == 3
 
 
-async def test_a_codec_goes_before_the_annotation(
+async def test_a_codec_takes_precedence_over_the_annotation(
     url: str, stream: str, seen: Seen
 ) -> None:
     router = Router(url)
@@ -142,11 +142,11 @@ async def test_a_codec_goes_before_the_annotation(
 
     async with router.running():
         await send_typed(url, stream, (None, msgpack_codec(Order).encode(Order(7))))
-        await seen.has(1)
+        await seen.wait_for(1)
     assert seen == [Order(7)]
 
 
-# -- what is refused, and when ---------------------------------------------------------
+# -- wrong options ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ async def test_a_codec_goes_before_the_annotation(
         ({"batch": 10, "event": "x"}, "several types"),
     ],
 )
-def test_a_wrong_option_is_refused_at_decoration_and_the_handler_named(
+def test_the_decorator_refuses_a_wrong_option_and_names_the_handler(
     options: dict[str, Any], words: str
 ) -> None:
     router = Router()
@@ -182,13 +182,13 @@ def test_a_wrong_option_is_refused_at_decoration_and_the_handler_named(
     assert repr(router) == "<Router of 0 handlers, idle>"
 
 
-def test_so_are_no_streams_and_no_handlers() -> None:
+def test_the_decorator_refuses_missing_streams_and_invalid_handlers() -> None:
     with pytest.raises(ConfigurationError, match=r"ignore: .*at least one stream"):
         Router().handler(group="g")(ignore)
     with pytest.raises(ConfigurationError, match=r"takes no message; write"):
         Router().handler("orders")(lambda: None)
     with pytest.raises(ConfigurationError, match=r"msgspec"):
-        Router().handler("orders", payload=threading.Lock)(unsaid)
+        Router().handler("orders", payload=threading.Lock)(ignore_unannotated)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_two_handlers_for_the_same_messages_are_refused(event: str | None) -> No
         router.handler("orders", group="g", event=event)(ignore_order)
     for name in ("ignore_order and", "ignore both", "'g'", "orders"):
         assert name in str(caught.value)
-    # Others are not.
+    # Handlers for other messages are accepted.
     router.handler("orders", group="other", event=event)(ignore)
     router.handler("others", group="g", event=event)(ignore)
     router.handler("orders", group="g", event="deleted")(ignore)
@@ -249,7 +249,7 @@ def test_handlers_of_a_group_share_all_streams_or_none() -> None:
         router.handler("b", group="g", event="z")(ignore)
 
 
-# -- by event --------------------------------------------------------------------------
+# -- dispatch by event type ------------------------------------------------------------
 
 
 async def test_each_event_goes_to_its_handler_with_its_own_type(
@@ -275,7 +275,7 @@ async def test_each_event_goes_to_its_handler_with_its_own_type(
             *(url, stream, ("created", Order(1)), ("refunded", Refund(2))),
             *(("deleted", b"x"), (None, b"y")),
         )
-        await seen.has(4)
+        await seen.wait_for(4)
         await settled(redis, stream, "g", 4)
     assert seen == [
         ("created", Order(1)),
@@ -285,7 +285,7 @@ async def test_each_event_goes_to_its_handler_with_its_own_type(
     ]
 
 
-async def test_the_header_with_the_type_can_be_another(
+async def test_the_event_type_can_be_in_another_header(
     url: str, stream: str, seen: Seen
 ) -> None:
     router = Router(url)
@@ -297,27 +297,27 @@ async def test_the_header_with_the_type_can_be_another(
     async with router.running(), Producer(url) as producer:
         await producer.send(stream, b"1", headers={"type": "created"})
         await producer.send(stream, b"2", headers={"kind": "created"})
-        await seen.has(1)
+        await seen.wait_for(1)
     assert seen == [b"2"]
 
 
 @pytest.mark.parametrize("policy", ["processed", "rolling", "delayed"])
-async def test_what_there_is_no_handler_for_is_acknowledged_and_told_of_once(
+async def test_messages_without_a_handler_are_acknowledged_and_reported_once_per_type(
     url: str, stream: str, redis: Any, events: Events, policy: str
 ) -> None:
     router = Router(url, on_event=events, auto_commit=policy)
     router.handler(stream, group="g", event="created")(ignore)
     async with router.running():
-        # The last one is told of, so that it is known to have been handled.
+        # The last one is reported, so that the test knows when it was handled.
         kinds = ["deleted", "\x1b[2J", "deleted", "deleted", None]
         await send_typed(url, stream, *((kind, b"x") for kind in kinds))
         if policy != "delayed":
             await settled(redis, stream, "g", 5)
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return len(events.named("unhandled")) == 3
 
-        await eventually(told)
+        await eventually(reported)
     assert await pending(redis, stream, "g") == 0
     types = [event.facts["type"] for event in events.named("unhandled")]
     assert types == ["deleted", "\\x1b[2J", "(none)"]
@@ -337,12 +337,12 @@ async def test_an_event_that_can_t_be_decoded_fails_and_is_not_quoted(
 
     async with router.running():
         await send_typed(url, stream, ("created", b"secret"), ("created", Order(1)))
-        await seen.has(1)
+        await seen.wait_for(1)
     assert any(event.facts.get("error") == "DecodeError" for event in events)
     assert not any("secret" in f"{event} {event.error}" for event in events)
 
 
-async def test_every_group_gets_everything(url: str, stream: str, seen: Seen) -> None:
+async def test_every_group_gets_all_messages(url: str, stream: str, seen: Seen) -> None:
     router = Router(url)
     for group in ("a", "b"):
 
@@ -353,10 +353,10 @@ async def test_every_group_gets_everything(url: str, stream: str, seen: Seen) ->
     async with router.running():
         assert {consumer.group for consumer in router.consumers} == {"a", "b"}
         await send_typed(url, stream, ("created", b"x"))
-        await seen.has(2)
+        await seen.wait_for(2)
 
 
-async def test_without_a_group_each_handler_has_a_consumer_of_its_own(
+async def test_without_a_group_each_handler_has_its_own_consumer(
     url: str, stream: str, events: Events, seen: Seen
 ) -> None:
     router = Router(url, on_event=events)
@@ -376,12 +376,12 @@ async def test_without_a_group_each_handler_has_a_consumer_of_its_own(
     async with router.running():
         assert len(router.consumers) == 3
         await send_typed(url, stream, ("b", b"2"), ("a", b"1"))
-        await seen.has(5)
+        await seen.wait_for(5)
     assert seen.count(("some", b"1")) == 1
     assert events.named("unhandled") == []
 
 
-async def test_sync_handlers_go_beside_async_ones(
+async def test_sync_and_async_handlers_can_share_a_group(
     url: str, stream: str, seen: Seen
 ) -> None:
     router = Router(url)
@@ -399,7 +399,7 @@ async def test_sync_handlers_go_beside_async_ones(
 
     @router.handler(stream, group="g", event="late")
     def _(order: Order) -> Any:
-        return later(order)  # it is not seen to be async, and awaited all the same
+        return later(order)  # not recognized as async, and awaited nevertheless
 
     main = threading.current_thread()
     async with router.running():
@@ -407,18 +407,18 @@ async def test_sync_handlers_go_beside_async_ones(
             *(url, stream, ("sync", Order(1)), ("async", Order(2))),
             ("late", Order(3)),
         )
-        await seen.has(3)
+        await seen.wait_for(3)
     assert seen == [(1, False), (2, True), (3, True)]
 
 
 async def test_sync_handlers_of_events_stay_one_sync_function(stream: str) -> None:
-    """So that it is the consumer who sees to threads for it."""
+    """So the consumer runs it in a thread."""
     done: list[object] = []
 
     def handle(message: Message[bytes]) -> None:
         done.append(message.payload)
 
-    def passed_over(message: object, kind: str | None) -> None:
+    def unhandled(message: object, kind: str | None) -> None:
         done.append((kind, threading.current_thread() is threading.main_thread()))
 
     given = {"group": "g"}, {"event": "a", "header": "type", "concurrency": 1}
@@ -426,7 +426,7 @@ async def test_sync_handlers_of_events_stay_one_sync_function(stream: str) -> No
     registry = Registry({}, ())
     registry.add(specify(handle, (stream,), given[0], middleware=(), **how))
     [shared] = registry.shared
-    call = shared.dispatch(anyio.CapacityLimiter(1), passed_over)
+    call = shared.dispatch(anyio.CapacityLimiter(1), unhandled)
     assert not inspect.iscoroutinefunction(call)
     for kind in ("a", "b"):
         message: Any = Typed(kind)
@@ -436,10 +436,10 @@ async def test_sync_handlers_of_events_stay_one_sync_function(stream: str) -> No
 
 
 @pytest.mark.parametrize("sync", [False, True])
-async def test_a_consumer_s_run_is_told_what_the_decorator_was(
+async def test_the_options_of_the_decorator_are_passed_to_the_consumer_s_run(
     stream: str, monkeypatch: pytest.MonkeyPatch, seen: Seen, *, sync: bool
 ) -> None:
-    """Batches too; and a sync function stays one, for it to see to threads."""
+    """Batches too; a sync function stays sync, so that `run` chooses a thread."""
 
     async def run(_: object, handler: Callable[[Any], Any], **how: Any) -> None:
         seen.append(how)
@@ -450,7 +450,7 @@ async def test_a_consumer_s_run_is_told_what_the_decorator_was(
 
     monkeypatch.setattr(Consumer, "run", run)
     router = Router()
-    register_it = router.handler(
+    decorate = router.handler(
         stream, group="g", batch=10, concurrency=3, ordering="key"
     )
 
@@ -460,7 +460,7 @@ async def test_a_consumer_s_run_is_told_what_the_decorator_was(
     async def handle_async(bodies: list[bytes]) -> None:
         seen.append(bodies)
 
-    register_it(handle if sync else handle_async)
+    decorate(handle if sync else handle_async)
     [shared] = router._registry.shared
     await shared.part(None).run()
     how = {"concurrency": 3, "ordering": Ordering.KEY, "batch": 10}
@@ -468,7 +468,7 @@ async def test_a_consumer_s_run_is_told_what_the_decorator_was(
 
 
 class Typed:
-    """What a dispatch looks at of a message."""
+    """The attributes of a message that dispatching reads."""
 
     payload = b"x"
 
@@ -479,7 +479,7 @@ class Typed:
 # -- running and ending ----------------------------------------------------------------
 
 
-async def test_stop_lets_handlers_finish_and_starts_no_more(
+async def test_stop_lets_running_handlers_finish_and_starts_no_others(
     url: str, stream: str, redis: Any, seen: Seen
 ) -> None:
     await send(url, stream, *range(10))
@@ -504,9 +504,9 @@ async def test_stop_lets_handlers_finish_and_starts_no_more(
     assert len(seen) == 2
     facts = (await redis.xinfo_groups(stream))[0]
     assert facts["entries-read"] - facts["pending"] == 2
-    # What was given back counts as never delivered; and it can run again.
+    # Released messages count as never delivered; and the router can run again.
     async with router.running():
-        await seen.has(10)
+        await seen.wait_for(10)
     assert sorted(seen) == [b"%d" % number for number in range(10)]
 
 
@@ -559,22 +559,22 @@ async def test_cancelling_run_cancels_handlers_and_keeps_their_messages(
     assert not router.ready
 
 
-def from_a_handler(router: Router) -> None:
+def stop_in_the_handler(router: Router) -> None:
     router.stop()
 
 
-def from_a_thread(router: Router) -> None:
+def stop_in_a_thread(router: Router) -> None:
     thread = threading.Thread(target=router.stop)
     thread.start()
     thread.join()
 
 
-@pytest.mark.parametrize("stop", [from_a_handler, from_a_thread])
-async def test_it_can_be_stopped_from_anywhere(
+@pytest.mark.parametrize("stop", [stop_in_the_handler, stop_in_a_thread])
+async def test_a_router_can_be_stopped_from_handlers_and_threads(
     url: str, stream: str, redis: Any, stop: Callable[[Router], None]
 ) -> None:
     router = Router(url)
-    router.stop()  # nothing runs yet
+    router.stop()  # no effect, since it does not run yet
 
     @router.handler(stream, group="g")
     async def _(message: Message[bytes]) -> None:
@@ -586,8 +586,8 @@ async def test_it_can_be_stopped_from_anywhere(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_it_can_be_stopped_while_it_opens(stream: str) -> None:
-    """Nobody listens there, and it would try for an hour."""
+async def test_a_router_can_be_stopped_while_it_opens(stream: str) -> None:
+    """No server listens there, and the router would try for an hour."""
     router = Router("redis://127.0.0.1:1", open_timeout=3600)
     router.handler(stream, group="g")(ignore)
     ready: list[bool] = []
@@ -601,10 +601,10 @@ async def test_it_can_be_stopped_while_it_opens(stream: str) -> None:
     assert ready == []
 
 
-async def test_when_it_ends_nothing_was_handled_by_one_that_others_wait_for(
+async def test_if_a_consumer_can_not_be_opened_no_message_is_handled(
     url: str, stream: str, redis: Any, events: Events, seen: Seen
 ) -> None:
-    """One can't be opened: those that are open close, and its error is raised."""
+    """The consumers that are open are closed, and the error is raised."""
     broken = f"{stream}-broken"
     await redis.set(broken, "no stream")
     await send(url, stream, 1)
@@ -627,8 +627,8 @@ async def test_when_it_ends_nothing_was_handled_by_one_that_others_wait_for(
     }
 
 
-class Failing:
-    """Two handlers: one is slow, and the other fails for good at its first message."""
+class FailingRouter:
+    """Two handlers: a slow one, and one that raises SystemExit at its first message."""
 
     def __init__(self, url: str, stream: str, **options: Any) -> None:
         self.url, self.stream = url, stream
@@ -648,11 +648,11 @@ class Failing:
         raise SystemExit(3)
 
 
-async def test_one_that_fails_for_good_has_the_others_drain(
+async def test_when_a_consumer_fails_for_good_the_others_drain(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
-    failing = Failing(url, stream, on_event=events)
+    failing = FailingRouter(url, stream, on_event=events)
     with pytest.raises(SystemExit) as caught:
         await failing.router.run()
     assert caught.value.code == 3
@@ -662,11 +662,11 @@ async def test_one_that_fails_for_good_has_the_others_drain(
     assert len(events.named("consumer_failed")) == 1
 
 
-async def test_it_also_cancels_the_block_that_it_is_in_the_background_of(
+async def test_when_a_consumer_fails_for_good_the_block_of_running_is_cancelled(
     url: str, stream: str
 ) -> None:
     await send(url, stream, 1)
-    failing = Failing(url, stream)
+    failing = FailingRouter(url, stream)
     with pytest.raises(SystemExit):
         async with failing.router.running():
             with pytest.raises(asyncio.CancelledError) as caught:
@@ -679,9 +679,11 @@ async def test_it_also_cancels_the_block_that_it_is_in_the_background_of(
     assert not current.cancelling()
 
 
-async def test_what_the_block_raises_then_is_noted(url: str, stream: str) -> None:
+async def test_an_exception_that_the_cancelled_block_raises_is_noted(
+    url: str, stream: str
+) -> None:
     await send(url, stream, 1)
-    failing = Failing(url, stream)
+    failing = FailingRouter(url, stream)
     with pytest.raises(SystemExit) as caught:
         async with failing.router.running():
             try:
@@ -727,12 +729,12 @@ async def test_a_router_runs_once_at_a_time_and_takes_no_handlers_then(
         assert repr(router) == "<Router of 1 handlers, running>"
 
 
-async def test_without_handlers_there_is_nothing_to_run(url: str) -> None:
+async def test_a_router_without_handlers_refuses_to_run(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"@router\.handler"):
         await Router(url).run()
 
 
-async def test_a_wrong_url_is_a_wrong_option(stream: str) -> None:
+async def test_a_wrong_or_missing_url_is_a_configuration_error(stream: str) -> None:
     router = Router()
     router.handler(stream, group="g")(ignore)
     with pytest.raises(ConfigurationError, match="http"):
@@ -741,7 +743,9 @@ async def test_a_wrong_url_is_a_wrong_option(stream: str) -> None:
         await router.run()
 
 
-async def test_probes_can_ask_the_consumers(url: str, stream: str, redis: Any) -> None:
+async def test_health_probes_can_inspect_the_consumers(
+    url: str, stream: str, redis: Any
+) -> None:
     router = Router(url)
     router.handler(stream, group="g")(ignore)
     assert not router.consumers
@@ -758,7 +762,7 @@ async def test_probes_can_ask_the_consumers(url: str, stream: str, redis: Any) -
     assert not router.ready
 
 
-async def test_it_lives_in_an_asgi_lifespan(
+async def test_a_router_runs_in_an_asgi_lifespan(
     url: str, stream: str, redis: Any, seen: Seen
 ) -> None:
     router = Router(url)
@@ -775,7 +779,7 @@ async def test_it_lives_in_an_asgi_lifespan(
     async def app(
         scope: dict[str, str], receive: asyncio.Queue[str], send: asyncio.Queue[str]
     ) -> None:
-        """What an ASGI framework does about its lifespan."""
+        """Run the lifespan as an ASGI framework does."""
         assert scope["type"] == "lifespan"
         assert await receive.get() == "lifespan.startup"
         async with lifespan(app):
@@ -790,7 +794,7 @@ async def test_it_lives_in_an_asgi_lifespan(
     assert await from_app.get() == "lifespan.startup.complete"
     assert router.ready
     await send(url, stream, 1, 2, 3)
-    await seen.has(3)
+    await seen.wait_for(3)
     await to_app.put("lifespan.shutdown")
     assert await from_app.get() == "lifespan.shutdown.complete"
     await serving
@@ -815,11 +819,13 @@ async def test_a_router_includes_others(url: str, stream: str, seen: Seen) -> No
     async with mine.running():
         assert len(mine.consumers) == 1
         await send_typed(url, stream, ("a", Order(1)), ("b", Refund(2)))
-        await seen.has(2)
+        await seen.wait_for(2)
     assert seen == [Order(1), Refund(2)]
 
 
-def test_what_an_included_router_leaves_open_the_other_one_says() -> None:
+def test_options_that_an_included_router_leaves_out_come_from_the_including_one() -> (
+    None
+):
     mine, theirs = Router(close_timeout=3, mkstream=False), Router(close_timeout=4)
     theirs.handler("orders", group="g", event="a")(ignore)
     mine.include(theirs)
@@ -828,7 +834,7 @@ def test_what_an_included_router_leaves_open_the_other_one_says() -> None:
     mine.handler("orders", group="g", event="b", close_timeout=4)(ignore)
 
 
-def test_including_refuses_what_registering_refuses() -> None:
+def test_include_refuses_what_the_decorator_refuses() -> None:
     mine, theirs = Router(), Router()
     mine.handler("orders", group="g")(ignore)
     theirs.handler("others", group="g")(ignore)
@@ -838,15 +844,15 @@ def test_including_refuses_what_registering_refuses() -> None:
     assert repr(mine) == "<Router of 1 handlers, idle>"
     with pytest.raises(ConfigurationError, match="include itself"):
         mine.include(mine)
-    by_hand = Router(auto_commit="rolling")
+    rolling = Router(auto_commit="rolling")
     with pytest.raises(ConfigurationError, match="take the message"):
-        by_hand.include(theirs)
+        rolling.include(theirs)
 
 
-def test_an_included_router_takes_no_more_handlers() -> None:
+def test_an_included_router_accepts_no_more_handlers() -> None:
     mine, theirs = Router(), Router()
     theirs.handler("orders", group="g")(ignore)
     mine.include(theirs)
     with pytest.raises(UsageError, match="included in another one"):
         theirs.handler("others", group="g")(ignore)
-    Router().include(theirs)  # a second one has all of them, too
+    Router().include(theirs)  # another router may include it too

@@ -1,4 +1,4 @@
-"""A router's handlers have retries, dead letters, batches and threads as any."""
+"""Failures in a router: retries, dead letters, batches and threads of its handlers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Refund(msgspec.Struct):
     of: int
 
 
-async def test_retries_and_dead_letters_are_said_at_the_decorator(
+async def test_retries_and_dead_letters_are_options_of_the_decorator(
     url: str, stream: str, redis: Any
 ) -> None:
     router = Router(retry=QUICK)
@@ -41,7 +41,9 @@ async def test_retries_and_dead_letters_are_said_at_the_decorator(
     assert await redis.xlen(f"{stream}-failed") == 1
 
 
-async def test_batches_of_payloads(url: str, stream: str, redis: Any) -> None:
+async def test_a_handler_may_take_batches_of_payloads(
+    url: str, stream: str, redis: Any
+) -> None:
     router = Router()
     seen: list[list[int]] = []
 
@@ -58,7 +60,7 @@ async def test_batches_of_payloads(url: str, stream: str, redis: Any) -> None:
     assert max(map(len, seen)) == 5
 
 
-async def test_an_event_that_can_t_be_decoded_is_a_dead_letter_at_once(
+async def test_an_event_that_can_t_be_decoded_is_dead_lettered_at_once(
     url: str, stream: str, redis: Any
 ) -> None:
     router = Router(retry=QUICK)
@@ -78,12 +80,12 @@ async def test_an_event_that_can_t_be_decoded_is_a_dead_letter_at_once(
     async with router.running(url):
         await eventually(lambda: handled(redis, stream, 2))
     assert seen == [Order(7)]
-    [letter] = await admin.dead.list(stream, url=url)
-    assert (letter.attempts, letter.error) == (0, "DecodeError")
-    assert letter.headers == {"type": "refund", "content-type": "application/json"}
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert (dead_letter.attempts, dead_letter.error) == (0, "DecodeError")
+    assert dead_letter.headers == {"type": "refund", "content-type": "application/json"}
 
 
-async def test_plain_functions_may_give_outcomes_also_behind_middleware(
+async def test_sync_functions_may_settle_messages_even_with_middleware(
     url: str, stream: str, redis: Any
 ) -> None:
     async def around(message: Message[Any], call: Call[Message[Any]]) -> object:

@@ -1,4 +1,4 @@
-"""`run`: concurrency, order, and reading ahead within bounds."""
+"""`run`: concurrency, ordering, and bounded prefetching."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from penstock import (
 from support.waiting import eventually, holds, numbers, pending, read, send
 
 
-async def test_handlers_run_at_the_concurrency_and_not_above(
+async def test_as_many_handlers_run_as_the_concurrency_says_and_no_more(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(60))
@@ -63,7 +63,7 @@ async def test_concurrency_one_handles_in_the_order_of_the_stream(
 
 
 @pytest.mark.parametrize("ordering", ["key", "shard"])
-async def test_an_ordering_runs_one_of_a_kind_at_a_time_in_stream_order(
+async def test_an_ordering_handles_each_lane_one_at_a_time_in_stream_order(
     url: str, stream: str, redis: Any, ordering: str
 ) -> None:
     streams = [f"{stream}-{n}" for n in range(3)]
@@ -78,14 +78,14 @@ async def test_an_ordering_runs_one_of_a_kind_at_a_time_in_stream_order(
 
     async def handle(message: Message[bytes]) -> None:
         nonlocal together, done
-        kind = (message.stream, message.key if ordering == "key" else None)
-        assert kind not in running
-        running.add(kind)
+        lane = (message.stream, message.key if ordering == "key" else None)
+        assert lane not in running
+        running.add(lane)
         together = max(together, len(running))
-        seen[kind].append(int(message.payload))
+        seen[lane].append(int(message.payload))
         if chance.random() < 0.5:
             await asyncio.sleep(chance.random() / 1000)
-        running.discard(kind)
+        running.discard(lane)
         done += 1
         if done == 1500:
             await consumer.aclose()
@@ -101,7 +101,7 @@ async def test_an_ordering_runs_one_of_a_kind_at_a_time_in_stream_order(
         assert await pending(redis, name, "g") == 0
 
 
-async def test_an_ordering_holds_for_what_was_queued_before_run(
+async def test_an_ordering_applies_to_messages_that_were_queued_before_run(
     url: str, stream: str
 ) -> None:
     async with Producer(url) as producer:
@@ -150,7 +150,7 @@ async def test_a_handler_that_raises_stops_neither_the_others_nor_its_lane(
     assert sorted(tried) == list(range(100))
 
 
-async def test_two_runs_may_share_but_not_order_differently(
+async def test_two_runs_of_a_consumer_must_have_the_same_ordering(
     url: str, stream: str
 ) -> None:
     started = asyncio.Event()
@@ -169,11 +169,11 @@ async def test_two_runs_may_share_but_not_order_differently(
         await asyncio.gather(run, return_exceptions=True)
 
 
-# -- reading ahead ---------------------------------------------------------------------
+# -- prefetching -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 50])
-async def test_no_more_is_held_than_the_bound(
+async def test_no_more_messages_are_held_than_max_messages(
     url: str, stream: str, redis: Any, most: int
 ) -> None:
     await send(url, stream, *range(300))
@@ -188,7 +188,7 @@ async def test_no_more_is_held_than_the_bound(
     assert highest <= most
 
 
-async def test_what_a_slow_consumer_does_not_hold_another_gets(
+async def test_messages_that_a_slow_consumer_does_not_hold_go_to_another(
     url: str, stream: str
 ) -> None:
     await send(url, stream, *range(10))
@@ -203,7 +203,7 @@ async def test_what_a_slow_consumer_does_not_hold_another_gets(
 
 
 async def test_large_messages_are_bounded_by_their_bytes(url: str, stream: str) -> None:
-    """A hundred of 200 kB under a bound of 2 MB, which the reader has to learn."""
+    """100 messages of 200 kB, a bound of 2 MB; the reader has to learn their size."""
     async with Producer(url) as producer:
         for number in range(100):
             await producer.enqueue(stream, b"%d-" % number + b"x" * 200_000)
@@ -213,14 +213,14 @@ async def test_large_messages_are_bounded_by_their_bytes(url: str, stream: str) 
         for number in range(100):
             message = await consumer.next()
             assert message.payload.startswith(b"%d-" % number)
-            # The first read, of 16 at most, is made without knowing.
+            # The size is not known at the first read, which is of 16 at most.
             if number >= 20:
                 highest = max(highest, consumer.statistics().bytes_in_hand)
             await asyncio.sleep(0.001)
     assert 400_000 < highest <= 2_200_000
 
 
-async def test_a_message_larger_than_the_bound_still_comes(
+async def test_a_message_larger_than_max_bytes_is_still_delivered(
     url: str, stream: str
 ) -> None:
     async with Producer(url) as producer:
@@ -233,7 +233,7 @@ async def test_a_message_larger_than_the_bound_still_comes(
         ] * 5
 
 
-async def test_with_quick_handlers_reads_carry_hundreds(
+async def test_with_quick_handlers_hundreds_of_messages_are_read_at_a_time(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10_000))
@@ -250,10 +250,10 @@ async def reads(redis: Any) -> int:
     return int(stats.get("cmdstat_xreadgroup", {"calls": 0})["calls"])
 
 
-async def test_a_handler_that_never_awaits_does_not_hold_up_acks(
+async def test_a_handler_that_never_awaits_does_not_delay_acks(
     url: str, stream: str, redis: Any
 ) -> None:
-    """The loop gets its turns between messages, so the interval is kept."""
+    """The event loop gets turns between messages, so acks are sent at the interval."""
     await send(url, stream, *range(100))
     async with Consumer(
         stream, url=url, group="g", commit=Commit(interval=0.02)
@@ -272,10 +272,10 @@ async def test_a_handler_that_never_awaits_does_not_hold_up_acks(
     assert max(sizes) < 15
 
 
-async def test_idle_workers_get_what_arrives_while_the_others_are_busy(
+async def test_idle_workers_get_new_messages_while_the_others_are_busy(
     url: str, stream: str
 ) -> None:
-    """More than half of the room is taken, but none of it waits in the queue."""
+    """More than half of max_messages is held, but no message is queued."""
     started = 0
     go = asyncio.Event()
 

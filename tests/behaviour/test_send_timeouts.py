@@ -1,4 +1,4 @@
-"""Back-pressure: how long a send may take, and what giving it up leaves behind."""
+"""Send timeouts and backpressure: how long a send may take, and what it leaves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.server import server
 from support.waiting import eventually
 
 
-async def test_what_is_in_the_air_when_its_time_is_over_is_unknown(
+async def test_a_message_in_flight_when_its_timeout_is_over_is_unknown(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     async with proxy(url) as between:
@@ -39,13 +39,13 @@ async def test_what_is_in_the_air_when_its_time_is_over_is_unknown(
             with pytest.raises(SendUnknown, match="timeout"):
                 await producer.send(stream, b"second")
             assert 0.1 <= time.monotonic() - start < 5
-    # It is told of once, not once more when the connection ends.
+    # It is reported once, and not again when the connection ends.
     [event] = events.named("send_unknown")
     assert event.facts["messages"] == 1
     assert await redis.xlen(stream) == 2
 
 
-async def test_what_was_not_written_in_time_is_taken_back(
+async def test_messages_that_were_not_written_in_time_are_withdrawn(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     async with proxy(url) as between:
@@ -71,7 +71,9 @@ async def test_what_was_not_written_in_time_is_taken_back(
     assert sum(fact["messages"] for fact in facts) == 2  # type: ignore[misc]
 
 
-async def test_the_wait_for_room_counts(url: str, stream: str) -> None:
+async def test_waiting_for_buffer_space_counts_towards_the_timeout(
+    url: str, stream: str
+) -> None:
     async with proxy(url) as between:
         async with Producer(
             between.url, max_messages=2, send_timeout=0.1, close_timeout=0
@@ -89,10 +91,10 @@ async def test_the_wait_for_room_counts(url: str, stream: str) -> None:
                 producer.enqueue_nowait(stream, b"x")
 
 
-async def test_room_that_is_taken_back_is_given_to_the_next(
+async def test_a_sender_that_gives_up_waiting_lets_the_next_one_pass(
     url: str, stream: str, redis: Any
 ) -> None:
-    """A large message that waits at the front must not keep small ones out for ever."""
+    """A large message at the front of the queue must not block small ones forever."""
     async with proxy(url) as between:
         async with Producer(between.url, max_bytes=10_000, close_timeout=0) as producer:
             between.drop_replies = True
@@ -114,7 +116,7 @@ async def test_room_that_is_taken_back_is_given_to_the_next(
                 await waits
 
 
-async def test_what_ran_out_of_time_in_the_air_makes_room_when_the_connection_ends(
+async def test_a_timed_out_message_in_flight_frees_its_space_when_the_connection_ends(
     url: str, stream: str
 ) -> None:
     async with proxy(url) as between:
@@ -133,7 +135,9 @@ async def test_what_ran_out_of_time_in_the_air_makes_room_when_the_connection_en
                 await producer.flush()
 
 
-async def test_each_message_of_many_has_its_own_time(url: str, stream: str) -> None:
+async def test_each_message_of_send_many_has_its_own_timeout(
+    url: str, stream: str
+) -> None:
     async with proxy(url) as between:
         async with Producer(between.url, max_messages=5, close_timeout=0) as producer:
             await producer.send(stream, b"warm")
@@ -144,7 +148,7 @@ async def test_each_message_of_many_has_its_own_time(url: str, stream: str) -> N
     ] * 2
 
 
-async def test_an_outlet_may_have_a_timeout_of_its_own(url: str, stream: str) -> None:
+async def test_an_outlet_may_have_its_own_timeout(url: str, stream: str) -> None:
     async with proxy(url) as between:
         async with Producer(
             between.url, send_timeout=3600, close_timeout=0
@@ -169,7 +173,7 @@ async def test_a_timeout_that_is_not_reached_changes_nothing(
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "1", float("nan"), True])
-async def test_a_timeout_that_is_no_duration_is_refused(
+async def test_an_invalid_timeout_is_refused(
     url: str, stream: str, timeout: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -181,7 +185,7 @@ async def test_a_timeout_that_is_no_duration_is_refused(
             producer.to(stream, timeout=timeout)
 
 
-async def test_an_unknown_choice_is_a_type_error(url: str, stream: str) -> None:
+async def test_an_unknown_option_is_a_type_error(url: str, stream: str) -> None:
     async with Producer(url) as producer:
         with pytest.raises(TypeError, match="colour"):
             await producer.send(stream, b"x", colour="red")  # type: ignore[call-arg]
@@ -189,7 +193,7 @@ async def test_an_unknown_choice_is_a_type_error(url: str, stream: str) -> None:
             await producer.send_many(stream, [], colour="red")  # type: ignore[call-arg]
 
 
-async def test_a_frozen_server_neither_blocks_for_ever_nor_takes_memory(
+async def test_a_frozen_server_neither_blocks_forever_nor_uses_memory(
     tmp_path: Path, stream: str
 ) -> None:
     async with server(tmp_path) as own:
@@ -214,23 +218,23 @@ async def test_a_frozen_server_neither_blocks_for_ever_nor_takes_memory(
                     sizes.append(tracemalloc.get_traced_memory()[0])
             finally:
                 tracemalloc.stop()
-            # The last round's messages may be in somebody's hands still.
+            # The last round's messages may still be referenced.
             assert sizes[-1] - sizes[0] < 2_000_000
             own.send_signal(signal.SIGCONT)
             await producer.send(stream, b"last", timeout=20)
         client = own.client()
         bodies = [fields[b"msg"] for _, fields in await client.xrange(stream)]
         await client.aclose()
-    # What had failed was never written.
+    # Failed messages were never written.
     assert bodies[0] == b"first"
     assert bodies[-1] == b"last"
     assert sum(map(len, bodies)) < 200_000
 
 
-async def test_thousands_of_cancelled_sends_cost_neither_order_nor_connection(
+async def test_thousands_of_cancelled_sends_keep_the_order_and_the_connection(
     url: str, stream: str, redis: Any
 ) -> None:
-    """At any moment: waiting for room, queued, in the air, answered."""
+    """Cancelled at any moment: waiting for space, queued, in flight, confirmed."""
     kept: dict[int, str] = {}
 
     async def send(producer: Producer, number: int) -> None:
@@ -257,7 +261,7 @@ async def test_thousands_of_cancelled_sends_cost_neither_order_nor_connection(
     assert all(ids[number] == id_ for number, id_ in kept.items())
 
 
-async def test_those_who_gave_up_waiting_for_room_leave_nothing_behind(
+async def test_senders_that_gave_up_waiting_for_space_leave_nothing_behind(
     url: str, stream: str
 ) -> None:
     async def full() -> bool:

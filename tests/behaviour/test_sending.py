@@ -1,4 +1,4 @@
-"""What a producer promises."""
+"""Sending with a producer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Order(msgspec.Struct):
     note: str
 
 
-async def test_a_receipt_says_where_the_message_is(
+async def test_a_receipt_names_the_place_of_the_message(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -49,7 +49,9 @@ async def test_key_and_headers_are_fields_of_the_entry(
     assert fields == {b"msg": b"text", b"key": b"k-1", b"from": "wéb".encode()}
 
 
-async def test_other_payloads_go_as_json(url: str, stream: str, redis: Any) -> None:
+async def test_other_payloads_are_sent_as_json(
+    url: str, stream: str, redis: Any
+) -> None:
     async with Producer(url) as producer:
         await producer.send(stream, Order(7, "ok"))
         await producer.send(stream, {"a": [1, 2]})
@@ -69,7 +71,7 @@ async def test_the_order_is_that_of_the_calls(
     assert [receipt.id for receipt in receipts] == sorted(r.id for r in receipts)
 
 
-async def test_senders_that_wait_for_room_keep_their_order(
+async def test_senders_that_wait_for_buffer_space_keep_their_order(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, max_messages=3) as producer:
@@ -80,7 +82,7 @@ async def test_senders_that_wait_for_room_keep_their_order(
     assert bodies == list(range(100))
 
 
-async def test_what_is_queued_goes_out_together(
+async def test_queued_messages_are_sent_together(
     url: str, stream: str, redis: Any
 ) -> None:
     """A hundred senders to five streams share a handful of writes."""
@@ -94,7 +96,7 @@ async def test_what_is_queued_goes_out_together(
 
 
 async def test_several_writes_are_in_flight(url: str, stream: str) -> None:
-    """While replies are held up, further batches go out all the same."""
+    """Further batches are sent although the replies are delayed."""
     async with proxy(url) as between:
         async with Producer(
             between.url, max_batch=10, max_in_flight=4, close_timeout=0.1
@@ -103,18 +105,18 @@ async def test_several_writes_are_in_flight(url: str, stream: str) -> None:
             before = between.sends
             between.drop_replies = True
             futures = [await producer.enqueue(stream, b"x") for _ in range(100)]
-            await eventually(lambda: later(between.sends - before >= 40))
+            await eventually(lambda: awaitable(between.sends - before >= 40))
             assert not any(future.done() for future in futures)
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [SendUnknown] * 40 + [SendFailed] * 60
 
 
-async def later(value: object) -> object:
+async def awaitable(value: object) -> object:
     return value
 
 
-async def test_one_refused_message_fails_alone(
+async def test_a_refused_message_fails_alone(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await redis.set(f"{stream}-string", "no stream")
@@ -132,7 +134,7 @@ async def test_one_refused_message_fails_alone(
     assert event.facts["messages"] == 1
 
 
-async def test_a_failure_that_nobody_awaits_is_an_event_and_no_warning(
+async def test_a_failure_that_is_not_awaited_is_an_event_and_no_warning(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await redis.set(stream, "no stream")
@@ -141,7 +143,7 @@ async def test_a_failure_that_nobody_awaits_is_an_event_and_no_warning(
     assert events.named("send_failed")
 
 
-async def test_flush_waits_for_all_that_was_queued(
+async def test_flush_waits_for_all_queued_messages(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -151,7 +153,7 @@ async def test_flush_waits_for_all_that_was_queued(
         assert await redis.xlen(stream) == 2000
 
 
-async def test_leaving_sends_what_is_queued_even_by_an_exception(
+async def test_queued_messages_are_sent_when_the_block_is_left_by_an_exception(
     url: str, stream: str, redis: Any
 ) -> None:
     with pytest.raises(LookupError):
@@ -162,7 +164,7 @@ async def test_leaving_sends_what_is_queued_even_by_an_exception(
     assert await redis.xlen(stream) == 500
 
 
-async def test_leaving_by_cancellation_sends_what_is_queued(
+async def test_queued_messages_are_sent_when_the_block_is_cancelled(
     url: str, stream: str, redis: Any
 ) -> None:
     queued = asyncio.Event()
@@ -210,7 +212,7 @@ async def test_the_buffer_is_bounded_in_bytes(url: str, stream: str) -> None:
             assert caught.value.size > 9000
 
 
-async def test_a_message_larger_than_the_buffer_goes_alone(
+async def test_a_message_larger_than_the_buffer_is_sent_alone(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, max_bytes=1000) as producer:
@@ -218,7 +220,7 @@ async def test_a_message_larger_than_the_buffer_goes_alone(
     assert await redis.xlen(stream) == 1
 
 
-async def test_a_lost_reply_is_unknown_and_never_sent_again(
+async def test_a_message_whose_reply_was_lost_is_unknown_and_never_sent_again(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     """redis-py's own retry would have added the entry up to eleven times."""
@@ -237,14 +239,14 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(
     assert event.facts["messages"] == 1
 
 
-async def test_what_was_only_queued_is_sent_after_an_outage_in_order(
+async def test_messages_that_were_only_queued_are_sent_in_order_after_an_outage(
     url: str, stream: str, redis: Any
 ) -> None:
     async with proxy(url) as between, Producer(between.url) as producer:
         await producer.send(stream, b"0")
         await between.stop()
         while True:
-            # The first ones may go into the connection that is just being cut.
+            # The first ones may be written to the connection that is just being cut.
             try:
                 async with asyncio.timeout(0.1):
                     await producer.send(stream, b"probe")
@@ -259,10 +261,10 @@ async def test_what_was_only_queued_is_sent_after_an_outage_in_order(
     assert [int(body) for body in bodies if body != b"probe"] == list(range(200))
 
 
-async def test_cancelling_a_send_gives_up_the_wait_and_nothing_else(
+async def test_cancelling_a_send_ends_the_waiting_and_nothing_else(
     url: str, stream: str, redis: Any
 ) -> None:
-    """A thousand sends, cancelled at any moment: once or not at all, nothing mixed."""
+    """A thousand sends, cancelled at any moment: once or not at all, none mixed up."""
     kept: dict[int, str] = {}
 
     async def send(producer: Producer, number: int) -> None:
@@ -287,7 +289,7 @@ async def test_cancelling_a_send_gives_up_the_wait_and_nothing_else(
     assert all(ids[number] == id_ for number, id_ in kept.items())
 
 
-async def test_bad_messages_are_refused_before_anything_is_sent(
+async def test_invalid_messages_are_refused_before_anything_is_sent(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -307,7 +309,7 @@ async def test_bad_messages_are_refused_before_anything_is_sent(
     assert not await redis.exists(stream)
 
 
-async def test_a_closed_producer_says_so(url: str, stream: str) -> None:
+async def test_a_closed_producer_refuses_to_send(url: str, stream: str) -> None:
     producer = Producer(url)
     with pytest.raises(ClosedError, match="async with"):
         await producer.send(stream, b"x")
@@ -345,6 +347,6 @@ async def test_a_producer_can_be_opened_again(
         {"max_messages": True},
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+def test_invalid_options_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         Producer("redis://localhost", **options)  # type: ignore[arg-type]

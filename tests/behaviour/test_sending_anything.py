@@ -1,4 +1,4 @@
-"""Whatever is sent comes back byte for byte, or is refused at once."""
+"""Any message is received as it was sent, byte for byte, or refused at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock import (
     msgpack_codec,
 )
 
-# Any character there is, lone surrogates too; with those that protocols trip over.
+# Any character, lone surrogates too, and those that break protocols.
 NASTY = st.sampled_from(
     [
         "\0",
@@ -51,7 +51,7 @@ bounded = settings(
 
 
 def is_utf8(text: str, errors: str = "strict") -> bool:
-    """Whether it can be encoded."""
+    """Return whether the text can be encoded."""
     try:
         text.encode("utf-8", errors)
     except UnicodeEncodeError:
@@ -59,13 +59,13 @@ def is_utf8(text: str, errors: str = "strict") -> bool:
     return True
 
 
-def on_the_wire(text: str) -> str:
-    """What comes back: escaped bytes that make a character together are that one."""
+def as_received(text: str) -> str:
+    """Return the text as received: escaped bytes that form a character become it."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
-def can_go(key: str | None, headers: dict[str, str]) -> bool:
-    """Whether a message with those may be sent; invalid UTF-8 may, as it was read."""
+def can_be_sent(key: str | None, headers: dict[str, str]) -> bool:
+    """Return whether key and headers may be sent; escaped invalid UTF-8 may be."""
     texts = [*headers, *headers.values(), *([] if key is None else [key])]
     every = all(is_utf8(text, "surrogateescape") for text in texts)
     return every and not {"msg", "key"} & set(headers)
@@ -82,7 +82,7 @@ def can_go(key: str | None, headers: dict[str, str]) -> bool:
 @example(payloads=[b"x"], key=None, headers={"msg": "x"})
 @example(payloads=[b"x"], key="\ud800", headers={})
 @example(payloads=[b"x"], key="\udc80\udcff", headers={"\udcfe": "\udcff"})
-async def test_payloads_keys_and_headers_come_back_as_they_were(
+async def test_payloads_keys_and_headers_are_received_as_they_were_sent(
     url: str,
     stream: str,
     redis: Any,
@@ -94,28 +94,28 @@ async def test_payloads_keys_and_headers_come_back_as_they_were(
     await redis.delete(stream)
     async with Producer(url) as producer:
         for payload in payloads:
-            if not can_go(key, headers):
+            if not can_be_sent(key, headers):
                 with pytest.raises(ConfigurationError):
                     await producer.enqueue(stream, payload, key=key, headers=headers)
                 continue
             await producer.enqueue(stream, payload, key=key, headers=headers)
-    if not can_go(key, headers):
+    if not can_be_sent(key, headers):
         assert not await redis.exists(stream)
         return
     expected: dict[str, str] = {}
     for name, value in headers.items():
-        expected.setdefault(on_the_wire(name), on_the_wire(value))
+        expected.setdefault(as_received(name), as_received(value))
     async with Consumer(stream, url=url, mode=REALTIME, start=EARLIEST) as consumer:
         for payload in payloads:
             message = await consumer.next()
             assert message.payload == payload
-            assert message.key == (None if key is None else on_the_wire(key))
+            assert message.key == (None if key is None else as_received(key))
             assert dict(message.headers) == expected
 
 
 @bounded
 @given(texts=st.lists(TEXT, min_size=1, max_size=10))
-async def test_text_comes_back_or_is_refused(
+async def test_text_is_received_as_it_was_sent_or_refused(
     url: str, stream: str, redis: Any, *, texts: list[str]
 ) -> None:
     await redis.delete(stream)
@@ -134,14 +134,14 @@ ANYTHING = st.recursive(
     ),
     max_leaves=5,
 )
-MAKERS: list[Any] = [json_codec, msgpack_codec]
+CODECS: list[Any] = [json_codec, msgpack_codec]
 KINDS = st.sampled_from(
     ["application/json", "APPLICATION/VND.MSGPACK; a=b", "text/xml", "\r\n", ""]
 )
 
 
 def texts_of(value: Any) -> list[str]:
-    """All text in it, names too."""
+    """Return all text in a value, names too."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -153,32 +153,34 @@ def texts_of(value: Any) -> list[str]:
 
 @bounded
 @given(
-    make=st.sampled_from(MAKERS),
+    codec_factory=st.sampled_from(CODECS),
     payload=ANYTHING,
     key=st.none() | TEXT,
     headers=st.dictionaries(TEXT | st.just("content-type"), TEXT | KINDS, max_size=3),
 )
-@example(make=json_codec, payload=["x" * 1_000_000], key=None, headers={})
-@example(make=json_codec, payload="\ud800", key=None, headers={})
-@example(make=msgpack_codec, payload={"\udc80": 1}, key=None, headers={})
-@example(make=json_codec, payload=1, key="k", headers={"content-type": "text/xml"})
-async def test_what_a_codec_takes_comes_back_with_its_type_or_is_refused(
+@example(codec_factory=json_codec, payload=["x" * 1_000_000], key=None, headers={})
+@example(codec_factory=json_codec, payload="\ud800", key=None, headers={})
+@example(codec_factory=msgpack_codec, payload={"\udc80": 1}, key=None, headers={})
+@example(
+    codec_factory=json_codec, payload=1, key="k", headers={"content-type": "text/xml"}
+)
+async def test_what_a_codec_encodes_is_received_with_its_content_type_or_refused(
     url: str,
     stream: str,
     redis: Any,
     *,
-    make: Any,
+    codec_factory: Any,
     payload: Any,
     key: str | None,
     headers: dict[str, str],
 ) -> None:
     await redis.delete(stream)
-    codec = make(Any)
-    ours = codec.content_type
-    said = headers.get("content-type")
-    fits = can_go(key, headers) and all(map(is_utf8, texts_of(payload)))
-    if said is not None:
-        fits = fits and said.partition(";")[0].lower() == ours
+    codec = codec_factory(Any)
+    content_type = codec.content_type
+    given_type = headers.get("content-type")
+    fits = can_be_sent(key, headers) and all(map(is_utf8, texts_of(payload)))
+    if given_type is not None:
+        fits = fits and given_type.partition(";")[0].lower() == content_type
     async with Producer(url, codec=codec) as producer:
         if not fits:
             with pytest.raises(ConfigurationError):
@@ -191,10 +193,10 @@ async def test_what_a_codec_takes_comes_back_with_its_type_or_is_refused(
     ) as consumer:
         message = await consumer.next()
     assert message.payload == payload
-    assert message.key == (None if key is None else on_the_wire(key))
-    expected = {"content-type": ours}
+    assert message.key == (None if key is None else as_received(key))
+    expected = {"content-type": content_type}
     for name, value in headers.items():
-        expected.setdefault(on_the_wire(name), on_the_wire(value))
+        expected.setdefault(as_received(name), as_received(value))
     assert dict(message.headers) == expected
 
 
@@ -204,7 +206,7 @@ async def test_what_a_codec_takes_comes_back_with_its_type_or_is_refused(
 @example(name="a\r\nDEL a\r\n")
 @example(name="x" * 100_000)
 @example(name="\udc80")
-async def test_any_text_is_a_stream_s_name_but_the_empty_one(
+async def test_any_text_except_for_the_empty_one_can_be_a_stream_s_name(
     url: str, redis: Any, *, name: str
 ) -> None:
     async with Producer(url) as producer:

@@ -1,4 +1,4 @@
-"""What `send_many` promises."""
+"""`send_many`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.waiting import eventually
 
 
 async def bodies(redis: Any, key: str) -> list[int]:
-    """The decimal payloads of a stream."""
+    """Return the decimal payloads of a stream."""
     return [int(fields[b"msg"]) for _, fields in await redis.xrange(key)]
 
 
@@ -52,7 +52,7 @@ async def test_a_message_may_have_a_key_and_headers(
     ]
 
 
-async def test_async_iterables_are_welcome(url: str, stream: str, redis: Any) -> None:
+async def test_async_iterables_are_accepted(url: str, stream: str, redis: Any) -> None:
     async def source() -> AsyncIterator[bytes]:
         for number in range(100):
             yield b"%d" % number
@@ -63,12 +63,12 @@ async def test_async_iterables_are_welcome(url: str, stream: str, redis: Any) ->
     assert await bodies(redis, stream) == list(range(100))
 
 
-async def test_no_messages_are_no_outcomes(url: str, stream: str) -> None:
+async def test_an_empty_list_has_no_outcomes(url: str, stream: str) -> None:
     async with Producer(url) as producer:
         assert await producer.send_many(stream, []) == []
 
 
-async def test_a_failure_stands_in_the_place_of_its_message(
+async def test_a_failure_is_in_the_place_of_its_message(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(f"{stream}:1", "no stream")
@@ -103,7 +103,7 @@ async def test_a_codec_that_fails_fails_its_message_only(
     assert await bodies(redis, stream) == [100, 50]
 
 
-async def test_what_was_in_the_air_is_unknown_and_the_rest_is_sent(
+async def test_messages_in_flight_are_unknown_and_the_others_are_sent(
     url: str, stream: str, redis: Any
 ) -> None:
     async with proxy(url) as between:
@@ -137,12 +137,14 @@ async def test_an_endless_iterable_is_sent_in_bounded_memory(
     assert await bodies(redis, stream) == list(range(1, taken + 1))
 
 
-async def test_no_more_is_taken_than_there_is_room_for(url: str, stream: str) -> None:
+async def test_no_more_messages_are_taken_than_the_buffer_has_space_for(
+    url: str, stream: str
+) -> None:
     taken = 0
 
     def source() -> Iterator[bytes]:
         nonlocal taken
-        for taken in range(1, 1000):  # noqa: B007 - looked at below
+        for taken in range(1, 1000):  # noqa: B007 - used below
             yield b"x"
 
     async def full() -> bool:
@@ -163,7 +165,7 @@ async def test_no_more_is_taken_than_there_is_room_for(url: str, stream: str) ->
                 await task
 
 
-async def test_what_the_iterable_raises_leaves_and_what_it_gave_is_sent(
+async def test_an_exception_of_the_iterable_is_raised_and_its_messages_before_are_sent(
     url: str, stream: str, redis: Any
 ) -> None:
     def source() -> Iterator[bytes]:
@@ -177,7 +179,7 @@ async def test_what_the_iterable_raises_leaves_and_what_it_gave_is_sent(
     assert await bodies(redis, stream) == [1, 2]
 
 
-async def test_a_closed_producer_and_a_wrong_stream_fail_them_all(
+async def test_a_closed_producer_and_a_wrong_stream_fail_the_whole_call(
     url: str, stream: str
 ) -> None:
     producer = Producer(url)
@@ -188,7 +190,9 @@ async def test_a_closed_producer_and_a_wrong_stream_fail_them_all(
             await producer.send_many("", [b"x"])
 
 
-async def test_closing_ends_it_while_it_waits_for_room(url: str, stream: str) -> None:
+async def test_closing_ends_a_call_that_waits_for_buffer_space(
+    url: str, stream: str
+) -> None:
     async with proxy(url) as between:
         async with Producer(
             between.url, max_messages=2, close_timeout=0.05
@@ -203,12 +207,14 @@ async def test_closing_ends_it_while_it_waits_for_room(url: str, stream: str) ->
 
 
 @pytest.mark.parametrize("messages", [b"bytes", "text", {"a": 1}, 5, None])
-def test_what_is_no_list_of_messages_is_refused(messages: Any) -> None:
+def test_messages_must_be_an_iterable_of_messages(messages: Any) -> None:
     with pytest.raises(ConfigurationError, match="pass a list"):
         Producer("redis://localhost").send_many("orders", messages)
 
 
-async def test_messages_are_sent_once(url: str, stream: str, redis: Any) -> None:
+async def test_a_call_sends_its_messages_once(
+    url: str, stream: str, redis: Any
+) -> None:
     async with Producer(url) as producer:
         outcomes = producer.send_many(stream, [b"1"])
         await outcomes
@@ -217,7 +223,7 @@ async def test_messages_are_sent_once(url: str, stream: str, redis: Any) -> None
     assert await bodies(redis, stream) == [1]
 
 
-def test_what_nobody_awaits_is_warned_of() -> None:
+def test_a_call_that_is_never_awaited_causes_a_warning() -> None:
     with pytest.warns(RuntimeWarning, match="nothing was sent"):
         Producer("redis://localhost").send_many("orders", [b"1"])
 

@@ -1,4 +1,4 @@
-"""A stream spread over several keys."""
+"""Sharding: a stream is spread over several keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock import ConfigurationError, KeyHash, Producer, Random, RoundRobin
 
 
 def test_a_key_s_shard_is_the_same_in_every_language() -> None:
-    """CRC-32 of the UTF-8 key, modulo n: fixed for ever, or keys would move."""
+    """CRC-32 of the UTF-8 key, modulo n; it never changes, or keys would move."""
     assert KeyHash(2**32)("s", "123456789", b"") == 0xCBF43926
     assert KeyHash(2**32)("s", "", b"") == 0
     assert KeyHash(4)("s", "customer-7", b"") == 0
@@ -26,18 +26,18 @@ def test_key_hash_spreads_keys_evenly() -> None:
     assert min(counts.values()) > 800
 
 
-def test_messages_without_a_key_go_round() -> None:
+def test_messages_without_a_key_go_to_the_shards_in_turn() -> None:
     sharder = KeyHash(3)
     assert [sharder("s", None, b"") for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_random_hits_all_shards_and_no_other() -> None:
+def test_random_uses_all_shards_and_no_others() -> None:
     sharder = Random(5)
     assert {sharder("s", "k", b"") for _ in range(500)} == set(range(5))
 
 
 @pytest.mark.parametrize("shards", [0, -1, 1.5, "3", True])
-def test_a_number_of_shards_that_is_none_is_refused(shards: Any) -> None:
+def test_an_invalid_number_of_shards_is_refused(shards: Any) -> None:
     for kind in (KeyHash, RoundRobin, Random):
         with pytest.raises(ConfigurationError, match="shards="):
             kind(shards)
@@ -45,7 +45,7 @@ def test_a_number_of_shards_that_is_none_is_refused(shards: Any) -> None:
         Producer("redis://localhost", shards=shards)
 
 
-async def test_receipts_and_keys_carry_the_shard(
+async def test_receipts_and_keys_have_the_number_of_the_shard(
     url: str, stream: str, redis: Any
 ) -> None:
     """SeaStreamer's names: `stream:0` to `stream:n-1`."""
@@ -78,7 +78,7 @@ async def test_a_key_stays_on_its_shard_in_the_order_of_the_calls(
     assert len(shard_of) == 10
 
 
-async def test_a_callable_may_choose(url: str, stream: str) -> None:
+async def test_a_callable_may_choose_the_shard(url: str, stream: str) -> None:
     def by_size(_: str, __: str | None, payload: bytes) -> int:
         return 7 if len(payload) > 10 else 1
 
@@ -87,9 +87,11 @@ async def test_a_callable_may_choose(url: str, stream: str) -> None:
         assert (await producer.send(stream, b"x" * 11)).shard == 7
 
 
-async def test_a_callable_s_nonsense_is_refused(url: str, stream: str) -> None:
-    for nonsense in (-1, 1.5, "1", True):
-        async with Producer(url, sharder=lambda *_: nonsense) as producer:  # type: ignore[arg-type]
+async def test_an_invalid_result_of_a_callable_is_refused(
+    url: str, stream: str
+) -> None:
+    for invalid in (-1, 1.5, "1", True):
+        async with Producer(url, sharder=lambda *_: invalid) as producer:  # type: ignore[arg-type]
             with pytest.raises(ConfigurationError, match="no shard"):
                 await producer.send(stream, b"x")
 

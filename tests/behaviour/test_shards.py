@@ -1,4 +1,4 @@
-"""A consumer reads all shards of its streams, and those that appear later."""
+"""Shards: a consumer reads all shards of its streams, and those that appear later."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def keys(consumer: Consumer[Any]) -> set[bytes]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_shards_are_read_in_one_consumer(
-    url: str, stream: str, mode: Any
-) -> None:
+async def test_one_consumer_reads_all_shards(url: str, stream: str, mode: Any) -> None:
     """SeaStreamer's `sharding`."""
     async with Producer(url, sharder=RoundRobin(3)) as producer:
         receipts = [await producer.send(stream, b"%d" % n) for n in range(10)]
@@ -71,10 +69,10 @@ async def test_a_shard_that_appears_later_is_read_from_its_first_entry(
     assert len(events.named("shard_found")) == 8
 
 
-async def test_the_key_of_the_streams_own_name_is_read_beside_its_shards(
+async def test_the_key_with_the_stream_s_name_is_read_beside_its_shards(
     url: str, stream: str
 ) -> None:
-    """W13: shards hide nothing."""
+    """W13: shards do not hide the key."""
     await spread(url, stream, 0, 1, 2)
     await send(url, stream, 3)
     async with Consumer(stream, url=url, **options(REALTIME)) as consumer:
@@ -87,7 +85,7 @@ async def test_the_key_of_the_streams_own_name_is_read_beside_its_shards(
         assert numbers(await read(consumer, 1)) == [3]
 
 
-async def test_numbers_may_have_gaps_and_lie_far_apart(
+async def test_shard_numbers_may_have_gaps_and_be_far_apart(
     url: str, stream: str, redis: Any
 ) -> None:
     for number in (7, 900, 1500):
@@ -101,10 +99,10 @@ async def test_numbers_may_have_gaps_and_lie_far_apart(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_keys_that_are_no_shards_do_no_harm(
+async def test_keys_that_are_not_shards_do_no_harm(
     url: str, stream: str, redis: Any, mode: Any
 ) -> None:
-    """W13: strings, hashes and streams beside it that look like ours, or nearly."""
+    """W13: strings, hashes and streams whose keys look like shards, or nearly."""
     await redis.set(f"{stream}:lock", "me")
     await redis.set(f"{stream}:1", "a string")
     await redis.hset(f"{stream}:2", "a", "hash")
@@ -116,8 +114,8 @@ async def test_keys_that_are_no_shards_do_no_harm(
     async with Consumer(stream, url=url, **options(mode)) as consumer:
         assert keys(consumer) == {f"{stream}:0".encode()}
         assert numbers(await read(consumer, 1)) == [5]
-        assert await consumer.next(timeout=1.2) is None  # it has looked again
-        # What was none becomes one.
+        assert await consumer.next(timeout=1.2) is None  # it has searched again
+        # A key that was not a shard becomes one.
         await redis.delete(f"{stream}:1")
         await redis.xadd(f"{stream}:1", {"msg": "6"})
         assert numbers(await read(consumer, 1)) == [6]
@@ -128,7 +126,7 @@ async def test_keys_that_are_no_shards_do_no_harm(
     ["a:b", "a:0", "with space", "{tag}:x", "*?[a]", "ünïcödé ☃", "a\nb", "a\\b:", ":"],
 )
 @pytest.mark.parametrize("mode", [REALTIME, LOAD_BALANCED])
-async def test_any_name_can_be_a_streams(
+async def test_any_name_can_be_that_of_a_stream(
     url: str, stream: str, name: str, mode: Any
 ) -> None:
     name = f"{stream}{name}"
@@ -142,7 +140,7 @@ async def test_any_name_can_be_a_streams(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shards", [[1], 2])
-async def test_shards_can_be_named(
+async def test_the_shards_to_read_can_be_chosen(
     url: str, stream: str, mode: Any, shards: Any
 ) -> None:
     await spread(url, stream, *range(9))
@@ -151,12 +149,12 @@ async def test_shards_can_be_named(
         expected = [1, 4, 7] if shards == [1] else [0, 1, 3, 4, 6, 7]
         messages = await read(consumer, len(expected))
         assert sorted(numbers(messages)) == expected
-        # Nothing else is looked for.
+        # No other shards are searched for.
         assert await consumer.next(timeout=1.5) is None
         assert len(consumer.shards) == (1 if shards == [1] else 2)
 
 
-async def test_a_missing_stream_is_refused_unless_a_shard_of_it_is_there(
+async def test_a_missing_stream_is_refused_unless_one_of_its_shards_exists(
     url: str, stream: str, redis: Any
 ) -> None:
     given = {**options(LOAD_BALANCED), "mkstream": False}
@@ -170,7 +168,7 @@ async def test_a_missing_stream_is_refused_unless_a_shard_of_it_is_there(
 
 
 @pytest.mark.parametrize("mode", [REALTIME, LOAD_BALANCED])
-async def test_who_may_not_look_for_shards_reads_the_key_of_the_name(
+async def test_without_permission_to_find_shards_the_key_with_the_name_is_read(
     url: str, stream: str, redis: Any, mode: Any, events: Events
 ) -> None:
     user = f"u-{stream}"
@@ -193,7 +191,7 @@ async def test_who_may_not_look_for_shards_reads_the_key_of_the_name(
     assert event.facts["stream"] == repr(stream)
 
 
-async def test_a_name_that_is_anothers_shard_is_read_once(
+async def test_a_name_that_is_also_a_shard_of_another_is_read_once(
     url: str, stream: str
 ) -> None:
     await spread(url, stream, *range(4), shards=2)
@@ -203,7 +201,7 @@ async def test_a_name_that_is_anothers_shard_is_read_once(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_assign_and_unassign(
+async def test_shards_can_be_assigned_and_unassigned(
     url: str, stream: str, mode: Any, redis: Any
 ) -> None:
     """W12: a shard that is assigned is read from the key that producers write to."""
@@ -231,7 +229,7 @@ async def test_assign_and_unassign(
         assert numbers(await read(consumer, len(expected))) == expected
 
 
-async def test_what_waits_of_a_shard_that_is_unassigned_others_get_at_once(
+async def test_others_get_the_queued_messages_of_an_unassigned_shard_at_once(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(6))
@@ -262,7 +260,7 @@ async def test_a_consumer_without_shards_waits_for_some(url: str, stream: str) -
         assert message.payload == b"1"
 
 
-async def test_assigning_what_can_not_be_is_refused(
+async def test_invalid_assignments_are_refused(
     url: str, stream: str, redis: Any
 ) -> None:
     consumer = Consumer(stream, url=url, group="g")
@@ -293,7 +291,7 @@ def test_shards_that_are_none_are_refused(shards: Any) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_no_stream_starves_another(url: str, stream: str, mode: Any) -> None:
-    """A long backlog on one, and a message now and then on the others."""
+    """One has a long backlog, and the others get a message now and then."""
     busy, *quiet = [f"{stream}-{n}" for n in range(8)]
     await send(url, busy, *range(3000))
     seen: list[Message[bytes]] = []
@@ -305,7 +303,8 @@ async def test_no_stream_starves_another(url: str, stream: str, mode: Any) -> No
             before = len(seen)
             while not seen or int(seen[-1].payload) != 5000 + turn:
                 seen += await read(consumer, 1)
-            # What was queued already, and a read of the busy one beside it.
+            # Messages that were queued already, and those of a read of the busy one
+            # beside it.
             assert len(seen) - before <= 2 * 40
         async with asyncio.timeout(20):
             while len(seen) < 3000 + len(quiet):
@@ -314,7 +313,7 @@ async def test_no_stream_starves_another(url: str, stream: str, mode: Any) -> No
     assert order == list(range(3000))
 
 
-async def test_a_long_recovery_does_not_hold_up_other_shards(
+async def test_a_long_recovery_does_not_delay_other_shards(
     url: str, stream: str, redis: Any
 ) -> None:
     long, short = f"{stream}-long", f"{stream}-short"

@@ -1,4 +1,4 @@
-"""Reading goes on where connections end after so many bytes of replies."""
+"""Reading continues although connections end after some number of reply bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from support.waiting import eventually, leave_pending, options, pending
 MODES = pytest.mark.parametrize("mode", [REALTIME, RESUMABLE, LOAD_BALANCED])
 SIZE = 5_000
 MANY = 100_000
-# A connection's greeting and the questions around an entry take about a kilobyte.
+# The first replies of a connection and those of commands about an entry take about a
+# kilobyte.
 ONE = 9_000
 
 
@@ -38,7 +39,7 @@ async def fill(url: str, stream: str, count: int, shards: int = 0) -> None:
 
 
 class Handled:
-    """A handler that keeps the numbers it has seen."""
+    """A handler that records the numbers that it has seen."""
 
     def __init__(self) -> None:
         self.numbers: set[int] = set()
@@ -69,44 +70,44 @@ async def test_all_messages_are_handled(
 ) -> None:
     await fill(url, stream, count)
     seen = Handled()
-    async with proxy(url) as way:
-        way.cut_after = cut_after
+    async with proxy(url) as between:
+        between.cut_after = cut_after
         consumer = Consumer(
-            stream, url=f"{way.url}?protocol={protocol}", **options(mode)
+            stream, url=f"{between.url}?protocol={protocol}", **options(mode)
         )
         async with running(consumer, seen, concurrency=100):
             await eventually(lambda: seen.all_of(count), within=20)
             if mode is not REALTIME:
                 await eventually(lambda: acknowledged(redis, stream, [stream]))
-        assert way.cuts
+        assert between.cuts
 
 
 @MODES
 async def test_all_messages_of_many_shards_are_handled(
     url: str, stream: str, mode: Mode
 ) -> None:
-    """One entry of each shard is more than comes through."""
+    """A single entry of each shard is more than a connection transmits."""
     await fill(url, stream, 60, shards=12)
     seen = Handled()
-    async with proxy(url) as way:
-        way.cut_after = 30_000
-        consumer = Consumer(stream, url=way.url, **options(mode))
+    async with proxy(url) as between:
+        between.cut_after = 30_000
+        consumer = Consumer(stream, url=between.url, **options(mode))
         async with running(consumer, seen, concurrency=100):
             await eventually(lambda: seen.all_of(60), within=30)
-        assert way.cuts
+        assert between.cuts
 
 
 @pytest.mark.parametrize(("cut_after", "count"), [(MANY, 300), (ONE, 40)])
-async def test_what_a_dead_consumer_left_is_taken_over(
+async def test_all_entries_of_a_dead_consumer_are_claimed(
     url: str, stream: str, redis: Any, *, cut_after: int, count: int
 ) -> None:
     await fill(url, stream, count)
     await leave_pending(redis, stream, "dead", count)
     seen = Handled()
-    async with proxy(url) as way:
-        way.cut_after = cut_after
+    async with proxy(url) as between:
+        between.cut_after = cut_after
         consumer = Consumer(
-            stream, url=way.url, group="g", claim=Claim(idle=1, interval=0.1)
+            stream, url=between.url, group="g", claim=Claim(idle=1, interval=0.1)
         )
         async with running(consumer, seen, concurrency=100):
             await eventually(lambda: seen.all_of(count), within=30)
@@ -114,18 +115,18 @@ async def test_what_a_dead_consumer_left_is_taken_over(
 
 @pytest.mark.parametrize(("cut_after", "count"), [(MANY, 300), (ONE, 40)])
 @pytest.mark.parametrize("shards", [0, 5])
-async def test_a_replay_gives_all_messages_once(
+async def test_a_replay_yields_all_messages_once(
     url: str, stream: str, *, cut_after: int, count: int, shards: int
 ) -> None:
     await fill(url, stream, count, shards)
-    async with proxy(url) as way:
-        async with replay(stream, url=way.url) as messages:
+    async with proxy(url) as between:
+        async with replay(stream, url=between.url) as messages:
             given = []
             async for each in messages:
                 given.append(int(each.payload.rstrip(b"\0")))
-                if not way.cut_after:
-                    # From now on; it finds out first where each shard ends.
-                    way.cut_after = cut_after
-                    way.cut()
+                if not between.cut_after:
+                    # From now on; before, the replay asks where each shard ends.
+                    between.cut_after = cut_after
+                    between.cut()
         assert sorted(given) == list(range(count))
-        assert way.cuts
+        assert between.cuts

@@ -1,4 +1,4 @@
-"""Only the command connection falls silent, and nothing is read in vain."""
+"""A silent command connection: it is replaced, or reading is suspended."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def sending(url: str, stream: str) -> AsyncIterator[None]:
 
 
 class Handled:
-    """A handler that counts how often it has had which message."""
+    """A handler that counts how often it got each message."""
 
     def __init__(self) -> None:
         self.times: Counter[str] = Counter()
@@ -68,18 +68,23 @@ class Handled:
         return len(self.times) > count
 
     @property
-    def again(self) -> int:
+    def repeated(self) -> int:
         return sum(count > 1 for count in self.times.values())
 
 
-async def test_what_it_has_is_acknowledged_on_another_connection_in_time(
+async def test_messages_are_acknowledged_in_time_on_another_connection(
     url: str, stream: str, events: Events
 ) -> None:
-    """It is silent for good; the other consumer takes over what nobody renews."""
+    """It stays silent; the other consumer claims entries whose lease is not renewed."""
     seen = Handled()
-    async with proxy(url) as way:
+    async with proxy(url) as between:
         one = Consumer(
-            stream, url=way.url, group="g", start=EARLIEST, claim=CLAIM, on_event=events
+            stream,
+            url=between.url,
+            group="g",
+            start=EARLIEST,
+            claim=CLAIM,
+            on_event=events,
         )
         two = Consumer(stream, url=url, group="g", start=EARLIEST, claim=CLAIM)
         async with (
@@ -88,27 +93,27 @@ async def test_what_it_has_is_acknowledged_on_another_connection_in_time(
             running(two, seen, concurrency=10),
         ):
             await eventually(lambda: seen.more_than(50))
-            way.silent = lambda number: number == COMMANDS
+            between.silent = lambda number: number == COMMANDS
             before = one.statistics().acknowledged
             await asyncio.sleep(3 * LEASE)
             assert one.statistics().acknowledged > before + 50
         assert len(events.named("connection_lost")) == 1
         assert not events.named("reading_suspended")
-    assert seen.again <= 10
+    assert seen.repeated <= 10
 
 
 @pytest.mark.parametrize("mode", [LOAD_BALANCED, RESUMABLE])
-async def test_if_no_other_answers_either_it_reads_no_more_until_one_does(
+async def test_if_no_other_connection_answers_reading_is_suspended_until_one_does(
     url: str, stream: str, events: Events, mode: Mode
 ) -> None:
     seen = Handled()
-    async with proxy(url) as way:
+    async with proxy(url) as between:
         consumer = Consumer(
-            stream, url=way.url, **options(mode), claim=CLAIM, on_event=events
+            stream, url=between.url, **options(mode), claim=CLAIM, on_event=events
         )
         async with sending(url, stream), running(consumer, seen, concurrency=10):
             await eventually(lambda: seen.more_than(50))
-            way.silent = lambda number: number != READS
+            between.silent = lambda number: number != READS
 
             async def suspended() -> bool:
                 return bool(events.named("reading_suspended"))
@@ -121,23 +126,23 @@ async def test_if_no_other_answers_either_it_reads_no_more_until_one_does(
             assert len(seen.times) - started <= 50
             [event] = events.named("reading_suspended")
             assert 0 < float(str(event.facts["seconds"])) < LEASE
-            way.silent = lambda _: False
-            way.cut()
+            between.silent = lambda _: False
+            between.cut()
             await eventually(lambda: seen.more_than(started + 100))
         assert len(events.named("reading_resumed")) == 1
         assert len(events.named("reading_suspended")) == 1
 
 
-async def test_it_reads_on_when_the_same_connection_answers_again(
+async def test_reading_resumes_when_the_same_connection_answers_again(
     url: str, stream: str, events: Events
 ) -> None:
     seen = Handled()
-    async with proxy(url) as way:
-        # Slow replies are nothing unusual here, so it keeps its connection.
-        way.delay = 0.4
+    async with proxy(url) as between:
+        # Slow replies are usual here, so the consumer keeps its connection.
+        between.delay = 0.4
         consumer = Consumer(
             stream,
-            url=way.url,
+            url=between.url,
             group="g",
             start=EARLIEST,
             claim=Claim(idle=3.0, interval=0.2),
@@ -145,26 +150,26 @@ async def test_it_reads_on_when_the_same_connection_answers_again(
         )
         async with sending(url, stream), running(consumer, seen, concurrency=10):
             await eventually(lambda: seen.more_than(50))
-            way.delay = 0.0
-            way.hold = lambda number: number == COMMANDS
+            between.delay = 0.0
+            between.hold = lambda number: number == COMMANDS
 
             async def suspended() -> bool:
                 return bool(events.named("reading_suspended"))
 
             await eventually(suspended)
             started = len(seen.times)
-            way.hold = lambda _: False
+            between.hold = lambda _: False
             await eventually(lambda: seen.more_than(started + 50))
         assert len(events.named("reading_resumed")) == 1
         assert not events.named("connection_lost")
 
 
-async def test_who_has_no_leases_reads_on(
+async def test_consumers_without_leases_continue_reading(
     url: str, stream: str, events: Events
 ) -> None:
     one, two = Handled(), Handled()
-    async with proxy(url) as way, proxy(url) as other:
-        realtime = Consumer(stream, url=way.url, mode=REALTIME, on_event=events)
+    async with proxy(url) as between, proxy(url) as other:
+        realtime = Consumer(stream, url=between.url, mode=REALTIME, on_event=events)
         immediate = Consumer(
             stream,
             url=other.url,
@@ -180,7 +185,7 @@ async def test_who_has_no_leases_reads_on(
         ):
             await eventually(lambda: one.more_than(50))
             await eventually(lambda: two.more_than(50))
-            way.silent = other.silent = lambda number: number == COMMANDS
+            between.silent = other.silent = lambda number: number == COMMANDS
             await asyncio.sleep(LEASE)
             count = max(len(one.times), len(two.times))
             await eventually(lambda: one.more_than(count + 50))
@@ -188,21 +193,23 @@ async def test_who_has_no_leases_reads_on(
     assert not events.named("reading_suspended")
 
 
-async def test_a_frozen_server_is_not_knocked_at_more_often(
+async def test_connections_to_a_frozen_server_are_not_tried_more_often(
     tmp_path: Path, stream: str
 ) -> None:
     seen = Handled()
-    async with server(tmp_path) as own, proxy(own.url) as way:
-        consumer = Consumer(stream, url=way.url, group="g", start=EARLIEST, claim=CLAIM)
+    async with server(tmp_path) as own, proxy(own.url) as between:
+        consumer = Consumer(
+            stream, url=between.url, group="g", start=EARLIEST, claim=CLAIM
+        )
         async with running(consumer, seen, concurrency=10):
             async with sending(own.url, stream):
                 await eventually(lambda: seen.more_than(50))
-            before, start = way.accepted, time.monotonic()
+            before, start = between.accepted, time.monotonic()
             own.send_signal(signal.SIGSTOP)
             await asyncio.sleep(4)
             own.send_signal(signal.SIGCONT)
             seconds = time.monotonic() - start
-            assert way.accepted - before <= 5 * seconds
+            assert between.accepted - before <= 5 * seconds
             async with sending(own.url, stream):
                 count = len(seen.times)
                 await eventually(lambda: seen.more_than(count + 50))
@@ -211,17 +218,17 @@ async def test_a_frozen_server_is_not_knocked_at_more_often(
 async def test_a_slow_request_is_not_taken_for_silence(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """A dead letter that takes longer to write than a reply may take to come."""
+    """Writing a dead letter takes longer than a reply may take."""
 
     async def handle(message: Message[bytes]) -> None:
         if len(message.payload) > 1:
-            await _slow(way)
+            await _slow(between)
             message.reject("too large")
 
-    async with proxy(url) as way:
+    async with proxy(url) as between:
         consumer = Consumer(
             stream,
-            url=way.url,
+            url=between.url,
             group="g",
             start=EARLIEST,
             claim=Claim(idle=LEASE, interval=5),
@@ -231,14 +238,14 @@ async def test_a_slow_request_is_not_taken_for_silence(
             await producer.send(stream, bytes(20_000_000))
         async with running(consumer, handle):
 
-            async def buried() -> bool:
+            async def dead_lettered() -> bool:
                 return bool(await redis.xlen(f"{stream}.dead"))
 
-            took = await eventually(buried, within=30)
-            way.delay = 0.0
+            took = await eventually(dead_lettered, within=30)
+            between.delay = 0.0
     assert took > 2 * LEASE / 3
     assert not events.named("connection_lost")
 
 
-async def _slow(way: Proxy) -> None:
-    way.delay = 0.02
+async def _slow(between: Proxy) -> None:
+    between.delay = 0.02

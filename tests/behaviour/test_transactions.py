@@ -1,6 +1,6 @@
-"""What a message brings about in Redis happens once, with its acknowledgement, or not.
+"""Transactions: effects and acknowledgement of a message happen once or not at all.
 
-What happens when processes are killed is in test_transactions_killed.py.
+test_transactions_killed.py tests what happens when processes are killed.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ ONCE = Retry(max_attempts=1)
 AGAIN = Retry(max_attempts=3, backoff=[0.01])
 
 
-async def one(consumer: Consumer[Any]) -> Message[Any]:
+async def next_message(consumer: Consumer[Any]) -> Message[Any]:
     message = await consumer.next(timeout=10)
     assert message is not None
     return message
 
 
 async def count(message: Message[bytes], stream: str) -> bool | None:
-    """Count a message, and send what it holds on."""
+    """Count a message, and send its payload on."""
     async with message.transaction() as tx:
         tx.command("HINCRBY", f"{stream}.counts", message.payload, 1)
         tx.send(f"{stream}.out", message.payload)
@@ -67,12 +67,12 @@ async def counts(redis: Any, stream: str) -> dict[int, int]:
     return {int(number): int(times) for number, times in found.items()}
 
 
-# -- what is applied -------------------------------------------------------------------
+# -- applying --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [PROCESSED, ROLLING, DISABLED])
 @pytest.mark.parametrize("mode", [RESUMABLE, None])
-async def test_outputs_and_the_acknowledgement_are_there_when_the_block_is_left(
+async def test_effects_and_the_acknowledgement_are_applied_when_the_block_is_left(
     *,
     url: str,
     stream: str,
@@ -86,7 +86,7 @@ async def test_outputs_and_the_acknowledgement_are_there_when_the_block_is_left(
         stream, url=url, group="g", mode=mode, auto_commit=policy, on_event=events
     )
     async with consumer:
-        message = await one(consumer)
+        message = await next_message(consumer)
         async with message.transaction() as tx:
             tx.send(f"{stream}.out", {"n": 1}, key="k", headers={"a": "b"})
             tx.command("hincrby", f"{stream}.counts", "1", 1)
@@ -115,7 +115,7 @@ async def test_outputs_and_the_acknowledgement_are_there_when_the_block_is_left(
         assert await again.next(timeout=0.1) is None
 
 
-async def test_an_exception_in_the_block_applies_nothing_and_goes_on(
+async def test_an_exception_in_the_block_applies_nothing_and_is_raised(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -134,18 +134,18 @@ async def test_an_exception_in_the_block_applies_nothing_and_goes_on(
     assert await counts(redis, stream) == {1: 1}
 
 
-async def test_an_empty_transaction_is_an_acknowledgement(
+async def test_an_empty_transaction_acknowledges(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", auto_commit=DISABLED) as consumer:
-        async with (await one(consumer)).transaction() as tx:
+        async with (await next_message(consumer)).transaction() as tx:
             pass
         assert (tx.applied, tx.results, tx.receipts) == (True, (), ())
         assert await pending(redis, stream, "g") == 0
 
 
-async def test_a_loop_acknowledges_nothing_a_second_time(
+async def test_a_loop_does_not_acknowledge_a_second_time(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(20))
@@ -163,7 +163,7 @@ async def test_a_loop_acknowledges_nothing_a_second_time(
 
 
 @pytest.mark.parametrize("ordering", ["none", "key"])
-async def test_handlers_in_parallel_and_in_batches_each_have_their_own(
+async def test_parallel_handlers_and_batches_have_a_transaction_for_each_message(
     url: str, stream: str, redis: Any, ordering: str
 ) -> None:
     await send(url, stream, *range(60))
@@ -178,21 +178,21 @@ async def test_handlers_in_parallel_and_in_batches_each_have_their_own(
     every = dict.fromkeys(range(60), 1)
     first = Consumer(stream, url=url, group="g")
     async with running(first, handle, concurrency=8, ordering=ordering):
-        await eventually(lambda: _are(redis, stream, every))
+        await eventually(lambda: _counts_are(redis, stream, every))
     await redis.delete(f"{stream}.counts")
     async with Consumer(stream, url=url, group="h") as second:
         run = asyncio.create_task(second.run(handle_all, batch=7))
-        await eventually(lambda: _are(redis, stream, every))
+        await eventually(lambda: _counts_are(redis, stream, every))
         await second.aclose()
         await run
     assert await pending(redis, stream, "g") == await pending(redis, stream, "h") == 0
 
 
-async def _are(redis: Any, stream: str, wanted: dict[int, int]) -> bool:
+async def _counts_are(redis: Any, stream: str, wanted: dict[int, int]) -> bool:
     return await counts(redis, stream) == wanted
 
 
-async def test_a_router_s_handler_can_have_one(
+async def test_a_router_s_handler_can_have_a_transaction(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -207,14 +207,14 @@ async def test_a_router_s_handler_can_have_one(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_a_stream_over_shards_is_sent_to_by_key(
+async def test_messages_to_a_sharded_stream_are_sent_by_key(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     async with Producer(url, shards=3) as producer:
         wanted = await producer.send(f"{stream}.out", b"", key="k7")
     async with Consumer(stream, url=url, group="g") as consumer:
-        async with (await one(consumer)).transaction() as tx:
+        async with (await next_message(consumer)).transaction() as tx:
             tx.send(f"{stream}.out", b"", key="k7", shards=3)
             for _ in range(3):
                 tx.send(f"{stream}.out", b"", shards=3)
@@ -222,15 +222,15 @@ async def test_a_stream_over_shards_is_sent_to_by_key(
     assert sorted(receipt.shard for receipt in tx.receipts[1:]) == [0, 1, 2]
 
 
-# -- once ------------------------------------------------------------------------------
+# -- applied once ----------------------------------------------------------------------
 
 
-async def test_nothing_is_applied_when_somebody_else_has_acknowledged_it(
+async def test_nothing_is_applied_if_another_client_has_acknowledged_the_message(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
-        message = await one(consumer)
+        message = await next_message(consumer)
         await redis.xack(stream, "g", str(message.id))
         assert await count(message, stream) is False
         assert await consumer.next(timeout=0.05) is None
@@ -241,17 +241,17 @@ async def test_nothing_is_applied_when_somebody_else_has_acknowledged_it(
     assert not events.named("commit_mismatch")
 
 
-async def test_of_two_that_have_a_message_the_first_one_applies_it(
+async def test_if_two_consumers_have_a_message_the_first_one_applies_it(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", name="a") as slow:
-        first = await one(slow)
+        first = await next_message(slow)
         await redis.xclaim(stream, "g", "b", 0, [str(first.id)])
         async with Consumer(stream, url=url, group="g", name="b") as quick:
-            second = await one(quick)
+            second = await next_message(quick)
             assert second.id == first.id
-            # It has lost the lease, and is the quicker one all the same.
+            # It has lost the lease, and is the quicker one nevertheless.
             assert await count(first, stream) is True
             assert await count(second, stream) is False
     assert await counts(redis, stream) == {1: 1}
@@ -272,8 +272,8 @@ async def test_a_lost_reply_applies_nothing_twice_and_loses_nothing(
             work = asyncio.create_task(count(second, stream))
             for cut in range(times):
                 between.cut_next_reply = True
-                await eventually(lambda: _cut(between, cut + 1))
-            # It is done, and by whom can't be told.
+                await eventually(lambda: _was_cut(between, cut + 1))
+            # It was applied, but whether by this consumer is not known.
             assert await work is None
             second.ack()
             await consumer.commit()
@@ -284,17 +284,17 @@ async def test_a_lost_reply_applies_nothing_twice_and_loses_nothing(
     assert not events.named("commit_mismatch")
 
 
-async def _cut(between: Any, times: int) -> bool:
+async def _was_cut(between: Any, times: int) -> bool:
     return bool(between.cuts >= times)
 
 
-async def test_a_cancelled_end_leaves_it_applied_once_or_not_at_all(
+async def test_a_transaction_cancelled_at_its_end_is_applied_once_or_not_at_all(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     async with proxy(url) as between:
         async with Consumer(stream, url=between.url, group="g") as consumer:
-            message = await one(consumer)
+            message = await next_message(consumer)
             between.drop_replies = True
             work = asyncio.create_task(count(message, stream))
             await eventually(lambda: counts(redis, stream))
@@ -307,7 +307,7 @@ async def test_a_cancelled_end_leaves_it_applied_once_or_not_at_all(
     assert await counts(redis, stream) == {1: 1}
 
 
-async def test_a_server_that_has_forgotten_the_script_is_given_it_again(
+async def test_the_script_is_sent_again_if_the_server_has_forgotten_it(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1, 2)
@@ -319,7 +319,7 @@ async def test_a_server_that_has_forgotten_the_script_is_given_it_again(
     assert await counts(redis, stream) == {1: 1, 2: 1}
 
 
-async def test_a_handler_that_fails_after_it_is_told_of_and_not_run_again(
+async def test_a_handler_that_fails_after_its_transaction_is_reported_and_not_retried(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1, 2)
@@ -330,15 +330,15 @@ async def test_a_handler_that_fails_after_it_is_told_of_and_not_run_again(
 
     consumer = Consumer(stream, url=url, group="g", retry=AGAIN, on_event=events)
     async with running(consumer, handle):
-        await eventually(lambda: _are(redis, stream, {1: 1, 2: 1}))
+        await eventually(lambda: _counts_are(redis, stream, {1: 1, 2: 1}))
         await consumer.commit()
-    told = events.named("handler_failed")
-    assert [event.facts.get("again_in") for event in told] == [None, None]
+    reported = events.named("handler_failed")
+    assert [event.facts.get("again_in") for event in reported] == [None, None]
     assert not await redis.exists(f"{stream}.dead")
     assert await pending(redis, stream, "g") == 0
 
 
-# -- what is refused -------------------------------------------------------------------
+# -- refused commands ------------------------------------------------------------------
 
 
 async def refused(message: Message[Any], *commands: tuple[Any, ...]) -> Any:
@@ -351,7 +351,7 @@ async def refused(message: Message[Any], *commands: tuple[Any, ...]) -> Any:
     return caught.value
 
 
-async def test_keys_of_another_type_and_what_is_no_number_are_found_before(
+async def test_keys_of_other_types_and_values_that_are_not_numbers_are_found_before(
     url: str, stream: str, redis: Any
 ) -> None:
     good, bad = f"{stream}.good", f"{stream}.bad"
@@ -359,7 +359,7 @@ async def test_keys_of_another_type_and_what_is_no_number_are_found_before(
     await redis.hset(f"{stream}.hash", "f", "text")
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
-        message = await one(consumer)
+        message = await next_message(consumer)
         fine = ("HINCRBY", good, "n", 1)
         for wrong in (
             ("HSET", bad, "f", "v"),
@@ -379,7 +379,7 @@ async def test_keys_of_another_type_and_what_is_no_number_are_found_before(
         assert tx.applied
 
 
-async def test_the_first_command_s_refusal_is_a_failure_like_any_other(
+async def test_a_refusal_of_the_first_command_is_a_failure_like_any_other(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.hset(f"{stream}.counts", "1", 2**63 - 1)
@@ -391,12 +391,12 @@ async def test_the_first_command_s_refusal_is_a_failure_like_any_other(
         await count(message, stream)
 
     async with running(Consumer(stream, url=url, group="g", retry=AGAIN), handle):
-        await eventually(lambda: _are(redis, stream, {1: 1}))
+        await eventually(lambda: _counts_are(redis, stream, {1: 1}))
     assert await redis.xlen(f"{stream}.out") == 1
 
 
 async def broken(message: Message[bytes], stream: str) -> None:
-    """Run a transaction whose second command is refused when the first is done."""
+    """Run a transaction whose second command is refused after the first was applied."""
     async with message.transaction() as tx:
         tx.command("HINCRBY", f"{stream}.counts", 1, 1)
         tx.command("INCRBY", f"{stream}.full", 1)
@@ -409,7 +409,7 @@ async def _full(stream: str, redis: Any) -> None:
 
 
 @pytest.mark.usefixtures("_full")
-async def test_what_breaks_in_its_middle_is_not_run_again_and_is_a_dead_letter(
+async def test_a_transaction_that_breaks_in_the_middle_is_dead_lettered_and_not_retried(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -424,32 +424,36 @@ async def test_what_breaks_in_its_middle_is_not_run_again_and_is_a_dead_letter(
 
     consumer = Consumer(stream, url=url, group="g", retry=AGAIN, on_event=events)
     async with running(consumer, handle):
-        await eventually(lambda: _buried(consumer))
+        await eventually(lambda: _dead_lettered(consumer))
     [error] = caught
     assert (error.applied, error.total) == (1, 3)
-    [letter] = await admin.dead.list(stream, url=url)
-    assert (letter.payload, letter.attempts, letter.group) == (b"1", 1, "g")
-    assert letter.error == "TransactionBroken"
-    assert "INCRBY, 2 of 3, was refused" in letter.reason
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert (dead_letter.payload, dead_letter.attempts, dead_letter.group) == (
+        b"1",
+        1,
+        "g",
+    )
+    assert dead_letter.error == "TransactionBroken"
+    assert "INCRBY, 2 of 3, was refused" in dead_letter.reason
     assert await counts(redis, stream) == {1: 1}
     assert not await redis.exists(f"{stream}.out")
     assert await pending(redis, stream, "g") == 0
-    [told] = events.named("transaction_broken")
-    assert (told.facts["applied"], told.facts["total"]) == (1, 3)
+    [reported] = events.named("transaction_broken")
+    assert (reported.facts["applied"], reported.facts["total"]) == (1, 3)
 
 
-async def _buried(consumer: Consumer[Any]) -> bool:
+async def _dead_lettered(consumer: Consumer[Any]) -> bool:
     return consumer.statistics().dead_lettered == 1
 
 
 @pytest.mark.usefixtures("_full")
-async def test_what_breaks_is_done_once_though_its_reply_is_lost(
+async def test_a_broken_transaction_is_applied_once_even_if_its_reply_is_lost(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     async with proxy(url) as between:
         async with Consumer(stream, url=between.url, group="g") as consumer:
-            message = await one(consumer)
+            message = await next_message(consumer)
             between.cut_on = f"{stream}.counts".encode()
             between.cut_next_reply = True
             await broken(message, stream)
@@ -459,13 +463,13 @@ async def test_what_breaks_is_done_once_though_its_reply_is_lost(
 
 
 @pytest.mark.usefixtures("_full")
-async def test_what_breaks_where_its_letter_can_t_be_written_is_buried_later(
+async def test_a_broken_transaction_is_dead_lettered_later_if_that_fails_at_first(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(f"{stream}.dead", "no stream")
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g") as consumer:
-        message = await one(consumer)
+        message = await next_message(consumer)
         with pytest.raises(TransactionBroken):
             await broken(message, stream)
         await consumer.next(timeout=0)
@@ -481,7 +485,7 @@ async def _nothing_pending(redis: Any, stream: str) -> bool:
 
 
 @pytest.mark.usefixtures("_full")
-async def test_what_breaks_without_dead_letters_is_dropped_or_stops_the_consumer(
+async def test_a_broken_transaction_without_dead_letters_is_dropped_or_stops_consuming(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -489,19 +493,19 @@ async def test_what_breaks_without_dead_letters_is_dropped_or_stops_the_consumer
     stop = Consumer(stream, url=url, group="h", dead_letters=STOP)
     async with drop:
         with pytest.raises(TransactionBroken):
-            await broken(await one(drop), stream)
+            await broken(await next_message(drop), stream)
         assert await pending(redis, stream, "g") == 0
         assert drop.statistics().dropped == 1
     async with stop:
         with pytest.raises(TransactionBroken):
-            await broken(await one(stop), stream)
+            await broken(await next_message(stop), stream)
         with pytest.raises(GaveUp):
             await stop.next(timeout=5)
         assert await pending(redis, stream, "h") == 1
     assert not await redis.exists(f"{stream}.dead")
 
 
-async def test_without_memory_nothing_is_applied_and_it_is_tried_again(
+async def test_if_the_server_is_out_of_memory_nothing_is_applied_and_it_is_retried(
     tmp_path: Path, events: Events
 ) -> None:
     async with server(tmp_path) as own, own.client() as redis:
@@ -514,14 +518,14 @@ async def test_without_memory_nothing_is_applied_and_it_is_tried_again(
             await count(message, "s")
 
         async with running(consumer, handle):
-            await eventually(lambda: _are(redis, "s", {1: 1}))
+            await eventually(lambda: _counts_are(redis, "s", {1: 1}))
         [failed] = events.named("handler_failed")
         assert isinstance(failed.error, TransactionFailed)
         assert failed.error.code == "OOM"
         assert await redis.xlen("s.out") == 1
 
 
-async def test_a_group_that_vanished_applies_nothing_until_it_is_there_again(
+async def test_nothing_is_applied_until_a_deleted_group_is_recreated(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -534,22 +538,22 @@ async def test_a_group_that_vanished_applies_nothing_until_it_is_there_again(
     often = Retry(max_attempts=100, backoff=[0.05])
     consumer = Consumer(stream, url=url, group="g", retry=often, on_event=events)
     async with running(consumer, handle):
-        await eventually(lambda: _are(redis, stream, {1: 1}))
+        await eventually(lambda: _counts_are(redis, stream, {1: 1}))
     first = events.named("handler_failed")[0].error
     assert isinstance(first, TransactionFailed)
     assert first.code == "NOGROUP"
 
 
-async def test_a_message_that_its_new_group_has_not_been_given_yet_is_not_let_go(
+async def test_a_message_that_a_recreated_group_has_not_delivered_yet_is_not_dropped(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """The group was recreated, and the read that brings it again is on its way."""
+    """The group was recreated; the read that redelivers the message is in flight."""
     await send(url, stream, 1)
 
     async def handle(message: Message[bytes]) -> None:
         if message.attempt == 1:
             await redis.xgroup_destroy(stream, "g")
-            await eventually(lambda: _pends(redis, stream))
+            await eventually(lambda: _is_pending(redis, stream))
             await redis.xack(stream, "g", str(message.id))
         else:
             ids = [str(message.id)]
@@ -561,21 +565,21 @@ async def test_a_message_that_its_new_group_has_not_been_given_yet_is_not_let_go
         stream, url=url, group="g", name="me", retry=often, on_event=events
     )
     async with running(consumer, handle):
-        await eventually(lambda: _are(redis, stream, {1: 1}))
+        await eventually(lambda: _counts_are(redis, stream, {1: 1}))
     assert events.named("group_recreated")
     first = events.named("handler_failed")[0].error
     assert isinstance(first, TransactionFailed)
     assert first.code == "NOGROUP"
 
 
-async def _pends(redis: Any, stream: str) -> bool:
-    with suppress(ResponseError):  # the group is not there yet
+async def _is_pending(redis: Any, stream: str) -> bool:
+    with suppress(ResponseError):  # the group does not exist yet
         return await pending(redis, stream, "g") == 1
     return False
 
 
 @pytest.mark.parametrize("rule", ["-@scripting", "-hincrby", "-xack"])
-async def test_a_user_who_may_not_is_told_what_it_takes(
+async def test_an_error_names_the_permissions_that_a_transaction_needs(
     url: str, stream: str, redis: Any, rule: str
 ) -> None:
     version = (await redis.info("server"))["redis_version"]
@@ -588,7 +592,7 @@ async def test_a_user_who_may_not_is_told_what_it_takes(
         await send(url, stream, 1)
         consumer = Consumer(stream, url=with_login(url, user, "pw"), group="g")
         async with consumer:
-            message = await one(consumer)
+            message = await next_message(consumer)
             error = await refused(
                 message, ("INCR", f"{stream}.n"), ("HINCRBY", f"{stream}.h", "f", 1)
             )
@@ -598,11 +602,11 @@ async def test_a_user_who_may_not_is_told_what_it_takes(
         await redis.execute_command("ACL", "DELUSER", user)
 
 
-# -- what can't be asked for -----------------------------------------------------------
+# -- invalid transactions --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [DELAYED, IMMEDIATE, None])
-async def test_without_an_acknowledgement_of_its_own_there_is_no_transaction(
+async def test_messages_with_delayed_immediate_or_no_acks_have_no_transaction(
     url: str, stream: str, policy: AutoCommit | None
 ) -> None:
     if policy is None:
@@ -611,7 +615,7 @@ async def test_without_an_acknowledgement_of_its_own_there_is_no_transaction(
         consumer = Consumer(stream, url=url, group="g", auto_commit=policy)
     async with consumer:
         await send(url, stream, 1)
-        message = await one(consumer)
+        message = await next_message(consumer)
         with pytest.raises(UsageError, match="PROCESSED, ROLLING or DISABLED"):
             message.transaction()
 
@@ -641,12 +645,12 @@ async def test_a_message_with_an_outcome_has_no_transaction(
         done.transaction()
 
 
-async def test_a_message_that_was_given_back_has_no_transaction(
+async def test_a_message_that_was_released_has_no_transaction(
     url: str, stream: str
 ) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
-        message = await one(consumer)
+        message = await next_message(consumer)
         tx = message.transaction()
         await tx.__aenter__()
     with pytest.raises(ClosedError):
@@ -655,7 +659,7 @@ async def test_a_message_that_was_given_back_has_no_transaction(
         await tx.__aexit__(None, None, None)
 
 
-async def test_a_handler_in_a_thread_is_told_that_it_can_t(
+async def test_a_handler_in_a_thread_is_refused_a_transaction(
     url: str, stream: str, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -665,21 +669,21 @@ async def test_a_handler_in_a_thread_is_told_that_it_can_t(
 
     consumer = Consumer(stream, url=url, group="g", retry=ONCE, on_event=events)
     async with running(consumer, handle):
-        await eventually(lambda: _told(events, "handler_failed"))
+        await eventually(lambda: _reported(events, "handler_failed"))
     [failed] = events.named("handler_failed")
     assert "make the handler an async function" in str(failed.error)
 
 
-async def _told(events: Events, name: str) -> bool:
+async def _reported(events: Events, name: str) -> bool:
     return bool(events.named(name))
 
 
-async def test_what_can_t_be_applied_is_refused_in_the_block(
+async def test_commands_and_messages_that_can_not_be_applied_are_refused_in_the_block(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g", auto_commit=ROLLING) as consumer:
-        message = await one(consumer)
+        message = await next_message(consumer)
         tx = message.transaction()
         with pytest.raises(UsageError, match="outside"):
             tx.send("out", b"")

@@ -1,7 +1,7 @@
-"""Processes are killed at any moment, and what their messages bring about is done once.
+"""Transactions of killed processes: the effects of each message are applied once.
 
-`PENSTOCK_SOAK=30` has it go on for so many seconds; with `--log-cli-level=INFO` it
-tells what it came to.
+Processes are killed at any moment. `PENSTOCK_SOAK=30` makes the test run for so many
+seconds; with `--log-cli-level=INFO` it logs the result.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from support.waiting import eventually, pending
 
 SECONDS = float(os.environ.get("PENSTOCK_SOAK", "3"))
 WORKERS = 3
-# A message that comes back is tried however often its process was killed.
+# A redelivered message is tried however often its process was killed.
 RETRY = {"max_attempts": None}
 
 
 async def feed(fleet: Fleet, out: str, until: float) -> int:
-    """Send as long as that; gives how many messages it was."""
+    """Send messages until a time; return how many."""
     sent = 0
     while time.monotonic() < until:
         await fleet.send(*[f"count {out}"] * 60, first=sent, keys=7)
@@ -38,10 +38,10 @@ async def feed(fleet: Fleet, out: str, until: float) -> int:
 
 
 async def kill(fleet: Fleet, number: int, until: float) -> int:
-    """Start workers and kill each at a random moment; gives how many they were."""
+    """Start workers and kill each at a random moment; return how many."""
     killed = 0
     while time.monotonic() < until or killed < 2:
-        # Some go on as the one before them, what others leave has to be taken over.
+        # Some restart with the same name; the entries of the others have to be claimed.
         process = await fleet.start(f"w{number}-{killed // 2}")
         await asyncio.sleep(random.uniform(0, 0.5))
         await process.end(signal.SIGKILL)
@@ -62,12 +62,12 @@ async def test_every_message_counts_once_however_often_processes_are_killed(
     ) as fleet:
         until = time.monotonic() + SECONDS
         async with asyncio.TaskGroup() as group:
-            fed = group.create_task(feed(fleet, out, until))
+            feeding = group.create_task(feed(fleet, out, until))
             killers = [
                 group.create_task(kill(fleet, number, until))
                 for number in range(WORKERS)
             ]
-        sent, killed = fed.result(), sum(task.result() for task in killers)
+        sent, killed = feeding.result(), sum(task.result() for task in killers)
         await fleet.start("last")
         done = lambda: _all_is_done(redis, stream, out, sent)  # noqa: E731
         await eventually(done, within=30 + SECONDS)
@@ -77,9 +77,9 @@ async def test_every_message_counts_once_however_often_processes_are_killed(
     }
     total = counts.pop("total")
     outputs = Counter(int(fields[b"msg"]) for _, fields in await redis.xrange(out))
-    again = sum(times - 1 for times in starts.values())
-    told = "%g s: %d messages, %d kills, %d handlers started again"
-    logging.getLogger(__name__).info(told, SECONDS, sent, killed, again)
+    repeated = sum(times - 1 for times in starts.values())
+    summary = "%g s: %d messages, %d kills, %d handlers started again"
+    logging.getLogger(__name__).info(summary, SECONDS, sent, killed, repeated)
     assert total == sent
     assert counts == {str(number): 1 for number in range(sent)}
     assert outputs == dict.fromkeys(range(sent), 1)
@@ -87,5 +87,5 @@ async def test_every_message_counts_once_however_often_processes_are_killed(
 
 
 async def _all_is_done(redis: Any, stream: str, out: str, sent: int) -> bool:
-    there = await redis.xlen(out) >= sent
-    return there and not await pending(redis, stream, "g")
+    all_sent = await redis.xlen(out) >= sent
+    return all_sent and not await pending(redis, stream, "g")

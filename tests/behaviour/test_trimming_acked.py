@@ -1,4 +1,4 @@
-"""`admin.trim` deletes what was asked, and by ACKED nothing that a group needs."""
+"""`admin.trim` deletes as requested, and with ACKED nothing that a group needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from penstock.admin import Admin, Trimmed
 from support.server import with_login
 from support.waiting import calls, eventually, spread
 
-NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001 - it is the one that is refused
+NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001 - the tests expect its refusal
 
 
 async def add(redis: Any, key: str, *ids: int) -> None:
@@ -41,7 +41,7 @@ async def add(redis: Any, key: str, *ids: int) -> None:
 
 
 async def take(redis: Any, key: str, group: str, count: int) -> list[bytes]:
-    """Have a group's consumer read so many."""
+    """Let a consumer of a group read a number of entries."""
     await redis.xgroup_create(key, group, "0")
     [(_, entries)] = await redis.xreadgroup(group, "c", {key: ">"}, count=count)
     return [id_ for id_, _ in entries]
@@ -51,7 +51,7 @@ async def left(redis: Any, key: str) -> list[int]:
     return [int(id_.partition(b"-")[0]) for id_, _ in await redis.xrange(key)]
 
 
-async def one(url: str, stream: str, **options: Any) -> Trimmed:
+async def trim_acked(url: str, stream: str, **options: Any) -> Trimmed:
     [trimmed] = await admin.trim(stream, ACKED, url=url, **options)
     return trimmed
 
@@ -59,7 +59,7 @@ async def one(url: str, stream: str, **options: Any) -> Trimmed:
 # -- ACKED ----------------------------------------------------------------------------
 
 
-async def test_what_a_stopped_group_has_pending_or_unread_stays(
+async def test_entries_that_a_stopped_group_has_pending_or_unread_are_kept(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 301))
@@ -69,7 +69,7 @@ async def test_what_a_stopped_group_has_pending_or_unread_stays(
     # 101 is pending, and so are 150 to 200; 201 to 300 are unread.
     acked = [id_ for id_ in stopped[:149] if id_ != b"101-0"]
     await redis.xack(stream, "stopped", *acked)
-    trimmed = await one(url, stream)
+    trimmed = await trim_acked(url, stream)
     assert await left(redis, stream) == list(range(101, 301))
     assert trimmed.removed == 100
     assert trimmed.floor == EntryId(101)
@@ -81,49 +81,51 @@ async def test_what_a_stopped_group_has_pending_or_unread_stays(
     assert held.last_delivered == EntryId(200)
     assert held.lag in {100, None}
     assert held.idle is not None
-    # The rest of what was acknowledged goes when what is in front of it does.
+    # Other acknowledged entries are trimmed when those before them are.
     await redis.xack(stream, "stopped", "101-0")
-    assert (await one(url, stream)).removed == 49
+    assert (await trim_acked(url, stream)).removed == 49
     assert await left(redis, stream) == list(range(150, 301))
 
 
-async def test_unread_entries_stay_where_nothing_is_pending(
+async def test_unread_entries_are_kept_where_nothing_is_pending(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
     await redis.xack(stream, "g", *await take(redis, stream, "g", 4))
-    assert (await one(url, stream)).removed == 4
+    assert (await trim_acked(url, stream)).removed == 4
     assert await left(redis, stream) == list(range(5, 11))
 
 
-async def test_everything_may_go_when_all_is_acknowledged(
+async def test_all_entries_are_trimmed_when_all_are_acknowledged(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
     for group in ("a", "b"):
         await redis.xack(stream, group, *await take(redis, stream, group, 10))
-    trimmed = await one(url, stream)
+    trimmed = await trim_acked(url, stream)
     assert (trimmed.removed, trimmed.held_by) == (10, None)
     assert await left(redis, stream) == []
-    assert (await one(url, stream)).removed == 0
+    assert (await trim_acked(url, stream)).removed == 0
 
 
-async def test_a_group_that_was_set_back_needs_what_lies_ahead(
+async def test_a_group_that_was_rewound_needs_the_entries_after_its_position(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
     await take(redis, stream, "g", 10)
     await redis.xack(stream, "g", *[f"{n}-0" for n in range(1, 9)])
     await redis.xgroup_setid(stream, "g", "3-0")
-    assert (await one(url, stream)).floor == EntryId(3, 1)
+    assert (await trim_acked(url, stream)).floor == EntryId(3, 1)
     assert await left(redis, stream) == list(range(4, 11))
 
 
-async def test_without_a_group_nothing_is_acknowledged(
+async def test_without_a_group_no_entry_counts_as_acknowledged(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, 1, 2)
-    assert await one(url, stream) == Trimmed((await one(url, stream)).shard, 0)
+    assert await trim_acked(url, stream) == Trimmed(
+        (await trim_acked(url, stream)).shard, 0
+    )
     assert await left(redis, stream) == [1, 2]
 
 
@@ -141,53 +143,53 @@ async def test_each_shard_is_trimmed_by_its_own_groups(
     assert [await redis.xlen(f"{stream}:{n}") for n in range(3)] == [10, 7, 4]
 
 
-async def test_a_group_without_consumers_is_left_out_by_the_age_of_what_it_was_given(
+async def test_a_group_without_consumers_is_ignored_by_the_age_of_its_last_delivery(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
     await redis.xack(stream, "live", *await take(redis, stream, "live", 8))
     await redis.xgroup_create(stream, "dead", "4-0")
-    trimmed = await one(url, stream)
+    trimmed = await trim_acked(url, stream)
     assert trimmed.removed == 4
     assert trimmed.held_by is not None
     assert trimmed.held_by.name == "dead"
     assert (trimmed.held_by.idle or 0) > 50 * 365 * 86_400  # it read in 1970
-    trimmed = await one(url, stream, ignore_idle=timedelta(days=1))
+    trimmed = await trim_acked(url, stream, ignore_idle=timedelta(days=1))
     assert (trimmed.removed, trimmed.ignored) == (4, ("dead",))
     assert trimmed.held_by is not None
     assert trimmed.held_by.name == "live"
     assert await left(redis, stream) == [9, 10]
 
 
-async def test_a_group_that_was_given_nothing_may_be_new_and_is_never_left_out(
+async def test_a_group_without_any_delivery_may_be_new_and_is_never_ignored(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
     await redis.xgroup_create(stream, "new", "0")
     await redis.xack(stream, "live", *await take(redis, stream, "live", 8))
-    trimmed = await one(url, stream, ignore_idle=0.001)
+    trimmed = await trim_acked(url, stream, ignore_idle=0.001)
     assert trimmed.removed == 0
     assert trimmed.held_by is not None
     assert (trimmed.held_by.name, trimmed.held_by.idle) == ("new", None)
 
 
-async def test_when_all_groups_are_left_out_nothing_is_deleted(
+async def test_if_all_groups_are_ignored_nothing_is_deleted(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
     await redis.xack(stream, "g", *await take(redis, stream, "g", 10))
 
     async def is_idle() -> bool:
-        trimmed = await one(url, stream, ignore_idle=0.05, dry_run=True)
+        trimmed = await trim_acked(url, stream, ignore_idle=0.05, dry_run=True)
         return trimmed.ignored == ("g",)
 
     await eventually(is_idle)
-    trimmed = await one(url, stream, ignore_idle=0.05)
+    trimmed = await trim_acked(url, stream, ignore_idle=0.05)
     assert (trimmed.removed, trimmed.floor, trimmed.held_by) == (0, None, None)
-    assert (await one(url, stream, ignore_idle=3600)).removed == 10
+    assert (await trim_acked(url, stream, ignore_idle=3600)).removed == 10
 
 
-async def test_a_group_that_is_set_back_at_that_moment_loses_nothing(
+async def test_a_group_that_is_rewound_at_that_moment_loses_nothing(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
@@ -214,7 +216,7 @@ async def test_a_group_that_is_set_back_at_that_moment_loses_nothing(
     assert await left(redis, stream) == list(range(5, 11))
 
 
-async def test_nothing_is_lost_while_groups_are_at_it(
+async def test_nothing_is_lost_by_trimming_while_groups_are_reading(
     url: str, stream: str, redis: Any
 ) -> None:
     count, got = 500, {"fast": set[bytes](), "slow": set[bytes]()}
@@ -252,12 +254,12 @@ async def test_nothing_is_lost_while_groups_are_at_it(
 # -- numbers, ages, ids ---------------------------------------------------------------
 
 
-async def test_many_are_deleted_by_whole_nodes_to_the_end(
+async def test_many_entries_are_deleted_by_whole_nodes_up_to_the_length(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, retention=KEEP_ALL) as producer:
         await producer.send_many(stream, [b"a"] * 30_000)
-    # One XTRIM with ~ deletes 10,000 at most, unless it is told otherwise.
+    # One XTRIM with ~ deletes 10,000 at most, unless it has a LIMIT.
     [trimmed] = await admin.trim(stream, MaxLen(100), url=url)
     length = await redis.xlen(stream)
     assert 100 <= length <= 300
@@ -266,7 +268,7 @@ async def test_many_are_deleted_by_whole_nodes_to_the_end(
     assert await redis.xlen(stream) == 7
 
 
-async def test_what_lies_before_an_id_or_a_moment_goes(
+async def test_entries_before_an_id_or_a_time_are_trimmed(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1000, 1010))
@@ -280,7 +282,7 @@ async def test_what_lies_before_an_id_or_a_moment_goes(
     assert await left(redis, stream) == list(range(1006, 1010))
 
 
-async def test_what_is_older_than_an_age_goes_by_the_servers_clock(
+async def test_entries_older_than_an_age_are_trimmed_by_the_server_s_clock(
     url: str, stream: str, redis: Any
 ) -> None:
     now, micros = await redis.time()
@@ -303,7 +305,7 @@ async def test_what_is_older_than_an_age_goes_by_the_servers_clock(
         ("0-0", 0),
     ],
 )
-async def test_a_dry_run_counts_and_deletes_nothing(
+async def test_a_dry_run_counts_entries_and_deletes_none(
     url: str, stream: str, redis: Any, to: Any, count: int
 ) -> None:
     await add(redis, stream, *range(1, 11))
@@ -319,12 +321,14 @@ async def test_a_dry_run_counts_and_deletes_nothing(
 @pytest.mark.parametrize(
     "to", [EARLIEST, LATEST, "latest", KEEP_ALL, None, 5, "x", NAIVE]
 )
-async def test_what_makes_no_sense_is_refused(url: str, stream: str, to: Any) -> None:
+async def test_trimming_to_an_invalid_position_is_refused(
+    url: str, stream: str, to: Any
+) -> None:
     with pytest.raises(ConfigurationError):
         await admin.trim(stream, to, url=url)
 
 
-async def test_groups_are_left_out_of_acked_only(url: str, stream: str) -> None:
+async def test_groups_can_be_ignored_with_acked_only(url: str, stream: str) -> None:
     with pytest.raises(ConfigurationError, match="ACKED"):
         await admin.trim(stream, MaxLen(5), ignore_idle=5, url=url)
     with pytest.raises(ConfigurationError, match="ignore_idle"):
@@ -332,7 +336,7 @@ async def test_groups_are_left_out_of_acked_only(url: str, stream: str) -> None:
 
 
 @pytest.mark.parametrize("to", [ACKED, MaxLen(5), EntryId(5)])
-async def test_a_stream_that_is_none_is_named(
+async def test_a_missing_stream_or_a_key_of_another_type_is_named(
     url: str, stream: str, redis: Any, to: Any
 ) -> None:
     with pytest.raises(StreamMissing, match=stream):
@@ -343,7 +347,7 @@ async def test_a_stream_that_is_none_is_named(
     await redis.delete(stream)
 
 
-async def test_the_least_that_an_operator_needs(
+async def test_an_operator_with_the_fewest_permissions_can_trim(
     url: str, stream: str, redis: Any
 ) -> None:
     await add(redis, stream, *range(1, 11))
@@ -354,18 +358,18 @@ async def test_the_least_that_an_operator_needs(
     login = with_login(url, stream, "pw")
     try:
         # Without scripts.
-        assert (await one(login, stream)).removed == 5
+        assert (await trim_acked(login, stream)).removed == 5
         assert await left(redis, stream) == list(range(6, 11))
         # Without the time, groups' ages can't be known.
         with pytest.raises(AccessError):
-            await one(login, stream, ignore_idle=5)
-        # With scripts, and all else that is asked.
+            await trim_acked(login, stream, ignore_idle=5)
+        # With scripts, and all other commands that are used.
         more = ["+time", "+eval", "+xrange"]
         await redis.execute_command("ACL", "SETUSER", stream, *more)
         before = await calls(redis, "eval")
         await redis.xack(stream, "g", "6-0")
-        assert (await one(login, stream, ignore_idle=3600)).removed == 1
+        assert (await trim_acked(login, stream, ignore_idle=3600)).removed == 1
         assert await calls(redis, "eval") > before
-        assert (await one(login, stream, dry_run=True)).removed == 0
+        assert (await trim_acked(login, stream, dry_run=True)).removed == 0
     finally:
         await redis.execute_command("ACL", "DELUSER", stream)

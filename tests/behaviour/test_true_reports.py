@@ -1,4 +1,4 @@
-"""Events, return values and dead letters say what happened, and nothing else."""
+"""Accuracy: events, return values and dead letters say what happened, nothing else."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ async def deleted_ids(redis: Any, stream: str, *numbers: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("others", [0, 2])
-async def test_deletions_are_no_mismatch_but_what_others_acknowledge_is(
+async def test_deletions_are_not_a_mismatch_but_acknowledgements_of_others_are(
     url: str, stream: str, redis: Any, events: Events, others: int
 ) -> None:
-    """Renewals and takeovers remove deleted entries from the pending list."""
+    """Renewals and claims remove deleted entries from the pending list."""
     if others and (await redis.info("server"))["redis_version"].startswith("6."):
-        pytest.skip("deleted entries stay pending there, and could be what is missing")
+        pytest.skip("deleted entries stay pending there, and could be the missing ones")
     gate = asyncio.Event()
     started: list[int] = []
 
@@ -51,7 +51,7 @@ async def test_deletions_are_no_mismatch_but_what_others_acknowledge_is(
         gone = await deleted_ids(redis, stream, 0, 1, 2, 3)
         acked = await deleted_ids(redis, stream, 4, 5)
         await redis.xdel(stream, *gone)
-        # Whoever searches finds them deleted, however short they have been idle.
+        # Any search finds that they were deleted, however short they have been idle.
         await redis.xautoclaim(stream, "g", "other", min_idle_time=60_000)
         if others:
             await redis.xack(stream, "g", *acked)
@@ -81,15 +81,13 @@ async def test_thousands_of_deleted_entries_are_reported_together(
     async with consumer:
         await eventually(all_are_gone)
         await consumer.commit()
-    told = events.named("deleted_while_pending")
-    assert sum(int(str(event.facts["messages"])) for event in told) == 2000
-    assert len(told) <= 4
-    assert all(str(event.facts["ids"]).count(",") <= 10 for event in told)
+    reported = events.named("deleted_while_pending")
+    assert sum(int(str(event.facts["messages"])) for event in reported) == 2000
+    assert len(reported) <= 4
+    assert all(str(event.facts["ids"]).count(",") <= 10 for event in reported)
 
 
-async def test_an_outcome_of_a_lost_message_says_that_it_does_not_count(
-    url: str, stream: str
-) -> None:
+async def test_settling_a_lost_message_returns_false(url: str, stream: str) -> None:
     await send(url, stream, 1)
     other = Redis.from_url(url)
     consumer = Consumer(
@@ -97,7 +95,7 @@ async def test_an_outcome_of_a_lost_message_says_that_it_does_not_count(
     )
     async with consumer:
         [message] = await read(consumer, 1)
-        time.sleep(0.9)  # noqa: ASYNC251 - it is what a bad handler does
+        time.sleep(0.9)  # noqa: ASYNC251 - as a bad handler does
         assert other.xautoclaim(stream, "g", "other", min_idle_time=600)[1]
         other.close()
 
@@ -111,19 +109,19 @@ async def test_an_outcome_of_a_lost_message_says_that_it_does_not_count(
 
 
 @pytest.mark.parametrize("how", ["async", "thread"])
-async def test_an_outcome_that_counts_says_so(
+async def test_settling_a_message_returns_true(
     url: str, stream: str, redis: Any, how: str
 ) -> None:
-    said: list[object] = []
+    returned: list[object] = []
 
     def outcome(message: Message[bytes]) -> None:
         match int(message.payload):
             case 0:
-                said.extend([message.ack(), message.ack()])
+                returned.extend([message.ack(), message.ack()])
             case 1:
-                said.extend([message.nack(), message.nack()])
+                returned.extend([message.nack(), message.nack()])
             case 2:
-                said.extend([message.reject(), message.reject()])
+                returned.extend([message.reject(), message.reject()])
 
     async def handle(message: Message[bytes]) -> None:
         outcome(message)
@@ -132,14 +130,14 @@ async def test_an_outcome_that_counts_says_so(
     await send(url, stream, 0, 1, 2)
 
     async def done() -> bool:
-        return len(said) == 6 and await pending(redis, stream, "g") == 0
+        return len(returned) == 6 and await pending(redis, stream, "g") == 0
 
     async with running(consumer, handle if how == "async" else outcome):
         await eventually(done)
-    assert said == [True] * 6
+    assert returned == [True] * 6
 
 
-async def test_a_dead_letter_whose_reply_is_lost_counts_as_one(
+async def test_a_dead_letter_whose_reply_was_lost_counts_as_one(
     url: str, stream: str, redis: Any
 ) -> None:
     async def refuse(message: Message[bytes]) -> None:
@@ -167,7 +165,7 @@ async def test_a_dead_letter_whose_reply_is_lost_counts_as_one(
     assert await redis.xlen(f"{stream}.dead") == 1
 
 
-async def test_what_no_handler_had_counts_no_attempt_in_its_dead_letter(
+async def test_the_dead_letter_of_a_message_that_no_handler_got_has_no_attempt(
     url: str, stream: str, redis: Any
 ) -> None:
     async def never(_: Message[int]) -> None:
@@ -179,15 +177,15 @@ async def test_what_no_handler_had_counts_no_attempt_in_its_dead_letter(
     async with running(Consumer(stream, url=url, group="g", payload=int), never):
         await redis.xadd(stream, {"msg": "no number"})
         await eventually(is_written)
-    [letter] = await admin.dead.list(stream, url=url)
-    assert (letter.attempts, letter.error) == (0, "DecodeError")
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert (dead_letter.attempts, dead_letter.error) == (0, "DecodeError")
 
 
 async def test_entries_that_are_trimmed_before_they_are_read_are_counted(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     if not await counts_trimmed(redis, f"{stream}.probe"):
-        pytest.skip("this server does not count what was trimmed unread")
+        pytest.skip("this server does not count entries that were trimmed unread")
     seen: list[int] = []
 
     async def handle(message: Message[bytes]) -> None:
@@ -197,30 +195,30 @@ async def test_entries_that_are_trimmed_before_they_are_read_are_counted(
     async def all_is_done() -> bool:
         return bool(seen) and seen[-1] == 4999 and not await pending(redis, stream, "g")
 
-    async def told() -> int:
+    async def reported() -> int:
         found = events.named("trimmed_unread")
         return sum(int(str(event.facts["messages"])) for event in found)
 
-    async def is_told() -> bool:
-        return await told() + len(seen) == 5001
+    async def is_reported() -> bool:
+        return await reported() + len(seen) == 5001
 
     consumer = Consumer(stream, url=url, group="g", on_event=events)
     async with (
         running(consumer, handle),
-        Producer(url, retention=MaxLen(100, exact=True)) as to,
+        Producer(url, retention=MaxLen(100, exact=True)) as producer,
     ):
         for number in range(5000):
-            await to.enqueue(stream, b"%d" % number)
-        await to.flush()
+            await producer.enqueue(stream, b"%d" % number)
+        await producer.flush()
         await eventually(all_is_done)
         await send(url, stream, 4999)
-        await eventually(is_told, within=6)
+        await eventually(is_reported, within=6)
     assert len(seen) < 1000
     assert len(events.named("trimmed_unread")) < 10
 
 
 async def counts_trimmed(redis: Any, stream: str) -> bool:
-    """Whether the server counts entries that a group was not given."""
+    """Return whether the server counts entries that a group did not get."""
     for number in (1, 2, 3):
         await redis.xadd(stream, {"msg": number}, id=f"{number}-0")
     await leave_pending(redis, stream, "m", 1)
@@ -230,7 +228,7 @@ async def counts_trimmed(redis: Any, stream: str) -> bool:
     return bool(group.get("entries-read") == 3)
 
 
-async def test_what_two_consumers_share_is_not_taken_for_trimmed(
+async def test_messages_that_two_consumers_share_are_not_taken_for_trimmed(
     url: str, stream: str, events: Events
 ) -> None:
     handled: list[int] = []

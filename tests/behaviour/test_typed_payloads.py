@@ -1,4 +1,4 @@
-"""Whatever msgspec knows goes and comes back, and a consumer refuses what isn't it."""
+"""Typed payloads: types of msgspec are sent and received, and checked on reading."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Item(msgspec.Struct):
     price: int
 
 
-class TransactionBuffer(msgspec.Struct):
+class Basket(msgspec.Struct):
     items: list[Item]
 
 
@@ -120,7 +120,7 @@ def name(value: Any) -> str:
 
 
 @pytest.mark.parametrize(("kind", "payload"), PAYLOADS, ids=name)
-async def test_what_msgspec_knows_goes_and_comes_back(
+async def test_a_payload_of_any_type_of_msgspec_is_received_as_it_was_sent(
     url: str, stream: str, *, kind: Any, payload: Any
 ) -> None:
     ways: list[dict[str, Any]] = [{"payload": kind}]
@@ -138,7 +138,7 @@ async def test_what_msgspec_knows_goes_and_comes_back(
         assert type(got) is type(payload)
 
 
-async def test_bytes_and_text_are_as_they_are_and_anything_else_is_json(
+async def test_bytes_and_text_are_sent_as_they_are_and_other_payloads_as_json(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -156,7 +156,7 @@ async def test_bytes_and_text_are_as_they_are_and_anything_else_is_json(
 
 
 class Celsius:
-    """A codec by its shape alone, with neither a base class nor a content type."""
+    """A codec that has only the methods, neither a base class nor a content type."""
 
     def encode(self, payload: float, /) -> bytes:
         return f"{payload:.1f}".encode()
@@ -165,7 +165,7 @@ class Celsius:
         return float(data)
 
 
-async def test_any_object_of_the_shape_is_a_codec(
+async def test_any_object_with_the_methods_of_a_codec_is_one(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, codec=Celsius()) as producer:
@@ -180,11 +180,13 @@ async def test_any_object_of_the_shape_is_a_codec(
 
 
 async def dead(url: str, stream: str) -> list[str]:
-    """The reasons of a stream's dead letters."""
-    return [letter.reason for letter in await admin.dead.list(stream, url=url)]
+    """Return the reasons of a stream's dead letters."""
+    return [
+        dead_letter.reason for dead_letter in await admin.dead.list(stream, url=url)
+    ]
 
 
-async def test_what_is_of_another_content_type_goes_to_the_dead_letters(
+async def test_messages_of_another_content_type_are_dead_lettered(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     async with Producer(url, codec=msgpack_codec(int)) as producer:
@@ -194,32 +196,34 @@ async def test_what_is_of_another_content_type_goes_to_the_dead_letters(
     async with Consumer(
         stream, url=url, group="g", payload=int, on_event=events
     ) as consumer:
-        # 7 would be no JSON; but 8, as MessagePack, would be 56.
+        # 7 as MessagePack is not valid JSON; but 8 as JSON would be 56 in MessagePack.
         assert (await consumer.next(timeout=5)).payload == 8  # type: ignore[union-attr]
     reason = (
         "its content type is application/vnd.msgpack, but the codec reads "
         "application/json"
     )
     assert await dead(url, stream) == [reason]
-    [told] = events.named("gave_up")
-    assert told.facts["reason"] == f"DecodeError: {reason}"
+    [reported] = events.named("gave_up")
+    assert reported.facts["reason"] == f"DecodeError: {reason}"
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_entries_of_others_without_a_content_type_are_read(
+async def test_foreign_entries_without_a_content_type_are_read(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.xadd(stream, {"msg": b'{"id":1}'})
     await redis.xadd(stream, {"msg": b'{"id":2}', "key": "k"})
     await redis.xadd(stream, {"h": "v", "msg": b'{"id":3}'})
-    # As others may write it.
+    # As other programs may write it.
     kind = "Application/JSON; charset=utf-8"
     await redis.xadd(stream, {"content-type": kind, "msg": b'{"id":4}'})
     async with Consumer(stream, url=url, payload=Order, start=EARLIEST) as consumer:
         assert [m.payload.id for m in await read(consumer, 4)] == [1, 2, 3, 4]
 
 
-async def test_who_sends_bytes_says_what_they_are(url: str, stream: str) -> None:
+async def test_the_content_type_of_bytes_and_text_can_be_given_in_the_headers(
+    url: str, stream: str
+) -> None:
     xml = {"content-type": "text/xml"}
     async with Producer(url) as producer:
         await producer.send(stream, b"<a/>", headers=xml)
@@ -235,12 +239,12 @@ async def test_who_sends_bytes_says_what_they_are(url: str, stream: str) -> None
         messages = await read(consumer, 4)
     kinds = [message.headers["content-type"] for message in messages]
     assert kinds == ["text/xml", "text/xml", "application/json", "application/json"]
-    # A message is sent on as it is.
+    # A received message can be forwarded unchanged.
     async with Producer(url) as producer:
         await producer.send(stream, messages[2].payload, headers=messages[2].headers)
 
 
-async def test_a_redriven_letter_keeps_its_content_type(
+async def test_a_redriven_dead_letter_keeps_its_content_type(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url) as producer:
@@ -248,8 +252,8 @@ async def test_a_redriven_letter_keeps_its_content_type(
     group: dict[str, Any] = {"url": url, "group": "g"}
     async with Consumer(stream, codec=msgpack_codec(Order), **group) as consumer:
         assert await consumer.take(1, timeout=0.3) == []
-    [letter] = await admin.dead.list(stream, url=url)
-    assert dict(letter.headers) == {"content-type": "application/json", "h": "v"}
+    [dead_letter] = await admin.dead.list(stream, url=url)
+    assert dict(dead_letter.headers) == {"content-type": "application/json", "h": "v"}
     [(_, before)] = await redis.xrange(stream)
     assert await admin.dead.redrive(stream, url=url) == 1
     [_, (_, after)] = await redis.xrange(stream)
@@ -257,14 +261,14 @@ async def test_a_redriven_letter_keeps_its_content_type(
     async with Consumer(stream, payload=Order, **group) as consumer:
         message = await consumer.next()
         assert message.payload == Order(7)
-        assert dict(message.headers) == dict(letter.headers)
+        assert dict(message.headers) == dict(dead_letter.headers)
 
 
-# -- what can't be read ------------------------------------------------------------
+# -- payloads that can't be decoded ------------------------------------------------
 
 
 class Picky:
-    """A codec that says what is wrong, and one that does not."""
+    """A codec that raises a given error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -280,7 +284,7 @@ class Picky:
     ("reads", "body", "reason"),
     [
         (
-            {"payload": TransactionBuffer},
+            {"payload": Basket},
             b'{"items":[{"price":1},{"price":"hunter2"}]}',
             "Expected `int`, got `str` - at `$.items[1].price`",
         ),
@@ -298,7 +302,7 @@ class Picky:
     ],
     ids=name,
 )
-async def test_a_reason_says_where_and_quotes_nothing(
+async def test_the_reason_names_the_place_of_the_error_and_quotes_nothing(
     url: str,
     stream: str,
     events: Events,
@@ -318,13 +322,13 @@ async def test_a_reason_says_where_and_quotes_nothing(
             async with Consumer(stream, url=url, **given) as consumer:
                 assert await consumer.take(1, timeout=0.2) == []
     assert await dead(url, stream) == [reason, reason]
-    told = [
+    reported = [
         *map(repr, events),
         *map(str, events),
         caplog.text,
         *await dead(url, stream),
     ]
-    assert "hunter2" not in "".join(told)
+    assert "hunter2" not in "".join(reported)
     assert {event.facts["reason"] for event in events} == {
         reason,
         f"DecodeError: {reason}",
@@ -350,16 +354,16 @@ BOMBS = [
 ]
 
 
-@pytest.mark.parametrize("make", [json_codec, msgpack_codec])
-async def test_no_bomb_takes_long_or_ends_the_process(
-    url: str, stream: str, redis: Any, *, make: Any
+@pytest.mark.parametrize("create", [json_codec, msgpack_codec])
+async def test_no_malicious_payload_takes_long_or_ends_the_process(
+    url: str, stream: str, redis: Any, *, create: Any
 ) -> None:
     for bomb in BOMBS:
         await redis.xadd(stream, {"msg": bomb})
-    await redis.xadd(stream, {"msg": make(int).encode(7)})
+    await redis.xadd(stream, {"msg": create(int).encode(7)})
     start = time.process_time()
     async with Consumer(
-        stream, url=url, group="g", codec=make(Any), dead_letters=DROP
+        stream, url=url, group="g", codec=create(Any), dead_letters=DROP
     ) as consumer:
         last: Any = None
         while last != 7:
@@ -369,7 +373,7 @@ async def test_no_bomb_takes_long_or_ends_the_process(
 
 
 class Canary:
-    """Makes a file where it is unpickled."""
+    """Creates a file where it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -378,8 +382,8 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-def test_an_extension_of_msgpack_is_bytes_with_a_number() -> None:
-    """Whatever it stands for elsewhere: nothing is made of it."""
+def test_an_extension_type_of_messagepack_is_decoded_as_bytes_with_a_number() -> None:
+    """No object is created from it, whatever it means elsewhere."""
     codec = msgpack_codec(Any)
     for code in (0, 1, 42, 127, -2, -128):
         body = msgspec.msgpack.encode(msgspec.msgpack.Ext(code, pickle.dumps(Path())))
@@ -388,7 +392,7 @@ def test_an_extension_of_msgpack_is_bytes_with_a_number() -> None:
         msgpack_codec(dict[str, int]).decode(body)
 
 
-async def test_a_pickle_is_never_opened(
+async def test_a_pickle_is_never_loaded(
     url: str, stream: str, redis: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "canary"
@@ -409,19 +413,19 @@ async def test_a_pickle_is_never_opened(
             for message in await consumer.take(100, timeout=0.2):
                 _ = message.payload, message.key, message.headers
     assert not path.exists()
-    pickle.loads(body)  # noqa: S301 - to see that it would
+    pickle.loads(body)  # noqa: S301 - to check that it would
     assert path.exists()
 
 
-def test_a_consumer_s_codec_is_looked_at_when_it_is_made() -> None:
+def test_a_codec_is_checked_when_its_consumer_or_producer_is_created() -> None:
     class Wrong(Celsius):
         content_type = "celsius"
 
     codec: Codec[float] = Wrong()
-    for make in (
+    for create in (
         lambda: Consumer("a", codec=codec),
         lambda: Producer(codec=codec),
         lambda: Producer().to("a", codec=codec),
     ):
         with pytest.raises(ConfigurationError, match="not a media type"):
-            make()
+            create()

@@ -1,7 +1,7 @@
-"""What is dropped without being closed warns, and closes; nothing else is heard of it.
+"""Objects dropped without being closed: they warn and close, and print nothing else.
 
-Each program runs in a process of its own: what asyncio and Python print when they
-destroy what is left goes to standard error.
+Each program runs in its own process, since asyncio and Python write to standard error
+when they destroy remaining objects.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def router_of(url, stream):
 async def run(
     program: str, url: str, stream: str, loop: str, within: float = 45
 ) -> str:
-    """Run a program; gives what it wrote to standard error."""
+    """Run a program; return what it wrote to standard error."""
     source = HEAD + textwrap.dedent(program)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "always", "-c", source, url, stream, loop),
@@ -71,11 +71,13 @@ async def run(
 
 
 def only_warnings(text: str, name: str) -> None:
-    """Make sure that it was warned of, by its name, and that nothing else was said."""
+    """Check that there was a warning with this name, and no other output."""
     lines = [line for line in text.splitlines() if not line.startswith("  ")]
-    told = [line for line in lines if "ResourceWarning" in line]
-    assert any(name in line for line in told), text
-    assert not [line for line in lines if line not in told and "unbounded" not in line]
+    warned = [line for line in lines if "ResourceWarning" in line]
+    assert any(name in line for line in warned), text
+    assert not [
+        line for line in lines if line not in warned and "unbounded" not in line
+    ]
 
 
 NAMES = {"router": "Running", "realtime": "Consumer", "delayed": "Consumer"}
@@ -84,7 +86,7 @@ NAMES = {"router": "Running", "realtime": "Consumer", "delayed": "Consumer"}
 async def run_for_each(
     program: str, openings: dict[str, str], url: str, stream: str, loop: str
 ) -> None:
-    """Run a program's `one(open)` for each kind of thing; each has to be warned of."""
+    """Run a program's `one(open)` for each kind of object; each has to warn."""
     source = textwrap.dedent(program) + textwrap.dedent(f"""
     for kind, opening in {openings!r}.items():
         print("=", kind, file=sys.stderr, flush=True)
@@ -94,44 +96,44 @@ async def run_for_each(
     text = await run(source, url, stream, loop)
     parts = [part.split("\n", 1) for part in text.split("= ")[1:]]
     assert [kind for kind, _ in parts] == list(openings), text
-    for kind, said in parts:
-        only_warnings(said, NAMES.get(kind, kind.capitalize()))
+    for kind, output in parts:
+        only_warnings(output, NAMES.get(kind, kind.capitalize()))
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_the_end_of_asyncio_run_closes_what_is_open(
+async def test_the_end_of_asyncio_run_closes_open_objects(
     url: str, stream: str, redis: Any, loop: str
 ) -> None:
     program = """
     kept = []
 
-    async def main(make):
-        kept.append(make())
+    async def main(create):
+        kept.append(create())
         await kept[-1].start()
 
-    def one(make):
-        asyncio.run(main(make))
+    def one(create):
+        asyncio.run(main(create))
     """
     async with nothing_left(redis):
         await run_for_each(program, OPENINGS, url, stream, loop)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_dropped_one_is_closed_by_its_loop(
+async def test_a_dropped_object_is_closed_by_its_event_loop(
     url: str, stream: str, redis: Any, loop: str
 ) -> None:
     program = """
-    async def main(make):
-        made = make()
-        await made.start()
-        del made
+    async def main(create):
+        openable = create()
+        await openable.start()
+        del openable
         gc.collect()
         async with asyncio.timeout(9):
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.01)
 
-    def one(make):
-        asyncio.run(main(make))
+    def one(create):
+        asyncio.run(main(create))
     """
     async with nothing_left(redis):
         await run_for_each(program, OPENINGS, url, stream, loop)
@@ -139,20 +141,20 @@ async def test_a_dropped_one_is_closed_by_its_loop(
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("block", [True, False])
-async def test_a_loop_that_is_closed_beneath_it_leaves_warnings_alone(
+async def test_a_closed_event_loop_leaves_nothing_but_warnings(
     url: str, stream: str, redis: Any, loop: str, *, block: bool
 ) -> None:
-    """Without asyncio.run, so that nobody cancels what is left."""
+    """Without asyncio.run, so that remaining tasks are not cancelled."""
     openings = dict(OPENINGS)
     openings["router"] += ".running()" if block else ""
     program = f"""
-    def one(make):
+    def one(create):
         loop = asyncio.new_event_loop()
-        made = make()
-        loop.run_until_complete(made.{"__aenter__" if block else "start"}())
+        openable = create()
+        loop.run_until_complete(openable.{"__aenter__" if block else "start"}())
         loop.run_until_complete(asyncio.sleep(0.05))
         loop.close()
-        del made, loop
+        del openable, loop
         gc.collect()
         gc.collect()
     """
@@ -161,7 +163,7 @@ async def test_a_loop_that_is_closed_beneath_it_leaves_warnings_alone(
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_loop_that_is_closed_in_the_midst_of_everything(
+async def test_an_event_loop_closed_while_everything_runs_leaves_nothing_but_warnings(
     url: str, stream: str, redis: Any, loop: str
 ) -> None:
     program = """
@@ -187,14 +189,14 @@ async def test_a_loop_that_is_closed_in_the_midst_of_everything(
     loop.run_until_complete(main())
     loop.close()
     del kept, loop
-    # What one collection finalizes holds something that the next one does.
+    # What one collection finalizes holds objects that the next one finalizes.
     gc.collect()
     gc.collect()
     print("done")
     """
     async with nothing_left(redis):
         text = await run(program, url, stream, loop)
-    # The consumer is held by the user's own task, which nobody has ended.
+    # The consumer is held by the user's own task, which has not been ended.
     for name in ("Producer", "Running"):
         assert f"ResourceWarning: <{name}" in text
     assert "Traceback" not in text
@@ -203,7 +205,7 @@ async def test_a_loop_that_is_closed_in_the_midst_of_everything(
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_the_end_of_asyncio_run_tells_the_server_what_is_done(
+async def test_the_end_of_asyncio_run_sends_acknowledgements_and_releases_the_rest(
     url: str, stream: str, redis: Any, loop: str
 ) -> None:
     """A task that holds a consumer is cancelled with all others, Penstock's too."""
@@ -232,17 +234,17 @@ async def test_the_end_of_asyncio_run_tells_the_server_what_is_done(
     assert text == ""
     [group] = await redis.xinfo_groups(stream)
     assert group["entries-read"] - group["pending"] == 10
-    # The rest was given back: others have it at once.
+    # The rest was released: others can have it at once.
     reply = await redis.xautoclaim(stream, "g", "other", 60_000, count=100)
     assert len(reply[1]) == group["pending"]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("held", [True, False])
-async def test_the_end_of_asyncio_run_sends_what_is_queued(
+async def test_the_end_of_asyncio_run_sends_queued_messages(
     url: str, stream: str, redis: Any, loop: str, *, held: bool
 ) -> None:
-    """Whether a task holds the producer, which is cancelled too, or nobody does."""
+    """Whether a task holds the producer, which is cancelled too, or nothing does."""
     program = f"""
     async def work(ready):
         producer = Producer(url, retention=KEEP_ALL)
@@ -277,7 +279,7 @@ async def test_the_end_of_asyncio_run_sends_what_is_queued(
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 0.5])
-async def test_cancelling_all_its_tasks_while_it_closes_loses_nothing(
+async def test_cancelling_all_tasks_of_a_closing_consumer_loses_nothing(
     url: str, stream: str, redis: Any, moment: float
 ) -> None:
     """As a second Ctrl-C does."""
@@ -300,10 +302,10 @@ async def test_cancelling_all_its_tasks_while_it_closes_loses_nothing(
     assert len(reply[1]) == group["pending"]
 
 
-async def test_who_cancels_all_tasks_before_closing_is_not_warned(
+async def test_cancelling_all_tasks_before_closing_causes_no_warning(
     url: str, stream: str, redis: Any
 ) -> None:
-    """A common way to end a program; it closes by that, and `aclose` finds it so."""
+    """A common end of programs: it closes the consumer, which `aclose` accepts."""
     await send(url, stream, *range(5))
     consumer, producer = Consumer(stream, url=url, group="g"), Producer(url)
     await consumer.start()
@@ -349,12 +351,12 @@ async def test_the_end_of_asyncio_run_does_not_wait_for_a_frozen_server(
     assert "Traceback" not in text
 
 
-async def test_dropping_a_consumer_gives_back_what_it_had(
+async def test_dropping_a_consumer_releases_its_messages(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(20))
 
-    async def drops() -> None:
+    async def drop() -> None:
         consumer = Consumer(stream, url=url, group="g")
         await consumer.start()
         await consumer.next()
@@ -364,13 +366,13 @@ async def test_dropping_a_consumer_gives_back_what_it_had(
     with pytest.warns(
         ResourceWarning, match="<Consumer 'test-.* was garbage-collected"
     ):
-        await drops()
+        await drop()
 
-    async def given_back() -> bool:
+    async def released() -> bool:
         lines = await redis.xpending_range(stream, "g", "-", "+", 100)
         return lines and all(line["time_since_delivered"] >= 60_000 for line in lines)
 
-    await eventually(given_back)
+    await eventually(released)
 
 
 async def test_an_outlet_keeps_its_producer_open(
@@ -420,11 +422,11 @@ async def test_a_run_keeps_its_consumer_open(url: str, stream: str, redis: Any) 
             await asyncio.sleep(0.01)
 
 
-async def test_what_was_closed_does_not_warn(url: str, stream: str) -> None:
+async def test_closed_objects_do_not_warn(url: str, stream: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for made in (Producer(url), Consumer(stream, url=url, group="g")):
-            async with made:
+        for openable in (Producer(url), Consumer(stream, url=url, group="g")):
+            async with openable:
                 pass
         router = Router(url)
 
@@ -433,5 +435,5 @@ async def test_what_was_closed_does_not_warn(url: str, stream: str) -> None:
 
         async with router.running():
             pass
-        del made, router, handle
+        del openable, router, handle
         gc.collect()

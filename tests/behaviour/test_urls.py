@@ -1,4 +1,4 @@
-"""User, password and database of a URL reach every connection that is made."""
+"""URLs: every connection uses the user, the password and the database."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from penstock import (
 from support.server import Server, server
 from support.waiting import eventually, numbers, read, send
 
-# What has to be escaped in a URL is in it.
+# With characters that have to be escaped in a URL.
 USER, PASSWORD = "al-ice", "p@ss:w/ord#? %"
 
 
 @asynccontextmanager
 async def guarded(folder: Path) -> AsyncIterator[tuple[Server, Any]]:
-    """A server that lets nobody in but one user; and a client of it, in database 5."""
+    """Provide a server that accepts only one user, and a client of database 5."""
     async with server(folder) as own:
         first = own.client()
         rights = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"]}
@@ -56,7 +56,7 @@ def login(own: Server, *, password: str = PASSWORD, db: int = 5) -> str:
 
 
 @pytest.mark.parametrize("mode", [REALTIME, RESUMABLE, LOAD_BALANCED])
-async def test_they_are_honoured_by_producers_and_consumers(
+async def test_producers_and_consumers_use_user_password_and_database(
     stream: str, tmp_path: Path, mode: Mode
 ) -> None:
     """SeaStreamer's W21: credentials in the URI were ignored."""
@@ -76,7 +76,7 @@ async def test_they_are_honoured_by_producers_and_consumers(
         if group is not None:
             state = await admin.group_state(stream, group, url=url)
             assert state.pending == 0
-        # Another database is another world.
+        # Another database has none of it.
         async with Consumer(
             stream, url=login(own, db=6), mode=mode, group=group, start=EARLIEST
         ) as consumer:
@@ -88,7 +88,7 @@ async def clients(redis: Any) -> list[dict[str, str]]:
     return listed
 
 
-async def test_they_are_used_again_when_a_connection_is_made_anew(
+async def test_user_and_database_are_used_again_for_a_reconnect(
     stream: str, tmp_path: Path
 ) -> None:
     async with guarded(tmp_path) as (own, redis):
@@ -104,11 +104,11 @@ async def test_they_are_used_again_when_a_connection_is_made_anew(
 
 
 async def both_are_back(redis: Any) -> bool:
-    """The reader's connection and the one for commands, beside this one."""
+    """Return whether both connections of the consumer are back, beside this client."""
     return len([c for c in await clients(redis) if c["db"] == "5"]) == 3
 
 
-async def test_a_wrong_password_is_refused_and_nobody_reads_it(
+async def test_a_wrong_password_is_refused_and_not_quoted(
     stream: str, tmp_path: Path
 ) -> None:
     async with guarded(tmp_path) as (own, _):

@@ -1,4 +1,4 @@
-"""No call waits for what can't come: each ends with its consumer or producer."""
+"""Waiting calls: each ends at the latest when its consumer or producer has closed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_commit_during_an_outage_ends_when_the_consumer_has_closed(
     assert "connection" in str(raised.value.__cause__)
 
 
-async def test_commit_that_is_refused_ends_when_the_consumer_has_closed(
+async def test_a_refused_commit_ends_when_the_consumer_has_closed(
     url: str, stream: str, redis: Any
 ) -> None:
     user = f"u-{stream}"
@@ -87,7 +87,7 @@ async def test_commit_that_is_refused_ends_when_the_consumer_has_closed(
         await redis.acl_deluser(user)
 
 
-async def test_a_transaction_of_an_outage_ends_with_its_consumer(
+async def test_a_transaction_during_an_outage_ends_with_its_consumer(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -107,7 +107,7 @@ async def test_a_transaction_of_an_outage_ends_with_its_consumer(
         async with asyncio.timeout(5):
             with pytest.raises(ClosedError):
                 await applying
-        # And nothing is left that would connect as soon as that is possible again.
+        # And no task is left that would connect as soon as that is possible again.
         await between.start()
         before = between.accepted
         await asyncio.sleep(1.5)
@@ -151,7 +151,7 @@ WAITS: dict[str, Callable[[Consumer[bytes], str], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("name", WAITS)
 @pytest.mark.parametrize("fault", ["outage", "silence"])
-async def test_calls_that_wait_for_a_server_end_when_it_closes(
+async def test_calls_that_wait_for_the_server_end_when_the_consumer_closes(
     url: str, stream: str, name: str, fault: str
 ) -> None:
     await send(url, stream, *range(3))
@@ -181,15 +181,15 @@ async def test_calls_that_wait_for_a_server_end_when_it_closes(
 async def outcome(call: Awaitable[object]) -> object:
     try:
         return await call
-    except Exception as error:  # noqa: BLE001 - looked at by the test
+    except Exception as error:  # noqa: BLE001 - checked by the test
         return error
 
 
 @pytest.mark.parametrize("step", ["close", "release", "flush"])
-async def test_closing_that_raises_ends_and_says_why(
+async def test_closing_ends_and_raises_any_error_that_occurs(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Whatever it is: a defect of ours, a hook, a codec."""
+    """Whether a defect of Penstock causes it, a hook or a codec."""
     await send(url, stream, *range(5))
 
     def broken(*_: object, **__: object) -> None:
@@ -219,7 +219,7 @@ async def test_closing_that_raises_ends_and_says_why(
 
 
 @pytest.mark.parametrize("way", ["group", "name", "HOST_ID"])
-def test_a_name_that_can_not_be_sent_is_refused_when_it_is_given(
+def test_a_name_that_can_not_be_encoded_is_refused_by_the_constructor(
     stream: str, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     options: dict[str, Any] = {"group": "g"}
@@ -274,7 +274,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("batch", [None, 3])
-async def test_a_handler_may_close_its_consumer_from_wherever_it_waits(
+async def test_a_handler_may_close_its_consumer_in_any_way_of_waiting(
     url: str, stream: str, redis: Any, way: Any, batch: int | None
 ) -> None:
     await send(url, stream, 1)
@@ -333,13 +333,13 @@ async def test_a_handler_of_a_consumer_within_a_handler_may_close_the_outer_one(
     await send(url, stream, 1)
     await send(url, f"{stream}-2", 1)
 
-    async def within(_: Message[bytes]) -> None:
+    async def inner_handler(_: Message[bytes]) -> None:
         await outer.aclose()
         await inner.aclose()
 
     async def handle(_: Message[bytes]) -> None:
         await inner.start()
-        await inner.run(within)
+        await inner.run(inner_handler)
 
     inner = Consumer(f"{stream}-2", url=url, group="g")
     start = time.monotonic()
@@ -350,10 +350,10 @@ async def test_a_handler_of_a_consumer_within_a_handler_may_close_the_outer_one(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_what_a_finished_handler_has_started_waits_for_the_end(
+async def test_a_task_of_a_handler_that_has_ended_waits_until_the_consumer_has_closed(
     url: str, stream: str
 ) -> None:
-    """A task that outlives the run is nobody's handler any more."""
+    """A task that outlives the run does not count as a handler."""
     await send(url, stream, 1)
     go = asyncio.Event()
     closers: list[asyncio.Task[None]] = []
@@ -376,10 +376,10 @@ async def test_what_a_finished_handler_has_started_waits_for_the_end(
         consumer.statistics()
 
 
-async def test_handlers_keep_close_timeout_when_one_of_them_closes_and_another_does_not(
+async def test_close_timeout_applies_to_handlers_although_one_of_them_is_closing(
     url: str, stream: str
 ) -> None:
-    """The one asks for its end without a limit; closing from outside sets one."""
+    """Closing from a handler sets no limit; closing from outside sets one."""
     await send(url, stream, 1, 2)
     both = asyncio.Event()
 
@@ -402,7 +402,7 @@ async def test_handlers_keep_close_timeout_when_one_of_them_closes_and_another_d
     await running
 
 
-async def test_senders_do_not_wait_for_a_task_that_has_died(
+async def test_senders_do_not_wait_for_a_task_that_has_failed(
     url: str, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     producer = Producer(url, max_messages=2)
@@ -428,7 +428,7 @@ async def test_senders_do_not_wait_for_a_task_that_has_died(
             await producer.aclose()
 
 
-async def test_senders_that_wait_for_room_are_told_when_it_closes(
+async def test_senders_that_wait_for_buffer_space_end_when_the_producer_closes(
     url: str, stream: str
 ) -> None:
     async with proxy(url) as between:
@@ -438,7 +438,9 @@ async def test_senders_that_wait_for_room_are_told_when_it_closes(
         sends = [
             asyncio.create_task(outcome(producer.send(stream, b"x"))) for _ in "123456"
         ]
-        many = asyncio.create_task(outcome(all_of(producer.send_many(stream, [b"x"]))))
+        many = asyncio.create_task(
+            outcome(wait_for_all(producer.send_many(stream, [b"x"])))
+        )
         flushing = asyncio.create_task(outcome(producer.flush()))
         await asyncio.sleep(0.05)
         await producer.aclose()
@@ -449,11 +451,11 @@ async def test_senders_that_wait_for_room_are_told_when_it_closes(
             await flushing
 
 
-async def all_of(outcomes: Any) -> object:
+async def wait_for_all(outcomes: Any) -> object:
     return await outcomes
 
 
-async def test_a_router_that_waits_ends_when_a_consumer_can_not_be_opened(
+async def test_starting_a_router_ends_when_a_consumer_can_not_be_opened(
     url: str, stream: str, redis: Any
 ) -> None:
     await redis.set(f"{stream}-bad", "no stream")
@@ -473,7 +475,7 @@ async def test_a_router_that_waits_ends_when_a_consumer_can_not_be_opened(
             await router.run()
 
 
-async def test_dead_letters_that_are_refused_do_not_hold_up_leaving(
+async def test_refused_dead_letters_do_not_delay_closing(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await redis.set(f"{stream}.dead", "no stream")
@@ -504,6 +506,6 @@ async def test_dead_letters_that_are_refused_do_not_hold_up_leaving(
     await running
     [event] = events.named("close_incomplete")
     assert event.facts == {"uncommitted": 0, "dying": 1}
-    # It was given back all the same.
+    # It was released nevertheless.
     reply = await redis.xautoclaim(stream, "g", "other", 60_000)
     assert len(reply[1]) == 1

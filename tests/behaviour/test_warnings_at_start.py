@@ -1,4 +1,4 @@
-"""What may cost somebody their data or their memory is said before it does."""
+"""Warnings about settings that may lose data or fill the memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNBOUNDED = "unbounded_stream"
 EVICTED = "streams_may_be_evicted"
 
 
-async def test_a_stream_that_nothing_bounds_is_told_of_once(
+async def test_an_unbounded_stream_is_reported_once(
     url: str, stream: str, events: Events
 ) -> None:
     async with Producer(url, on_event=events) as producer:
@@ -41,7 +41,7 @@ async def test_a_stream_that_nothing_bounds_is_told_of_once(
         assert way in str(event)
 
 
-async def test_it_is_told_of_once_however_many_shards_it_has(
+async def test_an_unbounded_stream_is_reported_once_however_many_shards_it_has(
     url: str, stream: str, events: Events
 ) -> None:
     async with Producer(url, sharder=RoundRobin(3), on_event=events) as producer:
@@ -49,7 +49,7 @@ async def test_it_is_told_of_once_however_many_shards_it_has(
     assert len(events.named(UNBOUNDED)) == 1
 
 
-async def test_a_stream_that_is_bounded_or_meant_to_grow_is_no_news(
+async def test_streams_that_are_bounded_or_meant_to_grow_are_not_reported(
     url: str, stream: str, events: Events
 ) -> None:
     def name(suffix: str) -> str:
@@ -66,18 +66,18 @@ async def test_a_stream_that_is_bounded_or_meant_to_grow_is_no_news(
     assert not events
 
 
-async def test_who_has_many_unbounded_streams_is_not_flooded(
+async def test_many_unbounded_streams_cause_a_limited_number_of_events(
     url: str, stream: str, events: Events
 ) -> None:
     async with Producer(url, on_event=events) as producer:
         for number in range(30):
             await producer.enqueue(f"{stream}.{number}", b"")
-    told = events.named(UNBOUNDED)
-    assert len(told) == 10
-    assert ["more" in event.facts for event in told] == [False] * 9 + [True]
+    reported = events.named(UNBOUNDED)
+    assert len(reported) == 10
+    assert ["more" in event.facts for event in reported] == [False] * 9 + [True]
 
 
-async def test_keep_all_goes_before_the_producers_retention(
+async def test_keep_all_overrides_the_producer_s_retention(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, retention=MaxLen(1, exact=True)) as producer:
@@ -90,12 +90,12 @@ async def test_keep_all_goes_before_the_producers_retention(
         assert await redis.xlen(stream) == 1
 
 
-def test_what_is_no_retention_is_told_what_there_is() -> None:
+def test_the_error_about_a_wrong_retention_names_the_choices() -> None:
     with pytest.raises(ConfigurationError, match="KEEP_ALL"):
         Producer("redis://localhost", retention="keep_all")  # type: ignore[arg-type]
 
 
-async def test_a_server_that_may_evict_streams_is_told_of_at_each_opening(
+async def test_a_server_that_may_evict_streams_is_reported_at_each_opening(
     tmp_path: Path, events: Events
 ) -> None:
     settings = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lfu")
@@ -105,17 +105,17 @@ async def test_a_server_that_may_evict_streams_is_told_of_at_each_opening(
             Consumer("s", url=own.url, group="g", on_event=events),
         ):
             await producer.send("s", b"a")
-        told = events.named(EVICTED)
-        assert [event.level for event in told] == [logging.WARNING] * 2
-        assert told[0].facts["policy"] == "allkeys-lfu"
-        assert "noeviction" in str(told[0])
+        reported = events.named(EVICTED)
+        assert [event.level for event in reported] == [logging.WARNING] * 2
+        assert reported[0].facts["policy"] == "allkeys-lfu"
+        assert "noeviction" in str(reported[0])
 
 
 @pytest.mark.parametrize(
     ("limit", "policy"),
     [("0", "allkeys-lru"), ("100mb", "noeviction"), ("100mb", "volatile-lru")],
 )
-async def test_a_server_that_keeps_streams_is_no_news(
+async def test_a_server_that_does_not_evict_streams_is_not_reported(
     tmp_path: Path, events: Events, limit: str, policy: str
 ) -> None:
     settings = ("--maxmemory", limit, "--maxmemory-policy", policy)
@@ -128,7 +128,7 @@ async def test_a_server_that_keeps_streams_is_no_news(
     assert not events
 
 
-async def test_a_user_who_may_not_ask_opens_without_a_word(
+async def test_without_permission_to_ask_the_server_nothing_is_reported(
     tmp_path: Path, events: Events
 ) -> None:
     settings = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")

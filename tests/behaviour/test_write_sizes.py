@@ -1,4 +1,4 @@
-"""`linger`, `max_batch` and `max_in_flight`: when what is queued is written."""
+"""`linger`, `max_batch` and `max_in_flight`: when queued messages are written."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from penstock import BufferFull, Producer, Receipt, RoundRobin, SendUnknown
 from support.proxy import Proxy, proxy
 from support.waiting import eventually
 
-FOR_EVER = 3600
+FOREVER = 3600
 
 
 async def reads(redis: Any) -> int:
-    """How often the server has read from a client."""
+    """Return how often the server has read from a client."""
     return int((await redis.info("stats"))["total_reads_processed"])
 
 
-async def test_a_write_that_is_not_full_waits_for_company(
+async def test_a_batch_that_is_not_full_waits_for_more_messages(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Producer(url, linger=0.1) as producer:
@@ -33,30 +33,30 @@ async def test_a_write_that_is_not_full_waits_for_company(
                 await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert time.monotonic() - start >= 0.095
-        # One of them is the question itself.
+        # One of the reads is of the INFO command itself.
         assert await reads(redis) - before <= 2 + 1
 
 
-async def test_nothing_lingers_by_default(url: str, stream: str) -> None:
+async def test_messages_do_not_linger_by_default(url: str, stream: str) -> None:
     async with Producer(url) as producer:
         async with asyncio.timeout(5):
             for _ in range(100):
                 await producer.send(stream, b"x")
 
 
-async def test_a_full_write_waits_for_nobody(url: str, stream: str) -> None:
-    async with Producer(url, linger=FOR_EVER, max_batch=10) as producer:
+async def test_a_full_batch_does_not_wait(url: str, stream: str) -> None:
+    async with Producer(url, linger=FOREVER, max_batch=10) as producer:
         async with asyncio.timeout(5):
             futures = [await producer.enqueue(stream, b"x") for _ in range(25)]
             await asyncio.gather(*futures[:20])
         assert not any(future.done() for future in futures[20:])
 
 
-async def test_flushing_and_leaving_do_not_linger(
+async def test_flushing_and_closing_do_not_linger(
     url: str, stream: str, redis: Any
 ) -> None:
     async with asyncio.timeout(5):
-        async with Producer(url, linger=FOR_EVER) as producer:
+        async with Producer(url, linger=FOREVER) as producer:
             producer.enqueue_nowait(stream, b"1")
             await producer.flush()
             assert await redis.xlen(stream) == 1
@@ -64,10 +64,10 @@ async def test_flushing_and_leaving_do_not_linger(
     assert await redis.xlen(stream) == 2
 
 
-async def test_those_who_wait_for_room_do_not_linger(
+async def test_messages_do_not_linger_while_senders_wait_for_space(
     url: str, stream: str, redis: Any
 ) -> None:
-    async with Producer(url, linger=FOR_EVER, max_messages=3) as producer:
+    async with Producer(url, linger=FOREVER, max_messages=3) as producer:
         async with asyncio.timeout(5):
             for _ in range(100):
                 await producer.enqueue(stream, b"x")
@@ -75,7 +75,7 @@ async def test_those_who_wait_for_room_do_not_linger(
 
 
 async def test_a_full_buffer_does_not_linger(url: str, stream: str, redis: Any) -> None:
-    async with Producer(url, linger=FOR_EVER, max_messages=3) as producer:
+    async with Producer(url, linger=FOREVER, max_messages=3) as producer:
         futures = [producer.enqueue_nowait(stream, b"x") for _ in range(3)]
         with pytest.raises(BufferFull):
             producer.enqueue_nowait(stream, b"x")
@@ -84,10 +84,10 @@ async def test_a_full_buffer_does_not_linger(url: str, stream: str, redis: Any) 
     assert await redis.xlen(stream) == 3
 
 
-async def test_flushing_does_not_linger_for_those_who_waited_for_room(
+async def test_flushing_does_not_linger_for_senders_that_waited_for_space(
     url: str, stream: str, redis: Any
 ) -> None:
-    async with Producer(url, linger=FOR_EVER, max_messages=3) as producer:
+    async with Producer(url, linger=FOREVER, max_messages=3) as producer:
         async with asyncio.timeout(5):
             tasks = [
                 asyncio.create_task(producer.enqueue(stream, b"x")) for _ in range(5)
@@ -98,7 +98,7 @@ async def test_flushing_does_not_linger_for_those_who_waited_for_room(
             await asyncio.gather(*tasks)
 
 
-async def test_a_write_is_no_larger_than_max_batch_and_no_more_are_in_the_air(
+async def test_writes_exceed_neither_max_batch_nor_max_in_flight(
     url: str, stream: str
 ) -> None:
     async def sent(between: Proxy, count: int) -> bool:
@@ -116,7 +116,7 @@ async def test_a_write_is_no_larger_than_max_batch_and_no_more_are_in_the_air(
 
 
 async def producer_writes_more(between: Proxy) -> bool:
-    """Whether anything more goes out while a round trip through the proxy passes."""
+    """Return whether more is written during a round trip through the proxy."""
     before = between.sends
     reader, writer = await asyncio.open_connection("127.0.0.1", between.port)
     writer.write(b"PING\r\n")
@@ -136,7 +136,7 @@ async def accepted(between: Proxy, count: int) -> bool:
     "sizes",
     [(0, 500, 4), (0, 1, 1), (0, 7, 3), (0.001, 50, 2), (0.001, 3, 9)],
 )
-async def test_the_order_of_a_shard_is_that_of_the_calls_also_over_cuts(
+async def test_the_order_of_a_shard_is_that_of_the_calls_even_if_connections_are_cut(
     url: str, stream: str, redis: Any, sizes: tuple[float, int, int]
 ) -> None:
     linger, max_batch, max_in_flight = sizes
@@ -160,7 +160,7 @@ async def test_the_order_of_a_shard_is_that_of_the_calls_also_over_cuts(
         outcomes += await asyncio.gather(*futures, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {Receipt, SendUnknown}
     receipts = [o for o in outcomes if isinstance(o, Receipt)]
-    # Each of the three cuts takes no more than was in the air.
+    # Each of the three cuts loses at most the messages in flight.
     assert len(receipts) >= 2000 - 3 * min(100, max_batch * max_in_flight)
     for shard in (0, 1):
         entries = await redis.xrange(f"{stream}:{shard}")

@@ -1,4 +1,4 @@
-"""Calls from another event loop or thread are refused before they do anything."""
+"""Calls from another event loop or thread: they are refused before they do anything."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from penstock.admin import Admin
 from support.waiting import eventually, numbers, pending, read, send
 
 
-async def elsewhere(call: Callable[[], Awaitable[object]]) -> object:
-    """Make a call in an event loop of another thread; what it raises is raised."""
+async def in_another_loop(call: Callable[[], Awaitable[object]]) -> object:
+    """Make a call in an event loop of another thread, and raise what it raises."""
 
     async def work() -> object:
         async with asyncio.timeout(5):
@@ -25,7 +25,7 @@ async def elsewhere(call: Callable[[], Awaitable[object]]) -> object:
     return await asyncio.to_thread(asyncio.run, work())
 
 
-def plain(call: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+def as_async(call: Callable[[], object]) -> Callable[[], Awaitable[object]]:
     async def work() -> object:
         return call()
 
@@ -40,8 +40,8 @@ async def loop_over(messages: Any) -> None:
 SENDS: dict[str, Callable[[Producer, str], Awaitable[object]]] = {
     "send": lambda it, stream: it.send(stream, b"x"),
     "enqueue": lambda it, stream: it.enqueue(stream, b"x"),
-    "enqueue_nowait": lambda it, s: plain(lambda: it.enqueue_nowait(s, b"x"))(),
-    "send_many": lambda it, stream: all_of(it.send_many(stream, [b"x"])),
+    "enqueue_nowait": lambda it, s: as_async(lambda: it.enqueue_nowait(s, b"x"))(),
+    "send_many": lambda it, stream: wait_for_all(it.send_many(stream, [b"x"])),
     "loop over send_many": lambda it, s: loop_over(it.send_many(s, [b"x"])),
     "outlet": lambda it, stream: it.to(stream).send(b"x"),
     "flush": lambda it, _: it.flush(),
@@ -50,19 +50,19 @@ SENDS: dict[str, Callable[[Producer, str], Awaitable[object]]] = {
 }
 
 
-async def all_of(outcomes: Any) -> object:
+async def wait_for_all(outcomes: Any) -> object:
     return await outcomes
 
 
 @pytest.mark.parametrize("name", SENDS)
-async def test_a_producer_of_another_loop_stores_nothing(
+async def test_a_producer_of_another_loop_sends_nothing(
     url: str, stream: str, redis: Any, name: str
 ) -> None:
     async with Producer(url) as producer:
         with pytest.raises(UsageError, match="another event loop"):
-            await elsewhere(lambda: SENDS[name](producer, stream))
+            await in_another_loop(lambda: SENDS[name](producer, stream))
         assert await redis.xlen(stream) == 0
-        # And it is none the worse for it.
+        # The producer still works.
         await producer.send(stream, b"1")
         assert await redis.xlen(stream) == 1
 
@@ -74,8 +74,8 @@ CALLS: dict[str, Callable[[Consumer[bytes], str], Awaitable[object]]] = {
     "loop": lambda it, _: loop_over(it),
     "batches": lambda it, _: loop_over(it.batches(2)),
     "run": lambda it, _: it.run(lambda _: None),
-    "pause": lambda it, _: plain(it.pause)(),
-    "resume": lambda it, _: plain(it.resume)(),
+    "pause": lambda it, _: as_async(it.pause)(),
+    "resume": lambda it, _: as_async(it.resume)(),
     "seek": lambda it, _: it.seek(EARLIEST),
     "assign": lambda it, stream: it.assign(f"{stream}-2"),
     "unassign": lambda it, stream: it.unassign(stream),
@@ -88,7 +88,7 @@ CALLS: dict[str, Callable[[Consumer[bytes], str], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("full", [True, False])
-async def test_a_consumer_of_another_loop_gives_nothing_and_goes_on(
+async def test_a_consumer_of_another_loop_delivers_nothing_and_still_works(
     url: str, stream: str, redis: Any, name: str, *, full: bool
 ) -> None:
     if full:
@@ -100,7 +100,7 @@ async def test_a_consumer_of_another_loop_gives_nothing_and_goes_on(
 
         await eventually(arrived)
         with pytest.raises(UsageError, match="another event loop"):
-            await elsewhere(lambda: CALLS[name](consumer, stream))
+            await in_another_loop(lambda: CALLS[name](consumer, stream))
         assert consumer.statistics().queued == 5 * full
         assert [shard.stream for shard in consumer.shards] == [stream]
         if not full:
@@ -110,7 +110,7 @@ async def test_a_consumer_of_another_loop_gives_nothing_and_goes_on(
 
 
 @pytest.mark.parametrize("name", ["pause", "resume", "enqueue_nowait"])
-async def test_plain_calls_from_a_thread_without_a_loop_are_refused(
+async def test_sync_calls_from_a_thread_without_a_loop_are_refused(
     url: str, stream: str, redis: Any, name: str
 ) -> None:
     async with (
@@ -127,7 +127,9 @@ async def test_plain_calls_from_a_thread_without_a_loop_are_refused(
     assert await redis.xlen(stream) == 0
 
 
-async def test_counts_may_be_read_from_any_thread(url: str, stream: str) -> None:
+async def test_statistics_and_shards_may_be_read_from_any_thread(
+    url: str, stream: str
+) -> None:
     await send(url, stream, 1)
     async with Consumer(stream, url=url, group="g") as consumer:
         await read(consumer, 1)
@@ -139,7 +141,7 @@ async def test_counts_may_be_read_from_any_thread(url: str, stream: str) -> None
 async def test_calls_may_be_prepared_in_another_thread(
     url: str, stream: str, redis: Any
 ) -> None:
-    """`run_coroutine_threadsafe` has the coroutine made by its caller."""
+    """With `run_coroutine_threadsafe`, the caller creates the coroutine."""
     await send(url, stream, *range(6))
     loop = asyncio.get_running_loop()
     async with Consumer(stream, url=url, group="g") as consumer:
@@ -153,7 +155,7 @@ async def test_calls_may_be_prepared_in_another_thread(
         assert await pending(redis, stream, "g") == 1
 
 
-async def test_a_producer_can_be_called_from_a_thread_by_way_of_its_loop(
+async def test_a_producer_can_be_called_from_a_thread_through_its_loop(
     url: str, stream: str, redis: Any
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -171,7 +173,7 @@ async def test_an_admin_of_another_loop_is_refused(url: str, stream: str) -> Non
     await send(url, stream, 1)
     async with Admin(url) as admin:
         with pytest.raises(UsageError, match="another event loop"):
-            await elsewhere(lambda: admin.delete_stream(stream))
+            await in_another_loop(lambda: admin.delete_stream(stream))
         assert await admin.delete_stream(stream)
 
 
@@ -184,10 +186,10 @@ async def test_a_replay_of_another_loop_is_refused(url: str, stream: str) -> Non
             return [message async for message in messages]
 
         with pytest.raises(UsageError, match="another event loop"):
-            await elsewhere(rest)
+            await in_another_loop(rest)
 
 
-async def test_a_router_of_another_loop_is_refused_but_for_stop(
+async def test_a_router_of_another_loop_refuses_all_calls_except_for_stop(
     url: str, stream: str
 ) -> None:
     router = Router(url)
@@ -197,7 +199,7 @@ async def test_a_router_of_another_loop_is_refused_but_for_stop(
 
     await router.start()
     with pytest.raises(UsageError, match="another event loop"):
-        await elsewhere(router.aclose)
+        await in_another_loop(router.aclose)
     assert router.ready
     await asyncio.to_thread(router.stop)
     await router.aclose()
@@ -216,12 +218,12 @@ async def test_a_transaction_in_another_loop_applies_nothing(
                 tx.command("SET", f"{stream}:done", "1")
 
         with pytest.raises(UsageError, match="another event loop"):
-            await elsewhere(apply)
+            await in_another_loop(apply)
         assert not await redis.exists(f"{stream}:done")
 
 
-async def test_each_thread_has_a_consumer_of_its_own(url: str, stream: str) -> None:
-    """As the error says."""
+async def test_each_thread_can_have_its_own_consumer(url: str, stream: str) -> None:
+    """As the error message recommends."""
     seen: list[int] = []
 
     async def work() -> None:
@@ -255,7 +257,7 @@ def test_one_consumer_serves_one_loop_after_the_other(url: str, stream: str) -> 
         asyncio.run(use())
 
 
-def test_plain_calls_between_two_runs_of_its_loop_are_fine(
+def test_sync_calls_between_two_runs_of_the_loop_are_accepted(
     url: str, stream: str
 ) -> None:
     consumer, producer = Consumer(stream, url=url, group="g"), Producer(url)
@@ -264,9 +266,9 @@ def test_plain_calls_between_two_runs_of_its_loop_are_fine(
         runner.run(producer.start())
         consumer.pause()
         consumer.resume()
-        ticket = producer.enqueue_nowait(stream, b"7")
+        future = producer.enqueue_nowait(stream, b"7")
         runner.run(producer.flush())
-        assert ticket.result().stream == stream
+        assert future.result().stream == stream
         [message] = runner.run(read(consumer, 1))
         message.ack()
         assert message.payload == b"7"

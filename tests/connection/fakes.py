@@ -1,4 +1,4 @@
-"""Servers that do what no good one does."""
+"""Fake servers, with faults that real servers do not have on demand."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ Serve: TypeAlias = Callable[
 
 
 class Fake:
-    """A listening fake."""
+    """A fake server that listens."""
 
     def __init__(self) -> None:
         self.port = 0
-        # Connections that were accepted so far.
+        # The number of connections that were accepted so far.
         self.accepted = 0
-        # The fake's own part of what is open: tasks, and numbers of files.
+        # The tasks and the numbers of files of the fake itself, which are open
+        # meanwhile.
         self.tasks: set[asyncio.Task[None]] = set()
         self.files: set[str] = set()
 
@@ -39,46 +40,46 @@ class Fake:
 async def fake(
     serve: Serve, *, tls: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[Fake]:
-    """Listen, and let `serve` deal with each connection until it returns."""
-    made = Fake()
+    """Listen, and let `serve` handle each connection until it returns."""
+    listening = Fake()
 
     async def accept(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        made.accepted += 1
+        listening.accepted += 1
         task = cast("asyncio.Task[None]", asyncio.current_task())
         number = str(writer.get_extra_info("socket").fileno())
-        made.tasks.add(task)
-        made.files.add(number)
+        listening.tasks.add(task)
+        listening.files.add(number)
         try:
             await serve(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            made.tasks.discard(task)
-            made.files.discard(number)
+            listening.tasks.discard(task)
+            listening.files.discard(number)
             writer.transport.abort()
 
     server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
-    made.port = server.sockets[0].getsockname()[1]
+    listening.port = server.sockets[0].getsockname()[1]
     try:
-        yield made
+        yield listening
     finally:
         server.close()
-        for task in made.tasks:
+        for task in listening.tasks:
             task.cancel()
-        if made.tasks:
-            await asyncio.wait(made.tasks)
+        if listening.tasks:
+            await asyncio.wait(listening.tasks)
 
 
 async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """Read and never say a word."""
+    """Read, and never answer."""
     while await reader.read(65536):
         pass
 
 
 async def black_hole(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take nothing, not even a goodbye."""
+    """Receive nothing, not even the end of the connection."""
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     await asyncio.get_running_loop().create_future()
 
@@ -111,7 +112,7 @@ async def requests(reader: asyncio.StreamReader) -> AsyncIterator[Request]:
 
 
 def answering(answer: Callable[[Request], bytes]) -> Serve:
-    """A server that shakes hands, and then answers with the bytes given to it."""
+    """Return a server that answers HELLO, and other requests as a function says."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for request in requests(reader):
@@ -122,7 +123,7 @@ def answering(answer: Callable[[Request], bytes]) -> Serve:
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """Return a port on which no server listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

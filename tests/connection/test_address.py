@@ -1,4 +1,4 @@
-"""URLs: what they may say, and that no error ever repeats a piece of them."""
+"""URLs: what they may contain, and that no error quotes a part of them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 
-from connection.traces import all_told
+from connection.traces import full_text
 from penstock._connection.address import Address, find_url, parse
 from penstock.errors import ConfigurationError
 
 
 def refusal(url: str) -> str:
-    """What the error says; all that it can tell is free of the usual secret."""
+    """Return the message of the error; check that nothing in it has the secret."""
     with pytest.raises(ConfigurationError) as caught:
         parse(url)
-    assert "hunter2" not in all_told(caught.value)
+    assert "hunter2" not in full_text(caught.value)
     return str(caught.value)
 
 
@@ -31,7 +31,7 @@ def options(url: str) -> Any:
     return parse(url).connection()
 
 
-# --- where the server is
+# --- the address of the server
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def options(url: str) -> Any:
         ("redis://[fe80::1]", "[fe80::1]:6379"),
     ],
 )
-def test_the_name_says_where_the_server_is(url: str, name: str) -> None:
+def test_the_name_is_the_address_of_the_server(url: str, name: str) -> None:
     assert parse(url).name == name
 
 
@@ -65,7 +65,7 @@ def test_schemes_choose_the_kind_of_connection() -> None:
     assert type(options("unix:///run/s")) is UnixDomainSocketConnection
 
 
-def test_host_and_port_get_to_the_connection() -> None:
+def test_host_and_port_are_passed_to_the_connection() -> None:
     connection = options("redis://cache.example:7000")
     assert (connection.host, connection.port) == ("cache.example", 7000)
     connection = options("redis://[::1]:7000")
@@ -73,7 +73,7 @@ def test_host_and_port_get_to_the_connection() -> None:
     assert options("unix:///run/a%20b.sock").path == "/run/a b.sock"
 
 
-def test_user_password_and_database_get_to_the_connection() -> None:
+def test_user_password_and_database_are_passed_to_the_connection() -> None:
     connection = options("redis://al%40ce:p%2Fw%23d%3A%C3%A9%25@h/7")
     assert connection.username == "al@ce"
     assert connection.password == "p/w#d:é%"
@@ -96,21 +96,21 @@ def test_the_database_is_in_the_path_or_in_the_query(url: str, database: int) ->
     assert options(url).db == database
 
 
-def test_a_password_may_come_without_a_user_and_in_the_query() -> None:
+def test_a_password_may_be_given_without_a_user_and_in_the_query() -> None:
     assert options("redis://:hunter2@h").password == "hunter2"
     assert options("redis://:hunter2@h").username is None
     assert options("redis://h?username=al&password=hunter2").username == "al"
     assert options("redis://h?username=al&password=h%26r").password == "h&r"
 
 
-def test_an_unescaped_at_sign_or_colon_in_a_password_is_understood() -> None:
+def test_an_unescaped_at_sign_or_colon_in_a_password_is_accepted() -> None:
     assert options("redis://al:p@ss:word@h:1").password == "p@ss:word"
 
 
 # --- no URL
 
 
-def test_the_url_given_wins_over_the_environment(
+def test_a_given_url_takes_precedence_over_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://environment")
@@ -119,7 +119,7 @@ def test_the_url_given_wins_over_the_environment(
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_without_a_url_the_error_names_the_three_ways_out(
+def test_without_a_url_the_error_names_the_three_ways_to_give_one(
     value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if value is not None:
@@ -130,16 +130,16 @@ def test_without_a_url_the_error_names_the_three_ways_out(
         assert way in str(caught.value)
 
 
-# --- URLs that are wrong
+# --- wrong URLs
 
 
 @pytest.mark.parametrize(
     "url", ["http://h", "h:6379", "localhost", "", "  ", "redis+tls://h", "://h"]
 )
 def test_another_scheme_is_refused_and_the_right_ones_are_named(url: str) -> None:
-    said = refusal(url)
+    message = refusal(url)
     for scheme in ("redis://", "rediss://", "unix://", "embedded://"):
-        assert scheme in said
+        assert scheme in message
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_another_scheme_is_refused_and_the_right_ones_are_named(url: str) -> Non
         "redis://[nonsense]",
     ],
 )
-def test_a_port_or_host_that_cannot_be_is_refused(url: str) -> None:
+def test_an_invalid_port_or_host_is_refused(url: str) -> None:
     assert "port" in refusal(url)
 
 
@@ -171,19 +171,19 @@ def test_a_port_or_host_that_cannot_be_is_refused(url: str) -> None:
     ],
 )
 def test_a_url_without_a_host_does_not_mean_localhost(url: str) -> None:
-    """It may be somebody's database; `redis://:$PASSWORD@$HOST` loses its host."""
+    """That could be a wrong database; `redis://:$PASSWORD@$HOST` loses its host."""
     assert "no host" in refusal(url)
 
 
 @pytest.mark.parametrize(
     "url", ["unix://", "unix://run/redis.sock", "unix://user:hunter2@run/redis.sock"]
 )
-def test_a_socket_is_named_by_a_full_path(url: str) -> None:
+def test_a_socket_needs_a_full_path(url: str) -> None:
     assert "unix:///run/redis.sock" in refusal(url)
 
 
 @pytest.mark.parametrize("url", ["redis://h/zero", "redis://h/0x1", "redis://h/-1"])
-def test_a_database_that_is_no_number_is_refused(url: str) -> None:
+def test_a_database_that_is_not_a_number_is_refused(url: str) -> None:
     assert "database" in refusal(url)
 
 
@@ -225,7 +225,7 @@ UNESCAPED = [
     ],
 )
 @pytest.mark.parametrize("password", UNESCAPED, ids=ascii)
-def test_an_unescaped_character_in_a_password_is_refused_and_none_of_it_is_told(
+def test_an_unescaped_character_in_a_password_is_refused_and_not_quoted(
     password: str, frame: str
 ) -> None:
     assert "percent-encode" in refusal(frame.format(password)) or "?" in password
@@ -239,8 +239,8 @@ def test_an_unescaped_character_in_a_password_is_refused_and_none_of_it_is_told(
         "host=hunter2",
         "port=1",
         "path=/hunter2",
-        # Parameters of redis-py's connections that are no text: they would be taken,
-        # and fail when the connection is made.
+        # Parameters of redis-py's connections that are not text: they would be
+        # accepted, and fail on connecting.
         "redis_connect_func=hunter2",
         "credential_provider=hunter2",
         "event_dispatcher=hunter2",
@@ -253,10 +253,10 @@ def test_an_unescaped_character_in_a_password_is_refused_and_none_of_it_is_told(
         "encoding=utf-16",
     ],
 )
-def test_an_option_that_there_is_not_is_refused(query: str) -> None:
-    said = refusal(f"redis://h?{query}")
-    assert "option" in said
-    assert "socket_timeout" in said
+def test_an_unknown_option_in_a_url_is_refused(query: str) -> None:
+    message = refusal(f"redis://h?{query}")
+    assert "option" in message
+    assert "socket_timeout" in message
 
 
 @pytest.mark.parametrize(
@@ -271,12 +271,12 @@ def test_an_option_that_there_is_not_is_refused(query: str) -> None:
         "ssl_min_version=hunter2",
     ],
 )
-def test_an_option_that_can_not_be_is_refused(query: str) -> None:
+def test_an_invalid_value_of_an_option_is_refused(query: str) -> None:
     assert query.partition("=")[0][:3] in refusal(f"rediss://h?{query}")
 
 
 @pytest.mark.parametrize("scheme", ["redis://h", "unix:///run/s"])
-def test_options_of_tls_are_for_tls(scheme: str) -> None:
+def test_options_of_tls_are_refused_without_tls(scheme: str) -> None:
     assert "rediss://" in refusal(f"{scheme}?ssl_cert_reqs=none")
 
 
@@ -294,7 +294,7 @@ def test_settings_of_other_clients_are_ignored() -> None:
     assert connection.retry.get_retries() == 0
 
 
-def test_redis_py_neither_retries_nor_times_out_nor_introduces_itself() -> None:
+def test_redis_py_neither_retries_nor_times_out_nor_sends_its_name() -> None:
     connection = options("redis://h?socket_timeout=3&socket_connect_timeout=4")
     assert connection.retry.get_retries() == 0
     assert connection.socket_timeout is None
@@ -302,7 +302,7 @@ def test_redis_py_neither_retries_nor_times_out_nor_introduces_itself() -> None:
     assert connection.driver_info is None
 
 
-def test_the_timeouts_are_five_and_ten_seconds_unless_the_url_says_otherwise() -> None:
+def test_the_timeouts_are_five_and_ten_seconds_unless_the_url_has_others() -> None:
     address = parse("redis://h")
     assert (address.connect_timeout, address.reply_timeout) == (5.0, 10.0)
     address = parse("redis://h?socket_connect_timeout=0.2&socket_timeout=3")
@@ -311,9 +311,7 @@ def test_the_timeouts_are_five_and_ten_seconds_unless_the_url_says_otherwise() -
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "-inf", "1e300"])
 @pytest.mark.parametrize("option", ["socket_timeout", "socket_connect_timeout"])
-def test_a_timeout_that_is_no_length_of_time_is_refused(
-    option: str, value: str
-) -> None:
+def test_an_invalid_timeout_in_a_url_is_refused(option: str, value: str) -> None:
     assert option in refusal(f"redis://h?{option}={value}")
 
 
@@ -334,14 +332,14 @@ def test_tls_options_get_to_the_connection() -> None:
 CANARY = "hunter2-canary"
 
 
-def test_no_repr_has_the_password() -> None:
+def test_no_repr_contains_the_password() -> None:
     address = parse(f"redis://user:{CANARY}@h/3?client_name=me")
     assert CANARY not in repr(address) + str(address) + repr(address.connection())
     address = parse(f"rediss://h?ssl_password={CANARY}&password={CANARY}")
     assert CANARY not in repr(address) + str(address) + repr(address.connection())
 
 
-def test_the_password_is_taken_out_of_texts() -> None:
+def test_the_password_is_removed_from_texts() -> None:
     address = parse(f"redis://user:{CANARY}@h")
     assert address.redact(f"no {CANARY}, no {CANARY}") == "no ***, no ***"
     assert parse("redis://h").redact("as it was") == "as it was"
@@ -361,7 +359,7 @@ NASTY = st.sampled_from(
     user=st.sampled_from(["", "user", "a%40b"]),
     kind=st.sampled_from(["redis", "rediss", "unix"]),
 )
-def test_any_password_works_or_is_refused_and_never_told(
+def test_any_password_works_or_is_refused_and_is_never_quoted(
     around: tuple[str, str], *, encoded: bool, user: str, kind: str
 ) -> None:
     password = f"{around[0]}{CANARY}{around[1]}"
@@ -375,7 +373,7 @@ def test_any_password_works_or_is_refused_and_never_told(
         refused = error
     if refused is not None:
         assert not encoded
-        assert CANARY not in all_told(refused)
+        assert CANARY not in full_text(refused)
         return
     connection: Any = address.connection()
     assert connection.password == unquote(text)
@@ -384,7 +382,7 @@ def test_any_password_works_or_is_refused_and_never_told(
     assert CANARY not in address.redact(f"refused {connection.password}")
 
 
-def test_addresses_of_one_place_are_equal_whatever_the_password() -> None:
+def test_addresses_of_the_same_server_are_equal_whatever_the_password() -> None:
     one, other = parse("redis://:a@h"), parse("redis://:b@h")
     assert one == other
     assert isinstance(one, Address)

@@ -1,4 +1,4 @@
-"""Making a connection: every way in which it fails gives one clear error."""
+"""Connecting: each way in which it fails raises one clear error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from connection.fakes import (
     silent,
 )
 from connection.tls import Certificates, make_certificates, tls_server
-from connection.traces import all_told, nothing_left
+from connection.traces import full_text, nothing_left
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import Connection, pack
@@ -43,7 +43,7 @@ SECRET = "hunter2-canary"
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[EmbeddedServer]:
-    """A server with a password, and with a user who may do little."""
+    """Provide a server with a password, and with a user with few permissions."""
     config = {
         "requirepass": SECRET,
         "user": f"worker on >{SECRET}-w ~jobs* +ping +echo +select",
@@ -60,32 +60,32 @@ def address_of(server: EmbeddedServer) -> str:
 async def refusal(
     url: str, kind: type[ServerError] = ConnectError, *, of: Fake | None = None
 ) -> str:
-    """What the error of a try says; nothing is left of it, and it tells no secret."""
+    """Return the error of an attempt; check that it leaves nothing and no secret."""
     address = parse(url)
     async with nothing_left(of=of):
         with pytest.raises(ServerError) as caught:
             await connect(address)
         assert type(caught.value) is kind
-        assert SECRET not in all_told(caught.value)
+        assert SECRET not in full_text(caught.value)
         assert address.name in str(caught.value)
-        said = str(caught.value)
+        message = str(caught.value)
         del caught
-    return said
+    return message
 
 
 async def echoes(url: str, word: str = "here") -> None:
-    """Connect, and see that the server answers."""
-    wire = await connect(parse(url))
+    """Connect, and check that the server answers."""
+    connection = await connect(parse(url))
     try:
-        assert await wire.call((b"ECHO", word)) == word.encode()
+        assert await connection.call((b"ECHO", word)) == word.encode()
     finally:
-        await wire.aclose()
+        await connection.aclose()
 
 
-# --- it works
+# --- connecting succeeds
 
 
-async def test_a_connection_leaves_nothing_when_it_is_closed(url: str) -> None:
+async def test_a_closed_connection_leaves_nothing_behind(url: str) -> None:
     async with nothing_left():
         await echoes(url)
 
@@ -95,60 +95,62 @@ async def test_password_and_database_are_used(
     protocol: int, locked: EmbeddedServer
 ) -> None:
     url = f"redis://:{SECRET}@{address_of(locked)}/3?protocol={protocol}&client_name=me"
-    wire = await connect(parse(url))
-    [said] = await wire.request(pack([(b"CLIENT", b"LIST")]), 1)
-    await wire.aclose()
-    assert re.search(rf"name=me .* db=3 .* resp={protocol}\b", said.decode())
+    connection = await connect(parse(url))
+    [message] = await connection.request(pack([(b"CLIENT", b"LIST")]), 1)
+    await connection.aclose()
+    assert re.search(rf"name=me .* db=3 .* resp={protocol}\b", message.decode())
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_a_user_of_the_acl_gets_in(protocol: int, locked: EmbeddedServer) -> None:
+async def test_a_user_of_the_acl_can_connect(
+    protocol: int, locked: EmbeddedServer
+) -> None:
     login = f"worker:{SECRET}-w"
     await echoes(f"redis://{login}@{address_of(locked)}/1?protocol={protocol}")
 
 
-async def test_a_password_gets_in_by_the_socket_too(locked: EmbeddedServer) -> None:
+async def test_a_password_is_accepted_by_the_socket_too(locked: EmbeddedServer) -> None:
     await echoes(locked.url.replace("unix://", f"unix://:{SECRET}@"))
 
 
-async def test_a_user_who_may_not_ask_for_its_client_id_gets_in(
+async def test_a_user_who_may_not_ask_for_its_client_id_can_connect(
     locked: EmbeddedServer, events: Events
 ) -> None:
     url = f"redis://worker:{SECRET}-w@{address_of(locked)}"
-    wire = await Connector(parse(url), events).connect()
-    assert wire.client_id is None
-    await wire.aclose()
+    connection = await Connector(parse(url), events).connect()
+    assert connection.client_id is None
+    await connection.aclose()
 
 
 async def test_the_servers_id_of_the_connection_is_known(
     url: str, events: Events
 ) -> None:
-    wire = await Connector(parse(url), events).connect()
-    assert wire.client_id == await wire.call((b"CLIENT", b"ID"))
-    await wire.aclose()
+    connection = await Connector(parse(url), events).connect()
+    assert connection.client_id == await connection.call((b"CLIENT", b"ID"))
+    await connection.aclose()
 
 
-# --- nobody is there
+# --- there is no server
 
 
-async def test_a_host_that_there_is_not() -> None:
+async def test_connecting_to_a_missing_host_fails() -> None:
     await refusal(f"redis://:{SECRET}@nonexistent.invalid:6379")
 
 
-async def test_a_host_that_can_be_none() -> None:
+async def test_connecting_to_an_invalid_host_fails() -> None:
     await refusal(f"redis://:{SECRET}@{'x' * 100}..y")
 
 
-async def test_a_port_on_which_nobody_listens() -> None:
+async def test_connecting_to_a_port_without_a_server_fails() -> None:
     assert "111" in await refusal(f"redis://:{SECRET}@127.0.0.1:{free_port()}")
 
 
-async def test_a_socket_that_there_is_not() -> None:
+async def test_connecting_to_a_missing_socket_fails() -> None:
     await refusal(f"unix://:{SECRET}@/nonexistent/redis.sock")
 
 
-async def test_a_connection_that_the_other_side_does_not_accept() -> None:
-    """A listener whose queue is full: connecting hangs."""
+async def test_connecting_to_a_server_that_accepts_no_connection_times_out() -> None:
+    """The queue of the listener is full, so connecting hangs."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -159,11 +161,11 @@ async def test_a_connection_that_the_other_side_does_not_accept() -> None:
             filler.setblocking(False)  # noqa: FBT003
             with suppress(BlockingIOError):
                 filler.connect(("127.0.0.1", port))
-        said = await refusal(f"redis://127.0.0.1:{port}?socket_connect_timeout=0.2")
-    assert "no answer within 0.2 s" in said
+        message = await refusal(f"redis://127.0.0.1:{port}?socket_connect_timeout=0.2")
+    assert "no answer within 0.2 s" in message
 
 
-# --- somebody else is there
+# --- the server is not a Redis server, or does not answer
 
 
 @pytest.mark.parametrize(
@@ -182,83 +184,87 @@ async def test_a_connection_that_the_other_side_does_not_accept() -> None:
     ],
 )
 @pytest.mark.parametrize("login", ["", f":{SECRET}@", f"al:{SECRET}@"])
-async def test_whoever_is_no_redis_server_is_refused(
+async def test_a_server_that_is_not_a_redis_server_is_refused(
     serve: Serve, words: str, login: str
 ) -> None:
-    async with fake(serve) as there:
-        base = there.url.replace("redis://", f"redis://{login}")
-        # The database makes sure that something is asked after HELLO.
-        said = await refusal(f"{base}/1?socket_connect_timeout=0.2&client_name=me")
-    assert words in said
-    assert said.isprintable()
+    async with fake(serve) as server:
+        base = server.url.replace("redis://", f"redis://{login}")
+        # Because of the database, another command follows HELLO.
+        message = await refusal(f"{base}/1?socket_connect_timeout=0.2&client_name=me")
+    assert words in message
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize("serve", [http, closing])
-async def test_with_resp2_it_is_noticed_at_the_first_command(
+async def test_with_resp2_another_kind_of_server_is_noticed_at_the_first_command(
     serve: Serve, events: Events
 ) -> None:
-    async with fake(serve) as there, nothing_left():
-        with pytest.raises(ServerError, match=str(there.port)):
-            await Connector(parse(f"{there.url}?protocol=2"), events).connect()
+    async with fake(serve) as server, nothing_left():
+        with pytest.raises(ServerError, match=str(server.port)):
+            await Connector(parse(f"{server.url}?protocol=2"), events).connect()
 
 
-async def test_a_server_with_all_places_taken() -> None:
+async def test_connecting_to_a_server_with_too_many_clients_fails() -> None:
     with EmbeddedServer(config={"maxclients": "1"}, port=free_port()) as server:
-        wire = await connect(parse(server.url))
-        said = await refusal(f"redis://{address_of(server)}")
-        await wire.aclose()
-    assert "max number of clients" in said or "Connection" in said
+        connection = await connect(parse(server.url))
+        message = await refusal(f"redis://{address_of(server)}")
+        await connection.aclose()
+    assert "max number of clients" in message or "Connection" in message
 
 
-async def test_a_server_that_is_frozen() -> None:
+async def test_connecting_to_a_frozen_server_times_out() -> None:
     with EmbeddedServer(port=free_port()) as server:
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            where = f"redis://{address_of(server)}?socket_connect_timeout=0.2"
-            assert "no answer within 0.2 s" in await refusal(where)
+            url = f"redis://{address_of(server)}?socket_connect_timeout=0.2"
+            assert "no answer within 0.2 s" in await refusal(url)
         finally:
             os.kill(server.pid, signal.SIGCONT)
 
 
-# --- it does not let us in
+# --- the server refuses access
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize(
     "login", [f":{SECRET}-wrong", f"worker:{SECRET}-wrong", f"nobody:{SECRET}"]
 )
-async def test_wrong_credentials(
+async def test_wrong_credentials_are_refused(
     login: str, protocol: int, locked: EmbeddedServer
 ) -> None:
     url = f"redis://{login}@{address_of(locked)}?protocol={protocol}"
     assert "invalid username-password" in await refusal(url, AccessError)
 
 
-async def test_wrong_credentials_by_the_socket(locked: EmbeddedServer) -> None:
+async def test_wrong_credentials_are_refused_by_the_socket_too(
+    locked: EmbeddedServer,
+) -> None:
     await refusal(locked.url.replace("unix://", f"unix://:{SECRET}-no@"), AccessError)
 
 
-async def test_a_missing_password(locked: EmbeddedServer) -> None:
+async def test_a_missing_password_is_refused(locked: EmbeddedServer) -> None:
     await refusal(f"redis://{address_of(locked)}", AccessError)
 
 
-async def test_a_missing_password_with_resp2(
+async def test_a_missing_password_is_refused_with_resp2_too(
     locked: EmbeddedServer, events: Events
 ) -> None:
-    """No hands are shaken, so it takes the first command."""
+    """There is no HELLO, so the first command is refused."""
     address = parse(f"redis://{address_of(locked)}?protocol=2")
     async with nothing_left():
         with pytest.raises(AccessError, match=address.name):
             await Connector(address, events).connect()
 
 
-async def test_a_password_that_the_server_does_not_want() -> None:
+async def test_a_password_for_a_server_without_one_is_refused() -> None:
     with EmbeddedServer() as server:
         login = server.url.replace("unix://", f"unix://al:{SECRET}@")
         await refusal(login, AccessError)
 
 
-async def test_a_user_who_may_not_choose_a_database(locked: EmbeddedServer) -> None:
+async def test_a_user_who_may_not_choose_a_database_is_refused_one(
+    locked: EmbeddedServer,
+) -> None:
     async with Redis.from_url(f"redis://:{SECRET}@{address_of(locked)}") as redis:
         await redis.acl_setuser(
             "narrow", enabled=True, passwords=[f"+{SECRET}"], commands=["+ping"]
@@ -268,16 +274,18 @@ async def test_a_user_who_may_not_choose_a_database(locked: EmbeddedServer) -> N
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_a_database_that_the_server_has_not(url: str, protocol: int) -> None:
-    said = await refusal(f"{url}?db=99&protocol={protocol}")
-    assert "out of range" in said
+async def test_a_database_that_the_server_does_not_have_is_refused(
+    url: str, protocol: int
+) -> None:
+    message = await refusal(f"{url}?db=99&protocol={protocol}")
+    assert "out of range" in message
 
 
 @pytest.mark.parametrize("length", [1, 20])
-async def test_a_server_without_hello_has_its_quoting_of_the_password_cut_out(
+async def test_a_password_that_a_server_without_hello_quotes_is_removed(
     length: int,
 ) -> None:
-    """It repeats the arguments of unknown commands, long ones cut."""
+    """Such a server quotes the arguments of unknown commands, long ones shortened."""
     password = SECRET * length
     config = {"rename-command": "HELLO ''", "user": f"al on >{password} +@all"}
     with EmbeddedServer(config=config, port=free_port()) as server:
@@ -309,28 +317,28 @@ async def test_tls_works_with_the_right_authority(
         await echoes(f"{url}&protocol=2")
 
 
-async def test_tls_with_an_unknown_authority(
+async def test_tls_fails_with_an_unknown_authority(
     certificates: Certificates, tls_port: tuple[int, int, int]
 ) -> None:
     base = f"rediss://:{SECRET}@localhost:{tls_port[0]}"
     assert "CERTIFICATE_VERIFY_FAILED" in await refusal(base)
-    said = await refusal(f"{base}?ssl_ca_certs={certificates.stranger}")
-    assert "CERTIFICATE_VERIFY_FAILED" in said
+    message = await refusal(f"{base}?ssl_ca_certs={certificates.stranger}")
+    assert "CERTIFICATE_VERIFY_FAILED" in message
     await echoes(f"rediss://localhost:{tls_port[0]}?ssl_cert_reqs=none")
 
 
-async def test_tls_with_another_hosts_certificate(
+async def test_tls_fails_with_the_certificate_of_another_host(
     certificates: Certificates, tls_port: tuple[int, int, int]
 ) -> None:
     query = f"ssl_ca_certs={certificates.authority}"
-    said = await refusal(f"rediss://:{SECRET}@127.0.0.1:{tls_port[0]}?{query}")
-    assert "127.0.0.1" in said
-    assert "certificate" in said
+    message = await refusal(f"rediss://:{SECRET}@127.0.0.1:{tls_port[0]}?{query}")
+    assert "127.0.0.1" in message
+    assert "certificate" in message
     url = f"rediss://127.0.0.1:{tls_port[0]}?{query}&ssl_check_hostname=no"
     await echoes(url)
 
 
-async def test_tls_with_files_that_there_are_not(
+async def test_tls_fails_with_missing_files(
     tls_port: tuple[int, int, int],
 ) -> None:
     base = f"rediss://localhost:{tls_port[0]}"
@@ -338,96 +346,100 @@ async def test_tls_with_files_that_there_are_not(
     await refusal(f"{base}?ssl_certfile=/nonexistent.pem&ssl_keyfile=/nonexistent.key")
 
 
-async def test_a_plain_client_at_a_tls_port(tls_port: tuple[int, int, int]) -> None:
+async def test_a_plain_client_fails_at_a_tls_port(
+    tls_port: tuple[int, int, int],
+) -> None:
     await refusal(f"redis://:{SECRET}@localhost:{tls_port[0]}")
 
 
-async def test_a_tls_client_at_a_plain_port(tls_port: tuple[int, int, int]) -> None:
+async def test_a_tls_client_fails_at_a_plain_port(
+    tls_port: tuple[int, int, int],
+) -> None:
     url = f"rediss://:{SECRET}@localhost:{tls_port[1]}?socket_connect_timeout=0.5"
     await refusal(url)
 
 
-async def test_a_tls_client_at_a_port_where_nobody_speaks() -> None:
-    async with fake(silent) as there:
-        url = there.url.replace("redis:", "rediss:")
-        said = await refusal(f"{url}?socket_connect_timeout=0.2")
-    assert "no answer within 0.2 s" in said
+async def test_a_tls_client_times_out_at_a_silent_port() -> None:
+    async with fake(silent) as server:
+        url = server.url.replace("redis:", "rediss:")
+        message = await refusal(f"{url}?socket_connect_timeout=0.2")
+    assert "no answer within 0.2 s" in message
 
 
-async def test_a_tls_server_that_falls_silent_after_the_handshake(
+async def test_connecting_to_a_tls_server_that_is_silent_after_the_handshake_fails(
     certificates: Certificates,
 ) -> None:
-    """Nothing of the connection is left, though it does not say goodbye either."""
-    async with fake(black_hole, tls=certificates.context()) as there:
+    """Nothing of the connection is left, though the server does not close it either."""
+    async with fake(black_hole, tls=certificates.context()) as server:
         query = f"ssl_ca_certs={certificates.authority}&socket_connect_timeout=0.2"
-        said = await refusal(f"rediss://localhost:{there.port}?{query}", of=there)
-    assert "no answer within 0.2 s" in said
+        message = await refusal(f"rediss://localhost:{server.port}?{query}", of=server)
+    assert "no answer within 0.2 s" in message
 
 
 # --- cancelling
 
 
 async def cancelled_at_random(
-    url: str, events: Events, *, tries: int, spread: float
+    url: str, events: Events, *, attempts: int, spread: float
 ) -> None:
-    """Cancel so many tries, each at a moment of its own, by the way of asyncio."""
-    link = Connector(parse(url), events)
-    made = 0
+    """Cancel attempts as asyncio does, each at a random moment."""
+    connector = Connector(parse(url), events)
+    completed = 0
     async with nothing_left():
-        for _ in range(tries):
-            task = asyncio.create_task(link.connect())
+        for _ in range(attempts):
+            task = asyncio.create_task(connector.connect())
             await asyncio.wait([task], timeout=random.random() * spread)
             task.cancel()
             with suppress(asyncio.CancelledError):
-                wire = await task
-                made += 1
-                await wire.aclose()
+                connection = await task
+                completed += 1
+                await connection.aclose()
         del task
-    assert made < tries
+    assert completed < attempts
 
 
-async def test_cancelling_at_any_moment_leaves_nothing(
+async def test_cancelling_at_any_moment_leaves_nothing_behind(
     url: str, events: Events
 ) -> None:
-    await cancelled_at_random(url, events, tries=150, spread=0.002)
+    await cancelled_at_random(url, events, attempts=150, spread=0.002)
 
 
-async def test_cancelling_over_tcp_at_any_moment_leaves_nothing(
+async def test_cancelling_over_tcp_at_any_moment_leaves_nothing_behind(
     locked: EmbeddedServer, events: Events
 ) -> None:
     url = f"redis://:{SECRET}@{address_of(locked)}/1?client_name=me"
-    await cancelled_at_random(url, events, tries=150, spread=0.003)
+    await cancelled_at_random(url, events, attempts=150, spread=0.003)
 
 
-async def test_cancelling_over_tls_at_any_moment_leaves_nothing(
+async def test_cancelling_over_tls_at_any_moment_leaves_nothing_behind(
     certificates: Certificates, tls_port: tuple[int, int, int], events: Events
 ) -> None:
     query = f"ssl_ca_certs={certificates.authority}"
     url = f"rediss://localhost:{tls_port[0]}/1?{query}"
-    await cancelled_at_random(url, events, tries=60, spread=0.01)
+    await cancelled_at_random(url, events, attempts=60, spread=0.01)
 
 
 @pytest.mark.parametrize("turns", range(0, 60, 3))
-async def test_cancelling_by_a_scope_leaves_nothing(
+async def test_cancelling_by_a_scope_leaves_nothing_behind(
     url: str, events: Events, turns: int
 ) -> None:
-    """Such a scope strikes again at whatever is awaited while cleaning up."""
-    link = Connector(parse(url), events)
-    wire: Connection | None = None
+    """Such a scope also cancels what is awaited in the cleanup."""
+    connector = Connector(parse(url), events)
+    connection: Connection | None = None
     async with nothing_left():
         async with anyio.create_task_group() as group:
 
-            async def dial() -> None:
-                nonlocal wire
-                wire = await link.connect()
+            async def connect_in_group() -> None:
+                nonlocal connection
+                connection = await connector.connect()
 
-            group.start_soon(dial)
+            group.start_soon(connect_in_group)
             for _ in range(turns):
                 await asyncio.sleep(0)
             group.cancel_scope.cancel()
-        if wire is not None:
-            await wire.aclose()
-            wire = None
+        if connection is not None:
+            await connection.aclose()
+            connection = None
 
 
 @pytest.mark.parametrize(
@@ -442,13 +454,13 @@ async def test_cancelling_by_a_scope_leaves_nothing(
     ],
 )
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-async def test_cancelling_while_the_server_is_silent_leaves_nothing(
+async def test_cancelling_while_the_server_is_silent_leaves_nothing_behind(
     serve: Serve, scheme: str, certificates: Certificates, events: Events
 ) -> None:
     tls = certificates.context() if scheme == "rediss" else None
-    async with fake(serve, tls=tls) as there, nothing_left(of=there):
+    async with fake(serve, tls=tls) as server, nothing_left(of=server):
         query = f"ssl_ca_certs={certificates.authority}" if tls else ""
-        url = f"{scheme}://localhost:{there.port}/1?{query}&client_name=me"
+        url = f"{scheme}://localhost:{server.port}/1?{query}&client_name=me"
         task = asyncio.create_task(Connector(parse(url), events).connect())
         await asyncio.wait([task], timeout=0.1)
         task.cancel()
@@ -457,5 +469,5 @@ async def test_cancelling_while_the_server_is_silent_leaves_nothing(
         del task
 
 
-def test_the_fakes_shake_hands_as_servers_do() -> None:
+def test_the_fakes_answer_hello_as_servers_do() -> None:
     assert HELLO.startswith(b"%1\r\n")

@@ -1,4 +1,4 @@
-"""The way back to a server after an outage."""
+"""Reconnecting to a server after an outage."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ SECRET = "hunter2-canary"
 GOOD: Serve = answering(lambda request: b":7\r\n" if b"ID" in request else b"+OK\r\n")
 
 
-class Counting(Connector):
-    """A link that notes its tries; where the pace does not matter a faster one."""
+class CountingConnector(Connector):
+    """A connector that records its attempts, at a quick pace unless one is given."""
 
     def __init__(self, url: str, events: Events, *, first: float = 0.01) -> None:
         super().__init__(parse(url), events)
         self._backoff = ReconnectBackoff(first=first)
-        self.tries: list[float] = []
-        self.at_once = 0
-        self.most_at_once = 0
-        self._tried = asyncio.Event()
+        self.attempts: list[float] = []
+        self.concurrent = 0
+        self.most_concurrent = 0
+        self._attempted = asyncio.Event()
 
     async def connect(self, *, first: bool = False) -> Connection:
-        self.tries.append(time.monotonic())
-        self._tried.set()
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.attempts.append(time.monotonic())
+        self._attempted.set()
+        self.concurrent += 1
+        self.most_concurrent = max(self.most_concurrent, self.concurrent)
         try:
             return await super().connect(first=first)
         finally:
-            self.at_once -= 1
+            self.concurrent -= 1
 
-    async def tried(self, times: int) -> None:
-        """Wait for so many tries in all."""
+    async def attempted(self, times: int) -> None:
+        """Wait until so many attempts were made in total."""
         async with asyncio.timeout(15):
-            while len(self.tries) < times:
-                self._tried.clear()
-                await self._tried.wait()
+            while len(self.attempts) < times:
+                self._attempted.clear()
+                await self._attempted.wait()
 
 
-def nowhere() -> str:
+def unreachable() -> str:
     return f"redis://127.0.0.1:{free_port()}"
 
 
@@ -78,9 +78,9 @@ async def cancelled(task: asyncio.Task[Connection]) -> None:
 
 
 @asynccontextmanager
-async def knocking(link: Connector) -> AsyncIterator[asyncio.Task[Connection]]:
-    """A reconnect in the background, cancelled or closed in the end."""
-    task = asyncio.create_task(link.reconnect("cut"))
+async def reconnecting(connector: Connector) -> AsyncIterator[asyncio.Task[Connection]]:
+    """Reconnect in the background; cancel that or close the connection in the end."""
+    task = asyncio.create_task(connector.reconnect("cut"))
     try:
         yield task
     finally:
@@ -94,133 +94,139 @@ async def knocking(link: Connector) -> AsyncIterator[asyncio.Task[Connection]]:
 PACE = ReconnectBackoff().first
 
 
-async def tries_in_a_second(link: Counting) -> int:
-    async with knocking(link), asyncio.timeout(10):
+async def attempts_in_a_second(connector: CountingConnector) -> int:
+    async with reconnecting(connector), asyncio.timeout(10):
         start = time.monotonic()
         while time.monotonic() < start + 1.0:
-            before = len(link.tries)
+            before = len(connector.attempts)
             with suppress(TimeoutError):
                 async with asyncio.timeout(start + 1.0 - time.monotonic()):
-                    await link.tried(before + 1)
-    return len(link.tries)
+                    await connector.attempted(before + 1)
+    return len(connector.attempts)
 
 
 async def test_a_port_that_refuses_is_tried_five_times_in_the_first_second_at_most(
     events: Events,
 ) -> None:
-    assert 2 <= await tries_in_a_second(Counting(nowhere(), events, first=PACE)) <= 5
+    assert (
+        2
+        <= await attempts_in_a_second(
+            CountingConnector(unreachable(), events, first=PACE)
+        )
+        <= 5
+    )
 
 
 async def test_a_server_that_closes_at_once_is_tried_five_times_in_a_second_at_most(
     events: Events,
 ) -> None:
-    async with fake(closing) as there:
-        link = Counting(there.url, events, first=PACE)
-        assert 2 <= await tries_in_a_second(link) <= 5
-        assert there.accepted <= 5
+    async with fake(closing) as server:
+        connector = CountingConnector(server.url, events, first=PACE)
+        assert 2 <= await attempts_in_a_second(connector) <= 5
+        assert server.accepted <= 5
 
 
 async def test_many_callers_try_five_times_in_the_first_second_at_most(
     events: Events,
 ) -> None:
-    link = Counting(nowhere(), events, first=PACE)
-    others = [asyncio.create_task(link.reconnect("cut")) for _ in range(10)]
-    assert 2 <= await tries_in_a_second(link) <= 5
+    connector = CountingConnector(unreachable(), events, first=PACE)
+    others = [asyncio.create_task(connector.reconnect("cut")) for _ in range(10)]
+    assert 2 <= await attempts_in_a_second(connector) <= 5
     for other in others:
         await cancelled(other)
     assert names(events) == ["connection_lost"]
 
 
-async def test_the_first_try_comes_soon_and_the_further_ones_ever_later(
+async def test_the_first_attempt_is_made_soon_and_the_pauses_after_it_grow(
     events: Events,
 ) -> None:
-    link = Counting(nowhere(), events, first=PACE)
+    connector = CountingConnector(unreachable(), events, first=PACE)
     start = time.monotonic()
-    async with knocking(link):
-        await link.tried(5)
-    times = [start, *link.tries[:5]]
+    async with reconnecting(connector):
+        await connector.attempted(5)
+    times = [start, *connector.attempts[:5]]
     gaps = [late - early for early, late in pairwise(times)]
-    # 50 ms, doubled each time up to 0.6 s, moved by a quarter either way.
+    # 50 ms, doubled each time up to 0.6 s, with a jitter of a quarter either way.
     for gap, nominal in zip(gaps, (0.05, 0.1, 0.2, 0.4, 0.6), strict=True):
         assert nominal * 0.74 < gap < nominal * 1.25 + 0.15
 
 
-async def test_only_real_work_starts_the_pace_over(events: Events) -> None:
-    async with fake(GOOD) as there:
-        link = Counting(there.url, events, first=PACE)
+async def test_only_progress_resets_the_pace(events: Events) -> None:
+    async with fake(GOOD) as server:
+        connector = CountingConnector(server.url, events, first=PACE)
         for _ in range(4):
-            await (await link.reconnect("cut")).aclose()
+            await (await connector.reconnect("cut")).aclose()
         start = time.monotonic()
-        await (await link.reconnect("cut")).aclose()
-        # The fifth in a row, though all of them connected.
+        await (await connector.reconnect("cut")).aclose()
+        # The fifth in a row, although all of them connected.
         assert time.monotonic() - start > 0.4
-        link.progress()
+        connector.progress()
         start = time.monotonic()
-        await (await link.reconnect("cut")).aclose()
+        await (await connector.reconnect("cut")).aclose()
         assert time.monotonic() - start < 0.3
 
 
-async def test_pauses_grow_too(events: Events) -> None:
-    link = Connector(parse(nowhere()), events)
+async def test_the_pauses_of_pause_grow_too(events: Events) -> None:
+    connector = Connector(parse(unreachable()), events)
     start = time.monotonic()
     for _ in range(3):
-        await link.pause()
+        await connector.pause()
     assert 0.25 < time.monotonic() - start < 1.0
     assert events == []
 
 
-async def test_it_goes_on_until_the_server_is_there(events: Events) -> None:
+async def test_attempts_continue_until_the_server_is_available(events: Events) -> None:
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
-    async with knocking(link) as task:
-        await link.tried(4)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
+    async with reconnecting(connector) as task:
+        await connector.attempted(4)
         assert not task.done()
         async with fake(GOOD, port=port), asyncio.timeout(5):
-            wire = await task
-            assert await wire.call((b"PING",)) == b"OK"
+            connection = await task
+            assert await connection.call((b"PING",)) == b"OK"
 
 
-async def test_whatever_goes_wrong_it_goes_on(events: Events) -> None:
-    """Refused, closed at once, silent, and what is no Redis server."""
+async def test_attempts_continue_whatever_goes_wrong(events: Events) -> None:
+    """Refused, closed at once, silent, and another kind of server."""
     port = free_port()
     url = f"redis://127.0.0.1:{port}?socket_connect_timeout=0.1"
-    link = Counting(url, events)
-    async with knocking(link) as task:
-        await link.tried(1)
+    connector = CountingConnector(url, events)
+    async with reconnecting(connector) as task:
+        await connector.attempted(1)
         for serve in (closing, silent, answering(lambda _: b"nonsense\r\n")):
-            async with fake(serve, port=port) as there:
-                tried = len(link.tries)
-                link.progress()
-                await link.tried(tried + 2)
-                assert there.accepted
+            async with fake(serve, port=port) as server:
+                attempted = len(connector.attempts)
+                connector.progress()
+                await connector.attempted(attempted + 2)
+                assert server.accepted
             assert not task.done()
-        link.progress()
+        connector.progress()
         async with fake(GOOD, port=port), asyncio.timeout(5):
             await task
 
 
-async def test_one_try_at_a_time_is_shared_by_all_who_ask(events: Events) -> None:
+async def test_callers_share_one_attempt_at_a_time(events: Events) -> None:
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
-    tasks = [asyncio.create_task(link.reconnect("cut")) for _ in range(3)]
-    await link.tried(2)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
+    tasks = [asyncio.create_task(connector.reconnect("cut")) for _ in range(3)]
+    await connector.attempted(2)
     async with fake(GOOD, port=port), asyncio.timeout(10):
-        wires = await asyncio.gather(*tasks)
-        assert len(set(wires)) == 3
-        for wire in wires:
-            assert await wire.call((b"PING",)) == b"OK"
-            await wire.aclose()
-    assert link.most_at_once == 1
+        connections = await asyncio.gather(*tasks)
+        assert len(set(connections)) == 3
+        for connection in connections:
+            assert await connection.call((b"PING",)) == b"OK"
+            await connection.aclose()
+    assert connector.most_concurrent == 1
 
 
-async def test_a_caller_who_gives_up_leaves_the_turn_to_the_next(
+async def test_a_cancelled_caller_lets_the_next_one_try(
     events: Events,
 ) -> None:
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
-    first = asyncio.create_task(link.reconnect("cut"))
-    second = asyncio.create_task(link.reconnect("cut"))
-    await link.tried(1)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
+    first = asyncio.create_task(connector.reconnect("cut"))
+    second = asyncio.create_task(connector.reconnect("cut"))
+    await connector.attempted(1)
     await cancelled(first)
     async with fake(GOOD, port=port), asyncio.timeout(10):
         await (await second).aclose()
@@ -230,31 +236,31 @@ async def test_a_caller_who_gives_up_leaves_the_turn_to_the_next(
 # --- events
 
 
-async def test_an_outage_is_told_of_once_and_its_end_once(events: Events) -> None:
+async def test_an_outage_is_reported_once_and_so_is_its_end(events: Events) -> None:
     """However many connections it cuts."""
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
     for outage in (1, 2):
-        link.progress()
-        tried = len(link.tries)
-        tasks = [asyncio.create_task(link.reconnect("cut")) for _ in range(3)]
-        await link.tried(tried + 2)
+        connector.progress()
+        attempted = len(connector.attempts)
+        tasks = [asyncio.create_task(connector.reconnect("cut")) for _ in range(3)]
+        await connector.attempted(attempted + 2)
         async with fake(GOOD, port=port), asyncio.timeout(10):
-            for wire in await asyncio.gather(*tasks):
-                await wire.aclose()
+            for connection in await asyncio.gather(*tasks):
+                await connection.aclose()
         assert names(events) == ["connection_lost", "reconnected"] * outage
     lost, found = events[:2]
-    assert lost.facts == {"server": link.address.name, "reason": "cut"}
-    assert found.facts["server"] == link.address.name
+    assert lost.facts == {"server": connector.address.name, "reason": "cut"}
+    assert found.facts["server"] == connector.address.name
     assert isinstance(found.facts["seconds"], float)
     assert 0 < found.facts["seconds"] < 5
 
 
-async def test_an_outage_that_begins_while_others_reconnect_is_told_of(
+async def test_an_outage_that_begins_while_others_reconnect_is_reported(
     events: Events,
 ) -> None:
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
     served = 0
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -265,29 +271,31 @@ async def test_an_outage_that_begins_while_others_reconnect_is_told_of(
 
     async with asyncio.timeout(10):
         async with fake(once, port=port):
-            first = asyncio.create_task(link.reconnect("cut"))
-            second = asyncio.create_task(link.reconnect("cut"))
+            first = asyncio.create_task(connector.reconnect("cut"))
+            second = asyncio.create_task(connector.reconnect("cut"))
             await (await first).aclose()
-            await link.tried(3)
+            await connector.attempted(3)
         assert names(events) == ["connection_lost", "reconnected", "connection_lost"]
         async with fake(GOOD, port=port):
             await (await second).aclose()
     assert names(events) == ["connection_lost", "reconnected"] * 2
 
 
-async def test_who_waits_behind_another_comes_through_with_it(events: Events) -> None:
-    """The pace has slowed down by then; to wait for it again would be of no use."""
+async def test_callers_that_wait_for_another_one_connect_right_after_it(
+    events: Events,
+) -> None:
+    """The pauses are long by then, and waiting for another one would be useless."""
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events, first=0.5)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events, first=0.5)
     async with asyncio.timeout(10):
-        tasks = [asyncio.create_task(link.reconnect("cut")) for _ in range(4)]
-        await link.tried(2)
+        tasks = [asyncio.create_task(connector.reconnect("cut")) for _ in range(4)]
+        await connector.attempted(2)
         async with fake(GOOD, port=port):
-            wires = [await task for task in tasks]
-            for wire in wires:
-                await wire.aclose()
-    assert link.tries[-1] - link.tries[-4] < 0.2
-    assert link.most_at_once == 1
+            connections = [await task for task in tasks]
+            for connection in connections:
+                await connection.aclose()
+    assert connector.attempts[-1] - connector.attempts[-4] < 0.2
+    assert connector.most_concurrent == 1
 
 
 @pytest.fixture
@@ -301,15 +309,15 @@ async def set_password(server: EmbeddedServer, before: str, after: str) -> None:
         await redis.config_set("requirepass", after)
 
 
-async def test_refused_credentials_are_told_of_once_and_tried_again(
+async def test_refused_credentials_are_reported_once_and_tried_again(
     events: Events, port: int
 ) -> None:
-    """They may be in rotation."""
+    """They may be in the middle of a rotation."""
     url = f"redis://:{SECRET}@127.0.0.1:{port}"
     with EmbeddedServer(config={"requirepass": "old"}, port=port) as server:
-        link = Counting(url, events)
-        async with knocking(link) as task:
-            await link.tried(4)
+        connector = CountingConnector(url, events)
+        async with reconnecting(connector) as task:
+            await connector.attempted(4)
             assert names(events) == ["connection_lost", "access_refused"]
             await set_password(server, "old", SECRET)
             async with asyncio.timeout(10):
@@ -318,35 +326,35 @@ async def test_refused_credentials_are_told_of_once_and_tried_again(
     assert "refused access" in str(events[1].facts["reason"])
 
 
-async def test_credentials_refused_after_an_outage_of_another_kind_are_told_of(
+async def test_credentials_refused_after_an_outage_of_another_kind_are_reported(
     events: Events, port: int
 ) -> None:
     """The server was down first, and came back with another password."""
-    link = Counting(f"redis://:{SECRET}@127.0.0.1:{port}", events)
-    async with knocking(link) as task:
-        await link.tried(2)
+    connector = CountingConnector(f"redis://:{SECRET}@127.0.0.1:{port}", events)
+    async with reconnecting(connector) as task:
+        await connector.attempted(2)
         with EmbeddedServer(config={"requirepass": "new"}, port=port) as server:
-            await link.tried(len(link.tries) + 3)
+            await connector.attempted(len(connector.attempts) + 3)
             assert names(events) == ["connection_lost", "access_refused"]
             await set_password(server, "new", SECRET)
             async with asyncio.timeout(10):
                 await task
 
 
-async def test_credentials_refused_in_the_next_outage_are_told_of_again(
+async def test_credentials_refused_in_the_next_outage_are_reported_again(
     events: Events, port: int
 ) -> None:
     with EmbeddedServer(config={"requirepass": "old"}, port=port) as server:
-        link = Counting(f"redis://:{SECRET}@127.0.0.1:{port}", events)
+        connector = CountingConnector(f"redis://:{SECRET}@127.0.0.1:{port}", events)
         password = "old"
         for _ in range(2):
-            tried = len(link.tries)
-            async with knocking(link) as task, asyncio.timeout(15):
-                await link.tried(tried + 2)
+            attempted = len(connector.attempts)
+            async with reconnecting(connector) as task, asyncio.timeout(15):
+                await connector.attempted(attempted + 2)
                 await set_password(server, password, SECRET)
                 await task
             await set_password(server, SECRET, password)
-            link.progress()
+            connector.progress()
     once = ["connection_lost", "access_refused", "reconnected"]
     assert names(events) == once * 2
 
@@ -356,29 +364,29 @@ async def test_credentials_refused_in_the_next_outage_are_told_of_again(
 
 async def test_the_first_connection_waits_for_a_late_server(events: Events) -> None:
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
-    task = asyncio.create_task(link.first(10))
-    await link.tried(3)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
+    task = asyncio.create_task(connector.first(10))
+    await connector.attempted(3)
     async with fake(GOOD, port=port), asyncio.timeout(5):
-        wire = await task
-        assert wire.client_id == 7
-        await wire.aclose()
+        connection = await task
+        assert connection.client_id == 7
+        await connection.aclose()
     assert names(events) == ["connection_lost", "reconnected"]
 
 
-async def test_an_outage_after_a_late_start_is_told_of(events: Events) -> None:
-    """The wait for the server was an outage, and it is over."""
+async def test_an_outage_after_a_late_start_is_reported(events: Events) -> None:
+    """Waiting for the server counted as an outage, which has ended."""
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
-    task = asyncio.create_task(link.first(10))
-    await link.tried(2)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
+    task = asyncio.create_task(connector.first(10))
+    await connector.attempted(2)
     async with fake(GOOD, port=port), asyncio.timeout(5):
         await (await task).aclose()
-        await (await link.reconnect("cut")).aclose()
+        await (await connector.reconnect("cut")).aclose()
     assert names(events) == ["connection_lost", "reconnected"] * 2
 
 
-async def test_the_first_connection_to_a_server_that_is_there_tells_nothing(
+async def test_the_first_connection_to_an_available_server_is_not_reported(
     url: str, events: Events
 ) -> None:
     await (await Connector(parse(url), events).first(0)).aclose()
@@ -386,46 +394,46 @@ async def test_the_first_connection_to_a_server_that_is_there_tells_nothing(
 
 
 @pytest.mark.parametrize("patience", [0, 0.5])
-async def test_the_first_connection_is_given_up_after_the_patience(
+async def test_the_first_connection_is_tried_only_for_a_limited_time(
     patience: float, events: Events
 ) -> None:
-    link = Counting(nowhere(), events)
+    connector = CountingConnector(unreachable(), events)
     start = time.monotonic()
     async with nothing_left():
-        with pytest.raises(ConnectError, match=link.address.name):
-            await link.first(patience)
+        with pytest.raises(ConnectError, match=connector.address.name):
+            await connector.first(patience)
     assert time.monotonic() - start < patience + 0.3
-    assert (len(link.tries) == 1) is (patience == 0)
+    assert (len(connector.attempts) == 1) is (patience == 0)
 
 
-async def test_the_first_connection_does_not_insist_on_refused_credentials(
+async def test_the_first_connection_does_not_retry_refused_credentials(
     events: Events, port: int
 ) -> None:
     with EmbeddedServer(config={"requirepass": "other"}, port=port) as server:
         for url in (f"redis://:{SECRET}@127.0.0.1:{port}", server.url):
-            link = Counting(url, events)
+            connector = CountingConnector(url, events)
             with pytest.raises(AccessError):
-                await link.first(10)
-            assert len(link.tries) == 1
+                await connector.first(10)
+            assert len(connector.attempts) == 1
     assert events == []
 
 
 # --- finding the server
 
 
-async def test_an_embedded_server_is_there_while_the_link_is_open(
+async def test_an_embedded_server_runs_while_the_connector_is_open(
     events: Events,
 ) -> None:
-    async with open_connector("embedded://", events) as link:
-        wire = await link.connect()
-        assert await wire.call((b"PING",)) == b"PONG"
-        await wire.aclose()
+    async with open_connector("embedded://", events) as connector:
+        connection = await connector.connect()
+        assert await connection.call((b"PING",)) == b"PONG"
+        await connection.aclose()
         server = embedded.acquire()
         embedded.release(server)
         async with open_connector("embedded://", events) as other:
-            assert other.address == link.address
+            assert other.address == connector.address
         assert server.alive
-    # Somebody else in this process, such as a fixture, may still use it.
+    # Another user in this process, such as a fixture, may still use it.
     assert server.alive is (server in embedded._users)
 
 
@@ -443,7 +451,7 @@ async def test_an_embedded_server_is_released_when_the_body_fails(
 async def test_cancelling_the_start_of_an_embedded_server_releases_it(
     events: Events, monkeypatch: pytest.MonkeyPatch, *, scope: bool
 ) -> None:
-    """The thread that starts it can't be stopped; what it brings must not stay."""
+    """The thread that starts it can't be stopped; the started server must not stay."""
     users = dict(embedded._users)
     began, released = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -453,12 +461,12 @@ async def test_cancelling_the_start_of_an_embedded_server_releases_it(
         loop.call_soon_threadsafe(began.set)
         return acquire()
 
-    def noted_release(server: EmbeddedServer) -> None:
+    def recorded_release(server: EmbeddedServer) -> None:
         release(server)
         loop.call_soon_threadsafe(released.set)
 
     monkeypatch.setattr(embedded, "acquire", slow_acquire)
-    monkeypatch.setattr(embedded, "release", noted_release)
+    monkeypatch.setattr(embedded, "release", recorded_release)
 
     async def opening() -> None:
         async with open_connector("embedded://", events):
@@ -480,14 +488,14 @@ async def test_cancelling_the_start_of_an_embedded_server_releases_it(
     assert embedded._users == users
 
 
-async def test_a_link_goes_where_the_url_or_the_environment_says(
+async def test_a_connector_takes_its_address_from_the_url_or_the_environment(
     events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://environment:1")
-    async with open_connector(None, events) as link:
-        assert link.address.name == "environment:1"
-    async with open_connector("redis://given:2", events) as link:
-        assert link.address.name == "given:2"
+    async with open_connector(None, events) as connector:
+        assert connector.address.name == "environment:1"
+    async with open_connector("redis://given:2", events) as connector:
+        assert connector.address.name == "given:2"
 
 
 @pytest.mark.parametrize("url", [None, "http://h", "redis://h:port"])
@@ -499,82 +507,86 @@ async def test_a_url_that_is_wrong_or_missing_is_an_error_on_opening(
             pass
 
 
-# --- the shared connection for commands
+# --- the command connection
 
 
-async def test_a_line_is_restored_after_it_was_cut(url: str, events: Events) -> None:
+async def test_a_command_connection_is_restored_after_it_was_cut(
+    url: str, events: Events
+) -> None:
     async with proxy(url) as between, nothing_left():
-        link = Connector(parse(between.url), events)
-        line = CommandConnection(link, await link.first(5))
-        assert line.server == link.address.name
-        assert await line.calls([(b"ECHO", b"1")]) == [b"1"]
+        connector = Connector(parse(between.url), events)
+        command_connection = CommandConnection(connector, await connector.first(5))
+        assert command_connection.server == connector.address.name
+        assert await command_connection.calls([(b"ECHO", b"1")]) == [b"1"]
         between.cut()
         with pytest.raises(ConnectionLost) as caught:
-            await line.calls([(b"ECHO", b"2")])
+            await command_connection.calls([(b"ECHO", b"2")])
         async with asyncio.timeout(5):
-            await line.restore(caught.value.reason)
-        assert await line.calls([(b"ECHO", b"3")]) == [b"3"]
-        await line.aclose()
+            await command_connection.restore(caught.value.reason)
+        assert await command_connection.calls([(b"ECHO", b"3")]) == [b"3"]
+        await command_connection.aclose()
         del caught
-        # The proxy's own end of it.
+        # The proxy's own end of the connection.
         between.cut()
     assert names(events) == ["connection_lost", "reconnected"]
 
 
-async def test_a_line_whose_restoring_was_cancelled_leaves_nothing(
+async def test_cancelling_the_restoring_of_a_command_connection_leaves_nothing_behind(
     events: Events,
 ) -> None:
     port = free_port()
-    link = Counting(f"redis://127.0.0.1:{port}", events)
+    connector = CountingConnector(f"redis://127.0.0.1:{port}", events)
     async with nothing_left():
         async with fake(GOOD, port=port):
-            line = CommandConnection(link, await link.first(5))
+            command_connection = CommandConnection(connector, await connector.first(5))
         with pytest.raises(ConnectionLost):
-            await line.calls([(b"ECHO", b"1")])
-        task = asyncio.create_task(line.restore("cut"))
-        await link.tried(3)
+            await command_connection.calls([(b"ECHO", b"1")])
+        task = asyncio.create_task(command_connection.restore("cut"))
+        await connector.attempted(3)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
         with pytest.raises(ConnectionLost):
-            await line.calls([(b"ECHO", b"2")])
-        await line.aclose()
+            await command_connection.calls([(b"ECHO", b"2")])
+        await command_connection.aclose()
         del task
 
 
-async def test_a_line_that_many_find_cut_is_restored_once(
+async def test_a_command_connection_that_many_callers_find_cut_is_restored_once(
     url: str, events: Events
 ) -> None:
     async with proxy(url) as between:
-        link = Counting(between.url, events)
-        line = CommandConnection(link, await link.first(5))
+        connector = CountingConnector(between.url, events)
+        command_connection = CommandConnection(connector, await connector.first(5))
         between.cut()
         with pytest.raises(ConnectionLost):
-            await line.calls([(b"ECHO", b"1")])
+            await command_connection.calls([(b"ECHO", b"1")])
         async with asyncio.timeout(5):
-            await asyncio.gather(*(line.restore("cut") for _ in range(5)))
-        assert await line.calls([(b"ECHO", b"2")]) == [b"2"]
-        # Nor does it do anything to a connection that is whole.
-        await line.restore("not at all")
-        await line.aclose()
-    assert len(link.tries) == 2
+            await asyncio.gather(*(command_connection.restore("cut") for _ in range(5)))
+        assert await command_connection.calls([(b"ECHO", b"2")]) == [b"2"]
+        # A connection that is not lost is not restored.
+        await command_connection.restore("not at all")
+        await command_connection.aclose()
+    assert len(connector.attempts) == 2
     assert names(events) == ["connection_lost", "reconnected"]
 
 
-async def test_a_line_listens_on_the_connection_that_it_has(
+async def test_a_command_connection_listens_on_its_current_connection(
     url: str, stream: str, events: Events
 ) -> None:
-    link = Connector(parse(url), events)
-    line = CommandConnection(link, await link.first(5))
-    rang, number = asyncio.Event(), line.number
-    assert await line.listen([stream.encode()], rang.set)
-    assert await line.calls([(b"PUBLISH", stream, b"x"), (b"ECHO", b"1")]) == [1, b"1"]
+    connector = Connector(parse(url), events)
+    command_connection = CommandConnection(connector, await connector.first(5))
+    notified, number = asyncio.Event(), command_connection.number
+    assert await command_connection.listen([stream.encode()], notified.set)
+    assert await command_connection.calls(
+        [(b"PUBLISH", stream, b"x"), (b"ECHO", b"1")]
+    ) == [1, b"1"]
     async with asyncio.timeout(5):
-        await rang.wait()
-    assert line.number == number
-    await line.aclose()
-    await line.restore("closed")
-    assert line.number != number
-    # The new one does not listen.
-    assert await line.calls([(b"PUBLISH", stream, b"x")]) == [0]
-    await line.aclose()
+        await notified.wait()
+    assert command_connection.number == number
+    await command_connection.aclose()
+    await command_connection.restore("closed")
+    assert command_connection.number != number
+    # The new connection does not listen.
+    assert await command_connection.calls([(b"PUBLISH", stream, b"x")]) == [0]
+    await command_connection.aclose()

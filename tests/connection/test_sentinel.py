@@ -1,4 +1,4 @@
-"""Sentinels: what a URL says of them, and whom they are asked for."""
+"""Sentinels: their URLs, and how they are asked for the primary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from connection.fakes import Fake, Request, answering, closing, fake, free_port, silent
-from connection.traces import all_told, nothing_left
+from connection.traces import full_text, nothing_left
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels, parse
 from penstock.errors import AccessError, ConfigurationError, ConnectError
@@ -17,10 +17,10 @@ from support.events import Events
 
 
 def refusal(url: str) -> str:
-    """What the error says; all that it can tell is free of the usual secret."""
+    """Return the message of the error; check that nothing in it has the secret."""
     with pytest.raises(ConfigurationError) as caught:
         parse(url)
-    assert "hunter2" not in all_told(caught.value)
+    assert "hunter2" not in full_text(caught.value)
     return str(caught.value)
 
 
@@ -37,7 +37,7 @@ def refusal(url: str) -> str:
         ("redis+sentinel://a/my%20main", "my main@a:26379"),
     ],
 )
-def test_the_name_says_what_is_watched_and_by_whom(url: str, name: str) -> None:
+def test_the_name_contains_the_service_and_its_sentinels(url: str, name: str) -> None:
     assert names_sentinels(url)
     address, sentinels = parse(url)
     assert address.name == name
@@ -51,7 +51,7 @@ def test_other_urls_name_no_sentinels() -> None:
         assert not names_sentinels(url)
 
 
-def test_the_login_is_the_servers_and_sentinels_have_their_own() -> None:
+def test_the_login_is_for_the_server_and_sentinels_have_their_own() -> None:
     url = (
         "redis+sentinel://al:p%40ss@a:1,b/main/3?protocol=2&client_name=me"
         "&sentinel_username=watch&sentinel_password=h%26r"
@@ -62,15 +62,19 @@ def test_the_login_is_the_servers_and_sentinels_have_their_own() -> None:
     assert (server.username, server.password, server.db) == ("al", "p@ss", 3)
     assert server.client_name == "me"
     for place in sentinels.addresses:
-        there: Any = place.connection()
-        assert (there.username, there.password, there.db) == ("watch", "h&r", 0)
-        assert there.client_name is None
-        assert str(there.protocol) == str(server.protocol) == "2"
+        sentinel: Any = place.connection()
+        assert (sentinel.username, sentinel.password, sentinel.db) == (
+            "watch",
+            "h&r",
+            0,
+        )
+        assert sentinel.client_name is None
+        assert str(sentinel.protocol) == str(server.protocol) == "2"
     assert "h&r" not in repr(sentinels)
     assert "p@ss" not in repr(address)
 
 
-def test_a_sentinel_has_a_second_to_answer_unless_there_is_less() -> None:
+def test_a_sentinel_has_a_second_to_answer_unless_the_timeout_is_shorter() -> None:
     url = "redis+sentinel://a/main?socket_timeout=0.5&socket_connect_timeout=20"
     address, (_, [place]) = parse(url)
     assert (address.reply_timeout, address.connect_timeout) == (0.5, 20)
@@ -95,21 +99,21 @@ def test_a_sentinel_has_a_second_to_answer_unless_there_is_less() -> None:
         "+sentinel://a/main",
     ],
 )
-def test_a_url_that_can_not_be_is_refused_without_repeating_it(url: str) -> None:
+def test_an_invalid_sentinel_url_is_refused_and_not_quoted(url: str) -> None:
     assert "URL" in refusal(url)
 
 
-def test_a_url_without_a_name_says_how_one_looks() -> None:
+def test_the_error_about_a_missing_service_shows_an_example() -> None:
     assert "redis+sentinel://host:26379,host:26379/service" in refusal(
         "redis+sentinel://a"
     )
 
 
-# -- asking ------------------------------------------------------------------------
+# -- asking sentinels --------------------------------------------------------------
 
 
-def says(host: str, port: int, *, role: bytes = b"master") -> Any:
-    """A sentinel and a server in one: it tells where it is, and what."""
+def sentinel_of(host: str, port: int, *, role: bytes = b"master") -> Any:
+    """Return a fake sentinel and server: it tells an address, and its own role."""
 
     def answer(request: Request) -> bytes:
         match request[0]:
@@ -132,90 +136,98 @@ def says(host: str, port: int, *, role: bytes = b"master") -> Any:
 
 
 @asynccontextmanager
-async def there(*serves: Any) -> AsyncIterator[list[Fake]]:
+async def running(*serves: Any) -> AsyncIterator[list[Fake]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(fake(serve)) for serve in serves]
 
 
-def watched(*ports: int, service: str = "main") -> tuple[Any, Sentinels]:
+def parsed(*ports: int, service: str = "main") -> tuple[Any, Sentinels]:
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     return parse(f"redis+sentinel://{hosts}/{service}?socket_timeout=0.3")
 
 
-async def test_the_first_that_answers_is_believed_and_asked_first_from_then_on() -> (
+async def test_the_first_sentinel_that_answers_is_trusted_and_asked_first_later() -> (
     None
 ):
     async with (
         nothing_left(),
-        there(silent, closing, says("10.0.0.1", 7), says("10.0.0.2", 8)) as fakes,
+        running(
+            silent, closing, sentinel_of("10.0.0.1", 7), sentinel_of("10.0.0.2", 8)
+        ) as fakes,
     ):
-        nobody = free_port()
-        address, sentinels = watched(nobody, *[each.port for each in fakes])
+        closed_port = free_port()
+        address, sentinels = parsed(closed_port, *[each.port for each in fakes])
         assert (await locate(address, sentinels)).name == "10.0.0.1:7"
         before = fakes[0].accepted
         assert (await locate(address, sentinels)).name == "10.0.0.1:7"
         assert fakes[0].accepted == before
         assert fakes[3].accepted == 0
-        # The list itself is kept, the one who answered in front.
+        # The list is kept, with the one that answered in front.
         ports = [place.name.rpartition(":")[2] for place in sentinels.addresses]
-        order = [fakes[2].port, nobody, fakes[0].port, fakes[1].port, fakes[3].port]
+        order = [
+            fakes[2].port,
+            closed_port,
+            fakes[0].port,
+            fakes[1].port,
+            fakes[3].port,
+        ]
         assert ports == [str(port) for port in order]
 
 
-async def test_a_name_that_nobody_watches_is_told() -> None:
-    async with there(says("10.0.0.1", 7)) as [one]:
+async def test_a_service_that_no_sentinel_watches_is_an_error() -> None:
+    async with running(sentinel_of("10.0.0.1", 7)) as [one]:
         with pytest.raises(ConnectError, match="monitors no service named 'other'"):
-            await locate(*watched(one.port, service="other"))
+            await locate(*parsed(one.port, service="other"))
 
 
-async def test_if_none_answers_the_error_says_why() -> None:
+async def test_if_no_sentinel_answers_the_error_says_why() -> None:
     with pytest.raises(ConnectError, match="can't connect to 127"):
-        await locate(*watched(free_port(), free_port()))
+        await locate(*parsed(free_port(), free_port()))
 
 
 @pytest.mark.parametrize("code", [b"NOAUTH", b"NOPERM"])
-async def test_a_refused_login_is_told_if_no_other_sentinel_answers(
+async def test_a_refused_login_is_raised_if_no_other_sentinel_answers(
     code: bytes,
 ) -> None:
     deny = answering(lambda _: b"-%b no\r\n" % code)
-    async with there(deny, says("10.0.0.1", 7)) as [denying, other]:
+    async with running(deny, sentinel_of("10.0.0.1", 7)) as [denying, other]:
         with pytest.raises(AccessError):
-            await locate(*watched(denying.port, free_port()))
-        found = await locate(*watched(denying.port, other.port))
+            await locate(*parsed(denying.port, free_port()))
+        found = await locate(*parsed(denying.port, other.port))
         assert found.name == "10.0.0.1:7"
 
 
-async def test_what_a_sentinel_says_that_makes_no_sense_is_no_answer() -> None:
-    bent = answering(lambda _: b"*2\r\n$1\r\nh\r\n$1\r\nx\r\n")
+async def test_an_invalid_reply_of_a_sentinel_does_not_count_as_an_answer() -> None:
+    invalid = answering(lambda _: b"*2\r\n$1\r\nh\r\n$1\r\nx\r\n")
     broken = answering(lambda _: b"-ERR broken\r\n")
-    for serve in (bent, broken):
-        async with there(serve, says("10.0.0.1", 7)) as [odd, good]:
-            found = await locate(*watched(odd.port, good.port))
+    for serve in (invalid, broken):
+        async with running(serve, sentinel_of("10.0.0.1", 7)) as [odd, good]:
+            found = await locate(*parsed(odd.port, good.port))
             assert found.name == "10.0.0.1:7"
 
 
-async def test_a_replica_is_left_whatever_the_sentinels_say(events: Events) -> None:
+async def test_a_replica_is_refused_whatever_the_sentinels_say(events: Events) -> None:
     port = free_port()
-    replica = fake(says("127.0.0.1", port, role=b"slave"), port=port)
+    replica = fake(sentinel_of("127.0.0.1", port, role=b"slave"), port=port)
     async with nothing_left(), replica as one:
-        link = Connector(*_of(one.port, events))
+        connector = Connector(*_of(one.port, events))
         with pytest.raises(ConnectError, match="it is a replica now"):
-            await link.connect()
+            await connector.connect()
         assert events.named("primary_moved") == []
 
 
 def _of(port: int, events: Events) -> tuple[Any, Any, Sentinels]:
-    address, sentinels = watched(port)
+    address, sentinels = parsed(port)
     return address, events, sentinels
 
 
-async def test_that_the_primary_is_another_one_is_told_once(events: Events) -> None:
+async def test_a_change_of_the_primary_is_reported_once(events: Events) -> None:
     ports = [free_port(), free_port()]
-    lead = [ports[0]]
+    primaries = [ports[0]]
 
     def answer(request: Request) -> bytes:
         if request[0] == b"SENTINEL":
-            port = str(lead[-1])
+            port = str(primaries[-1])
             return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (
                 len(port),
                 port.encode(),
@@ -228,12 +240,12 @@ async def test_that_the_primary_is_another_one_is_told_once(events: Events) -> N
             await stack.enter_async_context(fake(serve, port=port)) for port in ports
         ]
         url = f"redis+sentinel://127.0.0.1:{one.port}/main"
-        async with open_connector(url, events) as link:
+        async with open_connector(url, events) as connector:
             for port in (ports[0], ports[0], ports[1], ports[1]):
-                lead.append(port)
-                wire = await link.connect()
-                assert wire.address.name == f"127.0.0.1:{port}"
-                await wire.aclose()
+                primaries.append(port)
+                connection = await connector.connect()
+                assert connection.address.name == f"127.0.0.1:{port}"
+                await connection.aclose()
     [moved] = events.named("primary_moved")
     assert moved.facts == {
         "server": f"main@127.0.0.1:{one.port}",

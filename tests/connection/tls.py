@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and a server that speaks TLS."""
+"""A certificate authority for tests, and a server that speaks TLS."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Certificates(NamedTuple):
     stranger: Path
 
     def context(self) -> ssl.SSLContext:
-        """The server's side, for a fake."""
+        """Return the context of the server's side, for a fake."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         return context
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make them with the openssl tool; skips where there is none."""
+    """Create certificates with the openssl tool; skip the test without that."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl tool")
 
@@ -75,7 +75,7 @@ def make_certificates(folder: Path) -> Certificates:
 
 @contextmanager
 def tls_server(certificates: Certificates) -> Iterator[tuple[int, int, int]]:
-    """A server's TLS port, plain port and process; skips where none can be had."""
+    """Provide a server's TLS port, plain port and process; skip if it has no TLS."""
     if not Path(DEBIAN).exists():
         pytest.skip(f"needs {DEBIAN}, which speaks TLS")
     port, plain = free_port(), free_port()

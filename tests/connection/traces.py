@@ -1,4 +1,4 @@
-"""What must not be left behind, and what must not be told."""
+"""Checks for what must not be left behind, and for what errors must not reveal."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FILES = Path("/proc/self/fd")
 
 
 def open_files() -> set[tuple[str, str]]:
-    """This process's open files: number and what it leads to; Linux only."""
+    """Return this process's open files, by number and target; only on Linux."""
     found = set()
     for entry in _FILES.iterdir() if _FILES.exists() else ():
-        # One of them is the listing's own.
+        # One of them belongs to the listing itself.
         with suppress(OSError):
             found.add((entry.name, str(entry.readlink())))
     return found
@@ -31,15 +31,17 @@ def open_files() -> set[tuple[str, str]]:
 async def nothing_left(
     within: float = 2.0, *, of: Fake | None = None
 ) -> AsyncIterator[None]:
-    """Check that no file, task, warning or complaint is left by what is inside.
+    """Check that the block leaves no file, task, warning or complaint behind.
 
-    The other side's part does not count, where it is this process's own fake.
+    Args:
+        within: The seconds after which files and tasks have to be gone.
+        of: The fake at the other side, whose own files and tasks do not count.
     """
     loop = asyncio.get_running_loop()
     files, tasks = open_files(), asyncio.all_tasks()
     complaints: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: complaints.append(context))
-    # What was before does not count, and collecting among the rest is quick.
+    # Older objects do not count, and collecting the others is quick.
     gc.freeze()
     try:
         with warnings.catch_warnings(record=True) as warned:
@@ -49,9 +51,9 @@ async def nothing_left(
     finally:
         gc.unfreeze()
         loop.set_exception_handler(None)
-    told = [str(warning.message) for warning in warned]
-    if told or complaints:
-        raise AssertionError(f"warnings {told}, complaints {complaints}")
+    messages = [str(warning.message) for warning in warned]
+    if messages or complaints:
+        raise AssertionError(f"warnings {messages}, complaints {complaints}")
 
 
 async def _settled(
@@ -71,14 +73,14 @@ async def _settled(
         if time.monotonic() > deadline:
             raise AssertionError(f"left: {left}")
         await asyncio.sleep(0.002)
-    # What is closed and referred to by nobody may still complain when it goes.
+    # Closed objects without references may still complain when they are collected.
     for _ in range(3):
         await asyncio.sleep(0)
         gc.collect()
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """An exception and all those behind it, suppressed ones included."""
+    """Return an exception and all its causes, suppressed ones included."""
     found: list[BaseException] = []
     ahead: list[BaseException | None] = [error]
     while ahead:
@@ -89,8 +91,8 @@ def chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def all_told(error: BaseException) -> str:
-    """Everything that an exception can tell: traceback, texts, arguments, fields."""
+def full_text(error: BaseException) -> str:
+    """Return all text in an exception: traceback, texts, arguments, fields."""
     lines = traceback.format_exception(error)
     for one in chain(error):
         lines += [str(one), repr(one), repr(one.args), repr(vars(one))]

@@ -1,3 +1,5 @@
+"""The backoff of reconnects."""
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -37,7 +39,7 @@ def test_progress_resets_the_backoff() -> None:
     assert backoff.failed(0.5) == 0.05
 
 
-def test_an_outage_may_last_for_ever() -> None:
+def test_an_outage_may_last_forever() -> None:
     backoff = ReconnectBackoff(failures=10**9)
     assert backoff.failed(0.5) == 0.6
     assert backoff.failures == 10**9 + 1

@@ -1,3 +1,5 @@
+"""Codecs, and the content types of payloads."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -48,7 +50,7 @@ def test_bytes_like_objects_are_sent_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("payload", ["text", 1, None, [1]])
-def test_a_payload_that_is_no_bytes_is_refused_by_type_and_not_by_value(
+def test_a_payload_that_is_not_bytes_is_refused_and_its_type_is_named(
     payload: Any,
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -64,7 +66,7 @@ def test_text_is_sent_as_utf_8(payload: str) -> None:
     assert text_codec.decode(payload.encode()) == payload
 
 
-def test_a_payload_that_is_no_text_is_refused() -> None:
+def test_a_payload_that_is_not_text_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="type bytes can't be sent as str"):
         text_codec.encode(b"secret")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="utf-8"):
@@ -250,7 +252,7 @@ def test_a_union_is_a_type_too() -> None:
             assert codec.decode(codec.encode(pet)) == pet
 
 
-def test_an_object_without_decode_is_no_codec() -> None:
+def test_an_object_without_decode_is_not_a_codec() -> None:
     wrong: Any = object()
     with pytest.raises(ConfigurationError, match="has no decode"):
         content_type_of(wrong)

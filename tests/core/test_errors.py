@@ -1,3 +1,5 @@
+"""Errors: their classes, attributes and sentences."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,3 +1,5 @@
+"""Events: their text, log records and hooks."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""Messages, entry ids, receipts, headers and fields."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -83,7 +85,7 @@ def test_invalid_ids_are_refused(text: str) -> None:
         EntryId.parse(text.encode())
 
 
-def test_bytes_that_are_no_ascii_are_a_configuration_error() -> None:
+def test_bytes_that_are_not_ascii_are_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="is not an entry id"):
         EntryId.parse(b"\xff-1")
 
@@ -163,7 +165,7 @@ def test_an_aware_datetime_gives_the_first_id_of_its_millisecond() -> None:
 
 def test_a_naive_datetime_is_refused_with_advice() -> None:
     with pytest.raises(ConfigurationError, match=r"datetime\.now\(UTC\)"):
-        EntryId.at(datetime(2023, 3, 8))  # noqa: DTZ001 - that is the point
+        EntryId.at(datetime(2023, 3, 8))  # noqa: DTZ001 - the test is of this
 
 
 def test_a_datetime_before_1970_is_refused() -> None:
@@ -201,7 +203,7 @@ def test_a_receipt_has_id_and_time() -> None:
     assert receipt != Receipt("orders", 3, b"1678280595282-8")
 
 
-def test_of_headers_with_one_name_the_first_counts_and_pairs_has_all() -> None:
+def test_of_headers_with_the_same_name_the_first_counts_and_pairs_has_all() -> None:
     headers = Headers([("b", "1"), ("a", "2"), ("b", "3")])
     assert headers["b"] == "1"
     assert list(headers) == ["b", "a"]

@@ -1,3 +1,5 @@
+"""Options, positions, and the checks of their values."""
+
 from __future__ import annotations
 
 import math
@@ -126,7 +128,7 @@ def test_any_number_from_0_up_to_some_decades_is_a_duration(number: float) -> No
         lambda number: Batch(size=number),
     ],
 )
-def test_a_number_that_is_no_positive_integer_is_refused(
+def test_a_number_that_is_not_a_positive_integer_is_refused(
     make: Callable[[Any], object], number: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="whole number of at least 1"):
@@ -256,6 +258,6 @@ def test_a_position_of_a_wrong_type_is_refused_with_the_name_of_its_option() -> 
         place(5, "seek(to)")  # type: ignore[arg-type]
 
 
-def test_a_naive_datetime_is_no_position() -> None:
+def test_a_naive_datetime_is_not_a_position() -> None:
     with pytest.raises(ConfigurationError, match="time zone"):
-        place(datetime(2024, 1, 1), "start")  # noqa: DTZ001 - that is the point
+        place(datetime(2024, 1, 1), "start")  # noqa: DTZ001 - the test is of this

@@ -1,3 +1,5 @@
+"""Retry policies: backoff, attempts, and classes of exceptions."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +18,7 @@ from penstock.retries import Backoff, DeadLetters, Retry
 # -- Backoff -----------------------------------------------------------------------
 
 
-def test_the_defaults_are_those_of_the_docstrings() -> None:
+def test_the_defaults_of_retries_are_those_of_the_docstrings() -> None:
     backoff, retry = Backoff(), Retry()
     assert (backoff.first, backoff.factor, backoff.max) == (0.5, 2.0, 60.0)
     assert backoff.jitter == 0.25
@@ -189,7 +191,7 @@ def test_a_backoff_function_is_called_with_the_attempt_that_failed() -> None:
         ((), ()),
     ],
 )
-def test_kinds_of_exceptions_are_one_or_several(
+def test_one_kind_of_exception_or_several_can_be_given(
     name: str, kinds: Any, kept: object
 ) -> None:
     assert getattr(Retry(**{name: kinds}), name) == kept
@@ -212,7 +214,7 @@ def test_kinds_of_exceptions_are_one_or_several(
     ],
     ids=repr,
 )
-def test_a_class_that_is_no_exception_is_refused(name: str, wrong: Any) -> None:
+def test_a_class_that_is_not_an_exception_is_refused(name: str, wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"^Retry\({name}="):
         Retry(**{name: wrong})
 
@@ -248,7 +250,7 @@ def test_policies_are_frozen(option: object, attribute: str) -> None:
         setattr(option, attribute, 5)
 
 
-def test_a_long_wrong_value_is_cut_in_the_error() -> None:
+def test_a_long_wrong_value_of_a_retry_is_cut_in_the_error() -> None:
     wrong: Any = "x" * 10_000
     for name in ("backoff", "on"):
         with pytest.raises(ConfigurationError) as caught:
@@ -256,7 +258,7 @@ def test_a_long_wrong_value_is_cut_in_the_error() -> None:
         assert len(str(caught.value)) < 200
 
 
-def test_every_choice_has_a_short_name() -> None:
+def test_every_choice_about_dead_letters_has_a_short_name() -> None:
     for member in DeadLetters:
         assert getattr(retries, member.name) is member
         assert member.name in retries.__all__

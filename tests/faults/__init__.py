@@ -1,1 +1,1 @@
-"""Faults of all kinds on real servers, and what became of each message."""
+"""Faults of all kinds on real servers, and the fate of each message."""

@@ -1,10 +1,10 @@
-"""What a run under faults leaves behind: records of what was done and seen.
+"""Records of a run with faults: what was done, and what was seen.
 
-The model is Jepsen's total queue: every attempt to send, what its sender was told, and
-every handling is on record, so that what went in can be compared with what came out.
+The model is Jepsen's total queue: each attempt to send, its outcome for the sender, and
+each handling are recorded, so that the input can be compared with the output.
 
-A message is known by a name of its own, which its payload carries; an entry by its
-shard and id. `at` is the clock that all processes of a machine share (`monotonic`).
+A message is identified by a unique name in its payload, and an entry by its shard and
+id. `at` is by the clock that all processes of a machine share (`monotonic`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 __all__ = [
     "Acked",
     "Attempt",
-    "Buried",
+    "DeadLettered",
     "End",
     "Excuse",
     "Failed",
@@ -37,11 +37,11 @@ __all__ = [
 
 
 class _Record(msgspec.Struct, frozen=True, tag=str.lower, tag_field="kind"):
-    """What all records say.
+    """The attributes of all records.
 
     Attributes:
-        at: When, in seconds.
-        who: The process.
+        at: The time in seconds.
+        who: The name of the process.
     """
 
     at: float
@@ -57,7 +57,7 @@ class Attempt(_Record, frozen=True):
 
 
 class Receipt(_Record, frozen=True):
-    """Its sender was told that it is stored."""
+    """The sender of a message got a receipt: it is stored."""
 
     message: str
     shard: int
@@ -65,20 +65,20 @@ class Receipt(_Record, frozen=True):
 
 
 class Unknown(_Record, frozen=True):
-    """Its sender was told that it is stored once or not at all."""
+    """The sender of a message got `SendUnknown`: it is stored once or not at all."""
 
     message: str
 
 
 class Failed(_Record, frozen=True):
-    """Its sender was told that it is not stored."""
+    """The sender of a message got `SendFailed`: it is not stored."""
 
     message: str
     code: str
 
 
 class Start(_Record, frozen=True):
-    """A handler was given a message; what it was given."""
+    """A handler was started with this message."""
 
     group: str
     shard: int
@@ -90,11 +90,11 @@ class Start(_Record, frozen=True):
 
 
 class End(_Record, frozen=True):
-    """A handler is about to be done.
+    """A handler is about to end.
 
     Attributes:
-        ok: Whether it returns, or raises.
-        lost: Whether the message is somebody else's by now.
+        ok: Whether it returns; otherwise it raises.
+        lost: Whether another consumer has claimed the message by now.
     """
 
     group: str
@@ -105,15 +105,15 @@ class End(_Record, frozen=True):
 
 
 class Acked(_Record, frozen=True):
-    """The server was seen to count entries as delivered and not as pending."""
+    """Entries were seen on the server as delivered and not pending."""
 
     group: str
     shard: int
     ids: list[str]
 
 
-class Buried(_Record, frozen=True):
-    """In the end there is a dead letter of an entry."""
+class DeadLettered(_Record, frozen=True):
+    """At the end there is a dead letter of an entry."""
 
     group: str
     shard: int
@@ -123,7 +123,7 @@ class Buried(_Record, frozen=True):
 
 
 class Stored(_Record, frozen=True):
-    """In the end there is an entry."""
+    """At the end there is an entry in the stream."""
 
     shard: int
     id: str
@@ -133,7 +133,7 @@ class Stored(_Record, frozen=True):
 
 
 class Pending(_Record, frozen=True):
-    """In the end an entry waits for a group: delivered, or not even that."""
+    """At the end an entry is pending in a group, or not yet delivered to it."""
 
     group: str
     shard: int
@@ -141,14 +141,14 @@ class Pending(_Record, frozen=True):
 
 
 class Excuse(_Record, frozen=True):
-    """Something was done to the server that no client can make good.
+    """A fault has changed the server in a way that no client can repair.
 
     Attributes:
-        since: When it began.
-        what: What may come of it for messages that were there until `at`: "loss";
-            "ack", they count as done and nobody did them; "again"; and "order", for
-            those that start after `since`.
-        ids: Of these entries only, as `<shard> <id>`; none: of all.
+        since: When the fault began.
+        what: Its possible effects on messages that existed by `at`: "loss"; "ack",
+            they count as acknowledged and no handler has finished them; "again", they
+            are handled again; and "order", for those that start after `since`.
+        ids: The affected entries, as `<shard> <id>`; none means all.
     """
 
     since: float
@@ -157,7 +157,7 @@ class Excuse(_Record, frozen=True):
 
 
 class Note(_Record, frozen=True):
-    """Anything else: events, faults, beginnings and ends of processes."""
+    """Anything else: events, faults, starts and ends of processes."""
 
     text: str
 
@@ -170,7 +170,7 @@ Record: TypeAlias = (
     | Start
     | End
     | Acked
-    | Buried
+    | DeadLettered
     | Stored
     | Pending
     | Excuse
@@ -183,20 +183,20 @@ _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
 def digest(payload: bytes) -> str:
-    """Tell one payload from another."""
+    """Return a text that distinguishes a payload from others."""
     return hashlib.blake2b(payload, digest_size=8).hexdigest()
 
 
 def dump(record: Record) -> bytes:
-    """Give a record's line."""
+    """Return the line of a record."""
     return _encoder.encode(record) + b"\n"
 
 
 def load(journals: Iterable[bytes]) -> History:
-    """Read journals, into the order of time.
+    """Return the records of journals in the order of time.
 
-    The last line of one may have been cut off by its process' end; it says nothing
-    then, as nothing has followed from it.
+    The last line of a journal may have been cut off by the end of its process. It is
+    ignored then, since it had no consequences.
     """
     history = [
         _decoder.decode(line)

@@ -1,4 +1,4 @@
-"""Journals: what a process does is written down before anything follows from it."""
+"""Journals: a process records each action before its consequences."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from faults.history import History, Note, Record, dump, load
 
 __all__ = ["Journal", "read"]
 
-# Records after which the disk is waited for.
+# The number of records after which the file is synced to the disk.
 _GROUP = 200
 
 
 class Journal:
-    """A process' own file of records.
+    """The file of a process with its records.
 
-    A record is one write(2), so it outlives a process that is killed right after; the
-    disk, which a machine's end would need, is waited for once a group of them.
+    A record is one write(2), so it survives a process that is killed right after it.
+    The file is synced once for a group of records, in case the machine fails.
 
     Args:
-        path: Where.
-        who: The process.
+        path: The path of the file.
+        who: The name of the process.
     """
 
     def __init__(self, path: Path | str, who: str) -> None:
@@ -32,16 +32,16 @@ class Journal:
         self._who = who
         self._written = 0
 
-    def tell(self, kind: type[Record], **facts: Any) -> None:
-        """Write a record of now."""
+    def add(self, kind: type[Record], **facts: Any) -> None:
+        """Write a record with the current time."""
         self.write(kind(at=time.monotonic(), who=self._who, **facts))
 
     def note(self, text: str) -> None:
-        """Write down anything else."""
-        self.tell(Note, text=text)
+        """Write a note."""
+        self.add(Note, text=text)
 
     def write(self, record: Record) -> None:
-        """Write a record as it is."""
+        """Write a given record."""
         line = dump(record)
         assert os.write(self._file, line) == len(line)
         self._written += 1
@@ -54,7 +54,7 @@ class Journal:
 
 
 def read(folder: Path) -> History:
-    """Read all journals of a folder, into the order of time."""
+    """Return the records of all journals of a folder in the order of time."""
     return load(_contents(folder))
 
 

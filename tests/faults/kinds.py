@@ -1,6 +1,6 @@
-"""Kinds of faults: each is done to a rig, lasts a while, and is over when it returns.
+"""Kinds of faults: each affects a rig for a while, and is over when it returns.
 
-What is chosen is chosen by the given `Random`, so that a seed brings it again.
+All choices are made by the given `Random`, so that a seed repeats them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Fault: TypeAlias = Callable[[Rig, Random], Awaitable[None]]
 
 
 @asynccontextmanager
-async def _meddling(rig: Rig) -> AsyncIterator[Any]:
-    """An admin, for what can't be done where a group is not made anew yet."""
+async def _admin_of_groups(rig: Rig) -> AsyncIterator[Any]:
+    """Provide an admin for commands that fail while a group is not recreated yet."""
     async with rig.lock, _admin(rig) as client:
         with suppress(ResponseError):
             yield client
@@ -40,11 +40,11 @@ async def _admin(rig: Rig) -> AsyncIterator[Any]:
         await client.aclose()
 
 
-# The server's process
+# The server process
 
 
 async def kill_server(rig: Rig, chance: Random) -> None:
-    """SIGKILL it, and start it again with its append-only file."""
+    """SIGKILL the server, and restart it with its append-only file."""
     async with rig.lock:
         rig.server.kill()
         await asyncio.sleep(chance.uniform(0, 1.5))
@@ -52,7 +52,7 @@ async def kill_server(rig: Rig, chance: Random) -> None:
 
 
 async def freeze_server(rig: Rig, chance: Random) -> None:
-    """Stand still, at times for longer than timeouts and leases."""
+    """SIGSTOP the server, sometimes for longer than timeouts and leases."""
     async with rig.lock:
         rig.server.send_signal(signal.SIGSTOP)
         await asyncio.sleep(chance.choice([0.3, 1.0, 3.5]))
@@ -60,7 +60,7 @@ async def freeze_server(rig: Rig, chance: Random) -> None:
 
 
 async def pause_clients(rig: Rig, chance: Random) -> None:
-    """CLIENT PAUSE."""
+    """Pause clients by CLIENT PAUSE."""
     async with rig.lock, _admin(rig) as client:
         ms = int(1000 * chance.uniform(0.2, 2.5))
         kind = chance.choice(["ALL", "WRITE"])
@@ -69,13 +69,13 @@ async def pause_clients(rig: Rig, chance: Random) -> None:
 
 
 async def busy_script(rig: Rig, chance: Random) -> None:
-    """A script that does not end, until it is killed."""
+    """Run an endless script, and kill it."""
     async with rig.lock, stuck(rig.server):
         await asyncio.sleep(chance.uniform(0.3, 1.5))
 
 
 async def no_memory(rig: Rig, chance: Random) -> None:
-    """Refuse what needs memory."""
+    """Let the server refuse commands that need memory."""
     async with rig.lock, _admin(rig) as client:
         await client.config_set("maxmemory", 1)
         await asyncio.sleep(chance.uniform(0.2, 2))
@@ -83,7 +83,7 @@ async def no_memory(rig: Rig, chance: Random) -> None:
 
 
 async def no_disk(rig: Rig, chance: Random) -> None:
-    """Refuse writes because a snapshot failed: MISCONF."""
+    """Let the server refuse writes because a snapshot failed: MISCONF."""
     place = rig.server.folder / "dump.rdb"
     async with rig.lock, _admin(rig) as client:
         if place.is_file():
@@ -97,7 +97,7 @@ async def no_disk(rig: Rig, chance: Random) -> None:
 
 
 async def demote(rig: Rig, chance: Random) -> None:
-    """Become a replica of nobody, and a master again."""
+    """Make the server a replica of a missing master, and a master again."""
     async with rig.lock, _admin(rig) as client:
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")
         await asyncio.sleep(chance.uniform(0.2, 2))
@@ -108,7 +108,7 @@ async def demote(rig: Rig, chance: Random) -> None:
 
 
 async def kill_clients(rig: Rig, chance: Random) -> None:
-    """CLIENT KILL, several times."""
+    """Kill all connections by CLIENT KILL, several times."""
     async with rig.lock, _admin(rig) as client:
         for _ in range(chance.randint(1, 8)):
             await client.execute_command("CLIENT", "KILL", "TYPE", "normal")
@@ -116,120 +116,122 @@ async def kill_clients(rig: Rig, chance: Random) -> None:
 
 
 async def cut(rig: Rig, chance: Random) -> None:
-    """Cut all connections of one side, and refuse new ones for a while."""
-    async with rig.wires:
-        by = chance.choice([rig.workers_by, rig.senders_by])
-        await by.stop()
+    """Cut all connections of workers or senders, and refuse new ones for a while."""
+    async with rig.proxy_lock:
+        proxy = chance.choice([rig.worker_proxy, rig.sender_proxy])
+        await proxy.stop()
         await asyncio.sleep(chance.choice([0.0, 0.3, 1.5]))
-        await by.start()
+        await proxy.start()
 
 
 async def lose_reply(rig: Rig, chance: Random) -> None:
-    """Cut a connection when a certain command has been done."""
-    async with rig.wires:
+    """Cut a connection when a certain command was executed."""
+    async with rig.proxy_lock:
         word = chance.choice(
             [b"XADD", b"XACK", b"XREADGROUP", b"XCLAIM", b"XAUTOCLAIM", b"EVAL", b""]
         )
-        by = rig.senders_by if word == b"XADD" else rig.workers_by
-        by.cut_on, by.cut_next_reply = word, True
+        proxy = rig.sender_proxy if word == b"XADD" else rig.worker_proxy
+        proxy.cut_on, proxy.cut_next_reply = word, True
         await asyncio.sleep(1)
-        by.cut_next_reply = False
+        proxy.cut_next_reply = False
 
 
 async def black_hole(rig: Rig, chance: Random) -> None:
-    """Have bytes vanish, one way, without a word."""
-    async with rig.wires:
-        by = chance.choice([rig.workers_by, rig.senders_by])
-        way = chance.choice(["mute", "deaf"])
-        setattr(by, way, True)
+    """Drop all bytes in one direction, without an error."""
+    async with rig.proxy_lock:
+        proxy = chance.choice([rig.worker_proxy, rig.sender_proxy])
+        direction = chance.choice(["drop_replies", "drop_requests"])
+        setattr(proxy, direction, True)
         await asyncio.sleep(chance.uniform(0.3, 3.5))
-        by.cut()
-        setattr(by, way, False)
+        proxy.cut()
+        setattr(proxy, direction, False)
 
 
 async def slow_down(rig: Rig, chance: Random) -> None:
-    """Let bytes through late and in small portions."""
-    async with rig.wires:
-        by = chance.choice([rig.workers_by, rig.senders_by])
-        by.delay, by.portion = chance.choice([(0.1, 65536), (0.0, 16), (0.005, 500)])
+    """Delay bytes, or forward them in small portions."""
+    async with rig.proxy_lock:
+        proxy = chance.choice([rig.worker_proxy, rig.sender_proxy])
+        proxy.delay, proxy.portion = chance.choice(
+            [(0.1, 65536), (0.0, 16), (0.005, 500)]
+        )
         await asyncio.sleep(chance.uniform(0.5, 2))
-        by.delay, by.portion = 0.0, 65536
+        proxy.delay, proxy.portion = 0.0, 65536
 
 
-async def spoil(rig: Rig, chance: Random) -> None:
-    """Spoil some replies."""
-    async with rig.wires:
-        by = chance.choice([rig.workers_by, rig.senders_by])
-        by.chance = Random(chance.random())
+async def corrupt_replies(rig: Rig, chance: Random) -> None:
+    """Corrupt some replies."""
+    async with rig.proxy_lock:
+        proxy = chance.choice([rig.worker_proxy, rig.sender_proxy])
+        proxy.chance = Random(chance.random())
         for _ in range(chance.randrange(1, 10)):
-            by.corrupt_next_reply = True
+            proxy.corrupt_next_reply = True
             await asyncio.sleep(0.1)
-        by.corrupt_next_reply = False
+        proxy.corrupt_next_reply = False
 
 
 # Streams and groups
 
 
 async def destroy_group(rig: Rig, chance: Random) -> None:
-    """XGROUP DESTROY."""
+    """Delete a group by XGROUP DESTROY."""
     key, group = chance.choice(rig.observer.keys), chance.choice(rig.groups)
-    async with _meddling(rig) as client:
+    async with _admin_of_groups(rig) as client:
         since = time.monotonic()
         await client.xgroup_destroy(key, group)
         rig.excuse(since, "again")
 
 
-async def set_group_back(rig: Rig, chance: Random) -> None:
-    """XGROUP SETID 0."""
+async def rewind_group(rig: Rig, chance: Random) -> None:
+    """Rewind a group by XGROUP SETID 0."""
     key, group = chance.choice(rig.observer.keys), chance.choice(rig.groups)
-    async with _meddling(rig) as client:
+    async with _admin_of_groups(rig) as client:
         since = time.monotonic()
         await client.xgroup_setid(key, group, "0")
         rig.excuse(since, "again")
 
 
 async def wrong_type(rig: Rig, chance: Random) -> None:
-    """Have something else where a stream should be."""
+    """Replace a stream by a string for a while."""
     key = chance.choice(rig.observer.keys)
     async with rig.lock, _admin(rig) as client:
         since = time.monotonic()
         if not await client.exists(key):
             return  # flushed, and nothing sent since
-        there = client.pipeline(transaction=True)
-        await there.rename(key, "elsewhere").set(key, "x").execute()
+        replacing = client.pipeline(transaction=True)
+        await replacing.rename(key, "elsewhere").set(key, "x").execute()
         await asyncio.sleep(chance.uniform(0.2, 2))
-        back = client.pipeline(transaction=True)
-        await back.delete(key).rename("elsewhere", key).execute()
-        # What was acknowledged meanwhile was acknowledged nowhere.
+        restoring = client.pipeline(transaction=True)
+        await restoring.delete(key).rename("elsewhere", key).execute()
+        # Acknowledgements of that time were not recorded anywhere.
         rig.excuse(since, "again")
 
 
-# What loses messages: by it, and only as far as it must
+# Faults that lose messages; they write down which ones they excuse
 
 
 async def flush_all(rig: Rig, chance: Random) -> None:
-    """FLUSHALL."""
+    """Delete everything by FLUSHALL."""
     async with rig.lock, _admin(rig) as client:
         since = time.monotonic()
         await client.flushall()
-        # Also dead letters; and what was there looks as if it were acknowledged.
+        # Dead letters too; and the entries look as if they had been acknowledged.
         rig.excuse(since, "loss", "ack", "again")
 
 
 async def trim(rig: Rig, chance: Random) -> None:
-    """XTRIM to nothing."""
+    """Trim a stream to nothing by XTRIM."""
     key = chance.choice(rig.observer.keys)
-    async with _meddling(rig) as client:
+    async with _admin_of_groups(rig) as client:
         since = time.monotonic()
         await client.xtrim(key, maxlen=0, approximate=False)
         rig.excuse(since, "loss", "ack")
 
 
 async def delete_some(rig: Rig, chance: Random) -> None:
-    """XDEL of what may just be read or handled."""
+    """Delete entries by XDEL that may just be read or handled."""
     number = chance.randrange(len(rig.observer.keys))
     key = rig.observer.keys[number]
-    async with _meddling(rig) as client:
+    async with _admin_of_groups(rig) as client:
         newest = [id_ for id_, _ in await client.xrevrange(key, count=40)]
         ids = chance.sample(newest, len(newest) // 2)
         since = time.monotonic()
@@ -239,10 +241,10 @@ async def delete_some(rig: Rig, chance: Random) -> None:
 
 
 async def ack_for_others(rig: Rig, chance: Random) -> None:
-    """XACK by a stranger of what is pending."""
+    """Acknowledge pending entries by XACK from another client."""
     number = chance.randrange(len(rig.observer.keys))
     key, group = rig.observer.keys[number], chance.choice(rig.groups)
-    async with _meddling(rig) as client:
+    async with _admin_of_groups(rig) as client:
         lines = await client.xpending_range(key, group, "-", "+", 1000)
         ids = [line["message_id"] for line in lines]
         since = time.monotonic()
@@ -252,17 +254,17 @@ async def ack_for_others(rig: Rig, chance: Random) -> None:
 
 
 async def delete_consumer(rig: Rig, chance: Random) -> None:
-    """XGROUP DELCONSUMER of one that lives."""
+    """Delete a running consumer by XGROUP DELCONSUMER."""
     number = chance.randrange(len(rig.observer.keys))
     key, group = rig.observer.keys[number], chance.choice(rig.groups)
-    async with _meddling(rig) as client:
+    async with _admin_of_groups(rig) as client:
         names = [each["name"] for each in await client.xinfo_consumers(key, group)]
         for name in names[:1]:
-            both = client.pipeline(transaction=True)
-            both.xpending_range(key, group, "-", "+", 1000)
-            both.xgroup_delconsumer(key, group, name)
+            pipeline = client.pipeline(transaction=True)
+            pipeline.xpending_range(key, group, "-", "+", 1000)
+            pipeline.xgroup_delconsumer(key, group, name)
             since = time.monotonic()
-            lines, _ = await both.execute()
+            lines, _ = await pipeline.execute()
             _excuse(rig, since, number, [line["message_id"] for line in lines])
 
 
@@ -273,11 +275,11 @@ def _excuse(rig: Rig, since: float, number: int, ids: list[bytes]) -> None:
 
 
 async def move_away(rig: Rig, chance: Random) -> None:
-    """RENAME a stream away and back, over what has come meanwhile."""
+    """RENAME a stream away and back, which replaces entries added meanwhile."""
     key = chance.choice(rig.observer.keys)
     async with rig.lock, _admin(rig) as client:
         since = time.monotonic()
-        with suppress(ResponseError):  # it may be gone, before or meanwhile
+        with suppress(ResponseError):  # it may not exist, before or meanwhile
             await client.rename(key, "elsewhere")
             await asyncio.sleep(chance.uniform(0.2, 2))
             await client.rename("elsewhere", key)
@@ -288,49 +290,49 @@ async def move_away(rig: Rig, chance: Random) -> None:
 
 
 async def kill_worker(rig: Rig, chance: Random) -> None:
-    """SIGKILL a worker, and start it again."""
+    """SIGKILL a worker, and restart it."""
     await _replace(rig, chance, signal.SIGKILL)
 
 
 async def end_worker(rig: Rig, chance: Random) -> None:
-    """SIGTERM a worker, and start it again."""
+    """SIGTERM a worker, and restart it."""
     await _replace(rig, chance, signal.SIGTERM)
 
 
 async def _replace(rig: Rig, chance: Random, how: signal.Signals) -> None:
-    post = chance.choice([post for post in rig.workers if post.replaceable])
+    process = chance.choice([each for each in rig.workers if each.replaceable])
     wait, renamed = chance.choice([0.0, 0.5, 3.0]), chance.random() < 0.5
-    async with post.lock:
-        code = await post.end(how)
-        assert how is signal.SIGKILL or code == 0, f"{post.name} ended with {code}"
+    async with process.lock:
+        code = await process.end(how)
+        assert how is signal.SIGKILL or code == 0, f"{process.name} ended with {code}"
         await asyncio.sleep(wait)
-        await post.man(renamed=renamed)
+        await process.start(renamed=renamed)
 
 
 async def stop_worker(rig: Rig, chance: Random) -> None:
-    """SIGSTOP a worker, at times for longer than its lease, and let it go on."""
-    await _halt(chance.choice(rig.workers), chance)
+    """SIGSTOP a worker, sometimes for longer than its lease, and continue it."""
+    await _pause(chance.choice(rig.workers), chance)
 
 
 async def stop_sender(rig: Rig, chance: Random) -> None:
-    """SIGSTOP a sender and let it go on."""
-    await _halt(chance.choice(rig.senders), chance)
+    """SIGSTOP a sender, and continue it."""
+    await _pause(chance.choice(rig.senders), chance)
 
 
-async def _halt(post: Any, chance: Random) -> None:
+async def _pause(process: Any, chance: Random) -> None:
     seconds = chance.choice([0.2, 1.0, 3.5])
-    async with post.lock:
-        post.send_signal(signal.SIGSTOP)
+    async with process.lock:
+        process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
-        post.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
 
 
 async def kill_sender(rig: Rig, chance: Random) -> None:
     """SIGKILL a sender, and start another one."""
-    post = chance.choice(rig.senders)
-    async with post.lock:
-        await post.end(signal.SIGKILL)
-        await post.man()
+    process = chance.choice(rig.senders)
+    async with process.lock:
+        await process.end(signal.SIGKILL)
+        await process.start()
 
 
 _FAMILIES: Final[dict[str, tuple[Fault, ...]]] = {
@@ -343,8 +345,15 @@ _FAMILIES: Final[dict[str, tuple[Fault, ...]]] = {
         no_disk,
         demote,
     ),
-    "connections": (kill_clients, cut, lose_reply, black_hole, slow_down, spoil),
-    "groups": (destroy_group, set_group_back, wrong_type),
+    "connections": (
+        kill_clients,
+        cut,
+        lose_reply,
+        black_hole,
+        slow_down,
+        corrupt_replies,
+    ),
+    "groups": (destroy_group, rewind_group, wrong_type),
     "processes": (kill_worker, end_worker, stop_worker, stop_sender, kill_sender),
     "losses": (
         flush_all,
@@ -359,9 +368,9 @@ _FAMILIES: Final[dict[str, tuple[Fault, ...]]] = {
 FAMILIES: Final = {
     family: [fault.__name__ for fault in faults] for family, faults in _FAMILIES.items()
 }
-"""The names of faults that are of a kind; no message may be lost but by the last."""
+"""The names of the faults of each family; only the last one may lose messages."""
 
 KINDS: Final = {
     fault.__name__: fault for faults in _FAMILIES.values() for fault in faults
 }
-"""All by their names."""
+"""All faults by their names."""

@@ -1,4 +1,4 @@
-"""A mix of faults at random, the same for the same seed."""
+"""A random mix of faults, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Final
 
 from faults.checker import Group
 from faults.kinds import FAMILIES, KINDS
-from faults.rig import Crew, Outcome, Rig, rig
+from faults.rig import Outcome, Rig, WorkerGroup, rig
 from support.server import Server
 
-__all__ = ["Planned", "carry_out", "crews", "plan", "run"]
+__all__ = ["Planned", "inject", "plan", "run", "worker_groups"]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fault that is to be done.
+    """A fault that is to be injected.
 
     Attributes:
-        at: When, in seconds from the beginning.
-        kind: Which.
-        seed: Decides its particulars.
+        at: The time in seconds from the beginning.
+        kind: The kind of fault.
+        seed: The seed of its details.
     """
 
     at: float
@@ -33,7 +33,7 @@ class Planned:
 
 
 def plan(seed: int, seconds: float, kinds: Sequence[str]) -> list[Planned]:
-    """Choose faults: mostly one after the other, at times several at once."""
+    """Choose faults: mostly one after the other, sometimes several at once."""
     chance = Random(seed)
     planned: list[Planned] = []
     at = 1.0
@@ -43,20 +43,20 @@ def plan(seed: int, seconds: float, kinds: Sequence[str]) -> list[Planned]:
     return planned
 
 
-async def carry_out(made: Rig, planned: Sequence[Planned]) -> None:
-    """Do faults when it is time to; all are over when this returns."""
+async def inject(running: Rig, planned: Sequence[Planned]) -> None:
+    """Inject faults at their times; all are over when this returns."""
     loop = asyncio.get_running_loop()
-    begun = loop.time()
-    async with asyncio.TaskGroup() as doing:
+    begin = loop.time()
+    async with asyncio.TaskGroup() as injecting:
         for each in planned:
-            await asyncio.sleep(max(0.0, begun + each.at - loop.time()))
-            doing.create_task(_do(made, each))
+            await asyncio.sleep(max(0.0, begin + each.at - loop.time()))
+            injecting.create_task(_inject_one(running, each))
 
 
-async def _do(made: Rig, each: Planned) -> None:
-    made.done(each.kind)
-    await KINDS[each.kind](made, Random(each.seed))
-    made.journal.note(f"healed {each.kind}")
+async def _inject_one(running: Rig, each: Planned) -> None:
+    running.count_fault(each.kind)
+    await KINDS[each.kind](running, Random(each.seed))
+    running.journal.note(f"healed {each.kind}")
 
 
 _VARIANTS: Final[list[dict[str, Any]]] = [
@@ -68,7 +68,7 @@ _VARIANTS: Final[list[dict[str, Any]]] = [
     {"claim": {"idle": 0.8, "interval": 0.2}},
 ]
 
-_WAYS: Final[list[dict[str, Any]]] = [
+_STYLES: Final[list[dict[str, Any]]] = [
     {"style": "run"},
     {"style": "next"},
     {"style": "take"},
@@ -77,30 +77,30 @@ _WAYS: Final[list[dict[str, Any]]] = [
 ]
 
 
-def crews(chance: Random) -> list[Crew]:
-    """One group of each kind, with options of all kinds."""
+def worker_groups(chance: Random) -> list[WorkerGroup]:
+    """Return one group of each kind, with random options."""
     resumable = {"mode": "resumable"}
-    way = dict(chance.choice(_WAYS))
-    policy = way.pop("policy", "processed")
+    style = dict(chance.choice(_STYLES))
+    policy = style.pop("policy", "processed")
     keyed = {"concurrency": 8, "ordering": "key"}
     return [
-        Crew(
+        WorkerGroup(
             Group("shared", "key within"),
             workers=3,
             options=chance.choice(_VARIANTS),
             run=keyed,
         ),
-        Crew(
+        WorkerGroup(
             Group("one", "shard"),
             options=resumable | chance.choice(_VARIANTS) | {"auto_commit": policy},
-            **way,
+            **style,
         ),
-        Crew(
+        WorkerGroup(
             Group("keyed", "key"),
             options=resumable | chance.choice(_VARIANTS),
             run=keyed,
         ),
-        Crew(
+        WorkerGroup(
             Group("realtime", "shard", acks=False),
             replaceable=False,
             options={"mode": "realtime", "start": "earliest"},
@@ -111,21 +111,22 @@ def crews(chance: Random) -> list[Crew]:
 async def run(
     folder: Path, seed: int, seconds: float, kinds: Sequence[str] = ()
 ) -> Outcome:
-    """Send and handle while faults are done, heal, drain, and check."""
-    made_server = Server(folder)
-    await made_server.start()
+    """Send and handle during faults, wait for their end, drain, and check."""
+    own = Server(folder)
+    await own.start()
     try:
-        groups = crews(Random(seed))
-        async with rig(made_server, folder, crews=groups, seed=seed) as made:
-            await made.man()
-            await made.send("a", 40)
-            await made.send(
+        groups = worker_groups(Random(seed))
+        async with rig(own, folder, worker_groups=groups, seed=seed) as running:
+            await running.start()
+            await running.send("a", 40)
+            await running.send(
                 "b", 40, burst=Random(seed).choice([1, 1, 300]), linger=0.02
             )
-            # What loses messages excuses much, so it is done in every third run only.
+            # Faults that lose messages excuse much, so they are only in every third
+            # run.
             lossy = () if seed % 3 == 0 else FAMILIES["losses"]
             chosen = kinds or [kind for kind in KINDS if kind not in lossy]
-            await carry_out(made, plan(seed, seconds, chosen))
-            return await made.finish()
+            await inject(running, plan(seed, seconds, chosen))
+            return await running.finish()
     finally:
-        made_server.kill()
+        own.kill()

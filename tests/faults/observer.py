@@ -1,4 +1,4 @@
-"""Looks at the server from outside: at what is acknowledged, and at what is left."""
+"""Observer of the server: it records acknowledged entries, and those that remain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from faults.history import Acked, Buried, Pending, Stored, digest
+from faults.history import Acked, DeadLettered, Pending, Stored, digest
 from faults.journal import Journal
 from faults.task import parse
 from penstock import EntryId
@@ -22,7 +22,7 @@ _EVERY = 0.2
 
 
 class _Shard:
-    """A shard as it was last seen: which entries a group was not seen to be done with.
+    """A shard as last seen, with the entries that each group has not acknowledged.
 
     Attributes:
         after: The last entry that was seen.
@@ -47,14 +47,14 @@ class _Shard:
 
 
 class Observer:
-    """Sees what the server shows.
+    """Inspects the server.
 
     Args:
-        server: The server, reached past all proxies.
-        stream: The stream.
-        shards: Its shards.
-        groups: Its groups.
-        journal: Where what it sees is written down.
+        server: The server, which is reached without a proxy.
+        stream: The name of the stream.
+        shards: The number of its shards.
+        groups: The names of its groups.
+        journal: The journal of the observer.
     """
 
     def __init__(
@@ -73,20 +73,20 @@ class Observer:
         self._shards = [_Shard() for _ in self.keys]
 
     async def watch(self) -> None:
-        """Look until cancelled."""
+        """Inspect the server until cancelled."""
         client = self._server.client()
         try:
             while True:
                 try:
-                    await self.look(client)
+                    await self.inspect(client)
                 except (RedisError, OSError):
                     await client.connection_pool.disconnect()
                 await asyncio.sleep(_EVERY)
         finally:
             await client.aclose()
 
-    async def look(self, client: Any) -> None:
-        """Write down what has been acknowledged since the last look."""
+    async def inspect(self, client: Any) -> None:
+        """Record the entries that were acknowledged since the last call."""
         for number, (key, shard) in enumerate(
             zip(self.keys, self._shards, strict=True)
         ):
@@ -105,10 +105,10 @@ class Observer:
                 if done:
                     open_ -= done
                     facts = {"group": group, "shard": number, "ids": sorted(done)}
-                    self._journal.tell(Acked, **facts)
+                    self._journal.add(Acked, **facts)
 
     async def waiting(self, client: Any) -> list[tuple[str, int, str]]:
-        """Give what groups have not done yet: group, shard and id."""
+        """Return group, shard and id of entries that are not acknowledged."""
         found = []
         for number, key in enumerate(self.keys):
             for group in self._groups:
@@ -120,10 +120,10 @@ class Observer:
         return found
 
     async def conclude(self, client: Any) -> None:
-        """Write down what there is in the end."""
+        """Record the entries and dead letters that there are at the end."""
         for number, key in enumerate(self.keys):
             for id_, fields in await client.xrange(key):
-                self._journal.tell(
+                self._journal.add(
                     Stored,
                     shard=number,
                     id=id_.decode(),
@@ -132,26 +132,26 @@ class Observer:
                     digest=digest(fields[b"msg"]),
                 )
         for group, number, id_ in await self.waiting(client):
-            self._journal.tell(Pending, group=group, shard=number, id=id_)
+            self._journal.add(Pending, group=group, shard=number, id=id_)
         async with Admin(self._server.url) as admin:
-            for letter in await admin.dead.list(self._stream, limit=None):
-                payload = letter.payload or b""
-                self._journal.tell(
-                    Buried,
-                    group=letter.group,
-                    shard=letter.shard,
-                    id=str(letter.entry_id),
+            for dead_letter in await admin.dead.list(self._stream, limit=None):
+                payload = dead_letter.payload or b""
+                self._journal.add(
+                    DeadLettered,
+                    group=dead_letter.group,
+                    shard=dead_letter.shard,
+                    id=str(dead_letter.entry_id),
                     message=parse(payload).message,
                     digest=digest(payload),
                 )
 
 
 async def _state(client: Any, key: str, group: str) -> tuple[str, set[str]] | None:
-    """Give a group's position and what is pending, as of one moment."""
-    asking = client.pipeline(transaction=True)
-    asking.xinfo_groups(key)
-    asking.xpending_range(key, group, "-", "+", 100_000)
-    infos, lines = await asking.execute(raise_on_error=False)
+    """Return a group's position and its pending ids, both of the same moment."""
+    pipeline = client.pipeline(transaction=True)
+    pipeline.xinfo_groups(key)
+    pipeline.xpending_range(key, group, "-", "+", 100_000)
+    infos, lines = await pipeline.execute(raise_on_error=False)
     if isinstance(infos, Exception) or isinstance(lines, Exception):
         return None
     for info in infos:

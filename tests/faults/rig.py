@@ -1,4 +1,4 @@
-"""A server, proxies, and processes that send and handle: what faults are done to."""
+"""Rig: a server, proxies, and processes that send and handle, to inject faults into."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from support.fleet import WorkerProcess
 from support.proxy import Proxy, proxy
 from support.server import Server
 
-__all__ = ["Crew", "Outcome", "Post", "Rig", "rig"]
+__all__ = ["Outcome", "ReplaceableProcess", "Rig", "WorkerGroup", "rig"]
 
 STREAM = "orders"
-# Peers that vanish without a word are given up after so many seconds.
+# The seconds after which a peer that does not answer is considered lost.
 _TIMEOUT = 2
-# Seconds in which a broken shard is read again, and one to spare.
+# The seconds after which a broken shard is read again, and one more.
 _HEALS = 4.0
 LEASE = 2.0
 
 
 @dataclass(frozen=True)
-class Crew:
-    """The processes of a group.
+class WorkerGroup:
+    """The worker processes of a group.
 
     Attributes:
-        group: What is promised to it; its name is the group's.
-        workers: How many processes; several share the group.
-        replaceable: Whether they may be ended, and others take their place.
-        options: Of their consumers.
+        group: The promises to the group, with its name.
+        workers: The number of processes; several share the group.
+        replaceable: Whether they may be ended and replaced by others.
+        options: The options of their consumers.
         style: How they get messages, see `faults.worker`.
-        run: What `run` is given, or another style.
+        run: The arguments of `run`, or those of another style.
     """
 
     group: Group
@@ -53,14 +53,14 @@ class Crew:
     run: dict[str, Any] = field(default_factory=dict)
 
 
-class Post:
-    """A place that is to be manned: a process, and the one that replaces it.
+class ReplaceableProcess:
+    """A worker or sender, whose process can be replaced by another one.
 
     Attributes:
-        name: What its processes are called, with a number.
+        name: The name of its processes, to which a number is appended.
         replaceable: Whether they may be ended.
-        life: The process there is.
-        lock: Held by who is about to end or stop it.
+        current: The current process.
+        lock: Held by a fault that is about to end or stop the process.
     """
 
     def __init__(
@@ -68,62 +68,64 @@ class Post:
         rig: Rig,
         name: str,
         program: str,
-        asked: dict[str, Any],
-        crew: Crew | None = None,
+        settings: dict[str, Any],
+        worker_group: WorkerGroup | None = None,
     ) -> None:
         self.name = name
-        self.replaceable = crew is None or crew.replaceable
-        # Whether its consumer may have a name of its own.
-        self._named = crew is not None and crew.workers > 1
+        self.replaceable = worker_group is None or worker_group.replaceable
+        # Whether its consumer is given a name.
+        self._has_name = worker_group is not None and worker_group.workers > 1
         self.lock = asyncio.Lock()
         self._rig = rig
         self._program = program
-        self._asked = asked
-        self._lives = 0
-        self.life: WorkerProcess | None = None
+        self._settings = settings
+        self._starts = 0
+        self.current: WorkerProcess | None = None
 
-    async def man(self, *, renamed: bool = False) -> None:
-        """Start a process; its consumer has the name of the one before, or another."""
-        who = f"{self.name}-{self._lives}"
-        self._lives += 1
+    async def start(self, *, renamed: bool = False) -> None:
+        """Start a process; its consumer keeps the name of the last one, or not."""
+        who = f"{self.name}-{self._starts}"
+        self._starts += 1
         folder = self._rig.folder
-        life = WorkerProcess(
+        current = WorkerProcess(
             who,
             folder / f"{who}.journal",
             ("-m", f"faults.{self._program}"),
             folder / f"{who}.stderr",
         )
-        asked = {**self._asked, "who": who}
-        if self._named:
+        settings = {**self._settings, "who": who}
+        if self._has_name:
             name = who if renamed else self.name
-            asked["options"] = {**asked["options"], "name": name}
-        # Known before it has begun, to be ended whatever happens.
-        self._rig.lives.append(life)
-        self.life = life
-        await life.start(asked, within=60)
-        assert life.alive or await life.has("ready"), f"{who} has ended: see its stderr"
+            settings["options"] = {**settings["options"], "name": name}
+        # Registered before it has started, so that it is ended in any case.
+        self._rig.processes.append(current)
+        self.current = current
+        await current.start(settings, within=60)
+        assert current.alive or await current.has("ready"), (
+            f"{who} has ended: see its stderr"
+        )
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process there is."""
-        assert self.life is not None
-        self.life.send_signal(number)
+        """Send a signal to the current process."""
+        assert self.current is not None
+        self.current.send_signal(number)
 
     async def end(self, number: signal.Signals) -> int:
-        """End the process there is; gives its exit code."""
-        assert self.life is not None
-        return await self.life.end(number)
+        """End the current process; return its exit code."""
+        assert self.current is not None
+        return await self.current.end(number)
 
 
 @dataclass
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
-        report: What the checker says.
-        drained: Seconds that it took to handle what was left when all was well.
-        codes: Exit codes of the processes that were ended in order, but 0.
-        noise: What processes wrote to standard error.
-        faults: How often each kind was done.
+        report: The report of the checker.
+        drained: The seconds that it took to handle all messages after the faults.
+        codes: The exit codes other than 0 of the processes that were ended in order.
+        noise: The output of processes on standard error.
+        faults: The number of faults of each kind.
     """
 
     report: Report
@@ -147,116 +149,127 @@ class Outcome:
 
 
 class Rig:
-    """All that a run has.
+    """The server, the proxies and the processes of a run.
 
     Args:
         server: The server.
-        folder: For journals.
-        workers_by: The proxy that consumers go through.
-        senders_by: The proxy that producers go through.
-        crews: The groups.
-        shards: Over how many keys the stream is spread.
-        seed: Decides what is sent.
+        folder: The folder for journals.
+        worker_proxy: The proxy of the consumers.
+        sender_proxy: The proxy of the producers.
+        worker_groups: The groups.
+        shards: The number of shards of the stream.
+        seed: The seed of the messages.
 
     Attributes:
-        lives: All processes so far.
-        faults: How often each kind of fault was done.
+        processes: All processes so far.
+        faults: The number of faults of each kind.
     """
 
     def __init__(
         self,
         server: Server,
         folder: Path,
-        workers_by: Proxy,
-        senders_by: Proxy,
+        worker_proxy: Proxy,
+        sender_proxy: Proxy,
         *,
-        crews: list[Crew],
+        worker_groups: list[WorkerGroup],
         shards: int,
         seed: int,
     ) -> None:
         self.server = server
         self.folder = folder
-        self.workers_by = workers_by
-        self.senders_by = senders_by
-        self.lives: list[WorkerProcess] = []
+        self.worker_proxy = worker_proxy
+        self.sender_proxy = sender_proxy
+        self.processes: list[WorkerProcess] = []
         self.faults: dict[str, int] = {}
         self.journal = Journal(folder / "rig.journal", "rig")
-        # Held by who is about to end, stop or change the server.
+        # Held by a fault that is about to end, stop or change the server.
         self.lock = asyncio.Lock()
-        # The same, of the proxies.
-        self.wires = asyncio.Lock()
-        self._crews = crews
+        # The same for the proxies.
+        self.proxy_lock = asyncio.Lock()
+        self._worker_groups = worker_groups
         self._shards = shards
         self._seed = seed
-        groups = [crew.group.name for crew in crews if crew.group.acks]
+        groups = [each.group.name for each in worker_groups if each.group.acks]
         self.observer = Observer(server, STREAM, shards, groups, self.journal)
         self.workers = [
-            post for crew in crews for post in self._posts(crew, workers_by)
+            process
+            for each in worker_groups
+            for process in self._processes(each, worker_proxy)
         ]
-        self.senders: list[Post] = []
+        self.senders: list[ReplaceableProcess] = []
         self._watching: asyncio.Task[None] | None = None
 
     @property
     def groups(self) -> list[str]:
         """The names of the groups that acknowledge."""
-        return [crew.group.name for crew in self._crews if crew.group.acks]
+        return [each.group.name for each in self._worker_groups if each.group.acks]
 
-    def _posts(self, crew: Crew, by: Proxy) -> list[Post]:
-        name = crew.group.name
-        options: dict[str, Any] = {"url": f"{by.url}?socket_timeout={_TIMEOUT}"}
-        if crew.group.acks:
+    def _processes(
+        self, worker_group: WorkerGroup, via: Proxy
+    ) -> list[ReplaceableProcess]:
+        name = worker_group.group.name
+        options: dict[str, Any] = {"url": f"{via.url}?socket_timeout={_TIMEOUT}"}
+        if worker_group.group.acks:
             options |= {"group": name, "claim": {"idle": LEASE, "interval": 0.5}}
             options["retry"] = {"max_attempts": 3, "backoff": [0.05, 0.2]}
-        options |= crew.options
-        asked: dict[str, Any] = {"stream": STREAM, "called": name, "options": options}
-        asked |= {"style": crew.style, "run": crew.run}
-        names = [f"{name}{n}" for n in range(crew.workers)]
-        return [Post(self, name, "worker", asked, crew) for name in names]
+        options |= worker_group.options
+        settings: dict[str, Any] = {
+            "stream": STREAM,
+            "called": name,
+            "options": options,
+        }
+        settings |= {"style": worker_group.style, "run": worker_group.run}
+        names = [f"{name}{n}" for n in range(worker_group.workers)]
+        return [
+            ReplaceableProcess(self, name, "worker", settings, worker_group)
+            for name in names
+        ]
 
-    async def man(self) -> None:
-        """Start all workers, and have the server looked at."""
+    async def start(self) -> None:
+        """Start all workers and the observer."""
         self._watching = asyncio.create_task(self.observer.watch())
         async with asyncio.TaskGroup() as starting:
-            for post in self.workers:
-                starting.create_task(post.man())
+            for process in self.workers:
+                starting.create_task(process.start())
 
     async def send(
         self, name: str, rate: float, *, burst: int = 1, **options: Any
-    ) -> Post:
-        """Start a sender of so many messages a second, so many of them at once."""
-        url = f"{self.senders_by.url}?socket_timeout={_TIMEOUT}"
-        asked: dict[str, Any] = {"stream": STREAM, "rate": rate, "burst": burst}
-        asked |= {"keys": 20, "seed": self._seed}
-        asked["options"] = {"url": url, "shards": self._shards, **options}
-        post = Post(self, name, "sender", asked)
-        self.senders.append(post)
-        await post.man()
-        return post
+    ) -> ReplaceableProcess:
+        """Start a sender of `rate` messages a second, `burst` of them at a time."""
+        url = f"{self.sender_proxy.url}?socket_timeout={_TIMEOUT}"
+        settings: dict[str, Any] = {"stream": STREAM, "rate": rate, "burst": burst}
+        settings |= {"keys": 20, "seed": self._seed}
+        settings["options"] = {"url": url, "shards": self._shards, **options}
+        process = ReplaceableProcess(self, name, "sender", settings)
+        self.senders.append(process)
+        await process.start()
+        return process
 
-    def done(self, fault: str) -> None:
+    def count_fault(self, fault: str) -> None:
         """Count a fault."""
         self.faults[fault] = self.faults.get(fault, 0) + 1
         self.journal.note(f"fault {fault}")
 
     def excuse(self, since: float, *what: str, ids: tuple[str, ...] = ()) -> None:
-        """Write down that what was done since then has consequences."""
-        self.journal.tell(Excuse, since=since, what=[*what], ids=[*ids])
+        """Record that a fault since a time has effects that are not an error."""
+        self.journal.add(Excuse, since=since, what=[*what], ids=[*ids])
 
     async def finish(self, within: float = 20.0) -> Outcome:
-        """End sending, have everything handled, end the workers, and check."""
+        """End sending, wait until everything is handled, end the workers, and check."""
         codes: dict[str, int] = {}
         await _end(self.senders, codes)
-        await self._watch_no_more()
+        await self._stop_watching()
         client = self.server.client()
         try:
             drained = await self._drain(client, within)
             self.journal.note("drained" if drained is not None else "not drained")
             await _end(self.workers, codes)
-            await self.observer.look(client)
+            await self.observer.inspect(client)
             await self.observer.conclude(client)
         finally:
             await client.aclose()
-        report = check(read(self.folder), [crew.group for crew in self._crews])
+        report = check(read(self.folder), [each.group for each in self._worker_groups])
         noise = {
             path.stem: text
             for path in self.folder.glob("*.stderr")
@@ -265,52 +278,52 @@ class Rig:
         return Outcome(report, drained, codes, noise, self.faults)
 
     async def _drain(self, client: Any, within: float) -> float | None:
-        """Wait until nothing waits; gives up when nothing moves for so long."""
-        begin = moved = time.monotonic()
-        fewest: float = inf
-        while moved > time.monotonic() - within:
+        """Wait until nothing waits; return None without progress `within` a time."""
+        begin = progress_at = time.monotonic()
+        least: float = inf
+        while progress_at > time.monotonic() - within:
             try:
                 waiting = len(await self.observer.waiting(client))
-                spent = time.monotonic() - begin
-                # What was on its way when the last fault ended may have been lost by
-                # it; so it is waited for only as long as a shard takes to heal.
+                elapsed = time.monotonic() - begin
+                # Messages in flight when the last fault ended may be lost by it. So
+                # they are waited for only as long as a shard takes to be read again.
                 if (
                     not waiting
                     and self._all_seen(Attempt)
-                    and (spent > _HEALS or self._all_seen(Receipt))
+                    and (elapsed > _HEALS or self._all_seen(Receipt))
                 ):
-                    return spent
-                if waiting < fewest:
-                    fewest, moved = waiting, time.monotonic()
+                    return elapsed
+                if waiting < least:
+                    least, progress_at = waiting, time.monotonic()
             except (RedisError, OSError):
-                pass  # a fault's last effects
-            await asyncio.sleep(0.1)  # a look takes a while by itself
+                pass  # the last effects of a fault
+            await asyncio.sleep(0.1)  # the commands take a while themselves
         return None
 
     def _all_seen(self, kind: type[Attempt | Receipt]) -> bool:
-        """Whether who acknowledges nothing has got everything that is confirmed.
+        """Return whether readers without a group have got all confirmed messages.
 
         Args:
-            kind: What has to be younger than the last fault with consequences.
+            kind: The records that have to be later than the last excused fault.
         """
-        readers = [crew.group for crew in self._crews if not crew.group.acks]
+        readers = [each.group for each in self._worker_groups if not each.group.acks]
         if not readers:
             return True
         history = read(self.folder)
         excused = max((e.at for e in history if isinstance(e, Excuse)), default=0.0)
         late = {e.message for e in history if isinstance(e, kind) and e.at > excused}
-        told = {each.message for each in history if isinstance(each, Receipt)}
+        confirmed = {each.message for each in history if isinstance(each, Receipt)}
         for group in readers:
             seen = {
                 each.message
                 for each in history
                 if isinstance(each, Start) and each.group == group.name
             }
-            if not late & told <= seen:
+            if not late & confirmed <= seen:
                 return False
         return True
 
-    async def _watch_no_more(self) -> None:
+    async def _stop_watching(self) -> None:
         watching, self._watching = self._watching, None
         while watching is not None and not watching.done():
             # redis-py swallows a cancellation that comes while it disconnects.
@@ -318,44 +331,49 @@ class Rig:
             await asyncio.wait([watching], timeout=1)
 
     async def stop(self) -> None:
-        """Kill what is left."""
-        await self._watch_no_more()
-        for life in self.lives:
-            if life.alive:
-                await life.end(signal.SIGKILL)
+        """Kill the remaining processes."""
+        await self._stop_watching()
+        for process in self.processes:
+            if process.alive:
+                await process.end(signal.SIGKILL)
         self.journal.close()
 
 
-async def _end(posts: list[Post], codes: dict[str, int]) -> None:
-    for post in posts:
-        post.send_signal(signal.SIGTERM)
-    for post in posts:
-        assert post.life is not None
+async def _end(processes: list[ReplaceableProcess], codes: dict[str, int]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        assert process.current is not None
         try:
             async with asyncio.timeout(40):
-                code = await post.life.end()
+                code = await process.current.end()
         except TimeoutError:
-            code = await post.life.end(signal.SIGKILL)
+            code = await process.current.end(signal.SIGKILL)
         if code:
-            codes[post.life.name] = code
+            codes[process.current.name] = code
 
 
 @asynccontextmanager
 async def rig(
-    server: Server, folder: Path, *, crews: list[Crew], shards: int = 3, seed: int = 0
+    server: Server,
+    folder: Path,
+    *,
+    worker_groups: list[WorkerGroup],
+    shards: int = 3,
+    seed: int = 0,
 ) -> AsyncIterator[Rig]:
-    """A rig on a server that runs; its processes are killed in the end."""
-    async with proxy(server.url) as workers_by, proxy(server.url) as senders_by:
-        made = Rig(
+    """Provide a rig on a running server; kill its processes in the end."""
+    async with proxy(server.url) as worker_proxy, proxy(server.url) as sender_proxy:
+        created = Rig(
             server,
             folder,
-            workers_by,
-            senders_by,
-            crews=crews,
+            worker_proxy,
+            sender_proxy,
+            worker_groups=worker_groups,
             shards=shards,
             seed=seed,
         )
         try:
-            yield made
+            yield created
         finally:
-            await made.stop()
+            await created.stop()

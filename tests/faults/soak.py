@@ -1,8 +1,8 @@
-"""Faults of all kinds, at random, for as long as is asked for.
+"""Faults of all kinds at random, for a given time.
 
-`python -m faults.soak --seconds 1800 --seed 7` runs rounds of half a minute, each on a
-server of its own with a seed of its own, which is printed: `--rounds 1` with that seed
-brings the same faults again. What is found wrong leaves its journals behind.
+`python -m faults.soak --seconds 1800 --seed 7` runs rounds of half a minute, each on
+its own server with its own seed, which is printed: `--rounds 1` with that seed repeats
+the faults. A round that finds an error leaves its journals behind.
 """
 
 from __future__ import annotations
@@ -23,37 +23,39 @@ _ROUND = 30.0
 
 
 def main() -> int:
-    """Run rounds; gives 1 if a promise was broken in one."""
-    asked = _arguments()
-    until = time.monotonic() + asked.seconds
-    bad: list[int] = []
+    """Run rounds; return 1 if a promise was broken in one of them."""
+    arguments = _arguments()
+    until = time.monotonic() + arguments.seconds
+    failed: list[int] = []
     number = 0
-    while time.monotonic() < until and number != asked.rounds:
-        seed = asked.seed + number
+    while time.monotonic() < until and number != arguments.rounds:
+        seed = arguments.seed + number
         number += 1
-        if not _round(seed, asked):
-            bad.append(seed)
-    print(f"{number} rounds, {len(bad)} bad: seeds {bad}")
-    return bool(bad)
+        if not _round(seed, arguments):
+            failed.append(seed)
+    print(f"{number} rounds, {len(failed)} bad: seeds {failed}")
+    return bool(failed)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--rounds", type=int, default=-1, help="that many at most")
+    parser.add_argument(
+        "--rounds", type=int, default=-1, help="the maximum number of rounds"
+    )
     parser.add_argument("--kinds", nargs="*", choices=sorted(KINDS), default=[])
-    parser.add_argument("--folder", type=Path, help="where journals are left")
+    parser.add_argument("--folder", type=Path, help="the folder for journals")
     return parser.parse_args()
 
 
-def _round(seed: int, asked: argparse.Namespace) -> bool:
+def _round(seed: int, arguments: argparse.Namespace) -> bool:
     print(f"== seed {seed}", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-", dir=asked.folder))
+    folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-", dir=arguments.folder))
     try:
-        outcome = asyncio.run(mix.run(folder, seed, _ROUND, asked.kinds))
-    except Exception:  # noqa: BLE001 - the next round goes on
-        # What the harness did not expect is a finding too.
+        outcome = asyncio.run(mix.run(folder, seed, _ROUND, arguments.kinds))
+    except Exception:  # noqa: BLE001 - the next round has to run
+        # An error that the harness did not expect is a finding too.
         traceback.print_exc()
         faultless = False
     else:

@@ -1,4 +1,4 @@
-"""What a message of a run is: its name, what its handler has to do, and filling."""
+"""Payloads of a run: a name, a task for the handler, and filling."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from random import Random
 
 __all__ = ["Task", "make", "parse"]
 
-# What makes trouble where lines, lengths or types are taken from the wire.
+# Bytes that look like lines, lengths or types of the protocol.
 _FILLING = b"\r\n$-1\r\n*2\r\n\x00\xff\x1b[0m"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a payload says.
+    """The content of a payload.
 
     Attributes:
-        message: The message's name.
-        what: "ok"; "sleep", for as long as `argument`; or "fail", for as many attempts.
-        argument: See there; 0 for "fail": all attempts.
+        message: The name of the message.
+        what: "ok"; "sleep" for `argument` seconds; or "fail" on `argument` attempts.
+        argument: See `what`; 0 with "fail" means all attempts.
     """
 
     message: str
@@ -27,7 +27,7 @@ class Task:
 
 
 def make(message: str, chance: Random) -> bytes:
-    """Make up a payload: most are quick, some take time, few fail, for good or not."""
+    """Return a payload: most are quick, some take time, few fail, once or always."""
     what = chance.choices(
         ["ok", "sleep 0.01", "sleep 0.3", "fail 1", "fail 0"], [76, 20, 1, 2, 1]
     )[0]
@@ -36,7 +36,7 @@ def make(message: str, chance: Random) -> bytes:
 
 
 def parse(payload: bytes) -> Task:
-    """Read a payload; one that is none has no name."""
+    """Return the task of a payload; an invalid payload has no known name."""
     head = payload.partition(b"\n")[0].decode("utf-8", "replace").split(" ")
     message, what, *more = [*head, "ok"][: max(2, len(head))]
     return Task(message, what, float(more[0]) if more else 0.0)

@@ -1,4 +1,4 @@
-"""Clocks that jump: the server's, by libfaketime, and this process's."""
+"""Clocks that jump: that of the server, by libfaketime, and that of this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLAIM = Claim(idle=1, interval=0.2)
 
 
 class Seen(Counter[int]):
-    """A handler that counts."""
+    """A handler that counts messages."""
 
     async def __call__(self, message: Message[bytes]) -> None:
         await asyncio.sleep(0.005)
@@ -34,10 +34,10 @@ class Seen(Counter[int]):
 
 
 class Clock:
-    """A server's clock.
+    """The clock of a server.
 
     Args:
-        folder: Where it is kept.
+        folder: The folder of its file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,12 +45,12 @@ class Clock:
         self.shift("+0")
 
     def shift(self, by: str) -> None:
-        """Set it to the real time and that much."""
+        """Set it to the real time plus a shift."""
         self._file.write_text(by)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a server has to be started with."""
+        """The environment variables of a server with this clock."""
         return {
             "LD_PRELOAD": str(FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
@@ -60,8 +60,8 @@ class Clock:
 
 
 @pytest.fixture(autouse=True)
-def _the_wheel_s_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Debian's hangs at its start: jemalloc and libfaketime wait for each other."""
+def _server_of_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's hangs on starting: jemalloc and libfaketime wait for each other."""
     monkeypatch.delenv("PENSTOCK_EMBEDDED_SERVER", raising=False)
 
 
@@ -82,10 +82,10 @@ async def none_pending(redis: Any, stream: str) -> bool:
     return await pending(redis, stream, "g") == 0
 
 
-async def test_when_the_server_s_clock_jumps_nothing_is_lost_and_little_comes_again(
+async def test_when_the_server_s_clock_jumps_nothing_is_lost_and_few_messages_repeat(
     tmp_path: Path, stream: str
 ) -> None:
-    """An hour ahead, then an hour back: by the server, all leases end at once."""
+    """An hour ahead, then an hour back; for the server, all leases end at once."""
     seen = Seen()
     async with server_with_a_clock(tmp_path) as (server, clock):
         url = server.url
@@ -108,11 +108,12 @@ async def test_when_the_server_s_clock_jumps_nothing_is_lost_and_little_comes_ag
                 await eventually(lambda: none_pending(redis, stream))
         ids = [receipt.id for receipt in receipts]
         assert ids == sorted(set(ids))
-        # What was in hand at a jump may come again. They keep up, so that is little.
+        # Messages that are held at a jump may be redelivered. The handlers keep up, so
+        # these are few.
         assert sum(seen.values()) - len(seen) <= 40, seen
 
 
-async def test_a_dead_consumer_s_messages_are_taken_over_after_a_jump_ahead(
+async def test_the_messages_of_a_dead_consumer_are_claimed_after_a_jump_ahead(
     tmp_path: Path, stream: str
 ) -> None:
     seen = Seen()
@@ -126,14 +127,14 @@ async def test_a_dead_consumer_s_messages_are_taken_over_after_a_jump_ahead(
             await eventually(lambda: seen.have(5))
 
 
-async def test_this_process_s_wall_clock_decides_about_no_lease(
+async def test_the_wall_clock_of_this_process_does_not_affect_leases(
     url: str,
     stream: str,
     redis: Any,
     events: Events,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Leases, waits and backoffs go by the clock that never jumps."""
+    """Leases, waits and backoffs are measured by the clock that never jumps."""
     real, shift = time.time, 0.0
     monkeypatch.setattr(_clock, "wall", lambda: real() + shift)
     monkeypatch.setattr(time, "time", lambda: real() + shift)

@@ -1,4 +1,4 @@
-"""Connections: killed, cut, slow, spoilt, silent; nothing is lost by it."""
+"""Connections that are killed, cut, slow, corrupted or silent: nothing is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.waiting import eventually, numbers, pending, read, send
 
 
 class Seen(Counter[int]):
-    """A handler that counts."""
+    """A handler that counts messages."""
 
     async def __call__(self, message: Message[bytes]) -> None:
         self[int(message.payload)] += 1
@@ -29,20 +29,20 @@ class Seen(Counter[int]):
         return set(wanted) <= set(self)
 
 
-async def test_when_the_blocked_reader_alone_is_killed_the_next_message_comes(
+async def test_when_only_the_blocked_reader_is_killed_the_next_message_is_delivered(
     url: str, stream: str, redis: Any
 ) -> None:
     async with Consumer(stream, url=url, group="g") as consumer:
         for number in range(3):
-            await eventually(lambda: kill_the_blocked(redis))
+            await eventually(lambda: kill_blocked_connections(redis))
             sent = time.monotonic()
             await send(url, stream, number)
             assert numbers(await read(consumer, 1)) == [number]
             assert time.monotonic() - sent < 1
 
 
-async def kill_the_blocked(redis: Any) -> bool:
-    """Kill the connections on which a read is blocked; whether there were any."""
+async def kill_blocked_connections(redis: Any) -> bool:
+    """Kill the connections with a blocked read; return whether there were any."""
     killed = 0
     for client in await redis.client_list():
         if client["cmd"] == "xreadgroup" and "b" in client["flags"]:
@@ -51,10 +51,10 @@ async def kill_the_blocked(redis: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["ALL", "WRITE"])
-async def test_what_is_done_while_the_server_pauses_is_not_done_again(
+async def test_messages_handled_while_the_server_pauses_are_not_handled_again(
     tmp_path: Path, stream: str, events: Events, kind: str
 ) -> None:
-    """CLIENT PAUSE, longer than the lease: finished work stays finished."""
+    """CLIENT PAUSE for longer than the lease: finished messages stay finished."""
     seen = Seen()
     claim = Claim(idle=0.5, interval=0.1)
     async with server(tmp_path) as own, own.client() as redis:
@@ -88,23 +88,23 @@ async def test_sends_whose_replies_are_lost_are_unknown_and_stored_once_at_most(
     assert stored == dict.fromkeys(range(60), 1)
 
 
-async def test_far_away_and_in_small_pieces_all_goes_on_in_large_batches(
+async def test_with_slow_connections_and_small_pieces_batches_are_large(
     url: str, stream: str, redis: Any
 ) -> None:
-    """At 0.1 s a way: one message a round trip would be five a second."""
+    """At 0.1 s one way, one message per round trip would be five a second."""
     seen = Seen()
     async with proxy(url) as between:
         consumer = Consumer(stream, url=between.url, group="g")
         async with running(consumer, seen, concurrency=4) as consumer:
             async with Producer(between.url) as producer:
                 between.delay = 0.1
-                begun = time.monotonic()
+                begin = time.monotonic()
                 outcomes = await producer.send_many(
                     stream, (b"%d" % number for number in range(2000))
                 )
                 assert all(isinstance(each, Receipt) for each in outcomes)
             await eventually(lambda: seen.have(*range(2000)), within=20)
-            assert 2000 / (time.monotonic() - begun) > 100
+            assert 2000 / (time.monotonic() - begin) > 100
             between.delay, between.portion = 0.0, 16
             await send(between.url, stream, *range(2000, 2100))
             await eventually(lambda: seen.have(*range(2100)))
@@ -116,36 +116,42 @@ async def test_far_away_and_in_small_pieces_all_goes_on_in_large_batches(
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_a_spoilt_reply_costs_the_connection_and_nothing_else(
+async def test_a_corrupted_reply_ends_the_connection_and_does_no_other_harm(
     url: str, stream: str, redis: Any, events: Events, *, protocol: int, seed: int
 ) -> None:
     seen = Seen()
     query = f"?protocol={protocol}&socket_timeout=0.5"
-    async with proxy(url) as ours, proxy(url) as theirs:
-        ours.chance, theirs.chance = Random(seed), Random(seed + 100)
-        consumer = Consumer(stream, url=ours.url + query, group="g", on_event=events)
+    async with proxy(url) as consumer_proxy, proxy(url) as producer_proxy:
+        consumer_proxy.chance, producer_proxy.chance = Random(seed), Random(seed + 100)
+        consumer = Consumer(
+            stream, url=consumer_proxy.url + query, group="g", on_event=events
+        )
         async with (
             running(consumer, seen, concurrency=4) as consumer,
-            Producer(theirs.url + query, on_event=events) as producer,
+            Producer(producer_proxy.url + query, on_event=events) as producer,
         ):
             outcomes: list[object] = []
             for turn in range(20):
-                ours.corrupt_next_reply = theirs.corrupt_next_reply = turn % 4 == 0
+                consumer_proxy.corrupt_next_reply = (
+                    producer_proxy.corrupt_next_reply
+                ) = turn % 4 == 0
                 bodies = [b"%d" % number for number in range(turn * 50, turn * 50 + 50)]
                 outcomes += await producer.send_many(stream, bodies)
                 await asyncio.sleep(0.02)
             stored = [int(f[b"msg"]) for _, f in await redis.xrange(stream)]
             await eventually(lambda: seen.have(*stored))
             await consumer.commit()
-    assert ours.corrupted
-    assert theirs.corrupted
+    assert consumer_proxy.corrupted
+    assert producer_proxy.corrupted
     assert len(stored) == len(set(stored))
     confirmed = {n for n, one in enumerate(outcomes) if isinstance(one, Receipt)}
     assert confirmed <= set(stored)
     # Each receipt is that of its own message.
-    where = {id_.decode(): int(f[b"msg"]) for id_, f in await redis.xrange(stream)}
+    numbers_by_id = {
+        id_.decode(): int(f[b"msg"]) for id_, f in await redis.xrange(stream)
+    }
     assert all(
-        where[str(one.id)] == number
+        numbers_by_id[str(one.id)] == number
         for number, one in enumerate(outcomes)
         if isinstance(one, Receipt)
     )
@@ -153,7 +159,7 @@ async def test_a_spoilt_reply_costs_the_connection_and_nothing_else(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_while_the_server_takes_no_more_clients_it_is_waited_for(
+async def test_a_consumer_waits_while_the_server_accepts_no_more_clients(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
     async with server(tmp_path) as own, own.client() as redis:
@@ -164,27 +170,27 @@ async def test_while_the_server_takes_no_more_clients_it_is_waited_for(
             assert numbers(await read(consumer, 1)) == [1]
             await redis.config_set("maxclients", 1)
             await redis.execute_command("CLIENT", "KILL", "TYPE", "NORMAL")
-            begun = time.monotonic()
-            await eventually(lambda: told_of_clients(events))
+            begin = time.monotonic()
+            await eventually(lambda: loss_is_reported(events))
             await asyncio.sleep(1.0)
             stats = await redis.info("stats")
-            # As in any outage: at most five knocks a second.
-            knocks = stats["rejected_connections"] / (time.monotonic() - begun)
-            assert knocks <= 8
+            # As in any outage: at most five attempts a second.
+            attempts = stats["rejected_connections"] / (time.monotonic() - begin)
+            assert attempts <= 8
             await redis.config_set("maxclients", 1000)
             await send(own.url, stream, 2)
             assert numbers(await read(consumer, 1, within=3)) == [2]
     assert len(events) <= 6
 
 
-async def told_of_clients(events: Events) -> bool:
+async def loss_is_reported(events: Events) -> bool:
     return bool(events.named("connection_lost"))
 
 
-async def test_a_permission_that_is_gone_for_a_while_has_nothing_run_again(
+async def test_a_permission_that_is_missing_for_a_while_causes_no_repetition(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
-    """XACK is refused for three leases, while reading goes on."""
+    """XACK is refused for three leases, while reading continues."""
     seen = Seen()
     claim = Claim(idle=0.5, interval=0.1)
     async with server(tmp_path) as own, own.client() as redis:
@@ -195,14 +201,14 @@ async def test_a_permission_that_is_gone_for_a_while_has_nothing_run_again(
             await producer.send(stream, b"0")
             await eventually(lambda: seen.have(0))
             await redis.acl_setuser("default", commands=["-xack"])
-            begun = time.monotonic()
+            begin = time.monotonic()
             number = 0
-            while time.monotonic() - begun < 1.5:
+            while time.monotonic() - begin < 1.5:
                 number += 1
                 await producer.send(stream, b"%d" % number)
                 await asyncio.sleep(0.01)
             await eventually(lambda: seen.have(number))
-            # Told of, once a second.
+            # It is reported once a second.
             assert 1 <= len(events.named("commit_refused")) <= 3
             await redis.acl_setuser("default", commands=["+xack"])
             await consumer.commit()
@@ -210,9 +216,9 @@ async def test_a_permission_that_is_gone_for_a_while_has_nothing_run_again(
     assert seen == dict.fromkeys(range(number + 1), 1)
 
 
-@pytest.mark.parametrize("way", ["mute", "deaf"])
+@pytest.mark.parametrize("direction", ["drop_replies", "drop_requests"])
 async def test_closing_keeps_its_deadline_while_the_server_is_silent(
-    url: str, stream: str, redis: Any, events: Events, way: str
+    url: str, stream: str, redis: Any, events: Events, direction: str
 ) -> None:
     async with proxy(url) as between:
         consumer = Consumer(
@@ -223,19 +229,20 @@ async def test_closing_keeps_its_deadline_while_the_server_is_silent(
             run = asyncio.create_task(consumer.run(seen))
             await send(url, stream, *range(20))
             await eventually(lambda: seen.have(*range(20)))
-            fall_silent(between, way)
-            begun = time.monotonic()
-        assert time.monotonic() - begun < 0.5 + 4
+            fall_silent(between, direction)
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 0.5 + 4
         await run
-    # What was done and could not be told is done again, by who comes next.
+    # Messages whose acknowledgements could not be sent are handled again by the next
+    # consumer.
     async with Consumer(
         stream, url=url, group="g", claim=Claim(idle=0.1, interval=0.05)
-    ) as heir:
+    ) as successor:
         left = await pending(redis, stream, "g")
-        again = numbers(await read(heir, left)) if left else []
+        again = numbers(await read(successor, left)) if left else []
         assert set(again) <= set(range(20))
     assert await pending(redis, stream, "g") == 0
 
 
-def fall_silent(between: Proxy, way: str) -> None:
-    setattr(between, way, True)
+def fall_silent(between: Proxy, direction: str) -> None:
+    setattr(between, direction, True)

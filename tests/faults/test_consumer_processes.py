@@ -1,4 +1,4 @@
-"""Consumers that are killed, stand still, block their loop, or come back."""
+"""Consumers that are killed, pause, block their event loop, or restart."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from support.fleet import open_fleet
 from support.waiting import eventually, leave_pending, numbers, pending, send
 
 
-async def test_what_comes_back_is_taken_in_the_order_of_the_stream(
+async def test_recovered_messages_are_taken_in_the_order_of_the_stream(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Of what a process left behind some was started, and is tried one at a time."""
+    """Some of a process's entries had been started, and are tried one at a time."""
     await send(url, stream, *range(8))
     await leave_pending(redis, stream, "g")
     for number, (id_, _) in enumerate(await redis.xrange(stream)):
@@ -32,10 +32,10 @@ async def test_what_comes_back_is_taken_in_the_order_of_the_stream(
     assert got == [*range(8)]
 
 
-async def test_all_that_stand_still_for_longer_than_a_lease_share_the_work_again(
+async def test_consumers_that_all_pause_for_longer_than_a_lease_share_the_work_again(
     url: str, stream: str, tmp_path: Path, redis: Any
 ) -> None:
-    """A laptop that sleeps: nobody takes back what others have claimed since."""
+    """As on a laptop that sleeps: none reclaims what others have claimed since."""
     async with open_fleet(url, stream, tmp_path) as fleet:
         processes = [await fleet.start(f"w{number}") for number in range(3)]
         await fleet.send(*["sleep 0.02"] * 120)
@@ -49,7 +49,8 @@ async def test_all_that_stand_still_for_longer_than_a_lease_share_the_work_again
         await eventually(lambda: nothing_is_pending(redis, stream))
         for process in processes:
             assert await process.end(signal.SIGTERM) == 0
-        # What was in hand, or done and not yet told, may be done again; once.
+        # Messages that were held, or handled and not yet acknowledged, may be handled
+        # once more.
         again = Counter(fleet.ended())
         assert max(again.values()) <= 2
         assert sum(again.values()) <= 120 + 3 * 60
@@ -62,7 +63,7 @@ async def nothing_is_pending(redis: Any, stream: str) -> bool:
 async def test_a_handler_that_blocks_the_loop_for_longer_than_the_lease_loses_nothing(
     url: str, stream: str
 ) -> None:
-    """While it does, nothing can be renewed; another consumer may have it as well."""
+    """Meanwhile leases can't be renewed; another consumer may get the message too."""
     seen: Counter[int] = Counter()
     blocked = False
 
@@ -70,7 +71,7 @@ async def test_a_handler_that_blocks_the_loop_for_longer_than_the_lease_loses_no
         nonlocal blocked
         if not blocked:
             blocked = True
-            time.sleep(1.2)  # noqa: ASYNC251 - it is what a bad handler does
+            time.sleep(1.2)  # noqa: ASYNC251 - as a bad handler does
         seen[int(message.payload)] += 1
 
     async def have_all() -> bool:

@@ -1,7 +1,7 @@
-"""Outages longer than a lease: what is in hand may be others', and has to be asked for.
+"""Outages longer than a lease: the owners of held entries have to be asked for.
 
-Nothing is handed out before that is answered; so whatever the answer is, and if there
-is none, it must not hold anything up for good.
+Others may have claimed the entries, so nothing is handed out before the server has
+answered. Whatever the answer is, and even without one, nothing may wait forever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLAIM = Claim(idle=LEASE, interval=0.2)
 
 
 class Slow(Counter[int]):
-    """A handler that takes its time: more waits than is to be read ahead."""
+    """A slow handler: more messages wait than may be prefetched."""
 
     async def __call__(self, message: Message[bytes]) -> None:
         await asyncio.sleep(0.25)
@@ -37,7 +37,7 @@ class Slow(Counter[int]):
 
 @asynccontextmanager
 async def cut_off(between: Proxy) -> AsyncIterator[None]:
-    """Have an outage that is longer than the lease."""
+    """Cause an outage that is longer than the lease."""
     await between.stop()
     try:
         yield
@@ -46,10 +46,10 @@ async def cut_off(between: Proxy) -> AsyncIterator[None]:
         await between.start()
 
 
-async def test_when_all_is_gone_after_it_reading_goes_on(
+async def test_reading_continues_if_the_server_has_lost_all_data_in_the_outage(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
-    """A server without a file, restarted after more than a lease."""
+    """The server has no append-only file, and restarts after more than a lease."""
     seen = Slow()
     async with server(tmp_path, "--appendonly", "no") as own:
         consumer = Consumer(
@@ -69,7 +69,7 @@ async def test_when_all_is_gone_after_it_reading_goes_on(
     assert set(seen.values()) == {1}
 
 
-async def test_a_shard_that_broke_meanwhile_does_not_stop_the_others(
+async def test_a_shard_that_breaks_during_the_outage_does_not_stop_the_others(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     seen = Slow()
@@ -94,10 +94,10 @@ async def test_a_shard_that_broke_meanwhile_does_not_stop_the_others(
         assert await pending(redis, one, "g") == await pending(redis, other, "g") == 0
 
 
-async def test_while_the_server_does_not_answer_it_nothing_spins_and_nothing_is_taken(
+async def test_while_leases_can_not_be_renewed_nothing_spins_and_nothing_is_handed_out(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
-    """It is a replica at present: one may ask whose it is, and not renew it."""
+    """The server is a replica meanwhile: it tells owners, but renews no leases."""
     seen = Slow()
     async with server(tmp_path) as own, own.client() as redis:
         async with proxy(own.url) as between:
@@ -109,23 +109,23 @@ async def test_while_the_server_does_not_answer_it_nothing_spins_and_nothing_is_
                 await eventually(lambda: seen.have(1))
                 async with cut_off(between):
                     await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
-                await eventually(lambda: told(events, "renewal_refused"))
-                before = await asked(redis)
+                await eventually(lambda: is_reported(events, "renewal_refused"))
+                before = await count_questions(redis)
                 done = len(seen)
                 await asyncio.sleep(1)
-                assert await asked(redis) - before <= 20
+                assert await count_questions(redis) - before <= 20
                 assert len(seen) <= done + 1
                 await redis.execute_command("REPLICAOF", "NO", "ONE")
                 await eventually(lambda: seen.have(*range(12)))
             assert await pending(redis, stream, "g") == 0
-    # What was done when the outage began may have been done again.
+    # Messages that were running when the outage began may have been repeated.
     assert sum(seen.values()) <= 13
     assert len(events) < 30
 
 
-async def told(events: Events, name: str) -> bool:
+async def is_reported(events: Events, name: str) -> bool:
     return bool(events.named(name))
 
 
-async def asked(redis: Any) -> int:
+async def count_questions(redis: Any) -> int:
     return await calls(redis, "xpending") + await calls(redis, "xclaim")

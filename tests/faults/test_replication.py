@@ -1,4 +1,4 @@
-"""Failover: a replica is promoted behind the address that clients know."""
+"""Failover: a replica is promoted, and the address of clients leads to it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from support.waiting import eventually, numbers, pending, read, send
 
 @dataclass
 class Pair:
-    """A master, its replica, and the address that leads to the one that is used."""
+    """A master, its replica, and the address that leads to one of them."""
 
     master: Server
     replica: Server
     address: Proxy
 
     async def replicated(self) -> bool:
-        """Whether the replica has all that the master has."""
+        """Return whether the replica has all data of the master."""
         async with self.master.client() as master, self.replica.client() as replica:
             behind, ahead = (
                 await replica.info("replication"),
@@ -41,7 +41,7 @@ class Pair:
             )
 
     async def fail_over(self) -> None:
-        """Promote the replica, and lead to it."""
+        """Promote the replica, and redirect the address to it."""
         async with self.replica.client() as replica:
             await replica.execute_command("REPLICAOF", "NO", "ONE")
         self.address.redirect(self.replica.url)
@@ -57,12 +57,12 @@ async def pair(folder: Path) -> AsyncIterator[Pair]:
         follow = ("--replicaof", "127.0.0.1", str(master.port))
         async with server(folder / "r", *follow) as replica:
             async with proxy(master.url) as address:
-                made = Pair(master, replica, address)
-                await eventually(made.replicated)
-                yield made
+                servers = Pair(master, replica, address)
+                await eventually(servers.replicated)
+                yield servers
 
 
-async def test_after_a_failover_all_that_was_replicated_is_handled(
+async def test_after_a_failover_all_replicated_messages_are_handled(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
     seen: Counter[int] = Counter()
@@ -94,10 +94,10 @@ async def none_pending(redis: Any, stream: str) -> bool:
     return await pending(redis, stream, "g") == 0
 
 
-async def test_a_master_that_is_demoted_is_waited_for_and_left(
+async def test_a_demoted_master_is_waited_for_and_then_left(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
-    """Its clients are told UNBLOCKED and READONLY, and not cut off."""
+    """Its clients get UNBLOCKED and READONLY, and are not disconnected."""
     async with pair(tmp_path) as servers:
         url = servers.address.url
         async with (
@@ -115,20 +115,20 @@ async def test_a_master_that_is_demoted_is_waited_for_and_left(
                 await master.execute_command("REPLICAOF", "127.0.0.1", port)
             with pytest.raises(SendFailed, match="READONLY"):
                 await producer.send(stream, b"2")
-            # As with a name whose address changes, nobody cuts what is open.
+            # As with a host name whose address changes, open connections are not cut.
             servers.address.redirect(servers.replica.url)
             await eventually(lambda: was_sent(producer, stream, b"3"))
             [third] = await read(consumer, 1, within=3)
             assert numbers([third]) == [3]
             third.ack()
-            # On a connection that was quiet all the while.
+            # On a connection that was quiet all the time.
             await consumer.commit()
             async with servers.replica.client() as redis:
                 assert await none_pending(redis, stream)
 
 
 async def was_sent(producer: Producer, stream: str, payload: bytes) -> bool:
-    """Whether it was, and by this try."""
+    """Send a message; return whether this attempt was confirmed."""
     try:
         await producer.send(stream, payload)
     except (SendFailed, SendUnknown):
@@ -136,10 +136,10 @@ async def was_sent(producer: Producer, stream: str, payload: bytes) -> bool:
     return True
 
 
-async def test_acknowledgements_and_groups_that_were_not_replicated_cost_repetitions(
+async def test_acknowledgements_and_groups_that_were_not_replicated_cause_repetitions(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
-    """It follows no longer when the group is made: nothing unread is skipped."""
+    """The replica stops following before the group is created; no entry is skipped."""
     async with pair(tmp_path) as servers:
         url = servers.address.url
         await send(url, stream, *range(20))
@@ -167,10 +167,10 @@ async def test_acknowledgements_and_groups_that_were_not_replicated_cost_repetit
     assert events.named("group_recreated")
 
 
-async def test_while_too_few_replicas_follow_sends_fail_and_reading_waits(
+async def test_while_there_are_too_few_replicas_sends_fail_and_reading_waits(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
-    """NOREPLICAS, which XREADGROUP is told too."""
+    """NOREPLICAS, with which XREADGROUP is refused too."""
     async with server(tmp_path) as own, own.client() as redis:
         async with (
             Consumer(stream, url=own.url, group="g", on_event=events) as consumer,

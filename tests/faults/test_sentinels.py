@@ -1,4 +1,4 @@
-"""Failover by sentinels: clients follow the primary, and leave the old one."""
+"""Failover by sentinels: clients follow to the new primary, and leave the old one."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ PASSWORD = "hunter2"
 
 
 @dataclass
-class Watched:
-    """A primary, its replica, and those who watch them."""
+class Deployment:
+    """A primary, its replica, and the sentinels that watch them."""
 
     servers: list[Server]
     sentinels: list[int]
     asked: int = 0
-    told: list[Any] = field(default_factory=list)
+    answer: list[Any] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """By which clients find the primary: one of the sentinels is not there."""
+        """The URL by which clients find the primary; one sentinel in it is missing."""
         hosts = [free_port(), *self.sentinels]
         listed = ",".join(f"127.0.0.1:{port}" for port in hosts)
         options = f"socket_timeout=1&sentinel_password={PASSWORD}"
         return f"redis+sentinel://{listed}/main?{options}"
 
     async def primary(self) -> Server | None:
-        """The server that is a primary by its own word and that of a sentinel."""
+        """Return the server that is the primary according to a sentinel and itself."""
         client: Any = Redis(port=self.sentinels[0], password=PASSWORD, socket_timeout=5)
         async with client:
-            told = await client.execute_command(
+            answer = await client.execute_command(
                 "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"
             )
-        [found] = [own for own in self.servers if own.port == int(told[1])]
+        [found] = [own for own in self.servers if own.port == int(answer[1])]
         redis: Any = Redis.from_url(found.url, socket_timeout=0.5)
         async with redis:
             try:
@@ -62,12 +62,12 @@ class Watched:
         return found if role[0] == b"master" else None
 
     async def moved(self, since: Server) -> bool:
-        """Whether another one is the primary."""
+        """Return whether another server is the primary now."""
         found = await self.primary()
         return found is not None and found is not since
 
     async def replicated(self) -> bool:
-        """Whether one has all that the other one has, which it follows."""
+        """Return whether the replica has all data of the primary."""
         found = []
         for own in self.servers:
             async with own.client() as redis:
@@ -79,11 +79,11 @@ class Watched:
         }
 
     async def known(self) -> bool:
-        """Whether the sentinels know each other and the replica."""
+        """Return whether the sentinels know each other and the replica."""
         for port in self.sentinels:
             client: Any = Redis(port=port, password=PASSWORD, socket_timeout=5)
             async with client:
-                # In RESP2 it is flat pairs.
+                # In RESP2 the reply is a flat list of pairs.
                 words = await client.execute_command("SENTINEL", "MASTER", "main")
             facts = words if isinstance(words, dict) else _pairs(words)
             text = {_text(name): _text(value) for name, value in facts.items()}
@@ -101,7 +101,7 @@ def _text(word: Any) -> str:
 
 
 @asynccontextmanager
-async def watched(folder: Path) -> AsyncIterator[Watched]:
+async def deployment(folder: Path) -> AsyncIterator[Deployment]:
     for name in ("one", "two"):
         (folder / name).mkdir()
     soon = ("--repl-diskless-sync-delay", "0")
@@ -109,17 +109,17 @@ async def watched(folder: Path) -> AsyncIterator[Watched]:
         one = await stack.enter_async_context(server(folder / "one", *soon))
         follow = (*soon, "--replicaof", "127.0.0.1", str(one.port))
         two = await stack.enter_async_context(server(folder / "two", *follow))
-        made = Watched([one, two], [free_port() for _ in range(3)])
-        await eventually(made.replicated)
-        for port in made.sentinels:
+        created = Deployment([one, two], [free_port() for _ in range(3)])
+        await eventually(created.replicated)
+        for port in created.sentinels:
             stack.callback(_end, _sentinel(folder, port, one.port))
-        await eventually(lambda: _up(made.known), within=15)
-        yield made
+        await eventually(lambda: _up(created.known), within=15)
+        yield created
 
 
-async def _up(look: Any) -> bool:
+async def _up(condition: Any) -> bool:
     try:
-        return bool(await look())
+        return bool(await condition())
     except RedisError:
         return False
 
@@ -149,7 +149,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Seen(Counter[int]):
-    """A handler that counts."""
+    """A handler that counts messages."""
 
     async def __call__(self, message: Message[bytes]) -> None:
         self[int(message.payload)] += 1
@@ -160,7 +160,7 @@ class Seen(Counter[int]):
 
 
 async def was_sent(producer: Producer, stream: str, number: int) -> bool:
-    """Whether it was, and by this try."""
+    """Send a message; return whether this attempt was confirmed."""
     try:
         await producer.send(stream, b"%d" % number)
     except (SendFailed, SendUnknown):
@@ -168,8 +168,8 @@ async def was_sent(producer: Producer, stream: str, number: int) -> bool:
     return True
 
 
-async def fail_over(servers: Watched, how: str, primary: Server) -> None:
-    """Have the primary replaced, and wait until it is."""
+async def fail_over(servers: Deployment, how: str, primary: Server) -> None:
+    """Let the primary be replaced, and wait for that."""
     if how == "killed":
         primary.kill()
     elif how == "frozen":
@@ -179,17 +179,17 @@ async def fail_over(servers: Watched, how: str, primary: Server) -> None:
         async with client:
             await client.execute_command("SENTINEL", "FAILOVER", "main")
     await eventually(lambda: servers.moved(primary), within=15)
-    if how == "asked for":
-        # Until it is told, it takes what will be thrown away.
+    if how == "requested":
+        # Until the old primary is demoted, it accepts messages that will be discarded.
         await eventually(lambda: _up(servers.replicated), within=20)
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen", "asked for"])
+@pytest.mark.parametrize("how", ["killed", "frozen", "requested"])
 async def test_clients_follow_the_primary(
     tmp_path: Path, stream: str, events: Events, how: str
 ) -> None:
     seen = Seen()
-    async with watched(tmp_path) as servers:
+    async with deployment(tmp_path) as servers:
         url, before = servers.url, servers.servers[0]
         consumer = Consumer(stream, url=url, group="g", on_event=events)
         async with (
@@ -202,7 +202,8 @@ async def test_clients_follow_the_primary(
             await eventually(lambda: was_sent(producer, stream, 500), within=5)
             await eventually(lambda: seen.have(*range(501)), within=5)
             if how == "frozen":
-                # It takes itself for the primary until it is told, ten seconds later.
+                # It considers itself the primary until it is demoted, ten seconds
+                # later.
                 before.send_signal(signal.SIGCONT)
             assert await was_sent(producer, stream, 501)
             await eventually(lambda: seen.have(501))
@@ -214,7 +215,7 @@ async def test_clients_follow_the_primary(
         async with Admin(url) as admin:
             assert (await admin.group_state(stream, "g")).pending == 0
     moved = events.named("primary_moved")
-    assert len(moved) == 2  # the consumer's link and the producer's
+    assert len(moved) == 2  # the consumer's connector and the producer's
     assert {str(each.facts["to"]).rpartition(":")[2] for each in moved} == {
         str(servers.servers[1].port)
     }
@@ -224,10 +225,10 @@ async def none_pending(redis: Any, stream: str) -> bool:
     return await pending(redis, stream, "g") == 0
 
 
-async def test_sentinels_that_refuse_the_login_are_told_of_at_once(
+async def test_sentinels_that_refuse_the_login_cause_an_error_at_once(
     tmp_path: Path, stream: str
 ) -> None:
-    async with watched(tmp_path) as servers:
+    async with deployment(tmp_path) as servers:
         url = servers.url.replace(PASSWORD, "wrong")
         with pytest.raises(AccessError) as caught:
             async with Producer(url):

@@ -1,4 +1,4 @@
-"""The server's process: killed, frozen, loading, full, stuck; nothing is lost by it."""
+"""A server process that is killed, frozen, loading, full or stuck: nothing is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from support.waiting import (
 
 @asynccontextmanager
 async def full(own: Server) -> AsyncIterator[None]:
-    """Have no memory for anything more (OOM)."""
+    """Let the server refuse commands for lack of memory (OOM)."""
     async with own.client() as client:
         await client.config_set("maxmemory", 1)
         try:
@@ -53,7 +53,7 @@ async def full(own: Server) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def demoted(own: Server) -> AsyncIterator[None]:
-    """Be a replica of nobody, for as long (READONLY)."""
+    """Make the server a replica of a missing master (READONLY)."""
     async with own.client() as client:
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")
         try:
@@ -62,9 +62,9 @@ async def demoted(own: Server) -> AsyncIterator[None]:
             await client.execute_command("REPLICAOF", "NO", "ONE")
 
 
-@pytest.mark.parametrize("trouble", [stuck, full, demoted])
-async def test_opening_waits_for_what_passes_as_long_as_it_is_to(
-    tmp_path: Path, stream: str, trouble: Any
+@pytest.mark.parametrize("fault", [stuck, full, demoted])
+async def test_opening_waits_up_to_open_timeout_while_the_server_refuses(
+    tmp_path: Path, stream: str, fault: Any
 ) -> None:
     async with server(tmp_path) as own:
 
@@ -74,7 +74,7 @@ async def test_opening_waits_for_what_passes_as_long_as_it_is_to(
             ) as consumer:
                 return numbers(await read(consumer, 2))
 
-        async with trouble(own):
+        async with fault(own):
             with pytest.raises(ServerError):
                 await open_and_read(0)
             opening = asyncio.create_task(open_and_read(20))
@@ -93,7 +93,7 @@ async def test_opening_while_the_server_loads_its_data_takes_no_shard_for_missin
             for number in range(4500):
                 await producer.enqueue(stream, b"%d" % number, key=str(number))
         own.kill()
-        # Microseconds that each command takes to load; it answers every 1,024 of them.
+        # The microseconds for loading a command; the server answers after every 1,024.
         await own.start("--key-load-delay", "200", ready=b"-LOADING")
         async with Consumer(
             stream, url=own.url, group="g", start=LATEST, open_timeout=20
@@ -115,14 +115,14 @@ async def test_a_server_that_is_stuck_for_a_while_does_not_end_the_search_for_sh
         ) as consumer:
             assert numbers(await read(consumer, 1)) == [0]
             async with stuck(own):
-                # Longer than it takes until shards are looked for again.
+                # Longer than the interval of the search for shards.
                 await asyncio.sleep(1.3)
             await send(own.url, f"{stream}:1", 1)
             assert numbers(await read(consumer, 1, within=5)) == [1]
         assert not events.named("looking_refused")
 
 
-async def test_while_it_loads_its_data_no_group_is_taken_for_missing(
+async def test_while_the_server_loads_its_data_no_group_is_taken_for_missing(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
     async with server(tmp_path) as own:
@@ -153,24 +153,24 @@ async def was_sent(producer: Producer, stream: str, payload: bytes) -> bool:
 
 
 @pytest.mark.parametrize("mode", [REALTIME, RESUMABLE, LOAD_BALANCED])
-async def test_a_server_that_comes_back_empty_is_read_from_its_new_beginning(
+async def test_a_server_that_restarts_without_data_is_read_from_its_new_beginning(
     tmp_path: Path, stream: str, mode: Mode, events: Events
 ) -> None:
-    """What it lost is lost; told once a shard, and what is new comes in 3 s."""
+    """Its data is lost; that is reported per shard, and new messages arrive in 3 s."""
     async with server(tmp_path, "--appendonly", "no") as own:
         async with Consumer(
             stream, url=own.url, **options(mode), on_event=events
         ) as consumer:
             await send(own.url, stream, *range(50))
-            in_hand = numbers(await read(consumer, 10))
+            delivered = numbers(await read(consumer, 10))
             own.kill()
             await own.start()
             await send(own.url, stream, 100)
-            # What was read before is here, and is handed out all the same.
+            # Messages that were read before are still handed out.
             async with asyncio.timeout(5):
-                while 100 not in in_hand:
-                    in_hand += numbers(await read(consumer, 1))
-            assert in_hand == [*range(len(in_hand) - 1), 100]
+                while 100 not in delivered:
+                    delivered += numbers(await read(consumer, 1))
+            assert delivered == [*range(len(delivered) - 1), 100]
             if mode is not REALTIME:
                 async with own.client() as redis:
                     assert await consumer.next(timeout=0.1) is None
@@ -181,10 +181,10 @@ async def test_a_server_that_comes_back_empty_is_read_from_its_new_beginning(
 
 
 @pytest.mark.parametrize("mode", [REALTIME, RESUMABLE, LOAD_BALANCED])
-async def test_a_server_that_comes_back_as_it_was_before_is_read_on(
+async def test_a_server_that_restarts_from_an_old_snapshot_is_read_on(
     tmp_path: Path, stream: str, mode: Mode, events: Events
 ) -> None:
-    """From an old snapshot: what was acknowledged since comes again, once at most."""
+    """Messages that were acknowledged since the snapshot are repeated once at most."""
     async with server(tmp_path, "--appendonly", "no") as own:
         async with Consumer(
             stream, url=own.url, **options(mode), on_event=events
@@ -206,7 +206,7 @@ async def test_a_server_that_comes_back_as_it_was_before_is_read_on(
             async with asyncio.timeout(5):
                 while 100 not in got:
                     got += numbers(await read(consumer, 1))
-            # What had been started waits until its next start can be counted.
+            # Messages that had been started wait until the next start can be counted.
             while (late := await consumer.next(timeout=0.5)) is not None:
                 got += numbers([late])
             assert len(got) == len(set(got))
@@ -217,7 +217,7 @@ async def test_a_server_that_comes_back_as_it_was_before_is_read_on(
                     assert await pending(redis, stream, "g") == 0
 
 
-async def test_where_the_disk_fails_sends_say_so_and_reading_waits(
+async def test_while_the_disk_fails_sends_fail_and_reading_waits(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
     """MISCONF: a snapshot failed, and all writes are refused, XREADGROUP's too."""
@@ -247,14 +247,14 @@ async def is_refused(producer: Producer, stream: str) -> bool:
     return False
 
 
-async def test_what_is_refused_over_and_over_is_told_of_some_times_a_second(
+async def test_repeated_refusals_are_reported_a_few_times_a_second(
     tmp_path: Path, stream: str
 ) -> None:
-    """Reads, acks, renewals, claims and letters, of several shards: ten at most."""
-    told: list[tuple[float, str]] = []
+    """Reads, acks, renewals, claims and dead letters of several shards: ten at most."""
+    reported: list[tuple[float, str]] = []
 
-    def tell(event: Event) -> None:
-        told.append((time.monotonic(), event.name))
+    def report(event: Event) -> None:
+        reported.append((time.monotonic(), event.name))
 
     async def fail(message: Message[bytes]) -> None:
         if int(message.payload) % 2:
@@ -267,14 +267,14 @@ async def test_what_is_refused_over_and_over_is_told_of_some_times_a_second(
             group="g",
             claim=Claim(idle=0.3, interval=0.05),
             retry=Retry(max_attempts=1),
-            on_event=tell,
+            on_event=report,
         )
         async with running(consumer, fail, concurrency=4):
             await spread(own.url, stream, *range(40), shards=4)
             await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
             await asyncio.sleep(2)
             await redis.execute_command("REPLICAOF", "NO", "ONE")
-    refused = [at for at, name in told if name.endswith("_refused")]
+    refused = [at for at, name in reported if name.endswith("_refused")]
     assert refused
     for at in refused:
         assert sum(at <= other < at + 1 for other in refused) <= 10

@@ -1,4 +1,4 @@
-"""What others do to streams and groups while they are read."""
+"""Changes of streams and groups by other clients while they are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODES = [RESUMABLE, LOAD_BALANCED]
 
 
 class Gate:
-    """A handler that holds messages until it is opened, and counts what it did."""
+    """A handler that holds messages until it is opened, and counts them."""
 
     def __init__(self) -> None:
         self.started: Counter[int] = Counter()
@@ -52,7 +52,7 @@ class Gate:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_what_was_in_flight_or_unread_when_the_group_went_is_handled(
+async def test_messages_in_flight_or_unread_when_the_group_was_deleted_are_handled(
     url: str, stream: str, redis: Any, mode: Mode, events: Events
 ) -> None:
     gate = Gate()
@@ -70,11 +70,11 @@ async def test_what_was_in_flight_or_unread_when_the_group_went_is_handled(
         await eventually(lambda: nothing_is_pending(redis, stream))
     assert events.named("group_recreated")
     assert not gate.twice
-    # In hand when it went, they may come again; nothing else may.
+    # Messages that were held then may be redelivered, and no others.
     assert sum(gate.done.values()) <= 551 + 60
 
 
-async def told(events: Events, name: str) -> bool:
+async def is_reported(events: Events, name: str) -> bool:
     return bool(events.named(name))
 
 
@@ -82,7 +82,7 @@ async def nothing_is_pending(redis: Any, stream: str) -> bool:
     return not await pending(redis, stream, "g")
 
 
-async def test_what_is_sent_after_each_of_several_flushes_is_handled(
+async def test_messages_sent_after_each_of_several_flushes_are_handled(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
     seen: Counter[int] = Counter()
@@ -110,37 +110,37 @@ async def test_what_is_sent_after_each_of_several_flushes_is_handled(
     assert len(events) < 100
 
 
-async def test_of_what_was_trimmed_nothing_comes_but_what_is_in_hand(
+async def test_of_trimmed_messages_only_those_that_are_held_are_handled(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """In hand, never read, and left behind by a dead consumer."""
+    """Trimmed are held messages, unread ones, and those of a dead consumer."""
     gate = Gate()
     await send(url, stream, *range(100))
     await leave_pending(redis, stream, "dead", 100)
     await send(url, stream, *range(100, 200))
-    # Deleted entries are found before their lease is over.
+    # Deleted entries are found before their lease has ended.
     claim = Claim(idle=60, interval=0.1)
     consumer = Consumer(stream, url=url, group="g", claim=claim, on_event=events)
     async with running(consumer, gate, concurrency=20):
         await eventually(lambda: gate.holds(20))
-        in_hand = set(gate.started)
+        held = set(gate.started)
         await redis.xtrim(stream, maxlen=0, approximate=False)
         gate.open.set()
         await send(url, stream, 1000)
-        await eventually(lambda: gate.have(1000, *in_hand))
-        # What waited here had been read whole.
+        await eventually(lambda: gate.have(1000, *held))
+        # Messages that waited had been read with their fields.
         assert set(gate.done) <= {*range(100, 200), 1000}
         await eventually(lambda: nothing_is_pending(redis, stream))
-        await eventually(lambda: ghosts(consumer, 100))
+        await eventually(lambda: found_deleted(consumer, 100))
 
 
-async def ghosts(consumer: Consumer[Any], count: int) -> bool:
-    """Whether so many deleted entries were found pending; more never are."""
+async def found_deleted(consumer: Consumer[Any], count: int) -> bool:
+    """Return whether so many deleted entries were found pending; check for no more."""
     assert consumer.statistics().ghosts <= count
     return consumer.statistics().ghosts == count
 
 
-async def test_what_is_deleted_while_it_is_handled_is_done_like_any_other(
+async def test_messages_deleted_while_they_are_handled_are_finished_as_usual(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     gate = Gate()
@@ -159,7 +159,7 @@ async def test_what_is_deleted_while_it_is_handled_is_done_like_any_other(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_what_comes_again_while_it_is_handled_waits_for_that(
+async def test_messages_redelivered_while_they_are_handled_wait_for_that(
     url: str, stream: str, redis: Any, mode: Mode, events: Events
 ) -> None:
     """XGROUP SETID 0 under load."""
@@ -183,7 +183,7 @@ async def test_what_comes_again_while_it_is_handled_waits_for_that(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_group_that_is_set_to_the_end_goes_on_there(
+async def test_a_group_that_is_set_to_the_end_continues_there(
     url: str, stream: str, redis: Any, mode: Mode
 ) -> None:
     gate = Gate()
@@ -201,7 +201,7 @@ async def test_a_group_that_is_set_to_the_end_goes_on_there(
 
 
 @pytest.mark.parametrize("by", ["delconsumer", "xack"])
-async def test_what_strangers_take_from_a_live_consumer_is_finished_and_told_of(
+async def test_messages_that_other_clients_take_away_are_finished_and_reported(
     url: str, stream: str, redis: Any, by: str, events: Events
 ) -> None:
     gate = Gate()
@@ -233,10 +233,10 @@ async def test_what_strangers_take_from_a_live_consumer_is_finished_and_told_of(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_stream_that_is_away_for_a_while_is_read_on(
+async def test_a_stream_that_is_renamed_away_and_back_is_read_on(
     url: str, stream: str, redis: Any, mode: Mode, events: Events
 ) -> None:
-    """RENAME away and back."""
+    """RENAME to another key and back."""
     async with Consumer(
         stream, url=url, mode=mode, group="g", on_event=events
     ) as consumer:
@@ -244,7 +244,7 @@ async def test_a_stream_that_is_away_for_a_while_is_read_on(
         assert numbers(await read(consumer, 10)) == [*range(10)]
         await consumer.commit()
         await redis.rename(stream, f"{stream}.away")
-        await eventually(lambda: told(events, "group_recreated"))
+        await eventually(lambda: is_reported(events, "group_recreated"))
         await send(url, stream, 10)
         assert numbers(await read(consumer, 1)) == [10]
         await redis.rename(f"{stream}.away", stream)
@@ -252,18 +252,18 @@ async def test_a_stream_that_is_away_for_a_while_is_read_on(
         assert numbers(await read(consumer, 1, within=3)) == [11]
 
 
-async def test_databases_that_are_swapped_and_swapped_back_cost_nothing(
+async def test_swapping_databases_and_back_loses_no_message(
     tmp_path: Path, stream: str, events: Events
 ) -> None:
     async with server(tmp_path) as own, own.client() as redis:
         async with Consumer(stream, url=own.url, group="g", on_event=events) as one:
             await send(own.url, stream, *range(10))
             assert numbers(await read(one, 10)) == [*range(10)]
-            # All are handled: what is in hand is lost with its stream.
+            # All messages are handled; held ones would be lost with their stream.
             assert await one.next(timeout=0.05) is None
             await one.commit()
             await redis.swapdb(0, 1)
-            await eventually(lambda: told(events, "group_recreated"))
+            await eventually(lambda: is_reported(events, "group_recreated"))
             await redis.swapdb(0, 1)
             await send(own.url, stream, *range(10, 20))
             assert numbers(await read(one, 10, within=4)) == [*range(10, 20)]

@@ -1,4 +1,4 @@
-"""A consumer in a process of its own, written by the README alone.
+"""Worker process: a consumer, written with the README only.
 
 `python -m faults.worker '<JSON of the options>' <journal>`; SIGTERM ends it in order.
 """
@@ -18,11 +18,11 @@ from penstock import Claim, Commit, Consumer, Event, Message, Prefetch, Retry
 
 
 class Handler:
-    """Does what messages say, and writes it down.
+    """Does the tasks of messages, and records that.
 
     Args:
-        journal: Where.
-        group: What the group is called there.
+        journal: The journal.
+        group: The name of the group in the journal.
     """
 
     def __init__(self, journal: Journal, group: str) -> None:
@@ -30,13 +30,13 @@ class Handler:
         self._group = group
 
     def event(self, event: Event) -> None:
-        """Be told of what happens in the background."""
+        """Record an event of the consumer."""
         self._journal.note(f"event {event}")
 
     async def handle(self, message: Message[bytes]) -> None:
         """Handle a message."""
         task = parse(message.payload)
-        self._journal.tell(
+        self._journal.add(
             Start,
             **self._names(message),
             attempt=message.attempt,
@@ -53,10 +53,12 @@ class Handler:
             ok = True
         finally:
             lost = message.lost
-            self._journal.tell(End, **self._names(message), ok=ok, lost=lost)
+            self._journal.add(End, **self._names(message), ok=ok, lost=lost)
 
-    async def try_(self, message: Message[bytes], *, ack: bool = False) -> None:
-        """Handle a message of a loop of one's own."""
+    async def handle_in_loop(
+        self, message: Message[bytes], *, ack: bool = False
+    ) -> None:
+        """Handle a message that was not delivered by `run`."""
         try:
             await self.handle(message)
         except RuntimeError:
@@ -73,14 +75,14 @@ class Handler:
 async def by_run(
     consumer: Consumer[bytes],
     handler: Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
+    arguments: dict[str, Any],
+    stop: asyncio.Event,
 ) -> None:
-    """Have `run` call the handler."""
-    run = asyncio.create_task(consumer.run(handler.handle, **how))
-    ended = asyncio.create_task(over.wait())
-    await asyncio.wait([run, ended], return_when=asyncio.FIRST_COMPLETED)
-    ended.cancel()
+    """Let `run` call the handler."""
+    run = asyncio.create_task(consumer.run(handler.handle, **arguments))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([run, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     await consumer.aclose()
     await run
 
@@ -88,49 +90,49 @@ async def by_run(
 async def by_next(
     consumer: Consumer[bytes],
     handler: Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
+    arguments: dict[str, Any],
+    stop: asyncio.Event,
 ) -> None:
-    """Ask for one message after the other."""
-    while not over.is_set():
+    """Take one message after the other."""
+    while not stop.is_set():
         message = await consumer.next(timeout=0.2)
         if message is not None:
-            await handler.try_(message, **how)
+            await handler.handle_in_loop(message, **arguments)
 
 
 async def by_take(
     consumer: Consumer[bytes],
     handler: Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
+    arguments: dict[str, Any],
+    stop: asyncio.Event,
 ) -> None:
-    """Ask for several at a time, and have what was acknowledged sent at once."""
-    while not over.is_set():
+    """Take several messages at a time, and send acknowledgements at once."""
+    while not stop.is_set():
         for message in await consumer.take(10, timeout=0.2):
-            await handler.try_(message, **how)
-        if how:
+            await handler.handle_in_loop(message, **arguments)
+        if arguments:
             await consumer.commit()
 
 
 STYLES = {"run": by_run, "next": by_next, "take": by_take}
 
 
-async def main(asked: dict[str, Any], journal: Journal) -> None:
+async def main(settings: dict[str, Any], journal: Journal) -> None:
     """Consume until SIGTERM."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    handler = Handler(journal, asked["called"])
-    options = dict(asked["options"])
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    handler = Handler(journal, settings["called"])
+    options = dict(settings["options"])
     kinds = {"claim": Claim, "commit": Commit, "retry": Retry, "prefetch": Prefetch}
     for name in kinds.keys() & options.keys():
         options[name] = kinds[name](**options[name])
     consumer = Consumer(
-        asked["stream"], open_timeout=60, on_event=handler.event, **options
+        settings["stream"], open_timeout=60, on_event=handler.event, **options
     )
     async with consumer:
         journal.note("ready")
-        style = STYLES[asked.get("style", "run")]
-        await style(consumer, handler, asked["run"], over)
+        style = STYLES[settings.get("style", "run")]
+        await style(consumer, handler, settings["run"], stop)
     journal.note("closed")
 
 

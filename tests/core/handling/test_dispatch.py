@@ -1,4 +1,4 @@
-"""Dispatch of messages by their type to handlers with payload types of their own."""
+"""Dispatch of messages by their type to handlers with their own payload types."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Settlement: entries are opened as messages, and their outcomes recorded."""
+
 from __future__ import annotations
 
 import logging
@@ -444,7 +446,7 @@ DISPOSITIONS: list[Disposition] = [
 
 @pytest.mark.parametrize("handled", [False, True])
 @pytest.mark.parametrize("disposition", DISPOSITIONS, ids=lambda v: type(v).__name__)
-def test_a_message_has_one_outcome_and_repeating_it_is_no_event(
+def test_a_message_has_one_outcome_and_repeating_it_is_not_an_event(
     disposition: Disposition,
     handled: bool,  # noqa: FBT001
 ) -> None:

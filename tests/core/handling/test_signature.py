@@ -1,4 +1,4 @@
-"""Signature of handlers: the one parameter decides what a handler is given."""
+"""Signature of handlers: the one parameter decides what a handler gets."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Generates:
         (batch_messages, "pass batch="),
     ],
 )
-def test_a_callable_that_is_no_handler_is_refused(handler: Any, words: str) -> None:
+def test_a_callable_that_is_not_a_handler_is_refused(handler: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         argument_of(handler)
 

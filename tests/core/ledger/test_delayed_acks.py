@@ -1,3 +1,5 @@
+"""Delayed acknowledgements: an entry is due a while after it was handed out."""
+
 from __future__ import annotations
 
 import pytest

@@ -119,7 +119,7 @@ def test_a_late_ack_after_closing_is_refused() -> None:
     old = left_unsettled(ledger, 1)
     ledger.read(2, now=100.0)  # the lease of 1 ends
     ledger.close()
-    assert not ledger.ack(old), "accepted, but never sent, and kept alive for ever"
+    assert not ledger.ack(old), "accepted, but never sent, and kept alive forever"
 
 
 def test_bytes_are_cut_before_they_are_escaped() -> None:
@@ -138,7 +138,7 @@ def test_text_with_a_lone_surrogate_is_a_configuration_error(
         encode("\ud800")
 
 
-def test_a_huge_integer_is_no_duration() -> None:
+def test_a_huge_integer_is_not_a_duration() -> None:
     with pytest.raises(ConfigurationError):
         seconds(10**400, "linger")
 
@@ -273,7 +273,7 @@ def test_an_entry_that_replaces_a_lost_one_in_the_queue_needs_no_further_signal(
 # -- recovery ----------------------------------------------------------------------
 
 
-def test_an_entry_lost_while_its_fields_were_not_requested_is_no_message() -> None:
+def test_an_entry_lost_while_its_fields_were_not_requested_is_not_a_message() -> None:
     """Recovery reads no fields of held entries, and a renewal may lose one meanwhile.
 
     The reply then has no fields for an entry that has left the ledger.

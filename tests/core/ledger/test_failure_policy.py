@@ -1,3 +1,5 @@
+"""Failure policy: what becomes of an entry whose handler failed."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -304,7 +304,7 @@ def test_a_reader_with_a_budget_is_not_woken() -> None:
     assert ledger.capacity_signals == 0
 
 
-def test_a_decrease_of_idle_workers_wakes_nobody() -> None:
+def test_a_decrease_of_idle_workers_wakes_no_task() -> None:
     ledger = SpyLedger(max_messages=10)
     ledger.read(*range(8))
     assert ledger.read_budget() == 0

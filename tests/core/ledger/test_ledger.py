@@ -1,3 +1,5 @@
+"""The ledger: reading, outcomes, leases, order and closing."""
+
 from __future__ import annotations
 
 import gc
@@ -713,7 +715,7 @@ def test_losing_an_entry_that_was_delivered_again_keeps_the_later_delivery() -> 
     assert ledger.start_next() is not old
 
 
-def test_after_a_pause_of_a_whole_lease_leases_are_renewed_before_work_goes_on() -> (
+def test_after_a_pause_of_a_whole_lease_leases_are_renewed_before_work_continues() -> (
     None
 ):
     ledger = SpyLedger(lease=30.0)

@@ -1296,7 +1296,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def suspects_are_set_aside_only_while_they_are_held(self) -> None:
         ready_queue = self.ledger._ready_queue
         assert all(entry.suspected for entry in ready_queue.suspects)
-        assert self.held or not ready_queue.suspects, "suspects wait for ever"
+        assert self.held or not ready_queue.suspects, "suspects wait forever"
 
     def the_next_retry_is_the_earliest_postponed_copy(self) -> None:
         waits = self.having(State.POSTPONED)

@@ -75,7 +75,7 @@ def test_a_probe_waits_until_all_running_handlers_have_finished(*, known: bool) 
     else:
         other.untracked = 1
     assert not guard.admits(one, 0.0)
-    assert not guard.is_open(1.0), "otherwise the probe would wait for ever"
+    assert not guard.is_open(1.0), "otherwise the probe would wait forever"
     assert one.wakes == 0
     other.running.clear()
     other.untracked = 0

@@ -1,3 +1,5 @@
+"""Prefetch window: how many messages may be held, by the rate of the handlers."""
+
 from __future__ import annotations
 
 import pytest

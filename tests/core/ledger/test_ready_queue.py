@@ -213,7 +213,7 @@ def test_with_a_strict_order_no_suspect_is_set_aside() -> None:
     assert not ready_queue.defer(ready_queue.ready[0])
 
 
-def test_an_entry_that_is_no_suspect_is_never_set_aside() -> None:
+def test_an_entry_that_is_not_a_suspect_is_never_deferred() -> None:
     ready_queue = ReadyQueue()
     ready_queue.hold(held=True)
     assert not ready_queue.defer(entry(shard_state(), 2))

@@ -41,7 +41,7 @@ def test_the_start_of_a_recovered_entry_is_counted_before_it_runs() -> None:
     assert ledger.flow.held == 2
 
 
-def test_an_entry_that_certainly_was_not_started_is_no_suspect() -> None:
+def test_an_entry_that_certainly_was_not_started_is_not_a_suspect() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, 3, attempts=0)
     taken = [ledger.work.take() for _ in range(3)]
@@ -366,7 +366,7 @@ def test_an_entry_that_failed_here_does_not_run_alone_on_its_last_attempt() -> N
     assert (again.deliveries, again.suspected, again.probe) == (2, False, False)
 
 
-def test_a_suspect_that_failed_without_killing_its_process_is_no_suspect_any_more() -> (
+def test_a_suspect_that_failed_without_killing_its_process_is_not_one_any_more() -> (
     None
 ):
     ledger = SpyLedger()

@@ -1,3 +1,5 @@
+"""Dead letters: their format, and what can be read from it."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -152,7 +154,7 @@ def test_other_names_or_another_order_make_no_dead_letter() -> None:
     assert dead_letter.read([b"odd", *written]) is None
 
 
-def test_a_key_that_is_no_text_is_kept_byte_for_byte() -> None:
+def test_a_key_that_is_not_text_is_kept_byte_for_byte() -> None:
     origin = replace(ORIGIN, shard=Shard("orders", 0, b"orders:\xff\x00"))
     read = dead_letter.read(dead_letter.write([b"a", b"b"], origin))
     assert read == ([b"a", b"b"], origin)

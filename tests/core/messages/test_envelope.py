@@ -1,3 +1,5 @@
+"""Envelope: the fields of an entry that hold payload, key and headers."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -86,7 +88,7 @@ def test_a_name_that_only_resembles_a_reserved_one_is_allowed(name: str) -> None
 
 
 @pytest.mark.parametrize("lone", ["\ud800", "a\udfff"])
-def test_a_lone_surrogate_is_no_text(lone: str) -> None:
+def test_a_lone_surrogate_is_not_text(lone: str) -> None:
     wrong: list[tuple[str | None, dict[str, str]]] = [
         (lone, {}),
         (None, {lone: "x"}),

@@ -1,3 +1,5 @@
+"""Shard keys: the names of streams, and the keys of their shards."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -17,7 +19,7 @@ def test_the_name_of_a_stream_is_its_key_whatever_it_contains(stream: str) -> No
 
 
 @pytest.mark.parametrize("stream", ["", None, b"orders", 5, ["orders"]])
-def test_a_name_that_is_no_text_or_empty_is_refused(stream: Any) -> None:
+def test_a_name_that_is_not_text_or_is_empty_is_refused(stream: Any) -> None:
     with pytest.raises(ConfigurationError, match="is not a stream name"):
         shard_keys.single(stream)
 

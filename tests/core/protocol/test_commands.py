@@ -1,3 +1,5 @@
+"""Commands: the words of each, and the keys of scripts."""
+
 from __future__ import annotations
 
 from typing import cast

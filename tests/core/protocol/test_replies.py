@@ -40,7 +40,7 @@ def test_bodies_are_matched_to_their_ids_and_a_deleted_entry_has_none() -> None:
     assert replies.bodies([], iter([])) == []
 
 
-def test_an_id_without_a_reply_is_no_deleted_entry() -> None:
+def test_an_id_without_a_reply_is_not_a_deleted_entry() -> None:
     with pytest.raises(ValueError, match="zip"):
         replies.bodies([b"1-1", b"2-1"], [[]])
 

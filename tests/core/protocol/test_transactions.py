@@ -1,3 +1,5 @@
+"""Transactions: their effects, script and replies."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Cursor: positions, recovery, rewinds, and fairness among shards."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -208,7 +210,7 @@ def test_shards_that_recover_take_turns_too() -> None:
     assert turns == {B, C}
 
 
-def test_while_no_shard_is_live_recovery_goes_on_alone() -> None:
+def test_while_no_shard_is_live_recovery_continues_alone() -> None:
     cursor = Cursor([(A, b"0-0"), (B, b"0-0")], group=True)
     for _ in range(3):
         cursor.recovered(recovery(cursor, 1), entries("1-0"))

@@ -71,7 +71,7 @@ def test_after_parting_each_slot_is_read_from_its_position() -> None:
     assert made.to_part() == 0
 
 
-def test_after_parting_a_new_slot_has_a_cursor_of_its_own() -> None:
+def test_after_parting_a_new_slot_has_its_own_cursor() -> None:
     made = cursors()
     for shard in (A, C):
         made.open(shard).add(shard, b"0-0")

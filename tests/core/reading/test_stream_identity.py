@@ -1,4 +1,4 @@
-"""Stream identity: a recreated stream is distinguished from one that lives on."""
+"""Stream identity: a recreated stream is distinguished from one that stayed."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Accumulator: messages from the call until their outcome is known."""
+
 from __future__ import annotations
 
 from math import inf

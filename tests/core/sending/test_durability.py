@@ -1,3 +1,5 @@
+"""Durability: waits for replicas and for the disk."""
+
 from __future__ import annotations
 
 from math import inf

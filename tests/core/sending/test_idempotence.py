@@ -1,3 +1,5 @@
+"""Idempotence: runs of messages that may be written again."""
+
 from __future__ import annotations
 
 import pytest
@@ -87,7 +89,7 @@ def test_messages_that_are_too_many_for_one_command_are_split_into_runs(
     assert [run.number for run in made.runs] == list(range(1, len(lengths) + 1))
 
 
-def test_each_message_has_an_outcome_of_its_own() -> None:
+def test_each_message_has_its_own_outcome() -> None:
     made = batch(0, 1, 0, 2, 0)
     IdempotentRuns(b"me").commands(made)
     replies = [b"1-1\n!WRONGTYPE no stream\n3-1", b"2-1", LOADING]

@@ -145,8 +145,8 @@ class PendingRecovery:
         if not unknown:
             return known
         owned: set[bytes] = set()
-        renewals, caller = [*_renewals(shard, unknown)], self._connection.current
-        for reply in await self._claims.claim(caller, renewals):
+        renewals, sender = [*_renewals(shard, unknown)], self._connection.current
+        for reply in await self._claims.claim(sender, renewals):
             if isinstance(reply, ErrorReply):
                 return reply
             owned.update(reply)

@@ -1,4 +1,4 @@
-"""What is opened in one task may be closed in another, in any order."""
+"""Lifetimes: opened in one task, closed in another, in any order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from support.waiting import eventually, numbers, pending, read, send
 
 @pytest_asyncio.fixture
 async def producer(url: str) -> AsyncIterator[Producer]:
-    """Set up in one task and torn down in another: so has pytest-asyncio its way."""
+    """Set up in one task and torn down in another, as pytest-asyncio does it."""
     async with Producer(url) as opened:
         yield opened
 
@@ -59,7 +59,7 @@ async def handled(url: str, stream: str) -> AsyncIterator[asyncio.Queue[bytes]]:
 
 
 @pytest.mark.parametrize("turn", range(3))
-async def test_fixtures_open_and_close_in_tasks_of_their_own(
+async def test_fixtures_open_and_close_in_their_own_tasks(
     producer: Producer,
     consumer: Consumer[bytes],
     handled: asyncio.Queue[bytes],
@@ -76,7 +76,7 @@ async def in_a_task(work: Any) -> Any:
     return await asyncio.create_task(work)
 
 
-def make(kind: str, url: str, stream: str) -> Any:
+def create(kind: str, url: str, stream: str) -> Any:
     if kind == "producer":
         return Producer(url)
     if kind == "consumer":
@@ -98,32 +98,32 @@ BLOCKS = tuple(kind for kind in KINDS if kind != "router")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_start_and_stop_hooks_run_in_tasks_of_their_own(
+async def test_start_and_stop_hooks_run_in_their_own_tasks(
     url: str, stream: str, redis: Any, kind: str
 ) -> None:
     async with nothing_left(redis):
-        made = make(kind, url, stream)
+        openable = create(kind, url, stream)
         for _ in range(3):
-            await in_a_task(made.start())
-            await in_a_task(made.aclose())
-            await in_a_task(made.aclose())
+            await in_a_task(openable.start())
+            await in_a_task(openable.aclose())
+            await in_a_task(openable.aclose())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_is_open_can_not_be_opened_again_before_it_has_closed(
+async def test_an_open_object_can_not_be_opened_again_before_it_has_closed(
     url: str, stream: str, kind: str
 ) -> None:
-    made = make(kind, url, stream)
-    await made.start()
+    openable = create(kind, url, stream)
+    await openable.start()
     with pytest.raises(UsageError, match=r"already open|running already"):
-        await in_a_task(made.start())
-    closing = asyncio.create_task(made.aclose())
+        await in_a_task(openable.start())
+    closing = asyncio.create_task(openable.aclose())
     await asyncio.sleep(0)
     with pytest.raises(UsageError, match=r"closing|running already"):
-        await made.start()
+        await openable.start()
     await closing
-    await made.start()
-    await made.aclose()
+    await openable.start()
+    await openable.aclose()
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -132,8 +132,8 @@ async def test_an_exit_stack_is_entered_and_left_by_different_tasks(
 ) -> None:
     async with nothing_left(redis):
         stack = AsyncExitStack()
-        made = make(kind, url, stream)
-        await in_a_task(stack.enter_async_context(made))
+        openable = create(kind, url, stream)
+        await in_a_task(stack.enter_async_context(openable))
         await in_a_task(stack.aclose())
 
 
@@ -141,7 +141,7 @@ async def test_an_exit_stack_is_entered_and_left_by_different_tasks(
 async def test_blocks_are_left_in_the_order_of_their_opening(
     url: str, stream: str, kind: str
 ) -> None:
-    first, second = make(kind, url, stream), make(kind, url, stream)
+    first, second = create(kind, url, stream), create(kind, url, stream)
     await first.__aenter__()
     await second.__aenter__()
     await first.__aexit__(None, None, None)
@@ -164,17 +164,17 @@ async def test_producers_are_closed_in_the_order_of_their_opening(
 async def test_scopes_of_anyio_may_cross_a_lifetime(
     url: str, stream: str, kind: str
 ) -> None:
-    made = make(kind, url, stream)
+    openable = create(kind, url, stream)
     with anyio.CancelScope():
-        await made.start()
+        await openable.start()
     with anyio.CancelScope():
-        await made.aclose()
+        await openable.aclose()
 
 
 async def test_an_abandoned_generator_is_closed_by_the_event_loop(
     url: str, stream: str, redis: Any
 ) -> None:
-    """Its `finally` runs in a task that the loop makes when Python drops it."""
+    """Its `finally` runs in a task that the loop creates when Python drops it."""
     await send(url, stream, 1, 2, 3)
 
     async def messages() -> AsyncIterator[Message[bytes]]:
@@ -187,28 +187,28 @@ async def test_an_abandoned_generator_is_closed_by_the_event_loop(
             assert message.payload == b"1"
             break
 
-        async def is_left() -> bool:
+        async def is_released() -> bool:
             gc.collect()
-            # It was left by GeneratorExit, so what its loop had is not acknowledged.
+            # The loop was left by GeneratorExit, so its message is not acknowledged.
             lines = await redis.xpending_range(stream, "g", "-", "+", 10)
             idle = [line["time_since_delivered"] >= 60_000 for line in lines]
             return idle == [True] * 3
 
-        await eventually(is_left)
+        await eventually(is_released)
 
 
-async def test_what_is_sent_is_sent_when_another_task_closes(
+async def test_queued_messages_are_sent_when_another_task_closes(
     url: str, stream: str, redis: Any
 ) -> None:
     producer = Producer(url)
     await in_a_task(producer.start())
-    tickets = [await producer.enqueue(stream, b"x") for _ in range(1000)]
+    futures = [await producer.enqueue(stream, b"x") for _ in range(1000)]
     await in_a_task(producer.aclose())
-    assert all(ticket.done() and not ticket.exception() for ticket in tickets)
+    assert all(future.done() and not future.exception() for future in futures)
     assert await redis.xlen(stream) == 1000
 
 
-async def test_closing_by_another_task_acknowledges_and_gives_back(
+async def test_closing_by_another_task_acknowledges_and_releases(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, *range(10))
@@ -222,7 +222,7 @@ async def test_closing_by_another_task_acknowledges_and_gives_back(
     assert group["entries-read"] - group["pending"] == 5
 
 
-async def test_a_task_that_closes_what_it_started_has_processed_what_it_holds(
+async def test_a_task_that_closes_its_consumer_acknowledges_the_message_that_it_holds(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -233,7 +233,7 @@ async def test_a_task_that_closes_what_it_started_has_processed_what_it_holds(
     assert await pending(redis, stream, "g") == 0
 
 
-async def test_a_block_left_by_an_exception_keeps_its_messages(
+async def test_messages_stay_pending_if_their_block_is_left_by_an_exception(
     url: str, stream: str, redis: Any
 ) -> None:
     await send(url, stream, 1)
@@ -245,16 +245,16 @@ async def test_a_block_left_by_an_exception_keeps_its_messages(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_start_raises_what_opening_raised(kind: str, stream: str) -> None:
-    made = make(kind, "redis://127.0.0.1:1", stream)
+async def test_start_raises_the_error_of_opening(kind: str, stream: str) -> None:
+    openable = create(kind, "redis://127.0.0.1:1", stream)
     with pytest.raises(ConnectError):
-        await made.start()
-    await made.aclose()
+        await openable.start()
+    await openable.aclose()
     with pytest.raises(ConnectError):
-        await made.start()
+        await openable.start()
 
 
-async def test_start_raises_a_wrong_url(stream: str) -> None:
+async def test_start_raises_for_a_wrong_url(stream: str) -> None:
     with pytest.raises(ConfigurationError):
         await Producer("nonsense://").start()
 
@@ -265,17 +265,17 @@ async def test_cancelling_start_leaves_nothing_open(
     url: str, stream: str, redis: Any, kind: str, turns: int
 ) -> None:
     async with nothing_left(redis):
-        made = make(kind, url, stream)
-        task = asyncio.create_task(made.start())
+        openable = create(kind, url, stream)
+        task = asyncio.create_task(openable.start())
         for _ in range(turns):
             await asyncio.sleep(0)
         if not task.cancel():
-            await made.aclose()
+            await openable.aclose()
         await asyncio.wait([task])
         before = asyncio.all_tasks()
         assert {each for each in before if "penstock" in each.get_name()} == set()
-        await made.start()
-        await made.aclose()
+        await openable.start()
+        await openable.aclose()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -284,32 +284,32 @@ async def test_cancelling_start_while_the_server_is_silent_leaves_nothing_open(
 ) -> None:
     async with proxy(url) as between:
         between.drop_replies = True
-        made = make(kind, between.url, stream)
+        openable = create(kind, between.url, stream)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await made.start()
+                await openable.start()
         assert not [each for each in asyncio.all_tasks() if "penstock" in repr(each)]
         between.drop_replies = False
-        await made.start()
-        await made.aclose()
+        await openable.start()
+        await openable.aclose()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_closing_what_is_still_opening_ends_the_opening(
+async def test_closing_during_the_opening_ends_the_opening(
     url: str, stream: str, kind: str
 ) -> None:
     async with proxy(url) as between:
         between.drop_replies = True
-        made = make(kind, between.url, stream)
-        opening = asyncio.create_task(made.start())
+        openable = create(kind, between.url, stream)
+        opening = asyncio.create_task(openable.start())
         await asyncio.sleep(0.05)
         async with asyncio.timeout(5):
-            await made.aclose()
+            await openable.aclose()
         with pytest.raises(ClosedError):
             await opening
 
 
-async def test_what_failed_in_the_background_is_raised_by_aclose_once(
+async def test_a_failure_in_the_background_is_raised_by_aclose_once(
     url: str, stream: str, redis: Any
 ) -> None:
     user = f"u-{stream}"
@@ -333,7 +333,7 @@ async def failed(session: Any) -> bool:
     return session.gate.error is not None
 
 
-async def test_what_a_reader_was_told_is_not_raised_again(
+async def test_a_failure_that_next_has_raised_is_not_raised_again(
     url: str, stream: str, redis: Any
 ) -> None:
     user = f"u-{stream}"
@@ -399,11 +399,11 @@ async def test_an_event_hook_that_exits_does_not_stop_the_event_loop(
     url: str, stream: str
 ) -> None:
     """Asyncio lets SystemExit out of a task by stopping the whole loop."""
-    told: list[object] = []
+    reported: list[object] = []
 
     def hook(event: object) -> None:
-        told.append(event)
-        if len(told) == 1:
+        reported.append(event)
+        if len(reported) == 1:
             raise SystemExit(3)
 
     async with proxy(url) as between:
@@ -416,7 +416,7 @@ async def test_an_event_hook_that_exits_does_not_stop_the_event_loop(
         await consumer.aclose()
 
 
-async def test_the_background_has_the_context_of_whoever_opened(
+async def test_background_tasks_run_in_the_context_of_the_task_that_opened(
     url: str, stream: str
 ) -> None:
     tenant = contextvars.ContextVar[str]("tenant")
@@ -434,15 +434,15 @@ async def test_the_background_has_the_context_of_whoever_opened(
         await asyncio.create_task(opens(consumer))
         between.cut()
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return bool(seen)
 
-        await eventually(told)
+        await eventually(reported)
         await consumer.aclose()
     assert set(seen) == {"mine"}
 
 
-async def test_a_block_that_fails_beside_its_consumer_says_so(
+async def test_the_exception_of_a_block_notes_that_its_consumer_has_failed_too(
     url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KeyError) as raised:
@@ -457,7 +457,7 @@ async def test_a_block_that_fails_beside_its_consumer_says_so(
     assert any("ZeroDivisionError" in note for note in raised.value.__notes__)
 
 
-async def test_a_router_that_was_started_drains_and_raises_what_failed(
+async def test_a_started_router_drains_and_raises_the_failure(
     url: str, stream: str, redis: Any
 ) -> None:
     user = f"u-{stream}"
@@ -535,11 +535,13 @@ async def test_a_router_whose_block_is_cancelled_cancels_its_handlers(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_the_same_on_uvloop(url: str, stream: str, kind: str) -> None:
+def test_objects_are_opened_and_closed_by_any_task_on_uvloop(
+    url: str, stream: str, kind: str
+) -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def hooks() -> None:
-        first, second = make(kind, url, stream), make(kind, url, stream)
+        first, second = create(kind, url, stream), create(kind, url, stream)
         await in_a_task(first.start())
         await in_a_task(second.start())
         await in_a_task(first.aclose())

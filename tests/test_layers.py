@@ -10,8 +10,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 
-# From the ground up. What is not in a list is its folder's floor.
-FLOORS = [
+# From the lowest to the highest. A name is that of a module or of a folder.
+LAYERS = [
     ["_chance", "_clock", "errors", "events"],
     ["codecs"],
     ["transaction"],
@@ -29,11 +29,11 @@ FLOORS = [
     ["__init__", "testing"],
     ["cli"],
 ]
-FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 FOLDERS = {"_core", "_connection", "_tasks", "_routing", "admin", "cli"}
 
-# Within a layer: its folders and files, from the ground up. What stands in one line
-# knows nothing of its neighbours.
+# Within a layer: its folders and files, from the lowest to the highest. Those in one
+# line do not import each other.
 ORDER = {
     "_core": [
         ["backoff", "protocol", "messages"],
@@ -65,7 +65,7 @@ PACKAGES = {
     for folder in SOURCE.rglob("__init__.py")
 }
 
-# Who may know these packages at all.
+# The modules and folders that may import these packages.
 ONLY_IN = {
     "redis": {"_connection"},
     "hiredis": {"_connection"},
@@ -98,13 +98,13 @@ ONLY_IN = {
 }
 
 
-def room(path: Path) -> str:
-    """The name by which the floors know a module."""
+def layer_name(path: Path) -> str:
+    """Return the name by which `LAYERS` lists a module: its own or its folder's."""
     return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The modules that a module imports, those for type checkers included."""
+    """Yield the modules that a module imports, those for type checkers included."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.Import(names=names):
@@ -122,7 +122,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 
 def place(name: str) -> tuple[str, str, int] | None:
-    """The layer of a module, its folder or file there, and how high that stands."""
+    """Return the layer of a module, its folder or file there, and its height."""
     _, layer, part, *_ = [*name.split("."), "", ""]
     for height, parts in enumerate(ORDER.get(layer, [])):
         if part in parts:
@@ -146,30 +146,32 @@ def test_a_folder_of_a_layer_imports_only_from_those_below(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_a_module_imports_only_from_floors_below(path: Path) -> None:
-    here = room(path)
-    assert here in FLOOR_OF, f"give {here} a floor in this test"
+def test_a_module_imports_only_from_layers_below(path: Path) -> None:
+    here = layer_name(path)
+    assert here in LAYER_OF, f"give {here} a layer in this test"
     for name in imports(path):
         package, _, rest = name.partition(".")
         if package != "penstock":
             continue
         there = rest.partition(".")[0] or "__init__"
-        if there not in FLOOR_OF:
+        if there not in LAYER_OF:
             there = "__init__"  # a public name, taken from the package itself
         same_folder = here == there and here in FOLDERS
-        below = FLOOR_OF[there] < FLOOR_OF[here]
-        same_words = FLOOR_OF[there] == FLOOR_OF[here] == 0
-        assert below or same_folder or same_words, f"{here} must not import {name}"
+        below = LAYER_OF[there] < LAYER_OF[here]
+        both_lowest = LAYER_OF[there] == LAYER_OF[here] == 0
+        assert below or same_folder or both_lowest, f"{here} must not import {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_a_package_is_known_only_where_it_belongs(path: Path) -> None:
+def test_a_package_is_imported_only_where_it_is_allowed(path: Path) -> None:
     for name in imports(path):
         allowed = ONLY_IN.get(name.partition(".")[0])
-        assert allowed is None or room(path) in allowed, f"{room(path)} imports {name}"
+        assert allowed is None or layer_name(path) in allowed, (
+            f"{layer_name(path)} imports {name}"
+        )
 
 
-def test_the_core_calls_no_clock_and_no_chance() -> None:
+def test_the_core_uses_no_clock_no_randomness_and_no_io() -> None:
     for path in (SOURCE / "_core").rglob("*.py"):
         for name in imports(path):
             assert name.partition(".")[0] not in {
@@ -187,7 +189,7 @@ def test_the_core_calls_no_clock_and_no_chance() -> None:
 
 def test_the_date_is_asked_of_one_clock_only() -> None:
     for path in MODULES:
-        if room(path) in {"_clock", "cli"}:
+        if layer_name(path) in {"_clock", "cli"}:
             continue
         asked = {
             node.attr

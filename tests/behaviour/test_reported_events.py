@@ -1,4 +1,4 @@
-"""What is lost, late, taken over or not known is told of: how much, and which."""
+"""Events about lost, late, claimed and unknown messages: how many, and which."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ids(event: Event) -> list[EntryId]:
     return [EntryId.parse(id_) for id_ in str(event.facts["ids"]).split(",")]
 
 
-async def test_a_process_that_stood_still_tells_what_it_has_lost_and_why(
+async def test_a_process_that_paused_reports_which_messages_it_has_lost_and_why(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, 1)
@@ -41,7 +41,7 @@ async def test_a_process_that_stood_still_tells_what_it_has_lost_and_why(
     )
     async with consumer:
         [message] = await read(consumer, 1)
-        time.sleep(0.9)  # noqa: ASYNC251 - it is what a bad handler does
+        time.sleep(0.9)  # noqa: ASYNC251 - as a bad handler does
         assert other.xautoclaim(stream, "g", "other", min_idle_time=600)[1]
         other.close()
 
@@ -49,7 +49,7 @@ async def test_a_process_that_stood_still_tells_what_it_has_lost_and_why(
             return message.lost
 
         await eventually(noticed)
-        assert await consumer.next(timeout=0) is None  # we come back with it
+        assert await consumer.next(timeout=0) is None  # this call settles the message
         assert consumer.statistics().late == 1
     [blocked], [lost] = events.named("loop_blocked"), events.named("lease_lost")
     assert 0.5 < float(str(blocked.facts["seconds"])) < 3
@@ -57,7 +57,7 @@ async def test_a_process_that_stood_still_tells_what_it_has_lost_and_why(
     assert total(events, "lease_lost") == total(events, "outcome_late") == 1
 
 
-async def test_a_loop_that_is_not_held_up_is_not_told_of(
+async def test_an_event_loop_that_is_not_blocked_is_not_reported(
     url: str, stream: str, events: Events
 ) -> None:
     claim = Claim(idle=3)
@@ -71,7 +71,7 @@ async def test_a_loop_that_is_not_held_up_is_not_told_of(
 async def test_entries_that_are_deleted_while_they_are_pending_are_named(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """Whether a takeover finds them, or the consumer's own return."""
+    """Whether a claim finds them, or the recovery of the consumer's own entries."""
     await send(url, stream, *range(40))
     await leave_pending(redis, stream, "dead", 20)
     await redis.xreadgroup("g", "me", {stream: ">"}, count=20)
@@ -82,23 +82,23 @@ async def test_entries_that_are_deleted_while_they_are_pending_are_named(
         stream, url=url, group="g", name="me", claim=claim, on_event=events
     ) as consumer:
 
-        async def all_met() -> bool:
+        async def all_found() -> bool:
             return consumer.statistics().ghosts == 30
 
         await read(consumer, 10)
-        await eventually(all_met)
+        await eventually(all_found)
     assert await pending(redis, stream, "g") == 0
-    told = events.named("deleted_while_pending")
+    reported = events.named("deleted_while_pending")
     assert total(events, "deleted_while_pending") == 30
-    # Which of the two finds what is a matter of time; no event names more than ten.
+    # Which of the two finds an entry depends on timing; no event names more than ten.
     gone = {EntryId.parse(id_) for id_ in all_ids[5:35]}
-    for event in told:
+    for event in reported:
         named = str(event.facts["ids"]).removesuffix(",...").split(",")
         assert len(named) == min(10, int(str(event.facts["messages"])))
         assert {EntryId.parse(id_) for id_ in named} <= gone
 
 
-async def test_what_is_taken_over_is_named(
+async def test_claimed_entries_are_named(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await send(url, stream, *range(3))
@@ -114,62 +114,62 @@ async def test_what_is_taken_over_is_named(
     assert set(sorted(message.id for message in messages)[:2]) <= claimed
 
 
-async def test_sends_that_fail_are_counted_with_their_streams(
+async def test_failed_sends_are_counted_and_their_streams_named(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
     await redis.set(stream, "no stream")
     await redis.set(f"{stream}-b", "no stream")
     async with Producer(url, on_event=events) as producer:
-        tickets = [
+        futures = [
             producer.enqueue_nowait(name, b"x")
             for name in (stream, f"{stream}-b", stream)
         ]
-        outcomes = await asyncio.gather(*tickets, return_exceptions=True)
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
     assert all(isinstance(outcome, SendFailed) for outcome in outcomes)
     [event] = events.named("send_failed")
     assert event.facts["messages"] == 3
     assert event.facts["streams"] == f"{stream!a},{stream + '-b'!a}"
 
 
-async def test_refusals_that_are_passed_over_are_counted(events: Events) -> None:
-    tell = rate_limited(events)
+async def test_refusals_that_are_not_reported_are_counted(events: Events) -> None:
+    report = rate_limited(events)
     for _ in range(5):
-        tell(Event("read_refused", facts={"reply": "LOADING"}))
+        report(Event("read_refused", facts={"reply": "LOADING"}))
     assert [event.facts for event in events] == [{"reply": "LOADING"}]
 
     async def a_second_later() -> bool:
-        tell(Event("read_refused", facts={"reply": "LOADING"}))
+        report(Event("read_refused", facts={"reply": "LOADING"}))
         return len(events) == 2
 
     await eventually(a_second_later, within=3)
     assert int(str(events[1].facts["times"])) > 5
 
 
-async def test_an_outage_is_told_of_once_however_late_its_connections_are_missed(
+async def test_an_outage_is_reported_once_however_late_its_lost_connections_are_noticed(
     url: str, stream: str, redis: Any, events: Events
 ) -> None:
-    """An idle consumer misses the one for commands only when it looks for shards."""
+    """Idle consumers notice a lost command connection only when looking for shards."""
 
     async def connections() -> set[str]:
         return {client["id"] for client in await redis.client_list()}
 
-    others = await connections()
+    other_ids = await connections()
     async with Consumer(stream, url=url, group="g", on_event=events) as consumer:
-        # What opening has set going is over by then.
+        # By then, the work that opening has started is done.
         assert await consumer.next(timeout=0.4) is None
-        ours = await connections() - others
-        assert len(ours) == 2
-        async with redis.pipeline() as both:
-            for id_ in ours:
-                both.execute_command("CLIENT", "KILL", "ID", id_)
-            await both.execute()
+        own_ids = await connections() - other_ids
+        assert len(own_ids) == 2
+        async with redis.pipeline() as pipeline:
+            for id_ in own_ids:
+                pipeline.execute_command("CLIENT", "KILL", "ID", id_)
+            await pipeline.execute()
 
         async def both_are_back() -> bool:
             try:
                 await consumer.lag()
             except ConnectionLost:
                 return False
-            return len(await connections() - others - ours) == 2
+            return len(await connections() - other_ids - own_ids) == 2
 
         await eventually(both_are_back)
     assert [event.name for event in events] == ["connection_lost", "reconnected"]
