@@ -6,13 +6,20 @@ time and can't be cut off.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import hiredis
 
 from simulation.server.server import Server
 
 __all__ = ["Direct"]
+
+
+# hiredis' stubs demand a tuple of one word.
+_pack: Final = cast(
+    "Callable[[tuple[bytes | str | int, ...]], bytes]", hiredis.pack_command
+)
 
 
 class Direct:
@@ -34,9 +41,9 @@ class Direct:
     def close(self) -> None:
         """Be closed by the server."""
 
-    def call(self, *words: bytes | str | float) -> Any:
+    def call(self, *words: bytes | str | int) -> Any:
         """Execute a command and return its reply; an error is a value."""
-        self._session.received(hiredis.pack_command(words))
+        self._session.received(_pack(words))
         reply = self._reader.gets()
         assert reply is not False, f"{words[0]!r} was not answered"
         return reply

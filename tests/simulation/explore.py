@@ -14,9 +14,9 @@ from typing import Final
 from simulation.faults import FAMILIES
 from simulation.plan import Plan, generate
 from simulation.plants import planted
-from simulation.programs import STEPS
 from simulation.run import Result, run
 from simulation.shrink import shrink
+from simulation.steps import STEPS
 
 __all__ = ["Explored", "Finding", "carry_out", "explore", "plan_of", "shrunk"]
 

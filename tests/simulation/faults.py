@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from faults.history import Excuse
 from simulation.network import Connection
+from simulation.plan import ProducerPlan
 
 if TYPE_CHECKING:
     from simulation.run import Post, Run
@@ -23,7 +24,7 @@ Fault: TypeAlias = Callable[["Run", Random], Awaitable[None]]
 
 
 def _excuse(run: Run, since: float, *what: str, ids: tuple[str, ...] = ()) -> None:
-    run.journal.tell(Excuse, since=since, what=[*what], ids=[*ids])
+    run.journal.add(Excuse, since=since, what=[*what], ids=[*ids])
 
 
 # -- the network -----------------------------------------------------------------------
@@ -145,7 +146,7 @@ def _replaceable(run: Run, chance: Random) -> Post | None:
     there = [
         post
         for post in (*run.consumers, *run.producers)
-        if post.alive and getattr(post.plan, "group", "producer")
+        if post.alive and not post.realtime
     ]
     return chance.choice(there) if there else None
 
@@ -163,7 +164,7 @@ async def kill(run: Run, chance: Random) -> None:
 async def terminate(run: Run, chance: Random) -> None:
     """SIGTERM a consumer's process, and start it again when it has ended."""
     post = _replaceable(run, chance)
-    if post is None or post.process is None or not getattr(post.plan, "group", ""):
+    if post is None or post.process is None or isinstance(post.plan, ProducerPlan):
         return
     process = post.process
     process.terminate()
@@ -179,9 +180,7 @@ async def terminate(run: Run, chance: Random) -> None:
 
 def _restart(post: Post, chance: Random) -> None:
     # Another fault may have restarted it in the meantime.
-    if not post.alive and not (
-        hasattr(post.plan, "how") and post.process and post.process.ended
-    ):
+    if not post.alive and not post.finished:
         post.start(renamed=chance.random() < 0.5)
 
 

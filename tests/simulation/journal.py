@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from faults.history import History, Note, Record
+from faults.history import History, Record
+from faults.journal import Journal as StoredJournal
 from simulation.world import World
 
 __all__ = ["Journal"]
 
 
-class Journal:
-    """The records of one process.
+class Journal(StoredJournal):
+    """The records of one process, which are kept in memory and never lost.
 
     Args:
         world: The world, whose clock the records have.
@@ -24,13 +25,8 @@ class Journal:
         self._history = history
         self._who = who
 
-    def tell(self, kind: type[Record], **facts: Any) -> None:
+    def add(self, kind: type[Record], **facts: Any) -> None:
         """Add a record of now."""
-        record = kind(at=self._world.time(), who=self._who, **facts)
-        self._history.append(record)
+        self._history.append(kind(at=self._world.time(), who=self._who, **facts))
         words = (str(value) for value in facts.values())
         self._world.record(self._who, f"{kind.__name__.lower()} {' '.join(words)}")
-
-    def note(self, text: str) -> None:
-        """Add anything else."""
-        self.tell(Note, text=text)

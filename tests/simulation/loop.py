@@ -2,8 +2,8 @@
 
 An iteration is asyncio's own: the sockets that have become readable, in any order; then
 the timers that are due; then the callbacks that are ready now, in the order in which
-they were scheduled. What they schedule runs in the next iteration. Each callback takes a
-little virtual time, in which other processes run, bytes arrive and timers become due.
+they were scheduled. What they schedule runs in the next iteration. Each callback takes
+a little virtual time, in which other processes run, bytes arrive and timers become due.
 
 Loops do not block and know nothing of each other. The world runs their iterations.
 """

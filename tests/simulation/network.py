@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from simulation.loop import Loop
@@ -155,7 +156,7 @@ class Path:
             chance.randrange(1, len(data)) for _ in range(chance.choice((1, 1, 2, 5)))
         )
         bounds = [0, *cuts, len(data)]
-        return [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+        return [data[a:b] for a, b in pairwise(bounds) if a < b]
 
     def _add(self, piece: bytes | None) -> None:
         conditions = self._conditions
@@ -255,7 +256,7 @@ class Connection(asyncio.Transport):
     # -- faults ------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Break the connection: both ends get an error, and what is under way is lost."""
+        """Break the connection: both ends see that, and what is under way is lost."""
         self.up.close()
         self.down.close()
         self._end_server()
@@ -311,7 +312,7 @@ class Connection(asyncio.Transport):
         self._network.forget(self)
         self.loop.call_soon(self._protocol.connection_lost, error)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes to the server."""
         if not self._lost and self._error is None:
             self.up.send(bytes(data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from faults.history import Acked, Buried, Pending, Stored, digest
+from faults.history import Acked, DeadLettered, Pending, Stored, digest
 from faults.task import parse
 from simulation.journal import Journal
 from simulation.server import ids
@@ -80,7 +80,7 @@ class Observer:
         ]
         if new:
             done.update(new)
-            self._journal.tell(
+            self._journal.add(
                 Acked,
                 group=name.decode(),
                 shard=number,
@@ -126,7 +126,7 @@ class Observer:
         for number, key in enumerate(self._keys):
             for id_, fields in self.stored(key.decode()):
                 payload = fields[b"msg"]
-                self._journal.tell(
+                self._journal.add(
                     Stored,
                     shard=number,
                     id=id_,
@@ -135,9 +135,9 @@ class Observer:
                     digest=digest(payload),
                 )
         for name, number, id_ in self.waiting():
-            self._journal.tell(Pending, group=name, shard=number, id=id_)
+            self._journal.add(Pending, group=name, shard=number, id=id_)
         for _, fields in self.stored(dead):
-            self._journal.tell(Buried, **_dead_letter(fields))
+            self._journal.add(DeadLettered, **_dead_letter(fields))
 
 
 def _dead_letter(fields: dict[bytes, bytes]) -> dict[str, Any]:

@@ -143,8 +143,14 @@ _CLAIMS: Final = (
     {"idle": 5.0, "interval": 1.0},
     {"idle": 0.8, "interval": 0.2},
 )
-_COMMITS: Final = ({}, {}, {"interval": 0}, {"interval": 1.0}, {"max_pending": 3})
-_PREFETCH: Final = (
+_COMMITS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {},
+    {"interval": 0},
+    {"interval": 1.0},
+    {"max_pending": 3},
+)
+_PREFETCH: Final[tuple[dict[str, Any], ...]] = (
     {},
     {},
     {},
@@ -330,7 +336,8 @@ class _Generator:
             families.append("losses")
         chosen = chance.sample(families, chance.randint(1, len(families)))
         kinds = [kind for family in chosen for kind in self._kinds[family]]
-        found, at = [], chance.uniform(0, 2)
+        found: list[FaultPlan] = []
+        at = chance.uniform(0, 2)
         pace = chance.choice((0.3, 1.0, 3.0))
         while at < seconds and len(found) < 30:
             kind = chance.choice(kinds)

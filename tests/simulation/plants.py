@@ -1,4 +1,4 @@
-"""Plants: defects that are put into the client, to show that the simulator finds them."""
+"""Plants: defects that are put into the client, which the simulator has to find."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -20,15 +21,15 @@ from faults.history import (
     History,
     Start,
 )
-from simulation import programs
+from simulation.consuming import OUTPUT, STREAM, consume
 from simulation.direct import Direct
 from simulation.journal import Journal
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
 from simulation.plan import ConsumerPlan, Plan, ProducerPlan
 from simulation.process import Process
-from simulation.programs import OUTPUT, STREAM
 from simulation.seams import installed
+from simulation.sending import produce
 from simulation.server.server import Server
 from simulation.server.versions import VERSIONS
 from simulation.world import World
@@ -93,19 +94,30 @@ class Post:
         self._lives += 1
         who = f"{self.plan.name}.{self._lives}"
         journal = Journal(self._run.world, self._run.history, who)
-        plan = self.plan
-        if isinstance(plan, ConsumerPlan):
-            name = who if renamed else plan.name
-            main: Callable[[], Any] = lambda: programs.consume(plan, who, name, journal)
-        else:
-            seed = self._run.plan.seed
-            main = lambda: programs.produce(plan, who, seed, journal)
+        main = partial(self._main, who, journal, renamed=renamed)
         self.process = Process(self._run.network, who, main)
         quality = self._run.plan.network
         conditions = Conditions(quality.delay, quality.jitter, quality.pieces)
         self._run.network.set_conditions(who, conditions)
         self._run.processes.append(self.process)
         self.process.start()
+
+    async def _main(self, who: str, journal: Journal, *, renamed: bool) -> None:
+        if isinstance(self.plan, ConsumerPlan):
+            await consume(self.plan, who if renamed else self.plan.name, journal)
+        else:
+            await produce(self.plan, who, self._run.plan.seed, journal)
+
+    @property
+    def realtime(self) -> bool:
+        """Whether it is a consumer in REALTIME, which may not be ended."""
+        return isinstance(self.plan, ConsumerPlan) and not self.plan.group
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is a producer that has sent everything."""
+        ended = self.process is not None and self.process.ended
+        return ended and isinstance(self.plan, ProducerPlan)
 
     @property
     def alive(self) -> bool:
@@ -238,7 +250,7 @@ class Run:
 
     def _unseen(self) -> int:
         """Count the stored messages that a REALTIME consumer has not seen yet."""
-        if all(each.plan.group for each in self.consumers):
+        if not any(post.realtime for post in self.consumers):
             return 0
         seen = {
             (record.shard, record.id)
