@@ -20,6 +20,8 @@ from penstock import (
     Retry,
     admin,
 )
+from penstock._core.ledger.entry import Entry
+from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from support.failing import Boom, handled, running
 from support.proxy import proxy
 from support.waiting import (
@@ -420,6 +422,46 @@ async def test_in_an_outage_suspected_messages_wait_and_others_are_handled(
             await between.start()
             await eventually(lambda: handled(redis, stream, 8))
     assert sorted(seen) == list(range(8))
+
+
+@pytest.mark.parametrize("receive", ["next", "take"])
+async def test_in_an_outage_messages_with_one_attempt_only_wait_without_spinning(
+    url: str,
+    stream: str,
+    monkeypatch: pytest.MonkeyPatch,
+    receive: str,
+) -> None:
+    """Their start can't be confirmed, so they start when the server is back."""
+    counts = 0
+    begin = DeliveryCounts.begin
+
+    async def counted(self: DeliveryCounts, entries: Sequence[Entry]) -> list[Entry]:
+        nonlocal counts
+        counts += 1
+        return await begin(self, entries)
+
+    monkeypatch.setattr(DeliveryCounts, "begin", counted)
+    await send(url, stream, *range(4))
+    once = Retry(max_attempts=1)
+    async with (
+        proxy(url) as between,
+        Consumer(stream, url=between.url, group="g", retry=once) as consumer,
+    ):
+        assert numbers(await read(consumer, 1)) == [0]
+        await eventually(lambda: holds(consumer, 4))
+        await between.stop()
+        if receive == "next":
+            waiting = asyncio.create_task(read(consumer, 3))
+        else:
+            waiting = asyncio.create_task(consumer.take(3))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        # One attempt to count them, and some more while connections come and go.
+        assert counts < 20
+        await between.start()
+        got = numbers(await waiting)
+        got += numbers(await read(consumer, 3 - len(got)))
+        assert got == [1, 2, 3]
 
 
 async def has_six(seen: list[int]) -> bool:

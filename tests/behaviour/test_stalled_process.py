@@ -21,6 +21,7 @@ from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import Connection
 from penstock._tasks.group import Membership
+from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
 from penstock.message import Shard
 from support.events import Events
@@ -219,6 +220,27 @@ async def test_entries_that_arrived_during_a_stall_are_checked_before_handing_th
         assert await pending(redis, stream, "g") == 1
         await send(url, stream, 2)
         assert numbers(await read(consumer, 1)) == [2]
+
+
+@GETS
+async def test_a_count_whose_reply_was_read_after_a_stall_is_not_believed(
+    url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch, get: Get
+) -> None:
+    """The server has counted the start, and then another consumer has the message."""
+    send_count, claimed = DeliveryCounts._send, list[bytes]()
+
+    def send_and_stall(self: DeliveryCounts, batch: Any) -> None:
+        send_count(self, batch)
+        if not claimed:
+            claimed.extend(stall_while_other_claims(url, stream))
+
+    monkeypatch.setattr(DeliveryCounts, "_send", send_and_stall)
+    async with Consumer(stream, url=url, group="g", claim=CLAIM) as consumer:
+        await send(url, stream, 0, 1)
+        await eventually(lambda: has_queued(consumer, 2))
+        assert numbers(await get(consumer)) == []
+        assert len(claimed) == 2
+        assert set((await owners(redis, stream)).values()) == {"other"}
 
 
 async def test_a_suspended_machine_counts_as_a_stall(

@@ -290,11 +290,13 @@ class Connection(asyncio.Transport):
         """Give the protocol what has arrived, as a selector loop does."""
         if self._lost or (self._paused and self._error is None):
             return
-        if self._unread and not self._closing and self._error is None:
+        # What has arrived before a reset can still be read.
+        if self._unread and not self._closing:
             data = bytes(self._unread[:_READ])
             del self._unread[:_READ]
             self._protocol.data_received(data)  # type: ignore[attr-defined]
-            if (self._unread or self._ended) and not self._lost:
+            more = self._unread or self._ended or self._error is not None
+            if more and not self._lost:
                 self.loop.readable(self)
             return
         if self._error is not None:

@@ -199,14 +199,14 @@ def test_workers_are_signalled_when_possible_poison_messages_are_no_longer_held(
 ):
     ledger = SpyLedger()
     ledger.recover(1, attempts=1)
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     assert ledger.take_next() is None
     assert ledger.ready_signals == 0
-    ledger.hold_suspects(held=False)
+    ledger.hold_starts(held=False)
     assert ledger.ready_signals == 1
     assert ids([ledger.take_next()]) == [raw(1)]
-    ledger.hold_suspects(held=True)
-    ledger.hold_suspects(held=False)
+    ledger.hold_starts(held=True)
+    ledger.hold_starts(held=False)
     assert ledger.ready_signals == 1, "nothing waits"
 
 
@@ -215,7 +215,7 @@ def test_the_reader_is_woken_when_all_waiting_entries_are_set_aside() -> None:
     ledger.recover(*range(8), attempts=1)
     ledger.flow.waiting_changed(2)
     assert ledger.read_budget() == 0
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     signals = ledger.capacity_signals
     assert ledger.take_next() is None
     assert ledger.capacity_signals > signals, "two workers are idle"
@@ -251,7 +251,7 @@ def test_workers_are_signalled_when_a_lost_held_suspect_frees_its_lane() -> None
     ledger = SpyLedger(ordering=KEY, lease=30.0)
     ledger.recover(2, 3, key="l", attempts=1)
     ledger.recover(4, key="l")
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     assert ledger.take_next() is None
     [renewal] = ledger.to_renew(25.0)
     assert len(ledger.removals.lose_all_but(renewal, [raw(4)])) == 2

@@ -321,7 +321,12 @@ class LedgerMachine(RuleBasedStateMachine):
             for copy in self.firsts
             if not self.others_of_id(copy, still_running=True)
         ]
-        return [copy for copy in free if not (copy.suspected and self.held)]
+        return [copy for copy in free if not self.is_start_held(copy)]
+
+    def is_start_held(self, copy: Copy) -> bool:
+        """Whether a copy may not start, because the server can't confirm that."""
+        one_attempt = self.acks and self.max_attempts == 1
+        return self.held and (copy.suspected or one_attempt)
 
     @property
     def head_is_late(self) -> bool:
@@ -337,7 +342,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """
         deferred = self.deferred
         waiting_firsts = [copy for copy in self.firsts if copy not in deferred]
-        held = sum(copy.suspected for copy in waiting_firsts) if self.held else 0
+        held = sum(map(self.is_start_held, waiting_firsts))
         return len(waiting_firsts) - held, set(map(id, self.ledger._queue))
 
     @property
@@ -1005,7 +1010,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def hold(self, *, held: bool) -> None:
         signals = self.ready_signals
-        self.ledger.hold_suspects(held=held)
+        self.ledger.hold_starts(held=held)
         self.held = held
         if not held and self.ledger.work.length:
             assert self.ready_signals == signals + 1, "no worker was woken"

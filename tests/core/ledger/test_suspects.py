@@ -404,9 +404,9 @@ def test_while_suspects_are_held_other_entries_are_taken() -> None:
     ledger = SpyLedger()
     ledger.recover(1, attempts=1)
     ledger.read(2)
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(2), None]
-    ledger.hold_suspects(held=False)
+    ledger.hold_starts(held=False)
     assert ledger.start_next().id == raw(1)
 
 
@@ -415,7 +415,7 @@ def test_with_a_strict_order_no_entry_passes_a_held_suspect() -> None:
     ledger.read(1)
     ledger.recover(2, 3, attempts=1)
     ledger.read(4)
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     assert ids([ledger.take_next(), ledger.take_next()]) == [raw(1), None]
     assert not ledger.work.next_is_counted
     assert not ledger.work.next_is_repeated
@@ -423,7 +423,7 @@ def test_with_a_strict_order_no_entry_passes_a_held_suspect() -> None:
     assert ledger.flow.held == 4
     ledger.read(5)
     assert ledger.take_next() is None
-    ledger.hold_suspects(held=False)
+    ledger.hold_starts(held=False)
     assert ledger.work.length == 4
     for number in (2, 3, 4, 5):
         entry = ledger.start_next()
@@ -431,16 +431,31 @@ def test_with_a_strict_order_no_entry_passes_a_held_suspect() -> None:
         ledger.finish(entry, ack=True)
 
 
+def test_with_one_attempt_only_all_entries_are_held() -> None:
+    ledger = SpyLedger(max_attempts=1)
+    ledger.read(1, 2)
+    ledger.work.begin_turn(0.0)
+    taken = ledger.work.take_counted(1)
+    ledger.hold_starts(held=True)
+    ledger.put_back(taken[0])
+    assert ledger.work.take_counted(9) == []
+    assert ledger.work.length == 0
+    signals = ledger.ready_signals
+    ledger.hold_starts(held=False)
+    assert ledger.ready_signals == signals + 1
+    assert ids(ledger.work.take_counted(9)) == [raw(1), raw(2)]
+
+
 def test_suspects_that_could_not_be_counted_are_put_back_in_their_order() -> None:
     ledger = SpyLedger()
     ledger.recover(1, 2, 3, attempts=1)
     taken = ledger.work.take_counted(2)
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     for entry in reversed(taken):
         ledger.put_back(entry)
     assert ledger.take_next() is None
     assert ledger.flow.held == 3
-    ledger.hold_suspects(held=False)
+    ledger.hold_starts(held=False)
     assert ids(ledger.work.take_counted(9)) == [raw(1), raw(2), raw(3)]
 
 
@@ -448,7 +463,7 @@ def test_suspects_that_were_set_aside_are_released_and_dropped_like_others() -> 
     ledger = SpyLedger()
     ledger.recover(1, 2, attempts=1)
     ledger.recover(3, shard=B, attempts=1)
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     assert ledger.take_next() is None
     assert ledger.removals.drop(A) == 2
     assert ledger.flow.held == 1
@@ -459,7 +474,7 @@ def test_suspects_that_were_set_aside_are_released_and_dropped_like_others() -> 
 def test_leases_of_suspects_that_were_set_aside_are_overdue_too() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.recover(1, 2, attempts=1, now=0.0)
-    ledger.hold_suspects(held=True)
+    ledger.hold_starts(held=True)
     assert ledger.take_next() is None
     assert ledger.work.length == 0
     assert not ledger.leases.overdue(29.9)

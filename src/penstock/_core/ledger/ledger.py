@@ -99,7 +99,10 @@ class Ledger:
     ) -> None:
         self._acknowledges = limits.acknowledges
         self._on_ready = signals.on_ready
-        self._ready_queue = queue = ReadyQueue(strict=limits.strict)
+        self._ready_queue = queue = ReadyQueue(
+            strict=limits.strict,
+            confirmed=limits.acknowledges and limits.max_attempts == 1,
+        )
         # Entries that a worker may take now, in order.
         self._queue = queue.ready
         self.on_finished: Callable[[], None] | None = None
@@ -161,8 +164,8 @@ class Ledger:
         """Return whether an entry that was taken is still ours."""
         return entry.state is RUNNING
 
-    def hold_suspects(self, *, held: bool) -> None:
-        """Hold possible poison messages in the queue, or end that."""
+    def hold_starts(self, *, held: bool) -> None:
+        """Hold entries whose start the server has to confirm, or end that."""
         self._ready_queue.hold(held=held)
         if self._queue and not held:
             self._on_ready()

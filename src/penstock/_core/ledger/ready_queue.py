@@ -7,7 +7,8 @@ keys.
 
 The server has to confirm the start of a possible poison message. While that is not
 possible, because there is no connection, these entries are held: they are set aside and
-others go on, unless the order is strict.
+others go on, unless the order is strict. With one attempt only, the start of each entry
+has to be confirmed, so all of them are held.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class ReadyQueue:
     Attributes:
         ready: Entries that may be taken now.
         suspects: Possible poison messages that were set aside.
-        held: Whether no possible poison message may be taken now.
+        held: Whether no entry may be taken now whose start has to be confirmed.
         strict: Whether no entry may pass a possible poison message that is held.
+        confirmed: Whether the start of each entry has to be confirmed.
         behind: How many entries wait in lanes.
         order: The order of handling.
     """
@@ -44,6 +46,7 @@ class ReadyQueue:
         "_lanes",
         "_orders",
         "behind",
+        "confirmed",
         "held",
         "order",
         "ready",
@@ -51,8 +54,9 @@ class ReadyQueue:
         "suspects",
     )
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(self, *, strict: bool = False, confirmed: bool = False) -> None:
         self.strict = strict
+        self.confirmed = confirmed
         self.ready: deque[Entry] = deque()
         self.suspects: deque[Entry] = deque()
         self.held = False
@@ -67,16 +71,17 @@ class ReadyQueue:
 
     def defer(self, entry: Entry) -> bool:
         """Set a possible poison message aside if it can't be taken now."""
-        if not entry.suspected or not self.held or self.strict:
-            return False  # where the order is strict, nothing is taken then
+        if not entry.suspected or not self.held or self.strict or self.confirmed:
+            return False  # where nothing may pass it, nothing is taken then
         self.suspects.append(entry)
         return True
 
     @property
     def blocked(self) -> bool:
         """Whether the first entry can't be taken, and all others wait for it."""
-        ready = self.ready
-        return self.strict and self.held and bool(ready) and ready[0].suspected
+        if not self.held or not self.ready:
+            return False
+        return self.confirmed or (self.strict and self.ready[0].suspected)
 
     def probes(self) -> list[Entry]:
         """List the entries that wait to run alone, in their order."""
@@ -121,7 +126,7 @@ class ReadyQueue:
             self.add(entry)
 
     def hold(self, *, held: bool) -> None:
-        """Hold possible poison messages, or end that."""
+        """Hold the entries whose start has to be confirmed, or end that."""
         self.held = held
         if not held:
             self.ready.extendleft(reversed(self.suspects))

@@ -192,11 +192,21 @@ class EntryQueue:
         finally:
             if probe is not None:
                 self.guard_member.look()
-        if not self.gate.shut:
+        ended = self._begin_turn()
+        # The reply may have waited in the socket while this process stood still. The
+        # leases of what it counted may be over by now, so the server is asked again.
+        late = any(entry.leased_at <= ended for entry in started)
+        if not (late or self.gate.shut):
             return started
         for entry in reversed(started):
             self._ledger.put_back(entry)
         return []
+
+    def _begin_turn(self) -> float:
+        """Record that time may have passed; return when leases began that are over."""
+        at = _clock.boottime()
+        self._ledger.work.begin_turn(at)
+        return self._ledger.leases.ended(at)
 
     def _start_ack_delays(self, entries: Sequence[Entry]) -> None:
         if self._delay is not None:
@@ -276,6 +286,7 @@ class EntryQueue:
                 if goal.reached:
                     return
             await self.waiters.wait(0 if gate.paused else count, several=True)
+            self._begin_turn()
         gate.raise_if_aborted()
 
     def _has_enough(self, count: int, *, apart: bool) -> bool:
@@ -316,6 +327,7 @@ class EntryQueue:
             # While the guard holds entries back, no more have to be read.
             held = not gate.shut and not self._guard.is_open(_clock.boottime())
             await self.waiters.wait(0 if held else 1, several=False)
+            self._begin_turn()
         gate.raise_if_aborted()
         return None
 

@@ -93,7 +93,7 @@ class DeliveryCounts:
         if not confirmed and self._must_confirm(entries):
             # The entry may kill the process and other entries with it, and its start
             # would be unknown.
-            self._ledger.hold_suspects(held=True)
+            self._ledger.hold_starts(held=True)
             for entry in reversed(entries):
                 self._ledger.put_back(entry)
             self._on_lost()
@@ -188,9 +188,9 @@ class DeliveryCounts:
         return False
 
     def restored(self) -> None:
-        """Count all starts again and release suspects: there is a connection again."""
+        """Count all starts again, and let held entries start: there is a connection."""
         self.count_again()
-        self._ledger.hold_suspects(held=False)
+        self._ledger.hold_starts(held=False)
 
     def count_again(self) -> None:
         """Send all counts to the server: after an outage it may have other ones."""
