@@ -253,13 +253,13 @@ async def set_group_back(run: Run, chance: Random) -> None:
 async def wrong_type(run: Run, chance: Random) -> None:
     """Have something else where a stream should be, for a while."""
     key, since = _key(run, chance)[1], run.world.time()
-    if not run.direct.call("EXISTS", key):
-        return
-    run.direct.call("RENAME", key, "elsewhere")
+    if run.direct.call("TYPE", key) not in {b"stream", "stream"}:
+        return  # deleted, or something else by now
+    run.direct.call("RENAME", key, f"{key}.away")
     run.direct.call("SET", key, "x")
     await asyncio.sleep(chance.uniform(0.05, 2))
     run.direct.call("DEL", key)
-    run.direct.call("RENAME", "elsewhere", key)
+    run.direct.call("RENAME", f"{key}.away", key)
     # What was acknowledged meanwhile was acknowledged nowhere.
     _excuse(run, since, "again")
 

@@ -93,15 +93,16 @@ class Post:
         journal = Journal(self._run.world, self._run.history, who)
         main = partial(self._main, who, journal, renamed=renamed)
         self.process = Process(self._run.network, who, main)
-        quality = self._run.plan.network
-        conditions = Conditions(quality.delay, quality.jitter, quality.pieces)
-        self._run.network.set_conditions(who, conditions)
+        self._run.network.set_conditions(who, self._run.conditions())
         self._run.processes.append(self.process)
         self.process.start()
 
     async def _main(self, who: str, journal: Journal, *, renamed: bool) -> None:
         if isinstance(self.plan, ConsumerPlan):
-            await consume(self.plan, who if renamed else self.plan.name, journal)
+            # A consumer that keeps the order has one name, which Penstock chooses.
+            name = who if renamed else self.plan.name
+            alone = self.plan.options.get("mode") == "resumable"
+            await consume(self.plan, None if alone else name, journal)
         else:
             await produce(self.plan, who, self._run.plan.seed, journal)
 
@@ -171,8 +172,11 @@ class Run:
         for process in self.processes:
             process.loop.close()
         report = check(self.history, self._promises())
-        if any(producer.options.get("resend") for producer in self.plan.producers):
-            # That is what resending may do.
+        resent = any(producer.options.get("resend") for producer in self.plan.producers)
+        flushed = any(fault.kind == "flush_all" for fault in self.plan.faults)
+        if resent or flushed:
+            # Resending may store a message twice. And where the server has lost what it
+            # knew of idempotent sends, a copy that was long under way is stored.
             report.findings.doubled.clear()
         return Result(
             self.plan,
@@ -182,6 +186,11 @@ class Run:
             self.world,
             self.history,
         )
+
+    def conditions(self) -> Conditions:
+        """Return the quality of the network without faults."""
+        quality = self.plan.network
+        return Conditions(quality.delay, quality.jitter, quality.pieces)
 
     def fail(self, kind: str, what: str) -> None:
         """Record that something is wrong."""
@@ -223,6 +232,9 @@ class Run:
 
     async def _heal(self) -> None:
         self.world.record("operator", "everything is healed")
+        for process in self.processes:
+            # The connections that exist keep the object, so it is changed.
+            vars(self.network.conditions(process.name)).update(vars(self.conditions()))
         for connection in self.network.connections:
             connection.up.heal()
             connection.down.heal()
