@@ -13,6 +13,7 @@ import pytest
 
 from penstock import (
     ConfigurationError,
+    ConnectionLost,
     MaxLen,
     Outgoing,
     Producer,
@@ -513,3 +514,22 @@ def test_options_that_are_not_booleans_are_refused() -> None:
     for name in ("resend", "idempotent", "durable"):
         with pytest.raises(ConfigurationError, match=name):
             Producer("redis://localhost", **{name: 1})  # type: ignore[arg-type]
+
+
+async def test_opening_is_tried_again_if_the_connection_is_lost_while_it_is_checked(
+    url: str, stream: str, redis: Any, events: Events
+) -> None:
+    """The check whether scripts are allowed is part of opening."""
+    async with proxy(url) as between:
+        between.cut_on, between.cut_next_reply = b"EVAL", True
+        producer = Producer(
+            between.url, idempotent=True, open_timeout=5, on_event=events
+        )
+        async with producer:
+            await producer.send(stream, b"1")
+        assert between.cuts == 1
+        assert events.named("connection_lost")
+        between.cut_next_reply = True
+        with pytest.raises(ConnectionLost):
+            await Producer(between.url, idempotent=True).start()
+    assert await redis.xlen(stream) == 1

@@ -408,7 +408,11 @@ class _GroupCheck:
         seen: set[Entry] = set()
         for start in self._starts:
             entry = (start.shard, start.id)
-            if entry in seen:
+            # A dead letter may have been given up before it was ever started, because
+            # its process died at its last attempt; after a rewind it starts late. So
+            # does an entry that a fault had taken from the group.
+            lost = self._index.excused("loss", entry)
+            if entry in seen or entry in self._dead or lost:
                 continue
             seen.add(entry)
             lane, id_ = self._lane(start), EntryId.parse(start.id)

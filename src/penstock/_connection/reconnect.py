@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from math import inf
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 import anyio.to_thread
@@ -34,6 +34,8 @@ from penstock.errors import (
 from penstock.events import Event, OnEvent, printable
 
 __all__ = ["Connector", "open_connector"]
+
+Check: TypeAlias = Callable[[Connection], Awaitable[None]]
 
 
 class Connector:
@@ -152,17 +154,22 @@ class Connector:
         """Make no more connections: this is a forked child."""
         self._forked = True
 
-    async def first(self, patience: float) -> Connection:
+    async def first(self, patience: float, check: Check | None = None) -> Connection:
         """Make the first connection, with attempts for `patience` seconds.
 
+        Args:
+            patience: How long to repeat attempts.
+            check: Checks the connection; part of each attempt.
+
         Raises:
+            PenstockError: The check raised it; a `ServerError` is retried.
             ConnectError: No attempt succeeded in time.
             AccessError: The server refused the credentials; this is not retried.
         """
         deadline = _clock.monotonic() + patience
         while True:
             try:
-                connection = await self.connect(first=True)
+                connection = await self._checked(check)
             except AccessError:
                 raise
             except ServerError as error:
@@ -174,6 +181,16 @@ class Connector:
                 self._on_connected()
                 return connection
             await asyncio.sleep(delay)
+
+    async def _checked(self, check: Check | None) -> Connection:
+        connection = await self.connect(first=True)
+        if check is not None:
+            try:
+                await check(connection)
+            except BaseException:
+                await connection.aclose()
+                raise
+        return connection
 
     async def reconnect(self, reason: str, lost_at: float = inf) -> Connection:
         """Make a connection, retrying for ever, first after 50 ms and then ever slower.

@@ -73,7 +73,7 @@ class Delivery:
         sender = self.sender
         sender.reset()
         async with open_connector(self.url, self.on_event) as connector:
-            connection = await self._connect(connector)
+            connection = await connector.first(self.open_timeout, self._require)
             async with _abort_timer() as set_abort_timer, task_group() as group:
                 flusher = self._flusher(connector, connection)
                 failures = list[BaseException]()
@@ -125,19 +125,13 @@ class Delivery:
             on_event=self.on_event,
         )
 
-    async def _connect(self, connector: Connector) -> Connection:
-        connection = await connector.first(self.open_timeout)
-        try:
-            await require(
-                connection,
-                scripts=self.idempotent,
-                replicas=self.replicas,
-                durable=self.durable,
-            )
-        except BaseException:
-            await connection.aclose()
-            raise
-        return connection
+    async def _require(self, connection: Connection) -> None:
+        await require(
+            connection,
+            scripts=self.idempotent,
+            replicas=self.replicas,
+            durable=self.durable,
+        )
 
 
 @asynccontextmanager
