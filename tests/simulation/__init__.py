@@ -1,0 +1,1 @@
+"""A deterministic simulator of Penstock, its network and its server."""
