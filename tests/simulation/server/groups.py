@@ -222,7 +222,7 @@ def lag(group: Group, stream: Stream, version: Version) -> int | None:
         return 0
     read = group.read
     holds = read is not None and not _deleted_after(stream, group.last_id, version)
-    if version.counts_past_deletions:
+    if version.lag_minds_trimming:
         holds = holds and group.last_id >= stream.first_id
     if not holds:
         read = estimate_read(stream, group.last_id, version)

@@ -9,7 +9,7 @@ from simulation.server.resp import Refusal
 
 if TYPE_CHECKING:
     from simulation.server.server import Server
-    from simulation.server.sessions import Caller, Session
+    from simulation.server.sessions import Caller, Queue, Session
     from simulation.server.table import Command
     from simulation.server.versions import Version
 
@@ -81,15 +81,29 @@ class Guards:
             or self._server.config.replicas_to_write
         )
 
-    def check(self, caller: Caller, command: Command) -> None:
+    def check(
+        self, caller: Caller, command: Command, queue: Queue | None = None
+    ) -> None:
         """Check that a command may run in the present state.
+
+        Args:
+            caller: Who runs it.
+            command: The command.
+            queue: The transaction, which EXEC is checked for.
 
         Raises:
             Refusal: It may not.
         """
-        text = self._refusal(command, in_script=caller.in_script)
-        if text is not None:
-            raise Refusal(text)
+        for each in (command, *self._queued(command, queue)):
+            text = self._refusal(each, in_script=caller.in_script)
+            if text is not None:
+                raise Refusal(text)
+
+    def _queued(self, command: Command, queue: Queue | None) -> list[Command]:
+        """Return the queued commands that change data, if this is their EXEC."""
+        if queue is None or command.name != "exec":
+            return []
+        return [each for each, _ in queue.commands if each.writes or each.denies_oom]
 
     def _refusal(self, command: Command, *, in_script: bool) -> bytes | None:
         if command.name in self.refused:
@@ -139,7 +153,8 @@ def permit(
         kinds = b"(P|S)" if server.version.subcommands else b"(P)"
         raise Refusal(
             b"ERR Can't execute '%b': only %bSUBSCRIBE / %bUNSUBSCRIBE / PING / QUIT / "
-            b"RESET are allowed in this context" % (command.name.encode(), kinds, kinds)
+            b"RESET are allowed in this context"
+            % (_shown(command, server.version), kinds, kinds)
         )
 
 
@@ -186,3 +201,9 @@ def _in_script(version: Version, denied: Denied) -> bytes:
         verb = b"can't"
     code = b"ERR" if version.subcommands else b"NOPERM"
     return b"%b The user executing the script %b %b" % (code, verb, what)
+
+
+def _shown(command: Command, version: Version) -> bytes:
+    """Return a command's name in errors."""
+    name = command.name if version.subcommands else command.name.partition("|")[0]
+    return name.encode()

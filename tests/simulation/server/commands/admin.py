@@ -9,7 +9,7 @@ from simulation.server.acl import User
 from simulation.server.config import USED_MEMORY
 from simulation.server.resp import OK, Refusal, Reply, Status, Text
 from simulation.server.sessions import Caller, Session
-from simulation.server.table import command
+from simulation.server.table import command, container
 from simulation.server.texts import arity, integer
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def _about_persistence(server: Server) -> dict[str, object]:
 
 
 def _about_stats(server: Server) -> dict[str, object]:
-    return {"total_commands_processed": sum(server.calls.values())}
+    return {
+        "total_commands_processed": sum(server.calls.values()),
+        "total_reads_processed": server.reads,
+    }
 
 
 def _about_replication(server: Server) -> dict[str, object]:
@@ -129,9 +132,7 @@ _SECTIONS: dict[str, Callable[[Server], dict[str, object]]] = {
 }
 
 
-@command("CONFIG", -2, _ADMIN)
-def config(session: Session, words: list[bytes]) -> Reply:
-    raise arity("config")
+container("CONFIG", _ADMIN)
 
 
 @command("CONFIG|GET", -3, _ADMIN)
@@ -154,9 +155,7 @@ def resetstat(session: Session, words: list[bytes]) -> Reply:
     return OK
 
 
-@command("ACL", -2, "admin noscript loading stale")
-def acl(session: Session, words: list[bytes]) -> Reply:
-    raise arity("acl")
+container("ACL", "admin noscript loading stale")
 
 
 @command("ACL|SETUSER", -3, _ADMIN)
