@@ -2,7 +2,7 @@
 
 Command sequences of several clients, some of them blocked, go to both. All replies must
 agree, and so must the moments at which they come. To compare for longer, set
-PENSTOCK_SIMULATION_EXAMPLES (50 sequences for each server by default).
+PENSTOCK_SIMULATION_EXAMPLES (150 sequences for each server by default).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from penstock._core.protocol import scripts
 from simulation.real_servers import Wire, binary, running
 from simulation.server import VERSIONS, Server, Session, Version
 
-EXAMPLES = int(os.environ.get("PENSTOCK_SIMULATION_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("PENSTOCK_SIMULATION_EXAMPLES", "150"))
 CLIENTS = 5
 LATE = 5.0
 Words = tuple[Any, ...]
@@ -275,8 +275,11 @@ def is_id(word: Any) -> bool:
 
 def pack(words: Words, side: Model | Real) -> bytes:
     """Return a request, with the numbers that clients have on a side."""
-    plain = (side.number(w[1]) if isinstance(w, tuple) else w for w in words)
-    request: bytes = hiredis.pack_command(tuple(plain))
+
+    def word(given: Any) -> Any:
+        return side.number(given[1]) if isinstance(given, tuple) else given
+
+    request: bytes = hiredis.pack_command(tuple(map(word, words)))
     return request
 
 
