@@ -343,6 +343,11 @@ class Server:
         """
         self._restart(self.snapshot() if snapshot is None else snapshot, [])
 
+    def save(self) -> None:
+        """Write all data to the disk, unless a journal is kept there."""
+        if not self.journal.disk.keeps_journal:
+            self.journal.disk.save()
+
     def crash(self) -> None:
         """Restart the machine, with what had reached the disk."""
         self._restart(*self.journal.disk.restore())

@@ -240,11 +240,13 @@ def log(session: Session, words: list[bytes]) -> Reply:
 
 @command("SAVE", 1, _ADMIN)
 def save(session: Session, words: list[bytes]) -> Reply:
+    session.server.save()
     return OK
 
 
 @command("BGSAVE", -1, _ADMIN)
 def bgsave(session: Session, words: list[bytes]) -> Reply:
+    session.server.save()
     return Status(b"Background saving started")
 
 

@@ -301,3 +301,10 @@ def _counts_given(words: list[bytes]) -> tuple[int | None, int]:
             raise Refusal(SYNTAX)
         place += 2
     return added, deleted
+
+
+@command("XACKDEL", -6, "write fast @stream", keys=_KEY, since=(8, 2), only="redis")
+@command("XDELEX", -5, "write fast @stream", keys=_KEY, since=(8, 2), only="redis")
+def not_modelled(caller: Caller, words: list[bytes]) -> Reply:
+    # COMMAND INFO has to know them; Penstock asks for that only.
+    raise Refusal(b"ERR the model has no %b" % words[0])
