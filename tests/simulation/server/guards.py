@@ -163,44 +163,38 @@ def permit_in_script(server: Server, caller: Caller, denied: Denied) -> Refusal:
     user = caller.user
     assert user is not None
     server.users.log.insert(0, (user.name, denied))
-    return Refusal(_no_permission(server.version, user, denied, in_script=True))
+    version = server.version
+    if version.acl_errors == "7.2":
+        return Refusal(b"ERR ACL failure in script: " + _denial(version, user, denied))
+    what = {
+        "command": b"run this command or subcommand",
+        "key": b"access at least one of the keys mentioned in the command arguments",
+        "channel": b"publish to the channel mentioned in the command",
+    }[denied.reason]
+    code = b"ERR " if version.subcommands else b""
+    return Refusal(code + b"The user executing the script can't " + what)
 
 
-def _no_permission(
-    version: Version, user: User, denied: Denied, *, in_script: bool = False
-) -> bytes:
-    if in_script:
-        return _in_script(version, denied)
-    if denied.reason == "command":
-        if version.subcommands:
-            return b"NOPERM User %b has no permissions to run the '%b' command" % (
-                user.name,
-                denied.object,
-            )
-        return (
-            b"NOPERM this user has no permissions to run the '%b' command or its "
-            b"subcommand" % denied.object.partition(b"|")[0]
+def _no_permission(version: Version, user: User, denied: Denied) -> bytes:
+    return b"NOPERM " + _denial(version, user, denied)
+
+
+def _denial(version: Version, user: User, denied: Denied) -> bytes:
+    """Return what a user is told, without the code."""
+    if version.acl_errors == "7.2":
+        if denied.reason == "command":
+            text = b"User %b has no permissions to run the '%b' command"
+            return text % (user.name, denied.object)
+        return b"No permissions to access a %b" % denied.reason.encode()
+    if denied.reason != "command":
+        text = (
+            b"this user has no permissions to access one of the %bs used as arguments"
         )
-    if version.subcommands:
-        return b"NOPERM No permissions to access a %b" % denied.reason.encode()
-    plural = {"key": b"keys", "channel": b"channels"}[denied.reason]
-    return (
-        b"NOPERM this user has no permissions to access one of the %b used as arguments"
-        % plural
-    )
-
-
-def _in_script(version: Version, denied: Denied) -> bytes:
-    if denied.reason == "command":
-        what = b"run this command or subcommand"
-        verb = b"can't"
-    else:
-        what = b"access at least one of the %bs mentioned in the command arguments" % (
-            denied.reason.encode()
-        )
-        verb = b"can't"
-    code = b"ERR" if version.subcommands else b"NOPERM"
-    return b"%b The user executing the script %b %b" % (code, verb, what)
+        return text % denied.reason.encode()
+    text = b"this user has no permissions to run the '%b' command"
+    if version.acl_errors == "7.0":
+        return text % denied.object
+    return text % denied.object.partition(b"|")[0] + b" or its subcommand"
 
 
 def _shown(command: Command, version: Version) -> bytes:

@@ -40,6 +40,7 @@ class Version:
         wait_aof: Whether there is WAITAOF.
         auto_sequence: Whether XADD takes `ms-*`.
         script_errors: How the error of a script is worded: `6.2`, `7.0` or `valkey`.
+        acl_errors: How a refusal by the ACL is worded: `6.2`, `7.0` or `7.2`.
         scripts_may_block: Whether a script may ask for BLOCK, which is ignored.
         own_messages_first: Whether a client gets a message that it publishes to itself
             before the reply to PUBLISH.
@@ -64,6 +65,7 @@ class Version:
     wait_aof: bool = True
     auto_sequence: bool = True
     script_errors: str = "7.0"
+    acl_errors: str = "7.2"
     scripts_may_block: bool = True
     own_messages_first: bool = False
     subcommands: bool = True
@@ -90,6 +92,7 @@ REDIS_6_2 = Version(
     wait_aof=False,
     auto_sequence=False,
     script_errors="6.2",
+    acl_errors="6.2",
     scripts_may_block=False,
     own_messages_first=True,
     subcommands=False,
@@ -99,6 +102,7 @@ REDIS_7_0 = Version(
     "redis",
     "7.0.15",
     (7, 0),
+    acl_errors="7.0",
     setid_minds_deleted=False,
     eager_consumers=False,
     counts_past_deletions=False,
