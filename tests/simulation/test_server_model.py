@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock._core.protocol import scripts
+from penstock._core.protocol.transactions import Effects
 from simulation.real_servers import Wire, binary, running
 from simulation.server import VERSIONS, Server, Session, Version
 
@@ -248,16 +249,14 @@ class Comparison:
 
     def _learn(self, last_ids: list[bytes], seen: list[bytes]) -> None:
         """Note new ids, and set the model's clock to the time that they were made."""
-        now = time.time()
         pairs = zip(last_ids, self._last, strict=True)
         moved = [last for last, before in pairs if last != before]
         self._last = last_ids
         new = [id_ for id_ in seen if id_ not in self._ids]
-        for id_ in (*new, *moved):
-            if CLOCK_ID.fullmatch(id_):
-                self._ids.append(id_)
-                now = int(id_.partition(b"-")[0]) / 1000 + 0.0001
-        self._model.clock.now = now
+        made = [id_ for id_ in (*new, *moved) if CLOCK_ID.fullmatch(id_)]
+        self._ids += made
+        times = [int(id_.partition(b"-")[0]) / 1000 + 0.0001 for id_ in made]
+        self._model.clock.now = max(times, default=time.time())
 
     def _with_ids(self, words: Words) -> Words:
         """Return words with ids in the place of their placeholders."""
@@ -513,6 +512,52 @@ own_scripts = st.one_of(
         st.sampled_from([0, 2]),
     ),
 )
+
+
+def apply(
+    id_: bytes, inner: list[tuple[str, list[Any]]], *, dead: bool, whole: bool
+) -> Words:
+    """Return the script of a transaction."""
+    effects = Effects(b"s")
+    for name, args in inner:
+        effects.command(name, args)
+    letters = b"t" if dead else None
+    behind = [b"why", b"?"]
+    behind = [b"why", b"?"]
+    return scripts.apply(
+        b"s",
+        "g",
+        id_,
+        effects,
+        dead=letters,
+        behind=behind,
+        reason=2,
+        drop=False,
+        whole=whole,
+    )
+
+
+transactions = st.builds(
+    apply,
+    B["id"],
+    st.lists(
+        st.sampled_from(
+            [
+                ("HINCRBY", ["x", "f", 1]),
+                ("INCR", ["x"]),
+                ("SET", ["x", "text"]),
+                ("DEL", ["x"]),
+                ("LPUSH", ["x", 1]),
+                ("XADD", ["t", "*", "a", "1"]),
+                ("XADD", ["t", "1-0", "a", "1"]),
+            ]
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    dead=st.booleans(),
+    whole=st.sampled_from([True, True, False]),
+)
 lua = st.sampled_from(
     [
         ("EVAL", "return redis.call('XLEN', KEYS[1])", 1, "s"),
@@ -528,7 +573,7 @@ lua = st.sampled_from(
     ]
 )
 usual = st.one_of(writes, writes, reads, reads, ranges, acknowledgements, groups, infos)
-command = st.one_of(usual, usual, usual, foreign, own_scripts, lua)
+command = st.one_of(usual, usual, usual, foreign, own_scripts, transactions, lua)
 single = st.tuples(client, command | waits)
 transaction = st.builds(
     lambda client, before, inner, between, after, other: [

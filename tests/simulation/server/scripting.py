@@ -210,6 +210,7 @@ class _Engine:
             if server.guards.active:
                 server.guards.check(caller, command)
         except Refusal as refusal:
+            server.reject(command)
             if not self._old:
                 raise
             end = b"\r\n" if mark else b""

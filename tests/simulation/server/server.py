@@ -67,6 +67,7 @@ class Server:
         written: The sessions that have something to send.
         reads: How often bytes have been received.
         calls: How often each command was called.
+        rejected: How often each command was refused before it ran.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Server:
         self.channels: dict[bytes, dict[Session, None]] = {}
         self.patterns: dict[bytes, dict[Session, None]] = {}
         self.calls: dict[str, int] = {}
+        self.rejected: dict[str, int] = {}
         self.reads = 0
         self.paused: str = ""
         self._postponed: dict[Session, None] = {}
@@ -226,6 +228,7 @@ class Server:
     def run_command(self, session: Session, words: list[bytes]) -> None:
         """Run a client's command, or queue it in a transaction."""
         queue = session.queue
+        command: Command | None = None
         try:
             command = self.find(words)
             session.last_command = command.name
@@ -239,6 +242,8 @@ class Server:
                 session.reply(QUEUED)
                 return
         except Refusal as refusal:
+            if command is not None:
+                self.reject(command)
             session.reply(Fault(_refuse(session, words, refusal.text)))
             return
         if self.paused and self._postpones(session, command):
@@ -249,6 +254,10 @@ class Server:
         self.journal.commit(session)
         if reply is not BLOCKED:
             session.reply(reply)
+
+    def reject(self, command: Command) -> None:
+        """Count a command that was refused before it ran."""
+        self.rejected[command.name] = self.rejected.get(command.name, 0) + 1
 
     def call(self, caller: Caller, command: Command, words: list[bytes]) -> Reply:
         """Run a command and return its reply, errors as `Fault`."""

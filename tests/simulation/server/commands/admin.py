@@ -103,11 +103,12 @@ def _about_replication(server: Server) -> dict[str, object]:
 
 
 def _about_commands(server: Server) -> dict[str, object]:
-    return {
-        f"cmdstat_{name}": f"calls={calls},usec={calls},usec_per_call=1.00"
-        + (",rejected_calls=0,failed_calls=0" if server.version.subcommands else "")
-        for name, calls in server.calls.items()
-    }
+    facts: dict[str, object] = {}
+    for name in server.calls | server.rejected:
+        calls, rejected = server.calls.get(name, 0), server.rejected.get(name, 0)
+        times = f"calls={calls},usec={calls},usec_per_call=1.00"
+        facts[f"cmdstat_{name}"] = f"{times},rejected_calls={rejected},failed_calls=0"
+    return facts
 
 
 def _about_keys(server: Server) -> dict[str, object]:
@@ -152,6 +153,7 @@ def config_set(session: Session, words: list[bytes]) -> Reply:
 @command("CONFIG|RESETSTAT", 2, _ADMIN)
 def resetstat(session: Session, words: list[bytes]) -> Reply:
     session.server.calls.clear()
+    session.server.rejected.clear()
     return OK
 
 
