@@ -592,7 +592,7 @@ transaction = st.builds(
 )
 messages = st.one_of(
     words("SUBSCRIBE", st.sampled_from(["m", "n"])),
-    words("UNSUBSCRIBE"),
+    words("UNSUBSCRIBE", "m"),
     words("PUBLISH", st.sampled_from(["m", "n"]), "hello"),
     words("PUBSUB", "NUMSUB", "m", "n"),
 )

@@ -199,8 +199,6 @@ def _take(
         pending = Pending(id_, consumer, options.time, 1)
         group.pending.add(pending)
         consumer.pending.add(pending)
-        # A new one has been delivered once, by this claim.
-        pending.count = 0 if not options.just_ids else 1
     group.move(pending, consumer)
     pending.time = options.time
     if options.count is not None:
