@@ -279,14 +279,21 @@ def _serve(
         raise Refusal(
             b"NOGROUP the consumer group this client was blocked on no longer exists"
         )
-    entries = _read_one(session, read, key, positions[key])
-    if not entries:
+    if read.group is None:
+        after = positions[key]
+        # The last id counts here, even if its entry is gone already.
+        if stream.last_id <= after:
+            return None
+        return Keyed([(key, stream.range(after + 1, ids.MAX, read.count))])
+    group = stream.groups[read.group[0]]
+    if stream.last_id <= group.last_id:
         return None
-    if read.group is not None:
-        session.server.journal.record(
-            session.database.index, _as_record(read, read.group, key)
-        )
-        session.server.journal.commit(session)
+    server = session.server
+    consumer, _ = group.consumer(read.group[1], server.now)
+    consumer.seen = server.now
+    entries = _deliver(session, stream, group, consumer, read)
+    server.journal.record(session.database.index, _as_record(read, read.group, key))
+    server.journal.commit(session)
     return Keyed([(key, entries)])
 
 
