@@ -11,12 +11,22 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
 import redis as blocking
 
-from penstock import LOAD_BALANCED, RESUMABLE, Claim, Consumer, Message, Mode, _clock
+from penstock import (
+    LOAD_BALANCED,
+    RESUMABLE,
+    Claim,
+    Consumer,
+    Message,
+    Mode,
+    Prefetch,
+    _clock,
+)
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import Connection
@@ -220,6 +230,44 @@ async def test_entries_that_arrived_during_a_stall_are_checked_before_handing_th
         assert await pending(redis, stream, "g") == 1
         await send(url, stream, 2)
         assert numbers(await read(consumer, 1)) == [2]
+
+
+async def test_batches_whose_messages_were_all_claimed_in_a_stall_get_later_ones(
+    url: str, stream: str, redis: Any
+) -> None:
+    """The call is held until the server was asked what is still this consumer's.
+
+    Nothing is read for a call that is held, at this pace, and there is nothing left for
+    it in the end.
+    """
+    got: list[int] = []
+
+    async def loop(consumer: Consumer[bytes]) -> None:
+        async for messages in consumer.batches(10, linger=0.4):
+            got.extend(numbers(messages))
+
+    async def has_got(number: int) -> bool:
+        return number in got
+
+    slow = Prefetch(max_wait=0.0001)
+    async with Consumer(
+        stream, url=url, group="g", claim=CLAIM, prefetch=slow
+    ) as consumer:
+        task = asyncio.create_task(loop(consumer))
+        for number in range(3):
+            await send(url, stream, number)
+            await eventually(partial(has_got, number))
+        await send(url, stream, *range(3, 9))
+        await eventually(lambda: has_queued(consumer, 6))
+        assert len(stall_while_other_claims(url, stream)) >= 6
+        with client(url) as other:
+            other.client_kill_filter(_type="normal", skipme=True)
+        await asyncio.sleep(0.5)
+        await send(url, stream, 9)
+        await eventually(partial(has_got, 9))
+        assert got == [0, 1, 2, 9]
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @GETS

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from math import inf
 from typing import Any, TypeAlias
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import anyio.to_thread
 
@@ -77,8 +77,10 @@ class Connector:
         # Whether this object is the copy in a forked child.
         self._forked = False
         # Connections that may be open, and reconnects in progress.
-        self._connections: WeakSet[Connection] = WeakSet()
-        self._reconnects: set[asyncio.Timeout] = set()
+        # Dictionaries, because they keep the order: a set of objects has a different
+        # one in each process.
+        self._connections: WeakKeyDictionary[Connection, None] = WeakKeyDictionary()
+        self._reconnects: dict[asyncio.Timeout, None] = {}
         self._closed = False
         notify_on_fork(self)
 
@@ -102,7 +104,7 @@ class Connector:
                 "uses it; open a separate one in the child"
             )
         connection = await connect(await self._locate())
-        self._connections.add(connection)
+        self._connections[connection] = None
         try:
             await self._identify(connection, first=first)
         except BaseException:
@@ -209,13 +211,13 @@ class Connector:
         try:
             async with scope:
                 if not self._closed:
-                    self._reconnects.add(scope)
+                    self._reconnects[scope] = None
                     return await self._reconnect(reason, lost_at)
         except TimeoutError:
             if not scope.expired():
                 raise
         finally:
-            self._reconnects.discard(scope)
+            self._reconnects.pop(scope, None)
         raise ConnectionLost(self.address.name, "closed")
 
     async def _reconnect(self, reason: str, lost_at: float) -> Connection:

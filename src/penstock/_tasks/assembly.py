@@ -197,7 +197,8 @@ class _Assembler(Generic[T]):
         signals, queue = self._signals, self._entry_queue
 
         def look() -> None:
-            # Workers may have been held up until it was known what is still ours.
+            # Callers may have been held until it was known what is still ours.
+            queue.waiters.wake_held()
             queue.waiters.notify_ready(self._ledger.work.length)
 
         signals.capacity.connect(self._readers.resume, queue.end_turn)

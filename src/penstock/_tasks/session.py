@@ -76,7 +76,8 @@ class Session(Generic[T]):
         # Scopes of tasks that go by time, which end last.
         self._clocks: list[anyio.CancelScope] = []
         # The goals of `until_caught_up` calls.
-        self._goals: set[CatchUp] = set()
+        # In the order in which they were set, unlike a set of objects.
+        self._goals: dict[CatchUp, None] = {}
         parts.signals.sent.connect(self._on_sent)
 
     async def start(self, deadline: float) -> None:
@@ -213,14 +214,14 @@ class Session(Generic[T]):
 
     def watch(self, goal: CatchUp) -> None:
         """Watch a goal in the background, until it is reached or stopped."""
-        self._goals.add(goal)
+        self._goals[goal] = None
         self._group.start_soon(self._watch, goal)
 
     async def _watch(self, goal: CatchUp) -> None:
         try:
             await goal.watch()
         finally:
-            self._goals.discard(goal)
+            self._goals.pop(goal, None)
 
     def _on_sent(self) -> None:
         for goal in self._goals:

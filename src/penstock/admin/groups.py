@@ -167,7 +167,7 @@ def _no_group(stream: str, group: str) -> CommandError:
 def _sum(one: GroupState, other: GroupState) -> GroupState:
     """Return the state of two shards together."""
     lags = (one.lag, other.lag)
-    names = {*one.holders, *other.holders}
+    names = {**one.holders, **other.holders}
     return GroupState(
         pending=one.pending + other.pending,
         lag=None if None in lags else sum(lag or 0 for lag in lags),

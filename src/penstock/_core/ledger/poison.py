@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.states import WITH_HANDLER
@@ -55,7 +55,9 @@ class PoisonGuard:
 
     def __init__(self) -> None:
         # Weak references: a consumer whose event loop was closed never leaves.
-        self._members: WeakSet[Member] = WeakSet()
+        # A dictionary, because it keeps the order: a set of objects has a different
+        # one in each process.
+        self._members: WeakKeyDictionary[Member, None] = WeakKeyDictionary()
         # The consumer whose probe waits or runs; and the probe, once it runs.
         self._member: Member | None = None
         self._probe: Entry | None = None
@@ -70,11 +72,11 @@ class PoisonGuard:
 
     def join(self, member: Member) -> None:
         """Add a consumer."""
-        self._members.add(member)
+        self._members[member] = None
 
     def leave(self, member: Member) -> None:
         """Remove a consumer; its probe no longer counts."""
-        self._members.discard(member)
+        self._members.pop(member, None)
         if self._member is member:
             self._end()
         elif self._member is not None:

@@ -136,7 +136,7 @@ class Removals:
             The ids of entries whose outcome is not sent.
         """
         state = self._shards.replace(shard)
-        to_ack = set(self._acks.withdraw_all(state))
+        to_ack = dict.fromkeys(self._acks.withdraw_all(state))
         lost = [*self._withdraw(state), *to_ack]
         for entry in state.entries.values():
             if entry.state in LOSE and entry not in to_ack:

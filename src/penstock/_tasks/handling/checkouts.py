@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
@@ -90,11 +90,11 @@ class Checkouts(Generic[T]):
         self._abandoned = abandoned
         self.loop = asyncio.get_running_loop()
         # The loops that exist. Each knows what it holds.
-        self.iterations: WeakSet[Any] = WeakSet()
+        self.iterations: WeakKeyDictionary[Any, None] = WeakKeyDictionary()
         # What callers hold, without the entries that loops hold.
         self.by_caller: dict[Caller, Checkout] = {}
         # Callers whose end has to be polled: threads, and tasks of other event loops.
-        self._off_loop: set[Caller] = set()
+        self._off_loop: dict[Caller, None] = {}
 
     # -- who has what --------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Checkouts(Generic[T]):
                 caller.add_done_callback(self._on_task_done)
             else:
                 held.on_loop = False
-                self._off_loop.add(caller)
+                self._off_loop[caller] = None
         return held
 
     # -- coming back ---------------------------------------------------------------
@@ -221,7 +221,7 @@ class Checkouts(Generic[T]):
 
     def _abandon_ended(self) -> None:
         for caller in [each for each in self._off_loop if has_ended(each)]:
-            self._off_loop.discard(caller)
+            self._off_loop.pop(caller, None)
             self._abandon_all(self.by_caller.pop(caller))
 
     def _abandon_all(self, held: Checkout) -> None:

@@ -55,7 +55,7 @@ class _Iteration(ABC, Generic[T, G]):
         self._held: Sequence[Entry] = ()
         # A task that starts a loop has come back.
         checkouts.check_in_running_task()
-        checkouts.iterations.add(self)
+        checkouts.iterations[self] = None
 
     def __aiter__(self) -> Self:
         return self

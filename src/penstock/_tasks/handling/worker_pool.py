@@ -91,7 +91,7 @@ class WorkerPool(Generic[T]):
         self.on_idle: Callable[[asyncio.Task[Any]], None] | None = None
         # The cancel scopes of the runs in progress, the number of these runs, and the
         # event that is set when the last one has ended.
-        self._scopes: set[anyio.CancelScope] = set()
+        self._scopes: dict[anyio.CancelScope, None] = {}
         self._runs = 0
         self._ordering = Ordering.NONE
         self._idle = anyio.Event()
@@ -176,11 +176,11 @@ class WorkerPool(Generic[T]):
 
         try:
             async with task_group() as workers:
-                self._scopes.add(workers.cancel_scope)
+                self._scopes[workers.cancel_scope] = None
                 for _ in range(options.concurrency):
                     start()
         finally:
-            self._scopes.discard(workers.cancel_scope)
+            self._scopes.pop(workers.cancel_scope, None)
             if exits:
                 raise exits[0] from None
         if errors:

@@ -97,12 +97,12 @@ async def release_entries(
             available when their lease has ended.
     """
     batch: list[OwnClaim] = []
-    notified: set[Shard] = set()
+    notified: dict[Shard, None] = {}
     messages, ms = 0, int(idle * 1000)
     for shard, count, ids in released:
         messages += len(ids)
         batch.append(OwnClaim(shard, ids, count=count, idle=ms))
-        notified.add(shard)
+        notified[shard] = None
     try:
         # One write is enough: the server runs the commands in their order. If an ACL
         # forbids to publish, other consumers find the entries at their next search.

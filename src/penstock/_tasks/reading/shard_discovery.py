@@ -97,7 +97,7 @@ class ShardDiscovery(StoppableTask):
         self._on_event = on_event
         self._streams: dict[str, _Stream] = {}
         # Shards whose keys have another type than a stream.
-        self._foreign: set[Shard] = set()
+        self._foreign: dict[Shard, None] = {}
         self._rounds = 0
         # Whether a command may not name keys of several slots.
         self._one_slot_per_command = False
@@ -188,7 +188,7 @@ class ShardDiscovery(StoppableTask):
             return []
         for shard, kind in zip(foreign, types, strict=True):
             if kind in _HARMLESS:
-                self._foreign.discard(shard)
+                self._foreign.pop(shard, None)
         if not count and len(foreign) == len(self._foreign):
             return []
         return await self._distinguish([*candidates, *foreign])
@@ -238,7 +238,9 @@ class ShardDiscovery(StoppableTask):
                 continue
             _raise_if_transient("TYPE", kind)
             self._give_up(shard.stream, kind)
-        self._foreign |= {s for s, kind in kinds.items() if kind not in _HARMLESS}
+        self._foreign |= dict.fromkeys(
+            shard for shard, kind in kinds.items() if kind not in _HARMLESS
+        )
         return [shard for shard, kind in kinds.items() if kind == b"stream"]
 
     async def _refused(self, candidates: Sequence[Shard], error: ErrorReply) -> None:
