@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pytest
 from penstock._connection.connection import Connection
 from penstock._connection.reading_connection import ReadingConnection
 from penstock._connection.reconnect import Connector
+from penstock._core.protocol.commands import Command
 from penstock.errors import ConnectionLost
 
 
@@ -27,6 +29,9 @@ class Blocked:
 
     def ask(self, *_: object) -> asyncio.Future[list[Any]]:
         return self.replies
+
+    async def calls(self, batch: Sequence[Command]) -> list[Any]:
+        return [0] * len(batch)
 
     def answer(self) -> None:
         self.received += 5
@@ -111,3 +116,48 @@ async def test_the_next_connection_recovers_what_the_last_one_lost() -> None:
     assert first.lost
     assert made.current.client_id == 8
     assert not made.unrecorded
+
+
+class Replaced:
+    """A connection that takes the place of a lost one."""
+
+    def __init__(self, client_id: int, *, fails: bool = False) -> None:
+        self.client_id = client_id
+        self.lost = False
+        self.received = 0
+        self.commands: list[Command] = []
+        self._fails = fails
+
+    async def calls(self, batch: Sequence[Command]) -> list[Any]:
+        self.commands += batch
+        if self._fails:
+            raise ConnectionLost("server", "it failed, too")
+        return [1] * len(batch)
+
+    async def ask(self, *_: object) -> list[Any]:
+        raise ConnectionLost("server", "it failed, too")
+
+    async def aclose(self) -> None:
+        self.lost = True
+
+
+async def test_a_read_that_the_server_may_hold_is_ended_after_a_reconnect() -> None:
+    """Also if the first connection that could ask for it is lost before the reply."""
+    later = [Replaced(8, fails=True), Replaced(9), Replaced(10)]
+    made, _ = reading(Blocked(7))
+
+    async def reconnect(_: str) -> object:
+        return left.pop(0)
+
+    left = list(later)
+    made._connector = cast("Connector", SimpleNamespace(reconnect=reconnect))
+    await begin(made)
+    await made.reconnect("the network failed")
+    assert later[0].commands == [(b"CLIENT", b"UNBLOCK", 7, b"TIMEOUT")]
+    with pytest.raises(ConnectionLost):
+        await made.ask([(b"XREAD",)], 2.0)
+    await made.reconnect("it failed, too")
+    ended = [command[2] for command in later[1].commands]
+    assert ended == [7, 8]
+    await made.reconnect("without a read under way")
+    assert later[2].commands == []

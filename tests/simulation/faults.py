@@ -48,6 +48,12 @@ async def reset(run: Run, chance: Random) -> None:
         connection.reset()
 
 
+async def cut_off(run: Run, chance: Random) -> None:
+    """Break connections without telling the server, which keeps blocked reads."""
+    for connection in _connections(run, chance):
+        connection.cut_off()
+
+
 async def break_reply(run: Run, chance: Random) -> None:
     """Break connections after some more bytes have reached the client.
 
@@ -354,6 +360,7 @@ async def delete_consumer(run: Run, chance: Random) -> None:
 _FAMILIES: Final[dict[str, tuple[Fault, ...]]] = {
     "network": (
         reset,
+        cut_off,
         break_reply,
         break_request,
         silence,

@@ -130,6 +130,11 @@ class Path:
         """Let nothing arrive for a while; it arrives afterwards."""
         self._silent_until = max(self._silent_until, self._world.time() + seconds)
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing arrives at present."""
+        return self._silent_until > self._world.time()
+
     def break_after(self, count: int) -> None:
         """Break the path when that many further bytes have arrived."""
         self._limit = count
@@ -263,6 +268,13 @@ class Connection(asyncio.Transport):
         self._error = ConnectionResetError(104, "Connection reset by peer")
         self.loop.readable(self)
 
+    def cut_off(self) -> None:
+        """Break the client's end only: the server is not told, and keeps its end."""
+        self.up.close()
+        self.down.close()
+        self._error = ConnectionResetError(104, "Connection reset by peer")
+        self.loop.readable(self)
+
     def vanish(self) -> None:
         """Let the client's machine vanish: the server gets no end of the connection."""
         self.up.close()
@@ -334,6 +346,9 @@ class Connection(asyncio.Transport):
             return
         self._closing = True
         self.down.close()
+        # Lost packets are not sent again after a reset; not even the reset arrives.
+        if self.up.silent:
+            self.up.close()
         self.up.finish()
         self._lose(None)
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
+from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
+from penstock.errors import ConnectionLost
 
 __all__ = ["ReadingConnection"]
 
@@ -44,6 +46,8 @@ class ReadingConnection:
         self.reply_bytes = 0
         self._connector = connector
         self._unblock = unblock
+        # The ids of lost connections on which the server may still hold a read.
+        self._unended: list[int] = []
 
     async def ask(self, batch: Sequence[Command], wait: float = 0.0) -> list[Any]:
         """Send commands that bring entries, and return the replies, errors as values.
@@ -68,9 +72,25 @@ class ReadingConnection:
         The lost reply may have contained entries. They are pending for this consumer,
         and have to be recovered.
         """
+        if self.unrecorded and self.current.client_id is not None:
+            self._unended.append(self.current.client_id)
         await self.current.aclose()
         self.current = await self._connector.reconnect(reason)
         self.unrecorded = False
+        if self._unended:
+            await self._end_lost_reads()
+
+    async def _end_lost_reads(self) -> None:
+        """End the reads that the server may hold for connections that were lost.
+
+        If the network failed, the server does not know that these connections are lost.
+        It would deliver the next entries to them, after the pending entries have been
+        listed here. Those would be handled after later ones, when their lease is over.
+        """
+        # If this connection is lost, too, the next read finds that out.
+        with suppress(ConnectionLost):
+            await self.current.calls([*map(commands.client_unblock, self._unended)])
+            self._unended.clear()
 
     @property
     def can_unblock(self) -> bool:
