@@ -99,10 +99,8 @@ class Ledger:
     ) -> None:
         self._acknowledges = limits.acknowledges
         self._on_ready = signals.on_ready
-        self._ready_queue = queue = ReadyQueue(
-            strict=limits.strict,
-            confirmed=limits.acknowledges and limits.max_attempts == 1,
-        )
+        queue = ReadyQueue(strict=limits.strict, confirmed=limits.single_attempt)
+        self._ready_queue = queue
         # Entries that a worker may take now, in order.
         self._queue = queue.ready
         self.on_finished: Callable[[], None] | None = None

@@ -34,6 +34,11 @@ class LedgerLimits:
     acknowledges: bool
     strict: bool = False
 
+    @property
+    def single_attempt(self) -> bool:
+        """Whether there is one attempt only, so that its start must not be forgotten."""
+        return self.acknowledges and self.max_attempts == 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSignals:

@@ -65,8 +65,7 @@ class WorkQueue:
         self._leases = leases
         self._window = window
         self._acknowledges = limits.acknowledges
-        # Whether there is one attempt only, so that its start must never be forgotten.
-        self._single_attempt = limits.max_attempts == 1
+        self._single_attempt = limits.single_attempt
         # Leases that began by then have ended, as of this turn.
         self._ended = -inf
         self.counts_starts = False
