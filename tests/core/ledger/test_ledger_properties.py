@@ -210,6 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.max_pending = max_pending
         self.max_uncommitted = max_uncommitted
         self.max_attempts = max_attempts
+        self.counting = acks and max_attempts == 1
         self.max_messages = max_messages
         self.given_up = given_up
         self.prefetch_window = PrefetchWindow(max_messages, max_bytes, max_wait)

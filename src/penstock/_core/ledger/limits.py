@@ -36,7 +36,7 @@ class LedgerLimits:
 
     @property
     def single_attempt(self) -> bool:
-        """Whether there is one attempt only, so that its start must not be forgotten."""
+        """Whether there is one attempt only, whose start must not be forgotten."""
         return self.acknowledges and self.max_attempts == 1
 
 

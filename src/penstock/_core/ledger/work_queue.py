@@ -68,7 +68,7 @@ class WorkQueue:
         self._single_attempt = limits.single_attempt
         # Leases that began by then have ended, as of this turn.
         self._ended = -inf
-        self.counts_starts = False
+        self.counts_starts = limits.single_attempt
 
     @property
     def length(self) -> int:
