@@ -6,13 +6,16 @@ WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,5)
 # Hundreds of processes that tests start would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test soak check core bench bench-all lint types coverage clean
+.PHONY: demo test simulate soak check core bench bench-all lint types coverage clean
 
 demo: .venv/user  ## send a click stream and have two processes count it, one of them killed
 	$(BIN)/penstock demo --kill
 
 test: .venv/dev  ## run all tests on the embedded Valkey, or on PENSTOCK_TEST_URL
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+simulate: .venv/dev  ## runs in simulated time with all kinds of faults, for SECONDS (60) from SEED (1) on
+	cd tests && ../$(BIN)/python -m simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 soak: .venv/dev  ## faults of all kinds at random, for SECONDS (300) from SEED on; then kills within transactions
 	cd tests && ../$(BIN)/python -m faults.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
