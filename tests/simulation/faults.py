@@ -162,8 +162,12 @@ async def kill(run: Run, chance: Random) -> None:
     post = _replaceable(run, chance)
     if post is None or post.process is None:
         return
-    post.process.kill(machine=chance.random() < 0.2)
-    await asyncio.sleep(chance.choice((0.0, 0.1, 1.0, 5.0)))
+    machine = chance.random() < 0.2
+    post.process.kill(machine=machine)
+    wait = chance.choice((0.0, 0.1, 1.0, 5.0))
+    # The server holds the last read of a vanished machine for two seconds, and gives it
+    # the next message (docs/ordering.md).
+    await asyncio.sleep(max(wait, 2.5) if machine else wait)
     _restart(post, chance)
 
 
