@@ -49,6 +49,7 @@ class User:
         keys: The patterns of the keys that are allowed, with how: R, W or RW.
         channels: The patterns of the channels that are allowed.
         unlimited: Whether everything is allowed.
+        selectors: More permissions, each of which is enough for a command by itself.
     """
 
     def __init__(self, name: bytes, table: dict[bytes, Command]) -> None:
@@ -66,6 +67,7 @@ class User:
         self.channels: dict[bytes, None] = {}
         self.rules: list[bytes] = []
         self.unlimited = False
+        self.selectors: list[User] = []
 
     def apply(self, rules: Sequence[bytes]) -> None:
         """Apply rules of ACL SETUSER.
@@ -104,6 +106,10 @@ class User:
             self.keys[pattern] = modes.decode().upper()
         elif sign == b"&":
             self.channels[rest] = None
+        elif sign == b"(":
+            selector = User(self.name, self._table)
+            selector.apply(rule.strip(b"()").split())
+            self.selectors.append(selector)
         elif sign in {b"+", b"-"}:
             return self._apply_command(rest.decode().lower(), add=sign == b"+")
         else:
@@ -128,6 +134,8 @@ class User:
                 self.channels[b"*"] = None
             case b"resetchannels":
                 self.channels.clear()
+            case b"clearselectors":
+                self.selectors.clear()
             case b"allcommands":
                 self._apply_command("@all", add=True)
             case b"nocommands":
@@ -168,6 +176,13 @@ class User:
         """Return what of a command the user may not do, if anything."""
         if self.unlimited:
             return None
+        denied = self._denies(command, words)
+        if denied is not None and self.selectors:
+            more = [each.denies(command, words) for each in self.selectors]
+            return None if None in more else denied
+        return denied
+
+    def _denies(self, command: Command, words: Sequence[bytes]) -> Denied | None:
         if command.name not in self.commands:
             return Denied("command", command.name.encode())
         mode = "W" if command.writes else "R"

@@ -218,11 +218,11 @@ def _counter_holds(group: Group, stream: Stream, id_: int, version: Version) -> 
 
 def lag(group: Group, stream: Stream, version: Version) -> int | None:
     """Return how many entries a group has not delivered, if that can be told."""
-    if not stream.added:
+    if not stream.added or (version.lag_minds_trimming and not stream.ids):
         return 0
     read = group.read
     holds = read is not None and not _deleted_after(stream, group.last_id, version)
-    if version.counts_past_deletions:
+    if version.lag_minds_trimming:
         holds = holds and group.last_id >= stream.first_id
     if not holds:
         read = estimate_read(stream, group.last_id, version)

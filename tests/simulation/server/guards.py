@@ -9,7 +9,7 @@ from simulation.server.resp import Refusal
 
 if TYPE_CHECKING:
     from simulation.server.server import Server
-    from simulation.server.sessions import Caller, Session
+    from simulation.server.sessions import Caller, Queue, Session
     from simulation.server.table import Command
     from simulation.server.versions import Version
 
@@ -81,15 +81,29 @@ class Guards:
             or self._server.config.replicas_to_write
         )
 
-    def check(self, caller: Caller, command: Command) -> None:
+    def check(
+        self, caller: Caller, command: Command, queue: Queue | None = None
+    ) -> None:
         """Check that a command may run in the present state.
+
+        Args:
+            caller: Who runs it.
+            command: The command.
+            queue: The transaction, which EXEC is checked for.
 
         Raises:
             Refusal: It may not.
         """
-        text = self._refusal(command, in_script=caller.in_script)
-        if text is not None:
-            raise Refusal(text)
+        for each in (command, *self._queued(command, queue)):
+            text = self._refusal(each, in_script=caller.in_script)
+            if text is not None:
+                raise Refusal(text)
+
+    def _queued(self, command: Command, queue: Queue | None) -> list[Command]:
+        """Return the queued commands that change data, if this is their EXEC."""
+        if queue is None or command.name != "exec":
+            return []
+        return [each for each, _ in queue.commands if each.writes or each.denies_oom]
 
     def _refusal(self, command: Command, *, in_script: bool) -> bytes | None:
         if command.name in self.refused:
@@ -139,7 +153,8 @@ def permit(
         kinds = b"(P|S)" if server.version.subcommands else b"(P)"
         raise Refusal(
             b"ERR Can't execute '%b': only %bSUBSCRIBE / %bUNSUBSCRIBE / PING / QUIT / "
-            b"RESET are allowed in this context" % (command.name.encode(), kinds, kinds)
+            b"RESET are allowed in this context"
+            % (_shown(command, server.version), kinds, kinds)
         )
 
 
@@ -148,41 +163,41 @@ def permit_in_script(server: Server, caller: Caller, denied: Denied) -> Refusal:
     user = caller.user
     assert user is not None
     server.users.log.insert(0, (user.name, denied))
-    return Refusal(_no_permission(server.version, user, denied, in_script=True))
+    version = server.version
+    if version.acl_errors == "7.2":
+        return Refusal(b"ERR ACL failure in script: " + _denial(version, user, denied))
+    what = {
+        "command": b"run this command or subcommand",
+        "key": b"access at least one of the keys mentioned in the command arguments",
+        "channel": b"publish to the channel mentioned in the command",
+    }[denied.reason]
+    code = b"ERR " if version.subcommands else b""
+    return Refusal(code + b"The user executing the script can't " + what)
 
 
-def _no_permission(
-    version: Version, user: User, denied: Denied, *, in_script: bool = False
-) -> bytes:
-    if in_script:
-        return _in_script(version, denied)
-    if denied.reason == "command":
-        if version.subcommands:
-            return b"NOPERM User %b has no permissions to run the '%b' command" % (
-                user.name,
-                denied.object,
-            )
-        return (
-            b"NOPERM this user has no permissions to run the '%b' command or its "
-            b"subcommand" % denied.object.partition(b"|")[0]
+def _no_permission(version: Version, user: User, denied: Denied) -> bytes:
+    return b"NOPERM " + _denial(version, user, denied)
+
+
+def _denial(version: Version, user: User, denied: Denied) -> bytes:
+    """Return what a user is told, without the code."""
+    if version.acl_errors == "7.2":
+        if denied.reason == "command":
+            text = b"User %b has no permissions to run the '%b' command"
+            return text % (user.name, denied.object)
+        return b"No permissions to access a %b" % denied.reason.encode()
+    if denied.reason != "command":
+        text = (
+            b"this user has no permissions to access one of the %bs used as arguments"
         )
-    if version.subcommands:
-        return b"NOPERM No permissions to access a %b" % denied.reason.encode()
-    plural = {"key": b"keys", "channel": b"channels"}[denied.reason]
-    return (
-        b"NOPERM this user has no permissions to access one of the %b used as arguments"
-        % plural
-    )
+        return text % denied.reason.encode()
+    text = b"this user has no permissions to run the '%b' command"
+    if version.acl_errors == "7.0":
+        return text % denied.object
+    return text % denied.object.partition(b"|")[0] + b" or its subcommand"
 
 
-def _in_script(version: Version, denied: Denied) -> bytes:
-    if denied.reason == "command":
-        what = b"run this command or subcommand"
-        verb = b"can't"
-    else:
-        what = b"access at least one of the %bs mentioned in the command arguments" % (
-            denied.reason.encode()
-        )
-        verb = b"can't"
-    code = b"ERR" if version.subcommands else b"NOPERM"
-    return b"%b The user executing the script %b %b" % (code, verb, what)
+def _shown(command: Command, version: Version) -> bytes:
+    """Return a command's name in errors."""
+    name = command.name if version.subcommands else command.name.partition("|")[0]
+    return name.encode()

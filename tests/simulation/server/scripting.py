@@ -21,6 +21,7 @@ from simulation.server.table import BLOCKED
 if TYPE_CHECKING:
     from simulation.server.server import Server
     from simulation.server.sessions import Session
+    from simulation.server.table import Command
     from simulation.server.versions import Version
 
 __all__ = ["Scripts"]
@@ -28,7 +29,7 @@ __all__ = ["Scripts"]
 # `invoke` and `permitted` are functions of the model. A script's globals are one
 # table that it can't change.
 _SANDBOX: Final = b"""
-local invoke, permitted, wrap_errors, old, version, number = ...
+local invoke, permitted, product, old, version, number = ...
 local function line()
   for level = 3, 8 do
     local info = debug.getinfo(level, 'Sl')
@@ -55,7 +56,7 @@ function redis.pcall(...)
   return {err = reply}
 end
 function redis.error_reply(text)
-  if wrap_errors then
+  if not old then
     if string.sub(text, 1, 1) == '-' then text = string.sub(text, 2) end
     if not string.find(text, ' ', 1, true) then text = 'ERR ' .. text end
   end
@@ -71,7 +72,7 @@ if not old then
   function redis.acl_check_cmd(...)
     local known, may = permitted(false, ...)
     if not known then
-      local problem = 'ERR Invalid command passed to redis.acl_check_cmd()'
+      local problem = 'ERR Invalid command passed to ' .. product .. '.acl_check_cmd()'
       error({err = problem, line = line()}, 0)
     end
     return may
@@ -124,11 +125,12 @@ class _Engine:
             _SANDBOX,
             self._invoke,
             self._permitted,
-            not old,
+            b"server" if version.valkey else b"redis",
             old,
             version.number.encode(),
             major << 16 | minor << 8,
         )
+        self._old = old
         self._texts = _TEXTS[version.script_errors]
         self._scripts: dict[bytes, Any] = {}
 
@@ -187,15 +189,33 @@ class _Engine:
             raise Refusal(self._texts[what]) from None
         if command.no_script:
             raise Refusal(self._texts["forbidden"])
-        if caller.user is not None and not caller.user.unlimited:
-            denied = caller.user.denies(command, words)
-            if denied is not None:
-                raise permit_in_script(server, caller, denied)
-        if server.guards.active:
-            server.guards.check(caller, command)
+        self._check(caller, command, words)
         reply = server.call(caller, command, words)
         assert reply is not BLOCKED
         return reply
+
+    def _check(self, caller: Caller, command: Command, words: list[bytes]) -> None:
+        """Check permissions and the server's state.
+
+        Raises:
+            Refusal: One of them forbids the command.
+        """
+        server, mark = caller.server, b""
+        try:
+            if caller.user is not None and not caller.user.unlimited:
+                denied = caller.user.denies(command, words)
+                if denied is not None:
+                    raise permit_in_script(server, caller, denied)
+            mark = b"-"
+            if server.guards.active:
+                server.guards.check(caller, command)
+        except Refusal as refusal:
+            server.reject(command)
+            if not self._old:
+                raise
+            end = b"\r\n" if mark else b""
+            text = b"@user_script: 1: %b%b%b" % (mark, refusal.text, end)
+            raise Refusal(text) from None
 
     def _permitted(self, hashes: bool, *given: object) -> Any:  # noqa: FBT001
         """Return whether a command is known, and whether the user may run it."""
@@ -325,6 +345,7 @@ class Scripts:
         else:
             text = error[b"err"] or b"ERR unknown error"
             line = error[b"line"] or 1
+        text = text.rstrip(b"\r\n")
         if self._style == "6.2":
             if not text.startswith(b"@user_script:"):
                 text = b"@user_script:%d: %b" % (line, text)

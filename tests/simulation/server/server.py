@@ -65,6 +65,9 @@ class Server:
         dirty: The number of changes so far.
         guards: What makes the server refuse commands at present.
         written: The sessions that have something to send.
+        reads: How often bytes have been received.
+        calls: How often each command was called.
+        rejected: How often each command was refused before it ran.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class Server:
         self.channels: dict[bytes, dict[Session, None]] = {}
         self.patterns: dict[bytes, dict[Session, None]] = {}
         self.calls: dict[str, int] = {}
+        self.rejected: dict[str, int] = {}
+        self.reads = 0
         self.paused: str = ""
         self._postponed: dict[Session, None] = {}
         self._pause_timer: Timer | None = None
@@ -189,26 +194,20 @@ class Server:
         command = self.table.get(words[0]) or self.table.get(words[0].upper())
         if command is None:
             raise self._unknown(words)
-        if command.subcommands:
+        if command.subcommands and len(words) > 1:
             command = self._subcommand(command, words)
         if not command.fits(len(words)):
-            container, _, sub = command.name.partition("|")
-            if sub and not self.version.subcommands:
-                raise unknown_subcommand(container, words[1], own=False)
             raise arity(command.name)
         return command
 
     def _subcommand(self, command: Command, words: list[bytes]) -> Command:
-        if len(words) == 1:
-            if command.fits(1):
-                return command
-            raise arity(command.name)
         found = command.subcommands.get(words[1].upper())
-        if found is None:
-            raise unknown_subcommand(
-                command.name, words[1], own=self.version.subcommands
-            )
-        return found
+        if self.version.subcommands:
+            if found is None:
+                raise unknown_subcommand(command.name, words[1], own=True)
+            return found
+        # Where a subcommand is no command of its own, the command itself refuses it.
+        return found if found is not None and found.fits(len(words)) else command
 
     def _unknown(self, words: list[bytes]) -> Refusal:
         name = words[0]
@@ -233,12 +232,13 @@ class Server:
     def run_command(self, session: Session, words: list[bytes]) -> None:
         """Run a client's command, or queue it in a transaction."""
         queue = session.queue
+        command: Command | None = None
         try:
             command = self.find(words)
             session.last_command = command.name
             permit(self, session, command, words)
             if self.guards.active:
-                self.guards.check(session, command)
+                self.guards.check(session, command, queue)
             if queue is not None and command.no_multi and self.version.valkey:
                 raise _not_in_transaction(command)
             if queue is not None and command.name not in _NOT_QUEUED:
@@ -246,9 +246,9 @@ class Server:
                 session.reply(QUEUED)
                 return
         except Refusal as refusal:
-            if queue is not None:
-                queue.broken = True
-            session.reply(Fault(refusal.text))
+            if command is not None:
+                self.reject(command)
+            session.reply(Fault(_refuse(session, words, refusal.text)))
             return
         if self.paused and not session.exempt and self._postpones(session, command):
             session.postponed = words
@@ -258,6 +258,10 @@ class Server:
         self.journal.commit(session)
         if reply is not BLOCKED:
             session.reply(reply)
+
+    def reject(self, command: Command) -> None:
+        """Count a command that was refused before it ran."""
+        self.rejected[command.name] = self.rejected.get(command.name, 0) + 1
 
     def call(self, caller: Caller, command: Command, words: list[bytes]) -> Reply:
         """Run a command and return its reply, errors as `Fault`."""
@@ -351,6 +355,11 @@ class Server:
             snapshot: The data that it starts with; the present data by default.
         """
         self._restart(self.snapshot() if snapshot is None else snapshot, [])
+
+    def save(self) -> None:
+        """Write all data to the disk, unless a journal is kept there."""
+        if not self.journal.disk.keeps_journal:
+            self.journal.disk.save()
 
     def crash(self) -> None:
         """Restart the machine, with what had reached the disk."""
@@ -450,3 +459,15 @@ class Server:
 def _not_in_transaction(command: Command) -> Refusal:
     text = b"ERR Command '%b' not allowed inside a transaction"
     return Refusal(text % command.name.encode())
+
+
+def _refuse(session: Session, words: list[bytes], text: bytes) -> bytes:
+    """Let a refusal break a transaction, and return its text."""
+    if words[0].upper() == b"EXEC":
+        session.queue = None
+        session.unwatch()
+        reason = text.removeprefix(b"ERR ")
+        return b"EXECABORT Transaction discarded because of: " + reason
+    if session.queue is not None:
+        session.queue.broken = True
+    return text

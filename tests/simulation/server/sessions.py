@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
 
 import hiredis
 
@@ -122,7 +123,7 @@ class Session(Caller):
         self.exempt = False
         self._open = True
         self._ended = False
-        self._started = False
+        self._packs = False
         self._out: list[bytes] = []
 
     @property
@@ -144,8 +145,12 @@ class Session(Caller):
         """Take bytes from the client, and run what commands they complete."""
         if not self._open:
             return
-        inline = data[:1] != b"*" and not self._reader.has_data()
-        self._reader.feed(_plain(data) if inline else data)
+        if not self._packs:
+            # Later chunks may begin anywhere within a command.
+            self._packs = data[:1] == b"*"
+            data = data if self._packs else _pack_lines(data)
+        self._reader.feed(data)
+        self.server.reads += 1
         self.server.run(self)
 
     def closed(self) -> None:
@@ -236,9 +241,9 @@ class Session(Caller):
         self.watch_failed = False
 
 
-def _plain(data: bytes) -> bytes:
-    """Turn an inline command into one of RESP; anything else stays as it is."""
-    if data[:1].isalpha() and data.endswith(b"\n"):
-        lines = [line.split() for line in data.splitlines() if line.split()]
-        return b"".join(hiredis.pack_command(tuple(line)) for line in lines)  # type: ignore[arg-type]
-    return data
+def _pack_lines(data: bytes) -> bytes:
+    """Turn inline commands, each a line of words, into those of RESP."""
+    # hiredis' stubs demand a tuple of one word.
+    pack = cast("Callable[[tuple[bytes, ...]], bytes]", hiredis.pack_command)
+    lines = [tuple(line.split()) for line in data.splitlines()]
+    return b"".join(pack(line) for line in lines if line)

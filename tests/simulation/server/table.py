@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from simulation.server.resp import Reply
+from simulation.server.texts import unknown_subcommand
 from simulation.server.versions import Version
 
-__all__ = ["BLOCKED", "Command", "Handler", "Keys", "command", "commands_of"]
+if TYPE_CHECKING:
+    from simulation.server.sessions import Caller
+
+__all__ = [
+    "BLOCKED",
+    "Command",
+    "Handler",
+    "Keys",
+    "command",
+    "commands_of",
+    "container",
+]
 
 Handler: TypeAlias = Callable[[Any, list[bytes]], Reply]
 Keys: TypeAlias = tuple[int, int, int] | Callable[[Sequence[bytes]], list[bytes]] | None
@@ -82,7 +94,7 @@ class Command:
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
 
-_all: dict[str, Command] = {}
+_all: list[Command] = []
 
 
 def command(
@@ -112,7 +124,7 @@ def command(
     categories.add("fast" if "fast" in plain else "slow")
 
     def register(handler: Handler) -> Handler:
-        _all[name.lower()] = Command(
+        entry = Command(
             name.lower(),
             handler,
             arity,
@@ -131,24 +143,34 @@ def command(
             no_auth="no_auth" in plain,
             while_busy="allow_busy" in plain,
         )
+        _all.append(entry)
         return handler
 
     return register
 
 
+def container(name: str, flags: str = "") -> None:
+    """Register a command that has subcommands and does nothing itself."""
+
+    def refuse(caller: Caller, words: list[bytes]) -> Reply:
+        own = caller.server.version.subcommands
+        raise unknown_subcommand(name, words[1], own=own)
+
+    command(name, -2, flags)(refuse)
+
+
 def commands_of(version: Version) -> dict[bytes, Command]:
-    """Return the commands that a server has, by name in capitals."""
+    """Return the commands that a server has, by name in capitals.
+
+    A command whose arity differs is registered once for each arity. The newest one that
+    the server has is taken.
+    """
     table: dict[bytes, Command] = {}
-    for name, entry in _all.items():
-        container, _, sub = name.partition("|")
-        if not entry.exists_on(version):
-            continue
-        if sub:
-            owner = table[container.upper().encode()]
-            owner.subcommands[sub.upper().encode()] = entry
-        else:
-            own: dict[bytes, Command] = {}
-            table[name.upper().encode()] = Command(
-                **{**vars(entry), "subcommands": own}
-            )
+    for entry in sorted(_all, key=lambda each: each.since):
+        if entry.exists_on(version) and "|" not in entry.name:
+            table[entry.name.upper().encode()] = replace(entry, subcommands={})
+    for entry in _all:
+        owner, _, sub = entry.name.upper().encode().partition(b"|")
+        if sub and entry.exists_on(version):
+            table[owner].subcommands[sub] = entry
     return table

@@ -9,7 +9,7 @@ from simulation.server.acl import User
 from simulation.server.config import USED_MEMORY
 from simulation.server.resp import OK, Refusal, Reply, Status, Text
 from simulation.server.sessions import Caller, Session
-from simulation.server.table import command
+from simulation.server.table import command, container
 from simulation.server.texts import arity, integer
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def _about_persistence(server: Server) -> dict[str, object]:
 
 
 def _about_stats(server: Server) -> dict[str, object]:
-    return {"total_commands_processed": sum(server.calls.values())}
+    return {
+        "total_commands_processed": sum(server.calls.values()),
+        "total_reads_processed": server.reads,
+    }
 
 
 def _about_replication(server: Server) -> dict[str, object]:
@@ -100,11 +103,12 @@ def _about_replication(server: Server) -> dict[str, object]:
 
 
 def _about_commands(server: Server) -> dict[str, object]:
-    return {
-        f"cmdstat_{name}": f"calls={calls},usec={calls},usec_per_call=1.00"
-        + (",rejected_calls=0,failed_calls=0" if server.version.subcommands else "")
-        for name, calls in server.calls.items()
-    }
+    facts: dict[str, object] = {}
+    for name in server.calls | server.rejected:
+        calls, rejected = server.calls.get(name, 0), server.rejected.get(name, 0)
+        times = f"calls={calls},usec={calls},usec_per_call=1.00"
+        facts[f"cmdstat_{name}"] = f"{times},rejected_calls={rejected},failed_calls=0"
+    return facts
 
 
 def _about_keys(server: Server) -> dict[str, object]:
@@ -129,9 +133,7 @@ _SECTIONS: dict[str, Callable[[Server], dict[str, object]]] = {
 }
 
 
-@command("CONFIG", -2, _ADMIN)
-def config(session: Session, words: list[bytes]) -> Reply:
-    raise arity("config")
+container("CONFIG", _ADMIN)
 
 
 @command("CONFIG|GET", -3, _ADMIN)
@@ -151,12 +153,11 @@ def config_set(session: Session, words: list[bytes]) -> Reply:
 @command("CONFIG|RESETSTAT", 2, _ADMIN)
 def resetstat(session: Session, words: list[bytes]) -> Reply:
     session.server.calls.clear()
+    session.server.rejected.clear()
     return OK
 
 
-@command("ACL", -2, "admin noscript loading stale")
-def acl(session: Session, words: list[bytes]) -> Reply:
-    raise arity("acl")
+container("ACL", "admin noscript loading stale")
 
 
 @command("ACL|SETUSER", -3, _ADMIN)
@@ -241,11 +242,13 @@ def log(session: Session, words: list[bytes]) -> Reply:
 
 @command("SAVE", 1, _ADMIN)
 def save(session: Session, words: list[bytes]) -> Reply:
+    session.server.save()
     return OK
 
 
 @command("BGSAVE", -1, _ADMIN)
 def bgsave(session: Session, words: list[bytes]) -> Reply:
+    session.server.save()
     return Status(b"Background saving started")
 
 

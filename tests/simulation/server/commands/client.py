@@ -7,8 +7,8 @@ from collections.abc import Callable
 from simulation.server.blocking import Waiter
 from simulation.server.resp import OK, Fault, Refusal, Reply, Text
 from simulation.server.sessions import Session
-from simulation.server.table import command
-from simulation.server.texts import SYNTAX, arity, integer
+from simulation.server.table import command, container
+from simulation.server.texts import SYNTAX, integer
 
 __all__: list[str] = []
 
@@ -16,9 +16,7 @@ _FLAGS = "noscript loading stale @connection"
 _ADMIN = f"admin {_FLAGS}"
 
 
-@command("CLIENT", -2, _FLAGS)
-def client(session: Session, words: list[bytes]) -> Reply:
-    raise arity("client")
+container("CLIENT", _FLAGS)
 
 
 @command("CLIENT|ID", 2, _FLAGS)

@@ -99,9 +99,9 @@ def xclaim(caller: Caller, words: list[bytes]) -> Reply:
     now, version = caller.server.now, caller.server.version
     if options.last_id > group.last_id:
         group.last_id = options.last_id
-        caller.database.touch(words[1])
+        caller.server.dirty += 1
     consumer = None
-    if version.claim_creates_consumer:
+    if version.eager_consumers:
         consumer = _consumer(caller, words, group)
     reply: list[object] = []
     for id_ in given:
@@ -110,7 +110,7 @@ def xclaim(caller: Caller, words: list[bytes]) -> Reply:
         if entry is None and version.forgets_deleted:
             if pending is not None:
                 group.release(id_)
-                caller.database.touch(words[1])
+                caller.server.dirty += 1
             continue
         if pending is None:
             if not options.force or entry is None:
@@ -121,7 +121,7 @@ def xclaim(caller: Caller, words: list[bytes]) -> Reply:
             consumer = _consumer(caller, words, group)
         _take(group, id_, pending, consumer, options)
         consumer.active = now
-        caller.database.touch(words[1])
+        caller.server.dirty += 1
         if options.just_ids:
             reply.append(ids.text(id_))
         else:
@@ -184,7 +184,7 @@ def _consumer(caller: Caller, words: list[bytes], group: Group) -> Consumer:
     consumer, made = group.consumer(words[3], now)
     consumer.seen = now
     if made:
-        caller.database.touch(words[1])
+        caller.server.dirty += 1
     return consumer
 
 
@@ -199,8 +199,6 @@ def _take(
         pending = Pending(id_, consumer, options.time, 1)
         group.pending.add(pending)
         consumer.pending.add(pending)
-        # A new one has been delivered once, by this claim.
-        pending.count = 0 if not options.just_ids else 1
     group.move(pending, consumer)
     pending.time = options.time
     if options.count is not None:
@@ -216,8 +214,8 @@ def xautoclaim(caller: Caller, words: list[bytes]) -> Reply:
     start = ids.parse_bound(words[5], upper=False)
     count, just_ids = _autoclaim_options(words)
     stream, group = group_of(caller, words[1], words[2])
-    consumer = _consumer(caller, words, group)
     now, version = caller.server.now, caller.server.version
+    consumer = _consumer(caller, words, group) if version.eager_consumers else None
     attempts = count * _SCANNED_PER_CLAIMED
     reply: list[object] = []
     deleted: list[bytes] = []
@@ -235,12 +233,14 @@ def xautoclaim(caller: Caller, words: list[bytes]) -> Reply:
             continue
         if idle and now - pending.time < idle:
             continue
+        if consumer is None:
+            consumer = _consumer(caller, words, group)
         _auto_take(group, pending, consumer, now, just_ids=just_ids)
         reply.append(ids.text(pending.id) if just_ids else entry)
         count -= 1
     if reply or deleted:
-        caller.database.touch(words[1])
-    if reply:
+        caller.server.dirty += 1
+    if reply and consumer is not None:
         consumer.active = now
     head: list[object] = [ids.text(cursor), reply]
     return [*head, deleted] if version.forgets_deleted else head

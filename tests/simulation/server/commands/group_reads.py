@@ -196,17 +196,18 @@ def _read_one(caller: Caller, read: _Read, key: bytes, after: int) -> Reply | No
             return None
         return stream.range(after + 1, ids.MAX, read.count)
     group = stream.groups[read.group[0]]
+    has_news = stream.last_existing > group.last_id
+    if after == _NEW and not has_news and not caller.server.version.eager_consumers:
+        return None
     now = caller.server.now
     consumer, made = group.consumer(read.group[1], now)
     consumer.seen = now
-    if made:
-        caller.database.touch(key)
-    if after != _NEW:
-        return _own(stream, consumer, after, read.count, now)
-    if stream.last_existing <= group.last_id:
-        return None
-    caller.database.touch(key)
-    return _deliver(caller, stream, group, consumer, read)
+    delivers = after == _NEW and has_news
+    if made or delivers:
+        caller.server.dirty += 1
+    if delivers:
+        return _deliver(caller, stream, group, consumer, read)
+    return None if after == _NEW else _own(stream, consumer, after, read.count, now)
 
 
 def _own(
@@ -241,7 +242,8 @@ def _deliver(
         pass_by(group, stream, entry.id, version)
         if not read.noack:
             group.deliver(entry.id, consumer, now)
-    consumer.active = now
+    if not read.noack:
+        consumer.active = now
     return entries
 
 

@@ -1,4 +1,7 @@
-"""XGROUP and XACK."""
+"""XGROUP and XACK.
+
+Of all this WATCH notices only that a stream is created.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from simulation.server.groups import Group
 from simulation.server.resp import OK, Refusal, Reply
 from simulation.server.sessions import Caller
 from simulation.server.streams import Stream
-from simulation.server.table import command
-from simulation.server.texts import arity, integer, unknown_subcommand
+from simulation.server.table import command, container
+from simulation.server.texts import integer, unknown_subcommand
 
 __all__ = ["group_of"]
 
@@ -37,13 +40,11 @@ def xack(caller: Caller, words: list[bytes]) -> Reply:
     given = [ids.parse(word) for word in words[3:]]
     released = sum(map(group.release, given))
     if released:
-        caller.database.touch(words[1])
+        caller.server.dirty += 1
     return released
 
 
-@command("XGROUP", -2, "@stream")
-def xgroup(caller: Caller, words: list[bytes]) -> Reply:
-    raise arity("xgroup")
+container("XGROUP", "@stream")
 
 
 def _existing(caller: Caller, words: list[bytes]) -> Stream:
@@ -107,6 +108,8 @@ def _bounded(caller: Caller, stream: Stream, read: int | None) -> int | None:
 
 @command("XGROUP|CREATE", -5, "write denyoom @stream", keys=_KEY)
 def create(caller: Caller, words: list[bytes]) -> Reply:
+    if not caller.server.version.subcommands and words[-1].upper() != b"MKSTREAM":
+        _existing(caller, words)
     make, read = _options(caller, words)
     stream = caller.database.stream(words[2])
     if stream is None:
@@ -120,25 +123,29 @@ def create(caller: Caller, words: list[bytes]) -> Reply:
     if words[3] in stream.groups:
         raise Refusal(b"BUSYGROUP Consumer Group name already exists")
     stream.groups[words[3]] = Group(position, _bounded(caller, stream, read))
-    caller.database.touch(words[2])
+    caller.server.dirty += 1
     return OK
 
 
 def _position(word: bytes, stream: Stream) -> int:
     if word == b"$":
         return stream.last_id
-    return (
-        ids.parse_bound(word, upper=False) if word in {b"-", b"+"} else ids.parse(word)
-    )
+    return ids.parse(word)
 
 
 @command("XGROUP|SETID", -5, "write @stream", keys=_KEY)
 def setid(caller: Caller, words: list[bytes]) -> Reply:
+    if not caller.server.version.subcommands:
+        _group(caller, words)
     _, read = _options(caller, words)
     stream, group = _group(caller, words)
-    group.last_id = _position(words[4], stream)
+    word = words[4]
+    if word in {b"-", b"+"}:
+        group.last_id = ids.parse_bound(word, upper=False)
+    else:
+        group.last_id = _position(word, stream)
     group.read = _bounded(caller, stream, read)
-    caller.database.touch(words[2])
+    caller.server.dirty += 1
     return OK
 
 
@@ -147,7 +154,7 @@ def destroy(caller: Caller, words: list[bytes]) -> Reply:
     stream = _existing(caller, words)
     if stream.groups.pop(words[3], None) is None:
         return 0
-    caller.database.touch(words[2])
+    caller.server.dirty += 1
     caller.server.blocked.ready(caller.database.index, words[2])
     return 1
 
@@ -157,7 +164,7 @@ def createconsumer(caller: Caller, words: list[bytes]) -> Reply:
     _, group = _group(caller, words)
     _, made = group.consumer(words[4], caller.server.now)
     if made:
-        caller.database.touch(words[2])
+        caller.server.dirty += 1
     return int(made)
 
 
@@ -167,5 +174,5 @@ def delconsumer(caller: Caller, words: list[bytes]) -> Reply:
     consumer = group.consumers.get(words[4])
     if consumer is None:
         return 0
-    caller.database.touch(words[2])
+    caller.server.dirty += 1
     return group.drop(consumer)

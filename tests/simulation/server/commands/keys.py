@@ -6,8 +6,8 @@ from simulation.server.acl import matches
 from simulation.server.keyspace import kind_of
 from simulation.server.resp import OK, Refusal, Reply, Status
 from simulation.server.sessions import Caller
-from simulation.server.table import command
-from simulation.server.texts import NO_SUCH_KEY, SYNTAX, arity, integer
+from simulation.server.table import command, container
+from simulation.server.texts import NO_SUCH_KEY, SYNTAX, integer
 
 __all__: list[str] = []
 
@@ -209,9 +209,7 @@ def ttl(caller: Caller, words: list[bytes]) -> Reply:
     return ms if ms < 0 else (ms + 500) // 1000
 
 
-@command("OBJECT", -2, "readonly @keyspace")
-def object_(caller: Caller, words: list[bytes]) -> Reply:
-    raise arity("object")
+container("OBJECT", "readonly @keyspace")
 
 
 @command("OBJECT|ENCODING", 3, "readonly @keyspace", keys=(2, 2, 1))
@@ -220,9 +218,7 @@ def encoding(caller: Caller, words: list[bytes]) -> Reply:
     return None if value is None else kind_of(value)
 
 
-@command("MEMORY", -2, "readonly")
-def memory(caller: Caller, words: list[bytes]) -> Reply:
-    raise arity("memory")
+container("MEMORY", "readonly")
 
 
 @command("MEMORY|USAGE", -3, "readonly", keys=(2, 2, 1))

@@ -6,8 +6,7 @@ from simulation.server.acl import matches
 from simulation.server.messages import leave, publish_to_all
 from simulation.server.resp import Reply
 from simulation.server.sessions import Caller, Session
-from simulation.server.table import BLOCKED, command
-from simulation.server.texts import arity
+from simulation.server.table import BLOCKED, command, container
 
 __all__: list[str] = []
 
@@ -86,9 +85,7 @@ def _count(session: Session) -> int:
     return len(session.channels) + len(session.patterns)
 
 
-@command("PUBSUB", -2, "pubsub loading stale")
-def pubsub(session: Session, words: list[bytes]) -> Reply:
-    raise arity("pubsub")
+container("PUBSUB", "pubsub loading stale")
 
 
 @command("PUBSUB|NUMSUB", -2, "pubsub loading stale")

@@ -22,10 +22,10 @@ def _timeout(word: bytes) -> int:
 def _refuse_on_replica(session: Session, name: bytes) -> None:
     if session.server.guards.readonly:
         raise Refusal(
-            b"ERR %b cannot be used with replica instances. Please also note that "
-            b"since Redis 4.0 if a replica is configured to be writable (which is not "
-            b"the default) writes to replicas are just local and are not propagated."
-            % name
+            b"ERR %b cannot be used with replica instances. Please also note that %bif "
+            b"a replica is configured to be writable (which is not the default) writes "
+            b"to replicas are just local and are not propagated."
+            % (name, b"" if session.server.version.valkey else b"since Redis 4.0 ")
         )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from simulation.server.resp import OK, Refusal, Reply
 from simulation.server.sessions import Session
-from simulation.server.table import command
-from simulation.server.texts import NOT_INTEGER, arity, integer
+from simulation.server.table import command, container
+from simulation.server.texts import NOT_INTEGER, integer
 
 __all__: list[str] = []
 
@@ -47,9 +47,7 @@ def evaluate_known(session: Session, words: list[bytes]) -> Reply:
     return scripts.run(session, digest, keys, args)
 
 
-@command("SCRIPT", -2, "noscript @scripting")
-def script(session: Session, words: list[bytes]) -> Reply:
-    raise arity("script")
+container("SCRIPT", "noscript @scripting")
 
 
 @command("SCRIPT|LOAD", 3, "noscript stale @scripting")

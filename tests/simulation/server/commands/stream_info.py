@@ -7,8 +7,8 @@ from simulation.server.groups import Consumer, Group, lag
 from simulation.server.resp import Refusal, Reply
 from simulation.server.sessions import Caller
 from simulation.server.streams import Stream
-from simulation.server.table import command
-from simulation.server.texts import NO_SUCH_KEY, SYNTAX, arity, integer
+from simulation.server.table import command, container
+from simulation.server.texts import NO_SUCH_KEY, SYNTAX, integer
 from simulation.server.versions import Version
 
 __all__: list[str] = []
@@ -16,9 +16,7 @@ __all__: list[str] = []
 _KEY = (2, 2, 1)
 
 
-@command("XINFO", -2, "@stream")
-def xinfo(caller: Caller, words: list[bytes]) -> Reply:
-    raise arity("xinfo")
+container("XINFO", "@stream")
 
 
 def _existing(caller: Caller, key: bytes) -> Stream:
