@@ -142,10 +142,11 @@ def _unfinished(
     if excused:
         return
     done: dict[tuple[int, str], float] = {}
+    early = consumer.options.get("auto_commit") in {"delayed", "immediate"}
     for each in history:
         if not isinstance(each, End | DeadLettered) or each.group != group:
             continue
-        if isinstance(each, DeadLettered) or each.ok:
+        if isinstance(each, DeadLettered) or each.ok or early:
             done.setdefault((each.shard, each.id), each.at)
     for began, note in _spans(history, "job begins", "job ends"):
         if note.who.partition(".")[0] != consumer.name:

@@ -61,6 +61,7 @@ def handler_of(
         die,
         settles=not early and plan.style != "transactions",
         mortal=not early,
+        leaves=not early and plan.style == "run",
     )
 
 
@@ -110,6 +111,9 @@ class _Program:
             except (CommandError, AccessError, GaveUp, ExceptionGroup) as error:
                 self._excuse(error)
                 await asyncio.sleep(0.3)
+            except GeneratorExit:
+                self._journal.note("a message has ended it")
+                await asyncio.sleep(0.1)
             else:
                 break
         self._journal.note("closed")

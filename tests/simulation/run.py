@@ -119,7 +119,8 @@ class Post:
                 plan = replace(plan, steps=())
             await consume(plan, None if alone else name, journal, self.die)
         elif isinstance(self.plan, OperatorPlan):
-            await operate(self.plan, self._run.groups, journal)
+            run = self._run
+            await operate(self.plan, run.groups, run.observer.missing, journal)
         else:
             await produce(self.plan, who, self._run.plan.seed, journal)
 
