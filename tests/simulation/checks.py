@@ -142,11 +142,13 @@ def _unfinished(
     if excused:
         return
     done: dict[tuple[int, str], float] = {}
-    early = consumer.options.get("auto_commit") in {"delayed", "immediate"}
+    policy = consumer.options.get("auto_commit")
+    if policy == "immediate":
+        return  # a lost reply loses messages
     for each in history:
         if not isinstance(each, End | DeadLettered) or each.group != group:
             continue
-        if isinstance(each, DeadLettered) or each.ok or early:
+        if isinstance(each, DeadLettered) or each.ok or policy == "delayed":
             done.setdefault((each.shard, each.id), each.at)
     for began, note in _spans(history, "job begins", "job ends"):
         if note.who.partition(".")[0] != consumer.name:

@@ -109,12 +109,10 @@ async def fail_over(run: Run, chance: Random) -> None:
         before = entries_of(run)
         old.drop_connections()
         replica.promote()
+        run.take_over(replica)
+        _excuse_older(run, since, before)
         with _unreachable(run):
-            run.server = replica
-            run.observer.follow(replica)
-            _excuse_older(run, since, before)
             await asyncio.sleep(chance.choice((0.0, 0.3, 1.5)))
-            run.take_over(replica)
 
 
 def _excuse_older(run: Run, since: float, before: dict[int, set[str]]) -> None:

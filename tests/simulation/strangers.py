@@ -43,14 +43,22 @@ class Stranger:
                 Excuse, since=since, what=["loss", "ack"], ids=ids, group=group
             )
 
-    def message(self, number: int, key: str, id_: str) -> None:
-        """Write a message with more fields than Penstock's, some of one name."""
+    def message(self, number: int, key: str, id_: str, own: bytes = b"") -> None:
+        """Write a message with more fields than Penstock's, some of one name.
+
+        Args:
+            number: The shard's number.
+            key: The shard's key.
+            id_: The entry's id.
+            own: The message's key.
+        """
         name = self._name()
         payload = make(name, self._chance)
         fields = ("colour", "red", "msg", payload, "msg", "another", "colour", "")
-        written = self._write(key, id_, *fields)
+        keyed = ("key", own) if own else ()
+        written = self._write(key, id_, *keyed, *fields)
         if written is not None:
-            self._record(name, number, written, payload)
+            self._record(name, number, written, payload, own)
 
     def _name(self) -> str:
         self._count += 1
@@ -60,6 +68,9 @@ class Stranger:
         reply = self._run.direct.call("XADD", key, id_, *fields)
         return reply.decode() if isinstance(reply, bytes) else None
 
-    def _record(self, name: str, number: int, id_: str, payload: bytes) -> None:
-        self._run.journal.add(Attempt, message=name, key="", digest=digest(payload))
+    def _record(
+        self, name: str, number: int, id_: str, payload: bytes, own: bytes = b""
+    ) -> None:
+        facts = {"key": own.decode(), "digest": digest(payload)}
+        self._run.journal.add(Attempt, message=name, **facts)
         self._run.journal.add(Receipt, message=name, shard=number, id=id_)
