@@ -232,7 +232,9 @@ class _Index:
     def excused_order(self, start: Start) -> bool:
         """Return whether a fault may be the reason that a message starts late."""
         return any(
-            "order" in excuse.what and start.at >= excuse.since
+            "order" in excuse.what
+            and start.at >= excuse.since
+            and excuse.group in {"", start.group}
             for excuse in self.of(Excuse)
         )
 

@@ -37,6 +37,7 @@ def complete(plan: Plan, history: History) -> None:
     history += _dropped(plan, history)
     if any("max_len" in each.options for each in plan.producers):
         history += _trimmed(history)
+    history += _namesakes(history)
     history.sort(key=lambda record: record.at)
 
 
@@ -90,6 +91,19 @@ def _trimmed(history: History) -> Iterator[Excuse]:
         at = history[-1].at
         what = ["loss", "ack"]
         yield Excuse(at, "retention", since=0.0, what=what, ids=sorted(gone))
+
+
+def _namesakes(history: History) -> Iterator[Excuse]:
+    """Yield an excuse for the order where two consumers had one name, as was reported.
+
+    The other one may be a machine that has vanished: the server still gives an entry to
+    its last read, and only the end of the lease brings it back.
+    """
+    for note in history:
+        if isinstance(note, Note) and note.text.startswith("event name_in_use"):
+            group = note.text.partition("group='")[2].partition("'")[0]
+            what = ["order"]
+            yield Excuse(note.at, note.who, since=note.at, what=what, group=group)
 
 
 def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
