@@ -21,6 +21,7 @@ from faults.history import (
     Receipt,
     Start,
     Stored,
+    digest,
 )
 from simulation.plan import ConsumerPlan, Plan
 
@@ -38,6 +39,7 @@ def complete(plan: Plan, history: History) -> None:
     if any("max_len" in each.options for each in plan.producers):
         history += _trimmed(history)
     history += _namesakes(history)
+    history += _without_payload(plan, history)
     history.sort(key=lambda record: record.at)
 
 
@@ -104,6 +106,36 @@ def _namesakes(history: History) -> Iterator[Excuse]:
             group = note.text.partition("group='")[2].partition("'")[0]
             what = ["order"]
             yield Excuse(note.at, note.who, since=note.at, what=what, group=group)
+
+
+def _without_payload(plan: Plan, history: History) -> Iterator[Excuse]:
+    """Yield excuses for what is passed over since it can't be decoded.
+
+    Consumers that have no dead letters do that: in REALTIME, or those that acknowledge
+    by time or on delivery. It may have been redriven by others.
+    """
+    empty = digest(b"")
+    names = {
+        each.message
+        for each in history
+        if isinstance(each, Attempt) and each.digest == empty
+    }
+    found = {
+        f"{each.shard} {each.id}"
+        for each in history
+        if isinstance(each, Receipt | Stored) and each.message in names
+    }
+    if not found:
+        return
+    passing = {
+        group
+        for each in plan.consumers
+        if each.options.get("auto_commit") in {"delayed", "immediate"}
+        for group in each.groups
+    }
+    for group in sorted({"realtime", *passing}):
+        at, what, ids = history[-1].at, ["loss", "ack"], sorted(found)
+        yield Excuse(at, "stranger", since=0.0, what=what, ids=ids, group=group)
 
 
 def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from penstock import (
     DROP,
     STOP,
@@ -146,6 +148,8 @@ class _Program:
         async with consumer:
             self._journal.note("ready")
             steps = asyncio.create_task(take_steps(consumer, self._plan, self._journal))
+            # Else seeks of a consumer that messages end would keep it from ending.
+            self._plan = replace(self._plan, steps=())
             try:
                 await style(consumer, self._handler, self._how, self._over)
             finally:

@@ -205,8 +205,7 @@ class Run:
         self.observer = Observer(
             self.server, self.keys, self.groups, self.dead, self.journal
         )
-        early = [g.name for g in self._promises() if g.early]
-        self.foreign = Stranger(self, ["realtime", *early])
+        self.foreign = Stranger(self)
 
     def carry_out(self) -> Result:
         """Carry out the plan."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from faults.history import Attempt, Excuse, Receipt, digest
+from faults.history import Attempt, Receipt, digest
 from faults.task import make
 
 if TYPE_CHECKING:
@@ -19,13 +19,10 @@ class Stranger:
 
     Args:
         run: The run.
-        passing: The groups that pass over what they can't decode, since they have no
-            dead letters.
     """
 
-    def __init__(self, run: Run, passing: list[str]) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._passing = passing
         self._count = 0
         self._chance = Random(f"{run.plan.seed} stranger")
 
@@ -34,14 +31,8 @@ class Stranger:
         name = self._name()
         fields = ("sender", name, "x", b"\xff", "x", "")
         id_ = self._write(key, "*", *fields)
-        if id_ is None:
-            return
-        self._record(name, number, id_, b"")
-        since, ids = self._run.world.time(), [f"{number} {id_}"]
-        for group in self._passing:
-            self._run.journal.add(
-                Excuse, since=since, what=["loss", "ack"], ids=ids, group=group
-            )
+        if id_ is not None:
+            self._record(name, number, id_, b"")
 
     def message(self, number: int, key: str, id_: str, own: bytes = b"") -> None:
         """Write a message with more fields than Penstock's, some of one name.
