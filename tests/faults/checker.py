@@ -361,6 +361,9 @@ class _GroupCheck:
             # Messages that others had claimed by then do not count, and may be
             # redelivered.
             own = [end for end in ends if not end.lost]
+            if self._group.early:
+                # What was interrupted is handed out again while the consumer is open.
+                own = [end for end in own if end.ok]
             self._report.handled += len(own)
             for one, next_ in pairwise(own):
                 what = self._name(f"{entry[0]} {entry[1]}")

@@ -151,7 +151,7 @@ def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
             yield from _deadly(consumer, group, history)
             if consumer.style == "jobs":
                 yield from _unfinished(consumer, group, history)
-    yield from _replays(history)
+    yield from _replays(plan, history)
 
 
 def _groups(plan: Plan) -> set[str]:
@@ -234,9 +234,10 @@ def _stored_before(history: History, at: float) -> Iterator[Receipt]:
             yield each
 
 
-def _replays(history: History) -> Iterator[tuple[str, str]]:
+def _replays(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
     """Check that a replay has found all that was there, unless anything was deleted."""
-    if any(isinstance(each, Excuse) and "loss" in each.what for each in history):
+    hidden = any(each.kind == "wrong_type" for each in plan.faults)
+    if hidden or any(isinstance(e, Excuse) and "loss" in e.what for e in history):
         return
     for began, note in _spans(history, "replay begins", "replayed"):
         found = set(note.text.split()[1:])
