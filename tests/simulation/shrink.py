@@ -109,7 +109,8 @@ def _simpler_consumers(consumer: ConsumerPlan) -> Iterator[ConsumerPlan]:
 
 def _without_each(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in options:
-        if name != "mode":
+        # Without these, other messages are for the consumer.
+        if name not in {"mode", "start"}:
             yield {key: value for key, value in options.items() if key != name}
 
 
