@@ -12,31 +12,39 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from faults.checker import Group, Report, check
 from faults.history import Excuse, History, Start
-from simulation.consuming import OUTPUT, STREAM, consume
+from simulation import checks
+from simulation.consuming import STREAM
 from simulation.direct import Direct
 from simulation.journal import Journal
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
-from simulation.plan import ConsumerPlan, Plan, ProducerPlan
+from simulation.plan import ConsumerPlan, OperatorPlan, Plan, ProducerPlan
+from simulation.posts import Post
 from simulation.process import Process
 from simulation.seams import installed
-from simulation.sending import produce
 from simulation.server.server import Server
 from simulation.server.versions import VERSIONS
+from simulation.strangers import Stranger
+from simulation.styles import OUTPUT
 from simulation.world import World
 
-__all__ = ["Post", "Result", "Run", "run"]
+__all__ = ["ADDRESS", "Post", "Result", "Run", "run"]
 
 # Seconds within which everything must be handled when all is healed, counted from the
 # last progress; and within which a process must end when it is asked to.
 _PATIENCE: Final = 60.0
 _ENDING: Final = 60.0
+
+# Styles that have several consumers, or open one again and again.
+_BUSY: Final = frozenset(("router", "reopening", "cancelling"))
+
+ADDRESS: Final = ("server", 6379)
+"""Where clients find the server, whichever it is."""
 
 
 @dataclass
@@ -72,57 +80,6 @@ class Result:
         return "\n".join(lines)
 
 
-class Post:
-    """The processes that follow each other in one place of a plan.
-
-    Attributes:
-        plan: What they do.
-        process: The one that there is.
-    """
-
-    def __init__(self, run: Run, plan: ConsumerPlan | ProducerPlan) -> None:
-        self.plan = plan
-        self._run = run
-        self._lives = 0
-        self.process: Process | None = None
-
-    def start(self, *, renamed: bool = False) -> None:
-        """Start a process, whose consumer has the name of the one before or another."""
-        self._lives += 1
-        who = f"{self.plan.name}.{self._lives}"
-        journal = Journal(self._run.world, self._run.history, who)
-        main = partial(self._main, who, journal, renamed=renamed)
-        self.process = Process(self._run.network, who, main)
-        self._run.network.set_conditions(who, self._run.conditions())
-        self._run.processes.append(self.process)
-        self.process.start()
-
-    async def _main(self, who: str, journal: Journal, *, renamed: bool) -> None:
-        if isinstance(self.plan, ConsumerPlan):
-            # A consumer that keeps the order has one name, which Penstock chooses.
-            name = who if renamed else self.plan.name
-            alone = self.plan.options.get("mode") == "resumable"
-            await consume(self.plan, None if alone else name, journal)
-        else:
-            await produce(self.plan, who, self._run.plan.seed, journal)
-
-    @property
-    def realtime(self) -> bool:
-        """Whether it is a consumer in REALTIME, which may not be ended."""
-        return isinstance(self.plan, ConsumerPlan) and not self.plan.group
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is a producer that has sent everything."""
-        ended = self.process is not None and self.process.ended
-        return ended and isinstance(self.plan, ProducerPlan)
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is a process that runs."""
-        return self.process is not None and self.process.alive
-
-
 class Run:
     """A run in progress.
 
@@ -137,6 +94,7 @@ class Run:
         history: What all processes recorded.
         processes: All processes so far.
         consumers: The consumers' places.
+        operators: The operators' places.
         producers: The producers' places.
         journal: What the operator records.
     """
@@ -147,18 +105,29 @@ class Run:
         self.network = Network(self.world)
         version = VERSIONS[plan.version]
         self.server = Server(self.world, Random(plan.seed), version)
-        self.network.listeners["server", 6379] = self.server
+        self.network.listeners[ADDRESS] = self.server
         self.direct = Direct(self.server)
+        # Held by faults that replace the server's process.
+        self.replacing = asyncio.Lock()
         self.history: History = []
         self.processes: list[Process] = []
         self.journal = Journal(self.world, self.history, "operator")
         self.consumers = [Post(self, each) for each in plan.consumers]
         self.producers = [Post(self, each) for each in plan.producers]
+        self.operators = [Post(self, each) for each in plan.operators]
         self.failures: dict[str, list[str]] = {}
         shards = range(plan.shards)
         self.keys = [f"{STREAM}:{number}" for number in shards] or [STREAM]
-        self.groups = sorted({each.group for each in plan.consumers if each.group})
-        self.observer = Observer(self.server, self.keys, self.groups, self.journal)
+        self.groups = sorted({name for each in plan.consumers for name in each.groups})
+        # Whether all faults are over; and whether consumers are asked to end, so that
+        # none is started any more.
+        self.healed = False
+        self.ending = False
+        self.dead = [f"{STREAM}.dead", "graves"]
+        self.observer = Observer(
+            self.server, self.keys, self.groups, self.dead, self.journal
+        )
+        self.foreign = Stranger(self)
 
     def carry_out(self) -> Result:
         """Carry out the plan."""
@@ -171,7 +140,13 @@ class Run:
             raise operator.error
         for process in self.processes:
             process.loop.close()
+        checks.complete(self.plan, self.history)
         report = check(self.history, self._promises())
+        for kind, what in checks.findings(self.plan, self.history):
+            self.failures.setdefault(kind, []).append(what)
+        if any(c.style in _BUSY or "consumers" in c.run for c in self.plan.consumers):
+            # Each of several consumers of a process, and each opening, has its events.
+            report.findings.noisy.clear()
         resent = any(producer.options.get("resend") for producer in self.plan.producers)
         flushed = any(fault.kind == "flush_all" for fault in self.plan.faults)
         if resent or flushed:
@@ -192,34 +167,48 @@ class Run:
         quality = self.plan.network
         return Conditions(quality.delay, quality.jitter, quality.pieces)
 
+    def take_over(self, server: Server) -> None:
+        """Let another server be the one that clients find."""
+        self.server = server
+        self.network.listeners[ADDRESS] = server
+        self.direct = Direct(server)
+        self.observer.follow(server)
+
+    def killed(self, plan: ConsumerPlan | ProducerPlan | OperatorPlan) -> None:
+        """Record what the end of a process may have lost."""
+        if isinstance(plan, ConsumerPlan) and _policy(plan) == "delayed":
+            since, what = self.world.time(), ["loss", "ack"]
+            self.journal.add(Excuse, since=since, what=what, group=plan.group)
+
     def fail(self, kind: str, what: str) -> None:
         """Record that something is wrong."""
         self.failures.setdefault(kind, []).append(what)
         self.world.record("oracle", f"{kind}: {what}")
 
     def _promises(self) -> list[Group]:
+        plans = self.plan.consumers
         return [
-            _promise([c for c in self.plan.consumers if c.group == g])
-            for g in sorted({c.group for c in self.plan.consumers})
+            _promise(g, [c for c in plans if g in c.groups or g == c.group])
+            for g in sorted({g for c in plans for g in (c.group, *c.groups)})
         ]
 
     async def _operate(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for post in (*self.consumers, *self.producers):
+            for post in (*self.consumers, *self.producers, *self.operators):
                 group.create_task(self._start(post))
             for fault in self.plan.faults:
                 group.create_task(self._fault(fault))
             group.create_task(asyncio.sleep(self.plan.seconds))
         await self._heal()
-        await self._end(self.producers)
+        await self._end([*self.producers, *self.operators])
         await self._drain()
+        self.ending = True
         await self._end(self.consumers)
-        self.observer.look()
-        self.observer.conclude(f"{STREAM}.dead")
+        self.observer.conclude()
         self._check_outputs()
 
     async def _start(self, post: Post) -> None:
-        await asyncio.sleep(post.plan.at)
+        await asyncio.sleep(getattr(post.plan, "at", 0.0))
         post.start()
 
     async def _fault(self, fault: Any) -> None:
@@ -232,6 +221,7 @@ class Run:
 
     async def _heal(self) -> None:
         self.world.record("operator", "everything is healed")
+        self.healed = True
         for process in self.processes:
             # The connections that exist keep the object, so it is changed.
             vars(self.network.conditions(process.name)).update(vars(self.conditions()))
@@ -269,7 +259,8 @@ class Run:
         return sum(
             (number, id_) not in seen
             for number, key in enumerate(self.keys)
-            for id_, _ in self.observer.stored(key)
+            for id_, fields in self.observer.stored(key)
+            if b"msg" in fields
         )
 
     async def _end(self, posts: list[Post]) -> None:
@@ -314,20 +305,39 @@ class Run:
                 self.fail("applied_twice", f"{name}: {count} times")
 
 
-def _promise(consumers: list[ConsumerPlan]) -> Group:
+def _policy(plan: ConsumerPlan) -> str:
+    return str(plan.options.get("auto_commit", "processed"))
+
+
+def _promise(name: str, consumers: list[ConsumerPlan]) -> Group:
+    """Return what is promised to a group, by the options of its consumers."""
+    if not name:
+        return Group("realtime", "shard", acks=False)
+    policies = {_policy(each) for each in consumers}
+    once = "immediate" in policies
+    early = once or "delayed" in policies
+    return Group(name, _order(consumers), early=early, once=once)
+
+
+def _order(
+    consumers: list[ConsumerPlan],
+) -> Literal["shard", "key", "key within"] | None:
     first = consumers[0]
-    name = first.group or "realtime"
-    if not first.group:
-        return Group(name, "shard", acks=False)
+    runs = {"run", "router", "reopening"}
     if len(consumers) > 1 or first.options.get("mode") != "resumable":
-        keyed = all(c.run.get("ordering") in {"key", "shard"} for c in consumers)
-        return Group(name, "key within" if keyed else None)
-    if first.style == "run" and first.run.get("ordering") == "key":
-        return Group(name, "key")
-    sequential = first.style in {"loop", "next", "take", "batches"} or (
-        first.style == "run" and first.run.get("concurrency", 1) == 1
+        keyed = all(
+            c.style in runs
+            and c.run.get("ordering") in {"key", "shard"}
+            and c.run.get("consumers", 1) == 1
+            for c in consumers
+        )
+        return "key within" if keyed else None
+    if first.style in runs and first.run.get("ordering") == "key":
+        return "key"
+    sequential = first.style in {"loop", "next", "take", "batches", "lists"} or (
+        first.style in runs and first.run.get("concurrency", 1) == 1
     )
-    return Group(name, "shard" if sequential else None)
+    return "shard" if sequential else None
 
 
 def _stacks(process: Process) -> str:
@@ -350,6 +360,8 @@ def _stacks(process: Process) -> str:
 def _no_collection() -> Iterator[None]:
     """Collect no garbage: when it is collected depends on what ran before."""
     gc.collect()
+    # Killed processes stay for ever, so they need not be looked through again.
+    gc.freeze()
     gc.disable()
     try:
         yield
