@@ -66,6 +66,8 @@ class SendRequest(Struct, Generic[K], eq=False):
         deadline: The time at which that wait ends, by the caller's clock.
         durability: The required durability; None if the message only has to be stored.
         given_up: Whether the deadline passed after the message had been written.
+        unanswered: Whether a write of the message was never answered, so that it may be
+            stored, whatever the reply to a later write.
     """
 
     shard: Shard
@@ -75,6 +77,7 @@ class SendRequest(Struct, Generic[K], eq=False):
     deadline: float = inf
     durability: Durability | None = None
     given_up: bool = False
+    unanswered: bool = False
 
 
 class IdempotentRun(Struct, Generic[K], eq=False):
@@ -252,6 +255,9 @@ class Accumulator(Generic[K]):
             The number of messages that were refused or in flight and are written again.
         """
         again = [*self._refused, *self._batches]
+        for batch in self._batches:
+            for request in batch:
+                request.unanswered = True
         self._refused.clear()
         self._batches.clear()
         self._to_resend.extendleft(reversed(again))

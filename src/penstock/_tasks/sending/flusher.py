@@ -293,6 +293,7 @@ class Flusher:
     ) -> list[ErrorReply]:
         """Set the outcomes of messages; return the replies that refused one."""
         refused: list[ErrorReply] = []
+        doubtful: list[SendRequest[Ticket]] = []
         short: list[NotDurable] = []
         failed: list[Shard] = []
         for request, outcome in zip(requests, outcomes, strict=True):
@@ -305,12 +306,19 @@ class Flusher:
             elif isinstance(outcome, NotDurable):
                 short.append(outcome)
                 fail(ticket, outcome)
+            elif request.unanswered:
+                # The first write may have been executed, and even be the reason why the
+                # repeat is refused: an id may be given only once.
+                doubtful.append(request)
+                refused.append(outcome)
             else:
                 refused.append(outcome)
                 failed.append(request.shard)
                 fail(ticket, send_failed(request.shard.stream, outcome))
-        if refused:
-            facts = {"messages": len(refused), "streams": stream_list(failed)}
+        if doubtful:
+            self._unknown(doubtful, "it was written again, and refused then")
+        if failed:
+            facts = {"messages": len(failed), "streams": stream_list(failed)}
             facts["reply"] = refused[0].text
             self._on_event(Event("send_failed", facts=facts))
         if short:
