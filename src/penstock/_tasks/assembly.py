@@ -198,7 +198,6 @@ class _Assembler(Generic[T]):
 
         def look() -> None:
             # Callers may have been held until it was known what is still ours.
-            queue.waiters.wake_held()
             queue.waiters.notify_ready(self._ledger.work.length)
 
         signals.capacity.connect(self._readers.resume, queue.end_turn)

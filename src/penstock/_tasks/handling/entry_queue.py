@@ -236,11 +236,10 @@ class EntryQueue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(linger):
                     await self.wait_for_entries(size, apart=True)
-            overdue = self._ledger.leases.overdue(_clock.boottime())
-            if overdue:
-                self._on_overdue()
-            if overdue or self.gate.paused or not self.guard_member.may_start():
+            if self.gate.paused or not self.guard_member.may_start():
                 await self.waiters.wait(0, several=True)
+            elif self._ledger.leases.overdue(_clock.boottime()):
+                await self._wait_for_renewal(several=True)
             elif entries := await self.take_several(size, apart=True):
                 return entries
         return []
@@ -289,6 +288,15 @@ class EntryQueue:
             self._begin_turn()
         gate.raise_if_aborted()
 
+    async def _wait_for_renewal(self, *, several: bool) -> None:
+        """Wait until it is known whether the entries that wait are still ours.
+
+        One is wanted meanwhile: they may all be lost, or dropped by a seek, and then
+        others have to be read.
+        """
+        self._on_overdue()
+        await self.waiters.wait(1, several=several)
+
     def _has_enough(self, count: int, *, apart: bool) -> bool:
         """Return whether there are as many entries as `wait_for_entries` waits for."""
         ledger, length = self._ledger, self._ledger.work.length
@@ -312,8 +320,7 @@ class EntryQueue:
         await self.yield_if_due()
         while not gate.closed:
             if self._ledger.leases.overdue(_clock.boottime()):
-                self._on_overdue()
-                await self.waiters.wait(0, several=False)
+                await self._wait_for_renewal(several=False)
                 continue
             entry = await self.take_one()
             if entry is not None:

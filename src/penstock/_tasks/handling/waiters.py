@@ -18,7 +18,7 @@ class Waiters:
         ledger: The consumer's ledger.
     """
 
-    __slots__ = ("_closed", "_flow", "_for_one", "_for_several", "_held", "_work")
+    __slots__ = ("_closed", "_flow", "_for_one", "_for_several", "_work")
 
     def __init__(self, ledger: Ledger) -> None:
         self._work = ledger.work
@@ -27,8 +27,6 @@ class Waiters:
         # check whether there are as many entries as it wants.
         self._for_one = WaiterQueue()
         self._for_several = WaiterQueue()
-        # How many callers wait although there may be entries.
-        self._held = 0
         self._closed = False
 
     def notify_ready(self, count: int) -> None:
@@ -47,15 +45,6 @@ class Waiters:
         """
         if self._work.length:
             self._for_one.wake(1)
-
-    def wake_held(self) -> None:
-        """Wake callers if some had to wait although there may have been entries.
-
-        The entries may be gone by now. Then these callers have to wait for others, so
-        that flow control has more read.
-        """
-        if self._held:
-            self.wake_all()
 
     def wake_all(self) -> None:
         """Wake all callers, so that they check again."""
@@ -78,11 +67,8 @@ class Waiters:
         if self._closed:
             return  # for example while an attempt was being counted
         waiting = self._for_several if several else self._for_one
-        held = not wanted
-        self._held += held
         self._flow.waiting_changed(wanted)
         try:
             await waiting.wait()
         finally:
-            self._held -= held
             self._flow.waiting_changed(-wanted)
