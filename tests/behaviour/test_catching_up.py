@@ -29,6 +29,7 @@ from penstock import (
     Prefetch,
     Retry,
 )
+from support.proxy import proxy
 from support.server import with_login
 from support.waiting import (
     calls,
@@ -250,6 +251,35 @@ async def test_a_job_waits_while_paused_and_ends_on_closing(
         await consumer.aclose()
         async with asyncio.timeout(WITHIN):
             assert await job == []
+
+
+@pytest.mark.parametrize("how", ["run", "loop"])
+async def test_a_job_that_asks_how_far_the_stream_goes_ends_on_closing(
+    url: str, stream: str, how: str
+) -> None:
+    """The server does not answer any more, and the connections are given up."""
+    await send(url, stream, 1)
+
+    async def catch_up() -> None:
+        if how == "run":
+            await consumer.run(handle, until_caught_up=True)
+        else:
+            async for _ in consumer.until_caught_up():
+                pass
+
+    async def handle(message: Message[bytes]) -> None:
+        pass
+
+    async with (
+        proxy(url) as between,
+        Consumer(stream, url=between.url, group="g", close_timeout=0.3) as consumer,
+    ):
+        between.drop_replies = True
+        job = asyncio.create_task(catch_up())
+        await asyncio.sleep(0.1)
+        assert not job.done()
+        await consumer.aclose()
+        await job
 
 
 @pytest.mark.parametrize("ordering", ["key", "shard"])

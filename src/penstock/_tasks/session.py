@@ -214,8 +214,9 @@ class Session(Generic[T]):
 
     def watch(self, goal: CatchUp) -> None:
         """Watch a goal in the background, until it is reached or stopped."""
-        self._goals[goal] = None
-        self._group.start_soon(self._watch, goal)
+        if not goal.reached:  # as it is if the consumer has closed meanwhile
+            self._goals[goal] = None
+            self._group.start_soon(self._watch, goal)
 
     async def _watch(self, goal: CatchUp) -> None:
         try:

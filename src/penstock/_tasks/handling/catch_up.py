@@ -10,6 +10,7 @@ second.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -90,8 +91,13 @@ class CatchUp:
         self._check_event.set()
 
     def stop(self) -> None:
-        """Stop catching up: nobody waits for it any more."""
-        self._scope.cancel()
+        """Stop catching up: nobody waits for it any more.
+
+        Without a running event loop nothing is stopped: a loop over messages was
+        collected after the event loop had ended, and with that the watch has ended.
+        """
+        if not self.reached and _event_loop_runs():
+            self._scope.cancel()
 
     def track(
         self, call: Callable[[Any], Awaitable[object]]
@@ -119,10 +125,16 @@ class CatchUp:
             AccessError: This user may not ask for it.
             CommandError: The server refuses the command for another reason.
         """
-        for shard in self._cursors.shards:
-            last = await self._last_id(shard)
-            if last > EntryId.MIN:
-                self._marks[shard] = last
+        try:
+            for shard in self._cursors.shards:
+                last = await self._last_id(shard)
+                if last > EntryId.MIN:
+                    self._marks[shard] = last
+        except ConnectionLost:
+            # Connections are only given up when the consumer closes, which ends the
+            # call that catches up like any other.
+            self._marks.clear()
+            self.reached = True
 
     async def _last_id(self, shard: Shard) -> EntryId:
         """Return a shard's last id; the lowest one if there is no stream."""
@@ -145,6 +157,8 @@ class CatchUp:
                     if self._marks:
                         with anyio.move_on_after(_CHECK_INTERVAL):
                             await self._check_event.wait()
+        except ConnectionLost:
+            pass  # the consumer closes, see `begin`
         except PenstockError as error:
             self.error = error
         finally:
@@ -256,6 +270,14 @@ class CatchUp:
             if not any(_is_transient(reply) for reply in replies):
                 return replies
             await anyio.sleep(_CHECK_INTERVAL)
+
+
+def _event_loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_transient(reply: Any) -> bool:
