@@ -286,7 +286,8 @@ class Run:
 
     def _check_ended(self, post: Post) -> None:
         process = post.process
-        if process is None:
+        if process is None or process.loop.dead:
+            # SIGTERM kills a process that has only just been started.
             return
         if process.alive:
             self.fail("hangs", f"{process.name}: {_stacks(process)}")
