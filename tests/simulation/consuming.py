@@ -35,6 +35,14 @@ _KINDS: Final = {"claim": Claim, "commit": Commit, "prefetch": Prefetch, "retry"
 class _Handler(Handler):
     """Does what messages say; in REALTIME there is nothing to acknowledge."""
 
+    async def handle(self, message: Message[bytes]) -> None:
+        """Handle a message, and record whether that was interrupted."""
+        try:
+            await super().handle(message)
+        except asyncio.CancelledError:
+            self._journal.note(f"interrupted {message.shard} {message.id}")
+            raise
+
     async def handle_in_loop(
         self, message: Message[bytes], *, ack: bool = False
     ) -> None:
@@ -164,7 +172,7 @@ class _Program:
     async def run(self) -> None:
         """Consume until SIGTERM."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._over.set)
+        loop.add_signal_handler(signal.SIGTERM, self._end)
         while not self._over.is_set():
             consumer = Consumer(
                 STREAM,
@@ -185,6 +193,10 @@ class _Program:
             else:
                 break
         self._journal.note("closed")
+
+    def _end(self) -> None:
+        self._journal.note("SIGTERM")
+        self._over.set()
 
     async def _consume(self, consumer: Consumer[bytes]) -> None:
         style = STYLES[self._plan.style]

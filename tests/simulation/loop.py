@@ -98,6 +98,11 @@ class Loop(asyncio.BaseEventLoop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @property
+    def frozen_until(self) -> float:
+        """Until when the process stands still, or stood still last."""
+        return self._frozen_until
+
+    @property
     def dead(self) -> bool:
         """Whether the process has been killed."""
         return self._dead

@@ -23,6 +23,7 @@ from simulation.direct import Direct
 from simulation.journal import Journal
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
+from simulation.oracle import Oracle
 from simulation.plan import ConsumerPlan, Plan, ProducerPlan
 from simulation.process import Process
 from simulation.seams import installed
@@ -90,7 +91,8 @@ class Post:
         """Start a process, whose consumer has the name of the one before or another."""
         self._lives += 1
         who = f"{self.plan.name}.{self._lives}"
-        journal = Journal(self._run.world, self._run.history, who)
+        seen = self._run.oracle.seen
+        journal = Journal(self._run.world, self._run.history, who, seen)
         main = partial(self._main, who, journal, renamed=renamed)
         self.process = Process(self._run.network, who, main)
         self._run.network.set_conditions(who, self._run.conditions())
@@ -100,9 +102,12 @@ class Post:
     async def _main(self, who: str, journal: Journal, *, renamed: bool) -> None:
         if isinstance(self.plan, ConsumerPlan):
             # A consumer that keeps the order has one name, which Penstock chooses.
-            name = who if renamed else self.plan.name
+            name: str | None = who if renamed else self.plan.name
             alone = self.plan.options.get("mode") == "resumable"
-            await consume(self.plan, None if alone else name, journal)
+            name = None if alone else name
+            assert self.process is not None
+            self._run.oracle.begins(who, name, self.plan, self.process)
+            await consume(self.plan, name, journal)
         else:
             await produce(self.plan, who, self._run.plan.seed, journal)
 
@@ -139,6 +144,7 @@ class Run:
         consumers: The consumers' places.
         producers: The producers' places.
         journal: What the operator records.
+        oracle: Checks what consumers do while the run goes on.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -151,7 +157,8 @@ class Run:
         self.direct = Direct(self.server)
         self.history: History = []
         self.processes: list[Process] = []
-        self.journal = Journal(self.world, self.history, "operator")
+        self.oracle = Oracle(self)
+        self.journal = Journal(self.world, self.history, "operator", self.oracle.seen)
         self.consumers = [Post(self, each) for each in plan.consumers]
         self.producers = [Post(self, each) for each in plan.producers]
         self.failures: dict[str, list[str]] = {}
@@ -164,7 +171,7 @@ class Run:
         """Carry out the plan."""
         began = self.world.time()
         operator = Process(self.network, "operator", self._operate)
-        with installed(self.world), _no_collection():
+        with installed(self.world), _no_collection(), self.oracle.watching():
             operator.start()
             self.world.run(lambda: not operator.alive, 100_000)
         if operator.error is not None:
@@ -227,7 +234,8 @@ class Run:
 
         await asyncio.sleep(fault.at)
         self.journal.note(f"fault {fault.kind}")
-        await KINDS[fault.kind](self, Random(fault.seed))
+        with self.oracle.disturbed(fault.kind):
+            await KINDS[fault.kind](self, Random(fault.seed))
         self.journal.note(f"healed {fault.kind}")
 
     async def _heal(self) -> None:
