@@ -6,7 +6,7 @@ affected messages; without findings, the run has shown no error of Penstock.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -68,12 +68,18 @@ class Group:
         since: The time from which messages are for it.
         acks: Whether it acknowledges. If not, no message is delivered twice, and failed
             messages are not tried again.
+        early: Whether messages are acknowledged by time or on delivery, whatever their
+            handlers do. Then failed messages are not tried again, either.
+        once: Whether they are acknowledged on delivery, so that a lost reply loses
+            them.
     """
 
     name: str
     order: Literal["shard", "key", "key within"] | None = None
     since: float = 0.0
     acks: bool = True
+    early: bool = False
+    once: bool = False
 
 
 @dataclass
@@ -201,22 +207,24 @@ class _Index:
         )
 
     @cached_property
-    def certain(self) -> dict[str, Entry]:
-        """The messages that are certainly stored: with a receipt, or seen."""
+    def certain(self) -> list[tuple[str, Entry]]:
+        """The messages that are certainly stored, with a receipt or seen, and where."""
         seen_in: list[Receipt | Stored] = [*self.of(Stored), *self.of(Receipt)]
-        return {each.message: (each.shard, each.id) for each in seen_in}
+        found = ((each.message, (each.shard, each.id)) for each in seen_in)
+        return list(dict.fromkeys(found))
 
     def _stored_at(self, entry: Entry) -> float:
         """Return the earliest time at which an entry can have existed."""
         attempt = self.attempts.get(self._messages.get(entry, ""))
         return attempt.at if attempt else 0.0
 
-    def excused(self, what: str, entry: Entry) -> bool:
+    def excused(self, what: str, entry: Entry, group: str) -> bool:
         """Return whether a fault may be the cause of an effect on an entry."""
         at, name = self._stored_at(entry), f"{entry[0]} {entry[1]}"
         return any(
             what in excuse.what
             and at <= excuse.at
+            and excuse.group in {"", group}
             and (not excuse.ids or name in excuse.ids)
             for excuse in self.of(Excuse)
         )
@@ -246,8 +254,10 @@ def _check_sending(index: _Index, findings: Findings) -> None:
         # A message can't have both an unknown outcome and a receipt.
         if unknown.message in index.confirmed:
             findings.phantom.append(f"{unknown.message} unknown and confirmed")
+    # Each dead letter may have been sent back once.
+    letters = Counter(dead.message for dead in index.of(DeadLettered))
     for message, entries in index.entries.items():
-        if len(entries) > 1:
+        if len(entries) > 1 + letters[message]:
             findings.doubled.append(f"{message} {sorted(entries)}")
 
 
@@ -278,13 +288,13 @@ class _GroupCheck:
         self._starts = [each for each in index.of(Start) if each.group == name]
         self._done: defaultdict[Entry, list[End]] = defaultdict(list)
         for end in index.of(End):
-            if end.group == name and (end.ok or not group.acks):
+            if end.group == name and (end.ok or not group.acks or group.early):
                 self._done[end.shard, end.id].append(end)
-        self._dead = {
-            (each.shard, each.id)
-            for each in index.of(DeadLettered)
-            if each.group == name
-        }
+        # When each dead letter was there first.
+        self._dead: dict[Entry, float] = {}
+        for each in index.of(DeadLettered):
+            if each.group == name:
+                self._dead.setdefault((each.shard, each.id), each.at)
 
     def run(self) -> None:
         self._check_loss()
@@ -296,6 +306,9 @@ class _GroupCheck:
         if self._group.order in {"shard", "key"}:
             self._check_order()
 
+    def _excused(self, what: str, entry: Entry) -> bool:
+        return self._index.excused(what, entry, self._group.name)
+
     def _name(self, what: object) -> str:
         return f"{self._group.name}: {what}"
 
@@ -305,7 +318,7 @@ class _GroupCheck:
             for each in self._index.of(Pending)
             if each.group == self._group.name
         }
-        for message, entry in self._index.certain.items():
+        for message, entry in self._index.certain:
             attempt = self._index.attempts.get(message)
             if attempt is None or attempt.at < self._group.since:
                 continue
@@ -314,12 +327,14 @@ class _GroupCheck:
             what = self._name(f"{message} {entry[0]} {entry[1]}")
             if entry in waiting:
                 self._findings.waiting.append(what)
-            elif self._index.excused("loss", entry):
+            elif self._group.once or self._excused("loss", entry):
                 self._report.excused.append(what)
             else:
                 self._findings.lost.append(what)
 
     def _check_acks(self) -> None:
+        if self._group.early:
+            return
         for seen in self._index.of(Acked):
             if seen.group != self._group.name:
                 continue
@@ -328,7 +343,7 @@ class _GroupCheck:
                 by = min((end.at for end in self._done.get(entry, ())), default=None)
                 if (by is not None and by <= seen.at) or entry in self._dead:
                     continue
-                if not self._index.excused("ack", entry):
+                if not self._excused("ack", entry):
                     self._findings.acked_early.append(self._name(entry))
 
     def _check_repetitions(self) -> None:
@@ -354,7 +369,7 @@ class _GroupCheck:
                     # completely. Entries that were read before that may still have been
                     # waiting.
                     expected = self._was_reported("set_back", one, next_, before=2.0)
-                excused = self._index.excused("again", entry)
+                excused = self._excused("again", entry)
                 if not (expected or excused):
                     self._findings.rerun.append(what)
 
@@ -375,7 +390,7 @@ class _GroupCheck:
             if each.group != self._group.name:
                 continue
             entry = (each.shard, each.id)
-            if entry in seen and not self._index.excused("again", entry):
+            if entry in seen and not self._excused("again", entry):
                 self._findings.dead_lettered_twice.append(self._name(entry))
             seen.add(entry)
 
@@ -411,7 +426,7 @@ class _GroupCheck:
             # A dead letter may have been given up before it was ever started, because
             # its process died at its last attempt; after a rewind it starts late. So
             # does an entry that a fault had taken from the group.
-            lost = self._index.excused("loss", entry)
+            lost = self._excused("loss", entry)
             if entry in seen or entry in self._dead or lost:
                 continue
             seen.add(entry)

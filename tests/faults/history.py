@@ -149,11 +149,13 @@ class Excuse(_Record, frozen=True):
             they count as acknowledged and no handler has finished them; "again", they
             are handled again; and "order", for those that start after `since`.
         ids: The affected entries, as `<shard> <id>`; none means all.
+        group: The affected group; none means all.
     """
 
     since: float
     what: list[str]
     ids: list[str] = []
+    group: str = ""
 
 
 class Note(_Record, frozen=True):

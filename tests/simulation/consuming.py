@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from faults.task import parse
 from faults.worker import Handler, by_next, by_run, by_take
 from penstock import (
+    AccessError,
     Claim,
     CommandError,
     Commit,
@@ -183,6 +184,10 @@ class _Program:
             )
             try:
                 await self._consume(consumer)
+            except AccessError:
+                # Only a fault takes permissions away.
+                self._journal.note("no access")
+                await asyncio.sleep(0.3)
             except CommandError as error:
                 # A key that is no stream at the moment can't be opened. From a consumer
                 # that was open, such an error would be a finding.

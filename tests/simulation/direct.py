@@ -30,9 +30,15 @@ class Direct:
     """
 
     def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connect()
+
+    def _connect(self) -> None:
         self._reader = hiredis.Reader(notEnoughData=False)
-        self._session = server.connected(self)
+        self._session = self._server.connected(self)
         self._session.exempt = True
+        # All permissions, whatever those of other users are at the moment.
+        self._session.user = None
 
     def send(self, data: bytes) -> None:
         """Take replies from the server."""
@@ -43,7 +49,12 @@ class Direct:
 
     def call(self, *words: bytes | str | int) -> Any:
         """Execute a command and return its reply; an error is a value."""
+        if not self._session.open:
+            self._connect()  # the server was restarted
         self._session.received(_pack(words))
+        if self._server.frozen:
+            self._session.work()
+            self._session.flush()
         reply = self._reader.gets()
         assert reply is not False, f"{words[0]!r} was not answered"
         return reply

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from faults.history import Excuse
+from simulation import foreign, server_faults
 from simulation.network import Connection
 from simulation.plan import ProducerPlan
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "KINDS", "Fault"]
 
 Fault: TypeAlias = Callable[["Run", Random], Awaitable[None]]
-
-
-def _excuse(run: Run, since: float, *what: str, ids: tuple[str, ...] = ()) -> None:
-    run.journal.add(Excuse, since=since, what=[*what], ids=[*ids])
 
 
 # -- the network -----------------------------------------------------------------------
@@ -203,154 +199,6 @@ async def freeze_all(run: Run, chance: Random) -> None:
     await asyncio.sleep(seconds + 1)
 
 
-# -- the server ------------------------------------------------------------------------
-
-
-async def client_kill(run: Run, chance: Random) -> None:
-    """CLIENT KILL, several times."""
-    for _ in range(chance.randint(1, 5)):
-        run.direct.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await asyncio.sleep(chance.choice((0.05, 0.2, 1.0)))
-
-
-async def client_pause(run: Run, chance: Random) -> None:
-    """CLIENT PAUSE."""
-    ms = chance.choice((50, 500, 2500))
-    run.direct.call("CLIENT", "PAUSE", ms, chance.choice(("ALL", "WRITE")))
-    await asyncio.sleep(ms / 1000)
-
-
-# -- streams and groups ----------------------------------------------------------------
-
-
-def _key(run: Run, chance: Random) -> tuple[int, str]:
-    number = chance.randrange(len(run.keys))
-    return number, run.keys[number]
-
-
-async def destroy_group(run: Run, chance: Random) -> None:
-    """XGROUP DESTROY."""
-    if not run.groups:
-        return
-    since = run.world.time()
-    run.direct.call(
-        "XGROUP", "DESTROY", _key(run, chance)[1], chance.choice(run.groups)
-    )
-    _excuse(run, since, "again")
-
-
-async def set_group_back(run: Run, chance: Random) -> None:
-    """XGROUP SETID 0."""
-    if not run.groups:
-        return
-    since = run.world.time()
-    run.direct.call(
-        "XGROUP", "SETID", _key(run, chance)[1], chance.choice(run.groups), "0"
-    )
-    _excuse(run, since, "again")
-
-
-async def wrong_type(run: Run, chance: Random) -> None:
-    """Have something else where a stream should be, for a while."""
-    key, since = _key(run, chance)[1], run.world.time()
-    if run.direct.call("TYPE", key) not in {b"stream", "stream"}:
-        return  # deleted, or something else by now
-    run.direct.call("RENAME", key, f"{key}.away")
-    run.direct.call("SET", key, "x")
-    await asyncio.sleep(chance.uniform(0.05, 2))
-    # Other faults may have deleted either.
-    if run.direct.call("TYPE", key) in {b"string", "string"}:
-        run.direct.call("DEL", key)
-    run.direct.call("RENAMENX", f"{key}.away", key)
-    # What was acknowledged meanwhile was acknowledged nowhere.
-    _excuse(run, since, "again")
-
-
-async def claim_for_others(run: Run, chance: Random) -> None:
-    """XCLAIM by a stranger, who does nothing with it."""
-    if not run.groups:
-        return
-    key, group = _key(run, chance)[1], chance.choice(run.groups)
-    lines = run.direct.call("XPENDING", key, group, "-", "+", 10)
-    if isinstance(lines, list) and lines:
-        ids, since = [line[0] for line in lines], run.world.time()
-        run.direct.call("XCLAIM", key, group, "stranger", 0, *ids, "JUSTID")
-        _excuse(run, since, "again", "order")
-
-
-# -- what loses messages, by itself and only as far as it must -------------------------
-
-
-async def flush_all(run: Run, chance: Random) -> None:
-    """FLUSHALL."""
-    since = run.world.time()
-    run.direct.call("FLUSHALL")
-    _excuse(run, since, "loss", "ack", "again")
-
-
-async def delete_stream(run: Run, chance: Random) -> None:
-    """DEL."""
-    since = run.world.time()
-    run.direct.call("DEL", _key(run, chance)[1])
-    _excuse(run, since, "loss", "ack", "again")
-
-
-async def trim(run: Run, chance: Random) -> None:
-    """XTRIM to a few entries."""
-    since = run.world.time()
-    run.direct.call("XTRIM", _key(run, chance)[1], "MAXLEN", chance.choice((0, 0, 3)))
-    _excuse(run, since, "loss", "ack")
-
-
-def _excuse_some(run: Run, since: float, number: int, ids: list[bytes]) -> None:
-    if ids:
-        entries = tuple(f"{number} {id_.decode()}" for id_ in ids)
-        _excuse(run, since, "loss", "ack", ids=entries)
-
-
-async def delete_some(run: Run, chance: Random) -> None:
-    """XDEL of entries that may just be read or handled."""
-    number, key = _key(run, chance)
-    found: Any = run.direct.call("XREVRANGE", key, "+", "-", "COUNT", 40)
-    if not isinstance(found, list):
-        return
-    ids = [id_ for id_, _ in found]
-    ids = chance.sample(ids, len(ids) // 2)
-    since = run.world.time()
-    if ids:
-        run.direct.call("XDEL", key, *ids)
-    _excuse_some(run, since, number, ids)
-
-
-async def ack_for_others(run: Run, chance: Random) -> None:
-    """XACK by a stranger of what is pending."""
-    if not run.groups:
-        return
-    number, key = _key(run, chance)
-    group = chance.choice(run.groups)
-    lines: Any = run.direct.call("XPENDING", key, group, "-", "+", 1000)
-    if isinstance(lines, list) and lines:
-        ids = [line[0] for line in lines]
-        since = run.world.time()
-        run.direct.call("XACK", key, group, *ids)
-        _excuse_some(run, since, number, ids)
-
-
-async def delete_consumer(run: Run, chance: Random) -> None:
-    """XGROUP DELCONSUMER of one that lives."""
-    if not run.groups:
-        return
-    number, key = _key(run, chance)
-    group = chance.choice(run.groups)
-    lines: Any = run.direct.call("XPENDING", key, group, "-", "+", 1000)
-    if not isinstance(lines, list) or not lines:
-        return
-    name = chance.choice(sorted({line[1] for line in lines}))
-    since = run.world.time()
-    run.direct.call("XGROUP", "DELCONSUMER", key, group, name)
-    _excuse_some(run, since, number, [line[0] for line in lines if line[1] == name])
-
-
 _FAMILIES: Final[dict[str, tuple[Fault, ...]]] = {
     "network": (
         reset,
@@ -363,16 +211,9 @@ _FAMILIES: Final[dict[str, tuple[Fault, ...]]] = {
         slow,
     ),
     "processes": (kill, terminate, freeze, freeze_all),
-    "server": (client_kill, client_pause),
-    "groups": (destroy_group, set_group_back, wrong_type, claim_for_others),
-    "losses": (
-        flush_all,
-        delete_stream,
-        trim,
-        delete_some,
-        ack_for_others,
-        delete_consumer,
-    ),
+    "server": server_faults.SERVER,
+    "groups": foreign.GROUPS,
+    "losses": (*server_faults.LOSSES, *foreign.LOSSES),
 }
 
 FAMILIES: Final = {

@@ -109,6 +109,8 @@ class Path:
         self._arrival: Event | None = None
         # The number of bytes after which the path breaks.
         self._limit: int | None = None
+        # Whether the next write is to be spoilt.
+        self._spoils = False
         self.queued = 0
         self.delivered = 0
         self.closed = False
@@ -117,6 +119,10 @@ class Path:
         """Send bytes, which arrive later, in one or more pieces."""
         if self.closed:
             return
+        if self._spoils:
+            # Its first byte: one of a payload would go unnoticed, as TCP knows too.
+            self._spoils = False
+            data = bytes((data[0] ^ 0x80,)) + data[1:]
         for piece in self._pieces(data):
             self._add(piece)
             self.queued += len(piece)
@@ -134,8 +140,13 @@ class Path:
         """Break the path when that many further bytes have arrived."""
         self._limit = count
 
+    def spoil(self) -> None:
+        """Change the first byte of the next write."""
+        self._spoils = True
+
     def heal(self) -> None:
         """Take back what was done to the path."""
+        self._spoils = False
         self._limit = None
         self._silent_until = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from simulation.journal import Journal
 from simulation.server import ids
 from simulation.server.groups import Group
 from simulation.server.server import Server
-from simulation.server.streams import Stream
+from simulation.server.streams import Entry, Stream
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "message_of"]
 
 
 class Observer:
@@ -23,6 +24,7 @@ class Observer:
         server: The server.
         keys: The keys of the stream's shards, in their order.
         groups: The names of the groups.
+        dead: The keys of dead letters.
         journal: Where it records what it sees.
     """
 
@@ -31,14 +33,22 @@ class Observer:
         server: Server,
         keys: Sequence[str],
         groups: Iterable[str],
+        dead: Iterable[str],
         journal: Journal,
     ) -> None:
         self._server = server
         self._keys = [key.encode() for key in keys]
         self._groups = [group.encode() for group in groups]
         self._journal = journal
+        self._letters = [_Letters(key.encode()) for key in dead]
         # By shard and group, the entries that are known to be done with.
         self._done: dict[tuple[int, bytes], set[int]] = {}
+        self.follow(server)
+
+    def follow(self, server: Server) -> None:
+        """Observe another server from now on."""
+        self._server.on_executed = None
+        self._server = server
         server.on_executed = self._executed
 
     def stream(self, key: bytes) -> Stream | None:
@@ -57,7 +67,11 @@ class Observer:
             self.look()
 
     def look(self) -> None:
-        """Record what has been acknowledged since the last look."""
+        """Record what was dead-lettered or acknowledged since the last look."""
+        for letters in self._letters:
+            stream = self.stream(letters.key)
+            for entry in letters.new(stream) if stream is not None else ():
+                self._journal.add(DeadLettered, **_dead_letter(_fields(entry)))
         for number, key in enumerate(self._keys):
             stream = self.stream(key)
             if stream is None:
@@ -109,43 +123,76 @@ class Observer:
         stream = self.stream(key.encode())
         if stream is None:
             return []
-        return [
-            (
-                entry.name.decode(),
-                dict(zip(entry.fields[::2], entry.fields[1::2], strict=True)),
-            )
-            for entry in stream.entries.values()
-        ]
+        entries = stream.entries.values()
+        return [(entry.name.decode(), _fields(entry)) for entry in entries]
 
-    def conclude(self, dead: str) -> None:
-        """Record what there is in the end.
+    def next_id(self, key: str) -> str:
+        """Return the lowest id that an entry of a stream can get."""
+        stream = self.stream(key.encode())
+        return ids.text(stream.last_id + 1 if stream else 1).decode()
 
-        Args:
-            dead: The key of the dead letters.
-        """
+    def conclude(self) -> None:
+        """Record what there is in the end."""
+        self.look()
         for number, key in enumerate(self._keys):
             for id_, fields in self.stored(key.decode()):
-                payload = fields[b"msg"]
                 self._journal.add(
                     Stored,
                     shard=number,
                     id=id_,
-                    message=parse(payload).message,
+                    message=message_of(fields),
                     key=fields.get(b"key", b"").decode(),
-                    digest=digest(payload),
+                    digest=digest(fields.get(b"msg", b"")),
                 )
         for name, number, id_ in self.waiting():
             self._journal.add(Pending, group=name, shard=number, id=id_)
-        for _, fields in self.stored(dead):
-            self._journal.add(DeadLettered, **_dead_letter(fields))
+
+
+class _Letters:
+    """The dead letters of one stream that were seen so far."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self._seen: set[int] = set()
+        self._stream: Stream | None = None
+        self._last = 0
+
+    def new(self, stream: Stream) -> list[Entry]:
+        """Return the dead letters that were not seen before."""
+        if stream is not self._stream or stream.last_id < self._last:
+            # Another one, or older data: some of it may have been seen.
+            self._stream, self._last = stream, 0
+        if stream.last_id == self._last:
+            return []
+        at = bisect_right(stream.ids, self._last)
+        found = [
+            stream.entries[id_]
+            for id_ in stream.ids[at:]
+            if id_ in stream.entries and id_ not in self._seen
+        ]
+        self._last = stream.last_id
+        self._seen.update(entry.id for entry in found)
+        return found
+
+
+def _fields(entry: Entry) -> dict[bytes, bytes]:
+    """Return the fields of an entry; of those with one name the first."""
+    pairs = zip(entry.fields[::2], entry.fields[1::2], strict=True)
+    return dict(reversed([*pairs]))
+
+
+def message_of(fields: dict[bytes, bytes]) -> str:
+    """Return the name of a message, also of one without a payload."""
+    if b"msg" not in fields:
+        return fields[b"sender"].decode()
+    return parse(fields[b"msg"]).message
 
 
 def _dead_letter(fields: dict[bytes, bytes]) -> dict[str, Any]:
-    payload = fields.get(b"msg", b"")
     return {
         "group": fields[b"dead.group"].decode(),
         "shard": int(fields[b"dead.shard"]),
         "id": fields[b"dead.id"].decode(),
-        "message": parse(payload).message,
-        "digest": digest(payload),
+        "message": message_of(fields),
+        "digest": digest(fields.get(b"msg", b"")),
     }

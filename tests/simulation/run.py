@@ -30,14 +30,18 @@ from simulation.seams import installed
 from simulation.sending import produce
 from simulation.server.server import Server
 from simulation.server.versions import VERSIONS
+from simulation.strangers import Stranger
 from simulation.world import World
 
-__all__ = ["Post", "Result", "Run", "run"]
+__all__ = ["ADDRESS", "Post", "Result", "Run", "run"]
 
 # Seconds within which everything must be handled when all is healed, counted from the
 # last progress; and within which a process must end when it is asked to.
 _PATIENCE: Final = 60.0
 _ENDING: Final = 60.0
+
+ADDRESS: Final = ("server", 6379)
+"""Where clients find the server, whichever it is."""
 
 
 @dataclass
@@ -153,8 +157,10 @@ class Run:
         self.network = Network(self.world)
         version = VERSIONS[plan.version]
         self.server = Server(self.world, Random(plan.seed), version)
-        self.network.listeners["server", 6379] = self.server
+        self.network.listeners[ADDRESS] = self.server
         self.direct = Direct(self.server)
+        # Held by faults that replace the server's process.
+        self.replacing = asyncio.Lock()
         self.history: History = []
         self.processes: list[Process] = []
         self.oracle = Oracle(self)
@@ -165,7 +171,11 @@ class Run:
         shards = range(plan.shards)
         self.keys = [f"{STREAM}:{number}" for number in shards] or [STREAM]
         self.groups = sorted({each.group for each in plan.consumers if each.group})
-        self.observer = Observer(self.server, self.keys, self.groups, self.journal)
+        self.dead = [f"{STREAM}.dead"]
+        self.observer = Observer(
+            self.server, self.keys, self.groups, self.dead, self.journal
+        )
+        self.foreign = Stranger(self, ["realtime"])
 
     def carry_out(self) -> Result:
         """Carry out the plan."""
@@ -199,6 +209,13 @@ class Run:
         quality = self.plan.network
         return Conditions(quality.delay, quality.jitter, quality.pieces)
 
+    def take_over(self, server: Server) -> None:
+        """Let another server be the one that clients find."""
+        self.server = server
+        self.network.listeners[ADDRESS] = server
+        self.direct = Direct(server)
+        self.observer.follow(server)
+
     def fail(self, kind: str, what: str) -> None:
         """Record that something is wrong."""
         self.failures.setdefault(kind, []).append(what)
@@ -221,8 +238,7 @@ class Run:
         await self._end(self.producers)
         await self._drain()
         await self._end(self.consumers)
-        self.observer.look()
-        self.observer.conclude(f"{STREAM}.dead")
+        self.observer.conclude()
         self._check_outputs()
 
     async def _start(self, post: Post) -> None:
@@ -277,7 +293,8 @@ class Run:
         return sum(
             (number, id_) not in seen
             for number, key in enumerate(self.keys)
-            for id_, _ in self.observer.stored(key)
+            for id_, fields in self.observer.stored(key)
+            if b"msg" in fields
         )
 
     async def _end(self, posts: list[Post]) -> None:

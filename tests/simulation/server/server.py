@@ -237,7 +237,7 @@ class Server:
             command = self.find(words)
             session.last_command = command.name
             permit(self, session, command, words)
-            if self.guards.active:
+            if self.guards.active and not session.exempt:
                 self.guards.check(session, command, queue)
             if queue is not None and command.no_multi and self.version.valkey:
                 raise _not_in_transaction(command)
@@ -285,7 +285,7 @@ class Server:
         """
         try:
             permit(self, session, command, words)
-            if self.guards.active:
+            if self.guards.active and not session.exempt:
                 self.guards.check(session, command)
         except Refusal as refusal:
             return Fault(refusal.text)

@@ -119,7 +119,7 @@ class Session(Caller):
         self.closing = False
         self._peer = peer
         self._reader = hiredis.Reader()
-        # Whether pauses and permissions do not apply: it is an operator's.
+        # Whether pauses and states that refuse do not apply: it is an operator's.
         self.exempt = False
         self._open = True
         self._ended = False

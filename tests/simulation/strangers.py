@@ -1,0 +1,65 @@
+"""Strangers: other programs that write to the streams, and what the oracle is told."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from faults.history import Attempt, Excuse, Receipt, digest
+from faults.task import make
+
+if TYPE_CHECKING:
+    from simulation.run import Run
+
+__all__ = ["Stranger"]
+
+
+class Stranger:
+    """Writes entries as another program does.
+
+    Args:
+        run: The run.
+        passing: The groups that pass over what they can't decode, since they have no
+            dead letters.
+    """
+
+    def __init__(self, run: Run, passing: list[str]) -> None:
+        self._run = run
+        self._passing = passing
+        self._count = 0
+        self._chance = Random(f"{run.plan.seed} stranger")
+
+    def without_payload(self, number: int, key: str) -> None:
+        """Write an entry that has no payload."""
+        name = self._name()
+        fields = ("sender", name, "x", b"\xff", "x", "")
+        id_ = self._write(key, "*", *fields)
+        if id_ is None:
+            return
+        self._record(name, number, id_, b"")
+        since, ids = self._run.world.time(), [f"{number} {id_}"]
+        for group in self._passing:
+            self._run.journal.add(
+                Excuse, since=since, what=["loss", "ack"], ids=ids, group=group
+            )
+
+    def message(self, number: int, key: str, id_: str) -> None:
+        """Write a message with more fields than Penstock's, some of one name."""
+        name = self._name()
+        payload = make(name, self._chance)
+        fields = ("colour", "red", "msg", payload, "msg", "another", "colour", "")
+        written = self._write(key, id_, *fields)
+        if written is not None:
+            self._record(name, number, written, payload)
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"foreign-{self._count}"
+
+    def _write(self, key: str, id_: str, *fields: str | bytes) -> str | None:
+        reply = self._run.direct.call("XADD", key, id_, *fields)
+        return reply.decode() if isinstance(reply, bytes) else None
+
+    def _record(self, name: str, number: int, id_: str, payload: bytes) -> None:
+        self._run.journal.add(Attempt, message=name, key="", digest=digest(payload))
+        self._run.journal.add(Receipt, message=name, shard=number, id=id_)
