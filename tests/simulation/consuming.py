@@ -14,6 +14,7 @@ from faults.worker import Handler, by_next, by_run, by_take
 from penstock import (
     AccessError,
     Claim,
+    ClosedError,
     CommandError,
     Commit,
     Consumer,
@@ -30,6 +31,8 @@ __all__ = ["OUTPUT", "STREAM", "STYLES", "URL", "consume"]
 STREAM: Final = "orders"
 OUTPUT: Final = "outputs"
 URL: Final = "redis://server:6379?socket_timeout=2&socket_connect_timeout=1"
+# Seconds for which a call may wait for a message that there is.
+_IDLE: Final = 1.0
 _KINDS: Final = {"claim": Claim, "commit": Commit, "prefetch": Prefetch, "retry": Retry}
 
 
@@ -44,6 +47,10 @@ class _Handler(Handler):
             self._journal.note(f"interrupted {message.shard} {message.id}")
             raise
 
+    def note_idle(self) -> None:
+        """Record that a call waits for a message though there are some."""
+        self._journal.note("idle")
+
     async def handle_in_loop(
         self, message: Message[bytes], *, ack: bool = False
     ) -> None:
@@ -55,7 +62,7 @@ class _Handler(Handler):
 
 
 Style: TypeAlias = Callable[
-    [Consumer[bytes], Handler, dict[str, Any], asyncio.Event], Awaitable[None]
+    [Consumer[bytes], _Handler, dict[str, Any], asyncio.Event], Awaitable[None]
 ]
 
 
@@ -115,6 +122,47 @@ async def _by_storm(
             group.create_task(some())
 
 
+async def _by_race(
+    consumer: Consumer[bytes],
+    handler: _Handler,
+    how: dict[str, Any],
+    over: asyncio.Event,
+) -> None:
+    """Receive in several tasks, of which one that gets a message cancels others."""
+    chance = Random(consumer.group)
+    calls: dict[int, asyncio.Task[Message[bytes] | None]] = {}
+
+    async def call(number: int) -> Message[bytes] | None:
+        message = await consumer.next()
+        # The first one is never cancelled, so somebody waits whenever nobody handles.
+        for other, each in calls.items():
+            if other not in {0, number} and chance.random() < 0.5:
+                each.cancel()
+        return message
+
+    async def some(number: int) -> None:
+        while not over.is_set():
+            calls[number] = made = asyncio.create_task(call(number))
+            while not (await asyncio.wait([made], timeout=_IDLE))[0]:
+                if consumer.statistics().queued and not over.is_set():
+                    handler.note_idle()
+            try:
+                message = made.result()
+            except asyncio.CancelledError:
+                await asyncio.sleep(chance.choice((0.0, 0.5, 3.0)))
+                continue
+            except ClosedError:
+                break
+            if message is not None:
+                await handler.handle_in_loop(message, ack=True)
+
+    closing = asyncio.create_task(_close_when(over, consumer))
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(some(number))
+    await closing
+
+
 async def _by_transactions(
     consumer: Consumer[bytes],
     handler: Handler,
@@ -143,6 +191,7 @@ STYLES: Final[dict[str, Style]] = {
     "take": by_take,
     "batches": _by_batches,
     "storm": _by_storm,
+    "race": _by_race,
     "transactions": _by_transactions,
 }
 
@@ -207,14 +256,16 @@ class _Program:
         style = STYLES[self._plan.style]
         async with consumer:
             self._journal.note("ready")
-            steps = asyncio.create_task(take_steps(consumer, self._plan, self._journal))
+            taking = take_steps(consumer, self._plan, self._journal, self._over)
+            steps = asyncio.create_task(taking)
             try:
                 await style(consumer, self._handler, self._how, self._over)
-            finally:
+            except BaseException:
                 steps.cancel()
                 await asyncio.wait([steps])
-        if not steps.cancelled():
-            steps.result()
+                raise
+        # A call that was under way has to end when the consumer closes.
+        await steps
 
 
 async def consume(plan: ConsumerPlan, name: str | None, journal: Journal) -> None:

@@ -37,6 +37,8 @@ _TURNS: Final = 0.05
 # which a network that was disturbed is quiet.
 _RELEASED: Final = 0.5
 _QUIET: Final = 3.0
+# Seconds after which no fault has an effect on a consumer any more.
+_CALM: Final = 10.0
 
 
 @dataclass(eq=False)
@@ -121,6 +123,7 @@ class Oracle:
         self._latest: dict[tuple[bytes, bytes], _Life] = {}
         # The groups that were seen, so that each is looked for once only.
         self._places: dict[int, tuple[Group, _Place | None]] = {}
+        self._kinds = {fault.kind for fault in run.plan.faults}
         # When a fault last began or ended that lets closing take time.
         self._disturbed = 0.0
         self._disturbing = 0
@@ -302,14 +305,24 @@ class Oracle:
             shard, id_ = rest.split()
             key = int(shard), life.group, ids.parse(id_.encode())
             self._entries[key].starts -= 1
+        elif word == "idle":
+            self._check_idle(life)
         elif word == "SIGTERM":
             life.terminated = note.at
+        elif "malformed reply" in rest and "spoil" not in self._kinds:
+            self._run.fail("malformed", f"{life.who}: {rest}")
         elif note.text.startswith("event not_given_back"):
             life.refused = True
         elif word == "closed":
             life.closed = not life.refused
             if life.closed:
                 self._run.world.after(_RELEASED, self._check_released, life)
+
+    def _check_idle(self, life: _Life) -> None:
+        """Check that a call which waits though there are messages has a reason to."""
+        calm = self._run.world.time() - _CALM
+        if not self._disturbing and max(self._disturbed, life.since) < calm:
+            self._run.fail("hangs", f"{life.who}: nobody wakes a call of next()")
 
     def _check_released(self, life: _Life) -> None:
         """Check that a consumer which has closed has kept no lease."""

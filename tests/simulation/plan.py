@@ -164,6 +164,13 @@ _RETRIES: Final = (
     {"max_attempts": 5, "backoff": [0.0]},
     {"max_attempts": 1},
 )
+_CLOSING: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {},
+    {"close_timeout": 0.1},
+    {"close_timeout": 1.0},
+)
+_STYLES: Final = ("run", "loop", "next", "take", "batches", "storm", "race")
 
 
 def generate(seed: int, kinds: dict[str, list[str]], steps: list[str]) -> Plan:
@@ -196,7 +203,7 @@ class _Generator:
             shards=shards,
             seconds=seconds,
             consumers=tuple(self._consumers(seconds)),
-            producers=tuple(self._producers(seconds, shards)),
+            producers=(*self._producers(seconds, shards), *self._flood(shards)),
             faults=tuple(self._faults(seconds)),
         )
 
@@ -231,6 +238,18 @@ class _Generator:
             for number in range(chance.choice((1, 1, 2, 2, 3)))
         ]
 
+    def _flood(self, shards: int) -> list[ProducerPlan]:
+        """Make up a producer whose bursts are handled too fast to count each start."""
+        if self._chance.random() > 0.08:
+            return []
+        options = {"shards": shards} if shards else {}
+        rate = self._chance.choice((60.0, 150.0))
+        return [
+            ProducerPlan(
+                "flood", "nowait", 600, rate, burst=200, keys=100, options=options
+            )
+        ]
+
     def _consumers(self, seconds: float) -> list[ConsumerPlan]:
         chance = self._chance
         found: list[ConsumerPlan] = []
@@ -249,6 +268,7 @@ class _Generator:
             "commit": chance.choice(_COMMITS),
             "prefetch": chance.choice(_PREFETCH),
             "retry": chance.choice(_RETRIES),
+            **chance.choice(_CLOSING),
         }
 
     def _steps_of(self, seconds: float) -> tuple[StepPlan, ...]:
@@ -273,7 +293,7 @@ class _Generator:
                 {"concurrency": 3, "ordering": "shard"},
             )
         )
-        styles = ("run", "run", "run", "loop", "next", "take", "batches", "storm")
+        styles = ("run", "run", *_STYLES)
         options = self._common()
         return [
             ConsumerPlan(
@@ -301,7 +321,7 @@ class _Generator:
         ]
 
     def _resumable(self, seconds: float) -> list[ConsumerPlan]:
-        style = self._chance.choice(("run", "loop", "next", "take", "batches", "storm"))
+        style = self._chance.choice(_STYLES)
         policy = self._policy(style)
         return self._one("one", seconds, style=style, options=policy)
 
@@ -336,7 +356,12 @@ class _Generator:
             families.append("losses")
         chosen = chance.sample(families, chance.randint(1, len(families)))
         kinds = [kind for family in chosen for kind in self._kinds[family]]
+        # Few kinds of faults meet more often than many.
+        if chance.random() < 0.5:
+            kinds = chance.sample(kinds, min(len(kinds), chance.randint(1, 5)))
         found: list[FaultPlan] = []
+        if chance.random() < 0.05:
+            return found
         at = chance.uniform(0, 2)
         pace = chance.choice((0.3, 1.0, 3.0))
         while at < seconds and len(found) < 30:
