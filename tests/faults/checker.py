@@ -357,7 +357,10 @@ class _GroupCheck:
                 self._report.repeated.append(what)
                 if self._group.acks:
                     # Others may have had the message in between.
-                    expected = one.who != next_.who
+                    expected = one.who != next_.who and not self._group.once
+                    # What comes after the handler, a transaction for example, failed.
+                    failed = f"handler_failed stream='orders' id={entry[1]} "
+                    expected = expected or self._was_reported(failed, one, next_)
                     expected = expected or self._was_reported("lease_lost", one, next_)
                     # When a consumer notices that a stream was recreated, or moved
                     # back, it drops its outcomes. That may be after the fault.

@@ -4,196 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from random import Random
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final
 
-from faults.task import parse
-from faults.worker import Handler, by_next, by_run, by_take
 from penstock import (
+    DROP,
+    STOP,
     AccessError,
     Claim,
-    ClosedError,
     CommandError,
     Commit,
     Consumer,
-    Message,
+    GaveUp,
     Prefetch,
     Retry,
 )
+from simulation.handling import Handler
 from simulation.journal import Journal
 from simulation.plan import ConsumerPlan
+from simulation.routing import run_router
 from simulation.steps import take_steps
+from simulation.styles import STYLES
 
-__all__ = ["OUTPUT", "STREAM", "STYLES", "URL", "consume"]
+__all__ = ["STREAM", "URL", "consume"]
 
 STREAM: Final = "orders"
-OUTPUT: Final = "outputs"
 URL: Final = "redis://server:6379?socket_timeout=2&socket_connect_timeout=1"
-# Seconds for which a call may wait for a message that there is.
-_IDLE: Final = 1.0
-_KINDS: Final = {"claim": Claim, "commit": Commit, "prefetch": Prefetch, "retry": Retry}
+_KINDS: Final = {"claim": Claim, "commit": Commit, "prefetch": Prefetch}
+_DEAD_LETTERS: Final = {"drop": DROP, "stop": STOP}
+_EARLY: Final = frozenset(("delayed", "immediate"))
+# Refusals that pass, for which opening does not wait.
+_PASSING: Final = frozenset(("BUSY", "MISCONF", "NOREPLICAS"))
 
 
-class _Handler(Handler):
-    """Does what messages say; in REALTIME there is nothing to acknowledge."""
-
-    async def handle(self, message: Message[bytes]) -> None:
-        """Handle a message, and record whether that was interrupted."""
-        try:
-            await super().handle(message)
-        except asyncio.CancelledError:
-            self._journal.note(f"interrupted {message.shard} {message.id}")
-            raise
-
-    def note_idle(self) -> None:
-        """Record that a call waits for a message though there are some."""
-        self._journal.note("idle")
-
-    async def handle_in_loop(
-        self, message: Message[bytes], *, ack: bool = False
-    ) -> None:
-        if self._group != "realtime":
-            await super().handle_in_loop(message, ack=ack)
-            return
-        with suppress(RuntimeError):
-            await self.handle(message)
+def options_of(plan: ConsumerPlan) -> dict[str, Any]:
+    """Return the options of a plan's consumer, besides its names."""
+    options = dict(plan.options)
+    for option in _KINDS.keys() & options.keys():
+        options[option] = _KINDS[option](**options[option])
+    if retry := options.get("retry"):
+        hopeless = {"give_up_on": ValueError} if retry.get("give_up_on") else {}
+        options["retry"] = Retry(**{**retry, **hopeless})
+    if letters := options.get("dead_letters"):
+        options["dead_letters"] = _DEAD_LETTERS.get(letters, letters)
+    return options
 
 
-Style: TypeAlias = Callable[
-    [Consumer[bytes], _Handler, dict[str, Any], asyncio.Event], Awaitable[None]
-]
-
-
-async def _close_when(over: asyncio.Event, consumer: Consumer[bytes]) -> None:
-    await over.wait()
-    await consumer.aclose()
-
-
-async def _by_loop(
-    consumer: Consumer[bytes],
-    handler: Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
-) -> None:
-    """Iterate over the consumer, which another task closes."""
-    closing = asyncio.create_task(_close_when(over, consumer))
-    async for message in consumer:
-        await handler.handle_in_loop(message)
-    await closing
-
-
-async def _by_batches(
-    consumer: Consumer[bytes],
-    handler: Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
-) -> None:
-    """Iterate over batches."""
-    closing = asyncio.create_task(_close_when(over, consumer))
-    async for batch in consumer.batches(4, linger=0.1):
-        for message in batch:
-            await handler.handle_in_loop(message)
-    await closing
-
-
-async def _by_storm(
-    consumer: Consumer[bytes],
-    handler: Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
-) -> None:
-    """Receive in several tasks, whose calls are cancelled at any moment."""
-    chance = Random(consumer.group)
-
-    async def some() -> None:
-        while not over.is_set():
-            message = None
-            try:
-                async with asyncio.timeout(chance.choice((0.0, 0.001, 0.01, 0.2))):
-                    message = await consumer.next()
-            except TimeoutError:
-                continue
-            await handler.handle_in_loop(message, **how)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(3):
-            group.create_task(some())
-
-
-async def _by_race(
-    consumer: Consumer[bytes],
-    handler: _Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
-) -> None:
-    """Receive in several tasks, of which one that gets a message cancels others."""
-    chance = Random(consumer.group)
-    calls: dict[int, asyncio.Task[Message[bytes] | None]] = {}
-
-    async def call(number: int) -> Message[bytes] | None:
-        message = await consumer.next()
-        # The first one is never cancelled, so somebody waits whenever nobody handles.
-        for other, each in calls.items():
-            if other not in {0, number} and chance.random() < 0.5:
-                each.cancel()
-        return message
-
-    async def some(number: int) -> None:
-        while not over.is_set():
-            calls[number] = made = asyncio.create_task(call(number))
-            while not (await asyncio.wait([made], timeout=_IDLE))[0]:
-                if consumer.statistics().queued and not over.is_set():
-                    handler.note_idle()
-            try:
-                message = made.result()
-            except asyncio.CancelledError:
-                await asyncio.sleep(chance.choice((0.0, 0.5, 3.0)))
-                continue
-            except ClosedError:
-                break
-            if message is not None:
-                await handler.handle_in_loop(message, ack=True)
-
-    closing = asyncio.create_task(_close_when(over, consumer))
-    async with asyncio.TaskGroup() as group:
-        for number in range(4):
-            group.create_task(some(number))
-    await closing
-
-
-async def _by_transactions(
-    consumer: Consumer[bytes],
-    handler: Handler,
-    how: dict[str, Any],
-    over: asyncio.Event,
-) -> None:
-    """Have `run` call a handler that sends one message on for each, exactly once."""
-
-    async def apply(message: Message[bytes]) -> None:
-        task = parse(message.payload)
-        async with message.transaction() as tx:
-            await handler.handle(message)
-            tx.command("HINCRBY", "applied", task.message, 1)
-            tx.send(OUTPUT, f"{task.message} {message.id}".encode(), key=message.key)
-
-    run = asyncio.create_task(consumer.run(apply, **how))
-    await over.wait()
-    await consumer.aclose()
-    await run
-
-
-STYLES: Final[dict[str, Style]] = {
-    "run": by_run,
-    "loop": _by_loop,
-    "next": by_next,
-    "take": by_take,
-    "batches": _by_batches,
-    "storm": _by_storm,
-    "race": _by_race,
-    "transactions": _by_transactions,
-}
+def handler_of(
+    plan: ConsumerPlan, group: str, journal: Journal, die: Callable[[], None]
+) -> Handler:
+    """Return the handler of a plan's consumer."""
+    early = not group or plan.options.get("auto_commit") in _EARLY
+    return Handler(
+        journal,
+        group or "realtime",
+        die,
+        settles=not early and plan.style != "transactions",
+        mortal=not early,
+    )
 
 
 class _Program:
@@ -203,26 +71,32 @@ class _Program:
         plan: The plan.
         name: The consumer's name in the group; None for one that Penstock chooses.
         journal: Where it records what it does.
+        die: Kills the process.
+        over: Set by SIGTERM.
     """
 
-    def __init__(self, plan: ConsumerPlan, name: str | None, journal: Journal) -> None:
+    def __init__(
+        self,
+        plan: ConsumerPlan,
+        name: str | None,
+        journal: Journal,
+        die: Callable[[], None],
+        over: asyncio.Event,
+    ) -> None:
         self._plan = plan
         self._journal = journal
-        self._handler = _Handler(journal, plan.group or "realtime")
-        self._options = dict(plan.options)
-        for option in _KINDS.keys() & self._options.keys():
-            self._options[option] = _KINDS[option](**self._options[option])
+        self._handler = handler_of(plan, plan.group, journal, die)
+        self._options = options_of(plan)
         if plan.group:
             self._options |= {"group": plan.group, "name": name}
         self._how = dict(plan.run)
+        self._how.pop("consumers", None)
         if self._options.get("auto_commit") in {"rolling", "disabled"}:
             self._how["ack"] = True
-        self._over = asyncio.Event()
+        self._over = over
 
     async def run(self) -> None:
         """Consume until SIGTERM."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end)
         while not self._over.is_set():
             consumer = Consumer(
                 STREAM,
@@ -233,24 +107,35 @@ class _Program:
             )
             try:
                 await self._consume(consumer)
-            except AccessError:
-                # Only a fault takes permissions away.
-                self._journal.note("no access")
-                await asyncio.sleep(0.3)
-            except CommandError as error:
-                # A key that is no stream at the moment can't be opened. From a consumer
-                # that was open, such an error would be a finding.
-                if "XGROUP CREATE" not in str(error) or "WRONGTYPE" not in str(error):
-                    raise
-                self._journal.note("not opened")
+            except (CommandError, AccessError, GaveUp, ExceptionGroup) as error:
+                self._excuse(error)
                 await asyncio.sleep(0.3)
             else:
                 break
         self._journal.note("closed")
 
-    def _end(self) -> None:
-        self._journal.note("SIGTERM")
-        self._over.set()
+    def _excuse(self, error: Exception) -> None:
+        """Accept an error after which the consumer may be opened again.
+
+        Raises:
+            Exception: It is not one of these.
+        """
+        if isinstance(error, ExceptionGroup):
+            for each in error.exceptions:
+                self._excuse(each)
+        elif isinstance(error, GaveUp):
+            # It would stop the next consumer, too.
+            self._journal.note("gave up")
+            self._options.pop("dead_letters", None)
+        elif isinstance(error, AccessError):
+            # Only a fault takes permissions away.
+            self._journal.note("no access")
+        elif isinstance(error, CommandError) and _passes(error):
+            self._journal.note("not opened")
+        else:
+            raise error
+        if not self._plan.group:
+            self._journal.excuse_again("realtime")
 
     async def _consume(self, consumer: Consumer[bytes]) -> None:
         style = STYLES[self._plan.style]
@@ -268,12 +153,42 @@ class _Program:
         await steps
 
 
-async def consume(plan: ConsumerPlan, name: str | None, journal: Journal) -> None:
-    """Run a consumer until SIGTERM.
+def _passes(error: CommandError) -> bool:
+    """Return whether an error of opening is due to a state that passes.
+
+    A key that is no stream at the moment can't be opened. From a consumer that was
+    open, such an error would be a finding.
+    """
+    text = str(error)
+    if "XGROUP CREATE" not in text:
+        return False
+    return "WRONGTYPE" in text or any(code in text for code in _PASSING)
+
+
+async def consume(
+    plan: ConsumerPlan, name: str | None, journal: Journal, die: Callable[[], None]
+) -> None:
+    """Run one or more consumers until SIGTERM.
 
     Args:
         plan: What to do.
         name: The consumer's name in the group; None for one that Penstock chooses.
         journal: Where to record it.
+        die: Kills the process.
     """
-    await _Program(plan, name, journal).run()
+    over = asyncio.Event()
+
+    def end() -> None:
+        journal.note("SIGTERM")
+        over.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    if plan.style == "router":
+        handlers = [handler_of(plan, group, journal, die) for group in plan.groups]
+        await run_router(plan, name, options_of(plan), handlers, over)
+        return
+    async with asyncio.TaskGroup() as programs:
+        for number in range(plan.run.get("consumers", 1)):
+            own = f"{name}-{number}" if name and number else name
+            program = _Program(plan, own, journal, die, over)
+            programs.create_task(program.run())

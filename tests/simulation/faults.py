@@ -152,7 +152,7 @@ async def kill(run: Run, chance: Random) -> None:
     post = _replaceable(run, chance)
     if post is None or post.process is None:
         return
-    post.process.kill(machine=chance.random() < 0.2)
+    post.kill(machine=chance.random() < 0.2)
     await asyncio.sleep(chance.choice((0.0, 0.1, 1.0, 5.0)))
     _restart(post, chance)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from faults.history import History, Record
+from faults.history import Excuse, History, Record
 from faults.journal import Journal as StoredJournal
 from simulation.world import World
 
@@ -33,6 +33,11 @@ class Journal(StoredJournal):
         self._seen = seen
         self._history = history
         self._who = who
+
+    def excuse_again(self, group: str) -> None:
+        """Excuse that a group handles again what there is."""
+        since = self._world.time()
+        self.add(Excuse, since=since, what=["again"], group=group)
 
     def add(self, kind: type[Record], **facts: Any) -> None:
         """Add a record of now."""

@@ -29,8 +29,10 @@ _Place: TypeAlias = tuple[int, bytes]
 
 # Styles in which a message is handled in the moment in which it is handed out, and
 # those in which it is also handed out again in the moment in which that fails.
-_AT_ONCE: Final = frozenset(("run", "loop", "next", "storm", "transactions"))
-_BY_RUN: Final = frozenset(("run", "transactions"))
+_AT_ONCE: Final = frozenset(
+    ("run", "router", "loop", "next", "storm", "race", "transactions")
+)
+_BY_RUN: Final = frozenset(("run", "router", "transactions"))
 # Seconds for which a consumer need not know that it has lost an entry: a few turns.
 _TURNS: Final = 0.05
 # Seconds after which entries of a consumer that has closed must be released, and after
@@ -138,7 +140,11 @@ class Oracle:
         """Record that a consumer's process begins."""
         life = _Life(who, (name or "").encode(), plan, process)
         self._lives[who] = life
-        self._latest[life.group, life.name] = life
+        for group in plan.groups:
+            self._latest[group.encode(), life.name] = life
+            for number in range(1, plan.run.get("consumers", 1)):
+                other = life.name + b"-%d" % number if name else b""
+                self._latest[group.encode(), other] = life
 
     @contextmanager
     def disturbed(self, kind: str) -> Iterator[None]:
@@ -246,7 +252,7 @@ class Oracle:
     # -- handlers ----------------------------------------------------------------------
 
     def _started(self, life: _Life, start: Start) -> None:
-        place = start.shard, life.group
+        place = start.shard, start.group.encode()
         id_ = ids.parse(start.id.encode())
         entry = self._entries.setdefault((*place, id_), _Entry())
         self._check_owner(place, id_, entry, life)
@@ -287,7 +293,7 @@ class Oracle:
     ) -> None:
         """Check that no more attempts are counted than there may have been."""
         posts = self._run.plan.consumers
-        group = [each for each in posts if each.group.encode() == place[1]]
+        group = [each for each in posts if place[1].decode() in each.groups]
         if any(each.style not in _BY_RUN for each in group):
             return
         if attempt > 1 + entry.starts + entry.unknown:
@@ -302,9 +308,10 @@ class Oracle:
             return
         word, _, rest = note.text.partition(" ")
         if word == "interrupted":
-            shard, id_ = rest.split()
-            key = int(shard), life.group, ids.parse(id_.encode())
-            self._entries[key].starts -= 1
+            group, shard, id_ = rest.split()
+            if life.terminated:
+                key = int(shard), group.encode(), ids.parse(id_.encode())
+                self._entries[key].starts -= 1
         elif word == "idle":
             self._check_idle(life)
         elif word == "SIGTERM":
@@ -331,6 +338,8 @@ class Oracle:
             return
         if self._latest[life.group, life.name] is not life:
             return
+        if life.plan.run.get("consumers", 1) > 1:
+            return  # the others may close later
         for number, key in enumerate(self._run.keys):
             group = self._run.observer.group(key.encode(), life.group)
             for pending in group.pending if group is not None else ():

@@ -10,10 +10,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from simulation import swarm
+
 __all__ = [
     "ConsumerPlan",
     "FaultPlan",
     "NetworkPlan",
+    "OperatorPlan",
     "Plan",
     "ProducerPlan",
     "StepPlan",
@@ -56,6 +59,13 @@ class ConsumerPlan(msgspec.Struct, frozen=True):
     run: dict[str, Any] = {}
     steps: tuple[StepPlan, ...] = ()
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All groups that its process has handlers of."""
+        if self.style == "router":
+            return self.group, f"{self.group}.audit"
+        return (self.group,) if self.group else ()
+
 
 class ProducerPlan(msgspec.Struct, frozen=True):
     """One producer's process.
@@ -67,6 +77,9 @@ class ProducerPlan(msgspec.Struct, frozen=True):
         rate: Messages in a second.
         burst: The number of messages that are sent together.
         keys: The number of keys.
+        tasks: The shares of messages with certain tasks, see `simulation.tasks`.
+        chosen: Whether it chooses some of the ids and times.
+        flushes: Whether it flushes now and then.
         at: When it starts, in seconds.
         options: Options of `Producer`.
     """
@@ -77,6 +90,9 @@ class ProducerPlan(msgspec.Struct, frozen=True):
     rate: float = 20.0
     burst: int = 1
     keys: int = 5
+    tasks: dict[str, float] = {}
+    chosen: bool = False
+    flushes: bool = False
     at: float = 0.0
     options: dict[str, Any] = {}
 
@@ -93,6 +109,18 @@ class FaultPlan(msgspec.Struct, frozen=True):
     at: float
     kind: str
     seed: int = 0
+
+
+class OperatorPlan(msgspec.Struct, frozen=True):
+    """A process that inspects and changes streams, groups and dead letters.
+
+    Attributes:
+        name: The process.
+        steps: What it does, see `simulation.operating`.
+    """
+
+    name: str
+    steps: tuple[StepPlan, ...] = ()
 
 
 class NetworkPlan(msgspec.Struct, frozen=True):
@@ -114,6 +142,7 @@ class Plan(msgspec.Struct, frozen=True):
         seconds: How long faults may happen; then everything is healed.
         consumers: The consumers' processes.
         producers: The producers' processes.
+        operators: The operators' processes.
         faults: The faults.
     """
 
@@ -124,6 +153,7 @@ class Plan(msgspec.Struct, frozen=True):
     seconds: float = 20.0
     consumers: tuple[ConsumerPlan, ...] = ()
     producers: tuple[ProducerPlan, ...] = ()
+    operators: tuple[OperatorPlan, ...] = ()
     faults: tuple[FaultPlan, ...] = ()
 
 
@@ -191,11 +221,15 @@ class _Generator:
         self._chance = chance
         self._kinds = kinds
         self._steps = steps
+        self._tasks: dict[str, float] = {}
+        self._producing = swarm.Producing()
 
     def plan(self, seed: int) -> Plan:
         chance = self._chance
         seconds = chance.choice((5.0, 10.0, 20.0))
         shards = chance.choice((0, 0, 1, 2, 3))
+        self._tasks = swarm.tasks(chance)
+        self._producing = swarm.producing(chance)
         return Plan(
             seed=seed,
             version=chance.choice(_VERSIONS),
@@ -204,6 +238,7 @@ class _Generator:
             seconds=seconds,
             consumers=tuple(self._consumers(seconds)),
             producers=(*self._producers(seconds, shards), *self._flood(shards)),
+            operators=tuple(self._operators(seconds)),
             faults=tuple(self._faults(seconds)),
         )
 
@@ -213,15 +248,18 @@ class _Generator:
             ProducerPlan(
                 name=f"p{number}",
                 how=chance.choice(
-                    ("enqueue", "enqueue", "send", "send_many", "nowait")
+                    ("enqueue", "enqueue", "send", "send_many", "nowait", "outlet")
                 ),
                 count=chance.choice((10, 40, 150)),
                 rate=chance.choice((5.0, 20.0, 20.0, 100.0)),
                 burst=chance.choice((1, 1, 1, 10)),
                 keys=chance.choice((1, 3, 20)),
                 at=chance.choice((0.0, 0.0, chance.uniform(0, seconds / 2))),
+                tasks=self._tasks,
+                **self._producing.facts,
                 options={
                     **({"shards": shards} if shards else {}),
+                    **self._producing.options,
                     **chance.choice(
                         (
                             {},
@@ -250,6 +288,11 @@ class _Generator:
             )
         ]
 
+    def _operators(self, seconds: float) -> list[OperatorPlan]:
+        steps = swarm.operating(self._chance, seconds)
+        found = [StepPlan(at, what, argument) for at, what, argument in steps]
+        return [OperatorPlan("admin", tuple(found))] if found else []
+
     def _consumers(self, seconds: float) -> list[ConsumerPlan]:
         chance = self._chance
         found: list[ConsumerPlan] = []
@@ -267,7 +310,8 @@ class _Generator:
             "claim": chance.choice(_CLAIMS),
             "commit": chance.choice(_COMMITS),
             "prefetch": chance.choice(_PREFETCH),
-            "retry": chance.choice(_RETRIES),
+            "retry": {**chance.choice(_RETRIES), **swarm.retry(chance)},
+            **swarm.dead_letters(chance),
             **chance.choice(_CLOSING),
         }
 
@@ -293,16 +337,16 @@ class _Generator:
                 {"concurrency": 3, "ordering": "shard"},
             )
         )
-        styles = ("run", "run", *_STYLES)
-        options = self._common()
+        styles = swarm.styles(chance, ("run", "run", *_STYLES))
+        options = swarm.policy(chance, self._common())
         return [
             ConsumerPlan(
                 name=f"shared{number}",
                 group="shared",
                 style=(style := chance.choice(styles)),
                 at=chance.choice((0.0, 0.0, chance.uniform(0, seconds))),
-                options={**options, **self._policy(style)},
-                run=run if style == "run" else {},
+                options={**self._policy(style), **options},
+                run=swarm.how(chance, style, run),
                 steps=self._steps_of(seconds),
             )
             for number in range(chance.choice((1, 2, 3)))
@@ -321,7 +365,7 @@ class _Generator:
         ]
 
     def _resumable(self, seconds: float) -> list[ConsumerPlan]:
-        style = self._chance.choice(_STYLES)
+        style = self._chance.choice(swarm.styles(self._chance, _STYLES))
         policy = self._policy(style)
         return self._one("one", seconds, style=style, options=policy)
 

@@ -14,23 +14,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from faults.checker import Group, Report, check
 from faults.history import Excuse, History, Start
-from simulation.consuming import OUTPUT, STREAM, consume
+from simulation import checks
+from simulation.consuming import STREAM, consume
 from simulation.direct import Direct
 from simulation.journal import Journal
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
+from simulation.operating import operate
 from simulation.oracle import Oracle
-from simulation.plan import ConsumerPlan, Plan, ProducerPlan
+from simulation.plan import ConsumerPlan, OperatorPlan, Plan, ProducerPlan
 from simulation.process import Process
 from simulation.seams import installed
 from simulation.sending import produce
 from simulation.server.server import Server
 from simulation.server.versions import VERSIONS
 from simulation.strangers import Stranger
+from simulation.styles import OUTPUT
 from simulation.world import World
 
 __all__ = ["ADDRESS", "Post", "Result", "Run", "run"]
@@ -85,7 +88,9 @@ class Post:
         process: The one that there is.
     """
 
-    def __init__(self, run: Run, plan: ConsumerPlan | ProducerPlan) -> None:
+    def __init__(
+        self, run: Run, plan: ConsumerPlan | ProducerPlan | OperatorPlan
+    ) -> None:
         self.plan = plan
         self._run = run
         self._lives = 0
@@ -111,9 +116,28 @@ class Post:
             name = None if alone else name
             assert self.process is not None
             self._run.oracle.begins(who, name, self.plan, self.process)
-            await consume(self.plan, name, journal)
+            await consume(self.plan, name, journal, self.die)
+        elif isinstance(self.plan, OperatorPlan):
+            await operate(self.plan, self._run.groups, journal)
         else:
             await produce(self.plan, who, self._run.plan.seed, journal)
+
+    def kill(self, *, machine: bool = False) -> None:
+        """SIGKILL the process."""
+        assert self.process is not None
+        self.process.kill(machine=machine)
+        self._run.killed(self.plan)
+
+    def die(self) -> None:
+        """Be killed by a message, and be started again a little later."""
+        self.kill()
+        delay = self._run.world.chance.choice((0.0, 0.1, 1.0))
+        self._run.world.after(delay, self._rise)
+
+    def _rise(self) -> None:
+        # Another fault may have restarted it in the meantime.
+        if not self.alive and not self._run.ending:
+            self.start(renamed=self._run.world.chance.random() < 0.5)
 
     @property
     def realtime(self) -> bool:
@@ -146,6 +170,7 @@ class Run:
         history: What all processes recorded.
         processes: All processes so far.
         consumers: The consumers' places.
+        operators: The operators' places.
         producers: The producers' places.
         journal: What the operator records.
         oracle: Checks what consumers do while the run goes on.
@@ -167,15 +192,19 @@ class Run:
         self.journal = Journal(self.world, self.history, "operator", self.oracle.seen)
         self.consumers = [Post(self, each) for each in plan.consumers]
         self.producers = [Post(self, each) for each in plan.producers]
+        self.operators = [Post(self, each) for each in plan.operators]
         self.failures: dict[str, list[str]] = {}
         shards = range(plan.shards)
         self.keys = [f"{STREAM}:{number}" for number in shards] or [STREAM]
-        self.groups = sorted({each.group for each in plan.consumers if each.group})
-        self.dead = [f"{STREAM}.dead"]
+        self.groups = sorted({name for each in plan.consumers for name in each.groups})
+        # Whether consumers are asked to end, so that none is started any more.
+        self.ending = False
+        self.dead = [f"{STREAM}.dead", "graves"]
         self.observer = Observer(
             self.server, self.keys, self.groups, self.dead, self.journal
         )
-        self.foreign = Stranger(self, ["realtime"])
+        early = [g.name for g in self._promises() if g.early]
+        self.foreign = Stranger(self, ["realtime", *early])
 
     def carry_out(self) -> Result:
         """Carry out the plan."""
@@ -188,7 +217,10 @@ class Run:
             raise operator.error
         for process in self.processes:
             process.loop.close()
+        checks.complete(self.plan, self.history)
         report = check(self.history, self._promises())
+        for kind, what in checks.findings(self.plan, self.history):
+            self.failures.setdefault(kind, []).append(what)
         resent = any(producer.options.get("resend") for producer in self.plan.producers)
         flushed = any(fault.kind == "flush_all" for fault in self.plan.faults)
         if resent or flushed:
@@ -216,33 +248,41 @@ class Run:
         self.direct = Direct(server)
         self.observer.follow(server)
 
+    def killed(self, plan: ConsumerPlan | ProducerPlan | OperatorPlan) -> None:
+        """Record what the end of a process may have lost."""
+        if isinstance(plan, ConsumerPlan) and _policy(plan) == "delayed":
+            since, what = self.world.time(), ["loss", "ack"]
+            self.journal.add(Excuse, since=since, what=what, group=plan.group)
+
     def fail(self, kind: str, what: str) -> None:
         """Record that something is wrong."""
         self.failures.setdefault(kind, []).append(what)
         self.world.record("oracle", f"{kind}: {what}")
 
     def _promises(self) -> list[Group]:
+        plans = self.plan.consumers
         return [
-            _promise([c for c in self.plan.consumers if c.group == g])
-            for g in sorted({c.group for c in self.plan.consumers})
+            _promise(g, [c for c in plans if g in c.groups or g == c.group])
+            for g in sorted({g for c in plans for g in (c.group, *c.groups)})
         ]
 
     async def _operate(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for post in (*self.consumers, *self.producers):
+            for post in (*self.consumers, *self.producers, *self.operators):
                 group.create_task(self._start(post))
             for fault in self.plan.faults:
                 group.create_task(self._fault(fault))
             group.create_task(asyncio.sleep(self.plan.seconds))
         await self._heal()
-        await self._end(self.producers)
+        await self._end([*self.producers, *self.operators])
         await self._drain()
+        self.ending = True
         await self._end(self.consumers)
         self.observer.conclude()
         self._check_outputs()
 
     async def _start(self, post: Post) -> None:
-        await asyncio.sleep(post.plan.at)
+        await asyncio.sleep(getattr(post.plan, "at", 0.0))
         post.start()
 
     async def _fault(self, fault: Any) -> None:
@@ -340,20 +380,39 @@ class Run:
                 self.fail("applied_twice", f"{name}: {count} times")
 
 
-def _promise(consumers: list[ConsumerPlan]) -> Group:
+def _policy(plan: ConsumerPlan) -> str:
+    return str(plan.options.get("auto_commit", "processed"))
+
+
+def _promise(name: str, consumers: list[ConsumerPlan]) -> Group:
+    """Return what is promised to a group, by the options of its consumers."""
+    if not name:
+        return Group("realtime", "shard", acks=False)
+    policies = {_policy(each) for each in consumers}
+    once = "immediate" in policies
+    early = once or "delayed" in policies
+    return Group(name, _order(consumers), early=early, once=once)
+
+
+def _order(
+    consumers: list[ConsumerPlan],
+) -> Literal["shard", "key", "key within"] | None:
     first = consumers[0]
-    name = first.group or "realtime"
-    if not first.group:
-        return Group(name, "shard", acks=False)
+    runs = {"run", "router", "reopening"}
     if len(consumers) > 1 or first.options.get("mode") != "resumable":
-        keyed = all(c.run.get("ordering") in {"key", "shard"} for c in consumers)
-        return Group(name, "key within" if keyed else None)
-    if first.style == "run" and first.run.get("ordering") == "key":
-        return Group(name, "key")
-    sequential = first.style in {"loop", "next", "take", "batches"} or (
-        first.style == "run" and first.run.get("concurrency", 1) == 1
+        keyed = all(
+            c.style in runs
+            and c.run.get("ordering") in {"key", "shard"}
+            and c.run.get("consumers", 1) == 1
+            for c in consumers
+        )
+        return "key within" if keyed else None
+    if first.style in runs and first.run.get("ordering") == "key":
+        return "key"
+    sequential = first.style in {"loop", "next", "take", "batches", "lists"} or (
+        first.style in runs and first.run.get("concurrency", 1) == 1
     )
-    return Group(name, "shard" if sequential else None)
+    return "shard" if sequential else None
 
 
 def _stacks(process: Process) -> str:

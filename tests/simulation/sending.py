@@ -10,12 +10,23 @@ from random import Random
 from typing import Any, Final, TypeAlias
 
 from faults.history import Attempt, Failed, Receipt, Unknown, digest
-from faults.task import make
-from penstock import Event, Outgoing, Producer, SendFailed, SendUnknown
+from penstock import (
+    AccessError,
+    EntryId,
+    Event,
+    MaxAge,
+    MaxLen,
+    Outgoing,
+    Producer,
+    SendFailed,
+    SendUnknown,
+)
 from penstock import Receipt as PenstockReceipt
 from simulation.consuming import STREAM, URL
 from simulation.journal import Journal
+from simulation.loop import Loop
 from simulation.plan import ProducerPlan
+from simulation.tasks import make
 
 __all__ = ["SENDS", "produce"]
 
@@ -24,39 +35,65 @@ class Sender:
     """Sends messages, and records the outcome of each.
 
     Args:
+        plan: What it sends.
         who: The process, whose name those of the messages begin with.
-        keys: The number of keys.
         seed: Decides the messages.
         journal: The journal.
+
+    Attributes:
+        futures: The outcomes of messages that were queued.
     """
 
-    def __init__(self, who: str, keys: int, seed: int, journal: Journal) -> None:
+    def __init__(
+        self, plan: ProducerPlan, who: str, seed: int, journal: Journal
+    ) -> None:
+        self._plan = plan
         self._who = who
-        self._keys = keys
         self._journal = journal
         self._chance = Random(f"{seed} {who}")
         self._number = 0
+        self.futures: list[asyncio.Future[PenstockReceipt]] = []
 
     def event(self, event: Event) -> None:
         """Record an event of the producer."""
         self._journal.note(f"event {event}")
 
-    async def send_all(self, producer: Producer, plan: ProducerPlan) -> None:
-        """Send as many messages as a plan has, at its rate."""
-        loop = asyncio.get_running_loop()
+    async def send_all(self, producer: Producer) -> None:
+        """Send as many messages as the plan has, at its rate."""
+        loop, plan = asyncio.get_running_loop(), self._plan
         began, send = loop.time(), SENDS[plan.how]
         while self._number < plan.count:
             count = min(plan.burst, plan.count - self._number)
             await send(self, producer, [self._outgoing() for _ in range(count)])
+            if plan.flushes and self._chance.random() < 0.1:
+                await self._flush(producer)
             due = began + self._number / plan.rate
             await asyncio.sleep(max(0.0, due - loop.time()))
 
     def _outgoing(self) -> tuple[str, Outgoing[bytes]]:
         name = f"{self._who}-{self._number}"
         self._number += 1
-        payload = make(name, self._chance)
-        key = f"k{self._chance.randrange(self._keys)}"
-        return name, Outgoing(payload, key=key)
+        payload = make(name, self._chance, self._plan.tasks)
+        key = f"k{self._chance.randrange(self._plan.keys)}"
+        type_ = self._chance.choice((None, None, {"type": "order.created"}))
+        return name, Outgoing(payload, key=key, headers=type_, **self._place())
+
+    def _place(self) -> dict[str, Any]:
+        """Return an id or a time for a message, if the plan wants them chosen."""
+        if not self._plan.chosen or self._chance.random() < 0.5:
+            return {}
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        ms = int(loop.world.wall() * 1000) + self._chance.choice((-100, 0, 0, 50))
+        if self._chance.random() < 0.5:
+            return {"timestamp": ms}
+        return {"id": EntryId(ms, self._chance.randrange(1, 5))}
+
+    async def _flush(self, producer: Producer) -> None:
+        """Flush, and check that all that was queued before has an outcome."""
+        queued = [future for future in self.futures if not future.done()]
+        await producer.flush()
+        assert all(future.done() for future in queued), "flush returned too early"
 
     def _attempt(self, name: str, message: Outgoing[bytes]) -> None:
         facts = {"key": message.key or "", "digest": digest(message.payload)}
@@ -74,6 +111,10 @@ class Sender:
         elif isinstance(outcome, BaseException):
             raise outcome
 
+    def _queued(self, name: str, future: asyncio.Future[PenstockReceipt]) -> None:
+        self.futures.append(future)
+        future.add_done_callback(partial(self._done, name))
+
     def _done(self, name: str, future: asyncio.Future[PenstockReceipt]) -> None:
         if not future.cancelled():
             self._outcome(name, future.exception() or future.result())
@@ -87,13 +128,13 @@ class Sender:
                 future = await producer.enqueue(
                     STREAM,
                     message.payload,
-                    key=message.key,
+                    **_choices(message),
                     **limit,
                 )
             except SendFailed as error:
                 self._outcome(name, error)
             else:
-                future.add_done_callback(partial(self._done, name))
+                self._queued(name, future)
 
     async def enqueue_nowait(self, producer: Producer, messages: _Messages) -> None:
         """Send each with `enqueue_nowait`."""
@@ -101,12 +142,12 @@ class Sender:
             self._attempt(name, message)
             try:
                 future = producer.enqueue_nowait(
-                    STREAM, message.payload, key=message.key
+                    STREAM, message.payload, **_choices(message)
                 )
             except SendFailed as error:
                 self._outcome(name, error)
             else:
-                future.add_done_callback(partial(self._done, name))
+                self._queued(name, future)
 
     async def send(self, producer: Producer, messages: _Messages) -> None:
         """Send each with `send`, all at once."""
@@ -115,7 +156,9 @@ class Sender:
             self._attempt(name, message)
             outcome: object
             try:
-                outcome = await producer.send(STREAM, message.payload, key=message.key)
+                outcome = await producer.send(
+                    STREAM, message.payload, **_choices(message)
+                )
             except SendFailed as error:
                 outcome = error
             except SendUnknown as error:
@@ -134,6 +177,34 @@ class Sender:
         for (name, _), outcome in zip(messages, outcomes, strict=True):
             self._outcome(name, outcome)
 
+    async def outlet(self, producer: Producer, messages: _Messages) -> None:
+        """Send each through an outlet, at once or queued."""
+        outlet = producer.to(STREAM, payload=bytes)
+        for name, message in messages:
+            self._attempt(name, message)
+            outcome: object
+            try:
+                if self._chance.random() < 0.5:
+                    self._queued(
+                        name, await outlet.enqueue(message.payload, **_choices(message))
+                    )
+                    continue
+                outcome = await outlet.send(message.payload, **_choices(message))
+            except (SendFailed, SendUnknown) as error:
+                outcome = error
+            self._outcome(name, outcome)
+
+
+def _choices(message: Outgoing[bytes]) -> dict[str, Any]:
+    """Return what a message says of itself, as options of the sending calls."""
+    options = {
+        "key": message.key,
+        "headers": message.headers,
+        "id": message.id,
+        "timestamp": message.timestamp,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
 
 _Messages: TypeAlias = Sequence[tuple[str, Outgoing[bytes]]]
 _Send: TypeAlias = Callable[[Sender, Producer, _Messages], Awaitable[None]]
@@ -143,6 +214,7 @@ SENDS: Final[dict[str, _Send]] = {
     "nowait": Sender.enqueue_nowait,
     "send": Sender.send,
     "send_many": Sender.send_many,
+    "outlet": Sender.outlet,
 }
 
 
@@ -157,20 +229,44 @@ async def produce(plan: ProducerPlan, who: str, seed: int, journal: Journal) -> 
     """
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    sender = Sender(who, plan.keys, seed, journal)
-    async with Producer(
-        URL, open_timeout=600, on_event=sender.event, **plan.options
-    ) as producer:
-        journal.note("ready")
-        sending = asyncio.create_task(sender.send_all(producer, plan))
-        ending = asyncio.create_task(over.wait())
-        await asyncio.wait([sending, ending], return_when=asyncio.FIRST_COMPLETED)
-        if not sending.done():
-            # It may wait for space in the buffer.
-            await asyncio.wait([sending], timeout=5)
-            sending.cancel()
-        ending.cancel()
-        await asyncio.wait([sending, ending])
+    sender = Sender(plan, who, seed, journal)
+    opened = False
+    while not opened and not over.is_set():
+        try:
+            async with Producer(
+                URL, open_timeout=600, on_event=sender.event, **_options(plan)
+            ) as producer:
+                opened = True
+                journal.note("ready")
+                await _send(sender, producer, over)
+        except AccessError:
+            # Only a fault takes permissions away.
+            if opened:
+                raise
+            await asyncio.sleep(0.3)
+    assert all(future.done() for future in sender.futures), "no outcome"
+    journal.note("closed")
+
+
+def _options(plan: ProducerPlan) -> dict[str, Any]:
+    options = dict(plan.options)
+    if length := options.pop("max_len", None):
+        options["retention"] = MaxLen(length, exact=True)
+    if age := options.pop("max_age", None):
+        options["retention"] = MaxAge(age)
+    return options
+
+
+async def _send(sender: Sender, producer: Producer, over: asyncio.Event) -> None:
+    """Send all messages, or those before SIGTERM."""
+    sending = asyncio.create_task(sender.send_all(producer))
+    ending = asyncio.create_task(over.wait())
+    await asyncio.wait([sending, ending], return_when=asyncio.FIRST_COMPLETED)
+    if not sending.done():
+        # It may wait for space in the buffer.
+        await asyncio.wait([sending], timeout=5)
+        sending.cancel()
+    ending.cancel()
+    await asyncio.wait([sending, ending])
     if not sending.cancelled():
         sending.result()
-    journal.note("closed")

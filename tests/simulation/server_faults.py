@@ -167,7 +167,7 @@ async def no_replicas(run: Run, chance: Random) -> None:
 async def no_permission(run: Run, chance: Random) -> None:
     """Take a permission away for a while: NOPERM."""
     direct = run.direct
-    rules = (f"-{chance.choice(_COMMANDS)}",)
+    rules: tuple[str, ...] = (f"-{chance.choice(_COMMANDS)}",)
     if chance.random() < 0.2:
         rules = ("resetkeys", "~other")
     direct.call("ACL", "SETUSER", "default", *rules)

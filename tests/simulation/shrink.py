@@ -47,10 +47,14 @@ def _smaller(plan: Plan, fails: Callable[[Plan], bool], end: float) -> Plan | No
 
 def _candidates(plan: Plan) -> Iterator[Plan]:
     """Yield smaller plans, those that drop most first."""
-    for name in ("faults", "consumers", "producers"):
+    for name in ("faults", "operators", "consumers", "producers"):
         for rest in _without_some(getattr(plan, name)):
-            if rest or name == "faults":
+            if rest or name in {"faults", "operators"}:
                 yield replace(plan, **{name: rest})
+    for number, operator in enumerate(plan.operators):
+        for steps in _without_some(operator.steps):
+            fewer = replace(operator, steps=steps)
+            yield replace(plan, operators=_put(plan.operators, number, fewer))
     for number, producer in enumerate(plan.producers):
         for smaller in _smaller_producers(producer):
             yield replace(plan, producers=_put(plan.producers, number, smaller))
@@ -81,7 +85,11 @@ def _smaller_producers(producer: ProducerPlan) -> Iterator[ProducerPlan]:
         yield replace(producer, count=producer.count - 1)
     for options in _without_each(producer.options):
         yield replace(producer, options=options)
-    yield from _simpler(producer, how="enqueue", burst=1, keys=1, at=0.0)
+    for tasks in _without_each(producer.tasks):
+        yield replace(producer, tasks=tasks)
+    yield from _simpler(
+        producer, how="enqueue", burst=1, keys=1, at=0.0, chosen=False, flushes=False
+    )
 
 
 def _simpler_consumers(consumer: ConsumerPlan) -> Iterator[ConsumerPlan]:

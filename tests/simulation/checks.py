@@ -1,0 +1,187 @@
+"""Checks: what the options of a plan promise, beyond what the checker knows.
+
+`complete` adds records that only the whole history can give. `findings` returns what
+must not be, by its kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+from faults.history import (
+    Attempt,
+    DeadLettered,
+    End,
+    Excuse,
+    History,
+    Note,
+    Receipt,
+    Start,
+    Stored,
+)
+from simulation.plan import ConsumerPlan, Plan
+
+__all__ = ["complete", "findings"]
+
+_DROPPED: Final = re.compile(r"event gave_up stream='orders' id=(\S+) .*then=dropped")
+
+
+def complete(plan: Plan, history: History) -> None:
+    """Add records of dropped messages, and excuses for what retention has trimmed.
+
+    The history is sorted by time: a handler that holds up its loop records ahead of it.
+    """
+    history += _dropped(plan, history)
+    if any("max_len" in each.options for each in plan.producers):
+        history += _trimmed(history)
+    history.sort(key=lambda record: record.at)
+
+
+def _dropped(plan: Plan, history: History) -> Iterator[DeadLettered]:
+    """Yield a record for each message that was given up and dropped, as was reported.
+
+    A dropped message is not lost: it ends as one that is dead-lettered.
+    """
+    drops = [c for c in plan.consumers if c.options.get("dead_letters") == "drop"]
+    if not drops:
+        return
+    sent = {each.message: each for each in history if isinstance(each, Attempt)}
+    entries: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)
+    for each in history:
+        if isinstance(each, Receipt | Start | Stored):
+            entries[each.id].add((each.shard, each.message))
+    seen = set()
+    for note in [each for each in history if isinstance(each, Note)]:
+        found = _DROPPED.match(note.text)
+        if found is None:
+            continue
+        groups = next(
+            (c.groups for c in drops if c.name == note.who.partition(".")[0]), ()
+        )
+        for shard, message in sorted(entries[found[1]]):
+            for group in groups:
+                entry = (group, shard, found[1])
+                if entry in seen or message not in sent:
+                    continue
+                seen.add(entry)
+                yield DeadLettered(
+                    note.at,
+                    note.who,
+                    group=group,
+                    shard=shard,
+                    id=found[1],
+                    message=message,
+                    digest=sent[message].digest,
+                )
+
+
+def _trimmed(history: History) -> Iterator[Excuse]:
+    """Yield an excuse for all entries that are gone in the end."""
+    there = {(each.shard, each.id) for each in history if isinstance(each, Stored)}
+    gone = {
+        f"{each.shard} {each.id}"
+        for each in history
+        if isinstance(each, Receipt | Start) and (each.shard, each.id) not in there
+    }
+    if gone:
+        at = history[-1].at
+        what = ["loss", "ack"]
+        yield Excuse(at, "retention", since=0.0, what=what, ids=sorted(gone))
+
+
+def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
+    """Yield what must not be: its kind, and what it is."""
+    again = {
+        group
+        for each in history
+        if isinstance(each, Excuse) and "again" in each.what
+        for group in ([each.group] if each.group else _groups(plan))
+    }
+    for consumer in plan.consumers:
+        for group in set(consumer.groups) - again:
+            yield from _deadly(consumer, group, history)
+            if consumer.style == "jobs":
+                yield from _unfinished(consumer, group, history)
+    yield from _replays(history)
+
+
+def _groups(plan: Plan) -> set[str]:
+    return {group for each in plan.consumers for group in each.groups}
+
+
+def _deadly(
+    consumer: ConsumerPlan, group: str, history: History
+) -> Iterator[tuple[str, str]]:
+    """Check that messages which kill their process are given up in time.
+
+    The first start of a message may be forgotten, the others may not.
+    """
+    retry = consumer.options.get("retry", {})
+    most = retry.get("max_attempts", 5) + (retry.get("max_attempts", 5) > 1)
+    ended = {
+        (e.shard, e.id) for e in history if isinstance(e, End) and e.group == group
+    }
+    starts = Counter(
+        (each.shard, each.id)
+        for each in history
+        if isinstance(each, Start) and each.group == group
+    )
+    for entry, count in starts.items():
+        if count > most and entry not in ended:
+            yield "deadly", f"{group}: {entry[0]} {entry[1]} started {count} times"
+
+
+def _unfinished(
+    consumer: ConsumerPlan, group: str, history: History
+) -> Iterator[tuple[str, str]]:
+    """Check that a job which ends has done all that was there when it began."""
+    excused = any(isinstance(e, Excuse) and "loss" in e.what for e in history)
+    if excused:
+        return
+    done: dict[tuple[int, str], float] = {}
+    for each in history:
+        if not isinstance(each, End | DeadLettered) or each.group != group:
+            continue
+        if isinstance(each, DeadLettered) or each.ok:
+            done.setdefault((each.shard, each.id), each.at)
+    for began, note in _spans(history, "job begins", "job ends"):
+        if note.who.partition(".")[0] != consumer.name:
+            continue
+        for one in _stored_before(history, began):
+            if done.get((one.shard, one.id), note.at + 1) > note.at:
+                yield "unfinished", f"{group}: {one.shard} {one.id} at {note.at}"
+
+
+def _spans(history: History, begin: str, end: str) -> Iterator[tuple[float, Note]]:
+    """Yield when something began, and the note of its end."""
+    began: dict[str, float] = {}
+    for note in history:
+        if not isinstance(note, Note):
+            continue
+        if note.text == begin:
+            began[note.who] = note.at
+        elif note.text.startswith(end):
+            yield began[note.who], note
+
+
+def _stored_before(history: History, at: float) -> Iterator[Receipt]:
+    """Yield the receipts before a moment."""
+    for each in history:
+        if each.at >= at:
+            return
+        if isinstance(each, Receipt):
+            yield each
+
+
+def _replays(history: History) -> Iterator[tuple[str, str]]:
+    """Check that a replay has found all that was there, unless anything was deleted."""
+    if any(isinstance(each, Excuse) and "loss" in each.what for each in history):
+        return
+    for began, note in _spans(history, "replay begins", "replayed"):
+        found = set(note.text.split()[1:])
+        for one in _stored_before(history, began):
+            if f"{one.shard}:{one.id}" not in found:
+                yield "not_replayed", f"{one.shard} {one.id} at {note.at}"

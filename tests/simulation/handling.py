@@ -1,0 +1,151 @@
+"""Handling: handlers that do the tasks of messages, and record that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from faults.history import End, Start, digest
+from faults.task import Task, parse
+from faults.worker import Handler as CommonHandler
+from penstock import Message
+from simulation.journal import Journal
+from simulation.loop import Loop
+
+__all__ = ["Handler"]
+
+_SLEEPS: Final = frozenset(("sleep", "hang"))
+
+
+class Handler(CommonHandler):
+    """Does what messages say.
+
+    Args:
+        journal: The journal.
+        group: The name of the group in the journal.
+        die: Kills the process.
+        settles: Whether messages can be nacked and rejected: not in REALTIME, nor where
+            they are acknowledged by time or on delivery, nor in a transaction.
+        mortal: Whether messages may kill the process.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        group: str,
+        die: Callable[[], None],
+        *,
+        settles: bool,
+        mortal: bool,
+    ) -> None:
+        super().__init__(journal, group)
+        self._die = die
+        self._settles = settles
+        self._mortal = mortal
+
+    def note(self, text: str) -> None:
+        """Record a note."""
+        self._journal.note(text)
+
+    async def handle_in_loop(
+        self, message: Message[bytes], *, ack: bool = False
+    ) -> None:
+        """Handle a message that was not delivered by `run`."""
+        done = True
+        try:
+            await self.handle(message)
+        except (RuntimeError, ValueError):
+            done = False
+        except asyncio.CancelledError:
+            # The message's own, and not of the task that handles it.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            done = False
+        if not self._settles:
+            return
+        if not done:
+            message.nack()
+        elif ack and not self._settled(message):
+            message.ack()
+
+    async def handle_list(self, messages: Sequence[Message[bytes]]) -> None:
+        """Handle the messages of a batch; each has an outcome of its own."""
+        for message in messages:
+            await self.handle_in_loop(message)
+
+    async def handle(self, message: Message[bytes]) -> None:
+        """Handle a message; raise if it fails, unless it was nacked or rejected."""
+        task = parse(message.payload)
+        self._journal.add(
+            Start,
+            **self._names(message),
+            attempt=message.attempt,
+            message=task.message,
+            key=message.key or "",
+            digest=digest(message.payload),
+        )
+        ok = settled = False
+        try:
+            settled = self._settles and self._settle(message, task)
+            if not settled:
+                await self._do(message, task)
+            ok = not settled
+        finally:
+            lost = message.lost
+            self._journal.add(End, **self._names(message), ok=ok, lost=lost)
+
+    def _settled(self, message: Message[bytes]) -> bool:
+        """Return whether a message's task is to be nacked or rejected."""
+        task = parse(message.payload)
+        if task.what == "nack":
+            return message.attempt <= task.argument
+        return task.what == "reject"
+
+    def _settle(self, message: Message[bytes], task: Task) -> bool:
+        """Nack or reject a message if its task says so; return whether it did."""
+        if not self._settled(message):
+            return False
+        if task.what == "nack":
+            message.nack(0.2 * task.argument)
+        else:
+            message.reject("no such customer")
+        return True
+
+    async def _do(self, message: Message[bytes], task: Task) -> None:
+        again = message.attempt <= (task.argument or 10**9)
+        if task.what in _SLEEPS:
+            await self._sleep(message, task)
+        elif task.what == "block":
+            _block(task.argument)
+        elif task.what == "fail" and again:
+            raise RuntimeError(task.what)
+        elif task.what == "cancel" and again:
+            raise asyncio.CancelledError(task.what)
+        elif task.what == "hopeless":
+            raise ValueError(task.what)
+        elif task.what == "kill" and self._mortal:
+            await self._be_killed()
+
+    async def _sleep(self, message: Message[bytes], task: Task) -> None:
+        try:
+            await asyncio.sleep(task.argument)
+        except asyncio.CancelledError:
+            # One that hangs is also cancelled when its time is over.
+            if task.what == "sleep":
+                self.note(f"interrupted {self._group} {message.shard} {message.id}")
+            raise
+
+    async def _be_killed(self) -> None:
+        self._journal.note("killed by a message")
+        self._die()
+        # Nothing of this process runs any more.
+        await asyncio.get_running_loop().create_future()
+
+
+def _block(seconds: float) -> None:
+    """Hold up the event loop, as a handler does that computes."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
+    loop.world.spent += seconds

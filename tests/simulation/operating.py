@@ -1,0 +1,147 @@
+"""Operating: what an operator's process does, by `Admin` and `replay`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from faults.history import Excuse
+from penstock import ACKED, EARLIEST, MaxLen, ServerError, replay
+from penstock.admin import Admin
+from simulation.consuming import STREAM, URL
+from simulation.journal import Journal
+from simulation.plan import OperatorPlan
+
+__all__ = ["operate"]
+
+Step: TypeAlias = Callable[[Admin, str, int, Journal], Awaitable[None]]
+
+
+async def _group_state(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    state = await admin.group_state(STREAM, group)
+    assert state.pending == sum(state.holders.values()), state
+
+
+async def _trim_acked(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    """Trim what all groups have acknowledged; REALTIME readers are not asked."""
+    since = asyncio.get_running_loop().time()
+    try:
+        await admin.trim(STREAM, ACKED)
+    finally:
+        log.add(Excuse, since=since, what=["loss"], group="realtime")
+
+
+async def _trim_length(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    since = asyncio.get_running_loop().time()
+    try:
+        await admin.trim(STREAM, MaxLen(argument % 40, exact=bool(argument % 3)))
+    finally:
+        log.add(Excuse, since=since, what=["loss", "ack"])
+
+
+async def _list_dead(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    for letter in await admin.dead.list(STREAM, limit=5):
+        # Others may have deleted it by now.
+        same = await admin.dead.read(STREAM, letter.id)
+        assert same in {None, letter}, letter
+
+
+async def _redrive(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    where = (lambda letter: letter.group == group) if argument % 2 else None
+    limit = 3 if argument % 3 else None
+    count = await admin.dead.redrive(STREAM, where=where, limit=limit)
+    log.note(f"redrove {count}")
+
+
+async def _purge(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    await admin.dead.purge(STREAM, where=lambda letter: letter.group == group)
+
+
+async def _reset_group(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    since = asyncio.get_running_loop().time()
+    try:
+        await admin.reset_group(STREAM, group, EARLIEST)
+    finally:
+        log.add(Excuse, since=since, what=["again"], group=group)
+
+
+async def _replay(admin: Admin, group: str, argument: int, log: Journal) -> None:
+    await _read_all(log, reverse=False, page=1 + argument % 50)
+
+
+async def _replay_reverse(
+    admin: Admin, group: str, argument: int, log: Journal
+) -> None:
+    await _read_all(log, reverse=True, page=1 + argument % 50)
+
+
+async def _read_all(log: Journal, *, reverse: bool, page: int) -> None:
+    """Replay the stream, and check the order, and that nothing comes twice."""
+    found = []
+    log.note("replay begins")
+    async for message in replay(
+        STREAM,
+        url=URL,
+        reverse=reverse,
+        page=page,
+        on_event=lambda event: log.note(f"event {event}"),
+    ):
+        found.append((message.id, message.shard))
+    keys = [(-id_.ms, -id_.seq) if reverse else (id_.ms, id_.seq) for id_, _ in found]
+    assert keys == sorted(keys), "replayed out of order"
+    assert len(set(found)) == len(found), "replayed twice"
+    log.note("replayed " + " ".join(f"{shard}:{id_}" for id_, shard in found))
+
+
+STEPS: Final[dict[str, Step]] = {
+    "group_state": _group_state,
+    "trim_acked": _trim_acked,
+    "trim_length": _trim_length,
+    "list_dead": _list_dead,
+    "redrive": _redrive,
+    "purge": _purge,
+    "reset_group": _reset_group,
+    "replay": _replay,
+    "replay_reverse": _replay_reverse,
+}
+
+
+async def operate(plan: OperatorPlan, groups: list[str], journal: Journal) -> None:
+    """Take the steps of a plan, each at its time, or end at SIGTERM.
+
+    Args:
+        plan: What to do.
+        groups: The names of the groups.
+        journal: Where to record it.
+    """
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    steps = asyncio.create_task(_take(plan, groups, journal))
+    ending = asyncio.create_task(over.wait())
+    await asyncio.wait([steps, ending], return_when=asyncio.FIRST_COMPLETED)
+    for task in (steps, ending):
+        task.cancel()
+    await asyncio.wait([steps, ending])
+    if not steps.cancelled():
+        steps.result()
+
+
+async def _take(plan: OperatorPlan, groups: list[str], journal: Journal) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for step in plan.steps:
+        await asyncio.sleep(max(0.0, began + step.at - loop.time()))
+        group = groups[step.argument % len(groups)] if groups else ""
+        if not group and step.what in {"group_state", "reset_group"}:
+            continue
+        journal.note(f"step {step.what} {group}")
+        try:
+            async with Admin(
+                URL, on_event=lambda event: journal.note(f"event {event}")
+            ) as a:
+                await STEPS[step.what](a, group, step.argument, journal)
+        except ServerError as error:
+            # Each call is one attempt.
+            journal.note(f"step {step.what} failed: {error!r}")

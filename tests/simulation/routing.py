@@ -1,0 +1,110 @@
+"""Routing: programs with a router, whose handlers share consumers or have their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from typing import Any, Final
+
+from penstock import AccessError, CommandError, Message, Router
+from simulation.handling import Handler
+from simulation.plan import ConsumerPlan
+
+__all__ = ["run_router"]
+
+_STREAM: Final = "orders"
+_URL: Final = "redis://server:6379?socket_timeout=2&socket_connect_timeout=1"
+# The event type that has a handler of its own.
+_TYPE: Final = "order.created"
+
+
+def _router(
+    plan: ConsumerPlan,
+    name: str | None,
+    options: dict[str, Any],
+    handlers: Sequence[Handler],
+) -> Router:
+    """Return a router: in each group, one handler for one type and one for the rest."""
+    router = Router(_URL, open_timeout=600, on_event=handlers[0].event)
+    for group, handler in zip(plan.groups, handlers, strict=True):
+        how = {"group": group, "name": name, **options}
+
+        async def created(message: Message[bytes], handler: Handler = handler) -> None:
+            await handler.handle(message)
+
+        async def other(message: Message[bytes], handler: Handler = handler) -> None:
+            await handler.handle(message)
+
+        router.handler(_STREAM, event=_TYPE, **how, **_pace(plan))(created)
+        router.handler(_STREAM, **how, **_pace(plan))(other)
+    return router
+
+
+def _pace(plan: ConsumerPlan) -> dict[str, Any]:
+    return {
+        key: plan.run[key] for key in ("concurrency", "ordering") if key in plan.run
+    }
+
+
+async def run_router(
+    plan: ConsumerPlan,
+    name: str | None,
+    options: dict[str, Any],
+    handlers: Sequence[Handler],
+    over: asyncio.Event,
+) -> None:
+    """Run a router until SIGTERM, in one of the ways in which it can be run.
+
+    Args:
+        plan: The plan.
+        name: The consumers' name.
+        options: The consumers' options.
+        handlers: The handlers of each group.
+        over: Set by SIGTERM.
+    """
+    router = _router(plan, name, options, handlers)
+    chance = Random(f"{plan.name} {name}")
+    while not over.is_set():
+        how = chance.choice((_by_run, _by_block, _by_start))
+        # At times it is stopped and run again.
+        stop = chance.choice((None, None, 0.01, 0.5, 3.0))
+        try:
+            await how(router, over, stop)
+        except (AccessError, CommandError) as error:
+            # Only a fault takes permissions away, or puts something else there.
+            handlers[0].note(f"router ended: {error!r}")
+            await asyncio.sleep(0.3)
+    handlers[0].note("closed")
+
+
+async def _until(over: asyncio.Event, stop: float | None) -> None:
+    try:
+        async with asyncio.timeout(stop):
+            await over.wait()
+    except TimeoutError:
+        pass
+
+
+async def _by_run(router: Router, over: asyncio.Event, stop: float | None) -> None:
+    run = asyncio.create_task(router.run())
+    waits = asyncio.create_task(_until(over, stop))
+    await asyncio.wait([run, waits], return_when=asyncio.FIRST_COMPLETED)
+    waits.cancel()
+    while not run.done():
+        # While its consumers are not there yet it does nothing.
+        router.stop()
+        await asyncio.wait([run], timeout=0.5)
+    await run
+
+
+async def _by_block(router: Router, over: asyncio.Event, stop: float | None) -> None:
+    async with router.running():
+        await _until(over, stop)
+
+
+async def _by_start(router: Router, over: asyncio.Event, stop: float | None) -> None:
+    await router.start()
+    await _until(over, stop)
+    # Another task may close it.
+    await asyncio.create_task(router.aclose())

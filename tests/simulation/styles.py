@@ -1,0 +1,266 @@
+"""Styles: the ways in which a consumer's program takes messages, until it is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, Final, TypeAlias
+
+from faults.task import parse
+from faults.worker import by_next, by_run, by_take
+from penstock import (
+    EARLIEST,
+    AccessError,
+    Batch,
+    ClosedError,
+    Consumer,
+    Message,
+    ServerError,
+    UsageError,
+)
+from simulation.handling import Handler
+
+__all__ = ["OUTPUT", "STYLES"]
+
+OUTPUT: Final = "outputs"
+"""The stream that transactions send to."""
+
+# Seconds for which a call may wait for a message that there is.
+_IDLE: Final = 1.0
+_Consumer: TypeAlias = Consumer[bytes]
+_How: TypeAlias = dict[str, Any]
+Style: TypeAlias = Callable[[_Consumer, Handler, _How, asyncio.Event], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _closed_when(over: asyncio.Event, consumer: _Consumer) -> AsyncIterator[None]:
+    """Close a consumer from another task as soon as the program is over."""
+
+    async def close() -> None:
+        await over.wait()
+        await consumer.aclose()
+
+    closing = asyncio.create_task(close())
+    try:
+        yield
+        await closing
+    finally:
+        closing.cancel()
+        await asyncio.wait([closing])
+
+
+async def _by_loop(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Iterate over the consumer, which another task closes."""
+    async with _closed_when(over, consumer):
+        async for message in consumer:
+            await handler.handle_in_loop(message)
+
+
+async def _by_batches(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Iterate over batches."""
+    async with _closed_when(over, consumer):
+        async for batch in consumer.batches(4, linger=0.1):
+            for message in batch:
+                await handler.handle_in_loop(message)
+
+
+async def _by_lists(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Have `run` call a handler with lists."""
+    async with _closed_when(over, consumer):
+        await consumer.run(handler.handle_list, batch=Batch(5, linger=0.1), **how)
+
+
+async def _by_jobs(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Catch up, again and again, by a loop and by `run` in turn."""
+    async with _closed_when(over, consumer):
+        while not over.is_set():
+            handler.note("job begins")
+            try:
+                async for message in consumer.until_caught_up():
+                    await handler.handle_in_loop(message)
+                if not over.is_set():
+                    handler.note("job ends")
+                    await asyncio.sleep(0.3)
+                    handler.note("job begins")
+                    await consumer.run(handler.handle, until_caught_up=True, **how)
+            except ClosedError:
+                break
+            if not over.is_set():
+                handler.note("job ends")
+                await asyncio.sleep(0.3)
+
+
+async def _by_storm(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Receive in several tasks, whose calls are cancelled at any moment."""
+    chance = Random(consumer.group)
+
+    async def some() -> None:
+        while not over.is_set():
+            message = None
+            try:
+                async with asyncio.timeout(chance.choice((0.0, 0.001, 0.01, 0.2))):
+                    message = await consumer.next()
+            except TimeoutError:
+                continue
+            await handler.handle_in_loop(message, **how)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(some())
+
+
+async def _by_race(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Receive in several tasks, of which one that gets a message cancels others."""
+    chance = Random(consumer.group)
+    calls: dict[int, asyncio.Task[Message[bytes] | None]] = {}
+
+    async def call(number: int) -> Message[bytes] | None:
+        message = await consumer.next()
+        # The first one is never cancelled, so somebody waits whenever nobody handles.
+        for other, each in calls.items():
+            if other not in {0, number} and chance.random() < 0.5:
+                each.cancel()
+        return message
+
+    async def some(number: int) -> None:
+        while not over.is_set():
+            calls[number] = made = asyncio.create_task(call(number))
+            while not (await asyncio.wait([made], timeout=_IDLE))[0]:
+                if consumer.statistics().queued and not over.is_set():
+                    handler.note("idle")
+            try:
+                message = made.result()
+            except asyncio.CancelledError:
+                await asyncio.sleep(chance.choice((0.0, 0.5, 3.0)))
+                continue
+            except ClosedError:
+                break
+            if message is not None:
+                await handler.handle_in_loop(message, ack=True)
+
+    async with _closed_when(over, consumer), asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(some(number))
+
+
+async def _by_cancelling(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Handle messages, and cancel all kinds of calls at any await meanwhile."""
+    chance = Random(f"{consumer.group} {consumer.name}")
+    calls: tuple[Callable[[], Awaitable[object]], ...] = (
+        lambda: consumer.run(handler.handle, **how),
+        lambda: _one(consumer, handler),
+        lambda: _some(consumer, handler),
+        consumer.commit,
+        consumer.lag,
+        lambda: consumer.assign("other"),
+        lambda: consumer.unassign("other"),
+        lambda: consumer.seek(EARLIEST, stream="other"),
+    )
+    while not over.is_set():
+        call = asyncio.ensure_future(_quietly(chance.choice(calls)))
+        if chance.random() < 0.5:
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(chance.choice((0.001, 0.01, 0.3, 2.0)))
+        for _ in range(chance.choice((1, 1, 2))):
+            call.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([call])
+        if not call.cancelled():
+            call.result()
+
+
+async def _quietly(call: Callable[[], Awaitable[object]]) -> None:
+    """Make a call, which may fail in an outage, or because of what it asks for."""
+    try:
+        await call()
+    except AccessError:
+        raise
+    except (ServerError, UsageError):
+        await asyncio.sleep(0.05)
+
+
+async def _one(consumer: _Consumer, handler: Handler) -> None:
+    message = await consumer.next(timeout=0.2)
+    if message is not None:
+        # The end of this task would be no sign that it was handled.
+        await handler.handle_in_loop(message, ack=True)
+
+
+async def _some(consumer: _Consumer, handler: Handler) -> None:
+    for message in await consumer.take(5, timeout=0.2):
+        await handler.handle_in_loop(message, ack=True)
+
+
+async def _by_reopening(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Close the consumer from a handler or another task, and open it again."""
+    chance = Random(f"{consumer.group} {consumer.name}")
+
+    async def handle(message: Message[bytes]) -> None:
+        await handler.handle(message)
+        if chance.random() < 0.02:
+            await consumer.aclose()  # returns at once: it is called by a handler
+
+    while not over.is_set():
+        run = asyncio.create_task(consumer.run(handle, **how))
+        waits = asyncio.create_task(over.wait())
+        await asyncio.wait(
+            [run, waits],
+            timeout=chance.choice((0.05, 0.5, 2.0)),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        waits.cancel()
+        await consumer.aclose()
+        await run
+        await consumer.start()
+
+
+async def _by_transactions(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Have `run` call a handler that sends one message on for each, exactly once."""
+
+    async def apply(message: Message[bytes]) -> None:
+        task = parse(message.payload)
+        async with message.transaction() as tx:
+            await handler.handle(message)
+            tx.command("HINCRBY", "applied", task.message, 1)
+            tx.send(OUTPUT, f"{task.message} {message.id}".encode(), key=message.key)
+
+    async with _closed_when(over, consumer):
+        await consumer.run(apply, **how)
+
+
+STYLES: Final[dict[str, Style]] = {
+    "run": by_run,
+    "loop": _by_loop,
+    "next": by_next,
+    "take": by_take,
+    "batches": _by_batches,
+    "lists": _by_lists,
+    "jobs": _by_jobs,
+    "storm": _by_storm,
+    "race": _by_race,
+    "cancelling": _by_cancelling,
+    "reopening": _by_reopening,
+    "transactions": _by_transactions,
+}
