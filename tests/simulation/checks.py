@@ -150,8 +150,17 @@ def _unfinished(
     for began, note in _spans(history, "job begins", "job ends"):
         if note.who.partition(".")[0] != consumer.name:
             continue
+        # Shards that it had not found when it began are not waited for.
+        known = {
+            each.shard
+            for each in history
+            if isinstance(each, Start) and each.who == note.who and each.at < began
+        }
         for one in _stored_before(history, began):
-            if done.get((one.shard, one.id), note.at + 1) > note.at:
+            if (
+                one.shard in known
+                and done.get((one.shard, one.id), note.at + 1) > note.at
+            ):
                 yield "unfinished", f"{group}: {one.shard} {one.id} at {note.at}"
 
 

@@ -87,6 +87,8 @@ def simulate(seeds: list[int], plant: str) -> Explored:
         if result.kinds:
             found.findings.append(Finding(seed, frozenset(result.kinds), str(result)))
             break
+        # It must not be there any more when the next run freezes what there is.
+        del result
     found.spent = time.process_time() - began
     return found
 

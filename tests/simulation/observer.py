@@ -41,8 +41,7 @@ class Observer:
         self._groups = [group.encode() for group in groups]
         self._journal = journal
         self._letters = [_Letters(key.encode()) for key in dead]
-        # By shard and group, the entries that are known to be done with.
-        self._done: dict[tuple[int, bytes], set[int]] = {}
+        self._progress: dict[tuple[int, bytes], _Progress] = {}
         self.follow(server)
 
     def follow(self, server: Server) -> None:
@@ -82,18 +81,10 @@ class Observer:
                     self._look(number, name, stream, group)
 
     def _look(self, number: int, name: bytes, stream: Stream, group: Group) -> None:
-        done = self._done.setdefault((number, name), set())
-        pending = group.pending.by_id
-        new = [
-            id_
-            for id_ in stream.ids
-            if id_ <= group.last_id
-            and id_ not in pending
-            and id_ not in done
-            and id_ in stream.entries
-        ]
-        if new:
-            done.update(new)
+        progress = self._progress.get((number, name))
+        if progress is None:
+            progress = self._progress[number, name] = _Progress()
+        if new := progress.finished(stream, group):
             self._journal.add(
                 Acked,
                 group=name.decode(),
@@ -146,6 +137,40 @@ class Observer:
                 )
         for name, number, id_ in self.waiting():
             self._journal.add(Pending, group=name, shard=number, id=id_)
+
+
+class _Progress:
+    """What a group has done with the entries of one shard."""
+
+    def __init__(self) -> None:
+        self._group: Group | None = None
+        # The entries that are known to be done with; those that were pending at the
+        # last look; and up to which id these are complete.
+        self._done: set[int] = set()
+        self._pending: list[int] = []
+        self._last = 0
+
+    def finished(self, stream: Stream, group: Group) -> list[int]:
+        """Return the entries that are done with and were not at the last look."""
+        if group is not self._group or group.last_id < self._last:
+            # Another group, or one that was set back.
+            self._group, self._pending, self._last = group, [], 0
+        given, pending = self._pending, group.pending.by_id
+        if group.last_id > self._last:
+            begin = bisect_right(stream.ids, self._last)
+            given += stream.ids[begin : bisect_right(stream.ids, group.last_id)]
+            self._last = group.last_id
+        self._pending = [id_ for id_ in given if id_ in pending]
+        if len(self._pending) == len(given):
+            return []
+        done = self._done
+        new = [
+            id_
+            for id_ in given
+            if id_ not in pending and id_ not in done and id_ in stream.entries
+        ]
+        done.update(new)
+        return new
 
 
 class _Letters:

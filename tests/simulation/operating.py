@@ -36,7 +36,7 @@ async def _trim_acked(admin: Admin, group: str, argument: int, log: Journal) -> 
 async def _trim_length(admin: Admin, group: str, argument: int, log: Journal) -> None:
     since = asyncio.get_running_loop().time()
     try:
-        await admin.trim(STREAM, MaxLen(argument % 40, exact=bool(argument % 3)))
+        await admin.trim(STREAM, MaxLen(1 + argument % 40, exact=bool(argument % 3)))
     finally:
         log.add(Excuse, since=since, what=["loss", "ack"])
 

@@ -250,7 +250,7 @@ class _Generator:
                 how=chance.choice(
                     ("enqueue", "enqueue", "send", "send_many", "nowait", "outlet")
                 ),
-                count=chance.choice((10, 40, 150)),
+                count=chance.choice((10, 40, 40, 150)),
                 rate=chance.choice((5.0, 20.0, 20.0, 100.0)),
                 burst=chance.choice((1, 1, 1, 10)),
                 keys=chance.choice((1, 3, 20)),

@@ -16,6 +16,8 @@ from functools import partial
 from random import Random
 from typing import Any, Final, Literal
 
+from msgspec.structs import replace
+
 from faults.checker import Group, Report, check
 from faults.history import Excuse, History, Start
 from simulation import checks
@@ -116,7 +118,11 @@ class Post:
             name = None if alone else name
             assert self.process is not None
             self._run.oracle.begins(who, name, self.plan, self.process)
-            await consume(self.plan, name, journal, self.die)
+            plan = self.plan
+            if self._run.healed:
+                # Else seeks of ever new processes would keep it from ending.
+                plan = replace(plan, steps=())
+            await consume(plan, name, journal, self.die)
         elif isinstance(self.plan, OperatorPlan):
             await operate(self.plan, self._run.groups, journal)
         else:
@@ -197,7 +203,9 @@ class Run:
         shards = range(plan.shards)
         self.keys = [f"{STREAM}:{number}" for number in shards] or [STREAM]
         self.groups = sorted({name for each in plan.consumers for name in each.groups})
-        # Whether consumers are asked to end, so that none is started any more.
+        # Whether all faults are over; and whether consumers are asked to end, so that
+        # none is started any more.
+        self.healed = False
         self.ending = False
         self.dead = [f"{STREAM}.dead", "graves"]
         self.observer = Observer(
@@ -296,6 +304,7 @@ class Run:
 
     async def _heal(self) -> None:
         self.world.record("operator", "everything is healed")
+        self.healed = True
         for process in self.processes:
             # The connections that exist keep the object, so it is changed.
             vars(self.network.conditions(process.name)).update(vars(self.conditions()))
@@ -435,6 +444,8 @@ def _stacks(process: Process) -> str:
 def _no_collection() -> Iterator[None]:
     """Collect no garbage: when it is collected depends on what ran before."""
     gc.collect()
+    # Killed processes stay for ever, so they need not be looked through again.
+    gc.freeze()
     gc.disable()
     try:
         yield

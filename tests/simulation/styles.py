@@ -172,7 +172,10 @@ async def _by_cancelling(
         lambda: consumer.unassign("other"),
         lambda: consumer.seek(EARLIEST, stream="other"),
     )
-    while not over.is_set():
+    loop = asyncio.get_running_loop()
+    # Later on, it must come to an end.
+    end = loop.time() + 15
+    while not over.is_set() and loop.time() < end:
         call = asyncio.ensure_future(_quietly(chance.choice(calls)))
         if chance.random() < 0.5:
             for _ in range(chance.randrange(12)):
@@ -185,6 +188,8 @@ async def _by_cancelling(
         await asyncio.wait([call])
         if not call.cancelled():
             call.result()
+    if not over.is_set():
+        await by_run(consumer, handler, how, over)
 
 
 async def _quietly(call: Callable[[], Awaitable[object]]) -> None:
@@ -225,7 +230,7 @@ async def _by_reopening(
         waits = asyncio.create_task(over.wait())
         await asyncio.wait(
             [run, waits],
-            timeout=chance.choice((0.05, 0.5, 2.0)),
+            timeout=chance.choice((0.05, 1.0, 4.0)),
             return_when=asyncio.FIRST_COMPLETED,
         )
         waits.cancel()

@@ -31,7 +31,7 @@ def unlink(caller: Caller, words: list[bytes]) -> Reply:
 
 @command("EXISTS", -2, "readonly fast @keyspace", keys=_KEYS)
 def exists(caller: Caller, words: list[bytes]) -> Reply:
-    return sum(caller.database.find(key) is not None for key in words[1:])
+    return caller.database.count(words[1:])
 
 
 @command("TYPE", 2, "readonly fast @keyspace", keys=_KEY)
