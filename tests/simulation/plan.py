@@ -197,7 +197,7 @@ _RETRIES: Final = (
 _CLOSING: Final[tuple[dict[str, Any], ...]] = (
     {},
     {},
-    {"close_timeout": 0.1},
+    {"close_timeout": 0.0},
     {"close_timeout": 1.0},
 )
 _STYLES: Final = ("run", "loop", "next", "take", "batches", "storm", "race")
@@ -392,6 +392,17 @@ class _Generator:
             for number in range(self._chance.choice((1, 2)))
         ]
 
+    def _restarts(self, seconds: float) -> list[FaultPlan]:
+        """Make up restarts of one process after the other."""
+        chance = self._chance
+        kind = chance.choice(("kill", "terminate", "terminate"))
+        return [
+            FaultPlan(
+                round(chance.uniform(0, seconds), 4), kind, chance.randrange(2**32)
+            )
+            for _ in range(chance.choice((3, 6)))
+        ]
+
     def _faults(self, seconds: float) -> list[FaultPlan]:
         chance = self._chance
         families = ["network", "processes", "server", "groups"]
@@ -406,6 +417,8 @@ class _Generator:
         found: list[FaultPlan] = []
         if chance.random() < 0.05:
             return found
+        if chance.random() < 0.25:
+            found += self._restarts(seconds)
         at = chance.uniform(0, 2)
         pace = chance.choice((0.3, 1.0, 3.0))
         while at < seconds and len(found) < 30:

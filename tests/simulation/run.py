@@ -288,6 +288,9 @@ class Run:
         await self._end(self.consumers)
         self.observer.conclude()
         self._check_outputs()
+        for process in self.processes:
+            if process.loop.hot:
+                self.fail("hot", f"{process.name} spins at {process.loop.hot[0]:.3f} s")
 
     async def _start(self, post: Post) -> None:
         await asyncio.sleep(getattr(post.plan, "at", 0.0))
