@@ -33,8 +33,11 @@ _AT_ONCE: Final = frozenset(
     ("run", "router", "loop", "next", "storm", "race", "transactions")
 )
 _BY_RUN: Final = frozenset(("run", "router", "transactions"))
-# Seconds for which a consumer need not know that it has lost an entry: a few turns.
-_TURNS: Final = 0.05
+# Seconds for which a consumer need not know that it has lost an entry: a few turns. If
+# the server has counted the start, the consumer knows of a loss only after the reply,
+# which it may get after it stood still.
+_TURNS: Final = 0.002
+_REPLY: Final = 0.05
 # Seconds after which entries of a consumer that has closed must be released, and after
 # which a network that was disturbed is quiet.
 _RELEASED: Final = 0.5
@@ -92,6 +95,7 @@ class _Entry:
         lost_by: The process from which it was claimed last.
         kept_since: Since when that had it.
         lost_at: When that was.
+        lost_count: How often it had been delivered by then.
         fresh_at: When it was last delivered as a new one.
         starts: How often a handler was started with it, unless closing ended that.
         unknown: How often a start may have been counted of which nothing was seen.
@@ -104,6 +108,7 @@ class _Entry:
     lost_by: _Life | None = None
     kept_since: float = 0.0
     lost_at: float = 0.0
+    lost_count: int = 0
     fresh_at: float = 0.0
     starts: int = 0
     unknown: int = 0
@@ -233,7 +238,7 @@ class Oracle:
             self._check_lease(place, pending, consumer, after)
         if after is not None and pending.consumer is not consumer:
             entry.lost_by, entry.kept_since = before, entry.held_at
-            entry.lost_at = self._run.world.time()
+            entry.lost_at, entry.lost_count = self._run.world.time(), pending.count
         if entry.lost_by is after:
             entry.lost_by = None
         if before is not after:
@@ -255,7 +260,7 @@ class Oracle:
         place = start.shard, start.group.encode()
         id_ = ids.parse(start.id.encode())
         entry = self._entries.setdefault((*place, id_), _Entry())
-        self._check_owner(place, id_, entry, life)
+        self._check_owner(place, id_, entry, life, start.attempt)
         if life.who not in entry.starters:
             self._check_counted(place, id_, entry, life, start.attempt)
             entry.starters += (life.who,)
@@ -263,14 +268,18 @@ class Oracle:
             self._check_attempt(place, id_, entry, start.attempt)
         entry.starts += 1
 
-    def _check_owner(self, place: _Place, id_: int, entry: _Entry, life: _Life) -> None:
+    def _check_owner(
+        self, place: _Place, id_: int, entry: _Entry, life: _Life, attempt: int
+    ) -> None:
         """Check that another consumer has not claimed it long ago."""
         if entry.lost_by is not life or life.plan.style not in _AT_ONCE:
             return
         if self._changed > entry.kept_since:
             return
-        ago = self._run.world.time() - max(entry.lost_at, life.since)
-        if ago > _TURNS:
+        counted = entry.lost_count > attempt
+        since = max(entry.lost_at, life.since) if counted else entry.lost_at
+        ago = self._run.world.time() - since
+        if ago > (_REPLY if counted else _TURNS):
             what = f"{_name(place, id_)} by {life.who}, which lost it {ago:.3f} s ago"
             self._run.fail("foreign", what)
 
@@ -328,7 +337,9 @@ class Oracle:
     def _check_idle(self, life: _Life) -> None:
         """Check that a call which waits though there are messages has a reason to."""
         calm = self._run.world.time() - _CALM
-        if not self._disturbing and max(self._disturbed, life.since) < calm:
+        paused = any(step.what == "pause" for step in life.plan.steps)
+        quiet = not self._disturbing and max(self._disturbed, life.since) < calm
+        if quiet and not paused:
             self._run.fail("hangs", f"{life.who}: nobody wakes a call of next()")
 
     def _check_released(self, life: _Life) -> None:

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from simulation import swarm
 
@@ -200,6 +201,11 @@ _CLOSING: Final[tuple[dict[str, Any], ...]] = (
     {"close_timeout": 0.0},
     {"close_timeout": 1.0},
 )
+# Messages of a burst that each of several consumers handles too fast to count, and the
+# seconds between two bursts.
+_BURST: Final = 300
+_PERIOD: Final = 1.0
+_FAST: Final = {"concurrency": 4}
 _STYLES: Final = ("run", "loop", "next", "take", "batches", "storm", "race")
 
 
@@ -230,14 +236,22 @@ class _Generator:
         shards = chance.choice((0, 0, 1, 2, 3))
         self._tasks = swarm.tasks(chance)
         self._producing = swarm.producing(chance)
-        return Plan(
+        plan = Plan(
             seed=seed,
             version=chance.choice(_VERSIONS),
             network=chance.choice(_NETWORKS),
             shards=shards,
             seconds=seconds,
+        )
+        special = chance.random()
+        if special < 0.06:
+            return replace(plan, **self._flood(shards))
+        if special < 0.14:
+            return replace(plan, **self._rolling(seconds, shards))
+        return replace(
+            plan,
             consumers=tuple(self._consumers(seconds)),
-            producers=(*self._producers(seconds, shards), *self._flood(shards)),
+            producers=tuple(self._producers(seconds, shards)),
             operators=tuple(self._operators(seconds)),
             faults=tuple(self._faults(seconds)),
         )
@@ -276,17 +290,44 @@ class _Generator:
             for number in range(chance.choice((1, 1, 2, 2, 3)))
         ]
 
-    def _flood(self, shards: int) -> list[ProducerPlan]:
-        """Make up a producer whose bursts are handled too fast to count each start."""
-        if self._chance.random() > 0.08:
-            return []
-        options = {"shards": shards} if shards else {}
-        rate = self._chance.choice((60.0, 150.0))
-        return [
-            ProducerPlan(
-                "flood", "nowait", 600, rate, burst=200, keys=100, options=options
-            )
+    def _flood(self, shards: int) -> dict[str, Any]:
+        """Make up bursts that two consumers handle too fast to count each start."""
+        common = {**self._common(), "claim": self._chance.choice(_CLAIMS[:3])}
+        consumers = tuple(
+            ConsumerPlan(f"shared{number}", "shared", options=common, run=_FAST)
+            for number in range(2)
+        )
+        producer = ProducerPlan(
+            name="flood",
+            how="nowait",
+            count=_BURST * 5,
+            rate=_BURST / _PERIOD,
+            burst=_BURST,
+            keys=100,
+            tasks={"ok": 0.97},
+            options={"shards": shards} if shards else {},
+        )
+        # Consumers that stand still while a burst comes have to notice that.
+        faults = tuple(
+            replace(each, at=_PERIOD * (1 + int(each.at) % 4) - each.at % 0.3)
+            for each in self._repeated("freeze", 5.0)
+        )
+        return {"consumers": consumers, "producers": (producer,), "faults": faults}
+
+    def _rolling(self, seconds: float, shards: int) -> dict[str, Any]:
+        """Make up restarts that interrupt handlers."""
+        self._tasks = {**self._tasks, "sleep 0.3": 0.2}
+        closing = {"close_timeout": self._chance.choice((0.0, 0.0, 1.0))}
+        consumers = [
+            replace(each, options={**each.options, **closing}, **how)
+            for how in ({"style": "run", "run": _FAST}, {})
+            for each in (self._shared(seconds) if how else self._resumable(seconds))
         ]
+        return {
+            "consumers": tuple(consumers),
+            "producers": tuple(self._producers(seconds, shards)),
+            "faults": tuple(self._repeated("terminate", seconds)),
+        }
 
     def _operators(self, seconds: float) -> list[OperatorPlan]:
         steps = swarm.operating(self._chance, seconds)
@@ -392,10 +433,9 @@ class _Generator:
             for number in range(self._chance.choice((1, 2)))
         ]
 
-    def _restarts(self, seconds: float) -> list[FaultPlan]:
-        """Make up restarts of one process after the other."""
+    def _repeated(self, kind: str, seconds: float) -> list[FaultPlan]:
+        """Make up one kind of fault for one process after the other."""
         chance = self._chance
-        kind = chance.choice(("kill", "terminate", "terminate"))
         return [
             FaultPlan(
                 round(chance.uniform(0, seconds), 4), kind, chance.randrange(2**32)
@@ -418,7 +458,8 @@ class _Generator:
         if chance.random() < 0.05:
             return found
         if chance.random() < 0.25:
-            found += self._restarts(seconds)
+            kind = chance.choice(("kill", "terminate", "terminate"))
+            found += self._repeated(kind, seconds)
         at = chance.uniform(0, 2)
         pace = chance.choice((0.3, 1.0, 3.0))
         while at < seconds and len(found) < 30:

@@ -15,18 +15,18 @@ from unittest.mock import patch
 
 from penstock import _clock
 from penstock._connection.request_queue import RequestQueue
-from penstock._core.ledger import deliveries, removals
 from penstock._core.ledger.deliveries import Deliveries
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.pending_acks import AckBatch, PendingAcks
 from penstock._core.ledger.retry_queue import RetryQueue
-from penstock._core.ledger.states import LOST, WAITING
+from penstock._core.ledger.states import LOST
 from penstock._core.protocol import commands, reply_parsing, scripts, transactions
 from penstock._core.reading.cursor import Cursor
 from penstock._core.sending.idempotence import IdempotentRuns
 from penstock._tasks import group, session
 from penstock._tasks.committing.committer import Committer
 from penstock._tasks.handling.checkouts import Checkouts
+from penstock._tasks.handling.failures import FailureHandler
 from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaims
 from penstock._tasks.reading import seek as seeking
@@ -114,15 +114,14 @@ def suspect_uncounted() -> Iterator[None]:
 
 @_plant
 def interrupted_counts() -> Iterator[None]:
-    """Release what a handler was running on closing as if it had been attempted."""
+    """Put back what a handler was running on closing as if it had been attempted."""
+    interrupted = FailureHandler.interrupted
 
-    def count_of(entry: Any) -> int:
-        unstarted = entry.state in WAITING
-        if unstarted and entry.deliveries == 1 and not entry.suspected:
-            return 0
-        return int(entry.deliveries + (not unstarted))
+    def attempted(self: FailureHandler, entry: Any) -> None:
+        interrupted(self, entry)
+        entry.deliveries += 1
 
-    with patch.object(removals, "_count_of", count_of):
+    with patch.object(FailureHandler, "interrupted", attempted):
         yield
 
 
@@ -213,9 +212,13 @@ def ack_forgotten() -> Iterator[None]:
 
 
 @_plant
-def acked_meanwhile() -> Iterator[None]:
-    """Record pending entries that were acknowledged since they were listed."""
-    with patch.object(deliveries, "_without_acknowledged", lambda _, entries: entries):
+def interrupted_acked() -> Iterator[None]:
+    """Acknowledge what a handler was running when closing interrupted it."""
+
+    def acknowledge(self: FailureHandler, entry: Any) -> None:
+        self._ledger.finish(entry, ack=True)
+
+    with patch.object(FailureHandler, "interrupted", acknowledge):
         yield
 
 
