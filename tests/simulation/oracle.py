@@ -42,6 +42,8 @@ _REPLY: Final = 0.05
 # which a network that was disturbed is quiet.
 _RELEASED: Final = 0.5
 _QUIET: Final = 3.0
+# Events of a consumer that had no time or no way to release its entries.
+_INCOMPLETE: Final = ("event not_given_back", "event close_incomplete")
 # Seconds after which no fault has an effect on a consumer any more.
 _CALM: Final = 10.0
 
@@ -327,7 +329,7 @@ class Oracle:
             life.terminated = note.at
         elif "malformed reply" in rest and "spoil" not in self._kinds:
             self._run.fail("malformed", f"{life.who}: {rest}")
-        elif note.text.startswith("event not_given_back"):
+        elif note.text.startswith(_INCOMPLETE):
             life.refused = True
         elif word == "closed":
             life.closed = not life.refused

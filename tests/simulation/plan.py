@@ -317,14 +317,16 @@ class _Generator:
     def _rolling(self, seconds: float, shards: int) -> dict[str, Any]:
         """Make up restarts that interrupt handlers."""
         self._tasks = {**self._tasks, "sleep 0.3": 0.2}
-        closing = {"close_timeout": self._chance.choice((0.0, 0.0, 1.0))}
-        consumers = [
-            replace(each, options={**each.options, **closing}, **how)
-            for how in ({"style": "run", "run": _FAST}, {})
-            for each in (self._shared(seconds) if how else self._resumable(seconds))
+        options = {
+            **self._common(),
+            "close_timeout": self._chance.choice((0.0, 0.0, 1.0)),
+        }
+        shared = [
+            replace(each, style="run", options=options, run=_FAST)
+            for each in self._shared(seconds)
         ]
         return {
-            "consumers": tuple(consumers),
+            "consumers": (*shared, *self._resumable(seconds)),
             "producers": tuple(self._producers(seconds, shards)),
             "faults": tuple(self._repeated("terminate", seconds)),
         }
