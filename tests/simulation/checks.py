@@ -21,6 +21,7 @@ from faults.history import (
     Receipt,
     Start,
     Stored,
+    digest,
 )
 from simulation.plan import ConsumerPlan, Plan
 
@@ -37,6 +38,8 @@ def complete(plan: Plan, history: History) -> None:
     history += _dropped(plan, history)
     if any("max_len" in each.options for each in plan.producers):
         history += _trimmed(history)
+    history += _namesakes(history)
+    history += _without_payload(plan, history)
     history.sort(key=lambda record: record.at)
 
 
@@ -92,6 +95,49 @@ def _trimmed(history: History) -> Iterator[Excuse]:
         yield Excuse(at, "retention", since=0.0, what=what, ids=sorted(gone))
 
 
+def _namesakes(history: History) -> Iterator[Excuse]:
+    """Yield an excuse for the order where two consumers had one name, as was reported.
+
+    The other one may be a machine that has vanished: the server still gives an entry to
+    its last read, and only the end of the lease brings it back.
+    """
+    for note in history:
+        if isinstance(note, Note) and note.text.startswith("event name_in_use"):
+            group = note.text.partition("group='")[2].partition("'")[0]
+            what = ["order"]
+            yield Excuse(note.at, note.who, since=note.at, what=what, group=group)
+
+
+def _without_payload(plan: Plan, history: History) -> Iterator[Excuse]:
+    """Yield excuses for what is passed over since it can't be decoded.
+
+    Consumers that have no dead letters do that: in REALTIME, or those that acknowledge
+    by time or on delivery. It may have been redriven by others.
+    """
+    empty = digest(b"")
+    names = {
+        each.message
+        for each in history
+        if isinstance(each, Attempt) and each.digest == empty
+    }
+    found = {
+        f"{each.shard} {each.id}"
+        for each in history
+        if isinstance(each, Receipt | Stored) and each.message in names
+    }
+    if not found:
+        return
+    passing = {
+        group
+        for each in plan.consumers
+        if each.options.get("auto_commit") in {"delayed", "immediate"}
+        for group in each.groups
+    }
+    for group in sorted({"realtime", *passing}):
+        at, what, ids = history[-1].at, ["loss", "ack"], sorted(found)
+        yield Excuse(at, "stranger", since=0.0, what=what, ids=ids, group=group)
+
+
 def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
     """Yield what must not be: its kind, and what it is."""
     again = {
@@ -105,7 +151,7 @@ def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
             yield from _deadly(consumer, group, history)
             if consumer.style == "jobs":
                 yield from _unfinished(consumer, group, history)
-    yield from _replays(history)
+    yield from _replays(plan, history)
 
 
 def _groups(plan: Plan) -> set[str]:
@@ -142,10 +188,13 @@ def _unfinished(
     if excused:
         return
     done: dict[tuple[int, str], float] = {}
+    policy = consumer.options.get("auto_commit")
+    if policy == "immediate":
+        return  # a lost reply loses messages
     for each in history:
         if not isinstance(each, End | DeadLettered) or each.group != group:
             continue
-        if isinstance(each, DeadLettered) or each.ok:
+        if isinstance(each, DeadLettered) or each.ok or policy == "delayed":
             done.setdefault((each.shard, each.id), each.at)
     for began, note in _spans(history, "job begins", "job ends"):
         if note.who.partition(".")[0] != consumer.name:
@@ -185,9 +234,10 @@ def _stored_before(history: History, at: float) -> Iterator[Receipt]:
             yield each
 
 
-def _replays(history: History) -> Iterator[tuple[str, str]]:
+def _replays(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
     """Check that a replay has found all that was there, unless anything was deleted."""
-    if any(isinstance(each, Excuse) and "loss" in each.what for each in history):
+    hidden = any(each.kind == "wrong_type" for each in plan.faults)
+    if hidden or any(isinstance(e, Excuse) and "loss" in e.what for e in history):
         return
     for began, note in _spans(history, "replay begins", "replayed"):
         found = set(note.text.split()[1:])

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from penstock import (
     DROP,
     STOP,
@@ -61,6 +63,7 @@ def handler_of(
         die,
         settles=not early and plan.style != "transactions",
         mortal=not early,
+        leaves=not early and plan.style == "run",
     )
 
 
@@ -110,6 +113,9 @@ class _Program:
             except (CommandError, AccessError, GaveUp, ExceptionGroup) as error:
                 self._excuse(error)
                 await asyncio.sleep(0.3)
+            except GeneratorExit:
+                self._journal.note("a message has ended it")
+                await asyncio.sleep(0.1)
             else:
                 break
         self._journal.note("closed")
@@ -143,6 +149,8 @@ class _Program:
             self._journal.note("ready")
             taking = take_steps(consumer, self._plan, self._journal, self._over)
             steps = asyncio.create_task(taking)
+            # Else seeks of a consumer that messages end would keep it from ending.
+            self._plan = replace(self._plan, steps=())
             try:
                 await style(consumer, self._handler, self._how, self._over)
             except BaseException:

@@ -42,4 +42,4 @@ def excuse_missing(run: Run, since: float, before: dict[int, set[str]]) -> None:
         for id_ in sorted(ids - now[number])
     ]
     if lost:
-        excuse(run, since, "loss", "ack", ids=lost)
+        excuse(run, since, "loss", "ack", "gone", ids=lost)

@@ -215,8 +215,9 @@ async def write_again(run: Run, chance: Random) -> None:
     since = run.world.time()
     run.direct.call("DEL", key)
     excuse(run, since, "loss", "ack", "again")
-    for id_, _ in stored:
-        run.foreign.message(number, key, id_)
+    for id_, fields in stored:
+        # Handlers of the old ones may still be running: an entry has one key for all.
+        run.foreign.message(number, key, id_, fields.get(b"key", b""))
 
 
 GROUPS: Final = (

@@ -28,6 +28,7 @@ class Handler(CommonHandler):
         settles: Whether messages can be nacked and rejected: not in REALTIME, nor where
             they are acknowledged by time or on delivery, nor in a transaction.
         mortal: Whether messages may kill the process.
+        leaves: Whether they may end `run`.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class Handler(CommonHandler):
         *,
         settles: bool,
         mortal: bool,
+        leaves: bool,
     ) -> None:
         super().__init__(journal, group)
         self._die = die
         self._settles = settles
         self._mortal = mortal
+        self._leaves = leaves
 
     def note(self, text: str) -> None:
         """Record a note."""
@@ -127,6 +130,8 @@ class Handler(CommonHandler):
             raise ValueError(task.what)
         elif task.what == "kill" and self._mortal:
             await self._be_killed()
+        elif task.what == "leave" and self._leaves:
+            raise GeneratorExit
 
     async def _sleep(self, message: Message[bytes], task: Task) -> None:
         try:

@@ -109,6 +109,15 @@ class Observer:
                 ]
         return found
 
+    def missing(self) -> list[str]:
+        """Return the groups that some shard does not have, and REALTIME."""
+        found = ["realtime"]
+        for name in self._groups:
+            streams = [s for s in map(self.stream, self._keys) if s is not None]
+            if any(name not in stream.groups for stream in streams):
+                found.append(name.decode())
+        return found
+
     def stored(self, key: str) -> list[tuple[str, dict[bytes, bytes]]]:
         """Return the entries of a stream: id and fields."""
         stream = self.stream(key.encode())

@@ -25,12 +25,8 @@ async def _group_state(admin: Admin, group: str, argument: int, log: Journal) ->
 
 
 async def _trim_acked(admin: Admin, group: str, argument: int, log: Journal) -> None:
-    """Trim what all groups have acknowledged; REALTIME readers are not asked."""
-    since = asyncio.get_running_loop().time()
-    try:
-        await admin.trim(STREAM, ACKED)
-    finally:
-        log.add(Excuse, since=since, what=["loss"], group="realtime")
+    """Trim what all groups have acknowledged."""
+    await admin.trim(STREAM, ACKED)
 
 
 async def _trim_length(admin: Admin, group: str, argument: int, log: Journal) -> None:
@@ -108,17 +104,24 @@ STEPS: Final[dict[str, Step]] = {
 }
 
 
-async def operate(plan: OperatorPlan, groups: list[str], journal: Journal) -> None:
+async def operate(
+    plan: OperatorPlan,
+    groups: list[str],
+    missing: Callable[[], list[str]],
+    journal: Journal,
+) -> None:
     """Take the steps of a plan, each at its time, or end at SIGTERM.
 
     Args:
         plan: What to do.
         groups: The names of the groups.
+        missing: Returns the groups that the server does not know at the moment, in some
+            shard; those that REALTIME stands for, too.
         journal: Where to record it.
     """
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    steps = asyncio.create_task(_take(plan, groups, journal))
+    steps = asyncio.create_task(_take(plan, groups, missing, journal))
     ending = asyncio.create_task(over.wait())
     await asyncio.wait([steps, ending], return_when=asyncio.FIRST_COMPLETED)
     for task in (steps, ending):
@@ -128,7 +131,12 @@ async def operate(plan: OperatorPlan, groups: list[str], journal: Journal) -> No
         steps.result()
 
 
-async def _take(plan: OperatorPlan, groups: list[str], journal: Journal) -> None:
+async def _take(
+    plan: OperatorPlan,
+    groups: list[str],
+    missing: Callable[[], list[str]],
+    journal: Journal,
+) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     for step in plan.steps:
@@ -137,11 +145,21 @@ async def _take(plan: OperatorPlan, groups: list[str], journal: Journal) -> None
         if not group and step.what in {"group_state", "reset_group"}:
             continue
         journal.note(f"step {step.what} {group}")
+        since, unknown = loop.time(), missing()
         try:
-            async with Admin(
-                URL, on_event=lambda event: journal.note(f"event {event}")
-            ) as a:
-                await STEPS[step.what](a, group, step.argument, journal)
+            # Some are cancelled in whatever they are doing.
+            limit = step.argument / 1e5 if step.argument < 10000 else None
+            async with (
+                asyncio.timeout(limit),
+                Admin(URL, on_event=lambda e: journal.note(f"event {e}")) as admin,
+            ):
+                await STEPS[step.what](admin, group, step.argument, journal)
+        except TimeoutError:
+            journal.note(f"step {step.what} cancelled")
         except ServerError as error:
             # Each call is one attempt.
             journal.note(f"step {step.what} failed: {error!r}")
+        if step.what == "trim_acked":
+            # Who has no group is not asked.
+            for name in sorted({*unknown, *missing()}):
+                journal.add(Excuse, since=since, what=["loss"], group=name)

@@ -81,6 +81,7 @@ class ProducerPlan(msgspec.Struct, frozen=True):
         tasks: The shares of messages with certain tasks, see `simulation.tasks`.
         chosen: Whether it chooses some of the ids and times.
         flushes: Whether it flushes now and then.
+        cancels: Whether it cancels some of the calls that wait for an outcome.
         at: When it starts, in seconds.
         options: Options of `Producer`.
     """
@@ -94,6 +95,7 @@ class ProducerPlan(msgspec.Struct, frozen=True):
     tasks: dict[str, float] = {}
     chosen: bool = False
     flushes: bool = False
+    cancels: bool = False
     at: float = 0.0
     options: dict[str, Any] = {}
 

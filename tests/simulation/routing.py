@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
-from penstock import AccessError, CommandError, Message, Router
+from penstock import AccessError, CommandError, GaveUp, Message, Router
 from simulation.handling import Handler
 from simulation.plan import ConsumerPlan
 
@@ -63,18 +63,24 @@ async def run_router(
         handlers: The handlers of each group.
         over: Set by SIGTERM.
     """
-    router = _router(plan, name, options, handlers)
+    options = dict(options)
     chance = Random(f"{plan.name} {name}")
     while not over.is_set():
         how = chance.choice((_by_run, _by_block, _by_start))
         # At times it is stopped and run again.
         stop = chance.choice((None, None, 0.01, 0.5, 3.0))
+        router = _router(plan, name, options, handlers)
         try:
             await how(router, over, stop)
         except (AccessError, CommandError) as error:
             # Only a fault takes permissions away, or puts something else there.
             handlers[0].note(f"router ended: {error!r}")
-            await asyncio.sleep(0.3)
+        except GaveUp:
+            # It would stop the next one, too.
+            handlers[0].note("gave up")
+            options.pop("dead_letters", None)
+        if not over.is_set():
+            await asyncio.sleep(0.5)
     handlers[0].note("closed")
 
 

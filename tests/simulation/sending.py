@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeAlias
@@ -64,11 +64,24 @@ class Sender:
         began, send = loop.time(), SENDS[plan.how]
         while self._number < plan.count:
             count = min(plan.burst, plan.count - self._number)
-            await send(self, producer, [self._outgoing() for _ in range(count)])
+            messages = [self._outgoing() for _ in range(count)]
+            if plan.cancels and self._chance.random() < 0.1:
+                await self._cancelled(send(self, producer, messages))
+            else:
+                await send(self, producer, messages)
             if plan.flushes and self._chance.random() < 0.1:
                 await self._flush(producer)
             due = began + self._number / plan.rate
             await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def _cancelled(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Cancel a call at some moment; its messages may be stored or not."""
+        call = asyncio.create_task(sending)
+        await asyncio.sleep(self._chance.choice((0.0, 0.0003, 0.001, 0.05)))
+        call.cancel()
+        await asyncio.wait([call])
+        if not call.cancelled():
+            call.result()
 
     def _outgoing(self) -> tuple[str, Outgoing[bytes]]:
         name = f"{self._who}-{self._number}"
@@ -207,7 +220,7 @@ def _choices(message: Outgoing[bytes]) -> dict[str, Any]:
 
 
 _Messages: TypeAlias = Sequence[tuple[str, Outgoing[bytes]]]
-_Send: TypeAlias = Callable[[Sender, Producer, _Messages], Awaitable[None]]
+_Send: TypeAlias = Callable[[Sender, Producer, _Messages], Coroutine[Any, Any, None]]
 
 SENDS: Final[dict[str, _Send]] = {
     "enqueue": Sender.enqueue,

@@ -88,7 +88,14 @@ def _smaller_producers(producer: ProducerPlan) -> Iterator[ProducerPlan]:
     for tasks in _without_each(producer.tasks):
         yield replace(producer, tasks=tasks)
     yield from _simpler(
-        producer, how="enqueue", burst=1, keys=1, at=0.0, chosen=False, flushes=False
+        producer,
+        how="enqueue",
+        burst=1,
+        keys=1,
+        at=0.0,
+        chosen=False,
+        flushes=False,
+        cancels=False,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from faults.history import Attempt, Excuse, Receipt, digest
+from faults.history import Attempt, Receipt, digest
 from faults.task import make
 
 if TYPE_CHECKING:
@@ -19,13 +19,10 @@ class Stranger:
 
     Args:
         run: The run.
-        passing: The groups that pass over what they can't decode, since they have no
-            dead letters.
     """
 
-    def __init__(self, run: Run, passing: list[str]) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._passing = passing
         self._count = 0
         self._chance = Random(f"{run.plan.seed} stranger")
 
@@ -34,23 +31,25 @@ class Stranger:
         name = self._name()
         fields = ("sender", name, "x", b"\xff", "x", "")
         id_ = self._write(key, "*", *fields)
-        if id_ is None:
-            return
-        self._record(name, number, id_, b"")
-        since, ids = self._run.world.time(), [f"{number} {id_}"]
-        for group in self._passing:
-            self._run.journal.add(
-                Excuse, since=since, what=["loss", "ack"], ids=ids, group=group
-            )
+        if id_ is not None:
+            self._record(name, number, id_, b"")
 
-    def message(self, number: int, key: str, id_: str) -> None:
-        """Write a message with more fields than Penstock's, some of one name."""
+    def message(self, number: int, key: str, id_: str, own: bytes = b"") -> None:
+        """Write a message with more fields than Penstock's, some of one name.
+
+        Args:
+            number: The shard's number.
+            key: The shard's key.
+            id_: The entry's id.
+            own: The message's key.
+        """
         name = self._name()
         payload = make(name, self._chance)
         fields = ("colour", "red", "msg", payload, "msg", "another", "colour", "")
-        written = self._write(key, id_, *fields)
+        keyed = ("key", own) if own else ()
+        written = self._write(key, id_, *keyed, *fields)
         if written is not None:
-            self._record(name, number, written, payload)
+            self._record(name, number, written, payload, own)
 
     def _name(self) -> str:
         self._count += 1
@@ -60,6 +59,9 @@ class Stranger:
         reply = self._run.direct.call("XADD", key, id_, *fields)
         return reply.decode() if isinstance(reply, bytes) else None
 
-    def _record(self, name: str, number: int, id_: str, payload: bytes) -> None:
-        self._run.journal.add(Attempt, message=name, key="", digest=digest(payload))
+    def _record(
+        self, name: str, number: int, id_: str, payload: bytes, own: bytes = b""
+    ) -> None:
+        facts = {"key": own.decode(), "digest": digest(payload)}
+        self._run.journal.add(Attempt, message=name, **facts)
         self._run.journal.add(Receipt, message=name, shard=number, id=id_)

@@ -236,7 +236,21 @@ async def _by_reopening(
         waits.cancel()
         await consumer.aclose()
         await run
-        await consumer.start()
+        while not await _started(consumer, chance):
+            pass
+
+
+async def _started(consumer: _Consumer, chance: Random) -> bool:
+    """Open a consumer, at times with a cancellation; return whether it is open."""
+    starting = asyncio.create_task(consumer.start())
+    if chance.random() < 0.3:
+        await asyncio.sleep(chance.choice((0.0, 0.001, 0.01)))
+        starting.cancel()
+    await asyncio.wait([starting])
+    if starting.cancelled():
+        return False
+    starting.result()
+    return True
 
 
 async def _by_transactions(

@@ -36,8 +36,8 @@ def tasks(chance: Random) -> dict[str, float]:
     if chance.random() < 0.5:
         return {}
     chosen = chance.sample(MORE, chance.choice((1, 2, 4)))
-    # Each message that kills ends many processes, so there are few.
-    return {task: 0.01 if task.startswith("kill") else 0.03 for task in chosen}
+    # Each of these ends a process or a consumer several times, so there are few.
+    return {task: 0.01 if task in {"kill 0", "leave 0"} else 0.03 for task in chosen}
 
 
 @dataclass
@@ -60,6 +60,8 @@ def producing(chance: Random) -> Producing:
         found.facts["chosen"] = True
     if chance.random() < 0.2:
         found.facts["flushes"] = True
+    if chance.random() < 0.15:
+        found.facts["cancels"] = True
     options: tuple[dict[str, Any], ...]
     options = ({}, {}, {}, {"max_len": 30}, {"max_age": 3600}, {"close_timeout": 0.0})
     found.options = dict(chance.choice(options))

@@ -9,6 +9,7 @@ them. More tasks:
 - `hopeless 0`: raise ValueError, which some consumers give up on at once;
 - `block s`: hold up the event loop for s seconds;
 - `hang s`: take s seconds, which some consumers do not allow;
+- `leave 0`: raise GeneratorExit, which ends `run`, where there is one;
 - `kill 0`: kill the process.
 """
 
@@ -24,7 +25,7 @@ __all__ = ["MORE", "make"]
 
 MORE: Final = (
     *("nack 1", "nack 2", "reject 0", "cancel 1", "hopeless 0"),
-    *("block 0.05", "block 1.5", "hang 3", "kill 0"),
+    *("block 0.05", "block 1.5", "hang 3", "leave 0", "kill 0"),
 )
 """All tasks that are not those of the fault tests."""
 
