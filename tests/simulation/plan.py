@@ -248,7 +248,7 @@ class _Generator:
         special = chance.random()
         if special < 0.06:
             return replace(plan, **self._flood(shards))
-        if special < 0.14:
+        if special < 0.18:
             return replace(plan, **self._rolling(seconds, shards))
         return replace(
             plan,
@@ -282,6 +282,7 @@ class _Generator:
                             {},
                             {"linger": 0.02},
                             {"resend": True},
+                            {"idempotent": True},
                             {"idempotent": True},
                             {"max_batch": 3, "max_in_flight": 2},
                             {"send_timeout": 2.0},
@@ -323,14 +324,23 @@ class _Generator:
             **self._common(),
             "close_timeout": self._chance.choice((0.0, 0.0, 1.0)),
         }
+        # It is made when the consumer closes.
+        commit = StepPlan(seconds * 10, "commit")
         shared = [
-            replace(each, style="run", options=options, run=_FAST)
+            replace(each, style="run", options=options, run=_FAST, steps=(commit,))
             for each in self._shared(seconds)
         ]
+        faults = self._repeated("terminate", seconds)
+        if self._chance.random() < 0.7:
+            # Outcomes that are on their way when a consumer closes.
+            faults += [
+                FaultPlan(max(0.0, each.at - 0.1), "client_pause", each.seed)
+                for each in faults
+            ]
         return {
             "consumers": (*shared, *self._resumable(seconds)),
             "producers": tuple(self._producers(seconds, shards)),
-            "faults": tuple(self._repeated("terminate", seconds)),
+            "faults": tuple(faults),
         }
 
     def _operators(self, seconds: float) -> list[OperatorPlan]:

@@ -235,12 +235,16 @@ class Run:
         if any(c.style in _BUSY or "consumers" in c.run for c in self.plan.consumers):
             # Each of several consumers of a process, and each opening, has its events.
             report.findings.noisy.clear()
-        resent = any(producer.options.get("resend") for producer in self.plan.producers)
+        # Resending may store a message twice. Where the server has lost what it knew of
+        # idempotent sends, a copy that was long under way is stored.
         flushed = any(fault.kind == "flush_all" for fault in self.plan.faults)
-        if resent or flushed:
-            # Resending may store a message twice. And where the server has lost what it
-            # knew of idempotent sends, a copy that was long under way is stored.
-            report.findings.doubled.clear()
+        resent = tuple(
+            "" if flushed else f"{producer.name}."
+            for producer in self.plan.producers
+            if flushed or producer.options.get("resend")
+        )
+        doubled = report.findings.doubled
+        doubled[:] = [each for each in doubled if not each.startswith(resent)]
         return Result(
             self.plan,
             report,

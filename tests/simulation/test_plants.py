@@ -15,6 +15,7 @@ from simulation.plants import PLANTS, planted
 _PLANS: Final = Path(__file__).parent / "plans"
 
 FOUND: Final = {
+    "commit_for_ever": "hangs",
     "group_at_end": "lost",
     "interrupted_acked": "lost",
     "interrupted_counts": "overcounted",
