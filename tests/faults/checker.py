@@ -328,11 +328,14 @@ class _GroupCheck:
             for each in self._index.of(Pending)
             if each.group == self._group.name
         }
+        started = {start.message for start in self._starts}
         for message, entry in self._index.certain:
             attempt = self._index.attempts.get(message)
             if attempt is None or attempt.at < self._group.since:
                 continue
-            if entry in self._done or entry in self._dead:
+            # Where a stream was recreated, an earlier message had the same id.
+            handled = entry in self._done and message in started
+            if handled or entry in self._dead:
                 continue
             what = self._name(f"{message} {entry[0]} {entry[1]}")
             if entry in waiting:

@@ -250,6 +250,14 @@ class _Generator:
             return replace(plan, **self._flood(shards))
         if special < 0.18:
             return replace(plan, **self._rolling(seconds, shards))
+        if special < 0.21:
+            # Acknowledgements of old entries are under way when new ones come.
+            return replace(
+                plan,
+                consumers=tuple(self._resumable(seconds)),
+                producers=tuple(self._producers(seconds, shards)),
+                faults=tuple(self._repeated("write_again", seconds)),
+            )
         return replace(
             plan,
             consumers=tuple(self._consumers(seconds)),
