@@ -18,6 +18,7 @@ import msgspec
 
 from simulation.explore import carry_out, explore, plan_of, pool, shrunk
 from simulation.plan import Plan
+from simulation.plants import PLANTS
 
 # Lines of a timeline that are shown.
 _SHOWN: Final = 200
@@ -88,7 +89,9 @@ def main() -> int:
         "--rounds", type=int, help="the number of runs, instead of --seconds"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--plant", default="", help="a defect to plant")
+    parser.add_argument(
+        "--plant", default="", choices=["", *PLANTS], help="a defect to plant"
+    )
     parser.add_argument(
         "--shrink", type=float, default=60, help="seconds for shrinking"
     )

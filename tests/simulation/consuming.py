@@ -147,16 +147,18 @@ class _Program:
         style = STYLES[self._plan.style]
         async with consumer:
             self._journal.note("ready")
-            steps = asyncio.create_task(take_steps(consumer, self._plan, self._journal))
+            taking = take_steps(consumer, self._plan, self._journal, self._over)
+            steps = asyncio.create_task(taking)
             # Else seeks of a consumer that messages end would keep it from ending.
             self._plan = replace(self._plan, steps=())
             try:
                 await style(consumer, self._handler, self._how, self._over)
-            finally:
+            except BaseException:
                 steps.cancel()
                 await asyncio.wait([steps])
-        if not steps.cancelled():
-            steps.result()
+                raise
+        # A call that was under way has to end when the consumer closes.
+        await steps
 
 
 def _passes(error: CommandError) -> bool:
@@ -183,7 +185,12 @@ async def consume(
         die: Kills the process.
     """
     over = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+
+    def end() -> None:
+        journal.note("SIGTERM")
+        over.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     if plan.style == "router":
         handlers = [handler_of(plan, group, journal, die) for group in plan.groups]
         await run_router(plan, name, options_of(plan), handlers, over)

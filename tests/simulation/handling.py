@@ -119,7 +119,7 @@ class Handler(CommonHandler):
     async def _do(self, message: Message[bytes], task: Task) -> None:
         again = message.attempt <= (task.argument or 10**9)
         if task.what in _SLEEPS:
-            await asyncio.sleep(task.argument)
+            await self._sleep(message, task)
         elif task.what == "block":
             _block(task.argument)
         elif task.what == "fail" and again:
@@ -132,6 +132,15 @@ class Handler(CommonHandler):
             await self._be_killed()
         elif task.what == "leave" and self._leaves:
             raise GeneratorExit
+
+    async def _sleep(self, message: Message[bytes], task: Task) -> None:
+        try:
+            await asyncio.sleep(task.argument)
+        except asyncio.CancelledError:
+            # One that hangs is also cancelled when its time is over.
+            if task.what == "sleep":
+                self.note(f"interrupted {self._group} {message.shard} {message.id}")
+            raise
 
     async def _be_killed(self) -> None:
         self._journal.note("killed by a message")

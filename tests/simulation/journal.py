@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from faults.history import Excuse, History, Record
@@ -18,10 +19,18 @@ class Journal(StoredJournal):
         world: The world, whose clock the records have.
         history: The records of all processes.
         who: The process.
+        seen: Called with each record.
     """
 
-    def __init__(self, world: World, history: History, who: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        history: History,
+        who: str,
+        seen: Callable[[Record], None] = lambda _: None,
+    ) -> None:
         self._world = world
+        self._seen = seen
         self._history = history
         self._who = who
 
@@ -32,6 +41,8 @@ class Journal(StoredJournal):
 
     def add(self, kind: type[Record], **facts: Any) -> None:
         """Add a record of now."""
-        self._history.append(kind(at=self._world.time(), who=self._who, **facts))
+        record = kind(at=self._world.time(), who=self._who, **facts)
+        self._history.append(record)
         words = (str(value) for value in facts.values())
         self._world.record(self._who, f"{kind.__name__.lower()} {' '.join(words)}")
+        self._seen(record)

@@ -29,6 +29,8 @@ _SHORTEST: Final = 5e-6
 _LONGEST: Final = 25e-6
 _RARELY: Final = 0.001
 _PAUSE: Final = 0.004
+# Turns that no work needs within a second.
+_MANY_TURNS: Final = 20_000
 
 # Killed loops. If their coroutines were collected, they would run to their end: Python
 # closes a coroutine that nobody can resume, and its `finally` blocks run.
@@ -51,6 +53,7 @@ class Loop(asyncio.BaseEventLoop):
 
     Attributes:
         complaints: What asyncio reported to the loop's exception handler.
+        hot: When there were more turns within a second than any work needs.
     """
 
     def __init__(self, world: World, name: str, connect: Connect) -> None:
@@ -69,6 +72,8 @@ class Loop(asyncio.BaseEventLoop):
         # When the last iteration has ended; and until when the process stands still.
         self._busy_until = 0.0
         self._frozen_until = 0.0
+        self.hot: list[float] = []
+        self._turns, self._counted_at = 0, world.now
         self._dead = False
         self._closed = False
         self._running = False
@@ -96,6 +101,11 @@ class Loop(asyncio.BaseEventLoop):
         for task in self.pending:
             # It stays pending for ever, which is what a kill means.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    @property
+    def frozen_until(self) -> float:
+        """Until when the process stands still, or stood still last."""
+        return self._frozen_until
 
     @property
     def dead(self) -> bool:
@@ -135,11 +145,20 @@ class Loop(asyncio.BaseEventLoop):
         elif timers:
             self._wake(timers[0].when())
 
+    def _count_turn(self) -> None:
+        """Record when the process does nothing but take turns."""
+        self._turns += 1
+        if self._turns == _MANY_TURNS:
+            if self.world.now < self._counted_at + 1:
+                self.hot.append(self.world.elapsed)
+            self._turns, self._counted_at = 0, self.world.now
+
     def _iterate(self) -> None:
         world, self._next = self.world, None
         if self._frozen_until > world.now:
             self._plan()
             return
+        self._count_turn()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=None, finalizer=self._finalize)
         asyncio._set_running_loop(self)

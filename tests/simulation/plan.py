@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from simulation import swarm
 
@@ -196,6 +197,18 @@ _RETRIES: Final = (
     {"max_attempts": 5, "backoff": [0.0]},
     {"max_attempts": 1},
 )
+_CLOSING: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {},
+    {"close_timeout": 0.0},
+    {"close_timeout": 1.0},
+)
+# Messages of a burst that each of several consumers handles too fast to count, and the
+# seconds between two bursts.
+_BURST: Final = 300
+_PERIOD: Final = 1.0
+_FAST: Final = {"concurrency": 4}
+_STYLES: Final = ("run", "loop", "next", "take", "batches", "storm", "race")
 
 
 def generate(seed: int, kinds: dict[str, list[str]], steps: list[str]) -> Plan:
@@ -225,12 +238,28 @@ class _Generator:
         shards = chance.choice((0, 0, 1, 2, 3))
         self._tasks = swarm.tasks(chance)
         self._producing = swarm.producing(chance)
-        return Plan(
+        plan = Plan(
             seed=seed,
             version=chance.choice(_VERSIONS),
             network=chance.choice(_NETWORKS),
             shards=shards,
             seconds=seconds,
+        )
+        special = chance.random()
+        if special < 0.06:
+            return replace(plan, **self._flood(shards))
+        if special < 0.18:
+            return replace(plan, **self._rolling(seconds, shards))
+        if special < 0.21:
+            # Acknowledgements of old entries are under way when new ones come.
+            return replace(
+                plan,
+                consumers=tuple(self._resumable(seconds)),
+                producers=tuple(self._producers(seconds, shards)),
+                faults=tuple(self._repeated("write_again", seconds)),
+            )
+        return replace(
+            plan,
             consumers=tuple(self._consumers(seconds)),
             producers=tuple(self._producers(seconds, shards)),
             operators=tuple(self._operators(seconds)),
@@ -262,6 +291,7 @@ class _Generator:
                             {"linger": 0.02},
                             {"resend": True},
                             {"idempotent": True},
+                            {"idempotent": True},
                             {"max_batch": 3, "max_in_flight": 2},
                             {"send_timeout": 2.0},
                         )
@@ -270,6 +300,56 @@ class _Generator:
             )
             for number in range(chance.choice((1, 1, 2, 2, 3)))
         ]
+
+    def _flood(self, shards: int) -> dict[str, Any]:
+        """Make up bursts that two consumers handle too fast to count each start."""
+        common = {**self._common(), "claim": self._chance.choice(_CLAIMS[:3])}
+        consumers = tuple(
+            ConsumerPlan(f"shared{number}", "shared", options=common, run=_FAST)
+            for number in range(2)
+        )
+        producer = ProducerPlan(
+            name="flood",
+            how="nowait",
+            count=_BURST * 5,
+            rate=_BURST / _PERIOD,
+            burst=_BURST,
+            keys=100,
+            tasks={"ok": 0.97},
+            options={"shards": shards} if shards else {},
+        )
+        # Consumers that stand still while a burst comes have to notice that.
+        faults = tuple(
+            replace(each, at=_PERIOD * (1 + int(each.at) % 4) - each.at % 0.3)
+            for each in self._repeated("freeze", 5.0)
+        )
+        return {"consumers": consumers, "producers": (producer,), "faults": faults}
+
+    def _rolling(self, seconds: float, shards: int) -> dict[str, Any]:
+        """Make up restarts that interrupt handlers."""
+        self._tasks = {**self._tasks, "sleep 0.3": 0.2}
+        options = {
+            **self._common(),
+            "close_timeout": self._chance.choice((0.0, 0.0, 1.0)),
+        }
+        # It is made when the consumer closes.
+        commit = StepPlan(seconds * 10, "commit")
+        shared = [
+            replace(each, style="run", options=options, run=_FAST, steps=(commit,))
+            for each in self._shared(seconds)
+        ]
+        faults = self._repeated("terminate", seconds)
+        if self._chance.random() < 0.7:
+            # Outcomes that are on their way when a consumer closes.
+            faults += [
+                FaultPlan(max(0.0, each.at - 0.1), "client_pause", each.seed)
+                for each in faults
+            ]
+        return {
+            "consumers": (*shared, *self._resumable(seconds)),
+            "producers": tuple(self._producers(seconds, shards)),
+            "faults": tuple(faults),
+        }
 
     def _operators(self, seconds: float) -> list[OperatorPlan]:
         steps = swarm.operating(self._chance, seconds)
@@ -295,6 +375,7 @@ class _Generator:
             "prefetch": chance.choice(_PREFETCH),
             "retry": {**chance.choice(_RETRIES), **swarm.retry(chance)},
             **swarm.dead_letters(chance),
+            **chance.choice(_CLOSING),
         }
 
     def _steps_of(self, seconds: float) -> tuple[StepPlan, ...]:
@@ -319,8 +400,7 @@ class _Generator:
                 {"concurrency": 3, "ordering": "shard"},
             )
         )
-        common = ("run", "run", "run", "loop", "next", "take", "batches", "storm")
-        styles = swarm.styles(chance, common)
+        styles = swarm.styles(chance, ("run", "run", *_STYLES))
         options = swarm.policy(chance, self._common())
         return [
             ConsumerPlan(
@@ -348,8 +428,7 @@ class _Generator:
         ]
 
     def _resumable(self, seconds: float) -> list[ConsumerPlan]:
-        styles = ("run", "loop", "next", "take", "batches", "storm")
-        style = self._chance.choice(swarm.styles(self._chance, styles))
+        style = self._chance.choice(swarm.styles(self._chance, _STYLES))
         policy = self._policy(style)
         return self._one("one", seconds, style=style, options=policy)
 
@@ -376,6 +455,16 @@ class _Generator:
             for number in range(self._chance.choice((1, 2)))
         ]
 
+    def _repeated(self, kind: str, seconds: float) -> list[FaultPlan]:
+        """Make up one kind of fault for one process after the other."""
+        chance = self._chance
+        return [
+            FaultPlan(
+                round(chance.uniform(0, seconds), 4), kind, chance.randrange(2**32)
+            )
+            for _ in range(chance.choice((3, 6)))
+        ]
+
     def _faults(self, seconds: float) -> list[FaultPlan]:
         chance = self._chance
         families = ["network", "processes", "server", "groups"]
@@ -384,7 +473,15 @@ class _Generator:
             families.append("losses")
         chosen = chance.sample(families, chance.randint(1, len(families)))
         kinds = [kind for family in chosen for kind in self._kinds[family]]
+        # Few kinds of faults meet more often than many.
+        if chance.random() < 0.5:
+            kinds = chance.sample(kinds, min(len(kinds), chance.randint(1, 5)))
         found: list[FaultPlan] = []
+        if chance.random() < 0.05:
+            return found
+        if chance.random() < 0.25:
+            kind = chance.choice(("kill", "terminate", "terminate"))
+            found += self._repeated(kind, seconds)
         at = chance.uniform(0, 2)
         pace = chance.choice((0.3, 1.0, 3.0))
         while at < seconds and len(found) < 30:

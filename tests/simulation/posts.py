@@ -40,7 +40,8 @@ class Post:
         """Start a process, whose consumer has the name of the one before or another."""
         self._lives += 1
         who = f"{self.plan.name}.{self._lives}"
-        journal = Journal(self._run.world, self._run.history, who)
+        seen = self._run.oracle.seen
+        journal = Journal(self._run.world, self._run.history, who, seen)
         main = partial(self._main, who, journal, renamed=renamed)
         self.process = Process(self._run.network, who, main)
         self._run.network.set_conditions(who, self._run.conditions())
@@ -50,13 +51,16 @@ class Post:
     async def _main(self, who: str, journal: Journal, *, renamed: bool) -> None:
         if isinstance(self.plan, ConsumerPlan):
             # A consumer that keeps the order has one name, which Penstock chooses.
-            name = who if renamed else self.plan.name
+            name: str | None = who if renamed else self.plan.name
             alone = self.plan.options.get("mode") == "resumable"
+            name = None if alone else name
+            assert self.process is not None
+            self._run.oracle.begins(who, name, self.plan, self.process)
             plan = self.plan
             if self._run.healed:
                 # Else seeks of ever new processes would keep it from ending.
                 plan = replace(plan, steps=())
-            await consume(plan, None if alone else name, journal, self.die)
+            await consume(plan, name, journal, self.die)
         elif isinstance(self.plan, OperatorPlan):
             run = self._run
             await operate(self.plan, run.groups, run.observer.missing, journal)

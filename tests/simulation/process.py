@@ -23,6 +23,9 @@ class Process:
         network: The network.
         name: The name of this process, which no other one has had.
         main: What it runs.
+
+    Attributes:
+        started_at: When it was started.
     """
 
     def __init__(self, network: Network, name: str, main: Main) -> None:
@@ -31,10 +34,12 @@ class Process:
         self.loop = Loop(network.world, name, network.connect)
         self._main = main
         self._task: asyncio.Task[Any] | None = None
+        self.started_at = 0.0
 
     def start(self) -> None:
         """Start the process."""
         self._note("started")
+        self.started_at = self.network.world.time()
         # Each process has context variables of its own.
         Context().run(self.loop.call_soon, self._begin)
 

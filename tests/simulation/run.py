@@ -23,6 +23,7 @@ from simulation.direct import Direct
 from simulation.journal import Journal
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
+from simulation.oracle import Oracle
 from simulation.plan import ConsumerPlan, OperatorPlan, Plan, ProducerPlan
 from simulation.posts import Post
 from simulation.process import Process
@@ -97,6 +98,7 @@ class Run:
         operators: The operators' places.
         producers: The producers' places.
         journal: What the operator records.
+        oracle: Checks what consumers do while the run goes on.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -111,7 +113,8 @@ class Run:
         self.replacing = asyncio.Lock()
         self.history: History = []
         self.processes: list[Process] = []
-        self.journal = Journal(self.world, self.history, "operator")
+        self.oracle = Oracle(self)
+        self.journal = Journal(self.world, self.history, "operator", self.oracle.seen)
         self.consumers = [Post(self, each) for each in plan.consumers]
         self.producers = [Post(self, each) for each in plan.producers]
         self.operators = [Post(self, each) for each in plan.operators]
@@ -133,7 +136,7 @@ class Run:
         """Carry out the plan."""
         began = self.world.time()
         operator = Process(self.network, "operator", self._operate)
-        with installed(self.world), _no_collection():
+        with installed(self.world), _no_collection(), self.oracle.watching():
             operator.start()
             self.world.run(lambda: not operator.alive, 100_000)
         if operator.error is not None:
@@ -147,12 +150,16 @@ class Run:
         if any(c.style in _BUSY or "consumers" in c.run for c in self.plan.consumers):
             # Each of several consumers of a process, and each opening, has its events.
             report.findings.noisy.clear()
-        resent = any(producer.options.get("resend") for producer in self.plan.producers)
+        # Resending may store a message twice. Where the server has lost what it knew of
+        # idempotent sends, a copy that was long under way is stored.
         flushed = any(fault.kind == "flush_all" for fault in self.plan.faults)
-        if resent or flushed:
-            # Resending may store a message twice. And where the server has lost what it
-            # knew of idempotent sends, a copy that was long under way is stored.
-            report.findings.doubled.clear()
+        resent = tuple(
+            "" if flushed else f"{producer.name}."
+            for producer in self.plan.producers
+            if flushed or producer.options.get("resend")
+        )
+        doubled = report.findings.doubled
+        doubled[:] = [each for each in doubled if not each.startswith(resent)]
         return Result(
             self.plan,
             report,
@@ -206,6 +213,9 @@ class Run:
         await self._end(self.consumers)
         self.observer.conclude()
         self._check_outputs()
+        for process in self.processes:
+            if process.loop.hot:
+                self.fail("hot", f"{process.name} spins at {process.loop.hot[0]:.3f} s")
 
     async def _start(self, post: Post) -> None:
         await asyncio.sleep(getattr(post.plan, "at", 0.0))
@@ -216,7 +226,8 @@ class Run:
 
         await asyncio.sleep(fault.at)
         self.journal.note(f"fault {fault.kind}")
-        await KINDS[fault.kind](self, Random(fault.seed))
+        with self.oracle.disturbed(fault.kind):
+            await KINDS[fault.kind](self, Random(fault.seed))
         self.journal.note(f"healed {fault.kind}")
 
     async def _heal(self) -> None:
@@ -278,6 +289,7 @@ class Run:
     def _check_ended(self, post: Post) -> None:
         process = post.process
         if process is None or process.loop.dead:
+            # SIGTERM kills a process that has only just been started.
             return
         if process.alive:
             self.fail("hangs", f"{process.name}: {_stacks(process)}")

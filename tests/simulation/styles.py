@@ -27,6 +27,8 @@ __all__ = ["OUTPUT", "STYLES"]
 OUTPUT: Final = "outputs"
 """The stream that transactions send to."""
 
+# Seconds for which a call may wait for a message that there is.
+_IDLE: Final = 1.0
 _Consumer: TypeAlias = Consumer[bytes]
 _How: TypeAlias = dict[str, Any]
 Style: TypeAlias = Callable[[_Consumer, Handler, _How, asyncio.Event], Awaitable[None]]
@@ -117,6 +119,42 @@ async def _by_storm(
     async with asyncio.TaskGroup() as group:
         for _ in range(3):
             group.create_task(some())
+
+
+async def _by_race(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Receive in several tasks, of which one that gets a message cancels others."""
+    chance = Random(consumer.group)
+    calls: dict[int, asyncio.Task[Message[bytes] | None]] = {}
+
+    async def call(number: int) -> Message[bytes] | None:
+        message = await consumer.next()
+        # The first one is never cancelled, so somebody waits whenever nobody handles.
+        for other, each in calls.items():
+            if other not in {0, number} and chance.random() < 0.5:
+                each.cancel()
+        return message
+
+    async def some(number: int) -> None:
+        while not over.is_set():
+            calls[number] = made = asyncio.create_task(call(number))
+            while not (await asyncio.wait([made], timeout=_IDLE))[0]:
+                if consumer.statistics().queued and not over.is_set():
+                    handler.note("idle")
+            try:
+                message = made.result()
+            except asyncio.CancelledError:
+                await asyncio.sleep(chance.choice((0.0, 0.5, 3.0)))
+                continue
+            except ClosedError:
+                break
+            if message is not None:
+                await handler.handle_in_loop(message, ack=True)
+
+    async with _closed_when(over, consumer), asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(some(number))
 
 
 async def _by_cancelling(
@@ -240,6 +278,7 @@ STYLES: Final[dict[str, Style]] = {
     "lists": _by_lists,
     "jobs": _by_jobs,
     "storm": _by_storm,
+    "race": _by_race,
     "cancelling": _by_cancelling,
     "reopening": _by_reopening,
     "transactions": _by_transactions,

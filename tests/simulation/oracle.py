@@ -1,0 +1,367 @@
+"""Oracle: holds what consumers do, at that moment, against the server's own data.
+
+The checker sees what became of messages in the end. A defect may do no harm to them: an
+entry that is taken from its owner too early is only handled twice, as after a crash.
+Here the server's pending lists tell whose an entry is, since when and on which attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+from unittest.mock import patch
+
+from faults.history import Excuse, Note, Record, Start
+from simulation.plan import ConsumerPlan
+from simulation.process import Process
+from simulation.server import ids
+from simulation.server.groups import Consumer, Group, Pending
+
+if TYPE_CHECKING:
+    from simulation.run import Run
+
+__all__ = ["Oracle"]
+
+_Place: TypeAlias = tuple[int, bytes]
+"""The number of a shard, and a group."""
+
+# Styles in which a message is handled in the moment in which it is handed out, and
+# those in which it is also handed out again in the moment in which that fails.
+_AT_ONCE: Final = frozenset(
+    ("run", "router", "loop", "next", "storm", "race", "transactions")
+)
+_BY_RUN: Final = frozenset(("run", "router", "transactions"))
+# Seconds for which a consumer need not know that it has lost an entry: a few turns. If
+# the server has counted the start, the consumer knows of a loss only after the reply,
+# which it may get after it stood still.
+_TURNS: Final = 0.002
+_REPLY: Final = 0.05
+# Seconds after which entries of a consumer that has closed must be released, and after
+# which a network that was disturbed is quiet.
+_RELEASED: Final = 0.5
+_QUIET: Final = 3.0
+# Events of a consumer that had no time or no way to release its entries.
+_INCOMPLETE: Final = ("event not_given_back", "event close_incomplete")
+# Seconds after which no fault has an effect on a consumer any more.
+_CALM: Final = 10.0
+
+
+@dataclass(eq=False)
+class _Life:
+    """One consumer's process.
+
+    Attributes:
+        who: The process.
+        name: The consumer's name; empty if Penstock chose it.
+        plan: What it does.
+        process: The process itself.
+        terminated: When it was asked to end.
+        closed: Whether the consumer has closed in order.
+        refused: Whether it could not release its entries.
+    """
+
+    who: str
+    name: bytes
+    plan: ConsumerPlan
+    process: Process
+    terminated: float = 0.0
+    closed: bool = False
+    refused: bool = False
+
+    @property
+    def group(self) -> bytes:
+        return self.plan.group.encode()
+
+    @property
+    def lease(self) -> int:
+        """The lease in milliseconds."""
+        claim = self.plan.options.get("claim", {})
+        return int(claim.get("idle", 60.0) * 1000)
+
+    @property
+    def since(self) -> float:
+        """When it last stood still."""
+        return self.process.loop.frozen_until
+
+
+@dataclass
+class _Entry:
+    """What is known of a pending entry.
+
+    Attributes:
+        holder: The process that has it.
+        touched: When it was last delivered or claimed, by the server's clock.
+        held_at: Since when.
+        lost_by: The process from which it was claimed last.
+        kept_since: Since when that had it.
+        lost_at: When that was.
+        lost_count: How often it had been delivered by then.
+        fresh_at: When it was last delivered as a new one.
+        starts: How often a handler was started with it, unless closing ended that.
+        unknown: How often a start may have been counted of which nothing was seen.
+        starters: The processes that started it.
+    """
+
+    holder: _Life | None = None
+    held_at: float = 0.0
+    touched: int = 0
+    lost_by: _Life | None = None
+    kept_since: float = 0.0
+    lost_at: float = 0.0
+    lost_count: int = 0
+    fresh_at: float = 0.0
+    starts: int = 0
+    unknown: int = 0
+    starters: tuple[str, ...] = ()
+
+
+class Oracle:
+    """Checks each start of a handler, each claim, and each consumer that has closed.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._entries: dict[tuple[int, bytes, int], _Entry] = {}
+        # The processes by their names, and the latest ones by consumers' names.
+        self._lives: dict[str, _Life] = {}
+        self._latest: dict[tuple[bytes, bytes], _Life] = {}
+        # The groups that were seen, so that each is looked for once only.
+        self._places: dict[int, tuple[Group, _Place | None]] = {}
+        self._kinds = {fault.kind for fault in run.plan.faults}
+        # When a fault last began or ended that lets closing take time.
+        self._disturbed = 0.0
+        self._disturbing = 0
+        # When somebody last changed something that consumers can't know of at once.
+        self._changed = 0.0
+
+    # -- what happens ------------------------------------------------------------------
+
+    def begins(
+        self, who: str, name: str | None, plan: ConsumerPlan, process: Process
+    ) -> None:
+        """Record that a consumer's process begins."""
+        life = _Life(who, (name or "").encode(), plan, process)
+        self._lives[who] = life
+        for group in plan.groups:
+            self._latest[group.encode(), life.name] = life
+            for number in range(1, plan.run.get("consumers", 1)):
+                other = life.name + b"-%d" % number if name else b""
+                self._latest[group.encode(), other] = life
+
+    @contextmanager
+    def disturbed(self, kind: str) -> Iterator[None]:
+        """Record that a fault lasts, which may keep others from closing in order."""
+        if kind in {"kill", "terminate"}:
+            yield
+            return
+        self._disturbing += 1
+        yield
+        self._disturbing -= 1
+        self._disturbed = self._run.world.time()
+
+    def seen(self, record: Record) -> None:
+        """Check what a consumer's process has just recorded."""
+        if isinstance(record, Start):
+            life = self._lives.get(record.who)
+            if life is not None and life.group:
+                self._started(life, record)
+        elif isinstance(record, Note):
+            self._noted(record)
+        elif isinstance(record, Excuse) and "again" in record.what:
+            self._changed = record.at
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch how entries get to consumers."""
+        deliver, move = Group.deliver, Group.move
+
+        def delivered(group: Group, id_: int, consumer: Consumer, now: int) -> None:
+            self._delivered(group, id_, consumer)
+            deliver(group, id_, consumer, now)
+
+        def moved(group: Group, pending: Pending, consumer: Consumer) -> None:
+            self._moved(group, pending, consumer)
+            move(group, pending, consumer)
+
+        with patch.object(Group, "deliver", delivered):
+            with patch.object(Group, "move", moved):
+                yield
+
+    # -- the server --------------------------------------------------------------------
+
+    def _place(self, group: Group) -> _Place | None:
+        """Return where a group is; None if consumers can't reach it."""
+        known = self._places.get(id(group))
+        if known is not None and known[0] is group:
+            return known[1]
+        observer, place = self._run.observer, None
+        for number, key in enumerate(self._run.keys):
+            for name in self._run.groups:
+                if observer.group(key.encode(), name.encode()) is group:
+                    place = number, name.encode()
+        self._places[id(group)] = group, place
+        return place
+
+    def _life(self, group: bytes, consumer: Consumer) -> _Life | None:
+        """Return the process of a consumer; None for a stranger."""
+        if consumer.name == b"stranger":
+            return None
+        found = self._latest.get((group, consumer.name))
+        return found or self._latest.get((group, b""))
+
+    def _delivered(self, group: Group, id_: int, consumer: Consumer) -> None:
+        place = self._place(group)
+        if place is None:
+            return
+        entry = self._entries.setdefault((*place, id_), _Entry())
+        entry.holder = self._life(place[1], consumer)
+        entry.touched = self._run.server.now
+        entry.held_at = entry.fresh_at = self._run.world.time()
+        entry.lost_by = None
+        entry.unknown += 1 if entry.starts else 0
+
+    def _moved(self, group: Group, pending: Pending, consumer: Consumer) -> None:
+        place, now = self._place(group), self._run.server.now
+        if place is None:
+            return
+        entry = self._entries.setdefault((*place, pending.id), _Entry())
+        before, after = entry.holder, self._life(place[1], consumer)
+        if entry.touched == now and entry.fresh_at == self._run.world.time():
+            return  # it was delivered again
+        if before is not None and before is not after:
+            # If it was released, its idle time was set.
+            released = pending.time < entry.touched
+            entry.unknown += not (released or before.closed)
+            self._check_lease(place, pending, consumer, after)
+        if after is not None and pending.consumer is not consumer:
+            entry.lost_by, entry.kept_since = before, entry.held_at
+            entry.lost_at, entry.lost_count = self._run.world.time(), pending.count
+        if entry.lost_by is after:
+            entry.lost_by = None
+        if before is not after:
+            entry.held_at = self._run.world.time()
+        entry.holder, entry.touched = after, now
+
+    def _check_lease(
+        self, place: _Place, pending: Pending, consumer: Consumer, to: _Life | None
+    ) -> None:
+        idle = self._run.server.now - pending.time
+        if to is None or pending.consumer is consumer or idle >= to.lease:
+            return
+        what = f"{_name(place, pending.id)} by {to.who}, idle for {idle} ms"
+        self._run.fail("stolen", what)
+
+    # -- handlers ----------------------------------------------------------------------
+
+    def _started(self, life: _Life, start: Start) -> None:
+        place = start.shard, start.group.encode()
+        id_ = ids.parse(start.id.encode())
+        entry = self._entries.setdefault((*place, id_), _Entry())
+        self._check_owner(place, id_, entry, life, start.attempt)
+        if life.who not in entry.starters:
+            self._check_counted(place, id_, entry, life, start.attempt)
+            entry.starters += (life.who,)
+        if life.plan.style in _BY_RUN:
+            self._check_attempt(place, id_, entry, start.attempt)
+        entry.starts += 1
+
+    def _check_owner(
+        self, place: _Place, id_: int, entry: _Entry, life: _Life, attempt: int
+    ) -> None:
+        """Check that another consumer has not claimed it long ago."""
+        if entry.lost_by is not life or life.plan.style not in _AT_ONCE:
+            return
+        if self._changed > entry.kept_since:
+            return
+        counted = entry.lost_count > attempt
+        since = max(entry.lost_at, life.since) if counted else entry.lost_at
+        ago = self._run.world.time() - since
+        if ago > (_REPLY if counted else _TURNS):
+            what = f"{_name(place, id_)} by {life.who}, which lost it {ago:.3f} s ago"
+            self._run.fail("foreign", what)
+
+    def _check_counted(
+        self, place: _Place, id_: int, entry: _Entry, life: _Life, attempt: int
+    ) -> None:
+        """Check that the server knows of a start after others that ended somewhere."""
+        group = self._run.observer.group(self._run.keys[place[0]].encode(), place[1])
+        pending = None if group is None else group.pending.by_id.get(id_)
+        if attempt == 1 or pending is None or entry.holder is not life:
+            return
+        if self._changed > entry.held_at:
+            return
+        if entry.fresh_at < life.process.started_at and pending.count <= attempt:
+            what = f"{_name(place, id_)} by {life.who}, attempt {attempt}"
+            self._run.fail("uncounted", f"{what}, counted {pending.count}")
+
+    def _check_attempt(
+        self, place: _Place, id_: int, entry: _Entry, attempt: int
+    ) -> None:
+        """Check that no more attempts are counted than there may have been."""
+        posts = self._run.plan.consumers
+        group = [each for each in posts if place[1].decode() in each.groups]
+        if any(each.style not in _BY_RUN for each in group):
+            return
+        if attempt > 1 + entry.starts + entry.unknown:
+            what = f"{_name(place, id_)}: attempt {attempt}, {entry.starts} starts"
+            self._run.fail("overcounted", what)
+
+    # -- the ends of processes ---------------------------------------------------------
+
+    def _noted(self, note: Note) -> None:
+        life = self._lives.get(note.who)
+        if life is None or not life.group:
+            return
+        word, _, rest = note.text.partition(" ")
+        if word == "interrupted":
+            group, shard, id_ = rest.split()
+            if life.terminated:
+                key = int(shard), group.encode(), ids.parse(id_.encode())
+                self._entries[key].starts -= 1
+        elif word == "idle":
+            self._check_idle(life)
+        elif word == "SIGTERM":
+            life.terminated = note.at
+        elif "malformed reply" in rest and "spoil" not in self._kinds:
+            self._run.fail("malformed", f"{life.who}: {rest}")
+        elif note.text.startswith(_INCOMPLETE):
+            life.refused = True
+        elif word == "closed":
+            life.closed = not life.refused
+            if life.closed:
+                self._run.world.after(_RELEASED, self._check_released, life)
+
+    def _check_idle(self, life: _Life) -> None:
+        """Check that a call which waits though there are messages has a reason to."""
+        calm = self._run.world.time() - _CALM
+        paused = any(step.what == "pause" for step in life.plan.steps)
+        quiet = not self._disturbing and max(self._disturbed, life.since) < calm
+        if quiet and not paused:
+            self._run.fail("hangs", f"{life.who}: nobody wakes a call of next()")
+
+    def _check_released(self, life: _Life) -> None:
+        """Check that a consumer which has closed has kept no lease."""
+        disturbed = self._disturbing or self._disturbed + _QUIET > life.terminated
+        if disturbed or life.since + _QUIET > life.terminated:
+            return
+        if self._latest[life.group, life.name] is not life:
+            return
+        if life.plan.run.get("consumers", 1) > 1:
+            return  # the others may close later
+        for number, key in enumerate(self._run.keys):
+            group = self._run.observer.group(key.encode(), life.group)
+            for pending in group.pending if group is not None else ():
+                held = self._life(life.group, pending.consumer) is life
+                idle = int(self._run.world.wall() * 1000) - pending.time
+                if held and idle < life.lease:
+                    name = _name((number, life.group), pending.id)
+                    self._run.fail("kept", f"{name} by {life.who}")
+
+
+def _name(place: _Place, id_: int) -> str:
+    return f"{place[1].decode()}: {place[0]} {ids.text(id_).decode()}"

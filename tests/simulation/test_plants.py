@@ -1,0 +1,48 @@
+"""Planted defects: stored plans show them, and show nothing in the client as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+
+from simulation.explore import carry_out
+from simulation.plan import Plan
+from simulation.plants import PLANTS, planted
+
+_PLANS: Final = Path(__file__).parent / "plans"
+
+FOUND: Final = {
+    "commit_for_ever": "hangs",
+    "group_at_end": "lost",
+    "interrupted_acked": "lost",
+    "interrupted_counts": "overcounted",
+    "lease_from_booking": "foreign",
+    "other_calls_finished": "acked_early",
+    "retry_not_timed": "waiting",
+    "runs_renumbered": "doubled",
+    "transaction_again": "applied_twice",
+}
+
+
+def _plan(name: str) -> Plan:
+    return msgspec.json.decode((_PLANS / f"{name}.json").read_bytes(), type=Plan)
+
+
+@pytest.mark.parametrize(("plant", "kind"), FOUND.items())
+def test_a_plan_shows_a_defect_only_where_it_is_planted(plant: str, kind: str) -> None:
+    plan = _plan(plant)
+    assert kind in carry_out(plan, plant).kinds
+    found = carry_out(plan)
+    assert not found.kinds, str(found)
+
+
+def test_an_unknown_plant_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(ValueError, match="group_at_end"):
+        planted("no such plant")
+
+
+def test_each_plant_says_what_is_wrong() -> None:
+    assert all(plant.__doc__ for plant in PLANTS.values())
