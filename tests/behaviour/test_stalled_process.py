@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeAlias
@@ -30,7 +30,9 @@ from penstock import (
 from penstock._connection.address import parse
 from penstock._connection.connect import connect
 from penstock._connection.connection import Connection
+from penstock._core.ledger.entry import Entry
 from penstock._tasks.group import Membership
+from penstock._tasks.handling.entry_queue import EntryQueue
 from penstock._tasks.leases.delivery_counts import DeliveryCounts
 from penstock._tasks.leases.own_claims import OwnClaim, OwnClaims
 from penstock.message import Shard
@@ -268,6 +270,39 @@ async def test_batches_whose_messages_were_all_claimed_in_a_stall_get_later_ones
         assert got == [0, 1, 2, 9]
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_take_waits_until_leases_are_renewed_without_spinning(
+    url: str, stream: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is full, so that no more entries are waited for."""
+    await send(url, stream, *range(4))
+    full = Prefetch(max_messages=4)
+    async with (
+        proxy(url) as between,
+        Consumer(
+            stream, url=between.url, group="g", claim=CLAIM, prefetch=full
+        ) as consumer,
+    ):
+        await eventually(lambda: has_queued(consumer, 4))
+        between.drop_replies = True
+        block()
+        calls = 0
+        take = EntryQueue.take_several
+
+        async def counted(
+            self: EntryQueue, most: int, *, apart: bool
+        ) -> Sequence[Entry]:
+            nonlocal calls
+            calls += 1
+            return await take(self, most, apart=apart)
+
+        monkeypatch.setattr(EntryQueue, "take_several", counted)
+        assert await consumer.take(2, timeout=0.3) == []
+        assert calls < 10
+        between.cut()
+        between.drop_replies = False
+        assert numbers(await consumer.take(2, timeout=5)) == [0, 1]
 
 
 @GETS

@@ -111,6 +111,8 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
     "a read without a group, RESP3": (XREAD, READ_3, READ),
     "a read that found nothing": (XREAD, "*-1", []),
     "a read that found nothing, RESP3": (XREAD, "_", []),
+    "a stream without entries": (GROUP_READ, "*1 *2 $1 s *0", []),
+    "a stream without entries, RESP3": (GROUP_READ, "%1 $1 s *0", []),
     "a deleted entry": (
         GROUP_READ,
         f"*1 *2 $1 s {DELETED.format('*-1')}",
@@ -363,7 +365,6 @@ ANYTHING = [
 MALFORMED: dict[str, tuple[Command, str]] = {
     "a key that was not asked for": (GROUP_READ, f"%1 $1 u {ENTRIES}"),
     "a key that is none": (XREAD, f"%1 :1 {ENTRIES}"),
-    "a stream without entries": (XREAD, "%1 $1 s *0"),
     "a number for entries": (XREAD, "%1 $1 s :1"),
     "an entry too short": (RANGE, "*1 *1 $3 1-1"),
     "an entry too long": (RANGE, "*1 *3 $3 1-1 *0 *0"),

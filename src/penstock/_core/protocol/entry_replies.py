@@ -69,16 +69,25 @@ def entries(command: Command, reply: Any) -> Sequence[RawEntry]:
 
 
 def streams(command: Command, reply: Any) -> Iterable[tuple[bytes, Sequence[RawEntry]]]:
-    """Parse the reply of XREAD or XREADGROUP: pairs of a key and at least one entry."""
+    """Parse the reply of XREAD or XREADGROUP: pairs of a key and at least one entry.
+
+    Up to Redis 7.0, a blocked read can be answered with a stream that has no entries:
+    the one that ended the wait was deleted in the same transaction or script. Such
+    streams are left out.
+    """
     found = _streams_typed(command, reply)
     if found is None:
         return ()
     came = found.items() if type(found) is dict else found
     words = frozenset(command) if len(came) > _FEW else command
+    empty = False
     for key, entries in came:
-        if key not in words or not entries:
+        if key not in words:
             raise ProtocolError
         _check_entries(entries)
+        empty = empty or not entries
+    if empty:
+        came = [(key, entries) for key, entries in came if entries]
     return cast("Iterable[tuple[bytes, Sequence[RawEntry]]]", came)
 
 

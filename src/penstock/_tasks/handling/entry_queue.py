@@ -238,8 +238,8 @@ class EntryQueue:
                     await self.wait_for_entries(size, apart=True)
             if self.gate.paused or not self.guard_member.may_start():
                 await self.waiters.wait(0, several=True)
-            elif self._ledger.leases.overdue(_clock.boottime()):
-                await self._wait_for_renewal(several=True)
+            elif await self.waits_for_renewal(several=True):
+                continue
             elif entries := await self.take_several(size, apart=True):
                 return entries
         return []
@@ -288,14 +288,23 @@ class EntryQueue:
             self._begin_turn()
         gate.raise_if_aborted()
 
-    async def _wait_for_renewal(self, *, several: bool) -> None:
-        """Wait until it is known whether the entries that wait are still ours.
+    async def waits_for_renewal(self, *, several: bool) -> bool:
+        """Wait if it has to be found out first whether what waits is still ours.
 
-        One is wanted meanwhile: they may all be lost, or dropped by a seek, and then
-        others have to be read.
+        One entry is wanted meanwhile: all that wait may be lost, or dropped by a seek,
+        and then others have to be read.
+
+        Args:
+            several: Whether the caller waits for several entries.
+
+        Returns:
+            Whether it has waited.
         """
+        if not self._ledger.leases.overdue(_clock.boottime()):
+            return False
         self._on_overdue()
         await self.waiters.wait(1, several=several)
+        return True
 
     def _has_enough(self, count: int, *, apart: bool) -> bool:
         """Return whether there are as many entries as `wait_for_entries` waits for."""
@@ -319,8 +328,7 @@ class EntryQueue:
         gate = self.gate
         await self.yield_if_due()
         while not gate.closed:
-            if self._ledger.leases.overdue(_clock.boottime()):
-                await self._wait_for_renewal(several=False)
+            if await self.waits_for_renewal(several=False):
                 continue
             entry = await self.take_one()
             if entry is not None:

@@ -97,6 +97,8 @@ async def _take(
             while not taken and not entry_queue.gate.closed:
                 await entry_queue.wait_for_entries(most)
                 await entry_queue.yield_if_due()
+                if await entry_queue.waits_for_renewal(several=True):
+                    continue
                 taken = await entry_queue.take_several(most, apart=False)
     if not taken:
         await entry_queue.yield_if_due()
