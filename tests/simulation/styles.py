@@ -217,20 +217,25 @@ async def _some(consumer: _Consumer, handler: Handler) -> None:
 async def _by_reopening(
     consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
 ) -> None:
-    """Close the consumer from a handler or another task, and open it again."""
+    """Close the consumer from a handler or another task, and open it again.
+
+    It is open for ever longer, so that a handler that takes its time comes to an end.
+    """
     chance = Random(f"{consumer.group} {consumer.name}")
+    turn = 0
 
     async def handle(message: Message[bytes]) -> None:
         await handler.handle(message)
-        if chance.random() < 0.02:
+        if chance.random() < 0.02 / turn:
             await consumer.aclose()  # returns at once: it is called by a handler
 
     while not over.is_set():
+        turn += 1
         run = asyncio.create_task(consumer.run(handle, **how))
         waits = asyncio.create_task(over.wait())
         await asyncio.wait(
             [run, waits],
-            timeout=chance.choice((0.05, 1.0, 4.0)),
+            timeout=chance.choice((0.05, 1.0, 4.0)) * (1 + turn / 4),
             return_when=asyncio.FIRST_COMPLETED,
         )
         waits.cancel()
