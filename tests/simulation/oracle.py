@@ -320,7 +320,9 @@ class Oracle:
         word, _, rest = note.text.partition(" ")
         if word == "interrupted":
             group, shard, id_ = rest.split()
-            if life.terminated:
+            # Where handlers have a time limit, that may have ended it.
+            limited = "timeout" in life.plan.options.get("retry", {})
+            if life.terminated and not limited:
                 key = int(shard), group.encode(), ids.parse(id_.encode())
                 self._entries[key].starts -= 1
         elif word == "idle":
