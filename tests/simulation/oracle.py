@@ -44,6 +44,10 @@ _RELEASED: Final = 0.5
 _QUIET: Final = 3.0
 # Events of a consumer that had no time or no way to release its entries.
 _INCOMPLETE: Final = ("event not_given_back", "event close_incomplete")
+# Faults in which the server refuses to count a start.
+_REFUSING: Final = frozenset(
+    ("demote", "no_memory", "no_disk", "busy", "no_replicas", "no_permission")
+)
 # Seconds after which no fault has an effect on a consumer any more.
 _CALM: Final = 10.0
 
@@ -293,7 +297,8 @@ class Oracle:
         pending = None if group is None else group.pending.by_id.get(id_)
         if attempt == 1 or pending is None or entry.holder is not life:
             return
-        if self._changed > entry.held_at:
+        # Where the server refuses the count, the handler is started without it.
+        if self._changed > entry.held_at or self._kinds & _REFUSING:
             return
         if entry.fresh_at < life.process.started_at and pending.count <= attempt:
             what = f"{_name(place, id_)} by {life.who}, attempt {attempt}"
