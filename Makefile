@@ -14,8 +14,8 @@ demo: .venv/user  ## send a click stream and have two processes count it, one of
 test: .venv/dev  ## run all tests on the embedded Valkey, or on PENSTOCK_TEST_URL
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-simulate: .venv/dev  ## runs in simulated time with all kinds of faults, for SECONDS (60) from SEED (1) on
-	cd tests && ../$(BIN)/python -m simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+simulate: .venv/dev  ## runs in simulated time with all kinds of faults, for SECONDS (60) or ROUNDS, from SEED (1) on
+	cd tests && ../$(BIN)/python -m simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 soak: .venv/dev  ## faults of all kinds at random, for SECONDS (300) from SEED on; then kills within transactions
 	cd tests && ../$(BIN)/python -m faults.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
