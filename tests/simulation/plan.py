@@ -208,7 +208,7 @@ _CLOSING: Final[tuple[dict[str, Any], ...]] = (
 _BURST: Final = 300
 _PERIOD: Final = 1.0
 _FAST: Final = {"concurrency": 4}
-# Not "race": what its tasks hold is not renewed, so that it is claimed and handled again.
+# Not "race": what its tasks hold is not renewed, so it is claimed and handled again.
 _STYLES: Final = ("run", "loop", "next", "take", "batches", "storm")
 
 
