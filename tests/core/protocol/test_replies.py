@@ -120,9 +120,9 @@ def test_a_server_that_miscounts_is_trusted_only_if_no_entry_was_ever_removed() 
 def test_servers_that_count_the_lag_correctly_are_recognized_by_their_commands() -> (
     None
 ):
-    assert replies.counts_lag([None, [b"delifeq", 3]])
-    assert replies.counts_lag([[b"xackdel", -6], None])
-    assert not replies.counts_lag([None, None])
+    assert replies.counts_lag([False, True])
+    assert replies.counts_lag([True, False])
+    assert not replies.counts_lag([False, False])
     assert not replies.counts_lag(ErrorReply("NOPERM not you"))
 
 

@@ -94,6 +94,7 @@ def _parse_one(command: Command, reply: Any) -> Any:
 
 _number: Final = typed(int)
 _word: Final = typed(bytes)
+_infos_typed: Final = typed(list[list[Any] | None])
 _time_typed: Final = typed(tuple[bytes, bytes])
 _pair_typed: Final = typed(tuple[bytes, bytes] | None)
 _PORTS: Final = 65536
@@ -135,6 +136,11 @@ def _grouped(command: Command, reply: Any) -> int | bytes:
     """Parse the reply of XGROUP: DELCONSUMER returns the number of pending entries."""
     parser = _number if command[1] == b"DELCONSUMER" else _word
     return cast("int | bytes", parser(command, reply))
+
+
+def _existing(command: Command, reply: Any) -> list[bool]:
+    """Parse the reply of COMMAND INFO: whether each of the commands exists."""
+    return [info is not None for info in _infos_typed(command, reply)]
 
 
 def _time(command: Command, reply: Any) -> int:
@@ -197,7 +203,7 @@ def _scripted(command: Command, reply: Any) -> Any:
 
 _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"CLIENT": _number,
-    b"COMMAND": typed(list[list[Any] | None]),
+    b"COMMAND": _existing,
     b"EVAL": _scripted,
     b"EVALSHA": _scripted,
     b"EXISTS": _number,
