@@ -105,7 +105,6 @@ class Ledger:
         self._queue = queue.ready
         self.on_finished: Callable[[], None] | None = None
         self.closed = False
-
         self.counters = counters = Counters()
         self.shards = shards = ShardStates()
         self.leases = LeaseClock(

@@ -152,7 +152,7 @@ class EntryQueue:
         entries: list[Entry] = []
         try:
             while len(entries) < most:
-                if entries and self._comes_alone(entries[-1], apart=apart):
+                if entries and _comes_alone(work, entries[-1], apart=apart):
                     break
                 if self.gate.shut or not self.guard_member.may_start():
                     break
@@ -172,13 +172,6 @@ class EntryQueue:
             raise
         self._start_ack_delays(entries)
         return entries
-
-    def _comes_alone(self, last: Entry, *, apart: bool) -> bool:
-        """Return whether the next entry, or the last one taken, comes alone."""
-        work = self._ledger.work
-        if last.probe or work.next_is_probe:
-            return True
-        return apart and (last.deliveries > 1 or work.next_is_repeated)
 
     async def _count_starts(self, entries: Sequence[Entry]) -> list[Entry]:
         """Count starts on the server; return the entries that may start."""
@@ -289,16 +282,10 @@ class EntryQueue:
         gate.raise_if_aborted()
 
     async def waits_for_renewal(self, *, several: bool) -> bool:
-        """Wait if it has to be found out first whether what waits is still ours.
+        """Wait if it is not known what is still ours; return whether that was so.
 
         One entry is wanted meanwhile: all that wait may be lost, or dropped by a seek,
         and then others have to be read.
-
-        Args:
-            several: Whether the caller waits for several entries.
-
-        Returns:
-            Whether it has waited.
         """
         if not self._ledger.leases.overdue(_clock.boottime()):
             return False
@@ -353,3 +340,10 @@ def _take_delayed(work: WorkQueue, delay: DelayedAcks) -> Entry | None:
     if entry is not None:
         delay.handed_out(entry, _clock.boottime())
     return entry
+
+
+def _comes_alone(work: WorkQueue, last: Entry, *, apart: bool) -> bool:
+    """Return whether the next entry, or the last one taken, comes alone."""
+    if last.probe or work.next_is_probe:
+        return True
+    return apart and (last.deliveries > 1 or work.next_is_repeated)
