@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "penstock"
 # The callables that get an event's name as a literal, and at which position.
-REPORTERS = {"Event": 0, "_report": 0, "_refused": 0, "report_sends": 1}
+REPORTERS = {"Event": 0, "report": 0, "_report": 0, "_refused": 0, "report_sends": 1}
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
 # Added to any event that is reported less often than it happens.
 ANYWHERE = {"times"}
