@@ -226,7 +226,9 @@ class Connection(asyncio.Protocol):
         free its number for another file. Unregistering it from asyncio would change
         what the parent waits for, since the two processes share the selector.
         """
-        number = self._transport.get_extra_info("socket").fileno()
+        socket = self._transport.get_extra_info("socket")
+        # A transport may have none, for example in a test's event loop.
+        number = -1 if socket is None else socket.fileno()
         if number >= 0:
             nothing = os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, number)
