@@ -253,9 +253,13 @@ class StreamMissing(CommandError):  # noqa: N818 - a state more than an error
 class SendUnknown(ServerError):  # noqa: N818 - the outcome's name
     """A message was written, but no reply came: it is stored once or not at all.
 
+    With `resend` or `idempotent`, also: a first write was not answered, and its repeat
+    was refused.
+
     Attributes:
         stream: The stream it was sent to.
-        reason: How the connection ended, or that the message's time was over.
+        reason: How the connection ended, that the message's time was over, or that its
+            repeat was refused.
     """
 
     def __init__(self, stream: str, reason: str) -> None:

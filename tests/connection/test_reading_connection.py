@@ -161,3 +161,17 @@ async def test_a_read_that_the_server_may_hold_is_ended_after_a_reconnect() -> N
     assert ended == [7, 8]
     await made.reconnect("without a read under way")
     assert later[2].commands == []
+
+
+async def test_no_client_of_a_restarted_server_is_unblocked_for_an_old_id() -> None:
+    """The ids start again there, so the old one may belong to an unrelated client."""
+    made, _ = reading(Blocked(7))
+    restarted = Replaced(5)
+
+    async def reconnect(_: str) -> object:
+        return restarted
+
+    made._connector = cast("Connector", SimpleNamespace(reconnect=reconnect))
+    await begin(made)
+    await made.reconnect("the server restarted")
+    assert restarted.commands == []

@@ -87,9 +87,13 @@ class ReadingConnection:
         It would deliver the next entries to them, after the pending entries have been
         listed here. Those would be handled after later ones, when their lease is over.
         """
+        # Ids rise as long as the server runs. After a restart a higher one may belong
+        # to another client, and lost reads have ended with the process.
+        newest = self.current.client_id or 0
+        ask = [commands.client_unblock(id_) for id_ in self._unended if id_ < newest]
         # If this connection is lost, too, the next read finds that out.
         with suppress(ConnectionLost):
-            await self.current.calls([*map(commands.client_unblock, self._unended)])
+            await self.current.calls(ask)
             self._unended.clear()
 
     @property
