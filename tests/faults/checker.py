@@ -213,14 +213,21 @@ class _Index:
         found = ((each.message, (each.shard, each.id)) for each in seen_in)
         return list(dict.fromkeys(found))
 
-    def _stored_at(self, entry: Entry) -> float:
-        """Return the earliest time at which an entry can have existed."""
-        attempt = self.attempts.get(self._messages.get(entry, ""))
-        return attempt.at if attempt else 0.0
+    def excused(
+        self, what: str, entry: Entry, group: str, message: str | None = None
+    ) -> bool:
+        """Return whether a fault may be the cause of an effect on an entry.
 
-    def excused(self, what: str, entry: Entry, group: str) -> bool:
-        """Return whether a fault may be the cause of an effect on an entry."""
-        at, name = self._stored_at(entry), f"{entry[0]} {entry[1]}"
+        Args:
+            what: The effect.
+            entry: The shard and the id.
+            group: The group that saw the effect.
+            message: The message of the entry, where it is known. A server that has
+                lost entries may give their ids to later messages.
+        """
+        attempt = self.attempts.get(message or self._messages.get(entry, ""))
+        # Before its attempt the entry cannot have existed.
+        at, name = attempt.at if attempt else 0.0, f"{entry[0]} {entry[1]}"
         return any(
             what in excuse.what
             and at <= excuse.at
@@ -316,8 +323,8 @@ class _GroupCheck:
         if self._group.order in {"shard", "key"}:
             self._check_order()
 
-    def _excused(self, what: str, entry: Entry) -> bool:
-        return self._index.excused(what, entry, self._group.name)
+    def _excused(self, what: str, entry: Entry, message: str | None = None) -> bool:
+        return self._index.excused(what, entry, self._group.name, message)
 
     def _name(self, what: object) -> str:
         return f"{self._group.name}: {what}"
@@ -340,7 +347,7 @@ class _GroupCheck:
             what = self._name(f"{message} {entry[0]} {entry[1]}")
             if entry in waiting:
                 self._findings.waiting.append(what)
-            elif self._group.once or self._excused("loss", entry):
+            elif self._group.once or self._excused("loss", entry, message):
                 self._report.excused.append(what)
             else:
                 self._findings.lost.append(what)
@@ -450,7 +457,7 @@ class _GroupCheck:
             # A dead letter may have been given up before it was ever started, because
             # its process died at its last attempt; after a rewind it starts late. So
             # does an entry that a fault had taken from the group.
-            lost = self._excused("loss", entry)
+            lost = self._excused("loss", entry, start.message)
             if entry in seen or entry in self._dead or lost:
                 continue
             seen.add(entry)

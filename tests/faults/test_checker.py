@@ -330,6 +330,19 @@ def test_a_fault_of_the_server_excuses_the_loss_of_earlier_messages(
     assert found(scenario) == {"lost": 1}
 
 
+def test_a_lost_message_is_excused_though_a_later_one_has_its_id(
+    scenario: Scenario,
+) -> None:
+    scenario.send(1)
+    scenario.excuse("loss", ids=("0 1-0",))
+    scenario.attempt(2)
+    scenario.add(Receipt, "s", message="m2", shard=0, id="1-0")
+    # The later one was lost by no fault.
+    report = check(scenario.history, [Group("g")])
+    assert report.excused == ["g: m1 0 1-0"]
+    assert report.findings.lost == ["g: m2 0 1-0"]
+
+
 def test_an_excuse_may_be_limited_to_some_entries_and_one_effect(
     scenario: Scenario,
 ) -> None:
