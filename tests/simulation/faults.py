@@ -16,7 +16,7 @@ from simulation.network import Connection
 from simulation.plan import ProducerPlan
 
 if TYPE_CHECKING:
-    from simulation.run import Post, Run
+    from simulation.run import ReplaceableProcess, Run
 
 __all__ = ["FAMILIES", "KINDS", "Fault"]
 
@@ -95,26 +95,26 @@ async def silence_and_reset(run: Run, chance: Random) -> None:
 
 async def refuse(run: Run, chance: Random) -> None:
     """Break all connections of a process, and refuse new ones for a while."""
-    post = _living(run, chance)
-    if post is None or post.process is None:
+    replaceable = _living(run, chance)
+    if replaceable is None or replaceable.process is None:
         return
     seconds = chance.choice((0.0, 0.3, 1.5, 5.0))
-    conditions = run.network.conditions(post.process.name)
+    conditions = run.network.conditions(replaceable.process.name)
     conditions.refused_until = run.world.time() + seconds
-    for connection in list(run.network.of(post.process.name)):
+    for connection in list(run.network.of(replaceable.process.name)):
         connection.reset()
     await asyncio.sleep(seconds)
 
 
 async def unreachable(run: Run, chance: Random) -> None:
     """Let a process reach nothing for a while: silence, and no answer to a SYN."""
-    post = _living(run, chance)
-    if post is None or post.process is None:
+    replaceable = _living(run, chance)
+    if replaceable is None or replaceable.process is None:
         return
     seconds = chance.choice((0.3, 1.5, 4.0, 8.0))
-    conditions = run.network.conditions(post.process.name)
+    conditions = run.network.conditions(replaceable.process.name)
     conditions.silent_until = run.world.time() + seconds
-    for connection in run.network.of(post.process.name):
+    for connection in run.network.of(replaceable.process.name):
         connection.up.silence(seconds)
         connection.down.silence(seconds)
     await asyncio.sleep(seconds)
@@ -122,10 +122,10 @@ async def unreachable(run: Run, chance: Random) -> None:
 
 async def slow(run: Run, chance: Random) -> None:
     """Make the network of a process slow for a while."""
-    post = _living(run, chance)
-    if post is None or post.process is None:
+    replaceable = _living(run, chance)
+    if replaceable is None or replaceable.process is None:
         return
-    conditions = run.network.conditions(post.process.name)
+    conditions = run.network.conditions(replaceable.process.name)
     before = conditions.delay, conditions.jitter, conditions.pieces
     conditions.delay, conditions.jitter = chance.choice(
         ((0.05, 0.05), (0.3, 0.3), (0.001, 0.5))
@@ -138,74 +138,82 @@ async def slow(run: Run, chance: Random) -> None:
 # -- processes -------------------------------------------------------------------------
 
 
-def _living(run: Run, chance: Random) -> Post | None:
-    there = [post for post in (*run.consumers, *run.producers) if post.alive]
+def _living(run: Run, chance: Random) -> ReplaceableProcess | None:
+    there = [
+        replaceable
+        for replaceable in (*run.consumers, *run.producers)
+        if replaceable.alive
+    ]
     return chance.choice(there) if there else None
 
 
-def _replaceable(run: Run, chance: Random) -> Post | None:
+def _replaceable(run: Run, chance: Random) -> ReplaceableProcess | None:
     """Choose a process that may be ended: REALTIME would lose messages."""
     there = [
-        post
-        for post in (*run.consumers, *run.producers)
-        if post.alive and not post.realtime
+        replaceable
+        for replaceable in (*run.consumers, *run.producers)
+        if replaceable.alive and not replaceable.realtime
     ]
     return chance.choice(there) if there else None
 
 
 async def kill(run: Run, chance: Random) -> None:
     """SIGKILL a process, and start it again at some time."""
-    post = _replaceable(run, chance)
-    if post is None or post.process is None:
+    replaceable = _replaceable(run, chance)
+    if replaceable is None or replaceable.process is None:
         return
     machine = chance.random() < 0.2
-    post.kill(machine=machine)
+    replaceable.kill(machine=machine)
     wait = chance.choice((0.0, 0.1, 1.0, 5.0))
     # The server holds the last read of a vanished machine for two seconds, and gives it
     # the next message (docs/ordering.md).
     await asyncio.sleep(max(wait, 2.5) if machine else wait)
-    _restart(post, chance)
+    _restart(replaceable, chance)
 
 
 async def terminate(run: Run, chance: Random) -> None:
     """SIGTERM a consumer's process, and start it again when it has ended."""
-    post = _replaceable(run, chance)
-    if post is None or post.process is None or isinstance(post.plan, ProducerPlan):
+    replaceable = _replaceable(run, chance)
+    if (
+        replaceable is None
+        or replaceable.process is None
+        or isinstance(replaceable.plan, ProducerPlan)
+    ):
         return
-    process = post.process
+    process = replaceable.process
     process.terminate()
     patience = run.world.time() + 60
     while process.alive and run.world.time() < patience:
         await asyncio.sleep(0.1)
     if process.alive:
         run.fail("hangs", f"{process.name} does not end")
-    if process is post.process:
+    if process is replaceable.process:
         await asyncio.sleep(chance.choice((0.0, 1.0)))
-        _restart(post, chance)
+        _restart(replaceable, chance)
 
 
-def _restart(post: Post, chance: Random) -> None:
+def _restart(replaceable: ReplaceableProcess, chance: Random) -> None:
     # Another fault may have restarted it in the meantime.
-    if not post.alive and not post.finished:
-        post.start(renamed=chance.random() < 0.5)
+    if not replaceable.alive and not replaceable.finished:
+        replaceable.start(renamed=chance.random() < 0.5)
 
 
 async def freeze(run: Run, chance: Random) -> None:
     """Let a process stand still, at times for longer than its lease."""
-    post = _living(run, chance)
-    if post is None or post.process is None:
+    replaceable = _living(run, chance)
+    if replaceable is None or replaceable.process is None:
         return
     seconds = chance.choice((0.05, 0.3, 1.0, 3.0, 7.0))
-    post.process.freeze(seconds)
+    replaceable.process.freeze(seconds)
     await asyncio.sleep(seconds)
 
 
 async def freeze_all(run: Run, chance: Random) -> None:
     """Let all consumers stand still."""
     seconds = chance.choice((0.3, 3.0, 7.0))
-    for post in run.consumers:
-        if post.alive and post.process is not None:
-            post.process.freeze(seconds + chance.random())
+    for replaceable in run.consumers:
+        if replaceable.alive and replaceable.process is not None:
+            replaceable.process.freeze(seconds + chance.random())
     await asyncio.sleep(seconds + 1)
 
 

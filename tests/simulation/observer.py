@@ -162,7 +162,7 @@ class _Progress:
     def finished(self, stream: Stream, group: Group) -> list[int]:
         """Return the entries that are done with and were not at the last look."""
         if group is not self._group or group.last_id < self._last:
-            # Another group, or one that was set back.
+            # Another group, or one that was rewound.
             self._group, self._pending, self._last = group, [], 0
         given, pending = self._pending, group.pending.by_id
         if group.last_id > self._last:

@@ -308,8 +308,8 @@ class Oracle:
         self, place: _Place, id_: int, entry: _Entry, attempt: int
     ) -> None:
         """Check that no more attempts are counted than there may have been."""
-        posts = self._run.plan.consumers
-        group = [each for each in posts if place[1].decode() in each.groups]
+        processes_of_plan = self._run.plan.consumers
+        group = [each for each in processes_of_plan if place[1].decode() in each.groups]
         if any(each.style not in _BY_RUN for each in group):
             return
         if attempt > 1 + entry.starts + entry.unknown:

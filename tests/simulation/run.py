@@ -25,8 +25,8 @@ from simulation.network import Conditions, Network
 from simulation.observer import Observer
 from simulation.oracle import Oracle
 from simulation.plan import ConsumerPlan, OperatorPlan, Plan, ProducerPlan
-from simulation.posts import Post
 from simulation.process import Process
+from simulation.replaceable_process import ReplaceableProcess
 from simulation.seams import installed
 from simulation.server.server import Server
 from simulation.server.versions import VERSIONS
@@ -34,7 +34,7 @@ from simulation.strangers import Stranger
 from simulation.styles import OUTPUT
 from simulation.world import World
 
-__all__ = ["ADDRESS", "Post", "Result", "Run", "run"]
+__all__ = ["ADDRESS", "ReplaceableProcess", "Result", "Run", "run"]
 
 # Seconds within which everything must be handled when all is healed, counted from the
 # last progress; and within which a process must end when it is asked to.
@@ -115,9 +115,9 @@ class Run:
         self.processes: list[Process] = []
         self.oracle = Oracle(self)
         self.journal = Journal(self.world, self.history, "operator", self.oracle.seen)
-        self.consumers = [Post(self, each) for each in plan.consumers]
-        self.producers = [Post(self, each) for each in plan.producers]
-        self.operators = [Post(self, each) for each in plan.operators]
+        self.consumers = [ReplaceableProcess(self, each) for each in plan.consumers]
+        self.producers = [ReplaceableProcess(self, each) for each in plan.producers]
+        self.operators = [ReplaceableProcess(self, each) for each in plan.operators]
         self.failures: dict[str, list[str]] = {}
         shards = range(plan.shards)
         self.keys = [f"{STREAM}:{number}" for number in shards] or [STREAM]
@@ -201,8 +201,8 @@ class Run:
 
     async def _operate(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for post in (*self.consumers, *self.producers, *self.operators):
-                group.create_task(self._start(post))
+            for replaceable in (*self.consumers, *self.producers, *self.operators):
+                group.create_task(self._start(replaceable))
             for fault in self.plan.faults:
                 group.create_task(self._fault(fault))
             group.create_task(asyncio.sleep(self.plan.seconds))
@@ -217,9 +217,9 @@ class Run:
             if process.loop.hot:
                 self.fail("hot", f"{process.name} spins at {process.loop.hot[0]:.3f} s")
 
-    async def _start(self, post: Post) -> None:
-        await asyncio.sleep(getattr(post.plan, "at", 0.0))
-        post.start()
+    async def _start(self, replaceable: ReplaceableProcess) -> None:
+        await asyncio.sleep(getattr(replaceable.plan, "at", 0.0))
+        replaceable.start()
 
     async def _fault(self, fault: Any) -> None:
         from simulation.faults import KINDS
@@ -239,9 +239,9 @@ class Run:
         for connection in self.network.connections:
             connection.up.heal()
             connection.down.heal()
-        for post in (*self.consumers, *self.producers):
-            if post.process is not None and post.process.loop.dead:
-                post.start()
+        for replaceable in (*self.consumers, *self.producers):
+            if replaceable.process is not None and replaceable.process.loop.dead:
+                replaceable.start()
 
     # -- the end -----------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Run:
 
     def _unseen(self) -> int:
         """Count the stored messages that a REALTIME consumer has not seen yet."""
-        if not any(post.realtime for post in self.consumers):
+        if not any(replaceable.realtime for replaceable in self.consumers):
             return 0
         seen = {
             (record.shard, record.id)
@@ -274,20 +274,23 @@ class Run:
             if b"msg" in fields
         )
 
-    async def _end(self, posts: list[Post]) -> None:
-        for post in posts:
-            if post.alive and post.process is not None:
-                post.process.terminate()
+    async def _end(self, processes_of_plan: list[ReplaceableProcess]) -> None:
+        for replaceable in processes_of_plan:
+            if replaceable.alive and replaceable.process is not None:
+                replaceable.process.terminate()
         deadline = self.world.time() + _ENDING
-        while any(post.alive for post in posts) and self.world.time() < deadline:
+        while (
+            any(replaceable.alive for replaceable in processes_of_plan)
+            and self.world.time() < deadline
+        ):
             await asyncio.sleep(0.1)
         # Connections are closed a moment later.
         await asyncio.sleep(1.5)
-        for post in posts:
-            self._check_ended(post)
+        for replaceable in processes_of_plan:
+            self._check_ended(replaceable)
 
-    def _check_ended(self, post: Post) -> None:
-        process = post.process
+    def _check_ended(self, replaceable: ReplaceableProcess) -> None:
+        process = replaceable.process
         if process is None or process.loop.dead:
             # SIGTERM kills a process that has only just been started.
             return
@@ -307,7 +310,7 @@ class Run:
         for _, fields in self.observer.stored(OUTPUT):
             name = fields[b"msg"].decode()
             counts[name] = counts.get(name, 0) + 1
-        # What a group is set back to may be applied once more.
+        # What a group is rewound to may be applied once more.
         rewinds = sum(
             isinstance(record, Excuse) and "again" in record.what
             for record in self.history

@@ -1,4 +1,4 @@
-"""Posts: the places of a plan, and the processes that follow each other in them."""
+"""Replaceable processes: those of a plan, and the ones that take their place."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from simulation.sending import produce
 if TYPE_CHECKING:
     from simulation.run import Run
 
-__all__ = ["Post"]
+__all__ = ["ReplaceableProcess"]
 
 
-class Post:
+class ReplaceableProcess:
     """The processes that follow each other in one place of a plan.
 
     Attributes:
@@ -60,7 +60,7 @@ class Post:
             if self._run.healed:
                 # Else seeks of ever new processes would keep it from ending.
                 plan = replace(plan, steps=())
-            await consume(plan, name, journal, self.die)
+            await consume(plan, name, journal, self.be_killed)
         elif isinstance(self.plan, OperatorPlan):
             run = self._run
             await operate(self.plan, run.groups, run.observer.missing, journal)
@@ -73,13 +73,13 @@ class Post:
         self.process.kill(machine=machine)
         self._run.killed(self.plan)
 
-    def die(self) -> None:
+    def be_killed(self) -> None:
         """Be killed by a message, and be started again a little later."""
         self.kill()
         delay = self._run.world.chance.choice((0.0, 0.1, 1.0))
-        self._run.world.after(delay, self._rise)
+        self._run.world.after(delay, self._start_again)
 
-    def _rise(self) -> None:
+    def _start_again(self) -> None:
         # Another fault may have restarted it in the meantime.
         if not self.alive and not self._run.ending:
             self.start(renamed=self._run.world.chance.random() < 0.5)
