@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 from collections import Counter
@@ -110,3 +111,21 @@ async def test_a_handler_may_send_to_its_own_stream_however_small_the_buffer(
             await eventually(have_all)
     assert sorted(seen) == [*range(300)]
     assert await pending(redis, stream, "g") == 0
+
+
+async def test_the_end_of_a_process_is_recorded_though_nobody_waits_for_it(
+    url: str, stream: str, tmp_path: Path
+) -> None:
+    async with open_fleet(url, stream, tmp_path) as fleet:
+        process = await fleet.start("w")
+        ending = asyncio.create_task(process.end(signal.SIGKILL))
+        await asyncio.sleep(0)
+        ending.cancel()
+        await asyncio.wait([ending])
+        assert ending.cancelled()
+
+        async def is_recorded() -> bool:
+            return math.isfinite(process.ended_at)
+
+        await eventually(is_recorded)
+        assert process.was_killed

@@ -71,6 +71,7 @@ class WorkerProcess:
         # The time at which it had ended, by the clock of the journals.
         self.ended_at = float("inf")
         self._process: asyncio.subprocess.Process | None = None
+        self._ending: asyncio.Task[int] | None = None
 
     async def start(self, settings: dict[str, Any], within: float = 20) -> None:
         """Start the process, and wait until its consumer is open."""
@@ -81,6 +82,7 @@ class WorkerProcess:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *command, stderr=errors or None, cwd=TESTS
             )
+        self._ending = asyncio.create_task(self._wait_for_end(self._process))
         # A process that its first message kills has written `ready` before that.
         await eventually(self._has_started, within)
 
@@ -115,11 +117,15 @@ class WorkerProcess:
 
     async def end(self, number: signal.Signals | None = None) -> int:
         """Wait for the end, after a signal if one is given; return the exit code."""
-        assert self._process is not None
+        assert self._ending is not None
         if number is not None:
             self.send_signal(number)
-        code = await self._process.wait()
-        self.ended_at = min(self.ended_at, time.monotonic())
+        return await asyncio.shield(self._ending)
+
+    async def _wait_for_end(self, process: asyncio.subprocess.Process) -> int:
+        # Whoever asked for the end may be cancelled, which must not delay the time.
+        code = await process.wait()
+        self.ended_at = time.monotonic()
         return code
 
 
