@@ -399,10 +399,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.nothing_to_claim |= claim_budget == 0
 
     def the_reader_is_woken_for_idle_workers(self) -> None:
-        """Check that the reader is woken once it could read for an idle worker."""
+        """Check that the reader is woken once it could read for an idle worker.
+
+        Entries whose start can't be confirmed now keep no worker busy. But what is read
+        behind them could not start either, so they count as work.
+        """
         if self.reader_waiting and not self.capacity_signals and not self.late:
             could = (
-                self.idle_workers > self.ledger.work.length
+                self.idle_workers > self.ledger.flow.takeable
                 and not self.ledger.flow.at_capacity
             )
             assert not could, "the reader sleeps although a worker is idle"
@@ -797,7 +801,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def the_reader_is_woken_when_all_is_free(self) -> None:
         free = self.prefetch_window.capacity - self.ledger.flow.held >= self.aim > 0
-        waits = self.ledger.work.length or self.ledger._ready_queue.behind
+        waits = self.ledger.flow.takeable or self.ledger._ready_queue.behind
         if self.reader_waiting and not self.late and free and not waits:
             assert self.capacity_signals, "the reader sleeps although no entry waits"
 
