@@ -208,7 +208,9 @@ class Connection(asyncio.Protocol):
         If this is cancelled, the connection is closed at once.
         """
         self._fail("closed")
-        self._transport.close()
+        # Closed twice, a TLS transport of Python 3.11.2 can't be aborted any more.
+        if not self._transport.is_closing():
+            self._transport.close()
         try:
             # TLS sends close_notify first, and a black-holed peer never answers it.
             with suppress(TimeoutError):
