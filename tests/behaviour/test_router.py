@@ -43,6 +43,7 @@ class Refund(msgspec.Struct):
 
 
 async def ignore(message: Message[bytes]) -> None: ...
+def ignore_sync(message: Message[bytes]) -> None: ...
 async def ignore_order(order: Order) -> None: ...
 async def ignore_unannotated(body) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
 
@@ -301,17 +302,20 @@ async def test_the_event_type_can_be_in_another_header(
     assert seen == [b"2"]
 
 
-@pytest.mark.parametrize("policy", ["processed", "rolling", "delayed"])
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("policy", ["processed", "rolling", "disabled", "delayed"])
 async def test_messages_without_a_handler_are_acknowledged_and_reported_once_per_type(
-    url: str, stream: str, redis: Any, events: Events, policy: str
+    url: str, stream: str, redis: Any, events: Events, policy: str, *, sync: bool
 ) -> None:
+    """With only sync handlers the dispatch runs in a thread."""
     router = Router(url, on_event=events, auto_commit=policy)
-    router.handler(stream, group="g", event="created")(ignore)
+    function: Any = ignore_sync if sync else ignore
+    router.handler(stream, group="g", event="created")(function)
     async with router.running():
         # The last one is reported, so that the test knows when it was handled.
         kinds = ["deleted", "\x1b[2J", "deleted", "deleted", None]
         await send_typed(url, stream, *((kind, b"x") for kind in kinds))
-        if policy != "delayed":
+        if policy not in {"delayed", "disabled"}:  # which acknowledge later
             await settled(redis, stream, "g", 5)
 
         async def reported() -> bool:

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -54,16 +55,14 @@ class SharedConsumer:
         limit = anyio.CapacityLimiter(first.run_options["concurrency"])
         unhandled = Unhandled()
 
-        def skip(message: Message[Any], kind: str | None) -> None:
-            if first.acks_manually:
-                message.ack()
+        def report(message: Message[Any], kind: str | None) -> None:
             shown = unhandled.seen(kind)
             # Without a group, others read the message too, and nothing is acknowledged.
             if shown is not None and self.group is not None:
                 tell = {**facts, "type": shown, "id": message.id}
                 on_event(Event("unhandled", logging.INFO, tell))
 
-        handler = self.dispatch(limit, skip) if raw else _call(first, limit)
+        handler = self.dispatch(limit, report) if raw else _call(first, limit)
 
         async def run() -> None:
             try:
@@ -78,13 +77,17 @@ class SharedConsumer:
     def dispatch(
         self,
         limit: anyio.CapacityLimiter,
-        skip: Callable[[Message[Any], str | None], None],
+        report: Callable[[Message[Any], str | None], None],
     ) -> Callable[[Message[Any]], Any]:
         """Return one handler for all messages; a sync one if all handlers are sync.
 
+        A message that has no handler is acknowledged where its handler would run,
+        because a message records its outcome in one way in the event loop and in
+        another way in a thread.
+
         Args:
             limit: Bounds the threads that the handlers may use.
-            skip: Called, in the event loop, with messages that have no handler.
+            report: Called, in the event loop, with messages that have no handler.
         """
         calls = [_call(handler, limit) for handler in self.handlers]
         sync = not any(map(is_async, calls))
@@ -94,15 +97,19 @@ class SharedConsumer:
             handler.event: Route(PayloadReader(handler.codec), call)
             for handler, call in zip(self.handlers, calls, strict=True)
         }
-        if not sync:
-            return Dispatch(self.first.header, routes, skip).call
-        # The handler runs in threads, where acknowledging and reporting are unsafe.
-        loop = asyncio.get_running_loop()
+        if sync:
+            # Reports belong into the event loop, and these handlers run in threads.
+            loop = asyncio.get_running_loop()
+            report = partial(loop.call_soon_threadsafe, report)
+        acks = self.first.acks_manually
 
-        def later(message: Message[Any], kind: str | None) -> None:
-            loop.call_soon_threadsafe(skip, message, kind)
+        def skip(message: Message[Any], kind: str | None) -> None:
+            if acks:
+                message.ack()
+            report(message, kind)
 
-        return Dispatch(self.first.header, routes, later).call_sync
+        dispatch = Dispatch(self.first.header, routes, skip)
+        return dispatch.call_sync if sync else dispatch.call
 
 
 def _call(spec: HandlerSpec, limit: anyio.CapacityLimiter) -> Callable[[Any], Any]:
