@@ -1,6 +1,7 @@
 """Simulate runs from seeds, report findings, and replay them.
 
 python -m simulation --seconds 60 --seed 1
+python -m simulation --seconds 3600 --findings 20 --shrink 0
 python -m simulation --seed 17 --rounds 1 --timeline
 python -m simulation --replay FILE
 """
@@ -11,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +35,8 @@ def report(options: argparse.Namespace) -> int:
         rounds=options.rounds,
         jobs=options.jobs,
         plant=options.plant,
+        findings=options.findings,
+        report=partial(print, flush=True),
     )
     elapsed = time.perf_counter() - began
     print(
@@ -43,7 +47,7 @@ def report(options: argparse.Namespace) -> int:
     if not found.findings:
         return 0
     finding = min(found.findings, key=lambda finding: finding.seed)
-    print(f"seed {finding.seed}: {', '.join(sorted(finding.kinds))}\n{finding.text}")
+    print(f"{finding}\n{finding.text}")
     if options.shrink:
         with pool(1) as processes:
             plan = processes.submit(
@@ -89,6 +93,9 @@ def main() -> int:
         "--rounds", type=int, help="the number of runs, instead of --seconds"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument(
+        "--findings", type=int, default=1, help="after how many findings to stop"
+    )
     parser.add_argument(
         "--plant", default="", choices=["", *PLANTS], help="a defect to plant"
     )

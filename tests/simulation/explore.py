@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import count
@@ -38,6 +38,9 @@ class Finding:
     seed: int
     kinds: frozenset[str]
     text: str
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {', '.join(sorted(self.kinds))}"
 
 
 @dataclass
@@ -75,8 +78,8 @@ def carry_out(plan: Plan, plant: str = "") -> Result:
         return run(plan)
 
 
-def simulate(seeds: list[int], plant: str) -> Explored:
-    """Carry out the plans of seeds, up to the first finding."""
+def simulate(seeds: list[int], plant: str, most: int) -> Explored:
+    """Carry out the plans of seeds, up to so many findings."""
     # What is there by now never becomes garbage, so it need not be looked through.
     gc.freeze()
     began, found = time.process_time(), Explored()
@@ -86,6 +89,7 @@ def simulate(seeds: list[int], plant: str) -> Explored:
         found.simulated += result.seconds
         if result.kinds:
             found.findings.append(Finding(seed, frozenset(result.kinds), str(result)))
+        if len(found.findings) >= most:
             break
         # It must not be there any more when the next run freezes what there is.
         del result
@@ -110,9 +114,16 @@ def pool(jobs: int) -> ProcessPoolExecutor:
 
 
 def explore(
-    seed: int, *, seconds: float, rounds: int | None, jobs: int, plant: str
+    seed: int,
+    *,
+    seconds: float,
+    rounds: int | None,
+    jobs: int,
+    plant: str,
+    findings: int = 1,
+    report: Callable[[Finding], object] = lambda _: None,
 ) -> Explored:
-    """Carry out plans until the time is over, or something is found.
+    """Carry out plans until the time is over, or enough is found.
 
     Args:
         seed: The first seed.
@@ -120,6 +131,8 @@ def explore(
         rounds: The number of runs, instead of a time.
         jobs: The number of processes.
         plant: A defect to plant.
+        findings: The number of findings after which no more plans are begun.
+        report: Called with each finding.
     """
     end, found = time.perf_counter() + seconds, Explored()
     batches = _batches(seed, rounds)
@@ -127,16 +140,20 @@ def explore(
         waiting: set[Future[Explored]] = set()
         while True:
             over = rounds is None and time.perf_counter() > end
-            while not (over or found.findings) and len(waiting) < jobs + 1:
+            over = over or len(found.findings) >= findings
+            while not over and len(waiting) < jobs + 1:
                 seeds = next(batches, None)
                 if seeds is None:
                     break
-                waiting.add(processes.submit(simulate, seeds, plant))
+                waiting.add(processes.submit(simulate, seeds, plant, findings))
             if not waiting:
                 return found
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for each in done:
-                found.add(each.result())
+                batch = each.result()
+                found.add(batch)
+                for finding in batch.findings:
+                    report(finding)
 
 
 def _batches(seed: int, rounds: int | None) -> Iterator[list[int]]:
