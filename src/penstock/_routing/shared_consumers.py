@@ -7,7 +7,6 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import anyio
@@ -97,16 +96,21 @@ class SharedConsumer:
             handler.event: Route(PayloadReader(handler.codec), call)
             for handler, call in zip(self.handlers, calls, strict=True)
         }
-        if sync:
-            # Reports belong into the event loop, and these handlers run in threads.
-            loop = asyncio.get_running_loop()
-            report = partial(loop.call_soon_threadsafe, report)
+        # Reports belong into the event loop, and sync handlers run in threads.
+        loop = asyncio.get_running_loop()
+
+        def tell(message: Message[Any], kind: str | None) -> None:
+            if sync:
+                loop.call_soon_threadsafe(report, message, kind)
+            else:
+                report(message, kind)
+
         acks = self.first.acks_manually
 
         def skip(message: Message[Any], kind: str | None) -> None:
             if acks:
                 message.ack()
-            report(message, kind)
+            tell(message, kind)
 
         dispatch = Dispatch(self.first.header, routes, skip)
         return dispatch.call_sync if sync else dispatch.call
