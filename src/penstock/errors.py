@@ -254,21 +254,24 @@ class SendUnknown(ServerError):  # noqa: N818 - the outcome's name
     """A message was written, but no reply came: it is stored once or not at all.
 
     With `resend` or `idempotent`, also: a first write was not answered, and its repeat
-    was refused.
+    was refused; or each connection ended on which the message was written.
 
     Attributes:
         stream: The stream it was sent to.
-        reason: How the connection ended, that the message's time was over, or that its
-            repeat was refused.
+        reason: How the connection ended, that the message's time was over, that its
+            repeat was refused, or how many connections ended.
     """
 
-    def __init__(self, stream: str, reason: str) -> None:
+    def __init__(self, stream: str, reason: str, hint: str = "") -> None:
         self.stream = stream
         self.reason = reason
+        advice = (
+            "it is in the stream once or not at all: check the stream, or send the "
+            "message again if a duplicate does no harm"
+        )
         super().__init__(
             f"a message for stream {stream!r} was written but not confirmed "
-            f"({reason}); it is in the stream once or not at all: check the stream, "
-            f"or send the message again if a duplicate does no harm"
+            f"({reason}); {hint or advice}"
         )
 
 

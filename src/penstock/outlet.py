@@ -7,8 +7,8 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar, Unpack
 
-from penstock._core.sending.accumulator import SendRequest
-from penstock._tasks.sending.flusher import Ticket
+from penstock._core.sending.requests import SendRequest
+from penstock._tasks.sending.outcomes import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults
 from penstock._tasks.sending.send_many import SendResults
 from penstock._tasks.sending.sender import Sender

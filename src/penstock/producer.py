@@ -9,11 +9,11 @@ from types import UnionType
 from typing import Any, TypeVar, Unpack, overload
 
 from penstock._core.messages.shard_keys import single
-from penstock._core.sending.accumulator import SendRequest
+from penstock._core.sending.requests import SendRequest
 from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
 from penstock._tasks.sending.delivery import Delivery
-from penstock._tasks.sending.flusher import Ticket
+from penstock._tasks.sending.outcomes import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults, flag, timeout_of
 from penstock._tasks.sending.send_many import SendResults
 from penstock._tasks.sending.sender import BufferLimits, Sender

@@ -253,10 +253,10 @@ def runs_renumbered() -> Iterator[None]:
     numbered = IdempotentRuns.commands
 
     def renumbered(
-        self: IdempotentRuns, batch: Any, oldest: Any = None
+        self: IdempotentRuns, batch: Any, written: Any = ()
     ) -> list[commands.Command]:
         batch.runs = []
-        return numbered(self, batch, oldest if oldest and oldest.runs else None)
+        return numbered(self, batch, written)
 
     with patch.object(IdempotentRuns, "commands", renumbered):
         yield

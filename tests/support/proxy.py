@@ -52,7 +52,11 @@ class Proxy:
         # Cut at every n-th read of replies to XADDs, after half of it; 0: never.
         self.cut_every = 0
         self._replies_seen = 0
+        # Bytes of requests since the last reply, by the number of the connection.
+        self._unanswered: dict[int, int] = {}
         self.cuts = 0
+        # Cut a connection that brings more bytes between two replies; 0: never.
+        self.cut_requests_over = 0
         # The number of bytes of replies that were forwarded so far.
         self.passed = 0
         # Cut each connection after so many bytes of replies; 0: never.
@@ -141,6 +145,10 @@ class Proxy:
                 if not (self.cut_next_reply and self.cut_on and self.cut_on in last):
                     last[:] = data
                 self.sends += data.count(b"XADD")
+                self._unanswered[number] = self._unanswered.get(number, 0) + len(data)
+                if 0 < self.cut_requests_over < self._unanswered[number]:
+                    self.cuts += 1
+                    break
                 if not self.drop_requests:
                     await self._forward(data, writer)
         writer.transport.abort()
@@ -179,6 +187,7 @@ class Proxy:
                     await asyncio.sleep(0.01)
                 if not self.drop_replies and not self.silent(number):
                     self.passed += len(data)
+                    self._unanswered[number] = 0
                     await self._forward(data, writer)
                 if self.cut_after and left <= 0:
                     self.cuts += 1

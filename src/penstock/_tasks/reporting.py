@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from penstock import _clock
 from penstock._core.ledger.ledger import Ledger
-from penstock._core.sending.accumulator import SendRequest
+from penstock._core.sending.requests import SendRequest
 from penstock.events import Event, OnEvent
 from penstock.message import Shard
 

@@ -7,7 +7,8 @@ from math import inf
 import pytest
 
 from penstock._core.protocol import commands
-from penstock._core.sending.accumulator import Accumulator, SendBatch, SendRequest
+from penstock._core.sending.accumulator import Accumulator
+from penstock._core.sending.requests import SendBatch, SendRequest
 from penstock.message import Shard
 
 SHARD = Shard("orders", 0, b"orders")

@@ -8,7 +8,7 @@ import pytest
 
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.sending import durability
-from penstock._core.sending.accumulator import Durability, SendRequest
+from penstock._core.sending.requests import Durability, SendRequest
 from penstock.errors import NotDurable
 from penstock.message import Receipt, Shard
 

@@ -9,8 +9,9 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.sending import idempotence
-from penstock._core.sending.accumulator import Accumulator, SendBatch, SendRequest
+from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
+from penstock._core.sending.requests import SendBatch, SendRequest
 from penstock.message import Shard
 
 SHARDS = [Shard("orders", n, b"orders:%d" % n) for n in range(3)]
@@ -52,8 +53,8 @@ def test_a_run_keeps_its_number_and_its_messages_when_it_is_written_again() -> N
     numbered = IdempotentRuns(b"me")
     one, other = batch(0, 1), batch(0)
     before = numbered.commands(one)
-    numbered.commands(other, oldest=one)
-    assert numbered.commands(one, oldest=one) == before
+    numbered.commands(other, written=[one])
+    assert numbered.commands(one, written=[one]) == before
 
 
 def test_the_lowest_number_that_may_be_repeated_is_that_of_the_oldest_open_run() -> (
@@ -64,11 +65,11 @@ def test_the_lowest_number_that_may_be_repeated_is_that_of_the_oldest_open_run()
     lows = []
     for _ in range(3):
         accumulator.add(request(0))
-        [command] = numbered.commands(accumulator.batch(1), accumulator.oldest)
+        [command] = numbered.commands(accumulator.batch(1), accumulator.written())
         lows.append(facts(command)[4])
     accumulator.answered()
     accumulator.add(request(0))
-    [command] = numbered.commands(accumulator.batch(1), accumulator.oldest)
+    [command] = numbered.commands(accumulator.batch(1), accumulator.written())
     assert [*lows, facts(command)[4]] == [1, 1, 1, 2]
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from penstock._core.messages.shard_keys import single
 from penstock._core.protocol.commands import Command
-from penstock._core.sending.accumulator import Accumulator, SendRequest
-from penstock._tasks.sending.flusher import Flusher, Ticket, WriteOptions
+from penstock._core.sending.accumulator import Accumulator
+from penstock._core.sending.requests import SendRequest
+from penstock._tasks.sending.flusher import Flusher, WriteOptions
+from penstock._tasks.sending.outcomes import Ticket
 from penstock._tasks.wakeups import AutoResetEvent
 from support.events import Events
 from support.scripted import NoServer, ScriptedConnection

@@ -148,6 +148,13 @@ _MAY_NOT: Final = (
 )
 
 
+CONNECTION_ENDED: Final = (
+    "the server or a proxy seems to end each connection that brings this message: make "
+    "it smaller, or raise the limit that it exceeds (proto-max-bulk-len, "
+    "client-query-buffer-limit, or that of a proxy)"
+)
+
+
 ELSEWHERE: Final = (
     "this server is one of several nodes of a cluster, but Penstock connects to a "
     "single server: use the URL of a proxy in front of the cluster, or of a server "
@@ -162,6 +169,8 @@ def send_failed(stream: str, reply: ErrorReply) -> SendFailed:
     if reply.kind is ErrorKind.REROUTE:
         return SendFailed(stream, reply.code, reply.text, ELSEWHERE)
     text = reply.text.lower()
+    if "protocol error" in text:
+        return SendFailed(stream, reply.code, reply.text, CONNECTION_ENDED)
     for words, hint in _ID_HINTS:
         if words in text:
             return SendFailed(stream, "ID", reply.text, hint)

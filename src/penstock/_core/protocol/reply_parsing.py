@@ -167,10 +167,15 @@ def _dead_lettered(command: Command, reply: Any) -> int | bytes:
 
 
 def _added_once(command: Command, reply: Any) -> bytes:
-    """Parse a run's reply: for each message a line with its id or with the error."""
+    """Parse a run's reply: for each message a line with its id or with the error.
+
+    A command without messages cancels its run. The reply is empty if that run was never
+    executed.
+    """
     outcomes: bytes = _word(command, reply)
-    lines = outcomes.split(b"\n")
-    if len(lines) != scripts.count_added(command):
+    count = scripts.count_added(command)
+    lines = outcomes.split(b"\n") if outcomes or count else []
+    if count and len(lines) != count:
         raise ProtocolError
     check_ids([line for line in lines if not line.startswith(b"!")])
     return outcomes

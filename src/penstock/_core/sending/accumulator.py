@@ -21,92 +21,19 @@ in the order of the writes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import inf
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from msgspec import Struct
+from penstock._core.sending.requests import SUSPECT, SendBatch, SendRequest
 
-from penstock._core.protocol.commands import Command
-from penstock.message import Shard
-
-__all__ = ["Accumulator", "Durability", "IdempotentRun", "SendBatch", "SendRequest"]
+__all__ = ["Accumulator"]
 
 K = TypeVar("K")
 
 _SIZE = attrgetter("size")
 _DEADLINE = attrgetter("deadline")
-
-
-class Durability(Struct, frozen=True):
-    """The durability that a message needs before its sender is told that it is stored.
-
-    Attributes:
-        replicas: The number of replicas that must have the message.
-        durable: Whether the message must be in the append-only files, the server's own
-            included.
-        limit: The most seconds until the outcome; None without a limit. It is part of
-            this value so that messages with different limits have separate waits.
-    """
-
-    replicas: int
-    durable: bool
-    limit: float | None
-
-
-class SendRequest(Struct, Generic[K], eq=False):
-    """A message that is being sent.
-
-    Attributes:
-        shard: The shard to which the message goes.
-        command: The message's XADD.
-        size: The approximate size of the message on the network, in bytes.
-        ticket: The caller's object that waits for the outcome; it is not used here.
-        deadline: The time at which that wait ends, by the caller's clock.
-        durability: The required durability; None if the message only has to be stored.
-        given_up: Whether the deadline passed after the message had been written.
-        unanswered: Whether a write of the message was never answered, so that it may be
-            stored, whatever the reply to a later write.
-    """
-
-    shard: Shard
-    command: Command
-    size: int
-    ticket: K
-    deadline: float = inf
-    durability: Durability | None = None
-    given_up: bool = False
-    unanswered: bool = False
-
-
-class IdempotentRun(Struct, Generic[K], eq=False):
-    """The messages of a batch for one shard: stored in one step, or found to be so.
-
-    Attributes:
-        number: Identifies the run among a producer's runs; the same whenever the run is
-            written again.
-        requests: The run's messages, in order.
-    """
-
-    number: int
-    requests: list[SendRequest[K]]
-
-
-class SendBatch(list[SendRequest[K]]):
-    """The messages of one write.
-
-    Attributes:
-        runs: The same messages by shard, where they have to be stored only once.
-        written: The time of the first write, by the caller's clock.
-    """
-
-    __slots__ = ("runs", "written")
-
-    def __init__(self, requests: Iterable[SendRequest[K]] = ()) -> None:
-        super().__init__(requests)
-        self.runs: list[IdempotentRun[K]] = []
-        self.written = inf
 
 
 class Accumulator(Generic[K]):
@@ -204,6 +131,21 @@ class Accumulator(Generic[K]):
         return None
 
     @property
+    def suspect(self) -> SendBatch[K] | None:
+        """The oldest batch in flight, at which the connection ended if it has."""
+        return self._batches[0] if self._batches else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether the oldest batch must be the only one in flight."""
+        oldest = self.oldest
+        return oldest is not None and oldest.losses >= SUSPECT
+
+    def written(self) -> list[SendBatch[K]]:
+        """Return the batches that were written and have no outcome, oldest first."""
+        return [*self._refused, *self._batches, *self._to_resend]
+
+    @property
     def urgent(self) -> bool:
         """Whether a waiting message must not linger."""
         return bool(self._to_resend) or self.added - len(self._queue) < self._hurried
@@ -264,6 +206,52 @@ class Accumulator(Generic[K]):
         self._forget_given_up()
         return sum(1 for batch in again for one in batch if not one.given_up)
 
+    def divide(self, batch: SendBatch[K]) -> None:
+        """Replace a batch to be written again by batches of one message each."""
+        place = self._place(batch)
+        if place is not None:
+            del self._to_resend[place]
+            for request in reversed(batch):
+                single = SendBatch([request], losses=SUSPECT)
+                single.written = batch.written
+                self._to_resend.insert(place, single)
+
+    def cancelled(self, unstored: Sequence[SendRequest[K]]) -> SendBatch[K]:
+        """Remove the oldest batch, whose runs were cancelled, and return it.
+
+        Args:
+            unstored: Its messages that are not stored, and will not be by any earlier
+                write. They are written one by one, before all others.
+        """
+        batch = self._batches.popleft()
+        ids = set(map(id, unstored))
+        self._leave([request for request in batch if id(request) not in ids])
+        for request in reversed(unstored):
+            request.unanswered = False
+            self._to_resend.appendleft(SendBatch([request], losses=SUSPECT))
+        self._forget_given_up()
+        return batch
+
+    def give_up(self, batch: SendBatch[K]) -> list[SendRequest[K]]:
+        """Remove a batch to be written again.
+
+        Returns:
+            Its messages, without those whose deadline had passed before.
+        """
+        place = self._place(batch)
+        if place is None:
+            return []
+        del self._to_resend[place]
+        self._leave(batch)
+        return [request for request in batch if not request.given_up]
+
+    def _place(self, batch: SendBatch[K]) -> int | None:
+        # By identity: lists are equal if their elements are.
+        for place, one in enumerate(self._to_resend):
+            if one is batch:
+                return place
+        return None
+
     def expired(self, since: float) -> list[SendRequest[K]]:
         """Remove batches to be written again that were first written before a time.
 
@@ -310,7 +298,7 @@ class Accumulator(Generic[K]):
         if unwritten:
             self._queue = deque(one for one in self._queue if one.deadline > now)
             self._leave(unwritten)
-        written = [one for batch in self._written() for one in batch]
+        written = [one for batch in self.written() for one in batch]
         written = [one for one in written if one.deadline <= now]
         for request in written:
             request.deadline = inf
@@ -321,11 +309,8 @@ class Accumulator(Generic[K]):
     def earliest(self) -> float:
         """Return the earliest deadline of all messages."""
         deadlines = [min(map(_DEADLINE, self._queue), default=inf)]
-        deadlines += [min(map(_DEADLINE, batch)) for batch in self._written()]
+        deadlines += [min(map(_DEADLINE, batch)) for batch in self.written()]
         return min(deadlines)
-
-    def _written(self) -> list[SendBatch[K]]:
-        return [*self._refused, *self._batches, *self._to_resend]
 
     def _forget_given_up(self) -> None:
         """Remove messages that nobody waits for from the batches to be written again.

@@ -7,13 +7,13 @@ messages of a write serves all messages that ask for the same durability
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
-from penstock._core.sending.accumulator import Durability, SendRequest
+from penstock._core.sending.requests import Durability, SendRequest
 from penstock.errors import NotDurable
 from penstock.message import Receipt
 
@@ -96,3 +96,31 @@ def shortfall(
         durable=own if durability.durable else None,
         reason=reason,
     )
+
+
+def check(
+    batch: Sequence[SendRequest[K]],
+    outcomes: Sequence[Any],
+    waits: Sequence[DurabilityWait],
+    waited: Sequence[Any],
+) -> list[Any]:
+    """Replace the outcomes of messages that are not as durable as required.
+
+    Args:
+        batch: The messages.
+        outcomes: Their ids, or what refused them.
+        waits: The waits after them.
+        waited: The replies to the waits.
+    """
+    replies = {
+        wait.durability: reply for wait, reply in zip(waits, waited, strict=True)
+    }
+    checked: list[Any] = []
+    for request, outcome in zip(batch, outcomes, strict=True):
+        asked = request.durability
+        short: NotDurable | None = None
+        if asked is not None and type(outcome) is bytes:
+            receipt = Receipt(request.shard.stream, request.shard.number, outcome)
+            short = shortfall(asked, replies[asked], receipt)
+        checked.append(outcome if short is None else short)
+    return checked

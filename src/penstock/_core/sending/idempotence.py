@@ -9,14 +9,14 @@ runs that may be written again: each command states the lowest number of such a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from penstock._core.messages import shard_keys
 from penstock._core.protocol import scripts
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, of_script
-from penstock._core.sending.accumulator import IdempotentRun, SendBatch, SendRequest
+from penstock._core.sending.requests import IdempotentRun, SendBatch, SendRequest
 
 __all__ = ["LIFE", "MOST_WORDS", "IdempotentRuns"]
 
@@ -31,6 +31,8 @@ LIFE: Final = 24 * 3600.0
 _MOST: Final = 500
 _HEAVIEST: Final = 4 * 1024 * 1024
 _WORD: Final = 16
+
+_CANCELLED: Final = ErrorReply("ERR the run was cancelled before it was executed")
 
 # Lua unpacks at most 8,000 values; a message has fewer words than that.
 MOST_WORDS: Final = 7_000
@@ -50,18 +52,23 @@ class IdempotentRuns:
         self._note_keys: dict[bytes, bytes] = {}
 
     def commands(
-        self, batch: SendBatch[K], oldest: SendBatch[K] | None = None
+        self, batch: SendBatch[K], written: Iterable[SendBatch[K]] = ()
     ) -> list[Command]:
         """Return the commands of a write, one for each run.
 
+        For a batch that `cancels`, the commands append nothing. They find the note of a
+        run that was stored, and of another run they leave an empty one: then no
+        earlier write of it can append anything any more, however late it arrives.
+
         Args:
             batch: The messages that are written, for the first time or again.
-            oldest: The oldest batch whose outcome is not known; by default `batch`.
+            written: All batches whose outcomes are not known.
         """
         if not batch.runs:
             batch.runs = list(self._divide(batch))
-        low = (oldest or batch).runs[0].number
-        return [self._command(run, low) for run in batch.runs]
+        # A batch without runs is about to be written with higher numbers.
+        low = min(one.runs[0].number for one in (batch, *written) if one.runs)
+        return [self._command(run, low, empty=batch.cancels) for run in batch.runs]
 
     def _divide(self, batch: SendBatch[K]) -> Iterator[IdempotentRun[K]]:
         shards: dict[bytes, list[SendRequest[K]]] = {}
@@ -72,12 +79,13 @@ class IdempotentRuns:
                 yield IdempotentRun(self._next, some)
                 self._next += 1
 
-    def _command(self, run: IdempotentRun[K], low: int) -> Command:
+    def _command(self, run: IdempotentRun[K], low: int, *, empty: bool) -> Command:
         key = run.requests[0].shard.key
         mark = self._note_keys.get(key)
         if mark is None:
             mark = self._note_keys[key] = shard_keys.companion(key, self._name)
-        entries = [request.command[2:] for request in run.requests]
+        requests = () if empty else run.requests
+        entries = [request.command[2:] for request in requests]
         life = int(LIFE * 1000)
         return scripts.add_once(key, mark, run.number, entries, life=life, low=low)
 
@@ -110,6 +118,8 @@ def refused_temporarily(
     ]
     if not any(refused):
         return []
+    if batch.cancels:
+        return list(batch)
     units = [run.requests for run in batch.runs] or [[request] for request in batch]
     return [
         request
@@ -119,12 +129,22 @@ def refused_temporarily(
     ]
 
 
+def unstored(batch: SendBatch[K], replies: Sequence[Any]) -> list[SendRequest[K]]:
+    """Return the messages of a batch that `cancels` whose runs were not stored."""
+    runs = zip(batch.runs, replies, strict=True)
+    found = {id(one) for run, reply in runs if reply == b"" for one in run.requests}
+    return [request for request in batch if id(request) in found]
+
+
 def outcomes(batch: SendBatch[K], replies: Sequence[Any]) -> list[Any]:
     """Return a reply for each message of a batch, given the replies for its runs."""
     found: dict[int, Any] = {}
     for run, reply in zip(batch.runs, replies, strict=True):
         if type(reply) is bytes:
             lines = _lines(reply)
+            if len(lines) != len(run.requests):
+                # Only a command that cancels the run may get such a reply.
+                lines = [_CANCELLED] * len(run.requests)
         else:
             lines = [of_script(reply)] * len(run.requests)
         found.update(zip(map(id, run.requests), lines, strict=True))
@@ -150,4 +170,5 @@ def batch_to_resend(
     again = SendBatch(refused)
     ids = set(map(id, refused))
     again.runs = [run for run in batch.runs if id(run.requests[0]) in ids]
+    again.cancels = batch.cancels
     return again

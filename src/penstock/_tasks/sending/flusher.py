@@ -20,32 +20,24 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol
 
 import anyio
 
 from penstock._connection.connection import Connection, Replies
 from penstock._connection.reconnect import Connector
-from penstock._core.protocol.replies import ErrorReply, send_failed
-from penstock._core.sending import durability, idempotence
-from penstock._core.sending.accumulator import Accumulator, SendBatch, SendRequest
+from penstock._core.protocol.replies import CONNECTION_ENDED, ErrorReply
+from penstock._core.sending import durability, idempotence, lost_writes
+from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
-from penstock._tasks.reporting import id_list, report_sends, stream_list
+from penstock._core.sending.requests import SendBatch, SendRequest
+from penstock._tasks.sending.outcomes import Outcomes, Ticket
 from penstock._tasks.wakeups import AutoResetEvent
-from penstock.errors import (
-    ConnectionLost,
-    NotDurable,
-    PenstockError,
-    SendFailed,
-    SendUnknown,
-)
+from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
-from penstock.message import Receipt, Shard
 
-__all__ = ["Flusher", "SendQueue", "Ticket", "WriteOptions", "fail"]
-
-Ticket: TypeAlias = "asyncio.Future[Receipt]"
+__all__ = ["Flusher", "SendQueue", "WriteOptions"]
 
 _COMMAND = attrgetter("command")
 # Seconds; a little less than the server remembers, since clocks differ.
@@ -141,6 +133,7 @@ class Flusher:
         self._waited = False
         self._wakeup = queue.queued
         self._on_event = on_event
+        self._outcomes = Outcomes(on_event)
         # Shielded: a failure in another task must not keep this one from sending the
         # queued messages. `stop` cancels it.
         self._scope = anyio.CancelScope(shield=True)
@@ -189,8 +182,7 @@ class Flusher:
         except ConnectionLost as error:
             self._settle_received()
             if self._options.resend:
-                self._flights.clear()
-                self._requeue(error.reason)
+                self._write_again(error.reason)
             else:
                 self._fail_in_flight(error.reason)
             await self._connection.aclose()
@@ -216,20 +208,24 @@ class Flusher:
     def _write(self) -> None:
         """Write the queued messages, unless enough writes are in flight."""
         accumulator = self._accumulator
-        most = 1 if self._cautious else self._options.max_in_flight
-        while accumulator.queued and len(self._flights) < most:
+        while accumulator.queued and len(self._flights) < self._most():
             if accumulator.refused or (self._options.linger and self._lingers()):
                 return
             # Otherwise messages would count as written that were never written.
             self._connection.check()
             self._launch(accumulator.batch(self._options.max_batch))
 
+    def _most(self) -> int:
+        """Return how many writes may be in flight."""
+        alone = self._cautious or self._accumulator.alone
+        return 1 if alone else self._options.max_in_flight
+
     def _launch(self, batch: SendBatch[Ticket]) -> None:
         if self._runs is None:
             commands = list(map(_COMMAND, batch))
         else:
             batch.written = min(batch.written, self._now())
-            commands = self._runs.commands(batch, self._accumulator.oldest)
+            commands = self._runs.commands(batch, self._accumulator.written())
         waits: Sequence[DurabilityWait] = ()
         if self._accumulator.needs_durability:
             longest = self._connection.address.reply_timeout / 2
@@ -274,59 +270,23 @@ class Flusher:
         waited = [replies.pop() for _ in waits][::-1]
         outcomes = idempotence.outcomes(batch, replies) if batch.runs else replies
         if waits:
-            outcomes = _check_durability(batch, outcomes, waits, waited)
+            outcomes = durability.check(batch, outcomes, waits, waited)
         requests: Sequence[SendRequest[Ticket]] = batch
         if self._options.resend and (
             again := idempotence.refused_temporarily(batch, replies)
         ):
             requests, outcomes = self._keep_refused(batch, again, outcomes)
+        elif batch.cancels:
+            unstored = idempotence.unstored(batch, replies)
+            self._accumulator.cancelled(unstored)
+            requests, outcomes = _without(batch, outcomes, unstored)
         else:
             self._accumulator.answered()
-        failed = self._report(requests, outcomes)
+        failed = self._outcomes.report(requests, outcomes)
         if len(failed) < len(outcomes):
             self._cautious = False
             self._connector.progress()
         self._queue.on_settled()
-
-    def _report(
-        self, requests: Sequence[SendRequest[Ticket]], outcomes: Sequence[Any]
-    ) -> list[ErrorReply]:
-        """Set the outcomes of messages; return the replies that refused one."""
-        refused: list[ErrorReply] = []
-        doubtful: list[SendRequest[Ticket]] = []
-        short: list[NotDurable] = []
-        failed: list[Shard] = []
-        for request, outcome in zip(requests, outcomes, strict=True):
-            ticket = request.ticket
-            if type(outcome) is bytes:
-                # It is done already if the caller has stopped waiting.
-                if not ticket.done():
-                    shard = request.shard
-                    ticket.set_result(Receipt(shard.stream, shard.number, outcome))
-            elif isinstance(outcome, NotDurable):
-                short.append(outcome)
-                fail(ticket, outcome)
-            elif request.unanswered:
-                # The first write may have been executed, and even be the reason why the
-                # repeat is refused: an id may be given only once.
-                doubtful.append(request)
-                refused.append(outcome)
-            else:
-                refused.append(outcome)
-                failed.append(request.shard)
-                fail(ticket, send_failed(request.shard.stream, outcome))
-        if doubtful:
-            self._unknown(doubtful, "it was written again, and refused then")
-        if failed:
-            facts = {"messages": len(failed), "streams": stream_list(failed)}
-            facts["reply"] = refused[0].text
-            self._on_event(Event("send_failed", facts=facts))
-        if short:
-            least = min(error.achieved for error in short)
-            facts = {"messages": len(short), "replicas": least}
-            facts["ids"] = id_list([error.id.encode() for error in short])
-            self._on_event(Event("send_not_durable", facts=facts))
-        return refused
 
     def _keep_refused(
         self,
@@ -336,12 +296,30 @@ class Flusher:
     ) -> tuple[list[SendRequest[Ticket]], list[Any]]:
         """Keep the messages to write again; return the others, and their outcomes."""
         kept = set(map(id, again))
-        pairs = list(zip(batch, outcomes, strict=True))
-        reply = next(reply for one, reply in pairs if id(one) in kept)
-        self._refusal = reply
+        self._refusal = next(
+            outcome
+            for one, outcome in zip(batch, outcomes, strict=True)
+            if id(one) in kept and isinstance(outcome, ErrorReply)
+        )
         self._accumulator.answered(idempotence.batch_to_resend(batch, again))
-        settled = [pair for pair in pairs if id(pair[0]) not in kept]
-        return [one for one, _ in settled], [outcome for _, outcome in settled]
+        return _without(batch, outcomes, again)
+
+    def _write_again(self, reason: str) -> None:
+        """Requeue what the lost connection left without a reply, and find the cause."""
+        suspect = self._accumulator.suspect
+        self._flights.clear()
+        self._requeue(reason)
+        if suspect is None:
+            return
+        idempotent = self._runs is not None
+        lost = lost_writes.blame(self._accumulator, suspect, idempotent=idempotent)
+        if lost:
+            times = f"{suspect.losses} connections ended when it was written"
+            self._outcomes.unknown(
+                lost, f"{times}; the last one: {reason}", CONNECTION_ENDED
+            )
+            self._queue.on_settled()
+            self._connector.progress()
 
     async def _try_again(self) -> None:
         """Requeue the messages that were refused for the moment, after a pause."""
@@ -365,54 +343,33 @@ class Flusher:
                 "the outage was so long that the server may have forgotten what it "
                 "stored"
             )
-            self._unknown(self._accumulator.expired(self._now() - _REMEMBERED), reason)
+            expired = self._accumulator.expired(self._now() - _REMEMBERED)
+            self._outcomes.unknown(expired, reason)
+            self._queue.on_settled()
 
     def _fail_in_flight(self, reason: str) -> None:
         """Fail the messages in flight, as unknown: they will never be answered."""
         self._flights.clear()
-        self._unknown(self._accumulator.lost(), reason)
-
-    def _unknown(self, lost: list[SendRequest[Ticket]], reason: str) -> None:
-        for request in lost:
-            fail(request.ticket, SendUnknown(request.shard.stream, reason))
-        report_sends(self._on_event, "send_unknown", lost, reason)
+        self._outcomes.unknown(self._accumulator.lost(), reason)
         self._queue.on_settled()
 
     def _fail_unwritten(self) -> None:
         """Fail the messages that were never written and will not be."""
         reason = "the producer closed before the message was written"
-        left = self._accumulator.abandon()
-        for request in left:
-            error = SendFailed(request.shard.stream, "CLOSED", reason)
-            fail(request.ticket, error)
-        report_sends(self._on_event, "send_failed", left, reason)
+        self._outcomes.unwritten(self._accumulator.abandon(), "CLOSED", reason)
         self._queue.on_settled()
 
 
-def _check_durability(
+def _without(
     batch: Sequence[SendRequest[Ticket]],
     outcomes: Sequence[Any],
-    waits: Sequence[DurabilityWait],
-    waited: Sequence[Any],
-) -> list[Any]:
-    """Replace the outcomes of messages that are not as durable as required."""
-    replies = {
-        wait.durability: reply for wait, reply in zip(waits, waited, strict=True)
-    }
-    checked: list[Any] = []
-    for request, outcome in zip(batch, outcomes, strict=True):
-        asked = request.durability
-        short: NotDurable | None = None
-        if asked is not None and type(outcome) is bytes:
-            receipt = Receipt(request.shard.stream, request.shard.number, outcome)
-            short = durability.shortfall(asked, replies[asked], receipt)
-        checked.append(outcome if short is None else short)
-    return checked
-
-
-def fail(ticket: Ticket, error: PenstockError) -> None:
-    """Set a message's error, if its caller still waits."""
-    if not ticket.done():
-        ticket.set_exception(error)
-        # The error is reported as an event, so asyncio need not log "never retrieved".
-        ticket.exception()
+    others: Sequence[SendRequest[Ticket]],
+) -> tuple[list[SendRequest[Ticket]], list[Any]]:
+    """Return the messages that are not among the others, and their outcomes."""
+    left_out = set(map(id, others))
+    pairs = [
+        (one, outcome)
+        for one, outcome in zip(batch, outcomes, strict=True)
+        if id(one) not in left_out
+    ]
+    return [one for one, _ in pairs], [outcome for _, outcome in pairs]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from penstock._core.sending.accumulator import Durability
+from penstock._core.sending.requests import Durability
 from penstock.codecs import Encode
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId

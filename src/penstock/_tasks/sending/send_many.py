@@ -15,8 +15,8 @@ from collections.abc import (
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from penstock._core.sending.accumulator import SendRequest
-from penstock._tasks.sending.flusher import Ticket
+from penstock._core.sending.requests import SendRequest
+from penstock._tasks.sending.outcomes import Ticket
 from penstock._tasks.sending.send_defaults import SendDefaults
 from penstock._tasks.sending.sender import Sender
 from penstock.errors import (

@@ -16,12 +16,13 @@ from penstock._connection.fork import notify_on_fork
 from penstock._core.messages import envelope, shard_keys
 from penstock._core.protocol import commands
 from penstock._core.protocol.trimming import trim_arguments
-from penstock._core.sending.accumulator import Accumulator, SendRequest
+from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.idempotence import MOST_WORDS
+from penstock._core.sending.requests import SendRequest
 from penstock._tasks.loop_binding import LoopBinding
 from penstock._tasks.reporting import report_sends
 from penstock._tasks.sending.deadlines import Deadlines
-from penstock._tasks.sending.flusher import Ticket, fail
+from penstock._tasks.sending.outcomes import Ticket, fail
 from penstock._tasks.sending.send_defaults import MessageChoices, SendDefaults, choose
 from penstock._tasks.sending.unbounded_streams import UnboundedStreams
 from penstock._tasks.wakeups import AutoResetEvent, Generation

@@ -1,0 +1,98 @@
+"""Outcomes: tells the callers what became of their messages, and reports failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from penstock._core.protocol.replies import CONNECTION_ENDED, ErrorReply, send_failed
+from penstock._core.sending.requests import SendRequest
+from penstock._tasks.reporting import id_list, report_sends, stream_list
+from penstock.errors import NotDurable, PenstockError, SendFailed, SendUnknown
+from penstock.events import Event, OnEvent
+from penstock.message import Receipt, Shard
+
+__all__ = ["Outcomes", "Ticket", "fail"]
+
+Ticket: TypeAlias = "asyncio.Future[Receipt]"
+
+
+class Outcomes:
+    """Sets the outcomes of messages, which their callers await.
+
+    Args:
+        on_event: Called with the number of messages that failed or whose outcome is
+            unknown.
+    """
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self._on_event = on_event
+
+    def report(
+        self, requests: Sequence[SendRequest[Ticket]], outcomes: Sequence[Any]
+    ) -> list[ErrorReply]:
+        """Set the outcomes of messages; return the replies that refused one."""
+        refused: list[ErrorReply] = []
+        doubtful: list[SendRequest[Ticket]] = []
+        doubt = ""
+        short: list[NotDurable] = []
+        failed: list[Shard] = []
+        for request, outcome in zip(requests, outcomes, strict=True):
+            ticket = request.ticket
+            if type(outcome) is bytes:
+                # It is done already if the caller has stopped waiting.
+                if not ticket.done():
+                    shard = request.shard
+                    ticket.set_result(Receipt(shard.stream, shard.number, outcome))
+            elif isinstance(outcome, NotDurable):
+                short.append(outcome)
+                fail(ticket, outcome)
+            elif request.unanswered:
+                # The first write may have been executed, and even be the reason why the
+                # repeat is refused: an id may be given only once.
+                doubt = doubt or outcome.text
+                doubtful.append(request)
+                refused.append(outcome)
+            else:
+                refused.append(outcome)
+                failed.append(request.shard)
+                fail(ticket, send_failed(request.shard.stream, outcome))
+        if doubtful:
+            reason = "it was written again, and refused then"
+            hint = CONNECTION_ENDED if "Protocol error" in doubt else ""
+            self.unknown(doubtful, f"{reason}: {doubt}", hint)
+        if failed:
+            facts = {"messages": len(failed), "streams": stream_list(failed)}
+            facts["reply"] = refused[0].text
+            self._on_event(Event("send_failed", facts=facts))
+        if short:
+            least = min(error.achieved for error in short)
+            facts = {"messages": len(short), "replicas": least}
+            facts["ids"] = id_list([error.id.encode() for error in short])
+            self._on_event(Event("send_not_durable", facts=facts))
+        return refused
+
+    def unknown(
+        self, lost: list[SendRequest[Ticket]], reason: str, hint: str = ""
+    ) -> None:
+        """Fail messages that were written and may be stored."""
+        for request in lost:
+            fail(request.ticket, SendUnknown(request.shard.stream, reason, hint))
+        report_sends(self._on_event, "send_unknown", lost, reason)
+
+    def unwritten(
+        self, left: list[SendRequest[Ticket]], code: str, reason: str
+    ) -> None:
+        """Fail messages that were not written and will not be."""
+        for request in left:
+            fail(request.ticket, SendFailed(request.shard.stream, code, reason))
+        report_sends(self._on_event, "send_failed", left, reason)
+
+
+def fail(ticket: Ticket, error: PenstockError) -> None:
+    """Set a message's error, if its caller still waits."""
+    if not ticket.done():
+        ticket.set_exception(error)
+        # The error is reported as an event, so asyncio need not log "never retrieved".
+        ticket.exception()
