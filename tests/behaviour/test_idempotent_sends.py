@@ -533,27 +533,3 @@ async def test_opening_is_tried_again_if_the_connection_is_lost_while_it_is_chec
         with pytest.raises(ConnectionLost):
             await Producer(between.url, idempotent=True).start()
     assert await redis.xlen(stream) == 1
-
-
-@BOTH
-async def test_a_repeat_that_is_refused_does_not_say_that_nothing_is_stored(
-    url: str, stream: str, redis: Any, events: Events, how: dict[str, Any]
-) -> None:
-    """The reply to the first write was lost, and its id may be given only once."""
-    async with (
-        proxy(url) as between,
-        Producer(between.url, on_event=events, **how) as producer,
-    ):
-        await producer.send(stream, b"0", id="1-1")
-        between.cut_on, between.cut_next_reply = stream.encode(), True
-        outcome = await asyncio.gather(
-            producer.send(stream, b"1", id="2-1"), return_exceptions=True
-        )
-        assert between.cuts == 1
-    assert await redis.xlen(stream) == 2
-    if "resend" in how:
-        assert isinstance(outcome[0], SendUnknown)
-        assert events.named("send_unknown")
-    else:
-        assert isinstance(outcome[0], Receipt)
-    assert not events.named("send_failed")
