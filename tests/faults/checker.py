@@ -40,6 +40,8 @@ R = TypeVar("R", bound=Record)
 
 # The most events of a process in a second.
 _MOST_EVENTS = 10
+# Events of which each reconnect may have one.
+_OF_RECONNECTS = ("connection_lost", "send_repeated")
 # Events that may be more frequent: those of each failed handler, refused send or
 # reconnect; those of each affected shard; and those whose counts add up. (The log has
 # five a second of each at most.)
@@ -238,10 +240,12 @@ class _Index:
 
     def excused_order(self, start: Start) -> bool:
         """Return whether a fault may be the reason that a message starts late."""
+        name = f"{start.shard} {start.id}"
         return any(
             "order" in excuse.what
             and start.at >= excuse.since
             and excuse.group in {"", start.group}
+            and (not excuse.ids or name in excuse.ids)
             for excuse in self.of(Excuse)
         )
 
@@ -280,16 +284,19 @@ def _check_sending(index: _Index, findings: Findings) -> None:
 
 def _check_noise(index: _Index, findings: Findings) -> None:
     """Check that a process reports few events a second, except for frequent ones."""
-    latest: defaultdict[str, deque[float]] = defaultdict(deque)
+    latest: defaultdict[str, deque[tuple[float, str]]] = defaultdict(deque)
     for note in index.of(Note):
         word, _, what = note.text.partition(" ")
-        if word != "event" or what.partition(" ")[0] in _MAY_BE_FREQUENT:
+        if word != "event":
             continue
-        times = latest[note.who]
-        times.append(note.at)
-        while times[0] < note.at - 1:
-            times.popleft()
-        if len(times) > _MOST_EVENTS:
+        counted = latest[note.who]
+        counted.append((note.at, what.partition(" ")[0]))
+        while counted[0][0] < note.at - 1:
+            counted.popleft()
+        names = Counter(name for _, name in counted)
+        for name in _OF_RECONNECTS:
+            names[name] = max(0, names[name] - names["reconnected"])
+        if sum(names[name] for name in names.keys() - _MAY_BE_FREQUENT) > _MOST_EVENTS:
             findings.noisy.append(f"{note.who} at {note.at}: {what}")
 
 

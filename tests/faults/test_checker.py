@@ -383,6 +383,31 @@ def test_too_many_events_in_a_second_are_noise(scenario: Scenario) -> None:
     assert found(scenario) == {"noisy": 1}
 
 
+def test_the_events_of_reconnects_are_no_noise_but_those_beyond_are(
+    scenario: Scenario,
+) -> None:
+    names = ("connection_lost", "send_repeated", "reconnected")
+    for number in range(60):
+        text = f"event {names[number % 3]} x=1"
+        scenario.history.append(Note(at=number / 60, who="w", text=text))
+    assert found(scenario) == {}
+    for number in range(31):
+        text = "event connection_lost x=1"
+        scenario.history.append(Note(at=1 + number / 60, who="w", text=text))
+    assert "noisy" in found(scenario)
+
+
+def test_an_excuse_of_the_order_is_for_its_entries_only(scenario: Scenario) -> None:
+    for number in (1, 2, 3):
+        scenario.send(number)
+    scenario.excuse("order", ids=("0 1-0",))
+    scenario.handle(3)
+    scenario.handle(1)
+    assert found(scenario, order="shard") == {"lost": 1}
+    scenario.handle(2)
+    assert found(scenario, order="shard") == {"reordered": 1}
+
+
 def test_a_line_that_was_cut_off_is_ignored() -> None:
     lines = [dump(Note(at=float(n), who="w", text="x")) for n in (2, 1)]
     whole = load([lines[0], lines[1] + lines[0][:-5]])

@@ -27,6 +27,8 @@ from simulation.plan import ConsumerPlan, Plan
 
 __all__ = ["complete", "findings"]
 
+# Seconds within which one report stands for all refusals of a kind.
+_REPORT: Final = 1.01
 _DROPPED: Final = re.compile(r"event gave_up stream='orders' id=(\S+) .*then=dropped")
 
 
@@ -35,11 +37,12 @@ def complete(plan: Plan, history: History) -> None:
 
     The history is sorted by time: a handler that holds up its loop records ahead of it.
     """
+    end = max((record.at for record in history), default=0.0)
     history += _dropped(plan, history)
     if any("max_len" in each.options for each in plan.producers):
-        history += _trimmed(history)
+        history += _trimmed(history, end)
     history += _namesakes(history)
-    history += _without_payload(plan, history)
+    history += _without_payload(plan, history, end)
     history.sort(key=lambda record: record.at)
 
 
@@ -81,7 +84,7 @@ def _dropped(plan: Plan, history: History) -> Iterator[DeadLettered]:
                 )
 
 
-def _trimmed(history: History) -> Iterator[Excuse]:
+def _trimmed(history: History, end: float) -> Iterator[Excuse]:
     """Yield an excuse for all entries that are gone in the end."""
     there = {(each.shard, each.id) for each in history if isinstance(each, Stored)}
     gone = {
@@ -90,9 +93,8 @@ def _trimmed(history: History) -> Iterator[Excuse]:
         if isinstance(each, Receipt | Start) and (each.shard, each.id) not in there
     }
     if gone:
-        at = history[-1].at
         what = ["loss", "ack"]
-        yield Excuse(at, "retention", since=0.0, what=what, ids=sorted(gone))
+        yield Excuse(end, "retention", since=0.0, what=what, ids=sorted(gone))
 
 
 def _namesakes(history: History) -> Iterator[Excuse]:
@@ -108,7 +110,7 @@ def _namesakes(history: History) -> Iterator[Excuse]:
             yield Excuse(note.at, note.who, since=note.at, what=what, group=group)
 
 
-def _without_payload(plan: Plan, history: History) -> Iterator[Excuse]:
+def _without_payload(plan: Plan, history: History, end: float) -> Iterator[Excuse]:
     """Yield excuses for what is passed over since it can't be decoded.
 
     Consumers that have no dead letters do that: in REALTIME, or those that acknowledge
@@ -134,8 +136,8 @@ def _without_payload(plan: Plan, history: History) -> Iterator[Excuse]:
         for group in each.groups
     }
     for group in sorted({"realtime", *passing}):
-        at, what, ids = history[-1].at, ["loss", "ack"], sorted(found)
-        yield Excuse(at, "stranger", since=0.0, what=what, ids=ids, group=group)
+        what, ids = ["loss", "ack"], sorted(found)
+        yield Excuse(end, "stranger", since=0.0, what=what, ids=ids, group=group)
 
 
 def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
@@ -163,17 +165,24 @@ def _deadly(
 ) -> Iterator[tuple[str, str]]:
     """Check that messages which kill their process are given up in time.
 
-    The first start of a message may be forgotten, the others may not.
+    The first start of a message may be forgotten, the others may not, unless the
+    server refuses to count them, as was reported.
     """
     retry = consumer.options.get("retry", {})
     most = retry.get("max_attempts", 5) + (retry.get("max_attempts", 5) > 1)
     ended = {
         (e.shard, e.id) for e in history if isinstance(e, End) and e.group == group
     }
+    refused: defaultdict[str, list[float]] = defaultdict(list)
+    for note in history:
+        if isinstance(note, Note) and note.text.startswith("event count_refused"):
+            refused[note.who].append(note.at)
     starts = Counter(
         (each.shard, each.id)
         for each in history
-        if isinstance(each, Start) and each.group == group
+        if isinstance(each, Start)
+        and each.group == group
+        and not any(0 <= each.at - at < _REPORT for at in refused[each.who])
     )
     for entry, count in starts.items():
         if count > most and entry not in ended:

@@ -75,11 +75,31 @@ class Handler(CommonHandler):
 
     async def handle_list(self, messages: Sequence[Message[bytes]]) -> None:
         """Handle the messages of a batch; each has an outcome of its own."""
-        for message in messages:
-            await self.handle_in_loop(message)
+        left = iter(messages)
+        try:
+            for message in left:
+                await self.handle_in_loop(message)
+        except asyncio.CancelledError:
+            # It has got the others too, in the order of the stream.
+            for message in left:
+                self._start(message)
+                self._end(message, ok=False)
+            raise
 
     async def handle(self, message: Message[bytes]) -> None:
         """Handle a message; raise if it fails, unless it was nacked or rejected."""
+        task = self._start(message)
+        ok = settled = False
+        try:
+            settled = self._settles and self._settle(message, task)
+            if not settled:
+                await self._do(message, task)
+            ok = not settled
+        finally:
+            self._end(message, ok=ok)
+
+    def _start(self, message: Message[bytes]) -> Task:
+        """Record that a message is handled now, and return what it says."""
         task = parse(message.payload)
         self._journal.add(
             Start,
@@ -89,15 +109,11 @@ class Handler(CommonHandler):
             key=message.key or "",
             digest=digest(message.payload),
         )
-        ok = settled = False
-        try:
-            settled = self._settles and self._settle(message, task)
-            if not settled:
-                await self._do(message, task)
-            ok = not settled
-        finally:
-            lost = message.lost
-            self._journal.add(End, **self._names(message), ok=ok, lost=lost)
+        return task
+
+    def _end(self, message: Message[bytes], *, ok: bool) -> None:
+        lost = message.lost
+        self._journal.add(End, **self._names(message), ok=ok, lost=lost)
 
     def _settled(self, message: Message[bytes]) -> bool:
         """Return whether a message's task is to be nacked or rejected."""

@@ -110,7 +110,10 @@ class Observer:
         return found
 
     def missing(self) -> list[str]:
-        """Return the groups that some shard does not have, and REALTIME."""
+        """Return the groups that some shard does not have, and REALTIME.
+
+        REALTIME stands for consumers without a group.
+        """
         found = ["realtime"]
         for name in self._groups:
             streams = [s for s in map(self.stream, self._keys) if s is not None]
@@ -125,6 +128,14 @@ class Observer:
             return []
         entries = stream.entries.values()
         return [(entry.name.decode(), _fields(entry)) for entry in entries]
+
+    def names(self) -> list[str]:
+        """Return the shard and id of all entries, as excuses name them."""
+        return [
+            f"{number} {id_}"
+            for number, key in enumerate(self._keys)
+            for id_, _ in self.stored(key.decode())
+        ]
 
     def next_id(self, key: str) -> str:
         """Return the lowest id that an entry of a stream can get."""

@@ -12,6 +12,7 @@ from penstock import ACKED, EARLIEST, MaxLen, ServerError, replay
 from penstock.admin import Admin
 from simulation.consuming import STREAM, URL
 from simulation.journal import Journal
+from simulation.observer import Observer
 from simulation.plan import OperatorPlan
 
 __all__ = ["operate"]
@@ -107,7 +108,7 @@ STEPS: Final[dict[str, Step]] = {
 async def operate(
     plan: OperatorPlan,
     groups: list[str],
-    missing: Callable[[], list[str]],
+    observer: Observer,
     journal: Journal,
 ) -> None:
     """Take the steps of a plan, each at its time, or end at SIGTERM.
@@ -115,13 +116,12 @@ async def operate(
     Args:
         plan: What to do.
         groups: The names of the groups.
-        missing: Returns the groups that the server does not know at the moment, in some
-            shard; those that REALTIME stands for, too.
+        observer: Sees what there is on the server.
         journal: Where to record it.
     """
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    steps = asyncio.create_task(_take(plan, groups, missing, journal))
+    steps = asyncio.create_task(_take(plan, groups, observer, journal))
     ending = asyncio.create_task(over.wait())
     await asyncio.wait([steps, ending], return_when=asyncio.FIRST_COMPLETED)
     for task in (steps, ending):
@@ -134,7 +134,7 @@ async def operate(
 async def _take(
     plan: OperatorPlan,
     groups: list[str],
-    missing: Callable[[], list[str]],
+    observer: Observer,
     journal: Journal,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ async def _take(
         if not group and step.what in {"group_state", "reset_group"}:
             continue
         journal.note(f"step {step.what} {group}")
-        since, unknown = loop.time(), missing()
+        since, unknown = loop.time(), observer.missing()
         try:
             # Some are cancelled in whatever they are doing.
             limit = step.argument / 1e5 if step.argument < 10000 else None
@@ -161,5 +161,10 @@ async def _take(
             journal.note(f"step {step.what} failed: {error!r}")
         if step.what == "trim_acked":
             # Who has no group is not asked.
-            for name in sorted({*unknown, *missing()}):
+            for name in sorted({*unknown, *observer.missing()}):
                 journal.add(Excuse, since=since, what=["loss"], group=name)
+        elif step.what == "reset_group":
+            # It takes entries from consumers that have read and not started them. They
+            # come again in their turn.
+            ids, what = observer.names(), ["order"]
+            journal.add(Excuse, since=since, what=what, ids=ids, group=group)

@@ -63,7 +63,7 @@ class ReplaceableProcess:
             await consume(plan, name, journal, self.be_killed)
         elif isinstance(self.plan, OperatorPlan):
             run = self._run
-            await operate(self.plan, run.groups, run.observer.missing, journal)
+            await operate(self.plan, run.groups, run.observer, journal)
         else:
             await produce(self.plan, who, self._run.plan.seed, journal)
 
