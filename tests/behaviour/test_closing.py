@@ -17,6 +17,7 @@ from penstock import (
     Commit,
     Consumer,
     Message,
+    Prefetch,
     Producer,
 )
 from support.events import Events
@@ -25,6 +26,7 @@ from support.server import with_login
 from support.waiting import (
     deliveries,
     eventually,
+    holds,
     leave_pending,
     numbers,
     pending,
@@ -78,6 +80,21 @@ async def test_queued_entries_are_released_as_if_they_had_never_been_delivered(
     # A consumer with this lease can claim all of them now.
     reply = await redis.xautoclaim(stream, "g", "other", 30_000, count=1000)
     assert len(reply[1]) == len(counts)
+
+
+async def test_own_entries_that_were_not_read_again_yet_are_released_too(
+    url: str, stream: str, redis: Any
+) -> None:
+    await send(url, stream, *range(5))
+    await leave_pending(redis, stream, "me")
+    options: dict[str, Any] = {"claim": Claim(idle=30)}
+    options["prefetch"] = Prefetch(max_messages=1)
+    async with Consumer(stream, url=url, group="g", name="me", **options) as consumer:
+        await eventually(lambda: holds(consumer, 1))
+    # Others can claim all of them now, with the attempts that they have had.
+    reply = await redis.xautoclaim(stream, "g", "other", 30_000, justid=True)
+    assert len(reply) == 5
+    assert [*(await deliveries(redis, stream, "g")).values()] == [1] * 5
 
 
 async def test_a_message_that_was_handed_out_counts_as_an_attempt(

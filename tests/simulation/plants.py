@@ -370,7 +370,7 @@ def read_cut() -> Iterator[None]:
 
     with (
         patch.object(Reader, "stop", stop),
-        patch.object(ReaderPool, "stranded", property(lambda _: False)),
+        patch.object(ReaderPool, "stranded", property(lambda _: ())),
     ):
         yield
 

@@ -24,7 +24,7 @@ def _sent(at: float, message: str, id_: str) -> History:
 
 
 def _start(at: float, who: str) -> Start:
-    facts = {"message": "m", "key": "k", "digest": digest(b"x"), "attempt": 1}
+    facts: dict[str, Any] = {"message": "m", "key": "k", "digest": "", "attempt": 1}
     return Start(at, who, group="g", shard=0, id="1-0", **facts)
 
 
@@ -43,5 +43,5 @@ def test_starts_that_the_server_refused_to_count_are_no_attempts(
     refused_at: float, found: int
 ) -> None:
     refused = Note(refused_at, "c.1", text="event count_refused stream='orders'")
-    history = [refused, _start(1.5, "c.1"), _start(9.0, "c.2")]
+    history: History = [refused, _start(1.5, "c.1"), _start(9.0, "c.2")]
     assert len([*findings(_plan({"max_attempts": 1}), history)]) == found

@@ -142,10 +142,10 @@ class Closing(Generic[T]):
         self._report(dead_lettering)
 
     def _stranded_shards(self, group: GroupParts) -> Sequence[Shard]:
-        """Return the shards of which entries may have come that were never recorded."""
-        if self._parts.readers.stranded or group.claimer.stranded:
+        """Return the shards of which entries may be pending that are unknown here."""
+        if group.claimer.stranded:
             return self._parts.assignment.cursors.shards
-        return ()
+        return self._parts.readers.stranded
 
     async def _release(self, group: GroupParts, stranded: Sequence[Shard]) -> None:
         await release_entries(

@@ -158,6 +158,16 @@ def test_a_group_is_recovered_from_the_start_on_every_connection() -> None:
     assert recovery(cursor).position.after == b"0-0"
 
 
+def test_pending_entries_may_be_unknown_until_the_recovery_has_ended() -> None:
+    cursor = Cursor([(A, b"5-0"), (B, b"6-0")], group=True)
+    first = recovery(cursor)
+    assert [p.may_have_unknown for p in cursor.positions] == [True, True]
+    cursor.recovered(first, entries("1-0"))
+    assert [p.may_have_unknown for p in cursor.positions] == [False, True]
+    cursor.position(b"b").broken = "WRONGTYPE"
+    assert [p.may_have_unknown for p in cursor.positions] == [False, False]
+
+
 def test_with_noack_nothing_is_recovered() -> None:
     cursor = Cursor([(A, b"5-0")], group=True, recover=False)
     cursor.connected()

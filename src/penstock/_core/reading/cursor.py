@@ -80,6 +80,11 @@ class Position:
         """Return whether a read that begins with this id redelivers entries."""
         return EntryId.parse(first) <= self.highest
 
+    @property
+    def may_have_unknown(self) -> bool:
+        """Whether pending entries may not have been read again, though they can be."""
+        return self.recovering and self.broken is None
+
     def recreated(self) -> None:
         """Record that the stream was recreated; the new one is read from its start."""
         self.highest, self.known = EntryId.MIN, None

@@ -84,9 +84,20 @@ class ReaderPool:
         return -(-budget // len(readers))
 
     @property
-    def stranded(self) -> bool:
-        """Whether a read was abandoned whose entries may be pending and unknown."""
-        return any(reader.connection.unrecorded for reader in self._readers.values())
+    def stranded(self) -> Sequence[Shard]:
+        """The shards of which entries may be pending and unknown.
+
+        These are those of an abandoned read, and those whose pending entries have not
+        all been read again.
+        """
+        found: list[Shard] = []
+        for cursor in self._cursors.all:
+            reader = self._readers.get(id(cursor))
+            if reader is not None and reader.connection.unrecorded:
+                found += cursor.shards
+            else:
+                found += [p.shard for p in cursor.positions if p.may_have_unknown]
+        return found
 
     def resume(self) -> None:
         """Continue reading, if there was no budget."""
