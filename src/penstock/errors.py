@@ -139,16 +139,21 @@ class ConnectError(ServerError):
 
     Attributes:
         address: `host:port` or the socket's path, never with a password.
-        reason: The error that the operating system reported.
+        reason: The error that the operating system reported, or the server's reply.
     """
 
-    def __init__(self, address: str, reason: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        reason: str,
+        advice: str = (
+            "check that a server listens there and that host, port and TLS settings "
+            "are right"
+        ),
+    ) -> None:
         self.address = address
         self.reason = reason
-        super().__init__(
-            f"can't connect to {address}: {reason}; check that a server listens "
-            f"there and that host, port and TLS settings are right"
-        )
+        super().__init__(f"can't connect to {address}: {reason}; {advice}")
 
 
 class ConnectionLost(ServerError):  # noqa: N818 - a state more than an error

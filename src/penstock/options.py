@@ -133,6 +133,8 @@ def after(id: EntryId | str) -> EntryId:  # noqa: A002 - it is an id
 def place(at: StartAt | str, option: str) -> Start | EntryId:
     """Check a position in a stream, and return it as `Start` or `EntryId`.
 
+    A moment before 1970 is the lowest id, since no entry is older.
+
     Raises:
         ConfigurationError: It is not a position, or a naive datetime.
     """
@@ -140,7 +142,8 @@ def place(at: StartAt | str, option: str) -> Start | EntryId:
         case Start() | EntryId():
             return at
         case datetime():
-            return EntryId.at(at)
+            before = at.utcoffset() is not None and at < EntryId.MIN.timestamp
+            return EntryId.MIN if before else EntryId.at(at)
         case "earliest" | "latest":
             return Start(at)
         case str():

@@ -388,6 +388,19 @@ async def test_load_balanced_refuses_and_names_what_to_use(
             await reader.seek(EARLIEST)
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_start_or_seek_before_1970_means_the_beginning(
+    url: str, stream: str, mode: Any
+) -> None:
+    """`datetime.min` and 1900 are what other systems have for "always"."""
+    await send(url, stream, 1, 2)
+    long_ago = datetime(1900, 1, 1, tzinfo=UTC)
+    async with consumer(mode, stream, url=url, start=long_ago) as reader:
+        assert numbers(await read(reader, 2)) == [1, 2]
+        await reader.seek(datetime.min.replace(tzinfo=UTC))
+        assert numbers(await read(reader, 2)) == [1, 2]
+
+
 @pytest.mark.parametrize(
     "place",
     [datetime(2026, 1, 1), "yesterday", 5, None, "1-2-3", ""],  # noqa: DTZ001 - naive

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -63,6 +65,9 @@ def test_schemes_choose_the_kind_of_connection() -> None:
     assert type(options("redis://h")) is Connection
     assert type(options("rediss://h")) is SSLConnection
     assert type(options("unix:///run/s")) is UnixDomainSocketConnection
+    assert type(options("valkey://al:p%40ss@h/2")) is Connection
+    assert options("valkey://al:p%40ss@h/2").password == "p@ss"
+    assert type(options("VALKEYS://h")) is SSLConnection
 
 
 def test_host_and_port_are_passed_to_the_connection() -> None:
@@ -118,7 +123,18 @@ def test_a_given_url_takes_precedence_over_the_environment(
     assert find_url(None) == "redis://environment"
 
 
-@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize("around", ["{} ", "{}\n", " {}\r\n", "\t{}\n\n"])
+def test_white_space_around_a_url_is_removed(
+    around: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files and secrets of orchestrators often end in a newline."""
+    url = "redis://al:p%20w@h/3"
+    monkeypatch.setenv("REDIS_URL", around.format(url))
+    assert find_url(None) == url
+    assert find_url(around.format(url)) == url
+
+
+@pytest.mark.parametrize("value", [None, "", " \n"])
 def test_without_a_url_the_error_names_the_three_ways_to_give_one(
     value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +156,30 @@ def test_another_scheme_is_refused_and_the_right_ones_are_named(url: str) -> Non
     message = refusal(url)
     for scheme in ("redis://", "rediss://", "unix://", "embedded://"):
         assert scheme in message
+
+
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("localhost:6379", "redis://localhost:6379"),
+        ("localhost", "redis://localhost:6379"),
+        ("localhost:6380/2", "redis://localhost:6380/2"),
+        ("redis:6379", "redis://redis:6379"),
+        ("valkey:6379", "redis://valkey:6379"),
+        ("10.0.0.7:7000/0", "redis://10.0.0.7:7000/0"),
+        ("[::1]:6379", "redis://[::1]:6379"),
+        ("cache-1.example:6379", "redis://cache-1.example:6379"),
+    ],
+)
+def test_a_host_without_a_scheme_is_answered_with_its_url(url: str, right: str) -> None:
+    assert f"write {right} (" in refusal(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["al:hunter2@h:6379", ":hunter2@h", "hunter2", "al:hunter2", "hunter2/6379"]
+)
+def test_what_may_be_a_password_is_not_repeated_as_a_host(url: str) -> None:
+    assert "redis://" in refusal(url)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +207,6 @@ def test_an_invalid_port_or_host_is_refused(url: str) -> None:
         "redis://user:hunter2@",
         "redis://:hunter2@:6379/0",
         "rediss:///",
-        "redis:6379",
     ],
 )
 def test_a_url_without_a_host_does_not_mean_localhost(url: str) -> None:
@@ -268,11 +307,34 @@ def test_an_unknown_option_in_a_url_is_refused(query: str) -> None:
         "protocol=1",
         "socket_timeout=soon",
         "ssl_cert_reqs=hunter2",
+        "ssl_cert_reqs=CERT_hunter2",
+        "ssl_cert_reqs=3",
+        "client_name=a%20b",
+        "client_name=a%0Ab",
+        "client_name=%C3%A9",
+        "db=-1",
+        "db=99999999999",
         "ssl_min_version=hunter2",
     ],
 )
 def test_an_invalid_value_of_an_option_is_refused(query: str) -> None:
-    assert query.partition("=")[0][:3] in refusal(f"rediss://h?{query}")
+    message = refusal(f"rediss://h?{query}")
+    name = query.partition("=")[0]
+    assert name[:3] in message or (name == "db" and "database" in message)
+    assert "port" not in message
+
+
+@pytest.mark.parametrize("form", ["{}", "CERT_{}", "ssl.CERT_{}", "VerifyMode.CERT_{}"])
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
+@pytest.mark.parametrize("word", ["none", "optional", "required"])
+def test_the_spellings_of_other_clients_of_ssl_cert_reqs_work(
+    form: str, case: Callable[[str], str], word: str
+) -> None:
+    """Celery and Django settings have CERT_NONE, redis-py's URLs `none`."""
+    expected = getattr(ssl, f"CERT_{word.upper()}")
+    for value in (case(form.format(word)), int(expected)):
+        context = options(f"rediss://h?ssl_cert_reqs={value}").ssl_context
+        assert context.cert_reqs is expected
 
 
 @pytest.mark.parametrize("scheme", ["redis://h", "unix:///run/s"])

@@ -31,7 +31,7 @@ from connection.fakes import (
 from connection.tls import Certificates, make_certificates, tls_server
 from connection.traces import full_text, nothing_left
 from penstock._connection.address import parse
-from penstock._connection.connect import connect
+from penstock._connection.connect import SettingRefused, connect
 from penstock._connection.connection import Connection, pack
 from penstock._connection.reconnect import Connector
 from penstock.embedded import EmbeddedServer
@@ -277,8 +277,11 @@ async def test_a_user_who_may_not_choose_a_database_is_refused_one(
 async def test_a_database_that_the_server_does_not_have_is_refused(
     url: str, protocol: int
 ) -> None:
-    message = await refusal(f"{url}?db=99&protocol={protocol}")
+    """That is no matter of host, port and TLS."""
+    message = await refusal(f"{url}?db=99&protocol={protocol}", SettingRefused)
     assert "out of range" in message
+    assert "database number" in message
+    assert "TLS" not in message
 
 
 @pytest.mark.parametrize("length", [1, 20])

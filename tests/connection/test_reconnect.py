@@ -418,6 +418,16 @@ async def test_the_first_connection_does_not_retry_refused_credentials(
     assert events == []
 
 
+async def test_the_first_connection_does_not_retry_a_database_that_does_not_exist(
+    url: str, events: Events
+) -> None:
+    connector = CountingConnector(f"{url}?db=99", events)
+    with pytest.raises(ConnectError, match="database number"):
+        await connector.first(10)
+    assert len(connector.attempts) == 1
+    assert events == []
+
+
 # --- finding the server
 
 

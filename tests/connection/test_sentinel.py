@@ -35,6 +35,7 @@ def refusal(url: str) -> str:
         ("REDIS+SENTINEL://u:hunter2@a,b:7/main/", "main@a:26379,b:7"),
         ("rediss+sentinel://[::1],[fe80::1]:5/main", "main@[::1]:26379,[fe80::1]:5"),
         ("redis+sentinel://a/my%20main", "my main@a:26379"),
+        ("valkeys+sentinel://a,b:7/main", "main@a:26379,b:7"),
     ],
 )
 def test_the_name_contains_the_service_and_its_sentinels(url: str, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -241,6 +241,8 @@ def test_no_position_comes_after_the_last_id() -> None:
         (str(ID), ID),
         ("5", EntryId(5, 0)),
         (datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC), EntryId(5000, 0)),
+        (datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), EntryId.MIN),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), EntryId.MIN),
     ],
 )
 def test_a_position_is_an_end_an_id_or_a_moment(at: Any, expected: object) -> None:

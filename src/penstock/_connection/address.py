@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -16,6 +17,21 @@ __all__ = ["EMBEDDED", "Address", "find_url", "parse"]
 
 EMBEDDED: Final = "embedded"
 _SCHEMES: Final = ("redis", "rediss", "unix")
+# Valkey's own schemes mean the same.
+_ALIASES: Final = {"valkey": "redis", "valkeys": "rediss"}
+# An address without a scheme. Anything else may be a piece of a password, which no
+# error may quote.
+_HOST_AND_PORT: Final = re.compile(
+    r"(localhost|(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})(/[0-9]{1,5})?"
+)
+_DEFAULT_PORT: Final = 6379
+
+# What redis-py calls `none`, `optional` and `required`, Celery, Django and Python's ssl
+# module call `CERT_NONE` and so on, or by a number.
+_CERTIFICATES: Final = {"0": "none", "1": "optional", "2": "required"}
+_REQUIREMENTS: Final = frozenset(_CERTIFICATES.values())
+# The server takes no other characters in a client's name.
+_CLIENT_NAME: Final = re.compile(r"[!-~]*")
 
 # Settings of redis-py's pools and retries that a shared REDIS_URL may contain. They
 # have no meaning here: Penstock keeps its own connections and never re-sends blindly.
@@ -61,6 +77,8 @@ _KNOWN: Final = frozenset(
 
 _CONNECT_TIMEOUT: Final = 5.0
 _REPLY_TIMEOUT: Final = 10.0
+# The server stores the number in 32 bits.
+_HIGHEST_DATABASE: Final = 2**31 - 1
 # Seconds. Some event loops refuse timers of many thousand years.
 _LONGEST: Final = 86_400.0
 
@@ -102,11 +120,13 @@ class Address:
 def find_url(url: str | None) -> str:
     """Return the given URL, or else the environment's REDIS_URL.
 
+    White space around it is removed: files and secrets often end in a newline.
+
     Raises:
         ConfigurationError: Neither is set. Localhost is never assumed: the server there
             may be an unrelated database.
     """
-    found = url or os.environ.get("REDIS_URL")
+    found = (url or os.environ.get("REDIS_URL") or "").strip()
     if not found:
         raise ConfigurationError(
             "no server is named: pass url='redis://host:6379', set REDIS_URL, or use "
@@ -118,15 +138,19 @@ def find_url(url: str | None) -> str:
 def parse(url: str) -> Address:
     """Parse a `redis://`, `rediss://` or `unix://` URL.
 
+    `valkey://` and `valkeys://` mean `redis://` and `rediss://`.
+
     Raises:
         ConfigurationError: The URL is invalid. The error message never quotes it, since
             its parts may be pieces of a password.
     """
+    url = _with_known_scheme(url)
     parts = _split(url)
     options = _options(url)
     kind = options.pop("connection_class", Connection)
     for name in _IGNORED:
         options.pop(name, None)
+    _check_values(options)
     connect = options.pop("socket_connect_timeout", _CONNECT_TIMEOUT)
     reply = options.pop("socket_timeout", _REPLY_TIMEOUT)
     # Written so that nan fails, too.
@@ -146,6 +170,44 @@ def parse(url: str) -> Address:
     if wrong := _unusable(address):
         raise ConfigurationError(wrong)
     return address
+
+
+def _with_known_scheme(url: str) -> str:
+    """Return a URL whose scheme redis-py knows, if it means the same as another one."""
+    scheme, separator, rest = url.partition("://")
+    known = _ALIASES.get(scheme.lower()) if separator else None
+    return url if known is None else f"{known}://{rest}"
+
+
+def _check_values(options: dict[str, Any]) -> None:
+    """Check values that the server, or redis-py on connecting, would refuse.
+
+    Raises:
+        ConfigurationError: A value is invalid.
+    """
+    if "ssl_cert_reqs" in options:
+        options["ssl_cert_reqs"] = _certificate_requirement(options["ssl_cert_reqs"])
+    if not _CLIENT_NAME.fullmatch(options.get("client_name", "")):
+        raise ConfigurationError(
+            "client_name in the server's URL has a space or another special character; "
+            "use printable ASCII characters without spaces"
+        )
+    if not 0 <= options.get("db", 0) <= _HIGHEST_DATABASE:
+        raise ConfigurationError(
+            "the server's URL names a database that no server has; use its number, "
+            "from 0 on"
+        )
+
+
+def _certificate_requirement(value: str) -> str:
+    word = value.lower().rpartition(".")[2].removeprefix("cert_")
+    word = _CERTIFICATES.get(word, word)
+    if word not in _REQUIREMENTS:
+        raise ConfigurationError(
+            "ssl_cert_reqs in the server's URL is unknown; use required, optional or "
+            "none"
+        )
+    return word
 
 
 # The exceptions that are caught below quote the URL, so they must not become the
@@ -197,10 +259,18 @@ def _split(url: str) -> SplitResult:
             "the server's URL has no valid host and port; percent-encode special "
             "characters in user and password"
         )
+    if match := _HOST_AND_PORT.fullmatch(url):
+        host = match[1] if ":" in match[1] else f"{match[1]}:{_DEFAULT_PORT}"
+        raise ConfigurationError(
+            f"the server's URL has no scheme; write redis://{host}{match[2] or ''} "
+            f"(or rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
+            f"embedded://)"
+        )
     if parts.scheme not in _SCHEMES:
         raise ConfigurationError(
             f"the server's URL has scheme {parts.scheme!r:.20}; use redis://, "
-            f"rediss://, unix://, redis+sentinel://, rediss+sentinel:// or embedded://"
+            f"rediss://, valkey://, valkeys://, unix://, redis+sentinel://, "
+            f"rediss+sentinel:// or embedded://"
         )
     if parts.fragment or not _query_is_known(parts.query):
         known = ", ".join(sorted(_KNOWN))
@@ -252,7 +322,7 @@ def _check_tcp(parts: SplitResult) -> None:
 def _name(parts: SplitResult, options: dict[str, Any]) -> str:
     if parts.scheme == "unix":
         return printable(str(options["path"]))
-    return _name_of(str(options["host"]), options.get("port", 6379))
+    return _name_of(str(options["host"]), options.get("port", _DEFAULT_PORT))
 
 
 def _name_of(host: str, port: int) -> str:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from penstock._connection.address import Address
 from penstock._connection.connection import Connection
@@ -13,7 +19,27 @@ from penstock._core.protocol.replies import without_arguments
 from penstock.errors import AccessError, ConnectError, ServerError
 from penstock.events import printable
 
-__all__ = ["connect"]
+__all__ = ["SettingRefused", "connect"]
+
+# What servers reply to a database, a client name or a protocol that they don't take.
+_OF_A_SETTING: Final = ("DB index", "SELECT", "Client names", "NOPROTO")
+
+
+class SettingRefused(ConnectError):  # noqa: N818 - a refusal, not a failure
+    """The server answered, and refused a setting of the URL; a retry changes nothing.
+
+    Args:
+        address: `host:port` or the socket's path.
+        reason: The server's reply.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            address,
+            reason,
+            "a server answers there; check the database number, client_name and "
+            "protocol of the URL",
+        )
 
 
 async def connect(address: Address) -> Connection:
@@ -23,6 +49,8 @@ async def connect(address: Address) -> Connection:
 
     Raises:
         ConnectError: The server cannot be reached, or is no Redis server.
+        SettingRefused: The server refused the database, the client's name or the
+            protocol.
         AccessError: The server refused the credentials.
     """
     connection = address.connection()
@@ -59,9 +87,12 @@ async def connect(address: Address) -> Connection:
 def _explain(address: Address, error: Exception) -> ServerError:
     reason = printable(address.redact(without_arguments(str(error))))
     # On a Unix socket redis-py does its handshake while it connects, and wraps errors.
-    refusals = AuthenticationError | NoPermissionError
-    if isinstance(error, refusals) or isinstance(error.__cause__, refusals):
+    errors = (error, error.__cause__)
+    if any(isinstance(e, AuthenticationError | NoPermissionError) for e in errors):
         return AccessError(address.name, reason)
+    refused = any(isinstance(e, ResponseError) for e in errors)
+    if refused and any(words in reason for words in _OF_A_SETTING):
+        return SettingRefused(address.name, reason)
     if isinstance(error, TimeoutError):
         reason = f"no answer within {address.connect_timeout:g} s"
     elif not isinstance(error, RedisError | OSError):

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from penstock import _chance, _clock, embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
-from penstock._connection.connect import connect
+from penstock._connection.connect import SettingRefused, connect
 from penstock._connection.connection import Connection
 from penstock._connection.fork import notify_on_fork
 from penstock._connection.request_queue import DEMOTED
@@ -165,14 +165,15 @@ class Connector:
 
         Raises:
             PenstockError: The check raised it; a `ServerError` is retried.
-            ConnectError: No attempt succeeded in time.
+            ConnectError: No attempt succeeded in time; or the server refused a setting
+                of the URL, which is not retried.
             AccessError: The server refused the credentials; this is not retried.
         """
         deadline = _clock.monotonic() + patience
         while True:
             try:
                 connection = await self._checked(check)
-            except AccessError:
+            except (AccessError, SettingRefused):
                 raise
             except ServerError as error:
                 delay = self._backoff.failed(_chance.fraction())

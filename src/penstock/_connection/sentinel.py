@@ -60,7 +60,8 @@ def names_sentinels(url: str) -> bool:
 def parse(url: str) -> tuple[Address, Sentinels]:
     """Parse `redis+sentinel://user:password@host:port,host:port/service/db?options`.
 
-    `rediss+sentinel://` uses TLS, for the sentinels as well. The sentinels have their
+    `rediss+sentinel://` uses TLS, for the sentinels as well; `valkey` and `valkeys` in
+    the scheme mean the same. The sentinels have their
     own credentials, `?sentinel_username=` and `?sentinel_password=`; other options
     apply to both.
 
