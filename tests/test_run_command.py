@@ -250,7 +250,7 @@ async def test_a_signal_that_arrives_twice_at_once_counts_once(run: Run) -> None
 async def test_workers_that_do_not_drain_in_time_are_killed_and_the_status_is_1(
     run: Run, url: str, stream: str
 ) -> None:
-    await run.ready("--grace", "0.3")
+    await run.ready("--grace", "300ms")
     await send_words(url, stream, "hang")
     await run.has_handled(1)
     start = time.monotonic()
@@ -317,7 +317,7 @@ async def is_empty(run: Run) -> bool:
 async def test_a_worker_with_a_blocked_event_loop_ends_when_its_parent_was_killed(
     run: Run, url: str, stream: str
 ) -> None:
-    await run.ready("--grace", "0.2")
+    await run.ready("--grace", "200ms")
     await send_words(url, stream, "block")
     await run.has_handled(1)
     run.process.kill()

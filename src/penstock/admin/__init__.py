@@ -15,8 +15,9 @@ from penstock._core.protocol.trimming import GroupStanding
 from penstock.admin import dead
 from penstock.admin._dead_letter import DeadLetter
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
+from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, TrimTo
-from penstock.admin.client import Admin, group_state, reset_group, trim
+from penstock.admin.client import Admin, group_state, reset_group, trim, trim_losses
 from penstock.admin.groups import GroupState
 
 DeadLetterOffice = DeadLetterAdmin
@@ -29,10 +30,12 @@ __all__ = [
     "DeadLetterOffice",
     "GroupStanding",
     "GroupState",
+    "TrimLoss",
     "TrimTo",
     "Trimmed",
     "dead",
     "group_state",
     "reset_group",
     "trim",
+    "trim_losses",
 ]

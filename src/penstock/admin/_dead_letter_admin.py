@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from penstock._core.protocol import commands
+from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter import DeadLetter, DeadLetterList
 from penstock.admin._selected_dead_letters import SelectedDeadLetters
-from penstock.admin._selection import Before, Id, Ids, Selection, Where
+from penstock.admin._selection import Before, Id, Ids, Location, Selection, Where
 
 __all__ = ["DeadLetterAdmin"]
 
@@ -194,6 +196,25 @@ class DeadLetterAdmin:
             limit=limit,
         )
         return await self.select(selection).purge(all=all)
+
+    async def stream_exists(
+        self, stream: str, *, dead_letters: str | None = None
+    ) -> bool:
+        """Return whether a stream, or the stream of its dead letters, exists.
+
+        It tells a stream without dead letters from a misspelt name. If this user may
+        not ask, the answer is True.
+
+        Args:
+            stream: The stream that the dead letters come from.
+            dead_letters: The stream that holds them; default: `<stream>.dead`.
+        """
+        location = Location.of(stream, dead_letters)
+        quiet = ShardDiscovery(self._connection.calls, lambda _: None)
+        keys = [location.key, *(shard.key for shard in await quiet.watch(stream))]
+        # One command for each key: in cluster mode they may have several slots.
+        answers = await self._connection.calls([commands.exists([k]) for k in keys])
+        return any(answer != 0 for answer in answers)
 
     # The last method: after it, `list` in this class is the method.
     async def list(

@@ -15,6 +15,7 @@ from penstock._core.protocol.trimming import AcknowledgedFloor, GroupStanding
 from penstock._core.reading.range_pages import RangePages
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection, count_above
+from penstock.admin._trim_losses import LossCounter, TrimLoss
 from penstock.errors import ConfigurationError, StreamMissing
 from penstock.message import EntryId, Shard
 from penstock.options import Duration, place, seconds
@@ -87,14 +88,45 @@ class Trimmer:
         """
         limit = _limit(to, ignore_idle)
         target = _target(to)
-        shard_keys.single(stream)  # refuses invalid names
-        shards = await ShardDiscovery(
-            self._connection.calls, self._connection.on_event
-        ).watch(stream)
+        shards = await self._shards(stream)
         if isinstance(target, Acked):
             return [await self._trim_acked(s, limit, dry_run=dry_run) for s in shards]
         words = await self._words(target)
         return [await self._trim_to(shard, words, dry_run=dry_run) for shard in shards]
+
+    async def losses(
+        self, stream: str, to: TrimTo, ignore_idle: Duration | None
+    ) -> list[TrimLoss]:
+        """Return what groups lose if a stream is trimmed.
+
+        Args:
+            stream: The stream's name.
+            to: The entries to keep.
+            ignore_idle: With `ACKED`, the idle time after which a group is excluded.
+        """
+        limit = _limit(to, ignore_idle)
+        target = _target(to)
+        found: list[TrimLoss] = []
+        for shard in await self._shards(stream):
+            facts = await self._facts(shard)
+            losses = LossCounter(self._connection, shard, *facts)
+            if isinstance(target, Acked):
+                acked = (await self._snapshot(shard, limit)).acknowledged
+                # Only a group that was excluded can lose anything.
+                if acked.floor is not None and acked.ignored:
+                    found += await losses.below(acked.floor)
+            elif isinstance(target, MaxLen):
+                found += await losses.newest(target.messages)
+            else:
+                _, _, bound = await self._words(target)
+                found += await losses.below(EntryId.parse(_word(bound)))
+        return found
+
+    async def _shards(self, stream: str) -> list[Shard]:
+        shard_keys.single(stream)  # refuses invalid names
+        return await ShardDiscovery(
+            self._connection.calls, self._connection.on_event
+        ).watch(stream)
 
     async def _words(self, target: MaxLen | MaxAge | EntryId) -> Command:
         if isinstance(target, EntryId):

@@ -8,12 +8,13 @@ from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
 from penstock.admin._connection import AdminConnection
 from penstock.admin._dead_letter_admin import DeadLetterAdmin
+from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
 from penstock.events import OnEvent, guarded, log_event
 from penstock.options import Duration, StartAt
 
-__all__ = ["Admin", "group_state", "reset_group", "trim"]
+__all__ = ["Admin", "group_state", "reset_group", "trim", "trim_losses"]
 
 
 class Admin(Openable[AdminConnection]):
@@ -194,6 +195,36 @@ class Admin(Openable[AdminConnection]):
         """
         return await self._trimmer.trim(stream, to, ignore_idle, dry_run=dry_run)
 
+    async def trim_losses(
+        self, stream: str, to: TrimTo, *, ignore_idle: Duration | None = None
+    ) -> list[TrimLoss]:
+        """Return what groups would lose by a call of `trim` with the same arguments.
+
+        Each group is listed that has not acknowledged some of the entries that would be
+        deleted, with their numbers. Those entries are read, so this takes longer, the
+        more would be lost. `MaxLen` and `MaxAge` without `exact` may delete less.
+
+        The answer holds for the moment: a group that falls behind meanwhile loses more.
+
+        Args:
+            stream: The stream's name.
+            to: The entries to keep.
+            ignore_idle: With `ACKED`: exclude groups that have been idle for longer.
+
+        Returns:
+            The losses by shard and group; an empty list if no group loses anything.
+
+        Raises:
+            PenstockError: See `trim`.
+
+        Example:
+            ```python
+            if not await admin.trim_losses("orders", MaxAge(timedelta(days=7))):
+                await admin.trim("orders", MaxAge(timedelta(days=7)))
+            ```
+        """
+        return await self._trimmer.losses(stream, to, ignore_idle)
+
     def __repr__(self) -> str:
         return f"<Admin {'closed' if self._connection.closed else 'open'}>"
 
@@ -253,3 +284,25 @@ async def trim(
     """
     async with Admin(url) as admin:
         return await admin.trim(stream, to, ignore_idle=ignore_idle, dry_run=dry_run)
+
+
+async def trim_losses(
+    stream: str,
+    to: TrimTo,
+    *,
+    ignore_idle: Duration | None = None,
+    url: str | None = None,
+) -> list[TrimLoss]:
+    """Return what groups would lose by `trim`, on a connection of its own.
+
+    Args:
+        stream: The stream's name.
+        to: The entries to keep, see `Admin.trim`.
+        ignore_idle: The groups to exclude, see `Admin.trim`.
+        url: The server, see `Admin`.
+
+    Raises:
+        PenstockError: See `Admin` and `Admin.trim`.
+    """
+    async with Admin(url) as admin:
+        return await admin.trim_losses(stream, to, ignore_idle=ignore_idle)

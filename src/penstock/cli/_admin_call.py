@@ -13,7 +13,7 @@ from penstock import Event
 from penstock.admin import Admin
 from penstock.cli._errors import plain_errors
 
-__all__ = ["Json", "Url", "operate", "say"]
+__all__ = ["Json", "Url", "confirmed", "on_terminal", "operate", "say"]
 
 Url: TypeAlias = Annotated[
     str | None, typer.Option(help="The server; default: $REDIS_URL.")
@@ -56,6 +56,23 @@ def operate(
     with plain_errors():
         succeeded = asyncio.run(connected())
     raise typer.Exit(0 if succeeded and not set(bad) & set(report) else 1)
+
+
+def confirmed(action: str) -> bool:
+    """Ask on the terminal whether to do what was announced.
+
+    Raises:
+        Exit: With status 2: there is no terminal, so `--yes` is needed.
+    """
+    if on_terminal():
+        return typer.confirm(f"penstock: {action}?", err=True)
+    say("nothing was changed; pass --yes if that is intended")
+    raise typer.Exit(2)
+
+
+def on_terminal() -> bool:
+    """Return whether there is a person who could answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def say(text: str) -> None:

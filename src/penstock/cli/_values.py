@@ -1,63 +1,149 @@
-"""Parsing of the values of options."""
+"""Parsing of the values of options: durations, ids, times and positions in a stream."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Final
 
-from penstock import ConfigurationError, EntryId
+from penstock import ConfigurationError, EntryId, _clock, after
+from penstock.options import Start
 
-__all__ = ["bound", "duration"]
+__all__ = ["bound", "duration", "entry_id", "position"]
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-# A month, or a day without hyphens. Each is also an id, but one of 1970.
-_DATE_OR_ID: Final = re.compile(r"(19|20)[0-9]{2}(-(0[1-9]|1[0-2])|[0-9]{4})?")
-_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smhdw]?)")
+_UNITS: Final = {
+    "ms": 0.001,
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86_400,
+    "w": 7 * 86_400,
+}
+_NUMBER: Final = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+_PART: Final = re.compile(rf"({_NUMBER})(ms|[smhdw])")
+_DURATION: Final = re.compile(rf"0|(?:{_NUMBER}(?:ms|[smhdw]))+")
+_BARE_NUMBER: Final = re.compile(_NUMBER)
+_ID: Final = re.compile(r"[0-9]+(-[0-9]+)?")
+# Fewer digits are an id of 1970, and may be a date: a month, or a day without hyphens.
+_SHORT_ID: Final = re.compile(r"[0-9]{1,10}|(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])")
+_LONGEST: Final = 100 * 366 * 86_400.0  # seconds
+
+_A_TIME: Final = "2026-03-01T12:00Z"
+_AN_ID: Final = "1772366400250-0"
 
 
-def bound(text: str, what: str) -> datetime | EntryId:
-    """Return the id or the moment that a text means.
+def duration(text: str, option: str, *, most: float = _LONGEST) -> float:
+    """Return a duration in seconds.
 
     Args:
-        text: The value of the option.
-        what: The owner of the id, for the exception.
+        text: A number with a unit (`ms`, `s`, `m`, `h`, `d`, `w`), or several of them:
+            `250ms`, `1h30m`. 0 needs no unit.
+        option: The name of the option, for the exception.
+        most: The longest duration, in seconds.
 
     Raises:
-        ConfigurationError: The text is neither, or may be both.
+        ConfigurationError: The text is no duration, or has no unit.
     """
-    if _DATE_OR_ID.fullmatch(text):
+    if not _DURATION.fullmatch(text):
+        if _BARE_NUMBER.fullmatch(text):
+            raise ConfigurationError(
+                f"{option} {text} has no unit; write {text}s, {text}m, {text}h or "
+                f"{text}d"
+            )
         raise ConfigurationError(
-            f"--before {text} could be a date or an id; write a time like "
-            f"2026-03-01T12:00:00+00:00, or an id like 1678280595282-0"
+            f"{option} {text!a:.60} is not a duration; write one like 250ms, 30s, "
+            f"1h30m or 7d"
         )
-    try:
-        return EntryId.parse(text)
-    except ConfigurationError:
-        pass
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
+    total = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if total > most:
         raise ConfigurationError(
-            f"--before {text!a:.60} is not a time; write one like "
-            f"2026-03-01T12:00:00+00:00, or {what} id"
-        ) from None
+            f"{option} {text:.60} is too long; write at most {most:.0f}s"
+        )
+    return total
 
 
-def duration(text: str, option: str) -> float:
-    """Return a duration in seconds; a number without a unit is in seconds.
+def entry_id(text: str, option: str) -> EntryId:
+    """Return the id that a text means.
 
     Args:
-        text: The value of the option.
+        text: `ms-seq`, or `ms` of at least 11 digits.
         option: The name of the option, for the exception.
 
     Raises:
-        ConfigurationError: The text is no duration.
+        ConfigurationError: The text is no id, or may be a date.
     """
-    match = _DURATION.fullmatch(text)
-    if match is None:
+    if _SHORT_ID.fullmatch(text):
         raise ConfigurationError(
-            f"{option} {text!a:.60} is not a duration; write one like 30s, 15m, 12h, "
-            f"7d or 2w"
+            f"{option} {text} could be a date or an id; write a time like {_A_TIME}, "
+            f"or an id like {_AN_ID}"
         )
-    return float(match[1]) * _UNITS[match[2] or "s"]
+    if not _ID.fullmatch(text):
+        raise ConfigurationError(
+            f"{option} {text!a:.60} is not an id; write one like {_AN_ID}"
+        )
+    return EntryId.parse(text)
+
+
+def position(text: str, option: str) -> Start | EntryId | datetime:
+    """Return the position in a stream that a text means.
+
+    Args:
+        text: `earliest`, `latest`, an id (included), `after:ID`, a time with a zone, or
+            a duration, which means that long ago.
+        option: The name of the option, for the exception.
+
+    Raises:
+        ConfigurationError: The text is none of these, or may be several.
+    """
+    if text in {"earliest", "latest"}:
+        return Start(text)
+    if text.startswith("after:"):
+        return after(entry_id(text.removeprefix("after:"), option))
+    if _ID.fullmatch(text):
+        return entry_id(text, option)
+    if _DURATION.fullmatch(text):
+        return _clock.utc() - timedelta(seconds=duration(text, option))
+    return _time(text, option)
+
+
+def bound(text: str, option: str) -> EntryId | datetime:
+    """Return the position before which entries are selected.
+
+    Raises:
+        ConfigurationError: See `position`; or it selects all entries, or none.
+    """
+    found = position(text, option)
+    if isinstance(found, Start):
+        raise ConfigurationError(
+            f"{option} {text} selects all or nothing; write a time like {_A_TIME}, an "
+            f"age like 7d, or an id like {_AN_ID}"
+        )
+    return found
+
+
+def _time(text: str, option: str) -> datetime:
+    """Return the moment that a text means.
+
+    Raises:
+        ConfigurationError: The text is no time, or has no zone.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} {text!a:.60} is not a time; write one like {_A_TIME}, an age "
+            f"like 7d, or an id like {_AN_ID}"
+        ) from None
+    if moment.utcoffset() is None:
+        raise ConfigurationError(
+            f"{option} {text} has no time zone; write {_in_utc(text)} if it is UTC"
+        )
+    return moment
+
+
+def _in_utc(text: str) -> str:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return f"{text.replace(' ', 'T')}Z"
+    return f"{text}T00:00Z"

@@ -101,7 +101,7 @@ def xack(key: bytes, group: str, ids: Iterable[bytes]) -> Command:
 
 
 def xpending_page(
-    key: bytes, group: str, consumer: str | None, after: bytes, count: int
+    key: bytes, group: Word, consumer: str | None, after: bytes, count: int
 ) -> Command:
     """List pending entries above an id: id, owner, idle time, deliveries.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from penstock._core.protocol import commands
+from penstock._core.protocol.commands import Word
 from penstock._core.protocol.replies import ErrorReply
 from penstock._tasks.leases.pending_bodies import Ask
 from penstock.message import Shard
@@ -13,7 +14,7 @@ __all__ = ["pending_pages"]
 
 
 async def pending_pages(
-    ask: Ask, shard: Shard, group: str, consumer: str | None, page_size: int
+    ask: Ask, shard: Shard, group: Word, consumer: str | None, page_size: int
 ) -> AsyncGenerator[list[bytes] | ErrorReply, None]:
     """Yield the ids of pending entries, or at last a refusal.
 

@@ -7,9 +7,10 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from penstock.admin import Admin, DeadLetter
-from penstock.admin._selection import Selection
+from penstock.admin._selection import Location, Selection
 from penstock.cli._admin_call import Json, Url, operate, say
 from penstock.cli._errors import plain_errors
+from penstock.cli._values import entry_id
 from penstock.cli.dead.filter import DeadLetterFilter
 from penstock.cli.dead.report import HEADING, as_json, as_lines, as_row, outcome
 
@@ -74,12 +75,14 @@ def list_(
 ) -> None:
     """List a stream's dead letters, oldest first, without payloads and headers."""
     options = DeadLetterFilter(stream, dead_letters, None, group, error, reason)
+    with plain_errors():
+        above = None if after is None else entry_id(after, "--after")
 
     async def work(admin: Admin) -> bool:
         shown = 0
         last: DeadLetter | None = None
         letters = admin.dead.each(
-            stream, after=after, where=options.matches, dead_letters=dead_letters
+            stream, after=above, where=options.matches, dead_letters=dead_letters
         )
         async for dead_letter in letters:
             if last is not None and shown == limit:
@@ -89,7 +92,7 @@ def list_(
                 print(HEADING, flush=True)
             print(as_json(dead_letter) if json else as_row(dead_letter), flush=True)
             shown, last = shown + 1, dead_letter
-        return True
+        return bool(shown) or await _is_empty(admin, stream, dead_letters)
 
     operate(url, work, bad=_FAILURES)
 
@@ -108,10 +111,14 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one dead letter in full."""
+    with plain_errors():
+        wanted = entry_id(id, "ID")
 
     async def work(admin: Admin) -> bool:
-        dead_letter = await admin.dead.read(stream, id, dead_letters=dead_letters)
+        dead_letter = await admin.dead.read(stream, wanted, dead_letters=dead_letters)
         if dead_letter is None:
+            if await _is_missing(admin, stream, dead_letters):
+                return False
             say(
                 f"{stream!a:.80} has no dead letter {id!a:.60}; "
                 f"`penstock dead list` lists them"
@@ -160,7 +167,7 @@ def redrive(
     async def work(admin: Admin) -> bool:
         moved = await admin.dead.select(selection).redrive(to)
         print(outcome("redriven", moved, as_json=json))
-        return _all_found(selection, stream, moved)
+        return await _found(admin, selection, moved)
 
     operate(url, work, bad=_FAILURES)
 
@@ -177,8 +184,8 @@ def purge(
     before: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME|ID",
-            help="Only dead letters older than a time with a zone, or than this id.",
+            metavar="POSITION",
+            help="Only dead letters older than this time with a zone, age or id.",
         ),
     ] = None,
     limit: _Limit = None,
@@ -199,17 +206,40 @@ def purge(
     async def work(admin: Admin) -> bool:
         deleted = await admin.dead.select(selection).purge(all=yes)
         print(outcome("purged", deleted, as_json=json))
-        return _all_found(selection, stream, deleted)
+        return await _found(admin, selection, deleted)
 
     operate(url, work, bad=_FAILURES)
 
 
-def _all_found(selection: Selection, stream: str, done: int) -> bool:
-    """Return whether every given id was redriven or purged; print it if not."""
+async def _found(admin: Admin, selection: Selection, done: int) -> bool:
+    """Return whether the selected dead letters were found; print it if not."""
+    where = selection.location
+    if not done and not await _is_empty(admin, where.stream, where.name):
+        return False
     missed = 0 if selection.ids is None else len(selection.ids) - done
     if missed:
         say(
             f"{missed} of these ids were not found among the dead letters of "
-            f"{stream!a:.80}"
+            f"{where.stream!a:.80}"
         )
     return not missed
+
+
+async def _is_missing(admin: Admin, stream: str, dead_letters: str | None) -> bool:
+    """Return whether there is no such stream, and print it then.
+
+    Otherwise a misspelt name would look like good news.
+    """
+    missing = not await admin.dead.stream_exists(stream, dead_letters=dead_letters)
+    if missing:
+        name = Location.of(stream, dead_letters).name
+        say(f"there is no stream {stream!a:.80}, and no {name!a:.80} either")
+    return missing
+
+
+async def _is_empty(admin: Admin, stream: str, dead_letters: str | None) -> bool:
+    """Return whether there is such a stream, and print that nothing was found in it."""
+    if await _is_missing(admin, stream, dead_letters):
+        return False
+    say(f"{Location.of(stream, dead_letters).name!a:.80} has no such letters")
+    return True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from penstock import ConfigurationError
 from penstock.admin import DeadLetter
 from penstock.admin._selection import Selection
-from penstock.cli._values import bound
+from penstock.cli._values import bound, entry_id
 
 __all__ = ["DeadLetterFilter"]
 
@@ -71,12 +71,12 @@ class DeadLetterFilter:
                 f"--yes if that is intended, or select some by --id, --group, --error "
                 f"or --reason"
             )
-        before = None if self.before is None else bound(self.before, "a dead letter's")
+        before = None if self.before is None else bound(self.before, "--before")
         return Selection.of(
             call,
             self.stream,
             self.dead_letters,
-            ids=self.ids or None,
+            ids=[entry_id(id_, "--id") for id_ in self.ids or ()] or None,
             where=self.matches if by_content else None,
             before=before,
             limit=self.limit,

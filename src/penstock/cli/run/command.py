@@ -17,6 +17,8 @@ import typer
 
 from penstock._connection.address import EMBEDDED
 from penstock._tasks.task_scopes import task_group
+from penstock.cli._errors import plain_errors
+from penstock.cli._values import duration
 from penstock.cli.run.child import Settings
 from penstock.cli.run.health_probe import Status, serve
 from penstock.cli.run.readiness import Readiness
@@ -24,6 +26,8 @@ from penstock.cli.run.supervisor import Supervisor
 from penstock.cli.run.worker import LOG_FORMAT
 
 __all__ = ["run"]
+
+_LONGEST_GRACE = 86_400.0  # seconds
 
 
 class Level(StrEnum):
@@ -65,11 +69,11 @@ def run(
         str, typer.Option(help="The address to listen on; 0.0.0.0: all.")
     ] = "127.0.0.1",
     grace: Annotated[
-        float,
+        str,
         typer.Option(
-            min=0, max=86_400, help="Seconds to drain before workers are killed."
+            metavar="DURATION", help="Time to drain before workers are killed."
         ),
-    ] = 30.0,
+    ] = "30s",
     log_level: Annotated[
         Level, typer.Option(help="Log level, to standard error.")
     ] = Level.INFO,
@@ -88,9 +92,11 @@ def run(
     128+n killed by a second signal, of number n.
     """
     _refuse(url, workers, uvloop=uvloop)
+    with plain_errors():
+        patience = duration(grace, "--grace", most=_LONGEST_GRACE)
     form = LOG_FORMAT.format(who="main")
     logging.basicConfig(level=log_level.value.upper(), format=form)
-    settings = Settings(target, workers, url, grace, log_level.value, uvloop)
+    settings = Settings(target, workers, url, patience, log_level.value, uvloop)
     readiness = Readiness(workers, ready_file)
     # Otherwise the interpreter takes long to exit, see `_end_quickly` in `worker.py`.
     atexit.register(gc.freeze)

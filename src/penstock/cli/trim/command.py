@@ -8,10 +8,10 @@ import typer
 
 from penstock import ACKED, ConfigurationError, MaxAge, MaxLen
 from penstock.admin import Admin, Trimmed, TrimTo
-from penstock.cli._admin_call import Json, Url, operate, say
+from penstock.cli._admin_call import Json, Url, confirmed, operate, say
 from penstock.cli._errors import plain_errors
 from penstock.cli._values import bound, duration
-from penstock.cli.trim.report import as_json, as_row, heading
+from penstock.cli.trim.report import as_json, as_row, as_sentence, heading
 from penstock.events import printable
 
 __all__ = ["trim"]
@@ -34,14 +34,14 @@ def trim(
     max_age: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Keep younger entries, for example 7d or 12h."
+            metavar="DURATION", help="Keep younger entries, for example 7d or 12h."
         ),
     ] = None,
     before: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME|ID",
-            help="Delete entries older than a time with a zone, or than an id.",
+            metavar="POSITION",
+            help="Delete older entries than this time with a zone, age or id.",
         ),
     ] = None,
     exact: Annotated[
@@ -55,7 +55,7 @@ def trim(
     ignore_idle: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME",
+            metavar="DURATION",
             help="With --acked: exclude groups that have been idle for this long; "
             "entries that they have not acknowledged are deleted as well.",
         ),
@@ -66,9 +66,22 @@ def trim(
             "--dry-run", help="Only report how many entries would be deleted."
         ),
     ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help="Delete entries also if groups have not acknowledged them."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Delete old entries from a stream, and report the group that holds the rest."""
+    """Delete old entries from a stream, and report the group that holds the rest.
+
+    If a group would lose entries that it has not acknowledged, nothing is
+    deleted without --yes; on a terminal you are asked.
+
+    Exit status: 0 done; 1 no connection, refused, answered with no, or no such
+    stream; 2 wrong usage, or --yes is missing.
+    """
     with plain_errors():
         to = _target(
             acked=acked, max_len=max_len, max_age=max_age, before=before, exact=exact
@@ -76,11 +89,19 @@ def trim(
         idle = None if ignore_idle is None else duration(ignore_idle, "--ignore-idle")
 
     async def work(admin: Admin) -> bool:
+        losses = None
+        if dry_run or not yes:
+            losses = await admin.trim_losses(stream, to, ignore_idle=idle)
+            for loss in losses:
+                say(as_sentence(loss))
+            if losses and not (dry_run or confirmed("delete them")):
+                return False
         shards = await admin.trim(stream, to, ignore_idle=idle, dry_run=dry_run)
         if not json:
             print(heading(dry_run=dry_run))
         for trimmed in shards:
-            print(as_json(trimmed, dry_run=dry_run) if json else as_row(trimmed))
+            line = as_json(trimmed, dry_run=dry_run, losses=losses)
+            print(line if json else as_row(trimmed))
             _explain(trimmed, acked=acked)
         return True
 
@@ -108,7 +129,7 @@ def _target(
     if max_age is not None:
         chosen.append(MaxAge(duration(max_age, "--max-age"), exact=exact))
     if before is not None:
-        chosen.append(bound(before, "an entry's"))
+        chosen.append(bound(before, "--before"))
     if len(chosen) != 1:
         raise ConfigurationError(
             "choose the entries to keep or to delete by exactly one of --acked, "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock.admin import Trimmed
+from penstock.admin import TrimLoss, Trimmed
 from penstock.events import printable
 
-__all__ = ["as_json", "as_row", "heading"]
+__all__ = ["as_json", "as_row", "as_sentence", "heading"]
 
 _WIDTHS: Final = (30, 12, 24, 10, 12)
 _NAME: Final = 60
@@ -31,8 +32,30 @@ def as_row(trimmed: Trimmed) -> str:
     return _row(printable(trimmed.shard.key, _NAME), str(trimmed.removed), *cells)
 
 
-def as_json(trimmed: Trimmed, *, dry_run: bool) -> str:
-    """Return a line of JSON for a shard, in which all but ASCII is escaped."""
+def as_sentence(loss: TrimLoss) -> str:
+    """Return what a group loses, as a sentence."""
+    parts = []
+    if loss.unread:
+        parts.append(f"{loss.unread:,} unread")
+    if loss.pending:
+        parts.append(f"{loss.pending:,} pending")
+    one = loss.unread + loss.pending == 1
+    return (
+        f"{printable(loss.shard.key)}: group {printable(loss.group, _NAME)} would lose "
+        f"{' and '.join(parts)} {'entry' if one else 'entries'}"
+    )
+
+
+def as_json(
+    trimmed: Trimmed, *, dry_run: bool, losses: Sequence[TrimLoss] | None = None
+) -> str:
+    """Return a line of JSON for a shard, in which all but ASCII is escaped.
+
+    Args:
+        trimmed: The shard.
+        dry_run: Whether nothing was deleted.
+        losses: What groups lose in all shards; None if that was not counted.
+    """
     held = trimmed.held_by
     facts: dict[str, Any] = {
         "shard": trimmed.shard.key.decode("utf-8", "surrogateescape"),
@@ -41,7 +64,14 @@ def as_json(trimmed: Trimmed, *, dry_run: bool) -> str:
         "floor": None if trimmed.floor is None else str(trimmed.floor),
         "held_by": None,
         "ignored": trimmed.ignored,
+        "losses": None,
     }
+    if losses is not None:
+        facts["losses"] = [
+            {"group": loss.group, "unread": loss.unread, "pending": loss.pending}
+            for loss in losses
+            if loss.shard == trimmed.shard
+        ]
     if held is not None:
         facts["held_by"] = {
             "group": held.name,
