@@ -703,6 +703,16 @@ def test_an_entry_that_became_unsettled_after_the_renewal_was_sent_can_be_lost()
     assert not known(ledger, A, raw(1))
 
 
+def test_a_renewal_does_not_set_back_a_lease_that_a_counted_start_has_renewed() -> None:
+    ledger = SpyLedger(lease=30.0)
+    ledger.read(1)
+    entry = ledger.start_next()
+    [renewal] = ledger.to_renew(12.0)
+    ledger.leases.counted(entry, 13.0)
+    ledger.leases.renewed(renewal, 12.0)
+    assert entry.leased_at == 13.0
+
+
 def test_losing_an_entry_that_was_delivered_again_keeps_the_later_delivery() -> None:
     ledger = SpyLedger(lease=30.0)
     ledger.read(1)

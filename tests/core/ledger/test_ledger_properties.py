@@ -704,7 +704,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.counts["lost"] += lost
         self.check_woken(supply, self.ready_signals - signals)
         for copy in sent.copies:
-            copy.leased_at = sent.when
+            copy.leased_at = max(copy.leased_at, sent.when)
         self.ledger.leases.renewed(sent.renewal, sent.when)
 
     def confirm_start(self, number: int) -> None:

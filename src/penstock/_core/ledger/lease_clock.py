@@ -119,7 +119,8 @@ class LeaseClock:
             now: When the renewal was sent.
         """
         for entry in renewal.entries:
-            entry.leased_at = now
+            # A start may have been counted since then.
+            entry.leased_at = max(entry.leased_at, now)
 
     def to_count_again(self, now: float) -> list[LeaseRenewal]:
         """List what the server may count otherwise than we do, after an outage.

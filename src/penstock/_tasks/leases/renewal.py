@@ -44,8 +44,7 @@ async def renew(
     Raises:
         ConnectionLost: The connection ended before the replies.
     """
-    asked_at = _clock.boottime()
-    renewals = ledger.to_renew(asked_at)
+    renewals = ledger.to_renew(_clock.boottime())
     late = [due for due in renewals if due.late]
     kept = [due for due in renewals if not due.late]
     lost: list[bytes] = []
@@ -63,15 +62,19 @@ async def renew(
             continue  # other consumers may own the entries, so they are not claimed
         kept.append(due)
     kept = [due for due in kept if due.ids]
-    renewed = [_claim(due, asked_at, lease) for due in kept]
+    # This process may have stood still since it asked. If the leases seemed to have
+    # begun before that, the next claim without a script would demand an idle time that
+    # the entries do not have, and they would count as lost.
+    claimed_at = _clock.boottime()
+    renewed = [_claim(due, claimed_at, lease) for due in kept]
     for due, reply in zip(kept, await claims.claim(connection, renewed), strict=True):
         if not isinstance(reply, ErrorReply):
             lost += ledger.removals.lose_all_but(due, reply)
-            ledger.leases.renewed(due, asked_at)
+            ledger.leases.renewed(due, claimed_at)
         elif _is_gone(reply):
             # Without a group, no other consumer can own the entries. They are handled
             # here, though they may be redelivered.
-            ledger.leases.renewed(due, asked_at)
+            ledger.leases.renewed(due, claimed_at)
         else:
             refused = reply
     return lost, refused
