@@ -4,6 +4,7 @@ python -m simulation --seconds 60 --seed 1
 python -m simulation --seconds 3600 --findings 20 --shrink 0
 python -m simulation --seed 17 --rounds 1 --timeline
 python -m simulation --replay FILE
+python -m simulation --plants --jobs 1 --seconds 300
 """
 
 from __future__ import annotations
@@ -57,6 +58,26 @@ def report(options: argparse.Namespace) -> int:
     return 1
 
 
+def hunt(options: argparse.Namespace) -> int:
+    """Look for each planted defect, and report how long it took to find it."""
+    missed = 0
+    for plant in PLANTS:
+        began = time.perf_counter()
+        found = explore(
+            options.seed,
+            seconds=options.seconds,
+            rounds=options.rounds,
+            jobs=options.jobs,
+            plant=plant,
+        )
+        elapsed = time.perf_counter() - began
+        kinds = sorted({kind for each in found.findings for kind in each.kinds})
+        shown = ", ".join(kinds) or "not found"
+        print(f"{plant:22} {elapsed:4.0f} s {found.runs:5} runs  {shown}", flush=True)
+        missed += not kinds
+    return int(missed > 0)
+
+
 def keep(plan: Plan, options: argparse.Namespace) -> None:
     """Store a plan that fails, show what happens in it, and say how to replay it."""
     path = Path(options.keep) / f"finding-{plan.seed}.json"
@@ -100,12 +121,17 @@ def main() -> int:
         "--plant", default="", choices=["", *PLANTS], help="a defect to plant"
     )
     parser.add_argument(
+        "--plants", action="store_true", help="plant all defects, one after the other"
+    )
+    parser.add_argument(
         "--shrink", type=float, default=60, help="seconds for shrinking"
     )
     parser.add_argument("--keep", default="findings", help="the folder for findings")
     parser.add_argument("--replay", type=Path, help="a stored plan to carry out")
     parser.add_argument("--timeline", action="store_true", help="show what happens")
     options = parser.parse_args()
+    if options.plants:
+        return hunt(options)
     if options.replay:
         plan = msgspec.json.decode(options.replay.read_bytes(), type=Plan)
         return show(plan, options.plant, timeline=options.timeline)

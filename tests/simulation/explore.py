@@ -12,7 +12,8 @@ from multiprocessing import get_context
 from typing import Final
 
 from simulation.faults import FAMILIES
-from simulation.plan import Plan, generate
+from simulation.generating import generate
+from simulation.plan import Plan
 from simulation.plants import planted
 from simulation.run import Result, run
 from simulation.shrink import shrink

@@ -9,7 +9,9 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from faults.history import Note, Start
 from simulation.excuses import excuse, excuse_entries
+from simulation.observer import message_of
 
 if TYPE_CHECKING:
     from simulation.run import Run
@@ -215,9 +217,38 @@ async def write_again(run: Run, chance: Random) -> None:
     since = run.world.time()
     run.direct.call("DEL", key)
     excuse(run, since, "loss", "ack", "again")
+    if _remembered(run, number, stored):
+        # The new entries come later than the excuse, so it is none for them.
+        run.world.monotonic()
     for id_, fields in stored:
         # Handlers of the old ones may still be running: an entry has one key for all.
         run.foreign.message(number, key, id_, fields.get(b"key", b""))
+
+
+def _remembered(
+    run: Run, number: int, stored: list[tuple[str, dict[bytes, bytes]]]
+) -> bool:
+    """Return whether the only consumer must tell entries from others with their ids.
+
+    It must if it has read one of them since it was opened, and nothing else happens
+    that may have changed the stream (docs/guarantees.md).
+    """
+    consumers, kinds = run.plan.consumers, {each.kind for each in run.plan.faults}
+    only = len(consumers) == 1 and consumers[0].group and kinds == {"write_again"}
+    if not only or consumers[0].style == "reopening":
+        return False
+    messages = {(id_, message_of(fields)) for id_, fields in stored}
+    for record in reversed(run.history):
+        if isinstance(record, Note) and record.text in {"ready", "healed write_again"}:
+            if record.text != "ready" or record.who.startswith(consumers[0].name):
+                return False
+        elif (
+            isinstance(record, Start)
+            and record.shard == number
+            and (record.id, record.message) in messages
+        ):
+            return True
+    return False
 
 
 GROUPS: Final = (

@@ -29,6 +29,8 @@ OUTPUT: Final = "outputs"
 
 # Seconds for which a call may wait for a message that there is.
 _IDLE: Final = 1.0
+# Tasks that race.
+_RACERS: Final = 8
 _Consumer: TypeAlias = Consumer[bytes]
 _How: TypeAlias = dict[str, Any]
 Style: TypeAlias = Callable[[_Consumer, Handler, _How, asyncio.Event], Awaitable[None]]
@@ -121,40 +123,90 @@ async def _by_storm(
             group.create_task(some())
 
 
+class _Race:
+    """Tasks that receive, of which one that gets a message cancels others.
+
+    Args:
+        consumer: The consumer.
+        handler: Handles the messages.
+        over: Set by SIGTERM.
+    """
+
+    def __init__(
+        self, consumer: _Consumer, handler: Handler, over: asyncio.Event
+    ) -> None:
+        self._consumer = consumer
+        self._handler = handler
+        self._over = over
+        self._chance = Random(consumer.group)
+        # The tasks that wait, and since when; the number of messages that came.
+        self._waiting: dict[int, tuple[asyncio.Task[Any] | None, float]] = {}
+        self._received = 0
+
+    async def run(self) -> None:
+        """Receive in several tasks until it is over."""
+        async with _closed_when(self._over, self._consumer):
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch())
+                async with asyncio.TaskGroup() as receiving:
+                    for number in range(_RACERS):
+                        receiving.create_task(self._receive(number))
+                watching.cancel()
+
+    async def _receive(self, number: int) -> None:
+        while not self._over.is_set():
+            try:
+                message = await self._call(number)
+            except ClosedError:
+                break
+            if message is None:
+                await asyncio.sleep(self._chance.choice((0.0, 1.5, 2.5)))
+                continue
+            await self._handler.handle_in_loop(message, ack=True)
+            # Who takes its time does not take what another one was woken for.
+            await asyncio.sleep(self._chance.choice((0.0, 2.5, 2.5)))
+
+    async def _call(self, number: int) -> Message[bytes] | None:
+        """Wait for a message; return None if another task has cancelled that."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting[number] = task, asyncio.get_running_loop().time()
+        try:
+            message = await self._consumer.next()
+        except asyncio.CancelledError:
+            if number in self._waiting:
+                raise
+            task.uncancel()
+            return None
+        finally:
+            self._waiting.pop(number, None)
+        self._received += 1
+        # The first ones are never cancelled, so that somebody waits.
+        for other in [each for each in self._waiting if each > 1]:
+            if self._chance.random() < 0.5:
+                cancelled, _ = self._waiting.pop(other)
+                assert cancelled is not None
+                cancelled.cancel()
+        return message
+
+    async def _watch(self) -> None:
+        """Note when a call waits for a while in which nobody takes what is there."""
+        loop = asyncio.get_running_loop()
+        while not self._over.is_set():
+            queued, received = self._consumer.statistics().queued, self._received
+            began = loop.time()
+            await asyncio.sleep(_IDLE)
+            taken = not queued or received != self._received
+            waited = any(since < began for _, since in self._waiting.values())
+            if waited and not taken and not self._over.is_set():
+                self._handler.note("idle")
+
+
 async def _by_race(
     consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
 ) -> None:
     """Receive in several tasks, of which one that gets a message cancels others."""
-    chance = Random(consumer.group)
-    calls: dict[int, asyncio.Task[Message[bytes] | None]] = {}
-
-    async def call(number: int) -> Message[bytes] | None:
-        message = await consumer.next()
-        # The first one is never cancelled, so somebody waits whenever nobody handles.
-        for other, each in calls.items():
-            if other not in {0, number} and chance.random() < 0.5:
-                each.cancel()
-        return message
-
-    async def some(number: int) -> None:
-        while not over.is_set():
-            calls[number] = made = asyncio.create_task(call(number))
-            while not (await asyncio.wait([made], timeout=_IDLE))[0]:
-                if consumer.statistics().queued and not over.is_set():
-                    handler.note("idle")
-            try:
-                message = made.result()
-            except asyncio.CancelledError:
-                await asyncio.sleep(chance.choice((0.0, 0.5, 3.0)))
-                continue
-            except ClosedError:
-                break
-            if message is not None:
-                await handler.handle_in_loop(message, ack=True)
-
-    async with _closed_when(over, consumer), asyncio.TaskGroup() as group:
-        for number in range(4):
-            group.create_task(some(number))
+    await _Race(consumer, handler, over).run()
 
 
 async def _by_cancelling(

@@ -219,6 +219,18 @@ def test_few_entries_are_remembered_including_the_first_and_the_last() -> None:
     assert probes[-1] == b"1-0"
 
 
+def test_the_newest_entry_is_remembered_though_its_id_was_known_before() -> None:
+    """Another consumer's read may have shown it, or a description."""
+    old = filled(9, described_fully=False)
+    identity = StreamIdentity()
+    identity.describe(old.info)
+    read(identity, old)
+    new = filled(9, b"y", described_fully=False)
+    new.trim(8)
+    assert not identity.contradicts(new.info)
+    assert is_other(identity, new) is True
+
+
 def test_an_entry_that_is_read_again_counts_once() -> None:
     old = filled(9)
     identity = known(old, described=False)

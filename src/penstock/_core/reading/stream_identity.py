@@ -85,8 +85,9 @@ class StreamIdentity:
             self._added += 1
         if not self._samples:
             self._sample(first, entries[0])
-        if last > self.last:
-            self.last = last
+        self.last = max(self.last, last)
+        # A description may have shown the last id before its entry was read.
+        if not self._samples or last > self._samples[-1][0]:
             self._sample(last, entries[-1])
 
     def _sample(self, id_: EntryId, entry: RawEntry) -> None:
