@@ -83,8 +83,8 @@ class Producer(Openable[Sender]):
             when its time is over, or on closing.
         idempotent: Like `resend`, but each message is stored only once, and in order;
             default False. Needs scripts (`EVAL`) and keeps a small hash beside each
-            stream for a day, `{orders}.sent.<producer>`. See docs/sending.md for its
-            costs and limits.
+            stream until it is closed, `{orders}.sent.<producer>`. See docs/sending.md
+            for its costs and limits.
         replicas: How many replicas must have a message before it counts as sent
             (`WAIT`); default 0. If fewer have it in time, `NotDurable` is raised.
             `replicas=` of a call overrides it.

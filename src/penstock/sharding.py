@@ -8,13 +8,15 @@ payload, and returns a shard's number.
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
-from typing import Protocol
+from typing import Final, Protocol
 
 from penstock import _chance
 from penstock.errors import ConfigurationError
 
 __all__ = ["KeyHash", "Random", "RoundRobin", "Sharder"]
+
+# The most streams whose next shard is remembered.
+_MOST_STREAMS: Final = 4096
 
 
 class Sharder(Protocol):
@@ -50,11 +52,17 @@ class RoundRobin(_Counted):
 
     def __init__(self, shards: int) -> None:
         super().__init__(shards)
-        self._next: defaultdict[str, int] = defaultdict(int)
+        self._next: dict[str, int] = {}
+        self._first = 0
 
     def __call__(self, stream: str, key: str | None, payload: bytes, /) -> int:
         """Return the next shard; key and payload are ignored."""
-        number = self._next[stream]
+        number = self._next.get(stream, self._first)
+        if len(self._next) >= _MOST_STREAMS and stream not in self._next:
+            # The streams begin with another shard than before: otherwise none of very
+            # many streams would ever get beyond its first shards.
+            self._next.clear()
+            self._first = (self._first + 1) % self.shards
         self._next[stream] = (number + 1) % self.shards
         return number
 

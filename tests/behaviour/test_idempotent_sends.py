@@ -353,11 +353,67 @@ async def test_notes_are_few_and_expire(url: str, stream: str, redis: Any) -> No
         for number in range(50):
             await producer.send(stream, b"%d" % number)
         await producer.send_many(stream, (b"%d" % n for n in range(50, 3000)))
+        [mark] = await redis.keys(f"*{stream}*.sent.*")
+        assert mark.startswith(b"{%b}.sent." % stream.encode())
+        # The notes of runs that may be written again, and the lowest number of these.
+        assert await redis.hlen(mark) <= 4 + 1
+        assert 0 < await redis.pttl(mark) <= 24 * 3600 * 1000
+
+
+async def test_producers_that_are_closed_leave_no_notes(
+    url: str, stream: str, redis: Any
+) -> None:
+    for number in range(20):
+        async with Producer(url, idempotent=True, shards=2) as producer:
+            await producer.send_many(stream, [b"%d" % number] * 3)
+            assert len(await redis.keys(f"*{stream}*.sent.*")) == 2
+        assert not await redis.keys(f"*{stream}*.sent.*")
+    # And so does one whose last message was cancelled while it was in flight.
+    async with Producer(url, idempotent=True) as producer:
+        (await producer.enqueue(stream, b"x")).cancel()
+    assert not await redis.keys(f"*{stream}*.sent.*")
+
+
+async def test_notes_are_kept_for_an_hour_if_something_was_written_twice(
+    url: str, stream: str, redis: Any
+) -> None:
+    """A copy of the first write may still arrive, and must not be stored then."""
+    async with proxy(url) as between:
+        async with Producer(between.url, idempotent=True) as producer:
+            await producer.send(stream, b"0")
+            between.cut_on, between.cut_next_reply = stream.encode(), True
+            await producer.send(stream, b"1")
     [mark] = await redis.keys(f"*{stream}*.sent.*")
-    assert mark.startswith(b"{%b}.sent." % stream.encode())
-    # The notes of runs that may be written again, and the lowest number of these.
-    assert await redis.hlen(mark) <= 4 + 1
-    assert 0 < await redis.pttl(mark) <= 24 * 3600 * 1000
+    assert 1 < await redis.ttl(mark) <= 3600
+
+
+async def test_a_producer_of_many_streams_keeps_notes_of_the_last_ones_only(
+    url: str, stream: str, redis: Any
+) -> None:
+    async with Producer(url, idempotent=True) as producer:
+        for first in range(0, 3000, 250):
+            calls = [
+                producer.send(f"{stream}-{n}", b"x") for n in range(first, first + 250)
+            ]
+            await asyncio.gather(*calls)
+
+        async def few() -> bool:
+            return len(await redis.keys(f"*{stream}*.sent.*")) < 1000 + 100 + 250
+
+        await eventually(few)
+        # The streams whose notes are gone can be sent to as before.
+        await producer.send(f"{stream}-0", b"y")
+    assert await redis.xlen(f"{stream}-0") == 2
+
+
+async def test_a_producer_that_cannot_reach_its_server_closes_all_the_same(
+    url: str, stream: str
+) -> None:
+    async with proxy(url) as between:
+        async with asyncio.timeout(20):
+            async with Producer(between.url, idempotent=True) as producer:
+                await producer.send(stream, b"0")
+                await between.stop()
 
 
 async def test_after_an_outage_longer_than_notes_are_kept_a_message_is_unknown(

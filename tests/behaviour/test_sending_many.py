@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from penstock import (
     Outgoing,
     Producer,
     Receipt,
+    RoundRobin,
     SendFailed,
     SendUnknown,
     UsageError,
@@ -231,3 +234,80 @@ def test_a_call_that_is_never_awaited_causes_a_warning() -> None:
 def test_a_message_s_repr_shows_neither_payload_nor_key_nor_headers() -> None:
     message = Outgoing(b"secret", key="k", headers={"a": "secret"})
     assert repr(message) == "Outgoing(id=None, timestamp=None)"
+
+
+def raising(name: str) -> Any:
+    """Return a sharder, or a function for keys, that raises for one payload."""
+
+    def choose(*args: Any) -> Any:
+        if args[-1] == b"bad":
+            raise ValueError("a secret")
+        return 0 if name == "sharder" else "k"
+
+    return choose
+
+
+@pytest.mark.parametrize("name", ["sharder", "key"])
+async def test_a_sharder_or_key_that_raises_fails_its_message_only(
+    url: str, stream: str, name: str
+) -> None:
+    options = {"sharder": raising(name)} if name == "sharder" else {}
+    key = raising(name) if name == "key" else None
+    async with Producer(url, **options) as producer:
+        outlet = producer.to(stream, payload=bytes, key=key)
+        outcomes = await outlet.send_many([b"1", b"bad", b"2"])
+        assert [type(one) for one in outcomes] == [Receipt, ConfigurationError, Receipt]
+        assert "ValueError" in str(outcomes[1])
+        assert "secret" not in str(outcomes[1])
+        # Calls for one message raise the same.
+        with pytest.raises(ConfigurationError, match="ValueError"):
+            await outlet.send(b"bad")
+        with pytest.raises(ConfigurationError, match="ValueError"):
+            outlet.enqueue_nowait(b"bad")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"id": "no id"},
+        {"id": 5},
+        {"timestamp": "yesterday"},
+        {"timestamp": -1},
+        {"timestamp": 1.5},
+        {"timestamp": datetime(2024, 1, 1)},  # noqa: DTZ001 - which is refused
+        {"id": "1-1", "timestamp": 1},
+        {"key": 5},
+        {"headers": {"msg": "reserved"}},
+        {"headers": {1: "x"}},
+        {"headers": ["x"]},
+        {"headers": 5},
+    ],
+    ids=str,
+)
+async def test_options_of_a_message_that_are_invalid_fail_that_message_only(
+    url: str, stream: str, redis: Any, bad: dict[str, Any]
+) -> None:
+    async with Producer(url) as producer:
+        messages = [b"1", Outgoing(b"2", **bad), b"3"]
+        outcomes = await producer.send_many(stream, messages)
+    assert [type(one) for one in outcomes] == [Receipt, ConfigurationError, Receipt]
+    assert await bodies(redis, stream) == [1, 3]
+
+
+async def test_a_producer_of_many_streams_remembers_a_bounded_number_of_them(
+    url: str, stream: str
+) -> None:
+    async with Producer(url, sharder=RoundRobin(2), max_batch=2000) as producer:
+        for first in range(0, 12_000, 2000):
+            names = [f"{stream}-{n}" for n in range(first, first + 2000)]
+            sends = [await producer.enqueue(name, b"x") for name in names]
+            await asyncio.gather(*sends)
+        assert len(producer._sender._shards) <= 4096
+
+
+def test_turns_are_even_over_more_streams_than_are_remembered() -> None:
+    sharder, counts = RoundRobin(3), Counter[int]()
+    for _ in range(30):
+        counts.update(sharder(f"{n}", None, b"") for n in range(5000))
+    assert len(sharder._next) <= 4096
+    assert all(abs(counts[n] - 50_000) < 5_000 for n in range(3))

@@ -111,6 +111,12 @@ def test_keys_and_headers_that_are_no_text_are_refused_by_type(wrong: Any) -> No
         envelope.pack(b"", None, {"x": wrong})
 
 
+@pytest.mark.parametrize("wrong", [["a"], "text", 5, [("a", "b")]])
+def test_headers_that_are_no_mapping_are_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="mapping"):
+        envelope.pack(b"", headers=wrong)
+
+
 def test_a_message_without_a_key_has_no_key() -> None:
     assert envelope.key(envelope.pack(b"key")) is None
     assert envelope.key(envelope.pack(b"x", None, {"h": "key"})) is None

@@ -158,3 +158,53 @@ def test_the_code_of_an_error_inside_a_script_is_found_in_its_text(
 )
 def test_a_key_beside_another_one_is_in_its_slot(key: bytes, name: bytes) -> None:
     assert shard_keys.companion(key, b"sent") == name
+
+
+def send_to(runs: IdempotentRuns, *keys: int) -> SendBatch[int]:
+    """Write a message to each of these keys."""
+    requests = []
+    for number in keys:
+        shard = Shard("s", number, b"s:%d" % number)
+        command = commands.xadd(shard.key, (b"msg", b"1"))
+        requests.append(SendRequest(shard, command, 10, number))
+    made = SendBatch(requests)
+    runs.commands(made)
+    return made
+
+
+def test_the_notes_of_all_shards_are_deleted_on_closing() -> None:
+    runs = IdempotentRuns(b"me")
+    send_to(runs, 1, 2)
+    assert runs.deletions() == []
+    assert runs.deletions(closing=True) == [
+        (b"PEXPIRE", b"{s:1}.sent.me", 0),
+        (b"PEXPIRE", b"{s:2}.sent.me", 0),
+    ]
+    assert runs.deletions(closing=True) == []
+
+
+def test_notes_expire_later_if_a_late_copy_of_a_write_may_exist() -> None:
+    runs = IdempotentRuns(b"me")
+    runs.commands(send_to(runs, 1))
+    assert runs.deletions(closing=True) == [(b"PEXPIRE", b"{s:1}.sent.me", 3_600_000)]
+
+
+def test_the_notes_of_the_shards_that_were_used_last_are_kept() -> None:
+    runs = IdempotentRuns(b"me")
+    send_to(runs, *range(1099))
+    assert runs.deletions() == []
+    send_to(runs, 0, 1099)
+    # Those of the first hundred go, but for shard 0, which was just used again.
+    names = [command[1] for command in runs.deletions()]
+    assert names == [b"{s:%d}.sent.me" % n for n in range(1, 101)]
+    assert len(runs.deletions(closing=True)) == 1000
+
+
+def test_notes_of_runs_without_an_outcome_are_kept_however_many_they_are() -> None:
+    runs = IdempotentRuns(b"me")
+    first = send_to(runs, *range(50))
+    second = send_to(runs, *range(50, 2000))
+    runs.commands(second, [first, second])
+    assert runs.deletions() == []
+    runs.commands(second, [second])
+    assert len(runs.deletions()) == 50

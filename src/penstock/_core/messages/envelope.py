@@ -7,7 +7,7 @@ header. The first header is `content-type`, if the codec has one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence
 from typing import Final
 
 from penstock.codecs import media_type
@@ -54,8 +54,8 @@ def pack(
         kind: The payload's content type, if its codec has one.
 
     Raises:
-        ConfigurationError: A header has a reserved name, is not text, or names another
-            content type than the codec's.
+        ConfigurationError: The headers are no mapping; or one has a reserved name, is
+            not text, or names another content type than the codec's.
     """
     typed = () if kind is None else (CONTENT_TYPE, kind)
     if key is None:
@@ -63,7 +63,7 @@ def pack(
     else:
         fields = (PAYLOAD, body, KEY, _encode(key, "the key"), *typed)
     if headers:
-        for name, value in headers.items():
+        for name, value in _items(headers):
             if name in _RESERVED:
                 raise ConfigurationError(
                     f"header {name!r} is reserved for the message itself; rename it"
@@ -74,6 +74,15 @@ def pack(
                 continue
             fields += (_encode(name, "a header's name"), encoded)
     return fields
+
+
+def _items(headers: Mapping[str, str]) -> ItemsView[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(
+            f"headers of type {type(headers).__name__} can't be sent; pass a mapping "
+            f"of names to values"
+        )
+    return headers.items()
 
 
 def size(fields: Sequence[bytes]) -> int:

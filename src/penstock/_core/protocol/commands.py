@@ -185,6 +185,11 @@ def unlink(key: bytes) -> Command:
     return (b"UNLINK", key)
 
 
+def pexpire(key: bytes, ms: int) -> Command:
+    """Delete a key after a time, 0 at once; the reply is 0 if there is no such key."""
+    return (b"PEXPIRE", key, ms)
+
+
 def xinfo_stream(key: bytes) -> Command:
     """Describe a stream, including its last generated id."""
     return (b"XINFO", b"STREAM", key)

@@ -213,6 +213,7 @@ _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"EVALSHA": _scripted,
     b"EXISTS": _number,
     b"INFO": _word,
+    b"PEXPIRE": _number,
     b"PUBLISH": _number,
     b"PUBSUB": _listeners,
     b"ROLE": _role,

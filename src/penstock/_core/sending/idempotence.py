@@ -10,10 +10,11 @@ runs that may be written again: each command states the lowest number of such a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from penstock._core.messages import shard_keys
-from penstock._core.protocol import scripts
+from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply, of_script
 from penstock._core.sending.requests import IdempotentRun, SendBatch, SendRequest
@@ -24,6 +25,15 @@ K = TypeVar("K")
 
 # Seconds for which a producer's notes are kept after its last send to a shard.
 LIFE: Final = 24 * 3600.0
+
+# Seconds for which notes are kept that are not needed any more, if something was
+# written twice: a copy of a command may arrive late, over a connection that was lost.
+_LATE: Final = 3600.0
+
+# The shards that may have notes of one producer, besides those with a run that has no
+# outcome yet; and the number of shards whose notes are then deleted together.
+_MOST_NOTED: Final = 1000
+_AT_ONCE: Final = 100
 
 # The bounds of one run: its messages, since the server serves nobody else while it
 # appends them; and its bytes, with an allowance for each word, since a command may have
@@ -48,8 +58,12 @@ class IdempotentRuns:
     def __init__(self, producer: bytes) -> None:
         self._name = b"sent." + producer
         self._next = 1
-        # The keys of the notes, by the keys of their shards.
-        self._note_keys: dict[bytes, bytes] = {}
+        # The keys of the notes, and the number of the last run that they are about, by
+        # the keys of their shards; those used last stand last.
+        self._notes: dict[bytes, tuple[bytes, int]] = {}
+        self._low = 0
+        # Whether any run was written again.
+        self._repeated = False
 
     def commands(
         self, batch: SendBatch[K], written: Iterable[SendBatch[K]] = ()
@@ -64,11 +78,33 @@ class IdempotentRuns:
             batch: The messages that are written, for the first time or again.
             written: All batches whose outcomes are not known.
         """
-        if not batch.runs:
+        if batch.runs:
+            self._repeated = True
+        else:
             batch.runs = list(self._divide(batch))
         # A batch without runs is about to be written with higher numbers.
-        low = min(one.runs[0].number for one in (batch, *written) if one.runs)
-        return [self._command(run, low, empty=batch.cancels) for run in batch.runs]
+        self._low = min(one.runs[0].number for one in (batch, *written) if one.runs)
+        return [self._command(run, empty=batch.cancels) for run in batch.runs]
+
+    def deletions(self, *, closing: bool = False) -> list[Command]:
+        """Return commands that delete notes which are not needed any more, if many are.
+
+        Without them, the server would keep the notes for each shard for a day.
+
+        Args:
+            closing: Whether all outcomes are known and nothing more is sent, so that no
+                notes are needed.
+        """
+        excess = len(self._notes) - (0 if closing else _MOST_NOTED)
+        if not closing and excess < _AT_ONCE:
+            return []
+        old: list[bytes] = []
+        for key, (_, number) in islice(self._notes.items(), excess):
+            if number >= self._low and not closing:
+                break
+            old.append(key)
+        life = int(_LATE * 1000) if self._repeated else 0
+        return [commands.pexpire(self._notes.pop(key)[0], life) for key in old]
 
     def _divide(self, batch: SendBatch[K]) -> Iterator[IdempotentRun[K]]:
         shards: dict[bytes, list[SendRequest[K]]] = {}
@@ -79,15 +115,18 @@ class IdempotentRuns:
                 yield IdempotentRun(self._next, some)
                 self._next += 1
 
-    def _command(self, run: IdempotentRun[K], low: int, *, empty: bool) -> Command:
+    def _command(self, run: IdempotentRun[K], *, empty: bool) -> Command:
         key = run.requests[0].shard.key
-        mark = self._note_keys.get(key)
+        mark, last = self._notes.pop(key, (None, 0))
         if mark is None:
-            mark = self._note_keys[key] = shard_keys.companion(key, self._name)
+            mark = shard_keys.companion(key, self._name)
+        self._notes[key] = mark, max(last, run.number)
         requests = () if empty else run.requests
         entries = [request.command[2:] for request in requests]
         life = int(LIFE * 1000)
-        return scripts.add_once(key, mark, run.number, entries, life=life, low=low)
+        return scripts.add_once(
+            key, mark, run.number, entries, life=life, low=self._low
+        )
 
 
 def _split(requests: list[SendRequest[K]]) -> Iterator[list[SendRequest[K]]]:

@@ -84,8 +84,13 @@ class Delivery:
                 finally:
                     sender.shut()
                     set_abort_timer(self.close_timeout + _CLOSE_GRACE, connector)
+
+                    async def finish() -> None:
+                        await sender.drain()
+                        await flusher.delete_notes()
+
                     try:
-                        await shielded_until_done(sender.drain, self.close_timeout)
+                        await shielded_until_done(finish, self.close_timeout)
                     finally:
                         sender.close()
                         flusher.stop()

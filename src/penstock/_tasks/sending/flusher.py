@@ -171,6 +171,15 @@ class Flusher:
         self._fail_in_flight("the producer closed")
         self._fail_unwritten()
 
+    async def delete_notes(self) -> None:
+        """Delete the notes of idempotent sends, if all outcomes are known.
+
+        Where the connection is lost before that, the notes expire by themselves.
+        """
+        if self._runs is not None and not self._accumulator.held:
+            with suppress(ConnectionLost):
+                await self._connection.calls(self._runs.deletions(closing=True))
+
     def stop(self) -> None:
         """Stop sending."""
         self._stopped = True
@@ -234,6 +243,8 @@ class Flusher:
         replies = self._connection.ask(commands, sum(wait.ms for wait in waits) / 1000)
         replies.add_done_callback(self._on_replies)
         self._flights.append(_Flight(batch, waits, replies))
+        if self._runs is not None and (deletions := self._runs.deletions()):
+            self._connection.ask(deletions)
 
     @staticmethod
     def _now() -> float:

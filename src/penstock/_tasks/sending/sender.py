@@ -48,6 +48,8 @@ _NO_THREAD: Final = -1
 # The approximate bytes that an XADD takes on the network and in memory besides its
 # fields.
 _OVERHEAD = 64
+# The most shards that are remembered, about 1 MB of them.
+_MOST_SHARDS: Final = 4096
 
 
 class BufferLimits(Struct, frozen=True):
@@ -245,16 +247,31 @@ class Sender:
         choices: MessageOptions | None,
     ) -> Shard:
         shard: Shard | None
+        if len(self._shards) >= _MOST_SHARDS:
+            self._shards.clear()
         if self._sharder is None:
             shard = self._shards[stream] = shard_keys.single(stream)
         else:
-            number = self._sharder(stream, key, body)
+            number = self._number(self._sharder, stream, key, body)
             shard = self._shards.get((stream, number))
             if shard is not None:
                 return shard
             shard = self._shards[stream, number] = shard_keys.numbered(stream, number)
         self._unbounded.first_message(stream, defaults, choices)
         return shard
+
+    @staticmethod
+    def _number(sharder: Sharder, stream: str, key: str | None, body: bytes) -> int:
+        try:
+            return sharder(stream, key, body)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            # The exception's own text may quote the key or the payload.
+            raise ConfigurationError(
+                f"the sharder raised {type(error).__name__} for a message of stream "
+                f"{stream!r:.80}; fix it"
+            ) from error
 
     def put(self, request: SendRequest[Ticket]) -> Awaitable[None] | None:
         """Queue a message in its turn; return what to await first, if anything."""
