@@ -12,17 +12,15 @@ from penstock._core.messages import envelope
 from penstock.errors import ConfigurationError
 
 texts = st.text()
-# Names and values of an entry that were no UTF-8 on the server.
-strange = st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
-names = (texts | strange).filter(lambda name: name not in {"msg", "key"})
+names = texts.filter(lambda name: name not in {"msg", "key"})
 typed_names = st.sampled_from([b"content-type", b"msg", b"key", b"a"])
 raw_names = st.sampled_from([b"msg", b"key", b"a", b"b", b"\xff"]) | st.binary()
 
 
 @given(
     st.binary(),
-    st.none() | texts | strange,
-    st.dictionaries(names, texts | strange),
+    st.none() | texts,
+    st.dictionaries(names, texts),
 )
 @settings(max_examples=200, deadline=None)
 def test_a_packed_message_can_be_read_again(
@@ -87,7 +85,8 @@ def test_a_name_that_only_resembles_a_reserved_one_is_allowed(name: str) -> None
     assert dict(envelope.headers(envelope.pack(b"", None, {name: "x"}))) == {name: "x"}
 
 
-@pytest.mark.parametrize("lone", ["\ud800", "a\udfff"])
+# The last two are what `surrogateescape` makes of bytes that are not UTF-8.
+@pytest.mark.parametrize("lone", ["\ud800", "a\udfff", "b\udc80", "c\udcc3\udca9"])
 def test_a_lone_surrogate_is_not_text(lone: str) -> None:
     wrong: list[tuple[str | None, dict[str, str]]] = [
         (lone, {}),
@@ -174,7 +173,7 @@ def test_of_several_content_types_the_first_counts_and_a_value_is_none(
 @given(
     st.binary(),
     st.none() | texts,
-    st.dictionaries(names, texts | strange),
+    st.dictionaries(names, texts),
     st.none() | st.just(JSON),
 )
 @settings(max_examples=200, deadline=None)

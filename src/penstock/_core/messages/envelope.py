@@ -152,7 +152,7 @@ def _encode(text: str, what: str) -> bytes:
             f"{what} is of type {type(text).__name__}; keys and headers must be strings"
         )
     try:
-        return text.encode("utf-8", "surrogateescape")
+        return text.encode()
     except UnicodeEncodeError:
         raise ConfigurationError(
             f"{what} contains a lone surrogate, which can't be encoded; remove it"

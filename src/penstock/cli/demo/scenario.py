@@ -122,8 +122,8 @@ async def _read(descriptor: int) -> bytes:
 def first_word(line: bytes) -> str:
     """Return a line's key; without any word it is empty."""
     words = line.split(None, 1)
-    # Bytes that are no UTF-8 become surrogates; a producer makes them bytes again.
-    return words[0].decode("utf-8", "surrogateescape") if words else ""
+    # A key is text, so bytes that are no UTF-8 are written as `\xff`.
+    return words[0].decode("utf-8", "backslashreplace") if words else ""
 
 
 @dataclass
