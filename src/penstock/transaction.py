@@ -17,7 +17,18 @@ __all__ = ["Transaction"]
 
 R = TypeVar("R")
 
-Arg: TypeAlias = str | bytes | int | float
+
+class AnyEntryId(Protocol):
+    """An `EntryId`, whose module is above this one."""
+
+    @property
+    def ms(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+
+
+Arg: TypeAlias = str | bytes | int | float | AnyEntryId
 
 
 class TransactionSink(Protocol[R]):
@@ -127,7 +138,9 @@ class Transaction(Generic[R]):
 
         Args:
             name: The command, for example `HINCRBY`.
-            *args: Its arguments; numbers are converted to text.
+            *args: Its arguments; numbers and entry ids are converted to text, and
+                members of an enum of `str` or `int` to their value. A `bool` is
+                refused, because programs write it in different ways.
             keys: The keys that it uses; needed for commands that Penstock does not
                 know.
 

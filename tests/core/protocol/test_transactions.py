@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from penstock._core.protocol.transactions import (
     refused,
 )
 from penstock.errors import ConfigurationError, TransactionBroken, TransactionFailed
-from penstock.message import Shard
+from penstock.message import EntryId, Receipt, Shard
 
 OUT = Shard("out", 2, b"out:2")
 
@@ -90,6 +91,59 @@ def test_a_key_that_an_earlier_command_may_have_changed_is_not_checked() -> None
     ]
 
 
+class Colour(str, enum.Enum):  # noqa: UP042 - written as most programs have it
+    RED = "red"
+
+
+class Size(enum.StrEnum):
+    SMALL = "s"
+
+
+class Level(enum.IntEnum):
+    HIGH = 2
+
+
+class Flags(enum.IntFlag):
+    A = 1
+    B = 2
+
+
+class Half(float, enum.Enum):
+    HALF = 0.5
+
+
+class Odd(int):
+    """An integer whose representation is not its number, as some libraries have."""
+
+    def __repr__(self) -> str:
+        return "Odd()"
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (EntryId(5, 1), b"5-1"),
+        (Receipt("s", 0, b"5-1").id, b"5-1"),
+        (Shard("orders", 1, b"orders:1").key, b"orders:1"),
+        (Colour.RED, b"red"),
+        (Size.SMALL, b"s"),
+        (Level.HIGH, b"2"),
+        (Flags.A | Flags.B, b"3"),
+        (Half.HALF, b"0.5"),
+        (Odd(7), b"7"),
+        (-1.5, b"-1.5"),
+        ("é", "é".encode()),
+    ],
+)
+def test_ids_and_members_of_enums_are_arguments(value: Any, word: bytes) -> None:
+    [effect] = effects_of(("RPUSH", "k", value))
+    assert effect.words == (b"RPUSH", b"k", word)
+
+
+class Bare(enum.Enum):
+    ONE = 1
+
+
 @pytest.mark.parametrize(
     ("name", "args", "words"),
     [
@@ -107,6 +161,11 @@ def test_a_key_that_an_earlier_command_may_have_changed_is_not_checked() -> None
         ("LMOVE", ["k"], "2 arguments"),
         ("DEL", [], "1 arguments"),
         ("SET", ["k", True], "bool"),
+        (
+            "SET",
+            ["k", Bare.ONE],
+            "of type Bare; pass str, bytes, int, float or EntryId",
+        ),
         ("SET", ["k", None], "NoneType"),
         ("SET", ["k", "\ud800"], "lone surrogate"),
         ("ZADD", ["k", float("nan"), "m"], "finite"),

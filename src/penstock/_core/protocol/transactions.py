@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from penstock._core.protocol.replies import ErrorReply, ProtocolError
 from penstock.errors import ConfigurationError
-from penstock.message import Shard
+from penstock.message import EntryId, Shard
 
 __all__ = [
     "SCRIPT",
@@ -298,6 +298,8 @@ def _module_command(name: object) -> str:
 def _word(value: object, command: str) -> bytes:
     if isinstance(value, bytes):
         return value
+    if isinstance(value, EntryId):
+        return bytes(value)
     if isinstance(value, str):
         try:
             return value.encode("utf-8", "surrogateescape")
@@ -309,14 +311,16 @@ def _word(value: object, command: str) -> bytes:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(
             f"an argument of {command} is of type {type(value).__name__}; pass str, "
-            f"bytes, int or float"
+            f"bytes, int, float or EntryId"
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigurationError(
             f"an argument of {command} is {value}; pass a finite number, or '+inf' "
             f"where Redis accepts it"
         )
-    return repr(value).encode()
+    # As a plain number: an enum's member, for example, has a representation of its own.
+    plain = int if isinstance(value, int) else float
+    return plain.__repr__(value).encode()
 
 
 def _check_numbers(name: str, words: Sequence[bytes]) -> None:
