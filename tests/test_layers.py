@@ -12,7 +12,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 
 # From the lowest to the highest. A name is that of a module or of a folder.
 LAYERS = [
-    ["_chance", "_clock", "errors", "events"],
+    ["_chance", "_clock", "errors", "events", "_payload_types"],
+    ["_pydantic_codecs"],
     ["codecs"],
     ["transaction"],
     ["message", "identity", "embedded", "statistics"],
@@ -72,6 +73,8 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
+    "pydantic": {"_pydantic_codecs"},
+    "pydantic_core": {"_pydantic_codecs"},
     "asyncio": {
         "_connection",
         "_tasks",

@@ -1,9 +1,9 @@
 """Codecs: payloads to bytes and back.
 
-`bytes` and `str` are sent unchanged (`str` as UTF-8); any other payload type is encoded
-by msgspec, as JSON unless another codec is named. A codec is any object with `encode`
-and `decode`. Nothing is imported by a name from a message, and nothing from the network
-is ever executed.
+`bytes` and `str` are sent unchanged (`str` as UTF-8). Any other payload type is encoded
+as JSON, unless another codec is named: by msgspec, or by pydantic where a part of the
+type is pydantic's. A codec is any object with `encode` and `decode`. Nothing is
+imported by a name from a message, and nothing from the network is ever executed.
 
 Payloads of a codec with a `content_type` are sent with a header of that name, so that
 no consumer decodes them as another type.
@@ -12,14 +12,24 @@ no consumer decodes them as another type.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from types import UnionType
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 
+from penstock._payload_types import (
+    PayloadError,
+    all_finite,
+    is_pydantic,
+    read_by_pydantic,
+    undecodable_part,
+)
 from penstock.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 __all__ = [
     "Codec",
@@ -77,14 +87,6 @@ class Codec(Protocol[T]):
         """Return the payload, or raise an exception."""
 
 
-class PayloadError(ValueError):
-    """Raised by a codec of your own for bytes that it can't decode.
-
-    Its text is logged and kept with the dead letter, so it should say what does not fit
-    and where, and must not quote the payload.
-    """
-
-
 class _Raw:
     """The codec of bytes, which leaves them unchanged."""
 
@@ -111,14 +113,40 @@ class _Text:
         return data.decode()
 
 
-class _Msgspec:
-    """A pair of msgspec encoder and decoder; both are created once and reused."""
+class _Msgpack:
+    """MessagePack by msgspec; encoder and decoder are created once and reused."""
 
-    def __init__(self, encoder: Any, decoder: Any, content_type: str) -> None:
-        self.encode = encoder.encode
-        self.decode = decoder.decode
-        self.kind = decoder.type
-        self.content_type = content_type
+    content_type = "application/vnd.msgpack"
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self.encode = msgspec.msgpack.Encoder().encode
+        self.decode = msgspec.msgpack.Decoder(kind).decode
+
+
+class _Json:
+    """JSON by msgspec; encoder and decoder are created once and reused."""
+
+    content_type = "application/json"
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self._encode = msgspec.json.Encoder().encode
+        self.decode = msgspec.json.Decoder(kind).decode
+
+    def encode(self, payload: Any, /) -> bytes:
+        body = self._encode(payload)
+        # msgspec writes NaN and the infinities as null.
+        if b"null" in body and not all_finite(payload):
+            raise _not_finite(payload)
+        return body
+
+
+def _not_finite(payload: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"a payload of type {type(payload).__name__} contains NaN or an infinity, "
+        f"which JSON can't hold; replace it, or use msgpack_codec"
+    )
 
 
 def _utf8(text: str) -> bytes:
@@ -141,46 +169,57 @@ raw_codec: Final[Codec[bytes]] = _Raw()
 text_codec: Final[Codec[str]] = _Text()
 
 
-@overload
-def json_codec(kind: type[T]) -> Codec[T]: ...
-@overload
-def json_codec(kind: UnionType | type[Any]) -> Codec[Any]: ...
-def json_codec(kind: Any) -> Codec[Any]:
+def json_codec(kind: TypeForm[T]) -> Codec[T]:
     """Create a codec for JSON that decodes and validates as `kind`.
 
     Its content type is `application/json`.
 
     Raises:
-        ConfigurationError: msgspec does not support the type.
+        ConfigurationError: The type can't be decoded.
     """
-    return _msgspec_codec(msgspec.json, kind, "application/json")
+    if read_by_pydantic(kind):
+        from penstock._pydantic_codecs import PydanticJson  # noqa: PLC0415
+
+        return PydanticJson(kind)
+    return _msgspec_codec(_Json, kind)
 
 
-@overload
-def msgpack_codec(kind: type[T]) -> Codec[T]: ...
-@overload
-def msgpack_codec(kind: UnionType | type[Any]) -> Codec[Any]: ...
-def msgpack_codec(kind: Any) -> Codec[Any]:
+def msgpack_codec(kind: TypeForm[T]) -> Codec[T]:
     """Create a codec for MessagePack that decodes and validates as `kind`.
 
     Its content type is `application/vnd.msgpack`, as registered with IANA; the older
     `application/msgpack` and `application/x-msgpack` are accepted too.
 
     Raises:
-        ConfigurationError: msgspec does not support the type.
+        ConfigurationError: The type can't be decoded.
     """
-    return _msgspec_codec(msgspec.msgpack, kind, "application/vnd.msgpack")
+    if read_by_pydantic(kind):
+        from penstock._pydantic_codecs import PydanticMsgpack  # noqa: PLC0415
+
+        return PydanticMsgpack(kind)
+    return _msgspec_codec(_Msgpack, kind)
 
 
-def _msgspec_codec(module: Any, kind: Any, content_type: str) -> Codec[Any]:
+def _msgspec_codec(codec: Callable[[Any], Any], kind: Any) -> Codec[Any]:
     try:
-        decoder = module.Decoder(kind)
+        made = codec(kind)
     except (TypeError, NameError) as error:  # NameError: an annotation's name
         raise ConfigurationError(
             f"payload={kind!r:.80} is not a type that msgspec supports ({error}); "
-            f"pass a codec of your own"
+            f"pass a codec of your own as codec="
         ) from error
-    return cast("Codec[Any]", _Msgspec(module.Encoder(), decoder, content_type))
+    part = undecodable_part(kind)
+    if part is not None:
+        hint = (
+            "only a dataclass or another model can hold types of pydantic"
+            if is_pydantic(part)
+            else "use a dataclass, a msgspec.Struct or a pydantic model"
+        )
+        raise ConfigurationError(
+            f"payload={kind!r:.80} can't be decoded, because msgspec can't create "
+            f"{part.__qualname__:.80}; {hint}, or pass a codec of your own as codec="
+        )
+    return cast("Codec[Any]", made)
 
 
 def codec_for(kind: Any) -> Codec[Any]:
@@ -255,26 +294,49 @@ def unencodable(payload: object, error: Exception) -> ConfigurationError:
     )
 
 
-_anything: Final = json_codec(object)
-_JSON: Final = content_type_of(_anything)
+class _HoldsPydanticError(Exception):
+    """Raised within msgspec's encoder at an object that only pydantic can encode."""
+
+
+def _encode_other(value: object) -> object:
+    """Encode what msgspec can't; called by its encoder."""
+    if is_pydantic(type(value)):
+        raise _HoldsPydanticError
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+
+
+_BINARY: Final = (bytes, bytearray, memoryview)
+_JSON: Final = _Json.content_type.encode()
+_encode_json: Final = msgspec.json.Encoder(enc_hook=_encode_other).encode
 
 
 def encode_any(payload: object) -> tuple[bytes, bytes | None]:
     """Encode a payload for a producer without a codec, by the payload's own type.
 
     Raises:
-        ConfigurationError: msgspec can't encode it.
+        ConfigurationError: It can't be encoded.
     """
     if type(payload) is bytes:  # the most common type, and a much quicker check
         return payload, None
-    if isinstance(payload, bytes | bytearray | memoryview):
-        return bytes(payload), None
     if isinstance(payload, str):
         return _utf8(payload), None
-    try:
-        return _anything.encode(payload), _JSON
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"a payload of type {type(payload).__name__} can't be encoded as JSON "
-            f"({error}); pass bytes, or a codec to the producer"
-        ) from error
+    if isinstance(payload, _BINARY):
+        return bytes(payload), None
+    # msgspec would encode a dataclass of pydantic's, but not as pydantic does.
+    if "pydantic" not in sys.modules or not hasattr(payload, "__pydantic_validator__"):
+        try:
+            body = _encode_json(payload)
+        except _HoldsPydanticError:
+            pass
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"a payload of type {type(payload).__name__} can't be encoded as JSON "
+                f"({error}); pass bytes, or a codec to the producer"
+            ) from error
+        else:
+            if b"null" in body and not all_finite(payload):
+                raise _not_finite(payload)
+            return body, _JSON
+    from penstock._pydantic_codecs import encode_untyped  # noqa: PLC0415
+
+    return encode_untyped(payload), _JSON

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from types import UnionType
 from typing import (
+    TYPE_CHECKING,
     Any,
     Generic,
     TypedDict,
@@ -57,6 +57,9 @@ from penstock.options import (
 )
 from penstock.retries import DeadLetters, Retry
 from penstock.statistics import Statistics
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 __all__ = ["Consumer"]
 
@@ -130,7 +133,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             own name, and those that appear later, within a few seconds. Shards are
             looked up by name, up to 1,024 numbers above the highest that exists.
         payload: The payload's type: `bytes` (default), `str`, `Fields` for the whole
-            entry, or any type that msgspec decodes and validates from JSON.
+            entry, or any type that msgspec or pydantic decodes and validates from JSON.
         codec: Decodes payloads in another way, see `Codec`.
         auto_commit: Who acknowledges messages, and when, see `AutoCommit`; default
             `PROCESSED`.
@@ -193,13 +196,10 @@ class Consumer(Openable[Session[T]], Generic[T]):
         self, *streams: str, payload: type[T], **options: Unpack[Options]
     ) -> None: ...
 
-    # msgspec takes `Cat | Dog` as a type, but `type[...]` can't express it.
+    # `Cat | Dog`, `Optional[Cat]` and `Annotated[Cat, ...]` are no `type[...]`.
     @overload
     def __init__(
-        self: Consumer[Any],
-        *streams: str,
-        payload: UnionType | type[Any],
-        **options: Unpack[Options],
+        self, *streams: str, payload: TypeForm[T], **options: Unpack[Options]
     ) -> None: ...
 
     @overload

@@ -19,7 +19,6 @@ from penstock.transaction import Transaction
 
 __all__ = ["EntryId", "Fields", "Headers", "Message", "Receipt", "Shard"]
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _U64_MAX: Final = 2**64 - 1
@@ -170,8 +169,8 @@ class Headers(Mapping[str, str]):
     """A message's headers: the entry's fields besides payload and key.
 
     Names and values are text. Bytes that are not UTF-8 are decoded with Python's
-    `surrogateescape`, so they can be recovered. If several fields have the same name,
-    the first one counts; `pairs` has them all.
+    `surrogateescape`, so they can be recovered; such text can't be sent. If several
+    fields have the same name, the first one counts; `pairs` has them all.
     """
 
     __slots__ = ("_first", "pairs")
@@ -245,7 +244,7 @@ class Settlement(Protocol[T_co]):
     def lease_left(self, entry: Any) -> float: ...
 
 
-class Message(Struct, Generic[T], eq=False, gc=False):
+class Message(Struct, Generic[T_co], eq=False, gc=False):
     """One message as a handler receives it; only Penstock creates messages.
 
     The attributes that cost something (`payload`, `headers`, `key`, `id`) are computed
@@ -253,19 +252,19 @@ class Message(Struct, Generic[T], eq=False, gc=False):
     """
 
     _entry: Delivered
-    _settler: Settlement[T]
+    _settler: Settlement[T_co]
     # The ledger drops the entry's fields with its outcome; messages may live longer.
     _fields: Sequence[bytes]
     _payload: Any = UNSET
 
     @property
-    def payload(self) -> T:
+    def payload(self) -> T_co:
         """The payload, decoded as the consumer's payload type.
 
         Raises:
             DecodeError: The entry does not hold a payload of this type.
         """
-        payload: T = self._payload
+        payload: T_co = self._payload
         if payload is UNSET:
             self._payload = payload = self._settler.payload(self._entry, self._fields)
         return payload

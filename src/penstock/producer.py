@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
-from types import UnionType
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
+from penstock._core.handling.signature import UNSPECIFIED
 from penstock._core.messages.shard_keys import single
 from penstock._core.sending.requests import SendRequest
 from penstock._tasks.lifetime import Live
@@ -26,6 +26,9 @@ from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
 from penstock.outlet import KeyOf, Outlet
 from penstock.retention import Retention, retention_of
 from penstock.sharding import KeyHash, Sharder
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 __all__ = ["Producer"]
 
@@ -384,10 +387,13 @@ class Producer(Openable[Sender]):
         self,
         stream: str,
         *,
-        payload: UnionType | type[Any],
+        payload: TypeForm[T],
+        key: KeyOf[T] | None = None,
         timeout: Duration | None = None,
         retention: Retention | None = None,
-    ) -> Outlet[Any]: ...
+        replicas: int | None = None,
+        durable: bool | None = None,
+    ) -> Outlet[T]: ...
     @overload
     def to(
         self,
@@ -404,7 +410,7 @@ class Producer(Openable[Sender]):
         self,
         stream: str,
         *,
-        payload: UnionType | type[Any] | None = None,
+        payload: Any = UNSPECIFIED,
         codec: Codec[Any] | None = None,
         key: KeyOf[Any] | None = None,
         timeout: Duration | None = None,
@@ -426,8 +432,8 @@ class Producer(Openable[Sender]):
             durable: Overrides the producer's.
 
         Raises:
-            ConfigurationError: The stream's name is invalid, msgspec does not support
-                the type, both `payload` and `codec` are given, or one of the other
+            ConfigurationError: The stream's name is invalid, messages of the type can't
+                be decoded, both `payload` and `codec` are given, or one of the other
                 options is invalid.
 
         Example:
@@ -439,11 +445,11 @@ class Producer(Openable[Sender]):
             ```
         """
         single(stream)
-        if payload is not None and codec is not None:
+        if payload is not UNSPECIFIED and codec is not None:
             raise ConfigurationError(
                 "payload= and codec= exclude each other; leave one of them out"
             )
-        if payload is not None:
+        if payload is not UNSPECIFIED:
             codec = codec_for(payload)
         defaults = self._defaults.override(
             None if codec is None else encoding(codec),

@@ -7,7 +7,16 @@ from contextlib import aclosing
 from datetime import datetime
 from itertools import starmap
 from types import TracebackType
-from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from penstock._core.messages import shard_keys
 from penstock._core.reading.read_only import ReadOnlySettlement
@@ -19,6 +28,9 @@ from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import EntryId, Fields, Message
 from penstock.options import EARLIEST, LATEST, Start, StartAt, count, place
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 __all__ = ["Replay", "ReplayOptions", "replay"]
 
@@ -104,6 +116,15 @@ def replay(
     end: StartAt | str = LATEST,
     *,
     payload: type[T],
+    **options: Unpack[ReplayOptions],
+) -> Replay[T]: ...
+@overload
+def replay(
+    stream: str,
+    start: StartAt | str = EARLIEST,
+    end: StartAt | str = LATEST,
+    *,
+    payload: TypeForm[T],
     **options: Unpack[ReplayOptions],
 ) -> Replay[T]: ...
 @overload

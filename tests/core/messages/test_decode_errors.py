@@ -85,7 +85,7 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Odd(msgspec.Struct, forbid_unknown_fields=True):
-    thing: complex | None = None
+    thing: object = None
 
 
 class Outer(msgspec.Struct):
