@@ -6,7 +6,7 @@ WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,5)
 # Hundreds of processes that tests start would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test simulate soak check core bench bench-all lint types coverage clean
+.PHONY: demo test oldest simulate soak check core bench bench-all lint types coverage clean
 
 demo: .venv/user  ## send a click stream and have two processes count it, one of them killed
 	$(BIN)/penstock demo --kill
@@ -39,14 +39,25 @@ bench: .venv/user  ## throughput, latency and cost, a few minutes; whether memor
 bench-all: .venv/dev  ## the same and more, beside the peers, which it installs for itself
 	$(BIN)/python -m benchmarks all
 
+oldest: .venv-oldest/ready  ## connections, and some of the behaviour, with the oldest versions that are allowed
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider \
+		tests/connection tests/behaviour/test_urls.py tests/behaviour/test_reading.py \
+		tests/behaviour/test_sending.py tests/behaviour/test_typed_payloads.py
+
 clean:
-	rm -rf .venv .bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/pip:
 	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q 'pip>=25.1' && touch $@
 
 .venv/user: .venv/pip pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[embedded,cli]' && touch $@
+
+.venv-oldest/ready: pyproject.toml .ci/oldest
+	$(PYTHON) -m venv .venv-oldest && $(PYTHON) .ci/oldest >.venv-oldest/versions
+	.venv-oldest/bin/python -m pip install -q -c .venv-oldest/versions -e '.[embedded]' \
+		hypothesis pydantic pytest pytest-asyncio pytest-randomly pytest-timeout pytest-xdist uvloop
+	touch $@
 
 .venv/dev: .venv/user
 	$(BIN)/python -m pip install -q --group dev && touch $@

@@ -111,13 +111,35 @@ async def requests(reader: asyncio.StreamReader) -> AsyncIterator[Request]:
             yield cast("Request", request)
 
 
+def greet(request: Request) -> bytes | None:
+    """Return the answer to what each connection says first; None for other requests."""
+    return HELLO if request[0] == b"HELLO" else None
+
+
+async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer what a connection says first, and read no more."""
+    await reader.read(65536)
+    writer.write(HELLO)
+    await writer.drain()
+
+
 def answering(answer: Callable[[Request], bytes]) -> Serve:
-    """Return a server that answers HELLO, and other requests as a function says."""
+    """Return a server that greets, and answers other requests as a function says."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for request in requests(reader):
-            writer.write(HELLO if request[0] == b"HELLO" else answer(request))
+            writer.write(greet(request) or answer(request))
             await writer.drain()
+
+    return serve
+
+
+def answering_all(answer: Callable[[Request], bytes]) -> Serve:
+    """Return a server that answers all requests as a function says, HELLO too."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for request in requests(reader):
+            writer.write(answer(request))
 
     return serve
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from redis.asyncio.connection import (
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
 
 from connection.traces import full_text
 from penstock._connection.address import Address, find_url, parse
+from penstock._connection.endpoint import Endpoint, Login
+from penstock._connection.tls import Tls
 from penstock.errors import ConfigurationError
 
 
@@ -27,10 +23,6 @@ def refusal(url: str) -> str:
         parse(url)
     assert "hunter2" not in full_text(caught.value)
     return str(caught.value)
-
-
-def options(url: str) -> Any:
-    return parse(url).connection()
 
 
 # --- the address of the server
@@ -62,27 +54,25 @@ def test_a_name_has_no_control_character(url: str) -> None:
 
 
 def test_schemes_choose_the_kind_of_connection() -> None:
-    assert type(options("redis://h")) is Connection
-    assert type(options("rediss://h")) is SSLConnection
-    assert type(options("unix:///run/s")) is UnixDomainSocketConnection
-    assert type(options("valkey://al:p%40ss@h/2")) is Connection
-    assert options("valkey://al:p%40ss@h/2").password == "p@ss"
-    assert type(options("VALKEYS://h")) is SSLConnection
+    assert parse("redis://h").endpoint == Endpoint("h")
+    assert parse("rediss://h").endpoint == Endpoint("h", tls=Tls({}))
+    assert parse("unix:///run/s").endpoint == Endpoint(path="/run/s")
+    full = parse("valkey://al:p%40ss@h/2")
+    assert (full.endpoint, full.login) == (Endpoint("h"), Login("al", "p@ss", 2))
+    assert parse("VALKEYS://h").endpoint == Endpoint("h", tls=Tls({}))
 
 
-def test_host_and_port_are_passed_to_the_connection() -> None:
-    connection = options("redis://cache.example:7000")
-    assert (connection.host, connection.port) == ("cache.example", 7000)
-    connection = options("redis://[::1]:7000")
-    assert (connection.host, connection.port) == ("::1", 7000)
-    assert options("unix:///run/a%20b.sock").path == "/run/a b.sock"
+def test_host_port_and_path_are_those_of_the_endpoint() -> None:
+    assert parse("redis://cache.example:7000").endpoint == Endpoint(
+        "cache.example", 7000
+    )
+    assert parse("redis://[::1]:7000").endpoint == Endpoint("::1", 7000)
+    assert parse("unix:///run/a%20b.sock").endpoint == Endpoint(path="/run/a b.sock")
 
 
-def test_user_password_and_database_are_passed_to_the_connection() -> None:
-    connection = options("redis://al%40ce:p%2Fw%23d%3A%C3%A9%25@h/7")
-    assert connection.username == "al@ce"
-    assert connection.password == "p/w#d:é%"
-    assert connection.db == 7
+def test_user_password_and_database_are_used_in_the_login() -> None:
+    login = parse("redis://al%40ce:p%2Fw%23d%3A%C3%A9%25@h/7").login
+    assert login == Login("al@ce", "p/w#d:é%", 7)
 
 
 @pytest.mark.parametrize(
@@ -98,18 +88,17 @@ def test_user_password_and_database_are_passed_to_the_connection() -> None:
     ],
 )
 def test_the_database_is_in_the_path_or_in_the_query(url: str, database: int) -> None:
-    assert options(url).db == database
+    assert parse(url).login.database == database
 
 
 def test_a_password_may_be_given_without_a_user_and_in_the_query() -> None:
-    assert options("redis://:hunter2@h").password == "hunter2"
-    assert options("redis://:hunter2@h").username is None
-    assert options("redis://h?username=al&password=hunter2").username == "al"
-    assert options("redis://h?username=al&password=h%26r").password == "h&r"
+    assert parse("redis://:hunter2@h").login == Login(None, "hunter2")
+    url = "redis://h?username=al&password=h%26r%2520"
+    assert parse(url).login == Login("al", "h&r%20")
 
 
 def test_an_unescaped_at_sign_or_colon_in_a_password_is_accepted() -> None:
-    assert options("redis://al:p@ss:word@h:1").password == "p@ss:word"
+    assert parse("redis://al:p@ss:word@h:1").login.password == "p@ss:word"
 
 
 # --- no URL
@@ -333,8 +322,9 @@ def test_the_spellings_of_other_clients_of_ssl_cert_reqs_work(
     """Celery and Django settings have CERT_NONE, redis-py's URLs `none`."""
     expected = getattr(ssl, f"CERT_{word.upper()}")
     for value in (case(form.format(word)), int(expected)):
-        context = options(f"rediss://h?ssl_cert_reqs={value}").ssl_context
-        assert context.cert_reqs is expected
+        tls = parse(f"rediss://h?ssl_cert_reqs={value}").endpoint.tls
+        assert tls is not None
+        assert tls.cert_reqs is expected
 
 
 @pytest.mark.parametrize("scheme", ["redis://h", "unix:///run/s"])
@@ -350,18 +340,8 @@ def test_settings_of_other_clients_are_ignored() -> None:
         "decode_responses=True&health_check_interval=30&legacy_responses=False&"
         "max_connections=10&retry_on_timeout=True&timeout=3"
     )
-    connection = options(f"redis://h?{query}")
-    assert connection.encoder.decode_responses is False
-    assert connection.health_check_interval == 0
-    assert connection.retry.get_retries() == 0
-
-
-def test_redis_py_neither_retries_nor_times_out_nor_sends_its_name() -> None:
-    connection = options("redis://h?socket_timeout=3&socket_connect_timeout=4")
-    assert connection.retry.get_retries() == 0
-    assert connection.socket_timeout is None
-    assert connection.socket_connect_timeout is None
-    assert connection.driver_info is None
+    assert parse(f"redis://h?{query}") == parse("redis://h")
+    assert parse(f"redis://h?{query}").login == Login()
 
 
 def test_the_timeouts_are_five_and_ten_seconds_unless_the_url_has_others() -> None:
@@ -379,14 +359,44 @@ def test_an_invalid_timeout_in_a_url_is_refused(option: str, value: str) -> None
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_the_protocol_can_be_chosen(protocol: int) -> None:
-    assert options(f"redis://h?protocol={protocol}").protocol == protocol
+    assert parse(f"redis://h?protocol={protocol}").login.protocol == protocol
 
 
-def test_tls_options_get_to_the_connection() -> None:
-    connection = options("rediss://h?ssl_ca_certs=/ca.pem&ssl_check_hostname=no")
-    assert connection.ca_certs == "/ca.pem"
-    assert connection.check_hostname is False
-    assert options("rediss://h").check_hostname is True
+@pytest.mark.parametrize(("text", "on"), [("no", False), ("False", False), ("1", True)])
+def test_keepalives_can_be_chosen(text: str, *, on: bool) -> None:
+    assert parse(f"redis://h?socket_keepalive={text}").endpoint.keepalive is on
+
+
+def test_tls_options_get_into_the_context() -> None:
+    query = (
+        "ssl_check_hostname=no&ssl_min_version=772&ssl_cert_reqs=optional"
+        "&ssl_include_verify_flags=[VERIFY_X509_STRICT, VERIFY_CRL_CHECK_LEAF]"
+        "&ssl_exclude_verify_flags=VERIFY_X509_TRUSTED_FIRST"
+        "&ssl_ciphers=ECDHE-RSA-AES256-GCM-SHA384"
+    )
+    tls = parse(f"rediss://h?{query}").endpoint.tls
+    assert tls is not None
+    context = tls.context()
+    assert context.check_hostname is False
+    assert context.verify_mode is ssl.CERT_OPTIONAL
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+    assert not context.verify_flags & ssl.VERIFY_X509_TRUSTED_FIRST
+    names = [each["name"] for each in context.get_ciphers()]
+    assert "ECDHE-RSA-AES256-GCM-SHA384" in names
+    assert "ECDHE-RSA-AES128-GCM-SHA256" not in names
+
+
+def test_without_options_certificates_and_names_are_checked() -> None:
+    tls = parse("rediss://h").endpoint.tls
+    assert tls is not None
+    context = tls.context()
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    tls = parse("rediss://h?ssl_cert_reqs=none").endpoint.tls
+    assert tls is not None
+    assert not tls.context().check_hostname
 
 
 # --- secrets
@@ -396,15 +406,9 @@ CANARY = "hunter2-canary"
 
 def test_no_repr_contains_the_password() -> None:
     address = parse(f"redis://user:{CANARY}@h/3?client_name=me")
-    assert CANARY not in repr(address) + str(address) + repr(address.connection())
+    assert CANARY not in repr(address) + str(address)
     address = parse(f"rediss://h?ssl_password={CANARY}&password={CANARY}")
-    assert CANARY not in repr(address) + str(address) + repr(address.connection())
-
-
-def test_the_password_is_removed_from_texts() -> None:
-    address = parse(f"redis://user:{CANARY}@h")
-    assert address.redact(f"no {CANARY}, no {CANARY}") == "no ***, no ***"
-    assert parse("redis://h").redact("as it was") == "as it was"
+    assert CANARY not in repr(address) + str(address)
 
 
 NASTY = st.sampled_from(
@@ -437,11 +441,9 @@ def test_any_password_works_or_is_refused_and_is_never_quoted(
         assert not encoded
         assert CANARY not in full_text(refused)
         return
-    connection: Any = address.connection()
-    assert connection.password == unquote(text)
+    assert address.login.password == unquote(text)
     assert address.name == ("/run/redis.sock" if kind == "unix" else "h:6379")
-    assert CANARY not in repr(address) + repr(connection)
-    assert CANARY not in address.redact(f"refused {connection.password}")
+    assert CANARY not in repr(address) + repr(address.login)
 
 
 def test_addresses_of_the_same_server_are_equal_whatever_the_password() -> None:

@@ -175,7 +175,7 @@ async def test_connecting_to_a_server_that_accepts_no_connection_times_out() -> 
         (closing, ""),
         (http, ""),
         (echo, ""),
-        (answering(lambda _: b"+OK\r\n+OK\r\n+more\r\n"), "data before any request"),
+        (answering(lambda _: b"+OK\r\n+OK\r\n+more\r\n"), "not a Redis server"),
         (answering(lambda _: b"$-1\r\n"), ""),
         (answering(lambda _: b":1\r\n"), ""),
         (answering(lambda _: b"*0\r\n"), ""),
@@ -293,7 +293,10 @@ async def test_a_password_that_a_server_without_hello_quotes_is_removed(
     config = {"rename-command": "HELLO ''", "user": f"al on >{password} +@all"}
     with EmbeddedServer(config=config, port=free_port()) as server:
         login = f"redis://al:{password}@{address_of(server)}"
-        assert "unknown command 'HELLO'" in await refusal(login)
+        assert "unknown command 'HELLO'" in await refusal(
+            f"{login}?protocol=3", SettingRefused
+        )
+        await echoes(login)
         await echoes(f"{login}?protocol=2")
 
 

@@ -12,16 +12,18 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import hiredis
 import pytest
 
 from connection.fakes import (
-    HELLO,
     Fake,
     Request,
     Serve,
     answering,
     closing,
     fake,
+    greet,
+    greeting,
     requests,
 )
 from connection.tls import Certificates, make_certificates
@@ -152,7 +154,7 @@ async def test_many_requests_can_be_in_flight(url: str, protocol: int) -> None:
 async def test_replies_that_arrive_in_pieces_over_a_real_socket_are_assembled() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for request in requests(reader):
-            raw = HELLO if request[0] == b"HELLO" else b"$3\r\n%b\r\n" % request[1]
+            raw = greet(request) or b"$3\r\n%b\r\n" % request[1]
             for byte in raw:
                 writer.write(bytes([byte]))
                 await writer.drain()
@@ -301,8 +303,8 @@ def cutting(after: int, extra: bytes = b"") -> Serve:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left = after
         async for request in requests(reader):
-            if request[0] == b"HELLO":
-                writer.write(HELLO)
+            if said := greet(request):
+                writer.write(said)
                 continue
             left -= 1
             if left == 0:
@@ -434,8 +436,8 @@ def delayed(delays: dict[bytes, float]) -> Serve:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for request in requests(reader):
-            if request[0] == b"HELLO":
-                writer.write(HELLO)
+            if said := greet(request):
+                writer.write(said)
             elif (delay := delays.get(request[0])) is not None:
                 await asyncio.sleep(delay)
                 writer.write(b"+%b\r\n" % request[0])
@@ -477,7 +479,7 @@ async def test_a_long_reply_does_not_time_out_while_bytes_arrive() -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for request in requests(reader):
-            writer.write(HELLO if request[0] == b"HELLO" else b"$8\r\n")
+            writer.write(greet(request) or b"$8\r\n")
             for _ in range(8 if request[0] == b"SLOW" else 0):
                 await asyncio.sleep(0.05)
                 writer.write(b"x")
@@ -501,7 +503,13 @@ async def test_a_long_reply_does_not_time_out_while_bytes_arrive() -> None:
         b"*x\r\n",
         b":1x\r\n",
         b"\x00\x00\x00\x00",
-        b"*1\r\n" * 5000,
+        pytest.param(
+            b"*1\r\n" * 5000,
+            marks=pytest.mark.skipif(
+                hiredis.__version__.split(".") < ["3", "5"],
+                reason="older parsers accept any depth, and wait for more",
+            ),
+        ),
     ],
 )
 async def test_an_invalid_reply_ends_the_connection_and_is_returned_to_no_caller(
@@ -584,8 +592,8 @@ async def test_the_connection_to_a_demoted_server_is_ended_when_it_has_answered(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         count = 0
         async for request in requests(reader):
-            if request[0] == b"HELLO":
-                writer.write(HELLO)
+            if said := greet(request):
+                writer.write(said)
                 continue
             count += 1
             if count == 4:
@@ -626,8 +634,8 @@ async def test_a_reply_without_a_request_ends_the_connection() -> None:
     resume = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async for _ in requests(reader):
-            writer.write(HELLO)
+        async for request in requests(reader):
+            writer.write(greet(request) or b"")
             await resume.wait()
             writer.write(b"+unasked\r\n")
             await writer.drain()
@@ -678,8 +686,7 @@ async def test_closing_a_lost_connection_leaves_nothing_behind() -> None:
 
 async def test_closing_with_much_unwritten_data_does_not_wait_forever() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(65536)
-        writer.write(HELLO)
+        await greeting(reader, writer)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.get_running_loop().create_future()
 
@@ -706,8 +713,7 @@ async def tls_connection(
     """Connect by TLS to a server that receives nothing after the handshake."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(65536)
-        writer.write(HELLO)
+        await greeting(reader, writer)
         if falls_silent:
             await writer.drain()
             writer.transport.pause_reading()  # type: ignore[attr-defined]

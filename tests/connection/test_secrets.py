@@ -106,13 +106,14 @@ async def test_reprs_of_open_objects_contain_no_password(
                 command_connection,
                 connection,
                 connector.address,
-                connector.address.connection(),
+                connector.address.login,
+                connector.address.endpoint,
             ]
             future = connection.request(b"", 1)
             things += [
                 future,
                 connection._transport,
-                connection._connection,
+                connection._requests,
                 asyncio.all_tasks(),
             ]
             texts += [repr(thing) for thing in things]

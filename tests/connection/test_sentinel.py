@@ -10,6 +10,7 @@ import pytest
 
 from connection.fakes import Fake, Request, answering, closing, fake, free_port, silent
 from connection.traces import full_text, nothing_left
+from penstock._connection.endpoint import Endpoint, Login
 from penstock._connection.reconnect import Connector, open_connector
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels, parse
 from penstock.errors import AccessError, ConfigurationError, ConnectError
@@ -58,19 +59,11 @@ def test_the_login_is_for_the_server_and_sentinels_have_their_own() -> None:
         "&sentinel_username=watch&sentinel_password=h%26r"
     )
     address, sentinels = parse(url)
-    server: Any = address.at("10.0.0.1", 6380).connection()
-    assert (server.host, server.port) == ("10.0.0.1", 6380)
-    assert (server.username, server.password, server.db) == ("al", "p@ss", 3)
-    assert server.client_name == "me"
+    server = address.at("10.0.0.1", 6380)
+    assert server.endpoint == Endpoint("10.0.0.1", 6380)
+    assert server.login == Login("al", "p@ss", 3, "me", 2)
     for place in sentinels.addresses:
-        sentinel: Any = place.connection()
-        assert (sentinel.username, sentinel.password, sentinel.db) == (
-            "watch",
-            "h&r",
-            0,
-        )
-        assert sentinel.client_name is None
-        assert str(sentinel.protocol) == str(server.protocol) == "2"
+        assert place.login == Login("watch", "h&r", protocol=2)
     assert "h&r" not in repr(sentinels)
     assert "p@ss" not in repr(address)
 

@@ -1,15 +1,18 @@
-"""Server addresses: URLs to redis-py connections, without secrets in any text."""
+"""Server addresses: the meaning of URLs, without secrets in any text."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import parse_url
 
+from penstock._connection.endpoint import Endpoint, Login
+from penstock._connection.tls import TLS_OPTIONS, Tls, boolean
 from penstock.errors import ConfigurationError
 from penstock.events import printable
 
@@ -26,10 +29,6 @@ _HOST_AND_PORT: Final = re.compile(
 )
 _DEFAULT_PORT: Final = 6379
 
-# What redis-py calls `none`, `optional` and `required`, Celery, Django and Python's ssl
-# module call `CERT_NONE` and so on, or by a number.
-_CERTIFICATES: Final = {"0": "none", "1": "optional", "2": "required"}
-_REQUIREMENTS: Final = frozenset(_CERTIFICATES.values())
 # The server takes no other characters in a client's name.
 _CLIENT_NAME: Final = re.compile(r"[!-~]*")
 
@@ -42,38 +41,34 @@ _IGNORED: Final = frozenset(
         "legacy_responses",
         "max_connections",
         "retry_on_timeout",
+        "socket_read_size",
         "timeout",
     )
 )
 
-# The options that the query of a URL may set. redis-py accepts any parameter of its
-# connections there, including those that need an object and fail on text at some later
-# time.
-_KNOWN: Final = frozenset(
-    (
-        "client_name",
-        "db",
-        "password",
-        "protocol",
-        "socket_connect_timeout",
-        "socket_keepalive",
-        "socket_read_size",
-        "socket_timeout",
-        "ssl_ca_certs",
-        "ssl_ca_data",
-        "ssl_ca_path",
-        "ssl_cert_reqs",
-        "ssl_certfile",
-        "ssl_check_hostname",
-        "ssl_ciphers",
-        "ssl_exclude_verify_flags",
-        "ssl_include_verify_flags",
-        "ssl_keyfile",
-        "ssl_min_version",
-        "ssl_password",
-        "username",
-    )
-)
+
+def _protocol(text: str) -> int:
+    return {"2": 2, "3": 3}[text]
+
+
+# The options that the query of a URL may set, and what converts their text. Names and
+# meanings are those of redis-py, whose versions differ in what they know and convert.
+_KNOWN: Final[Mapping[str, Callable[[str], Any]]] = {
+    "client_name": str,
+    "db": int,
+    "password": str,
+    "protocol": _protocol,
+    "socket_connect_timeout": float,
+    "socket_keepalive": boolean,
+    "socket_timeout": float,
+    "username": str,
+    **TLS_OPTIONS,
+}
+
+_HINTS: Final = {
+    "protocol": "use 2 or 3",
+    "ssl_cert_reqs": "use required, optional or none",
+}
 
 _CONNECT_TIMEOUT: Final = 5.0
 _REPLY_TIMEOUT: Final = 10.0
@@ -94,27 +89,20 @@ class Address:
             (`?socket_connect_timeout=` in the URL).
         reply_timeout: Seconds of silence while a reply is due, in addition to the time
             for which a blocking command may wait; default 10 (`?socket_timeout=`).
+        endpoint: Where the server listens.
+        login: What a connection says first.
     """
 
     name: str
     connect_timeout: float
     reply_timeout: float
-    _kind: type[AbstractConnection] = field(repr=False)
-    _options: dict[str, Any] = field(repr=False, compare=False)
-
-    def connection(self) -> AbstractConnection:
-        """Create redis-py's connection, which is not connected yet."""
-        return self._kind(**self._options)
+    endpoint: Endpoint
+    login: Login = field(compare=False)
 
     def at(self, host: str, port: int) -> Address:
         """Return this address for another host, under that host's name."""
-        options = {**self._options, "host": host, "port": port}
-        return replace(self, name=_name_of(host, port), _options=options)
-
-    def redact(self, text: str) -> str:
-        """Remove the password from a text, in case it ever got into it."""
-        secret = self._options.get("password")
-        return text.replace(secret, "***") if secret else text
+        endpoint = replace(self.endpoint, host=host, port=port)
+        return replace(self, name=_name_of(host, port), endpoint=endpoint)
 
 
 def find_url(url: str | None) -> str:
@@ -146,30 +134,19 @@ def parse(url: str) -> Address:
     """
     url = _with_known_scheme(url)
     parts = _split(url)
-    options = _options(url)
-    kind = options.pop("connection_class", Connection)
-    for name in _IGNORED:
-        options.pop(name, None)
+    options = _options(parts)
     _check_values(options)
-    connect = options.pop("socket_connect_timeout", _CONNECT_TIMEOUT)
-    reply = options.pop("socket_timeout", _REPLY_TIMEOUT)
+    connect = options.get("socket_connect_timeout", _CONNECT_TIMEOUT)
+    reply = options.get("socket_timeout", _REPLY_TIMEOUT)
     # Written so that nan fails, too.
     if not (0 < connect <= _LONGEST and 0 < reply <= _LONGEST):
         raise ConfigurationError(
             "socket_connect_timeout and socket_timeout must be seconds above 0 and up "
             "to a day; remove them from the URL to use the defaults"
         )
-    # Penstock keeps the deadlines itself, since a blocking read outlasts any socket
-    # timeout. Without driver_info a connection costs one round trip less.
-    options |= {
-        "socket_timeout": None,
-        "socket_connect_timeout": None,
-        "driver_info": None,
-    }
-    address = Address(_name(parts, options), connect, reply, kind, options)
-    if wrong := _unusable(address):
-        raise ConfigurationError(wrong)
-    return address
+    endpoint = _endpoint(parts, options)
+    name = endpoint.path or _name_of(endpoint.host, endpoint.port)
+    return Address(printable(name), connect, reply, endpoint, _login(options))
 
 
 def _with_known_scheme(url: str) -> str:
@@ -180,13 +157,11 @@ def _with_known_scheme(url: str) -> str:
 
 
 def _check_values(options: dict[str, Any]) -> None:
-    """Check values that the server, or redis-py on connecting, would refuse.
+    """Check values that the server would refuse.
 
     Raises:
         ConfigurationError: A value is invalid.
     """
-    if "ssl_cert_reqs" in options:
-        options["ssl_cert_reqs"] = _certificate_requirement(options["ssl_cert_reqs"])
     if not _CLIENT_NAME.fullmatch(options.get("client_name", "")):
         raise ConfigurationError(
             "client_name in the server's URL has a space or another special character; "
@@ -199,46 +174,65 @@ def _check_values(options: dict[str, Any]) -> None:
         )
 
 
-def _certificate_requirement(value: str) -> str:
-    word = value.lower().rpartition(".")[2].removeprefix("cert_")
-    word = _CERTIFICATES.get(word, word)
-    if word not in _REQUIREMENTS:
+def _options(parts: SplitResult) -> dict[str, Any]:
+    """Return user, password, host and so on, and the options of the query."""
+    # The query is not left to redis-py: its versions convert different options, and
+    # some decode them twice.
+    found: dict[str, Any] = {}
+    for name, values in parse_qs(parts.query).items():
+        if name in _KNOWN:
+            found[name] = _converted(name, values[0])
+    options = dict(parse_url(parts._replace(query="").geturl()))
+    if "db" in found:
+        options.pop("db", None)
+    return {**found, **options}
+
+
+def _converted(name: str, text: str) -> Any:
+    # The exceptions that are caught here quote the value, so they must not become the
+    # `__context__` of an error either. That is why the error is raised behind them.
+    try:
+        return _KNOWN[name](text)
+    except (ValueError, KeyError):
+        pass
+    hint = _HINTS.get(name, "correct it")
+    raise ConfigurationError(
+        f"{name} in the server's URL has an invalid value; {hint}, or remove it to use "
+        f"the default"
+    )
+
+
+def _endpoint(parts: SplitResult, options: dict[str, Any]) -> Endpoint:
+    secure = parts.scheme == "rediss"
+    tls = {
+        name.removeprefix("ssl_"): options[name]
+        for name in TLS_OPTIONS
+        if name in options
+    }
+    unix = parts.scheme == "unix"
+    if (tls and not secure) or (unix and "socket_keepalive" in options):
         raise ConfigurationError(
-            "ssl_cert_reqs in the server's URL is unknown; use required, optional or "
-            "none"
-        )
-    return word
-
-
-# The exceptions that are caught below quote the URL, so they must not become the
-# `__context__` of an error either. That is why these functions return None or a
-# message, or raise outside the `except` block.
-
-
-def _options(url: str) -> dict[str, Any]:
-    wrong = ""
-    try:
-        return dict(parse_url(url))
-    except ValueError as error:
-        # redis-py names only the query option, never its value.
-        wrong = str(error)
-    raise ConfigurationError(f"the server's URL is wrong: {wrong}")
-
-
-def _unusable(address: Address) -> str:
-    try:
-        address.connection()
-    except TypeError:
-        return (
             "the server's URL has an option that its scheme does not support; ssl_* "
             "options need rediss://, and socket_keepalive does not work with unix://"
         )
-    except Exception as error:  # noqa: BLE001 - any check of redis-py
-        return (
-            f"the server's URL has options that do not work together "
-            f"({type(error).__name__}); check its ssl_* and protocol settings"
-        )
-    return ""
+    if unix:
+        return Endpoint(path=options["path"])
+    return Endpoint(
+        options["host"],
+        options.get("port", _DEFAULT_PORT),
+        keepalive=options.get("socket_keepalive", True),
+        tls=Tls(tls) if secure else None,
+    )
+
+
+def _login(options: dict[str, Any]) -> Login:
+    return Login(
+        options.get("username"),
+        options.get("password"),
+        options.get("db", 0),
+        options.get("client_name"),
+        options.get("protocol"),
+    )
 
 
 def _try_split(url: str) -> SplitResult | None:
@@ -317,12 +311,6 @@ def _check_tcp(parts: SplitResult) -> None:
             "redis://host:6379/0, and percent-encode special characters in the "
             "password"
         )
-
-
-def _name(parts: SplitResult, options: dict[str, Any]) -> str:
-    if parts.scheme == "unix":
-        return printable(str(options["path"]))
-    return _name_of(str(options["host"]), options.get("port", _DEFAULT_PORT))
 
 
 def _name_of(host: str, port: int) -> str:

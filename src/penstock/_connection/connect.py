@@ -1,45 +1,16 @@
-"""Connection setup: redis-py connects, and its errors become Penstock's."""
+"""Connection setup: opens a socket, shakes hands, and names what went wrong."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
-
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    AuthenticationError,
-    NoPermissionError,
-    RedisError,
-    ResponseError,
-)
 
 from penstock._connection.address import Address
-from penstock._connection.connection import Connection
-from penstock._core.protocol.replies import without_arguments
-from penstock.errors import AccessError, ConnectError, ServerError
+from penstock._connection.connection import MALFORMED, Connection
+from penstock._connection.handshake import SettingRefused, shake_hands
+from penstock.errors import ConnectError, ConnectionLost, ServerError
 from penstock.events import printable
 
 __all__ = ["SettingRefused", "connect"]
-
-# What servers reply to a database, a client name or a protocol that they don't take.
-_OF_A_SETTING: Final = ("DB index", "SELECT", "Client names", "NOPROTO")
-
-
-class SettingRefused(ConnectError):  # noqa: N818 - a refusal, not a failure
-    """The server answered, and refused a setting of the URL; a retry changes nothing.
-
-    Args:
-        address: `host:port` or the socket's path.
-        reason: The server's reply.
-    """
-
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(
-            address,
-            reason,
-            "a server answers there; check the database number, client_name and "
-            "protocol of the URL",
-        )
 
 
 async def connect(address: Address) -> Connection:
@@ -53,49 +24,36 @@ async def connect(address: Address) -> Connection:
             protocol.
         AccessError: The server refused the credentials.
     """
-    connection = address.connection()
-    transports: list[asyncio.WriteTransport] = []
-
-    async def shake_hands(connection: AbstractConnection) -> None:
-        # redis-py drops its reference to the transport when it fails, and TLS would
-        # then wait 30 s for the peer's close_notify.
-        writer = connection._writer  # noqa: SLF001
-        assert writer is not None  # noqa: S101 - redis-py says that it is open
-        transports.append(writer.transport)
-        await connection.on_connect()
-
-    connection.redis_connect_func = shake_hands
+    loop = asyncio.get_running_loop()
+    connection = Connection(address, loop)
     try:
         async with asyncio.timeout(address.connect_timeout):
-            await connection.connect()  # type: ignore[no-untyped-call]
-            if await connection.can_read():
-                raise RedisError("the server sent data before any request")  # noqa: TRY301
+            await address.endpoint.open(lambda: connection)
+            await shake_hands(connection, address.login, address.connect_timeout)
     except BaseException as error:
-        await connection.disconnect(nowait=True)
-        for transport in transports:
-            transport.abort()
+        # Not a clean close: TLS would wait 30 s for the peer's close_notify.
+        connection.abort("closed")
         if not isinstance(error, Exception):
             raise
         failure = _explain(address, error)
     else:
-        return Connection(address, connection, asyncio.get_running_loop())
-    # Raised here, outside the `except` block, the error has no `__context__`:
-    # redis-py's errors may quote what was sent.
+        return connection
+    # Raised here, outside the `except` block, the error has no `__context__`.
     raise failure
 
 
 def _explain(address: Address, error: Exception) -> ServerError:
-    reason = printable(address.redact(without_arguments(str(error))))
-    # On a Unix socket redis-py does its handshake while it connects, and wraps errors.
-    errors = (error, error.__cause__)
-    if any(isinstance(e, AuthenticationError | NoPermissionError) for e in errors):
-        return AccessError(address.name, reason)
-    refused = any(isinstance(e, ResponseError) for e in errors)
-    if refused and any(words in reason for words in _OF_A_SETTING):
-        return SettingRefused(address.name, reason)
+    if isinstance(error, ServerError) and not isinstance(error, ConnectionLost):
+        return error
     if isinstance(error, TimeoutError):
         reason = f"no answer within {address.connect_timeout:g} s"
-    elif not isinstance(error, RedisError | OSError):
-        # For example an AttributeError, if the reply to HELLO is not a map.
-        reason = "the program that answers there is not a Redis server"
+    elif isinstance(error, ConnectionLost):
+        lost = error.reason
+        not_redis = "what answers there is not a Redis server"
+        reason = not_redis if lost == MALFORMED else lost
+    elif isinstance(error, OSError | ValueError):
+        # A name that no host can have is a ValueError.
+        reason = printable(str(error))
+    else:
+        raise error  # a bug of ours
     return ConnectError(address.name, reason or type(error).__name__)

@@ -1,11 +1,10 @@
 """A connection: sends requests and receives replies, in batches.
 
-redis-py connects and does the handshake (`connect.py`); then `Connection` drives its
-transport. A request is packed bytes and the number of replies that they bring; its
-result is a future. This has three effects. Writes can follow each other without
-waiting. A batch costs one wake-up. And cancelling a caller that waits leaves the
-connection in step, because the replies of its request are still counted. (redis-py's
-own `read_response` costs three to five times as much per reply, and cancelling it costs
+`connect.py` opens it. A request is packed bytes and the number of replies that they
+bring; its result is a future. This has three effects. Writes can follow each other
+without waiting. A batch costs one wake-up. And cancelling a caller that waits leaves
+the connection in step, because the replies of its request are still counted. (redis-py
+reads reply by reply, which costs three to five times as much, and cancelling it costs
 the connection.)
 
 Replies are validated before any caller gets them. A reply that its command cannot
@@ -25,7 +24,6 @@ from math import inf
 from typing import Any, Final, TypeAlias, cast
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection
 
 from penstock._connection.address import Address
 from penstock._connection.fork import notify_on_fork
@@ -36,9 +34,12 @@ from penstock._core.protocol.replies import ErrorReply, ProtocolError
 from penstock.errors import ConnectionLost
 from penstock.events import printable
 
-__all__ = ["Connection", "Replies", "pack"]
+__all__ = ["MALFORMED", "Connection", "Replies", "pack"]
 
 Replies: TypeAlias = "asyncio.Future[list[Any]]"
+
+MALFORMED: Final = "the server sent a malformed reply"
+"""Why a connection has ended on which the server broke the protocol."""
 
 # Bytes. Sending a longer request may take longer than the wait for its reply.
 _LONG_REQUEST: Final = 65536
@@ -53,21 +54,20 @@ def pack(batch: Iterable[Command]) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """An open connection, until it is lost.
+    """A connection: asyncio's protocol, from the first byte until it is lost.
+
+    It reads nothing before `start_reading`, so that nothing can arrive before the first
+    request.
 
     Args:
         address: The address of the server.
-        connection: redis-py's connection, connected and with nothing unread.
         loop: The running loop.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        connection: AbstractConnection,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
         self.address = address
+        # The version of RESP that the handshake chose.
+        self.protocol = 2
         # The number of this connection, which no other one of this process has had.
         self.number: Final = next(_numbers)
         # The server's id for this connection, once requested; see `Connector.connect`.
@@ -81,13 +81,8 @@ class Connection(asyncio.Protocol):
         # When the last bytes were received, by the loop's clock.
         self._received_at = 0.0
         self._loop = loop
-        self._connection = connection
-        # The only place that reaches into redis-py, which has no public access to its
-        # transport.
-        writer = connection._writer  # noqa: SLF001
-        assert writer is not None  # noqa: S101 - connected, by contract
-        self._transport: asyncio.WriteTransport = writer.transport
-        self._streams = self._transport.get_protocol()
+        self._transport: asyncio.Transport
+        self._opened = False
         self._requests = RequestQueue()
         # The number of bytes in the write buffer at the last check of the deadline.
         self._unwritten = 0
@@ -97,8 +92,6 @@ class Connection(asyncio.Protocol):
         self._lost: str | None = None
         self.lost_at = inf
         self._closed = loop.create_future()
-        self._transport.set_protocol(self)
-        notify_on_fork(self)
 
     @property
     def lost(self) -> bool:
@@ -127,7 +120,7 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionLost: The connection ended before the reply.
         """
-        if str(self._connection.protocol) != "3":
+        if self.protocol == 2:  # noqa: PLR2004
             return False
         data = pack([commands.subscribe([channel]) for channel in channels])
         future = self.request(data, len(channels))
@@ -200,7 +193,8 @@ class Connection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """Abort the connection; callers that wait get `ConnectionLost`."""
         self._fail(reason)
-        self._transport.abort()
+        if self._opened:
+            self._transport.abort()
 
     async def aclose(self) -> None:
         """Close the connection; callers that still wait get `ConnectionLost`.
@@ -218,8 +212,6 @@ class Connection(asyncio.Protocol):
                     await asyncio.shield(self._closed)
         finally:
             self._transport.abort()
-            # With `nowait`, this does not block.
-            await self._connection.disconnect(nowait=True)
 
     def forked(self) -> None:
         """Detach from the connection: it is the parent's, and this is a forked child.
@@ -239,7 +231,27 @@ class Connection(asyncio.Protocol):
         if not self._closed.done():
             self._closed.set_result(None)
 
+    def start_reading(self, secrets: Sequence[str] = ()) -> None:
+        """Begin to read, once the first request is written.
+
+        Args:
+            secrets: What the handshake sends and no error reply may quote.
+        """
+        self._requests.secrets[:] = secrets
+        self._transport.resume_reading()
+
+    def forget_secrets(self) -> None:
+        """Take error replies as they are: the handshake is over."""
+        self._requests.secrets.clear()
+
     # -- called by asyncio -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._opened = True
+        self._transport.pause_reading()
+        notify_on_fork(self)
 
     def data_received(self, data: bytes) -> None:
         """Match received replies with the requests that wait for them."""
@@ -248,7 +260,7 @@ class Connection(asyncio.Protocol):
         try:
             self._requests.received(data)
         except Exception as error:
-            self.abort("the server sent a malformed reply")
+            self.abort(MALFORMED)
             if not isinstance(error, ProtocolError):
                 raise  # a bug of ours: asyncio reports it, and no caller waits for ever
         if self._requests.demotion is not None:
@@ -259,11 +271,10 @@ class Connection(asyncio.Protocol):
         """Leave the closing to asyncio, which calls `connection_lost`."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the waiting requests; notify asyncio's streams, since closing waits."""
+        """Fail the waiting requests."""
         self._fail(printable(str(exc)) if exc else "closed by the server")
         if not self._closed.done():
             self._closed.set_result(None)
-        self._streams.connection_lost(exc)
 
     def _fail(self, reason: str) -> None:
         if self._lost is None:

@@ -30,14 +30,21 @@ DEMOTED: Final = "READONLY"
 _INCOMPLETE: Final = object()
 
 
-def _error_factory(demotions: list[str]) -> Callable[[str], Exception]:
+def _error_factory(
+    demotions: list[str], secrets: list[str]
+) -> Callable[[str], Exception]:
     """Return a function that makes error replies, and records those of a replica.
+
+    It removes the secrets from all but the first word.
 
     It is not a method of `RequestQueue`: hiredis' reader would then keep the queue
     alive that holds it.
     """
 
     def error_reply(text: str) -> ErrorReply:
+        for secret in secrets:
+            code, space, rest = text.partition(" ")
+            text = code + space + rest.replace(secret, "***")
         reply = ErrorReply(text)
         if reply.code == DEMOTED:
             demotions.append(reply.text)
@@ -77,19 +84,21 @@ class RequestQueue:
         demotion: Why to leave the server, if it has become a replica. It keeps its
             connections then, but nothing can be written on them any more. This is None
             until the requests have been answered that were sent before it said so.
+        secrets: What is removed from error replies.
     """
 
     def __init__(self) -> None:
         self.waiting: deque[Request] = deque()
         self.on_message: Callable[[], None] | None = None
         self.demotion: str | None = None
+        self.secrets: list[str] = []
         # The replies in which the server said that it is a replica now; and the number
         # of requests that were waiting for replies at that time and still are.
         self._demotions: list[str] = []
         self._due: int | None = None
         self._parser = hiredis.Reader(
             protocolError=ValueError,
-            replyError=_error_factory(self._demotions),
+            replyError=_error_factory(self._demotions, self.secrets),
             notEnoughData=_INCOMPLETE,
         )
         # The replies of the oldest request that have been received.

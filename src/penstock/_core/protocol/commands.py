@@ -261,6 +261,29 @@ def subscribe(channels: Sequence[bytes]) -> Command:
     return (b"SUBSCRIBE", *channels)
 
 
+def hello(user: str | None, password: str | None) -> Command:
+    """Choose RESP3, and log in if there is a password."""
+    login: Command = ()
+    if password is not None:
+        login = (b"AUTH", user or b"default", password)
+    return (b"HELLO", 3, *login)
+
+
+def auth(user: str | None, password: str) -> Command:
+    """Log in."""
+    return (b"AUTH", password) if user is None else (b"AUTH", user, password)
+
+
+def select(database: int) -> Command:
+    """Choose a database."""
+    return (b"SELECT", database)
+
+
+def client_setname(name: str) -> Command:
+    """Name this connection, for CLIENT LIST."""
+    return (b"CLIENT", b"SETNAME", name)
+
+
 def client_id() -> Command:
     """Ask for this connection's id."""
     return (b"CLIENT", b"ID")

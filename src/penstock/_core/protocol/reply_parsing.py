@@ -113,6 +113,14 @@ def _added(_: Command, reply: Any) -> bytes:
     return cast("bytes", reply)
 
 
+def _greeting(_: Command, reply: Any) -> int:
+    """Parse the reply of HELLO and return the version of RESP, which is 3."""
+    match reply:
+        case {b"proto": 3}:
+            return 3
+    raise ProtocolError
+
+
 def _role(_: Command, reply: Any) -> bytes:
     """Parse the reply of ROLE and return its first word."""
     match reply:
@@ -135,6 +143,12 @@ def _primary(command: Command, reply: Any) -> tuple[bytes, int] | None:
 def _grouped(command: Command, reply: Any) -> int | bytes:
     """Parse the reply of XGROUP: DELCONSUMER returns the number of pending entries."""
     parser = _number if command[1] == b"DELCONSUMER" else _word
+    return cast("int | bytes", parser(command, reply))
+
+
+def _client(command: Command, reply: Any) -> int | bytes:
+    """Parse the reply of CLIENT: SETNAME returns a word, ID and UNBLOCK a number."""
+    parser = _word if command[1] == b"SETNAME" else _number
     return cast("int | bytes", parser(command, reply))
 
 
@@ -207,16 +221,19 @@ def _scripted(command: Command, reply: Any) -> Any:
 
 
 _PARSERS: Final[Mapping[Any, ReplyParser]] = {
-    b"CLIENT": _number,
+    b"AUTH": _word,
+    b"CLIENT": _client,
     b"COMMAND": _existing,
     b"EVAL": _scripted,
     b"EVALSHA": _scripted,
     b"EXISTS": _number,
+    b"HELLO": _greeting,
     b"INFO": _word,
     b"PEXPIRE": _number,
     b"PUBLISH": _number,
     b"PUBSUB": _listeners,
     b"ROLE": _role,
+    b"SELECT": _word,
     b"SENTINEL": _primary,
     b"TIME": _time,
     b"TYPE": _word,
