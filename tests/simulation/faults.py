@@ -125,14 +125,21 @@ async def slow(run: Run, chance: Random) -> None:
     replaceable = _living(run, chance)
     if replaceable is None or replaceable.process is None:
         return
-    conditions = run.network.conditions(replaceable.process.name)
-    before = conditions.delay, conditions.jitter, conditions.pieces
+    conditions, usual = (
+        run.network.conditions(replaceable.process.name),
+        run.conditions(),
+    )
     conditions.delay, conditions.jitter = chance.choice(
         ((0.05, 0.05), (0.3, 0.3), (0.001, 0.5))
     )
     conditions.pieces = chance.choice((0.1, 1.0))
+    conditions.slowed += 1
     await asyncio.sleep(chance.uniform(0.5, 4))
-    conditions.delay, conditions.jitter, conditions.pieces = before
+    conditions.slowed -= 1
+    # The network may have become slow once more in the meantime.
+    if not conditions.slowed:
+        conditions.delay, conditions.jitter = usual.delay, usual.jitter
+        conditions.pieces = usual.pieces
 
 
 # -- processes -------------------------------------------------------------------------

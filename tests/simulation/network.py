@@ -70,6 +70,7 @@ class Conditions:
         pieces: The share of writes that arrive in several pieces.
         refused_until: Until when connections are refused.
         silent_until: Until when attempts to connect get no answer.
+        slowed: How many faults make it slow.
     """
 
     delay: float = 0.0002
@@ -77,6 +78,7 @@ class Conditions:
     pieces: float = 0.05
     refused_until: float = 0.0
     silent_until: float = 0.0
+    slowed: int = 0
 
 
 class Path:
