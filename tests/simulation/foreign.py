@@ -56,6 +56,8 @@ async def wrong_type(run: Run, chance: Random) -> None:
         return  # deleted, or something else by now
     run.direct.call("RENAME", key, f"{key}.away")
     run.direct.call("SET", key, "x")
+    # Nobody can be asked who has an entry.
+    excuse(run, since, "again")
     await asyncio.sleep(chance.uniform(0.05, 2))
     # Other faults may have deleted either.
     if run.direct.call("TYPE", key) in {b"string", "string"}:

@@ -338,6 +338,9 @@ class Oracle:
             self._run.fail("malformed", f"{life.who}: {rest}")
         elif note.text.startswith(_INCOMPLETE):
             life.refused = True
+            # A start that was counted and did not come is given back with its entry.
+            for entry in self._entries.values():
+                entry.unknown += entry.holder is life
         elif word == "closed":
             life.closed = not life.refused
             if life.closed:

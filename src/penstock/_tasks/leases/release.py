@@ -109,17 +109,36 @@ async def release_entries(
         answers = await claims.claim(
             connection, batch, _notifications(member, notified)
         )
+        refused = _refusals(batch, answers)
         for shard in stranded:
-            answers += await _release_stranded(connection, claims, member, shard, ms)
+            refused += await _release_stranded(connection, claims, member, shard, ms)
         await connection.calls(_notifications(member, stranded))
     except ConnectionLost as error:
         facts: dict[str, object] = {"messages": messages, "reason": error.reason}
         on_event(Event("not_given_back", logging.WARNING, facts))
         return
-    refused = [reply for reply in answers if isinstance(reply, ErrorReply)]
     if refused:
-        facts = {"messages": messages, "reply": refused[0].text}
+        messages, reply = sum(each.messages for each in refused), refused[0].reply
+        facts = {"messages": messages, "reply": reply.text}
         on_event(Event("not_given_back", logging.WARNING, facts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A refused release of some entries, of none if they could not be listed."""
+
+    messages: int
+    reply: ErrorReply
+
+
+def _refusals(
+    batch: Sequence[OwnClaim], answers: Sequence[list[bytes] | ErrorReply]
+) -> list[_Refusal]:
+    return [
+        _Refusal(len(claim.ids), reply)
+        for claim, reply in zip(batch, answers, strict=True)
+        if isinstance(reply, ErrorReply)
+    ]
 
 
 def _notifications(member: Membership, shards: Iterable[Shard]) -> list[Command]:
@@ -133,15 +152,16 @@ async def _release_stranded(
     member: Membership,
     shard: Shard,
     idle: int,
-) -> list[list[bytes] | ErrorReply]:
-    """Release own pending entries that were never recorded here."""
-    answers: list[list[bytes] | ErrorReply] = []
+) -> list[_Refusal]:
+    """Release own pending entries that are not in the ledger; return the refusals."""
+    refused: list[_Refusal] = []
     pages = pending_pages(connection.calls, shard, member.group, member.name, _PAGE)
     async with aclosing(pages):
         async for page in pages:
             if isinstance(page, ErrorReply):
-                answers.append(page)
+                refused.append(_Refusal(0, page))
             else:
                 claim = OwnClaim(shard, page, idle=idle)
-                answers += await claims.claim(connection, [claim])
-    return answers
+                answers = await claims.claim(connection, [claim])
+                refused += _refusals([claim], answers)
+    return refused
