@@ -238,6 +238,11 @@ class _Index:
             for excuse in self.of(Excuse)
         )
 
+    def stored_at(self, entry: Entry, default: float) -> float:
+        """Return when the sending of an entry's message began."""
+        attempt = self.attempts.get(self._messages.get(entry, ""))
+        return attempt.at if attempt else default
+
     def excused_order(self, start: Start) -> bool:
         """Return whether a fault may be the reason that a message starts late."""
         name = f"{start.shard} {start.id}"
@@ -405,8 +410,10 @@ class _GroupCheck:
                 else:
                     # A recreated stream is noticed within a second, and read
                     # completely. Entries that were read before that may still have been
-                    # waiting.
-                    expected = self._was_reported("set_back", one, next_, before=2.0)
+                    # waiting, for as long as handlers took.
+                    stored_at = self._index.stored_at(entry, one.at)
+                    before = one.at - stored_at
+                    expected = self._was_reported("set_back", one, next_, before)
                 excused = self._excused("again", entry)
                 if not (expected or excused):
                     self._findings.rerun.append(what)

@@ -397,6 +397,21 @@ def test_the_events_of_reconnects_are_no_noise_but_those_beyond_are(
     assert "noisy" in found(scenario)
 
 
+@pytest.mark.parametrize(("reported_at", "found_"), [(0.5, {"rerun": 1}), (3.5, {})])
+def test_without_a_group_what_was_read_before_a_set_back_may_come_twice(
+    scenario: Scenario, reported_at: float, found_: dict[str, int]
+) -> None:
+    """However long it has waited by then."""
+    scenario.send(1)
+    scenario.now = 20.0
+    scenario.handle(1)
+    scenario.handle(1)
+    note = Note(at=reported_at, who="w", text="event set_back stream='orders'")
+    scenario.history.append(note)
+    scenario.history.sort(key=lambda record: record.at)
+    assert found(scenario, acks=False) == found_
+
+
 def test_an_excuse_of_the_order_is_for_its_entries_only(scenario: Scenario) -> None:
     for number in (1, 2, 3):
         scenario.send(number)

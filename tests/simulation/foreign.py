@@ -10,7 +10,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from faults.history import Note, Start
-from simulation.excuses import excuse, excuse_entries
+from simulation.excuses import (
+    entries_of,
+    excuse,
+    excuse_entries,
+    excuse_missing,
+)
 from simulation.observer import message_of
 
 if TYPE_CHECKING:
@@ -208,8 +213,11 @@ async def swap_databases(run: Run, chance: Random) -> None:
     since = run.world.time()
     run.direct.call("SWAPDB", 0, 1)
     await asyncio.sleep(chance.choice((0.0, 0.05, 0.5, 2.0)))
+    meanwhile = entries_of(run)
     run.direct.call("SWAPDB", 0, 1)
     excuse(run, since, "loss", "ack", "again", "order")
+    # There is no trace of what was sent meanwhile, so it may be stored once more.
+    excuse_missing(run, since, meanwhile)
 
 
 async def write_again(run: Run, chance: Random) -> None:

@@ -73,12 +73,14 @@ class Handler(CommonHandler):
         elif ack and not self._settled(message):
             message.ack()
 
-    async def handle_list(self, messages: Sequence[Message[bytes]]) -> None:
-        """Handle the messages of a batch; each has an outcome of its own."""
+    async def handle_list(
+        self, messages: Sequence[Message[bytes]], *, ack: bool = False
+    ) -> None:
+        """Handle several messages; each has an outcome of its own."""
         left = iter(messages)
         try:
             for message in left:
-                await self.handle_in_loop(message)
+                await self.handle_in_loop(message, ack=ack)
         except asyncio.CancelledError:
             # It has got the others too, in the order of the stream.
             for message in left:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from faults.history import Attempt, Failed, Receipt, Unknown, digest
 from penstock import (
     AccessError,
+    ConfigurationError,
     EntryId,
     Event,
     MaxAge,
@@ -252,9 +253,10 @@ async def produce(plan: ProducerPlan, who: str, seed: int, journal: Journal) -> 
                 opened = True
                 journal.note("ready")
                 await _send(sender, producer, over)
-        except AccessError:
-            # Only a fault takes permissions away.
-            if opened:
+        except (AccessError, ConfigurationError) as error:
+            # Only a fault takes permissions away, also that to use scripts.
+            denied = isinstance(error, AccessError) or "NOPERM" in str(error)
+            if opened or not denied:
                 raise
             await asyncio.sleep(0.3)
     assert all(future.done() for future in sender.futures), "no outcome"

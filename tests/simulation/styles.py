@@ -262,8 +262,7 @@ async def _one(consumer: _Consumer, handler: Handler) -> None:
 
 
 async def _some(consumer: _Consumer, handler: Handler) -> None:
-    for message in await consumer.take(5, timeout=0.2):
-        await handler.handle_in_loop(message, ack=True)
+    await handler.handle_list(await consumer.take(5, timeout=0.2), ack=True)
 
 
 async def _by_reopening(

@@ -658,8 +658,9 @@ class LedgerMachine(RuleBasedStateMachine):
             self.renewals_in_flight.append(SentRenewal(renewal, copies, self.now))
         assert not due
         self.check_woken(supply, self.ready_signals - signals)
-        if any(copy.state is State.RELEASED for copy in claim_budget):
-            self.ask_read_budget()
+        released = [copy for copy in claim_budget if copy.state is State.RELEASED]
+        if released and self.reader_waiting:
+            assert self.capacity_signals, "the reader sleeps although less is held"
 
     def release_probes(self, most: int) -> None:
         """Release probes that would wait, so that other consumers can try them."""
@@ -717,16 +718,24 @@ class LedgerMachine(RuleBasedStateMachine):
             copy.leased_at = max(copy.leased_at, self.now - 1)
 
     def lose(self, number: int) -> None:
-        """Lose a taken entry to another consumer."""
-        if not (self.acks and self.with_handler):
+        """Lose a taken entry to another consumer, also after its handler."""
+        finished = [c for c in self.in_ledger if c.entry and not c.with_handler]
+        taken = [*self.with_handler, *finished]
+        if not (self.acks and taken):
             return
-        copy = pick(self.with_handler, number)
+        copy = pick(taken, number)
         assert copy.entry is not None
-        self.ledger.removals.lose(copy.entry)
-        assert not self.ledger.may_start(copy.entry)
-        if copy.state not in OVER | SENT:
+        supply, signals = self.supply, self.ready_signals
+        is_lost = copy.state not in OVER | SENT
+        if is_lost:
             copy.state = State.LOST
             self.counts["lost"] += 1
+        self._remove_from_waiting()
+        self.ledger.removals.lose(copy.entry)
+        assert not self.ledger.may_start(copy.entry)
+        self.check_woken(supply, self.ready_signals - signals)
+        if is_lost and self.reader_waiting:
+            assert self.capacity_signals, "the reader sleeps although less is held"
 
     # -- workers and users ---------------------------------------------------------
 

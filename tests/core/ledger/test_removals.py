@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock._core.ledger.states import State
-from support.ledger import SHARD, A, B, SpyLedger, ids, only, raw, state_of
+from support.ledger import GIVEN_UP, SHARD, A, B, SpyLedger, ids, only, raw, state_of
 
 # -- dropping ----------------------------------------------------------------------
 
@@ -49,6 +49,19 @@ def test_a_dropped_entry_is_neither_renewed_nor_lost() -> None:
     assert renewal.ids == []
     assert len(ledger.removals.lose_all_but(renewal, [])) == 0
     assert ledger.to_renew(25.0) == []
+
+
+def test_losing_an_entry_whose_handler_has_finished_wakes_the_reader() -> None:
+    """The reply to the count of its start came later than its failure."""
+    ledger = SpyLedger(max_messages=1)
+    ledger.read(1)
+    entry = ledger.start_next()
+    ledger.fail(entry, GIVEN_UP)
+    assert ledger.read_budget() == 0
+    signals = ledger.capacity_signals
+    ledger.removals.lose(entry)
+    assert ledger.capacity_signals == signals + 1
+    assert ledger.read_budget() == 1
 
 
 def test_a_redelivered_entry_waits_for_its_earlier_handler_even_after_a_drop() -> None:

@@ -110,6 +110,8 @@ class Removals:
             known = entry.shard_state.entries
             if known.get(entry.id) is entry:  # else it was delivered again
                 del known[entry.id]
+            # Its handler may have finished, so nothing else tells of the room.
+            self._flow.wake_reader()
 
     def lose_all_but(self, renewal: LeaseRenewal, ours: Iterable[bytes]) -> list[bytes]:
         """Record which entries of a renewal are ours still; return the other ids."""
@@ -121,8 +123,6 @@ class Removals:
         ]
         for entry in lost:
             self.lose(entry)
-        if lost:
-            self._flow.wake_reader()
         return [entry.id for entry in lost]
 
     def stream_recreated(self, shard: Shard) -> list[bytes]:
@@ -203,6 +203,7 @@ class Removals:
         for entry in self._ready_queue.spare_probes():
             if entry.leased_at <= before:
                 self._release_one(entry)
+                self._flow.wake_reader()
 
     def _release_one(self, entry: Entry) -> None:
         self._take_out(entry)
