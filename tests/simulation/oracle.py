@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 from unittest.mock import patch
 
@@ -167,6 +168,10 @@ class Oracle:
         yield
         self._disturbing -= 1
         self._disturbed = self._run.world.time()
+
+    def disturbed_at(self) -> float:
+        """Return when the last fault ended; infinity while one lasts."""
+        return inf if self._disturbing else self._disturbed
 
     def seen(self, record: Record) -> None:
         """Check what a consumer's process has just recorded."""

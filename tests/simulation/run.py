@@ -18,9 +18,11 @@ from typing import Any, Final, Literal
 from faults.checker import Group, Report, check
 from faults.history import Excuse, History, Start
 from simulation import checks
+from simulation.calls import Calls
 from simulation.consuming import STREAM
 from simulation.direct import Direct
 from simulation.journal import Journal
+from simulation.memory import Memory
 from simulation.network import Conditions, Network
 from simulation.observer import Observer
 from simulation.oracle import Oracle
@@ -40,6 +42,8 @@ __all__ = ["ADDRESS", "ReplaceableProcess", "Result", "Run", "run"]
 # last progress; and within which a process must end when it is asked to.
 _PATIENCE: Final = 60.0
 _ENDING: Final = 60.0
+# Seconds after which nothing is left of what was handled.
+_QUIET: Final = 3.0
 
 # Styles that have several consumers, or open one again and again.
 _BUSY: Final = frozenset(("router", "reopening", "cancelling"))
@@ -99,6 +103,8 @@ class Run:
         producers: The producers' places.
         journal: What the operator records.
         oracle: Checks what consumers do while the run goes on.
+        memory: Checks what consumers and producers hold.
+        calls: Checks that each public call ends.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -114,6 +120,12 @@ class Run:
         self.history: History = []
         self.processes: list[Process] = []
         self.oracle = Oracle(self)
+        self.calls = Calls(
+            self.oracle.disturbed_at, lambda what: self.fail("hangs", what)
+        )
+        self.memory = Memory(
+            max(1, plan.shards) + 1, lambda what: self.fail("memory", what)
+        )
         self.journal = Journal(self.world, self.history, "operator", self.oracle.seen)
         self.consumers = [ReplaceableProcess(self, each) for each in plan.consumers]
         self.producers = [ReplaceableProcess(self, each) for each in plan.producers]
@@ -136,7 +148,13 @@ class Run:
         """Carry out the plan."""
         began = self.world.time()
         operator = Process(self.network, "operator", self._operate)
-        with installed(self.world), _no_collection(), self.oracle.watching():
+        with (
+            installed(self.world),
+            _no_collection(),
+            self.oracle.watching(),
+            self.memory.watching(),
+            self.calls.watching(),
+        ):
             operator.start()
             self.world.run(lambda: not operator.alive, 100_000)
         if operator.error is not None:
@@ -211,6 +229,7 @@ class Run:
         await self._drain()
         self.ending = True
         await self._end(self.consumers)
+        self.calls.check_all()
         self.observer.conclude()
         self._check_outputs()
         for process in self.processes:
@@ -252,6 +271,9 @@ class Run:
             left = len(self.observer.waiting()) + self._unseen()
             if not left:
                 self.world.record("operator", "everything is handled")
+                # Replies to the last acknowledgements are still to come.
+                await asyncio.sleep(_QUIET)
+                self.memory.check_empty()
                 return
             if fewest is None or left < fewest:
                 fewest, moved = left, self.world.time()
