@@ -154,6 +154,7 @@ def findings(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
             if consumer.style == "jobs":
                 yield from _unfinished(consumer, group, history)
     yield from _replays(plan, history)
+    yield from _exits(history)
 
 
 def _groups(plan: Plan) -> set[str]:
@@ -241,6 +242,26 @@ def _stored_before(history: History, at: float) -> Iterator[Receipt]:
             return
         if isinstance(each, Receipt):
             yield each
+
+
+def _exits(history: History) -> Iterator[tuple[str, str]]:
+    """Check that what a handler ends a program with ends it, the first one if several.
+
+    A process that was killed, or asked to end meanwhile, need not get that far.
+    """
+    raised: dict[str, Note] = {}
+    for note in history:
+        if not isinstance(note, Note):
+            continue
+        word, _, name = note.text.partition(" by ")
+        if word == "exits":
+            raised.setdefault(note.who, note)
+        elif word == "ended" and name != "GeneratorExit":
+            cause = raised.pop(note.who, None)
+            if cause is None or not cause.text.endswith(name):
+                yield "exits", f"{note.who} at {note.at}: {note.text}, not {cause}"
+        elif note.text == "ready" and note.who in raised:
+            yield "exits", f"{note.who} went on after {raised[note.who]}"
 
 
 def _replays(plan: Plan, history: History) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from random import Random
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -23,6 +24,7 @@ from penstock import (
 )
 from simulation.handling import Handler
 from simulation.journal import Journal
+from simulation.opening import cancel_openings
 from simulation.plan import ConsumerPlan
 from simulation.routing import run_router
 from simulation.steps import take_steps
@@ -63,7 +65,8 @@ def handler_of(
         die,
         settles=not early and plan.style != "transactions",
         mortal=not early,
-        leaves=not early and plan.style == "run",
+        leaves=not early and plan.style in {"run", "direct", "threads"},
+        exits=not early and plan.style in {"direct", "threads"},
     )
 
 
@@ -100,25 +103,31 @@ class _Program:
 
     async def run(self) -> None:
         """Consume until SIGTERM."""
+        if self._plan.cancels and self._plan.run.get("consumers", 1) == 1:
+            chance = Random(f"{self._plan.name} {self._options.get('name')} opening")
+            await cancel_openings(self._make(), chance)
         while not self._over.is_set():
-            consumer = Consumer(
-                STREAM,
-                url=URL,
-                open_timeout=600,
-                on_event=self._handler.event,
-                **self._options,
-            )
+            consumer = self._make()
             try:
                 await self._consume(consumer)
             except (CommandError, AccessError, GaveUp, ExceptionGroup) as error:
                 self._excuse(error)
                 await asyncio.sleep(0.3)
-            except GeneratorExit:
-                self._journal.note("a message has ended it")
+            except (GeneratorExit, SystemExit, KeyboardInterrupt) as error:
+                self._journal.note(f"ended by {type(error).__name__}")
                 await asyncio.sleep(0.1)
             else:
                 break
         self._journal.note("closed")
+
+    def _make(self) -> Consumer[bytes]:
+        return Consumer(
+            STREAM,
+            url=URL,
+            open_timeout=600,
+            on_event=self._handler.event,
+            **self._options,
+        )
 
     def _excuse(self, error: Exception) -> None:
         """Accept an error after which the consumer may be opened again.

@@ -308,6 +308,7 @@ class _Generator:
                 options={**self._policy(style), **options},
                 run=swarm.how(chance, style, run),
                 steps=self._steps_of(seconds),
+                cancels=chance.random() < 0.1,
             )
             for number in range(chance.choice((1, 2, 3)))
         ]

@@ -10,12 +10,17 @@ from faults.history import End, Start, digest
 from faults.task import Task, parse
 from faults.worker import Handler as CommonHandler
 from penstock import Message
+from simulation import threads
 from simulation.journal import Journal
 from simulation.loop import Loop
 
 __all__ = ["Handler"]
 
 _SLEEPS: Final = frozenset(("sleep", "hang"))
+_EXITS: Final[dict[str, type[BaseException]]] = {
+    "exit": SystemExit,
+    "interrupt": KeyboardInterrupt,
+}
 
 
 class Handler(CommonHandler):
@@ -29,6 +34,7 @@ class Handler(CommonHandler):
             they are acknowledged by time or on delivery, nor in a transaction.
         mortal: Whether messages may kill the process.
         leaves: Whether they may end `run`.
+        exits: Whether they may end it with what ends a program.
     """
 
     def __init__(
@@ -40,12 +46,14 @@ class Handler(CommonHandler):
         settles: bool,
         mortal: bool,
         leaves: bool,
+        exits: bool,
     ) -> None:
         super().__init__(journal, group)
         self._die = die
         self._settles = settles
         self._mortal = mortal
         self._leaves = leaves
+        self._exits = exits
 
     def note(self, text: str) -> None:
         """Record a note."""
@@ -117,6 +125,39 @@ class Handler(CommonHandler):
         lost = message.lost
         self._journal.add(End, **self._names(message), ok=ok, lost=lost)
 
+    def handle_in_thread(self, message: Message[bytes]) -> None:
+        """Handle a message in a thread, which ends when its time has passed."""
+        task, ok = self._begin(message), False
+        try:
+            if not (self._settles and self._settle(message, task)):
+                if task.what in {*_SLEEPS, "block"}:
+                    threads.sleep(task.argument)
+                elif task.what == "kill" and self._mortal:
+                    self._journal.note("killed by a message")
+                    self._die()
+                    return
+                else:
+                    self._raise(message, task)
+                ok = True
+        finally:
+            names = self._names(message)
+            threads.at_end(
+                lambda: self._journal.add(End, **names, ok=ok, lost=message.lost)
+            )
+
+    def _begin(self, message: Message[bytes]) -> Task:
+        """Record the start of a message; return its task."""
+        task = parse(message.payload)
+        self._journal.add(
+            Start,
+            **self._names(message),
+            attempt=message.attempt,
+            message=task.message,
+            key=message.key or "",
+            digest=digest(message.payload),
+        )
+        return task
+
     def _settled(self, message: Message[bytes]) -> bool:
         """Return whether a message's task is to be nacked or rejected."""
         task = parse(message.payload)
@@ -135,21 +176,29 @@ class Handler(CommonHandler):
         return True
 
     async def _do(self, message: Message[bytes], task: Task) -> None:
-        again = message.attempt <= (task.argument or 10**9)
         if task.what in _SLEEPS:
             await self._sleep(message, task)
         elif task.what == "block":
             _block(task.argument)
-        elif task.what == "fail" and again:
-            raise RuntimeError(task.what)
-        elif task.what == "cancel" and again:
-            raise asyncio.CancelledError(task.what)
-        elif task.what == "hopeless":
-            raise ValueError(task.what)
         elif task.what == "kill" and self._mortal:
             await self._be_killed()
-        elif task.what == "leave" and self._leaves:
+        else:
+            self._raise(message, task)
+
+    def _raise(self, message: Message[bytes], task: Task) -> None:
+        """Raise what a task asks for."""
+        again = message.attempt <= (task.argument or 10**9)
+        if task.what == "fail" and again:
+            raise RuntimeError(task.what)
+        if task.what == "cancel" and again:
+            raise asyncio.CancelledError(task.what)
+        if task.what == "hopeless":
+            raise ValueError(task.what)
+        if task.what == "leave" and self._leaves:
             raise GeneratorExit
+        if task.what in _EXITS and self._exits:
+            self.note(f"exits by {_EXITS[task.what].__name__}")
+            raise _EXITS[task.what]
 
     async def _sleep(self, message: Message[bytes], task: Task) -> None:
         try:

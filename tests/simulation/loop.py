@@ -123,6 +123,11 @@ class Loop(asyncio.BaseEventLoop):
         """The timers that have neither run nor been cancelled."""
         return [timer for timer in self._timers if not timer.cancelled()]
 
+    def left_open(self) -> list[object]:
+        """List the tasks, timers and connections of the process."""
+        connections = self._connect.__self__.of(self.name)  # type: ignore[attr-defined]
+        return [*self.pending, *self.timers, *connections]
+
     def _wake(self, when: float) -> None:
         """Plan an iteration at a moment, unless one is planned before it."""
         when = max(when, self._busy_until, self._frozen_until)
@@ -224,7 +229,8 @@ class Loop(asyncio.BaseEventLoop):
             self._wake(self.world.time())
         return handle
 
-    def _call(self, callback: Callable[..., object], *args: Any) -> None:
+    def deliver(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call something in the next iteration, as another thread does."""
         if not self._dead:
             self.call_soon(callback, *args)
 
@@ -306,14 +312,14 @@ class Loop(asyncio.BaseEventLoop):
                 future.set_exception(error)
 
         delay = self.world.chance.uniform(1e-5, 1e-3)
-        self.world.after(delay, self._call, arrive)
+        self.world.after(delay, self.deliver, arrive)
         return future
 
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
         """Set the handler of a signal."""
-        self.signal_handlers[sig] = partial(self._call, callback, *args)
+        self.signal_handlers[sig] = partial(self.deliver, callback, *args)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Remove the handler of a signal."""

@@ -31,9 +31,9 @@ _Place: TypeAlias = tuple[int, bytes]
 # Styles in which a message is handled in the moment in which it is handed out, and
 # those in which it is also handed out again in the moment in which that fails.
 _AT_ONCE: Final = frozenset(
-    ("run", "router", "loop", "next", "storm", "race", "transactions")
+    ("run", "router", "loop", "next", "storm", "race", "transactions", "direct")
 )
-_BY_RUN: Final = frozenset(("run", "router", "transactions"))
+_BY_RUN: Final = frozenset(("run", "router", "transactions", "direct", "threads"))
 # Seconds for which a consumer need not know that it has lost an entry: a few turns. If
 # the server has counted the start, the consumer knows of a loss only after the reply,
 # which it may get after it stood still.

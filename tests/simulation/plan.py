@@ -45,6 +45,7 @@ class ConsumerPlan(msgspec.Struct, frozen=True):
         options: Options of `Consumer`.
         run: Options of the style, for example those of `Consumer.run`.
         steps: What it does besides.
+        cancels: Whether it cancels its opening a few times before it opens.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ConsumerPlan(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     run: dict[str, Any] = {}
     steps: tuple[StepPlan, ...] = ()
+    cancels: bool = False
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -76,7 +78,8 @@ class ProducerPlan(msgspec.Struct, frozen=True):
         tasks: The shares of messages with certain tasks, see `simulation.tasks`.
         chosen: Whether it chooses some of the ids and times.
         flushes: Whether it flushes now and then.
-        cancels: Whether it cancels some of the calls that wait for an outcome.
+        cancels: Whether it cancels some of the calls that wait for an outcome, and its
+            opening a few times.
         at: When it starts, in seconds.
         options: Options of `Producer`.
     """

@@ -360,7 +360,7 @@ def _order(
     consumers: list[ConsumerPlan],
 ) -> Literal["shard", "key", "key within"] | None:
     first = consumers[0]
-    runs = {"run", "router", "reopening"}
+    runs = {"run", "router", "reopening", "direct", "threads"}
     if len(consumers) > 1 or first.options.get("mode") != "resumable":
         keyed = all(
             c.style in runs

@@ -1,4 +1,4 @@
-"""Seams: the places where the client asks for time and chance, and nothing else."""
+"""Seams: the places where the client asks for time, chance and threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from penstock import _chance, _clock
+from simulation import threads
 from simulation.world import World
 
 __all__ = ["installed"]
@@ -13,7 +14,7 @@ __all__ = ["installed"]
 
 @contextmanager
 def installed(world: World) -> Iterator[None]:
-    """Let the client ask a world for time and chance."""
+    """Let the client ask a world for time, chance and threads."""
     clock = (_clock.monotonic, _clock.boottime, _clock.wall)
     chance = (_chance.fraction, _chance.below, _chance.token)
     _clock.monotonic = _clock.boottime = world.monotonic
@@ -22,7 +23,8 @@ def installed(world: World) -> Iterator[None]:
     _chance.below = world.chance.randrange
     _chance.token = lambda size: world.chance.randbytes(size).hex()
     try:
-        yield
+        with threads.simulated():
+            yield
     finally:
         _clock.monotonic, _clock.boottime, _clock.wall = clock
         _chance.fraction, _chance.below, _chance.token = chance

@@ -26,6 +26,7 @@ from penstock import Receipt as PenstockReceipt
 from simulation.consuming import STREAM, URL
 from simulation.journal import Journal
 from simulation.loop import Loop
+from simulation.opening import cancel_openings
 from simulation.plan import ProducerPlan
 from simulation.tasks import make
 
@@ -244,6 +245,9 @@ async def produce(plan: ProducerPlan, who: str, seed: int, journal: Journal) -> 
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     sender = Sender(plan, who, seed, journal)
+    if plan.cancels:
+        options = {"open_timeout": 600, "on_event": sender.event, **_options(plan)}
+        await cancel_openings(Producer(URL, **options), Random(f"{seed} {who} opening"))
     opened = False
     while not opened and not over.is_set():
         try:

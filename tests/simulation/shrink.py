@@ -104,7 +104,7 @@ def _simpler_consumers(consumer: ConsumerPlan) -> Iterator[ConsumerPlan]:
         yield replace(consumer, steps=steps)
     for options in _without_each(consumer.options):
         yield replace(consumer, options=options)
-    yield from _simpler(consumer, at=0.0)
+    yield from _simpler(consumer, at=0.0, cancels=False)
 
 
 def _without_each(options: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -325,6 +325,22 @@ async def _by_transactions(
         await consumer.run(apply, **how)
 
 
+async def _by_direct(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Call `run` in the program's own task, which gets what ends it."""
+    async with _closed_when(over, consumer):
+        await consumer.run(handler.handle, **how)
+
+
+async def _by_threads(
+    consumer: _Consumer, handler: Handler, how: _How, over: asyncio.Event
+) -> None:
+    """Have `run` call a function in threads."""
+    async with _closed_when(over, consumer):
+        await consumer.run(handler.handle_in_thread, **how)
+
+
 STYLES: Final[dict[str, Style]] = {
     "run": by_run,
     "loop": _by_loop,
@@ -338,4 +354,6 @@ STYLES: Final[dict[str, Style]] = {
     "cancelling": _by_cancelling,
     "reopening": _by_reopening,
     "transactions": _by_transactions,
+    "direct": _by_direct,
+    "threads": _by_threads,
 }

@@ -24,7 +24,11 @@ __all__ = [
     "tasks",
 ]
 
-_STYLES: Final = ("lists", "jobs", "cancelling", "reopening", "router")
+_STYLES: Final = (
+    *("lists", "jobs", "cancelling", "reopening", "router"),
+    *("race", "direct", "threads"),
+)
+_ENDING: Final = frozenset(("kill 0", "leave 0", "exit 0", "interrupt 0"))
 _OPERATIONS: Final = (
     *("group_state", "trim_acked", "trim_length", "list_dead", "redrive", "redrive"),
     *("purge", "reset_group", "replay", "replay_reverse"),
@@ -37,7 +41,7 @@ def tasks(chance: Random) -> dict[str, float]:
         return {}
     chosen = chance.sample(MORE, chance.choice((1, 2, 4)))
     # Each of these ends a process or a consumer several times, so there are few.
-    return {task: 0.01 if task in {"kill 0", "leave 0"} else 0.03 for task in chosen}
+    return {task: 0.01 if task in _ENDING else 0.03 for task in chosen}
 
 
 @dataclass
@@ -98,7 +102,7 @@ def policy(chance: Random, options: dict[str, Any]) -> dict[str, Any]:
 
 def how(chance: Random, style: str, run: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a style."""
-    if style in {"run", "router", "reopening", "cancelling"}:
+    if style in {"run", "router", "reopening", "cancelling", "direct", "threads"}:
         several = style == "run" and chance.random() < 0.2
         return {**run, **({"consumers": 2} if several else {})}
     return {}

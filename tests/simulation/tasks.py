@@ -10,6 +10,8 @@ them. More tasks:
 - `block s`: hold up the event loop for s seconds;
 - `hang s`: take s seconds, which some consumers do not allow;
 - `leave 0`: raise GeneratorExit, which ends `run`, where there is one;
+- `exit 0` and `interrupt 0`: raise SystemExit and KeyboardInterrupt, which end `run`,
+  where the program catches them;
 - `kill 0`: kill the process.
 """
 
@@ -26,6 +28,7 @@ __all__ = ["MORE", "make"]
 MORE: Final = (
     *("nack 1", "nack 2", "reject 0", "cancel 1", "hopeless 0"),
     *("block 0.05", "block 1.5", "hang 3", "leave 0", "kill 0"),
+    *("exit 0", "interrupt 0"),
 )
 """All tasks that are not those of the fault tests."""
 

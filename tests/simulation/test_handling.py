@@ -27,7 +27,13 @@ async def test_all_messages_of_an_interrupted_batch_were_started_in_order() -> N
     history: History = []
     journal = Journal(World(1), history, "c")
     handler = Handler(
-        journal, "g", lambda: None, settles=False, mortal=False, leaves=False
+        journal,
+        "g",
+        lambda: None,
+        settles=False,
+        mortal=False,
+        leaves=False,
+        exits=False,
     )
     batch = [_message(1, "hang 9"), _message(2, "ok"), _message(3, "ok")]
     handling = asyncio.create_task(handler.handle_list(batch))
