@@ -157,10 +157,10 @@ class Run:
         ):
             operator.start()
             self.world.run(lambda: not operator.alive, 100_000)
+        for process in (operator, *self.processes):
+            process.loop.close()
         if operator.error is not None:
             raise operator.error
-        for process in self.processes:
-            process.loop.close()
         checks.complete(self.plan, self.history)
         report = check(self.history, self._promises())
         for kind, what in checks.findings(self.plan, self.history):
