@@ -27,6 +27,7 @@ __all__ = [
     "PayloadError",
     "all_finite",
     "is_pydantic",
+    "may_hold_floats",
     "read_by_pydantic",
     "undecodable_part",
 ]
@@ -118,27 +119,48 @@ def undecodable_part(kind: Any) -> type | None:
 
     msgspec takes any class for a custom type, which it can decode only with a hook.
     """
-    try:
-        parts: list[Any] = [msgspec.inspect.type_info(kind)]
-    except TypeError:  # the decoder knows better whether it reads the type
-        return None
-    seen: set[int] = set()
-    while parts:
-        part = parts.pop()
-        if id(part) in seen:  # a type may have itself as a part
-            continue
-        seen.add(id(part))
+    for part in _inspected(kind):
         cls: Any = getattr(part, "cls", None)
         if isinstance(part, msgspec.inspect.CustomType):
             if cls is not object:  # which is the same as Any
                 return cls  # type: ignore[no-any-return]
         elif is_pydantic(cls):
             return cls  # type: ignore[no-any-return]
+    return None
+
+
+def may_hold_floats(kind: Any) -> bool:
+    """Return whether a payload of a type that msgspec reads can have a float in it."""
+    parts = list(_inspected(kind))
+    return not parts or any(isinstance(part, _OPEN) for part in parts)
+
+
+_OPEN: Final = (
+    msgspec.inspect.AnyType,
+    msgspec.inspect.CustomType,
+    msgspec.inspect.FloatType,
+    msgspec.inspect.RawType,
+)
+
+
+def _inspected(kind: Any) -> Iterator[Any]:
+    """Yield the parts of a type as msgspec describes them; none if it can't."""
+    try:
+        parts: list[Any] = [msgspec.inspect.type_info(kind)]
+    except TypeError:  # the decoder knows better whether it reads the type
+        return
+    seen: set[int] = set()
+    while parts:
+        part = parts.pop()
+        if id(part) in seen:  # a type may have itself as a part
+            continue
+        seen.add(id(part))
+        if isinstance(part, msgspec.inspect.Type):
+            yield part
         if isinstance(part, msgspec.Struct):
             parts.extend(getattr(part, name) for name in part.__struct_fields__)
         elif isinstance(part, tuple):
             parts.extend(part)
-    return None
 
 
 def all_finite(payload: Any) -> bool:
@@ -148,7 +170,11 @@ def all_finite(payload: Any) -> bool:
     That is far quicker than to look at each value.
     """
     try:
-        if _NOT_FINITE.search(_pack(payload)) is None:
+        packed = _pack(payload)
+        # The quickest search is for a single byte, and by `find`, not by `in`.
+        if packed.find(b"\x7f") < 0 and packed.find(b"\xff") < 0:
+            return True
+        if _NOT_FINITE.search(packed) is None:
             return True
     except (TypeError, ValueError, OverflowError):
         pass  # for example, an integer above 64 bits

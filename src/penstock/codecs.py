@@ -23,6 +23,7 @@ from penstock._payload_types import (
     PayloadError,
     all_finite,
     is_pydantic,
+    may_hold_floats,
     read_by_pydantic,
     undecodable_part,
 )
@@ -133,13 +134,20 @@ class _Json:
         self.kind = kind
         self._encode = msgspec.json.Encoder().encode
         self.decode = msgspec.json.Decoder(kind).decode
+        self.encode: Callable[[Any], bytes] = self._encode
+        if may_hold_floats(kind):
+            self.encode = self._encode_finite
 
-    def encode(self, payload: Any, /) -> bytes:
+    def _encode_finite(self, payload: Any, /) -> bytes:
         body = self._encode(payload)
-        # msgspec writes NaN and the infinities as null.
-        if b"null" in body and not all_finite(payload):
+        if _find_null(body) and not all_finite(payload):
             raise _not_finite(payload)
         return body
+
+
+# msgspec writes NaN and the infinities as null. A regular expression finds it faster
+# than `in` does.
+_find_null: Final = re.compile(b"null").search
 
 
 def _not_finite(payload: object) -> ConfigurationError:
@@ -334,7 +342,7 @@ def encode_any(payload: object) -> tuple[bytes, bytes | None]:
                 f"({error}); pass bytes, or a codec to the producer"
             ) from error
         else:
-            if b"null" in body and not all_finite(payload):
+            if _find_null(body) and not all_finite(payload):
                 raise _not_finite(payload)
             return body, _JSON
     from penstock._pydantic_codecs import encode_untyped  # noqa: PLC0415

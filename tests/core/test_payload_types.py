@@ -14,6 +14,7 @@ import attrs
 import msgspec
 import pytest
 
+from penstock._payload_types import may_hold_floats
 from penstock.codecs import encode_any, json_codec, msgpack_codec
 from penstock.errors import ConfigurationError
 
@@ -140,10 +141,15 @@ class Point:
     x: float
 
 
+class Level(enum.IntEnum):
+    HIGH = 2
+
+
 class Constant(enum.Enum):
     LIMIT = inf
 
 
+TYPED = {float, Reading, Point}
 NOT_FINITE: list[Any] = [
     nan,
     -inf,
@@ -161,10 +167,23 @@ NOT_FINITE: list[Any] = [
 
 @pytest.mark.parametrize("payload", NOT_FINITE, ids=lambda it: type(it).__name__)
 def test_a_number_that_json_cannot_hold_is_refused(payload: Any) -> None:
-    for encode in (json_codec(object).encode, encode_any):
+    typed = json_codec(type(payload) if type(payload) in TYPED else object)
+    for encode in (typed.encode, encode_any):
         with pytest.raises(ConfigurationError, match="NaN or an infinity") as caught:
             encode(payload)
         assert f"type {type(payload).__name__} " in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [list[Any], Reading, float, msgspec.Raw, object])
+def test_the_encoder_of_a_type_with_floats_looks_for_them(kind: Any) -> None:
+    assert may_hold_floats(kind)
+
+
+@pytest.mark.parametrize("kind", [int, list[str | None], Order, Level])
+def test_the_encoder_of_any_other_type_is_that_of_msgspec(kind: Any) -> None:
+    """It has nothing to look for, and so costs nothing."""
+    assert not may_hold_floats(kind)
+    assert type(json_codec(kind).encode) is type(msgspec.json.Encoder().encode)
 
 
 # Written as `null`, or with bytes that look like NaN in MessagePack.
