@@ -29,6 +29,7 @@ from penstock.errors import ConfigurationError
 
 __all__ = ["PydanticJson", "PydanticMsgpack", "adapter_of", "encode_untyped"]
 
+_OLDEST: Final = (2, 11)
 _NOT_FINITE: Final = (
     "a payload of type {} contains NaN or an infinity, which JSON can't hold; replace "
     "it, or use msgpack_codec"
@@ -57,14 +58,19 @@ def adapter_of(kind: Any) -> pydantic.TypeAdapter[Any]:
     """Return pydantic's adapter of a type.
 
     Raises:
-        ConfigurationError: pydantic can't decode the type, or a part of it.
+        ConfigurationError: pydantic can't decode the type, or a part of it; or it is
+            too old.
     """
+    if tuple(map(int, pydantic.VERSION.split(".")[:2])) < _OLDEST:
+        raise ConfigurationError(
+            f"pydantic {pydantic.VERSION} is too old to read payload={kind!r:.80}; "
+            f"install 2.11 or later, or pass a codec of your own as codec="
+        )
     why = "an annotation can't be resolved"
     with suppress(NameError):
         try:
             adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(kind)
-            if hasattr(adapter, "rebuild"):  # since 2.10, for models with defer_build
-                adapter.rebuild()
+            adapter.rebuild()  # a model with defer_build has no schema yet
             part = _undecodable(adapter.core_schema)
         except (PydanticUserError, PydanticUndefinedAnnotation, TypeError) as error:
             why = str(error).partition("\n")[0]
@@ -153,9 +159,10 @@ def _fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the fields that a part of a schema lists, by their names."""
     fields = schema.get("fields") or schema.get("arguments_schema") or ()
     if isinstance(fields, dict):
-        yield from fields.items()
+        named = list(fields.items())
     else:  # a dataclass lists their names, too
-        yield from ((it["name"], it) for it in fields if isinstance(it, dict))
+        named = [(it["name"], it) for it in fields if isinstance(it, dict)]
+    yield from ((name, field) for name, field in named if isinstance(field, dict))
 
 
 def _paths(alias: Any) -> list[list[int | str]]:

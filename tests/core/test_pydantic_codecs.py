@@ -305,6 +305,12 @@ def test_a_type_that_pydantic_cannot_decode_is_refused(
     assert caught.value.__context__ is None
 
 
+def test_an_old_pydantic_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pydantic, "VERSION", "2.10.6")
+    with pytest.raises(ConfigurationError, match=r"2\.10\.6 is too old.* 2\.11 or"):
+        json_codec(Order)
+
+
 class Converted(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     before: Annotated[Plain, BeforeValidator(lambda _: Plain())]
