@@ -50,8 +50,16 @@ class Membership:
     noack: bool
 
 
-def refusal(server: str, command: str, error: ErrorReply) -> ServerError:
-    """Return the exception for an error reply."""
+def refusal(server: str, what: str, error: ErrorReply) -> ServerError:
+    """Return the exception for an error reply.
+
+    Args:
+        server: The server's name.
+        what: What was to be done, and with what; it may have the command's name.
+        error: The reply.
+    """
+    named = error.command in what
+    command = what if named else f"{error.command} ({what})"
     if error.code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
         return AccessError(server, error.text)
     if error.kind is ErrorKind.REROUTE:

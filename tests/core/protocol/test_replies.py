@@ -19,6 +19,16 @@ from penstock._core.protocol.replies import (
 from penstock.message import EntryId
 from support.replies import raw, words
 
+
+def test_the_error_inside_a_script_keeps_the_name_of_the_command() -> None:
+    outer = ErrorReply("ERR Error running script: @user_script: 1: -NOPERM no")
+    outer.command = "EVAL"
+    inner = replies.of_script(outer)
+    assert (inner.code, inner.command) == ("NOPERM", "EVAL")
+    other = ErrorReply("ERR no")
+    assert replies.of_script(other) is other
+
+
 # -- claims ----------------------------------------------------------------------
 
 

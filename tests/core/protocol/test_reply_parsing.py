@@ -124,7 +124,14 @@ GOOD: dict[str, tuple[Command, str | bytes, Any]] = {
         [(b"s", [[b"1-1", None], [b"2-1", [b"msg", b"b"]]])],
     ),
     "a range": (RANGE, ENTRIES, [[b"1-1", [b"msg", b"a"]], [b"2-1", FIELDS]]),
+    "a stream with RESP2's null array": (GROUP_READ, "*1 *2 $1 s *-1", []),
+    "a null array beside entries": (
+        GROUP_READ,
+        f"*2 *2 $1 s {ENTRIES} *2 $1 t *-1",
+        READ[:1],
+    ),
     "an empty range": (RANGE, "*0", []),
+    "a null array as a range": (RANGE, "*-1", []),
     "one entry": (ONE, "*1 *2 $3 1-1 *2 $3 msg $1 a", [[b"1-1", [b"msg", b"a"]]]),
     "one entry that is not there": (ONE, "*0", []),
     "pending entries": (
@@ -592,3 +599,34 @@ def test_a_malformed_reply_inside_a_transaction_is_a_protocol_error(done: Any) -
     batch = commands.transaction([SUMMARY, commands.xack(b"s", "g", [b"1-1"])])
     with pytest.raises(ProtocolError):
         reply_parsing.parse(batch, [b"OK", b"QUEUED", b"QUEUED", done])
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (GROUP_READ, "XREADGROUP"),
+        (commands.xpending_summary(b"s", "g"), "XPENDING"),
+        (commands.xinfo_groups(b"s"), "XINFO GROUPS"),
+        (commands.xgroup_create(b"s", "g", b"0", mkstream=True), "XGROUP CREATE"),
+        (commands.client_id(), "CLIENT ID"),
+        (APPLY, "EVAL"),
+        (("XADD", b"s"), "XADD"),
+    ],
+)
+def test_an_error_reply_names_the_command_that_was_refused(
+    command: Command, name: str
+) -> None:
+    """Several commands may be sent together, and nobody can tell from the text."""
+    batch = [commands.time(), command]
+    [_, refused] = reply_parsing.parse(
+        batch, [[b"1", b"2"], ErrorReply("ERR unknown command")]
+    )
+    assert refused.command == name
+    batch = commands.transaction([command])
+    queued = ErrorReply("ERR unknown command")
+    refused = ErrorReply("EXECABORT discarded")
+    reply_parsing.parse(batch, [b"OK", queued, refused])
+    assert (queued.command, refused.command) == (name, "EXEC")
+    refused = ErrorReply("WRONGTYPE no stream")
+    reply_parsing.parse(batch, [b"OK", b"QUEUED", [refused]])
+    assert refused.command == name

@@ -7,12 +7,23 @@ the commands are from their pages at https://redis.io/docs/latest/commands/.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-__all__ = ["Command", "Word"]
+__all__ = ["Command", "Word", "name_of"]
 
 Word: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Word, ...]
+
+
+# Commands whose second word belongs to the name.
+_CONTAINERS: Final = frozenset((b"CLIENT", b"COMMAND", b"PUBSUB", b"XGROUP", b"XINFO"))
+
+
+def name_of(command: Command) -> str:
+    """Return a command's name, for a report; it has no argument in it."""
+    count = 2 if command[0] in _CONTAINERS else 1
+    words = command[:count]
+    return " ".join(w.decode() if isinstance(w, bytes) else str(w) for w in words)
 
 
 def transaction(batch: Iterable[Command]) -> list[Command]:

@@ -36,13 +36,16 @@ _WORDS: Final = {bytes}
 def _check_entries(entries: Any) -> None:
     """Check that these are pairs of an id and fields, or None in place of the fields.
 
+    None in place of all of them is RESP2's null array, which some proxies send for an
+    empty one.
+
     msgspec is not used here, because it makes new lists: twice as many containers for
     the garbage collector cost more than this check does.
     """
+    if entries is None or entries == []:
+        return
     if type(entries) is not list:
         raise ProtocolError
-    if not entries:
-        return
     if set(map(type, entries)) != _LISTS or set(map(len, entries)) != _PAIRS:
         raise ProtocolError
     check_ids(list(map(_head, entries)))
@@ -60,7 +63,7 @@ def _check_entries(entries: Any) -> None:
 def entries(command: Command, reply: Any) -> Sequence[RawEntry]:
     """Parse the reply of XRANGE or XREVRANGE."""
     _check_entries(reply)
-    found: list[RawEntry] = reply
+    found: list[RawEntry] = reply or []
     # A request for one id can't return another one.
     _, _, low, high, *_ = command
     if low == high and found and [id_ for id_, _ in found] != [low]:

@@ -58,11 +58,13 @@ class ErrorReply:
     Attributes:
         code: The first word of the reply, for example `NOGROUP`.
         text: The whole reply, made printable and cut.
+        command: The name of the command that was refused; empty if it is unknown.
     """
 
-    __slots__ = ("code", "text")
+    __slots__ = ("code", "command", "text")
 
     def __init__(self, text: str) -> None:
+        self.command = ""
         self.text = printable(_DENIED.sub("NOPERM ", without_arguments(text), 1))
         self.code = self.text.partition(" ")[0]
 
@@ -183,7 +185,11 @@ _IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]+ .*)")
 def of_script(reply: ErrorReply) -> ErrorReply:
     """Return the error of a script's command, which Redis 6.2 wraps in another one."""
     inner = _IN_SCRIPT.search(reply.text)
-    return reply if inner is None else ErrorReply(inner[1])
+    if inner is None:
+        return reply
+    found = ErrorReply(inner[1])
+    found.command = reply.command
+    return found
 
 
 def without_arguments(text: str) -> str:

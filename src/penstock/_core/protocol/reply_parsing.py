@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import Any, Final, cast
 
 from penstock._core.protocol import scripts, transactions
-from penstock._core.protocol.commands import Command
+from penstock._core.protocol.commands import Command, name_of
 from penstock._core.protocol.description_replies import described, scripted_stream
 from penstock._core.protocol.entry_replies import (
     claimed,
@@ -70,6 +70,8 @@ def parse(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
             queued = None
         else:
             queued.append(command)
+            if type(reply) is ErrorReply:
+                reply.command = name_of(command)
             values.append(reply)
     return values
 
@@ -77,6 +79,7 @@ def parse(batch: Sequence[Command], replies: list[Any]) -> list[Any]:
 def _parse_all(queued: Sequence[Command], reply: Any) -> Any:
     """Parse EXEC's reply: the replies of the queued commands, or the error."""
     if type(reply) is ErrorReply:
+        reply.command = "EXEC"
         return reply
     if type(reply) is not list or len(reply) != len(queued):
         raise ProtocolError
@@ -85,6 +88,7 @@ def _parse_all(queued: Sequence[Command], reply: Any) -> Any:
 
 def _parse_one(command: Command, reply: Any) -> Any:
     if type(reply) is ErrorReply:
+        reply.command = name_of(command)
         return reply
     parser = _PARSERS.get(command[0])
     return reply if parser is None else parser(command, reply)

@@ -294,7 +294,7 @@ class Committer(StoppableTask):
 
     async def _refused(self, what: str, reply: ErrorReply) -> None:
         """Report a transient refusal, and wait before the next attempt."""
-        self._last_error = refusal(self._connection.server, "XACK", reply)
+        self._last_error = refusal(self._connection.server, "committing", reply)
         self._on_event(Event(what, facts={"reply": reply.text}))
         # Reads may succeed meanwhile, so this is not the connector's backoff.
         await anyio.sleep(self._backoff.failed(_chance.fraction()))

@@ -57,6 +57,11 @@ class ReadPauses:
         self._queue: deque[_Queued] = deque()
         self._closed = False
 
+    @property
+    def any(self) -> bool:
+        """Whether a function waits for the end of the present read."""
+        return bool(self._queue)
+
     async def between_reads(self, work: ReadPause) -> None:
         """Run a function between two reads; the server ends a blocked read for it.
 

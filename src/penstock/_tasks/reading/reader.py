@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -19,6 +19,7 @@ from penstock._core.ledger.ledger import Ledger
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._core.reading.blocking import POLL, Blocking
 from penstock._core.reading.cursor import Cursor, Read, ReadNew, ReadPending
 from penstock._core.reading.request_size import ReadSizes
 from penstock._tasks.group import refusal
@@ -112,6 +113,9 @@ class Reader(StoppableTask):
         self._checks = StreamChecks(connection, member, cursor, ledger, on_event)
         self.pauses = ReadPauses(connection, self.resume)
         self._sizes = ReadSizes()
+        self._blocking = Blocking()
+        # Whether it was reported that the server does not let this reader wait.
+        self._poll_reported = False
         self.recovery = (
             None
             if claims is None
@@ -146,6 +150,7 @@ class Reader(StoppableTask):
             if self._stopping:
                 return
             await self.connection.reconnect(error.reason)
+            self._blocking.connected()
             self._checks.reconnected()
             self._cursor.connected()
 
@@ -203,7 +208,7 @@ class Reader(StoppableTask):
             if self._cursor.broken
             else self._longest_block
         )
-        wait = block if read.wait else 0.0
+        wait = self._blocking.wait(block) if read.wait else 0.0
         positions, trimmed = read.positions, self._checks.trimmed
         shards, connection = len(positions), self.connection
         checked = await trimmed.before_read(positions)
@@ -212,7 +217,7 @@ class Reader(StoppableTask):
         # suspended before that.
         asked_at = _clock.boottime()
         try:
-            [came] = await connection.ask([self._read_command(read, wait)], wait)
+            came = await self._ask(read, wait)
         except ConnectionLost:
             self._sizes.lost(shards, read.count)
             raise
@@ -235,6 +240,39 @@ class Reader(StoppableTask):
         self._checks.read_succeeded(any_entries=bool(came))
         if came and checked:
             await trimmed.check(positions)
+        if read.wait and not came:
+            await self._pause(block, _clock.boottime() - asked_at)
+
+    async def _ask(self, read: ReadNew, wait: float) -> Any:
+        """Read, without BLOCK if the server refuses only that."""
+        [came] = await self.connection.ask([self._read_command(read, wait)], wait)
+        refused = wait and isinstance(came, ErrorReply)
+        if not refused or not self._blocking.may_refuse(came):
+            return came
+        [polled] = await self.connection.ask([self._read_command(read, 0.0)])
+        if isinstance(polled, ErrorReply):
+            return polled
+        self._blocking.refused = True
+        self._report_poll(reply=came.text)
+        return polled
+
+    async def _pause(self, wait: float, took: float) -> None:
+        """Wait after a read that brought nothing, if the server did not."""
+        if self._stopping or self.pauses.any:
+            return  # this reader has asked the server to end the read
+        seconds = self._blocking.pause(wait, took)
+        if not seconds:
+            return
+        self._report_poll()
+        with anyio.move_on_after(seconds):
+            # A budget is no reason to read earlier.
+            while not self.pauses.any:
+                await self._wake.wait()
+
+    def _report_poll(self, **facts: object) -> None:
+        if not self._poll_reported:
+            self._poll_reported = True
+            self._on_event(Event("polling", facts={"interval": POLL, **facts}))
 
     def _record_new(self, read: ReadNew, came: ReadEntries, asked_at: float) -> int:
         """Record entries in the ledger; return how many can be taken.
@@ -299,9 +337,10 @@ class Reader(StoppableTask):
         elif error.code == "CROSSSLOT" and await self._hooks.split_by_slot():
             pass  # the server is in cluster mode
         elif error.kind is ErrorKind.FATAL:
-            command = "XREAD" if self._member is None else "XREADGROUP"
+            # Recovery sends other commands than the read.
+            server = self.connection.current.address.name
             self._entry_queue.gate.fail(
-                refusal(self.connection.current.address.name, command, error)
+                refusal(server, error.command or "reading", error)
             )
             self._stopping = True
             return
