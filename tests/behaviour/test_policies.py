@@ -182,6 +182,27 @@ async def test_immediate_is_acknowledged_on_delivery(
     assert event.facts["messages"] == 3
 
 
+async def test_immediate_hands_out_once_what_a_cancelled_run_has_interrupted(
+    url: str, stream: str
+) -> None:
+    """The server is not asked whose it is, so an outage makes no difference."""
+    await send(url, stream, *range(3))
+    began = asyncio.Event()
+
+    async def handle(_: Message[bytes]) -> None:
+        began.set()
+        await asyncio.sleep(100)
+
+    async with Consumer(stream, url=url, group="g", auto_commit=IMMEDIATE) as consumer:
+        run = asyncio.create_task(consumer.run(handle))
+        await began.wait()
+        run.cancel()
+        await asyncio.wait([run])
+        assert run.cancelled()
+        assert numbers(await read(consumer, 2)) == [1, 2]
+        assert consumer.statistics().lost == 0
+
+
 @pytest.mark.parametrize("policy", [DELAYED, IMMEDIATE])
 async def test_a_policy_that_acks_by_itself_refuses_calls_of_ack(
     url: str, stream: str, policy: AutoCommit

@@ -383,7 +383,7 @@ class _GroupCheck:
             # Messages that others had claimed by then do not count, and may be
             # redelivered.
             own = [end for end in ends if not end.lost]
-            if self._group.early:
+            if self._group.early and not self._group.once:
                 # What was interrupted is handed out again while the consumer is open.
                 own = [end for end in own if end.ok]
             self._report.handled += len(own)

@@ -58,7 +58,3 @@ class Direct:
         reply = self._reader.gets()
         assert reply is not False, f"{words[0]!r} was not answered"
         return reply
-
-    def quit(self) -> None:
-        """End the connection."""
-        self._session.closed()

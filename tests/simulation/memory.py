@@ -110,6 +110,8 @@ class Memory:
 def _left_in(consumer: Consumer[Any]) -> Iterator[str]:
     """Yield what the ledger of a consumer has though everything is handled."""
     ledger = consumer._known().ledger
+    if not ledger._acknowledges:
+        return  # the server knows nothing of what waits
     held = consumer.statistics()
     for name in ("in_hand", "bytes_in_hand", "queued"):
         if count := getattr(held, name):

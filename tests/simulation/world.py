@@ -43,11 +43,6 @@ class Event:
         self._callback = None
         self._args = ()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether it has been cancelled, or has happened."""
-        return self._callback is None
-
     def happen(self) -> bool:
         """Make it happen; return whether it had not been cancelled."""
         callback, args = self._callback, self._args

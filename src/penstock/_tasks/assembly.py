@@ -154,6 +154,7 @@ class _Assembler(Generic[T]):
             self._ledger,
             config.retry,
             config.dead_letter_policy,
+            at_most_once=config.noack,
             on_stop=self._entry_queue.gate.stop,
             on_event=config.on_event,
         )

@@ -52,6 +52,7 @@ class FailureHandler:
         retry: The policy; None where nothing can be retried, because nothing is
             acknowledged, or only by time.
         dead_letter_policy: What to do instead of keeping dead letters; None keeps them.
+        at_most_once: Whether no handler may be started twice with an entry.
         on_stop: Called with the reason why the consumer has to stop.
         on_event: Called to report each failure, and each message that was given up.
     """
@@ -62,10 +63,12 @@ class FailureHandler:
         retry: Retry | None,
         dead_letter_policy: DeadLetters | None,
         *,
+        at_most_once: bool = False,
         on_stop: Callable[[GaveUp], None],
         on_event: OnEvent,
     ) -> None:
         self._ledger = ledger
+        self._at_most_once = at_most_once
         self._retry = retry
         self._dead_letter_policy = dead_letter_policy
         self._on_stop = on_stop
@@ -102,7 +105,10 @@ class FailureHandler:
 
     def interrupted(self, entry: Entry) -> None:
         """Put back an entry whose handler Penstock cancelled: that is no attempt."""
-        self._ledger.put_back(entry)
+        if self._at_most_once:
+            self._ledger.finish(entry, ack=False)
+        else:
+            self._ledger.put_back(entry)
 
     def nack(self, entry: Entry, fields: Sequence[bytes], delay: float | None) -> None:
         """Retry an entry.
