@@ -34,6 +34,7 @@ from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
+from penstock.durations import Duration, count, seconds
 from penstock.errors import ClosedError, ConfigurationError, ConnectionLost
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Fields, Message, Shard
@@ -44,17 +45,15 @@ from penstock.options import (
     Batch,
     Claim,
     Commit,
-    Duration,
     Mode,
     Ordering,
     Prefetch,
     Start,
     StartAt,
     choice,
-    count,
     place,
-    seconds,
 )
+from penstock.retention import Retention, retention_of
 from penstock.retries import DeadLetters, Retry
 from penstock.statistics import Statistics
 
@@ -82,6 +81,7 @@ class Options(TypedDict, total=False):
     claim: Claim
     retry: Retry | None
     dead_letters: DeadLetters | str | None
+    dead_letter_retention: Retention | None
     middleware: Iterable[Middleware[Any]]
     mkstream: bool
     open_timeout: Duration
@@ -152,6 +152,10 @@ class Consumer(Openable[Session[T]], Generic[T]):
             last attempt, on `reject`, or because it is not of the payload's type.
             Default `"{stream}.dead"`, where `{stream}` is the message's stream. `DROP`
             acknowledges the message instead, `STOP` ends the consumer with `GaveUp`.
+        dead_letter_retention: How much of that stream is kept: `MaxLen(n)` or
+            `MaxAge(age)`; older letters are deleted as new ones come. Default:
+            everything, and `unbounded_stream` is reported with the first letter.
+            `KEEP_ALL` says that everything is kept on purpose.
         middleware: Wraps every call of a handler of `run`, the outermost first, see
             `Middleware`.
         mkstream: Whether a missing stream is created, empty; default True. With False,
@@ -225,6 +229,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         claim: Claim = Claim(),
         retry: Retry | None = None,
         dead_letters: DeadLetters | str | None = None,
+        dead_letter_retention: Retention | None = None,
         middleware: Iterable[Middleware[Any]] = (),
         mkstream: bool = True,
         open_timeout: Duration = 0,
@@ -278,6 +283,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             retry=retry_of(retry, mode, policy),
             dead_letter_policy=dead_letter_policy,
             dead_letters=dead_stream,
+            dead_letter_retention=retention_of(dead_letter_retention),
             middleware=checked(middleware),
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),

@@ -6,10 +6,11 @@ Durations are seconds, as a number or a `timedelta`; they are stored as float.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final, TypeAlias, TypeVar
 
+from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId
 
@@ -28,7 +29,6 @@ __all__ = [
     "Batch",
     "Claim",
     "Commit",
-    "Duration",
     "Mode",
     "Ordering",
     "Prefetch",
@@ -37,13 +37,9 @@ __all__ = [
     "after",
 ]
 
-Duration: TypeAlias = float | timedelta
-
 # The default limit of one message on both sides, so that consumers accept whatever
 # producers send.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
-
-_LONGEST: Final = 100 * 365 * 86_400.0
 
 E = TypeVar("E", bound=Enum)
 
@@ -178,43 +174,6 @@ def choice(kind: type[E], value: object, option: str) -> E:
         raise ConfigurationError(
             f"{option}={value!r:.60} is unknown; choose one of {names}"
         ) from None
-
-
-def seconds(value: Duration, option: str, *, zero: bool = True) -> float:
-    """Check a duration, and return it in seconds.
-
-    Raises:
-        ConfigurationError: It is negative, not finite, not a number, or zero although
-            `zero` is False.
-    """
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, int | float)
-        # Also false for nan; some event loops refuse longer durations.
-        or not 0 <= number <= _LONGEST
-        or (number == 0 and not zero)
-    ):
-        least = "0 or more" if zero else "more than 0"
-        raise ConfigurationError(
-            f"{option}={value!r:.60} is not a duration; pass seconds ({least}) as a "
-            f"number or a timedelta"
-        )
-    return float(number)
-
-
-def count(value: int, option: str, *, least: int = 1) -> int:
-    """Check a whole number, and return it.
-
-    Raises:
-        ConfigurationError: It is less than `least`, or not an integer.
-    """
-    if type(value) is not int or value < least:
-        raise ConfigurationError(
-            f"{option}={value!r:.60} is invalid; pass a whole number of at least "
-            f"{least}"
-        )
-    return value
 
 
 @dataclass(frozen=True, slots=True)

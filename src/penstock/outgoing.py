@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, cast
 
+from penstock.durations import Duration
 from penstock.errors import ConfigurationError, NotDurable, SendFailed, SendUnknown
 from penstock.message import EntryId, Receipt
-from penstock.options import Duration
 from penstock.retention import Retention
 
 __all__ = ["MessageOptions", "Outcome", "Outgoing", "SendOptions"]

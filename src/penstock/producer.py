@@ -18,10 +18,11 @@ from penstock._tasks.sending.send_defaults import SendDefaults, flag, timeout_of
 from penstock._tasks.sending.send_many import SendResults
 from penstock._tasks.sending.sender import BufferLimits, Sender
 from penstock.codecs import Codec, codec_for, encode_any, encoding
+from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import Receipt
-from penstock.options import MAX_MESSAGE_BYTES, Duration, count, seconds
+from penstock.options import MAX_MESSAGE_BYTES
 from penstock.outgoing import MessageOptions, Outgoing, SendOptions, own_choices
 from penstock.outlet import KeyOf, Outlet
 from penstock.retention import Retention, retention_of

@@ -24,10 +24,11 @@ from penstock._tasks.consumer_config import shard_numbers
 from penstock._tasks.loop_binding import LoopBinding, running_loop
 from penstock._tasks.reading.replay_reader import ReplayRange, replay_pages
 from penstock.codecs import Codec, codec_for, content_type_of
+from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
 from penstock.message import EntryId, Fields, Message
-from penstock.options import EARLIEST, LATEST, Start, StartAt, count, place
+from penstock.options import EARLIEST, LATEST, Start, StartAt, place
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm

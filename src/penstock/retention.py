@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
-from penstock.options import Duration, count, seconds
 
 __all__ = ["ACKED", "KEEP_ALL", "Acked", "KeepAll", "MaxAge", "MaxLen", "Retention"]
 

@@ -11,8 +11,8 @@ from datetime import timedelta
 from enum import Enum
 from typing import Final, TypeAlias
 
+from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
-from penstock.options import Duration, count, seconds
 
 __all__ = ["DROP", "STOP", "Backoff", "DeadLetters", "Delays", "Kinds", "Retry"]
 

@@ -12,6 +12,7 @@ from penstock._tasks.consumer_set import ConsumerSet
 from penstock._tasks.running_router import Running
 from penstock.codecs import Codec
 from penstock.consumer import Consumer
+from penstock.durations import Duration
 from penstock.errors import ConfigurationError, UsageError
 from penstock.events import OnEvent
 from penstock.middleware import Middleware, checked
@@ -20,12 +21,12 @@ from penstock.options import (
     Batch,
     Claim,
     Commit,
-    Duration,
     Mode,
     Ordering,
     Prefetch,
     StartAt,
 )
+from penstock.retention import Retention
 from penstock.retries import DeadLetters, Retry
 
 __all__ = ["Router"]
@@ -43,6 +44,7 @@ class Defaults(TypedDict, total=False):
     claim: Claim
     retry: Retry | None
     dead_letters: DeadLetters | str | None
+    dead_letter_retention: Retention | None
     mkstream: bool
     open_timeout: Duration
     close_timeout: Duration
@@ -73,7 +75,8 @@ class Router:
             `Middleware`.
         **defaults: Options of `Consumer` for all handlers that don't override them:
             `auto_commit`, `prefetch`, `max_message_bytes`, `commit`, `claim`, `retry`,
-            `dead_letters`, `mkstream`, `open_timeout`, `close_timeout`, `on_event`.
+            `dead_letters`, `dead_letter_retention`, `mkstream`, `open_timeout`,
+            `close_timeout`, `on_event`.
 
     Raises:
         ConfigurationError: An option is unknown or invalid.

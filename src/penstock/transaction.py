@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from penstock.codecs import Codec
 from penstock.errors import UsageError
+from penstock.retention import Retention
 
 __all__ = ["Transaction"]
 
@@ -47,6 +48,7 @@ class TransactionSink(Protocol[R]):
         headers: Mapping[str, str] | None,
         codec: Codec[Any] | None,
         shards: int | None,
+        retention: Retention | None,
     ) -> None: ...
     def command(
         self, name: str, args: Sequence[Arg], keys: Iterable[str | bytes] | None
@@ -109,6 +111,7 @@ class Transaction(Generic[R]):
         headers: Mapping[str, str] | None = None,
         codec: Codec[Any] | None = None,
         shards: int | None = None,
+        retention: Retention | None = None,
     ) -> None:
         """Add a message to be sent with the transaction.
 
@@ -120,15 +123,24 @@ class Transaction(Generic[R]):
             codec: Encodes the payload in another way.
             shards: The number of keys over which the stream is spread, by `KeyHash`;
                 default: it is one key.
+            retention: How much of the stream is kept: `MaxLen(n)` or `MaxAge(age)`;
+                default: everything, and `unbounded_stream` is reported. `KEEP_ALL` says
+                that everything is kept on purpose.
 
         Raises:
-            ConfigurationError: Stream, key, headers or payload can't be sent, or are
-                too much for one transaction.
+            ConfigurationError: Stream, key, headers, payload or retention can't be
+                sent, or are too much for one transaction.
             UsageError: It was called outside the block.
         """
         self._check("send()")
         self._sink.send(
-            stream, payload, key=key, headers=headers, codec=codec, shards=shards
+            stream,
+            payload,
+            key=key,
+            headers=headers,
+            codec=codec,
+            shards=shards,
+            retention=retention,
         )
 
     def command(

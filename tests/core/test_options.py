@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import options
+from penstock.durations import count, seconds
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId
 from penstock.options import (
@@ -26,9 +27,7 @@ from penstock.options import (
     Start,
     after,
     choice,
-    count,
     place,
-    seconds,
 )
 
 

@@ -183,10 +183,10 @@ def reply_not_recovered() -> Iterator[None]:
         yield
 
 
-_LETTER: Final = b"local copy = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))\n"
+_LETTER: Final = b"local copy = redis.call('XADD', KEYS[2], unpack(ARGV, 4))\n"
 _ACKED_FIRST: Final = (
     b"redis.pcall('XACK', KEYS[1], group, id)\n"
-    b"local copy = redis.pcall('XADD', KEYS[2], '*', unpack(ARGV, 4))\n"
+    b"local copy = redis.pcall('XADD', KEYS[2], unpack(ARGV, 4))\n"
     b"if type(copy) == 'table' and copy.err then return 1 end\n"
 )
 

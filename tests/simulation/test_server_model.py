@@ -532,6 +532,7 @@ def apply(
         dead=letters,
         behind=behind,
         reason=2,
+        trim=(),
         drop=False,
         whole=whole,
     )

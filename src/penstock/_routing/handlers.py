@@ -16,10 +16,11 @@ from penstock._core.handling.signature import (
 )
 from penstock.codecs import Codec, codec_for
 from penstock.consumer import Consumer
+from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.message import Fields
 from penstock.middleware import Middleware
-from penstock.options import AutoCommit, Ordering, choice, count
+from penstock.options import AutoCommit, Ordering, choice
 
 __all__ = ["HandlerSpec", "adopt", "consumer_of", "specify"]
 

@@ -392,6 +392,7 @@ class _Assembler(Generic[T]):
             self._ledger,
             member,
             config.dead_letters,
+            retention=config.dead_letter_retention,
             send_lock=self._send_lock,
             on_event=config.on_event,
         )

@@ -9,12 +9,14 @@ from typing import Any, Final, Generic, TypeVar
 from penstock._core.messages import shard_keys
 from penstock._tasks.group import Membership
 from penstock.codecs import Codec
+from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent
 from penstock.identity import consumer_name, host_id
 from penstock.message import EntryId
 from penstock.middleware import Middleware
-from penstock.options import AutoCommit, Mode, Prefetch, Start, choice, count
+from penstock.options import AutoCommit, Mode, Prefetch, Start, choice
+from penstock.retention import Retention
 from penstock.retries import DeadLetters, Retry
 
 __all__ = [
@@ -44,6 +46,7 @@ class ConsumerConfig(Generic[T]):
             them.
         dead_letters: The name of the dead-letter stream; `{stream}` in it is replaced
             by the message's stream.
+        dead_letter_retention: How much of that stream is kept; None keeps everything.
     """
 
     url: str | None
@@ -65,6 +68,7 @@ class ConsumerConfig(Generic[T]):
     retry: Retry | None
     dead_letter_policy: DeadLetters | None
     dead_letters: str
+    dead_letter_retention: Retention | None
     middleware: Sequence[Middleware[Any]]
     open_timeout: float
     close_timeout: float

@@ -10,9 +10,10 @@ from typing import TypeAlias
 
 from penstock._core.messages import dead_letter, shard_keys
 from penstock.admin._dead_letter import DeadLetter
+from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId
-from penstock.options import count, place
+from penstock.options import place
 
 __all__ = ["Before", "Id", "Ids", "Location", "Selection", "Where"]
 

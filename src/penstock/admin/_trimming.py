@@ -16,9 +16,10 @@ from penstock._core.reading.range_pages import RangePages
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
 from penstock.admin._connection import AdminConnection, count_above
 from penstock.admin._trim_losses import LossCounter, TrimLoss
+from penstock.durations import Duration, seconds
 from penstock.errors import ConfigurationError, StreamMissing
 from penstock.message import EntryId, Shard
-from penstock.options import Duration, place, seconds
+from penstock.options import place
 from penstock.retention import Acked, KeepAll, MaxAge, MaxLen
 
 __all__ = ["TrimTo", "Trimmed", "Trimmer"]

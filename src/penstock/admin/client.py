@@ -11,8 +11,9 @@ from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
+from penstock.durations import Duration
 from penstock.events import OnEvent, guarded, log_event
-from penstock.options import Duration, StartAt
+from penstock.options import StartAt
 
 __all__ = ["Admin", "group_state", "reset_group", "trim", "trim_losses"]
 

@@ -14,6 +14,7 @@ import pytest
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.ledger.states import State
 from penstock.codecs import encode_any, text_codec
+from penstock.durations import seconds
 from penstock.errors import (
     BufferFull,
     ClosedError,
@@ -22,7 +23,7 @@ from penstock.errors import (
     SendUnknown,
 )
 from penstock.events import printable
-from penstock.options import Ordering, seconds
+from penstock.options import Ordering
 from support.ledger import (
     GIVEN_UP,
     KEY,

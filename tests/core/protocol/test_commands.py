@@ -170,11 +170,18 @@ def test_entries_are_moved_by_a_script_that_names_all_its_keys() -> None:
 def test_one_script_writes_a_dead_letter_before_it_acknowledges_the_entry() -> None:
     dead_letter_fields = iter([b"msg", b"a", b"dead.id", b"1-1"])
     eval_, script, number, *rest = scripts.send_dead_letter(
-        b"s", "g", "c", b"1-1", dead=b"s.dead", fields=dead_letter_fields
+        b"s",
+        "g",
+        "c",
+        b"1-1",
+        dead=b"s.dead",
+        fields=dead_letter_fields,
+        trim=(b"MAXLEN", b"~", 5),
     )
     assert (eval_, number) == (b"EVAL", 2)
     keys = [b"s", b"s.dead"]
-    assert rest == [*keys, "g", "c", b"1-1", b"msg", b"a", b"dead.id", b"1-1"]
+    trim = (b"MAXLEN", b"~", 5, b"*")
+    assert rest == [*keys, "g", "c", b"1-1", *trim, b"msg", b"a", b"dead.id", b"1-1"]
     assert isinstance(script, bytes)
     steps = [script.index(word) for word in (b"XPENDING", b"XADD", b"XACK")]
     assert steps == sorted(steps), "an entry could be lost otherwise"

@@ -75,6 +75,7 @@ APPLY, APPLY_SHA = (
         dead=None,
         behind=(),
         reason=1,
+        trim=(),
         drop=False,
         whole=whole,
     )

@@ -52,6 +52,8 @@ def test_a_message_is_an_xadd_to_its_shard() -> None:
     effects.send(OUT, (b"msg", b"x"))
     words = (b"XADD", b"out:2", b"*", b"msg", b"x")
     assert effects.all == [Effect(words, (b"out:2",), "stream", "", OUT)]
+    effects.send(OUT, (b"msg", b"x"), (b"MAXLEN", b"~", b"5"))
+    assert effects.all[1].words == (*words[:2], b"MAXLEN", b"~", b"5", *words[2:])
 
 
 def test_keys_are_listed_once_in_the_order_of_their_use() -> None:
@@ -223,6 +225,7 @@ def words(**options: Any) -> list[Any]:
         "dead": b"dead",
         "behind": [b"a", b"b"],
         "reason": 2,
+        "trim": (b"MAXLEN", b"~", 5),
         "drop": False,
         "whole": False,
     }
@@ -234,7 +237,7 @@ def test_the_script_is_given_keys_facts_and_commands() -> None:
     assert (name, len(sha)) == (b"EVALSHA", 40)
     assert rest == [
         *(3, b"own", b"dead", b"n"),
-        *("g", b"1-1", b"dead-letter", 2, 2, b"a", b"b"),
+        *("g", b"1-1", b"dead-letter", 2, 2, 3, b"MAXLEN", b"~", 5, b"a", b"b"),
         *(2, "string", "value", b"INCR", b"n"),
         *(3, "", "", b"SET", b"n", b"1"),
     ]

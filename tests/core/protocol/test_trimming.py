@@ -9,7 +9,7 @@ import pytest
 from penstock import KEEP_ALL, MaxAge, MaxLen, Retention
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
-from penstock._core.protocol.trimming import trim_arguments
+from penstock._core.protocol.trimming import trim_arguments, trim_words
 
 NOW = 1_700_000_000_000
 
@@ -30,6 +30,9 @@ def test_retention_is_translated_into_arguments_of_xadd(
     retention: Retention | None, words: Command
 ) -> None:
     assert trim_arguments(retention, NOW) == words
+    assert trim_words(retention, NOW) == [
+        word if isinstance(word, bytes) else b"%d" % int(word) for word in words
+    ]
 
 
 def test_the_retention_arguments_precede_the_id() -> None:

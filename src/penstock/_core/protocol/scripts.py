@@ -171,7 +171,7 @@ local pending = redis.pcall('XPENDING', KEYS[1], group, id, id, 1, consumer)
 local gone = pending.err and string.find(pending.err, 'NOGROUP', 1, true)
 if pending.err and not gone then return pending end
 if not gone and #pending == 0 then return 0 end
-local copy = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))
+local copy = redis.call('XADD', KEYS[2], unpack(ARGV, 4))
 if gone then return copy end
 local acked = redis.pcall('XACK', KEYS[1], group, id)
 return type(acked) == 'number' and acked or copy
@@ -186,6 +186,7 @@ def send_dead_letter(
     *,
     dead: bytes,
     fields: Iterable[bytes],
+    trim: Command = (),
 ) -> Command:
     """Copy an entry of this consumer to the dead letters and acknowledge it.
 
@@ -195,8 +196,18 @@ def send_dead_letter(
     last for ever, while entries that are given up take up the read budget. This is a
     script so that the entry is dead-lettered once or not at all: if the copy is
     refused, nothing is acknowledged.
+
+    Args:
+        key: The entry's stream.
+        group: The group.
+        consumer: The consumer.
+        id: The entry's id.
+        dead: The dead-letter stream.
+        fields: The dead letter.
+        trim: How the dead-letter stream is trimmed, as arguments of XADD.
     """
-    return (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id, *fields)
+    head = (b"EVAL", SEND_DEAD_LETTER, 2, key, dead, group, consumer, id)
+    return (*head, *trim, b"*", *fields)
 
 
 def apply(
@@ -208,6 +219,7 @@ def apply(
     dead: bytes | None,
     behind: Sequence[bytes],
     reason: int,
+    trim: Command,
     drop: bool,
     whole: bool,
 ) -> Command:
@@ -231,6 +243,7 @@ def apply(
         behind: The words that follow the entry's own fields in a dead letter.
         reason: The number of the word in `behind` that the script replaces with the
             reason, counted from 1.
+        trim: How the dead-letter stream is trimmed, as arguments of XADD.
         drop: Whether to acknowledge the message of a broken transaction where dead
             letters are not kept.
         whole: Whether to send the script itself, because the server may have forgotten
@@ -242,8 +255,8 @@ def apply(
     for effect in effects.all:
         words += (len(effect.words), effect.kind, effect.counts, *effect.words)
     script = (b"EVAL", SCRIPT) if whole else (b"EVALSHA", SCRIPT_SHA)
-    facts = (group, id, otherwise, len(behind), reason)
-    return (*script, len(keys), *keys, *facts, *behind, *words)
+    facts = (group, id, otherwise, len(behind), reason, len(trim))
+    return (*script, len(keys), *keys, *facts, *trim, *behind, *words)
 
 
 MOVE = b"""

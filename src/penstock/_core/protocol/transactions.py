@@ -100,6 +100,7 @@ _REFUSED: Final = {
 SCRIPT: Final = b"""
 local key, group, id = KEYS[1], ARGV[1], ARGV[2]
 local otherwise, behind, reason = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local trims = tonumber(ARGV[6])
 local function plain(err)
   err = string.gsub(string.gsub(err, '^@user_script: ?%d*: ?%-?', ''), '%s+$', '')
   return (string.gsub(err, '^The user executing', 'NOPERM %0'))
@@ -115,7 +116,7 @@ local function may_not(...)
 end
 local refused = may_not('XACK', key, group, id)
 if refused then return {'refused', 0, refused, 0} end
-local effects, at = {}, 6 + behind
+local effects, at = {}, 7 + trims + behind
 while at <= #ARGV do
   local words, last = {}, at + 2 + tonumber(ARGV[at])
   for i = at + 3, last do words[#words + 1] = ARGV[i] end
@@ -153,11 +154,13 @@ for number, words in ipairs(effects) do
             .. #effects .. ', was refused: ' .. string.sub(plain(reply.err), 1, 500)
           fields = entry[2]
           for i = 1, behind do
-            fields[#fields + 1] = i == reason and why or ARGV[5 + i]
+            fields[#fields + 1] = i == reason and why or ARGV[6 + trims + i]
           end
         end
         if #fields > 0 and #fields < 7000 then
-          local copy = redis.pcall('XADD', KEYS[2], '*', unpack(fields))
+          table.insert(fields, 1, '*')
+          for i = trims, 1, -1 do table.insert(fields, 1, ARGV[6 + i]) end
+          local copy = redis.pcall('XADD', KEYS[2], unpack(fields))
           if type(copy) == 'string' then settled = 1 end
         end
       else settled = 1 end
@@ -207,13 +210,20 @@ class Effects:
         # because an earlier command of the transaction may change them.
         self._touched: set[bytes] = set()
 
-    def send(self, shard: Shard, fields: Sequence[bytes]) -> None:
+    def send(
+        self, shard: Shard, fields: Sequence[bytes], trim: Iterable[bytes] = ()
+    ) -> None:
         """Add an XADD that appends a message.
+
+        Args:
+            shard: The shard.
+            fields: The message.
+            trim: How the stream is trimmed, as arguments of XADD.
 
         Raises:
             ConfigurationError: The message or the transaction is too large.
         """
-        words = (b"XADD", shard.key, b"*", *fields)
+        words = (b"XADD", shard.key, *trim, b"*", *fields)
         self._add(Effect(words, (shard.key,), "stream", shard=shard), "this message")
 
     def command(

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from penstock._core.protocol.commands import Command
+from penstock.durations import seconds
 from penstock.message import EntryId
-from penstock.options import seconds
 from penstock.retention import KeepAll, MaxLen, Retention
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "group_idle",
     "trim_arguments",
     "trim_below",
+    "trim_words",
 ]
 
 
@@ -42,6 +43,14 @@ def trim_arguments(retention: Retention | None, now: int) -> Command:
         return (b"MAXLEN", how, retention.messages)
     age = round(seconds(retention.age, "age") * 1000)
     return (b"MINID", how, max(0, now - age))
+
+
+def trim_words(retention: Retention | None, now: int) -> list[bytes]:
+    """Return the same as `trim_arguments`, all of it as bytes."""
+    return [
+        word if isinstance(word, bytes) else str(word).encode()
+        for word in trim_arguments(retention, now)
+    ]
 
 
 def trim_below(floor: EntryId) -> Command:

@@ -17,10 +17,13 @@ from penstock._core.ledger.states import TO_DEAD_LETTER
 from penstock._core.messages import dead_letter
 from penstock._core.protocol import commands, scripts
 from penstock._core.protocol.replies import ErrorKind, ErrorReply
+from penstock._core.protocol.trimming import trim_arguments
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import wall_clock
+from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
+from penstock.retention import Retention
 
 __all__ = ["DeadLetterWriter"]
 
@@ -45,8 +48,9 @@ class DeadLetterWriter:
         member: The consumer's place in the group.
         name: The name of the dead letters' stream. `{stream}` in it is replaced by the
             entry's stream.
+        retention: How much of that stream is kept; None keeps everything.
         send_lock: Held from when dead letters are taken until their replies.
-        on_event: Receives refusals.
+        on_event: Receives refusals, and a report of a stream that nothing bounds.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class DeadLetterWriter:
         member: Membership,
         name: str,
         *,
+        retention: Retention | None,
         send_lock: asyncio.Lock,
         on_event: OnEvent,
     ) -> None:
@@ -63,6 +68,8 @@ class DeadLetterWriter:
         self._ledger = ledger
         self._member = member
         self._name = name
+        self._retention = retention
+        self._unbounded = UnboundedStreams(on_event, "dead_letter_retention")
         self._send_lock = send_lock
         self._on_event = on_event
         self._backoff = ReconnectBackoff()
@@ -134,12 +141,15 @@ class DeadLetterWriter:
 
     def _command(self, entry: Entry) -> commands.Command:
         letter, member = self._dead_letter(entry), self._member
-        to = self._name.replace("{stream}", entry.shard.stream).encode()
+        stream = self._name.replace("{stream}", entry.shard.stream)
+        self._unbounded.check(stream, self._retention)
+        to = stream.encode()
+        trim = trim_arguments(self._retention, int(_clock.wall() * 1000))
         if not self._may_script or len(letter) > _UNPACK_LIMIT:
-            return commands.xadd(to, letter)
+            return commands.xadd(to, letter, trim=trim)
         key, id_ = entry.shard.key, entry.id
         return scripts.send_dead_letter(
-            key, member.group, member.name, id_, dead=to, fields=letter
+            key, member.group, member.name, id_, dead=to, fields=letter, trim=trim
         )
 
     def _dead_letter(self, entry: Entry) -> list[bytes]:

@@ -28,9 +28,9 @@ from penstock._core.ledger.failure_policy import (
 )
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.states import WITH_HANDLER
+from penstock.durations import seconds
 from penstock.errors import DecodeError, GaveUp
 from penstock.events import Event, OnEvent
-from penstock.options import seconds
 from penstock.retries import Backoff, DeadLetters, Retry
 
 __all__ = ["FailureHandler", "HandlerTimeout"]

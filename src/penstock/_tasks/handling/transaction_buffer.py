@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from penstock import _clock
 from penstock._core.ledger.entry import Entry
 from penstock._core.messages import envelope
 from penstock._core.messages.shard_keys import numbered, single
 from penstock._core.protocol.transactions import Applied, Effects
+from penstock._core.protocol.trimming import trim_words
+from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock.codecs import Codec, encode_any, encoding, unencodable
 from penstock.errors import UsageError
 from penstock.message import Receipt
+from penstock.retention import Retention, retention_of
 from penstock.sharding import KeyHash
 from penstock.transaction import Arg
 
@@ -26,6 +30,7 @@ class TransactionBuffer:
         fields: The fields of the entry.
         apply: Applies the transaction, see `Applier.apply`.
         sharder: Returns the hash that spreads a stream over a number of shards.
+        unbounded: Reports the streams that are sent to without a retention.
     """
 
     def __init__(
@@ -37,11 +42,13 @@ class TransactionBuffer:
             [Entry, Sequence[bytes], Effects], Awaitable[tuple[Applied, bool]]
         ],
         sharder: Callable[[int], KeyHash],
+        unbounded: UnboundedStreams,
     ) -> None:
         self._entry = entry
         self._fields = fields
         self._apply = apply
         self._sharder = sharder
+        self._unbounded = unbounded
         self._effects = Effects(entry.shard.key)
         self.applied: bool | None = None
         self.results: Sequence[Any] = ()
@@ -56,8 +63,10 @@ class TransactionBuffer:
         headers: Mapping[str, str] | None,
         codec: Codec[Any] | None,
         shards: int | None,
+        retention: Retention | None,
     ) -> None:
         """Add a message to be sent."""
+        kept = retention_of(retention)
         try:
             body, kind = (encode_any if codec is None else encoding(codec))(payload)
         except UsageError:
@@ -69,7 +78,9 @@ class TransactionBuffer:
         if shards is not None:
             sharder = self._sharder(shards)
             shard = numbered(stream, sharder(stream, key, body))
-        self._effects.send(shard, fields)
+        now = int(_clock.wall() * 1000)
+        self._effects.send(shard, fields, trim_words(kept, now))
+        self._unbounded.check(stream, kept)
 
     def command(
         self, name: str, args: Sequence[Arg], keys: Iterable[str | bytes] | None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from penstock import _clock
 from penstock._connection.command_connection import CommandConnection
 from penstock._core.handling.settlement import check_open
 from penstock._core.ledger.entry import Entry
@@ -25,11 +26,13 @@ from penstock._core.protocol.transactions import (
     Effects,
     refused,
 )
+from penstock._core.protocol.trimming import trim_arguments
 from penstock._tasks.consumer_config import ConsumerConfig
 from penstock._tasks.group import Membership
 from penstock._tasks.handling.failures import FailureHandler, wall_clock
 from penstock._tasks.handling.transaction_buffer import TransactionBuffer
 from penstock._tasks.loop_binding import LoopBinding
+from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock.errors import (
     ClosedError,
     ConnectionLost,
@@ -38,6 +41,7 @@ from penstock.errors import (
 )
 from penstock.events import Event, OnEvent
 from penstock.message import Receipt
+from penstock.retention import Retention
 from penstock.retries import DeadLetters
 from penstock.sharding import KeyHash
 from penstock.transaction import Transaction
@@ -70,6 +74,7 @@ class Applier:
         member: The consumer's membership of the group.
         dead: The name of the dead letters' stream, with `{stream}` in it for the
             message's own; None if there are none.
+        dead_retention: How much of that stream is kept; None keeps everything.
         drop: Without dead letters, whether a message that is given up is acknowledged.
         reject: Called to give a message up.
         on_event: Called to report a transaction that was applied in part.
@@ -82,6 +87,7 @@ class Applier:
         member: Membership,
         *,
         dead: str | None,
+        dead_retention: Retention | None,
         drop: bool,
         reject: Callable[[Entry, Sequence[bytes], str], None],
         on_event: OnEvent,
@@ -91,9 +97,11 @@ class Applier:
         self._ledger = ledger
         self._member = member
         self._dead = dead
+        self._dead_retention = dead_retention
         self._drop = drop
         self._reject = reject
         self._on_event = on_event
+        self._unbounded = UnboundedStreams(on_event)
         # By the number of shards. Kept, because messages without a key take turns over
         # the shards.
         self._sharders: dict[int, KeyHash] = {}
@@ -103,7 +111,13 @@ class Applier:
     def begin(self, entry: Entry, fields: Sequence[bytes]) -> Transaction[Receipt]:
         """Begin a transaction."""
         return Transaction(
-            TransactionBuffer(entry, fields, apply=self.apply, sharder=self.sharder)
+            TransactionBuffer(
+                entry,
+                fields,
+                apply=self.apply,
+                sharder=self.sharder,
+                unbounded=self._unbounded,
+            )
         )
 
     def sharder(self, shards: int) -> KeyHash:
@@ -192,6 +206,7 @@ class Applier:
             dead=dead,
             behind=behind,
             reason=dead_letter.REASON,
+            trim=trim_arguments(self._dead_retention, int(_clock.wall() * 1000)),
             drop=self._drop,
             whole=not self._script_loaded,
         )
@@ -262,6 +277,7 @@ def create_applier(
         ledger,
         config.member,
         dead=config.dead_letters if config.dead_letter_policy is None else None,
+        dead_retention=config.dead_letter_retention,
         drop=config.dead_letter_policy is DeadLetters.DROP,
         reject=failure_handler.reject,
         on_event=config.on_event,

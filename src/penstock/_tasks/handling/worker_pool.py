@@ -27,9 +27,10 @@ from penstock._tasks.handling.handler_call import (
 from penstock._tasks.handling.worker import EXITS, WorkerContext, work, work_batches
 from penstock._tasks.loop_binding import enter, is_inside
 from penstock._tasks.task_scopes import task_group
+from penstock.durations import seconds
 from penstock.errors import PenstockError, UsageError
 from penstock.middleware import wrap
-from penstock.options import Batch, Ordering, seconds
+from penstock.options import Batch, Ordering
 
 __all__ = ["RunOptions", "WorkerPool"]
 

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from penstock._core.sending.requests import Durability
 from penstock.codecs import Encode
+from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
 from penstock.message import EntryId
-from penstock.options import Duration, count, seconds
 from penstock.outgoing import chosen_id
 from penstock.retention import KEEP_ALL, Retention, retention_of
 

@@ -24,7 +24,7 @@ from penstock._tasks.reporting import report_sends
 from penstock._tasks.sending.deadlines import Deadlines
 from penstock._tasks.sending.outcomes import Ticket, fail
 from penstock._tasks.sending.send_defaults import MessageChoices, SendDefaults, choose
-from penstock._tasks.sending.unbounded_streams import UnboundedStreams
+from penstock._tasks.unbounded_streams import UnboundedStreams
 from penstock._tasks.wakeups import AutoResetEvent, Generation
 from penstock.codecs import unencodable
 from penstock.errors import (
@@ -257,7 +257,9 @@ class Sender:
             if shard is not None:
                 return shard
             shard = self._shards[stream, number] = shard_keys.numbered(stream, number)
-        self._unbounded.first_message(stream, defaults, choices)
+        # Only for the first message to a shard, so that the others cost nothing.
+        kept = (choices or {}).get("retention") or defaults.retention
+        self._unbounded.check(stream, kept)
         return shard
 
     @staticmethod
