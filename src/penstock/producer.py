@@ -94,8 +94,9 @@ class Producer(Openable[Sender]):
             `replicas=` of a call overrides it.
         durable: Whether the append-only file of the server, and of that many replicas,
             must have a message before it counts as sent (`WAITAOF`); default False.
-            Needs Redis 7.2 or Valkey with `appendonly yes`. `durable=` of a call
-            overrides it.
+            Needs `appendonly yes`, and Redis 7.2 or Valkey with `appendfsync always`,
+            or Redis 8.2. Opening raises `ConfigurationError` on a server that confirms
+            what is not on its disk yet. `durable=` of a call overrides it.
         linger: Seconds for which a write that is not full waits for more messages;
             default 0: no write waits, but messages that are queued while
             `max_in_flight` writes are in flight still share the next one. It is useful

@@ -305,3 +305,99 @@ async def test_invalid_choices_are_refused(
         with pytest.raises(ConfigurationError, match=name):
             producer.to(stream, **choice)
     assert not await redis.exists(stream)
+
+
+EVERYSEC = ("--appendfsync", "everysec")
+
+
+@pytest.mark.parametrize("policy", ["everysec", "no"])
+async def test_opening_raises_if_the_server_confirms_what_is_not_on_its_disk(
+    tmp_path: Path, policy: str
+) -> None:
+    """WAITAOF of Valkey is true with `always` only."""
+    async with server(tmp_path, "--appendfsync", policy) as own:
+        if not await has_waitaof(own):
+            pytest.skip("needs WAITAOF: Redis 7.2 or Valkey")
+        with pytest.raises(ConfigurationError, match=f"appendfsync {policy}") as caught:
+            async with Producer(own.url, durable=True):
+                raise AssertionError
+        assert "set appendfsync to always" in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [{}, {"resend": True}, {"idempotent": True}])
+async def test_a_call_is_told_that_the_server_cannot_be_believed(
+    tmp_path: Path, stream: str, events: Events, how: dict[str, Any]
+) -> None:
+    async with (
+        server(tmp_path, *EVERYSEC) as own,
+        own.client() as client,
+        Producer(own.url, on_event=events, **how) as producer,
+    ):
+        if not await has_waitaof(own):
+            pytest.skip("needs WAITAOF: Redis 7.2 or Valkey")
+        with pytest.raises(NotDurable, match="everysec") as caught:
+            await producer.send(stream, b"0", durable=True)
+        error = caught.value
+        assert (error.wanted, error.achieved, error.durable) == (0, 0, False)
+        # Messages of the same write that do not ask for it are not concerned.
+        plain = producer.enqueue_nowait(stream, b"1")
+        durable = producer.enqueue_nowait(stream, b"2", durable=True)
+        assert isinstance(await plain, Receipt)
+        with pytest.raises(NotDurable):
+            await durable
+        bodies = [fields[b"msg"] for _, fields in await client.xrange(stream)]
+        assert bodies == [b"0", b"1", b"2"]
+        assert events.named("send_not_durable")
+
+
+async def test_a_setting_that_changes_while_a_producer_is_open_is_noticed(
+    tmp_path: Path, stream: str
+) -> None:
+    async with server(tmp_path) as own, own.client() as client:
+        if not await has_waitaof(own):
+            pytest.skip("needs WAITAOF: Redis 7.2 or Valkey")
+        async with Producer(own.url, durable=True) as producer:
+            for policy, kind in (("always", Receipt), ("everysec", NotDurable)) * 2:
+                await client.config_set("appendfsync", policy)
+                [outcome] = await producer.send_many(stream, [b"x"])
+                assert type(outcome) is kind
+
+
+async def test_a_new_connection_to_a_server_that_cannot_be_believed_is_noticed(
+    tmp_path: Path, stream: str
+) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    async with (
+        server(tmp_path / "one") as one,
+        server(tmp_path / "other", *EVERYSEC) as other,
+        proxy(one.url) as between,
+    ):
+        if not await has_waitaof(one):
+            pytest.skip("needs WAITAOF: Redis 7.2 or Valkey")
+        async with Producer(between.url, durable=True, resend=True) as producer:
+            assert isinstance(await producer.send(stream, b"x"), Receipt)
+            between.redirect(other.url)
+            between.cut()
+            with pytest.raises(NotDurable, match="everysec"):
+                await producer.send(stream, b"x")
+
+
+@pytest.mark.parametrize("acl", ["-config", "-info", "+@all"])
+async def test_where_the_server_may_not_be_asked_that_is_reported_once(
+    tmp_path: Path, stream: str, events: Events, acl: str
+) -> None:
+    rules = ["u", "on", ">pw", "~*", "&*", "+@all", acl]
+    async with server(tmp_path, "--user", *rules) as own:
+        if not await has_waitaof(own):
+            pytest.skip("needs WAITAOF: Redis 7.2 or Valkey")
+        login = with_login(own.url, "u", "pw")
+        async with Producer(login, durable=True, on_event=events) as producer:
+            for _ in range(3):
+                assert isinstance(await producer.send(stream, b"x"), Receipt)
+    reported = events.named("durability_unverified")
+    # With `always` the version does not matter.
+    assert len(reported) == (acl == "-config")
+    for event in reported:
+        assert "appendfsync" in str(event)
+        assert "+config|get" in str(event)

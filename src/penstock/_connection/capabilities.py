@@ -13,6 +13,7 @@ from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock._core.protocol.scripts import may_script
+from penstock._core.sending import durability
 from penstock.errors import ConfigurationError
 
 __all__ = ["require"]
@@ -34,7 +35,8 @@ async def require(
         durable: Whether to check what `durable=True` needs.
 
     Raises:
-        ConfigurationError: The server does not have a needed command, or forbids it.
+        ConfigurationError: The server does not have a needed command, or forbids it, or
+            confirms what is not on its disk yet.
         ConnectionLost: The connection ended before the replies.
     """
     tries: list[tuple[str, Command]] = []
@@ -44,12 +46,20 @@ async def require(
         tries.append((_NO_WAIT, commands.wait(0, 1)))
     if durable:
         tries.append((_NO_WAIT_AOF, commands.wait_aof(0, 1)))
-    answers = await connection.calls([command for _, command in tries])
+    questions = durability.QUESTIONS if durable else ()
+    answers = await connection.calls([*(command for _, command in tries), *questions])
+    facts = [answers.pop() for _ in questions][::-1]
     for (sentence, _), reply in zip(tries, answers, strict=True):
         # A transient error says nothing about what the server supports.
         if isinstance(reply, ErrorReply) and not reply.temporary:
             where = f"{connection.address.name} says: {reply.text}"
             raise ConfigurationError(f"{sentence}; {where}")
+    if durable and (sync := durability.file_sync(facts)).believed is False:
+        raise ConfigurationError(
+            f"durable=True can't be kept by {connection.address.name}: {sync.reason}; "
+            f"set appendfsync to always, upgrade to Redis 8.2, or leave durable=True "
+            f"out"
+        )
 
 
 _NO_SCRIPTS: Final = (

@@ -207,4 +207,5 @@ def test_a_producer_sends_these_commands_when_it_opens() -> None:
     assert scripts.may_script() == (b"EVAL", b"return 1", 0)
     assert commands.wait(2, 50) == (b"WAIT", 2, 50)
     assert commands.pexpire(b"s", 50) == (b"PEXPIRE", b"s", 50)
+    assert commands.config_get(b"a") == (b"CONFIG", b"GET", b"a")
     assert commands.wait_aof(2, 50) == (b"WAITAOF", 1, 2, 50)

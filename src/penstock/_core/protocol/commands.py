@@ -320,6 +320,11 @@ def sentinel_primary(service: str) -> Command:
     return (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)
 
 
+def config_get(setting: bytes) -> Command:
+    """Ask for a setting of the server; the reply has the setting by its name."""
+    return (b"CONFIG", b"GET", setting)
+
+
 def info(section: bytes) -> Command:
     """Ask for one section of the server's INFO."""
     return (b"INFO", section)

@@ -224,10 +224,22 @@ def _scripted(command: Command, reply: Any) -> Any:
     return reply if parser is None else parser(command, reply)
 
 
+def _settings(_: Command, reply: Any) -> dict[bytes, bytes]:
+    """Parse settings: a map, or in RESP2 a list of names and values in turn."""
+    if isinstance(reply, dict):
+        reply = [word for pair in reply.items() for word in pair]
+    if not isinstance(reply, list) or len(reply) % 2:
+        raise ProtocolError
+    if not all(type(word) is bytes for word in reply):
+        raise ProtocolError
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
 _PARSERS: Final[Mapping[Any, ReplyParser]] = {
     b"AUTH": _word,
     b"CLIENT": _client,
     b"COMMAND": _existing,
+    b"CONFIG": _settings,
     b"EVAL": _scripted,
     b"EVALSHA": _scripted,
     b"EXISTS": _number,

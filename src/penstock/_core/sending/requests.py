@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
 from penstock._core.protocol.commands import Command
 from penstock.message import Shard
 
-__all__ = ["SUSPECT", "Durability", "IdempotentRun", "SendBatch", "SendRequest"]
+__all__ = [
+    "SUSPECT",
+    "Durability",
+    "IdempotentRun",
+    "SendBatch",
+    "SendRequest",
+    "without",
+]
 
 K = TypeVar("K")
 
@@ -95,3 +102,18 @@ class SendBatch(list[SendRequest[K]]):
         self.written = inf
         self.losses = losses
         self.cancels = False
+
+
+def without(
+    batch: Sequence[SendRequest[K]],
+    outcomes: Sequence[Any],
+    others: Sequence[SendRequest[K]],
+) -> tuple[list[SendRequest[K]], list[Any]]:
+    """Return the messages that are not among the others, and their outcomes."""
+    left_out = set(map(id, others))
+    pairs = [
+        (one, outcome)
+        for one, outcome in zip(batch, outcomes, strict=True)
+        if id(one) not in left_out
+    ]
+    return [one for one, _ in pairs], [outcome for _, outcome in pairs]

@@ -26,12 +26,13 @@ import anyio
 
 from penstock._connection.connection import Connection, Replies
 from penstock._connection.reconnect import Connector
+from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import CONNECTION_ENDED, ErrorReply
 from penstock._core.sending import durability, idempotence, lost_writes
 from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.idempotence import LIFE, IdempotentRuns
-from penstock._core.sending.requests import SendBatch, SendRequest
+from penstock._core.sending.requests import SendBatch, SendRequest, without
 from penstock._tasks.sending.outcomes import Outcomes, Ticket
 from penstock._tasks.wakeups import AutoResetEvent
 from penstock.errors import ConnectionLost
@@ -45,10 +46,18 @@ _REMEMBERED: Final = 0.9 * LIFE
 
 
 class _Flight(NamedTuple):
-    """A write in flight."""
+    """A write in flight.
+
+    Attributes:
+        batch: Its messages.
+        waits: The waits behind the messages.
+        questions: The number of commands behind the messages.
+        replies: The replies to all of them.
+    """
 
     batch: SendBatch[Ticket]
     waits: Sequence[DurabilityWait]
+    questions: int
     replies: Replies
 
     @property
@@ -236,13 +245,15 @@ class Flusher:
             batch.written = min(batch.written, self._now())
             commands = self._runs.commands(batch, self._accumulator.written())
         waits: Sequence[DurabilityWait] = ()
+        questions: Sequence[Command] = ()
         if self._accumulator.needs_durability:
             longest = self._connection.address.reply_timeout / 2
             waits = durability.waits(batch, self._now(), longest)
-            commands += [wait.command for wait in waits]
+            questions = durability.questions(waits)
+            commands += questions
         replies = self._connection.ask(commands, sum(wait.ms for wait in waits) / 1000)
         replies.add_done_callback(self._on_replies)
-        self._flights.append(_Flight(batch, waits, replies))
+        self._flights.append(_Flight(batch, waits, len(questions), replies))
         if self._runs is not None and (deletions := self._runs.deletions()):
             self._connection.ask(deletions)
 
@@ -276,12 +287,12 @@ class Flusher:
         self._wakeup.set()
 
     def _answer(self, flight: _Flight) -> None:
-        batch, waits, future = flight
+        batch, waits, questions, future = flight
         replies = future.result()
-        waited = [replies.pop() for _ in waits][::-1]
+        waited = [replies.pop() for _ in range(questions)][::-1]
         outcomes = idempotence.outcomes(batch, replies) if batch.runs else replies
         if waits:
-            outcomes = durability.check(batch, outcomes, waits, waited)
+            outcomes = self._outcomes.check_durability(batch, outcomes, waits, waited)
         requests: Sequence[SendRequest[Ticket]] = batch
         if self._options.resend and (
             again := idempotence.refused_temporarily(batch, replies)
@@ -290,7 +301,7 @@ class Flusher:
         elif batch.cancels:
             unstored = idempotence.unstored(batch, replies)
             self._accumulator.cancelled(unstored)
-            requests, outcomes = _without(batch, outcomes, unstored)
+            requests, outcomes = without(batch, outcomes, unstored)
         else:
             self._accumulator.answered()
         failed = self._outcomes.report(requests, outcomes)
@@ -313,7 +324,7 @@ class Flusher:
             if id(one) in kept and isinstance(outcome, ErrorReply)
         )
         self._accumulator.answered(idempotence.batch_to_resend(batch, again))
-        return _without(batch, outcomes, again)
+        return without(batch, outcomes, again)
 
     def _write_again(self, reason: str) -> None:
         """Requeue what the lost connection left without a reply, and find the cause."""
@@ -369,18 +380,3 @@ class Flusher:
         reason = "the producer closed before the message was written"
         self._outcomes.unwritten(self._accumulator.abandon(), "CLOSED", reason)
         self._queue.on_settled()
-
-
-def _without(
-    batch: Sequence[SendRequest[Ticket]],
-    outcomes: Sequence[Any],
-    others: Sequence[SendRequest[Ticket]],
-) -> tuple[list[SendRequest[Ticket]], list[Any]]:
-    """Return the messages that are not among the others, and their outcomes."""
-    left_out = set(map(id, others))
-    pairs = [
-        (one, outcome)
-        for one, outcome in zip(batch, outcomes, strict=True)
-        if id(one) not in left_out
-    ]
-    return [one for one, _ in pairs], [outcome for _, outcome in pairs]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from penstock._core.protocol.replies import CONNECTION_ENDED, ErrorReply, send_failed
+from penstock._core.sending import durability
+from penstock._core.sending.durability import DurabilityWait
 from penstock._core.sending.requests import SendRequest
 from penstock._tasks.reporting import id_list, report_sends, stream_list
 from penstock.errors import NotDurable, PenstockError, SendFailed, SendUnknown
@@ -16,6 +19,8 @@ from penstock.message import Receipt, Shard
 __all__ = ["Outcomes", "Ticket", "fail"]
 
 Ticket: TypeAlias = "asyncio.Future[Receipt]"
+
+_VERIFY: Final = "set appendfsync to always, and allow +config|get and +info to show it"
 
 
 class Outcomes:
@@ -28,6 +33,8 @@ class Outcomes:
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
+        # Whether it was reported that durability can't be verified.
+        self._unverified = False
 
     def report(
         self, requests: Sequence[SendRequest[Ticket]], outcomes: Sequence[Any]
@@ -72,6 +79,24 @@ class Outcomes:
             facts["ids"] = id_list([error.id.encode() for error in short])
             self._on_event(Event("send_not_durable", facts=facts))
         return refused
+
+    def check_durability(
+        self,
+        requests: Sequence[SendRequest[Ticket]],
+        outcomes: Sequence[Any],
+        waits: Sequence[DurabilityWait],
+        waited: Sequence[Any],
+    ) -> list[Any]:
+        """Replace the outcomes of messages that are not as durable as required.
+
+        It is reported, once, if that can't be known.
+        """
+        sync = durability.sync_of(waits, waited)
+        if sync is not None and sync.believed is None and not self._unverified:
+            self._unverified = True
+            facts = {"reason": sync.reason, "hint": _VERIFY}
+            self._on_event(Event("durability_unverified", logging.WARNING, facts))
+        return durability.check(requests, outcomes, waits, waited, sync)
 
     def unknown(
         self, lost: list[SendRequest[Ticket]], reason: str, hint: str = ""
