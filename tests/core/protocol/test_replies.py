@@ -355,3 +355,10 @@ def test_a_missing_permission_inside_a_script_is_a_permission_error_too(
     failure = replies.send_failed("s", error)
     assert failure.code == "NOPERM"
     assert "EVAL, HMGET" in str(failure)
+
+
+def test_a_refusal_that_ends_the_connection_names_the_limits() -> None:
+    reply = ErrorReply("ERR Protocol error: invalid bulk length")
+    error = replies.send_failed("orders", reply)
+    assert error.code == "ERR"
+    assert "proto-max-bulk-len" in str(error)

@@ -17,7 +17,7 @@ from penstock._core.sending import idempotence
 from penstock._core.sending.accumulator import Accumulator
 from penstock._core.sending.idempotence import IdempotentRuns
 from penstock._core.sending.lost_writes import blame
-from penstock._core.sending.requests import SendBatch, SendRequest
+from penstock._core.sending.requests import SendBatch, SendRequest, without
 from penstock.message import Shard
 
 SHARDS = [Shard("orders", n, b"orders:%d" % n) for n in range(3)]
@@ -118,6 +118,22 @@ def test_dividing_a_batch_that_has_left_changes_nothing() -> None:
     accumulator = written(2)
     accumulator.divide(accumulator.answered())
     assert (accumulator.queued, accumulator.held) == (0, 0)
+
+
+def test_a_batch_behind_others_is_divided_in_its_place() -> None:
+    accumulator = written(1, 2, 1)
+    accumulator.recall()
+    first, second = accumulator.written()[:2]
+    accumulator.divide(second)
+    assert [numbers(batch) for batch in accumulator.written()] == [[0], [1], [2], [3]]
+    assert [one.ticket for one in accumulator.give_up(first)] == [0]
+    assert [numbers(batch) for batch in accumulator.written()] == [[1], [2], [3]]
+
+
+def test_the_messages_that_are_not_among_others_keep_their_outcomes() -> None:
+    batch = SendBatch([request(number) for number in range(4)])
+    left, outcomes = without(batch, "abcd", batch[1:3])
+    assert ([one.ticket for one in left], outcomes) == ([0, 3], ["a", "d"])
 
 
 def test_messages_that_were_given_up_by_their_callers_are_not_given_up_twice() -> None:
