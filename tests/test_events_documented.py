@@ -44,7 +44,13 @@ def words(tree: ast.AST) -> Iterator[str]:
 def modules() -> dict[str, set[str]]:
     """Return by event the words of the modules that report it."""
     found: dict[str, set[str]] = {}
-    shared = set(words(ast.parse((SOURCE / "_tasks/reporting.py").read_text())))
+    # These two describe shards and consumers for events of other modules.
+    describing = ("_tasks/reporting.py", "_tasks/consumer_config.py")
+    shared = {
+        word
+        for path in describing
+        for word in words(ast.parse((SOURCE / path).read_text()))
+    }
     for path in SOURCE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         for name in reported(tree):

@@ -12,7 +12,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "penstock"
 
 # From the lowest to the highest. A name is that of a module or of a folder.
 LAYERS = [
-    ["_chance", "_clock", "errors", "events", "_payload_types"],
+    ["_chance", "_clock", "errors", "_payload_types"],
+    ["_tracebacks"],
+    ["events"],
     ["_pydantic_codecs"],
     ["codecs", "durations"],
     ["retention"],

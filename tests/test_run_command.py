@@ -260,6 +260,25 @@ async def test_workers_that_do_not_drain_in_time_are_killed_and_the_status_is_1(
     assert "not drained within 0.3 s: killing 1 workers" in run.output()
 
 
+@pytest.mark.parametrize("by", ["option", "variable"])
+async def test_tracebacks_of_handlers_can_be_had_with_each_attempt(
+    run: Run, url: str, stream: str, by: str
+) -> None:
+    await send_words(url, stream, "fail")
+    arguments = ["--tracebacks", "always"] if by == "option" else []
+    run.env |= {} if arguments else {"PENSTOCK_TRACEBACKS": "always"}
+    await run.ready(*arguments)
+    await run.has_handled(1)
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+    output = run.output()
+    assert "handler=support.run_app.note error=ValueError at=support/run_app.py:" in (
+        output
+    )
+    assert f'  File "{TESTS}/support/run_app.py", line ' in output
+    assert "canary" not in output
+
+
 # -- workers that die ------------------------------------------------------------------
 
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
 
+from penstock._tracebacks import frames_of, text_of
 from penstock.errors import ConfigurationError
 
-__all__ = ["Event", "OnEvent", "log_event"]
+__all__ = ["LOG_ERRORS", "TRACEBACKS", "Event", "OnEvent", "log_event"]
+
+TRACEBACKS: Final = "PENSTOCK_TRACEBACKS"
+"""The environment variable that says when tracebacks are logged; see `log_event`."""
+LOG_ERRORS: Final = "PENSTOCK_LOG_ERRORS"
+"""The environment variable that has the texts of exceptions logged."""
 
 _LOGGER: Final = logging.getLogger("penstock")
 # Log records of one event name a second; failures tend to repeat.
@@ -61,6 +68,8 @@ class _Pace(logging.Filter):
         name = getattr(record, "event", None)
         if name is None:
             return True
+        # Formatters write it behind the message, as they do with `exc_info`.
+        record.exc_text = getattr(record, "traceback", None)
         began, number = self._seconds.get(name, (0.0, 0))
         # A wall clock that is set back must not suppress events.
         if not 0 <= record.created - began < 1.0:
@@ -81,10 +90,31 @@ def log_event(event: Event) -> None:
     has `left_out=`, the number of those not written. A hook of your own is called for
     all of them.
 
-    The exception's own text is left out, since a handler's exception may quote the
-    payload; its type is among the facts.
+    A record has the event's name as `record.event` and its facts as `record.facts`, a
+    dictionary, for formatters that write fields.
+
+    The text of a handler's exception is left out, since it may quote the payload; its
+    type is among the facts. Penstock's own exceptions have no payload in their texts,
+    so the fact `text` has them. After the last attempt of a handler the record has a
+    traceback (`record.traceback`): files, lines and functions, without texts and source
+    lines.
+
+    Two environment variables change that. `PENSTOCK_TRACEBACKS` is `last`, `always`
+    (with each attempt) or `never`. `PENSTOCK_LOG_ERRORS=1` adds the texts of all
+    exceptions, which may quote payloads: for machines without secrets.
     """
-    _LOGGER.log(event.level, "%s", event, extra={"event": event.name})
+    extra: dict[str, Any] = {"event": event.name}
+    facts = dict(event.facts)
+    if event.error is not None and "handler" in facts:
+        always = os.environ.get(LOG_ERRORS, "") not in {"", "0"}
+        if text := text_of(event.error, always=always):
+            facts["text"] = text
+        when = os.environ.get(TRACEBACKS, "last")
+        last = event.level >= logging.ERROR and when != "never"
+        if last or when == "always":
+            extra["traceback"] = frames_of(event.error, texts=always)
+    extra["facts"] = facts
+    _LOGGER.log(event.level, "%s", replace(event, facts=facts), extra=extra)
 
 
 def guarded(on_event: OnEvent) -> OnEvent:

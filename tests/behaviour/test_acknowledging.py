@@ -201,7 +201,7 @@ async def test_a_handler_that_raises_leaves_its_message_unacknowledged(
         assert event.facts["attempt"] == 1
         assert event.facts["error"] == "ValueError"
         assert "canary" not in str(event)
-        assert str(event.facts["at"]).startswith("test_acknowledging.py:")
+        assert str(event.facts["at"]).startswith("behaviour/test_acknowledging.py:")
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError])

@@ -42,6 +42,8 @@ async def note(message: Message[bytes]) -> None:
             os.kill(os.getpid(), signal.SIGSEGV)
         case b"exit 2" if message.attempt == 1:
             raise SystemExit(2)
+        case b"fail" if message.attempt == 1:
+            raise ValueError("canary")
         case b"stop":
             router.stop()
         case b"loop":

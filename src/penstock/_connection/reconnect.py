@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from math import inf
 from typing import Any, TypeAlias
@@ -48,6 +48,7 @@ class Connector:
         address: The server.
         on_event: Called when an outage begins and when it ends.
         sentinels: The sentinels that know the server's host, if its address does not.
+        owner: Whose connections these are: facts for all events.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Connector:
         address: Address,
         on_event: OnEvent,
         sentinels: Sentinels | None = None,
+        owner: Mapping[str, object] | None = None,
     ) -> None:
         self.address = address
+        self._owner = owner or {}
         self._sentinels = sentinels
         # The name of the last connection's server, if sentinels choose the server.
         self._primary: str | None = None
@@ -308,14 +311,20 @@ class Connector:
             self._report("streams_may_be_evicted", logging.WARNING, **facts)
 
     def _report(self, name: str, level: int, **facts: object) -> None:
-        self._on_event(Event(name, level, {"server": self.address.name, **facts}))
+        facts = {"server": self.address.name, **self._owner, **facts}
+        self._on_event(Event(name, level, facts))
 
 
 @asynccontextmanager
 async def open_connector(
-    url: str | None, on_event: OnEvent
+    url: str | None, on_event: OnEvent, **owner: object
 ) -> AsyncIterator[Connector]:
     """Find the server; for `embedded://` start it, or share this process's server.
+
+    Args:
+        url: The server.
+        on_event: Called with events of the connections.
+        **owner: Whose connections these are: facts for these events.
 
     Raises:
         ConfigurationError: The URL is wrong or missing, or there is no binary for an
@@ -325,17 +334,17 @@ async def open_connector(
     found = find_url(url)
     if names_sentinels(found):
         address, sentinels = parse_sentinels(found)
-        with closing(Connector(address, on_event, sentinels)) as connector:
+        with closing(Connector(address, on_event, sentinels, owner)) as connector:
             yield connector
         return
     if found.partition("://")[0] != EMBEDDED:
-        with closing(Connector(parse(found), on_event)) as connector:
+        with closing(Connector(parse(found), on_event, owner=owner)) as connector:
             yield connector
         return
     # Starting takes some 50 ms and stopping a few, and both block.
     server = await _acquire()
     try:
-        with closing(Connector(parse(server.url), on_event)) as connector:
+        with closing(Connector(parse(server.url), on_event, owner=owner)) as connector:
             yield connector
     finally:
         with anyio.CancelScope(shield=True):

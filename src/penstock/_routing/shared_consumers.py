@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from penstock._core.handling.dispatch import Dispatch, PayloadReader, Route, Unhandled
-from penstock._core.handling.signature import is_async
+from penstock._core.handling.signature import is_async, name_of
 from penstock._routing.handlers import HandlerSpec
 from penstock._tasks.consumer_set import SetMember
 from penstock._tasks.handling.handler_call import ThreadSettler, in_thread
@@ -93,7 +93,9 @@ class SharedConsumer:
         if not sync:
             calls = [_in_thread(call, limit) for call in calls]
         routes = {
-            handler.event: Route(PayloadReader(handler.codec), call)
+            handler.event: Route(
+                PayloadReader(handler.codec), call, name_of(handler.function)
+            )
             for handler, call in zip(self.handlers, calls, strict=True)
         }
         # Reports belong into the event loop, and sync handlers run in threads.
@@ -125,9 +127,12 @@ def _call(spec: HandlerSpec, limit: anyio.CapacityLimiter) -> Callable[[Any], An
     if not spec.argument.whole:
         unpack = _payloads if spec.argument.batch else _payload
         function = _with(unpack, function)
-    if not spec.middleware:
-        return function
-    return wrap(_in_thread(function, limit), spec.middleware)
+    if spec.middleware:
+        function = wrap(_in_thread(function, limit), spec.middleware)
+    if inspect.isfunction(function) and function is not spec.function:
+        # Reports name a handler by these two, see `name_of`.
+        function.__module__, function.__qualname__ = "", name_of(spec.function)
+    return function
 
 
 def _payload(message: Message[Any]) -> Any:

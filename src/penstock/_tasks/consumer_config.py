@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -32,6 +32,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+# The most streams that an event names.
+_MAX_NAMED: Final = 10
 _DEAD_LETTERS: Final = "{stream}.dead"
 
 
@@ -73,6 +75,19 @@ class ConsumerConfig(Generic[T]):
     open_timeout: float
     close_timeout: float
     on_event: OnEvent
+
+    @property
+    def owner(self) -> Mapping[str, object]:
+        """Which consumer this is, for the events of its connections."""
+        streams = ",".join(f"{name!a:.80}" for name in self.streams[:_MAX_NAMED])
+        more = ",..." if len(self.streams) > _MAX_NAMED else ""
+        facts = {"client": "consumer", "streams": streams + more}
+        if self.member is not None:
+            facts |= {
+                "group": ascii(self.member.group),
+                "consumer": ascii(self.member.name),
+            }
+        return facts
 
     @property
     def noack(self) -> bool:

@@ -300,7 +300,8 @@ async def open_session(
     """
     config = replace(config, on_event=rate_limited(config.on_event))
     deadline = _clock.monotonic() + config.open_timeout
-    async with open_connector(config.url, config.on_event) as connector:
+    owner = config.owner
+    async with open_connector(config.url, config.on_event, **owner) as connector:
         bearable = patience(config.lease) if config.acknowledges else math.inf
         connection = CommandConnection(
             connector, await connector.first(config.open_timeout), bearable

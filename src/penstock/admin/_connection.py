@@ -59,7 +59,7 @@ class AdminConnection:
             ConnectError: The server could not be reached.
             AccessError: The server refuses this user.
         """
-        async with open_connector(url, self.on_event) as connector:
+        async with open_connector(url, self.on_event, client="admin") as connector:
             self._connection = await connector.connect()
             self._connector, self._binding = connector, binding
             try:

@@ -9,7 +9,13 @@ import msgspec
 import pytest
 
 from penstock import DecodeError, Fields, Message, Shard, json_codec
-from penstock._core.handling.dispatch import Dispatch, PayloadReader, Route, Unhandled
+from penstock._core.handling.dispatch import (
+    Dispatch,
+    PayloadReader,
+    Route,
+    Unhandled,
+    namer,
+)
 from penstock._core.handling.settlement import Settler
 from penstock.codecs import raw_codec
 
@@ -104,9 +110,11 @@ async def test_the_header_selects_the_handler_and_one_handler_gets_all_other_typ
     calls = Calls()
     given = message(settler(), b"x", **({"type": kind} if kind else {}))
     names = {"a": "a", None: "other"}
-    routes = {k: Route(as_is, calls.sync(name)) for k, name in names.items()}
+    routes = {k: Route(as_is, calls.sync(name), name) for k, name in names.items()}
     Dispatch("type", routes, calls.passed_over).call_sync(given)
-    routes = {k: Route(as_is, calls.make_async(name)) for k, name in names.items()}
+    routes = {
+        k: Route(as_is, calls.make_async(name), name) for k, name in names.items()
+    }
     await Dispatch("type", routes, calls.passed_over).call(given)
     assert calls == [(to, b"x")] * 2
 
@@ -121,7 +129,7 @@ async def test_a_message_without_a_handler_is_passed_over(kind: str | None) -> N
         assert passed is given
         seen.append(its)
 
-    routes: dict[str | None, Route] = {"a": Route(as_is, calls.sync("a"))}
+    routes: dict[str | None, Route] = {"a": Route(as_is, calls.sync("a"), "a")}
     dispatch = Dispatch("type", routes, skip)
     dispatch.call_sync(given)
     await dispatch.call(given)
@@ -137,3 +145,14 @@ def test_each_unhandled_type_is_reported_once_up_to_a_limit() -> None:
     reported = [unhandled.seen(f"t{number}") for number in range(1000)]
     assert sum(1 for kind in reported if kind) == 98
     assert unhandled.messages == 1003
+
+
+def test_a_report_names_the_handler_that_the_header_selects() -> None:
+    calls = Calls()
+    routes: dict[str | None, Route] = {"a": Route(as_is, calls.sync("a"), "shop.bill")}
+    dispatch = Dispatch("type", routes, calls.passed_over)
+    for name in (namer(dispatch.call), namer(dispatch.call_sync)):
+        assert name(message(settler(), b"x", type="a")) == "shop.bill"
+        assert name(message(settler(), b"x", type="b")) == ""
+    name = namer(as_is)
+    assert name(message(settler(), b"x")) == f"{__name__}.as_is"

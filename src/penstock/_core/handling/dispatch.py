@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from penstock._core.handling.settlement import Settler
+from penstock._core.handling.signature import name_of
 from penstock.codecs import Codec, raw_codec
 from penstock.events import printable
 from penstock.message import Message
 
-__all__ = ["Dispatch", "PayloadReader", "Route", "Unhandled"]
+__all__ = ["Dispatch", "PayloadReader", "Route", "Unhandled", "namer"]
 
 # The most types that are reported. Types come from the network, so their number is
 # unbounded.
@@ -54,10 +55,12 @@ class Route:
     Attributes:
         read: Returns the message with the payload that the handler takes.
         call: Handles the message.
+        name: The handler's name, for reports.
     """
 
     read: Callable[[Message[Any]], Message[Any]]
     call: Callable[[Message[Any]], Any]
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,33 @@ class Dispatch:
         route = self._find(message)
         return None if route is None else route.call(route.read(message))
 
+    def handler_of(self, message: Message[Any]) -> str:
+        """Return the name of a message's handler; empty if it has none."""
+        route = self._route(message.headers.get(self.header))
+        return "" if route is None else route.name
+
     def _find(self, message: Message[Any]) -> Route | None:
         kind = message.headers.get(self.header)
-        route = self.routes.get(kind) or self.routes.get(None)
+        route = self._route(kind)
         if route is None:
             self.unhandled(message, kind)
         return route
+
+    def _route(self, kind: str | None) -> Route | None:
+        return self.routes.get(kind) or self.routes.get(None)
+
+
+def namer(handler: Callable[..., object]) -> Callable[[Message[Any]], str]:
+    """Return a function that returns the name of the handler of a message.
+
+    Args:
+        handler: A handler, or a method of a `Dispatch`, which has several.
+    """
+    owner = getattr(handler, "__self__", None)
+    if isinstance(owner, Dispatch):
+        return owner.handler_of
+    name = name_of(handler)
+    return lambda _: name
 
 
 @dataclass(slots=True)

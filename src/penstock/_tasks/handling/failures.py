@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import PurePath
 from typing import Final
 
 from msgspec.structs import replace
@@ -28,9 +27,10 @@ from penstock._core.ledger.failure_policy import (
 )
 from penstock._core.ledger.ledger import Ledger
 from penstock._core.ledger.states import WITH_HANDLER
+from penstock._tracebacks import place_of
 from penstock.durations import seconds
 from penstock.errors import DecodeError, GaveUp
-from penstock.events import Event, OnEvent
+from penstock.events import Event, OnEvent, printable
 from penstock.retries import Backoff, DeadLetters, Retry
 
 __all__ = ["FailureHandler", "HandlerTimeout"]
@@ -76,12 +76,18 @@ class FailureHandler:
         self._unreported = 0
         self._report_at = 0.0
 
-    def failed(self, entry: Entry, error: BaseException) -> None:
-        """Finish an entry whose handler raised."""
+    def failed(self, entry: Entry, error: BaseException, handler: str) -> None:
+        """Finish an entry whose handler raised.
+
+        Args:
+            entry: The entry.
+            error: The exception.
+            handler: The handler's name.
+        """
         if self._retry is None or entry.state not in WITH_HANDLER:
             # The entry has an outcome, or is to have none.
             self._ledger.finish(entry, ack=False)
-            self._report_failure(entry, error, None, type(error).__name__)
+            self._report_failure(entry, handler, error, None, type(error).__name__)
             return
         timed_out = isinstance(error, HandlerTimeout)
         retry = _may_retry(self._retry, error, entry)
@@ -94,7 +100,7 @@ class FailureHandler:
                 disposition, traceback=_traceback_of(error), started=started
             )
         earlier = entry.disposition
-        self._report_failure(entry, error, earlier or disposition, name)
+        self._report_failure(entry, handler, error, earlier or disposition, name)
         self._ledger.fail(entry, disposition)
         if earlier is None:
             self._give_up(entry, disposition, name, error)
@@ -200,14 +206,15 @@ class FailureHandler:
     def _report_failure(
         self,
         entry: Entry,
+        handler: str,
         error: BaseException,
         disposition: Disposition | None,
         kind: str,
     ) -> None:
         # Only the type and place of the exception: its text may quote the payload.
-        facts = {**_entry_facts(entry), "error": kind}
-        if not isinstance(error, HandlerTimeout):
-            facts["at"] = _location(error)
+        facts = {**_entry_facts(entry), "handler": printable(handler), "error": kind}
+        if (place := place_of(error, handler)) is not None:
+            facts["at"] = place
         if isinstance(disposition, RetryAt):
             facts["again_in"] = round(disposition.delay, 3)
         level = logging.WARNING if isinstance(disposition, RetryAt) else logging.ERROR
@@ -269,10 +276,3 @@ def _entry_facts(entry: Entry) -> dict[str, object]:
 
 def _traceback_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
-
-
-def _location(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
-        return "?"
-    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}"

@@ -20,7 +20,7 @@ from penstock._core.handling.settlement import Settler
 from penstock._core.ledger.entry import Entry
 from penstock._tasks.handling.failures import HandlerTimeout
 from penstock.errors import UsageError
-from penstock.events import Event, OnEvent
+from penstock.events import Event, OnEvent, printable
 from penstock.message import Receipt
 from penstock.transaction import Transaction
 
@@ -102,6 +102,7 @@ def with_time_limit(
     call: Call,
     seconds: float,
     on_event: OnEvent,
+    handler_of: Callable[[Any], str],
     *,
     cancels: bool,
 ) -> Call:
@@ -111,12 +112,13 @@ def with_time_limit(
         call: The call.
         seconds: The time limit.
         on_event: Called to report a handler that goes on when its time is over.
+        handler_of: Returns the name of a message's handler, for that report.
         cancels: Whether the handler is cancelled at the limit; a thread can't be.
     """
 
     async def call_in_time(given: Any) -> object:
         loop = asyncio.get_running_loop()
-        late = partial(_report_stuck, on_event, given, seconds)
+        late = partial(_report_stuck, on_event, handler_of, given, seconds)
         stuck = loop.call_later(seconds + _GRACE * cancels, late)
         start = _clock.monotonic()
         try:
@@ -137,12 +139,15 @@ def with_time_limit(
     return call_in_time
 
 
-def _report_stuck(on_event: OnEvent, given: Any, seconds: float) -> None:
+def _report_stuck(
+    on_event: OnEvent, handler_of: Callable[[Any], str], given: Any, seconds: float
+) -> None:
     message = given[0] if isinstance(given, list) else given
     facts = {
         "stream": ascii(message.stream),
         "id": str(message.id),
         "attempt": message.attempt,
+        "handler": printable(handler_of(message)),
         "after": seconds,
     }
     on_event(Event("handler_stuck", logging.ERROR, facts))

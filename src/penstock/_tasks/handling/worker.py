@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from penstock._core.handling.settlement import Settler
+from penstock._core.handling.signature import name_of
 from penstock._core.ledger.entry import Entry
 from penstock._core.ledger.ledger import Ledger
 from penstock._tasks.handling.callers import this_task
@@ -43,6 +44,7 @@ class WorkerContext:
         failure_handler: Handles failures.
         ack: Whether a handler's return acknowledges.
         goal: The goal after which no more entries are handled; None if there is none.
+        handler_of: Returns the name of the handler of a message, for reports.
     """
 
     entry_queue: EntryQueue
@@ -51,6 +53,7 @@ class WorkerContext:
     failure_handler: FailureHandler
     ack: bool
     goal: Goal | None = None
+    handler_of: Callable[[Any], str] = name_of
 
 
 async def work(
@@ -93,7 +96,7 @@ async def work(
             if result is not None:
                 check_result(result)
         except BaseException as error:  # noqa: BLE001 - `_failed` tells them apart
-            _failed(worker_context, [entry], error, task)
+            _failed(worker_context, [entry], message, error, task)
         else:
             if task.cancelling():
                 _check_swallowed(worker_context, [entry])
@@ -143,7 +146,7 @@ async def work_batches(
             if result is not None:
                 check_result(result)
         except BaseException as error:  # noqa: BLE001 - `_failed` tells them apart
-            _failed(worker_context, entries, error, task)
+            _failed(worker_context, entries, messages[0], error, task)
         else:
             if task.cancelling():
                 _check_swallowed(worker_context, entries)
@@ -158,6 +161,7 @@ async def work_batches(
 def _failed(
     worker_context: WorkerContext,
     entries: Sequence[Entry],
+    message: Any,
     error: BaseException,
     task: asyncio.Task[Any],
 ) -> None:
@@ -177,8 +181,9 @@ def _failed(
     if isinstance(error, EXITS):
         _exit(worker_context, entries)
         raise error
+    handler = worker_context.handler_of(message)
     for entry in entries:
-        worker_context.failure_handler.failed(entry, error)
+        worker_context.failure_handler.failed(entry, error, handler)
 
 
 def _check_swallowed(worker_context: WorkerContext, entries: Sequence[Entry]) -> None:

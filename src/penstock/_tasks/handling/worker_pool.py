@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 
 from penstock import _clock
+from penstock._core.handling.dispatch import namer
 from penstock._core.handling.settlement import Settler
 from penstock._core.handling.signature import is_async
 from penstock._core.ledger.ledger import Ledger
@@ -145,8 +146,11 @@ class WorkerPool(Generic[T]):
                 scope.cancel()
 
     async def _start_workers(self, options: RunOptions, goal: CatchUp | None) -> None:
-        call, kind = self._build_call(options)
-        worker_context = replace(self._worker_context(kind), goal=goal)
+        handler_of = namer(options.handler)
+        call, kind = self._build_call(options, handler_of)
+        worker_context = replace(
+            self._worker_context(kind), goal=goal, handler_of=handler_of
+        )
         if goal is not None:
             call = goal.track(call)
         # Every handler starts with a copy of this context: a handler must not see what
@@ -187,7 +191,9 @@ class WorkerPool(Generic[T]):
         if errors:
             raise errors[0]
 
-    def _build_call(self, options: RunOptions) -> tuple[Call, type[Settler[T]]]:
+    def _build_call(
+        self, options: RunOptions, handler_of: Callable[[Any], str]
+    ) -> tuple[Call, type[Settler[T]]]:
         """Return the call that workers make for a handler, and its settler's class."""
         awaited = is_async(options.handler)
         call = cast("Call", options.handler)
@@ -199,5 +205,7 @@ class WorkerPool(Generic[T]):
         timeout = self._config.retry.timeout if self._config.retry else None
         if timeout is not None:
             limit = seconds(timeout, "timeout")
-            call = with_time_limit(call, limit, self._config.on_event, cancels=awaited)
+            call = with_time_limit(
+                call, limit, self._config.on_event, handler_of, cancels=awaited
+            )
         return call, Settler if awaited else ThreadSettler

@@ -66,7 +66,8 @@ async def replay_pages(
             example.
         ConnectionLost: The connection ended before the first page.
     """
-    async with open_connector(url, on_event) as connector:
+    owner = {"client": "replay", "streams": ascii(reach.stream)}
+    async with open_connector(url, on_event, **owner) as connector:
         reader = _Reader(connector, await connector.connect(), on_event)
         try:
             merge = await reader.find_bounds(reach)

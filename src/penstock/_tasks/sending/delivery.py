@@ -72,7 +72,9 @@ class Delivery:
         """
         sender = self.sender
         sender.reset()
-        async with open_connector(self.url, self.on_event) as connector:
+        async with open_connector(
+            self.url, self.on_event, client="producer"
+        ) as connector:
             connection = await connector.first(self.open_timeout, self._require)
             async with _abort_timer() as set_abort_timer, task_group() as group:
                 flusher = self._flusher(connector, connection)

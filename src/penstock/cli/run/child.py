@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Final
@@ -17,6 +17,7 @@ import anyio
 from penstock._tasks.task_scopes import task_group
 from penstock.cli.run import worker as program
 from penstock.cli.run.status_pipe import READY, REFUSED, URL_VARIABLE
+from penstock.events import TRACEBACKS
 
 __all__ = ["Child", "Settings", "spawned", "started"]
 
@@ -35,6 +36,7 @@ class Settings:
         grace: Seconds to drain before workers are killed.
         level: The log level.
         uvloop: Whether the workers use uvloop's event loop.
+        tracebacks: When the workers log tracebacks, see `log_event`.
     """
 
     target: str
@@ -43,6 +45,7 @@ class Settings:
     grace: float = 30.0
     level: str = "info"
     uvloop: bool = False
+    tracebacks: str = "last"
 
 
 class Child:
@@ -131,12 +134,17 @@ def started(settings: Settings, number: int) -> AbstractAsyncContextManager[Chil
         *(str(settings.grace), settings.level),
         "uvloop" if settings.uvloop else "asyncio",
         url=settings.url,
+        variables={TRACEBACKS: settings.tracebacks},
     )
 
 
 @asynccontextmanager
 async def spawned(
-    module: str, *arguments: str, url: str | None, stderr: IO[bytes] | None = None
+    module: str,
+    *arguments: str,
+    url: str | None,
+    stderr: IO[bytes] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Child]:
     """Start a worker process; when the context is left, the process has ended.
 
@@ -146,6 +154,7 @@ async def spawned(
         *arguments: The other arguments.
         url: The server, for the environment; None adds nothing there.
         stderr: The process's standard error; default: ours.
+        variables: More variables for the environment.
 
     Raises:
         OSError: The process can't be started.
@@ -162,7 +171,7 @@ async def spawned(
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
-                env=_environment(url),
+                env={**_environment(url), **(variables or {})},
                 # Ctrl-C in a terminal reaches only the parent, which stops its workers.
                 start_new_session=True,
             )

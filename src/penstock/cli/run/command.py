@@ -24,6 +24,7 @@ from penstock.cli.run.health_probe import Status, serve
 from penstock.cli.run.readiness import Readiness
 from penstock.cli.run.supervisor import Supervisor
 from penstock.cli.run.worker import LOG_FORMAT
+from penstock.events import TRACEBACKS
 
 __all__ = ["run"]
 
@@ -37,6 +38,14 @@ class Level(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class Tracebacks(StrEnum):
+    """When the frames of a handler's exception are logged."""
+
+    NEVER = "never"
+    LAST = "last"
+    ALWAYS = "always"
 
 
 def run(
@@ -77,6 +86,14 @@ def run(
     log_level: Annotated[
         Level, typer.Option(help="Log level, to standard error.")
     ] = Level.INFO,
+    tracebacks: Annotated[
+        Tracebacks,
+        typer.Option(
+            envvar=TRACEBACKS,
+            help="When a failed handler's frames are logged: with its last attempt, "
+            "with each, or never.",
+        ),
+    ] = Tracebacks.LAST,
     uvloop: Annotated[
         bool, typer.Option("--uvloop", help="Run on uvloop's event loop.")
     ] = False,
@@ -96,7 +113,9 @@ def run(
         patience = duration(grace, "--grace", most=_LONGEST_GRACE)
     form = LOG_FORMAT.format(who="main")
     logging.basicConfig(level=log_level.value.upper(), format=form)
-    settings = Settings(target, workers, url, patience, log_level.value, uvloop)
+    settings = Settings(
+        target, workers, url, patience, log_level.value, uvloop, tracebacks
+    )
     readiness = Readiness(workers, ready_file)
     # Otherwise the interpreter takes long to exit, see `_end_quickly` in `worker.py`.
     atexit.register(gc.freeze)
