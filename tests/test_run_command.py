@@ -488,6 +488,18 @@ def test_writing_to_a_closed_status_pipe_is_no_error() -> None:
             "module no_such was not found; run penstock in the folder",
         ),
         (":router", [], "does not name a module"),
+        *(
+            (target, [], f"is a file; name its module: {right}\n")
+            for target, right in [
+                ("shop.py", "penstock run shop"),
+                ("./shop.py", "penstock run shop"),
+                ("shop.py:app", "penstock run shop:app"),
+                ("src/shop.py:app", "penstock run src.shop:app"),
+                ("src/shop", "penstock run src.shop"),
+                ("/srv/shop.py", "cd /srv && penstock run shop"),
+                ("../shop.py:app", "cd .. && penstock run shop:app"),
+            ]
+        ),
         ("support.run_app:missing", [], "module support.run_app has no missing"),
         (
             "support.run_app:number",
@@ -547,7 +559,33 @@ async def test_the_error_of_a_failed_import_shows_its_place_and_no_local_variabl
     assert words in output
     assert 'broken.py", line' in output
     assert "secret" not in output
-    assert "_run_target" not in output
+    assert "src/penstock/cli" not in output
+
+
+async def test_a_misspelt_option_of_a_handler_names_the_nearest_one(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import penstock\nrouter = penstock.Router()\n\n"
+        "@router.handler('orders', group='g', concurency=8)\n"
+        "async def charge(message): ...\n"
+    )
+    run.start(target="shop", cwd=tmp_path)
+    await run.ends(2)
+    output = run.output()
+    assert "unknown option 'concurency'; did you mean 'concurrency'?" in output
+    assert "the options are auto_commit, batch, " in output
+    assert 'shop.py", line 4' in output
+    assert "src/penstock/" not in output
+    assert output.count("Traceback") == 1
+
+
+async def test_a_module_that_is_called_py_can_be_run(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/py.py").write_text("import penstock\nrouter = penstock.Router()")
+    run.start(target="shop.py", cwd=tmp_path)
+    await run.ends(2)
+    assert "this router has no handlers" in run.output()
 
 
 # -- the rest --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from penstock._routing.handlers import consumer_of, specify
+from penstock._routing.handlers import consumer_of, nearest, specify
 from penstock._routing.registry import Registry
 from penstock._tasks.consumer_set import ConsumerSet
 from penstock._tasks.running_router import Running
@@ -99,9 +99,11 @@ class Router:
         middleware: Iterable[Middleware[Any]] = (),
         **defaults: Unpack[Defaults],
     ) -> None:
-        if unknown := defaults.keys() - Defaults.__annotations__.keys():
+        known = Defaults.__annotations__.keys()
+        if unknown := defaults.keys() - known:
+            hint = nearest(unknown, {*known, "url", "middleware"})
             raise ConfigurationError(
-                f"a router has no option {min(unknown)!r:.60}; those of a single "
+                f"a router has no option {min(unknown)!r:.60};{hint} those of a single "
                 f"handler go to router.handler(...)"
             )
         consumer_of("a router", ("checked",), {"group": "checked", **defaults})

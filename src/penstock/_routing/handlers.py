@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,11 +23,15 @@ from penstock.message import Fields
 from penstock.middleware import Middleware
 from penstock.options import AutoCommit, Ordering, choice
 
-__all__ = ["HandlerSpec", "adopt", "consumer_of", "specify"]
+__all__ = ["HandlerSpec", "adopt", "consumer_of", "nearest", "specify"]
 
 _MANUAL: Final = {AutoCommit.ROLLING, AutoCommit.DISABLED}
 # Options of a consumer that a handler gets in other ways, or not at all.
 _NOT_OPTIONS: Final = {"streams", "url", "middleware"}
+# Options of `Router.handler` that are none of a consumer.
+_OF_HANDLERS: Final = {
+    *("batch", "concurrency", "event", "event_header", "middleware", "ordering"),
+}
 _OPTIONS: Final = inspect.signature(Consumer).parameters.keys() - _NOT_OPTIONS
 
 
@@ -81,6 +86,12 @@ class HandlerSpec:
         return consumer_of(self.name, self.streams, {**self.options, **reads}, url)
 
 
+def nearest(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Return which option was meant by the first unknown one; empty if none is near."""
+    found = difflib.get_close_matches(min(unknown), sorted(known), n=1)
+    return f" did you mean {found[0]!r}?" if found else ""
+
+
 def consumer_of(
     name: str,
     streams: Sequence[str],
@@ -93,9 +104,10 @@ def consumer_of(
         ConfigurationError: An option is wrong; the message begins with the name.
     """
     if unknown := options.keys() - _OPTIONS:
+        known = _OPTIONS | _OF_HANDLERS
         raise ConfigurationError(
-            f"{name}: unknown option {min(unknown)!r:.60}; the options are "
-            f"{', '.join(sorted(_OPTIONS))}"
+            f"{name}: unknown option {min(unknown)!r:.60};{nearest(unknown, known)} "
+            f"the options are {', '.join(sorted(known))}"
         )
     try:
         return Consumer(*streams, url=url, **options)

@@ -7,13 +7,17 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path, PurePath
 from types import ModuleType, TracebackType
+from typing import Final
 
-from penstock import Router
+import penstock
+from penstock import PenstockError, Router
 
 __all__ = ["Refused", "load"]
 
-_ATTRIBUTE = "router"
+_ATTRIBUTE: Final = "router"
+_OWN: Final = str(Path(penstock.__file__).parent) + os.sep
 
 
 class Refused(Exception):  # noqa: N818 - a refusal, not a failure
@@ -31,6 +35,7 @@ def load(target: str) -> Router:
         Refused: There is no such router, or the module can't be imported.
     """
     name, _, path = target.partition(":")
+    _refuse_file(name, path)
     if not name or name.startswith("."):
         raise Refused(f"{target!r:.200} does not name a module; write module:router")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path takes strings
@@ -50,6 +55,26 @@ def load(target: str) -> Router:
     return found
 
 
+def _refuse_file(name: str, path: str) -> None:
+    """Refuse a file's name, with the module's name that has to be written instead.
+
+    Raises:
+        Refused: The name is that of a file.
+    """
+    file = PurePath(name)
+    if file.suffix != ".py" and len(file.parts) == 1:
+        return
+    if Path(*name.split(".")).with_suffix(".py").is_file():
+        return  # the module `py` of a package
+    folder, stem = file.parent, file.name.removesuffix(".py")
+    module = ".".join((*folder.parts, stem))
+    there = ""
+    if folder.is_absolute() or ".." in folder.parts:
+        there, module = f"cd {folder} && ", stem
+    right = f"{module}:{path}" if path else module
+    raise Refused(f"{name} is a file; name its module: {there}penstock run {right}")
+
+
 def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
@@ -66,9 +91,14 @@ def _imported(name: str) -> ModuleType:
 
 def _failed(name: str, error: Exception) -> Refused:
     # Without local variables: they may include a URL with its password.
-    lines = traceback.format_exception(
-        type(error), error, _from_the_module(error.__traceback__)
-    )
+    trace = _from_the_module(error.__traceback__)
+    shown = traceback.TracebackException(type(error), error, trace)
+    if isinstance(error, PenstockError):
+        # The sentence says what is wrong, so only the user's lines are of interest.
+        users = [step for step in shown.stack if not step.filename.startswith(_OWN)]
+        shown.stack = traceback.StackSummary.from_list(users)
+        shown.__cause__ = shown.__context__ = None
+    lines = shown.format()
     return Refused(f"module {name} can't be imported:\n{''.join(lines).rstrip()}")
 
 
