@@ -62,9 +62,9 @@ def _refuse_file(name: str, path: str) -> None:
         Refused: The name is that of a file.
     """
     file = PurePath(name)
-    if file.suffix != ".py" and len(file.parts) == 1:
+    if file.suffix != ".py" and len(file.parts) <= 1:
         return
-    if Path(*name.split(".")).with_suffix(".py").is_file():
+    if Path(f"{name.replace('.', '/')}.py").is_file():
         return  # the module `py` of a package
     folder, stem = file.parent, file.name.removesuffix(".py")
     module = ".".join((*folder.parts, stem))
