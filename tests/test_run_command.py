@@ -21,7 +21,7 @@ from penstock import Producer
 from penstock.cli.run.health_probe import answer
 from penstock.cli.run.readiness import Readiness
 from penstock.cli.run.status_pipe import StatusPipe
-from support.server import free_port
+from support.server import free_port, server
 from support.waiting import eventually, pending, send
 
 TESTS = Path(__file__).parent
@@ -415,6 +415,61 @@ async def test_a_handler_that_blocks_its_worker_does_not_block_the_probes(
     await run.ends(130)
 
 
+async def test_silent_connections_do_not_keep_probes_from_being_answered(
+    run: Run,
+) -> None:
+    port = free_port()
+    await run.ready("--port", str(port))
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+    for each in silent[::2]:
+        each.send(b"GET /ready HTTP/1.1\r\n")
+    assert (await probe(port, "/ready"))[0] == 200
+    assert (await probe(port, "/live"))[0] == 200
+    for each in silent:
+        each.close()
+    run.signal(signal.SIGTERM)
+    await run.ends(0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_ready_means_that_loops_turn_and_the_server_answers(
+    run: Run, stream: str, tmp_path: Path
+) -> None:
+    """Within 15 seconds and a beat; `/live` stays, since a restart can't help."""
+    port = free_port()
+    async with server(tmp_path) as own:
+        run.env["REDIS_URL"] = own.url
+        await run.ready("--port", str(port))
+
+        async def ready_is(expected: int) -> bool:
+            code, _ = await probe(port, "/ready")
+            return code == expected
+
+        own.send_signal(signal.SIGSTOP)
+        took = await eventually(lambda: ready_is(503), within=30)
+        assert took > 10
+        _, reason = await probe(port, "/ready")
+        assert reason.startswith("worker 1: no answer from the server for ")
+        assert not run.ready_file.exists()
+        assert await probe(port, "/live") == (200, "live\n")
+        own.send_signal(signal.SIGCONT)
+        await eventually(lambda: ready_is(200), within=30)
+        assert run.ready_file.exists()
+
+        await send_words(own.url, stream, "block")
+        await run.has_handled(1)
+        await eventually(lambda: ready_is(503), within=30)
+        _, reason = await probe(port, "/ready")
+        assert reason.startswith("worker 1: its event loop has not turned for ")
+        run.signal(signal.SIGTERM)
+        await run.prints("draining")
+        run.signal(signal.SIGINT)
+        await run.ends(130)
+    assert run.output().count("is not ready: no answer from the server") == 1
+    assert "is ready again" in run.output()
+
+
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
@@ -452,6 +507,41 @@ def test_readiness_is_known_without_a_ready_file() -> None:
     assert readiness.ready
     readiness.drain()
     assert (readiness.ready, str(readiness)) == (False, "draining")
+
+
+def test_the_ready_file_is_not_written_through_links(tmp_path: Path) -> None:
+    """In /tmp anybody can put a link at a name that is known beforehand."""
+    victim, file = tmp_path / "victim", tmp_path / "ready"
+    victim.write_text("mine")
+    for name in (f".ready.{os.getpid()}", "ready"):
+        (tmp_path / name).symlink_to(victim)
+    readiness = Readiness(1, file)
+    readiness.prepare()
+    file.symlink_to(victim)
+    readiness.up(1)
+    assert victim.read_text() == "mine"
+    assert not file.is_symlink()
+    assert file.read_text() == f"{os.getpid()}\n"
+    assert file.stat().st_mode & 0o777 == 0o644
+    readiness.down(1)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"victim", f".ready.{os.getpid()}"}
+
+
+def test_a_worker_in_trouble_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    readiness = Readiness(2, tmp_path / "ready")
+    readiness.up(1)
+    readiness.up(2)
+    assert readiness.trouble(2, "no answer") == ""
+    assert (readiness.ready, str(readiness)) == (False, "worker 2: no answer")
+    assert not (tmp_path / "ready").exists()
+    assert readiness.trouble(2, "") == "no answer"
+    assert readiness.ready
+    assert (tmp_path / "ready").exists()
+    readiness.trouble(1, "no answer")
+    readiness.down(1)
+    readiness.up(1)
+    assert readiness.ready
 
 
 def test_a_ready_file_that_can_t_be_written_is_only_logged(

@@ -498,6 +498,17 @@ class Consumer(Openable[Session[T]], Generic[T]):
             await session.seek(where, stream)
 
     @property
+    def silent_for(self) -> float:
+        """Seconds for which the server has owed this consumer an answer.
+
+        0 if it owes none, and while the consumer is closed. A read that waits for
+        messages is answered every two seconds, so some seconds are usual. Outages
+        count, until the first answer after them. Any thread may ask: the time also
+        grows while the event loop stands still.
+        """
+        return 0.0 if self._session is None else self._session.silent_for
+
+    @property
     def shards(self) -> tuple[Shard, ...]:
         """The shards that are being read; empty while the consumer is closed."""
         if self._session is None:

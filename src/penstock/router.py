@@ -352,7 +352,12 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """Whether all consumers are open, and none is draining."""
+        """Whether all consumers are open and connected, and none is draining.
+
+        Connected means that the server has owed none of them an answer for more than 15
+        seconds, see `Consumer.silent_for`: shorter outages don't count. Any thread may
+        ask.
+        """
         return self._consumer_set is not None and self._consumer_set.ready
 
     def __repr__(self) -> str:

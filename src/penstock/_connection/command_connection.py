@@ -86,6 +86,15 @@ class CommandConnection:
         """
         return self._silence.since if self._silence.asking or self.lost else None
 
+    def silent_for(self, now: float) -> float:
+        """Return the seconds for which the server has owed an answer; 0 if it does not.
+
+        Args:
+            now: The time, by the monotonic clock.
+        """
+        since = self._silence.since
+        return self._connection.lost_for if since is None else now - since
+
     def lift_patience(self) -> None:
         """Allow as much silence from now on as any connection may have."""
         self._patience = inf

@@ -190,6 +190,16 @@ class Connection(asyncio.Protocol):
         """
         return await self.ask(batch) if batch else []
 
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since data arrived here; without end on a lost connection."""
+        return inf if self.lost else self._loop.time() - self._received_at
+
+    @property
+    def lost_for(self) -> float:
+        """Seconds since the connection was lost; 0 if it was not."""
+        return max(0.0, self._loop.time() - self.lost_at)
+
     def abort(self, reason: str) -> None:
         """Abort the connection; callers that wait get `ConnectionLost`."""
         self._fail(reason)

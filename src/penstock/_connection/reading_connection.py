@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from penstock import _clock
 from penstock._connection.connection import Connection
 from penstock._connection.reconnect import Connector
 from penstock._core.protocol import commands
 from penstock._core.protocol.commands import Command
+from penstock._core.reading.silence import Silence
 from penstock.errors import ConnectionLost
 
 __all__ = ["ReadingConnection"]
@@ -46,6 +48,7 @@ class ReadingConnection:
         self.reply_bytes = 0
         self._connector = connector
         self._unblock = unblock
+        self._silence = Silence()
         # The ids of lost connections on which the server may still hold a read.
         self._unended: list[int] = []
 
@@ -61,10 +64,31 @@ class ReadingConnection:
         """
         self.unrecorded = True
         before = self.current.received
-        answers = await self.current.ask(batch, wait)
+        silence = self._silence
+        silence.asked(_clock.monotonic())
+        try:
+            answers = await self.current.ask(batch, wait)
+        except ConnectionLost:
+            silence.lost()
+            raise
+        except BaseException:
+            silence.given_up()
+            raise
+        silence.answered(_clock.monotonic())
         self.reply_bytes = self.current.received - before
         self.unrecorded = False
         return answers
+
+    def silent_for(self, now: float) -> float:
+        """Return the seconds for which the server has owed an answer; 0 if it does not.
+
+        Args:
+            now: The time, by the monotonic clock.
+        """
+        since = self._silence.since
+        silent = 0.0 if since is None else now - since
+        # While a long reply arrives, the server is not silent.
+        return min(silent, self.current.quiet_for) if silent else self.current.lost_for
 
     async def reconnect(self, reason: str) -> None:
         """Replace the connection, which is lost.

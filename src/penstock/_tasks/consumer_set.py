@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 
@@ -19,7 +19,11 @@ from penstock._tasks.task_scopes import task_group
 from penstock.errors import UsageError
 from penstock.events import Event, OnEvent
 
-__all__ = ["ConsumerSet", "SetMember"]
+__all__ = ["LONGEST_SILENCE", "ConsumerSet", "SetMember"]
+
+# Seconds without an answer from the server after which a router is not ready. A server
+# that fails over, or saves a snapshot, may take some.
+LONGEST_SILENCE: Final = 15.0
 
 
 class RunnableConsumer(Protocol):
@@ -35,6 +39,9 @@ class RunnableConsumer(Protocol):
     ) -> bool | None: ...
 
     async def aclose(self) -> None: ...
+
+    @property
+    def silent_for(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,9 +98,18 @@ class ConsumerSet:
         )
 
     @property
+    def silent_for(self) -> float:
+        """Seconds for which the server has owed any of the consumers an answer."""
+        return max((one.silent_for for one in self.open), default=0.0)
+
+    @property
     def ready(self) -> bool:
-        """Whether all consumers are open, and none has to drain."""
-        return len(self._open) == len(self._members) and not self._stopping
+        """Whether all consumers are open, hear from the server, and none has to drain.
+
+        They may be without an answer for `LONGEST_SILENCE`.
+        """
+        all_open = len(self._open) == len(self._members) and not self._stopping
+        return all_open and self.silent_for <= LONGEST_SILENCE
 
     def stop(self) -> None:
         """Drain all consumers; call this from any task, thread or signal handler."""

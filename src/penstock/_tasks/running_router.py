@@ -42,7 +42,11 @@ class Running(Openable[ConsumerSet]):
 
     @property
     def ready(self) -> bool:
-        """Whether all consumers are open, and none is draining."""
+        """Whether all consumers are open and connected, and none is draining.
+
+        Connected means that the server has owed none of them an answer for more than 15
+        seconds; see `Consumer.silent_for`.
+        """
         return self.consumer_set is not None and self.consumer_set.ready
 
     async def wait(self) -> None:

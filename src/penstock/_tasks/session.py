@@ -140,6 +140,12 @@ class Session(Generic[T]):
                 self.gate.abort(error)
                 self._group.cancel_scope.cancel()
 
+    @property
+    def silent_for(self) -> float:
+        """Seconds for which the server has owed an answer; 0 if it owes none."""
+        now = _clock.monotonic()
+        return max(self.readers.silent_for(now), self._connection.silent_for(now))
+
     async def seek(self, place: Start | EntryId, stream: str | None) -> None:
         """Go on at another place."""
         config, assignment = self._config, self.assignment

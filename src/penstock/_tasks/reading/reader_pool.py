@@ -99,6 +99,15 @@ class ReaderPool:
                 found += [p.shard for p in cursor.positions if p.may_have_unknown]
         return found
 
+    def silent_for(self, now: float) -> float:
+        """Return the seconds of the longest silence on a reader's connection.
+
+        Args:
+            now: The time, by the monotonic clock.
+        """
+        connections = [reader.connection for reader in list(self._readers.values())]
+        return max((each.silent_for(now) for each in connections), default=0.0)
+
     def resume(self) -> None:
         """Continue reading, if there was no budget."""
         for reader in self._readers.values():

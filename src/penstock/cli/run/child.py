@@ -16,7 +16,7 @@ import anyio
 
 from penstock._tasks.task_scopes import task_group
 from penstock.cli.run import worker as program
-from penstock.cli.run.status_pipe import READY, REFUSED, URL_VARIABLE
+from penstock.cli.run.status_pipe import READY, REFUSED, SILENT, URL_VARIABLE
 from penstock.events import TRACEBACKS
 
 __all__ = ["Child", "Settings", "spawned", "started"]
@@ -62,6 +62,7 @@ class Child:
         self._process = process
         self._socket = status_socket
         self._received = b""
+        self._refusal: bytes | None = None
         # Set when the worker can't send any more.
         self._all_read = asyncio.Event()
         # Whether the worker has been ready, and whether the parent killed it.
@@ -71,18 +72,22 @@ class Child:
     @property
     def reason(self) -> str:
         """Why the worker can't be run; empty if it sent no reason."""
-        if not self._received.startswith(REFUSED):
-            return ""
-        return self._received.removeprefix(REFUSED).decode("utf-8", "replace")
+        return (self._refusal or b"").decode("utf-8", "replace")
 
-    async def ended(self, on_ready: Callable[[], None]) -> int:
+    async def ended(
+        self,
+        on_ready: Callable[[], None],
+        on_beat: Callable[[float], None] = lambda _: None,
+    ) -> int:
         """Wait for the end of the process, and return its exit status.
 
         Args:
             on_ready: Called when the worker is ready.
+            on_beat: Called from then on, as long as the worker's event loop turns, with
+                the seconds for which the server has owed it an answer.
         """
         async with task_group() as tasks:
-            tasks.start_soon(self._listen, on_ready)
+            tasks.start_soon(self._listen, on_ready, on_beat)
             status = await self._process.wait()
             # A process that a handler has forked may hold the other end open.
             with suppress(TimeoutError):
@@ -91,15 +96,31 @@ class Child:
             tasks.cancel_scope.cancel()
         return status
 
-    async def _listen(self, on_ready: Callable[[], None]) -> None:
+    async def _listen(
+        self, on_ready: Callable[[], None], on_beat: Callable[[float], None]
+    ) -> None:
         loop = asyncio.get_running_loop()
         with suppress(OSError):
             while data := await loop.sock_recv(self._socket, _MAX_BYTES):
-                self._received += data[: _MAX_BYTES - len(self._received)]
-                if not self.ready and self._received.startswith(READY):
-                    self.ready = True
-                    on_ready()
+                if self._refusal is not None:
+                    self._refusal += data[: _MAX_BYTES - len(self._refusal)]
+                else:
+                    self._received += data
+                    self._read_lines(on_ready, on_beat)
         self._all_read.set()
+
+    def _read_lines(
+        self, on_ready: Callable[[], None], on_beat: Callable[[float], None]
+    ) -> None:
+        while self._refusal is None and b"\n" in self._received:
+            line, _, self._received = self._received.partition(b"\n")
+            if line + b"\n" == REFUSED:
+                self._refusal = self._received
+            elif line + b"\n" == READY:
+                self.ready = True
+                on_ready()
+            elif line.startswith(SILENT):
+                on_beat(float(line.removeprefix(SILENT)))
 
     def drain(self) -> None:
         """Send SIGTERM, on which the worker drains."""

@@ -15,7 +15,7 @@ __all__ = ["Answer", "Status", "answer", "serve"]
 
 _HEAD: Final = 8192  # bytes of a request, at most
 _PATIENCE: Final = 5.0  # seconds to receive a request and send its response
-_CONNECTIONS: Final = 64  # at the same time; a probe needs one
+_CONNECTIONS: Final = 64  # at the same time; a further one ends the oldest
 
 Status: TypeAlias = tuple[bool, str]  # whether it is ready, and a text
 Answer: TypeAlias = tuple[int, str]
@@ -38,25 +38,33 @@ class _Probe:
 
     def __init__(self, status: Callable[[], Status]) -> None:
         self._status = status
-        self._connections = 0
+        # The connections that wait, the oldest first.
+        self._waiting: dict[anyio.CancelScope, None] = {}
 
     async def __call__(self, stream: SocketStream) -> None:
-        if self._connections >= _CONNECTIONS:
-            await stream.aclose()
-            return
-        self._connections += 1
+        if len(self._waiting) >= _CONNECTIONS:
+            # The oldest one is silent: a probe sends its request at once.
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        scope = anyio.CancelScope()
+        self._waiting[scope] = None
         try:
-            # A client that is slow, silent, gone, or sends too much gets no response.
-            with suppress(
-                *(TimeoutError, anyio.IncompleteRead, anyio.DelimiterNotFound),
-                *(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError),
-            ):
-                async with stream, asyncio.timeout(_PATIENCE):
-                    received = BufferedByteReceiveStream(stream)
-                    head = await received.receive_until(b"\r\n\r\n", _HEAD)
-                    await stream.send(answer(head, self._status()))
+            with scope:
+                await self._serve(stream)
         finally:
-            self._connections -= 1
+            self._waiting.pop(scope, None)
+
+    async def _serve(self, stream: SocketStream) -> None:
+        # A client that is slow, silent, gone, or sends too much gets no response.
+        with suppress(
+            *(TimeoutError, anyio.IncompleteRead, anyio.DelimiterNotFound),
+            *(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError),
+        ):
+            async with stream, asyncio.timeout(_PATIENCE):
+                received = BufferedByteReceiveStream(stream)
+                head = await received.receive_until(b"\r\n\r\n", _HEAD)
+                await stream.send(answer(head, self._status()))
 
 
 async def serve(

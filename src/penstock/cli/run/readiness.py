@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Final
 
 __all__ = ["Readiness"]
 
+# Everybody may read it: a probe may be another user.
+_MODE: Final = 0o644
 _LOGGER: Final = logging.getLogger("penstock.run")
 
 
 class Readiness:
-    """Ready while all workers are ready, and not draining.
+    """Ready while all workers are ready, able to get messages, and not draining.
 
     Args:
         workers: The number of workers.
@@ -25,6 +28,8 @@ class Readiness:
         self._file = file
         # The numbers of the workers that are ready.
         self._up: set[int] = set()
+        # By worker, why it can't get messages.
+        self._troubles: dict[int, str] = {}
         self._draining = False
 
     def prepare(self) -> None:
@@ -39,8 +44,9 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether all workers are ready and none is to drain."""
-        return len(self._up) == self._workers and not self._draining
+        """Whether all workers are ready, none is in trouble and none is to drain."""
+        all_up = len(self._up) == self._workers and not self._troubles
+        return all_up and not self._draining
 
     def up(self, worker: int) -> None:
         """Record that a worker is ready."""
@@ -50,7 +56,21 @@ class Readiness:
     def down(self, worker: int) -> None:
         """Record that a worker has ended."""
         self._up.discard(worker)
+        self._troubles.pop(worker, None)
         self._update_file()
+
+    def trouble(self, worker: int, reason: str) -> str:
+        """Record why a worker that is ready can't get messages; empty if it can.
+
+        Returns:
+            The reason that was recorded before.
+        """
+        before = self._troubles.pop(worker, "")
+        if reason:
+            self._troubles[worker] = reason
+        if bool(reason) != bool(before):
+            self._update_file()
+        return before
 
     def drain(self) -> None:
         """Record that all workers are to end."""
@@ -62,7 +82,12 @@ class Readiness:
             return
         try:
             if self.ready:
-                self._write_temporary(self._file).replace(self._file)
+                temporary = self._write_temporary(self._file)
+                try:
+                    # This replaces a link, and does not follow it.
+                    temporary.replace(self._file)
+                finally:
+                    temporary.unlink(missing_ok=True)
             else:
                 self._file.unlink(missing_ok=True)
         except OSError as error:
@@ -71,12 +96,24 @@ class Readiness:
 
     @staticmethod
     def _write_temporary(file: Path) -> Path:
-        """Write the file under another name, so that nobody reads half of it."""
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(f"{os.getpid()}\n")
-        return temporary
+        """Write the file under another name, so that nobody reads half of it.
+
+        In a folder like /tmp anybody may have put a link there. So the name can't be
+        guessed, and a file that exists is not opened.
+        """
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        try:
+            with open(descriptor, "w") as opened:  # noqa: PTH123 - a descriptor
+                opened.write(f"{os.getpid()}\n")
+                os.fchmod(descriptor, _MODE)
+        except OSError:
+            Path(name).unlink()
+            raise
+        return Path(name)
 
     def __str__(self) -> str:
         if self._draining:
             return "draining"
+        for worker, reason in sorted(self._troubles.items()):
+            return f"worker {worker}: {reason}"
         return f"{len(self._up)} of {self._workers} workers are ready"

@@ -1,6 +1,7 @@
 """StatusPipe: the socket pair between `penstock run` and one of its workers.
 
-The worker sends that it is ready, or why it can't be run. The parent sends nothing.
+The worker sends that it is ready, and from then on every two seconds for how long the
+server has owed it an answer; or why it can't be run. The parent sends nothing.
 When the parent ends, however that happens, its end of the socket is closed, and the
 worker sees that.
 """
@@ -15,12 +16,15 @@ import time
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["READY", "REFUSED", "URL_VARIABLE", "StatusPipe"]
+__all__ = ["BEAT", "READY", "REFUSED", "SILENT", "URL_VARIABLE", "StatusPipe"]
 
 # Passed in the environment, because every user can read a process's arguments.
 URL_VARIABLE: Final = "PENSTOCK_RUN_URL"
 READY: Final = b"ready\n"
 REFUSED: Final = b"refused\n"
+SILENT: Final = b"silent "
+# Seconds between two beats.
+BEAT: Final = 2.0
 
 _LONGEST: Final = 32_768  # bytes of a reason; writing must not block
 
@@ -40,6 +44,13 @@ class StatusPipe:
     def ready(self) -> None:
         """Send that all consumers are open."""
         self._send(READY)
+
+    def beat(self, silent: float) -> None:
+        """Send that the event loop turns, and the seconds of the server's silence."""
+        # If the parent does not read, this must not block the event loop.
+        with suppress(OSError):
+            message = b"%b%d\n" % (SILENT, silent)
+            self._socket.send(message, socket.MSG_DONTWAIT)
 
     def refuse(self, reason: str) -> None:
         """Send why the worker can't be run."""

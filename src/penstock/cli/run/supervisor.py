@@ -13,9 +13,11 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from penstock._core.backoff import ReconnectBackoff
+from penstock._tasks.consumer_set import LONGEST_SILENCE
 from penstock._tasks.task_scopes import task_group
 from penstock.cli.run.child import Child, Settings, started
 from penstock.cli.run.readiness import Readiness
+from penstock.cli.run.status_pipe import BEAT
 
 __all__ = ["Supervisor"]
 
@@ -151,12 +153,14 @@ class Supervisor:
             self._was_ready.add(number)
             self._readiness.up(number)
 
+        beats = _Beats(number, self._readiness)
         self._children[number] = child
         if self._draining.is_set():  # since this process was started
             (child.kill if self._killed else child.drain)()
         try:
-            status = await child.ended(ready)
+            status = await child.ended(ready, beats.received)
         finally:
+            beats.stop()
             del self._children[number]
             self._readiness.down(number)
         if ready_at and time.monotonic() - ready_at[0] > _STEADY:
@@ -180,6 +184,45 @@ class Supervisor:
         print(f"penstock: {reason}", file=sys.stderr, flush=True)
         self._status = _WRONG_USE
         self._drain()
+
+
+class _Beats:
+    """Tells by the beats of a worker whether it is able to get messages.
+
+    Args:
+        number: The worker's number.
+        readiness: Records it.
+    """
+
+    def __init__(self, number: int, readiness: Readiness) -> None:
+        self._number = number
+        self._readiness = readiness
+        self._timer: asyncio.TimerHandle | None = None
+
+    def received(self, silent: float) -> None:
+        """Record a beat, with the seconds of the server's silence."""
+        self.stop()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LONGEST_SILENCE, self._missing, loop.time())
+        trouble = f"no answer from the server for {silent:.0f} s"
+        self._record(trouble if silent > LONGEST_SILENCE else "")
+
+    def _missing(self, since: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(BEAT, self._missing, since)
+        self._record(f"its event loop has not turned for {loop.time() - since:.0f} s")
+
+    def _record(self, trouble: str) -> None:
+        was = self._readiness.trouble(self._number, trouble)
+        if trouble and not was:
+            _LOGGER.warning("worker %d is not ready: %s", self._number, trouble)
+        elif was and not trouble:
+            _LOGGER.info("worker %d is ready again", self._number)
+
+    def stop(self) -> None:
+        """Expect no more beats."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _ending(status: int) -> str:

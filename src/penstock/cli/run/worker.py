@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Final
 
 from penstock import PenstockError, Router, UsageError
-from penstock.cli.run.status_pipe import URL_VARIABLE, StatusPipe
+from penstock.cli.run.status_pipe import BEAT, URL_VARIABLE, StatusPipe
 from penstock.cli.run.target import Refused, load
 
 __all__ = ["LOG_FORMAT", "main"]
@@ -30,6 +30,39 @@ _WRONG_USE: Final = 2
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
+class _Beat:
+    """Sends the parent every two seconds that the event loop turns.
+
+    Args:
+        router: The router, whose consumers' connections are reported.
+        pipe: Leads to the parent.
+        loop: The event loop.
+    """
+
+    def __init__(
+        self, router: Router, pipe: StatusPipe, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._router = router
+        self._pipe = pipe
+        self._loop = loop
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Send that all consumers are open, and go on with beats."""
+        self._pipe.ready()
+        self._beat()
+
+    def _beat(self) -> None:
+        consumers = self._router.consumers
+        self._pipe.beat(max((one.silent_for for one in consumers), default=0.0))
+        self._next = self._loop.call_later(BEAT, self._beat)
+
+    def stop(self) -> None:
+        """Send no more beats."""
+        if self._next is not None:
+            self._next.cancel()
+
+
 async def serve(router: Router, url: str | None, pipe: StatusPipe) -> None:
     """Run the router until a signal stops it."""
     loop = asyncio.get_running_loop()
@@ -37,7 +70,11 @@ async def serve(router: Router, url: str | None, pipe: StatusPipe) -> None:
     # SIGINT that arrives nevertheless was sent to this very process.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, router.stop)
-    await router.run(url, on_ready=pipe.ready)
+    beat = _Beat(router, pipe, loop)
+    try:
+        await router.run(url, on_ready=beat.start)
+    finally:
+        beat.stop()
 
 
 def main() -> None:
