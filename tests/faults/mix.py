@@ -113,8 +113,8 @@ async def run(
 ) -> Outcome:
     """Send and handle during faults, wait for their end, drain, and check."""
     own = Server(folder)
-    await own.start()
     try:
+        await own.start()
         groups = worker_groups(Random(seed))
         async with rig(own, folder, worker_groups=groups, seed=seed) as running:
             await running.start()

@@ -2,7 +2,8 @@
 
 `python -m faults.soak --seconds 1800 --seed 7` runs rounds of half a minute, each on
 its own server with its own seed, which is printed: `--rounds 1` with that seed repeats
-the faults. A round that finds an error leaves its journals behind.
+the faults. A round that finds an error leaves its journals behind. A signal ends the
+round with its server and processes, and the status is 128 + its number.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TypeVar
 
 from faults import mix
 from faults.kinds import KINDS
+
+T = TypeVar("T")
 
 _ROUND = 30.0
 
@@ -53,7 +59,9 @@ def _round(seed: int, arguments: argparse.Namespace) -> bool:
     print(f"== seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-", dir=arguments.folder))
     try:
-        outcome = asyncio.run(mix.run(folder, seed, _ROUND, arguments.kinds))
+        outcome = asyncio.run(
+            _interruptible(mix.run(folder, seed, _ROUND, arguments.kinds))
+        )
     except Exception:  # noqa: BLE001 - the next round has to run
         # An error that the harness did not expect is a finding too.
         traceback.print_exc()
@@ -66,6 +74,33 @@ def _round(seed: int, arguments: argparse.Namespace) -> bool:
     else:
         print(f"journals are in {folder}", flush=True)
     return faultless
+
+
+async def _interruptible(work: Awaitable[T]) -> T:
+    """Wait for the work; a signal cancels it, so that it cleans up, and exits.
+
+    Raises:
+        SystemExit: A signal has ended the work.
+    """
+    caught: list[signal.Signals] = []
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def end(number: signal.Signals) -> None:
+        # A second one must not interrupt the cleaning up.
+        if not caught:
+            task.cancel()
+        caught.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end, number)
+    try:
+        return await work
+    except BaseException:
+        if not caught:
+            raise
+    print(f"ended by {caught[0].name}", flush=True)
+    sys.exit(128 + caught[0])
 
 
 if __name__ == "__main__":
