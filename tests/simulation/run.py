@@ -16,11 +16,12 @@ from random import Random
 from typing import Any, Final, Literal
 
 from faults.checker import Group, Report, check
-from faults.history import Excuse, History, Start
+from faults.history import Excuse, History
 from simulation import checks
 from simulation.calls import Calls
 from simulation.consuming import STREAM
 from simulation.direct import Direct
+from simulation.draining import drain
 from simulation.journal import Journal
 from simulation.memory import Memory
 from simulation.network import Conditions, Network
@@ -38,12 +39,8 @@ from simulation.world import World
 
 __all__ = ["ADDRESS", "ReplaceableProcess", "Result", "Run", "run"]
 
-# Seconds within which everything must be handled when all is healed, counted from the
-# last progress; and within which a process must end when it is asked to.
-_PATIENCE: Final = 60.0
+# Seconds within which a process must end when it is asked to.
 _ENDING: Final = 60.0
-# Seconds after which nothing is left of what was handled.
-_QUIET: Final = 3.0
 
 # Styles that have several consumers, or open one again and again.
 _BUSY: Final = frozenset(("router", "reopening", "cancelling"))
@@ -226,7 +223,7 @@ class Run:
             group.create_task(asyncio.sleep(self.plan.seconds))
         await self._heal()
         await self._end([*self.producers, *self.operators])
-        await self._drain()
+        await drain(self)
         self.ending = True
         await self._end(self.consumers)
         self.calls.check_all()
@@ -263,38 +260,6 @@ class Run:
                 replaceable.start()
 
     # -- the end -----------------------------------------------------------------------
-
-    async def _drain(self) -> None:
-        """Wait until everything is handled."""
-        moved, fewest = self.world.time(), None
-        while self.world.time() < moved + _PATIENCE:
-            left = len(self.observer.waiting()) + self._unseen()
-            if not left:
-                self.world.record("operator", "everything is handled")
-                # Replies to the last acknowledgements are still to come.
-                await asyncio.sleep(_QUIET)
-                self.memory.check_empty()
-                return
-            if fewest is None or left < fewest:
-                fewest, moved = left, self.world.time()
-            await asyncio.sleep(0.5)
-        self.world.record("operator", "not everything is handled")
-
-    def _unseen(self) -> int:
-        """Count the stored messages that a REALTIME consumer has not seen yet."""
-        if not any(replaceable.realtime for replaceable in self.consumers):
-            return 0
-        seen = {
-            (record.shard, record.id)
-            for record in self.history
-            if isinstance(record, Start) and record.group == "realtime"
-        }
-        return sum(
-            (number, id_) not in seen
-            for number, key in enumerate(self.keys)
-            for id_, fields in self.observer.stored(key)
-            if b"msg" in fields
-        )
 
     async def _end(self, processes_of_plan: list[ReplaceableProcess]) -> None:
         for replaceable in processes_of_plan:
