@@ -188,10 +188,12 @@ class _Index:
         # The entries that were seen of a message, and the message of an entry.
         self.entries: defaultdict[str, set[Entry]] = defaultdict(set)
         self._messages: dict[Entry, str] = {}
+        self._all_messages: defaultdict[Entry, set[str]] = defaultdict(set)
         seen_in: list[Receipt | Start | Stored] = [*self.of(Receipt), *self.of(Start)]
         for seen in [*seen_in, *self.of(Stored)]:
             self.entries[seen.message].add((seen.shard, seen.id))
             self._messages[seen.shard, seen.id] = seen.message
+            self._all_messages[seen.shard, seen.id].add(seen.message)
         self.confirmed = {each.message for each in self.of(Receipt)}
 
     def of(self, kind: type[R]) -> list[R]:
@@ -237,6 +239,15 @@ class _Index:
             and (not excuse.ids or name in excuse.ids)
             for excuse in self.of(Excuse)
         )
+
+    def message_at(self, entry: Entry, at: float) -> str | None:
+        """Return the message that an entry was at a moment: an id may come again."""
+        sent = [
+            (attempt.at, message)
+            for message in self._all_messages[entry]
+            if (attempt := self.attempts.get(message)) and attempt.at <= at
+        ]
+        return max(sent)[1] if sent else None
 
     def stored_at(self, entry: Entry, default: float) -> float:
         """Return when the sending of an entry's message began."""
@@ -375,7 +386,8 @@ class _GroupCheck:
                 by = min((end.at for end in self._done.get(entry, ())), default=None)
                 if (by is not None and by <= seen.at) or entry in self._dead:
                     continue
-                if not self._excused("ack", entry):
+                message = self._index.message_at(entry, seen.at)
+                if not self._excused("ack", entry, message):
                     self._findings.acked_early.append(self._name(entry))
 
     def _check_repetitions(self) -> None:

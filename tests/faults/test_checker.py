@@ -412,6 +412,25 @@ def test_without_a_group_what_was_read_before_a_set_back_may_come_twice(
     assert found(scenario, acks=False) == found_
 
 
+def test_an_excuse_is_for_the_message_that_had_the_id_then(scenario: Scenario) -> None:
+    scenario.send(1)
+    scenario.ack(1)
+    scenario.excuse("ack", "loss", ids=("0 1-0",))
+    assert found(scenario) == {}
+    # The same id once more, after the server has lost everything.
+    scenario.add(Attempt, "s", message="again", key="k", digest=digest(b"1"))
+    scenario.add(Receipt, "s", message="again", shard=0, id="1-0")
+    scenario.handle(1, message="again")
+    assert found(scenario) == {}
+    scenario.history.clear()
+    scenario.send(1)
+    scenario.excuse("ack", "loss", ids=("0 1-0",))
+    scenario.add(Attempt, "s", message="again", key="k", digest=digest(b"1"))
+    scenario.add(Receipt, "s", message="again", shard=0, id="1-0")
+    scenario.ack(1)
+    assert found(scenario)["acked_early"] == 1
+
+
 def test_an_excuse_of_the_order_is_for_its_entries_only(scenario: Scenario) -> None:
     for number in (1, 2, 3):
         scenario.send(number)

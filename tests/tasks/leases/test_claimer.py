@@ -72,6 +72,56 @@ async def test_an_entry_confirmed_before_its_claim_is_recorded_is_not_claimed(
     assert ledger.take_next() is None
 
 
+@pytest.mark.parametrize("fits", [True, False])
+async def test_the_count_of_an_unstarted_entry_is_set_before_it_can_start(
+    events: Events, *, fits: bool
+) -> None:
+    """Later it would take back the count of the start."""
+    ledger = SpyLedger(lease=1.0)
+    member = SimpleNamespace(group="g", name="c")
+
+    def released(batch: Sequence[Command]) -> list[Any]:
+        match batch[0][0]:
+            case b"XAUTOCLAIM":
+                return [Claimed(b"0-0", [raw(1), raw(2)])]
+            case b"XPENDING":
+                return [[PendingEntry(raw(n), b"c", 0, n - 1)] for n in (1, 2)]
+        return [[raw(1)] for _ in batch]
+
+    connection = ScriptedConnection(released)
+
+    async def fetch(
+        _: Shard, ids: Sequence[bytes], on_entries: OnEntries
+    ) -> tuple[Sequence[bytes], None]:
+        [count] = connection.requests[-1]
+        assert count[0] == b"EVAL"
+        assert count[-3:] == (b"RETRYCOUNT", 1, raw(1))
+        if not fits:
+            return ids, None
+        on_entries([(id_, (b"msg", b"x")) for id_ in ids])
+        return (), None
+
+    claimer = Claimer(
+        connection.for_commands,
+        fetch=fetch,
+        ledger=ledger,
+        waiters=cast("Waiters", SimpleNamespace(notify_ready=lambda _: None)),
+        claims=OwnClaims(cast("Membership", member)),
+        cursors=cast("SlotCursors", SimpleNamespace(shards=[A])),
+        interval=1.0,
+        on_event=events,
+    )
+    await claimer._search(A)
+    after = [command[-5:] for command in connection.requests[-1]]
+    if fits:
+        assert ledger.work.length == 2
+        assert len(connection.requests) == 3
+    else:
+        # It is given back as what it was.
+        assert after[0] == (b"IDLE", 1000, b"RETRYCOUNT", 0, raw(1))
+        assert after[1][2:] == (b"IDLE", 1000, raw(2))
+
+
 async def test_a_renewal_keeps_entries_whatever_else_is_pending_in_between(
     url: str, stream: str, redis: Any
 ) -> None:

@@ -71,6 +71,10 @@ def _counts(
     return counts
 
 
+def _fresh(counts: Mapping[bytes, int]) -> list[bytes]:
+    return [id_ for id_, count in counts.items() if not count]
+
+
 class Claimer(StoppableTask):
     """Claims entries of other consumers whose leases have ended, as many as fit.
 
@@ -260,8 +264,12 @@ class Claimer(StoppableTask):
 
     async def _record(
         self, shard: Shard, page: Claimed, asked: float
-    ) -> Sequence[bytes]:
-        """Read and record claimed entries; return the ids of those that did not fit."""
+    ) -> dict[bytes, int]:
+        """Read and record claimed entries.
+
+        Returns:
+            The delivery counts of the entries that did not fit, before the claim.
+        """
         ledger, member, ids = self._ledger, self._member, page.ids
         # Deleted entries that the ledger has were read before, and are handled anyway.
         in_hand = ledger.shards.ids(shard)
@@ -269,9 +277,10 @@ class Claimer(StoppableTask):
             shard, [id_ for id_ in page.deleted if id_ not in in_hand]
         )
         if not ids:
-            return ()
+            return {}
         pending = await self._connection.calls(ask_owners(member, shard, ids))
         counts = _counts(ids, pending)
+        await self._count_fresh(shard, counts)
         taken = 0
         here: list[bytes] = []
 
@@ -286,38 +295,54 @@ class Claimer(StoppableTask):
 
         left, refused = await self._fetch(shard, list(counts), record)
         ledger.counters.claimed += taken
-        there = {id_: count for id_, count in counts.items() if id_ not in left}
-        await self._settle_counts(shard, there)
+        await self._release_probes()
         if taken:
             self._report("claimed", shard, messages=taken, ids=id_list(here))
         if refused is not None:
             # The entries are this consumer's, and are found again when their lease has
             # ended.
             self._report("claim_refused", shard, reply=refused.text)
-        return left
+        return {id_: counts[id_] for id_ in left}
 
     async def _release_rest(
-        self, shard: Shard, ids: Sequence[bytes], asked: float
+        self, shard: Shard, left: Mapping[bytes, int], asked: float
     ) -> None:
-        """Release claimed entries that did not fit, so that they can be claimed now."""
-        self._cut_short = True
-        self._cursors[shard.key] = ids[0]
-        waited = min_idle(_clock.boottime() - asked, self._lease)
-        claim = OwnClaim(shard, ids, waited, idle=int(self._lease * 1000))
-        await self._claims.claim(self._connection, [claim])
+        """Release claimed entries that did not fit, so that they can be claimed now.
 
-    async def _settle_counts(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
-        """Set the counts of entries that may be started, and release excess probes.
-
-        A count of 0 means that the entry was certainly not started. It becomes 1, since
-        the entry may be started from now on. Probes run one after the other, so only a
-        few of them can run in time. Other consumers may have the rest.
+        Args:
+            shard: Their shard.
+            left: Their delivery counts before the claim.
+            asked: When the claim was sent.
         """
-        fresh = [id_ for id_, count in counts.items() if not count]
-        if fresh:
+        self._cut_short = True
+        self._cursors[shard.key] = next(iter(left))
+        waited = min_idle(_clock.boottime() - asked, self._lease)
+        idle, fresh = int(self._lease * 1000), _fresh(left)
+        others = [id_ for id_, count in left.items() if count]
+        claims = [
+            # Their lease has begun anew with their count.
+            OwnClaim(shard, fresh, count=0, idle=idle),
+            OwnClaim(shard, others, waited, idle=idle),
+        ]
+        await self._claims.claim(self._connection, [c for c in claims if c.ids])
+
+    async def _count_fresh(self, shard: Shard, counts: Mapping[bytes, int]) -> None:
+        """Set the counts of entries that were certainly not started, which are 0, to 1.
+
+        They may be started as soon as they are recorded. A count that came later could
+        take back that of the start.
+        """
+        if fresh := _fresh(counts):
             await self._claims.claim(
                 self._connection, [OwnClaim(shard, fresh, count=1)]
             )
+
+    async def _release_probes(self) -> None:
+        """Release excess probes.
+
+        They run one after the other, so only a few of them can run in time. Other
+        consumers may have the rest.
+        """
         if released := self._ledger.removals.release_probes(_PROBES):
             await release_entries(
                 self._connection,
