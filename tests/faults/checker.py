@@ -47,6 +47,7 @@ _OF_RECONNECTS = ("connection_lost", "send_repeated")
 # five a second of each at most.)
 _MAY_BE_FREQUENT = {
     "handler_failed",
+    "transaction_broken",
     "gave_up",
     "send_failed",
     "send_unknown",

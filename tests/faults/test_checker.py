@@ -375,7 +375,9 @@ def test_too_many_events_in_a_second_are_noise(scenario: Scenario) -> None:
     for number in range(30):
         at, who = number / 12, f"w{number % 2}"
         scenario.history.append(Note(at=at, who=who, text="event connection_lost x=1"))
-        scenario.history.append(Note(at=at, who="w0", text="event handler_failed x=1"))
+        for name in ("handler_failed", "transaction_broken"):
+            note = Note(at=at, who="w0", text=f"event {name} x=1")
+            scenario.history.append(note)
     assert found(scenario) == {}
     for number in range(11):
         note = Note(at=9 + number / 12, who="w", text="event read_refused x=1")

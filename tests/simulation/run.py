@@ -255,6 +255,11 @@ class Run:
         for connection in self.network.connections:
             connection.up.heal()
             connection.down.heal()
+        for key in (*self.keys, *self.dead):
+            # A server with older data may have something else there once more.
+            if self.direct.call("TYPE", key) in {b"string", "string"}:
+                self.direct.call("DEL", key)
+                self.direct.call("RENAMENX", f"{key}.away", key)
         for replaceable in (*self.consumers, *self.producers):
             if replaceable.process is not None and replaceable.process.loop.dead:
                 replaceable.start()
