@@ -100,6 +100,8 @@ class _Program:
         if self._options.get("auto_commit") in {"rolling", "disabled"}:
             self._how["ack"] = True
         self._over = over
+        # The messages that were begun before the present consumer was opened.
+        self._starts_before = 0
 
     async def run(self) -> None:
         """Consume until SIGTERM."""
@@ -108,6 +110,7 @@ class _Program:
             await cancel_openings(self._make(), chance)
         while not self._over.is_set():
             consumer = self._make()
+            self._starts_before = self._handler.starts
             try:
                 await self._consume(consumer)
             except (CommandError, AccessError, GaveUp, ExceptionGroup) as error:
@@ -145,12 +148,22 @@ class _Program:
         elif isinstance(error, AccessError):
             # Only a fault takes permissions away.
             self._journal.note("no access")
-        elif isinstance(error, CommandError) and _passes(error):
+        elif isinstance(error, CommandError) and (
+            _passes(error) or self._never_was_a_stream(error)
+        ):
             self._journal.note("not opened")
         else:
             raise error
         if not self._plan.group:
             self._journal.excuse_again("realtime")
+
+    def _never_was_a_stream(self, error: CommandError) -> bool:
+        """Return whether a consumer in REALTIME was opened while a key was no stream.
+
+        It is told so when it asks for its first message. Later on that is a finding.
+        """
+        new = self._handler.starts == self._starts_before
+        return new and not self._plan.group and "XINFO STREAM" in str(error)
 
     async def _consume(self, consumer: Consumer[bytes]) -> None:
         style = STYLES[self._plan.style]

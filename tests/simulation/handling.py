@@ -35,6 +35,9 @@ class Handler(CommonHandler):
         mortal: Whether messages may kill the process.
         leaves: Whether they may end `run`.
         exits: Whether they may end it with what ends a program.
+
+    Attributes:
+        starts: How many messages were begun so far.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Handler(CommonHandler):
         self._mortal = mortal
         self._leaves = leaves
         self._exits = exits
+        self.starts = 0
 
     def note(self, text: str) -> None:
         """Record a note."""
@@ -110,6 +114,7 @@ class Handler(CommonHandler):
 
     def _start(self, message: Message[bytes]) -> Task:
         """Record that a message is handled now, and return what it says."""
+        self.starts += 1
         task = parse(message.payload)
         self._journal.add(
             Start,

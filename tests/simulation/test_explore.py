@@ -34,7 +34,8 @@ def _explored(seed: int, rounds: int, findings: int) -> tuple[list[int], list[st
         findings=findings,
         report=lines.append,
     )
-    return [each.seed for each in found.findings], [*map(str, lines)]
+    # Batches that have ended at the same time are added in any order.
+    return sorted(each.seed for each in found.findings), [*map(str, lines)]
 
 
 def test_exploring_stops_at_the_number_of_findings() -> None:
@@ -42,7 +43,7 @@ def test_exploring_stops_at_the_number_of_findings() -> None:
     assert seeds[:2] == [3, 6]
     # What has begun by then is finished: one batch runs and another one waits.
     assert len(seeds) < 7
-    assert lines[0] == "seed 3: hangs, lost"
+    assert "seed 3: hangs, lost" in lines
     assert len(lines) == len(seeds)
 
 
