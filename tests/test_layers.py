@@ -20,7 +20,7 @@ LAYERS = [
     ["retention"],
     ["transaction"],
     ["message", "identity", "embedded", "statistics"],
-    ["options", "sharding", "middleware"],
+    ["credentials", "options", "sharding", "middleware"],
     ["retries"],
     ["outgoing"],
     ["_core"],

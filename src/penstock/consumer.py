@@ -34,6 +34,7 @@ from penstock._tasks.lifetime import Live
 from penstock._tasks.openable import Openable
 from penstock._tasks.session import Session, open_session
 from penstock.codecs import Codec, codec_for, content_type_of
+from penstock.credentials import Credentials, credentials_of
 from penstock.durations import Duration, count, seconds
 from penstock.errors import ClosedError, ConfigurationError, ConnectionLost
 from penstock.events import OnEvent, guarded, log_event
@@ -69,6 +70,7 @@ class Options(TypedDict, total=False):
     """The keyword options of a consumer; see `Consumer` for their meaning."""
 
     url: str | None
+    credentials: Credentials | None
     group: str | None
     name: str | None
     mode: Mode | str | None
@@ -118,6 +120,10 @@ class Consumer(Openable[Session[T]], Generic[T]):
         *streams: The streams' names.
         url: `redis://`, `rediss://` or `unix://` with user, password and database, or
             `embedded://`; default: the environment's `REDIS_URL`.
+        credentials: Returns user and password, for each new connection: a
+            `CredentialProvider` of redis-py, or an async function that returns
+            `(user, password)` or a password; default: those of the URL. See
+            docs/security.md.
         group: The consumer group. LOAD_BALANCED needs one; RESUMABLE has `<host id>:r`
             by default, see `penstock.identity`.
         name: This consumer's name in the group; default: a unique one, in RESUMABLE the
@@ -215,6 +221,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
         self,
         *streams: str,
         url: str | None = None,
+        credentials: Credentials | None = None,
         group: str | None = None,
         name: str | None = None,
         mode: Mode | str | None = None,
@@ -288,6 +295,7 @@ class Consumer(Openable[Session[T]], Generic[T]):
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=guarded(on_event),
+            credentials=credentials_of(credentials),
         )
 
     def _opener(self) -> Live[Session[T]]:

@@ -18,6 +18,7 @@ from penstock._tasks.sending.send_defaults import SendDefaults, flag, timeout_of
 from penstock._tasks.sending.send_many import SendResults
 from penstock._tasks.sending.sender import BufferLimits, Sender
 from penstock.codecs import Codec, codec_for, encode_any, encoding
+from penstock.credentials import Credentials, credentials_of
 from penstock.durations import Duration, count, seconds
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
@@ -57,6 +58,10 @@ class Producer(Openable[Sender]):
     Args:
         url: `redis://`, `rediss://` or `unix://` with user, password and database, or
             `embedded://`; default: the environment's `REDIS_URL`.
+        credentials: Returns user and password, for each new connection: a
+            `CredentialProvider` of redis-py, or an async function that returns
+            `(user, password)` or a password; default: those of the URL. See
+            docs/security.md.
         shards: The number of keys over which each stream is spread, by `KeyHash`, or a
             sharder that spreads it in another way, like `sharder`; default: a stream is
             one key.
@@ -138,6 +143,7 @@ class Producer(Openable[Sender]):
         self,
         url: str | None = None,
         *,
+        credentials: Credentials | None = None,
         shards: int | Sharder | None = None,
         sharder: Sharder | None = None,
         codec: Codec[Any] | None = None,
@@ -193,6 +199,7 @@ class Producer(Openable[Sender]):
             open_timeout=seconds(open_timeout, "open_timeout"),
             close_timeout=seconds(close_timeout, "close_timeout"),
             on_event=tell,
+            credentials=credentials_of(credentials),
         )
 
     def _opener(self) -> Live[Sender]:

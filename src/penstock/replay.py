@@ -24,6 +24,7 @@ from penstock._tasks.consumer_config import shard_numbers
 from penstock._tasks.loop_binding import LoopBinding, running_loop
 from penstock._tasks.reading.replay_reader import ReplayRange, replay_pages
 from penstock.codecs import Codec, codec_for, content_type_of
+from penstock.credentials import Credentials, credentials_of
 from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent, guarded, log_event
@@ -43,6 +44,7 @@ class ReplayOptions(TypedDict, total=False):
 
     reverse: bool
     url: str | None
+    credentials: Credentials | None
     shards: int | Iterable[int] | None
     page: int
     on_event: OnEvent
@@ -146,6 +148,7 @@ def replay(
     codec: Any = None,
     reverse: bool = False,
     url: str | None = None,
+    credentials: Credentials | None = None,
     shards: int | Iterable[int] | None = None,
     page: int = 1000,
     on_event: OnEvent = log_event,
@@ -176,6 +179,7 @@ def replay(
         codec: Decodes the payloads in another way; it also defines their type.
         reverse: Whether to yield the newest message first. `start` stays the lower end.
         url: The server, see `Consumer`.
+        credentials: Returns user and password, see `Consumer`.
         shards: The numbers of the shards to read, or how many there are; default: all
             that exist.
         page: Messages to request at once at most, from all shards together; default
@@ -217,18 +221,15 @@ def replay(
         reverse=reverse,
         page=count(page, "page"),
     )
-    return Replay(
-        _messages(url, reach, ReadOnlySettlement(codec), guarded(on_event)), stream
-    )
+    pages = replay_pages(url, reach, guarded(on_event), credentials_of(credentials))
+    return Replay(_messages(pages, ReadOnlySettlement(codec)), stream)
 
 
 async def _messages(
-    url: str | None,
-    reach: ReplayRange,
+    pages: AsyncGenerator[Iterable[tuple[Any, Any]], None],
     archive: ReadOnlySettlement[T],
-    on_event: OnEvent,
 ) -> AsyncGenerator[Message[T], None]:
-    async with aclosing(replay_pages(url, reach, on_event)) as parts:
+    async with aclosing(pages) as parts:
         async for part in parts:
             for message in starmap(archive.open, part):
                 yield message

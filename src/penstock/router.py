@@ -12,6 +12,7 @@ from penstock._tasks.consumer_set import ConsumerSet
 from penstock._tasks.running_router import Running
 from penstock.codecs import Codec
 from penstock.consumer import Consumer
+from penstock.credentials import Credentials
 from penstock.durations import Duration
 from penstock.errors import ConfigurationError, UsageError
 from penstock.events import OnEvent
@@ -37,6 +38,7 @@ F = TypeVar("F", bound=Callable[..., object])
 class Defaults(TypedDict, total=False):
     """The options that a router can set for all its handlers; see `Consumer`."""
 
+    credentials: Credentials | None
     auto_commit: AutoCommit | str
     prefetch: Prefetch
     max_message_bytes: int

@@ -13,6 +13,7 @@ from redis.asyncio.connection import parse_url
 
 from penstock._connection.endpoint import Endpoint, Login
 from penstock._connection.tls import TLS_OPTIONS, Tls, boolean
+from penstock.credentials import Credentials
 from penstock.errors import ConfigurationError
 from penstock.events import printable
 
@@ -91,6 +92,8 @@ class Address:
             for which a blocking command may wait; default 10 (`?socket_timeout=`).
         endpoint: Where the server listens.
         login: What a connection says first.
+        credentials: Returns user and password; None if the URL has them, or if there
+            are none.
     """
 
     name: str
@@ -98,6 +101,20 @@ class Address:
     reply_timeout: float
     endpoint: Endpoint
     login: Login = field(compare=False)
+    credentials: Credentials | None = field(default=None, repr=False, compare=False)
+
+    def with_credentials(self, credentials: Credentials | None) -> Address:
+        """Return this address with a provider of user and password.
+
+        Raises:
+            ConfigurationError: The URL has a password, too.
+        """
+        if credentials is not None and self.login.password is not None:
+            raise ConfigurationError(
+                "the server's URL has a password, and credentials= returns another "
+                "one; leave one of them out"
+            )
+        return replace(self, credentials=credentials)
 
     def at(self, host: str, port: int) -> Address:
         """Return this address for another host, under that host's name."""

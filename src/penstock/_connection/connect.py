@@ -6,6 +6,7 @@ import asyncio
 
 from penstock._connection.address import Address
 from penstock._connection.connection import MALFORMED, Connection
+from penstock._connection.credentials import obtain
 from penstock._connection.handshake import SettingRefused, shake_hands
 from penstock.errors import ConnectError, ConnectionLost, ServerError
 from penstock.events import printable
@@ -19,17 +20,22 @@ async def connect(address: Address) -> Connection:
     If this is cancelled, no connection stays open.
 
     Raises:
-        ConnectError: The server cannot be reached, or is no Redis server.
+        ConnectError: The server cannot be reached, or is no Redis server; or the
+            provider of the credentials failed.
         SettingRefused: The server refused the database, the client's name or the
             protocol.
-        AccessError: The server refused the credentials.
+        AccessError: The server refused the credentials, or their provider returned
+            something else.
     """
     loop = asyncio.get_running_loop()
+    login, name, patience = address.login, address.name, address.connect_timeout
+    if address.credentials is not None:
+        login = await obtain(address.credentials, login, name, patience)
     connection = Connection(address, loop)
     try:
-        async with asyncio.timeout(address.connect_timeout):
+        async with asyncio.timeout(patience):
             await address.endpoint.open(lambda: connection)
-            await shake_hands(connection, address.login, address.connect_timeout)
+            await shake_hands(connection, login, patience)
     except BaseException as error:
         # Not a clean close: TLS would wait 30 s for the peer's close_notify.
         connection.abort("closed")

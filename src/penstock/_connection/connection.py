@@ -241,18 +241,17 @@ class Connection(asyncio.Protocol):
         if not self._closed.done():
             self._closed.set_result(None)
 
-    def start_reading(self, secrets: Sequence[str] = ()) -> None:
-        """Begin to read, once the first request is written.
-
-        Args:
-            secrets: What the handshake sends and no error reply may quote.
-        """
-        self._requests.secrets[:] = secrets
+    def start_reading(self) -> None:
+        """Begin to read, once the first request is written."""
         self._transport.resume_reading()
 
-    def forget_secrets(self) -> None:
-        """Take error replies as they are: the handshake is over."""
-        self._requests.secrets.clear()
+    def hide(self, secret: str | None) -> None:
+        """Remove a secret from error replies, as long as these may quote it.
+
+        Args:
+            secret: The secret; None to take error replies as they are.
+        """
+        self._requests.secrets[:] = [secret] if secret else []
 
     # -- called by asyncio -----------------------------------------------------------
 

@@ -10,6 +10,7 @@ server knows `CLIENT SETNAME`, and not every user may use it, so its refusal is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from penstock._connection.connection import Connection, Replies
@@ -19,9 +20,11 @@ from penstock._core.protocol.commands import Command
 from penstock._core.protocol.replies import ErrorReply
 from penstock.errors import AccessError, ConnectError, ConnectionLost
 
-__all__ = ["SettingRefused", "shake_hands"]
+__all__ = ["SettingRefused", "log_in_again", "shake_hands"]
 
 _REFUSED: Final = frozenset(("NOAUTH", "NOPERM", "WRONGPASS"))
+# Seconds for which a read that is under way may hold up what is sent behind it.
+_LONGEST_BLOCK: Final = 2.0
 _RESP2: Final = 2
 _RESP3: Final = 3
 # The codes with which HELLO is refused by a server that does not know it, or RESP3.
@@ -66,10 +69,10 @@ async def shake_hands(connection: Connection, login: Login, patience: float) -> 
         AccessError: The server refused the credentials, or requires some.
         ConnectionLost: The connection ended before the replies.
     """
-    secrets = [login.password] if login.password else []
+    connection.hide(login.password)
     if login.protocol == _RESP2:
         asked = _log_in(connection, login, patience)
-        connection.start_reading(secrets)
+        connection.start_reading()
         await _finish(connection, *asked)
     else:
         hello = commands.hello(login.username, login.password)
@@ -77,14 +80,40 @@ async def shake_hands(connection: Connection, login: Login, patience: float) -> 
         # request of its own.
         greeting = connection.ask([hello], patience)
         asked = _ask(connection, _choices(login), patience)
-        connection.start_reading(secrets)
+        connection.start_reading()
         [reply] = await greeting
         if isinstance(reply, ErrorReply):
             await _fall_back(connection, login, patience, reply)
         else:
             connection.protocol = _RESP3
             await _finish(connection, *asked)
-    connection.forget_secrets()
+    connection.hide(None)
+
+
+def log_in_again(
+    connection: Connection, login: Login, on_refused: Callable[[str], None]
+) -> None:
+    """Log in with new credentials, behind the requests that are under way.
+
+    Args:
+        connection: An open connection.
+        login: The new credentials.
+        on_refused: Called with the server's reply if it refuses them.
+    """
+    if login.password is None or connection.lost:
+        return
+    connection.hide(login.password)
+
+    def answered(future: Replies) -> None:
+        connection.hide(None)
+        # A connection that was lost is made again, with a login of its own.
+        if not future.cancelled() and future.exception() is None:
+            [reply] = future.result()
+            if isinstance(reply, ErrorReply):
+                on_refused(f"AUTH: {reply.text}")
+
+    command = commands.auth(login.username, login.password)
+    connection.ask([command], _LONGEST_BLOCK).add_done_callback(answered)
 
 
 async def _fall_back(

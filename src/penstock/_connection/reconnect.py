@@ -16,16 +16,21 @@ from penstock import _chance, _clock, embedded
 from penstock._connection.address import EMBEDDED, Address, find_url, parse
 from penstock._connection.connect import SettingRefused, connect
 from penstock._connection.connection import Connection
+from penstock._connection.credentials import follow
+from penstock._connection.endpoint import Login
 from penstock._connection.fork import notify_on_fork
+from penstock._connection.handshake import log_in_again
 from penstock._connection.request_queue import DEMOTED
 from penstock._connection.sentinel import Sentinels, locate, names_sentinels
 from penstock._connection.sentinel import parse as parse_sentinels
 from penstock._core.backoff import ReconnectBackoff
 from penstock._core.protocol import commands, replies
 from penstock._core.protocol.replies import ErrorReply
+from penstock.credentials import Credentials
 from penstock.embedded import EmbeddedServer
 from penstock.errors import (
     AccessError,
+    ConfigurationError,
     ConnectError,
     ConnectionLost,
     ServerError,
@@ -85,6 +90,10 @@ class Connector:
         self._connections: WeakKeyDictionary[Connection, None] = WeakKeyDictionary()
         self._reconnects: dict[asyncio.Timeout, None] = {}
         self._closed = False
+        # The last login of a provider that tells of new tokens, and their number.
+        self._login = address.login
+        self._renewals = 0
+        follow(address.credentials, self)
         notify_on_fork(self)
 
     async def connect(self, *, first: bool = False) -> Connection:
@@ -106,8 +115,11 @@ class Connector:
                 "this was opened by the parent of this forked process, which still "
                 "uses it; open a separate one in the child"
             )
+        before = self._renewals
         connection = await connect(await self._locate())
         self._connections[connection] = None
+        if self._renewals != before:
+            log_in_again(connection, self._login, self._on_renewal_refused)
         try:
             await self._identify(connection, first=first)
         except BaseException:
@@ -246,6 +258,30 @@ class Connector:
                     self._on_connected()
                     return connection
 
+    def renew(self, change: Callable[[Login], Login | None]) -> None:
+        """Log in again on all connections: a provider has a new token.
+
+        Args:
+            change: Returns the new login; None if the token is of no use.
+        """
+        login = None if self._forked or self._closed else change(self._login)
+        if login is not None:
+            self._login = login
+            self._renewals += 1
+            for connection in list(self._connections):
+                log_in_again(connection, login, self._on_renewal_refused)
+
+    def renewal_failed(self, error: BaseException) -> None:
+        """Report that a provider could not renew its token."""
+        if not self._closed:
+            kind = type(error).__name__
+            self._report("credentials_failed", logging.ERROR, error=kind)
+
+    def _on_renewal_refused(self, reason: str) -> None:
+        if not self._refusal_reported:
+            self._refusal_reported = True
+            self._report("access_refused", logging.ERROR, reason=reason)
+
     def abort(self, reason: str) -> None:
         """Abort all connections without a clean close; waiting callers get errors."""
         for connection in list(self._connections):
@@ -317,13 +353,17 @@ class Connector:
 
 @asynccontextmanager
 async def open_connector(
-    url: str | None, on_event: OnEvent, **owner: object
+    url: str | None,
+    on_event: OnEvent,
+    credentials: Credentials | None = None,
+    **owner: object,
 ) -> AsyncIterator[Connector]:
     """Find the server; for `embedded://` start it, or share this process's server.
 
     Args:
-        url: The server.
+        url: The server; None for that of the environment.
         on_event: Called with events of the connections.
+        credentials: Returns user and password, for each connection.
         **owner: Whose connections these are: facts for these events.
 
     Raises:
@@ -334,13 +374,20 @@ async def open_connector(
     found = find_url(url)
     if names_sentinels(found):
         address, sentinels = parse_sentinels(found)
+        address = address.with_credentials(credentials)
         with closing(Connector(address, on_event, sentinels, owner)) as connector:
             yield connector
         return
     if found.partition("://")[0] != EMBEDDED:
-        with closing(Connector(parse(found), on_event, owner=owner)) as connector:
+        address = parse(found).with_credentials(credentials)
+        with closing(Connector(address, on_event, owner=owner)) as connector:
             yield connector
         return
+    if credentials is not None:
+        raise ConfigurationError(
+            "the embedded server has no users; leave credentials= out, or pass the "
+            "url= of another server"
+        )
     # Starting takes some 50 ms and stopping a few, and both block.
     server = await _acquire()
     try:

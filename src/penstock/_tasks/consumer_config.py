@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from penstock._core.messages import shard_keys
 from penstock._tasks.group import Membership
 from penstock.codecs import Codec
+from penstock.credentials import Credentials
 from penstock.durations import count
 from penstock.errors import ConfigurationError
 from penstock.events import OnEvent
@@ -42,6 +43,7 @@ class ConsumerConfig(Generic[T]):
     """The options of a consumer, all of them checked.
 
     Attributes:
+        credentials: Returns user and password, for each connection.
         numbers: The numbers of the shards to read of each stream; None for all shards.
         retry: How often a failed message is attempted; None if retries are impossible.
         dead_letter_policy: What is done instead of keeping dead letters; None keeps
@@ -75,6 +77,7 @@ class ConsumerConfig(Generic[T]):
     open_timeout: float
     close_timeout: float
     on_event: OnEvent
+    credentials: Credentials | None = field(default=None, repr=False)
 
     @property
     def owner(self) -> Mapping[str, object]:

@@ -307,7 +307,9 @@ async def open_session(
     config = replace(config, on_event=rate_limited(config.on_event))
     deadline = _clock.monotonic() + config.open_timeout
     owner = config.owner
-    async with open_connector(config.url, config.on_event, **owner) as connector:
+    async with open_connector(
+        config.url, config.on_event, config.credentials, **owner
+    ) as connector:
         bearable = patience(config.lease) if config.acknowledges else math.inf
         connection = CommandConnection(
             connector, await connector.first(config.open_timeout), bearable

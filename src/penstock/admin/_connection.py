@@ -16,6 +16,7 @@ from penstock._core.protocol.replies import ErrorReply, StreamInfo
 from penstock._tasks.group import refusal
 from penstock._tasks.loop_binding import LoopBinding
 from penstock._tasks.stream_info import StreamInspector
+from penstock.credentials import Credentials
 from penstock.errors import ClosedError, ServerError
 from penstock.events import OnEvent
 from penstock.message import EntryId
@@ -46,20 +47,26 @@ class AdminConnection:
 
     @asynccontextmanager
     async def open(
-        self, url: str | None, binding: LoopBinding
+        self,
+        url: str | None,
+        binding: LoopBinding,
+        credentials: Credentials | None = None,
     ) -> AsyncIterator[AdminConnection]:
         """Connect, and close the connection at the end.
 
         Args:
             url: The server.
             binding: The event loop and thread from which this may be used.
+            credentials: Returns user and password, for each connection.
 
         Raises:
             ConfigurationError: The URL is invalid.
             ConnectError: The server could not be reached.
             AccessError: The server refuses this user.
         """
-        async with open_connector(url, self.on_event, client="admin") as connector:
+        async with open_connector(
+            url, self.on_event, credentials, client="admin"
+        ) as connector:
             self._connection = await connector.connect()
             self._connector, self._binding = connector, binding
             try:

@@ -11,6 +11,7 @@ from penstock.admin._dead_letter_admin import DeadLetterAdmin
 from penstock.admin._trim_losses import TrimLoss
 from penstock.admin._trimming import Trimmed, Trimmer, TrimTo
 from penstock.admin.groups import Groups, GroupState
+from penstock.credentials import Credentials, credentials_of
 from penstock.durations import Duration
 from penstock.events import OnEvent, guarded, log_event
 from penstock.options import StartAt
@@ -27,6 +28,10 @@ class Admin(Openable[AdminConnection]):
     Args:
         url: `redis://`, `rediss://` or `unix://` with user, password and database,
             or `embedded://`; default: the environment's `REDIS_URL`.
+        credentials: Returns user and password, for each new connection: a
+            `CredentialProvider` of redis-py, or an async function that returns
+            `(user, password)` or a password; default: those of the URL. See
+            docs/security.md.
         on_event: Called with what happens in the background, see `Event`; default:
             events are logged to `penstock`.
 
@@ -44,17 +49,22 @@ class Admin(Openable[AdminConnection]):
     """
 
     def __init__(
-        self, url: str | None = None, *, on_event: OnEvent = log_event
+        self,
+        url: str | None = None,
+        *,
+        credentials: Credentials | None = None,
+        on_event: OnEvent = log_event,
     ) -> None:
         self._url = url
+        self._credentials = credentials_of(credentials)
         self._connection = AdminConnection(guarded(on_event))
         self._groups = Groups(self._connection)
         self._dead = DeadLetterAdmin(self._connection)
         self._trimmer = Trimmer(self._connection)
 
     def _opener(self) -> Live[AdminConnection]:
-        connection, url = self._connection, self._url
-        return lambda lifetime: connection.open(url, lifetime.binding)
+        connection, url, credentials = self._connection, self._url, self._credentials
+        return lambda lifetime: connection.open(url, lifetime.binding, credentials)
 
     @property
     def dead(self) -> DeadLetterAdmin:
@@ -230,23 +240,35 @@ class Admin(Openable[AdminConnection]):
         return f"<Admin {'closed' if self._connection.closed else 'open'}>"
 
 
-async def group_state(stream: str, group: str, *, url: str | None = None) -> GroupState:
+async def group_state(
+    stream: str,
+    group: str,
+    *,
+    url: str | None = None,
+    credentials: Credentials | None = None,
+) -> GroupState:
     """Return how far a group has read a stream, on a connection of its own.
 
     Args:
         stream: The stream's name.
         group: The group's name.
         url: The server, see `Admin`.
+        credentials: Returns user and password, see `Admin`.
 
     Raises:
         PenstockError: See `Admin` and `Admin.group_state`.
     """
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         return await admin.group_state(stream, group)
 
 
 async def reset_group(
-    stream: str, group: str, to: StartAt | str, *, url: str | None = None
+    stream: str,
+    group: str,
+    to: StartAt | str,
+    *,
+    url: str | None = None,
+    credentials: Credentials | None = None,
 ) -> None:
     """Set the position of a group in a stream, on a connection of its own.
 
@@ -255,11 +277,12 @@ async def reset_group(
         group: The group's name.
         to: The position, see `Admin.reset_group`.
         url: The server, see `Admin`.
+        credentials: Returns user and password, see `Admin`.
 
     Raises:
         PenstockError: See `Admin` and `Admin.reset_group`.
     """
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         await admin.reset_group(stream, group, to)
 
 
@@ -270,6 +293,7 @@ async def trim(
     ignore_idle: Duration | None = None,
     dry_run: bool = False,
     url: str | None = None,
+    credentials: Credentials | None = None,
 ) -> list[Trimmed]:
     """Delete old entries from a stream, on a connection of its own.
 
@@ -279,11 +303,12 @@ async def trim(
         ignore_idle: The groups to exclude, see `Admin.trim`.
         dry_run: Whether only to count.
         url: The server, see `Admin`.
+        credentials: Returns user and password, see `Admin`.
 
     Raises:
         PenstockError: See `Admin` and `Admin.trim`.
     """
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         return await admin.trim(stream, to, ignore_idle=ignore_idle, dry_run=dry_run)
 
 
@@ -293,6 +318,7 @@ async def trim_losses(
     *,
     ignore_idle: Duration | None = None,
     url: str | None = None,
+    credentials: Credentials | None = None,
 ) -> list[TrimLoss]:
     """Return what groups would lose by `trim`, on a connection of its own.
 
@@ -301,9 +327,10 @@ async def trim_losses(
         to: The entries to keep, see `Admin.trim`.
         ignore_idle: The groups to exclude, see `Admin.trim`.
         url: The server, see `Admin`.
+        credentials: Returns user and password, see `Admin`.
 
     Raises:
         PenstockError: See `Admin` and `Admin.trim`.
     """
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         return await admin.trim_losses(stream, to, ignore_idle=ignore_idle)

@@ -7,7 +7,8 @@ await admin.dead.redrive("orders")
 ```
 
 They do the same as the methods of `Admin.dead`, with the same arguments, and raise the
-same exceptions as these and `Admin`. `url` is the server, see `Admin`.
+same exceptions as these and `Admin`. `url` and `credentials` are the server and the
+login, see `Admin`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from penstock.admin._dead_letter import DeadLetter, DeadLetterList
 from penstock.admin._selection import Before, Id, Ids, Selection, Where
 from penstock.admin.client import Admin
+from penstock.credentials import Credentials
 
 __all__ = ["list", "purge", "read", "redrive"]
 
@@ -27,12 +29,13 @@ async def list(  # noqa: A001 - the operator's word
     where: Where | None = None,
     dead_letters: str | None = None,
     url: str | None = None,
+    credentials: Credentials | None = None,
 ) -> DeadLetterList:
     """Return dead letters, oldest first; see `DeadLetterAdmin.list`."""
     selection = Selection.of(
         "list", stream, dead_letters, where=where, after=after, limit=limit
     )
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.select(selection).list()
 
 
@@ -42,9 +45,10 @@ async def read(
     *,
     dead_letters: str | None = None,
     url: str | None = None,
+    credentials: Credentials | None = None,
 ) -> DeadLetter | None:
     """Return one dead letter; see `DeadLetterAdmin.read`."""
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.read(stream, id, dead_letters=dead_letters)
 
 
@@ -57,12 +61,13 @@ async def redrive(
     to: str | None = None,
     dead_letters: str | None = None,
     url: str | None = None,
+    credentials: Credentials | None = None,
 ) -> int:
     """Send dead letters back, by default all; see `DeadLetterAdmin.redrive`."""
     selection = Selection.of(
         "redrive", stream, dead_letters, ids=ids, where=where, limit=limit
     )
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.select(selection).redrive(to)
 
 
@@ -76,10 +81,11 @@ async def purge(
     limit: int | None = None,
     dead_letters: str | None = None,
     url: str | None = None,
+    credentials: Credentials | None = None,
 ) -> int:
     """Delete dead letters for good; see `DeadLetterAdmin.purge`."""
     selection = Selection.of(
         "purge", stream, dead_letters, ids=ids, where=where, before=before, limit=limit
     )
-    async with Admin(url) as admin:
+    async with Admin(url, credentials=credentials) as admin:
         return await admin.dead.select(selection).purge(all=all)

@@ -22,6 +22,7 @@ from penstock._core.reading.request_size import RequestSize
 from penstock._core.reading.shard_merge import ShardMerge, ShardPages
 from penstock._tasks.group import refusal
 from penstock._tasks.reading.shard_discovery import ShardDiscovery
+from penstock.credentials import Credentials
 from penstock.errors import ConnectionLost
 from penstock.events import Event, OnEvent
 from penstock.message import EntryId, Shard
@@ -54,7 +55,10 @@ class ReplayRange:
 
 
 async def replay_pages(
-    url: str | None, reach: ReplayRange, on_event: OnEvent
+    url: str | None,
+    reach: ReplayRange,
+    on_event: OnEvent,
+    credentials: Credentials | None = None,
 ) -> AsyncGenerator[Iterable[tuple[Shard, RawEntry]], None]:
     """Yield the entries that are in a stream now, some at a time.
 
@@ -67,7 +71,7 @@ async def replay_pages(
         ConnectionLost: The connection ended before the first page.
     """
     owner = {"client": "replay", "streams": ascii(reach.stream)}
-    async with open_connector(url, on_event, **owner) as connector:
+    async with open_connector(url, on_event, credentials, **owner) as connector:
         reader = _Reader(connector, await connector.connect(), on_event)
         try:
             merge = await reader.find_bounds(reach)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -19,6 +19,7 @@ from penstock._tasks.lifetime import Lifetime
 from penstock._tasks.sending.flusher import Flusher, WriteOptions
 from penstock._tasks.sending.sender import Sender
 from penstock._tasks.task_scopes import quietly, shielded_until_done, task_group
+from penstock.credentials import Credentials
 from penstock.events import OnEvent
 
 __all__ = ["Delivery"]
@@ -36,6 +37,7 @@ class Delivery:
 
     Attributes:
         url: The server.
+        credentials: Returns user and password, for each connection.
         sender: Takes messages from callers.
         max_batch: The most messages in one write.
         max_in_flight: The most writes without a reply.
@@ -61,6 +63,7 @@ class Delivery:
     open_timeout: float
     close_timeout: float
     on_event: OnEvent
+    credentials: Credentials | None = field(default=None, repr=False)
 
     @asynccontextmanager
     async def live(self, lifetime: Lifetime[Sender]) -> AsyncIterator[Sender]:
@@ -73,7 +76,7 @@ class Delivery:
         sender = self.sender
         sender.reset()
         async with open_connector(
-            self.url, self.on_event, client="producer"
+            self.url, self.on_event, self.credentials, client="producer"
         ) as connector:
             connection = await connector.first(self.open_timeout, self._require)
             async with _abort_timer() as set_abort_timer, task_group() as group:
