@@ -90,7 +90,7 @@ class Connector:
         self._connections: WeakKeyDictionary[Connection, None] = WeakKeyDictionary()
         self._reconnects: dict[asyncio.Timeout, None] = {}
         self._closed = False
-        # The last login of a provider that tells of new tokens, and their number.
+        # The last login of a provider that renews it, and how often it did.
         self._login = address.login
         self._renewals = 0
         follow(address.credentials, self)
@@ -119,7 +119,7 @@ class Connector:
         connection = await connect(await self._locate())
         self._connections[connection] = None
         if self._renewals != before:
-            log_in_again(connection, self._login, self._on_renewal_refused)
+            log_in_again(connection, self._login, self._on_refused)
         try:
             await self._identify(connection, first=first)
         except BaseException:
@@ -253,7 +253,8 @@ class Connector:
                     connection = await self.connect()
                 except ServerError as error:
                     self._on_lost(str(error))
-                    self._on_denied(error)
+                    if isinstance(error, AccessError):
+                        self._on_refused(str(error))
                 else:
                     self._on_connected()
                     return connection
@@ -269,15 +270,15 @@ class Connector:
             self._login = login
             self._renewals += 1
             for connection in list(self._connections):
-                log_in_again(connection, login, self._on_renewal_refused)
+                log_in_again(connection, login, self._on_refused)
 
     def renewal_failed(self, error: BaseException) -> None:
         """Report that a provider could not renew its token."""
         if not self._closed:
-            kind = type(error).__name__
-            self._report("credentials_failed", logging.ERROR, error=kind)
+            facts = {"error": type(error).__name__}
+            self._report("credentials_failed", logging.ERROR, **facts)
 
-    def _on_renewal_refused(self, reason: str) -> None:
+    def _on_refused(self, reason: str) -> None:
         if not self._refusal_reported:
             self._refusal_reported = True
             self._report("access_refused", logging.ERROR, reason=reason)
@@ -315,11 +316,6 @@ class Connector:
         if self._outage is None:
             self._outage = _clock.monotonic()
             self._report("connection_lost", logging.WARNING, reason=reason)
-
-    def _on_denied(self, error: ServerError) -> None:
-        if isinstance(error, AccessError) and not self._refusal_reported:
-            self._refusal_reported = True
-            self._report("access_refused", logging.ERROR, reason=str(error))
 
     def _on_connected(self) -> None:
         self._connections_made += 1
